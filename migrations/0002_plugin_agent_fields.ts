@@ -1,0 +1,38 @@
+import type { Knex } from 'knex';
+
+// The document's `plugin_agent_fields`. `is_reserved` defaults to true as there: agents that exist before this
+// migration are the system's own. What is created through the API says false itself.
+
+export async function up(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('agent_configs', (table) => {
+    table.string('role', 50).notNullable().defaultTo('analyst').index('ix_agent_configs_role');
+    table.string('llm_type', 20).notNullable().defaultTo('quick');
+    table.text('prompt_template');
+    table.text('capabilities_json');
+    table.text('required_tools_json');
+    table.boolean('requires_memory').notNullable().defaultTo(false);
+    table.string('memory_name', 100);
+    table.boolean('is_reserved').notNullable().defaultTo(true);
+    table.string('slot_name', 50).index('ix_agent_configs_slot_name');
+    table.string('version', 20).notNullable().defaultTo('1.0.0');
+  });
+}
+
+export async function down(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('agent_configs', (table) => {
+    table.dropIndex('slot_name', 'ix_agent_configs_slot_name');
+    table.dropIndex('role', 'ix_agent_configs_role');
+    table.dropColumns(
+      'version',
+      'slot_name',
+      'is_reserved',
+      'memory_name',
+      'requires_memory',
+      'required_tools_json',
+      'capabilities_json',
+      'prompt_template',
+      'llm_type',
+      'role',
+    );
+  });
+}

@@ -1,0 +1,34 @@
+import type { Knex } from 'knex';
+import * as initial from './0001_initial.js';
+import * as pluginAgentFields from './0002_plugin_agent_fields.js';
+import * as addTradingSessionRisk from './0003_add_trading_session_risk.js';
+import * as addAgentLlmConfigs from './0004_add_agent_llm_configs.js';
+import * as chainColumns from './0005_chain_columns.js';
+import * as revisions from './0006_revisions.js';
+import * as idempotency from './0007_idempotency.js';
+import * as catalogue from './0008_catalogue.js';
+
+/** One step of the schema. */
+export interface Migration {
+  /** What is recorded in `knex_migrations`: without an extension, so that it is the same compiled and from source. */
+  readonly name: string;
+  /**
+   * `transaction: false` for a step that PostgreSQL refuses inside one (CREATE INDEX CONCURRENTLY). A process killed in
+   * the middle leaves such a step half done and not recorded, so both its directions must be safe to repeat.
+   */
+  readonly config?: { readonly transaction?: boolean };
+  up(knex: Knex): Promise<void>;
+  down(knex: Knex): Promise<void>;
+}
+
+/** Every migration, in order. Only ever appended to. */
+export const migrations: readonly Migration[] = [
+  { name: '0001_initial', up: initial.up, down: initial.down },
+  { name: '0002_plugin_agent_fields', up: pluginAgentFields.up, down: pluginAgentFields.down },
+  { name: '0003_add_trading_session_risk', up: addTradingSessionRisk.up, down: addTradingSessionRisk.down },
+  { name: '0004_add_agent_llm_configs', up: addAgentLlmConfigs.up, down: addAgentLlmConfigs.down },
+  { name: '0005_chain_columns', up: chainColumns.up, down: chainColumns.down },
+  { name: '0006_revisions', up: revisions.up, down: revisions.down },
+  { name: '0007_idempotency', up: idempotency.up, down: idempotency.down },
+  { name: '0008_catalogue', up: catalogue.up, down: catalogue.down },
+];

@@ -1,0 +1,24 @@
+import { newAgent } from '../src/domain/agent.js';
+import type { Plan } from '../src/store/transact.js';
+import { readData } from './data.js';
+
+interface AgentData {
+  readonly name: string;
+  readonly capabilities: readonly string[];
+  readonly required_tools: readonly string[];
+  readonly [column: string]: unknown;
+}
+
+/** The twelve agents of the document's workflow. One that is there already, changed or not, is left alone. */
+export const seedAgents: Plan<number> = (state, draft) => {
+  const missing = readData<AgentData>('agents').filter(({ name }) => !state.agentNamed(name));
+  for (const { capabilities, required_tools, ...columns } of missing) {
+    draft.create('agent', {
+      ...newAgent(),
+      ...columns,
+      capabilities_json: JSON.stringify(capabilities),
+      required_tools_json: JSON.stringify(required_tools),
+    });
+  }
+  return missing.length;
+};
