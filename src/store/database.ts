@@ -1,0 +1,80 @@
+import knex, { type Knex } from 'knex';
+import pg from 'pg';
+import { acquireDirectoryLock } from './embedded/directory_lock.js';
+import { type EngineLog, openEngine } from './embedded/engine.js';
+
+/** A PostgreSQL that is open, whichever way it runs. */
+export interface Database {
+  readonly knex: Knex;
+  readonly kind: 'embedded' | 'postgres';
+  /** Where a connection keeps its session, when `knex` goes through a pooler that does not. */
+  readonly directUrl?: string | undefined;
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** `postgres://…`; undefined opens the embedded engine. */
+  readonly url: string | undefined;
+  readonly directUrl?: string | undefined;
+  /** Most connections to PostgreSQL. */
+  readonly poolSize: number;
+  /** Where the embedded engine keeps its files; `memory:` keeps nothing. */
+  readonly dataDir: string;
+  /** How long a call waits for a connection. */
+  readonly acquireTimeoutMs: number;
+  readonly log?: EngineLog;
+}
+
+/** Opens the database; rejects with one sentence that says what to do. */
+export async function openDatabase(options: DatabaseOptions): Promise<Database> {
+  return options.url === undefined ? openEmbedded(options) : openPostgres(options.url, options);
+}
+
+function openPostgres(url: string, options: DatabaseOptions): Database {
+  const db = open({ connectionString: url, types, application_name: 'agentllm' }, options, options.poolSize);
+  return { knex: db, kind: 'postgres', directUrl: options.directUrl, close: () => db.destroy() };
+}
+
+async function openEmbedded(options: DatabaseOptions): Promise<Database> {
+  const dataDir = options.dataDir === 'memory:' ? undefined : options.dataDir;
+  const lock = dataDir === undefined ? undefined : await acquireDirectoryLock(dataDir);
+  try {
+    const engine = await openEngine({ dataDir, ...(options.log && { log: options.log }) });
+    // All connections to the engine are one session, so there is one (platform-traps.md, "PGlite").
+    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1);
+    const close = async () => {
+      await db.destroy();
+      await engine.close();
+      await lock?.release();
+    };
+    return { knex: db, kind: 'embedded', close };
+  } catch (error) {
+    await lock?.release();
+    throw error;
+  }
+}
+
+type Connection = pg.ClientConfig & { types: typeof types };
+
+function open(connection: Connection, options: DatabaseOptions, poolSize: number): Knex {
+  return knex({
+    client: 'pg',
+    connection: async () =>
+      ({ ...connection, keepAlive: true, connectionTimeoutMillis: options.acquireTimeoutMs }) as never,
+    pool: { min: 0, max: poolSize },
+    acquireConnectionTimeout: options.acquireTimeoutMs,
+  });
+}
+
+/** int8 as a number: revisions and rates stay below 2^53, and what does not is a fault that must be seen. */
+const types = {
+  getTypeParser(oid: number, format?: 'text' | 'binary') {
+    return oid === pg.types.builtins.INT8 ? parseInt8 : pg.types.getTypeParser(oid, format as 'text');
+  },
+};
+
+function parseInt8(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value)) throw new RangeError(`int8 ${text} is beyond 2^53`);
+  return value;
+}

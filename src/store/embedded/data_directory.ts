@@ -1,0 +1,106 @@
+import { access, constants, mkdir, rm, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** A fresh cluster is 39 MB, of which one 16 MB WAL segment; a second segment comes with the first real load. */
+const ROOM_FOR_A_NEW_CLUSTER = 96 * 1024 * 1024;
+
+/** Why DATA_DIR cannot be used, in one sentence that says what to do about it. */
+export class DataDirectoryError extends Error {
+  override readonly name = 'DataDirectoryError';
+  constructor(
+    message: string,
+    readonly code: string | undefined,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+export interface ClusterPaths {
+  /** The cluster in use. */
+  cluster: string;
+  /** Where a cluster is made before it is renamed: never the remains of a killed first start under the real name. */
+  unfinished: string;
+}
+
+export function clusterPaths(dataDir: string): ClusterPaths {
+  return { cluster: join(dataDir, 'pg'), unfinished: join(dataDir, 'pg.new') };
+}
+
+/** Makes DATA_DIR ready for the engine, or says what is wrong with it. Call it only as the owner of the lock. */
+export async function prepareDataDirectory(dataDir: string): Promise<ClusterPaths> {
+  await makeOwnDirectory(dataDir);
+  const paths = clusterPaths(dataDir);
+  try {
+    await access(dataDir, constants.R_OK | constants.W_OK | constants.X_OK);
+    await rm(paths.unfinished, { recursive: true, force: true });
+    if (await exists(paths.cluster)) {
+      await access(paths.cluster, constants.R_OK | constants.W_OK | constants.X_OK);
+    } else {
+      await requireRoom(dataDir);
+    }
+  } catch (error) {
+    throw explainDirectoryFailure(dataDir, error);
+  }
+  return paths;
+}
+
+/** Creates the directory, and the ones above it, for its owner alone. One that exists keeps its mode. */
+export async function makeOwnDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    if (!(await stat(directory)).isDirectory()) {
+      throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' });
+    }
+  } catch (error) {
+    throw explainDirectoryFailure(directory, error);
+  }
+}
+
+export function explainDirectoryFailure(directory: string, error: unknown): Error {
+  if (error instanceof DataDirectoryError) return error;
+  const code = errorCode(error);
+  const advice = code === undefined ? undefined : ADVICE[code];
+  const reason = advice ?? `cannot be used (${error instanceof Error ? error.message : String(error)}).`;
+  return new DataDirectoryError(`The data directory ${directory} ${reason}`, code, { cause: error });
+}
+
+const ADVICE: Record<string, string | undefined> = {
+  EACCES: 'may not be read and written by this user: change its owner or mode, or set DATA_DIR to another directory.',
+  EPERM: 'may not be read and written by this user: change its owner or mode, or set DATA_DIR to another directory.',
+  EROFS: 'is on a read-only file system: mount it writable, or set DATA_DIR to another directory.',
+  ENOSPC: 'is on a full disk: free some space, or set DATA_DIR to another disk.',
+  EDQUOT: 'has used up its disk quota: free some space, or set DATA_DIR to another disk.',
+  ENOTDIR: 'is not a directory: remove the file of that name, or set DATA_DIR to another directory.',
+  EEXIST: 'is not a directory: remove the file of that name, or set DATA_DIR to another directory.',
+  ENAMETOOLONG: 'has too long a name: set DATA_DIR to a shorter one.',
+  ELOOP: 'is a symbolic link that leads back to itself: set DATA_DIR to another directory.',
+  EIO: 'is on a disk that reports input/output errors: check the disk before starting again.',
+};
+
+async function requireRoom(dataDir: string): Promise<void> {
+  const { bavail, bsize } = await statfs(dataDir);
+  const free = bavail * bsize;
+  // Some network and virtual file systems report nothing at all.
+  if (bsize === 0 || free >= ROOM_FOR_A_NEW_CLUSTER) return;
+  throw new DataDirectoryError(
+    `The data directory ${dataDir} has ${Math.floor(free / 1e6)} MB free, and a new database needs ` +
+      `${Math.ceil(ROOM_FOR_A_NEW_CLUSTER / 1e6)} MB: free some space, or set DATA_DIR to another disk.`,
+    'ENOSPC',
+  );
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+export function errorCode(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}

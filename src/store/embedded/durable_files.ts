@@ -1,0 +1,56 @@
+import { closeSync, fsyncSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { PGlite } from '@electric-sql/pglite';
+import { NodeFS } from '@electric-sql/pglite/nodefs';
+
+/**
+ * PGlite's file system on Node has no fsync at all (0.5.16: NODEFS.stream_ops lacks it, and fdatasync is a stub), and
+ * PGlite starts PostgreSQL with `-F`. This gives it one. A commit costs one fsync: 0.2 ms more on a virtual disk.
+ */
+export class DurableNodeFS extends NodeFS {
+  override async init(...[database, options]: Parameters<NodeFS['init']>): ReturnType<NodeFS['init']> {
+    const { emscriptenOpts } = await super.init(database, options);
+    emscriptenOpts.preRun = [...(emscriptenOpts.preRun ?? []), (module: unknown) => addFsync(module)];
+    return { emscriptenOpts };
+  }
+}
+
+/** `fdatasync`, the default, never leaves the WebAssembly module. */
+export const DURABLE_START_PARAMS = [
+  ...PGlite.defaultStartParams.filter((parameter) => parameter !== '-F'),
+  '-c',
+  'wal_sync_method=fsync',
+];
+
+interface EmscriptenNode {
+  name: string;
+  parent: EmscriptenNode;
+  mount: { opts: { root: string } };
+}
+
+interface ModuleWithNodeFiles {
+  NODEFS: { stream_ops: { fsync?: (stream: { nfd?: number; node: EmscriptenNode }) => number } };
+}
+
+function addFsync(module: unknown): void {
+  (module as ModuleWithNodeFiles).NODEFS.stream_ops.fsync = ({ nfd, node }) => {
+    if (nfd !== undefined) fsyncSync(nfd);
+    else fsyncDirectory(realPath(node));
+    return 0;
+  };
+}
+
+export function fsyncDirectory(path: string): void {
+  const descriptor = openSync(path, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function realPath(node: EmscriptenNode): string {
+  const names: string[] = [];
+  for (let at = node; at.parent !== at; at = at.parent) names.unshift(at.name);
+  return join(node.mount.opts.root, ...names);
+}

@@ -1,0 +1,35 @@
+import { ServiceError } from '../errors.js';
+
+/*
+ * What a database failure means to a caller. Knex puts the SQL into messages and
+ * PostgreSQL echoes values, so nothing of the original text is passed on.
+ */
+
+/** SQLSTATE classes and codes with which the database says that it cannot serve now. */
+const AWAY = /^(08|53|57P|25006|57014|58030)/;
+/** Codes of writes that lost against another one. */
+const CONFLICT = /^(40001|40P01|55P03|25P03)$/;
+const NETWORK = /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)/;
+/** What pg and Knex say, without a code, of a connection that broke or was not to be had. */
+const LOST =
+  /Connection terminated|connection (is )?(closed|ended)|Timeout acquiring a connection|not queryable|aborted/i;
+
+const codeOf = (error: unknown): string => {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return typeof code === 'string' ? code : '';
+};
+
+/** Whether a connection broke, so that nobody knows how far its last statement got. */
+export function isLostConnection(error: unknown): boolean {
+  const code = codeOf(error);
+  return NETWORK.test(code) || /^(08|57P)/.test(code) || (code === '' && LOST.test(String(error)));
+}
+
+/** A failure of the database as the error that callers see; everything else passes unchanged. */
+export function databaseFailure(error: unknown): unknown {
+  if (error instanceof ServiceError) return error;
+  const code = codeOf(error);
+  if (CONFLICT.test(code)) return ServiceError.of('WRITE_CONFLICT', {}, { cause: error });
+  if (AWAY.test(code) || isLostConnection(error)) return ServiceError.of('DATABASE_UNAVAILABLE', {}, { cause: error });
+  return error;
+}

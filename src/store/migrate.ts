@@ -1,0 +1,271 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Knex } from 'knex';
+import pg from 'pg';
+import { type Migration, migrations as ours } from '../../migrations/index.js';
+
+/** What the migrator needs to know of a database. */
+export interface MigratableDatabase {
+  readonly knex: Knex;
+  readonly kind: 'embedded' | 'postgres';
+  /** Where a connection keeps its session, when `knex` goes through a pooler that does not (DATABASE_DIRECT_URL). */
+  readonly directUrl?: string | undefined;
+}
+
+export interface MigratorOptions {
+  /** The migrations that the code knows; another list than ours only in tests. */
+  readonly migrations?: readonly Migration[];
+  /** How long to wait for another process that migrates. */
+  readonly lockWaitMs?: number;
+}
+
+export interface MigrationStatus {
+  /** The migration that was applied last. */
+  readonly current: string | undefined;
+  /** In the order in which they were applied. */
+  readonly applied: string[];
+  /** Known to the code and not applied, in the order in which they will be. */
+  readonly pending: string[];
+  /** Applied and not known to the code: the schema is newer. */
+  readonly unknown: string[];
+}
+
+export interface MigrationEntry {
+  readonly name: string;
+  readonly appliedAt: Date | undefined;
+}
+
+export interface Migrator {
+  /** Applies all that is pending and returns the names; `onStep` hears of each as soon as it is committed. */
+  up(onStep?: (name: string) => void): Promise<string[]>;
+  /** Rolls back exactly one migration, the last one, and returns its name. */
+  down(): Promise<string | undefined>;
+  /** Reads only: creates nothing and takes no lock. */
+  status(): Promise<MigrationStatus>;
+  /** Every migration of the code in order, then those that only the database knows. */
+  history(): Promise<MigrationEntry[]>;
+  /** Throws SchemaMismatchError when the schema is newer than the code or, when asked, has migrations pending. */
+  check(options?: { pending?: boolean }): Promise<void>;
+}
+
+/** The schema and the code do not fit. `newer`: the code is too old. `behind`: migrations are pending. */
+export class SchemaMismatchError extends Error {
+  override readonly name = 'SchemaMismatchError';
+
+  constructor(
+    readonly kind: 'newer' | 'behind',
+    readonly migrations: readonly string[],
+  ) {
+    const names = migrations.join(', ');
+    super(
+      kind === 'newer'
+        ? `The database schema is newer than this program, which does not know the applied migrations ${names}. Start the version that applied them, or roll them back with that version first.`
+        : `The database schema is older than this program needs: the migrations ${names} are not applied. Apply them first.`,
+    );
+  }
+}
+
+/** Another process has been migrating for longer than we are willing to wait. */
+export class MigrationLockTimeoutError extends Error {
+  override readonly name = 'MigrationLockTimeoutError';
+
+  constructor(waitedMs: number) {
+    super(
+      `Another process has held the migration lock (advisory lock ${LOCK_ID}) for more than ${waitedMs / 1000} s. Wait until it is done; pg_locks and pg_stat_activity name its session.`,
+    );
+  }
+}
+
+const TABLE = 'knex_migrations';
+/** "agentllm" in ASCII, as a bigint. Advisory locks are per database, so one number does for every store. */
+const LOCK_ID = '7018690069354277997';
+const LOCK_WAIT_MS = 60_000;
+const LOCK_POLL_MS = 100;
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** The counterpart of `alembic upgrade head`, `downgrade -1`, `current` and `history`. */
+export function migrator(database: MigratableDatabase, options: MigratorOptions = {}): Migrator {
+  const { migrations = ours, lockWaitMs = LOCK_WAIT_MS } = options;
+  const knex = silenced(database.knex);
+  const config = { tableName: TABLE, migrationSource: sourceOf(migrations) };
+
+  async function status(): Promise<MigrationStatus> {
+    const applied = (await readApplied(knex)).map((entry) => entry.name);
+    const known = migrations.map((migration) => migration.name);
+    return {
+      current: applied.at(-1),
+      applied,
+      pending: known.filter((name) => !applied.includes(name)),
+      unknown: applied.filter((name) => !known.includes(name)),
+    };
+  }
+
+  async function history(): Promise<MigrationEntry[]> {
+    const applied = new Map((await readApplied(knex)).map((entry) => [entry.name, entry.appliedAt]));
+    const known = migrations.map(({ name }) => ({ name, appliedAt: applied.get(name) }));
+    for (const { name } of migrations) applied.delete(name);
+    return [...known, ...Array.from(applied, ([name, appliedAt]) => ({ name, appliedAt }))];
+  }
+
+  async function check({ pending = false }: { pending?: boolean } = {}): Promise<void> {
+    refuseMismatch(await status(), pending);
+  }
+
+  async function up(onStep?: (name: string) => void): Promise<string[]> {
+    // The usual start has nothing to do, and needs neither a lock nor a session to hold it.
+    if (nothingToApply(await status())) return [];
+    return await exclusively(async (assertHeld) => {
+      const { pending } = refuseMismatch(await status());
+      for (const name of pending) {
+        assertHeld();
+        await naming(name, () => knex.migrate.up({ ...config, name }));
+        onStep?.(name);
+      }
+      return pending;
+    });
+  }
+
+  async function down(): Promise<string | undefined> {
+    return await exclusively(async () => {
+      const { applied } = refuseMismatch(await status());
+      const last = migrations.findLast(({ name }) => applied.includes(name));
+      if (last !== undefined) await naming(last.name, () => rollBack(last));
+      return last?.name;
+    });
+  }
+
+  // Knex removes the record of a rolled-back migration after the migration's own transaction: a process killed between
+  // the two would leave a step recorded that is gone. One transaction around both closes the gap (`up` has one anyway).
+  async function rollBack({ name, config: { transaction = true } = {} }: Migration): Promise<void> {
+    if (!transaction) await knex.migrate.down({ ...config, name });
+    else await knex.transaction((trx) => trx.migrate.down({ ...config, name }));
+  }
+
+  async function exclusively<T>(work: (assertHeld: () => void) => Promise<T>): Promise<T> {
+    const run = async (assertHeld: () => void): Promise<T> => {
+      await freeStaleLockRow(knex, config);
+      return await work(assertHeld);
+    };
+    // The embedded engine has one owner, by the lock on its directory, and one session, which an advisory lock would
+    // not protect from itself.
+    if (database.kind === 'embedded') return await run(() => undefined);
+    return await withAdvisoryLock(await directConnection(database), lockWaitMs, run);
+  }
+
+  return { up, down, status, history, check };
+}
+
+function nothingToApply(status: MigrationStatus): boolean {
+  return refuseMismatch(status).pending.length === 0;
+}
+
+function refuseMismatch(status: MigrationStatus, refusePending = false): MigrationStatus {
+  if (status.unknown.length > 0) throw new SchemaMismatchError('newer', status.unknown);
+  if (refusePending && status.pending.length > 0) throw new SchemaMismatchError('behind', status.pending);
+  return status;
+}
+
+async function readApplied(knex: Knex): Promise<{ name: string; appliedAt: Date }[]> {
+  if (!(await knex.schema.hasTable(TABLE))) return [];
+  return await knex(TABLE).select({ name: 'name', appliedAt: 'migration_time' }).orderBy('id');
+}
+
+function sourceOf(migrations: readonly Migration[]): Knex.MigrationSource<Migration> {
+  return {
+    getMigrations: async () => [...migrations],
+    getMigrationName: (migration) => migration.name,
+    getMigration: async (migration) => migration,
+  };
+}
+
+/** Knex says which migration failed only in what it prints, and printing is not its business here. */
+async function naming(name: string, step: () => Promise<unknown>): Promise<void> {
+  try {
+    await step();
+  } catch (cause) {
+    throw new Error(`Migration ${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+}
+
+/** The same pool, with a logger of its own that says nothing: Knex prints every failure to the console. */
+function silenced(knex: Knex): Knex {
+  const quiet = knex.withUserParams({ ...knex.userParams });
+  const ignore = (): void => undefined;
+  (quiet.client as { logger: object }).logger = { debug: ignore, warn: ignore, error: ignore, deprecate: ignore };
+  return quiet;
+}
+
+/** We hold the lock that counts, so a row that says "locked" was left by a process that was killed. */
+async function freeStaleLockRow(knex: Knex, config: Knex.MigratorConfig): Promise<void> {
+  const table = `${TABLE}_lock`;
+  if (!(await knex.schema.hasTable(table))) return;
+  const stale: unknown = await knex(table).whereNot('is_locked', 0).first();
+  if (stale !== undefined) await knex.migrate.forceFreeMigrationsLock(config);
+}
+
+async function directConnection({ knex, directUrl }: MigratableDatabase): Promise<pg.ClientConfig> {
+  if (directUrl !== undefined) return { connectionString: directUrl };
+  const { connectionSettings, connectionConfigProvider } = knex.client as {
+    connectionSettings?: pg.ClientConfig;
+    connectionConfigProvider?: () => Promise<pg.ClientConfig>;
+  };
+  return connectionSettings ?? (await connectionConfigProvider?.()) ?? {};
+}
+
+/**
+ * Runs `work` while this process alone holds the database's migration lock. Knex's own lock is a row in a table that it
+ * creates first, and replicas that start together race to create it.
+ */
+async function withAdvisoryLock<T>(
+  connection: pg.ClientConfig,
+  waitMs: number,
+  work: (assertHeld: () => void) => Promise<T>,
+): Promise<T> {
+  const client = new pg.Client(lockSession(connection));
+  let lost: Error | undefined;
+  client.on('error', (error) => {
+    lost = error;
+  });
+  await client.connect();
+  try {
+    await takeLock(client, waitMs);
+    return await work(() => {
+      if (lost) throw new Error('The session that holds the migration lock was lost', { cause: lost });
+    });
+  } finally {
+    await releaseLock(client);
+  }
+}
+
+// Knex hides the password from enumeration, so a spread alone would lose it.
+function lockSession(connection: pg.ClientConfig): pg.ClientConfig {
+  return {
+    ...connection,
+    password: connection.password,
+    application_name: 'agentllm-migrate',
+    keepAlive: true,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+  };
+}
+
+// Polled, never blocked: a session that waits inside pg_advisory_lock() holds a snapshot, CREATE INDEX CONCURRENTLY
+// waits for every older snapshot to go, and the two would wait for each other.
+async function takeLock(client: pg.Client, waitMs: number): Promise<void> {
+  const deadline = performance.now() + waitMs;
+  for (;;) {
+    const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK_ID]);
+    if (rows[0]?.taken) return;
+    if (performance.now() >= deadline) throw new MigrationLockTimeoutError(waitMs);
+    await sleep(LOCK_POLL_MS);
+  }
+}
+
+// The end of the session frees the lock as well. It is freed by name first because a pooler keeps sessions alive, and a
+// failure here must not hide how the work went.
+async function releaseLock(client: pg.Client): Promise<void> {
+  try {
+    await client.query('select pg_advisory_unlock($1)', [LOCK_ID]);
+  } catch {
+    // The session is gone, and the lock with it.
+  }
+  await client.end().catch(() => undefined);
+}

@@ -1,0 +1,42 @@
+import type { Change } from '../domain/rows.js';
+import { State } from '../domain/state.js';
+import type { Database } from './database.js';
+
+/**
+ * The database together with the state that is held of it. Whoever moves the
+ * state, the tail of the log or the writer of a revision, does it here, so that
+ * those who wait for a revision hear of it.
+ */
+export class Store {
+  private current = new State();
+  private readonly listeners = new Set<() => void>();
+
+  constructor(readonly database: Database) {}
+
+  /** The configuration at the newest revision that is known here. */
+  get state(): State {
+    return this.current;
+  }
+
+  /** Moves `state` on by one revision; has no effect on a state that has been replaced meanwhile. */
+  apply(state: State, revision: number, nonce: string, changes: readonly Change[]): void {
+    const before = state.revision;
+    state.apply(revision, nonce, changes);
+    if (state === this.current && state.revision !== before) this.announce();
+  }
+
+  replaceState(state: State): void {
+    this.current = state;
+    this.announce();
+  }
+
+  /** Calls back after every move of the state, until the returned function is called. */
+  onAdvance(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  private announce(): void {
+    for (const listener of [...this.listeners]) listener();
+  }
+}

@@ -1,0 +1,117 @@
+import type { Knex } from 'knex';
+import { newAgent } from '../domain/agent.js';
+import { newModel, newProvider } from '../domain/catalogue.js';
+import { newConfig } from '../domain/config.js';
+import type { Entities, Entity, Price } from '../domain/rows.js';
+
+/** How an entity stands in its table. A row has the columns' names, so only what differs is said. */
+interface Table {
+  readonly name: string;
+  readonly columns: readonly string[];
+  /** Columns of type jsonb. */
+  readonly json: readonly string[];
+  /** Columns of type timestamptz. */
+  readonly times: readonly string[];
+}
+
+const TIMES = ['created_at', 'updated_at'];
+
+const priceColumns: Record<keyof Price, true> = {
+  id: true,
+  model_id: true,
+  valid_from: true,
+  input_micro_usd_per_million: true,
+  cached_input_micro_usd_per_million: true,
+  cache_write_micro_usd_per_million: true,
+  output_micro_usd_per_million: true,
+  reasoning_micro_usd_per_million: true,
+  source: true,
+  created_at: true,
+  revision: true,
+};
+
+/** The tables of the configuration, in the order in which rows can be inserted. */
+export const tables: Readonly<Record<Entity, Table>> = {
+  agent: { name: 'agent_configs', columns: Object.keys(newAgent()), json: [], times: TIMES },
+  config: {
+    name: 'agent_llm_configs',
+    columns: Object.keys(newConfig(0, 0)),
+    json: ['extra_params'],
+    times: TIMES,
+  },
+  provider: {
+    name: 'llm_providers',
+    columns: Object.keys(newProvider()),
+    json: ['aliases', 'api_key_env_vars', 'parameter_rules'],
+    times: TIMES,
+  },
+  model: {
+    name: 'llm_models',
+    columns: Object.keys(newModel()),
+    json: ['parameter_rules'],
+    times: [...TIMES, 'as_of', 'retires_at'],
+  },
+  price: {
+    name: 'llm_prices',
+    columns: Object.keys(priceColumns),
+    json: [],
+    times: ['valid_from', 'created_at'],
+  },
+};
+export const entities = Object.keys(tables) as readonly Entity[];
+
+/** A row as its table takes it: what is JSON becomes text, or pg would make an array literal of a list. */
+export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record<string, unknown> {
+  const columns: Record<string, unknown> = { ...row };
+  for (const column of tables[entity].json)
+    if (columns[column] !== null) columns[column] = JSON.stringify(columns[column]);
+  return columns;
+}
+
+/** A row as the log holds it: times have become text. */
+export function fromLog<E extends Entity>(entity: E, logged: Record<string, unknown> | null): Entities[E] | undefined {
+  if (!logged) return undefined;
+  const row: Record<string, unknown> = { ...logged };
+  for (const column of tables[entity].times)
+    if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
+  return row as unknown as Entities[E];
+}
+
+/** All rows of an entity, a chunk at a time by id, so that no table is ever held twice. */
+export async function* allRows<E extends Entity>(db: Knex, entity: E): AsyncGenerator<Entities[E]> {
+  const { name, columns } = tables[entity];
+  let last = 0;
+  for (;;) {
+    const rows: Entities[E][] = await db(name).select(columns).where('id', '>', last).orderBy('id').limit(CHUNK);
+    yield* rows;
+    if (rows.length < CHUNK) return;
+    last = (rows.at(-1) as Entities[E]).id;
+  }
+}
+const CHUNK = 5000;
+
+/** Next ids of an entity, from the sequence of its table. */
+export async function drawIds(db: Knex, entity: Entity, count: number): Promise<number[]> {
+  const { name } = tables[entity];
+  const query = db
+    .select(db.raw('nextval(pg_get_serial_sequence(?, ?))::int as id', [name, 'id']))
+    .from(db.raw('generate_series(1, ?)', [count]));
+  const rows: { id: number }[] = await query;
+  return rows.map((row) => row.id);
+}
+
+/** Stores rows whole, new or not. Columns that are no part of a row keep what they hold. */
+export async function putRows<E extends Entity>(db: Knex, entity: E, rows: readonly Entities[E][]): Promise<void> {
+  const { name, columns } = tables[entity];
+  const changing = columns.filter((column) => column !== 'id' && column !== 'created_at');
+  for (let at = 0; at < rows.length; at += PUT_CHUNK) {
+    const chunk = rows.slice(at, at + PUT_CHUNK).map((row) => toColumns(entity, row));
+    await db(name).insert(chunk).onConflict('id').merge(changing);
+  }
+}
+/** A statement takes 65 535 parameters; the widest row has 27. */
+const PUT_CHUNK = 1000;
+
+export async function deleteRows(db: Knex, entity: Entity, ids: readonly number[]): Promise<void> {
+  await db(tables[entity].name).whereIn('id', ids).delete();
+}

@@ -1,0 +1,278 @@
+import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
+import type { Knex } from 'knex';
+import { agentsWithMovedChain, CountedIds, Draft, type IdSource } from '../domain/draft.js';
+import type { Change, Entities, Entity } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { databaseFailure, isLostConnection } from './failure.js';
+import { advance, type Entry, enter, type Head, readHead } from './log.js';
+import type { Store } from './store.js';
+import { deleteRows, drawIds, entities, putRows, tables } from './tables.js';
+
+/**
+ * What a write wants, as a function of the configuration that it finds: it
+ * throws a ServiceError with all that is wrong, or fills the draft. It must be
+ * pure, because it runs more than once: dry, before anything is locked, and then
+ * against the state that the counter row guards.
+ */
+export type Plan<T> = (state: State, draft: Draft) => T;
+
+/** A write with what the log and the answers need to know of it. */
+export interface Write<T> extends Entry {
+  readonly plan: Plan<T>;
+  /** The answer as it goes out and is kept for its request id. */
+  readonly answer: (result: T, revision: number) => Uint8Array;
+  /** The bytes of the request, which a request id stands for. */
+  readonly body: () => Uint8Array;
+}
+
+interface Turn extends Head {
+  readonly previous_nonce: string;
+  readonly now: Date;
+}
+
+/** Does all the checks of a write and answers what it would do, without writing anything. */
+export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
+  await lookAhead(store, write);
+  return write.answer(plan(store.state, write, new CountedIds()).result, store.state.revision);
+}
+
+/**
+ * Carries out a write: the one way in which configuration changes. The counter
+ * row is locked first, so that revisions are handed out in the order in which
+ * they are committed and no reader of the log can miss one; with it held, the
+ * log up to the revision before is final, so the state in memory, brought up to
+ * it, is what the plan is made against, and no row is read back. Returns when
+ * the local state has the revision.
+ */
+export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
+  const stage = { committing: false };
+  try {
+    const look = await lookAhead(store, write);
+    if (look.kept) return look.kept;
+    const done = await store.database.knex.transaction(async (tx) => {
+      const turned = await takeTurn(store, tx, write, look.wanted);
+      stage.committing = true;
+      return turned;
+    });
+    await done.apply();
+    return done.bytes;
+  } catch (error) {
+    if (error instanceof NothingToDo) return error.bytes;
+    if (stage.committing && isLostConnection(error)) throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
+    throw databaseFailure(error);
+  }
+}
+
+interface Look {
+  /** The answer that was kept for the request id, when there is one already. */
+  readonly kept?: Uint8Array;
+  /** How many new ids the plan will take. */
+  readonly wanted: ReadonlyMap<Entity, number>;
+}
+
+/**
+ * Makes the plan dry, so that bad requests end without a lock. What seems wrong
+ * may be right at a later revision that another replica has written, and a
+ * retry finds its own first try in the way, so before a request is refused the
+ * state is brought up to date and the kept answers are looked through.
+ */
+async function lookAhead<T>(store: Store, write: Write<T>): Promise<Look> {
+  try {
+    return { wanted: dryRun(store.state, write) };
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    const { knex } = store.database;
+    const head = await readHead(knex);
+    await advance(store, knex, head);
+    const kept = write.requestId && (await keptAnswer(knex, write, bodyHash(head.hash_key, write.body())));
+    return kept ? { kept, wanted: new Map() } : { wanted: dryRun(store.state, write) };
+  }
+}
+
+function dryRun<T>(state: State, write: Write<T>): ReadonlyMap<Entity, number> {
+  const counted = new CountedIds();
+  plan(state, write, counted);
+  return counted.counts;
+}
+
+/** Ends a transaction that changes nothing: revisions have no empty entries. */
+class NothingToDo extends Error {
+  constructor(readonly bytes: Uint8Array) {
+    super('nothing to do');
+  }
+}
+
+interface Done {
+  readonly bytes: Uint8Array;
+  /** Brings the local state to the revision, once it is committed. */
+  readonly apply: () => Promise<void>;
+}
+
+async function takeTurn<T>(
+  store: Store,
+  tx: Knex,
+  write: Write<T>,
+  wanted: ReadonlyMap<Entity, number>,
+): Promise<Done> {
+  const turn = await lockCounter(tx);
+  await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
+  const hash = write.requestId ? bodyHash(turn.hash_key, write.body()) : undefined;
+  const kept = hash && (await keptAnswer(tx, write, hash));
+  if (kept) throw new NothingToDo(kept);
+  const { state } = store;
+  const { result, draft } = await planWithIds(tx, state, write, turn, wanted);
+  if (draft.changes.length === 0) throw new NothingToDo(write.answer(result, turn.revision - 1));
+  await carryOut(tx, draft);
+  await enter(tx, turn, turn.now, write, draft.changes);
+  const bytes = write.answer(result, turn.revision);
+  if (hash) await keepAnswer(tx, write, hash, bytes, turn);
+  return { bytes, apply: () => applyCommitted(store, state, turn, draft.changes) };
+}
+
+/** The state may have been read anew while the transaction ran; then the log leads to the revision. */
+async function applyCommitted(store: Store, state: State, turn: Turn, changes: readonly Change[]): Promise<void> {
+  store.apply(state, turn.revision, turn.nonce, changes);
+  if (store.state.revision >= turn.revision) return;
+  const { knex } = store.database;
+  await advance(store, knex, await readHead(knex));
+}
+
+/** The first statement of every write. Timeouts are local to the transaction: a pooler may hand the session on. */
+async function lockCounter(tx: Knex): Promise<Turn> {
+  const timeouts = [limits.lockTimeoutMs, limits.statementTimeoutMs, limits.idleInTransactionTimeoutMs];
+  await tx.raw(
+    `select set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
+            set_config('idle_in_transaction_session_timeout', ?, true)`,
+    timeouts.map(String),
+  );
+  const [turn] = await tx('store_state')
+    .update({ revision: tx.raw('revision + 1'), previous_nonce: tx.ref('nonce'), nonce: randomUUID() })
+    .returning([
+      'revision',
+      'nonce',
+      'previous_nonce',
+      'identity',
+      'hash_key',
+      tx.raw("date_trunc('milliseconds', clock_timestamp()) as now") as unknown as string,
+    ]);
+  if (!turn) throw new Error('store_state has lost its row; restore the database from a backup');
+  return turn as Turn;
+}
+
+function plan<T>(state: State, write: Write<T>, ids: IdSource, revision = 0, now = new Date()) {
+  const draft = new Draft(revision, now, ids);
+  return { result: write.plan(state, draft), draft };
+}
+
+/**
+ * Plans with real ids. The dry run said how many it takes; when the state has
+ * moved since and more are needed, the plan, being pure, is simply made again.
+ */
+async function planWithIds<T>(
+  tx: Knex,
+  state: State,
+  write: Write<T>,
+  turn: Turn,
+  wanted: ReadonlyMap<Entity, number>,
+) {
+  const ids = new DrawnIds();
+  for (const [entity, count] of wanted) await ids.draw(tx, entity, count);
+  for (;;) {
+    try {
+      ids.rewind();
+      return plan(state, write, ids, turn.revision, turn.now);
+    } catch (error) {
+      if (!(error instanceof OutOfIds)) throw error;
+      await ids.draw(tx, error.entity, ids.count(error.entity) + 1);
+    }
+  }
+}
+
+class OutOfIds extends Error {
+  constructor(readonly entity: Entity) {
+    super(`more ids of ${entity} are needed`);
+  }
+}
+
+class DrawnIds implements IdSource {
+  private readonly drawn = new Map<Entity, number[]>();
+  private readonly taken = new Map<Entity, number>();
+
+  async draw(db: Knex, entity: Entity, count: number): Promise<void> {
+    this.drawn.set(entity, [...(this.drawn.get(entity) ?? []), ...(await drawIds(db, entity, count))]);
+  }
+
+  count(entity: Entity): number {
+    return this.drawn.get(entity)?.length ?? 0;
+  }
+
+  rewind(): void {
+    this.taken.clear();
+  }
+
+  take(entity: Entity): number {
+    const at = this.taken.get(entity) ?? 0;
+    const id = this.drawn.get(entity)?.[at];
+    if (id === undefined) throw new OutOfIds(entity);
+    this.taken.set(entity, at + 1);
+    return id;
+  }
+}
+
+/** Deletes first and children first, then stores parents before children. */
+async function carryOut(tx: Knex, draft: Draft): Promise<void> {
+  for (const entity of entities.toReversed()) {
+    const gone = draft.changes.filter((change) => change.entity === entity && !change.after);
+    if (gone.length > 0)
+      await deleteRows(
+        tx,
+        entity,
+        gone.map((change) => change.id),
+      );
+  }
+  for (const entity of entities) {
+    const rows = draft.changes.filter((change) => change.entity === entity && change.after).map(rowAfter);
+    if (rows.length > 0) await putRows(tx, entity, rows);
+  }
+  const moved = [...agentsWithMovedChain(draft.changes)];
+  if (moved.length > 0) await tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: draft.revision });
+}
+
+const rowAfter = (change: Change) => change.after as Entities[Entity];
+
+/** A request may carry a key, so what is kept of it is a keyed hash. */
+const bodyHash = (key: Buffer, body: Uint8Array) => createHmac('sha256', key).update(body).digest();
+
+const answerKey = (write: Entry) => ({
+  caller: write.actor,
+  method: write.method,
+  request_id: write.requestId,
+});
+
+async function keptAnswer(tx: Knex, write: Entry, hash: Buffer): Promise<Uint8Array | undefined> {
+  const rows: { body_hash: Buffer; response: Buffer }[] = await tx('idempotent_answers')
+    .select('body_hash', 'response')
+    .where(answerKey(write))
+    .where('created_at', '>', tx.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]));
+  const kept = rows[0];
+  if (!kept) return undefined;
+  if (timingSafeEqual(kept.body_hash, hash)) return kept.response;
+  throw ServiceError.of('REQUEST_ID_REUSED', { request_id: write.requestId as string });
+}
+
+async function keepAnswer(tx: Knex, write: Entry, hash: Buffer, response: Uint8Array, turn: Turn): Promise<void> {
+  const answer = { body_hash: hash, response: Buffer.from(response), revision: turn.revision, created_at: turn.now };
+  await tx('idempotent_answers')
+    .insert({ ...answerKey(write), ...answer })
+    .onConflict(['caller', 'method', 'request_id'])
+    .merge(answer);
+}
+
+/** Deletes answers that are past their time. */
+export async function forgetAnswers(db: Knex): Promise<void> {
+  await db('idempotent_answers')
+    .where('created_at', '<', db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]))
+    .delete();
+}
