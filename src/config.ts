@@ -1,0 +1,154 @@
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { addressList } from './domain/catalogue.js';
+
+/** Where a server listens. */
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+  /** As it was written. */
+  readonly text: string;
+}
+
+const whole = (min: number, max: number, unset: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, `must be a whole number from ${min} to ${max}`)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`)
+    .default(unset);
+
+const address = z.string().transform((text, context): Address => {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  if (host && Number(port) <= 65_535) return { host, port: Number(port), text };
+  context.addIssue({ code: 'custom', message: 'must be host:port, for example 127.0.0.1:50051 or [::1]:50051' });
+  return z.NEVER;
+});
+
+const postgresUrl = z
+  .string()
+  .refine(
+    (text) => /^postgres(ql)?:\/\/./.test(text) && URL.canParse(text),
+    'must be postgres://user:password@host:port/database',
+  )
+  .optional();
+
+const switchable = (unset: 'on' | 'off') =>
+  z
+    .enum(['on', 'off'], { error: () => 'must be on or off' })
+    .default(unset)
+    .transform((value) => value === 'on');
+
+const cidrs = z
+  .string()
+  .default('')
+  .transform((text, context) => {
+    const ranges = text
+      .split(',')
+      .map((range) => range.trim())
+      .filter(Boolean);
+    try {
+      return addressList(ranges);
+    } catch {
+      context.addIssue({ code: 'custom', message: 'must be address ranges such as 127.0.0.0/8,fd00::/8' });
+      return z.NEVER;
+    }
+  });
+
+/** What a setting is for, as the README's table and `agentllm serve --help` say it. */
+interface Setting {
+  readonly schema: z.ZodType;
+  readonly unset: string;
+  readonly about: string;
+}
+const setting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({ schema, unset, about });
+
+/** Every setting of the service: the one table that is read, documented and tested. */
+export const settings = {
+  GRPC_ADDRESS: setting(address.prefault('127.0.0.1:50051'), '127.0.0.1:50051', 'Where the gRPC service listens'),
+  HTTP_ADDRESS: setting(
+    z.union([z.literal('off'), address]).prefault('127.0.0.1:8081'),
+    '127.0.0.1:8081',
+    'Where health checks and metrics are served over HTTP; `off` for nowhere',
+  ),
+  DATABASE_URL: setting(postgresUrl, 'embedded', 'A PostgreSQL, as postgres://…; without it the embedded engine runs'),
+  DATABASE_DIRECT_URL: setting(
+    postgresUrl,
+    'DATABASE_URL',
+    'The same database without a pooler between, for migrations, when DATABASE_URL points to PgBouncer',
+  ),
+  DATABASE_POOL_SIZE: setting(whole(1, 1000, 10), '10', 'Most connections to PostgreSQL'),
+  DATABASE_WAIT_MS: setting(whole(100, 60_000, 5000), '5000', 'How long a call waits for a connection, in ms'),
+  DATA_DIR: setting(
+    z.string().min(1, 'must not be empty').default('./data'),
+    './data',
+    'Where the embedded engine keeps its files; `memory:` keeps nothing',
+  ),
+  MIGRATE_ON_START: setting(
+    switchable('on'),
+    'on',
+    '`off`: refuse to start when migrations are pending, instead of applying them',
+  ),
+  POLL_INTERVAL_MS: setting(
+    whole(10, 60_000, 200),
+    '200',
+    'How often the log is looked at for changes of other replicas, in ms',
+  ),
+  SHUTDOWN_GRACE_MS: setting(
+    whole(0, 600_000, 10_000),
+    '10000',
+    'How long open calls may take to end at shutdown, in ms',
+  ),
+  LOG_LEVEL: setting(
+    z
+      .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+        error: () => 'must be one of fatal, error, warn, info, debug, trace, silent',
+      })
+      .default('info'),
+    'info',
+    'fatal, error, warn, info, debug, trace or silent; every call is logged at debug',
+  ),
+  PROVIDER_ALLOW_CIDRS: setting(
+    cidrs,
+    'none',
+    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8',
+  ),
+} satisfies Record<string, Setting>;
+
+export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof settings)[K]['schema']> };
+
+/** What is wrong with the settings: one line for each mistake. */
+export class SettingsError extends Error {
+  override readonly name = 'SettingsError';
+
+  constructor(readonly mistakes: readonly string[]) {
+    super(mistakes.join('\n'));
+  }
+}
+
+/** Reads the environment; throws a SettingsError that names every mistake. Empty counts as not set. */
+export function readSettings(env: NodeJS.ProcessEnv): Settings {
+  const mistakes: string[] = [];
+  const read = Object.entries(settings).map(([name, { schema }]) => {
+    const result = schema.safeParse(env[name] === '' ? undefined : env[name]);
+    if (!result.success) mistakes.push(`${name} ${messageOf(result.error)}`);
+    return [name, result.data];
+  });
+  if (mistakes.length > 0) throw new SettingsError(mistakes);
+  return Object.freeze(Object.fromEntries(read)) as Settings;
+}
+
+// A union reports one error for all of its branches; the last branch has the sentence.
+function messageOf(error: z.ZodError): string {
+  const issue = error.issues[0];
+  if (issue?.code === 'invalid_union') return issue.errors.at(-1)?.[0]?.message ?? issue.message;
+  return issue?.message ?? 'is invalid';
+}
+
+/** Whether only this machine can reach an address. */
+export function isLoopback({ host }: Address): boolean {
+  if (host === 'localhost') return true;
+  const family = isIP(host);
+  return family !== 0 && addressList(['127.0.0.0/8', '::1/128']).check(host, family === 6 ? 'ipv6' : 'ipv4');
+}

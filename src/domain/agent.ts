@@ -1,0 +1,105 @@
+import type { Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { modelProblem, providerProblem } from './config.js';
+import { count, flag, json, name, number, oneOf, text } from './fields.js';
+import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
+import type { Agent } from './rows.js';
+import type { State } from './state.js';
+
+const empty = (value: unknown) => value === '';
+
+/** The fields of an agent that a request can set, by their paths below `agent`. */
+export const agentFields: FieldSpecs = {
+  name: { schema: name(limits.agentName), absent: empty },
+  agent_type: { schema: name(limits.agentType), absent: empty },
+  role: { schema: name(limits.agentType), cleared: 'analyst' },
+  llm_provider: { schema: name(limits.provider), cleared: 'openai' },
+  llm_model: { schema: name(limits.modelName), cleared: 'gpt-4o-mini' },
+  llm_type: { schema: oneOf('quick', 'deep'), cleared: 'quick' },
+  temperature: { schema: number(limits.temperature), cleared: 0.7 },
+  max_tokens: { schema: count, cleared: null },
+  prompt_template: { schema: text(limits.promptTemplate), cleared: null },
+  capabilities_json: { schema: json('array'), cleared: null },
+  required_tools_json: { schema: json('array'), cleared: null },
+  requires_memory: { schema: flag, cleared: false },
+  memory_name: { schema: name(limits.modelName), cleared: null },
+  slot_name: { schema: name(limits.agentType), cleared: null },
+  config_json: { schema: json('object'), cleared: null },
+  is_active: { schema: flag, cleared: true },
+  version: { schema: name(limits.version), cleared: '1.0.0' },
+  description: { schema: text(limits.description), cleared: null },
+  metadata_json: { schema: json('object'), cleared: null },
+  substitution_policy: {
+    schema: oneOf(
+      'SUBSTITUTION_POLICY_NEVER',
+      'SUBSTITUTION_POLICY_SAME_MODEL',
+      'SUBSTITUTION_POLICY_SAME_PROVIDER',
+      'SUBSTITUTION_POLICY_ANY',
+    ),
+    cleared: 'SUBSTITUTION_POLICY_ANY',
+    absent: (value) => value === 'SUBSTITUTION_POLICY_UNSPECIFIED',
+  },
+};
+
+/** `is_reserved` can be given when an agent is created, and never afterwards. */
+export const newAgentFields: FieldSpecs = { ...agentFields, is_reserved: { schema: flag } };
+
+export const agentOutputOnly = [
+  'id',
+  'is_reserved',
+  'created_at',
+  'updated_at',
+  'revision',
+  'etag',
+  'chain_etag',
+] as const;
+
+/** What a new agent is before its request is applied to it: the defaults of its table. */
+export const newAgent = (): Agent => ({
+  id: 0,
+  name: '',
+  agent_type: '',
+  role: 'analyst',
+  llm_provider: 'openai',
+  llm_model: 'gpt-4o-mini',
+  llm_type: 'quick',
+  temperature: 0.7,
+  max_tokens: null,
+  prompt_template: null,
+  capabilities_json: null,
+  required_tools_json: null,
+  requires_memory: false,
+  memory_name: null,
+  is_reserved: false,
+  slot_name: null,
+  config_json: null,
+  is_active: true,
+  version: '1.0.0',
+  description: null,
+  metadata_json: null,
+  substitution_policy: 'SUBSTITUTION_POLICY_ANY',
+  chain_revision: 0,
+  created_at: new Date(0),
+  updated_at: new Date(0),
+  revision: 0,
+});
+
+/** An agent with a patch applied and its provider's name made canonical. */
+export function patchAgent(state: State, before: Agent, patch: Patch): Agent {
+  const row = applyPatch(before, patch, newAgentFields);
+  return { ...row, llm_provider: state.provider(row.llm_provider)?.name ?? row.llm_provider };
+}
+
+/** Every rule that an agent breaks with its new values, besides the uniqueness of its name. */
+export function checkAgent(state: State, row: Agent, patch: Patch): Violation[] {
+  const problems: Violation[] = [];
+  const report = (field: string, description: string | undefined) => {
+    if (description && !patch.refused.has(field)) problems.push({ field: `agent.${field}`, description });
+  };
+  if (row.name === '') report('name', 'is required');
+  if (row.agent_type === '') report('agent_type', 'is required');
+  if (touches(patch, 'llm_provider')) report('llm_provider', providerProblem(state, row.llm_provider));
+  if (touches(patch, 'llm_provider', 'llm_model'))
+    report('llm_model', modelProblem(state, row.llm_provider, row.llm_model, { allowUnknownModel: false }));
+  return problems;
+}

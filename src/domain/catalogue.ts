@@ -1,0 +1,278 @@
+import { BlockList, isIP } from 'node:net';
+import { z } from 'zod';
+import type { Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { count, flag, int64, list, name, number, oneOf, text } from './fields.js';
+import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
+import type { Model, ParameterRule, Provider } from './rows.js';
+import { PARAMETERS } from './rules.js';
+import type { State } from './state.js';
+
+const noItems = (value: unknown) => Array.isArray(value) && value.length === 0;
+const unspecified = (value: unknown) => typeof value === 'string' && value.endsWith('_UNSPECIFIED');
+const empty = (value: unknown) => value === '';
+
+const PROVIDER_NAME = /^[a-z0-9][a-z0-9._-]*$/;
+const providerName = name(limits.provider)
+  .transform((value) => value.toLowerCase())
+  .refine((value) => PROVIDER_NAME.test(value), 'must consist of a-z, 0-9, dot, underscore and hyphen');
+
+const envVar = z
+  .string()
+  .max(100, 'must have at most 100 characters')
+  .regex(/^[A-Z0-9_]+_API_KEY$/, 'must match ^[A-Z0-9_]+_API_KEY$');
+
+const anyValue = number({ min: -1e12, max: 1e12 }).optional();
+const parameterRule = z
+  .object({
+    parameter: oneOf(...PARAMETERS),
+    support: oneOf('PARAMETER_SUPPORT_ACCEPTED', 'PARAMETER_SUPPORT_REJECTED', 'PARAMETER_SUPPORT_IGNORED'),
+    minimum: anyValue,
+    maximum: anyValue,
+    allowed_values: list(name(limits.modelName), limits.allowedValues),
+    wire_name: text(limits.modelName),
+    not_with: list(oneOf(...PARAMETERS), PARAMETERS.length),
+    accepted_with_reasoning_effort: list(name(limits.reasoningEffort), limits.allowedValues),
+    required_default: anyValue,
+  })
+  .refine((r) => (r.minimum ?? -Infinity) <= (r.maximum ?? Infinity), 'must not have its minimum above its maximum')
+  .transform(compactRule);
+
+/** A rule without the fields that say nothing, as it is stored. */
+function compactRule(rule: object): ParameterRule {
+  const says = Object.entries(rule).filter(([, v]) => v !== undefined && v !== '' && !noItems(v));
+  return Object.fromEntries(says) as unknown as ParameterRule;
+}
+
+const parameterRules = {
+  schema: z
+    .array(parameterRule)
+    .max(limits.parameterRules, `must have at most ${limits.parameterRules} entries`)
+    .refine(
+      (rules) => new Set(rules.map((rule) => rule.parameter)).size === rules.length,
+      'must not have two rules for one parameter',
+    ),
+  cleared: [],
+  absent: noItems,
+};
+
+/** The fields of a provider that a request can set, by their paths below `provider`. */
+export const providerFields: FieldSpecs = {
+  display_name: { schema: name(limits.displayName), cleared: null },
+  aliases: { schema: list(providerName, limits.aliases), cleared: [], absent: noItems },
+  dialect: {
+    schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC'),
+    absent: unspecified,
+  },
+  base_url: { schema: name(limits.baseUrl), absent: empty },
+  api_key_env_vars: { schema: list(envVar, limits.apiKeyEnvVars), cleared: [], absent: noItems },
+  enabled: { schema: flag, cleared: true },
+  allow_unknown_models: { schema: flag, cleared: true },
+  parameter_rules: parameterRules,
+};
+export const newProviderFields: FieldSpecs = {
+  name: { schema: providerName, absent: empty },
+  ...providerFields,
+};
+export const providerOutputOnly = ['name', 'built_in', 'created_at', 'updated_at', 'revision', 'etag'] as const;
+
+/** What of a built-in provider can be changed: what a key is sent to must not be. */
+const BUILT_IN_CHANGEABLE = ['display_name', 'enabled', 'allow_unknown_models', 'aliases'];
+
+export const newProvider = (): Provider => ({
+  id: 0,
+  name: '',
+  display_name: null,
+  aliases: [],
+  dialect: 'DIALECT_UNSPECIFIED',
+  base_url: '',
+  api_key_env_vars: [],
+  built_in: false,
+  enabled: true,
+  allow_unknown_models: true,
+  parameter_rules: [],
+  origin: 'operator',
+  created_at: new Date(0),
+  updated_at: new Date(0),
+  revision: 0,
+});
+
+export const patchProvider = (before: Provider, patch: Patch): Provider => ({
+  ...applyPatch(before, patch, newProviderFields),
+  origin: 'operator',
+});
+
+/** Which of the fields that a patch touches cannot be changed of a built-in provider. */
+export const fixedFields = (patch: Patch): string[] =>
+  Object.keys(providerFields).filter((f) => touches(patch, f) && !BUILT_IN_CHANGEABLE.includes(f));
+
+/** Every rule that a provider breaks with its new values, besides the uniqueness of its name. */
+export function checkProvider(state: State, row: Provider, patch: Patch, allowed: BlockList): Violation[] {
+  const problems: Violation[] = [];
+  const report = (field: string, description: string | undefined) => {
+    if (description && !patch.refused.has(field)) problems.push({ field: `provider.${field}`, description });
+  };
+  if (row.name === '') report('name', 'is required');
+  if (row.dialect === 'DIALECT_UNSPECIFIED') report('dialect', 'is required');
+  if (row.base_url === '') report('base_url', 'is required');
+  else if (touches(patch, 'base_url')) report('base_url', urlProblem(row.base_url, allowed));
+  if (touches(patch, 'aliases')) {
+    const taken = row.aliases.find((alias) => alias === row.name || isOthers(state, alias, row));
+    report('aliases', taken && `must not have "${taken}", which is the name or alias of a provider already`);
+  }
+  if (touches(patch, 'api_key_env_vars') && !row.built_in) {
+    const builtIn = [...state.providersInOrder.after()].filter((p) => p.built_in);
+    const owned = row.api_key_env_vars.find((v) => builtIn.some((p) => p.api_key_env_vars.includes(v)));
+    report('api_key_env_vars', owned && `must not have ${owned}: that key is sent to its own provider only`);
+  }
+  return problems;
+}
+
+const isOthers = (state: State, nameOrAlias: string, row: Provider) => {
+  const owner = state.provider(nameOrAlias);
+  return owner !== undefined && owner.id !== row.id;
+};
+
+/**
+ * Why a base URL cannot be used, or undefined. A key goes wherever it points, so
+ * it is https to a public address, unless the environment allows the address.
+ * Names are looked up when something connects, not here: what they resolve to
+ * can change at any time.
+ */
+export function urlProblem(written: string, allowed: BlockList): string | undefined {
+  if (!URL.canParse(written)) return 'must be a URL such as https://llm.example.com/v1';
+  const url = new URL(written);
+  if (url.username || url.password) return 'must not contain a user or password';
+  if (url.search || url.hash) return 'must not have a query or fragment';
+  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
+  const family = isIP(host);
+  if (family && allowed.check(host, family === 6 ? 'ipv6' : 'ipv4'))
+    return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
+  if (url.protocol !== 'https:') return 'must be https';
+  const local = family ? privateAddresses.check(host, family === 6 ? 'ipv6' : 'ipv4') : LOCAL_NAME.test(host);
+  if (local) return `must not point to ${host}: loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS`;
+  return undefined;
+}
+
+const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
+
+/** The special-purpose ranges of RFC 6890 and its successors; IPv4-mapped IPv6 is covered by Node's BlockList. */
+const privateAddresses = addressList([
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '224.0.0.0/4',
+  '240.0.0.0/4',
+  '::/128',
+  '::1/128',
+  '64:ff9b::/96',
+  'fc00::/7',
+  'fe80::/10',
+  'ff00::/8',
+]);
+
+/** Reads address ranges; throws on the first that is none. */
+export function addressList(cidrs: readonly string[]): BlockList {
+  const addresses = new BlockList();
+  for (const cidr of cidrs) {
+    const [address = '', bits = ''] = cidr.split('/');
+    addresses.addSubnet(address, Number(bits), isIP(address) === 6 ? 'ipv6' : 'ipv4');
+  }
+  return addresses;
+}
+
+const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
+const rate = int64(limits.rate).optional();
+const A_TIME = 'must be a time between the years 1 and 9999';
+const time = z
+  .date({ error: A_TIME })
+  .refine((value) => value.getUTCFullYear() >= 1 && value.getUTCFullYear() <= 9999, A_TIME);
+
+/** The fields of a model that a request can set, by their paths below `model`. */
+export const modelFields: FieldSpecs = {
+  display_name: modelOptional(name(limits.displayName)),
+  context_window_tokens: modelOptional(count),
+  max_output_tokens: modelOptional(count),
+  supports_functions: modelOptional(flag),
+  supports_vision: modelOptional(flag),
+  supports_reasoning: modelOptional(flag),
+  parameter_rules: parameterRules,
+  price: {
+    schema: z.object({
+      input_micro_usd_per_million: rate,
+      cached_input_micro_usd_per_million: rate,
+      cache_write_micro_usd_per_million: rate,
+      output_micro_usd_per_million: rate,
+      reasoning_micro_usd_per_million: rate,
+      source: text(limits.priceSource),
+    }),
+  },
+  as_of: modelOptional(time),
+  retires_at: modelOptional(time),
+  replaced_by: modelOptional(name(limits.modelName)),
+};
+export const newModelFields: FieldSpecs = {
+  provider: { schema: name(limits.provider), absent: empty },
+  name: { schema: name(limits.modelName), absent: empty },
+  ...modelFields,
+};
+export const modelOutputOnly = [
+  'provider',
+  'name',
+  'built_in',
+  'created_at',
+  'updated_at',
+  'revision',
+  'etag',
+] as const;
+
+export const newModel = (): Model => ({
+  id: 0,
+  provider: '',
+  name: '',
+  display_name: null,
+  context_window_tokens: null,
+  max_output_tokens: null,
+  supports_functions: null,
+  supports_vision: null,
+  supports_reasoning: null,
+  parameter_rules: [],
+  as_of: null,
+  retires_at: null,
+  replaced_by: null,
+  built_in: false,
+  origin: 'operator',
+  created_at: new Date(0),
+  updated_at: new Date(0),
+  revision: 0,
+});
+
+export function patchModel(before: Model, patch: Patch): Model {
+  const { price: _, ...row } = applyPatch(before, patch, newModelFields) as Model & { price?: unknown };
+  return { ...row, origin: 'operator' };
+}
+
+/** Every rule that a model breaks with its new values. */
+export function checkModel(row: Model, patch: Patch): Violation[] {
+  const problems: Violation[] = [];
+  for (const field of ['provider', 'name'] as const)
+    if (row[field] === '' && !patch.refused.has(field))
+      problems.push({ field: `model.${field}`, description: 'is required' });
+  return problems;
+}
+
+/** How many configs and agents name a provider, or one model of it. */
+export function usersOf(state: State, provider: string, model?: string): number {
+  const names = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
+  let users = 0;
+  for (const config of state.configs.values())
+    if (names(config.provider, config.model_name) || names(config.fallback_provider, config.fallback_model)) users++;
+  for (const agent of state.agents.values()) if (names(agent.llm_provider, agent.llm_model)) users++;
+  return users;
+}

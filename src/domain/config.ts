@@ -1,0 +1,231 @@
+import type { Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { count, flag, int64, integer, json, list, name, number, text } from './fields.js';
+import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
+import type { Config, ExtraParams, Provider } from './rows.js';
+import { accepts, fieldOf, PARAMETERS, type Parameter, parametersOf, rangeProblem, ruleFor } from './rules.js';
+import type { State } from './state.js';
+import { nearest, printable } from './text.js';
+
+const fallback = { cleared: null };
+const cost = { schema: number(limits.costPer1k), cleared: 0 };
+
+/** The fields of a config that a request can set, by their paths below `config`. */
+export const configFields: FieldSpecs = {
+  provider: { schema: name(limits.provider) },
+  model_name: { schema: name(limits.modelName) },
+  temperature: { schema: number(limits.temperature), cleared: null },
+  max_tokens: { schema: count, cleared: null },
+  top_p: { schema: number(limits.topP), cleared: null },
+  fallback_provider: { schema: name(limits.provider), ...fallback },
+  fallback_model: { schema: name(limits.modelName), ...fallback },
+  cost_per_1k_input_tokens: cost,
+  cost_per_1k_output_tokens: cost,
+  price_given: { schema: flag, cleared: false },
+  enabled: { schema: flag, cleared: true },
+  metadata_json: { schema: json('object'), cleared: null },
+  priority: { schema: integer(limits.priority), cleared: 0 },
+  'extra_params.reasoning_effort': { schema: name(limits.reasoningEffort), cleared: null },
+  'extra_params.thinking_budget_tokens': { schema: integer(limits.thinkingBudgetTokens), cleared: null },
+  'extra_params.stop_sequences': {
+    schema: list(text(limits.stopSequences.length).min(1, 'must not be empty'), limits.stopSequences.count),
+    cleared: null,
+    absent: (value) => Array.isArray(value) && value.length === 0,
+  },
+  'extra_params.seed': {
+    schema: int64({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER }),
+    cleared: null,
+  },
+  'extra_params.request_timeout_ms': { schema: integer(limits.requestTimeoutMs), cleared: null },
+};
+
+export const configOutputOnly = [
+  'id',
+  'agent_id',
+  'agent_name',
+  'has_api_key_override',
+  'created_at',
+  'updated_at',
+  'revision',
+  'etag',
+] as const;
+
+/** What a new config is before its request is applied to it: the defaults of the document. */
+export const newConfig = (agentId: number, priority: number): Config => ({
+  id: 0,
+  agent_id: agentId,
+  provider: '',
+  model_name: '',
+  temperature: 0.7,
+  max_tokens: null,
+  top_p: null,
+  fallback_provider: null,
+  fallback_model: null,
+  cost_per_1k_input_tokens: 0,
+  cost_per_1k_output_tokens: 0,
+  price_given: false,
+  enabled: true,
+  metadata_json: null,
+  priority,
+  extra_params: null,
+  created_at: new Date(0),
+  updated_at: new Date(0),
+  revision: 0,
+});
+
+/** A config with a patch applied: names made canonical, extra parameters merged, the price flag settled. */
+export function patchConfig(state: State, before: Config, patch: Patch): Config {
+  const row = applyPatch(before, patch, configFields);
+  return {
+    ...row,
+    provider: canonical(state, row.provider),
+    fallback_provider: row.fallback_provider && canonical(state, row.fallback_provider),
+    extra_params: patchExtraParams(before.extra_params, patch),
+    ...price(before, row, patch),
+  };
+}
+
+const canonical = (state: State, provider: string) => state.provider(provider)?.name ?? provider;
+
+function patchExtraParams(before: ExtraParams | null, patch: Patch): ExtraParams | null {
+  const next: Record<string, unknown> = { ...before };
+  const prefix = 'extra_params.';
+  for (const path of patch.cleared) if (path.startsWith(prefix)) delete next[path.slice(prefix.length)];
+  for (const [path, value] of Object.entries(patch.set))
+    if (path.startsWith(prefix)) next[path.slice(prefix.length)] = value;
+  return Object.keys(next).length > 0 ? next : null;
+}
+
+const COSTS = ['cost_per_1k_input_tokens', 'cost_per_1k_output_tokens'] as const;
+
+/**
+ * Whether the costs are a price. The document stores 0.0 both for "free" and
+ * for "not given", so the flag beside them decides: it is true once a cost is
+ * sent, and false again once both are taken back.
+ */
+function price(before: Config, row: Config, patch: Patch): Partial<Config> {
+  if (patch.set['price_given'] === false || patch.cleared.has('price_given'))
+    return Object.fromEntries([...COSTS.map((cost) => [cost, patch.set[cost] ?? 0]), ['price_given', false]]);
+  if (patch.set['price_given'] === true || COSTS.some((cost) => cost in patch.set)) return { price_given: true };
+  if (COSTS.some((cost) => patch.cleared.has(cost))) return { price_given: COSTS.some((cost) => row[cost] !== 0) };
+  return { price_given: before.price_given };
+}
+
+/** What a check of a config has to know besides the config. */
+export interface CheckOptions {
+  /** Path of the config in the request. */
+  readonly at: string;
+  /** Let a model pass that the catalogue lacks. */
+  readonly allowUnknownModel: boolean;
+}
+
+/**
+ * Every rule that a config breaks with its new values. Only what the patch
+ * touches is checked, so that an old value which has become invalid never
+ * stands in the way of changing another.
+ */
+export function checkConfig(state: State, row: Config, patch: Patch, options: CheckOptions): Violation[] {
+  const problems: Violation[] = [];
+  const report = (field: string, description: string | undefined) => {
+    if (description) problems.push({ field: `${options.at}.${field}`, description });
+  };
+  const unless = (field: string, problem: () => string | undefined) => {
+    if (!patch.refused.has(field)) report(field, problem());
+  };
+  if (row.id === 0)
+    for (const field of ['provider', 'model_name'] as const) if (!row[field]) unless(field, () => 'is required');
+  if (touches(patch, 'provider') && row.provider) unless('provider', () => providerProblem(state, row.provider));
+  if (touches(patch, 'provider', 'model_name') && row.model_name && row.provider)
+    unless('model_name', () => modelProblem(state, row.provider, row.model_name, options));
+  if (touches(patch, 'provider', 'model_name', 'fallback_provider', 'fallback_model'))
+    checkFallback(state, row, patch, options, unless);
+  if (patch.set['price_given'] === false && COSTS.some((cost) => row[cost] !== 0))
+    report('price_given', 'must not be false while a cost is given');
+  checkParameters(state, row, patch, unless);
+  return problems;
+}
+
+type Report = (field: string, problem: () => string | undefined) => void;
+
+/** Why a provider cannot be used, or undefined. */
+export function providerProblem(state: State, written: string): string | undefined {
+  const provider = state.provider(written);
+  if (provider?.enabled) return undefined;
+  const shown = JSON.stringify(printable(written, 60));
+  if (provider) return `Invalid provider ${shown}: it is switched off`;
+  const known = [...state.providersInOrder.after()].map((p) => p.name);
+  return `Invalid provider ${shown}: ${listKnown(known, 'providers', nearest(written, state.providerNames))}`;
+}
+
+/** Why a model cannot be used with a provider, or undefined; an unknown provider has no say about its models. */
+export function modelProblem(
+  state: State,
+  providerName: string,
+  model: string,
+  { allowUnknownModel }: Pick<CheckOptions, 'allowUnknownModel'>,
+): string | undefined {
+  const provider = state.provider(providerName);
+  if (!provider || allowUnknownModel || provider.allow_unknown_models) return undefined;
+  if (state.model(provider.name, model)) return undefined;
+  const known = state.modelsOf(provider.name).map((m) => m.name);
+  const shown = JSON.stringify(printable(model, 120));
+  return `Invalid model ${shown} for ${provider.name}: ${listKnown(known, 'models', nearest(model, known))}`;
+}
+
+/** Names what is known, as far as a message has room, and the nearest match first. */
+function listKnown(known: readonly string[], what: string, meant: string | undefined): string {
+  const shown = known.slice(0, 12).join(', ');
+  const more = known.length > 12 ? ` and ${known.length - 12} more` : '';
+  const list = known.length > 0 ? `known ${what}: ${shown}${more}` : `no ${what} are known`;
+  return meant ? `did you mean "${meant}"? ${list}` : list;
+}
+
+/** A fallback is a whole pair, of things that exist, and not the primary again. */
+function checkFallback(state: State, row: Config, patch: Patch, options: CheckOptions, unless: Report): void {
+  const { fallback_provider: provider, fallback_model: model } = row;
+  const touched = touches(patch, 'fallback_provider', 'fallback_model');
+  if (patch.refused.has('fallback_provider') || patch.refused.has('fallback_model')) return;
+  if (provider === null || model === null) {
+    if (provider !== null) unless('fallback_model', () => 'must be set together with fallback_provider');
+    if (model !== null) unless('fallback_provider', () => 'must be set together with fallback_model');
+    return;
+  }
+  if (touched) {
+    unless('fallback_provider', () => providerProblem(state, provider));
+    unless('fallback_model', () => modelProblem(state, provider, model, options));
+  }
+  if (provider === row.provider && model === row.model_name)
+    unless('fallback_model', () => 'must differ from the primary: provider and model are the same');
+}
+
+/** Parameters against what the config's own model takes; a fallback's are adapted instead. */
+function checkParameters(state: State, row: Config, patch: Patch, unless: Report): void {
+  const provider: Provider | undefined = state.provider(row.provider);
+  const model = state.model(row.provider, row.model_name);
+  const values = parametersOf(row);
+  const modelTouched = touches(patch, 'provider', 'model_name');
+  const shown = `${row.provider}/${printable(row.model_name, 60)}`;
+  for (const parameter of PARAMETERS) {
+    const field = fieldOf(parameter);
+    const value = values[parameter];
+    if (value === undefined || !(modelTouched || touches(patch, field))) continue;
+    const rule = ruleFor(provider, model, parameter);
+    unless(field, () => rangeProblem(rule, value, shown) ?? refusalProblem(parameter, rule, values, shown));
+  }
+}
+
+/**
+ * Sampling parameters that a model refuses are left out when it is called: the
+ * document's default temperature would otherwise rule out every newer model. The
+ * extra parameters are only ever set on purpose, so a refusal is said at once.
+ */
+function refusalProblem(
+  parameter: Parameter,
+  rule: ReturnType<typeof ruleFor>,
+  values: ReturnType<typeof parametersOf>,
+  shown: string,
+): string | undefined {
+  const extra = fieldOf(parameter).startsWith('extra_params.');
+  if (!extra || rule?.support !== 'PARAMETER_SUPPORT_REJECTED' || accepts(rule, values)) return undefined;
+  return `is refused by ${shown}; leave it out`;
+}

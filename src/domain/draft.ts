@@ -1,0 +1,65 @@
+import type { Change, Config, Entities, Entity } from './rows.js';
+
+/** Ids for rows that are being created; a dry run counts what it would take. */
+export interface IdSource {
+  take(entity: Entity): number;
+}
+
+/** The ids of a dry run: all 0, counted. */
+export class CountedIds implements IdSource {
+  readonly counts = new Map<Entity, number>();
+
+  take(entity: Entity): number {
+    this.counts.set(entity, (this.counts.get(entity) ?? 0) + 1);
+    return 0;
+  }
+}
+
+/**
+ * The changes that a write is going to make: a plan fills it, the store carries
+ * it out. Every row that goes in gets its revision and times here, so that what
+ * is stored, logged, answered and held in memory is one and the same object.
+ */
+export class Draft {
+  readonly changes: Change[] = [];
+
+  constructor(
+    readonly revision: number,
+    readonly now: Date,
+    private readonly ids: IdSource,
+  ) {}
+
+  create<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
+    const times = { id: this.ids.take(entity), revision: this.revision, created_at: this.now };
+    return this.add(entity, undefined, { ...row, ...times, ...updatedAt(entity, this.now) });
+  }
+
+  update<E extends Entity>(entity: E, before: Entities[E], row: Entities[E]): Entities[E] {
+    return this.add(entity, before, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
+  }
+
+  remove<E extends Entity>(entity: E, before: Entities[E]): void {
+    this.changes.push({ entity, id: before.id, before, after: undefined } as Change);
+  }
+
+  private add<E extends Entity>(entity: E, before: Entities[E] | undefined, after: Entities[E]): Entities[E] {
+    this.changes.push({ entity, id: after.id, before, after } as Change);
+    return after;
+  }
+}
+
+const updatedAt = (entity: Entity, now: Date) => (entity === 'price' ? {} : { updated_at: now });
+
+/** Whether a config's change moves the order or membership of its agent's chain. */
+export function altersChain(before: Config | undefined, after: Config | undefined): boolean {
+  return before?.enabled !== after?.enabled || before?.priority !== after?.priority || !before || !after;
+}
+
+/** The agents whose chain the changes move. */
+export function agentsWithMovedChain(changes: readonly Change[]): Set<number> {
+  const agents = new Set<number>();
+  for (const change of changes)
+    if (change.entity === 'config' && altersChain(change.before, change.after))
+      agents.add((change.after ?? change.before)?.agent_id as number);
+  return agents;
+}

@@ -1,0 +1,69 @@
+import { z } from 'zod';
+import { limits } from '../limits.js';
+import { jsonProblem, nameProblem, textProblem } from './text.js';
+
+/*
+ * The kinds of values that fields hold. Each is a zod schema whose messages say
+ * what would be right; the ranges stand in limits.ts.
+ */
+
+const checked = <T extends z.ZodType>(schema: T, problem: (value: z.output<T>) => string | undefined) =>
+  schema.superRefine((value, context) => {
+    const message = problem(value);
+    if (message) context.addIssue({ code: 'custom', message });
+  });
+
+/** Text of a column: at most so many code points, storable in PostgreSQL. */
+export const text = (max: number) => checked(z.string(), (value) => textProblem(value, max));
+
+/** A name: text that is not empty, without control characters or white space around it. */
+export const name = (max: number) => checked(z.string(), (value) => nameProblem(value, max));
+
+/** A text that holds a JSON object or list. */
+export const json = (kind: 'object' | 'array') => checked(z.string(), (value) => jsonProblem(value, kind));
+
+const inRange = (value: number, { min, max }: Range, what: string) =>
+  value >= min && value <= max ? undefined : `must be ${what} between ${min} and ${max}, not ${value}`;
+
+interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
+// z.number() refuses NaN and infinities with messages of its own; one message for all is kinder.
+const anyNumber = z.union([z.number(), z.nan(), z.literal(Infinity), z.literal(-Infinity)]);
+
+/** A finite number in a range. */
+export const number = (range: Range) =>
+  checked(anyNumber, (value) => inRange(value, range, 'a number')).transform((value) => (value === 0 ? 0 : value));
+
+/** A whole number in a range. */
+export const integer = (range: Range) =>
+  checked(anyNumber, (value) =>
+    Number.isInteger(value) ? inRange(value, range, 'a whole number') : `must be a whole number, not ${value}`,
+  );
+
+/** A 64-bit integer of the wire as a number that holds it exactly. */
+export const int64 = (range: Range) =>
+  checked(z.bigint(), (value) =>
+    value >= BigInt(range.min) && value <= BigInt(range.max)
+      ? undefined
+      : `must be a whole number between ${range.min} and ${range.max}, not ${value}`,
+  ).transform(Number);
+
+/** A count of at least one that fits its column. */
+export const count = integer({ min: 1, max: limits.maxId });
+
+export const flag = z.boolean();
+
+/** One of a few words. */
+export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
+  z.enum(values, { error: () => `must be one of ${values.join(', ')}` });
+
+/** A list of at most so many items, none of them twice. */
+export const list = <T extends z.ZodType>(item: T, max: number) =>
+  checked(z.array(item), (values) => {
+    if (values.length > max) return `must have at most ${max} entries, not ${values.length}`;
+    const repeated = values.find((value, at) => values.indexOf(value) !== at);
+    return repeated === undefined ? undefined : `must not have ${JSON.stringify(repeated)} twice`;
+  });

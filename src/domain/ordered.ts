@@ -1,0 +1,48 @@
+/**
+ * Values kept in the order of their keys, for keyset paging over memory: a page
+ * starts with a binary search and costs what it returns, however many rows
+ * there are.
+ */
+export class Ordered<V> {
+  private readonly values: V[] = [];
+
+  constructor(private readonly compare: (a: V, b: V) => number) {}
+
+  /** Puts a value in its place, replacing the one that compares equal. */
+  put(value: V): void {
+    const at = this.lowerBound((other) => this.compare(other, value));
+    const found = this.values[at];
+    const same = found !== undefined && this.compare(found, value) === 0;
+    this.values.splice(at, same ? 1 : 0, value);
+  }
+
+  remove(value: V): void {
+    const at = this.lowerBound((other) => this.compare(other, value));
+    const found = this.values[at];
+    if (found !== undefined && this.compare(found, value) === 0) this.values.splice(at, 1);
+  }
+
+  /**
+   * The values behind a cursor, in order; without one, all of them.
+   * @param position negative while a value stands at or before the cursor.
+   */
+  *after(position?: (value: V) => number): Generator<V> {
+    const from = position ? this.lowerBound(position) : 0;
+    for (let at = from; at < this.values.length; at++) yield this.values[at] as V;
+  }
+
+  get size(): number {
+    return this.values.length;
+  }
+
+  private lowerBound(position: (value: V) => number): number {
+    let low = 0;
+    let high = this.values.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (position(this.values[middle] as V) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}

@@ -1,0 +1,169 @@
+import { inChainOrder } from './chain.js';
+import { agentsWithMovedChain } from './draft.js';
+import { Ordered } from './ordered.js';
+import type { Agent, Change, Config, Entities, Entity, Model, Price, Provider } from './rows.js';
+
+const text = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
+/** Order of models in lists: provider, then name. */
+export const byModelName = (a: Pick<Model, 'provider' | 'name'>, b: Pick<Model, 'provider' | 'name'>) =>
+  text(a.provider, b.provider) || text(a.name, b.name);
+const modelKey = (provider: string, name: string) => `${provider}\0${name}`;
+
+/**
+ * The whole configuration at one revision, in memory. Reads are answered from
+ * it and writes are planned against it; it changes only by `apply`, one
+ * revision at a time and synchronously, so that nobody ever sees half of one.
+ */
+export class State {
+  /** The revision that this is the state of; 0 before the first write. */
+  revision = 0;
+  /** Random mark of that revision, to notice a store that was put back (data-model.md, "Revisions"). */
+  nonce = '';
+  /** Which store this is; part of every etag. */
+  identity = '';
+
+  readonly agents = new Map<number, Agent>();
+  readonly configs = new Map<number, Config>();
+  readonly agentsInOrder = new Ordered<Agent>(byId);
+  readonly configsInOrder = new Ordered<Config>(byId);
+  readonly providersInOrder = new Ordered<Provider>((a, b) => text(a.name, b.name));
+  readonly modelsInOrder = new Ordered<Model>(byModelName);
+
+  private readonly agentsByName = new Map<string, Agent>();
+  private readonly configsByAgent = new Map<number, readonly Config[]>();
+  private readonly providersByName = new Map<string, Provider>();
+  private readonly modelsByName = new Map<string, Model>();
+  private readonly pricesByModel = new Map<number, readonly Price[]>();
+
+  agentNamed(name: string): Agent | undefined {
+    return this.agentsByName.get(name);
+  }
+
+  get agentNames(): Iterable<string> {
+    return this.agentsByName.keys();
+  }
+
+  /** All configs of an agent, enabled or not, in the order of the chain. */
+  configsOf(agentId: number): readonly Config[] {
+    return this.configsByAgent.get(agentId) ?? [];
+  }
+
+  /** A provider by its name or one of its aliases, in any case. */
+  provider(nameOrAlias: string): Provider | undefined {
+    return this.providersByName.get(nameOrAlias.toLowerCase());
+  }
+
+  /** Every name and alias that means a provider. */
+  get providerNames(): Iterable<string> {
+    return this.providersByName.keys();
+  }
+
+  model(provider: string, name: string): Model | undefined {
+    return this.modelsByName.get(modelKey(provider, name));
+  }
+
+  modelsOf(provider: string): Model[] {
+    const models: Model[] = [];
+    for (const model of this.modelsInOrder.after((m) => (m.provider < provider ? -1 : 1))) {
+      if (model.provider !== provider) break;
+      models.push(model);
+    }
+    return models;
+  }
+
+  /** The prices of a model, oldest first. */
+  pricesOf(modelId: number): readonly Price[] {
+    return this.pricesByModel.get(modelId) ?? [];
+  }
+
+  /**
+   * Moves to the next revision. What is already part of the state is passed
+   * over, so that the tail of the log and the writer that made a revision may
+   * both bring it.
+   */
+  apply(revision: number, nonce: string, changes: readonly Change[]): void {
+    if (revision <= this.revision) return;
+    if (revision !== this.revision + 1) throw new Error(`revision ${revision} does not follow ${this.revision}`);
+    for (const change of changes) this.put(change.entity, change.before, change.after);
+    for (const id of agentsWithMovedChain(changes)) {
+      const agent = this.agents.get(id);
+      if (agent) this.putAgent(agent, { ...agent, chain_revision: revision });
+    }
+    this.revision = revision;
+    this.nonce = nonce;
+  }
+
+  /** Brings in one row of a store that is being loaded, outside of any revision. */
+  load<E extends Entity>(entity: E, row: Entities[E]): void {
+    this.put(entity, undefined, row);
+  }
+
+  private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
+    if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
+    else if (entity === 'config') this.putConfig(before as Config | undefined, after as Config | undefined);
+    else if (entity === 'provider') this.putProvider(before as Provider | undefined, after as Provider | undefined);
+    else if (entity === 'model') this.putModel(before as Model | undefined, after as Model | undefined);
+    else this.putPrice(before as Price | undefined, after as Price | undefined);
+  }
+
+  private putAgent(before: Agent | undefined, after: Agent | undefined): void {
+    if (before) {
+      this.agentsByName.delete(before.name);
+      if (!after) {
+        this.agents.delete(before.id);
+        this.agentsInOrder.remove(before);
+      }
+    }
+    if (after) {
+      this.agents.set(after.id, after);
+      this.agentsByName.set(after.name, after);
+      this.agentsInOrder.put(after);
+    }
+  }
+
+  private putConfig(before: Config | undefined, after: Config | undefined): void {
+    const agentId = (after ?? before)?.agent_id as number;
+    const others = this.configsOf(agentId).filter((config) => config.id !== (after ?? before)?.id);
+    if (after) {
+      this.configs.set(after.id, after);
+      this.configsInOrder.put(after);
+      this.configsByAgent.set(agentId, [...others, after].sort(inChainOrder));
+    } else if (before) {
+      this.configs.delete(before.id);
+      this.configsInOrder.remove(before);
+      if (others.length > 0) this.configsByAgent.set(agentId, others);
+      else this.configsByAgent.delete(agentId);
+    }
+  }
+
+  private putProvider(before: Provider | undefined, after: Provider | undefined): void {
+    if (before) {
+      for (const name of [before.name, ...before.aliases]) this.providersByName.delete(name);
+      if (!after) this.providersInOrder.remove(before);
+    }
+    if (after) {
+      for (const name of [after.name, ...after.aliases]) this.providersByName.set(name, after);
+      this.providersInOrder.put(after);
+    }
+  }
+
+  private putModel(before: Model | undefined, after: Model | undefined): void {
+    if (after) {
+      this.modelsByName.set(modelKey(after.provider, after.name), after);
+      this.modelsInOrder.put(after);
+    } else if (before) {
+      this.modelsByName.delete(modelKey(before.provider, before.name));
+      this.modelsInOrder.remove(before);
+    }
+  }
+
+  private putPrice(before: Price | undefined, after: Price | undefined): void {
+    const modelId = (after ?? before)?.model_id as number;
+    const others = this.pricesOf(modelId).filter((price) => price.id !== (after ?? before)?.id);
+    const prices = after ? [...others, after] : others;
+    prices.sort((a, b) => a.valid_from.getTime() - b.valid_from.getTime() || a.id - b.id);
+    if (prices.length > 0) this.pricesByModel.set(modelId, prices);
+    else this.pricesByModel.delete(modelId);
+  }
+}

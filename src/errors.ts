@@ -1,0 +1,213 @@
+import type { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
+
+/** The gRPC status codes that the service uses, by their numbers on the wire. */
+export const StatusCode = {
+  CANCELLED: 1,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+} as const;
+export type StatusCode = keyof typeof StatusCode;
+
+/** A value of ErrorReason without its prefix, as it stands in ErrorInfo.reason. */
+export type Reason = Exclude<keyof typeof ErrorReason, 'UNSPECIFIED' | 'UNRECOGNIZED'>;
+
+/** One problem with one field of a request. */
+export interface Violation {
+  /** Path of the field in the request, for example `config.temperature` or `agents[3].name`. */
+  readonly field: string;
+  /** What is wrong and what would be right. */
+  readonly description: string;
+}
+
+/** Something that was looked for, or is in the way. */
+export interface Resource {
+  readonly type: 'agent' | 'config' | 'provider' | 'model';
+  readonly name: string;
+}
+
+interface Entry<M> {
+  readonly code: StatusCode;
+  readonly message: (metadata: M) => string;
+  /** When trying again may help: after how long. */
+  readonly retryAfterMs?: number;
+}
+
+/** No metadata. */
+type None = Record<never, never>;
+
+const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfterMs?: number): Entry<M> => ({
+  code,
+  message,
+  ...(retryAfterMs !== undefined && { retryAfterMs }),
+});
+
+const q = (text: string) => JSON.stringify(text);
+const didYouMean = (suggestion: string | undefined) => (suggestion ? `; did you mean ${q(suggestion)}?` : '');
+
+/** The catalogue of errors: every way in which a call can fail, with its code and its sentence. */
+export const catalogue = {
+  INVALID_FIELDS: entry<{ violations: string }>('INVALID_ARGUMENT', (m) => m.violations),
+  MALFORMED_REQUEST: entry<{ type: string }>(
+    'INVALID_ARGUMENT',
+    (m) => `The request is not a valid ${m.type}; encode it with the service's own proto files`,
+  ),
+  INVALID_PAGE_TOKEN: entry<None>(
+    'INVALID_ARGUMENT',
+    () => 'page_token does not belong to this list and filter; start again without one',
+  ),
+  REQUEST_ID_REUSED: entry<{ request_id: string }>(
+    'INVALID_ARGUMENT',
+    (m) => `request_id ${m.request_id} was used for another request; use a new one for every new write`,
+  ),
+  AGENT_NOT_FOUND: entry<{ agent: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `No agent has the ${m.agent}${didYouMean(m.suggestion)}`,
+  ),
+  CONFIG_NOT_FOUND: entry<{ id: string }>('NOT_FOUND', (m) => `No config has the id ${m.id}`),
+  NO_ENABLED_CONFIG: entry<{ agent: string; model: string }>(
+    'NOT_FOUND',
+    (m) => `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`,
+  ),
+  PROVIDER_NOT_FOUND: entry<{ provider: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `No provider has the name ${q(m.provider)}${didYouMean(m.suggestion)}`,
+  ),
+  MODEL_NOT_FOUND: entry<{ provider: string; model: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `Provider ${q(m.provider)} has no model ${q(m.model)}${didYouMean(m.suggestion)}`,
+  ),
+  AGENT_NAME_TAKEN: entry<{ agent: string }>('ALREADY_EXISTS', (m) => `An agent has the name ${q(m.agent)} already`),
+  PROVIDER_NAME_TAKEN: entry<{ provider: string; name: string }>(
+    'ALREADY_EXISTS',
+    (m) => `Provider ${q(m.provider)} has the name or alias ${q(m.name)} already`,
+  ),
+  MODEL_NAME_TAKEN: entry<{ provider: string; model: string }>(
+    'ALREADY_EXISTS',
+    (m) => `Provider ${q(m.provider)} has a model ${q(m.model)} already`,
+  ),
+  STALE_ETAG: entry<{ resource: string }>(
+    'ABORTED',
+    (m) => `${m.resource} has changed since this etag was read; read it again and repeat the change`,
+  ),
+  AGENT_RESERVED: entry<{ agent: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Agent ${q(m.agent)} is reserved and cannot be deleted; set is_active to false instead`,
+  ),
+  AGENT_HAS_CONFIGS: entry<{ agent: string; configs: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Agent ${q(m.agent)} has ${m.configs} configs; set cascade to delete them too`,
+  ),
+  PROVIDER_IN_USE: entry<{ provider: string; users: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs or agents; change those first`,
+  ),
+  MODEL_IN_USE: entry<{ model: string; users: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Model ${q(m.model)} is used by ${m.users} configs or agents; change those first`,
+  ),
+  BUILT_IN_PROVIDER: entry<{ provider: string; what: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Provider ${q(m.provider)} is built in: ${m.what}; create a provider of your own instead`,
+  ),
+  BUILT_IN_MODEL: entry<{ model: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Model ${q(m.model)} is built in and cannot be deleted`,
+  ),
+  ENCRYPTION_NOT_CONFIGURED: entry<None>(
+    'FAILED_PRECONDITION',
+    () =>
+      "API keys cannot be stored: no encryption is configured; leave api_key out and set the provider's environment variable where the agent runs",
+  ),
+  REVISION_NOT_REACHED: entry<{ wanted: string; reached: string }>(
+    'UNAVAILABLE',
+    (m) =>
+      `Revision ${m.wanted} is not reached here, this replica is at ${m.reached}; retry, or ask without min_revision`,
+    500,
+  ),
+  DATABASE_UNAVAILABLE: entry<None>(
+    'UNAVAILABLE',
+    () => 'The database cannot be reached or does not take writes; nothing was written, retry',
+    1000,
+  ),
+  OUTCOME_UNKNOWN: entry<None>(
+    'UNAVAILABLE',
+    () => 'It is not known whether the write took effect; retry with the same request_id',
+    1000,
+  ),
+  WRITE_CONFLICT: entry<None>(
+    'ABORTED',
+    () => 'Another write held the store for too long; nothing was written, retry',
+    500,
+  ),
+  SERVER_SHUTTING_DOWN: entry<None>('UNAVAILABLE', () => 'The service is shutting down; connect again', 1000),
+  FEATURE_NOT_AVAILABLE: entry<{ feature: string }>(
+    'UNIMPLEMENTED',
+    (m) => `${m.feature} is not available in this release; leave it out`,
+  ),
+  DEADLINE_EXCEEDED: entry<None>('DEADLINE_EXCEEDED', () => 'The deadline passed before the call was done'),
+  CANCELLED: entry<None>('CANCELLED', () => 'The caller cancelled the call'),
+  TOO_MANY_CALLS: entry<{ calls: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `The server is handling ${m.calls} calls already; retry`,
+    200,
+  ),
+  INTERNAL: entry<{ call: string }>(
+    'INTERNAL',
+    (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,
+  ),
+} satisfies { [R in Reason]: Entry<never> };
+
+type MetadataOf<R extends Reason> = Parameters<(typeof catalogue)[R]['message']>[0];
+
+/** A failure that a caller is told about. Everything else that is thrown is INTERNAL. */
+export class ServiceError extends Error {
+  readonly code: StatusCode;
+  readonly retryAfterMs: number | undefined;
+
+  private constructor(
+    readonly reason: Reason,
+    message: string,
+    readonly metadata: Readonly<Record<string, string>>,
+    readonly violations: readonly Violation[],
+    readonly resources: readonly Resource[],
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = 'ServiceError';
+    this.code = catalogue[reason].code;
+    this.retryAfterMs = (catalogue[reason] as Entry<never>).retryAfterMs;
+  }
+
+  static of<R extends Reason>(
+    reason: R,
+    metadata: MetadataOf<R>,
+    details: { violations?: readonly Violation[]; resources?: readonly Resource[]; cause?: unknown } = {},
+  ): ServiceError {
+    const message = (catalogue[reason].message as (m: MetadataOf<R>) => string)(metadata);
+    const strings = metadata as Record<string, string | undefined>;
+    const known = Object.fromEntries(Object.entries(strings).filter(([, value]) => value !== undefined));
+    return new ServiceError(
+      reason,
+      message,
+      reason === 'INVALID_FIELDS' ? {} : (known as Record<string, string>),
+      details.violations ?? [],
+      details.resources ?? [],
+      { cause: details.cause },
+    );
+  }
+}
+
+/** Every problem of a request in one error. */
+export function invalidFields(violations: readonly Violation[]): ServiceError {
+  const listed = violations.map((v) => `${v.field}: ${v.description}`).join('; ');
+  const text = violations.length === 1 ? listed : `The request has ${violations.length} problems: ${listed}`;
+  return ServiceError.of('INVALID_FIELDS', { violations: text }, { violations });
+}

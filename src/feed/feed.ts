@@ -1,0 +1,102 @@
+import { ServiceError } from '../errors.js';
+import { databaseFailure } from '../store/failure.js';
+import { advance, loadState, readHead } from '../store/log.js';
+import type { Store } from '../store/store.js';
+
+export interface FeedOptions {
+  readonly pollIntervalMs: number;
+  /** Hears when the database is lost and when it is back. */
+  readonly onReachable?: (reachable: boolean, error?: unknown) => void;
+}
+
+/**
+ * Keeps the store's state at the newest revision: loads it once and then follows
+ * the log, so that what other replicas write is seen here too. Reads are served
+ * from the state and go on while the database is away.
+ */
+export class Feed {
+  private timer: NodeJS.Timeout | undefined;
+  private turn: Promise<void> | undefined;
+  private closed = false;
+  private reachable = true;
+
+  private constructor(
+    private readonly store: Store,
+    private readonly options: FeedOptions,
+  ) {}
+
+  /** Loads the configuration and begins to follow it. */
+  static async start(store: Store, options: FeedOptions): Promise<Feed> {
+    store.replaceState(await loadState(store.database.knex));
+    const feed = new Feed(store, options);
+    feed.schedule();
+    return feed;
+  }
+
+  /** Whether the database answered when it was last asked. */
+  get isReachable(): boolean {
+    return this.reachable;
+  }
+
+  /** Looks at the log now; calls at the same time share one look. */
+  poll(): Promise<void> {
+    this.turn ??= this.look().finally(() => {
+      this.turn = undefined;
+    });
+    return this.turn;
+  }
+
+  /** Resolves when the state has a revision; rejects when the signal aborts first. */
+  async reached(revision: number, signal: AbortSignal): Promise<void> {
+    if (this.store.state.revision >= revision) return;
+    void this.poll();
+    await new Promise<void>((resolve, reject) => {
+      const done = () => {
+        stop();
+        signal.removeEventListener('abort', abort);
+      };
+      const abort = () => {
+        done();
+        const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };
+        reject(ServiceError.of('REVISION_NOT_REACHED', metadata));
+      };
+      const stop = this.store.onAdvance(() => {
+        if (this.store.state.revision < revision) return;
+        done();
+        resolve();
+      });
+      if (signal.aborted) abort();
+      else signal.addEventListener('abort', abort);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.closed = true;
+    clearTimeout(this.timer);
+    await this.turn;
+  }
+
+  private async look(): Promise<void> {
+    try {
+      const { knex } = this.store.database;
+      const head = await readHead(knex);
+      const { revision, nonce } = this.store.state;
+      if (head.revision !== revision || head.nonce !== nonce) await advance(this.store, knex, head);
+      this.report(true);
+    } catch (error) {
+      this.report(false, databaseFailure(error));
+    }
+  }
+
+  private report(reachable: boolean, error?: unknown): void {
+    if (reachable !== this.reachable) this.options.onReachable?.(reachable, error);
+    this.reachable = reachable;
+  }
+
+  // One look after the other, never two at once, with a tenth of jitter so that replicas do not ask in step.
+  private schedule(): void {
+    if (this.closed) return;
+    const delay = this.options.pollIntervalMs * (0.95 + Math.random() / 10);
+    this.timer = setTimeout(() => void this.poll().then(() => this.schedule()), delay);
+  }
+}

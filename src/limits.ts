@@ -1,0 +1,68 @@
+/**
+ * Every number that a caller can hit, in one place. The proto comments and
+ * docs/limits.md state the same numbers; test/limits.test.ts holds them together.
+ */
+export const limits = {
+  /** Largest id of an `int32` column. */
+  maxId: 2_147_483_647,
+  /** Rows of a list when the request does not say. */
+  defaultPageSize: 100,
+  /** Most rows of a list; larger requests are cut to it (AIP-158). */
+  maxPageSize: 1000,
+  /** Most agents in one BatchGetPrimaryConfigs or BulkAssignConfig. */
+  maxBatch: 1000,
+  /** Most paths in an update mask. */
+  maxMaskPaths: 100,
+  /** Characters (code points) of the document's columns. */
+  provider: 50,
+  modelName: 100,
+  agentName: 255,
+  agentType: 50,
+  version: 20,
+  description: 1000,
+  promptTemplate: 65_536,
+  displayName: 100,
+  baseUrl: 500,
+  priceSource: 200,
+  reason: 500,
+  etag: 100,
+  pageToken: 1000,
+  /** Bytes of a JSON text, and how deep it may nest. */
+  jsonBytes: 16_384,
+  jsonDepth: 32,
+  /** Sampling. */
+  temperature: { min: 0, max: 2 },
+  topP: { min: 0, max: 1 },
+  /** USD per 1 000 tokens. */
+  costPer1k: { min: 0, max: 1_000_000 },
+  /** Micro-USD per million tokens. */
+  rate: { min: 0, max: 1_000_000_000_000 },
+  priority: { min: -1_000_000, max: 1_000_000 },
+  reasoningEffort: 20,
+  thinkingBudgetTokens: { min: 0, max: 1_000_000 },
+  stopSequences: { count: 16, length: 256 },
+  requestTimeoutMs: { min: 1, max: 3_600_000 },
+  /** Catalogue. */
+  aliases: 20,
+  apiKeyEnvVars: 5,
+  parameterRules: 20,
+  allowedValues: 50,
+  /** How long an answer is kept for its request id. */
+  requestIdHours: 24,
+  /** Longest that a call may take when the caller sets no deadline, or a later one. */
+  maxCallMs: 30_000,
+  /** Bytes of one request; grpc-js answers RESOURCE_EXHAUSTED beyond. */
+  maxRequestBytes: 4 * 1024 * 1024,
+  /** Bytes of request metadata. */
+  maxMetadataBytes: 16 * 1024,
+  /** Streams of one connection. */
+  maxStreamsPerConnection: 1000,
+  /** Calls that one server handles at once. */
+  maxConcurrentCalls: 2000,
+  /** Bytes of a whole error status, details included. */
+  maxStatusBytes: 4096,
+  /** Longest wait for a write's turn and for one statement. */
+  lockTimeoutMs: 5_000,
+  statementTimeoutMs: 15_000,
+  idleInTransactionTimeoutMs: 10_000,
+} as const;

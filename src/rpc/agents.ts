@@ -1,0 +1,132 @@
+import { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
+import {
+  type AgentServiceService,
+  CreateAgentResponse,
+  DeleteAgentResponse,
+  type GetAgentResponse,
+  UpdateAgentResponse,
+} from '../../gen/ts/agentllm/v1/agent_service.js';
+import { agentFields, agentOutputOnly, checkAgent, newAgent, newAgentFields, patchAgent } from '../domain/agent.js';
+import { readPatch } from '../domain/patch.js';
+import type { Agent } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { printable } from '../domain/text.js';
+import { ServiceError } from '../errors.js';
+import { agentMessage } from './messages.js';
+import type { Handlers } from './method.js';
+import { checkPage, pageOf } from './pages.js';
+import { agentOf, checkEtag, checkRef, idProblem, noAgent, Problems } from './requests.js';
+import { type Backend, read, write } from './service.js';
+
+/** AgentService over the state in memory and the one write path. */
+export function agentService(backend: Backend): Handlers<typeof AgentServiceService> {
+  const answerAgent = (agent: Agent, revision: bigint, state: State) => ({
+    agent: agentMessage(state, agent),
+    revision,
+  });
+  return {
+    createAgent: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const body = call.request.agent ?? AgentMessage.create();
+          const patch = readPatch({ body, mask: [], specs: newAgentFields, outputOnly: agentOutputOnly, at: 'agent' });
+          problems.addAll(patch.violations);
+          const row = patchAgent(state, newAgent(), patch);
+          problems.addAll(checkAgent(state, row, patch));
+          problems.throwIfAny();
+          refuseTakenName(state, row);
+          return draft.create('agent', row);
+        },
+        respond: answerAgent,
+        encode: (response) => CreateAgentResponse.encode(response).finish(),
+      }),
+
+    getAgent: (call) =>
+      read(backend, call, (state): GetAgentResponse => {
+        const problems = new Problems();
+        checkRef(problems, call.request.agent);
+        problems.throwIfAny();
+        const agent = agentOf(state, call.request.agent);
+        return { agent: agentMessage(state, agent), revision: BigInt(state.revision) };
+      }),
+
+    listAgents: (call) =>
+      read(backend, call, (state) => {
+        const { agent_type, role, is_active } = call.request;
+        const problems = new Problems();
+        checkPage(problems, call.request);
+        problems.throwIfAny();
+        const page = pageOf(call.request, {
+          values: state.agentsInOrder,
+          keyOf: (agent) => [agent.id],
+          filter: ['agents', agent_type, role, is_active],
+          keep: (agent) =>
+            (agent_type === '' || agent.agent_type === agent_type) &&
+            (role === '' || agent.role === role) &&
+            (is_active === undefined || agent.is_active === is_active),
+        });
+        return {
+          agents: page.values.map((agent) => agentMessage(state, agent)),
+          next_page_token: page.nextPageToken,
+          revision: BigInt(state.revision),
+        };
+      }),
+
+    updateAgent: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const body = call.request.agent ?? AgentMessage.create();
+          const mask = call.request.update_mask ?? [];
+          const patch = readPatch({ body, mask, specs: agentFields, outputOnly: agentOutputOnly, at: 'agent' });
+          problems.add('agent.id', idProblem(body.id));
+          problems.addAll(patch.violations);
+          const before = state.agents.get(body.id);
+          if (!before) {
+            problems.throwIfAny();
+            throw noAgent(state, { id: body.id });
+          }
+          const row = patchAgent(state, before, patch);
+          problems.addAll(checkAgent(state, row, patch));
+          problems.throwIfAny();
+          checkEtag(state, body.etag, before.revision, `Agent ${before.id}`);
+          if (row.name !== before.name) refuseTakenName(state, row);
+          return draft.update('agent', before, row);
+        },
+        respond: answerAgent,
+        encode: (response) => UpdateAgentResponse.encode(response).finish(),
+      }),
+
+    deleteAgent: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          checkRef(problems, call.request.agent);
+          problems.throwIfAny();
+          const agent = agentOf(state, call.request.agent);
+          checkEtag(state, call.request.etag, agent.revision, `Agent ${agent.id}`);
+          const configs = state.configsOf(agent.id);
+          refuseDeletion(agent, configs.length, call.request.cascade);
+          for (const config of configs) draft.remove('config', config);
+          draft.remove('agent', agent);
+          return configs.length;
+        },
+        respond: (deleted_configs, revision) => ({ deleted_configs, revision }),
+        encode: (response) => DeleteAgentResponse.encode(response).finish(),
+      }),
+  };
+}
+
+const resources = (agent: Agent) => [{ type: 'agent', name: printable(agent.name) }] as const;
+
+function refuseTakenName(state: State, row: Agent): void {
+  if (state.agentNamed(row.name))
+    throw ServiceError.of('AGENT_NAME_TAKEN', { agent: row.name }, { resources: resources(row) });
+}
+
+function refuseDeletion(agent: Agent, configs: number, cascade: boolean): void {
+  if (agent.is_reserved)
+    throw ServiceError.of('AGENT_RESERVED', { agent: agent.name }, { resources: resources(agent) });
+  if (configs > 0 && !cascade) {
+    const metadata = { agent: agent.name, configs: String(configs) };
+    throw ServiceError.of('AGENT_HAS_CONFIGS', metadata, { resources: resources(agent) });
+  }
+}

@@ -1,0 +1,89 @@
+import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
+import type { BulkAssignConfigRequest } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { Draft } from '../domain/draft.js';
+import type { Patch } from '../domain/patch.js';
+import type { Agent } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { invalidFields, ServiceError, type Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { findAgent, noAgent, type Problems, refProblem } from './requests.js';
+import { checkUpsert, draftProposal, type Proposal, patchOf, proposeUpsert, type Upserted } from './write_config.js';
+
+/** What became of one agent of the request. */
+export interface Assigned {
+  readonly ref: AgentRef;
+  readonly agent: Agent | undefined;
+  readonly outcome: Upserted | ServiceError;
+}
+
+interface Candidate {
+  readonly ref: AgentRef;
+  readonly agent: Agent | undefined;
+  readonly proposal: Proposal | ServiceError;
+}
+
+/** Upserts the same fields for many agents: all of them, or with `allow_partial` those that can be served. */
+export function bulkAssign(
+  state: State,
+  draft: Draft,
+  problems: Problems,
+  request: BulkAssignConfigRequest,
+): readonly Assigned[] {
+  const patch = patchOf(request);
+  checkUpsert(problems, request);
+  const { length } = request.agents;
+  if (length === 0 || length > limits.maxBatch)
+    problems.add('agents', `must be 1 to ${limits.maxBatch}, not ${length}`);
+  problems.addAll(patch.violations);
+  problems.throwIfAny();
+  const candidates = candidatesOf(state, patch, request);
+  if (!request.allow_partial) refuseAny(candidates);
+  return candidates.map(({ ref, agent, proposal }) => {
+    if (proposal instanceof ServiceError) return { ref, agent, outcome: proposal };
+    return { ref, agent, outcome: { config: draftProposal(draft, proposal), created: !proposal.before } };
+  });
+}
+
+function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigRequest): Candidate[] {
+  const places = new Map<Agent, number>();
+  return request.agents.map((ref, at): Candidate => {
+    const problem = refProblem(ref);
+    const agent = problem ? undefined : findAgent(state, ref);
+    const fail = (field: string, description: string) => ({
+      ref,
+      agent,
+      proposal: invalidFields([{ field: `agents[${at}]${field}`, description }]),
+    });
+    if (problem) return fail(problem.field, problem.description);
+    if (!agent) return { ref, agent, proposal: noAgent(state, ref) };
+    const first = places.get(agent);
+    if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
+    places.set(agent, at);
+    const proposal = proposeUpsert(state, agent, patch, request);
+    return { ref, agent, proposal: proposal.violations.length > 0 ? invalidFields(proposal.violations) : proposal };
+  });
+}
+
+/** All or nothing: every problem of every agent in one error. */
+function refuseAny(candidates: readonly Candidate[]): void {
+  const errors = candidates.flatMap(({ proposal }, at) =>
+    proposal instanceof ServiceError ? [{ at, error: proposal }] : [],
+  );
+  const [first] = errors;
+  if (!first) return;
+  const violations = errors.flatMap(({ at, error }) => violationsAt(at, error));
+  if (errors.some(({ error }) => error.reason === 'INVALID_FIELDS')) throw invalidFields(distinct(violations));
+  throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
+    violations,
+    resources: errors.flatMap(({ error }) => error.resources),
+  });
+}
+
+const violationsAt = (at: number, error: ServiceError): readonly Violation[] =>
+  error.reason === 'INVALID_FIELDS' ? error.violations : [{ field: `agents[${at}]`, description: error.message }];
+
+/** A field of the shared config that is wrong for many agents is named once. */
+function distinct(violations: readonly Violation[]): Violation[] {
+  const byText = new Map(violations.map((v) => [`${v.field}\0${v.description}`, v]));
+  return [...byText.values()];
+}

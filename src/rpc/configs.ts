@@ -1,0 +1,126 @@
+import {
+  type AgentLLMConfigServiceService,
+  BulkAssignConfigResponse,
+  CreateConfigResponse,
+  DeleteConfigResponse,
+  ReorderConfigsResponse,
+  UpdateConfigResponse,
+  UpsertPrimaryConfigResponse,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { lintConfig } from '../domain/lint.js';
+import type { Config } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
+import { type Assigned, bulkAssign } from './bulk_assign.js';
+import { configMessage, etagOf } from './messages.js';
+import type { Handlers } from './method.js';
+import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
+import { reorder } from './reorder.js';
+import { checkEtag, checkRef, configOf, idProblem } from './requests.js';
+import { type Backend, read, write } from './service.js';
+import { statusOf } from './status.js';
+import { validateConfig } from './validate_config.js';
+import { planCreate, planUpdate, planUpsert } from './write_config.js';
+
+/** AgentLLMConfigService over the state in memory and the one write path. */
+export function configService(backend: Backend): Handlers<typeof AgentLLMConfigServiceService> {
+  return {
+    createConfig: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          checkRef(problems, call.request.agent);
+          return planCreate(state, draft, problems, call.request);
+        },
+        respond: answerConfig,
+        encode: (response) => CreateConfigResponse.encode(response).finish(),
+      }),
+
+    getConfig: (call) => read(backend, call, (state) => getConfig(state, call.request.id)),
+
+    listConfigs: (call) => read(backend, call, (state) => listConfigs(state, call.request)),
+
+    updateConfig: (call) =>
+      write(backend, call, {
+        plan: (state, draft, problems) => planUpdate(state, draft, problems, call.request),
+        respond: answerConfig,
+        encode: (response) => UpdateConfigResponse.encode(response).finish(),
+      }),
+
+    deleteConfig: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          problems.add('id', idProblem(call.request.id));
+          problems.throwIfAny();
+          const config = configOf(state, call.request.id);
+          checkEtag(state, call.request.etag, config.revision, `Config ${config.id}`);
+          draft.remove('config', config);
+        },
+        respond: (_, revision) => ({ revision }),
+        encode: (response) => DeleteConfigResponse.encode(response).finish(),
+      }),
+
+    getPrimaryConfig: (call) => read(backend, call, (state) => getPrimary(state, call.request.agent)),
+
+    batchGetPrimaryConfigs: (call) => read(backend, call, (state) => batchGetPrimaries(state, call.request)),
+
+    upsertPrimaryConfig: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          checkRef(problems, call.request.agent);
+          return planUpsert(state, draft, problems, call.request);
+        },
+        respond: ({ config, created }, revision, state) => ({ ...answerConfig(config, revision, state), created }),
+        encode: (response) => UpsertPrimaryConfigResponse.encode(response).finish(),
+      }),
+
+    bulkAssignConfig: (call) =>
+      write(backend, call, {
+        plan: (state, draft, problems) => bulkAssign(state, draft, problems, call.request),
+        respond: (assigned, revision, state) => ({
+          results: assigned.map((one) => assignedMessage(state, one)),
+          revision,
+          findings: commonFindings(state, assigned),
+        }),
+        encode: (response) => BulkAssignConfigResponse.encode(response).finish(),
+      }),
+
+    reorderConfigs: (call) =>
+      write(backend, call, {
+        plan: (state, draft, problems) => reorder(state, draft, problems, call.request),
+        respond: ({ configs, moved }, revision, state) => ({
+          configs: configs.map((config) => configMessage(state, config)),
+          revision,
+          chain_etag: etagOf(state, moved),
+        }),
+        encode: (response) => ReorderConfigsResponse.encode(response).finish(),
+      }),
+
+    validateConfig: (call) => read(backend, call, (state) => validateConfig(state, call.request)),
+  };
+}
+
+const answerConfig = (config: Config, revision: bigint, state: State) => ({
+  config: configMessage(state, config),
+  revision,
+  findings: findingsOf(state, config),
+});
+
+/** What the lint says of a config that was written. */
+function findingsOf(state: State, config: Config) {
+  const agent = state.agents.get(config.agent_id);
+  return agent ? [...lintConfig(state, agent, config, new Date())] : [];
+}
+
+function assignedMessage(state: State, { ref, agent, outcome }: Assigned) {
+  const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
+  if (outcome instanceof ServiceError) return { ...named, status: statusOf(outcome), created: false };
+  return { ...named, config: configMessage(state, outcome.config), created: outcome.created };
+}
+
+/** All agents get the same fields, so what the lint says of them is said once. */
+function commonFindings(state: State, assigned: readonly Assigned[]) {
+  const findings = assigned.flatMap(({ outcome }) =>
+    outcome instanceof ServiceError ? [] : findingsOf(state, outcome.config),
+  );
+  return [...new Map(findings.map((finding) => [finding.message, finding])).values()].slice(0, 100);
+}

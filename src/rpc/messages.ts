@@ -1,0 +1,96 @@
+import type { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
+import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type {
+  Model as ModelMessage,
+  ModelPrice,
+  Provider as ProviderMessage,
+} from '../../gen/ts/agentllm/v1/provider.js';
+import { ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
+import type { Agent, Config, ExtraParams, Model, ParameterRule, Price, Provider } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+
+/*
+ * Rows as messages. The fields have the same names, so what is said here is only
+ * where a message differs: nulls are absent, revisions are 64 bits wide.
+ */
+
+type Present<T> = { [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | undefined : T[K] };
+
+function present<T extends object>(row: T): Present<T> {
+  const message: Record<string, unknown> = {};
+  for (const [field, value] of Object.entries(row)) if (value !== null) message[field] = value;
+  return message as Present<T>;
+}
+
+/** The etag of a row at a revision: unlike another row's, and unlike the same number's after a restore. */
+export const etagOf = (state: State, revision: number): string => `${state.identity.slice(0, 8)}-${revision}`;
+
+const versions = (state: State, row: { revision: number }) => ({
+  revision: BigInt(row.revision),
+  etag: etagOf(state, row.revision),
+});
+
+export function agentMessage(state: State, agent: Agent): AgentMessage {
+  const { chain_revision, ...row } = present(agent);
+  return { ...row, ...versions(state, agent), chain_etag: etagOf(state, chain_revision) };
+}
+
+export function configMessage(state: State, config: Config, agentName = nameOf(state, config)): AgentLLMConfig {
+  return {
+    ...present(config),
+    ...versions(state, config),
+    agent_name: agentName,
+    extra_params: config.extra_params ? extraParamsMessage(config.extra_params) : undefined,
+    has_api_key_override: false,
+  };
+}
+
+const nameOf = (state: State, config: Config) => state.agents.get(config.agent_id)?.name ?? '';
+
+const extraParamsMessage = ({ seed, stop_sequences = [], ...others }: ExtraParams) => ({
+  ...others,
+  stop_sequences: [...stop_sequences],
+  seed: seed === undefined ? undefined : BigInt(seed),
+});
+
+const ruleMessage = (rule: ParameterRule) =>
+  RuleMessage.fromPartial({
+    ...rule,
+    allowed_values: [...(rule.allowed_values ?? [])],
+    not_with: [...(rule.not_with ?? [])],
+    accepted_with_reasoning_effort: [...(rule.accepted_with_reasoning_effort ?? [])],
+  });
+
+export function providerMessage(state: State, provider: Provider): ProviderMessage {
+  const { id: _id, origin: _origin, ...row } = present(provider);
+  return {
+    ...row,
+    ...versions(state, provider),
+    aliases: [...provider.aliases],
+    api_key_env_vars: [...provider.api_key_env_vars],
+    parameter_rules: provider.parameter_rules.map(ruleMessage),
+  };
+}
+
+export function modelMessage(state: State, model: Model, price = state.pricesOf(model.id).at(-1)): ModelMessage {
+  const { id: _id, origin: _origin, ...row } = present(model);
+  return {
+    ...row,
+    ...versions(state, model),
+    parameter_rules: model.parameter_rules.map(ruleMessage),
+    price: price && priceMessage(price),
+  };
+}
+
+function priceMessage(price: Price): ModelPrice {
+  const rate = (value: number | null) => (value === null ? undefined : BigInt(value));
+  return {
+    input_micro_usd_per_million: rate(price.input_micro_usd_per_million),
+    cached_input_micro_usd_per_million: rate(price.cached_input_micro_usd_per_million),
+    cache_write_micro_usd_per_million: rate(price.cache_write_micro_usd_per_million),
+    output_micro_usd_per_million: rate(price.output_micro_usd_per_million),
+    reasoning_micro_usd_per_million: rate(price.reasoning_micro_usd_per_million),
+    source: price.source,
+    valid_from: price.valid_from,
+  };
+}

@@ -1,0 +1,298 @@
+import { Model as ModelMessage, Provider as ProviderMessage } from '../../gen/ts/agentllm/v1/provider.js';
+import {
+  CreateModelResponse,
+  CreateProviderResponse,
+  DeleteModelResponse,
+  DeleteProviderResponse,
+  type ProviderServiceService,
+  UpdateModelResponse,
+  UpdateProviderResponse,
+} from '../../gen/ts/agentllm/v1/provider_service.js';
+import {
+  checkModel,
+  checkProvider,
+  fixedFields,
+  modelFields,
+  modelOutputOnly,
+  newModel,
+  newModelFields,
+  newProvider,
+  newProviderFields,
+  patchModel,
+  patchProvider,
+  providerFields,
+  providerOutputOnly,
+  usersOf,
+} from '../domain/catalogue.js';
+import type { Draft } from '../domain/draft.js';
+import { type Patch, readPatch } from '../domain/patch.js';
+import type { Model, Price, Provider, Rates } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
+import { modelMessage, providerMessage } from './messages.js';
+import type { Handlers } from './method.js';
+import { checkPage, pageOf } from './pages.js';
+import { checkEtag, modelOf, Problems, providerOf } from './requests.js';
+import { type Backend, read, write } from './service.js';
+
+interface StoredModel {
+  readonly model: Model;
+  readonly price: Price | undefined;
+}
+
+/** ProviderService over the state in memory and the one write path. */
+export function providerService(backend: Backend): Handlers<typeof ProviderServiceService> {
+  const answerProvider = (provider: Provider, revision: bigint, state: State) => ({
+    provider: providerMessage(state, provider),
+    revision,
+  });
+  const answerModel = ({ model, price }: StoredModel, revision: bigint, state: State) => ({
+    model: modelMessage(state, model, price),
+    revision,
+  });
+  return {
+    listProviders: (call) =>
+      read(backend, call, (state) => {
+        const problems = new Problems();
+        checkPage(problems, call.request);
+        problems.throwIfAny();
+        const page = pageOf(call.request, {
+          values: state.providersInOrder,
+          keyOf: (provider) => [provider.name],
+          filter: ['providers'],
+          keep: () => true,
+        });
+        return {
+          providers: page.values.map((provider) => providerMessage(state, provider)),
+          next_page_token: page.nextPageToken,
+          revision: BigInt(state.revision),
+        };
+      }),
+
+    getProvider: (call) =>
+      read(backend, call, (state) => {
+        requireText({ name: call.request.name });
+        const provider = providerOf(state, call.request.name);
+        return { provider: providerMessage(state, provider), revision: BigInt(state.revision) };
+      }),
+
+    createProvider: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const body = call.request.provider ?? ProviderMessage.create();
+          const patch = readPatch({
+            body,
+            mask: [],
+            specs: newProviderFields,
+            outputOnly: providerOutputOnly,
+            at: 'provider',
+          });
+          problems.addAll(patch.violations);
+          const row = patchProvider(newProvider(), patch);
+          problems.addAll(checkProvider(state, row, patch, backend.allowedAddresses));
+          problems.throwIfAny();
+          const owner = state.provider(row.name);
+          if (owner)
+            throw ServiceError.of(
+              'PROVIDER_NAME_TAKEN',
+              { provider: owner.name, name: row.name },
+              { resources: [{ type: 'provider', name: owner.name }] },
+            );
+          return draft.create('provider', row);
+        },
+        respond: answerProvider,
+        encode: (response) => CreateProviderResponse.encode(response).finish(),
+      }),
+
+    updateProvider: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const body = call.request.provider ?? ProviderMessage.create();
+          const mask = call.request.update_mask ?? [];
+          const patch = readPatch({
+            body,
+            mask,
+            specs: providerFields,
+            outputOnly: providerOutputOnly,
+            at: 'provider',
+          });
+          if (body.name === '') problems.add('provider.name', 'is required');
+          problems.addAll(patch.violations);
+          if (!state.provider(body.name)) problems.throwIfAny();
+          const before = providerOf(state, body.name);
+          const row = patchProvider(before, patch);
+          problems.addAll(checkProvider(state, row, patch, backend.allowedAddresses));
+          problems.throwIfAny();
+          const fixed = before.built_in ? fixedFields(patch) : [];
+          if (fixed.length > 0) throw builtIn(before, `${fixed.join(', ')} cannot be changed`);
+          checkEtag(state, body.etag, before.revision, `Provider ${before.name}`);
+          return draft.update('provider', before, row);
+        },
+        respond: answerProvider,
+        encode: (response) => UpdateProviderResponse.encode(response).finish(),
+      }),
+
+    deleteProvider: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          if (call.request.name === '') problems.add('name', 'is required');
+          problems.throwIfAny();
+          const provider = providerOf(state, call.request.name);
+          checkEtag(state, call.request.etag, provider.revision, `Provider ${provider.name}`);
+          if (provider.built_in) throw builtIn(provider, 'it cannot be deleted');
+          refuseUsed(state, provider.name);
+          const models = state.modelsOf(provider.name);
+          for (const model of models) removeModel(state, draft, model);
+          draft.remove('provider', provider);
+          return models.length;
+        },
+        respond: (deleted_models, revision) => ({ deleted_models, revision }),
+        encode: (response) => DeleteProviderResponse.encode(response).finish(),
+      }),
+
+    listModels: (call) =>
+      read(backend, call, (state) => {
+        const problems = new Problems();
+        checkPage(problems, call.request);
+        problems.throwIfAny();
+        const provider = call.request.provider === '' ? undefined : providerOf(state, call.request.provider).name;
+        const page = pageOf(call.request, {
+          values: state.modelsInOrder,
+          keyOf: (model) => [model.provider, model.name],
+          filter: ['models', provider],
+          keep: (model) => provider === undefined || model.provider === provider,
+        });
+        return {
+          models: page.values.map((model) => modelMessage(state, model)),
+          next_page_token: page.nextPageToken,
+          revision: BigInt(state.revision),
+        };
+      }),
+
+    getModel: (call) =>
+      read(backend, call, (state) => {
+        const { provider, name } = call.request;
+        requireText({ provider, name });
+        return { model: modelMessage(state, modelOf(state, provider, name)), revision: BigInt(state.revision) };
+      }),
+
+    createModel: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems): StoredModel {
+          const body = call.request.model ?? ModelMessage.create();
+          const patch = readPatch({ body, mask: [], specs: newModelFields, outputOnly: modelOutputOnly, at: 'model' });
+          problems.addAll(patch.violations);
+          const row = patchModel(newModel(), patch);
+          problems.addAll(checkModel(row, patch));
+          problems.throwIfAny();
+          const provider = providerOf(state, row.provider);
+          if (state.model(provider.name, row.name))
+            throw ServiceError.of(
+              'MODEL_NAME_TAKEN',
+              { provider: provider.name, model: row.name },
+              { resources: [{ type: 'model', name: `${provider.name}/${row.name}` }] },
+            );
+          const model = draft.create('model', { ...row, provider: provider.name });
+          return { model, price: newPrice(draft, model, patch) };
+        },
+        respond: answerModel,
+        encode: (response) => CreateModelResponse.encode(response).finish(),
+      }),
+
+    updateModel: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems): StoredModel {
+          const body = call.request.model ?? ModelMessage.create();
+          const mask = call.request.update_mask ?? [];
+          const patch = readPatch({ body, mask, specs: modelFields, outputOnly: modelOutputOnly, at: 'model' });
+          for (const field of ['provider', 'name'] as const)
+            if (body[field] === '') problems.add(`model.${field}`, 'is required');
+          problems.addAll(patch.violations);
+          problems.throwIfAny();
+          const before = modelOf(state, body.provider, body.name);
+          checkEtag(state, body.etag, before.revision, `Model ${before.provider}/${before.name}`);
+          const model = draft.update('model', before, patchModel(before, patch));
+          return { model, price: newPrice(draft, model, patch) ?? state.pricesOf(model.id).at(-1) };
+        },
+        respond: answerModel,
+        encode: (response) => UpdateModelResponse.encode(response).finish(),
+      }),
+
+    deleteModel: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const { provider, name, etag } = call.request;
+          for (const [field, value] of Object.entries({ provider, name }))
+            if (value === '') problems.add(field, 'is required');
+          problems.throwIfAny();
+          const model = modelOf(state, provider, name);
+          checkEtag(state, etag, model.revision, `Model ${model.provider}/${model.name}`);
+          const shown = `${model.provider}/${model.name}`;
+          if (model.built_in)
+            throw ServiceError.of('BUILT_IN_MODEL', { model: shown }, { resources: [{ type: 'model', name: shown }] });
+          refuseUsed(state, model.provider, model.name);
+          removeModel(state, draft, model);
+        },
+        respond: (_, revision) => ({ revision }),
+        encode: (response) => DeleteModelResponse.encode(response).finish(),
+      }),
+  };
+}
+
+function requireText(fields: Readonly<Record<string, string>>): void {
+  const problems = new Problems();
+  for (const [field, value] of Object.entries(fields)) if (value === '') problems.add(field, 'is required');
+  problems.throwIfAny();
+}
+
+const builtIn = (provider: Provider, what: string) =>
+  ServiceError.of(
+    'BUILT_IN_PROVIDER',
+    { provider: provider.name, what },
+    { resources: [{ type: 'provider', name: provider.name }] },
+  );
+
+function refuseUsed(state: State, provider: string, model?: string): void {
+  const users = usersOf(state, provider, model);
+  if (users === 0) return;
+  if (model === undefined)
+    throw ServiceError.of(
+      'PROVIDER_IN_USE',
+      { provider, users: String(users) },
+      { resources: [{ type: 'provider', name: provider }] },
+    );
+  const shown = `${provider}/${model}`;
+  throw ServiceError.of(
+    'MODEL_IN_USE',
+    { model: shown, users: String(users) },
+    { resources: [{ type: 'model', name: shown }] },
+  );
+}
+
+function removeModel(state: State, draft: Draft, model: Model): void {
+  for (const price of state.pricesOf(model.id)) draft.remove('price', price);
+  draft.remove('model', model);
+}
+
+const UNKNOWN_RATES: Rates = {
+  input_micro_usd_per_million: null,
+  cached_input_micro_usd_per_million: null,
+  cache_write_micro_usd_per_million: null,
+  output_micro_usd_per_million: null,
+  reasoning_micro_usd_per_million: null,
+};
+
+/** A new row of the price book, when the request brings a price. */
+function newPrice(draft: Draft, model: Model, patch: Patch): Price | undefined {
+  const given = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
+  if (!given) return undefined;
+  return draft.create('price', {
+    ...UNKNOWN_RATES,
+    ...given,
+    id: 0,
+    model_id: model.id,
+    valid_from: draft.now,
+    created_at: draft.now,
+    revision: 0,
+  });
+}

@@ -1,0 +1,140 @@
+import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
+import {
+  type BatchGetPrimaryConfigsRequest,
+  type BatchGetPrimaryConfigsResponse,
+  GetConfigResponse,
+  type ListConfigsRequest,
+  type ListConfigsResponse,
+  type PrimaryConfigResult,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { primaryIn } from '../domain/chain.js';
+import { providerProblem } from '../domain/config.js';
+import { Ordered } from '../domain/ordered.js';
+import type { Agent, Config } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { configMessage } from './messages.js';
+import { checkPage, pageOf } from './pages.js';
+import { agentOf, checkRef, configOf, findAgent, idProblem, noAgent, Problems } from './requests.js';
+import { statusOf } from './status.js';
+
+export function getConfig(state: State, id: number): Buffer {
+  const problems = new Problems();
+  problems.add('id', idProblem(id));
+  problems.throwIfAny();
+  return configReply(state, configOf(state, id));
+}
+
+export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
+  const problems = new Problems();
+  checkRef(problems, ref);
+  problems.throwIfAny();
+  const agent = agentOf(state, ref);
+  const config = primaryIn(state, agent.id);
+  if (!config) throw noEnabledConfig(agent);
+  return configReply(state, config);
+}
+
+const noEnabledConfig = (agent: Agent) =>
+  ServiceError.of(
+    'NO_ENABLED_CONFIG',
+    { agent: agent.name, model: `${agent.llm_provider}/${agent.llm_model}` },
+    { resources: [{ type: 'agent', name: agent.name }] },
+  );
+
+interface Encoded {
+  readonly identity: string;
+  readonly agentName: string;
+  readonly bytes: Uint8Array;
+}
+const encodings = new WeakMap<Config, Encoded>();
+
+/**
+ * The answer that holds one config: the entry, encoded once for as long as the
+ * row lives, followed by the encoded revision. Fields of protobuf messages
+ * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
+ */
+function configReply(state: State, config: Config): Buffer {
+  const agentName = state.agents.get(config.agent_id)?.name ?? '';
+  let encoded = encodings.get(config);
+  if (encoded?.agentName !== agentName || encoded.identity !== state.identity) {
+    const message = { config: configMessage(state, config, agentName), revision: 0n };
+    encoded = { identity: state.identity, agentName, bytes: GetConfigResponse.encode(message).finish() };
+    encodings.set(config, encoded);
+  }
+  return Buffer.concat([encoded.bytes, encodedRevision(state.revision)]);
+}
+
+let newest: { revision: number; bytes: Uint8Array } = { revision: 0, bytes: new Uint8Array() };
+
+function encodedRevision(revision: number): Uint8Array {
+  if (newest.revision !== revision) {
+    const bytes = GetConfigResponse.encode({ config: undefined, revision: BigInt(revision) }).finish();
+    newest = { revision, bytes };
+  }
+  return newest.bytes;
+}
+
+export function listConfigs(state: State, request: ListConfigsRequest): ListConfigsResponse {
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (request.agent) checkRef(problems, request.agent);
+  const provider = request.provider === '' ? undefined : state.provider(request.provider);
+  if (request.provider !== '' && !provider) problems.add('provider', providerProblem(state, request.provider));
+  problems.throwIfAny();
+  const agent = request.agent && agentOf(state, request.agent);
+  const { enabled, model_name } = request;
+  const page = pageOf(request, {
+    values: agent ? configsById(state, agent) : state.configsInOrder,
+    keyOf: (config) => [config.id],
+    filter: ['configs', agent?.id, provider?.name, enabled, model_name],
+    keep: (config) =>
+      (provider === undefined || config.provider === provider.name) &&
+      (enabled === undefined || config.enabled === enabled) &&
+      (model_name === '' || config.model_name === model_name),
+  });
+  return {
+    configs: page.values.map((config) => configMessage(state, config)),
+    next_page_token: page.nextPageToken,
+    revision: BigInt(state.revision),
+  };
+}
+
+function configsById(state: State, agent: Agent): Ordered<Config> {
+  const configs = new Ordered<Config>((a, b) => a.id - b.id);
+  for (const config of state.configsOf(agent.id)) configs.put(config);
+  return configs;
+}
+
+export function batchGetPrimaries(
+  state: State,
+  request: BatchGetPrimaryConfigsRequest,
+): BatchGetPrimaryConfigsResponse {
+  const problems = new Problems();
+  checkPage(problems, request);
+  const { length } = request.agents;
+  if (length > limits.maxBatch) problems.add('agents', `must be at most ${limits.maxBatch}, not ${length}`);
+  else for (const [at, ref] of request.agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  problems.throwIfAny();
+  const revision = BigInt(state.revision);
+  if (length > 0) {
+    const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));
+    return { results, next_page_token: '', revision };
+  }
+  const page = pageOf(request, {
+    values: state.agentsInOrder,
+    keyOf: (agent) => [agent.id],
+    filter: ['primaries'],
+    keep: () => true,
+  });
+  const results = page.values.map((agent) => primaryResult(state, {}, agent));
+  return { results, next_page_token: page.nextPageToken, revision };
+}
+
+function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): PrimaryConfigResult {
+  const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
+  const config = agent && primaryIn(state, agent.id);
+  if (config) return { ...named, config: configMessage(state, config, named.agent_name) };
+  return { ...named, status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref)) };
+}

@@ -1,0 +1,96 @@
+import type { DescFile, Registry } from '@bufbuild/protobuf';
+import { toBinary } from '@bufbuild/protobuf';
+import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
+import type { handleBidiStreamingCall, Server, ServerDuplexStream } from '@grpc/grpc-js';
+import {
+  type ServerReflectionRequest as Request,
+  type ServerReflectionResponse as Response,
+  ServerReflectionService as V1,
+} from '../../gen/ts/grpc/reflection/v1/reflection.js';
+import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
+import { StatusCode } from '../errors.js';
+import type { Contract } from './contract.js';
+
+/*
+ * Server reflection, v1 and v1alpha: the same messages under two names. The
+ * library for it, @grpc/reflection 1.0.4, merges the files of a package and
+ * drops their comments and options; buf curl then finds no service, and the
+ * annotations of the contract would be lost. The files go out here as they are.
+ */
+export function addReflection(server: Server, { registry }: Contract): void {
+  const implementation = {
+    serverReflectionInfo: answerAll((request) => answer(registry, request)) as handleBidiStreamingCall<
+      Request,
+      Response
+    >,
+  };
+  server.addService(V1, implementation);
+  server.addService(V1Alpha, implementation);
+}
+
+/** Answers one request after the other; reads the next one when the answer has gone out. */
+function answerAll(answerOne: (request: Request) => Partial<Response>) {
+  return (stream: ServerDuplexStream<Request, Response>): void => {
+    stream.on('error', () => stream.destroy());
+    stream.on('data', (original_request: Request) => {
+      const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
+      if (!stream.write(response as Response)) {
+        stream.pause();
+        stream.once('drain', () => stream.resume());
+      }
+    });
+    stream.on('end', () => stream.end());
+  };
+}
+
+function answer(registry: Registry, request: Request): Partial<Response> {
+  if (request.list_services !== undefined) return { list_services_response: { service: services(registry) } };
+  if (request.file_by_filename !== undefined) return files(fileNamed(registry, request.file_by_filename));
+  if (request.file_containing_symbol !== undefined) return files(fileOf(registry, request.file_containing_symbol));
+  if (request.file_containing_extension) {
+    const { containing_type, extension_number } = request.file_containing_extension;
+    return files(extensionsOf(registry, containing_type).find((e) => e.number === extension_number)?.file);
+  }
+  if (request.all_extension_numbers_of_type !== undefined) {
+    const base_type_name = request.all_extension_numbers_of_type;
+    if (!registry.getMessage(base_type_name)) return NOT_FOUND;
+    const extension_number = extensionsOf(registry, base_type_name).map((e) => e.number);
+    return { all_extension_numbers_response: { base_type_name, extension_number } };
+  }
+  return { error_response: { error_code: StatusCode.INVALID_ARGUMENT, error_message: 'The request asks for nothing' } };
+}
+
+const NOT_FOUND = {
+  error_response: { error_code: StatusCode.NOT_FOUND, error_message: 'No such file, symbol or extension' },
+};
+
+const services = (registry: Registry) =>
+  [...registry].flatMap((type) => (type.kind === 'service' ? [{ name: type.typeName }] : []));
+
+const extensionsOf = (registry: Registry, typeName: string) =>
+  [...registry].flatMap((type) => (type.kind === 'extension' && type.extendee.typeName === typeName ? [type] : []));
+
+function fileNamed(registry: Registry, name: string): DescFile | undefined {
+  const withoutEnding = name.replace(/\.proto$/, '');
+  for (const type of registry) if (type.file.name === withoutEnding) return type.file;
+  return undefined;
+}
+
+/** The file that declares a type, or the type that a method, field or value belongs to. */
+function fileOf(registry: Registry, symbol: string): DescFile | undefined {
+  const parent = symbol.slice(0, Math.max(0, symbol.lastIndexOf('.')));
+  return (registry.get(symbol) ?? registry.get(parent))?.file;
+}
+
+/** A file behind all that it imports, each once, so that the asker needs to ask no more. */
+function files(file: DescFile | undefined): Partial<Response> {
+  if (!file) return NOT_FOUND;
+  const needed = new Set<DescFile>();
+  const collect = (one: DescFile) => {
+    for (const dependency of one.dependencies) if (!needed.has(dependency)) collect(dependency);
+    needed.add(one);
+  };
+  collect(file);
+  const file_descriptor_proto = [...needed].map((one) => Buffer.from(toBinary(FileDescriptorProtoSchema, one.proto)));
+  return { file_descriptor_response: { file_descriptor_proto } };
+}

@@ -1,0 +1,142 @@
+import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
+import type { WaitForAdoption } from '../../gen/ts/agentllm/v1/write.js';
+import type { Agent, Config, Model, Provider } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { nearest, printable, textProblem } from '../domain/text.js';
+import { invalidFields, ServiceError, type Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { etagOf } from './messages.js';
+
+/** The fields that every write has. */
+export interface WriteRequest {
+  readonly request_id: string;
+  readonly validate_only: boolean;
+  readonly reason: string;
+  readonly wait_for_adoption?: WaitForAdoption | undefined;
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** What is wrong with a request, collected so that the caller hears all of it at once. */
+export class Problems {
+  private readonly violations: Violation[] = [];
+
+  add(field: string, description: string | undefined): void {
+    if (description) this.violations.push({ field, description });
+  }
+
+  addAll(violations: readonly Violation[]): void {
+    this.violations.push(...violations);
+  }
+
+  get any(): boolean {
+    return this.violations.length > 0;
+  }
+
+  throwIfAny(): void {
+    if (this.any) throw invalidFields(this.violations);
+  }
+}
+
+/** The problems of the fields that every write has. */
+export function writeProblems(request: WriteRequest): Problems {
+  const problems = new Problems();
+  if (request.request_id !== '' && !UUID.test(request.request_id)) problems.add('request_id', 'must be a UUID');
+  problems.add('reason', textProblem(request.reason, limits.reason));
+  return problems;
+}
+
+/** Refuses what the contract has a place for and this release cannot do. */
+export function refuseUnavailable(request: WriteRequest & { readonly api_key?: string | undefined }): void {
+  if (request.wait_for_adoption) throw ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'wait_for_adoption' });
+  if (request.api_key !== undefined) throw ServiceError.of('ENCRYPTION_NOT_CONFIGURED', {});
+}
+
+export function idProblem(id: number): string | undefined {
+  return id >= 1 && id <= limits.maxId ? undefined : `must be 1 to ${limits.maxId}, not ${id}`;
+}
+
+/** Reads how an agent is named; a problem when it is not, or twice. */
+export function refProblem(ref: AgentRef | undefined): { field: string; description: string } | undefined {
+  if (ref?.id !== undefined && ref.name !== undefined)
+    return { field: '', description: 'must have id or name, not both' };
+  if (ref?.id !== undefined) {
+    const description = idProblem(ref.id);
+    return description ? { field: '.id', description } : undefined;
+  }
+  if (ref?.name === undefined) return { field: '', description: 'is required: give its id or its name' };
+  const description = ref.name === '' ? 'must not be empty' : textProblem(ref.name, limits.agentName);
+  return description ? { field: '.name', description } : undefined;
+}
+
+/** Adds what is wrong with a reference to an agent. */
+export function checkRef(problems: Problems, ref: AgentRef | undefined, at = 'agent'): void {
+  const problem = refProblem(ref);
+  if (problem) problems.add(at + problem.field, problem.description);
+}
+
+export const findAgent = (state: State, ref: AgentRef): Agent | undefined =>
+  ref.id !== undefined ? state.agents.get(ref.id) : state.agentNamed(ref.name ?? '');
+
+/** The agent that a well-formed reference names. */
+export function agentOf(state: State, ref: AgentRef | undefined): Agent {
+  const agent = ref && findAgent(state, ref);
+  if (!agent) throw noAgent(state, ref ?? {});
+  return agent;
+}
+
+export function noAgent(state: State, ref: AgentRef): ServiceError {
+  if (ref.id !== undefined)
+    return ServiceError.of(
+      'AGENT_NOT_FOUND',
+      { agent: `id ${ref.id}` },
+      { resources: [{ type: 'agent', name: String(ref.id) }] },
+    );
+  const name = printable(ref.name ?? '', 100);
+  const suggestion = nearest(name, state.agentNames);
+  return ServiceError.of(
+    'AGENT_NOT_FOUND',
+    { agent: `name ${JSON.stringify(name)}`, ...(suggestion && { suggestion }) },
+    { resources: [{ type: 'agent', name }] },
+  );
+}
+
+export function configOf(state: State, id: number): Config {
+  const config = state.configs.get(id);
+  if (config) return config;
+  const resources = [{ type: 'config', name: String(id) }] as const;
+  throw ServiceError.of('CONFIG_NOT_FOUND', { id: String(id) }, { resources });
+}
+
+export function providerOf(state: State, name: string): Provider {
+  const provider = state.provider(name);
+  if (provider) return provider;
+  const shown = printable(name, 100);
+  const suggestion = nearest(shown, state.providerNames);
+  throw ServiceError.of(
+    'PROVIDER_NOT_FOUND',
+    { provider: shown, ...(suggestion && { suggestion }) },
+    { resources: [{ type: 'provider', name: shown }] },
+  );
+}
+
+export function modelOf(state: State, providerName: string, name: string): Model {
+  const provider = providerOf(state, providerName);
+  const model = state.model(provider.name, name);
+  if (model) return model;
+  const shown = printable(name, 120);
+  const suggestion = nearest(
+    shown,
+    state.modelsOf(provider.name).map((m) => m.name),
+  );
+  throw ServiceError.of(
+    'MODEL_NOT_FOUND',
+    { provider: provider.name, model: shown, ...(suggestion && { suggestion }) },
+    { resources: [{ type: 'model', name: `${provider.name}/${shown}` }] },
+  );
+}
+
+/** Refuses a write that was made against an earlier version than the one that stands. */
+export function checkEtag(state: State, etag: string, revision: number, resource: string): void {
+  if (etag !== '' && etag !== etagOf(state, revision)) throw ServiceError.of('STALE_ETAG', { resource });
+}

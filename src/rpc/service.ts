@@ -1,0 +1,63 @@
+import type { BlockList } from 'node:net';
+import type { Draft } from '../domain/draft.js';
+import type { State } from '../domain/state.js';
+import type { Feed } from '../feed/feed.js';
+import type { Store } from '../store/store.js';
+import { rehearse, transact } from '../store/transact.js';
+import type { Call, Reply } from './method.js';
+import { type Problems, refuseUnavailable, type WriteRequest, writeProblems } from './requests.js';
+
+/** What the services work on. */
+export interface Backend {
+  readonly store: Store;
+  readonly feed: Feed;
+  /** Addresses at which providers may be although they are not public. */
+  readonly allowedAddresses: BlockList;
+}
+
+interface ReadRequest {
+  readonly min_revision: bigint;
+}
+
+/** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
+export function read<Request extends ReadRequest, Response>(
+  { store, feed }: Backend,
+  call: Call<Request>,
+  answer: (state: State) => Reply<Response>,
+): Reply<Response> | Promise<Reply<Response>> {
+  const wanted = Number(call.request.min_revision);
+  if (wanted <= store.state.revision) return answer(store.state);
+  return feed.reached(wanted, call.signal).then(() => answer(store.state));
+}
+
+/** How a write is planned and answered. */
+export interface Writing<Result, Response> {
+  /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
+  readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
+  readonly respond: (result: Result, revision: bigint, state: State) => Response;
+  readonly encode: (response: Response) => Uint8Array;
+}
+
+/** Carries out a write, or only its checks when the caller asks for that. */
+export function write<Request extends WriteRequest, Result, Response>(
+  { store }: Backend,
+  call: Call<Request>,
+  writing: Writing<Result, Response>,
+): Promise<Uint8Array> {
+  const { request } = call;
+  const planned = {
+    actor: call.caller,
+    method: call.method,
+    requestId: request.request_id.toLowerCase() || undefined,
+    reason: request.reason || undefined,
+    body: call.body,
+    plan: (state: State, draft: Draft) => {
+      const result = writing.plan(state, draft, writeProblems(request));
+      refuseUnavailable(request);
+      return result;
+    },
+    answer: (result: Result, revision: number) =>
+      writing.encode(writing.respond(result, BigInt(revision), store.state)),
+  };
+  return request.validate_only ? rehearse(store, planned) : transact(store, planned);
+}
