@@ -72,7 +72,7 @@ async function start(settings: Settings, log: Log, undo: (() => Promise<void>)[]
   undo.push(() => feed.close());
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
-  undo.push(everyHour(() => forgetAnswers(database.knex), log));
+  undo.push(everyHour(() => tidy(database), log));
 
   const metrics = createMetrics({
     revision: () => store.state.revision,
@@ -121,6 +121,12 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   await migrations.check();
   const applied = await migrations.up();
   if (applied.length > 0) log.info({ applied }, 'migrated the database');
+}
+
+async function tidy(database: Database): Promise<void> {
+  await forgetAnswers(database.knex);
+  // PGlite has no autovacuum: without this, rows that are updated often make its tables grow.
+  if (database.kind === 'embedded') await database.knex.raw('vacuum (analyze)');
 }
 
 function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
