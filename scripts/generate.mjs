@@ -1,8 +1,31 @@
 // Generates gen/ from proto/. With --check it does so elsewhere and fails when gen/ differs.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+
+/**
+ * ts-proto's decoders stop without a word at a tag of 0 or the end of a group
+ * that never began, and read past the end of a message whose last field is too
+ * long: part of what was sent would be taken for all of it. Ours refuse such bytes.
+ */
+function makeStrict(directory) {
+  for (const file of readdirSync(directory, { recursive: true, withFileTypes: true })) {
+    if (!file.isFile()) continue;
+    const path = join(file.parentPath, file.name);
+    const code = readFileSync(path, 'utf8');
+    const strict = code
+      .replaceAll(
+        /if \(\(tag & 7\) === 4 \|\| tag === 0\) \{\s+break;\s+\}/g,
+        'if ((tag & 7) === 4 || tag === 0) {\n          throw new globalThis.Error("malformed message");\n        }',
+      )
+      .replaceAll(
+        /\n {6}return message;\n {4}\} finally \{/g,
+        '\n      if (reader.pos !== end) {\n        throw new globalThis.Error("malformed message");\n      }\n      return message;\n    } finally {',
+      );
+    if (strict !== code) writeFileSync(path, strict);
+  }
+}
 
 const run = (command, ...args) => execFileSync(command, args, { stdio: 'inherit' });
 const check = process.argv.includes('--check');
@@ -12,6 +35,7 @@ run('buf', 'generate', '--output', check ? out : '.');
 const generated = check ? join(out, 'gen') : 'gen';
 // Comments travel with the descriptors, so that reflection can show them.
 run('buf', 'build', '-o', join(generated, 'descriptor.binpb'), '--as-file-descriptor-set');
+makeStrict(join(generated, 'ts'));
 if (check) {
   try {
     run('diff', '-r', generated, 'gen');

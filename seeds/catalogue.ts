@@ -1,4 +1,4 @@
-import { newModel, newProvider } from '../src/domain/catalogue.js';
+import { newModel, newProvider, ratesOf } from '../src/domain/catalogue.js';
 import type { Draft } from '../src/domain/draft.js';
 import type { Model, Price, Provider, Rates } from '../src/domain/rows.js';
 import type { State } from '../src/domain/state.js';
@@ -47,17 +47,9 @@ function putModel(state: State, draft: Draft, { price, as_of, retires_at, ...dat
   if (price && known.length === 0) draft.create('price', priceRow(price, model, as_of, draft));
 }
 
-const UNKNOWN: Rates = {
-  input_micro_usd_per_million: null,
-  cached_input_micro_usd_per_million: null,
-  cache_write_micro_usd_per_million: null,
-  output_micro_usd_per_million: null,
-  reasoning_micro_usd_per_million: null,
-};
-
 function priceRow(price: PriceData, model: Model, asOf: string | undefined, draft: Draft): Price {
   const times = { valid_from: asOf ? new Date(asOf) : draft.now, created_at: draft.now };
-  return { ...UNKNOWN, ...price, ...times, id: 0, model_id: model.id, revision: 0 };
+  return { ...ratesOf(price), source: price.source, ...times, id: 0, model_id: model.id, revision: 0 };
 }
 
 /** Whether a row says anything else than the data; key order is no difference. */

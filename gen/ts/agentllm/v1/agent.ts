@@ -112,13 +112,15 @@ export interface Agent {
   /** Output only. The agent's id, 1 to 2147483647, given by the store. */
   id: number;
   /**
-   * The agent's unique name, 1 to 255 characters, required on create. Taken
-   * already: ALREADY_EXISTS with reason AGENT_NAME_TAKEN.
+   * The agent's unique name, 1 to 255 characters without control characters or
+   * white space around it, required on create. Taken already: ALREADY_EXISTS
+   * with reason AGENT_NAME_TAKEN.
    */
   name: string;
   /**
    * What kind of agent it is, 1 to 50 characters, required on create; in use:
-   * `analyst`, `researcher`, `manager`, `trader`, `risk_analyst`.
+   * `analyst`, `researcher`, `manager`, `trader`, `risk_analyst`. The same
+   * characters as in `name`.
    */
   agent_type: string;
   /** Its role among agents of its type, 1 to 50 characters. Default `analyst`. */
@@ -181,7 +183,7 @@ export interface Agent {
    * Whether the agent belongs to the system. A reserved agent cannot be deleted
    * (FAILED_PRECONDITION, reason AGENT_RESERVED). Default false for agents
    * created through this API; true for the seeded ones. Cannot be changed
-   * after creation.
+   * after creation: another value in an update is INVALID_ARGUMENT.
    */
   is_reserved?:
     | boolean
@@ -209,7 +211,10 @@ export interface Agent {
   description?:
     | string
     | undefined;
-  /** JSON object of the user's own, at most 16384 bytes. Never interpreted. */
+  /**
+   * JSON object of the user's own, at most 16384 bytes, nested at most 32 deep,
+   * no key twice, no `\u0000` or lone surrogates. Never interpreted.
+   */
   metadata_json?:
     | string
     | undefined;
@@ -287,9 +292,12 @@ export const AgentRef: MessageFns<AgentRef> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -660,9 +668,12 @@ export const Agent: MessageFns<Agent> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

@@ -32,7 +32,7 @@ export interface ExtraParams {
     | undefined;
   /**
    * Sequences at which generation stops: at most 16 of 1 to 256 characters
-   * each. Empty: none.
+   * each, none of them twice. Empty: none.
    */
   stop_sequences: string[];
   /**
@@ -80,7 +80,8 @@ export interface AgentLLMConfig {
     | string
     | undefined;
   /**
-   * The model's name, 1 to 100 characters. Required on create. Not in the
+   * The model's name, 1 to 100 characters without control characters or white
+   * space around it. Required on create. Not in the
    * catalogue of a provider that does not allow unknown models: a violation
    * that begins "Invalid model"; `allow_unknown_model` on the request allows it
    * once.
@@ -146,8 +147,9 @@ export interface AgentLLMConfig {
     | boolean
     | undefined;
   /**
-   * JSON object of the user's own, at most 16384 bytes, nested at most 32 deep.
-   * Never interpreted and never sent to a provider.
+   * JSON object of the user's own, at most 16384 bytes, nested at most 32 deep,
+   * no key twice, no `\u0000` or lone surrogates. Stored as it is written,
+   * never interpreted and never sent to a provider.
    */
   metadata_json?:
     | string
@@ -280,9 +282,12 @@ export const ExtraParams: MessageFns<ExtraParams> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -596,9 +601,12 @@ export const AgentLLMConfig: MessageFns<AgentLLMConfig> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

@@ -294,9 +294,12 @@ export const CreateAgentRequest: MessageFns<CreateAgentRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -369,9 +372,12 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -439,9 +445,12 @@ export const GetAgentRequest: MessageFns<GetAgentRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -513,9 +522,12 @@ export const GetAgentResponse: MessageFns<GetAgentResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -627,9 +639,12 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -714,9 +729,12 @@ export const ListAgentsResponse: MessageFns<ListAgentsResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -833,9 +851,12 @@ export const UpdateAgentRequest: MessageFns<UpdateAgentRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -909,9 +930,12 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1039,9 +1063,12 @@ export const DeleteAgentRequest: MessageFns<DeleteAgentRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1118,9 +1145,12 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

@@ -23,8 +23,8 @@ export const ErrorReason = {
   UNSPECIFIED: "ERROR_REASON_UNSPECIFIED",
   /**
    * INVALID_FIELDS - INVALID_ARGUMENT, with a google.rpc.BadRequest that has one field violation
-   * for each problem. "The request has 2 problems: config.temperature: must be
-   * between 0 and 2, not 3; config.model_name: is required"
+   * for each problem. "The request has 2 problems: config.temperature: must be a
+   * number between 0 and 2, not 3; config.model_name: is required"
    */
   INVALID_FIELDS: "ERROR_REASON_INVALID_FIELDS",
   /**
@@ -124,8 +124,8 @@ export const ErrorReason = {
    */
   REVISION_NOT_REACHED: "ERROR_REASON_REVISION_NOT_REACHED",
   /**
-   * DATABASE_UNAVAILABLE - UNAVAILABLE, with a RetryInfo. "The database cannot be reached; nothing was
-   * written, retry"
+   * DATABASE_UNAVAILABLE - UNAVAILABLE, with a RetryInfo. "The database cannot be reached or does not take
+   * writes; nothing was written, retry"
    */
   DATABASE_UNAVAILABLE: "ERROR_REASON_DATABASE_UNAVAILABLE",
   /**

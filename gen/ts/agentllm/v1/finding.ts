@@ -318,9 +318,12 @@ export interface Finding {
   reason: FindingReason;
   /** What it says, for people: one sentence, with what to do. */
   message: string;
-  /** The value as configured, where a value is changed or left out. */
+  /** The value as configured, as JSON, where a value is changed or left out. */
   configured: string;
-  /** The value that would be sent instead; empty when the parameter is left out. */
+  /**
+   * The value that would be sent instead, as JSON; empty when the parameter is
+   * left out.
+   */
   effective: string;
 }
 
@@ -467,9 +470,12 @@ export const Finding: MessageFns<Finding> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -550,9 +556,12 @@ export const EffectiveParameter: MessageFns<EffectiveParameter> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -669,9 +678,12 @@ export const Hop: MessageFns<Hop> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

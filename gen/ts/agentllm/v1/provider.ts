@@ -180,8 +180,8 @@ export interface ParameterRule {
 /** A provider of models: one row of `llm_providers`. */
 export interface Provider {
   /**
-   * Canonical name, 1 to 50 of `a-z 0-9 . _ -`, starting with a letter or digit.
-   * Required; cannot be changed.
+   * Canonical name, 1 to 50 of `a-z 0-9 . _ -`, starting with a letter or digit;
+   * capitals are made small. Required; cannot be changed.
    */
   name: string;
   /** Name for people, at most 100 characters. Default: the name. */
@@ -479,9 +479,12 @@ export const ParameterRule: MessageFns<ParameterRule> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -703,9 +706,12 @@ export const Provider: MessageFns<Provider> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -872,9 +878,12 @@ export const ModelPrice: MessageFns<ModelPrice> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1157,9 +1166,12 @@ export const Model: MessageFns<Model> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

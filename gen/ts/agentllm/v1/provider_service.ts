@@ -436,9 +436,12 @@ export const ListProvidersRequest: MessageFns<ListProvidersRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -520,9 +523,12 @@ export const ListProvidersResponse: MessageFns<ListProvidersResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -591,9 +597,12 @@ export const GetProviderRequest: MessageFns<GetProviderRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -663,9 +672,12 @@ export const GetProviderResponse: MessageFns<GetProviderResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -765,9 +777,12 @@ export const CreateProviderRequest: MessageFns<CreateProviderRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -842,9 +857,12 @@ export const CreateProviderResponse: MessageFns<CreateProviderResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -962,9 +980,12 @@ export const UpdateProviderRequest: MessageFns<UpdateProviderRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1040,9 +1061,12 @@ export const UpdateProviderResponse: MessageFns<UpdateProviderResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1153,9 +1177,12 @@ export const DeleteProviderRequest: MessageFns<DeleteProviderRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1229,9 +1256,12 @@ export const DeleteProviderResponse: MessageFns<DeleteProviderResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1321,9 +1351,12 @@ export const ListModelsRequest: MessageFns<ListModelsRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1406,9 +1439,12 @@ export const ListModelsResponse: MessageFns<ListModelsResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1488,9 +1524,12 @@ export const GetModelRequest: MessageFns<GetModelRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1561,9 +1600,12 @@ export const GetModelResponse: MessageFns<GetModelResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1661,9 +1703,12 @@ export const CreateModelRequest: MessageFns<CreateModelRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1736,9 +1781,12 @@ export const CreateModelResponse: MessageFns<CreateModelResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1854,9 +1902,12 @@ export const UpdateModelRequest: MessageFns<UpdateModelRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -1930,9 +1981,12 @@ export const UpdateModelResponse: MessageFns<UpdateModelResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -2060,9 +2114,12 @@ export const DeleteModelRequest: MessageFns<DeleteModelRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -2126,9 +2183,12 @@ export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -2192,7 +2252,8 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): CreateProviderResponse => CreateProviderResponse.decode(value),
   },
   /**
-   * Changes a provider. Of a built-in one only `display_name`, `enabled`,
+   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
+   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
    * reason BUILT_IN_PROVIDER.
    */
@@ -2295,7 +2356,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    */
   createProvider: handleUnaryCall<CreateProviderRequest, CreateProviderResponse>;
   /**
-   * Changes a provider. Of a built-in one only `display_name`, `enabled`,
+   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
+   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
    * reason BUILT_IN_PROVIDER.
    */
@@ -2380,7 +2442,8 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: CreateProviderResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Changes a provider. Of a built-in one only `display_name`, `enabled`,
+   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
+   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
    * reason BUILT_IN_PROVIDER.
    */

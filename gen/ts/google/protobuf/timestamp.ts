@@ -168,9 +168,12 @@ export const Timestamp: MessageFns<Timestamp> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {

@@ -255,9 +255,12 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -329,9 +332,12 @@ export const ExtensionRequest: MessageFns<ExtensionRequest> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -447,9 +453,12 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -520,9 +529,12 @@ export const FileDescriptorResponse: MessageFns<FileDescriptorResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -600,9 +612,12 @@ export const ExtensionNumberResponse: MessageFns<ExtensionNumberResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -656,9 +671,12 @@ export const ListServiceResponse: MessageFns<ListServiceResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -711,9 +729,12 @@ export const ServiceResponse: MessageFns<ServiceResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
@@ -777,9 +798,12 @@ export const ErrorResponse: MessageFns<ErrorResponse> = {
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
-          break;
+          throw new globalThis.Error("malformed message");
         }
         reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
       }
       return message;
     } finally {
