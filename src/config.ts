@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { addressList } from './domain/catalogue.js';
+import { StartError } from './errors.js';
 
 /** Where a server listens. */
 export interface Address {
@@ -19,9 +20,10 @@ const whole = (min: number, max: number, unset: number) =>
     .default(unset);
 
 const address = z.string().transform((text, context): Address => {
-  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? [];
+  const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text) ?? [];
   const host = bracketed ?? plain;
-  if (host && Number(port) <= 65_535) return { host, port: Number(port), text };
+  if (host && Number(port) <= 65_535 && (!bracketed || isIP(bracketed) === 6))
+    return { host, port: Number(port), text };
   context.addIssue({ code: 'custom', message: 'must be host:port, for example 127.0.0.1:50051 or [::1]:50051' });
   return z.NEVER;
 });
@@ -119,7 +121,7 @@ export const settings = {
 export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof settings)[K]['schema']> };
 
 /** What is wrong with the settings: one line for each mistake. */
-export class SettingsError extends Error {
+export class SettingsError extends StartError {
   override readonly name = 'SettingsError';
 
   constructor(readonly mistakes: readonly string[]) {

@@ -205,6 +205,11 @@ export class ServiceError extends Error {
   }
 }
 
+/** A start that was refused: its message is for a person and says what to do. */
+export class StartError extends Error {
+  override readonly name: string = 'StartError';
+}
+
 /** Every problem of a request in one error. */
 export function invalidFields(violations: readonly Violation[]): ServiceError {
   const listed = violations.map((v) => `${v.field}: ${v.description}`).join('; ');

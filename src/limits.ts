@@ -18,6 +18,8 @@ export const limits = {
   modelName: 100,
   agentName: 255,
   agentType: 50,
+  memoryName: 100,
+  slotName: 50,
   version: 20,
   description: 1000,
   promptTemplate: 65_536,
@@ -25,7 +27,6 @@ export const limits = {
   baseUrl: 500,
   priceSource: 200,
   reason: 500,
-  etag: 100,
   pageToken: 1000,
   /** Bytes of a JSON text, and how deep it may nest. */
   jsonBytes: 16_384,
@@ -53,8 +54,8 @@ export const limits = {
   maxCallMs: 30_000,
   /** Bytes of one request; grpc-js answers RESOURCE_EXHAUSTED beyond. */
   maxRequestBytes: 4 * 1024 * 1024,
-  /** Bytes of request metadata. */
-  maxMetadataBytes: 16 * 1024,
+  /** Bytes of the headers of an HTTP request. */
+  maxHttpHeaderBytes: 16 * 1024,
   /** Streams of one connection. */
   maxStreamsPerConnection: 1000,
   /** Calls that one server handles at once. */

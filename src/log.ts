@@ -1,4 +1,4 @@
-import { type Logger, pino } from 'pino';
+import { type LogFn, type Logger, pino } from 'pino';
 
 export type Log = Logger;
 
@@ -13,9 +13,18 @@ export function createLog(level: string): Log {
       base: { pid: process.pid },
       redact: { paths: SECRETS.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: '[redacted]' },
       serializers: { err: describeError },
+      hooks: { logMethod: withoutMessage },
     },
     pino.destination({ dest: 2, sync: true }),
   );
+}
+
+/** Gives a line that has only an error a text of its own: pino would copy the error's message. */
+function withoutMessage(this: Logger, args: Parameters<LogFn>, method: LogFn): void {
+  const [first, text] = args as [unknown, string?];
+  if (first instanceof Error) method.call(this, { err: first }, text ?? 'an error');
+  else if (text === undefined && typeof first === 'object') method.call(this, first, 'an error');
+  else method.apply(this, args);
 }
 
 /**
@@ -26,7 +35,7 @@ export function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { type: typeof error };
   const { code, severity, constraint, table, column, routine } = error as Error & Record<string, unknown>;
   const fromDatabase = typeof severity === 'string' || routine !== undefined || / - /.test(error.message);
-  const frames = (error.stack ?? '').split('\n').filter((line) => line.startsWith('    at '));
+  const frames = (error.stack ?? '').split('\n').filter((line) => /^ {4}at .*:\d+:\d+\)?$/.test(line));
   return {
     type: error.name,
     ...(fromDatabase ? { code, severity, constraint, table, column, routine } : { code, message: error.message }),

@@ -32,23 +32,25 @@ export function adapt(
 ): { sent: SentParameter[]; adaptations: Adaptation[] } {
   const sent: SentParameter[] = [];
   const adaptations: Adaptation[] = [];
+  const ruleOf = (parameter: string) => ruleFor(provider, model, parameter as Parameter);
   for (const parameter of PARAMETERS) {
-    const rule = ruleFor(provider, model, parameter);
     const configured = values[parameter];
-    const change = changeFor(parameter, rule, configured, values);
+    const change = changeFor(parameter, ruleOf, configured, values);
     if (change) adaptations.push(change);
     const value = change ? change.effective : configured;
-    if (value !== undefined) sent.push({ name: parameter, wire_name: rule?.wire_name || parameter, value });
+    if (value !== undefined)
+      sent.push({ name: parameter, wire_name: ruleOf(parameter)?.wire_name || parameter, value });
   }
   return { sent, adaptations };
 }
 
 function changeFor(
   parameter: Parameter,
-  rule: ParameterRule | undefined,
+  ruleOf: (parameter: string) => ParameterRule | undefined,
   configured: unknown,
   values: ParameterValues,
 ): Adaptation | undefined {
+  const rule = ruleOf(parameter);
   if (!rule) return undefined;
   const change = (reason: FindingReason, effective: unknown, because: string): Adaptation => ({
     parameter,
@@ -59,13 +61,13 @@ function changeFor(
   });
   if (configured === undefined) {
     if (rule.required_default === undefined) return undefined;
-    return change('FINDING_REASON_PARAMETER_REQUIRED', rule.required_default, 'it needs one');
+    return change('FINDING_REASON_PARAMETER_REQUIRED', clamp(rule, rule.required_default), 'it needs one');
   }
   if (!accepts(rule, values))
     return rule.support === 'PARAMETER_SUPPORT_IGNORED'
       ? change('FINDING_REASON_PARAMETER_IGNORED', undefined, 'it ignores it')
       : change('FINDING_REASON_PARAMETER_REJECTED', undefined, 'it refuses it');
-  const rival = rule.not_with?.find((other) => isOn(other, values));
+  const rival = rule.not_with?.find((other) => isOn(other, values) && accepts(ruleOf(other), values));
   if (rival) return change('FINDING_REASON_PARAMETER_CONFLICT', undefined, `it does not take it with ${rival}`);
   const nearest = clamp(rule, configured);
   if (nearest === configured) return undefined;
@@ -78,8 +80,9 @@ const isOn = (parameter: string, values: ParameterValues) => {
   return value !== undefined && !(parameter === 'thinking_budget_tokens' && value === 0);
 };
 
-/** The nearest allowed value; a word that is not allowed has none and is left out. */
+/** The nearest allowed value; a word that is not allowed has none and is left out, and so does "off". */
 function clamp(rule: ParameterRule, value: unknown): unknown {
+  if (rule.parameter === 'thinking_budget_tokens' && value === 0 && (rule.minimum ?? 0) > 0) return undefined;
   if (typeof value === 'number')
     return Math.min(Math.max(value, rule.minimum ?? value), rule.maximum ?? Number.POSITIVE_INFINITY);
   if (typeof value === 'string' && rule.allowed_values?.length && !rule.allowed_values.includes(value))

@@ -4,7 +4,7 @@ import type { Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { count, flag, int64, list, name, number, oneOf, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
-import type { Model, ParameterRule, Provider } from './rows.js';
+import type { Model, ParameterRule, Provider, Rates } from './rows.js';
 import { PARAMETERS } from './rules.js';
 import type { State } from './state.js';
 
@@ -58,7 +58,7 @@ const parameterRules = {
 
 /** The fields of a provider that a request can set, by their paths below `provider`. */
 export const providerFields: FieldSpecs = {
-  display_name: { schema: name(limits.displayName), cleared: null },
+  display_name: { schema: text(limits.displayName), cleared: null },
   aliases: { schema: list(providerName, limits.aliases), cleared: [], absent: noItems },
   dialect: {
     schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC'),
@@ -117,8 +117,7 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
   if (row.base_url === '') report('base_url', 'is required');
   else if (touches(patch, 'base_url')) report('base_url', urlProblem(row.base_url, allowed));
   if (touches(patch, 'aliases')) {
-    const taken = row.aliases.find((alias) => alias === row.name || isOthers(state, alias, row));
-    report('aliases', taken && `must not have "${taken}", which is the name or alias of a provider already`);
+    report('aliases', row.aliases.includes(row.name) ? 'must not have the name itself' : undefined);
   }
   if (touches(patch, 'api_key_env_vars') && !row.built_in) {
     const builtIn = [...state.providersInOrder.after()].filter((p) => p.built_in);
@@ -127,11 +126,6 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
   }
   return problems;
 }
-
-const isOthers = (state: State, nameOrAlias: string, row: Provider) => {
-  const owner = state.provider(nameOrAlias);
-  return owner !== undefined && owner.id !== row.id;
-};
 
 /**
  * Why a base URL cannot be used, or undefined. A key goes wherever it points, so
@@ -143,12 +137,13 @@ export function urlProblem(written: string, allowed: BlockList): string | undefi
   if (!URL.canParse(written)) return 'must be a URL such as https://llm.example.com/v1';
   const url = new URL(written);
   if (url.username || url.password) return 'must not contain a user or password';
-  if (url.search || url.hash) return 'must not have a query or fragment';
+  if (/[?#]/.test(written)) return 'must not have a query or fragment';
   const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
   const family = isIP(host);
   if (family && allowed.check(host, family === 6 ? 'ipv6' : 'ipv4'))
     return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
   if (url.protocol !== 'https:') return 'must be https';
+  if (host === '' || host.endsWith('.')) return 'must have a host name';
   const local = family ? privateAddresses.check(host, family === 6 ? 'ipv6' : 'ipv4') : LOCAL_NAME.test(host);
   if (local) return `must not point to ${host}: loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS`;
   return undefined;
@@ -156,7 +151,7 @@ export function urlProblem(written: string, allowed: BlockList): string | undefi
 
 const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
 
-/** The special-purpose ranges of RFC 6890 and its successors; IPv4-mapped IPv6 is covered by Node's BlockList. */
+/** The special-purpose ranges of RFC 6890 and its successors; Node's BlockList looks into IPv4-mapped IPv6 itself. */
 const privateAddresses = addressList([
   '0.0.0.0/8',
   '10.0.0.0/8',
@@ -165,23 +160,33 @@ const privateAddresses = addressList([
   '169.254.0.0/16',
   '172.16.0.0/12',
   '192.0.0.0/24',
+  '192.0.2.0/24',
+  '192.88.99.0/24',
   '192.168.0.0/16',
   '198.18.0.0/15',
+  '198.51.100.0/24',
+  '203.0.113.0/24',
   '224.0.0.0/4',
   '240.0.0.0/4',
-  '::/128',
-  '::1/128',
+  '::/96',
   '64:ff9b::/96',
+  '64:ff9b:1::/48',
+  '100::/64',
+  '2001::/32',
+  '2001:db8::/32',
+  '2002::/16',
   'fc00::/7',
+  'fec0::/10',
   'fe80::/10',
   'ff00::/8',
 ]);
 
-/** Reads address ranges; throws on the first that is none. */
+/** Reads address ranges; throws on the first that is none. A range without a length would allow everything. */
 export function addressList(cidrs: readonly string[]): BlockList {
   const addresses = new BlockList();
   for (const cidr of cidrs) {
-    const [address = '', bits = ''] = cidr.split('/');
+    const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
+    if (!address) throw new RangeError(`${cidr} is no address range`);
     addresses.addSubnet(address, Number(bits), isIP(address) === 6 ? 'ipv6' : 'ipv4');
   }
   return addresses;
@@ -196,7 +201,7 @@ const time = z
 
 /** The fields of a model that a request can set, by their paths below `model`. */
 export const modelFields: FieldSpecs = {
-  display_name: modelOptional(name(limits.displayName)),
+  display_name: modelOptional(text(limits.displayName)),
   context_window_tokens: modelOptional(count),
   max_output_tokens: modelOptional(count),
   supports_functions: modelOptional(flag),
@@ -251,6 +256,15 @@ export const newModel = (): Model => ({
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 0,
+});
+
+/** Rates as they are stored: what is absent is unknown. */
+export const ratesOf = (given: Partial<Rates>): Rates => ({
+  input_micro_usd_per_million: given.input_micro_usd_per_million ?? null,
+  cached_input_micro_usd_per_million: given.cached_input_micro_usd_per_million ?? null,
+  cache_write_micro_usd_per_million: given.cache_write_micro_usd_per_million ?? null,
+  output_micro_usd_per_million: given.output_micro_usd_per_million ?? null,
+  reasoning_micro_usd_per_million: given.reasoning_micro_usd_per_million ?? null,
 });
 
 export function patchModel(before: Model, patch: Patch): Model {

@@ -104,9 +104,10 @@ const COSTS = ['cost_per_1k_input_tokens', 'cost_per_1k_output_tokens'] as const
  * sent, and false again once both are taken back.
  */
 function price(before: Config, row: Config, patch: Patch): Partial<Config> {
-  if (patch.set['price_given'] === false || patch.cleared.has('price_given'))
+  const sent = COSTS.some((cost) => cost in patch.set);
+  if (patch.set['price_given'] === false || (patch.cleared.has('price_given') && !sent))
     return Object.fromEntries([...COSTS.map((cost) => [cost, patch.set[cost] ?? 0]), ['price_given', false]]);
-  if (patch.set['price_given'] === true || COSTS.some((cost) => cost in patch.set)) return { price_given: true };
+  if (patch.set['price_given'] === true || sent) return { price_given: true };
   if (COSTS.some((cost) => patch.cleared.has(cost))) return { price_given: COSTS.some((cost) => row[cost] !== 0) };
   return { price_given: before.price_given };
 }
@@ -186,6 +187,7 @@ function checkFallback(state: State, row: Config, patch: Patch, options: CheckOp
   const touched = touches(patch, 'fallback_provider', 'fallback_model');
   if (patch.refused.has('fallback_provider') || patch.refused.has('fallback_model')) return;
   if (provider === null || model === null) {
+    if (!touched) return;
     if (provider !== null) unless('fallback_model', () => 'must be set together with fallback_provider');
     if (model !== null) unless('fallback_provider', () => 'must be set together with fallback_model');
     return;
@@ -210,7 +212,7 @@ function checkParameters(state: State, row: Config, patch: Patch, unless: Report
     const value = values[parameter];
     if (value === undefined || !(modelTouched || touches(patch, field))) continue;
     const rule = ruleFor(provider, model, parameter);
-    unless(field, () => rangeProblem(rule, value, shown) ?? refusalProblem(parameter, rule, values, shown));
+    unless(field, () => rangeProblem(rule, value, values, shown) ?? refusalProblem(parameter, rule, values, shown));
   }
 }
 

@@ -120,11 +120,17 @@ function* aboutTarget(
     const message = `Provider "${provider.name}" is switched off; enable it or name another`;
     yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_PROVIDER_DISABLED', message, ...at });
   }
-  yield* aboutModel(state, hop, { hop: index, field: FIELDS[hop.source].model }, now);
+  yield* aboutModel(state, hop, provider, { hop: index, field: FIELDS[hop.source].model }, now);
 }
 
-function* aboutModel(state: State, hop: PlannedHop, at: Pick<Finding, 'hop' | 'field'>, now: Date): Generator<Finding> {
-  const model = state.model(hop.provider, hop.model_name);
+function* aboutModel(
+  state: State,
+  hop: PlannedHop,
+  provider: Provider,
+  at: Pick<Finding, 'hop' | 'field'>,
+  now: Date,
+): Generator<Finding> {
+  const model = state.model(provider.name, hop.model_name);
   if (!model) {
     const message = `${target(hop)} is not in the catalogue; it is sent as it is, its limits and price are unknown`;
     yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_UNKNOWN_MODEL', message, ...at });

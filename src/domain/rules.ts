@@ -59,9 +59,14 @@ export function accepts(rule: ParameterRule | undefined, values: ParameterValues
   return typeof effort === 'string' && (rule.accepted_with_reasoning_effort?.includes(effort) ?? false);
 }
 
-/** Why a value is outside of what a model takes, or undefined. */
-export function rangeProblem(rule: ParameterRule | undefined, value: unknown, model: string): string | undefined {
-  if (rule?.support !== 'PARAMETER_SUPPORT_ACCEPTED') return undefined;
+/** Why a value is outside of what a model takes, or undefined; a parameter that is left out has no range. */
+export function rangeProblem(
+  rule: ParameterRule | undefined,
+  value: unknown,
+  values: ParameterValues,
+  model: string,
+): string | undefined {
+  if (!rule || !accepts(rule, values)) return undefined;
   if (typeof value === 'number') {
     if (rule.maximum !== undefined && value > rule.maximum)
       return `must be at most ${rule.maximum} for ${model}, not ${value}`;

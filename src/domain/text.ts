@@ -86,7 +86,7 @@ function scanJson(text: string): string | undefined {
  */
 export function printable(text: string, max = 1000): string {
   const clean = text.toWellFormed().replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ');
-  if (clean.length <= max) return clean;
+  if (clean.length <= max || codePoints(clean) <= max) return clean;
   const cut = [...clean].slice(0, max - 1).join('');
   return `${cut}…`;
 }

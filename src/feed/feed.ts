@@ -1,6 +1,6 @@
 import { ServiceError } from '../errors.js';
 import { databaseFailure } from '../store/failure.js';
-import { advance, loadState, readHead } from '../store/log.js';
+import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
 
 export interface FeedOptions {
@@ -27,7 +27,7 @@ export class Feed {
 
   /** Loads the configuration and begins to follow it. */
   static async start(store: Store, options: FeedOptions): Promise<Feed> {
-    store.replaceState(await loadState(store.database.knex));
+    await catchUp(store);
     const feed = new Feed(store, options);
     feed.schedule();
     return feed;
@@ -78,10 +78,7 @@ export class Feed {
 
   private async look(): Promise<void> {
     try {
-      const { knex } = this.store.database;
-      const head = await readHead(knex);
-      const { revision, nonce } = this.store.state;
-      if (head.revision !== revision || head.nonce !== nonce) await advance(this.store, knex, head);
+      await catchUp(this.store);
       this.report(true);
     } catch (error) {
       this.report(false, databaseFailure(error));

@@ -12,7 +12,7 @@ import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
-import { agentMessage } from './messages.js';
+import { agentMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
 import { agentOf, checkEtag, checkRef, idProblem, noAgent, Problems } from './requests.js';
@@ -87,8 +87,10 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           }
           const row = patchAgent(state, before, patch);
           problems.addAll(checkAgent(state, row, patch));
+          if ((body.is_reserved ?? before.is_reserved) !== before.is_reserved)
+            problems.add('agent.is_reserved', `is ${before.is_reserved} and cannot be changed`);
           problems.throwIfAny();
-          checkEtag(state, body.etag, before.revision, `Agent ${before.id}`);
+          checkEtag(body.etag, etagOf(state, before), `Agent ${before.id}`);
           if (row.name !== before.name) refuseTakenName(state, row);
           return draft.update('agent', before, row);
         },
@@ -102,7 +104,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           checkRef(problems, call.request.agent);
           problems.throwIfAny();
           const agent = agentOf(state, call.request.agent);
-          checkEtag(state, call.request.etag, agent.revision, `Agent ${agent.id}`);
+          checkEtag(call.request.etag, etagOf(state, agent), `Agent ${agent.id}`);
           const configs = state.configsOf(agent.id);
           refuseDeletion(agent, configs.length, call.request.cascade);
           for (const config of configs) draft.remove('config', config);

@@ -71,19 +71,40 @@ function refuseAny(candidates: readonly Candidate[]): void {
   );
   const [first] = errors;
   if (!first) return;
-  const violations = errors.flatMap(({ at, error }) => violationsAt(at, error));
-  if (errors.some(({ error }) => error.reason === 'INVALID_FIELDS')) throw invalidFields(distinct(violations));
+  const violations = errors.flatMap(violationsAt);
+  if (errors.some(({ error }) => error.reason === 'INVALID_FIELDS'))
+    throw invalidFields(merged(errors, candidates.length));
   throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
     violations,
     resources: errors.flatMap(({ error }) => error.resources),
   });
 }
 
-const violationsAt = (at: number, error: ServiceError): readonly Violation[] =>
+interface Failed {
+  readonly at: number;
+  readonly error: ServiceError;
+}
+
+const violationsAt = ({ at, error }: Failed): readonly Violation[] =>
   error.reason === 'INVALID_FIELDS' ? error.violations : [{ field: `agents[${at}]`, description: error.message }];
 
-/** A field of the shared config that is wrong for many agents is named once. */
-function distinct(violations: readonly Violation[]): Violation[] {
-  const byText = new Map(violations.map((v) => [`${v.field}\0${v.description}`, v]));
-  return [...byText.values()];
+/** A field of the shared config that is wrong for several agents is named once; for which of them, unless for all. */
+function merged(errors: readonly Failed[], agents: number): Violation[] {
+  const places = new Map<string, { violation: Violation; at: number[] }>();
+  for (const failed of errors)
+    for (const violation of violationsAt(failed)) {
+      const key = JSON.stringify([violation.field, violation.description]);
+      const place = places.get(key) ?? { violation, at: [] };
+      place.at.push(failed.at);
+      places.set(key, place);
+    }
+  return [...places.values()].map(({ violation, at }) => {
+    if (at.length === agents || violation.field.startsWith('agents[')) return violation;
+    const named = at
+      .slice(0, 5)
+      .map((place) => `agents[${place}]`)
+      .join(', ');
+    const more = at.length > 5 ? ` and ${at.length - 5} more` : '';
+    return { ...violation, description: `${violation.description} (for ${named}${more})` };
+  });
 }

@@ -12,7 +12,7 @@ import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
-import { configMessage, etagOf } from './messages.js';
+import { chainEtagOf, configMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
 import { reorder } from './reorder.js';
@@ -52,7 +52,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           problems.add('id', idProblem(call.request.id));
           problems.throwIfAny();
           const config = configOf(state, call.request.id);
-          checkEtag(state, call.request.etag, config.revision, `Config ${config.id}`);
+          checkEtag(call.request.etag, etagOf(state, config), `Config ${config.id}`);
           draft.remove('config', config);
         },
         respond: (_, revision) => ({ revision }),
@@ -90,7 +90,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
         respond: ({ configs, moved }, revision, state) => ({
           configs: configs.map((config) => configMessage(state, config)),
           revision,
-          chain_etag: etagOf(state, moved),
+          chain_etag: chainEtagOf(state, moved, configs),
         }),
         encode: (response) => ReorderConfigsResponse.encode(response).finish(),
       }),

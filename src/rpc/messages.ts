@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type {
@@ -22,17 +23,33 @@ function present<T extends object>(row: T): Present<T> {
   return message as Present<T>;
 }
 
-/** The etag of a row at a revision: unlike another row's, and unlike the same number's after a restore. */
-export const etagOf = (state: State, revision: number): string => `${state.identity.slice(0, 8)}-${revision}`;
+/**
+ * The etag of a row: its store, its revision and its time. A store that is put
+ * back uses its revisions again, and nobody may have been there to notice; the
+ * time tells the two apart.
+ */
+export const etagOf = (state: State, row: { revision: number; updated_at: Date }): string =>
+  `${state.identity.slice(0, 8)}-${row.revision}-${row.updated_at.getTime().toString(36)}`;
 
-const versions = (state: State, row: { revision: number }) => ({
+/** The etag of an agent's chain: when it was moved last, and what it is made of. */
+export function chainEtagOf(state: State, revision: number, configs: readonly Config[]): string {
+  const parts = configs.map((config) => `${config.id}:${config.priority}:${config.enabled}`).join();
+  const mark = createHash('sha256').update(parts).digest('base64url').slice(0, 8);
+  return `${state.identity.slice(0, 8)}-${revision}-${mark}`;
+}
+
+const versions = (state: State, row: { revision: number; updated_at: Date }) => ({
   revision: BigInt(row.revision),
-  etag: etagOf(state, row.revision),
+  etag: etagOf(state, row),
 });
 
 export function agentMessage(state: State, agent: Agent): AgentMessage {
   const { chain_revision, ...row } = present(agent);
-  return { ...row, ...versions(state, agent), chain_etag: etagOf(state, chain_revision) };
+  return {
+    ...row,
+    ...versions(state, agent),
+    chain_etag: chainEtagOf(state, chain_revision, state.configsOf(agent.id)),
+  };
 }
 
 export function configMessage(state: State, config: Config, agentName = nameOf(state, config)): AgentLLMConfig {
@@ -66,6 +83,7 @@ export function providerMessage(state: State, provider: Provider): ProviderMessa
   return {
     ...row,
     ...versions(state, provider),
+    display_name: provider.display_name ?? provider.name,
     aliases: [...provider.aliases],
     api_key_env_vars: [...provider.api_key_env_vars],
     parameter_rules: provider.parameter_rules.map(ruleMessage),

@@ -19,8 +19,8 @@ export interface Call<Request> {
   readonly method: string;
   /** Who calls, for the history. */
   readonly caller: string;
-  /** The request as it stands for a request id: encoded anew, so that equal requests have equal bytes. */
-  readonly body: () => Uint8Array;
+  /** A request's bytes, encoded anew, so that equal requests have equal bytes. */
+  readonly encode: (request: Request) => Uint8Array;
   /** Aborts when the caller cancels, the deadline passes or the longest time for a call is over. */
   readonly signal: AbortSignal;
 }
@@ -55,6 +55,7 @@ export interface MethodContext {
 export class Gate {
   private running = 0;
   private draining = false;
+  private onEmpty: (() => void) | undefined;
 
   enter(): void {
     if (this.draining) throw ServiceError.of('SERVER_SHUTTING_DOWN', {});
@@ -65,93 +66,180 @@ export class Gate {
 
   leave(): void {
     this.running--;
+    if (this.draining && this.running === 0) this.onEmpty?.();
   }
 
-  drain(): void {
+  /** Lets nobody in any more; resolves when everybody is out. */
+  drain(): Promise<void> {
     this.draining = true;
+    if (this.running === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.onEmpty = resolve;
+    });
   }
 }
 
-type Decoded<Request> = { readonly request: Request } | { readonly malformed: true };
+/**
+ * What the transport knows of a call that it brings: grpc-js's own call object
+ * is one, so that a gRPC call costs no other.
+ */
+interface Origin {
+  readonly cancelled: boolean;
+  getDeadline(): Date | number;
+  on(event: 'cancelled', listener: () => void): unknown;
+}
 
 /**
- * Makes a grpc-js service of a definition and its handlers. It is the only place
- * where calls begin and end: it decodes, runs the handler
+ * Calls a method with the bytes of its request, without gRPC. A transport that
+ * has to make them first gives how: what it refuses is a failed call like any
+ * other. Rejects with a ServiceError and nothing else.
+ */
+export type Invoke = (bytes: Uint8Array | (() => Uint8Array), options?: InvokeOptions) => Promise<Uint8Array>;
+
+export interface InvokeOptions {
+  /** Aborts when the caller is gone. */
+  readonly signal?: AbortSignal;
+  /** How long the caller waits; at most `limits.maxCallMs` counts. */
+  readonly deadlineMs?: number;
+}
+
+/** A service for both transports: what grpc-js registers, and its methods by path for everybody else. */
+export interface Service {
+  readonly definition: ServiceDefinition;
+  readonly implementation: UntypedServiceImplementation;
+  readonly methods: ReadonlyMap<string, Invoke>;
+}
+
+type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
+type Run<Request> = (decoded: Decoded<Request>, origin: Origin, done: Done) => void;
+
+type Decoded<Request> = { readonly request: Request } | { readonly refused: unknown };
+
+/**
+ * Makes a service of a definition and its handlers. It is the only place where
+ * calls begin and end, whichever way they come: it decodes, runs the handler
  * with its deadline, encodes, maps errors, counts and logs. grpc-js turns a
  * rejected handler into an unhandled rejection and an undecodable request into
  * INTERNAL, so nothing of that is left to it.
  */
-export function serviceOf<Service extends object>(
-  definition: Service,
-  handlers: Handlers<Service>,
+export function serviceOf<Definition extends object>(
+  definition: Definition,
+  handlers: Handlers<Definition>,
   context: MethodContext,
-): { definition: ServiceDefinition; implementation: UntypedServiceImplementation } {
-  const methods: Record<string, object> = {};
+): Service {
+  const definitions: Record<string, object> = {};
   const implementation: UntypedServiceImplementation = {};
+  const methods = new Map<string, Invoke>();
   for (const [name, method] of Object.entries(definition) as [string, UnaryDefinition<unknown, unknown>][]) {
-    methods[name] = {
+    const type = context.contract.requestType(method.path);
+    definitions[name] = {
       ...method,
-      requestDeserialize: (bytes: Buffer) => decode(method, bytes),
-      responseSerialize: (reply: Reply<unknown>) => encode(method, reply),
+      requestDeserialize: (bytes: Buffer) => decode(method, type, bytes),
+      responseSerialize: (bytes: Buffer) => bytes,
     };
-    const handler = handlers[name as keyof Service] as Handler<unknown, unknown>;
-    implementation[name] = unary(method, handler, context) as handleUnaryCall<unknown, unknown>;
+    const run = runnerOf(method, handlers[name as keyof Definition] as Handler<unknown, unknown>, context);
+    implementation[name] = unary(run) as handleUnaryCall<unknown, unknown>;
+    methods.set(method.path, invoker(method, type, run));
   }
-  return { definition: methods as unknown as ServiceDefinition, implementation };
+  return { definition: definitions as unknown as ServiceDefinition, implementation, methods };
 }
 
-function decode<Request>(method: UnaryDefinition<Request, unknown>, bytes: Buffer): Decoded<Request> {
+function decode<Request>(method: UnaryDefinition<Request, unknown>, type: string, bytes: Buffer): Decoded<Request> {
   try {
     return { request: method.requestDeserialize(bytes) };
   } catch {
-    return { malformed: true };
+    return { refused: ServiceError.of('MALFORMED_REQUEST', { type }) };
   }
 }
 
-function encode<Response>(method: UnaryDefinition<unknown, Response>, reply: Reply<Response>): Buffer {
+function read<Request>(
+  method: UnaryDefinition<Request, unknown>,
+  type: string,
+  make: () => Uint8Array,
+): Decoded<Request> {
+  try {
+    const bytes = make();
+    return decode(method, type, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  } catch (refused) {
+    return { refused };
+  }
+}
+
+function encode<Request, Response>(method: UnaryDefinition<Request, Response>, reply: Reply<Response>): Buffer {
   if (Buffer.isBuffer(reply)) return reply;
   return reply instanceof Uint8Array ? Buffer.from(reply) : method.responseSerialize(reply);
 }
 
-function unary<Request, Response>(
+const unary =
+  <Request>(run: Run<Request>) =>
+  (grpc: ServerUnaryCall<Decoded<Request>, Buffer>, callback: sendUnaryData<Buffer>): void =>
+    run(grpc.request, grpc, (error, bytes) => (error ? callback(grpcStatus(error)) : callback(null, bytes)));
+
+const invoker =
+  <Request>(method: UnaryDefinition<Request, unknown>, type: string, run: Run<Request>): Invoke =>
+  (bytes, options = {}) =>
+    new Promise((resolve, reject) => {
+      const decoded = read(method, type, typeof bytes === 'function' ? bytes : () => bytes);
+      run(decoded, originOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
+    });
+
+function originOf({ signal, deadlineMs }: InvokeOptions): Origin {
+  const deadline = deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + deadlineMs;
+  return {
+    get cancelled() {
+      return signal?.aborted ?? false;
+    },
+    getDeadline: () => deadline,
+    on: (_, listener) => signal?.addEventListener('abort', listener, { once: true }),
+  };
+}
+
+/** What every call of a method goes through, between its decoded request and the bytes of its answer. */
+function runnerOf<Request, Response>(
   method: UnaryDefinition<Request, Response>,
   handler: Handler<Request, Response>,
   context: MethodContext,
-) {
+): Run<Request> {
   const name = method.path.slice(1);
   // Nobody has to sign in yet; a method that does not say what it needs is refused all the same.
   context.contract.permission(method.path);
-  const requestType = context.contract.requestType(method.path);
   const measure = context.metrics.forMethod(name);
 
-  return (grpc: ServerUnaryCall<Decoded<Request>, Response>, callback: sendUnaryData<Reply<Response>>): void => {
+  return (decoded, origin, done) => {
     const started = performance.now();
-    const call = new CallState(grpc, name, method.requestSerialize);
-    const succeed = (reply: Reply<Response>) => {
-      call.end();
-      measure('OK', performance.now() - started);
-      if (context.log.isLevelEnabled('debug')) context.log.debug({ method: name }, 'call');
-      callback(null, reply);
-    };
+    const call = new CallState(decoded, origin, name, method.requestSerialize);
     const fail = (thrown: unknown) => {
       call.end();
       const error = call.failure(thrown, context.log);
       measure(error.code, performance.now() - started);
       if (context.log.isLevelEnabled('debug'))
         context.log.debug({ method: name, code: error.code, reason: error.reason }, 'call');
-      callback(grpcStatus(error));
+      done(error);
     };
+    const succeed = (reply: Reply<Response>) => {
+      let bytes: Buffer;
+      try {
+        bytes = encode(method, reply);
+      } catch (error) {
+        return fail(error);
+      }
+      call.end();
+      measure('OK', performance.now() - started);
+      if (context.log.isLevelEnabled('debug')) context.log.debug({ method: name }, 'call');
+      done(undefined, bytes);
+    };
+    let reply: Reply<Response> | Promise<Reply<Response>>;
     try {
-      if ('malformed' in grpc.request) throw ServiceError.of('MALFORMED_REQUEST', { type: requestType });
+      if ('refused' in decoded) throw decoded.refused;
       context.gate.enter();
       call.onEnd = () => context.gate.leave();
-      const reply = handler(call);
-      // What is answered from memory is answered at once: a promise would cost a turn of the loop.
-      if (reply instanceof Promise) reply.then(succeed, fail);
-      else succeed(reply);
+      reply = handler(call);
     } catch (error) {
-      fail(error);
+      return fail(error);
     }
+    // What is answered from memory is answered at once: a promise would cost a turn of the loop.
+    if (reply instanceof Promise) reply.then(succeed, fail);
+    else succeed(reply);
   };
 }
 
@@ -164,31 +252,31 @@ class CallState<Request> implements Call<Request> {
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
-    private readonly grpc: ServerUnaryCall<Decoded<Request>, unknown>,
+    private readonly decoded: Decoded<Request>,
+    private readonly origin: Origin,
     readonly method: string,
-    private readonly serialize: (request: Request) => Buffer,
+    readonly encode: (request: Request) => Buffer,
   ) {}
 
   get request(): Request {
-    return (this.grpc.request as { request: Request }).request;
+    return (this.decoded as { request: Request }).request;
   }
-
-  readonly body = (): Uint8Array => this.serialize(this.request);
 
   get signal(): AbortSignal {
     if (!this.controller) {
       const controller = new AbortController();
       this.controller = controller;
       this.timer = setTimeout(() => controller.abort(), this.remainingMs());
-      this.grpc.on('cancelled', () => controller.abort());
+      this.origin.on('cancelled', () => controller.abort());
+      if (this.origin.cancelled) controller.abort();
     }
     return this.controller.signal;
   }
 
   // A little before the caller's own deadline, so that it hears why instead of only that.
   private remainingMs(): number {
-    const deadline = Number(this.grpc.getDeadline());
-    const remaining = deadline - Date.now() - Math.min(50, (deadline - Date.now()) / 10);
+    const deadline = Number(this.origin.getDeadline());
+    const remaining = deadline - Date.now() - Math.min(100, (deadline - Date.now()) / 5);
     return Number.isFinite(remaining) ? Math.max(0, Math.min(remaining, limits.maxCallMs)) : limits.maxCallMs;
   }
 
@@ -203,9 +291,14 @@ class CallState<Request> implements Call<Request> {
   /** What was thrown as the error that the caller sees; what it must not see goes to the log. */
   failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return thrown;
-    if (this.grpc.cancelled) return ServiceError.of('CANCELLED', {});
-    const call = `${process.pid.toString(36)}-${(++calls).toString(36)}`;
-    log.error({ call, method: this.method, err: thrown }, 'call failed inside the service');
-    return ServiceError.of('INTERNAL', { call });
+    if (this.origin.cancelled) return ServiceError.of('CANCELLED', {});
+    return internalError(thrown, this.method, log);
   }
+}
+
+/** What a caller may know of a failure that it must not see; the rest goes to the log. */
+export function internalError(thrown: unknown, method: string, log: Log): ServiceError {
+  const call = `${process.pid.toString(36)}-${(++calls).toString(36)}`;
+  log.error({ call, method, err: thrown }, 'call failed inside the service');
+  return ServiceError.of('INTERNAL', { call });
 }

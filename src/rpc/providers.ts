@@ -22,6 +22,7 @@ import {
   patchProvider,
   providerFields,
   providerOutputOnly,
+  ratesOf,
   usersOf,
 } from '../domain/catalogue.js';
 import type { Draft } from '../domain/draft.js';
@@ -29,7 +30,7 @@ import { type Patch, readPatch } from '../domain/patch.js';
 import type { Model, Price, Provider, Rates } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
-import { modelMessage, providerMessage } from './messages.js';
+import { etagOf, modelMessage, providerMessage } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
 import { checkEtag, modelOf, Problems, providerOf } from './requests.js';
@@ -91,13 +92,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           const row = patchProvider(newProvider(), patch);
           problems.addAll(checkProvider(state, row, patch, backend.allowedAddresses));
           problems.throwIfAny();
-          const owner = state.provider(row.name);
-          if (owner)
-            throw ServiceError.of(
-              'PROVIDER_NAME_TAKEN',
-              { provider: owner.name, name: row.name },
-              { resources: [{ type: 'provider', name: owner.name }] },
-            );
+          refuseTakenNames(state, row);
           return draft.create('provider', row);
         },
         respond: answerProvider,
@@ -125,7 +120,8 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           problems.throwIfAny();
           const fixed = before.built_in ? fixedFields(patch) : [];
           if (fixed.length > 0) throw builtIn(before, `${fixed.join(', ')} cannot be changed`);
-          checkEtag(state, body.etag, before.revision, `Provider ${before.name}`);
+          checkEtag(body.etag, etagOf(state, before), `Provider ${before.name}`);
+          refuseTakenNames(state, row);
           return draft.update('provider', before, row);
         },
         respond: answerProvider,
@@ -138,7 +134,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           if (call.request.name === '') problems.add('name', 'is required');
           problems.throwIfAny();
           const provider = providerOf(state, call.request.name);
-          checkEtag(state, call.request.etag, provider.revision, `Provider ${provider.name}`);
+          checkEtag(call.request.etag, etagOf(state, provider), `Provider ${provider.name}`);
           if (provider.built_in) throw builtIn(provider, 'it cannot be deleted');
           refuseUsed(state, provider.name);
           const models = state.modelsOf(provider.name);
@@ -210,7 +206,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           problems.addAll(patch.violations);
           problems.throwIfAny();
           const before = modelOf(state, body.provider, body.name);
-          checkEtag(state, body.etag, before.revision, `Model ${before.provider}/${before.name}`);
+          checkEtag(body.etag, etagOf(state, before), `Model ${before.provider}/${before.name}`);
           const model = draft.update('model', before, patchModel(before, patch));
           return { model, price: newPrice(draft, model, patch) ?? state.pricesOf(model.id).at(-1) };
         },
@@ -226,7 +222,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
             if (value === '') problems.add(field, 'is required');
           problems.throwIfAny();
           const model = modelOf(state, provider, name);
-          checkEtag(state, etag, model.revision, `Model ${model.provider}/${model.name}`);
+          checkEtag(etag, etagOf(state, model), `Model ${model.provider}/${model.name}`);
           const shown = `${model.provider}/${model.name}`;
           if (model.built_in)
             throw ServiceError.of('BUILT_IN_MODEL', { model: shown }, { resources: [{ type: 'model', name: shown }] });
@@ -243,6 +239,19 @@ function requireText(fields: Readonly<Record<string, string>>): void {
   const problems = new Problems();
   for (const [field, value] of Object.entries(fields)) if (value === '') problems.add(field, 'is required');
   problems.throwIfAny();
+}
+
+/** No two providers share a name or an alias. */
+function refuseTakenNames(state: State, row: Provider): void {
+  for (const name of [row.name, ...row.aliases]) {
+    const owner = state.provider(name);
+    if (owner && owner.id !== row.id)
+      throw ServiceError.of(
+        'PROVIDER_NAME_TAKEN',
+        { provider: owner.name, name },
+        { resources: [{ type: 'provider', name: owner.name }] },
+      );
+  }
 }
 
 const builtIn = (provider: Provider, what: string) =>
@@ -274,21 +283,13 @@ function removeModel(state: State, draft: Draft, model: Model): void {
   draft.remove('model', model);
 }
 
-const UNKNOWN_RATES: Rates = {
-  input_micro_usd_per_million: null,
-  cached_input_micro_usd_per_million: null,
-  cache_write_micro_usd_per_million: null,
-  output_micro_usd_per_million: null,
-  reasoning_micro_usd_per_million: null,
-};
-
 /** A new row of the price book, when the request brings a price. */
 function newPrice(draft: Draft, model: Model, patch: Patch): Price | undefined {
   const given = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
   if (!given) return undefined;
   return draft.create('price', {
-    ...UNKNOWN_RATES,
-    ...given,
+    ...ratesOf(given),
+    source: given.source,
     id: 0,
     model_id: model.id,
     valid_from: draft.now,

@@ -2,6 +2,7 @@ import type { ReorderConfigsRequest } from '../../gen/ts/agentllm/v1/agent_llm_c
 import type { Draft } from '../domain/draft.js';
 import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { chainEtagOf } from './messages.js';
 import { agentOf, checkEtag, checkRef, type Problems } from './requests.js';
 
 /** An agent's configs in their new order, and the revision at which its chain was moved last. */
@@ -18,7 +19,8 @@ export function reorder(state: State, draft: Draft, problems: Problems, request:
   const stored = new Map(state.configsOf(agent.id).map((config) => [config.id, config]));
   checkIds(problems, request.config_ids, stored);
   problems.throwIfAny();
-  checkEtag(state, request.chain_etag, agent.chain_revision, `The chain of agent ${JSON.stringify(agent.name)}`);
+  const current = chainEtagOf(state, agent.chain_revision, [...stored.values()]);
+  checkEtag(request.chain_etag, current, `The chain of agent ${JSON.stringify(agent.name)}`);
   const configs = request.config_ids.map((id, priority) => {
     const config = stored.get(id) as Config;
     return config.priority === priority ? config : draft.update('config', config, { ...config, priority });

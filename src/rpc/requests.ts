@@ -5,7 +5,6 @@ import type { State } from '../domain/state.js';
 import { nearest, printable, textProblem } from '../domain/text.js';
 import { invalidFields, ServiceError, type Violation } from '../errors.js';
 import { limits } from '../limits.js';
-import { etagOf } from './messages.js';
 
 /** The fields that every write has. */
 export interface WriteRequest {
@@ -16,6 +15,10 @@ export interface WriteRequest {
 }
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** The request id in its one spelling; undefined when there is none, or none that can be one. */
+export const requestIdOf = ({ request_id }: WriteRequest): string | undefined =>
+  UUID.test(request_id) ? request_id.toLowerCase() : undefined;
 
 /** What is wrong with a request, collected so that the caller hears all of it at once. */
 export class Problems {
@@ -137,6 +140,6 @@ export function modelOf(state: State, providerName: string, name: string): Model
 }
 
 /** Refuses a write that was made against an earlier version than the one that stands. */
-export function checkEtag(state: State, etag: string, revision: number, resource: string): void {
-  if (etag !== '' && etag !== etagOf(state, revision)) throw ServiceError.of('STALE_ETAG', { resource });
+export function checkEtag(etag: string, current: string | undefined, resource: string): void {
+  if (etag !== '' && etag !== current) throw ServiceError.of('STALE_ETAG', { resource });
 }

@@ -4,10 +4,11 @@ import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { Address } from '../config.js';
+import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { agentService } from './agents.js';
 import { configService } from './configs.js';
-import { Gate, type MethodContext, serviceOf } from './method.js';
+import { Gate, type Invoke, type MethodContext, serviceOf } from './method.js';
 import { providerService } from './providers.js';
 import { addReflection } from './reflection.js';
 import type { Backend } from './service.js';
@@ -19,8 +20,10 @@ const SERVICES = ['agentllm.v1.AgentService', 'agentllm.v1.AgentLLMConfigService
 /** The gRPC server, listening. */
 export interface RpcServer {
   readonly port: number;
+  /** Every unary method of the contract by its path `/package.Service/Method`, for other transports. */
+  readonly methods: ReadonlyMap<string, Invoke>;
   setWritable(writable: boolean): void;
-  /** Stops taking calls, lets those that run end within the time, and closes. */
+  /** Stops taking calls over any transport, lets those that run end within the time, and closes. */
   drain(graceMs: number): Promise<void>;
 }
 
@@ -31,42 +34,34 @@ export async function startRpcServer(
 ): Promise<RpcServer> {
   const gate = new Gate();
   const context = { ...given, gate };
+  const services = [
+    serviceOf(AgentServiceService, agentService(backend), context),
+    serviceOf(AgentLLMConfigServiceService, configService(backend), context),
+    serviceOf(ProviderServiceService, providerService(backend), context),
+  ];
   const server = new Server({
     'grpc.max_receive_message_length': limits.maxRequestBytes,
     'grpc.max_concurrent_streams': limits.maxStreamsPerConnection,
-    'grpc.max_metadata_size': limits.maxMetadataBytes,
     // A frozen or vanished peer is noticed within 40 s; its own pings are welcome from every 10 s on.
     'grpc.keepalive_time_ms': 30_000,
     'grpc.keepalive_timeout_ms': 10_000,
     'grpc.keepalive_permit_without_calls': 1,
     'grpc.enable_channelz': 0,
   });
-  addService(server, AgentServiceService, agentService(backend), context);
-  addService(server, AgentLLMConfigServiceService, configService(backend), context);
-  addService(server, ProviderServiceService, providerService(backend), context);
+  for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);
   addReflection(server, context.contract);
   const port = await bind(server, address);
   return {
     port,
+    methods: new Map(services.flatMap(({ methods }) => [...methods])),
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
     async drain(graceMs) {
       for (const name of Object.keys(serving())) health.setStatus(name, 'NOT_SERVING');
-      gate.drain();
-      await shutDown(server, graceMs);
+      await shutDown(server, gate, graceMs);
     },
   };
-}
-
-function addService<S extends object>(
-  server: Server,
-  definition: S,
-  handlers: Parameters<typeof serviceOf<S>>[1],
-  context: MethodContext,
-): void {
-  const service = serviceOf(definition, handlers, context);
-  server.addService(service.definition, service.implementation);
 }
 
 const serving = (): ServingStatusMap =>
@@ -76,20 +71,20 @@ function bind(server: Server, { host, port, text }: Address): Promise<number> {
   const target = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
   return new Promise((resolve, reject) => {
     server.bindAsync(target, ServerCredentials.createInsecure(), (error, bound) => {
-      if (error) reject(new Error(`GRPC_ADDRESS ${text} cannot be listened on: ${error.message}`));
+      if (error) reject(new StartError(`GRPC_ADDRESS ${text} cannot be listened on: ${error.message}`));
       else resolve(bound);
     });
   });
 }
 
 /** tryShutdown waits for open streams for ever (a health watch is one), so it gets a cap. */
-async function shutDown(server: Server, graceMs: number): Promise<void> {
+async function shutDown(server: Server, gate: Gate, graceMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
   const cap = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, graceMs);
   });
-  await Promise.race([ended, cap]);
+  await Promise.race([Promise.all([ended, gate.drain()]), cap]);
   clearTimeout(timer);
   server.forceShutdown();
 }

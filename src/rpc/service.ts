@@ -5,7 +5,7 @@ import type { Feed } from '../feed/feed.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
 import type { Call, Reply } from './method.js';
-import { type Problems, refuseUnavailable, type WriteRequest, writeProblems } from './requests.js';
+import { type Problems, refuseUnavailable, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
 
 /** What the services work on. */
 export interface Backend {
@@ -48,9 +48,9 @@ export function write<Request extends WriteRequest, Result, Response>(
   const planned = {
     actor: call.caller,
     method: call.method,
-    requestId: request.request_id.toLowerCase() || undefined,
+    requestId: requestIdOf(request),
     reason: request.reason || undefined,
-    body: call.body,
+    body: () => call.encode({ ...request, request_id: '' }),
     plan: (state: State, draft: Draft) => {
       const result = writing.plan(state, draft, writeProblems(request));
       refuseUnavailable(request);

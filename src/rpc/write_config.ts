@@ -7,6 +7,7 @@ import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Violation } from '../errors.js';
+import { etagOf } from './messages.js';
 import { agentOf, checkEtag, configOf, idProblem, type Problems } from './requests.js';
 
 /** The fields that requests which write a config have in common. */
@@ -88,7 +89,7 @@ export function planUpdate(state: State, draft: Draft, problems: Problems, reque
   const proposal = proposeUpdate(state, configOf(state, id), patch, request);
   problems.addAll(proposal.violations);
   problems.throwIfAny();
-  checkEtag(state, request.config?.etag ?? '', proposal.before?.revision ?? 0, `Config ${id}`);
+  checkEtag(request.config?.etag ?? '', etagOfAny(state, proposal.before), `Config ${id}`);
   return draftProposal(draft, proposal);
 }
 
@@ -108,7 +109,7 @@ export function planUpsert(state: State, draft: Draft, problems: Problems, reque
   problems.throwIfAny();
   const found = agentOf(state, request.agent);
   const etag = request.config?.etag ?? '';
-  checkEtag(state, etag, proposal.before?.revision ?? 0, `The primary config of agent ${JSON.stringify(found.name)}`);
+  checkEtag(etag, etagOfAny(state, proposal.before), `The primary config of agent ${JSON.stringify(found.name)}`);
   return { config: draftProposal(draft, proposal), created: !proposal.before };
 }
 
@@ -118,6 +119,8 @@ export function checkUpsert(problems: Problems, request: ConfigRequest): void {
   if (request.config?.enabled === false)
     problems.add('config.enabled', 'must not be false here: a primary is enabled; use UpdateConfig to disable one');
 }
+
+const etagOfAny = (state: State, row: Config | undefined) => row && etagOf(state, row);
 
 function checkKey(problems: Problems, { api_key, clear_api_key }: ConfigRequest): void {
   if (api_key === '') problems.add('api_key', 'must not be empty; use clear_api_key to remove a key');

@@ -1,7 +1,8 @@
 import knex, { type Knex } from 'knex';
 import pg from 'pg';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
-import { type EngineLog, openEngine } from './embedded/engine.js';
+import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
+import { type Head, readHead } from './log.js';
 
 /** A PostgreSQL that is open, whichever way it runs. */
 export interface Database {
@@ -9,7 +10,16 @@ export interface Database {
   readonly kind: 'embedded' | 'postgres';
   /** Where a connection keeps its session, when `knex` goes through a pooler that does not. */
   readonly directUrl?: string | undefined;
+  /** All files of the embedded engine, as of one moment between two transactions. */
+  readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
+}
+
+export interface Dump {
+  /** The counter row in it. */
+  readonly head: Head;
+  /** What `loadDump` takes. */
+  readonly tarball: Uint8Array<ArrayBuffer>;
 }
 
 export interface DatabaseOptions {
@@ -20,6 +30,8 @@ export interface DatabaseOptions {
   readonly poolSize: number;
   /** Where the embedded engine keeps its files; `memory:` keeps nothing. */
   readonly dataDir: string;
+  /** Makes the embedded database from a dump, where there is none yet. */
+  readonly loadDump?: Uint8Array;
   /** How long a call waits for a connection. */
   readonly acquireTimeoutMs: number;
   readonly log?: EngineLog;
@@ -39,7 +51,8 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
   const dataDir = options.dataDir === 'memory:' ? undefined : options.dataDir;
   const lock = dataDir === undefined ? undefined : await acquireDirectoryLock(dataDir);
   try {
-    const engine = await openEngine({ dataDir, ...(options.log && { log: options.log }) });
+    const { log, loadDump } = options;
+    const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // All connections to the engine are one session, so there is one (platform-traps.md, "PGlite").
     const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1);
     const close = async () => {
@@ -47,10 +60,21 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
       await engine.close();
       await lock?.release();
     };
-    return { knex: db, kind: 'embedded', close };
+    return { knex: db, kind: 'embedded', dump: () => dump(db, engine), close };
   } catch (error) {
     await lock?.release();
     throw error;
+  }
+}
+
+/** Whoever has the one connection has the engine for himself. */
+async function dump(db: Knex, engine: Engine): Promise<Dump> {
+  const { client } = db as { client: Knex.Client };
+  const connection: unknown = await client.acquireConnection();
+  try {
+    return { head: await readHead(db, connection), tarball: await engine.dump() };
+  } finally {
+    await client.releaseConnection(connection);
   }
 }
 
@@ -61,9 +85,28 @@ function open(connection: Connection, options: DatabaseOptions, poolSize: number
     client: 'pg',
     connection: async () =>
       ({ ...connection, keepAlive: true, connectionTimeoutMillis: options.acquireTimeoutMs }) as never,
-    pool: { min: 0, max: poolSize },
+    pool: { min: 0, max: poolSize, afterCreate: watchSession },
+    // What goes wrong is thrown, and told by our own log; Knex would print it with addresses and SQL.
+    log: { debug() {}, warn() {}, error() {}, deprecate() {} },
     acquireConnectionTimeout: options.acquireTimeoutMs,
   });
+}
+
+/**
+ * A session that has become read-only (after a failover, 25006) stays so, and
+ * polling would keep it in the pool for ever. Knex drops a connection that
+ * carries this mark.
+ */
+function watchSession(session: Session, done: (error: null, session: Session) => void): void {
+  session.connection.on('errorMessage', ({ code }) => {
+    if (code === '25006') session.__knex__disposed = code;
+  });
+  done(null, session);
+}
+
+interface Session {
+  readonly connection: { on(event: 'errorMessage', listener: (message: { code?: string }) => void): void };
+  __knex__disposed?: string;
 }
 
 /** int8 as a number: revisions and rates stay below 2^53, and what does not is a fault that must be seen. */

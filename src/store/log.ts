@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Change, Entity } from '../domain/rows.js';
 import { State } from '../domain/state.js';
@@ -33,8 +34,10 @@ export interface Entry {
 const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
 
-export async function readHead(db: Knex): Promise<Head> {
-  const [head] = await db<Head>('store_state').select('revision', 'nonce', 'identity', 'hash_key');
+/** @param connection the one to ask on; without it any of the pool. */
+export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
+  const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
+  const [head] = await (connection === undefined ? query : query.connection(connection as never));
   if (!head) throw new Error('store_state has lost its row; restore the database from a backup');
   return head;
 }
@@ -53,34 +56,49 @@ async function readState(tx: Knex): Promise<State> {
   return state;
 }
 
+/** Brings the store's state up to what is newest, or loads it when there is none yet. */
+export async function catchUp(store: Store): Promise<void> {
+  const { knex } = store.database;
+  if (store.state.identity === '') return store.replaceState(await loadState(knex));
+  const head = await readHead(knex);
+  const { revision, nonce, identity } = store.state;
+  if (head.revision !== revision || head.nonce !== nonce || head.identity !== identity)
+    await advance(store, knex, head);
+}
+
 /**
- * Brings the store's state up to `head` from the log. When the log no longer
- * leads there (the database was put back, and its numbers were used again), the
- * state is read anew.
+ * Brings the store's state up to `head` from the log. When the log does not lead
+ * there, because the database was put back and its numbers were used again, or
+ * because it was given a new identity, the state is read anew.
  */
-export async function advance(store: Store, db: Knex, head: Head): Promise<void> {
-  while (store.state.revision < head.revision) {
-    const state = store.state;
-    const rows = await readLog(db, state.revision);
-    const follows = state.revision === 0 || rows.find((row) => row.revision === state.revision)?.nonce === state.nonce;
-    if (!follows) return replaceState(store, db, head);
-    applyRows(store, state, rows);
+export async function advance(store: Store, db: Knex, wanted: Head): Promise<void> {
+  let head: Mark = wanted;
+  for (;;) {
+    // What is compared is what was seen before the log was read: a write may move the state meanwhile.
+    const { state } = store;
+    const seen: Mark = { revision: state.revision, nonce: state.nonce, identity: state.identity };
+    const known = seen.identity === '' || seen.identity === head.identity;
+    if (known && seen.revision === head.revision && seen.nonce === head.nonce) return;
+    const rows = known ? await readLog(db, seen.revision) : [];
+    const stands = seen.revision === 0 || rows.find((row) => row.revision === seen.revision)?.nonce === seen.nonce;
+    if (known && stands && seen.revision >= head.revision && seen.revision > 0) return;
+    if (known && stands && seen.revision < head.revision) applyRows(store, state, rows);
+    else head = await replaceState(store, db, state, head);
   }
-  if (store.state.revision === head.revision && store.state.nonce !== head.nonce) await replaceState(store, db, head);
-  if (store.state.revision > head.revision && !(await isAhead(store, db))) await replaceState(store, db, head);
 }
 
-/** Whether the state has only moved on since the head was read. */
-async function isAhead(store: Store, db: Knex): Promise<boolean> {
-  const { revision, nonce } = store.state;
-  const rows: Pick<LogRow, 'nonce'>[] = await db('config_revisions').select('nonce').where({ revision, position: 0 });
-  return rows[0]?.nonce === nonce;
-}
+type Mark = Pick<Head, 'revision' | 'nonce' | 'identity'>;
 
-/** Within a write the counter row is a revision ahead of the tables already, so the state is at `head`. */
-async function replaceState(store: Store, db: Knex, { revision, nonce }: Head): Promise<void> {
-  const state = db.isTransaction ? Object.assign(await readState(db), { revision, nonce }) : await loadState(db);
-  store.replaceState(state);
+/** Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it. */
+async function replaceState(store: Store, db: Knex, stale: State, head: Mark): Promise<Mark> {
+  if (stale.identity !== '' && stale.identity === head.identity)
+    await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
+  const fresh = db.isTransaction ? await readState(db) : await loadState(db);
+  // Within a write the counter row is a revision ahead of the tables already, so the state is at `head`.
+  if (db.isTransaction) Object.assign(fresh, { revision: head.revision, nonce: head.nonce });
+  // Whoever has replaced it meanwhile has read it later than we began to.
+  if (store.state === stale) store.replaceState(fresh);
+  return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
 }
 
 function applyRows(store: Store, state: State, rows: readonly LogRow[]): void {

@@ -1,6 +1,11 @@
 import type { Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
+import { limits } from '../limits.js';
 import type { Database } from './database.js';
+import { Turns } from './turns.js';
+
+/** Writes that wait for the counter row at once: while one commits, the next ones have begun. */
+const WRITERS = 3;
 
 /**
  * The database together with the state that is held of it. Whoever moves the
@@ -11,7 +16,12 @@ export class Store {
   private current = new State();
   private readonly listeners = new Set<() => void>();
 
-  constructor(readonly database: Database) {}
+  /** The line in which writes wait. */
+  readonly writers: Turns;
+
+  constructor(readonly database: Database) {
+    this.writers = new Turns(database.kind === 'embedded' ? 1 : WRITERS, limits.maxCallMs);
+  }
 
   /** The configuration at the newest revision that is known here. */
   get state(): State {

@@ -34,8 +34,12 @@ interface Turn extends Head {
 
 /** Does all the checks of a write and answers what it would do, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
-  await lookAhead(store, write);
-  return write.answer(plan(store.state, write, new CountedIds()).result, store.state.revision);
+  try {
+    await lookAhead(store, write);
+    return write.answer(plan(store.state, write, new CountedIds()).result, store.state.revision);
+  } catch (error) {
+    throw databaseFailure(error);
+  }
 }
 
 /**
@@ -51,13 +55,15 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
   try {
     const look = await lookAhead(store, write);
     if (look.kept) return look.kept;
-    const done = await store.database.knex.transaction(async (tx) => {
-      const turned = await takeTurn(store, tx, write, look.wanted);
-      stage.committing = true;
-      return turned;
+    return await store.writers.take(async () => {
+      const done = await store.database.knex.transaction(async (tx) => {
+        const turned = await takeTurn(store, tx, write, look.wanted);
+        stage.committing = true;
+        return turned;
+      });
+      await done.apply();
+      return done.bytes;
     });
-    await done.apply();
-    return done.bytes;
   } catch (error) {
     if (error instanceof NothingToDo) return error.bytes;
     if (stage.committing && isLostConnection(error)) throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
@@ -83,12 +89,20 @@ async function lookAhead<T>(store: Store, write: Write<T>): Promise<Look> {
     return { wanted: dryRun(store.state, write) };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    const { knex } = store.database;
-    const head = await readHead(knex);
-    await advance(store, knex, head);
-    const kept = write.requestId && (await keptAnswer(knex, write, bodyHash(head.hash_key, write.body())));
+    const kept = await lookBack(store, write).catch((away) => {
+      // Without the database, what is wrong with the fields themselves is still worth saying.
+      throw error.reason === 'INVALID_FIELDS' ? error : away;
+    });
     return kept ? { kept, wanted: new Map() } : { wanted: dryRun(store.state, write) };
   }
+}
+
+/** Brings the state up to date; returns the answer that was kept for the write's request id, if any. */
+async function lookBack<T>(store: Store, write: Write<T>): Promise<Uint8Array | undefined> {
+  const { knex } = store.database;
+  const head = await readHead(knex);
+  await advance(store, knex, head);
+  return write.requestId ? keptAnswer(knex, write, bodyHash(head.hash_key, write.body())) : undefined;
 }
 
 function dryRun<T>(state: State, write: Write<T>): ReadonlyMap<Entity, number> {
@@ -139,14 +153,19 @@ async function applyCommitted(store: Store, state: State, turn: Turn, changes: r
   await advance(store, knex, await readHead(knex));
 }
 
-/** The first statement of every write. Timeouts are local to the transaction: a pooler may hand the session on. */
-async function lockCounter(tx: Knex): Promise<Turn> {
+/** Local to the transaction: a pooler may hand the session on. */
+export async function setTimeouts(tx: Knex): Promise<void> {
   const timeouts = [limits.lockTimeoutMs, limits.statementTimeoutMs, limits.idleInTransactionTimeoutMs];
   await tx.raw(
     `select set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
             set_config('idle_in_transaction_session_timeout', ?, true)`,
     timeouts.map(String),
   );
+}
+
+/** The first statement of every write. */
+async function lockCounter(tx: Knex): Promise<Turn> {
+  await setTimeouts(tx);
   const [turn] = await tx('store_state')
     .update({ revision: tx.raw('revision + 1'), previous_nonce: tx.ref('nonce'), nonce: randomUUID() })
     .returning([
@@ -268,11 +287,4 @@ async function keepAnswer(tx: Knex, write: Entry, hash: Buffer, response: Uint8A
     .insert({ ...answerKey(write), ...answer })
     .onConflict(['caller', 'method', 'request_id'])
     .merge(answer);
-}
-
-/** Deletes answers that are past their time. */
-export async function forgetAnswers(db: Knex): Promise<void> {
-  await db('idempotent_answers')
-    .where('created_at', '<', db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]))
-    .delete();
 }

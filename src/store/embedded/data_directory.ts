@@ -1,4 +1,4 @@
-import { access, constants, mkdir, rm, stat, statfs } from 'node:fs/promises';
+import { access, constants, mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** A fresh cluster is 39 MB, of which one 16 MB WAL segment; a second segment comes with the first real load. */
@@ -21,10 +21,19 @@ export interface ClusterPaths {
   cluster: string;
   /** Where a cluster is made before it is renamed: never the remains of a killed first start under the real name. */
   unfinished: string;
+  /** A data directory of its own in which a restore makes its cluster. */
+  restoring: string;
+  /** The cluster of a restore when it is complete: from here on the restore is finished by whoever opens next. */
+  restored: string;
 }
 
 export function clusterPaths(dataDir: string): ClusterPaths {
-  return { cluster: join(dataDir, 'pg'), unfinished: join(dataDir, 'pg.new') };
+  return {
+    cluster: join(dataDir, 'pg'),
+    unfinished: join(dataDir, 'pg.new'),
+    restoring: join(dataDir, '.restore'),
+    restored: join(dataDir, 'pg.restored'),
+  };
 }
 
 /** Makes DATA_DIR ready for the engine, or says what is wrong with it. Call it only as the owner of the lock. */
@@ -34,6 +43,7 @@ export async function prepareDataDirectory(dataDir: string): Promise<ClusterPath
   try {
     await access(dataDir, constants.R_OK | constants.W_OK | constants.X_OK);
     await rm(paths.unfinished, { recursive: true, force: true });
+    await settleRestore(paths);
     if (await exists(paths.cluster)) {
       await access(paths.cluster, constants.R_OK | constants.W_OK | constants.X_OK);
     } else {
@@ -43,6 +53,17 @@ export async function prepareDataDirectory(dataDir: string): Promise<ClusterPath
     throw explainDirectoryFailure(dataDir, error);
   }
   return paths;
+}
+
+/**
+ * Ends a restore that was killed. Between its last two renames there is no cluster, and an empty one must not take its
+ * place; before them the old cluster is in use still, and goes on.
+ */
+export async function settleRestore({ cluster, restoring, restored }: ClusterPaths): Promise<void> {
+  await rm(restoring, { recursive: true, force: true });
+  if (!(await exists(restored))) return;
+  if (await exists(cluster)) await rm(restored, { recursive: true, force: true });
+  else await rename(restored, cluster);
 }
 
 /** Creates the directory, and the ones above it, for its owner alone. One that exists keeps its mode. */
@@ -90,7 +111,7 @@ async function requireRoom(dataDir: string): Promise<void> {
   );
 }
 
-async function exists(path: string): Promise<boolean> {
+export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
     return true;

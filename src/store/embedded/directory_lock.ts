@@ -16,19 +16,17 @@
  * Any doubt counts as alive. It does not protect a directory that two machines share over a network.
  */
 import { randomUUID } from 'node:crypto';
-import { chmod, mkdtemp, readdir, rename, rm, stat, symlink, unlink } from 'node:fs/promises';
+import { chmod, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { createServer, connect as dial, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { resolve as absolute, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode, explainDirectoryFailure, makeOwnDirectory } from './data_directory.js';
+import { withShortPath } from './socket_path.js';
 
 /** How long a live claim may take to say what it is before it counts as the holder. */
 const ANSWER_WITHIN_MS = 500;
 /** Candidates that keep meeting each other give up after this; with eight at once it takes well under a second. */
 const CONTEND_FOR_MS = 10_000;
-/** sun_path holds 104 bytes on macOS and 108 on Linux, with the closing zero. */
-const LONGEST_SOCKET_PATH = 103;
 /** A socket that was never renamed this long after it was made belongs to a process that died in between. */
 const ABANDONED_AFTER_MS = 60_000;
 
@@ -76,6 +74,12 @@ export async function acquireDirectoryLock(dataDir: string): Promise<DirectoryLo
     if (error instanceof DirectoryInUseError) throw error;
     throw explainDirectoryFailure(directory, withSocketAdvice(error));
   }
+}
+
+/** Who owns the directory now, asked without wanting it. */
+export async function findHolder(dataDir: string): Promise<{ readonly pid: number } | undefined> {
+  const lockDirectory = join(absolute(dataDir), '.lock');
+  return findLiveRival(lockDirectory, '').catch(() => undefined);
 }
 
 async function contend(directory: string, lockDirectory: string): Promise<DirectoryLock> {
@@ -212,24 +216,6 @@ function readIntroduction(text: string): Introduction | 'silent' {
     return { role, pid, since: String(since) };
   } catch {
     return 'silent';
-  }
-}
-
-/** Runs `use` with a path to `directory/name` that fits into a socket address, through a symbolic link if need be. */
-async function withShortPath<T>(directory: string, name: string, use: (path: string) => Promise<T>): Promise<T> {
-  const path = join(directory, name);
-  if (Buffer.byteLength(path) <= LONGEST_SOCKET_PATH) return use(path);
-  const shortcut = await mkdtemp(join(tmpdir(), 'agentllm-'));
-  try {
-    const link = join(shortcut, 'd');
-    const linked = join(link, name);
-    if (Buffer.byteLength(linked) > LONGEST_SOCKET_PATH) {
-      throw Object.assign(new Error(`${linked} does not fit into a socket address`), { code: 'ENAMETOOLONG' });
-    }
-    await symlink(directory, link);
-    return await use(linked);
-  } finally {
-    await rm(shortcut, { recursive: true, force: true });
   }
 }
 

@@ -1,0 +1,17 @@
+import type { Knex } from 'knex';
+import { limits } from '../limits.js';
+import type { Database } from './database.js';
+
+/** What is done once an hour. */
+export async function tidy({ knex, kind }: Database): Promise<void> {
+  await forgetAnswers(knex);
+  // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
+  if (kind === 'embedded') await knex.raw('vacuum (analyze)');
+}
+
+/** Deletes answers that are past their time. */
+export async function forgetAnswers(db: Knex): Promise<void> {
+  await db('idempotent_answers')
+    .where('created_at', '<', db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]))
+    .delete();
+}
