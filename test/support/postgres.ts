@@ -14,17 +14,24 @@ export interface TestPostgres {
   readonly url: string;
   /** Makes an empty database and returns its URL. */
   createDatabase(): Promise<string>;
+  /** Ends the server as a crash does (`pg_ctl stop -m immediate`); its files stay. */
+  crash(): Promise<void>;
+  /** Starts the server again after a crash, on the same port. */
+  restart(): Promise<void>;
   /** Ends the server and removes its files, once as many have stopped it as this test file has started it. */
   stop(): Promise<void>;
 }
 
 interface Server {
   readonly url: string;
+  readonly crash: () => Promise<void>;
+  readonly restart: () => Promise<void>;
   readonly stop: () => Promise<void>;
 }
 
 const START_ATTEMPTS = 3;
 const RETRY_MS = 500;
+const POLL_MS = 20;
 const STOP_TIMEOUT_MS = 10_000;
 const PASSWORD = 'password';
 
@@ -47,11 +54,13 @@ let users = 0;
 export async function startPostgres(): Promise<TestPostgres> {
   running ??= startServer();
   users += 1;
-  const { url } = await running;
+  const { url, crash, restart } = await running;
   let stopped = false;
   return {
     url,
     createDatabase: () => createDatabase(url),
+    crash,
+    restart,
     stop: async () => {
       if (stopped) return;
       stopped = true;
@@ -100,10 +109,20 @@ async function tryToStart(log: string[]): Promise<Server> {
     await rm(directory, { recursive: true, force: true });
     throw error ?? new Error('the server ended at once');
   }
-  const pid = await postmasterPid(directory);
-  const disarm = endWithUs(pid, directory);
+  let pid = await postmasterPid(directory);
+  let disarm = endWithUs(pid, directory);
   return {
     url: `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres`,
+    crash: async () => {
+      process.kill(pid, 'SIGQUIT');
+      for (let waited = 0; isAlive(pid) && waited < STOP_TIMEOUT_MS; waited += POLL_MS) await sleep(POLL_MS);
+    },
+    restart: async () => {
+      await server.start();
+      disarm();
+      pid = await postmasterPid(directory);
+      disarm = endWithUs(pid, directory);
+    },
     stop: async () => {
       await endServer(server, pid);
       await rm(directory, { recursive: true, force: true });

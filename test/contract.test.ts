@@ -1,0 +1,395 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import {
+  createFileRegistry,
+  type DescMessage,
+  type DescMethod,
+  fromBinary,
+  getOption,
+  isMessage,
+} from '@bufbuild/protobuf';
+import { reflect } from '@bufbuild/protobuf/reflect';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { describe, expect, it } from 'vitest';
+import { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
+import { agentFields } from '../src/domain/agent.js';
+import { modelFields, newModelFields, newProviderFields } from '../src/domain/catalogue.js';
+import { checkConfig, configFields, newConfig, patchConfig } from '../src/domain/config.js';
+import type { FieldSpecs } from '../src/domain/patch.js';
+import { PARAMETERS } from '../src/domain/rules.js';
+import { State } from '../src/domain/state.js';
+import { catalogue, invalidFields, type Reason, ServiceError } from '../src/errors.js';
+import { limits } from '../src/limits.js';
+import { packageFile } from '../src/package.js';
+import { readContract } from '../src/rpc/contract.js';
+import { configPatch } from './domain/support.js';
+
+const contract = readContract();
+const registry = createFileRegistry(
+  fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb'))),
+);
+const files = [...registry.files].filter((file) => file.proto.package === 'agentllm.v1');
+const services = files.flatMap((file) => file.services);
+const methods = services.flatMap((service) => service.methods);
+const messages = files.flatMap((file) => file.messages);
+const named = <T extends { name: string }>(all: readonly T[]) => all.map((one) => [one.name, one] as const);
+
+describe('every method', () => {
+  it('is found', () => {
+    expect(services.map(({ name }) => name).sort()).toEqual([
+      'AgentLLMConfigService',
+      'AgentService',
+      'ProviderService',
+    ]);
+    expect(methods.length).toBeGreaterThanOrEqual(26);
+  });
+
+  it.each(named(methods))('%s declares a permission that fits what it does', (_, method) => {
+    const permission = contract.permission(`/${method.parent.typeName}/${method.name}`);
+    const writes = method.input.fields.some((field) => field.name === 'request_id');
+    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$/);
+  });
+
+  it.each(named(methods))('%s has messages of its own', (name, method) => {
+    expect([method.input.name, method.output.name]).toEqual([`${name}Request`, `${name}Response`]);
+    const users = methods.filter((other) => other.input === method.input || other.output === method.output);
+    expect(users).toHaveLength(1);
+  });
+
+  it.each(named(methods))('%s has routes whose variables are fields of its request', (_, method) => {
+    const routes = routesOf(method);
+    expect(routes.length).toBeGreaterThan(0);
+    for (const { verb, path, body } of routes) {
+      expect(path).toMatch(/^\/v1\/[a-z]/);
+      expect(body).toBe(verb === 'get' || verb === 'delete' ? '' : '*');
+      for (const [, variable = ''] of path.matchAll(/\{([^}=]+)(?:=[^}]*)?\}/g))
+        expect(fieldAt(method.input, variable), `${path}: ${variable}`).toBe(true);
+    }
+  });
+
+  it('has routes that no other has', () => {
+    const routes = methods.flatMap(routesOf).map(({ verb, path }) => `${verb} ${path.replace(/\{[^}]*\}/g, '{}')}`);
+    expect(routes.filter((route, at) => routes.indexOf(route) !== at)).toEqual([]);
+  });
+});
+
+interface Route {
+  readonly verb: string;
+  readonly path: string;
+  readonly body: string;
+}
+
+function routesOf(method: DescMethod): Route[] {
+  const option = registry.getExtension('google.api.http');
+  const rule = registry.getMessage('google.api.HttpRule');
+  if (!option || !rule) throw new Error('gen/descriptor.binpb has no google.api.http');
+  const value: unknown = getOption(method, option);
+  if (!isMessage(value, rule)) throw new Error(`${method.name} has no google.api.http`);
+  const routeOf = (one: ReturnType<typeof reflect>): Route => {
+    const pattern = rule.fields.find((f) => f.oneof?.name === 'pattern' && one.isSet(f));
+    const body = rule.fields.find((f) => f.name === 'body');
+    if (!pattern || !body) throw new Error(`${method.name} has a route without a path`);
+    return { verb: pattern.name, path: String(one.get(pattern)), body: String(one.get(body)) };
+  };
+  const first = reflect(rule, value);
+  const more = rule.fields.find((f) => f.name === 'additional_bindings');
+  const others = more?.fieldKind === 'list' ? [...first.get(more)] : [];
+  return [first, ...(others as ReturnType<typeof reflect>[])].map(routeOf);
+}
+
+function fieldAt(message: DescMessage, path: string): boolean {
+  const [first, ...rest] = path.split('.');
+  const field = message.fields.find((one) => one.name === first);
+  if (rest.length === 0) return field?.fieldKind === 'scalar';
+  return field?.fieldKind === 'message' && fieldAt(field.message, rest.join('.'));
+}
+
+describe('every request', () => {
+  const requests = messages.filter(({ name }) => name.endsWith('Request'));
+  const numbers = (message: DescMessage) => new Map(message.fields.map((field) => [field.name, field.number]));
+
+  it.each(named(requests))('%s is a read or a write, with the fields of one', (_, request) => {
+    const fields = numbers(request);
+    const write = ['request_id', 'validate_only', 'reason', 'wait_for_adoption'];
+    const places = [...write, 'min_revision'].map((name) => fields.get(name));
+    const isWrite = fields.has('request_id');
+    expect(places).toEqual(isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10]);
+  });
+
+  it.each(named(requests))('%s has page and mask fields in their places', (_, request) => {
+    const fields = numbers(request);
+    const paged = fields.has('page_size') || fields.has('page_token');
+    expect([fields.get('page_size'), fields.get('page_token')]).toEqual(paged ? [20, 21] : [undefined, undefined]);
+    const response = messages.find(({ name }) => name === request.name.replace(/Request$/, 'Response'));
+    expect(response && numbers(response).get('revision')).toBe(2);
+    expect(response && numbers(response).get('next_page_token')).toBe(paged ? 20 : undefined);
+  });
+
+  it('alone can hold a key', () => {
+    const reachable = new Set<DescMessage>();
+    const visit = (message: DescMessage): void => {
+      if (reachable.has(message)) return;
+      reachable.add(message);
+      for (const field of message.fields) if (field.message) visit(field.message);
+    };
+    for (const { output } of methods) visit(output);
+    const secrets = [...reachable].flatMap(({ name, fields }) =>
+      fields.filter((field) => /key|secret|cipher|password/.test(field.name)).map((field) => `${name}.${field.name}`),
+    );
+    expect(secrets.sort()).toEqual(['AgentLLMConfig.has_api_key_override', 'Provider.api_key_env_vars']);
+  });
+});
+
+/** The comments of a proto file: of fields by `Message.field`, of enum values by their name. */
+function commentsOf(file: string): Map<string, string> {
+  const comments = new Map<string, string>();
+  let message = '';
+  let comment: string[] = [];
+  for (const line of readFileSync(packageFile(`proto/agentllm/v1/${file}`), 'utf8').split('\n')) {
+    const said = /^\s*\/\/ ?(.*)$/.exec(line)?.[1];
+    if (said !== undefined) {
+      comment.push(said);
+      continue;
+    }
+    message = /^(?:message|enum|service) (\w+) \{/.exec(line)?.[1] ?? message;
+    const field = /^\s+(?:optional |repeated )?[\w.]+ (\w+) = \d+;/.exec(line)?.[1];
+    const value = /^\s+([A-Z][A-Z0-9_]+) = \d+;/.exec(line)?.[1];
+    const name = value ?? (field && `${message}.${field}`);
+    if (name) comments.set(name, comment.join(' ').trim());
+    comment = [];
+  }
+  return comments;
+}
+const comments = new Map(
+  readdirSync(packageFile('proto/agentllm/v1'))
+    .filter((file) => file.endsWith('.proto'))
+    .flatMap((file) => [...commentsOf(file)]),
+);
+
+describe('every reason', () => {
+  const reasons = Object.keys(catalogue) as Reason[];
+  const commentOf = (reason: Reason) => comments.get(`ERROR_REASON_${reason}`) ?? '';
+  /** Metadata that gives the example in the comment. */
+  const metadata: { [R in Reason]: Record<string, string> | undefined } = {
+    INVALID_FIELDS: undefined,
+    MALFORMED_REQUEST: { type: 'agentllm.v1.GetConfigRequest' },
+    INVALID_PAGE_TOKEN: {},
+    REQUEST_ID_REUSED: { request_id: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff' },
+    AGENT_NOT_FOUND: { agent: 'name "markt_analyst"', suggestion: 'market_analyst' },
+    CONFIG_NOT_FOUND: { id: '4711' },
+    NO_ENABLED_CONFIG: { agent: 'trader', model: 'openai/gpt-4o-mini' },
+    PROVIDER_NOT_FOUND: { provider: 'opnai', suggestion: 'openai' },
+    MODEL_NOT_FOUND: { provider: 'openai', model: 'gpt-9' },
+    AGENT_NAME_TAKEN: { agent: 'trader' },
+    PROVIDER_NAME_TAKEN: { provider: 'openai', name: 'oai' },
+    MODEL_NAME_TAKEN: { provider: 'openai', model: 'gpt-4' },
+    STALE_ETAG: { resource: 'Config 7' },
+    AGENT_RESERVED: { agent: 'trader' },
+    AGENT_HAS_CONFIGS: { agent: 'scout', configs: '2' },
+    PROVIDER_IN_USE: { provider: 'local', users: '3' },
+    MODEL_IN_USE: { model: 'local/llama', users: '3' },
+    BUILT_IN_PROVIDER: { provider: 'openai', what: 'base_url cannot be changed' },
+    BUILT_IN_MODEL: { model: 'openai/gpt-4' },
+    ENCRYPTION_NOT_CONFIGURED: {},
+    REVISION_NOT_REACHED: { wanted: '90', reached: '88' },
+    DATABASE_UNAVAILABLE: {},
+    OUTCOME_UNKNOWN: {},
+    WRITE_CONFLICT: {},
+    SERVER_SHUTTING_DOWN: {},
+    FEATURE_NOT_AVAILABLE: { feature: 'wait_for_adoption' },
+    DEADLINE_EXCEEDED: {},
+    CANCELLED: {},
+    TOO_MANY_CALLS: { calls: '512' },
+    INTERNAL: { call: '5f0c' },
+  };
+
+  function errorOf(reason: Reason): ServiceError {
+    if (reason !== 'INVALID_FIELDS') return ServiceError.of(reason, metadata[reason] as never);
+    const patch = configPatch({ provider: 'openai', temperature: 3 });
+    const state = new State();
+    state.load('provider', { ...newProviderRow, name: 'openai' });
+    const row = patchConfig(state, newConfig(1, 0), patch);
+    const checked = checkConfig(state, row, patch, { at: 'config', allowUnknownModel: false });
+    return invalidFields([...patch.violations, ...checked]);
+  }
+
+  it('of the proto is in the catalogue, and the other way round', () => {
+    const values = registry.getEnum('agentllm.v1.ErrorReason')?.values.map(({ name }) => name) ?? [];
+    expect(reasons.map((reason) => `ERROR_REASON_${reason}`).sort()).toEqual(
+      values.filter((name) => name !== 'ERROR_REASON_UNSPECIFIED').sort(),
+    );
+    for (const reason of reasons) expect(ErrorReason[reason]).toBe(`ERROR_REASON_${reason}`);
+  });
+
+  it.each(reasons)('%s has the code that its comment begins with', (reason) => {
+    expect(/^([A-Z_]+)[.,]/.exec(commentOf(reason))?.[1]).toBe(catalogue[reason].code);
+  });
+
+  it.each(reasons)('%s has the message of its example', (reason) => {
+    const [example] = /"(?:[^"\\]|\\.)*"$/.exec(commentOf(reason)) ?? [];
+    expect(example).toBeDefined();
+    expect(errorOf(reason).message).toBe(JSON.parse(example as string));
+  });
+
+  it.each(reasons)('%s carries the details that its comment names', (reason) => {
+    const comment = commentOf(reason);
+    const error = errorOf(reason);
+    expect(/with a RetryInfo/.test(comment)).toBe(error.retryAfterMs !== undefined);
+    expect(/with a PreconditionFailure/.test(comment)).toBe(error.code === 'FAILED_PRECONDITION');
+    expect(/BadRequest/.test(comment)).toBe(error.violations.length > 0);
+  });
+});
+
+const newProviderRow = {
+  id: 1,
+  display_name: null,
+  aliases: [],
+  dialect: 'DIALECT_OPENAI',
+  base_url: 'https://llm.example.com',
+  api_key_env_vars: [],
+  built_in: false,
+  enabled: true,
+  allow_unknown_models: true,
+  parameter_rules: [],
+  origin: 'operator',
+  created_at: new Date(0),
+  updated_at: new Date(0),
+  revision: 1,
+} as const;
+
+describe('the numbers in the comments', () => {
+  const between = ({ min, max }: { min: number; max: number }) => `${min} to ${max}`;
+  const decimals = ({ min, max }: { min: number; max: number }) => `${min.toFixed(1)} to ${max.toFixed(1)}`;
+  const atMost = (count: number, what = 'characters') => `at most ${count} ${what}`;
+  const oneTo = (count: number, what = ' characters') => `1 to ${count}${what}`;
+
+  /** What the comment of a field must say, from limits.ts. */
+  const phrases: Readonly<Record<string, readonly string[]>> = {
+    'AgentRef.id': [oneTo(limits.maxId, '')],
+    'AgentRef.name': [oneTo(limits.agentName)],
+    'Agent.id': [oneTo(limits.maxId, '')],
+    'Agent.name': [oneTo(limits.agentName)],
+    'Agent.agent_type': [oneTo(limits.agentType)],
+    'Agent.role': [oneTo(limits.agentType)],
+    'Agent.llm_model': [oneTo(limits.modelName)],
+    'Agent.temperature': [decimals(limits.temperature)],
+    'Agent.prompt_template': [atMost(limits.promptTemplate)],
+    'Agent.capabilities_json': [atMost(limits.jsonBytes, 'bytes')],
+    'Agent.required_tools_json': [atMost(limits.jsonBytes, 'bytes')],
+    'Agent.memory_name': [atMost(limits.modelName)],
+    'Agent.slot_name': [atMost(limits.agentType)],
+    'Agent.config_json': [atMost(limits.jsonBytes, 'bytes')],
+    'Agent.version': [atMost(limits.version)],
+    'Agent.description': [atMost(limits.description)],
+    'Agent.metadata_json': [atMost(limits.jsonBytes, 'bytes')],
+    'ExtraParams.reasoning_effort': [oneTo(limits.reasoningEffort)],
+    'ExtraParams.thinking_budget_tokens': [between(limits.thinkingBudgetTokens)],
+    'ExtraParams.stop_sequences': [
+      `at most ${limits.stopSequences.count} of 1 to ${limits.stopSequences.length} characters each`,
+    ],
+    'ExtraParams.seed': [between({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER })],
+    'ExtraParams.request_timeout_ms': [between(limits.requestTimeoutMs)],
+    'AgentLLMConfig.id': [oneTo(limits.maxId, '')],
+    'AgentLLMConfig.model_name': [oneTo(limits.modelName)],
+    'AgentLLMConfig.temperature': [decimals(limits.temperature)],
+    'AgentLLMConfig.top_p': [decimals(limits.topP)],
+    'AgentLLMConfig.fallback_model': [oneTo(limits.modelName)],
+    'AgentLLMConfig.cost_per_1k_input_tokens': [between(limits.costPer1k)],
+    'AgentLLMConfig.cost_per_1k_output_tokens': [between(limits.costPer1k)],
+    'AgentLLMConfig.metadata_json': [atMost(limits.jsonBytes, 'bytes'), `nested at most ${limits.jsonDepth} deep`],
+    'AgentLLMConfig.priority': [between(limits.priority)],
+    'Provider.name': [oneTo(limits.provider, ' of')],
+    'Provider.display_name': [atMost(limits.displayName)],
+    'Provider.aliases': [`at most ${limits.aliases}`],
+    'Provider.api_key_env_vars': [`at most ${limits.apiKeyEnvVars}`],
+    'Provider.parameter_rules': [`at most ${limits.parameterRules}`],
+    'Model.name': [oneTo(limits.modelName)],
+    'Model.display_name': [atMost(limits.displayName)],
+    'Model.parameter_rules': [`at most ${limits.parameterRules}`],
+    'Model.replaced_by': [atMost(limits.modelName)],
+    'ModelPrice.source': [atMost(limits.priceSource)],
+    'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
+    'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
+  };
+  /** What the comments of fields that many messages have must say. */
+  const everywhere: Readonly<Record<string, readonly string[]>> = {
+    page_size: [`0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`],
+    reason: [`at most ${limits.reason} characters`],
+    request_id: [`kept for ${limits.requestIdHours} hours`],
+  };
+  const wanted = (path: string) => {
+    const isRequest = /Request\./.test(path);
+    return phrases[path] ?? (isRequest ? everywhere[path.split('.')[1] ?? ''] : undefined);
+  };
+
+  it.each(Object.entries(phrases))('of %s are those of limits.ts', (path, said) => {
+    for (const phrase of said) expect(comments.get(path)).toContain(phrase);
+  });
+
+  it.each(Object.entries(everywhere))('of every %s are those of limits.ts', (field, said) => {
+    const found = [...comments].filter(([path]) => path.endsWith(`Request.${field}`));
+    expect(found.length).toBeGreaterThanOrEqual(field === 'page_size' ? 4 : 13);
+    for (const [path, comment] of found) for (const phrase of said) expect(comment, path).toContain(phrase);
+  });
+
+  it('are all in the tables above', () => {
+    // WaitForAdoption is refused, whatever it says; a rule's numbers are of the rule.
+    const unread = [...comments].filter(
+      ([path, comment]) =>
+        /\d+ (characters|bytes|deep)|\bat most \d+|-?\d+(\.\d+)? to -?\d+/.test(comment) &&
+        !wanted(path) &&
+        !/^(ERROR_REASON_|WaitForAdoption\.)/.test(path),
+    );
+    expect(unread.map(([path]) => path)).toEqual([]);
+  });
+
+  const specs: Readonly<Record<string, FieldSpecs>> = {
+    Agent: agentFields,
+    AgentLLMConfig: configFields,
+    ExtraParams: Object.fromEntries(
+      Object.entries(configFields).map(([field, spec]) => [field.replace(/^extra_params\./, ''), spec]),
+    ),
+    Provider: newProviderFields,
+    Model: { ...newModelFields, ...modelFields },
+  };
+
+  it('of characters are what the fields take, exactly', () => {
+    const checked: string[] = [];
+    for (const [path, comment] of comments) {
+      const [message = '', field = ''] = path.split('.');
+      const max = /(?:at most|1 to) (\d+) (?:characters(?! each)|of `a-z)/.exec(comment)?.[1];
+      const schema = specs[message]?.[field]?.schema;
+      if (!max || !schema) continue;
+      const takes = (length: number) => schema.safeParse('x'.repeat(length)).success;
+      expect([takes(Number(max)), takes(Number(max) + 1)], path).toEqual([true, false]);
+      checked.push(path);
+    }
+    expect(checked.length).toBeGreaterThanOrEqual(16);
+  });
+
+  it('of ranges are what the fields take, exactly', () => {
+    const checked: string[] = [];
+    for (const [path, comment] of comments) {
+      const [message = '', field = ''] = path.split('.');
+      const [, min, max] = /(-?\d+(?:\.0)?) to (\d+(?:\.0)?)\b(?! (?:characters|of))/.exec(comment) ?? [];
+      const schema = specs[message]?.[field]?.schema;
+      if (min === undefined || max === undefined || !schema) continue;
+      const as = (value: string) => (field === 'seed' ? BigInt(value) : Number(value));
+      const outside = (value: string, by: 1 | -1) =>
+        field === 'seed' ? BigInt(value) + BigInt(by) : Number(value) + by;
+      const takes = (value: unknown) => schema.safeParse(value).success;
+      expect([takes(as(min)), takes(as(max)), takes(outside(min, -1)), takes(outside(max, 1))], path).toEqual([
+        true,
+        true,
+        false,
+        false,
+      ]);
+      checked.push(path);
+    }
+    expect(checked.length).toBeGreaterThanOrEqual(8);
+  });
+
+  it('and words of parameters are those of the domain', () => {
+    const comment = comments.get('ParameterRule.parameter') ?? '';
+    expect([...comment.matchAll(/`(\w+)`/g)].map(([, word]) => word)).toEqual([...PARAMETERS]);
+  });
+});

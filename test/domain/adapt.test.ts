@@ -1,0 +1,306 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import { adapt } from '../../src/domain/adapt.js';
+import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import type { Model, ParameterRule, Provider } from '../../src/domain/rows.js';
+import { accepts, PARAMETERS, type Parameter, type ParameterValues, ruleFor } from '../../src/domain/rules.js';
+import { seeded } from './support.js';
+
+const { state } = seeded(seedCatalogue);
+const adapted = (provider: string, model: string, values: ParameterValues) =>
+  adapt(state.provider(provider), state.model(provider, model), values);
+
+/** What is sent, by its name on the wire. */
+const onWire = ({ sent }: ReturnType<typeof adapt>) =>
+  Object.fromEntries(sent.map(({ wire_name, value }) => [wire_name, value]));
+/** What is changed and why, without the prefix. */
+const changes = ({ adaptations }: ReturnType<typeof adapt>) =>
+  Object.fromEntries(
+    adaptations.map(({ parameter, reason }) => [parameter, reason.replace('FINDING_REASON_PARAMETER_', '')]),
+  );
+
+// reference/providers.md, 6.1 and 6.2.
+describe('the models of the catalogue', () => {
+  const sampling = { temperature: 0.7, top_p: 0.9, max_tokens: 1000 };
+
+  it.each(['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo'])('openai/%s takes sampling', (model) => {
+    const result = adapted('openai', model, { ...sampling, stop_sequences: ['END'], seed: 7 });
+    expect(onWire(result)).toEqual({ ...sampling, stop: ['END'], seed: 7 });
+    expect(changes(result)).toEqual({});
+  });
+
+  it.each(['o4-mini', 'gpt-5', 'gpt-5.1', 'gpt-6-unheard-of'])(
+    'openai/%s rejects sampling and calls the output limit by its new name',
+    (model) => {
+      const result = adapted('openai', model, { ...sampling, reasoning_effort: 'high' });
+      expect(onWire(result)).toEqual({ max_completion_tokens: 1000, reasoning_effort: 'high' });
+      expect(changes(result)).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
+    },
+  );
+
+  it('openai/gpt-5.1 takes sampling when it does not reason, gpt-5 and o4-mini never', () => {
+    const quiet = { ...sampling, reasoning_effort: 'none' };
+    const result = adapted('openai', 'gpt-5.1', quiet);
+    expect(onWire(result)).toEqual({
+      temperature: 0.7,
+      top_p: 0.9,
+      max_completion_tokens: 1000,
+      reasoning_effort: 'none',
+    });
+    expect(changes(result)).toEqual({});
+    for (const model of ['gpt-5', 'o4-mini'])
+      expect(changes(adapted('openai', model, quiet))).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
+  });
+
+  it('deepseek: the reasoner ignores sampling, the others take it', () => {
+    const reasoner = adapted('deepseek', 'deepseek-reasoner', sampling);
+    expect(onWire(reasoner)).toEqual({ max_tokens: 1000 });
+    expect(changes(reasoner)).toEqual({ temperature: 'IGNORED', top_p: 'IGNORED' });
+    for (const model of ['deepseek-chat', 'deepseek-coder'])
+      expect(onWire(adapted('deepseek', model, sampling))).toEqual(sampling);
+  });
+
+  it('grok: max_completion_tokens, no stop sequences where it reasons', () => {
+    const values = { ...sampling, stop_sequences: ['END'], reasoning_effort: 'low' };
+    const sent = { temperature: 0.7, top_p: 0.9, max_completion_tokens: 1000 };
+    const reasoning = adapted('grok', 'grok-4.20-reasoning', values);
+    expect(onWire(reasoning)).toEqual(sent);
+    expect(changes(reasoning)).toEqual({ stop_sequences: 'REJECTED', reasoning_effort: 'REJECTED' });
+    const not = adapted('grok', 'grok-4.20-non-reasoning', values);
+    expect(onWire(not)).toEqual({ ...sent, stop: ['END'] });
+    expect(changes(not)).toEqual({ reasoning_effort: 'REJECTED' });
+  });
+
+  it.each([
+    'claude-opus-5',
+    'claude-opus-4-8',
+    'claude-opus-4-7',
+    'claude-sonnet-5',
+    'claude-fable-5',
+    'claude-next-9',
+  ])('claude/%s rejects sampling', (model) => {
+    const result = adapted('claude', model, sampling);
+    expect(onWire(result)).toEqual({ max_tokens: 1000 });
+    expect(changes(result)).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
+  });
+
+  it.each(['claude-opus-4-6', 'claude-sonnet-4-5', 'claude-opus-4-1', 'claude-sonnet-4-0', 'claude-3-haiku-20240307'])(
+    'claude/%s takes a temperature to 1, and top_p only without one',
+    (model) => {
+      const both = adapted('claude', model, sampling);
+      expect(onWire(both)).toEqual({ temperature: 0.7, max_tokens: 1000 });
+      expect(changes(both)).toEqual({ top_p: 'CONFLICT' });
+      expect(onWire(adapted('claude', model, { top_p: 0.9, max_tokens: 5 }))).toEqual({ top_p: 0.9, max_tokens: 5 });
+      const hot = adapted('claude', model, { temperature: 1.5, max_tokens: 5 });
+      expect(onWire(hot)).toEqual({ temperature: 1, max_tokens: 5 });
+      expect(changes(hot)).toEqual({ temperature: 'CLAMPED' });
+    },
+  );
+
+  it('claude: with thinking neither temperature nor top_p, and a budget of 0 is no thinking', () => {
+    const thinking = adapted('claude', 'claude-opus-4-1', { ...sampling, thinking_budget_tokens: 2048 });
+    expect(onWire(thinking)).toEqual({ max_tokens: 1000, 'thinking.budget_tokens': 2048 });
+    expect(changes(thinking)).toEqual({ temperature: 'CONFLICT', top_p: 'CONFLICT' });
+    const off = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
+    expect(onWire(off)).toMatchObject({ temperature: 0, max_tokens: 5 });
+    expect(changes(off)).toEqual({});
+  });
+
+  it.each([
+    ['claude-opus-5', 128_000],
+    ['claude-sonnet-4-6', 128_000],
+    ['claude-haiku-4-5', 64_000],
+    ['claude-sonnet-4-0', 64_000],
+    ['claude-opus-4-1', 32_000],
+    ['claude-3-opus-20240229', 4096],
+  ])('claude/%s gives at most %i tokens, and is always told how many', (model, most) => {
+    const greedy = adapted('claude', model, { max_tokens: 1_000_000 });
+    expect(onWire(greedy)).toEqual({ max_tokens: most });
+    expect(greedy.adaptations).toMatchObject([
+      { parameter: 'max_tokens', configured: 1_000_000, effective: most, reason: 'FINDING_REASON_PARAMETER_CLAMPED' },
+    ]);
+    const silent = adapted('claude', model, {});
+    expect(onWire(silent)).toEqual({ max_tokens: 4096 });
+    expect(changes(silent)).toEqual({ max_tokens: 'REQUIRED' });
+  });
+
+  it.each(PARAMETERS)('sends %s as 0 where it is 0 and taken', (parameter) => {
+    for (const model of state.modelsInOrder.after()) {
+      const provider = state.provider(model.provider);
+      const rule = ruleFor(provider, model, parameter);
+      if (rule && (rule.support !== 'PARAMETER_SUPPORT_ACCEPTED' || (rule.minimum ?? 0) > 0)) continue;
+      const { sent } = adapt(provider, model, { [parameter]: 0 });
+      expect(sent.find(({ name }) => name === parameter)?.value, model.name).toBe(0);
+    }
+  });
+
+  it('temperature 0 is sent as 0 by every model that takes a temperature', () => {
+    const taking = [...state.modelsInOrder.after()].filter(
+      (model) =>
+        ruleFor(state.provider(model.provider), model, 'temperature')?.support === 'PARAMETER_SUPPORT_ACCEPTED',
+    );
+    expect(taking.length).toBeGreaterThan(20);
+    for (const { provider, name } of taking)
+      expect(onWire(adapted(provider, name, { temperature: 0 })), name).toMatchObject({ temperature: 0 });
+  });
+
+  it('a provider that nobody knows gets everything as it is', () => {
+    const values = { ...sampling, seed: 0, reasoning_effort: 'high', stop_sequences: ['a'] };
+    expect(onWire(adapt(undefined, undefined, values))).toEqual(values);
+  });
+});
+
+const values: fc.Arbitrary<ParameterValues> = fc.record(
+  {
+    temperature: fc.constantFrom(0, 0.7, 1, 1.5, 2),
+    top_p: fc.constantFrom(0, 0.5, 1),
+    max_tokens: fc.integer({ min: 1, max: 200_000 }),
+    reasoning_effort: fc.constantFrom('none', 'low', 'high'),
+    thinking_budget_tokens: fc.constantFrom(0, 1, 2048),
+    stop_sequences: fc.uniqueArray(fc.constantFrom('a', 'b'), { minLength: 1 }),
+    seed: fc.constantFrom(0, 1, -5),
+  },
+  { requiredKeys: [] },
+);
+
+/** Whatever an operator may have written. */
+const rule: fc.Arbitrary<ParameterRule> = fc
+  .record(
+    {
+      parameter: fc.constantFrom(...PARAMETERS),
+      support: fc.constantFrom<ParameterRule['support'][]>(
+        'PARAMETER_SUPPORT_ACCEPTED',
+        'PARAMETER_SUPPORT_REJECTED',
+        'PARAMETER_SUPPORT_IGNORED',
+      ),
+      range: fc.tuple(fc.constantFrom(0, 0.5, 1), fc.constantFrom(1, 2, 4096)),
+      allowed_values: fc.subarray(['none', 'low', 'high']),
+      wire_name: fc.constantFrom('', 'other_name'),
+      not_with: fc.subarray([...PARAMETERS]),
+      accepted_with_reasoning_effort: fc.subarray(['none', 'low']),
+      required_default: fc.constantFrom(1, 4096),
+    },
+    { requiredKeys: ['parameter', 'support'] },
+  )
+  .map(({ range, ...said }) => ({
+    ...said,
+    // What becomes of a thinking budget of 0 below a minimum has a test of its own.
+    ...(range && { minimum: said.parameter === 'thinking_budget_tokens' ? 0 : range[0], maximum: range[1] }),
+  }));
+const rules = fc.uniqueArray(rule, { selector: (one) => one.parameter, maxLength: 7 });
+
+const anyTarget: fc.Arbitrary<{ provider: Provider | undefined; model: Model | undefined }> = fc.oneof(
+  fc.constantFrom(...state.modelsInOrder.after()).map((model) => ({ provider: state.provider(model.provider), model })),
+  fc.constantFrom(...state.providersInOrder.after()).map((provider) => ({ provider, model: undefined })),
+  fc.tuple(rules, rules, fc.option(fc.constantFrom(100, 100_000))).map(([general, own, max_output_tokens]) => ({
+    provider: { ...newProvider(), name: 'p', parameter_rules: general },
+    model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: own, max_output_tokens },
+  })),
+);
+
+describe('whatever the rules', () => {
+  const every = (
+    check: (target: { provider: Provider | undefined; model: Model | undefined }, v: ParameterValues) => void,
+  ) =>
+    fc.assert(
+      fc.property(anyTarget, values, (target, configured) => check(target, configured)),
+      { numRuns: 500 },
+    );
+
+  it('nothing is adapted in silence', () => {
+    every(({ provider, model }, configured) => {
+      const { sent, adaptations } = adapt(provider, model, configured);
+      for (const parameter of PARAMETERS) {
+        const out = sent.find(({ name }) => name === parameter);
+        const said = adaptations.filter((adaptation) => adaptation.parameter === parameter);
+        expect(said.length).toBeLessThanOrEqual(1);
+        if (said.length === 0) expect(out?.value).toBe(configured[parameter]);
+        else {
+          expect(said[0]).toMatchObject({ configured: configured[parameter], effective: out?.value });
+          expect(out?.value).not.toBe(configured[parameter]);
+        }
+      }
+    });
+  });
+
+  it('nothing is sent twice, or under a name that no rule gives', () => {
+    every(({ provider, model }, configured) => {
+      const { sent } = adapt(provider, model, configured);
+      expect(new Set(sent.map(({ name }) => name)).size).toBe(sent.length);
+      for (const { name, wire_name } of sent) expect(wire_name).toBe(ruleFor(provider, model, name)?.wire_name || name);
+    });
+  });
+
+  it('nothing that was configured is sent to a model that refuses or ignores it', () => {
+    every(({ provider, model }, configured) => {
+      const { sent, adaptations } = adapt(provider, model, configured);
+      for (const parameter of PARAMETERS) {
+        if (configured[parameter] === undefined) continue;
+        const taken = accepts(ruleFor(provider, model, parameter), configured);
+        const refused = adaptations.some(
+          (one) =>
+            one.parameter === parameter && /_(REJECTED|IGNORED)$/.test(one.reason) && one.effective === undefined,
+        );
+        expect(refused).toBe(!taken);
+        if (!taken) expect(sent.map(({ name }) => name)).not.toContain(parameter);
+      }
+    });
+  });
+
+  it('no number is sent that is outside of its range', () => {
+    every(({ provider, model }, configured) => {
+      for (const { name, value } of adapt(provider, model, configured).sent) {
+        const said = ruleFor(provider, model, name);
+        if (typeof value !== 'number' || said === undefined) continue;
+        expect(value).toBeGreaterThanOrEqual(said.minimum ?? Number.NEGATIVE_INFINITY);
+        expect(value).toBeLessThanOrEqual(said.maximum ?? Number.POSITIVE_INFINITY);
+      }
+    });
+  });
+
+  it('no two parameters are sent that the model does not take together', () => {
+    every(({ provider, model }, configured) => {
+      const { sent } = adapt(provider, model, configured);
+      for (const { name } of sent) {
+        const rivals = configured[name] === undefined ? [] : (ruleFor(provider, model, name)?.not_with ?? []);
+        for (const rival of sent.filter((other) => rivals.includes(other.name) && other.name !== name)) {
+          const off = rival.name === 'thinking_budget_tokens' && rival.value === 0;
+          if (configured[rival.name] !== undefined) expect(off, `${name} with ${rival.name}`).toBe(true);
+        }
+      }
+    });
+  });
+});
+
+describe('the catalogue of an operator', () => {
+  it('a required value above what the model can give becomes what it can give', () => {
+    const small = { ...newModel(), provider: 'claude', name: 'claude-small', max_output_tokens: 1000 };
+    const { sent, adaptations } = adapt(state.provider('claude'), small, {});
+    expect(sent).toMatchObject([{ name: 'max_tokens', value: 1000 }]);
+    expect(adaptations).toMatchObject([{ reason: 'FINDING_REASON_PARAMETER_REQUIRED', effective: 1000 }]);
+  });
+
+  // proto, thinking_budget_tokens: "0 switches thinking off".
+  it('a thinking budget of 0 never becomes the least budget that there is', () => {
+    const parameter_rules: ParameterRule[] = [
+      { parameter: 'thinking_budget_tokens', support: 'PARAMETER_SUPPORT_ACCEPTED', minimum: 1024 },
+    ];
+    const { sent } = adapt({ ...newProvider(), parameter_rules }, undefined, { thinking_budget_tokens: 0 });
+    expect(sent.map(({ value }) => value)).not.toContain(1024);
+  });
+
+  it('a parameter is not left out because of one that is left out itself', () => {
+    // claude-3-haiku refuses a thinking budget, and takes no temperature with one.
+    const parameters: readonly Parameter[] = ['temperature', 'thinking_budget_tokens'];
+    const result = adapted('claude', 'claude-3-haiku-20240307', {
+      temperature: 0.5,
+      max_tokens: 100,
+      thinking_budget_tokens: 2048,
+    });
+    expect(result.adaptations.filter(({ parameter }) => parameters.includes(parameter))).toMatchObject([
+      { parameter: 'thinking_budget_tokens', reason: 'FINDING_REASON_PARAMETER_REJECTED' },
+    ]);
+    expect(onWire(result)).toEqual({ temperature: 0.5, max_tokens: 100 });
+  });
+});

@@ -1,0 +1,406 @@
+import { describe, expect, it } from 'vitest';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import {
+  addressList,
+  checkModel,
+  checkProvider,
+  fixedFields,
+  modelOutputOnly,
+  newModel,
+  newModelFields,
+  newProvider,
+  newProviderFields,
+  patchModel,
+  patchProvider,
+  providerFields,
+  providerOutputOnly,
+  urlProblem,
+  usersOf,
+} from '../../src/domain/catalogue.js';
+import { readPatch } from '../../src/domain/patch.js';
+import { agentRow, configRow, seeded } from './support.js';
+
+const nowhere = addressList([]);
+
+describe('urlProblem', () => {
+  it.each([
+    'https://llm.example.com/v1',
+    'https://llm.example.com:8443/v1',
+    'HTTPS://LLM.EXAMPLE.COM',
+    'https://llm.example.com.',
+    'https://8.8.8.8/v1',
+    'https://172.15.0.1',
+    'https://172.32.0.1',
+    'https://100.63.255.255',
+    'https://192.167.1.1',
+    'https://[2606:4700::1111]/v1',
+    'https://local.example.com',
+    'https://localhost.example.com',
+    'https://xn--mller-kva.example',
+  ])('takes %s', (url) => expect(urlProblem(url, nowhere)).toBeUndefined());
+
+  it.each([
+    ['', /^must be a URL/],
+    ['llm.example.com/v1', /^must be a URL/],
+    ['https://', /^must be a URL/],
+    ['https://256.1.1.1', /^must be a URL/],
+    ['http://llm.example.com/v1', 'must be https'],
+    ['ftp://llm.example.com', 'must be https'],
+    ['file:///etc/passwd', 'must be https'],
+    ['data:text/plain,hi', 'must be https'],
+    ['https://user@llm.example.com', 'must not contain a user or password'],
+    ['https://user:secret@llm.example.com', 'must not contain a user or password'],
+    ['https://:secret@llm.example.com', 'must not contain a user or password'],
+    ['https://llm.example.com@169.254.169.254/', 'must not contain a user or password'],
+    ['https://llm.example.com/v1?a=1', 'must not have a query or fragment'],
+    ['https://llm.example.com/v1#a', 'must not have a query or fragment'],
+  ])('refuses %s: %s', (url, problem) => {
+    expect(urlProblem(url, nowhere)).toEqual(typeof problem === 'string' ? problem : expect.stringMatching(problem));
+  });
+
+  // Something appended to such a base URL would land in the query or the fragment.
+  it.each(['https://llm.example.com/v1?', 'https://llm.example.com/v1#'])('refuses the empty one of %s', (url) =>
+    expect(urlProblem(url, nowhere)).toBe('must not have a query or fragment'),
+  );
+
+  it.each([
+    // Loopback, in every spelling that a resolver or URL parser understands.
+    'https://127.0.0.1/v1',
+    'https://127.255.255.254',
+    'https://127.1',
+    'https://0x7f.1',
+    'https://0x7f000001',
+    'https://2130706433',
+    'https://0177.0.0.1',
+    'https://017700000001',
+    'https://127.0.0.1.',
+    'https://１２７.０.０.１',
+    'https://127。0。0。1',
+    'https://%31%32%37.0.0.1',
+    'https://[::1]/v1',
+    'https://[0:0:0:0:0:0:0:1]',
+    'https://[::ffff:127.0.0.1]',
+    'https://[::ffff:7f00:1]',
+    // Unspecified.
+    'https://0.0.0.0',
+    'https://0',
+    'https://[::]',
+    // Link-local, cloud metadata among it.
+    'https://169.254.169.254/latest/meta-data',
+    'https://0xa9fea9fe',
+    'https://[fe80::1]',
+    'https://[::ffff:169.254.169.254]',
+    // Private.
+    'https://10.0.0.1',
+    'https://172.16.0.1',
+    'https://172.31.255.255',
+    'https://192.168.1.1',
+    'https://192.168.257',
+    'https://100.64.0.1',
+    'https://[fc00::1]',
+    'https://[fd12:3456::1]',
+    'https://[::ffff:10.0.0.1]',
+    'https://[64:ff9b::10.0.0.1]',
+    // Neither public nor one host.
+    'https://192.0.0.8',
+    'https://198.18.0.1',
+    'https://224.0.0.1',
+    'https://255.255.255.255',
+    'https://[ff02::1]',
+    // Names that mean this machine or this network.
+    'https://localhost',
+    'https://LOCALHOST:8080',
+    'https://localhost.',
+    'https://a.localhost',
+    'https://%6cocalhost',
+    'https://ｌocalhost',
+    'https://intranet',
+    'https://intranet.',
+    'https://printer.local',
+    'https://db.internal',
+    'https://metadata.google.internal',
+    'https://box.lan',
+    'https://nas.home.arpa.',
+  ])('refuses %s, where it is not allowed', (url) => {
+    expect(urlProblem(url, nowhere)).toMatch(/^must not point to .*: loopback, link-local and private addresses need/);
+  });
+
+  // The comment of the list promises "the special-purpose ranges of RFC 6890 and its successors".
+  it.each([
+    'https://[64:ff9b:1::10.0.0.1]', // RFC 8215: local-use translation, private by definition
+    'https://[fec0::1]', // RFC 3879: site-local
+    'https://[2002:7f00:1::]', // RFC 3056: 6to4 of 127.0.0.1
+    'https://[::127.0.0.1]', // RFC 4291: IPv4-compatible
+    'https://[100::1]', // RFC 6666: discard-only
+    'https://192.0.2.1', // RFC 5737: documentation
+    'https://[2001:db8::1]', // RFC 3849: documentation
+  ])('refuses the special-purpose address of %s', (url) => {
+    expect(urlProblem(url, nowhere)).toMatch(/^must not point to/);
+  });
+
+  it.each(['https://localhost..', 'https://a.internal..', 'https://127.0.0.1..'])(
+    'refuses %s with one dot too many',
+    (url) => expect(urlProblem(url, nowhere)).toBeDefined(),
+  );
+
+  describe('with PROVIDER_ALLOW_CIDRS', () => {
+    const allowed = addressList(['127.0.0.0/8', '10.1.0.0/16', 'fd00::/8']);
+
+    it.each([
+      'http://127.0.0.1:8080/v1',
+      'https://127.0.0.1:8080',
+      'http://0x7f.1',
+      'http://10.1.2.3',
+      'http://[fd00::1]:9000/v1',
+      'http://[::ffff:127.0.0.1]',
+    ])('takes %s', (url) => expect(urlProblem(url, allowed)).toBeUndefined());
+
+    it.each([
+      ['ftp://127.0.0.1', 'must be http or https'],
+      ['http://10.2.0.1', 'must be https'],
+      ['https://10.2.0.1', /^must not point to 10\.2\.0\.1/],
+      ['https://[::1]', /^must not point to ::1/],
+      ['http://llm.example.com', 'must be https'],
+      ['http://8.8.8.8', 'must be https'],
+      ['https://localhost', /^must not point to localhost/],
+      ['http://user:secret@127.0.0.1', 'must not contain a user or password'],
+      ['http://127.0.0.1/?a', 'must not have a query or fragment'],
+    ])('refuses %s: %s', (url, problem) => {
+      expect(urlProblem(url, allowed)).toEqual(typeof problem === 'string' ? problem : expect.stringMatching(problem));
+    });
+  });
+});
+
+describe('addressList', () => {
+  it('has what is in its ranges and nothing else', () => {
+    const list = addressList(['10.0.0.0/8', 'fd00::/8', '192.0.2.7/32']);
+    for (const [address, family, inside] of [
+      ['10.255.0.1', 'ipv4', true],
+      ['11.0.0.1', 'ipv4', false],
+      ['192.0.2.7', 'ipv4', true],
+      ['192.0.2.8', 'ipv4', false],
+      ['fdff::1', 'ipv6', true],
+      ['fc00::1', 'ipv6', false],
+    ] as const)
+      expect(list.check(address, family), address).toBe(inside);
+  });
+
+  it.each(['10.0.0.0/33', 'fd00::/129', '10.0.0.0/x', '10.0.0.0/-1', 'nonsense/8', '10.0.0/8', '/8'])(
+    'throws on %s',
+    (range) => expect(() => addressList([range])).toThrow(),
+  );
+
+  // Number('') is 0, and a prefix of 0 bits is every address there is.
+  it.each(['10.1.2.3', '10.1.2.3/', 'fd00::1'])('does not take %s, without a length, for everything', (range) => {
+    let list = nowhere;
+    try {
+      list = addressList([range]);
+    } catch {
+      return;
+    }
+    expect(list.check('8.8.8.8', 'ipv4')).toBe(false);
+    expect(list.check('2606:4700::1111', 'ipv6')).toBe(false);
+  });
+});
+
+const { state } = seeded(seedCatalogue);
+const provider = { name: 'local', dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url: 'https://llm.example.com/v1' };
+
+function writeProvider(body: object, before = newProvider(), mask: readonly string[] = []) {
+  const specs = before.id === 0 ? newProviderFields : providerFields;
+  const patch = readPatch({ body, mask, specs, outputOnly: providerOutputOnly, at: 'provider' });
+  const row = patchProvider(before, patch);
+  return { patch, row, violations: [...patch.violations, ...checkProvider(state, row, patch, nowhere)] };
+}
+
+describe('a provider', () => {
+  it('has the defaults of its table', () => {
+    const { row, violations } = writeProvider(provider);
+    expect(violations).toEqual([]);
+    expect(row).toMatchObject({
+      ...provider,
+      display_name: null,
+      aliases: [],
+      api_key_env_vars: [],
+      built_in: false,
+      enabled: true,
+      allow_unknown_models: true,
+      parameter_rules: [],
+      origin: 'operator',
+    });
+  });
+
+  it('needs a name, a dialect and a base URL', () => {
+    expect(writeProvider({ dialect: 'DIALECT_UNSPECIFIED', name: '', base_url: '' }).violations).toEqual(
+      ['name', 'dialect', 'base_url'].map((field) => ({ field: `provider.${field}`, description: 'is required' })),
+    );
+  });
+
+  it.each([
+    [{ name: 'Local.Box_1-a' }, { name: 'local.box_1-a' }],
+    [{ aliases: ['Ollama', 'vllm'] }, { aliases: ['ollama', 'vllm'] }],
+    [{ api_key_env_vars: ['LOCAL_API_KEY', 'X_1_API_KEY'] }, { api_key_env_vars: ['LOCAL_API_KEY', 'X_1_API_KEY'] }],
+    [
+      { enabled: false, allow_unknown_models: false },
+      { enabled: false, allow_unknown_models: false },
+    ],
+    [
+      { parameter_rules: [{ ...emptyRule('seed'), minimum: 0, maximum: 0 }] },
+      { parameter_rules: [{ parameter: 'seed', support: 'PARAMETER_SUPPORT_ACCEPTED', minimum: 0, maximum: 0 }] },
+    ],
+  ])('%o is stored as %o', (sent, stored) => {
+    const { row, violations } = writeProvider({ ...provider, ...sent });
+    expect(violations).toEqual([]);
+    expect(row).toMatchObject(stored);
+    if ('parameter_rules' in stored) expect(row.parameter_rules).toEqual(stored.parameter_rules);
+  });
+
+  const rules = (...parameter_rules: object[]) => ({ parameter_rules });
+  it.each([
+    [{ name: '-local' }, 'name'],
+    [{ name: 'lo cal' }, 'name'],
+    [{ name: 'löcal' }, 'name'],
+    [{ name: 'x'.repeat(51) }, 'name'],
+    [{ aliases: ['a', 'A'] }, 'aliases'],
+    [{ aliases: ['local'] }, 'aliases'],
+    [{ aliases: ['a b'] }, 'aliases[0]'],
+    [{ aliases: Array.from({ length: 21 }, (_, at) => `a${at}`) }, 'aliases'],
+    [{ dialect: 'DIALECT_FRENCH' }, 'dialect'],
+    [{ base_url: 'http://llm.example.com' }, 'base_url'],
+    [{ base_url: 'https://10.0.0.1' }, 'base_url'],
+    [{ base_url: `https://llm.example.com/${'x'.repeat(500)}` }, 'base_url'],
+    [{ api_key_env_vars: ['OPENAI_API_KEY'] }, 'api_key_env_vars'],
+    [{ api_key_env_vars: ['LOCAL_API_KEY', 'XAI_API_KEY'] }, 'api_key_env_vars'],
+    [{ api_key_env_vars: ['PATH'] }, 'api_key_env_vars[0]'],
+    [{ api_key_env_vars: ['local_API_KEY'] }, 'api_key_env_vars[0]'],
+    [{ api_key_env_vars: ['_API_KEY_'] }, 'api_key_env_vars[0]'],
+    [{ api_key_env_vars: ['A_API_KEY\n'] }, 'api_key_env_vars[0]'],
+    [{ api_key_env_vars: ['A', 'B', 'C', 'D', 'E', 'F'].map((letter) => `${letter}_API_KEY`) }, 'api_key_env_vars'],
+    [rules(emptyRule('penalty')), 'parameter_rules[0].parameter'],
+    [rules({ ...emptyRule('seed'), support: 'PARAMETER_SUPPORT_UNSPECIFIED' }), 'parameter_rules[0].support'],
+    [rules({ ...emptyRule('seed'), minimum: 1e13 }), 'parameter_rules[0].minimum'],
+    [rules({ ...emptyRule('seed'), minimum: 2, maximum: 1 }), 'parameter_rules[0]'],
+    [rules({ ...emptyRule('seed'), not_with: ['penalty'] }), 'parameter_rules[0].not_with[0]'],
+    [rules(emptyRule('seed'), emptyRule('seed')), 'parameter_rules'],
+  ])('refuses %o: %s', (sent, field) => {
+    const { violations } = writeProvider({ ...provider, ...sent });
+    expect(violations.map((violation) => violation.field)).toEqual([`provider.${field}`]);
+  });
+
+  it('cannot be given another name', () => {
+    const before = { ...newProvider(), ...provider, id: 9, dialect: 'DIALECT_OPENAI' as const };
+    const { violations } = writeProvider({ name: 'other' }, before, ['name']);
+    expect(violations).toEqual([{ field: 'update_mask', description: 'names "name", which cannot be changed' }]);
+  });
+
+  it('keeps a base URL that has become invalid, unless it is touched', () => {
+    const before = {
+      ...newProvider(),
+      ...provider,
+      id: 9,
+      dialect: 'DIALECT_OPENAI' as const,
+      base_url: 'http://10.0.0.1',
+    };
+    expect(writeProvider({ display_name: 'Local' }, before).violations).toEqual([]);
+    expect(writeProvider({ base_url: 'http://10.0.0.1' }, before).violations).toHaveLength(1);
+  });
+
+  it('that is built in keeps where its key is sent', () => {
+    const before = state.provider('openai') ?? newProvider();
+    const all = { ...provider, display_name: 'x', aliases: ['oai'], enabled: false, allow_unknown_models: true };
+    const { patch } = writeProvider(
+      { ...all, api_key_env_vars: ['A_API_KEY'], parameter_rules: [emptyRule('seed')] },
+      before,
+    );
+    expect(fixedFields(patch).sort()).toEqual(['api_key_env_vars', 'base_url', 'dialect', 'parameter_rules']);
+    expect(fixedFields(writeProvider({}, before, ['parameter_rules', 'aliases']).patch)).toEqual(['parameter_rules']);
+    expect(fixedFields(writeProvider({ enabled: false }, before).patch)).toEqual([]);
+  });
+
+  it('may keep its own aliases and take its own key variables', () => {
+    const before = state.provider('grok') ?? newProvider();
+    expect(writeProvider({ aliases: ['xai', 'x'], api_key_env_vars: ['XAI_API_KEY'] }, before).violations).toEqual([]);
+  });
+});
+
+describe('a model', () => {
+  const model = { provider: 'openai', name: 'gpt-9' };
+  const write = (body: object) => {
+    const patch = readPatch({ body, mask: [], specs: newModelFields, outputOnly: modelOutputOnly, at: 'model' });
+    const row = patchModel(newModel(), patch);
+    return { patch, row, violations: [...patch.violations, ...checkModel(row, patch)] };
+  };
+
+  it('knows nothing that nobody said', () => {
+    const { row, violations } = write(model);
+    expect(violations).toEqual([]);
+    expect(row).toEqual({ ...newModel(), ...model });
+    for (const unknown of ['context_window_tokens', 'max_output_tokens', 'supports_vision', 'as_of', 'retires_at'])
+      expect(row).toHaveProperty(unknown, null);
+  });
+
+  it('needs a provider and a name', () => {
+    expect(write({ provider: '', name: '' }).violations).toEqual([
+      { field: 'model.provider', description: 'is required' },
+      { field: 'model.name', description: 'is required' },
+    ]);
+  });
+
+  it('has its price beside it, with 0 as a price', () => {
+    const price = { input_micro_usd_per_million: 0n, output_micro_usd_per_million: 1_000_000_000_000n, source: 'x' };
+    const { patch, row, violations } = write({ ...model, price });
+    expect(violations).toEqual([]);
+    expect(patch.set['price']).toEqual({
+      input_micro_usd_per_million: 0,
+      output_micro_usd_per_million: 1_000_000_000_000,
+      source: 'x',
+    });
+    expect(row).not.toHaveProperty('price');
+  });
+
+  it.each([
+    [{ name: 'x'.repeat(101) }, 'name'],
+    [{ context_window_tokens: 0 }, 'context_window_tokens'],
+    [{ max_output_tokens: -1 }, 'max_output_tokens'],
+    [{ replaced_by: ' ' }, 'replaced_by'],
+    [{ as_of: new Date(Number.NaN) }, 'as_of'],
+    [{ retires_at: new Date('+010000-01-01T00:00:00Z') }, 'retires_at'],
+    [{ retires_at: new Date('-000001-01-01T00:00:00Z') }, 'retires_at'],
+    [{ price: { input_micro_usd_per_million: -1n, source: '' } }, 'price.input_micro_usd_per_million'],
+    [{ price: { output_micro_usd_per_million: 1_000_000_000_001n, source: '' } }, 'price.output_micro_usd_per_million'],
+    [{ price: { source: 'x'.repeat(201) } }, 'price.source'],
+  ])('refuses %o: %s', (sent, field) => {
+    expect(write({ ...model, ...sent }).violations.map((violation) => violation.field)).toEqual([`model.${field}`]);
+  });
+});
+
+describe('usersOf', () => {
+  it('counts configs, once each, and agents', () => {
+    const world = seeded(seedCatalogue);
+    world.write((_, draft) => draft.create('agent', agentRow({ llm_provider: 'openai', llm_model: 'gpt-4' })));
+    for (const fields of [
+      { model_name: 'gpt-4', fallback_provider: 'openai', fallback_model: 'gpt-4o' },
+      { provider: 'claude', model_name: 'claude-opus-5', fallback_provider: 'openai', fallback_model: 'gpt-4' },
+      { provider: 'grok', model_name: 'gpt-4', enabled: false },
+    ])
+      world.write((_, draft) => draft.create('config', configRow(fields)));
+    const count = (...of: [string, string?]) => usersOf(world.state, ...of);
+    expect([count('openai'), count('openai', 'gpt-4'), count('openai', 'gpt-4o'), count('grok')]).toEqual([3, 3, 1, 1]);
+    expect([count('claude'), count('deepseek'), count('openai', 'gpt-5')]).toEqual([1, 0, 0]);
+  });
+});
+
+/** A rule as the wire brings it, with nothing said. */
+function emptyRule(parameter: string) {
+  return {
+    parameter,
+    support: 'PARAMETER_SUPPORT_ACCEPTED',
+    minimum: undefined,
+    maximum: undefined,
+    allowed_values: [],
+    wire_name: '',
+    not_with: [],
+    accepted_with_reasoning_effort: [],
+    required_default: undefined,
+  };
+}

@@ -1,0 +1,168 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { chainOf, inChainOrder, type PlannedHop, primaryOf } from '../../src/domain/chain.js';
+import type { Agent, Config } from '../../src/domain/rows.js';
+import { agentRow, configRow } from './support.js';
+
+const shown = (hops: readonly PlannedHop[]) => hops.map((hop) => `${hop.provider}/${hop.model_name}`);
+const own = (id: number, provider: string, model_name: string, more: Partial<Config> = {}) =>
+  configRow({ id, provider, model_name, ...more });
+
+describe('chainOf', () => {
+  it('is each enabled config in order, each followed by its fallback', () => {
+    const configs = [
+      own(3, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
+      own(1, 'c', '1', { enabled: false, fallback_provider: 'd', fallback_model: '1' }),
+      own(2, 'e', '1'),
+    ];
+    const { hops, duplicates, cut } = chainOf(agentRow(), configs);
+    expect(hops.map(({ source, config }) => [source, config?.id])).toEqual([
+      ['HOP_SOURCE_CONFIG', 3],
+      ['HOP_SOURCE_FALLBACK', 3],
+      ['HOP_SOURCE_CONFIG', 2],
+    ]);
+    expect(shown(hops)).toEqual(['a/1', 'b/1', 'e/1']);
+    expect([duplicates, cut]).toEqual([[], []]);
+  });
+
+  it("is the agent's own model when no config is enabled", () => {
+    const agent = agentRow({ llm_provider: 'deepseek', llm_model: 'deepseek-chat' });
+    for (const configs of [[], [own(1, 'a', '1', { enabled: false })]]) {
+      const { hops } = chainOf(agent, configs);
+      expect(hops).toEqual([
+        { source: 'HOP_SOURCE_AGENT', config: undefined, provider: 'deepseek', model_name: 'deepseek-chat' },
+      ]);
+    }
+  });
+
+  it('collapses what repeats into the first', () => {
+    const { hops, duplicates } = chainOf(agentRow(), [
+      own(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
+      own(2, 'b', '1', { fallback_provider: 'a', fallback_model: '1' }),
+      own(3, 'a', '2'),
+    ]);
+    expect(shown(hops)).toEqual(['a/1', 'b/1', 'a/2']);
+    expect(hops[1]?.config?.id).toBe(1);
+    expect(duplicates.map(({ source, config }) => [source, config?.id])).toEqual([
+      ['HOP_SOURCE_CONFIG', 2],
+      ['HOP_SOURCE_FALLBACK', 2],
+    ]);
+  });
+
+  it('does not take two models for one because their names run together', () => {
+    const { hops, duplicates } = chainOf(agentRow(), [own(1, 'a', 'b/c'), own(2, 'a/b', 'c')]);
+    expect(hops).toHaveLength(2);
+    expect(duplicates).toEqual([]);
+  });
+
+  const many = [own(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }), own(2, 'a', '2'), own(3, 'c', '3')];
+  it.each([
+    ['SUBSTITUTION_POLICY_NEVER', ['a/1'], ['b/1', 'a/2', 'c/3']],
+    ['SUBSTITUTION_POLICY_SAME_MODEL', ['a/1', 'b/1'], ['a/2', 'c/3']],
+    ['SUBSTITUTION_POLICY_SAME_PROVIDER', ['a/1', 'a/2'], ['b/1', 'c/3']],
+    ['SUBSTITUTION_POLICY_ANY', ['a/1', 'b/1', 'a/2', 'c/3'], []],
+    ['SUBSTITUTION_POLICY_UNSPECIFIED', ['a/1', 'b/1', 'a/2', 'c/3'], []],
+  ] as const)('%s leaves %j and cuts %j', (substitution_policy, left, gone) => {
+    const { hops, cut } = chainOf(agentRow({ substitution_policy }), many);
+    expect([shown(hops), shown(cut)]).toEqual([left, gone]);
+  });
+});
+
+describe('every chain', () => {
+  const few = fc.constantFrom('a', 'b', 'c');
+  const config = fc
+    .record({
+      priority: fc.integer({ min: -2, max: 2 }),
+      enabled: fc.boolean(),
+      provider: few,
+      model_name: few,
+      fallback: fc.option(fc.tuple(few, few)),
+    })
+    .map(
+      ({ fallback, ...fields }): Partial<Config> => ({
+        ...fields,
+        fallback_provider: fallback?.[0] ?? null,
+        fallback_model: fallback?.[1] ?? null,
+      }),
+    );
+  const configs = fc
+    .array(config, { maxLength: 6 })
+    .map((rows) => rows.map((fields, at) => configRow({ id: at + 1, ...fields })).sort(inChainOrder));
+  const agent = fc
+    .constantFrom<Agent['substitution_policy'][]>(
+      'SUBSTITUTION_POLICY_NEVER',
+      'SUBSTITUTION_POLICY_SAME_MODEL',
+      'SUBSTITUTION_POLICY_SAME_PROVIDER',
+      'SUBSTITUTION_POLICY_ANY',
+    )
+    .map((substitution_policy) => agentRow({ substitution_policy, llm_provider: 'a', llm_model: 'b' }));
+
+  const text = (hop: PlannedHop) => [hop.source, hop.config?.id, hop.provider, hop.model_name].join(' ');
+  const planned = (rows: readonly Config[]) =>
+    rows
+      .filter((row) => row.enabled)
+      .flatMap((row) => [
+        `HOP_SOURCE_CONFIG ${row.id} ${row.provider} ${row.model_name}`,
+        ...(row.fallback_model ? [`HOP_SOURCE_FALLBACK ${row.id} ${row.fallback_provider} ${row.fallback_model}`] : []),
+      ]);
+
+  it('has each planned hop once: tried, a duplicate, or cut', () => {
+    fc.assert(
+      fc.property(agent, configs, (owner, rows) => {
+        const { hops, duplicates, cut } = chainOf(owner, rows);
+        const all = [...hops, ...duplicates, ...cut].map(text);
+        const wanted = planned(rows);
+        expect(all.sort()).toEqual((wanted.length > 0 ? wanted : ['HOP_SOURCE_AGENT  a b']).sort());
+      }),
+    );
+  });
+
+  it('tries hops in the order planned, no model twice', () => {
+    fc.assert(
+      fc.property(agent, configs, (owner, rows) => {
+        const { hops } = chainOf(owner, rows);
+        const order = planned(rows);
+        const places = hops.map((hop) => order.indexOf(text(hop)));
+        expect(places).toEqual([...places].sort((a, b) => a - b));
+        expect(new Set(shown(hops)).size).toBe(hops.length);
+      }),
+    );
+  });
+
+  it('begins with the first enabled config by (priority, id), which is the primary', () => {
+    fc.assert(
+      fc.property(agent, configs, (owner, rows) => {
+        let first: Config | undefined;
+        for (const row of rows) {
+          if (!row.enabled) continue;
+          const before =
+            !first || row.priority < first.priority || (row.priority === first.priority && row.id < first.id);
+          if (before) first = row;
+        }
+        expect(primaryOf(rows)).toBe(first);
+        const [hop] = chainOf(owner, rows).hops;
+        expect(hop?.config).toBe(first);
+        expect(hop?.source).toBe(first ? 'HOP_SOURCE_CONFIG' : 'HOP_SOURCE_AGENT');
+      }),
+    );
+  });
+
+  it('cuts nothing that its policy allows, and leaves nothing that it forbids', () => {
+    fc.assert(
+      fc.property(agent, configs, (owner, rows) => {
+        const { hops, cut } = chainOf(owner, rows);
+        const [first] = hops;
+        const allowed = (hop: PlannedHop) => {
+          if (hop === first || owner.substitution_policy === 'SUBSTITUTION_POLICY_ANY') return true;
+          if (owner.substitution_policy === 'SUBSTITUTION_POLICY_SAME_MODEL')
+            return hop.model_name === first?.model_name;
+          if (owner.substitution_policy === 'SUBSTITUTION_POLICY_SAME_PROVIDER')
+            return hop.provider === first?.provider;
+          return false;
+        };
+        expect(hops.filter((hop) => !allowed(hop))).toEqual([]);
+        expect(cut.filter(allowed)).toEqual([]);
+      }),
+    );
+  });
+});

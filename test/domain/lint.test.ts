@@ -1,0 +1,278 @@
+import { describe, expect, it } from 'vitest';
+import { FindingReason } from '../../gen/ts/agentllm/v1/finding.js';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import { lintChain, lintConfig, refusedField } from '../../src/domain/lint.js';
+import type { Agent, Config } from '../../src/domain/rows.js';
+import { agentRow, configRow, NOW, seeded } from './support.js';
+
+const world = seeded(seedCatalogue);
+world.provider({ name: 'off', enabled: false, dialect: 'DIALECT_OPENAI', base_url: 'https://off.example.com' });
+for (const [name, retires_at] of [
+  ['old', new Date(NOW.getTime())],
+  ['leaving', new Date('2026-12-24T00:00:00Z')],
+] as const)
+  world.model({ provider: 'openai', name, retires_at, replaced_by: 'gpt-5.1' });
+world.model({ provider: 'off', name: 'm' });
+const { state } = world;
+const priced = { price_given: true, cost_per_1k_input_tokens: 1, cost_per_1k_output_tokens: 1 };
+
+const lint = (configs: readonly Config[], agent: Partial<Agent> = {}) =>
+  lintChain(state, agentRow(agent), configs, NOW);
+const claude = (fields: Partial<Config> = {}) =>
+  configRow({
+    provider: 'claude',
+    model_name: 'claude-opus-4-1',
+    temperature: null,
+    max_tokens: 100,
+    price_given: true,
+    cost_per_1k_input_tokens: 1,
+    cost_per_1k_output_tokens: 1,
+    ...fields,
+  });
+
+/** What provokes each finding, and what it then says. */
+const provoked: Record<
+  Exclude<keyof typeof FindingReason, 'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD'>,
+  readonly [readonly Config[], Partial<Agent>, object]
+> = {
+  UNKNOWN_PROVIDER: [
+    [configRow({ provider: 'gone' })],
+    {},
+    { severity: 'SEVERITY_ERROR', hop: 0, field: 'config.provider', message: expect.stringContaining('"gone"') },
+  ],
+  UNKNOWN_MODEL: [
+    [configRow({ model_name: 'gpt-99', temperature: null })],
+    {},
+    {
+      severity: 'SEVERITY_WARNING',
+      hop: 0,
+      field: 'config.model_name',
+      message: expect.stringContaining('openai/gpt-99'),
+    },
+  ],
+  PROVIDER_DISABLED: [
+    [configRow({ ...priced, fallback_provider: 'off', fallback_model: 'm' })],
+    {},
+    {
+      severity: 'SEVERITY_ERROR',
+      hop: 1,
+      field: 'config.fallback_provider',
+      message: expect.stringContaining('"off"'),
+    },
+  ],
+  PARAMETER_REJECTED: [
+    [claude({ model_name: 'claude-opus-5', temperature: 0 })],
+    {},
+    { severity: 'SEVERITY_WARNING', hop: 0, field: 'config.temperature', configured: '0', effective: '' },
+  ],
+  PARAMETER_IGNORED: [
+    [configRow({ ...priced, provider: 'deepseek', model_name: 'deepseek-reasoner', temperature: 0.7 })],
+    {},
+    { severity: 'SEVERITY_WARNING', hop: 0, field: 'config.temperature', configured: '0.7', effective: '' },
+  ],
+  PARAMETER_CLAMPED: [
+    [
+      configRow({
+        ...priced,
+        temperature: 2,
+        max_tokens: 10,
+        fallback_provider: 'claude',
+        fallback_model: 'claude-opus-4-1',
+      }),
+    ],
+    {},
+    { severity: 'SEVERITY_WARNING', hop: 1, field: 'config.temperature', configured: '2', effective: '1' },
+  ],
+  PARAMETER_CONFLICT: [
+    [claude({ temperature: 0, top_p: 0.5 })],
+    {},
+    { severity: 'SEVERITY_WARNING', hop: 0, field: 'config.top_p', configured: '0.5', effective: '' },
+  ],
+  PARAMETER_REQUIRED: [
+    [claude({ max_tokens: null })],
+    {},
+    { severity: 'SEVERITY_INFO', hop: 0, field: 'config.max_tokens', configured: '', effective: '4096' },
+  ],
+  MODEL_RETIRING: [
+    [
+      configRow({
+        model_name: 'leaving',
+        price_given: true,
+        cost_per_1k_input_tokens: 1,
+        cost_per_1k_output_tokens: 1,
+        temperature: null,
+      }),
+    ],
+    {},
+    {
+      severity: 'SEVERITY_WARNING',
+      hop: 0,
+      field: 'config.model_name',
+      message: 'openai/leaving will be retired on 2026-12-24; use gpt-5.1',
+    },
+  ],
+  DUPLICATE_HOP: [
+    [configRow({ id: 1 }), configRow({ id: 2 })],
+    {},
+    { severity: 'SEVERITY_INFO', field: 'config.model_name', message: expect.stringContaining('of config 2 ') },
+  ],
+  HOP_CUT_BY_POLICY: [
+    [configRow({ fallback_provider: 'openai', fallback_model: 'gpt-4o' })],
+    { substitution_policy: 'SUBSTITUTION_POLICY_NEVER' },
+    {
+      severity: 'SEVERITY_WARNING',
+      field: 'config.fallback_model',
+      message: expect.stringContaining('SUBSTITUTION_POLICY_NEVER'),
+    },
+  ],
+  NO_ENABLED_CONFIG: [
+    [configRow({ enabled: false })],
+    {},
+    { severity: 'SEVERITY_WARNING', hop: undefined, message: expect.stringContaining('openai/gpt-4o-mini') },
+  ],
+  AGENT_INACTIVE: [
+    [configRow()],
+    { is_active: false },
+    { severity: 'SEVERITY_WARNING', hop: undefined, field: 'agent.is_active' },
+  ],
+  PRICE_UNKNOWN: [
+    [configRow({ model_name: 'gpt-5.1', temperature: null })],
+    {},
+    { severity: 'SEVERITY_INFO', hop: 0, field: 'config.model_name' },
+  ],
+  PRICE_HALF_GIVEN: [
+    [configRow({ price_given: true, cost_per_1k_output_tokens: 2 })],
+    {},
+    { severity: 'SEVERITY_WARNING', field: 'config.cost_per_1k_input_tokens' },
+  ],
+};
+
+describe('each finding', () => {
+  it.each(Object.entries(provoked))('%s is provoked once, alone', (reason, [configs, agent, said]) => {
+    const { findings } = lint(configs, agent);
+    expect(findings.map((finding) => finding.reason)).toEqual([`FINDING_REASON_${reason}`]);
+    expect(findings[0]).toMatchObject(said);
+    expect(findings[0]?.message).not.toBe('');
+  });
+
+  it('INVALID_FIELD is what a write would be refused for', () => {
+    expect(refusedField({ field: 'config.provider', description: 'is required' })).toEqual({
+      severity: 'SEVERITY_ERROR',
+      reason: 'FINDING_REASON_INVALID_FIELD',
+      field: 'config.provider',
+      message: 'is required',
+      configured: '',
+      effective: '',
+      hop: undefined,
+    });
+  });
+
+  it('stands in the table above', () => {
+    const known = Object.keys(FindingReason).filter((name) => name !== 'UNSPECIFIED' && name !== 'UNRECOGNIZED');
+    expect([...Object.keys(provoked), 'INVALID_FIELD'].sort()).toEqual(known.sort());
+  });
+});
+
+describe('lintChain', () => {
+  it('says nothing where all is well', () => {
+    const { hops, findings } = lint([configRow({ temperature: 0, max_tokens: 2000 })]);
+    expect(findings).toEqual([]);
+    expect(hops).toEqual([
+      {
+        index: 0,
+        source: 'HOP_SOURCE_CONFIG',
+        config_id: 1,
+        provider: 'openai',
+        model_name: 'gpt-4',
+        parameters: [
+          { name: 'temperature', wire_name: 'temperature', value_json: '0' },
+          { name: 'max_tokens', wire_name: 'max_tokens', value_json: '2000' },
+        ],
+      },
+    ]);
+  });
+
+  it('puts the gravest first', () => {
+    const configs = [
+      configRow({ id: 1, model_name: 'gpt-5.1' }),
+      configRow({ id: 2, model_name: 'gpt-5.1', fallback_provider: 'gone', fallback_model: 'm' }),
+      configRow({ id: 3, model_name: 'old', price_given: true, cost_per_1k_input_tokens: 1 }),
+    ];
+    const severities = lint(configs).findings.map((finding) => finding.severity);
+    const ranks = severities.map((one) => ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'].indexOf(one));
+    expect(new Set(ranks)).toEqual(new Set([0, 1, 2]));
+    expect(ranks).toEqual([...ranks].sort((a, b) => a - b));
+  });
+
+  it('a model is retired from its time on', () => {
+    const { findings } = lint([configRow({ model_name: 'old' })]);
+    expect(findings[0]).toMatchObject({
+      severity: 'SEVERITY_ERROR',
+      reason: 'FINDING_REASON_MODEL_RETIRING',
+      message: 'openai/old was retired on 2026-08-01; use gpt-5.1',
+    });
+  });
+
+  it("speaks of the agent's own fields when the agent's own model is used", () => {
+    const { hops, findings } = lint([], { llm_provider: 'claude', llm_model: 'claude-opus-5', temperature: 0.7 });
+    expect(hops).toMatchObject([{ index: 0, source: 'HOP_SOURCE_AGENT', config_id: undefined }]);
+    const fields = findings.map(({ reason, field }) => [reason.replace('FINDING_REASON_', ''), field]);
+    expect(fields).toContainEqual(['PARAMETER_REJECTED', 'agent.temperature']);
+    expect(fields).toContainEqual(['PARAMETER_REQUIRED', 'agent.max_tokens']);
+    expect(fields).toContainEqual(['PRICE_UNKNOWN', 'agent.llm_model']);
+  });
+
+  it('gives a fallback the parameters of its config, adapted to its own model', () => {
+    const fallback = { fallback_provider: 'claude', fallback_model: 'claude-opus-4-1' };
+    const { hops } = lint([
+      configRow({ temperature: 1.5, max_tokens: 300, extra_params: { stop_sequences: ['END'] }, ...fallback }),
+    ]);
+    expect(hops.map((hop) => hop.parameters.map(({ wire_name, value_json }) => [wire_name, value_json]))).toEqual([
+      [
+        ['temperature', '1.5'],
+        ['max_tokens', '300'],
+        ['stop', '["END"]'],
+      ],
+      [
+        ['temperature', '1'],
+        ['max_tokens', '300'],
+        ['stop_sequences', '["END"]'],
+      ],
+    ]);
+  });
+
+  it('sends a request timeout to nobody', () => {
+    const { hops, findings } = lint([configRow({ extra_params: { request_timeout_ms: 5 }, temperature: null })]);
+    expect([hops[0]?.parameters, findings]).toEqual([[], []]);
+  });
+
+  it('points with `hop` to the hop that it is about, past duplicates and cuts', () => {
+    const configs = [
+      configRow({ id: 1 }),
+      configRow({ id: 2 }),
+      configRow({ id: 3, provider: 'claude', model_name: 'claude-opus-5' }),
+      configRow({ id: 4, model_name: 'gpt-99' }),
+    ];
+    const { hops, findings } = lint(configs, { substitution_policy: 'SUBSTITUTION_POLICY_SAME_PROVIDER' });
+    expect(hops.map((hop) => [hop.index, hop.config_id])).toEqual([
+      [0, 1],
+      [1, 4],
+    ]);
+    const unknown = findings.find((finding) => finding.reason === 'FINDING_REASON_UNKNOWN_MODEL');
+    expect(unknown?.hop).toBe(1);
+  });
+
+  // A row of the document's own table may hold an alias: adoption does not rewrite it.
+  it('knows the model of a provider that is named by an alias', () => {
+    const { findings } = lint([claude({ provider: 'anthropic' })]);
+    expect(findings).toEqual([]);
+  });
+});
+
+describe('lintConfig', () => {
+  it('is about the config as if it were in use, whatever the agent and its other configs are', () => {
+    const agent = agentRow({ is_active: false });
+    const findings = lintConfig(state, agent, claude({ temperature: 0, top_p: 0.5, enabled: false }), NOW);
+    expect(findings.map((finding) => finding.reason)).toEqual(['FINDING_REASON_PARAMETER_CONFLICT']);
+  });
+});

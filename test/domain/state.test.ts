@@ -1,0 +1,350 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { CountedIds, Draft } from '../../src/domain/draft.js';
+import type { Agent, Change, Config, Entity, Model, Price, Provider } from '../../src/domain/rows.js';
+import { State } from '../../src/domain/state.js';
+import { agentRow, configRow, NOW, Sequences } from './support.js';
+
+/** One change that a caller may want; what its numbers point to is settled when it is made. */
+interface Step {
+  readonly kind: 'create' | 'update' | 'delete';
+  readonly entity: Entity;
+  readonly pick: number;
+  readonly number: number;
+  readonly flag: boolean;
+}
+const step: fc.Arbitrary<Step> = fc.record({
+  kind: fc.constantFrom('create', 'create', 'update', 'delete'),
+  entity: fc.constantFrom<Entity[]>('agent', 'config', 'config', 'config', 'provider', 'model', 'price'),
+  pick: fc.nat(50),
+  number: fc.integer({ min: -2, max: 2 }),
+  flag: fc.boolean(),
+});
+const history = fc.array(fc.array(step, { minLength: 1, maxLength: 5 }), { maxLength: 12 });
+
+/** The whole configuration as plain lists: what the state must be equal to. */
+interface Tables {
+  agents: Agent[];
+  configs: Config[];
+  providers: Provider[];
+  models: Model[];
+  prices: Price[];
+}
+const empty = (): Tables => ({ agents: [], configs: [], providers: [], models: [], prices: [] });
+const LISTS = { agent: 'agents', config: 'configs', provider: 'providers', model: 'models', price: 'prices' } as const;
+
+const without = <T extends { id: number }>(rows: readonly T[], id: number) => rows.filter((row) => row.id !== id);
+const picked = <T>(rows: readonly T[], pick: number): T | undefined => rows[pick % Math.max(rows.length, 1)];
+
+/** Enters one step in a draft and, by hand, in the tables. Names stay unique and nothing loses its owner, as in the store. */
+function take(tables: Tables, draft: Draft, { kind, entity, pick, number, flag }: Step, unique: () => string): void {
+  if (entity === 'agent') {
+    const found = picked(tables.agents, pick);
+    if (kind === 'create') tables.agents.push(draft.create('agent', agentRow({ name: unique() })));
+    else if (found && kind === 'update') {
+      const row = { ...found, name: flag ? unique() : found.name, is_active: flag };
+      tables.agents = [...without(tables.agents, found.id), draft.update('agent', found, row)];
+    } else if (found) {
+      for (const config of tables.configs.filter((one) => one.agent_id === found.id)) draft.remove('config', config);
+      draft.remove('agent', found);
+      tables.configs = tables.configs.filter((one) => one.agent_id !== found.id);
+      tables.agents = without(tables.agents, found.id);
+    }
+  } else if (entity === 'config') {
+    const agent = picked(tables.agents, pick);
+    const found = picked(tables.configs, pick);
+    if (kind === 'create' && agent)
+      tables.configs.push(draft.create('config', configRow({ agent_id: agent.id, priority: number, enabled: flag })));
+    else if (kind === 'update' && found) {
+      const change =
+        pick % 3 === 0 ? { priority: number } : pick % 3 === 1 ? { enabled: flag } : { max_tokens: pick + 1 };
+      tables.configs = [...without(tables.configs, found.id), draft.update('config', found, { ...found, ...change })];
+    } else if (kind === 'delete' && found) {
+      draft.remove('config', found);
+      tables.configs = without(tables.configs, found.id);
+    }
+  } else if (entity === 'provider') {
+    const found = picked(tables.providers, pick);
+    if (kind === 'create')
+      tables.providers.push(
+        draft.create('provider', { ...newProvider(), name: unique(), aliases: flag ? [unique()] : [] }),
+      );
+    else if (found && kind === 'update') {
+      const row = { ...found, aliases: flag ? [...found.aliases.slice(1), unique()] : found.aliases.slice(1) };
+      tables.providers = [...without(tables.providers, found.id), draft.update('provider', found, row)];
+    } else if (found && !tables.models.some((model) => model.provider === found.name)) {
+      draft.remove('provider', found);
+      tables.providers = without(tables.providers, found.id);
+    }
+  } else if (entity === 'model') {
+    const provider = picked(tables.providers, pick);
+    const found = picked(tables.models, pick);
+    if (kind === 'create' && provider)
+      tables.models.push(draft.create('model', { ...newModel(), provider: provider.name, name: unique() }));
+    else if (kind === 'update' && found)
+      tables.models = [
+        ...without(tables.models, found.id),
+        draft.update('model', found, { ...found, max_output_tokens: pick }),
+      ];
+    else if (kind === 'delete' && found) {
+      for (const price of tables.prices.filter((one) => one.model_id === found.id)) draft.remove('price', price);
+      draft.remove('model', found);
+      tables.prices = tables.prices.filter((one) => one.model_id !== found.id);
+      tables.models = without(tables.models, found.id);
+    }
+  } else {
+    const model = picked(tables.models, pick);
+    if (kind === 'create' && model) tables.prices.push(draft.create('price', priceRow(model.id, number)));
+  }
+}
+
+const priceRow = (model_id: number, days: number): Price => ({
+  id: 0,
+  model_id,
+  valid_from: new Date(NOW.getTime() + days * 86_400_000),
+  source: 'somewhere',
+  input_micro_usd_per_million: 1,
+  cached_input_micro_usd_per_million: null,
+  cache_write_micro_usd_per_million: null,
+  output_micro_usd_per_million: 2,
+  reasoning_micro_usd_per_million: null,
+  created_at: NOW,
+  revision: 0,
+});
+
+/** Moves chain_revision as the contract says it: created, deleted, enabled, disabled or moved. */
+function moveChains(before: Tables, after: Tables, revision: number): void {
+  const membership = (tables: Tables, agent: number) =>
+    JSON.stringify(
+      tables.configs
+        .filter((config) => config.agent_id === agent)
+        .map(({ id, enabled, priority }) => [id, enabled, priority])
+        .sort((a, b) => Number(a[0]) - Number(b[0])),
+    );
+  after.agents = after.agents.map((agent) =>
+    membership(before, agent.id) === membership(after, agent.id) ? agent : { ...agent, chain_revision: revision },
+  );
+}
+
+interface Revision {
+  readonly number: number;
+  readonly changes: readonly Change[];
+  readonly tables: Tables;
+}
+
+/** Every revision of a history with its changes and, recomputed by hand, all there is after it. */
+function revisions(steps: readonly (readonly Step[])[]): Revision[] {
+  const ids = new Sequences();
+  let names = 0;
+  const done: Revision[] = [];
+  let tables = empty();
+  for (const [at, wanted] of steps.entries()) {
+    const before = tables;
+    tables = { ...before };
+    for (const list of Object.values(LISTS)) Object.assign(tables, { [list]: [...tables[list]] });
+    const draft = new Draft(at + 1, NOW, ids);
+    // One change of a row in a revision, as every write of the service makes it.
+    const touched = new Set<string>();
+    for (const one of wanted) {
+      const trial = structuredClone(tables);
+      const rehearsal = new Draft(at + 1, NOW, new CountedIds());
+      take(trial, rehearsal, one, () => 'rehearsed');
+      const keys = rehearsal.changes.filter((c) => c.before).map((c) => `${c.entity} ${c.id}`);
+      if (keys.some((key) => touched.has(key))) continue;
+      const from = draft.changes.length;
+      take(tables, draft, one, () => `name-${++names}`);
+      for (const change of draft.changes.slice(from)) touched.add(`${change.entity} ${change.id}`);
+    }
+    moveChains(before, tables, at + 1);
+    done.push({ number: at + 1, changes: draft.changes, tables });
+  }
+  return done;
+}
+
+const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
+const byText = (key: (row: { name: string }) => string) => (a: { name: string }, b: { name: string }) =>
+  key(a) < key(b) ? -1 : 1;
+
+function expectEqual(state: State, tables: Tables): void {
+  const { agents, configs, providers, models, prices } = tables;
+  expect([...state.agentsInOrder.after()]).toEqual([...agents].sort(byId));
+  expect(state.agents).toEqual(new Map(agents.map((agent) => [agent.id, agent])));
+  expect([...state.agentNames].sort()).toEqual(agents.map((agent) => agent.name).sort());
+  for (const agent of agents) {
+    expect(state.agentNamed(agent.name)).toEqual(agent);
+    const own = configs.filter((config) => config.agent_id === agent.id);
+    expect(state.configsOf(agent.id)).toEqual(own.sort((a, b) => a.priority - b.priority || a.id - b.id));
+  }
+  expect([...state.configsInOrder.after()]).toEqual([...configs].sort(byId));
+  expect(state.configs).toEqual(new Map(configs.map((config) => [config.id, config])));
+  expect([...state.providersInOrder.after()]).toEqual([...providers].sort(byText((row) => row.name)));
+  expect([...state.providerNames].sort()).toEqual(providers.flatMap((p) => [p.name, ...p.aliases]).sort());
+  for (const provider of providers) {
+    for (const name of [provider.name, ...provider.aliases])
+      expect(state.provider(name.toUpperCase())).toEqual(provider);
+    const own = models.filter((model) => model.provider === provider.name);
+    expect(state.modelsOf(provider.name)).toEqual(own.sort(byText((row) => row.name)));
+  }
+  expect(state.modelsInOrder.size).toBe(models.length);
+  for (const model of models) {
+    expect(state.model(model.provider, model.name)).toEqual(model);
+    const own = prices.filter((price) => price.model_id === model.id);
+    expect(state.pricesOf(model.id)).toEqual(
+      own.sort((a, b) => a.valid_from.getTime() - b.valid_from.getTime() || a.id - b.id),
+    );
+  }
+}
+
+const replay = (done: readonly Revision[], state = new State()) => {
+  for (const { number, changes } of done) state.apply(number, `nonce-${number}`, changes);
+  return state;
+};
+
+describe('State', () => {
+  it('is at every revision what a naive recomputation gives', () => {
+    fc.assert(
+      fc.property(history, (steps) => {
+        const state = new State();
+        for (const { number, changes, tables } of revisions(steps)) {
+          state.apply(number, `nonce-${number}`, changes);
+          expect([state.revision, state.nonce]).toEqual([number, `nonce-${number}`]);
+          expectEqual(state, tables);
+        }
+      }),
+    );
+  });
+
+  it('is the same when it is loaded from rows', () => {
+    fc.assert(
+      fc.property(history, (steps) => {
+        const tables = revisions(steps).at(-1)?.tables ?? empty();
+        const state = new State();
+        for (const entity of ['price', 'config', 'model', 'provider', 'agent'] as const)
+          for (const row of tables[LISTS[entity]]) state.load(entity, row);
+        expectEqual(state, tables);
+      }),
+    );
+  });
+
+  it('passes over revisions that it has', () => {
+    fc.assert(
+      fc.property(history, fc.nat(11), (steps, again) => {
+        const done = revisions(steps);
+        const state = replay(done);
+        replay(done.slice(0, again), state);
+        expectEqual(state, done.at(-1)?.tables ?? empty());
+        expect(state.nonce).toBe(done.length > 0 ? `nonce-${done.length}` : '');
+      }),
+    );
+  });
+
+  it('throws on a gap and stays as it is', () => {
+    const done = revisions([[agentStep('create')], [agentStep('create')], [agentStep('create')]]);
+    const state = replay(done.slice(0, 1));
+    expect(() => state.apply(3, 'nonce-3', done[2]?.changes ?? [])).toThrow('revision 3 does not follow 1');
+    expect(state.revision).toBe(1);
+    expectEqual(state, done[0]?.tables as Tables);
+  });
+
+  it('knows nothing at first', () => {
+    expectEqual(new State(), empty());
+    expect(new State().configsOf(1)).toEqual([]);
+    expect(new State().pricesOf(1)).toEqual([]);
+    expect(new State().modelsOf('openai')).toEqual([]);
+  });
+
+  it('never changes rows or lists that it has given out', () => {
+    const state = new State();
+    const ids = new Sequences();
+    const write = (plan: (draft: Draft) => void) => {
+      const draft = new Draft(state.revision + 1, NOW, ids);
+      plan(draft);
+      state.apply(draft.revision, 'n', draft.changes);
+    };
+    write((draft) => void draft.create('agent', agentRow()));
+    write((draft) => void draft.create('config', configRow()));
+    const [agent, configs] = [state.agents.get(1), state.configsOf(1)];
+    const copy = structuredClone([agent, configs]);
+    write((draft) => void draft.create('config', configRow({ priority: -1 })));
+    write((draft) => draft.remove('config', configs[0] as Config));
+    expect([agent, configs]).toEqual(copy);
+    expect(state.configsOf(1)).toHaveLength(1);
+  });
+});
+
+describe('chain_revision', () => {
+  const at = (changes: (config: Config) => Partial<Config> | undefined) => {
+    const state = new State();
+    state.load('agent', agentRow({ chain_revision: 0 }));
+    state.load('agent', agentRow({ id: 2, name: 'other' }));
+    const before = configRow({ priority: 1 });
+    state.load('config', before);
+    const draft = new Draft(1, NOW, new Sequences());
+    const change = changes(before);
+    if (change) draft.update('config', before, { ...before, ...change });
+    else draft.remove('config', before);
+    state.apply(1, 'n', draft.changes);
+    expect(state.agents.get(2)?.chain_revision).toBe(0);
+    expect(state.agentNamed('trader')).toBe(state.agents.get(1));
+    return state.agents.get(1)?.chain_revision;
+  };
+
+  it.each<[string, Partial<Config> | undefined, number]>([
+    ['priority', { priority: 2 }, 1],
+    ['disabling', { enabled: false }, 1],
+    ['deletion', undefined, 1],
+    ['another model', { model_name: 'gpt-4o' }, 0],
+    ['a fallback', { fallback_provider: 'grok', fallback_model: 'grok-beta' }, 0],
+    ['nothing', {}, 0],
+  ])('%s: %o moves it to %i', (_, change, revision) => expect(at(() => change)).toBe(revision));
+
+  it('leaves the etag of the agent alone', () => {
+    const state = new State();
+    const ids = new Sequences();
+    const first = new Draft(1, NOW, ids);
+    const agent = first.create('agent', agentRow());
+    state.apply(1, 'n', first.changes);
+    const second = new Draft(2, NOW, ids);
+    second.create('config', configRow({ agent_id: agent.id }));
+    state.apply(2, 'n', second.changes);
+    expect(state.agents.get(agent.id)).toEqual({ ...agent, chain_revision: 2, revision: 1 });
+  });
+});
+
+describe('Draft', () => {
+  it('gives what goes in its id, revision and times, so that it is what is stored and answered', () => {
+    const draft = new Draft(7, NOW, new Sequences());
+    const agent = draft.create('agent', agentRow({ id: 99, revision: 3 }));
+    expect(agent).toMatchObject({ id: 1, revision: 7, created_at: NOW, updated_at: NOW });
+    const price = draft.create('price', priceRow(1, 0));
+    expect(price).toMatchObject({ id: 1, revision: 7, created_at: NOW });
+    expect(price).not.toHaveProperty('updated_at');
+    const later = new Date(NOW.getTime() + 1000);
+    const second = new Draft(8, later, new Sequences());
+    const updated = second.update('agent', agent, { ...agent, role: 'lead' });
+    expect(updated).toMatchObject({ id: 1, revision: 8, created_at: NOW, updated_at: later, role: 'lead' });
+    second.remove('agent', updated);
+    expect(second.changes).toEqual([
+      { entity: 'agent', id: 1, before: agent, after: updated },
+      { entity: 'agent', id: 1, before: updated, after: undefined },
+    ]);
+  });
+
+  it('counts the ids of a dry run without taking any', () => {
+    const ids = new CountedIds();
+    const draft = new Draft(1, NOW, ids);
+    for (const name of ['a', 'b']) expect(draft.create('agent', agentRow({ name })).id).toBe(0);
+    draft.create('config', configRow());
+    expect(ids.counts).toEqual(
+      new Map([
+        ['agent', 2],
+        ['config', 1],
+      ]),
+    );
+  });
+});
+
+function agentStep(kind: Step['kind']): Step {
+  return { kind, entity: 'agent', pick: 0, number: 0, flag: false };
+}

@@ -1,0 +1,68 @@
+import { newAgent } from '../../src/domain/agent.js';
+import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { configFields, configOutputOnly, newConfig } from '../../src/domain/config.js';
+import { Draft, type IdSource } from '../../src/domain/draft.js';
+import { type Patch, readPatch } from '../../src/domain/patch.js';
+import type { Agent, Config, Entity, Model, Provider } from '../../src/domain/rows.js';
+import { State } from '../../src/domain/state.js';
+
+export const NOW = new Date('2026-08-01T00:00:00Z');
+
+/** Ids as sequences give them: 1, 2, 3, … for each entity. */
+export class Sequences implements IdSource {
+  private readonly last = new Map<Entity, number>();
+
+  take(entity: Entity): number {
+    const id = (this.last.get(entity) ?? 0) + 1;
+    this.last.set(entity, id);
+    return id;
+  }
+}
+
+/** A state with its sequences, changed by plans as the store changes its own. */
+export class World {
+  readonly state = new State();
+  private readonly ids = new Sequences();
+
+  write<T>(plan: (state: State, draft: Draft) => T): T {
+    const draft = new Draft(this.state.revision + 1, NOW, this.ids);
+    const result = plan(this.state, draft);
+    this.state.apply(draft.revision, `nonce-${draft.revision}`, draft.changes);
+    return result;
+  }
+
+  provider(fields: Partial<Provider>): Provider {
+    return this.write((_, draft) => draft.create('provider', { ...newProvider(), ...fields }));
+  }
+
+  model(fields: Partial<Model>): Model {
+    return this.write((_, draft) => draft.create('model', { ...newModel(), ...fields }));
+  }
+}
+
+/** A world in which seeds have run, in the order given. */
+export function seeded(...plans: readonly ((state: State, draft: Draft) => unknown)[]): World {
+  const world = new World();
+  for (const plan of plans) world.write(plan);
+  return world;
+}
+
+export const agentRow = (fields: Partial<Agent> = {}): Agent => ({
+  ...newAgent(),
+  id: 1,
+  name: 'trader',
+  agent_type: 'trader',
+  ...fields,
+});
+
+export const configRow = (fields: Partial<Config> = {}): Config => ({
+  ...newConfig(1, 0),
+  id: 1,
+  provider: 'openai',
+  model_name: 'gpt-4',
+  ...fields,
+});
+
+/** What a request for a config says, as every write of one reads it. */
+export const configPatch = (body: object, mask: readonly string[] = []): Patch =>
+  readPatch({ body, mask, specs: configFields, outputOnly: configOutputOnly, at: 'config' });

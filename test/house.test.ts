@@ -1,0 +1,227 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { packageFile } from '../src/package.js';
+
+/*
+ * The rules of the house that a machine can see: arrows point one way, and what
+ * is hard to change stands in one place.
+ */
+
+interface Import {
+  /** A package, or a path from the top such as `src/domain/text.ts`. */
+  readonly target: string;
+  readonly names: string;
+  readonly typeOnly: boolean;
+}
+interface Source {
+  readonly path: string;
+  readonly text: string;
+  readonly imports: readonly Import[];
+}
+
+const IMPORT =
+  /^(?:import|export)\s+(?:(type)\s+)?([^'";]*?)\s*from\s+'([^']+)'|^import\s+'([^']+)'|\bimport\(\s*'([^']+)'\s*\)/gm;
+
+function importsOf(path: string, text: string): Import[] {
+  return [...text.matchAll(IMPORT)].map(([, type, names = '', from, bare, dynamic]) => {
+    const target = from ?? bare ?? dynamic ?? '';
+    const local = target.startsWith('.') ? join(dirname(path), target).replace(/\.js$/, '.ts') : target;
+    return { target: local, names, typeOnly: type !== undefined };
+  });
+}
+
+function sourcesOf(directory: string): Source[] {
+  return readdirSync(packageFile(directory), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && /\.m?ts$/.test(entry.name))
+    .map((entry) => {
+      const file = join(entry.parentPath, entry.name);
+      const path = relative(packageFile('.'), file);
+      const text = readFileSync(file, 'utf8');
+      return { path, text, imports: importsOf(path, text) };
+    });
+}
+
+const src = sourcesOf('src');
+const all = [...src, ...sourcesOf('migrations'), ...sourcesOf('seeds')];
+
+/** `src/rpc/method.ts` is in `rpc`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
+function partOf(path: string): string {
+  const [top = '', part = ''] = path.split('/');
+  return top === 'src' ? part.replace(/\.ts$/, '') : top;
+}
+
+/** Every import that breaks a rule, as a line to read. */
+const breaking = (sources: readonly Source[], wrong: (one: Import, source: Source) => boolean) =>
+  sources.flatMap((source) =>
+    source.imports.filter((one) => wrong(one, source)).map(({ target }) => `${source.path} imports ${target}`),
+  );
+const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
+
+/** What each part may import of the others: house.md, "Arrows point one way". */
+const BELOW = ['errors', 'limits'];
+const STORE = ['domain', ...BELOW];
+const FEED = ['store', ...STORE];
+const EDGE = ['feed', ...FEED, 'config', 'log', 'metrics', 'package'];
+const MAY: Readonly<Record<string, readonly string[]>> = {
+  limits: [],
+  package: [],
+  log: [],
+  metrics: [],
+  errors: ['limits'],
+  domain: BELOW,
+  config: STORE,
+  store: [...STORE, 'package', 'migrations', 'seeds'],
+  feed: FEED,
+  rpc: EDGE,
+  // The HTTP port serves the same methods, so it reaches them; never the other way round.
+  http: [...EDGE, 'rpc'],
+  admin: EDGE,
+  cli: [...EDGE, 'admin', 'main'],
+  main: [...EDGE, 'admin', 'rpc', 'http'],
+  client: STORE,
+  migrations: [],
+  seeds: ['package', ...STORE],
+};
+
+describe('the reader of imports', () => {
+  it('sees every form of an import', () => {
+    const text = [
+      "import a from 'one';",
+      "import type { B } from '../two.js';",
+      "import {\n  c,\n  type D,\n} from './three/four.js';",
+      "import 'five';",
+      "export { e } from './six.js';",
+      "export * from 'seven';",
+      "const f = await import('./eight.js');",
+    ].join('\n');
+    expect(importsOf('src/rpc/x.ts', text).map(({ target, typeOnly }) => [target, typeOnly])).toEqual([
+      ['one', false],
+      ['src/two.ts', true],
+      ['src/rpc/three/four.ts', false],
+      ['five', false],
+      ['src/rpc/six.ts', false],
+      ['seven', false],
+      ['src/rpc/eight.ts', false],
+    ]);
+  });
+
+  it('has read the sources', () => {
+    expect(src.length).toBeGreaterThan(40);
+    const known = new Set(all.map(({ path }) => path));
+    const lost = breaking(all, (one) => isOwn(one) && !one.target.startsWith('gen/') && !known.has(one.target));
+    expect(lost).toEqual([]);
+  });
+});
+
+describe('arrows point one way', () => {
+  it('every part of src has its place', () => {
+    expect([...new Set(src.map(({ path }) => partOf(path)))].filter((part) => !(part in MAY))).toEqual([]);
+  });
+
+  it('rpc, http, cli → feed → store → domain → errors, limits', () => {
+    const wrong = breaking(all, (one, { path }) => {
+      if (!isOwn(one) || one.target.startsWith('gen/')) return false;
+      const [from, to] = [partOf(path), partOf(one.target)];
+      // The seeds are plans, and a plan's type stands in the store.
+      if (from === 'seeds' && to === 'store') return !one.typeOnly;
+      return from !== to && !(MAY[from] ?? []).includes(to);
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  it('nothing imports main except cli', () => {
+    expect(breaking(all, (one, { path }) => one.target === 'src/main.ts' && partOf(path) !== 'cli')).toEqual([]);
+  });
+
+  it('migrations and seeds are imported from the store alone', () => {
+    const wrong = breaking(
+      src,
+      (one, { path }) => /^(migrations|seeds)\//.test(one.target) && partOf(path) !== 'store',
+    );
+    expect(wrong).toEqual([]);
+  });
+
+  it('nothing imports a test', () => {
+    expect(breaking(all, (one) => one.target.startsWith('test/') || one.target === 'vitest')).toEqual([]);
+  });
+
+  it('no two files of the domain import each other at run time', () => {
+    const arrows = new Map(
+      src
+        .filter(({ path }) => partOf(path) === 'domain')
+        .map(({ path, imports }) => [path, imports.filter((one) => !one.typeOnly).map(({ target }) => target)]),
+    );
+    const reaches = (from: string, to: string, seen = new Set<string>()): boolean =>
+      (arrows.get(from) ?? []).some((next) => next === to || (!seen.has(next) && reaches(next, to, seen.add(next))));
+    expect([...arrows.keys()].filter((path) => reaches(path, path))).toEqual([]);
+  });
+});
+
+describe('one place for each', () => {
+  const only = (packages: RegExp, ...parts: string[]) =>
+    breaking(all, (one, { path }) => packages.test(one.target) && !parts.includes(partOf(path)));
+
+  it('SQL stands in the store and the migrations', () => {
+    expect(only(/^(knex|pg|@electric-sql\/)/, 'store', 'migrations')).toEqual([]);
+    const SQL =
+      /\b(select\s[^;]*\sfrom\s|insert\s+into\s|delete\s+from\s|update\s+"?\w+"?\s+set\s|create\s+(table|index)\s)/i;
+    const BUILDER = /\bknex\s*(\(|`|<|\.(raw|select|from|schema|transaction|table)\b)/;
+    const code = (text: string) => text.replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$|\s\/\/ .*$/gm, '');
+    const wrong = all
+      .filter(({ path }) => !['store', 'migrations'].includes(partOf(path)))
+      .filter(({ text }) => SQL.test(code(text)) || BUILDER.test(code(text)));
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('grpc-js stands in rpc, and in the client', () => {
+    expect(only(/^(@grpc\/|grpc-)/, 'rpc', 'client')).toEqual([]);
+  });
+
+  it('node:http stands in http', () => expect(only(/^node:https?2?$/, 'http', 'client')).toEqual([]));
+
+  it('arguments and environment are read in cli', () => {
+    const wrong = src.filter(({ path, text }) => partOf(path) !== 'cli' && /\bprocess\.(env|argv)\b/.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+});
+
+describe('the domain', () => {
+  const domain = src.filter(({ path }) => partOf(path) === 'domain');
+
+  it('does no I/O: it imports zod, ciphers, two things of node:net, and types of the contract', () => {
+    expect(domain.length).toBeGreaterThan(10);
+    const wrong = breaking(domain, (one) => {
+      if (one.target === 'zod' || one.target === 'node:crypto') return false;
+      if (one.target === 'node:net') return !/^\{\s*(BlockList|isIP)(,\s*(BlockList|isIP))*\s*\}$/.test(one.names);
+      if (one.target.startsWith('gen/')) return !one.typeOnly;
+      return !isOwn(one);
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  it('has no clock', () => {
+    const wrong = domain.filter(({ text }) =>
+      /\bDate\.now\b|\bnew Date\(\)|\bprocess\.|\bperformance\.|\bset(Timeout|Interval)\b/.test(text),
+    );
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+});
+
+describe('every file', () => {
+  it('has no default export', () => {
+    const wrong = all.filter(({ text }) => /^export\s+default\b|^export\s*\{[^}]*\bas\s+default\b/m.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('of src is at most 350 lines long', () => {
+    const lines = (text: string) => text.split('\n').length - 1;
+    const wrong = src.filter(({ text }) => lines(text) > 350);
+    expect(wrong.map(({ path, text }) => `${path}: ${lines(text)}`)).toEqual([]);
+  });
+
+  it('has no `any`', () => {
+    const wrong = all.filter(({ text }) => /(:|<|\bas|,|\|)\s*any\b(?!\()(\s*[;,)>=[\]|]|$)/m.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+});

@@ -1,0 +1,159 @@
+import { type DescMethod, fromBinary, fromJson, type JsonObject, toBinary, toJson } from '@bufbuild/protobuf';
+import { beforeAll, describe, expect, it } from 'vitest';
+import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
+import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
+import { resolvePath } from '../../src/http/fields.js';
+import { createRouter, type Route } from '../../src/http/routes.js';
+import { writeTemplate } from '../../src/http/template.js';
+import { readContract } from '../../src/rpc/contract.js';
+import { type Clients, useService } from '../support/service.js';
+import { send } from './support.js';
+
+const contract = readContract();
+const services = [...contract.registry].filter((type) => type.kind === 'service' && /^agentllm\./.test(type.typeName));
+const methods = services.flatMap((type) => (type.kind === 'service' ? type.methods : []));
+const paths = methods.map((method) => `/${method.parent.typeName}/${method.name}`);
+const never = () => Promise.reject(new Error('not called'));
+const { routes } = createRouter(contract, new Map(paths.map((path) => [path, never])));
+
+const service = useService('embedded');
+const ids = { agent: 0, config: 0 };
+const MODEL = 'meta/llama-3:70b & more';
+
+beforeAll(async () => {
+  const { agents, configs, providers } = service();
+  const { agent } = await agents.createAgent({ agent: { name: 'by http/1', agent_type: 'analyst' } });
+  ids.agent = agent?.id as number;
+  const config = { provider: 'openai', model_name: 'gpt-4o' };
+  ids.config = (await configs.createConfig({ agent: { id: ids.agent }, config })).config?.id as number;
+  const provider = {
+    name: 'mine',
+    dialect: 'DIALECT_OPENAI_COMPATIBLE',
+    base_url: 'https://llm.example.com/v1',
+  } as const;
+  await providers.createProvider({ provider });
+  await providers.createModel({ model: { provider: 'mine', name: MODEL, context_window_tokens: 1000 } });
+});
+
+/** What each method is asked, apart from what the path says. */
+const samples = (): Readonly<Record<string, JsonObject>> => ({
+  CreateAgent: { agent: { name: 'another', agentType: 'analyst' }, validateOnly: true },
+  GetAgent: {},
+  ListAgents: { pageSize: 3, agentType: 'analyst' },
+  UpdateAgent: { agent: { description: 'ä' }, updateMask: 'description,maxTokens', validateOnly: true },
+  DeleteAgent: { cascade: true, validateOnly: true },
+  CreateConfig: {
+    config: { provider: 'claude', modelName: 'claude-3-opus' },
+    validateOnly: true,
+    allowUnknownModel: true,
+  },
+  GetConfig: {},
+  ListConfigs: { pageSize: 2, enabled: true, minRevision: '1' },
+  UpdateConfig: { config: { temperature: 0 }, updateMask: 'temperature', validateOnly: true },
+  DeleteConfig: { validateOnly: true, reason: 'a & b = c+d%' },
+  GetPrimaryConfig: {},
+  BatchGetPrimaryConfigs: { agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }] },
+  UpsertPrimaryConfig: { config: { temperature: 0.25 }, validateOnly: true },
+  BulkAssignConfig: {
+    agents: [{ name: 'trader' }, { name: 'no' }],
+    config: { topP: 0.5 },
+    allowPartial: true,
+    validateOnly: true,
+  },
+  ReorderConfigs: { configIds: [ids.config], validateOnly: true },
+  ValidateConfig: { agent: { name: 'trader' }, config: { provider: 'openai', modelName: 'gpt-4o', temperature: 1.5 } },
+  ListProviders: {},
+  GetProvider: {},
+  CreateProvider: {
+    provider: { name: 'other', dialect: 'DIALECT_OPENAI_COMPATIBLE', baseUrl: 'https://llm.example.com/v1' },
+    validateOnly: true,
+  },
+  UpdateProvider: { provider: { displayName: 'Mine' }, validateOnly: true },
+  DeleteProvider: { name: 'mine', validateOnly: true },
+  ListModels: { pageSize: 5 },
+  GetModel: {},
+  CreateModel: { model: { provider: 'mine', name: 'b', contextWindowTokens: 5 }, validateOnly: true },
+  UpdateModel: { model: { displayName: 'M' }, validateOnly: true },
+  DeleteModel: { validateOnly: true },
+});
+
+const variable = (name: string): string | number => {
+  if (name.endsWith('agent.id')) return ids.agent;
+  if (name.endsWith('agent.name')) return 'by http/1';
+  if (name.endsWith('id')) return ids.config;
+  return name.endsWith('provider') || !/model/.test(name) ? 'mine' : MODEL;
+};
+
+/** Names of a template, as each method means them: `name` is the provider's own in ProviderService's first methods. */
+const valueOfVariable = ({ method }: Route, name: string) =>
+  name === 'name' && /Model$/.test(method.name) ? MODEL : variable(name);
+
+function put(json: JsonObject, path: string, value: string | number): JsonObject {
+  const [first = '', ...rest] = path.split('.');
+  const inner = (json[first] ?? {}) as JsonObject;
+  return { ...json, [first]: rest.length > 0 ? put(inner, rest.join('.'), value) : value };
+}
+
+function queryOf(json: JsonObject): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(json)) query.append(name, String(value));
+  return String(query);
+}
+
+/** The names that grpc-js, ts-proto and the descriptor have for one thing. */
+interface Types {
+  readonly [name: string]: { decode(bytes: Uint8Array): object; encode(message: object): { finish(): Uint8Array } };
+}
+const all = { ...agentMessages, ...configMessages, ...providerMessages } as unknown as Types;
+
+async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
+  const bytes = toBinary(method.input, fromJson(method.input, json));
+  const clients: Readonly<Record<string, keyof Clients>> = {
+    AgentService: 'agents',
+    AgentLLMConfigService: 'configs',
+    ProviderService: 'providers',
+  };
+  const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
+    string,
+    (request: object) => Promise<object>
+  >;
+  const request = all[method.input.name]?.decode(bytes) as object;
+  const response = (await client[method.localName]?.(request)) as object;
+  const answer = all[method.output.name]?.encode(response).finish() as Uint8Array;
+  const { registry } = contract;
+  return toJson(method.output, fromBinary(method.output, answer), { registry, alwaysEmitImplicit: true }) as JsonObject;
+}
+
+/** A rehearsed write says when it would be; the two calls are not made at the same moment. */
+const timeless = (json: unknown) =>
+  JSON.parse(JSON.stringify(json), (key, value) => (/^(created|updated)At$/.test(key) ? typeof value : value));
+
+describe('the routes', () => {
+  it('lead to every method of the contract', () => {
+    expect(new Set(routes.map((route) => `${route.method}`))).toEqual(new Set(methods.map((method) => `${method}`)));
+    expect(routes.length).toBeGreaterThanOrEqual(35);
+  });
+
+  it.each(routes.map((route) => [route.verb, writeTemplate(route.template, route.template.variables), route] as const))(
+    '%s %s answers as gRPC does',
+    async (verb, _, route) => {
+      const { method, template, body } = route;
+      const sample = samples()[method.name] as JsonObject;
+      const values = template.variables.map((name) => valueOfVariable(route, name));
+      let whole = sample;
+      for (const [index, name] of template.variables.entries())
+        whole = put(whole, resolvePath(method.input, name)?.text ?? '', values[index] as string);
+      const rest = Object.fromEntries(Object.entries(sample).filter(([key]) => !template.variables.includes(key)));
+      const path = writeTemplate(template, template.variables).replace(/\{([\w.]+)\}/g, (_, name) =>
+        encodeURIComponent(values[template.variables.indexOf(name)] as string),
+      );
+      const answer = await (body === '*'
+        ? send(service().running.httpPort as number, verb, path, { body: sample })
+        : send(service().running.httpPort as number, verb, `${path}?${queryOf(rest)}`));
+      expect(answer.text).toMatch(/^\{"(?!error)/);
+      expect(answer.status).toBe(200);
+      expect(timeless(answer.json)).toEqual(timeless(await overGrpc(method, whole)));
+    },
+  );
+});

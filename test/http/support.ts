@@ -1,0 +1,81 @@
+import { request } from 'node:http';
+import { connect } from 'node:net';
+import type { JsonObject } from '@bufbuild/protobuf';
+
+/** An answer as tests look at it. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+  /** The body as JSON; an error when it is none. */
+  readonly json: JsonObject;
+}
+
+export interface HttpRequest {
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Text as it is; anything else as JSON with its content type. */
+  readonly body?: string | Buffer | object;
+}
+
+/** Sends one request as Node's own client does, without a word more than the test says. */
+export function send(port: number, method: string, path: string, given: HttpRequest = {}): Promise<HttpAnswer> {
+  const { body } = given;
+  const isJson = body !== undefined && typeof body === 'object' && !Buffer.isBuffer(body);
+  const bytes = isJson ? JSON.stringify(body) : body;
+  const headers: Record<string, string> = { ...(isJson && { 'content-type': 'application/json' }), ...given.headers };
+  // Node frames the bodies of some methods only when it is told their length.
+  if (bytes !== undefined && !headers['transfer-encoding'])
+    headers['content-length'] ??= String(Buffer.byteLength(bytes));
+  return new Promise((resolve, reject) => {
+    const call = request({ host: '127.0.0.1', port, method, path, headers, agent: false }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk) => chunks.push(chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const text = Buffer.concat(chunks).toString();
+        const { statusCode = 0, headers } = response;
+        resolve({
+          status: statusCode,
+          headers,
+          text,
+          get json() {
+            return JSON.parse(text);
+          },
+        });
+      });
+    });
+    call.on('error', reject);
+    call.end(bytes);
+  });
+}
+
+/** The parts of an error that tests look at. */
+export function errorOf({ json }: HttpAnswer) {
+  const error = json['error'] as { code: number; message: string; status: string; details: JsonObject[] };
+  const detail = (type: string) =>
+    error.details.find((one) => one['@type'] === `type.googleapis.com/google.rpc.${type}`);
+  const violations = (detail('BadRequest')?.['fieldViolations'] ?? []) as { field: string; description: string }[];
+  return {
+    ...error,
+    reason: detail('ErrorInfo')?.['reason'] ?? '',
+    fields: violations.map((v) => v.field),
+    violations,
+  };
+}
+
+/** Writes bytes to a connection and gives everything that comes back until it is closed. */
+export function raw(port: number, bytes: string | Buffer, { end = false } = {}): Promise<string> {
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.write(bytes);
+      if (end) socket.end();
+    });
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    // A reset is one of the ways in which a server hangs up.
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(answer));
+  });
+}

@@ -1,0 +1,122 @@
+import { addressList } from '../../src/domain/catalogue.js';
+import type { State } from '../../src/domain/state.js';
+import { Feed } from '../../src/feed/feed.js';
+import { createLog } from '../../src/log.js';
+import { createMetrics } from '../../src/metrics.js';
+import { readContract } from '../../src/rpc/contract.js';
+import { startRpcServer } from '../../src/rpc/server.js';
+import { type Database, openDatabase } from '../../src/store/database.js';
+import { advance, readHead } from '../../src/store/log.js';
+import { migrator } from '../../src/store/migrate.js';
+import { seed } from '../../src/store/seed.js';
+import { Store } from '../../src/store/store.js';
+import { type Clients, connect } from './service.js';
+
+/** A store as main.ts opens one, with its parts within reach of a test. */
+export interface TestStore {
+  readonly database: Database;
+  readonly store: Store;
+  readonly feed: Feed;
+  close(): Promise<void>;
+}
+
+export interface StoreOptions {
+  /** A PostgreSQL; undefined opens an embedded one in memory. */
+  readonly url?: string | undefined;
+  readonly pollIntervalMs?: number;
+  readonly poolSize?: number;
+}
+
+export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: StoreOptions = {}): Promise<TestStore> {
+  const database = await openDatabase({ url, poolSize, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
+  await migrator(database).up();
+  const store = new Store(database);
+  const feed = await Feed.start(store, { pollIntervalMs });
+  return {
+    database,
+    store,
+    feed,
+    async close() {
+      await feed.close();
+      await database.close();
+    },
+  };
+}
+
+/** A seeded store that answers calls, with typed clients. */
+export interface TestBackend extends TestStore, Omit<Clients, 'close'> {
+  readonly port: number;
+}
+
+export async function startBackend(options: StoreOptions = {}): Promise<TestBackend> {
+  const opened = await openStore(options);
+  await seed(opened.store, 'missing');
+  const metrics = createMetrics({
+    revision: () => opened.store.state.revision,
+    databaseReachable: () => opened.feed.isReachable,
+    rows: () => ({ agent: opened.store.state.agents.size, config: opened.store.state.configs.size }),
+  });
+  const rpc = await startRpcServer(
+    { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
+    { store: opened.store, feed: opened.feed, allowedAddresses: addressList([]) },
+    { contract: readContract(), log: createLog('silent'), metrics },
+  );
+  const clients = connect(rpc.port);
+  return {
+    ...opened,
+    ...clients,
+    port: rpc.port,
+    async close() {
+      clients.close();
+      await rpc.drain(1_000);
+      await opened.close();
+    },
+  };
+}
+
+/** The state that the log alone gives, from the first revision on. */
+export async function replay(database: Database): Promise<State> {
+  const empty = new Store(database);
+  await advance(empty, database.knex, await readHead(database.knex));
+  return empty.state;
+}
+
+/** Everything that a state answers from, its indexes included, in a form that can be compared. */
+export function contents(state: State) {
+  const models = [...state.modelsInOrder.after()];
+  return {
+    revision: state.revision,
+    nonce: state.nonce,
+    agents: [...state.agentsInOrder.after()],
+    agentsById: [...state.agents].sort(([a], [b]) => a - b),
+    agentNames: [...state.agentNames].sort(),
+    configs: [...state.configsInOrder.after()],
+    configsById: [...state.configs].sort(([a], [b]) => a - b),
+    chains: [...state.agents.keys()].sort((a, b) => a - b).map((id) => [id, state.configsOf(id)]),
+    providers: [...state.providersInOrder.after()],
+    providerNames: [...state.providerNames].sort(),
+    models,
+    prices: models.map(({ id }) => [id, state.pricesOf(id)]),
+  };
+}
+
+/** What is wrong with the numbers of the log; empty when they are dense and each revision is whole. */
+export async function gapsInLog({ knex }: Database): Promise<string[]> {
+  const rows: { revision: number; position: number; nonce: string }[] = await knex('config_revisions')
+    .select('revision', 'position', 'nonce')
+    .orderBy(['revision', 'position']);
+  const head = await readHead(knex);
+  const wrong: string[] = [];
+  let last = { revision: 0, position: -1, nonce: '' };
+  for (const row of rows) {
+    const sameRevision = row.revision === last.revision;
+    if (!sameRevision && row.revision !== last.revision + 1) wrong.push(`${row.revision} follows ${last.revision}`);
+    if (row.position !== (sameRevision ? last.position + 1 : 0))
+      wrong.push(`position ${row.position} of ${row.revision}`);
+    if (sameRevision !== (row.nonce === last.nonce)) wrong.push(`nonce of ${row.revision}`);
+    last = row;
+  }
+  if (last.revision !== head.revision || last.nonce !== head.nonce)
+    wrong.push(`the log ends at ${last.revision}, the head is ${head.revision}`);
+  return wrong;
+}
