@@ -1,7 +1,19 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Address } from '../config.js';
+import { ServiceError, StartError } from '../errors.js';
+import { limits } from '../limits.js';
+import type { Log } from '../log.js';
 import type { Metrics } from '../metrics.js';
+import type { Contract } from '../rpc/contract.js';
+import { type Invoke, internalError } from '../rpc/method.js';
+import { type Answer, json, Refusal, refuse, send } from './answer.js';
+import { readBody } from './body.js';
+import { errorAnswer } from './failure.js';
+import { type Guard, guardOf } from './guard.js';
+import { openApi } from './openapi.js';
+import { createRouter, type Route, type Router } from './routes.js';
+import { answerJson, requestBytes } from './transcode.js';
 
 export interface HttpServer {
   readonly port: number;
@@ -9,31 +21,45 @@ export interface HttpServer {
 }
 
 export interface HttpContext {
+  readonly contract: Contract;
+  readonly log: Log;
   readonly metrics: Metrics;
+  /** The methods of the contract, by their paths. */
+  readonly methods: ReadonlyMap<string, Invoke>;
   /** Why the service should get no traffic now, or undefined. */
   readonly notReady: () => string | undefined;
 }
 
-type Route = (response: ServerResponse) => void | Promise<void>;
+/** What stands at a fixed path. */
+type Page = () => Answer | Promise<Answer>;
 
-/** Serves `/healthz`, `/readyz` and `/metrics`. */
+interface Site extends HttpContext {
+  readonly guard: Guard;
+  readonly pages: ReadonlyMap<string, Page>;
+  readonly router: Router;
+}
+
+/** Time for a whole request to arrive, and for answers under way to leave when the server closes. */
+const REQUEST_TIMEOUT_MS = 10_000;
+const CLOSE_GRACE_MS = 1_000;
+
+/** Serves the contract as JSON under its google.api.http annotations, and `/healthz`, `/readyz`, `/metrics`. */
 export async function startHttpServer(address: Address, context: HttpContext): Promise<HttpServer> {
-  const routes: Readonly<Record<string, Route>> = {
-    '/healthz': (response) => answer(response, 200, 'ok'),
-    '/readyz': (response) => {
-      const reason = context.notReady();
-      answer(response, reason ? 503 : 200, reason ?? 'ok');
-    },
-    '/metrics': async (response) => {
-      const { registry } = context.metrics;
-      answer(response, 200, await registry.metrics(), registry.contentType);
-    },
+  const router = createRouter(context.contract, context.methods);
+  const site = { ...context, guard: guardOf(address), pages: pagesOf(context, router), router };
+  const options = {
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    headersTimeout: REQUEST_TIMEOUT_MS,
+    maxHeaderSize: limits.maxHttpHeaderBytes,
+    // Node looks every 30 s by default, and so would cut off a slow request only then.
+    connectionsCheckingInterval: 1_000,
   };
-  const server = createServer((request, response) => void serve(routes, request, response));
-  server.requestTimeout = 10_000;
+  const listener = (request: IncomingMessage, response: ServerResponse) => void serve(site, request, response);
+  // The second one gets requests that wait to be told to go on before they send a body.
+  const server = createServer(options, listener).on('checkContinue', listener);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
-      reject(new Error(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
+      reject(new StartError(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
     );
     server.listen(address.port, address.host, resolve);
   });
@@ -41,24 +67,111 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     port: (server.address() as AddressInfo).port,
     close: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
+        const timer = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);
+        server.close(() => {
+          clearTimeout(timer);
+          resolve();
+        });
       }),
   };
 }
 
-async function serve(routes: Readonly<Record<string, Route>>, request: IncomingMessage, response: ServerResponse) {
-  const path = (request.url ?? '').split('?', 1)[0] as string;
-  const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
-  if (!route) return answer(response, 404, `There is nothing here; try ${Object.keys(routes).join(', ')}`);
-  if (request.method !== 'GET' && request.method !== 'HEAD') {
-    response.setHeader('allow', 'GET, HEAD');
-    return answer(response, 405, 'Only GET and HEAD are answered here');
-  }
-  await route(response);
+const text = (status: number, body: string, type = 'text/plain; charset=utf-8'): Answer => ({
+  status,
+  body: `${body}\n`,
+  type,
+});
+
+function pagesOf({ contract, metrics, notReady }: HttpContext, router: Router): Map<string, Page> {
+  let described: Answer | undefined;
+  return new Map<string, Page>([
+    ['/healthz', () => text(200, 'ok')],
+    [
+      '/readyz',
+      () => {
+        const reason = notReady();
+        return text(reason ? 503 : 200, reason ?? 'ok');
+      },
+    ],
+    ['/metrics', async () => text(200, await metrics.registry.metrics(), metrics.registry.contentType)],
+    [
+      '/openapi.json',
+      () => {
+        described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
+        return described;
+      },
+    ],
+  ]);
 }
 
-function answer(response: ServerResponse, status: number, body: string, type = 'text/plain; charset=utf-8'): void {
-  response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
-  response.end(response.req.method === 'HEAD' ? undefined : `${body}\n`);
+/** Answers one request, whatever happens on the way. */
+async function serve(site: Site, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  // Whoever goes away before the answer is out gets none.
+  response.on('error', () => {});
+  let answer: Answer;
+  try {
+    answer = await answerTo(site, request, response);
+  } catch (thrown) {
+    if (response.destroyed) return;
+    answer = failed(site, thrown);
+  }
+  send(request, response, answer);
+}
+
+function failed({ contract, log }: Site, thrown: unknown): Answer {
+  if (thrown instanceof Refusal) return thrown.answer;
+  const error = thrown instanceof ServiceError ? thrown : internalError(thrown, 'http', log);
+  return errorAnswer(contract.registry, error);
+}
+
+/** The path and query of a request target, which must have no name, no fragment and nothing but ASCII. */
+const TARGET = /^(\/[!"$->@-~]*)(?:\?([!"$-~]*))?$/;
+
+async function answerTo(site: Site, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
+  const refused = site.guard(request);
+  if (refused) return refused;
+  const [, path, query = ''] = TARGET.exec(request.url ?? '') ?? [];
+  if (path === undefined) return refuse(400, 'INVALID_ARGUMENT', 'The target must be a path, percent-encoded');
+  const page = site.pages.get(path);
+  if (page) return isReading(request) ? page() : otherMethod(request, ['GET']);
+  // A HEAD is a GET of which only the headers go out.
+  const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
+  if (!found) return refuse(404, 'NOT_FOUND', 'There is nothing here; /openapi.json lists what there is');
+  if ('allowed' in found) return otherMethod(request, found.allowed);
+  return callMethod(site, found.route, { values: found.values, query }, request, response);
+}
+
+const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
+
+function otherMethod({ method }: IncomingMessage, allowed: readonly string[]): Answer {
+  const allow = [...allowed, ...(allowed.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
+  if (method === 'OPTIONS') return { status: 204, body: '', headers: { allow } };
+  return refuse(405, 'INVALID_ARGUMENT', `Only ${allow} can be sent here`, { allow });
+}
+
+async function callMethod(
+  { contract: { registry } }: Site,
+  route: Route,
+  target: { values: readonly string[]; query: string },
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<Answer> {
+  const deadlineMs = readTimeout(request.headers['grpc-timeout']);
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  const body = await readBody(request, response);
+  const read = () => requestBytes(registry, route, { ...target, body });
+  const reply = await route.invoke(read, { signal: gone.signal, ...(deadlineMs !== undefined && { deadlineMs }) });
+  return json(200, answerJson(registry, route.method.output, reply));
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
+
+/** How long the caller waits: the header of gRPC, `2S`, as grpc-gateway takes it. */
+function readTimeout(header: string | string[] | undefined): number | undefined {
+  if (header === undefined) return undefined;
+  const [, count, unit = ''] = /^(\d{1,8})([HMSmun])$/.exec(String(header)) ?? [];
+  if (count === undefined)
+    throw new Refusal(refuse(400, 'INVALID_ARGUMENT', 'grpc-timeout must be a time like 500m or 2S'));
+  return Number(count) * (UNIT_MS[unit] as number);
 }

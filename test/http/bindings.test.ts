@@ -125,9 +125,12 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
   return toJson(method.output, fromBinary(method.output, answer), { registry, alwaysEmitImplicit: true }) as JsonObject;
 }
 
-/** A rehearsed write says when it would be; the two calls are not made at the same moment. */
+/** A rehearsed write says when it would be, in its etag too; the two calls are not made at the same moment. */
 const timeless = (json: unknown) =>
-  JSON.parse(JSON.stringify(json), (key, value) => (/^(created|updated)At$/.test(key) ? typeof value : value));
+  JSON.parse(JSON.stringify(json), (key, value) => {
+    if (/^(created|updated)At$/.test(key)) return typeof value;
+    return /etag$/i.test(key) ? String(value).replace(/-0-\w+$/, '-0') : value;
+  });
 
 describe('the routes', () => {
   it('lead to every method of the contract', () => {

@@ -1,0 +1,52 @@
+import type {
+  DescEnum,
+  DescEnumValue,
+  DescField,
+  DescFile,
+  DescMessage,
+  DescMethod,
+  DescService,
+} from '@bufbuild/protobuf';
+
+type Described = DescService | DescMethod | DescMessage | DescField | DescEnum | DescEnumValue;
+
+const read = new WeakMap<DescFile, ReadonlyMap<string, string>>();
+
+/** What the proto file says of a thing, without its line breaks; empty when it says nothing. */
+export function commentOf(desc: Described): string {
+  const file = 'file' in desc ? desc.file : desc.parent.file;
+  let comments = read.get(file);
+  if (!comments) {
+    const locations = file.proto.sourceCodeInfo?.location ?? [];
+    comments = new Map(locations.map((one) => [one.path.join('.'), unwrap(one.leadingComments)]));
+    read.set(file, comments);
+  }
+  return comments.get(placeOf(desc).join('.')) ?? '';
+}
+
+/** Lines become paragraphs. */
+const unwrap = (comment: string) =>
+  comment
+    .split(/\n\s*\n/)
+    .map((paragraph) => paragraph.trim().replace(/\s*\n\s*/g, ' '))
+    .join('\n\n');
+
+/** Where a thing stands in its FileDescriptorProto, as SourceCodeInfo counts: by numbers of fields and indexes. */
+function placeOf(desc: Described): number[] {
+  switch (desc.kind) {
+    case 'service':
+      return [6, desc.file.proto.service.indexOf(desc.proto)];
+    case 'rpc':
+      return [...placeOf(desc.parent), 2, desc.parent.proto.method.indexOf(desc.proto)];
+    case 'field':
+      return [...placeOf(desc.parent), 2, desc.parent.proto.field.indexOf(desc.proto)];
+    case 'enum_value':
+      return [...placeOf(desc.parent), 2, desc.parent.proto.value.indexOf(desc.proto)];
+    case 'message':
+      if (!desc.parent) return [4, desc.file.proto.messageType.indexOf(desc.proto)];
+      return [...placeOf(desc.parent), 3, desc.parent.proto.nestedType.indexOf(desc.proto)];
+    case 'enum':
+      if (!desc.parent) return [5, desc.file.proto.enumType.indexOf(desc.proto)];
+      return [...placeOf(desc.parent), 4, desc.parent.proto.enumType.indexOf(desc.proto)];
+  }
+}

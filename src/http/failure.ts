@@ -1,0 +1,32 @@
+import { type DescMessage, fromBinary, type JsonObject, type Registry, toJson } from '@bufbuild/protobuf';
+import { Status } from '../../gen/ts/google/rpc/status.js';
+import type { ServiceError, StatusCode } from '../errors.js';
+import { statusOf } from '../rpc/status.js';
+import { type Answer, json } from './answer.js';
+
+/** The HTTP status of each code, as the comments of google.rpc.Code state it. */
+const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
+  CANCELLED: 499,
+  INVALID_ARGUMENT: 400,
+  DEADLINE_EXCEEDED: 504,
+  NOT_FOUND: 404,
+  ALREADY_EXISTS: 409,
+  RESOURCE_EXHAUSTED: 429,
+  FAILED_PRECONDITION: 400,
+  ABORTED: 409,
+  UNIMPLEMENTED: 501,
+  INTERNAL: 500,
+  UNAVAILABLE: 503,
+};
+
+/** A failed call in the shape of Google's APIs: what google.rpc.Status holds, with the code of HTTP. */
+export function errorAnswer(registry: Registry, error: ServiceError): Answer {
+  const desc = registry.getMessage('google.rpc.Status') as DescMessage;
+  const status = fromBinary(desc, Status.encode(statusOf(error)).finish());
+  const { message, details } = toJson(desc, status, { registry, alwaysEmitImplicit: true }) as JsonObject;
+  const code = HTTP_STATUS[error.code];
+  const { retryAfterMs } = error;
+  const retryAfter = Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1000));
+  const headers = retryAfterMs === undefined ? undefined : { 'retry-after': String(retryAfter) };
+  return json(code, JSON.stringify({ error: { code, message, status: error.code, details } }), headers);
+}
