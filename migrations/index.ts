@@ -7,6 +7,7 @@ import * as chainColumns from './0005_chain_columns.js';
 import * as revisions from './0006_revisions.js';
 import * as idempotency from './0007_idempotency.js';
 import * as catalogue from './0008_catalogue.js';
+import * as keys from './0009_keys.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -31,4 +32,5 @@ export const migrations: readonly Migration[] = [
   { name: '0006_revisions', up: revisions.up, down: revisions.down },
   { name: '0007_idempotency', up: idempotency.up, down: idempotency.down },
   { name: '0008_catalogue', up: catalogue.up, down: catalogue.down },
+  { name: '0009_keys', up: keys.up, down: keys.down },
 ];

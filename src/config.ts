@@ -72,7 +72,7 @@ export const settings = {
   HTTP_ADDRESS: setting(
     z.union([z.literal('off'), address]).prefault('127.0.0.1:8081'),
     '127.0.0.1:8081',
-    'Where health checks and metrics are served over HTTP; `off` for nowhere',
+    'Where the JSON API, metrics and health checks are served over HTTP; `off` for nowhere',
   ),
   DATABASE_URL: setting(postgresUrl, 'embedded', 'A PostgreSQL, as postgres://…; without it the embedded engine runs'),
   DATABASE_DIRECT_URL: setting(
@@ -86,6 +86,11 @@ export const settings = {
     z.string().min(1, 'must not be empty').default('./data'),
     './data',
     'Where the embedded engine keeps its files; `memory:` keeps nothing',
+  ),
+  ENCRYPTION_KEY: setting(
+    z.string().default(''),
+    'none',
+    'Encrypts stored API keys; one key or several, separated by commas: the first encrypts, all decrypt. `agentllm key generate` makes one',
   ),
   MIGRATE_ON_START: setting(
     switchable('on'),

@@ -29,7 +29,7 @@ export interface Violation {
 
 /** Something that was looked for, or is in the way. */
 export interface Resource {
-  readonly type: 'agent' | 'config' | 'provider' | 'model';
+  readonly type: 'agent' | 'config' | 'provider' | 'model' | 'credential';
   readonly name: string;
 }
 
@@ -121,10 +121,31 @@ export const catalogue = {
     'FAILED_PRECONDITION',
     (m) => `Model ${q(m.model)} is built in and cannot be deleted`,
   ),
-  ENCRYPTION_NOT_CONFIGURED: entry<None>(
+  ENCRYPTION_NOT_CONFIGURED: entry<{ problem: string }>(
     'FAILED_PRECONDITION',
-    () =>
-      "API keys cannot be stored: no encryption is configured; leave api_key out and set the provider's environment variable where the agent runs",
+    (m) =>
+      `API keys cannot be stored: ENCRYPTION_KEY ${m.problem}; set it to what \`agentllm key generate\` prints and start the service again`,
+  ),
+  ENCRYPTION_KEY_WRONG: entry<{ ours: string; theirs: string }>(
+    'FAILED_PRECONDITION',
+    (m) =>
+      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the one that the stored keys were encrypted with (key ${m.theirs}); set the right one, or both, separated by a comma`,
+  ),
+  KEY_PROVIDER_MISMATCH: entry<{ key_provider: string; provider: string; remedy: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `The stored API key is for ${m.key_provider} and cannot be used for ${m.provider}; ${m.remedy}`,
+  ),
+  CREDENTIAL_NOT_FOUND: entry<{ credential: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `No credential has the name ${q(m.credential)}${didYouMean(m.suggestion)}`,
+  ),
+  CREDENTIAL_NAME_TAKEN: entry<{ credential: string }>(
+    'ALREADY_EXISTS',
+    (m) => `A credential has the name ${q(m.credential)} already`,
+  ),
+  CREDENTIAL_IN_USE: entry<{ credential: string; users: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Credential ${q(m.credential)} is used by ${m.users} configs; change those first`,
   ),
   REVISION_NOT_REACHED: entry<{ wanted: string; reached: string }>(
     'UNAVAILABLE',

@@ -28,6 +28,9 @@ export const limits = {
   priceSource: 200,
   reason: 500,
   pageToken: 1000,
+  credentialName: 100,
+  /** Characters of an API key: what a token of 500 characters has room for beside its binding. */
+  apiKey: 286,
   /** Bytes of a JSON text, and how deep it may nest. */
   jsonBytes: 16_384,
   jsonDepth: 32,

@@ -38,6 +38,7 @@ describe('every method', () => {
     expect(services.map(({ name }) => name).sort()).toEqual([
       'AgentLLMConfigService',
       'AgentService',
+      'CredentialService',
       'ProviderService',
     ]);
     expect(methods.length).toBeGreaterThanOrEqual(26);
@@ -135,7 +136,12 @@ describe('every request', () => {
     const secrets = [...reachable].flatMap(({ name, fields }) =>
       fields.filter((field) => /key|secret|cipher|password/.test(field.name)).map((field) => `${name}.${field.name}`),
     );
-    expect(secrets.sort()).toEqual(['AgentLLMConfig.has_api_key_override', 'Provider.api_key_env_vars']);
+    expect(secrets.sort()).toEqual([
+      'AgentLLMConfig.api_key_state',
+      'AgentLLMConfig.has_api_key_override',
+      'Credential.api_key_state',
+      'Provider.api_key_env_vars',
+    ]);
   });
 });
 
@@ -189,7 +195,16 @@ describe('every reason', () => {
     MODEL_IN_USE: { model: 'local/llama', users: '3' },
     BUILT_IN_PROVIDER: { provider: 'openai', what: 'base_url cannot be changed' },
     BUILT_IN_MODEL: { model: 'openai/gpt-4' },
-    ENCRYPTION_NOT_CONFIGURED: {},
+    ENCRYPTION_NOT_CONFIGURED: { problem: 'is not set' },
+    ENCRYPTION_KEY_WRONG: { ours: '0f3a9c', theirs: '77b21e' },
+    KEY_PROVIDER_MISMATCH: {
+      key_provider: 'claude',
+      provider: 'openai',
+      remedy: 'set api_key or clear_api_key in the same request',
+    },
+    CREDENTIAL_NOT_FOUND: { credential: 'desk' },
+    CREDENTIAL_NAME_TAKEN: { credential: 'desk' },
+    CREDENTIAL_IN_USE: { credential: 'desk', users: '3' },
     REVISION_NOT_REACHED: { wanted: '90', reached: '88' },
     DATABASE_UNAVAILABLE: {},
     OUTCOME_UNKNOWN: {},
@@ -307,12 +322,15 @@ describe('the numbers in the comments', () => {
     'Model.parameter_rules': [`at most ${limits.parameterRules}`],
     'Model.replaced_by': [atMost(limits.modelName)],
     'ModelPrice.source': [atMost(limits.priceSource)],
+    'Credential.name': [oneTo(limits.credentialName)],
+    'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
     'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
   };
   /** What the comments of fields that many messages have must say. */
   const everywhere: Readonly<Record<string, readonly string[]>> = {
     page_size: [`0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`],
+    api_key: [`1 to ${limits.apiKey} visible ASCII characters`],
     reason: [`at most ${limits.reason} characters`],
     request_id: [`kept for ${limits.requestIdHours} hours`],
   };
@@ -327,7 +345,7 @@ describe('the numbers in the comments', () => {
 
   it.each(Object.entries(everywhere))('of every %s are those of limits.ts', (field, said) => {
     const found = [...comments].filter(([path]) => path.endsWith(`Request.${field}`));
-    expect(found.length).toBeGreaterThanOrEqual(field === 'page_size' ? 4 : 13);
+    expect(found.length).toBeGreaterThanOrEqual(field === 'page_size' || field === 'api_key' ? 4 : 13);
     for (const [path, comment] of found) for (const phrase of said) expect(comment, path).toContain(phrase);
   });
 

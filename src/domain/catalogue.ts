@@ -281,12 +281,14 @@ export function checkModel(row: Model, patch: Patch): Violation[] {
   return problems;
 }
 
-/** How many configs and agents name a provider, or one model of it. */
+/** How many configs, agents and credentials name a provider, or configs and agents one model of it. */
 export function usersOf(state: State, provider: string, model?: string): number {
   const names = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
   let users = 0;
   for (const config of state.configs.values())
     if (names(config.provider, config.model_name) || names(config.fallback_provider, config.fallback_model)) users++;
+  if (model === undefined)
+    for (const credential of state.credentials.values()) if (credential.provider === provider) users++;
   for (const agent of state.agents.values()) if (names(agent.llm_provider, agent.llm_model)) users++;
   return users;
 }

@@ -25,6 +25,7 @@ export const configFields: FieldSpecs = {
   enabled: { schema: flag, cleared: true },
   metadata_json: { schema: json('object'), cleared: null },
   priority: { schema: integer(limits.priority), cleared: 0 },
+  credential_name: { schema: name(limits.credentialName), cleared: null },
   'extra_params.reasoning_effort': { schema: name(limits.reasoningEffort), cleared: null },
   'extra_params.thinking_budget_tokens': { schema: integer(limits.thinkingBudgetTokens), cleared: null },
   'extra_params.stop_sequences': {
@@ -44,6 +45,7 @@ export const configOutputOnly = [
   'agent_id',
   'agent_name',
   'has_api_key_override',
+  'api_key_state',
   'created_at',
   'updated_at',
   'revision',
@@ -68,6 +70,8 @@ export const newConfig = (agentId: number, priority: number): Config => ({
   metadata_json: null,
   priority,
   extra_params: null,
+  key_id: null,
+  credential_id: null,
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 0,
@@ -75,9 +79,15 @@ export const newConfig = (agentId: number, priority: number): Config => ({
 
 /** A config with a patch applied: names made canonical, extra parameters merged, the price flag settled. */
 export function patchConfig(state: State, before: Config, patch: Patch): Config {
-  const row = applyPatch(before, patch, configFields);
+  const { credential_name, ...row } = applyPatch<Config & { credential_name?: string | null }>(
+    before,
+    patch,
+    configFields,
+  );
+  const credential = credential_name ? state.credentialNamed(credential_name) : undefined;
   return {
     ...row,
+    credential_id: credential_name === undefined ? before.credential_id : (credential?.id ?? null),
     provider: canonical(state, row.provider),
     fallback_provider: row.fallback_provider && canonical(state, row.fallback_provider),
     extra_params: patchExtraParams(before.extra_params, patch),
@@ -143,7 +153,15 @@ export function checkConfig(state: State, row: Config, patch: Patch, options: Ch
   if (patch.set['price_given'] === false && COSTS.some((cost) => row[cost] !== 0))
     report('price_given', 'must not be false while a cost is given');
   checkParameters(state, row, patch, unless);
+  unless('credential_name', () => credentialProblem(state, patch));
   return problems;
+}
+
+function credentialProblem(state: State, patch: Patch): string | undefined {
+  const written = patch.set['credential_name'] as string | undefined;
+  if (written === undefined || state.credentialNamed(written)) return undefined;
+  const meant = nearest(written, state.credentialNames);
+  return `no credential has the name ${JSON.stringify(printable(written, 60))}${meant ? `; did you mean "${meant}"?` : ''}`;
 }
 
 type Report = (field: string, problem: () => string | undefined) => void;

@@ -1,4 +1,4 @@
-import type { Change, Config, Entities, Entity } from './rows.js';
+import type { Change, Config, Credential, Entities, Entity } from './rows.js';
 
 /** Ids for rows that are being created; a dry run counts what it would take. */
 export interface IdSource {
@@ -15,6 +15,11 @@ export class CountedIds implements IdSource {
   }
 }
 
+/** A row's own API key, on its way to being encrypted. */
+export type KeyChange =
+  | { readonly entity: 'config'; readonly row: Config; readonly key: string | null }
+  | { readonly entity: 'credential'; readonly row: Credential; readonly key: string | null };
+
 /**
  * The changes that a write is going to make: a plan fills it, the store carries
  * it out. Every row that goes in gets its revision and times here, so that what
@@ -22,6 +27,8 @@ export class CountedIds implements IdSource {
  */
 export class Draft {
   readonly changes: Change[] = [];
+  /** API keys to store with rows of the draft; null takes away what is stored. */
+  readonly keys: KeyChange[] = [];
 
   constructor(
     readonly revision: number,

@@ -52,7 +52,7 @@ export interface ExtraParams {
   readonly request_timeout_ms?: number;
 }
 
-/** A row of `agent_llm_configs`, without its ciphertext: that never leaves the store. */
+/** A row of `agent_llm_configs`, without its ciphertext: that never leaves the store (`key_id` tells that there is one). */
 export interface Config extends Row {
   readonly agent_id: number;
   readonly provider: string;
@@ -71,6 +71,17 @@ export interface Config extends Row {
   readonly metadata_json: string | null;
   readonly priority: number;
   readonly extra_params: ExtraParams | null;
+  /** Which encryption key the config's own API key is under; null: it has none. */
+  readonly key_id: string | null;
+  readonly credential_id: number | null;
+}
+
+/** A row of `llm_credentials`, without its ciphertext. */
+export interface Credential extends Row {
+  readonly name: string;
+  readonly provider: string;
+  readonly description: string | null;
+  readonly key_id: string | null;
 }
 
 /** How a model, or all models of a provider, treat one parameter. */
@@ -134,6 +145,7 @@ export interface Price extends Rates {
 /** The entities that take part in revisions, by the names that the log uses. */
 export interface Entities {
   agent: Agent;
+  credential: Credential;
   config: Config;
   provider: Provider;
   model: Model;

@@ -1,7 +1,8 @@
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
 import { Ordered } from './ordered.js';
-import type { Agent, Change, Config, Entities, Entity, Model, Price, Provider } from './rows.js';
+import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider } from './rows.js';
+import { Vault } from './vault.js';
 
 const text = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
@@ -23,13 +24,20 @@ export class State {
   /** Which store this is; part of every etag. */
   identity = '';
 
+  /** What is known of stored keys. */
+  vault = Vault.none;
+
   readonly agents = new Map<number, Agent>();
   readonly configs = new Map<number, Config>();
   readonly agentsInOrder = new Ordered<Agent>(byId);
   readonly configsInOrder = new Ordered<Config>(byId);
+  readonly credentials = new Map<number, Credential>();
+  readonly credentialsInOrder = new Ordered<Credential>((a, b) => text(a.name, b.name));
   readonly providersInOrder = new Ordered<Provider>((a, b) => text(a.name, b.name));
   readonly modelsInOrder = new Ordered<Model>(byModelName);
 
+  private readonly credentialsByName = new Map<string, Credential>();
+  private readonly usesOfCredentials = new Map<number, number>();
   private readonly agentsByName = new Map<string, Agent>();
   private readonly configsByAgent = new Map<number, readonly Config[]>();
   private readonly providersByName = new Map<string, Provider>();
@@ -47,6 +55,19 @@ export class State {
   /** All configs of an agent, enabled or not, in the order of the chain. */
   configsOf(agentId: number): readonly Config[] {
     return this.configsByAgent.get(agentId) ?? [];
+  }
+
+  credentialNamed(name: string): Credential | undefined {
+    return this.credentialsByName.get(name);
+  }
+
+  get credentialNames(): Iterable<string> {
+    return this.credentialsByName.keys();
+  }
+
+  /** How many configs use a credential. */
+  usesOf(credentialId: number): number {
+    return this.usesOfCredentials.get(credentialId) ?? 0;
   }
 
   /** A provider by its name or one of its aliases, in any case. */
@@ -101,6 +122,8 @@ export class State {
 
   private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
     if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
+    else if (entity === 'credential')
+      this.putCredential(before as Credential | undefined, after as Credential | undefined);
     else if (entity === 'config') this.putConfig(before as Config | undefined, after as Config | undefined);
     else if (entity === 'provider') this.putProvider(before as Provider | undefined, after as Provider | undefined);
     else if (entity === 'model') this.putModel(before as Model | undefined, after as Model | undefined);
@@ -124,6 +147,8 @@ export class State {
 
   private putConfig(before: Config | undefined, after: Config | undefined): void {
     const agentId = (after ?? before)?.agent_id as number;
+    this.countUse(before?.credential_id, -1);
+    this.countUse(after?.credential_id, 1);
     const others = this.configsOf(agentId).filter((config) => config.id !== (after ?? before)?.id);
     if (after) {
       this.configs.set(after.id, after);
@@ -134,6 +159,22 @@ export class State {
       this.configsInOrder.remove(before);
       if (others.length > 0) this.configsByAgent.set(agentId, others);
       else this.configsByAgent.delete(agentId);
+    }
+  }
+
+  private countUse(credentialId: number | null | undefined, by: 1 | -1): void {
+    if (credentialId) this.usesOfCredentials.set(credentialId, this.usesOf(credentialId) + by);
+  }
+
+  private putCredential(before: Credential | undefined, after: Credential | undefined): void {
+    if (after) {
+      this.credentials.set(after.id, after);
+      this.credentialsByName.set(after.name, after);
+      this.credentialsInOrder.put(after);
+    } else if (before) {
+      this.credentials.delete(before.id);
+      this.credentialsByName.delete(before.name);
+      this.credentialsInOrder.remove(before);
     }
   }
 

@@ -7,7 +7,15 @@ import type { State } from '../domain/state.js';
 import { invalidFields, ServiceError, type Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { findAgent, noAgent, type Problems, refProblem } from './requests.js';
-import { checkUpsert, draftProposal, type Proposal, patchOf, proposeUpsert, type Upserted } from './write_config.js';
+import {
+  checkUpsert,
+  draftProposal,
+  keyRefusal,
+  type Proposal,
+  patchOf,
+  proposeUpsert,
+  type Upserted,
+} from './write_config.js';
 
 /** What became of one agent of the request. */
 export interface Assigned {
@@ -40,7 +48,11 @@ export function bulkAssign(
   if (!request.allow_partial) refuseAny(candidates);
   return candidates.map(({ ref, agent, proposal }) => {
     if (proposal instanceof ServiceError) return { ref, agent, outcome: proposal };
-    return { ref, agent, outcome: { config: draftProposal(draft, proposal), created: !proposal.before } };
+    return {
+      ref,
+      agent,
+      outcome: { config: draftProposal(state, draft, proposal, request), created: !proposal.before },
+    };
   });
 }
 
@@ -60,7 +72,8 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
     places.set(agent, at);
     const proposal = proposeUpsert(state, agent, patch, request);
-    return { ref, agent, proposal: proposal.violations.length > 0 ? invalidFields(proposal.violations) : proposal };
+    if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
+    return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
   });
 }
 
@@ -74,6 +87,8 @@ function refuseAny(candidates: readonly Candidate[]): void {
   const violations = errors.flatMap(violationsAt);
   if (errors.some(({ error }) => error.reason === 'INVALID_FIELDS'))
     throw invalidFields(merged(errors, candidates.length));
+  const other = errors.find(({ error }) => error.reason !== 'AGENT_NOT_FOUND');
+  if (other) throw other.error;
   throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
     violations,
     resources: errors.flatMap(({ error }) => error.resources),

@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import type { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/credential.js';
 import type {
   Model as ModelMessage,
   ModelPrice,
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
-import type { Agent, Config, ExtraParams, Model, ParameterRule, Price, Provider } from '../domain/rows.js';
+import type { Agent, Config, Credential, ExtraParams, Model, ParameterRule, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 
 /*
@@ -53,12 +54,25 @@ export function agentMessage(state: State, agent: Agent): AgentMessage {
 }
 
 export function configMessage(state: State, config: Config, agentName = nameOf(state, config)): AgentLLMConfig {
+  const { key_id, credential_id, ...row } = present(config);
   return {
-    ...present(config),
+    ...row,
     ...versions(state, config),
     agent_name: agentName,
     extra_params: config.extra_params ? extraParamsMessage(config.extra_params) : undefined,
-    has_api_key_override: false,
+    has_api_key_override: key_id !== undefined,
+    api_key_state: state.vault.stateOf('config', config),
+    credential_name: credential_id === undefined ? undefined : state.credentials.get(credential_id)?.name,
+  };
+}
+
+export function credentialMessage(state: State, credential: Credential): CredentialMessage {
+  const { id, key_id: _, ...row } = present(credential);
+  return {
+    ...row,
+    ...versions(state, credential),
+    api_key_state: state.vault.stateOf('credential', credential),
+    config_count: state.usesOf(id),
   };
 }
 

@@ -25,6 +25,7 @@ import {
   ratesOf,
   usersOf,
 } from '../domain/catalogue.js';
+import { keysFor, originOf } from '../domain/credential.js';
 import type { Draft } from '../domain/draft.js';
 import { type Patch, readPatch } from '../domain/patch.js';
 import type { Model, Price, Provider, Rates } from '../domain/rows.js';
@@ -122,6 +123,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           if (fixed.length > 0) throw builtIn(before, `${fixed.join(', ')} cannot be changed`);
           checkEtag(body.etag, etagOf(state, before), `Provider ${before.name}`);
           refuseTakenNames(state, row);
+          refuseNewOrigin(state, before, row);
           return draft.update('provider', before, row);
         },
         respond: answerProvider,
@@ -252,6 +254,19 @@ function refuseTakenNames(state: State, row: Provider): void {
         { resources: [{ type: 'provider', name: owner.name }] },
       );
   }
+}
+
+/** Keys that were given for one address are never sent to another. */
+function refuseNewOrigin(state: State, before: Provider, row: Provider): void {
+  const [from, to] = [originOf(before.base_url), originOf(row.base_url)];
+  const keys = from === to ? 0 : keysFor(state, before.name);
+  if (keys === 0) return;
+  const remedy = `clear the ${keys} keys that configs and credentials hold for ${before.name} first`;
+  throw ServiceError.of(
+    'KEY_PROVIDER_MISMATCH',
+    { key_provider: from, provider: to, remedy },
+    { resources: [{ type: 'provider', name: before.name }] },
+  );
 }
 
 const builtIn = (provider: Provider, what: string) =>

@@ -1,6 +1,6 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import type { WaitForAdoption } from '../../gen/ts/agentllm/v1/write.js';
-import type { Agent, Config, Model, Provider } from '../domain/rows.js';
+import type { Agent, Config, Credential, Model, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { nearest, printable, textProblem } from '../domain/text.js';
 import { invalidFields, ServiceError, type Violation } from '../errors.js';
@@ -50,9 +50,8 @@ export function writeProblems(request: WriteRequest): Problems {
 }
 
 /** Refuses what the contract has a place for and this release cannot do. */
-export function refuseUnavailable(request: WriteRequest & { readonly api_key?: string | undefined }): void {
+export function refuseUnavailable(request: WriteRequest): void {
   if (request.wait_for_adoption) throw ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'wait_for_adoption' });
-  if (request.api_key !== undefined) throw ServiceError.of('ENCRYPTION_NOT_CONFIGURED', {});
 }
 
 export function idProblem(id: number): string | undefined {
@@ -109,6 +108,18 @@ export function configOf(state: State, id: number): Config {
   if (config) return config;
   const resources = [{ type: 'config', name: String(id) }] as const;
   throw ServiceError.of('CONFIG_NOT_FOUND', { id: String(id) }, { resources });
+}
+
+export function credentialOf(state: State, name: string): Credential {
+  const credential = state.credentialNamed(name);
+  if (credential) return credential;
+  const shown = printable(name, 100);
+  const suggestion = nearest(shown, state.credentialNames);
+  throw ServiceError.of(
+    'CREDENTIAL_NOT_FOUND',
+    { credential: shown, ...(suggestion && { suggestion }) },
+    { resources: [{ type: 'credential', name: shown }] },
+  );
 }
 
 export function providerOf(state: State, name: string): Provider {

@@ -2,12 +2,14 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation, type ServingStatusMap } from 'grpc-health-check';
 import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
+import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { Address } from '../config.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { agentService } from './agents.js';
 import { configService } from './configs.js';
+import { credentialService } from './credentials.js';
 import { Gate, type Invoke, type MethodContext, serviceOf } from './method.js';
 import { providerService } from './providers.js';
 import { addReflection } from './reflection.js';
@@ -15,7 +17,12 @@ import type { Backend } from './service.js';
 
 /** The entry of grpc.health.v1 that tells whether writes are taken; reads go on without the database. */
 const WRITES = 'agentllm.v1.Writes';
-const SERVICES = ['agentllm.v1.AgentService', 'agentllm.v1.AgentLLMConfigService', 'agentllm.v1.ProviderService'];
+const SERVICES = [
+  'agentllm.v1.AgentService',
+  'agentllm.v1.AgentLLMConfigService',
+  'agentllm.v1.ProviderService',
+  'agentllm.v1.CredentialService',
+];
 
 /** The gRPC server, listening. */
 export interface RpcServer {
@@ -38,6 +45,7 @@ export async function startRpcServer(
     serviceOf(AgentServiceService, agentService(backend), context),
     serviceOf(AgentLLMConfigServiceService, configService(backend), context),
     serviceOf(ProviderServiceService, providerService(backend), context),
+    serviceOf(CredentialServiceService, credentialService(backend), context),
   ];
   const server = new Server({
     'grpc.max_receive_message_length': limits.maxRequestBytes,

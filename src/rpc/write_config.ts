@@ -2,11 +2,12 @@ import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import { AgentLLMConfig as ConfigMessage } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import { primaryOf } from '../domain/chain.js';
 import { checkConfig, configFields, configOutputOnly, newConfig, patchConfig } from '../domain/config.js';
+import { keyProblem } from '../domain/credential.js';
 import type { Draft } from '../domain/draft.js';
 import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import type { Violation } from '../errors.js';
+import { ServiceError, type Violation } from '../errors.js';
 import { etagOf } from './messages.js';
 import { agentOf, checkEtag, configOf, idProblem, type Problems } from './requests.js';
 
@@ -58,12 +59,52 @@ export function proposeUpsert(state: State, agent: Agent, patch: Patch, request:
 function propose(state: State, base: Config, patch: Patch, request: ConfigRequest, before = base): Proposal {
   const row = patchConfig(state, base, patch);
   const options = { at: 'config', allowUnknownModel: request.allow_unknown_model };
-  return { before: before.id === 0 ? undefined : before, row, violations: checkConfig(state, row, patch, options) };
+  const violations = [...checkConfig(state, row, patch, options), ...checkCredential(before, row, request)];
+  return { before: before.id === 0 ? undefined : before, row, violations };
 }
 
-/** Enters a proposal in the draft. */
-export const draftProposal = (draft: Draft, { before, row }: Proposal): Config =>
-  before ? draft.update('config', before, row) : draft.create('config', row);
+/** What a request does with a config's own key: a text sets it, null clears it, undefined keeps it. */
+const keyIn = ({ api_key, clear_api_key }: ConfigRequest): string | null | undefined =>
+  api_key ?? (clear_api_key ? null : undefined);
+
+/** A config has a key of its own or a credential, so that nobody has to guess which one is used. */
+function checkCredential(before: Config, row: Config, request: ConfigRequest): Violation[] {
+  const key = keyIn(request);
+  const hasKey = key === undefined ? before.key_id !== null : key !== null;
+  if (!hasKey || row.credential_id === null) return [];
+  const description = 'must not be set while the config has an API key of its own; clear one of the two';
+  return [{ field: 'config.credential_name', description }];
+}
+
+/** A key goes to the provider that it was given for and to no other. */
+export function keyRefusal(state: State, { before, row }: Proposal, request: ConfigRequest): ServiceError | undefined {
+  const refusal = (key_provider: string, remedy: string) =>
+    ServiceError.of(
+      'KEY_PROVIDER_MISMATCH',
+      { key_provider, provider: row.provider, remedy },
+      { resources: [{ type: 'config', name: String(row.id) }] },
+    );
+  const credential = row.credential_id === null ? undefined : state.credentials.get(row.credential_id);
+  if (credential && credential.provider !== row.provider)
+    return refusal(credential.provider, `name a credential for ${row.provider} in the same request, or none`);
+  const kept = keyIn(request) === undefined && before?.key_id != null;
+  if (kept && before.provider !== row.provider)
+    return refusal(before.provider, 'set api_key or clear_api_key in the same request');
+  return undefined;
+}
+
+/** Enters a proposal in the draft, with what is to become of its key. */
+export function draftProposal(state: State, draft: Draft, proposal: Proposal, request: ConfigRequest): Config {
+  const refusal = keyRefusal(state, proposal, request);
+  if (refusal) throw refusal;
+  const key = keyIn(request);
+  const key_id = key === undefined ? proposal.row.key_id : key === null ? null : state.vault.writable.primaryId;
+  const { before } = proposal;
+  const row = { ...proposal.row, key_id };
+  const stored = before ? draft.update('config', before, row) : draft.create('config', row);
+  if (key !== undefined) draft.keys.push({ entity: 'config', row: stored, key });
+  return stored;
+}
 
 export function planCreate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const patch = patchOf(request);
@@ -73,7 +114,7 @@ export function planCreate(state: State, draft: Draft, problems: Problems, reque
   problems.addAll([...patch.violations, ...proposal.violations]);
   problems.throwIfAny();
   agentOf(state, request.agent);
-  return draftProposal(draft, proposal);
+  return draftProposal(state, draft, proposal, request);
 }
 
 const agentIfAny = (state: State, { agent: ref }: ConfigRequest) =>
@@ -90,7 +131,7 @@ export function planUpdate(state: State, draft: Draft, problems: Problems, reque
   problems.addAll(proposal.violations);
   problems.throwIfAny();
   checkEtag(request.config?.etag ?? '', etagOfAny(state, proposal.before), `Config ${id}`);
-  return draftProposal(draft, proposal);
+  return draftProposal(state, draft, proposal, request);
 }
 
 export interface Upserted {
@@ -110,7 +151,7 @@ export function planUpsert(state: State, draft: Draft, problems: Problems, reque
   const found = agentOf(state, request.agent);
   const etag = request.config?.etag ?? '';
   checkEtag(etag, etagOfAny(state, proposal.before), `The primary config of agent ${JSON.stringify(found.name)}`);
-  return { config: draftProposal(draft, proposal), created: !proposal.before };
+  return { config: draftProposal(state, draft, proposal, request), created: !proposal.before };
 }
 
 /** Adds what is wrong with an upsert whichever agent it is for. */
@@ -123,6 +164,6 @@ export function checkUpsert(problems: Problems, request: ConfigRequest): void {
 const etagOfAny = (state: State, row: Config | undefined) => row && etagOf(state, row);
 
 function checkKey(problems: Problems, { api_key, clear_api_key }: ConfigRequest): void {
-  if (api_key === '') problems.add('api_key', 'must not be empty; use clear_api_key to remove a key');
+  if (api_key !== undefined) problems.add('api_key', keyProblem(api_key));
   if (api_key !== undefined && clear_api_key) problems.add('clear_api_key', 'must not be set together with api_key');
 }

@@ -36,6 +36,7 @@ export class Store {
   }
 
   replaceState(state: State): void {
+    state.vault = this.current.vault;
     this.current = state;
     this.announce();
   }

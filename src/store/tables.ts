@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 import { newAgent } from '../domain/agent.js';
 import { newModel, newProvider } from '../domain/catalogue.js';
 import { newConfig } from '../domain/config.js';
+import { newCredential } from '../domain/credential.js';
 import type { Entities, Entity, Price } from '../domain/rows.js';
 
 /** How an entity stands in its table. A row has the columns' names, so only what differs is said. */
@@ -33,6 +34,7 @@ const priceColumns: Record<keyof Price, true> = {
 /** The tables of the configuration, in the order in which rows can be inserted. */
 export const tables: Readonly<Record<Entity, Table>> = {
   agent: { name: 'agent_configs', columns: Object.keys(newAgent()), json: [], times: TIMES },
+  credential: { name: 'llm_credentials', columns: Object.keys(newCredential()), json: [], times: TIMES },
   config: {
     name: 'agent_llm_configs',
     columns: Object.keys(newConfig(0, 0)),
@@ -111,6 +113,20 @@ export async function putRows<E extends Entity>(db: Knex, entity: E, rows: reado
 }
 /** A statement takes 65 535 parameters; the widest row has 27. */
 const PUT_CHUNK = 1000;
+
+/** Stores or takes away the ciphertext of a row; the only column that is no part of any row. */
+export async function putToken(
+  db: Knex,
+  entity: 'config' | 'credential',
+  id: number,
+  token: string | null,
+): Promise<void> {
+  await db(tables[entity].name).where({ id }).update({ api_key_encrypted: token });
+}
+
+/** The ciphertexts of an entity, with the ids of their rows. */
+export const readTokens = (db: Knex, entity: 'config' | 'credential'): Promise<{ id: number; token: string }[]> =>
+  db(tables[entity].name).select('id', 'api_key_encrypted as token').whereNotNull('api_key_encrypted').orderBy('id');
 
 export async function deleteRows(db: Knex, entity: Entity, ids: readonly number[]): Promise<void> {
   await db(tables[entity].name).whereIn('id', ids).delete();

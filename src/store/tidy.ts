@@ -1,10 +1,13 @@
 import type { Knex } from 'knex';
 import { limits } from '../limits.js';
-import type { Database } from './database.js';
+import type { Store } from './store.js';
+import { checkTokens } from './vault.js';
 
 /** What is done once an hour. */
-export async function tidy({ knex, kind }: Database): Promise<void> {
+export async function tidy(store: Store): Promise<void> {
+  const { knex, kind } = store.database;
   await forgetAnswers(knex);
+  await checkTokens(store);
   // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
   if (kind === 'embedded') await knex.raw('vacuum (analyze)');
 }

@@ -1,14 +1,16 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { Knex } from 'knex';
-import { agentsWithMovedChain, CountedIds, Draft, type IdSource } from '../domain/draft.js';
+import { bindingOf } from '../domain/credential.js';
+import { agentsWithMovedChain, CountedIds, Draft, type IdSource, type KeyChange } from '../domain/draft.js';
 import type { Change, Entities, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { keyHolder } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure, isLostConnection } from './failure.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
-import { deleteRows, drawIds, entities, putRows, tables } from './tables.js';
+import { deleteRows, drawIds, entities, putRows, putToken, tables } from './tables.js';
 
 /**
  * What a write wants, as a function of the configuration that it finds: it
@@ -139,14 +141,30 @@ async function takeTurn<T>(
   const { result, draft } = await planWithIds(tx, state, write, turn, wanted);
   if (draft.changes.length === 0) throw new NothingToDo(write.answer(result, turn.revision - 1));
   await carryOut(tx, draft);
+  for (const change of draft.keys) await storeKey(tx, state, change, turn.now);
   await enter(tx, turn, turn.now, write, draft.changes);
-  const bytes = write.answer(result, turn.revision);
+  const bytes = answerOf(state, write, draft, result, turn.revision);
   if (hash) await keepAnswer(tx, write, hash, bytes, turn);
-  return { bytes, apply: () => applyCommitted(store, state, turn, draft.changes) };
+  return { bytes, apply: () => applyCommitted(store, state, turn, draft) };
 }
 
+/** The answer of a write that is not committed yet: the keys that it brings are readable in it, and only in it. */
+function answerOf<T>(state: State, write: Write<T>, draft: Draft, result: T, revision: number): Uint8Array {
+  const { vault } = state;
+  try {
+    state.vault = vaultAfter(state, draft.keys);
+    return write.answer(result, revision);
+  } finally {
+    state.vault = vault;
+  }
+}
+
+const vaultAfter = (state: State, keys: readonly KeyChange[]) =>
+  keys.length === 0 ? state.vault : state.vault.written(keys.map(({ entity, row }) => keyHolder(entity, row.id)));
+
 /** The state may have been read anew while the transaction ran; then the log leads to the revision. */
-async function applyCommitted(store: Store, state: State, turn: Turn, changes: readonly Change[]): Promise<void> {
+async function applyCommitted(store: Store, state: State, turn: Turn, { changes, keys }: Draft): Promise<void> {
+  state.vault = vaultAfter(state, keys);
   store.apply(state, turn.revision, turn.nonce, changes);
   if (store.state.revision >= turn.revision) return;
   const { knex } = store.database;
@@ -257,6 +275,12 @@ async function carryOut(tx: Knex, draft: Draft): Promise<void> {
   }
   const moved = [...agentsWithMovedChain(draft.changes)];
   if (moved.length > 0) await tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: draft.revision });
+}
+
+/** Encrypts a key for its row and its provider's origin, and for no other. */
+async function storeKey(tx: Knex, state: State, { entity, row, key }: KeyChange, now: Date): Promise<void> {
+  const token = key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now);
+  await putToken(tx, entity, row.id, token);
 }
 
 const rowAfter = (change: Change) => change.after as Entities[Entity];

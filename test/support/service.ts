@@ -9,6 +9,7 @@ import {
 import { afterAll, beforeAll } from 'vitest';
 import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
+import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
 import {
   BadRequest,
@@ -110,6 +111,7 @@ export interface Clients {
   readonly agents: Promised<typeof agentMessages.AgentServiceService>;
   readonly configs: Promised<typeof configMessages.AgentLLMConfigServiceService>;
   readonly providers: Promised<typeof providerMessages.ProviderServiceService>;
+  readonly credentials: Promised<typeof credentialMessages.CredentialServiceService>;
   close(): void;
 }
 
@@ -121,11 +123,13 @@ export function connect(port: number, creds: ChannelCredentials = credentials.cr
     new agentMessages.AgentServiceClient(address, creds, options),
     new configMessages.AgentLLMConfigServiceClient(address, creds, options),
     new providerMessages.ProviderServiceClient(address, creds, options),
+    new credentialMessages.CredentialServiceClient(address, creds, options),
   ] as const;
   return {
     agents: promised(all[0], agentMessages),
     configs: promised(all[1], configMessages),
     providers: promised(all[2], providerMessages),
+    credentials: promised(all[3], credentialMessages),
     close: () => {
       for (const client of all) client.close();
     },

@@ -12,6 +12,70 @@ export const protobufPackage = "agentllm.v1";
 
 export const protobufFileName = "agentllm/v1/agent_llm_config.proto";
 
+/** What is known of an API key that is stored here. */
+export const ApiKeyState = {
+  /** UNSPECIFIED - Not stated; never sent. */
+  UNSPECIFIED: "API_KEY_STATE_UNSPECIFIED",
+  /** NONE - No key is stored; the provider's environment variable is used. */
+  NONE: "API_KEY_STATE_NONE",
+  /** SET - A key is stored and can be read. */
+  SET: "API_KEY_STATE_SET",
+  /**
+   * UNREADABLE - A key is stored, but none of the keys in ENCRYPTION_KEY reads it, or it was
+   * copied here from another row. It is never replaced by the environment's in
+   * silence: calls that need it fail until a key is set or cleared.
+   */
+  UNREADABLE: "API_KEY_STATE_UNREADABLE",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type ApiKeyState = typeof ApiKeyState[keyof typeof ApiKeyState];
+
+export namespace ApiKeyState {
+  export type UNSPECIFIED = typeof ApiKeyState.UNSPECIFIED;
+  export type NONE = typeof ApiKeyState.NONE;
+  export type SET = typeof ApiKeyState.SET;
+  export type UNREADABLE = typeof ApiKeyState.UNREADABLE;
+  export type UNRECOGNIZED = typeof ApiKeyState.UNRECOGNIZED;
+}
+
+export function apiKeyStateFromJSON(object: any): ApiKeyState {
+  switch (object) {
+    case 0:
+    case "API_KEY_STATE_UNSPECIFIED":
+      return ApiKeyState.UNSPECIFIED;
+    case 1:
+    case "API_KEY_STATE_NONE":
+      return ApiKeyState.NONE;
+    case 2:
+    case "API_KEY_STATE_SET":
+      return ApiKeyState.SET;
+    case 3:
+    case "API_KEY_STATE_UNREADABLE":
+      return ApiKeyState.UNREADABLE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return ApiKeyState.UNRECOGNIZED;
+  }
+}
+
+export function apiKeyStateToNumber(object: ApiKeyState): number {
+  switch (object) {
+    case ApiKeyState.UNSPECIFIED:
+      return 0;
+    case ApiKeyState.NONE:
+      return 1;
+    case ApiKeyState.SET:
+      return 2;
+    case ApiKeyState.UNREADABLE:
+      return 3;
+    case ApiKeyState.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /**
  * Parameters beyond the document's columns, stored as JSON and validated
  * against the model like the others. A parameter that the model is known to
@@ -192,6 +256,14 @@ export interface AgentLLMConfig {
    * the last writer wins.
    */
   etag: string;
+  /** Output only. What is known of the configuration's own API key. */
+  api_key_state: ApiKeyState;
+  /**
+   * Name of the credential whose key is used, in place of a key of its own: not
+   * both. It must be of the same provider, else KEY_PROVIDER_MISMATCH. An
+   * unknown one is INVALID_ARGUMENT. Default: none.
+   */
+  credential_name?: string | undefined;
 }
 
 function createBaseExtraParams(): ExtraParams {
@@ -333,6 +405,8 @@ function createBaseAgentLLMConfig(): AgentLLMConfig {
     updated_at: undefined,
     revision: 0n,
     etag: "",
+    api_key_state: ApiKeyState.UNSPECIFIED,
+    credential_name: undefined,
   };
 }
 
@@ -406,6 +480,12 @@ export const AgentLLMConfig: MessageFns<AgentLLMConfig> = {
     }
     if (message.etag !== "") {
       writer.uint32(178).string(message.etag);
+    }
+    if (message.api_key_state !== ApiKeyState.UNSPECIFIED) {
+      writer.uint32(184).int32(apiKeyStateToNumber(message.api_key_state));
+    }
+    if (message.credential_name !== undefined) {
+      writer.uint32(194).string(message.credential_name);
     }
     return writer;
   },
@@ -599,6 +679,22 @@ export const AgentLLMConfig: MessageFns<AgentLLMConfig> = {
             message.etag = reader.string();
             continue;
           }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.api_key_state = apiKeyStateFromJSON(reader.int32());
+            continue;
+          }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.credential_name = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -643,6 +739,8 @@ export const AgentLLMConfig: MessageFns<AgentLLMConfig> = {
     message.updated_at = object.updated_at ?? undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.etag = object.etag ?? "";
+    message.api_key_state = object.api_key_state ?? ApiKeyState.UNSPECIFIED;
+    message.credential_name = object.credential_name ?? undefined;
     return message;
   },
 };

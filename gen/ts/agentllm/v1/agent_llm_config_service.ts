@@ -43,9 +43,10 @@ export interface CreateConfigRequest {
     | AgentLLMConfig
     | undefined;
   /**
-   * An API key for this configuration alone. Travels only towards the service.
-   * This release stores no keys: a value is FAILED_PRECONDITION, reason
-   * ENCRYPTION_NOT_CONFIGURED.
+   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
+   * Travels only towards the service and is stored encrypted, bound to this
+   * configuration and its provider. Without a usable ENCRYPTION_KEY:
+   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
    */
   api_key?:
     | string
@@ -173,14 +174,20 @@ export interface UpdateConfigRequest {
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone. Travels only towards the service.
-   * Absent keeps what is stored. This release stores no keys: a value is
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED.
+   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
+   * Travels only towards the service and is stored encrypted, bound to this
+   * configuration and its provider. Absent keeps what is stored. Without a usable
+   * ENCRYPTION_KEY: FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or
+   * ENCRYPTION_KEY_WRONG.
    */
   api_key?:
     | string
     | undefined;
-  /** Remove the configuration's own API key. Not together with `api_key`. */
+  /**
+   * Remove the configuration's own API key. Not together with `api_key`. A change
+   * of `provider` needs one of the two when a key is stored, else
+   * FAILED_PRECONDITION, reason KEY_PROVIDER_MISMATCH.
+   */
   clear_api_key: boolean;
   /**
    * Accept, for this once, a model that the catalogue lacks, as primary and as
@@ -352,14 +359,20 @@ export interface UpsertPrimaryConfigRequest {
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone. Travels only towards the service.
-   * Absent keeps what is stored. This release stores no keys: a value is
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED.
+   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
+   * Travels only towards the service and is stored encrypted, bound to this
+   * configuration and its provider. Absent keeps what is stored. Without a usable
+   * ENCRYPTION_KEY: FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or
+   * ENCRYPTION_KEY_WRONG.
    */
   api_key?:
     | string
     | undefined;
-  /** Remove the configuration's own API key. Not together with `api_key`. */
+  /**
+   * Remove the configuration's own API key. Not together with `api_key`. A change
+   * of `provider` needs one of the two when a key is stored, else
+   * FAILED_PRECONDITION, reason KEY_PROVIDER_MISMATCH.
+   */
   clear_api_key: boolean;
   /**
    * Accept, for this once, a model that the catalogue lacks, as primary and as
@@ -418,9 +431,10 @@ export interface BulkAssignConfigRequest {
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone. Travels only towards the service.
-   * This release stores no keys: a value is FAILED_PRECONDITION, reason
-   * ENCRYPTION_NOT_CONFIGURED.
+   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
+   * Travels only towards the service and is stored encrypted, bound to this
+   * configuration and its provider. Without a usable ENCRYPTION_KEY:
+   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
    */
   api_key?:
     | string

@@ -114,8 +114,8 @@ export const ErrorReason = {
   BUILT_IN_MODEL: "ERROR_REASON_BUILT_IN_MODEL",
   /**
    * ENCRYPTION_NOT_CONFIGURED - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
-   * no encryption is configured; leave api_key out and set the provider's
-   * environment variable where the agent runs"
+   * ENCRYPTION_KEY is not set; set it to what `agentllm key generate` prints and
+   * start the service again"
    */
   ENCRYPTION_NOT_CONFIGURED: "ERROR_REASON_ENCRYPTION_NOT_CONFIGURED",
   /**
@@ -161,6 +161,30 @@ export const ErrorReason = {
    * has the details under call 5f0c"
    */
   INTERNAL: "ERROR_REASON_INTERNAL",
+  /**
+   * ENCRYPTION_KEY_WRONG - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
+   * ENCRYPTION_KEY (key 0f3a9c) is not the one that the stored keys were encrypted
+   * with (key 77b21e); set the right one, or both, separated by a comma"
+   */
+  ENCRYPTION_KEY_WRONG: "ERROR_REASON_ENCRYPTION_KEY_WRONG",
+  /**
+   * KEY_PROVIDER_MISMATCH - FAILED_PRECONDITION, with a PreconditionFailure. "The stored API key is for
+   * claude and cannot be used for openai; set api_key or clear_api_key in the same
+   * request"
+   */
+  KEY_PROVIDER_MISMATCH: "ERROR_REASON_KEY_PROVIDER_MISMATCH",
+  /** CREDENTIAL_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No credential has the name \"desk\"" */
+  CREDENTIAL_NOT_FOUND: "ERROR_REASON_CREDENTIAL_NOT_FOUND",
+  /**
+   * CREDENTIAL_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "A credential has the name \"desk\"
+   * already"
+   */
+  CREDENTIAL_NAME_TAKEN: "ERROR_REASON_CREDENTIAL_NAME_TAKEN",
+  /**
+   * CREDENTIAL_IN_USE - FAILED_PRECONDITION, with a PreconditionFailure. "Credential \"desk\" is used
+   * by 3 configs; change those first"
+   */
+  CREDENTIAL_IN_USE: "ERROR_REASON_CREDENTIAL_IN_USE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -198,6 +222,11 @@ export namespace ErrorReason {
   export type CANCELLED = typeof ErrorReason.CANCELLED;
   export type TOO_MANY_CALLS = typeof ErrorReason.TOO_MANY_CALLS;
   export type INTERNAL = typeof ErrorReason.INTERNAL;
+  export type ENCRYPTION_KEY_WRONG = typeof ErrorReason.ENCRYPTION_KEY_WRONG;
+  export type KEY_PROVIDER_MISMATCH = typeof ErrorReason.KEY_PROVIDER_MISMATCH;
+  export type CREDENTIAL_NOT_FOUND = typeof ErrorReason.CREDENTIAL_NOT_FOUND;
+  export type CREDENTIAL_NAME_TAKEN = typeof ErrorReason.CREDENTIAL_NAME_TAKEN;
+  export type CREDENTIAL_IN_USE = typeof ErrorReason.CREDENTIAL_IN_USE;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -296,6 +325,21 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 30:
     case "ERROR_REASON_INTERNAL":
       return ErrorReason.INTERNAL;
+    case 31:
+    case "ERROR_REASON_ENCRYPTION_KEY_WRONG":
+      return ErrorReason.ENCRYPTION_KEY_WRONG;
+    case 32:
+    case "ERROR_REASON_KEY_PROVIDER_MISMATCH":
+      return ErrorReason.KEY_PROVIDER_MISMATCH;
+    case 33:
+    case "ERROR_REASON_CREDENTIAL_NOT_FOUND":
+      return ErrorReason.CREDENTIAL_NOT_FOUND;
+    case 34:
+    case "ERROR_REASON_CREDENTIAL_NAME_TAKEN":
+      return ErrorReason.CREDENTIAL_NAME_TAKEN;
+    case 35:
+    case "ERROR_REASON_CREDENTIAL_IN_USE":
+      return ErrorReason.CREDENTIAL_IN_USE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -367,6 +411,16 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 29;
     case ErrorReason.INTERNAL:
       return 30;
+    case ErrorReason.ENCRYPTION_KEY_WRONG:
+      return 31;
+    case ErrorReason.KEY_PROVIDER_MISMATCH:
+      return 32;
+    case ErrorReason.CREDENTIAL_NOT_FOUND:
+      return 33;
+    case ErrorReason.CREDENTIAL_NAME_TAKEN:
+      return 34;
+    case ErrorReason.CREDENTIAL_IN_USE:
+      return 35;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

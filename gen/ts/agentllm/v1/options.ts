@@ -38,6 +38,10 @@ export const Permission = {
   CATALOGUE_READ: "PERMISSION_CATALOGUE_READ",
   /** CATALOGUE_WRITE - Create, change and delete providers, models and prices. */
   CATALOGUE_WRITE: "PERMISSION_CATALOGUE_WRITE",
+  /** CREDENTIALS_READ - Read which credentials there are. Their keys cannot be read by anybody. */
+  CREDENTIALS_READ: "PERMISSION_CREDENTIALS_READ",
+  /** CREDENTIALS_WRITE - Create, replace and delete credentials. */
+  CREDENTIALS_WRITE: "PERMISSION_CREDENTIALS_WRITE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -52,6 +56,8 @@ export namespace Permission {
   export type RESOLVE = typeof Permission.RESOLVE;
   export type CATALOGUE_READ = typeof Permission.CATALOGUE_READ;
   export type CATALOGUE_WRITE = typeof Permission.CATALOGUE_WRITE;
+  export type CREDENTIALS_READ = typeof Permission.CREDENTIALS_READ;
+  export type CREDENTIALS_WRITE = typeof Permission.CREDENTIALS_WRITE;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -81,6 +87,12 @@ export function permissionFromJSON(object: any): Permission {
     case 7:
     case "PERMISSION_CATALOGUE_WRITE":
       return Permission.CATALOGUE_WRITE;
+    case 8:
+    case "PERMISSION_CREDENTIALS_READ":
+      return Permission.CREDENTIALS_READ;
+    case 9:
+    case "PERMISSION_CREDENTIALS_WRITE":
+      return Permission.CREDENTIALS_WRITE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -106,6 +118,10 @@ export function permissionToNumber(object: Permission): number {
       return 6;
     case Permission.CATALOGUE_WRITE:
       return 7;
+    case Permission.CREDENTIALS_READ:
+      return 8;
+    case Permission.CREDENTIALS_WRITE:
+      return 9;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

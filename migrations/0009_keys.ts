@@ -1,0 +1,48 @@
+import type { Knex } from 'knex';
+import { timestamps } from './columns.js';
+
+// Named credentials, and which encryption keys a store has been written with (their ids, never the keys).
+
+async function createEncryptionKeys(knex: Knex): Promise<void> {
+  await knex.schema.createTable('encryption_keys', (table) => {
+    table.string('key_id', 64).primary();
+    // A known text under the key: what cannot read it is the wrong key.
+    table.string('canary', 500).notNullable();
+    table.timestamp('created_at').notNullable().defaultTo(knex.fn.now());
+  });
+}
+
+async function createCredentials(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_credentials', (table) => {
+    table.increments('id');
+    table.string('name', 100).notNullable();
+    table.string('provider', 50).notNullable();
+    table.string('description', 1000);
+    table.string('api_key_encrypted', 500);
+    table.string('key_id', 64);
+    timestamps(knex, table);
+    table.bigInteger('revision').notNullable().defaultTo(0);
+    table.unique(['name'], { indexName: 'uq_llm_credentials_name' });
+    table.check(`name <> ''`, undefined, 'ck_llm_credentials_name');
+    table.check(`provider <> ''`, undefined, 'ck_llm_credentials_provider');
+  });
+}
+
+export async function up(knex: Knex): Promise<void> {
+  await createEncryptionKeys(knex);
+  await createCredentials(knex);
+  await knex.schema.alterTable('agent_llm_configs', (table) => {
+    table.foreign('credential_id', 'agent_llm_configs_credential_id_fkey').references('llm_credentials.id');
+    table.index(['credential_id'], 'ix_agent_llm_configs_credential_id');
+  });
+}
+
+export async function down(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('agent_llm_configs', (table) => {
+    table.dropIndex(['credential_id'], 'ix_agent_llm_configs_credential_id');
+    table.dropForeign(['credential_id'], 'agent_llm_configs_credential_id_fkey');
+  });
+  await knex('agent_llm_configs').update({ credential_id: null });
+  await knex.schema.dropTable('llm_credentials');
+  await knex.schema.dropTable('encryption_keys');
+}

@@ -1,0 +1,73 @@
+import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+
+/*
+ * Fernet tokens as the specification has them (version 0x80, AES-128-CBC with
+ * PKCS#7, HMAC-SHA256, base64url), so that every implementation with the same
+ * key reads ours and the other way round. Keys never leave this file: outside,
+ * a key is an object that encrypts.
+ */
+
+const VERSION = 0x80;
+const IV_AT = 9;
+const BODY_AT = 25;
+const MAC_LENGTH = 32;
+const SHORTEST = BODY_AT + 16 + MAC_LENGTH;
+
+/** One Fernet key: 16 bytes to sign, 16 to encrypt. */
+export class FernetKey {
+  /** Names the key without telling it: the beginning of a hash. */
+  readonly id: string;
+  readonly #signing: Buffer;
+  readonly #encryption: Buffer;
+
+  private constructor(bytes: Buffer) {
+    this.#signing = bytes.subarray(0, 16);
+    this.#encryption = bytes.subarray(16);
+    this.id = createHash('sha256').update('agentllm key id').update(bytes).digest('hex').slice(0, 12);
+  }
+
+  /** Reads 32 bytes in URL-safe or standard base64; undefined for anything else. */
+  static parse(text: string): FernetKey | undefined {
+    if (!/^[A-Za-z0-9_+/-]{43}=?$/.test(text)) return undefined;
+    const bytes = Buffer.from(text, 'base64');
+    return bytes.length === 32 ? new FernetKey(bytes) : undefined;
+  }
+
+  encrypt(plaintext: Uint8Array, now: Date, iv: Uint8Array = randomBytes(16)): string {
+    const head = Buffer.alloc(IV_AT);
+    head[0] = VERSION;
+    head.writeBigUInt64BE(BigInt(Math.floor(now.getTime() / 1000)), 1);
+    const cipher = createCipheriv('aes-128-cbc', this.#encryption, iv);
+    const signed = Buffer.concat([head, iv, cipher.update(plaintext), cipher.final()]);
+    return base64(Buffer.concat([signed, this.#mac(signed)]));
+  }
+
+  /** The plaintext of a token, or undefined when it is none of this key's. */
+  decrypt(token: string): Buffer | undefined {
+    const bytes = Buffer.from(token, 'base64');
+    if (bytes.length < SHORTEST || bytes[0] !== VERSION || base64(bytes) !== padded(token)) return undefined;
+    const signed = bytes.subarray(0, -MAC_LENGTH);
+    if (!timingSafeEqual(this.#mac(signed), bytes.subarray(-MAC_LENGTH))) return undefined;
+    const decipher = createDecipheriv('aes-128-cbc', this.#encryption, bytes.subarray(IV_AT, BODY_AT));
+    try {
+      return Buffer.concat([decipher.update(signed.subarray(BODY_AT)), decipher.final()]);
+    } catch {
+      return undefined;
+    }
+  }
+
+  #mac(signed: Uint8Array): Buffer {
+    return createHmac('sha256', this.#signing).update(signed).digest();
+  }
+}
+
+/** A new key as it stands in ENCRYPTION_KEY. */
+export const generateKey = (): string => base64(randomBytes(32));
+
+/** URL-safe base64 with padding, as Python's urlsafe_b64encode writes it. */
+const base64 = (bytes: Uint8Array): string => padded(Buffer.from(bytes).toString('base64url'));
+
+const padded = (text: string): string => {
+  const bare = text.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
+  return bare + '='.repeat((4 - (bare.length % 4)) % 4);
+};

@@ -1,0 +1,138 @@
+import { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/credential.js';
+import {
+  CreateCredentialResponse,
+  type CredentialServiceService,
+  DeleteCredentialResponse,
+  UpdateCredentialResponse,
+} from '../../gen/ts/agentllm/v1/credential_service.js';
+import { providerProblem } from '../domain/config.js';
+import { credentialFields, credentialOutputOnly, keyProblem, newCredential } from '../domain/credential.js';
+import { applyPatch, readPatch } from '../domain/patch.js';
+import type { Credential } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { nameProblem } from '../domain/text.js';
+import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { credentialMessage, etagOf } from './messages.js';
+import type { Handlers } from './method.js';
+import { checkPage, pageOf } from './pages.js';
+import { checkEtag, credentialOf, Problems } from './requests.js';
+import { type Backend, read, write } from './service.js';
+
+/** CredentialService over the state in memory and the one write path. */
+export function credentialService(backend: Backend): Handlers<typeof CredentialServiceService> {
+  const answer = (credential: Credential, revision: bigint, state: State) => ({
+    credential: credentialMessage(state, credential),
+    revision,
+  });
+  return {
+    createCredential: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const body = call.request.credential ?? CredentialMessage.create();
+          const patch = patchOf(body, []);
+          problems.add('credential.name', nameProblem(body.name, limits.credentialName));
+          problems.add('credential.provider', providerProblem(state, body.provider));
+          problems.add('api_key', keyProblem(call.request.api_key));
+          problems.addAll(patch.violations);
+          problems.throwIfAny();
+          refuseTakenName(state, body.name);
+          const provider = state.provider(body.provider)?.name ?? body.provider;
+          const key_id = state.vault.writable.primaryId;
+          const row = applyPatch(newCredential(), patch, credentialFields);
+          const stored = draft.create('credential', { ...row, name: body.name, provider, key_id });
+          draft.keys.push({ entity: 'credential', row: stored, key: call.request.api_key });
+          return stored;
+        },
+        respond: answer,
+        encode: (response) => CreateCredentialResponse.encode(response).finish(),
+      }),
+
+    getCredential: (call) =>
+      read(backend, call, (state) => {
+        const problems = new Problems();
+        if (call.request.name === '') problems.add('name', 'is required');
+        problems.throwIfAny();
+        const credential = credentialOf(state, call.request.name);
+        return { credential: credentialMessage(state, credential), revision: BigInt(state.revision) };
+      }),
+
+    listCredentials: (call) =>
+      read(backend, call, (state) => {
+        const problems = new Problems();
+        checkPage(problems, call.request);
+        const written = call.request.provider;
+        const provider = written === '' ? undefined : state.provider(written);
+        if (written !== '' && !provider) problems.add('provider', providerProblem(state, written));
+        problems.throwIfAny();
+        const page = pageOf(call.request, {
+          values: state.credentialsInOrder,
+          keyOf: (credential) => [credential.name],
+          filter: ['credentials', provider?.name],
+          keep: (credential) => provider === undefined || credential.provider === provider.name,
+        });
+        return {
+          credentials: page.values.map((credential) => credentialMessage(state, credential)),
+          next_page_token: page.nextPageToken,
+          revision: BigInt(state.revision),
+        };
+      }),
+
+    updateCredential: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          const { api_key, update_mask } = call.request;
+          const body = call.request.credential ?? CredentialMessage.create();
+          const patch = patchOf(body, update_mask ?? []);
+          if (body.name === '') problems.add('credential.name', 'is required');
+          if (api_key !== undefined) problems.add('api_key', keyProblem(api_key));
+          problems.addAll(patch.violations);
+          const before = state.credentialNamed(body.name);
+          if (before && body.provider !== '' && state.provider(body.provider)?.name !== before.provider)
+            problems.add('credential.provider', `is ${before.provider} and cannot be changed`);
+          problems.throwIfAny();
+          const found = credentialOf(state, body.name);
+          checkEtag(body.etag, etagOf(state, found), `Credential ${JSON.stringify(found.name)}`);
+          const key_id = api_key === undefined ? found.key_id : state.vault.writable.primaryId;
+          const row = { ...applyPatch(found, patch, credentialFields), key_id };
+          const stored = draft.update('credential', found, row);
+          if (api_key !== undefined) draft.keys.push({ entity: 'credential', row: stored, key: api_key });
+          return stored;
+        },
+        respond: answer,
+        encode: (response) => UpdateCredentialResponse.encode(response).finish(),
+      }),
+
+    deleteCredential: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          if (call.request.name === '') problems.add('name', 'is required');
+          problems.throwIfAny();
+          const credential = credentialOf(state, call.request.name);
+          checkEtag(call.request.etag, etagOf(state, credential), `Credential ${JSON.stringify(credential.name)}`);
+          refuseUsed(state, credential);
+          draft.remove('credential', credential);
+        },
+        respond: (_, revision) => ({ revision }),
+        encode: (response) => DeleteCredentialResponse.encode(response).finish(),
+      }),
+  };
+}
+
+const patchOf = (body: CredentialMessage, mask: readonly string[]) =>
+  readPatch({ body, mask, specs: credentialFields, outputOnly: credentialOutputOnly, at: 'credential' });
+
+function refuseTakenName(state: State, name: string): void {
+  if (state.credentialNamed(name))
+    throw ServiceError.of('CREDENTIAL_NAME_TAKEN', { credential: name }, { resources: [{ type: 'credential', name }] });
+}
+
+function refuseUsed(state: State, { id, name }: Credential): void {
+  const users = state.usesOf(id);
+  if (users > 0)
+    throw ServiceError.of(
+      'CREDENTIAL_IN_USE',
+      { credential: name, users: String(users) },
+      { resources: [{ type: 'credential', name }] },
+    );
+}

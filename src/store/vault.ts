@@ -1,0 +1,124 @@
+import type { Knex } from 'knex';
+import { bindingOf } from '../domain/credential.js';
+import { Keyring } from '../domain/keyring.js';
+import type { Config } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { keyHolder, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
+import type { Store } from './store.js';
+import { readTokens } from './tables.js';
+import { transact } from './transact.js';
+
+/** What was found when the vault was opened, for the log. */
+export interface VaultReport {
+  readonly problem: VaultProblem | undefined;
+  /** Rows whose key cannot be read, as `config 7`. */
+  readonly unreadable: readonly string[];
+  /** Rows of an adopted database whose tokens were bound to them now. */
+  readonly rebound: number;
+}
+
+/**
+ * Takes the keys of ENCRYPTION_KEY into use. Whatever is wrong with them, the
+ * service goes on: what needs no key is served, and what does says precisely
+ * what is missing.
+ */
+export async function openVault(store: Store, setting: string): Promise<VaultReport> {
+  const { knex } = store.database;
+  const { keyring, problem } = read(setting);
+  const refused = problem ?? (keyring && (await checkCanaries(knex, store.state, keyring)));
+  store.state.vault = new Vault(keyring, refused);
+  const rebound = keyring && !refused ? await rebind(store, keyring) : 0;
+  return { problem: refused, unreadable: await checkTokens(store), rebound };
+}
+
+function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
+  if (setting.trim() === '') return { problem: { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' } };
+  try {
+    return { keyring: Keyring.parse(setting) };
+  } catch (error) {
+    const problem = `is malformed (${(error as Error).message})`;
+    return { problem: { reason: 'ENCRYPTION_NOT_CONFIGURED', problem } };
+  }
+}
+
+/** Enters the key that encrypts, unless the store was written with others that we do not have. */
+async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
+  const known: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
+  const theirs = known.filter(({ key_id }) => isInUse(state, key_id));
+  const ours = known.filter(({ canary }) => keyring.readsCanary(canary));
+  if (theirs.length > 0 && ours.length === 0)
+    return {
+      reason: 'ENCRYPTION_KEY_WRONG',
+      ours: keyring.primaryId,
+      theirs: theirs.map(({ key_id }) => key_id).join(', '),
+    };
+  const entry = { key_id: keyring.primaryId, canary: keyring.canary(new Date()) };
+  await db('encryption_keys').insert(entry).onConflict('key_id').ignore();
+  return undefined;
+}
+
+function isInUse(state: State, keyId: string): boolean {
+  for (const config of state.configs.values()) if (config.key_id === keyId) return true;
+  for (const credential of state.credentials.values()) if (credential.key_id === keyId) return true;
+  return false;
+}
+
+/** Tries every stored token; what does not open is shown as unreadable, and by its row alone. */
+export async function checkTokens(store: Store): Promise<string[]> {
+  const { keyring, problem } = store.state.vault;
+  const unreadable: string[] = [];
+  for (const entity of ['config', 'credential'] as const) {
+    const tokens = keyring ? await readTokens(store.database.knex, entity) : [];
+    for (const { id, token } of tokens) {
+      const { state } = store;
+      const row = (entity === 'config' ? state.configs : state.credentials).get(id);
+      if (row && 'unreadable' in (keyring as Keyring).open(token, bindingOf(state, entity, row)))
+        unreadable.push(keyHolder(entity, id));
+    }
+  }
+  store.state.vault = new Vault(keyring, problem, new Set(unreadable));
+  return unreadable;
+}
+
+/** The mark of the one pass that binds the tokens of an adopted database to their rows. */
+const REBOUND = 'rebind_tokens';
+
+/**
+ * Binds tokens that another system wrote to their rows and providers. It happens
+ * once: afterwards an unbound token is unreadable, or anybody who can write to
+ * the database could plant one.
+ */
+async function rebind(store: Store, keyring: Keyring): Promise<number> {
+  const { knex } = store.database;
+  if ((await knex('store_seeds').where({ name: REBOUND })).length > 0) return 0;
+  const keys = new Map<number, string>();
+  const unbound = [...store.state.configs.values()].filter((config) => config.key_id === UNBOUND);
+  const tokens = new Map((await readTokens(knex, 'config')).map(({ id, token }) => [id, token]));
+  for (const { id } of unbound) {
+    const opened = keyring.openUnbound(tokens.get(id) ?? '');
+    if ('key' in opened) keys.set(id, opened.key);
+  }
+  if (keys.size > 0) await storeBound(store, keys);
+  if (keys.size > 0 || unbound.length === 0)
+    await knex('store_seeds').insert({ name: REBOUND }).onConflict('name').ignore();
+  return keys.size;
+}
+
+async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Promise<void> {
+  await transact(store, {
+    actor: 'agentllm',
+    method: 'keys/rebind',
+    requestId: undefined,
+    reason: 'API keys of the adopted database are bound to their rows',
+    plan(state, draft) {
+      const key_id = state.vault.writable.primaryId;
+      for (const [id, key] of keys) {
+        const before = state.configs.get(id) as Config;
+        if (before?.key_id !== UNBOUND) continue;
+        draft.keys.push({ entity: 'config', row: draft.update('config', before, { ...before, key_id }), key });
+      }
+    },
+    answer: () => new Uint8Array(),
+    body: () => new Uint8Array(),
+  });
+}
