@@ -102,6 +102,11 @@ export const settings = {
     '200',
     'How often the log is looked at for changes of other replicas, in ms',
   ),
+  NOTIFY: setting(
+    switchable('on'),
+    'on',
+    'Whether replicas tell each other of writes by LISTEN and NOTIFY, so that they see them before they look',
+  ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),
     '10000',

@@ -12,7 +12,7 @@ import { frame, rawCall } from './wire/http2_client.js';
 // Replicas in one process: what they share is the database alone.
 const MODEL = { provider: 'openai', model_name: 'gpt-4' } as const;
 /** A replica that never looks by itself within a test. */
-const STALE = { POLL_INTERVAL_MS: '60000' };
+const STALE = { POLL_INTERVAL_MS: '60000', NOTIFY: 'off' };
 const patience = { timeout: 15_000, interval: 50 };
 
 let postgres: TestPostgres;
@@ -204,6 +204,39 @@ describe('replicas', () => {
     const reads = await Promise.all([a, b, c].map(({ configs }) => configs.getConfig({ id, min_revision: last })));
     expect(reads.slice(1)).toEqual(reads.slice(0, -1));
     await expectSoundStore(url);
+  });
+});
+
+describe('notifications', () => {
+  it('bring a write to a replica that does not look, and again after the connection was lost', async () => {
+    const url = await postgres.createDatabase();
+    const a = await replica(url);
+    const b = await replica(url, { POLL_INTERVAL_MS: '60000' });
+    const seen = async (revision: bigint) =>
+      vi.waitFor(async () => {
+        const { revision: here } = await b.agents.getAgent({ agent: { name: 'trader' } });
+        expect(here).toBeGreaterThanOrEqual(revision);
+      }, patience);
+    const session = await sqlSession(url);
+    const listening = async () => {
+      const { rows } = await session.query(
+        "select pid from pg_stat_activity where application_name = 'agentllm listen' and datname = current_database()",
+      );
+      return rows.map((row) => row.pid as number);
+    };
+    await vi.waitFor(async () => expect(await listening()).toHaveLength(2), patience);
+    const { config } = await a.configs.upsertPrimaryConfig({ agent: { name: 'trader' }, config: { top_p: 0.5 } });
+    await seen(config?.revision as bigint);
+
+    const before = await listening();
+    for (const pid of before) await session.query('select pg_terminate_backend($1)', [pid]);
+    await vi.waitFor(async () => {
+      const now = await listening();
+      expect(now).toHaveLength(2);
+      expect(now.some((pid) => before.includes(pid))).toBe(false);
+    }, patience);
+    const again = await a.configs.upsertPrimaryConfig({ agent: { name: 'trader' }, config: { top_p: 0.6 } });
+    await seen(again.config?.revision as bigint);
   });
 });
 

@@ -1,5 +1,6 @@
 import { ServiceError } from '../errors.js';
 import { databaseFailure } from '../store/failure.js';
+import { type Listener, listen } from '../store/listen.js';
 import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
 
@@ -19,6 +20,7 @@ export class Feed {
   private turn: Promise<void> | undefined;
   private closed = false;
   private reachable = true;
+  private listener: Listener | undefined;
 
   private constructor(
     private readonly store: Store,
@@ -30,6 +32,8 @@ export class Feed {
     await catchUp(store);
     const feed = new Feed(store, options);
     feed.schedule();
+    const { listenUrl } = store.database;
+    if (listenUrl !== undefined) feed.listener = listen(listenUrl, () => void feed.poll());
     return feed;
   }
 
@@ -73,6 +77,7 @@ export class Feed {
   async close(): Promise<void> {
     this.closed = true;
     clearTimeout(this.timer);
+    await this.listener?.close();
     await this.turn;
   }
 

@@ -10,6 +10,8 @@ export interface Database {
   readonly kind: 'embedded' | 'postgres';
   /** Where a connection keeps its session, when `knex` goes through a pooler that does not. */
   readonly directUrl?: string | undefined;
+  /** Where to hear of other replicas' writes; undefined where nobody says or hears anything. */
+  readonly listenUrl?: string | undefined;
   /** All files of the embedded engine, as of one moment between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
@@ -26,6 +28,8 @@ export interface DatabaseOptions {
   /** `postgres://…`; undefined opens the embedded engine. */
   readonly url: string | undefined;
   readonly directUrl?: string | undefined;
+  /** Whether writers tell other replicas, so that those need not wait for their next look. */
+  readonly notify?: boolean;
   /** Most connections to PostgreSQL. */
   readonly poolSize: number;
   /** Where the embedded engine keeps its files; `memory:` keeps nothing. */
@@ -44,7 +48,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 
 function openPostgres(url: string, options: DatabaseOptions): Database {
   const db = open({ connectionString: url, types, application_name: 'agentllm' }, options, options.poolSize);
-  return { knex: db, kind: 'postgres', directUrl: options.directUrl, close: () => db.destroy() };
+  const listenUrl = options.notify ? (options.directUrl ?? url) : undefined;
+  return { knex: db, kind: 'postgres', directUrl: options.directUrl, listenUrl, close: () => db.destroy() };
 }
 
 async function openEmbedded(options: DatabaseOptions): Promise<Database> {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { catchUp, type Head } from './log.js';
 import type { Store } from './store.js';
-import { setTimeouts } from './transact.js';
+import { begin } from './transact.js';
 
 /**
  * Makes the database a store of its own, as it has to be after it was put back: the numbers behind its head were used
@@ -11,7 +11,7 @@ import { setTimeouts } from './transact.js';
 export async function renewStore(store: Store): Promise<Pick<Head, 'revision' | 'identity'>> {
   const nonce = randomUUID();
   const head = await store.database.knex.transaction(async (tx) => {
-    await setTimeouts(tx);
+    await begin(tx, store.database.listenUrl !== undefined);
     // The counter row first, as in every write: nobody else has a revision in hand now.
     const [renewed] = await tx<Head>('store_state')
       .update({ identity: randomUUID(), nonce })

@@ -8,6 +8,7 @@ import { keyHolder } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure, isLostConnection } from './failure.js';
+import { CHANNEL } from './listen.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
 import { deleteRows, drawIds, entities, putRows, putToken, tables } from './tables.js';
@@ -132,6 +133,7 @@ async function takeTurn<T>(
   write: Write<T>,
   wanted: ReadonlyMap<Entity, number>,
 ): Promise<Done> {
+  await begin(tx, store.database.listenUrl !== undefined);
   const turn = await lockCounter(tx);
   await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
   const hash = write.requestId ? bodyHash(turn.hash_key, write.body()) : undefined;
@@ -171,19 +173,21 @@ async function applyCommitted(store: Store, state: State, turn: Turn, { changes,
   await advance(store, knex, await readHead(knex));
 }
 
-/** Local to the transaction: a pooler may hand the session on. */
-export async function setTimeouts(tx: Knex): Promise<void> {
+/**
+ * The first statement of every transaction that writes. Timeouts are local to it:
+ * a pooler may hand the session on. The notification goes out with the commit.
+ */
+export async function begin(tx: Knex, notify: boolean): Promise<void> {
   const timeouts = [limits.lockTimeoutMs, limits.statementTimeoutMs, limits.idleInTransactionTimeoutMs];
   await tx.raw(
     `select set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
-            set_config('idle_in_transaction_session_timeout', ?, true)`,
-    timeouts.map(String),
+            set_config('idle_in_transaction_session_timeout', ?, true)
+            ${notify ? ', pg_notify(?, null)' : ''}`,
+    [...timeouts.map(String), ...(notify ? [CHANNEL] : [])],
   );
 }
 
-/** The first statement of every write. */
 async function lockCounter(tx: Knex): Promise<Turn> {
-  await setTimeouts(tx);
   const [turn] = await tx('store_state')
     .update({ revision: tx.raw('revision + 1'), previous_nonce: tx.ref('nonce'), nonce: randomUUID() })
     .returning([

@@ -1,0 +1,54 @@
+import pg from 'pg';
+
+/** The channel on which a writer says that there is a new revision. */
+export const CHANNEL = 'agentllm_revision';
+
+export interface Listener {
+  close(): Promise<void>;
+}
+
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 30_000;
+
+/**
+ * Calls back when another replica says that it has written. It is a hint that
+ * makes followers faster and nothing more: a notification is lost while the
+ * connection is down or a pooler stands between, and polling is what makes them
+ * right. So every failure only means trying again later.
+ */
+export function listen(url: string, heard: () => void): Listener {
+  let client: pg.Client | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+  let delay = FIRST_DELAY_MS;
+
+  const retry = () => {
+    client = undefined;
+    if (closed) return;
+    timer = setTimeout(() => void connect(), delay * (0.5 + Math.random() / 2));
+    delay = Math.min(delay * 2, LONGEST_DELAY_MS);
+  };
+  const connect = async () => {
+    const next = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'agentllm listen' });
+    client = next;
+    // `end` follows every error, also that of a connection which was never made.
+    next.on('error', () => {});
+    next.once('end', retry);
+    next.on('notification', heard);
+    try {
+      await next.connect();
+      await next.query(`listen ${CHANNEL}`);
+      delay = FIRST_DELAY_MS;
+    } catch {
+      await next.end().catch(() => {});
+    }
+  };
+  void connect();
+  return {
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await client?.end().catch(() => {});
+    },
+  };
+}
