@@ -11,7 +11,7 @@ export interface Metrics {
 
 interface Sources {
   readonly revision: () => number;
-  readonly databaseReachable: () => boolean;
+  readonly databaseWritable: () => boolean;
   readonly rows: () => Readonly<Record<string, number>>;
 }
 
@@ -33,8 +33,8 @@ export function createMetrics(sources: Sources): Metrics {
     registers,
   });
   gauge(registers, 'agentllm_revision', 'Store revision that reads are served at', sources.revision);
-  gauge(registers, 'agentllm_database_reachable', '1 while the database answers', () =>
-    sources.databaseReachable() ? 1 : 0,
+  gauge(registers, 'agentllm_database_writable', '1 while the database answers and takes writes', () =>
+    sources.databaseWritable() ? 1 : 0,
   );
   new Gauge({
     name: 'agentllm_rows',

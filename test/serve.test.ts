@@ -44,7 +44,7 @@ describe('agentllm serve', () => {
   });
 
   it('takes the two signals that npm makes of one Ctrl-C as one', async () => {
-    const running = await startCommand({ DATA_DIR: 'memory:' });
+    const running = await startCommand({ DATA_DIR: await directory.started() });
     running.child.kill('SIGINT');
     running.child.kill('SIGINT');
     const ended = await running.ended;
@@ -53,7 +53,7 @@ describe('agentllm serve', () => {
   });
 
   it('ends an open stream when it stops instead of waiting for it', async () => {
-    const running = await startCommand({ DATA_DIR: 'memory:', SHUTDOWN_GRACE_MS: '200' });
+    const running = await startCommand({ DATA_DIR: await directory.started(), SHUTDOWN_GRACE_MS: '200' });
     const socket = get({ host: '127.0.0.1', port: running.port });
     socket.on('error', () => {});
     running.child.kill('SIGTERM');
@@ -61,7 +61,7 @@ describe('agentllm serve', () => {
   });
 
   it('refuses a second service on the same directory, and the first goes on', async () => {
-    const DATA_DIR = await directory();
+    const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     const second = await agentllm(['serve'], { DATA_DIR }).ended;
     expect(second.code).toBe(1);
@@ -86,7 +86,7 @@ describe('agentllm serve', () => {
 
   it('listens elsewhere when it is told to in so many words', async () => {
     const flags = ['--allow-plaintext', '--allow-anonymous'];
-    const running = await startCommand({ DATA_DIR: 'memory:', GRPC_ADDRESS: '0.0.0.0:0' }, flags);
+    const running = await startCommand({ DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0' }, flags);
     const clients = connect(running.port);
     expect((await failure(clients.configs.getConfig({ id: 0 }))).reason).toBe('INVALID_FIELDS');
     clients.close();
@@ -102,7 +102,7 @@ describe('agentllm serve', () => {
   });
 
   it('says what to do when the port is taken', async () => {
-    const first = await startCommand({ DATA_DIR: 'memory:' });
+    const first = await startCommand({ DATA_DIR: await directory.started() });
     const GRPC_ADDRESS = `127.0.0.1:${first.port}`;
     const ended = await agentllm(['serve'], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
     expect(ended.code).toBe(1);
@@ -118,7 +118,7 @@ describe('agentllm serve', () => {
   });
 
   it('answers health, readiness and metrics over HTTP', async () => {
-    const running = agentllm(['serve'], { DATA_DIR: 'memory:', HTTP_ADDRESS: '127.0.0.1:0' });
+    const running = agentllm(['serve'], { DATA_DIR: await directory.started(), HTTP_ADDRESS: '127.0.0.1:0' });
     const [, text] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const port = Number(text);
     expect(await fetchText(port, '/healthz')).toMatchObject({ status: 200 });
@@ -159,7 +159,7 @@ describe('agentllm migrate and seed', () => {
   });
 
   it('does not bring back what a person has deleted, unless asked to seed', async () => {
-    const DATA_DIR = await directory();
+    const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     const clients = connect(first.port);
     const { config } = await clients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
@@ -179,7 +179,7 @@ describe('agentllm migrate and seed', () => {
   });
 
   it('keeps a catalogue after the last migration was rolled back and the service started again', async () => {
-    const DATA_DIR = await directory();
+    const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     first.child.kill('SIGINT');
     await first.ended;

@@ -383,7 +383,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           expect(waited).toBeGreaterThan(limits.lockTimeoutMs * 0.9);
           expect(waited).toBeLessThan(limits.lockTimeoutMs * 3);
           await opened.feed.poll();
-          expect(opened.feed.isReachable).toBe(true);
+          expect(opened.feed.isWritable).toBe(true);
           await stranger.query('rollback');
           expect((await write(creating())).revision).toBe(before + 1);
         } finally {

@@ -136,7 +136,7 @@ describe('a planted key', () => {
   const isIn = (bytes: Buffer | string) => spellings.some((text) => bytes.includes(text));
 
   it('is found in no answer, log, error, metric, history row or page of the database', async () => {
-    const DATA_DIR = await directory();
+    const DATA_DIR = await directory.started();
     const env = { DATA_DIR, ENCRYPTION_KEY: generateKey(), LOG_LEVEL: 'trace', HTTP_ADDRESS: '127.0.0.1:0' };
     const running = await startCommand(env);
     const [, httpPort] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);

@@ -1,11 +1,20 @@
-import { SettingsError } from '../config.js';
+import { StartError } from '../errors.js';
 import { describeError } from '../log.js';
-import { StartError } from '../main.js';
+import { DataDirectoryError } from '../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../store/embedded/directory_lock.js';
+import { EngineOpenError } from '../store/embedded/engine.js';
 import { databaseFailure } from '../store/failure.js';
 import { MigrationLockTimeoutError, SchemaMismatchError } from '../store/migrate.js';
 
-const EXPECTED = [SettingsError, StartError, DirectoryInUseError, SchemaMismatchError, MigrationLockTimeoutError];
+/** What a person can put right; their messages say how. */
+const EXPECTED = [
+  StartError,
+  DataDirectoryError,
+  DirectoryInUseError,
+  EngineOpenError,
+  SchemaMismatchError,
+  MigrationLockTimeoutError,
+];
 
 /** Ends a command that failed: one line for each thing that is wrong, no stack for what a person can put right. */
 export function fail(error: unknown): never {
@@ -13,12 +22,14 @@ export function fail(error: unknown): never {
   process.exit(1);
 }
 
-function explain(error: unknown): string {
+/** The lines that a person reads of an error. */
+export function explain(error: unknown): string {
   const known = databaseFailure(error);
   if (EXPECTED.some((type) => known instanceof type) || known !== error)
     return (known as Error).message
       .split('\n')
       .map((line) => `agentllm: ${line}`)
       .join('\n');
-  return `agentllm: ${error instanceof Error ? error.message : String(error)}\n${JSON.stringify(describeError(error), null, 2)}`;
+  // A fault of ours: described as the log does, because the message of a database error may hold what people stored.
+  return `agentllm: failed unexpectedly\n${JSON.stringify(describeError(error), null, 2)}`;
 }

@@ -1,47 +1,59 @@
 import { Command } from 'commander';
-import { readSettings } from '../config.js';
-import { openConfigured } from '../main.js';
+import { z } from 'zod';
 import { type Migrator, migrator } from '../store/migrate.js';
-import { print, table } from './print.js';
+import { table } from './print.js';
+import { type Place, runTask, type Task } from './run.js';
+
+const options = z.object({ json: z.boolean().default(false) });
+type Options = z.output<typeof options>;
+type Print = (text: string) => void;
+
+const onMigrator = (run: (migrations: Migrator, print: Print, json: boolean) => Promise<void>) =>
+  ({
+    options,
+    run: ({ store, say }: Place, { json }: Options) => run(migrator(store.database), say.out, json),
+  }) as const;
+
+const STOP_FIRST = 'it needs this schema as it is';
+
+export const migrateUp: Task<Options> = {
+  name: 'migrate up',
+  notInService: `${STOP_FIRST}, and applies what is pending when it starts`,
+  ...onMigrator(up),
+};
+export const migrateDown: Task<Options> = { name: 'migrate down', notInService: STOP_FIRST, ...onMigrator(down) };
+export const migrateStatus: Task<Options> = { name: 'migrate status', ...onMigrator(status) };
+export const migrateHistory: Task<Options> = { name: 'migrate history', ...onMigrator(history) };
 
 /** `agentllm migrate up|down|status|history`: the document's four migration commands. */
 export function migrateCommand(): Command {
   const command = new Command('migrate').description('apply, roll back and show migrations of the database');
-  const add = (name: string, about: string, run: (migrations: Migrator, json: boolean) => Promise<void>) =>
+  const add = (name: string, about: string, task: Task<Options>) =>
     command
       .command(name)
       .description(about)
       .option('--json', 'print JSON', false)
-      .action(({ json }: { json: boolean }) => withMigrator((migrations) => run(migrations, json)));
-  add('up', 'apply all pending migrations', up);
-  add('down', 'roll back the last migration, with what its tables hold', down);
-  add('status', 'show the current migration and what is pending', status);
-  add('history', 'show all migrations and when they were applied', history);
+      .action((given: Options) => runTask(task, given));
+  add('up', 'apply all pending migrations', migrateUp);
+  add('down', 'roll back the last migration, with what its tables hold', migrateDown);
+  add('status', 'show the current migration and what is pending', migrateStatus);
+  add('history', 'show all migrations and when they were applied', migrateHistory);
   return command;
 }
 
-async function withMigrator(run: (migrations: Migrator) => Promise<void>): Promise<void> {
-  const database = await openConfigured(readSettings(process.env));
-  try {
-    await run(migrator(database));
-  } finally {
-    await database.close();
-  }
-}
-
-async function up(migrations: Migrator, json: boolean): Promise<void> {
+async function up(migrations: Migrator, print: Print, json: boolean): Promise<void> {
   const applied = await migrations.up((name) => !json && print(`applied ${name}`));
   if (json) print(JSON.stringify({ applied }));
   else if (applied.length === 0) print('nothing to do: the schema is current');
 }
 
-async function down(migrations: Migrator, json: boolean): Promise<void> {
+async function down(migrations: Migrator, print: Print, json: boolean): Promise<void> {
   const rolledBack = (await migrations.down()) ?? null;
   if (json) print(JSON.stringify({ rolled_back: rolledBack }));
   else print(rolledBack ? `rolled back ${rolledBack}` : 'nothing to do: no migration is applied');
 }
 
-async function status(migrations: Migrator, json: boolean): Promise<void> {
+async function status(migrations: Migrator, print: Print, json: boolean): Promise<void> {
   const { current, applied, pending, unknown } = await migrations.status();
   if (json) return print(JSON.stringify({ current: current ?? null, applied, pending, unknown }));
   print(`current  ${current ?? 'none'}`);
@@ -49,7 +61,7 @@ async function status(migrations: Migrator, json: boolean): Promise<void> {
   if (unknown.length > 0) print(`unknown  ${unknown.join(', ')}: a newer version of agentllm applied them`);
 }
 
-async function history(migrations: Migrator, json: boolean): Promise<void> {
+async function history(migrations: Migrator, print: Print, json: boolean): Promise<void> {
   const entries = await migrations.history();
   if (json)
     return print(JSON.stringify(entries.map(({ name, appliedAt }) => ({ name, applied_at: appliedAt ?? null }))));

@@ -1,7 +1,10 @@
-/** Writes one line of an answer to standard output. */
-export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
+import type { Say } from '../admin/protocol.js';
+
+/** Prints to the terminal: answers to standard output, everything else to standard error. */
+export const say: Say = {
+  out: (text) => void process.stdout.write(`${text}\n`),
+  err: (text) => void process.stderr.write(`${text}\n`),
+};
 
 /** Rows under their heads in columns. */
 export function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -1,36 +1,33 @@
 import { Command } from 'commander';
-import { readSettings } from '../config.js';
-import { openConfigured } from '../main.js';
-import { loadState } from '../store/log.js';
+import { z } from 'zod';
+import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';
 import { seed } from '../store/seed.js';
-import { Store } from '../store/store.js';
-import { print, table } from './print.js';
+import { table } from './print.js';
+import { type Place, runTask, type Task } from './run.js';
+
+const options = z.object({ json: z.boolean().default(false) });
+type Options = z.output<typeof options>;
+
+export const seedTask: Task<Options> = { name: 'seed', options, run: runSeeds };
 
 /** `agentllm seed`: brings the agents, the catalogue and the default configs, as often as wanted. */
 export function seedCommand(): Command {
   return new Command('seed')
     .description('create the default agents, the catalogue and default configs for agents that have none')
     .option('--json', 'print JSON', false)
-    .action(runSeeds);
+    .action((given: Options) => runTask(seedTask, given));
 }
 
-async function runSeeds({ json }: { json: boolean }): Promise<void> {
-  const database = await openConfigured(readSettings(process.env));
-  try {
-    await migrator(database).check({ pending: true });
-    const store = new Store(database);
-    store.replaceState(await loadState(database.knex));
-    const brought = await seed(store, 'all');
-    if (json) print(JSON.stringify(brought));
-    else
-      print(
-        table(
-          ['SEED', 'ROWS'],
-          Object.entries(brought).map(([name, rows]) => [name, String(rows)]),
-        ),
-      );
-  } finally {
-    await database.close();
-  }
+async function runSeeds({ store, say }: Place, { json }: Options): Promise<void> {
+  await migrator(store.database).check({ pending: true });
+  await catchUp(store);
+  const brought = await seed(store, 'all');
+  if (json) return say.out(JSON.stringify(brought));
+  say.out(
+    table(
+      ['SEED', 'ROWS'],
+      Object.entries(brought).map(([name, rows]) => [name, String(rows)]),
+    ),
+  );
 }

@@ -2,6 +2,8 @@ import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../config.js';
 import { createLog } from '../log.js';
 import { type Running, type ServeFlags, serve } from '../main.js';
+import { say } from './print.js';
+import { runInService } from './tasks.js';
 
 /** `agentllm serve`: runs the service until it is told to stop. */
 export function serveCommand(): Command {
@@ -27,15 +29,18 @@ async function runService(flags: ServeFlags): Promise<void> {
   const config = readSettings(process.env);
   const log = createLog(config.LOG_LEVEL);
   const started = performance.now();
-  process.stderr.write(banner('agentllm is starting', where(config)));
-  const running = await serve(config, flags, log);
-  process.stderr.write(
-    banner(`agentllm is ready after ${((performance.now() - started) / 1000).toFixed(1)} s`, ready(config, running)),
-  );
-  await stopOnSignal(running);
+  // Before anything is said or opened: a signal that comes early must find someone to hear it.
+  const signal = nextSignal();
+  say.err(banner('agentllm is starting', where(config)));
+  const running = await serve(config, flags, log, runInService);
+  const took = ((performance.now() - started) / 1000).toFixed(1);
+  say.err(banner(`agentllm is ready after ${took} s`, ready(config, running)));
+  say.err(`agentllm is stopping (${await signal})`);
+  await running.stop();
+  say.err('agentllm has stopped');
 }
 
-const banner = (title: string, lines: readonly string[]) => `${title}\n${lines.map((line) => `  ${line}\n`).join('')}`;
+const banner = (title: string, lines: readonly string[]) => [title, ...lines.map((line) => `  ${line}`)].join('\n');
 
 function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
   if (DATABASE_URL) return [`database  PostgreSQL at ${new URL(DATABASE_URL).host}`];
@@ -45,32 +50,24 @@ function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
 function ready({ GRPC_ADDRESS, HTTP_ADDRESS }: Settings, { grpcPort, httpPort }: Running): string[] {
   const grpc = `${GRPC_ADDRESS.host}:${grpcPort}`;
   const lines = [`gRPC      ${grpc}        try: grpcurl -plaintext ${grpc} list`];
-  if (HTTP_ADDRESS !== 'off') lines.push(`HTTP      ${HTTP_ADDRESS.host}:${httpPort}        /healthz /readyz /metrics`);
+  if (HTTP_ADDRESS !== 'off')
+    lines.push(`HTTP      ${HTTP_ADDRESS.host}:${httpPort}        /v1/… /openapi.json /metrics /healthz /readyz`);
   lines.push('access    open to everybody on this machine', 'stop      Ctrl-C');
   return lines;
 }
 
 /**
- * Resolves when the service has stopped. npm passes on the Ctrl-C that the
- * terminal has sent to us already, so a second signal within a second is no
- * second wish; a later one ends the process at once.
+ * The signal that ends the service; a start that is under way is finished first.
+ * npm passes on the Ctrl-C that the terminal has sent to us already, so a second
+ * signal within a second is no second wish; a later one ends the process at once.
  */
-function stopOnSignal(running: Running): Promise<void> {
-  return new Promise((resolve, reject) => {
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
     let first: number | undefined;
     const onSignal = (signal: NodeJS.Signals) => {
-      if (first !== undefined) {
-        if (performance.now() - first > 1000) process.exit(130);
-        return;
-      }
-      first = performance.now();
-      process.stderr.write(`agentllm is stopping (${signal})\n`);
-      running.stop().then(() => {
-        process.stderr.write('agentllm has stopped\n');
-        process.removeListener('SIGINT', onSignal);
-        process.removeListener('SIGTERM', onSignal);
-        resolve();
-      }, reject);
+      if (first !== undefined && performance.now() - first > 1000) process.exit(130);
+      first ??= performance.now();
+      resolve(signal);
     };
     process.on('SIGINT', onSignal);
     process.on('SIGTERM', onSignal);

@@ -3,11 +3,12 @@ import { databaseFailure } from '../store/failure.js';
 import { type Listener, listen } from '../store/listen.js';
 import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
+import { tryWrite } from '../store/transact.js';
 
 export interface FeedOptions {
   readonly pollIntervalMs: number;
-  /** Hears when the database is lost and when it is back. */
-  readonly onReachable?: (reachable: boolean, error?: unknown) => void;
+  /** Hears when the database can no longer be reached or written to, and when it can again. */
+  readonly onWritable?: (writable: boolean, error?: unknown) => void;
 }
 
 /**
@@ -19,7 +20,7 @@ export class Feed {
   private timer: NodeJS.Timeout | undefined;
   private turn: Promise<void> | undefined;
   private closed = false;
-  private reachable = true;
+  private writable = true;
   private listener: Listener | undefined;
 
   private constructor(
@@ -37,9 +38,9 @@ export class Feed {
     return feed;
   }
 
-  /** Whether the database answered when it was last asked. */
-  get isReachable(): boolean {
-    return this.reachable;
+  /** Whether the database answered, and took writes, when it was last asked. */
+  get isWritable(): boolean {
+    return this.writable;
   }
 
   /** Looks at the log now; calls at the same time share one look. */
@@ -84,15 +85,17 @@ export class Feed {
   private async look(): Promise<void> {
     try {
       await catchUp(this.store);
+      if (this.store.writesFail) await tryWrite(this.store.database.knex);
+      this.store.writesFail = false;
       this.report(true);
     } catch (error) {
       this.report(false, databaseFailure(error));
     }
   }
 
-  private report(reachable: boolean, error?: unknown): void {
-    if (reachable !== this.reachable) this.options.onReachable?.(reachable, error);
-    this.reachable = reachable;
+  private report(writable: boolean, error?: unknown): void {
+    if (writable !== this.writable) this.options.onWritable?.(writable, error);
+    this.writable = writable;
   }
 
   // One look after the other, never two at once, with a tenth of jitter so that replicas do not ask in step.

@@ -2,7 +2,7 @@ import { StartError } from '../errors.js';
 import { version } from '../package.js';
 import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
 import type { Database } from './database.js';
-import { migrator } from './migrate.js';
+import { holdsStore } from './log.js';
 
 export interface BackupOptions {
   /** Absolute: the service has another working directory than who asks it. */
@@ -17,8 +17,8 @@ export async function makeBackup(database: Database, options: BackupOptions): Pr
   const { file, force, onStep } = options;
   await refuseOverwrite(file, force);
   if (!database.dump) throw new StartError('A PostgreSQL server is backed up with its own pg_dump.');
-  // A schema without the counter row has nothing yet that restore could take over.
-  await migrator(database).check({ pending: true });
+  // Its schema may be older or newer than this program: a backup before an upgrade is made with either version.
+  if (!(await holdsStore(database.knex))) throw new StartError('There is nothing to back up: the database is empty.');
   onStep?.('copying the database; writes wait meanwhile');
   const { head, tarball } = await database.dump();
   const { revision, identity } = head;

@@ -25,6 +25,9 @@ export function isLostConnection(error: unknown): boolean {
   return NETWORK.test(code) || /^(08|57P)/.test(code) || (code === '' && LOST.test(String(error)));
 }
 
+/** Whether a database that still answers takes no writes: read-only after a failover, or out of disk. */
+export const takesNoWrites = (error: unknown): boolean => /^(25006|53100|58030)$/.test(codeOf(error));
+
 /** A failure of the database as the error that callers see; everything else passes unchanged. */
 export function databaseFailure(error: unknown): unknown {
   if (error instanceof ServiceError) return error;

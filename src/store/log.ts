@@ -34,6 +34,9 @@ export interface Entry {
 const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
 
+/** Whether a database has come as far as to be a store: what is older has no identity and no history. */
+export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('store_state');
+
 /** @param connection the one to ask on; without it any of the pool. */
 export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
   const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');

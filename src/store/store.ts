@@ -16,6 +16,8 @@ export class Store {
   private current = new State();
   private readonly listeners = new Set<() => void>();
 
+  /** Whether the last write was refused by a database that only reads now; the feed tries again. */
+  writesFail = false;
   /** The line in which writes wait. */
   readonly writers: Turns;
 

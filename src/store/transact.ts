@@ -7,7 +7,7 @@ import type { State } from '../domain/state.js';
 import { keyHolder } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import { databaseFailure, isLostConnection } from './failure.js';
+import { databaseFailure, isLostConnection, takesNoWrites } from './failure.js';
 import { CHANNEL } from './listen.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
@@ -69,6 +69,7 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
     });
   } catch (error) {
     if (error instanceof NothingToDo) return error.bytes;
+    if (takesNoWrites(error)) store.writesFail = true;
     if (stage.committing && isLostConnection(error)) throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw databaseFailure(error);
   }
@@ -200,6 +201,16 @@ async function lockCounter(tx: Knex): Promise<Turn> {
     ]);
   if (!turn) throw new Error('store_state has lost its row; restore the database from a backup');
   return turn as Turn;
+}
+
+/** Rejects while the database takes no writes; changes nothing. */
+export async function tryWrite(db: Knex): Promise<void> {
+  const tx = await db.transaction();
+  try {
+    await tx('store_state').update({ revision: tx.ref('revision') });
+  } finally {
+    await tx.rollback();
+  }
 }
 
 function plan<T>(state: State, write: Write<T>, ids: IdSource, revision = 0, now = new Date()) {

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach } from 'vitest';
+import { afterEach, inject } from 'vitest';
 import { packageFile } from '../../src/package.js';
 
 /** A command that ran to its end. */
@@ -74,8 +74,15 @@ export async function startCommand(env: Readonly<Record<string, string>>, args: 
   return { ...command, port: Number(port) };
 }
 
+export interface Directories {
+  /** A new directory, empty. */
+  (): Promise<string>;
+  /** One as the first start leaves it: nobody has to wait for that again. */
+  started(): Promise<string>;
+}
+
 /** Directories that are gone after the test, and no process that outlives it. */
-export function useDirectories(): () => Promise<string> {
+export function useDirectories(): Directories {
   const directories: string[] = [];
   afterEach(async () => {
     for (const child of running) {
@@ -84,9 +91,16 @@ export function useDirectories(): () => Promise<string> {
     }
     for (const directory of directories.splice(0)) await rm(directory, { recursive: true, force: true });
   });
-  return async () => {
+  const make = async () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
     directories.push(directory);
     return directory;
   };
+  return Object.assign(make, { started: async () => copyFirstStart(await make()) });
+}
+
+/** Fills a directory with what the first start leaves. */
+export async function copyFirstStart(directory: string): Promise<string> {
+  await cp(inject('firstStart'), directory, { recursive: true });
+  return directory;
 }

@@ -1,4 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import {
   type ChannelCredentials,
   type Client,
@@ -22,6 +25,7 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 import { readSettings } from '../../src/config.js';
 import { createLog } from '../../src/log.js';
 import { type Running, serve } from '../../src/main.js';
+import { copyFirstStart } from './command.js';
 import { startPostgres } from './postgres.js';
 
 type DeepPartial<T> = T extends Date | bigint | Uint8Array | string | number | boolean | undefined
@@ -144,12 +148,14 @@ export interface TestService extends Clients {
   stop(): Promise<void>;
 }
 
-/** Starts the service in this process on free ports; without DATABASE_URL in memory. */
+/** Starts the service in this process on free ports; without DATABASE_URL on a directory of its own. */
 export async function startService(env: Readonly<Record<string, string>> = {}): Promise<TestService> {
+  const embedded = env['DATABASE_URL'] === undefined && env['DATA_DIR'] === undefined;
+  const directory = embedded ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
   const settings = readSettings({
     GRPC_ADDRESS: '127.0.0.1:0',
     HTTP_ADDRESS: '127.0.0.1:0',
-    DATA_DIR: 'memory:',
+    DATA_DIR: directory,
     LOG_LEVEL: 'silent',
     POLL_INTERVAL_MS: '50',
     ...env,
@@ -164,6 +170,7 @@ export async function startService(env: Readonly<Record<string, string>> = {}): 
     async stop() {
       clients.close();
       await running.stop();
+      if (directory) await rm(directory, { recursive: true, force: true });
     },
   };
 }

@@ -53,7 +53,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
   await seed(opened.store, 'missing');
   const metrics = createMetrics({
     revision: () => opened.store.state.revision,
-    databaseReachable: () => opened.feed.isReachable,
+    databaseWritable: () => opened.feed.isWritable,
     rows: () => ({ agent: opened.store.state.agents.size, config: opened.store.state.configs.size }),
   });
   const rpc = await startRpcServer(

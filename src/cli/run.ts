@@ -1,0 +1,65 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { z } from 'zod';
+import { askService, noAnswer } from '../admin/client.js';
+import type { AdminRequest, Say } from '../admin/protocol.js';
+import { readSettings, type Settings } from '../config.js';
+import { openConfigured } from '../main.js';
+import { DirectoryInUseError } from '../store/embedded/directory_lock.js';
+import { Store } from '../store/store.js';
+import { say } from './print.js';
+
+/** A service that starts owns its directory some seconds before it takes commands, and other commands are short. */
+const WAIT_FOR_OWNER_MS = 10_000;
+const TRY_AGAIN_MS = 200;
+
+/** Where a command runs: on the store of the running service, or on one that was opened for it. */
+export interface Place {
+  readonly store: Store;
+  readonly say: Say;
+}
+
+/** A command that needs the database. */
+export interface Task<Options> {
+  /** As it is typed. */
+  readonly name: string;
+  readonly options: z.ZodType<Options>;
+  /** Why it does not run in a service, for what takes the database from under it. */
+  readonly notInService?: string;
+  run(place: Place, options: Options): Promise<void>;
+}
+
+/** Runs a command where its database is open, or opens it. */
+export async function runTask<Options extends Record<string, unknown>>(
+  task: Task<Options>,
+  options: Options,
+): Promise<void> {
+  const settings = readSettings(process.env);
+  await inServiceOr(settings, { command: task.name, options }, async () => {
+    const database = await openConfigured(settings);
+    try {
+      await task.run({ store: new Store(database), say }, options);
+    } finally {
+      await database.close();
+    }
+  });
+}
+
+/** Has the service run a command that owns the embedded database; runs it here when nobody does. */
+export async function inServiceOr(settings: Settings, request: AdminRequest, here: () => Promise<void>): Promise<void> {
+  if (settings.DATABASE_URL || settings.DATA_DIR === 'memory:') return here();
+  const giveUpAt = performance.now() + WAIT_FOR_OWNER_MS;
+  for (;;) {
+    const exit = await askService(settings.DATA_DIR, request, say);
+    if (exit !== undefined) {
+      process.exitCode = exit;
+      return;
+    }
+    try {
+      return await here();
+    } catch (error) {
+      if (!(error instanceof DirectoryInUseError)) throw error;
+      if (performance.now() > giveUpAt) throw await noAnswer(settings.DATA_DIR);
+    }
+    await delay(TRY_AGAIN_MS);
+  }
+}
