@@ -55,7 +55,7 @@ export async function serve(
   runCommand?: RunInService,
 ): Promise<Running> {
   refuseExposure(settings, flags);
-  const undo: (() => Promise<void>)[] = [];
+  const undo: Undo = [];
   try {
     return await start(settings, log, undo, runCommand);
   } catch (error) {
@@ -64,38 +64,57 @@ export async function serve(
   }
 }
 
-async function start(
-  settings: Settings,
-  log: Log,
-  undo: (() => Promise<void>)[],
-  runCommand: RunInService | undefined,
-): Promise<Running> {
-  const contract = readContract();
+type Undo = (() => Promise<void>)[];
+
+async function start(settings: Settings, log: Log, undo: Undo, runCommand: RunInService | undefined): Promise<Running> {
+  const { store, feed } = await startStore(settings, log, undo);
+  if (runCommand) await startAdmin(store, settings, runCommand, log, undo);
+  const { rpc, http, drain } = await startServers(store, feed, settings, log, undo);
+  const follow = (writable: boolean) => rpc.setWritable(writable);
+  feed.onWritable(follow);
+  follow(feed.isWritable);
+  let stopping: Promise<void> | undefined;
+  return {
+    grpcPort: rpc.port,
+    httpPort: http?.port,
+    stop() {
+      drain();
+      stopping ??= unwind(undo, log);
+      return stopping;
+    },
+  };
+}
+
+/** Database, schema, state, keys and seeds: everything that is there without a port. */
+async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ store: Store; feed: Feed }> {
   const database = await openConfigured(settings, log);
   undo.push(() => database.close());
   await bringUpSchema(database, settings, log);
-
   const store = new Store(database);
-  let setWritable = (_: boolean) => {};
-  const feed = await Feed.start(store, {
-    pollIntervalMs: settings.POLL_INTERVAL_MS,
-    onWritable(writable, error) {
-      if (writable) log.info('the database takes writes again');
-      else log.error({ err: error }, 'the database takes no writes; reads go on from memory');
-      setWritable(writable);
-    },
-  });
+  const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   undo.push(() => feed.close());
-  reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
+  feed.onWritable((writable, error) => {
+    if (writable) log.info('the database takes writes again');
+    else log.error({ err: error }, 'the database takes no writes; reads go on from memory');
+  });
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
+  // After the catalogue: keys of an adopted database are bound to their providers.
+  reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
   undo.push(everyHour(() => tidy(store), log));
-  if (runCommand && database.kind === 'embedded' && settings.DATA_DIR !== 'memory:') {
-    const run = (request: AdminRequest, say: Say) => runCommand(request, { store, say });
-    const admin = await startAdminServer(settings.DATA_DIR, run, log);
-    undo.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
-  }
+  return { store, feed };
+}
 
+/** The socket through which commands reach an embedded database that a service has. */
+async function startAdmin(store: Store, settings: Settings, runCommand: RunInService, log: Log, undo: Undo) {
+  if (store.database.kind !== 'embedded' || settings.DATA_DIR === 'memory:') return;
+  const run = (request: AdminRequest, say: Say) => runCommand(request, { store, say });
+  const admin = await startAdminServer(settings.DATA_DIR, run, log);
+  undo.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
+}
+
+async function startServers(store: Store, feed: Feed, settings: Settings, log: Log, undo: Undo) {
+  const contract = readContract();
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
@@ -108,22 +127,13 @@ async function start(
   undo.push(async () => http?.close());
   const rpc = await startRpcServer(settings.GRPC_ADDRESS, backend, { contract, log, metrics });
   undo.push(() => rpc.drain(settings.SHUTDOWN_GRACE_MS));
-  setWritable = rpc.setWritable;
-  setWritable(feed.isWritable);
   const notReady = () => (draining ? 'draining' : undefined);
   if (settings.HTTP_ADDRESS !== 'off')
     http = await startHttpServer(settings.HTTP_ADDRESS, { contract, log, metrics, methods: rpc.methods, notReady });
-
-  let stopping: Promise<void> | undefined;
-  return {
-    grpcPort: rpc.port,
-    httpPort: http?.port,
-    stop() {
-      draining = true;
-      stopping ??= unwind(undo, log);
-      return stopping;
-    },
+  const drain = () => {
+    draining = true;
   };
+  return { rpc, http, drain };
 }
 
 /** Everybody who can reach the port can do everything, so it takes two plain words to open it to a network. */
@@ -143,7 +153,11 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   if (!settings.MIGRATE_ON_START) return migrations.check({ pending: true });
   await migrations.check();
   const applied = await migrations.up();
-  if (applied.length > 0) log.info({ applied }, 'migrated the database');
+  if (applied.length === 0) return;
+  log.info({ applied }, 'migrated the database');
+  const { tables, findings } = await migrations.adoption();
+  if (tables.length > 0) log.info({ tables }, 'took over the tables that another system had made');
+  for (const finding of findings) log.warn({ finding }, 'found in the adopted database; see agentllm migrate status');
 }
 
 /** Says at the start what is wrong with the keys; nothing of it keeps the service from serving the rest. */
@@ -164,7 +178,7 @@ function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
   return async () => clearInterval(timer);
 }
 
-async function unwind(undo: (() => Promise<void>)[], log: Log): Promise<void> {
+async function unwind(undo: Undo, log: Log): Promise<void> {
   for (const step of undo.splice(0).reverse())
     await step().catch((error) => log.warn({ err: error }, 'could not be closed cleanly'));
 }

@@ -8,9 +8,9 @@ import type { Draft } from '../src/domain/draft.js';
 import type { State } from '../src/domain/state.js';
 import { ServiceError } from '../src/errors.js';
 import { limits } from '../src/limits.js';
+import { forgetAnswers } from '../src/store/answers.js';
 import { advance, loadState, readHead } from '../src/store/log.js';
 import { Store } from '../src/store/store.js';
-import { forgetAnswers } from '../src/store/tidy.js';
 import { type Plan, rehearse, transact, type Write } from '../src/store/transact.js';
 import { startPostgres } from './support/postgres.js';
 import { unique } from './support/service.js';
@@ -202,7 +202,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       const { result: configId } = await write(writing((_, draft) => draft.create('config', config).id));
       const { rows: columns } = await knex.raw(
         `select column_name from information_schema.columns
-         where table_name = 'agent_llm_configs' and column_name ~ 'key|cipher|encrypt|secret'`,
+         where table_name = 'agent_llm_configs' and column_name ~ 'api_key|cipher|encrypt|secret'`,
       );
       const secret = columns
         .map((row: { column_name: string }) => row.column_name)

@@ -29,6 +29,8 @@ export class Draft {
   readonly changes: Change[] = [];
   /** API keys to store with rows of the draft; null takes away what is stored. */
   readonly keys: KeyChange[] = [];
+  /** Whether its rows stand in their tables already. */
+  adopts = false;
 
   constructor(
     readonly revision: number,
@@ -43,6 +45,12 @@ export class Draft {
 
   update<E extends Entity>(entity: E, before: Entities[E], row: Entities[E]): Entities[E] {
     return this.add(entity, before, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
+  }
+
+  /** Enters a row that stands in its table but not in the log; its times stay. */
+  adopt<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
+    this.adopts = true;
+    return this.add(entity, undefined, { ...row, revision: this.revision });
   }
 
   remove<E extends Entity>(entity: E, before: Entities[E]): void {

@@ -5,11 +5,8 @@ import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
 import { tryWrite } from '../store/transact.js';
 
-export interface FeedOptions {
-  readonly pollIntervalMs: number;
-  /** Hears when the database can no longer be reached or written to, and when it can again. */
-  readonly onWritable?: (writable: boolean, error?: unknown) => void;
-}
+/** Hears when the database can no longer be reached or written to, and when it can again. */
+export type OnWritable = (writable: boolean, error?: unknown) => void;
 
 /**
  * Keeps the store's state at the newest revision: loads it once and then follows
@@ -22,16 +19,17 @@ export class Feed {
   private closed = false;
   private writable = true;
   private listener: Listener | undefined;
+  private readonly listeners: OnWritable[] = [];
 
   private constructor(
     private readonly store: Store,
-    private readonly options: FeedOptions,
+    private readonly pollIntervalMs: number,
   ) {}
 
   /** Loads the configuration and begins to follow it. */
-  static async start(store: Store, options: FeedOptions): Promise<Feed> {
+  static async start(store: Store, pollIntervalMs: number): Promise<Feed> {
     await catchUp(store);
-    const feed = new Feed(store, options);
+    const feed = new Feed(store, pollIntervalMs);
     feed.schedule();
     const { listenUrl } = store.database;
     if (listenUrl !== undefined) feed.listener = listen(listenUrl, () => void feed.poll());
@@ -41,6 +39,10 @@ export class Feed {
   /** Whether the database answered, and took writes, when it was last asked. */
   get isWritable(): boolean {
     return this.writable;
+  }
+
+  onWritable(hear: OnWritable): void {
+    this.listeners.push(hear);
   }
 
   /** Looks at the log now; calls at the same time share one look. */
@@ -94,14 +96,15 @@ export class Feed {
   }
 
   private report(writable: boolean, error?: unknown): void {
-    if (writable !== this.writable) this.options.onWritable?.(writable, error);
+    const changed = writable !== this.writable;
     this.writable = writable;
+    if (changed) for (const hear of this.listeners) hear(writable, error);
   }
 
   // One look after the other, never two at once, with a tenth of jitter so that replicas do not ask in step.
   private schedule(): void {
     if (this.closed) return;
-    const delay = this.options.pollIntervalMs * (0.95 + Math.random() / 10);
+    const delay = this.pollIntervalMs * (0.95 + Math.random() / 10);
     this.timer = setTimeout(() => void this.poll().then(() => this.schedule()), delay);
   }
 }

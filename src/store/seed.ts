@@ -1,8 +1,12 @@
 import { type Seed, seeds } from '../../seeds/index.js';
+import { adoptRows } from './adoption.js';
 import type { Store } from './store.js';
 import { transact } from './transact.js';
 
-/** How many rows each seed brought; one that found nothing to do brought none. */
+/**
+ * How many rows each seed brought; one that found nothing to do brought none.
+ * `adopted`: how many rows the database had before it was ours, when it had any.
+ */
 export type Seeded = Readonly<Record<string, number>>;
 
 /**
@@ -16,10 +20,16 @@ export async function seed(store: Store, which: 'missing' | 'all'): Promise<Seed
   const had: string[] = which === 'all' ? [] : await knex('store_seeds').pluck('name');
   const wanted = seeds.filter(({ name }) => !had.includes(name));
   const brought: Record<string, number> = {};
+  // Once the providers are known by whose names the rows go, and before anything is built on the rows.
+  const adopt = async () => {
+    const adopted = await adoptRows(store);
+    if (adopted > 0) brought['adopted'] = adopted;
+  };
   const seedSource = {
     getSeeds: async () => wanted.map(({ name }) => name),
     getSeed: async (name: string) => ({
       seed: async () => {
+        if (name !== 'catalogue') await adopt();
         brought[name] = await runSeed(store, wanted.find((one) => one.name === name) as Seed);
         await knex('store_seeds').insert({ name }).onConflict('name').ignore();
       },

@@ -102,10 +102,19 @@ export async function drawIds(db: Knex, entity: Entity, count: number): Promise<
   return rows.map((row) => row.id);
 }
 
-/** Stores rows whole, new or not. Columns that are no part of a row keep what they hold. */
-export async function putRows<E extends Entity>(db: Knex, entity: E, rows: readonly Entities[E][]): Promise<void> {
+/**
+ * Stores rows whole, new or not. Columns that are no part of a row keep what they hold.
+ * @param keepTimes of rows that stand: another system's are finer than a Date.
+ */
+export async function putRows<E extends Entity>(
+  db: Knex,
+  entity: E,
+  rows: readonly Entities[E][],
+  keepTimes = false,
+): Promise<void> {
   const { name, columns } = tables[entity];
-  const changing = columns.filter((column) => column !== 'id' && column !== 'created_at');
+  const kept = ['id', 'created_at', ...(keepTimes ? ['updated_at'] : [])];
+  const changing = columns.filter((column) => !kept.includes(column));
   for (let at = 0; at < rows.length; at += PUT_CHUNK) {
     const chunk = rows.slice(at, at + PUT_CHUNK).map((row) => toColumns(entity, row));
     await db(name).insert(chunk).onConflict('id').merge(changing);

@@ -1,5 +1,4 @@
-import type { Knex } from 'knex';
-import { limits } from '../limits.js';
+import { forgetAnswers } from './answers.js';
 import type { Store } from './store.js';
 import { checkTokens } from './vault.js';
 
@@ -10,11 +9,4 @@ export async function tidy(store: Store): Promise<void> {
   await checkTokens(store);
   // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
   if (kind === 'embedded') await knex.raw('vacuum (analyze)');
-}
-
-/** Deletes answers that are past their time. */
-export async function forgetAnswers(db: Knex): Promise<void> {
-  await db('idempotent_answers')
-    .where('created_at', '<', db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]))
-    .delete();
 }

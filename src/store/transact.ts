@@ -1,4 +1,4 @@
-import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import { bindingOf } from '../domain/credential.js';
 import { agentsWithMovedChain, CountedIds, Draft, type IdSource, type KeyChange } from '../domain/draft.js';
@@ -7,11 +7,13 @@ import type { State } from '../domain/state.js';
 import { keyHolder } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { bodyHash, keepAnswer, keptAnswer } from './answers.js';
 import { databaseFailure, isLostConnection, takesNoWrites } from './failure.js';
+import { DrawnIds, OutOfIds } from './ids.js';
 import { CHANNEL } from './listen.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
-import { deleteRows, drawIds, entities, putRows, putToken, tables } from './tables.js';
+import { deleteRows, entities, putRows, putToken, tables } from './tables.js';
 
 /**
  * What a write wants, as a function of the configuration that it finds: it
@@ -242,37 +244,6 @@ async function planWithIds<T>(
   }
 }
 
-class OutOfIds extends Error {
-  constructor(readonly entity: Entity) {
-    super(`more ids of ${entity} are needed`);
-  }
-}
-
-class DrawnIds implements IdSource {
-  private readonly drawn = new Map<Entity, number[]>();
-  private readonly taken = new Map<Entity, number>();
-
-  async draw(db: Knex, entity: Entity, count: number): Promise<void> {
-    this.drawn.set(entity, [...(this.drawn.get(entity) ?? []), ...(await drawIds(db, entity, count))]);
-  }
-
-  count(entity: Entity): number {
-    return this.drawn.get(entity)?.length ?? 0;
-  }
-
-  rewind(): void {
-    this.taken.clear();
-  }
-
-  take(entity: Entity): number {
-    const at = this.taken.get(entity) ?? 0;
-    const id = this.drawn.get(entity)?.[at];
-    if (id === undefined) throw new OutOfIds(entity);
-    this.taken.set(entity, at + 1);
-    return id;
-  }
-}
-
 /** Deletes first and children first, then stores parents before children. */
 async function carryOut(tx: Knex, draft: Draft): Promise<void> {
   for (const entity of entities.toReversed()) {
@@ -286,7 +257,7 @@ async function carryOut(tx: Knex, draft: Draft): Promise<void> {
   }
   for (const entity of entities) {
     const rows = draft.changes.filter((change) => change.entity === entity && change.after).map(rowAfter);
-    if (rows.length > 0) await putRows(tx, entity, rows);
+    if (rows.length > 0) await putRows(tx, entity, rows, draft.adopts);
   }
   const moved = [...agentsWithMovedChain(draft.changes)];
   if (moved.length > 0) await tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: draft.revision });
@@ -299,31 +270,3 @@ async function storeKey(tx: Knex, state: State, { entity, row, key }: KeyChange,
 }
 
 const rowAfter = (change: Change) => change.after as Entities[Entity];
-
-/** A request may carry a key, so what is kept of it is a keyed hash. */
-const bodyHash = (key: Buffer, body: Uint8Array) => createHmac('sha256', key).update(body).digest();
-
-const answerKey = (write: Entry) => ({
-  caller: write.actor,
-  method: write.method,
-  request_id: write.requestId,
-});
-
-async function keptAnswer(tx: Knex, write: Entry, hash: Buffer): Promise<Uint8Array | undefined> {
-  const rows: { body_hash: Buffer; response: Buffer }[] = await tx('idempotent_answers')
-    .select('body_hash', 'response')
-    .where(answerKey(write))
-    .where('created_at', '>', tx.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]));
-  const kept = rows[0];
-  if (!kept) return undefined;
-  if (timingSafeEqual(kept.body_hash, hash)) return kept.response;
-  throw ServiceError.of('REQUEST_ID_REUSED', { request_id: write.requestId as string });
-}
-
-async function keepAnswer(tx: Knex, write: Entry, hash: Buffer, response: Uint8Array, turn: Turn): Promise<void> {
-  const answer = { body_hash: hash, response: Buffer.from(response), revision: turn.revision, created_at: turn.now };
-  await tx('idempotent_answers')
-    .insert({ ...answerKey(write), ...answer })
-    .onConflict(['caller', 'method', 'request_id'])
-    .merge(answer);
-}

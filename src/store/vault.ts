@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { bindingOf } from '../domain/credential.js';
+import { bindingOf, keyProblem } from '../domain/credential.js';
 import { Keyring } from '../domain/keyring.js';
 import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -91,17 +91,37 @@ const REBOUND = 'rebind_tokens';
 async function rebind(store: Store, keyring: Keyring): Promise<number> {
   const { knex } = store.database;
   if ((await knex('store_seeds').where({ name: REBOUND })).length > 0) return 0;
-  const keys = new Map<number, string>();
   const unbound = [...store.state.configs.values()].filter((config) => config.key_id === UNBOUND);
-  const tokens = new Map((await readTokens(knex, 'config')).map(({ id, token }) => [id, token]));
-  for (const { id } of unbound) {
-    const opened = keyring.openUnbound(tokens.get(id) ?? '');
-    if ('key' in opened) keys.set(id, opened.key);
-  }
+  const keys = readUnbound(store.state, keyring, unbound, await readTokens(knex, 'config'));
   if (keys.size > 0) await storeBound(store, keys);
   if (keys.size > 0 || unbound.length === 0)
     await knex('store_seeds').insert({ name: REBOUND }).onConflict('name').ignore();
   return keys.size;
+}
+
+/** How both generations of the Python system's tokens begin. */
+const SEALED = /^(gAAAAA|Z0FBQUFB)/;
+
+function readUnbound(
+  state: State,
+  keyring: Keyring,
+  unbound: readonly Config[],
+  tokens: readonly { readonly id: number; readonly token: string }[],
+): Map<number, string> {
+  const texts = new Map(tokens.map(({ id, token }) => [id, token]));
+  const keys = new Map<number, string>();
+  const clear = new Map<number, string>();
+  for (const config of unbound) {
+    const text = texts.get(config.id) ?? '';
+    // A schema that was rolled back and applied again has forgotten which tokens were ours.
+    const bound = keyring.open(text, bindingOf(state, 'config', config));
+    const opened = 'key' in bound ? bound : keyring.openUnbound(text);
+    if ('key' in opened && !keyProblem(opened.key)) keys.set(config.id, opened.key);
+    else if (!SEALED.test(text) && !keyProblem(text)) clear.set(config.id, text);
+  }
+  // Another generation kept keys in clear. While none of the tokens opens, ENCRYPTION_KEY may be the wrong one, and
+  // nothing is encrypted under it.
+  return keys.size > 0 || clear.size === unbound.length ? new Map([...keys, ...clear]) : keys;
 }
 
 async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Promise<void> {

@@ -31,7 +31,7 @@ export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: Sto
   const database = await openDatabase({ url, poolSize, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
   await migrator(database).up();
   const store = new Store(database);
-  const feed = await Feed.start(store, { pollIntervalMs });
+  const feed = await Feed.start(store, pollIntervalMs);
   return {
     database,
     store,
