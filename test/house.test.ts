@@ -225,3 +225,21 @@ describe('every file', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 });
+
+describe('the lock file', () => {
+  const lock = JSON.parse(readFileSync(packageFile('package-lock.json'), 'utf8')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string>; integrity?: string; resolved?: string }>;
+  };
+  const locked = new Set(Object.keys(lock.packages).map((path) => path.replace(/^.*node_modules\//, '')));
+
+  it('has an entry for every platform, or npm ci refuses it', () => {
+    const wanted = Object.values(lock.packages).flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}));
+    expect(wanted.filter((name) => !locked.has(name))).toEqual([]);
+  });
+
+  it('has checksums and names no registry', () => {
+    const entries = Object.entries(lock.packages).filter(([path]) => path !== '');
+    expect(entries.filter(([, { integrity }]) => !integrity).map(([path]) => path)).toEqual([]);
+    expect(entries.filter(([, { resolved }]) => resolved).map(([path]) => path)).toEqual([]);
+  });
+});
