@@ -1,13 +1,29 @@
 import type { Knex } from 'knex';
+import { PLUGIN_COLUMNS } from './0002_plugin_agent_fields.js';
+import { addForeignKey, createOrAdopt, dropTables, refuseForeignTables } from './adopt.js';
 import { timestamps } from './columns.js';
 
 // The document's `ac7a9a8391bc`: all base models of the trading system. Only `agent_configs` is ours to serve; the
 // other tables belong to the processes that share the database, and are here so that the chain is the document's.
 // Money is double precision as in the source; money that we add up stands in tables of our own, as integers. Names of
-// indexes and keys are those that SQLAlchemy and PostgreSQL give, so that a database of either origin looks the same.
+// indexes and keys are those that SQLAlchemy and PostgreSQL give, so that a database of either origin looks the same:
+// where the Python system has made a table already, it is taken over (adopt.ts).
+
+/** Children before parents: a foreign key would refuse the other order of dropping them. */
+export const TABLES = [
+  'executions',
+  'trades',
+  'positions',
+  'vendor_configs',
+  'run_logs',
+  'portfolios',
+  'agent_configs',
+];
+
+const OF_LATER_STEPS = ['trading_sessions', 'risk_metrics', 'agent_llm_configs'];
 
 async function createAgentConfigs(knex: Knex): Promise<void> {
-  await knex.schema.createTable('agent_configs', (table) => {
+  const columns = (table: Knex.CreateTableBuilder) => {
     table.increments('id');
     table.string('name', 255).notNullable();
     table.string('agent_type', 50).notNullable().index('ix_agent_configs_agent_type');
@@ -21,11 +37,12 @@ async function createAgentConfigs(knex: Knex): Promise<void> {
     table.string('description', 1000);
     table.text('metadata_json');
     table.unique(['name'], { indexName: 'ix_agent_configs_name', useConstraint: false });
-  });
+  };
+  await createOrAdopt(knex, 'agent_configs', columns, { others: PLUGIN_COLUMNS, served: true });
 }
 
 async function createPortfolios(knex: Knex): Promise<void> {
-  await knex.schema.createTable('portfolios', (table) => {
+  await createOrAdopt(knex, 'portfolios', (table) => {
     table.increments('id');
     table.string('name', 255).notNullable();
     table.string('description', 1000);
@@ -39,7 +56,7 @@ async function createPortfolios(knex: Knex): Promise<void> {
 }
 
 async function createRunLogs(knex: Knex): Promise<void> {
-  await knex.schema.createTable('run_logs', (table) => {
+  await createOrAdopt(knex, 'run_logs', (table) => {
     table.increments('id');
     table.string('session_id', 255).notNullable().index('ix_run_logs_session_id');
     table.string('run_type', 50).notNullable().index('ix_run_logs_run_type');
@@ -62,7 +79,7 @@ async function createRunLogs(knex: Knex): Promise<void> {
 }
 
 async function createVendorConfigs(knex: Knex): Promise<void> {
-  await knex.schema.createTable('vendor_configs', (table) => {
+  await createOrAdopt(knex, 'vendor_configs', (table) => {
     table.increments('id');
     table.string('name', 255).notNullable();
     table.string('vendor_type', 50).notNullable().index('ix_vendor_configs_vendor_type');
@@ -81,15 +98,9 @@ async function createVendorConfigs(knex: Knex): Promise<void> {
 }
 
 async function createPositions(knex: Knex): Promise<void> {
-  await knex.schema.createTable('positions', (table) => {
+  await createOrAdopt(knex, 'positions', (table) => {
     table.increments('id');
-    table
-      .integer('portfolio_id')
-      .notNullable()
-      .index('ix_positions_portfolio_id')
-      .references('id')
-      .inTable('portfolios')
-      .withKeyName('positions_portfolio_id_fkey');
+    table.integer('portfolio_id').notNullable().index('ix_positions_portfolio_id');
     table.string('symbol', 20).notNullable().index('ix_positions_symbol');
     table.double('quantity').notNullable();
     table.double('average_cost').notNullable();
@@ -101,18 +112,13 @@ async function createPositions(knex: Knex): Promise<void> {
     timestamps(knex, table);
     table.text('metadata_json');
   });
+  await addForeignKey(knex, 'positions', 'portfolio_id', 'portfolios');
 }
 
 async function createTrades(knex: Knex): Promise<void> {
-  await knex.schema.createTable('trades', (table) => {
+  await createOrAdopt(knex, 'trades', (table) => {
     table.increments('id');
-    table
-      .integer('portfolio_id')
-      .notNullable()
-      .index('ix_trades_portfolio_id')
-      .references('id')
-      .inTable('portfolios')
-      .withKeyName('trades_portfolio_id_fkey');
+    table.integer('portfolio_id').notNullable().index('ix_trades_portfolio_id');
     table.string('symbol', 20).notNullable().index('ix_trades_symbol');
     table.string('action', 10).notNullable();
     table.double('quantity').notNullable();
@@ -128,18 +134,13 @@ async function createTrades(knex: Knex): Promise<void> {
     timestamps(knex, table);
     table.text('metadata_json');
   });
+  await addForeignKey(knex, 'trades', 'portfolio_id', 'portfolios');
 }
 
 async function createExecutions(knex: Knex): Promise<void> {
-  await knex.schema.createTable('executions', (table) => {
+  await createOrAdopt(knex, 'executions', (table) => {
     table.increments('id');
-    table
-      .integer('trade_id')
-      .notNullable()
-      .index('ix_executions_trade_id')
-      .references('id')
-      .inTable('trades')
-      .withKeyName('executions_trade_id_fkey');
+    table.integer('trade_id').notNullable().index('ix_executions_trade_id');
     table.string('symbol', 20).notNullable().index('ix_executions_symbol');
     table.double('quantity').notNullable();
     table.double('price').notNullable();
@@ -153,9 +154,11 @@ async function createExecutions(knex: Knex): Promise<void> {
     table.text('metadata_json');
     table.unique(['execution_id'], { indexName: 'ix_executions_execution_id', useConstraint: false });
   });
+  await addForeignKey(knex, 'executions', 'trade_id', 'trades');
 }
 
 export async function up(knex: Knex): Promise<void> {
+  await refuseForeignTables(knex, [...TABLES, ...OF_LATER_STEPS]);
   await createAgentConfigs(knex);
   await createPortfolios(knex);
   await createRunLogs(knex);
@@ -166,16 +169,5 @@ export async function up(knex: Knex): Promise<void> {
 }
 
 export async function down(knex: Knex): Promise<void> {
-  // Children before parents: a foreign key would refuse the other order.
-  for (const table of [
-    'executions',
-    'trades',
-    'positions',
-    'vendor_configs',
-    'run_logs',
-    'portfolios',
-    'agent_configs',
-  ]) {
-    await knex.schema.dropTable(table);
-  }
+  await dropTables(knex, TABLES);
 }

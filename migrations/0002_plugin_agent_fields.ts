@@ -1,10 +1,25 @@
 import type { Knex } from 'knex';
+import { extendOrAdopt } from './adopt.js';
 
 // The document's `plugin_agent_fields`. `is_reserved` defaults to true as there: agents that exist before this
 // migration are the system's own. What is created through the API says false itself.
 
+/** What it adds. */
+export const PLUGIN_COLUMNS = [
+  'role',
+  'llm_type',
+  'prompt_template',
+  'capabilities_json',
+  'required_tools_json',
+  'requires_memory',
+  'memory_name',
+  'is_reserved',
+  'slot_name',
+  'version',
+];
+
 export async function up(knex: Knex): Promise<void> {
-  await knex.schema.alterTable('agent_configs', (table) => {
+  await extendOrAdopt(knex, 'agent_configs', (table) => {
     table.string('role', 50).notNullable().defaultTo('analyst').index('ix_agent_configs_role');
     table.string('llm_type', 20).notNullable().defaultTo('quick');
     table.text('prompt_template');
@@ -22,17 +37,6 @@ export async function down(knex: Knex): Promise<void> {
   await knex.schema.alterTable('agent_configs', (table) => {
     table.dropIndex('slot_name', 'ix_agent_configs_slot_name');
     table.dropIndex('role', 'ix_agent_configs_role');
-    table.dropColumns(
-      'version',
-      'slot_name',
-      'is_reserved',
-      'memory_name',
-      'requires_memory',
-      'required_tools_json',
-      'capabilities_json',
-      'prompt_template',
-      'llm_type',
-      'role',
-    );
+    table.dropColumns(...PLUGIN_COLUMNS.toReversed());
   });
 }

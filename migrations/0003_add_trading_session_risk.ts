@@ -1,18 +1,15 @@
 import type { Knex } from 'knex';
+import { addForeignKey, createOrAdopt, dropTables } from './adopt.js';
 import { timestamps } from './columns.js';
 
 // The document's `add_trading_session_risk`.
 
+export const TABLES = ['risk_metrics', 'trading_sessions'];
+
 async function createTradingSessions(knex: Knex): Promise<void> {
-  await knex.schema.createTable('trading_sessions', (table) => {
+  await createOrAdopt(knex, 'trading_sessions', (table) => {
     table.increments('id');
-    table
-      .integer('portfolio_id')
-      .notNullable()
-      .index('ix_trading_sessions_portfolio_id')
-      .references('id')
-      .inTable('portfolios')
-      .withKeyName('trading_sessions_portfolio_id_fkey');
+    table.integer('portfolio_id').notNullable().index('ix_trading_sessions_portfolio_id');
     table.string('session_type', 20).notNullable().index('ix_trading_sessions_session_type');
     table.string('status', 20).notNullable().index('ix_trading_sessions_status');
     table.string('name', 255);
@@ -32,24 +29,14 @@ async function createTradingSessions(knex: Knex): Promise<void> {
     timestamps(knex, table);
     table.text('metadata_json');
   });
+  await addForeignKey(knex, 'trading_sessions', 'portfolio_id', 'portfolios');
 }
 
 async function createRiskMetrics(knex: Knex): Promise<void> {
-  await knex.schema.createTable('risk_metrics', (table) => {
+  await createOrAdopt(knex, 'risk_metrics', (table) => {
     table.increments('id');
-    table
-      .integer('portfolio_id')
-      .notNullable()
-      .index('ix_risk_metrics_portfolio_id')
-      .references('id')
-      .inTable('portfolios')
-      .withKeyName('risk_metrics_portfolio_id_fkey');
-    table
-      .integer('session_id')
-      .index('ix_risk_metrics_session_id')
-      .references('id')
-      .inTable('trading_sessions')
-      .withKeyName('risk_metrics_session_id_fkey');
+    table.integer('portfolio_id').notNullable().index('ix_risk_metrics_portfolio_id');
+    table.integer('session_id').index('ix_risk_metrics_session_id');
     table.double('var_1d_95');
     table.double('var_1d_99');
     table.double('var_5d_95');
@@ -71,6 +58,8 @@ async function createRiskMetrics(knex: Knex): Promise<void> {
     timestamps(knex, table);
     table.text('metadata_json');
   });
+  await addForeignKey(knex, 'risk_metrics', 'portfolio_id', 'portfolios');
+  await addForeignKey(knex, 'risk_metrics', 'session_id', 'trading_sessions');
 }
 
 export async function up(knex: Knex): Promise<void> {
@@ -79,6 +68,5 @@ export async function up(knex: Knex): Promise<void> {
 }
 
 export async function down(knex: Knex): Promise<void> {
-  await knex.schema.dropTable('risk_metrics');
-  await knex.schema.dropTable('trading_sessions');
+  await dropTables(knex, TABLES);
 }

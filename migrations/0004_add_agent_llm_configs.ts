@@ -1,19 +1,16 @@
 import type { Knex } from 'knex';
+import { addForeignKey, createOrAdopt, dropTables, moveOrphans } from './adopt.js';
 import { timestamps } from './columns.js';
 
 // The document's `add_agent_llm_configs`, column by column. What we add to the table comes in 0005, so that this one
 // can be held against the document. `temperature` is nullable with a default: NULL means "not sent to the model".
 
+export const TABLES = ['agent_llm_configs'];
+
 export async function up(knex: Knex): Promise<void> {
-  await knex.schema.createTable('agent_llm_configs', (table) => {
+  const columns = (table: Knex.CreateTableBuilder) => {
     table.increments('id');
-    table
-      .integer('agent_id')
-      .notNullable()
-      .index('ix_agent_llm_configs_agent_id')
-      .references('id')
-      .inTable('agent_configs')
-      .withKeyName('agent_llm_configs_agent_id_fkey');
+    table.integer('agent_id').notNullable().index('ix_agent_llm_configs_agent_id');
     table.string('provider', 50).notNullable().index('ix_agent_llm_configs_provider');
     table.string('model_name', 100).notNullable();
     table.double('temperature').defaultTo(0.7);
@@ -27,7 +24,9 @@ export async function up(knex: Knex): Promise<void> {
     table.boolean('enabled').notNullable().defaultTo(true).index('ix_agent_llm_configs_enabled');
     timestamps(knex, table);
     table.text('metadata_json');
-  });
+  };
+  await createOrAdopt(knex, 'agent_llm_configs', columns, { served: true, sortOut: () => moveOrphans(knex) });
+  await addForeignKey(knex, 'agent_llm_configs', 'agent_id', 'agent_configs');
 }
 
 export async function down(knex: Knex): Promise<void> {
@@ -36,5 +35,5 @@ export async function down(knex: Knex): Promise<void> {
     table.dropIndex('provider', 'ix_agent_llm_configs_provider');
     table.dropIndex('agent_id', 'ix_agent_llm_configs_agent_id');
   });
-  await knex.schema.dropTable('agent_llm_configs');
+  await dropTables(knex, TABLES);
 }

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { isAdopted } from './adopt.js';
 
 // What makes the document's rows a chain: an order, revisions (etags), a policy of substitution. The CHECKs are the
 // second line of defence behind the validation of requests, for whatever reaches the table another way.
@@ -32,6 +33,17 @@ const CONFIG_CHECKS: Readonly<Record<string, string>> = {
   ck_agent_llm_configs_priority: 'priority >= -1000000 and priority <= 1000000',
 };
 
+/** What each table is held to. */
+export const CHECKS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  agent_configs: AGENT_CHECKS,
+  agent_llm_configs: CONFIG_CHECKS,
+};
+
+/** Stronger than the check itself: making the names of providers canonical can make the pair equal. */
+const MAY_BREAK: Readonly<Record<string, string>> = {
+  ck_agent_llm_configs_fallback_differs: 'fallback_model <> model_name',
+};
+
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.alterTable('agent_configs', (table) => {
     table.bigInteger('revision').notNullable().defaultTo(0);
@@ -52,8 +64,10 @@ export async function up(knex: Knex): Promise<void> {
     .where('cost_per_1k_input_tokens', '<>', 0)
     .orWhere('cost_per_1k_output_tokens', '<>', 0)
     .update({ price_given: true });
-  await addChecks(knex, 'agent_configs', AGENT_CHECKS);
-  await addChecks(knex, 'agent_llm_configs', CONFIG_CHECKS);
+  // Likewise tokens from before the binding; the empty text was no key to the Python system.
+  await knex('agent_llm_configs').where({ api_key_encrypted: '' }).update({ api_key_encrypted: null });
+  await knex('agent_llm_configs').whereNotNull('api_key_encrypted').update({ key_id: 'unbound' });
+  for (const [table, checks] of Object.entries(CHECKS)) await addChecks(knex, table, checks);
 }
 
 export async function down(knex: Knex): Promise<void> {
@@ -69,9 +83,26 @@ export async function down(knex: Knex): Promise<void> {
 }
 
 async function addChecks(knex: Knex, tableName: string, checks: Readonly<Record<string, string>>): Promise<void> {
+  if (await isAdopted(knex, tableName)) return addChecksForNewRows(knex, tableName, checks);
   await knex.schema.alterTable(tableName, (table) => {
     for (const [name, predicate] of Object.entries(checks)) {
       table.check(predicate, undefined, name);
     }
   });
+}
+
+/**
+ * Rows of an adopted table may break a check. NOT VALID alone would lock them up: PostgreSQL holds a row to it at every
+ * update, also of another column, so an agent with max_tokens 0 could not get a config. The rows that break it now are
+ * exempt by their ids.
+ */
+async function addChecksForNewRows(knex: Knex, table: string, checks: Readonly<Record<string, string>>): Promise<void> {
+  for (const [name, predicate] of Object.entries(checks)) {
+    const broken: number[] = await knex(table)
+      .whereRaw(`not (${MAY_BREAK[name] ?? predicate})`)
+      .orderBy('id')
+      .pluck('id');
+    const exempt = broken.length > 0 ? ` or id in (${broken.join(', ')})` : '';
+    await knex.raw(`alter table ${table} add constraint ${name} check ((${predicate})${exempt}) not valid`);
+  }
 }

@@ -20,6 +20,7 @@ async function createCredentials(knex: Knex): Promise<void> {
     table.string('description', 1000);
     table.string('api_key_encrypted', 500);
     table.string('key_id', 64);
+    table.bigInteger('key_revision');
     timestamps(knex, table);
     table.bigInteger('revision').notNullable().defaultTo(0);
     table.unique(['name'], { indexName: 'uq_llm_credentials_name' });
@@ -32,6 +33,7 @@ export async function up(knex: Knex): Promise<void> {
   await createEncryptionKeys(knex);
   await createCredentials(knex);
   await knex.schema.alterTable('agent_llm_configs', (table) => {
+    table.bigInteger('key_revision');
     table.foreign('credential_id', 'agent_llm_configs_credential_id_fkey').references('llm_credentials.id');
     table.index(['credential_id'], 'ix_agent_llm_configs_credential_id');
   });
@@ -41,6 +43,7 @@ export async function down(knex: Knex): Promise<void> {
   await knex.schema.alterTable('agent_llm_configs', (table) => {
     table.dropIndex(['credential_id'], 'ix_agent_llm_configs_credential_id');
     table.dropForeign(['credential_id'], 'agent_llm_configs_credential_id_fkey');
+    table.dropColumn('key_revision');
   });
   await knex('agent_llm_configs').update({ credential_id: null });
   await knex.schema.dropTable('llm_credentials');

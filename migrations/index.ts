@@ -18,16 +18,33 @@ export interface Migration {
    * the middle leaves such a step half done and not recorded, so both its directions must be safe to repeat.
    */
   readonly config?: { readonly transaction?: boolean };
+  /** Tables of the document that rolling it back drops, whole or in part; they may be another system's. */
+  readonly tables?: readonly string[];
   up(knex: Knex): Promise<void>;
   down(knex: Knex): Promise<void>;
 }
 
 /** Every migration, in order. Only ever appended to. */
 export const migrations: readonly Migration[] = [
-  { name: '0001_initial', up: initial.up, down: initial.down },
-  { name: '0002_plugin_agent_fields', up: pluginAgentFields.up, down: pluginAgentFields.down },
-  { name: '0003_add_trading_session_risk', up: addTradingSessionRisk.up, down: addTradingSessionRisk.down },
-  { name: '0004_add_agent_llm_configs', up: addAgentLlmConfigs.up, down: addAgentLlmConfigs.down },
+  { name: '0001_initial', tables: initial.TABLES, up: initial.up, down: initial.down },
+  {
+    name: '0002_plugin_agent_fields',
+    tables: ['agent_configs'],
+    up: pluginAgentFields.up,
+    down: pluginAgentFields.down,
+  },
+  {
+    name: '0003_add_trading_session_risk',
+    tables: addTradingSessionRisk.TABLES,
+    up: addTradingSessionRisk.up,
+    down: addTradingSessionRisk.down,
+  },
+  {
+    name: '0004_add_agent_llm_configs',
+    tables: addAgentLlmConfigs.TABLES,
+    up: addAgentLlmConfigs.up,
+    down: addAgentLlmConfigs.down,
+  },
   { name: '0005_chain_columns', up: chainColumns.up, down: chainColumns.down },
   { name: '0006_revisions', up: revisions.up, down: revisions.down },
   { name: '0007_idempotency', up: idempotency.up, down: idempotency.down },

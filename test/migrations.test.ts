@@ -77,8 +77,10 @@ describe('up and down', () => {
       'agent_configs',
       'agent_llm_configs',
       'config_revisions',
+      'encryption_keys',
       'executions',
       'idempotent_answers',
+      'llm_credentials',
       'llm_models',
       'llm_prices',
       'llm_providers',
@@ -86,6 +88,7 @@ describe('up and down', () => {
       'positions',
       'risk_metrics',
       'run_logs',
+      'store_seeds',
       'store_state',
       'trades',
       'trading_sessions',
@@ -212,16 +215,24 @@ describe('the tables of the document', () => {
     expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(ofTheDocument);
     await migrator(database).up();
     expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(
-      [...ofTheDocument, ['ix_agent_llm_configs_chain', '(agent_id, enabled, priority, id)']].sort(),
+      [
+        ...ofTheDocument,
+        ['ix_agent_llm_configs_chain', '(agent_id, enabled, priority, id)'],
+        ['ix_agent_llm_configs_credential_id', '(credential_id)'],
+      ].sort(),
     );
     const { rows } = await database.knex.raw<{ rows: unknown[] }>(
       `select conname, pg_get_constraintdef(oid) as definition from pg_constraint
-       where contype = 'f' and conrelid = 'agent_llm_configs'::regclass`,
+       where contype = 'f' and conrelid = 'agent_llm_configs'::regclass order by conname`,
     );
     expect(rows).toEqual([
       {
         conname: 'agent_llm_configs_agent_id_fkey',
         definition: 'FOREIGN KEY (agent_id) REFERENCES agent_configs(id)',
+      },
+      {
+        conname: 'agent_llm_configs_credential_id_fkey',
+        definition: 'FOREIGN KEY (credential_id) REFERENCES llm_credentials(id)',
       },
     ]);
   });
@@ -342,9 +353,9 @@ describe('CHECK constraints', () => {
 
   it('keep store_state to its one row', async () => {
     const rows = await database('store_state').select();
-    expect(rows).toEqual([
-      { id: 1, revision: '0', identity: expect.any(String), hash_key: expect.any(Buffer), seeded_at: null },
-    ]);
+    const uuid = expect.stringMatching(/^[0-9a-f-]{36}$/);
+    const uuids = { identity: uuid, nonce: uuid, previous_nonce: uuid };
+    expect(rows).toEqual([{ ...uuids, id: 1, revision: '0', hash_key: expect.any(Buffer) }]);
     expect(rows[0].hash_key).toHaveLength(32);
     await expect(database('store_state').insert({ ...rows[0], id: 2 })).rejects.toMatchObject({
       constraint: 'ck_store_state_one_row',
@@ -471,21 +482,22 @@ describe('a process that is killed', () => {
 });
 
 describe('a schema that does not fit the code', () => {
+  const LATER = ['0007_idempotency', '0008_catalogue', '0009_keys'];
+
   it('is refused by name when it is newer', async () => {
     const database = await migratedDatabase();
     const before = await readCatalogue(database.knex);
-    const old = migrator(database, { migrations: migrations.slice(0, 6) });
-    expect((await old.status()).unknown).toEqual(['0007_idempotency', '0008_catalogue']);
+    const old = migrator(database, { migrations: migrations.slice(0, -LATER.length) });
+    expect((await old.status()).unknown).toEqual(LATER);
     for (const attempt of [old.check, old.up, old.down]) {
       const error = await attempt().then(String, (reason: unknown) => reason);
       expect(error).toBeInstanceOf(SchemaMismatchError);
-      expect(error).toMatchObject({ kind: 'newer', migrations: ['0007_idempotency', '0008_catalogue'] });
-      expect(String(error)).toMatch(/newer than this program.*0007_idempotency, 0008_catalogue/);
+      expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
+      expect(String(error)).toMatch(/newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys/);
     }
-    expect((await old.history()).slice(-2)).toEqual([
-      { name: '0007_idempotency', appliedAt: expect.any(Date) },
-      { name: '0008_catalogue', appliedAt: expect.any(Date) },
-    ]);
+    expect((await old.history()).slice(-LATER.length)).toEqual(
+      LATER.map((name) => ({ name, appliedAt: expect.any(Date) })),
+    );
     expect(await readCatalogue(database.knex)).toEqual(before);
   });
 

@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import pg from 'pg';
+import { isAdopted } from '../../migrations/adopt.js';
 import { type Migration, migrations as ours } from '../../migrations/index.js';
+import { CannotAdoptError } from '../../migrations/take_over.js';
+import { StartError } from '../errors.js';
+import { type Adoption, readAdoption } from './adoption.js';
 
 /** What the migrator needs to know of a database. */
 export interface MigratableDatabase {
@@ -37,14 +41,19 @@ export interface MigrationEntry {
 export interface Migrator {
   /** Applies all that is pending and returns the names; `onStep` hears of each as soon as it is committed. */
   up(onStep?: (name: string) => void): Promise<string[]>;
-  /** Rolls back exactly one migration, the last one, and returns its name. */
-  down(): Promise<string | undefined>;
+  /**
+   * Rolls back exactly one migration, the last one, and returns its name.
+   * @param options.dropAdopted also when it destroys a table that was there before us; refused otherwise.
+   */
+  down(options?: { dropAdopted?: boolean }): Promise<string | undefined>;
   /** Reads only: creates nothing and takes no lock. */
   status(): Promise<MigrationStatus>;
   /** Every migration of the code in order, then those that only the database knows. */
   history(): Promise<MigrationEntry[]>;
   /** Throws SchemaMismatchError when the schema is newer than the code or, when asked, has migrations pending. */
   check(options?: { pending?: boolean }): Promise<void>;
+  /** What was there before us, and what is wrong with it. Reads only. */
+  adoption(): Promise<Adoption>;
 }
 
 /** The schema and the code do not fit. `newer`: the code is too old. `behind`: migrations are pending. */
@@ -124,10 +133,11 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     });
   }
 
-  async function down(): Promise<string | undefined> {
+  async function down({ dropAdopted = false } = {}): Promise<string | undefined> {
     return await exclusively(async () => {
       const { applied } = refuseMismatch(await status());
       const last = migrations.findLast(({ name }) => applied.includes(name));
+      if (last !== undefined && !dropAdopted) await refuseToDrop(last);
       if (last !== undefined) await naming(last.name, () => rollBack(last));
       return last?.name;
     });
@@ -138,6 +148,14 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   async function rollBack({ name, config: { transaction = true } = {} }: Migration): Promise<void> {
     if (!transaction) await knex.migrate.down({ ...config, name });
     else await knex.transaction((trx) => trx.migrate.down({ ...config, name }));
+  }
+
+  async function refuseToDrop({ name, tables = [] }: Migration): Promise<void> {
+    for (const table of tables)
+      if (await isAdopted(knex, table))
+        throw new StartError(
+          `Rolling back ${name} would destroy what the table ${table} holds, and another system made it: agentllm has only taken it over. To drop it with all its rows, add --drop-adopted.`,
+        );
   }
 
   async function exclusively<T>(work: (assertHeld: () => void) => Promise<T>): Promise<T> {
@@ -151,7 +169,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     return await withAdvisoryLock(await directConnection(database), lockWaitMs, run);
   }
 
-  return { up, down, status, history, check };
+  return { up, down, status, history, check, adoption: () => readAdoption(knex) };
 }
 
 function nothingToApply(status: MigrationStatus): boolean {
@@ -182,6 +200,7 @@ async function naming(name: string, step: () => Promise<unknown>): Promise<void>
   try {
     await step();
   } catch (cause) {
+    if (cause instanceof CannotAdoptError) throw new StartError(cause.message, { cause });
     throw new Error(`Migration ${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
   }
 }
