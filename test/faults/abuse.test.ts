@@ -1,0 +1,217 @@
+import { readFileSync } from 'node:fs';
+import http2 from 'node:http2';
+import { createConnection, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { type Clients, connect } from '../support/service.js';
+import { frame, GET_AGENT, rawCall } from '../wire/http2_client.js';
+import { ServerProcess } from './server.js';
+
+vi.setConfig({ testTimeout: 60_000 });
+
+/** How much larger the process may be while it is abused than before. */
+const MAY_GROW_MB = 200;
+const ANSWERS_WITHIN_MS = 3_000;
+
+let server: ServerProcess;
+const sockets: Socket[] = [];
+
+beforeAll(async () => {
+  server = await ServerProcess.start('the server', { DATA_DIR: 'memory:' });
+  // A busy while first, so that what is measured is not the first growth of a young process.
+  for (let n = 0; n < 2_000; n++) await server.clients.agents.getAgent({ agent: { name: 'trader' } });
+});
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  // It is alive, and the same process as before.
+  expect((await rawCall(server.port, { body: frame(Buffer.alloc(0)) })).result).toMatch(/^grpc /);
+});
+
+afterAll(async () => {
+  server.signal('SIGTERM');
+});
+
+const residentMb = () =>
+  Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${server.pid}/status`, 'utf8'))?.[1]) / 1024;
+
+async function open(): Promise<Socket> {
+  const socket = createConnection({ host: '127.0.0.1', port: server.port });
+  socket.on('error', () => undefined);
+  socket.resume();
+  sockets.push(socket);
+  await new Promise<void>((resolve) => {
+    socket.once('connect', resolve);
+    socket.once('close', () => resolve());
+  });
+  return socket;
+}
+
+/** Does the worst for so long, while an honest caller reads and writes; tells how that caller fared. */
+async function abuse(what: string, work: () => Promise<unknown>) {
+  const honest: Clients = connect(server.port);
+  const name = { name: 'trader' };
+  await honest.agents.getAgent({ agent: name });
+  const before = residentMb();
+  let largest = before;
+  let running = true;
+  const slowest = { read: 0, write: 0, connect: 0 };
+  const errors: string[] = [];
+  const measure = async (kind: keyof typeof slowest, call: () => Promise<unknown>) => {
+    while (running) {
+      const began = performance.now();
+      await call().catch((error: unknown) => errors.push(`${kind}: ${error}`));
+      slowest[kind] = Math.max(slowest[kind], Math.round(performance.now() - began));
+      largest = Math.max(largest, residentMb());
+      await sleep(20);
+    }
+  };
+  const connectAnew = async () => {
+    const { result } = await rawCall(server.port, { body: frame(Buffer.alloc(0)) });
+    if (!result.startsWith('grpc ')) throw new Error(result);
+  };
+  let n = 0;
+  const write = () => {
+    n += 1;
+    return honest.configs.upsertPrimaryConfig({ agent: name, config: { max_tokens: 100 + n } });
+  };
+  const others = Promise.all([
+    measure('read', () => honest.agents.getAgent({ agent: name })),
+    measure('write', write),
+    measure('connect', connectAnew),
+  ]);
+  const came = await work();
+  running = false;
+  await others;
+  honest.close();
+  console.log({ what, came, slowest, beforeMb: Math.round(before), grewMb: Math.round(largest - before) });
+  expect(errors).toEqual([]);
+  expect(Math.max(slowest.read, slowest.write, slowest.connect)).toBeLessThan(ANSWERS_WITHIN_MS);
+  expect(largest - before).toBeLessThan(MAY_GROW_MB);
+}
+
+/** A frame of HTTP/2 as it stands on the wire. */
+function rawFrame(type: number, flags: number, stream: number, payload: Buffer = Buffer.alloc(0)): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head.writeUInt8(type, 3);
+  head.writeUInt8(flags, 4);
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+}
+const HEADERS = 1;
+const RST_STREAM = 3;
+const SETTINGS = 4;
+const PING = 6;
+const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), rawFrame(SETTINGS, 0, 0)]);
+const literal = (name: string, value: string) =>
+  Buffer.concat([Buffer.from([0, name.length]), Buffer.from(name), Buffer.from([value.length]), Buffer.from(value)]);
+const CALL = Buffer.concat(
+  [
+    [':method', 'POST'],
+    [':scheme', 'http'],
+    [':path', GET_AGENT],
+    [':authority', 'localhost'],
+    ['te', 'trailers'],
+    ['content-type', 'application/grpc'],
+  ].map(([name = '', value = '']) => literal(name, value)),
+);
+
+/** Writes without end to connections, each replaced when the server closes it, for so many ms. */
+async function flood(ms: number, connections: number, chunk: (round: number) => Buffer): Promise<object> {
+  const until = performance.now() + ms;
+  let [sent, closed] = [0, 0];
+  const one = async () => {
+    while (performance.now() < until) {
+      const socket = await open();
+      socket.write(PREFACE);
+      for (let round = 0; !socket.destroyed && socket.writable && performance.now() < until; round++) {
+        const bytes = chunk(round);
+        sent += bytes.length;
+        socket.write(bytes);
+        do await sleep(1);
+        while (socket.writableLength > 1e6 && !socket.destroyed && performance.now() < until);
+      }
+      if (socket.destroyed || !socket.writable) closed += 1;
+      socket.destroy();
+    }
+  };
+  await Promise.all(Array.from({ length: connections }, one));
+  return { sentMb: Math.round(sent / 1e6), closedByServer: closed };
+}
+
+describe('a service that is abused goes on for others, with bounded memory', () => {
+  it('which understands the frames that these tests write', async () => {
+    const socket = await open();
+    const received: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => received.push(chunk));
+    socket.write(Buffer.concat([PREFACE, rawFrame(HEADERS, 0x5, 1, CALL)]));
+    // The answer to the call: a frame of headers for stream 1.
+    const answer = Buffer.from([HEADERS, 0x5, 0, 0, 0, 1]);
+    await vi.waitFor(() => expect(Buffer.concat(received).includes(answer)).toBe(true), { timeout: 5_000 });
+  });
+
+  it('by calls that are reset at once, without end (RST_STREAM flood)', async () => {
+    const chunk = (round: number) =>
+      Buffer.concat(
+        Array.from({ length: 100 }, (_, n) => {
+          const stream = 2 * (round * 100 + n) + 1;
+          return Buffer.concat([
+            rawFrame(HEADERS, 0x4, stream, CALL),
+            rawFrame(RST_STREAM, 0, stream, Buffer.from([0, 0, 0, 8])),
+          ]);
+        }),
+      );
+    await abuse('RST_STREAM flood', () => flood(5_000, 4, chunk));
+  });
+
+  it('by pings without end', async () => {
+    const pings = Buffer.concat(Array.from({ length: 1_000 }, () => rawFrame(PING, 0, 0, Buffer.alloc(8))));
+    await abuse('ping flood', () => flood(4_000, 4, () => pings));
+  });
+
+  it('by settings without end', async () => {
+    const settings = Buffer.concat(Array.from({ length: 1_000 }, () => rawFrame(SETTINGS, 0, 0)));
+    await abuse('settings flood', () => flood(3_000, 4, () => settings));
+  });
+
+  it('by 2 000 connections that say nothing', async () => {
+    await abuse('2 000 connects', async () => {
+      for (let n = 0; n < 20; n++) await Promise.all(Array.from({ length: 100 }, open));
+      await sleep(1_000);
+      return { open: sockets.filter((socket) => !socket.destroyed).length };
+    });
+  });
+
+  it('by 300 callers that send a byte of their request at a time (slow-loris)', async () => {
+    const body = frame(Buffer.alloc(1_000));
+    await abuse('slow-loris', async () => {
+      const streams = await Promise.all(
+        Array.from({ length: 30 }, async () => {
+          const session = http2.connect(`http://127.0.0.1:${server.port}`);
+          session.on('error', () => undefined);
+          const headers = { ':method': 'POST', ':path': GET_AGENT, te: 'trailers', 'content-type': 'application/grpc' };
+          const own = Array.from({ length: 10 }, () => session.request(headers, { endStream: false }));
+          for (const stream of own) stream.on('error', () => undefined);
+          return { session, own };
+        }),
+      );
+      for (let at = 0; at < 50; at++) {
+        for (const { own } of streams)
+          for (const stream of own) if (!stream.destroyed) stream.write(body.subarray(at, at + 1));
+        await sleep(80);
+      }
+      for (const { session } of streams) session.destroy();
+      return { streams: 300 };
+    });
+  });
+
+  it('by preface and half a frame, on 500 connections', async () => {
+    await abuse('half frames', async () => {
+      const all = await Promise.all(Array.from({ length: 500 }, open));
+      for (const socket of all) socket.write(Buffer.concat([PREFACE, rawFrame(HEADERS, 0x4, 1, CALL).subarray(0, 20)]));
+      await sleep(2_000);
+      return { open: all.filter((socket) => !socket.destroyed).length };
+    });
+  });
+});

@@ -1,0 +1,257 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { UpdateConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { migrations } from '../../migrations/index.js';
+import { agentllm, useDirectories } from '../support/command.js';
+import { startPostgres, type TestPostgres } from '../support/postgres.js';
+import { type Link, startProxy } from '../support/proxy.js';
+import { connect } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
+import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
+import { ServerProcess } from './server.js';
+
+const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? 5);
+vi.setConfig({ testTimeout: 60_000 + ROUNDS * 15_000 });
+/** 5 s on idle cores; more where others want the same cores. */
+const reopenWithinMs = () => 5_000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
+
+let postgres: TestPostgres;
+/** An embedded store that has started once. */
+let started: string;
+const directory = useDirectories();
+const servers: ServerProcess[] = [];
+
+beforeAll(async () => {
+  postgres = await startPostgres();
+  started = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
+  const server = await ServerProcess.start('the first', { DATA_DIR: started });
+  expect(await server.stop()).toBe(0);
+});
+
+afterEach(() => {
+  for (const { clients } of servers.splice(0)) clients.close();
+});
+
+afterAll(async () => {
+  await postgres.stop();
+  await rm(started, { recursive: true, force: true });
+});
+
+type Where = { readonly url: string } | { readonly dataDir: string };
+const engines = ['embedded', 'postgres'] as const;
+
+async function newStore(engine: (typeof engines)[number]): Promise<Where> {
+  return engine === 'embedded' ? { dataDir: await directory() } : { url: await postgres.createDatabase() };
+}
+
+const envOf = (where: Where): Record<string, string> =>
+  'url' in where ? { DATABASE_URL: where.url } : { DATA_DIR: where.dataDir };
+
+/** One that has started before; on the embedded engine the first start takes seconds. */
+async function startedStore(engine: (typeof engines)[number]): Promise<Where> {
+  const where = await newStore(engine);
+  if ('dataDir' in where) await cp(started, where.dataDir, { recursive: true });
+  return where;
+}
+
+async function startServer(where: Where, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  const server = await ServerProcess.start('the server', { ...envOf(where), ...env });
+  servers.push(server);
+  return server;
+}
+
+describe.each(engines)('kill -9 on %s', (engine) => {
+  it(`keeps every promise through ${ROUNDS} kills at random moments under load`, async () => {
+    const where = await startedStore(engine);
+    const server = await startServer(where);
+    const configs = await makeConfigs(server, 3);
+    const recorder = new Recorder();
+    const reopened: number[] = [];
+    const load = startLoad(recorder, [server], configs, { patienceMs: 30_000 });
+    for (let round = 0; round < ROUNDS; round++) {
+      const before = recorder.acknowledged;
+      await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + 8), {
+        timeout: 20_000,
+        interval: 5,
+      });
+      await sleep(Math.random() * 400);
+      await server.kill();
+      reopened.push(Math.round(await server.restart()));
+    }
+    await load.stop();
+    expect(await server.stop()).toBe(0);
+    console.log({
+      engine,
+      rounds: ROUNDS,
+      acknowledged: recorder.acknowledged,
+      reopened,
+      errors: recorder.errors('write'),
+    });
+    validate(recorder, await readImage(where));
+    expect(recorder.acknowledged).toBeGreaterThan(ROUNDS * 8);
+    expect(Math.max(...reopened)).toBeLessThan(reopenWithinMs());
+  });
+
+  /** A write whose answer is lost between the server, which has committed it, and its caller. */
+  async function unansweredWrite() {
+    const where = await startedStore(engine);
+    const server = await startServer(where);
+    const [config = 0] = await makeConfigs(server, 1);
+    const proxy = await startProxy(server.port);
+    const recorder = new Recorder();
+    const client = new Client('the caller', recorder);
+    const clients = connect(proxy.port);
+    const behindProxy: Target = { name: 'behind the proxy', clients };
+    await client.read(behindProxy, config);
+    const lost: Buffer[] = [];
+    proxy.onReply = (chunk) => lost.push(chunk);
+    for (const link of proxy.links) link.freeze('down');
+    const write = client.write(config);
+    const first = write.attempt(behindProxy);
+    // Another caller sees it: it is committed.
+    await vi.waitFor(
+      async () => expect((await server.clients.configs.getConfig({ id: config })).config?.max_tokens).toBe(write.value),
+      { timeout: 10_000, interval: 10 },
+    );
+    const cutOff = async () => {
+      await sleep(50);
+      for (const link of proxy.links) link.cut();
+      expect(await first).toMatchObject({ kind: 'unknown' });
+      clients.close();
+    };
+    return { where, server, recorder, client, config, write, lost, cutOff };
+  }
+
+  it('a reply that is lost after the commit is given again to a retry with the same request_id', async () => {
+    const { where, server, recorder, client, config, write, lost, cutOff } = await unansweredWrite();
+    await cutOff();
+    const again = await write.attempt(server);
+    expect(again.kind).toBe('acknowledged');
+    // The very bytes that did not arrive.
+    const answer = 'answer' in again ? Buffer.from(again.answer, 'base64') : Buffer.alloc(0);
+    expect(UpdateConfigResponse.decode(answer).config?.max_tokens).toBe(write.value);
+    expect(Buffer.concat(lost).includes(answer)).toBe(true);
+    expect(await write.attempt(server)).toEqual(again);
+    await client.read(server, config);
+    expect(await server.stop()).toBe(0);
+    validate(recorder, await readImage(where));
+  });
+
+  it('a server that is killed between commit and reply answers the retry after its restart, with one row', async () => {
+    const { where, server, recorder, client, config, write, cutOff } = await unansweredWrite();
+    await server.kill();
+    await cutOff();
+    await server.restart();
+    const again = await write.attempt(server);
+    expect(again.kind).toBe('acknowledged');
+    expect(await write.attempt(server)).toEqual(again);
+    await client.read(server, config);
+    expect(await server.stop()).toBe(0);
+    const image = await readImage(where);
+    validate(recorder, image);
+    expect(image.entries.filter(({ after }) => after === write.value)).toHaveLength(1);
+  });
+});
+
+describe('a commit whose acknowledgement never reaches the service', () => {
+  it.each(['killed', 'cut off'] as const)('is answered once the service, %s at that moment, is back', async (how) => {
+    const url = await postgres.createDatabase();
+    const proxy = await startProxy(Number(new URL(url).port));
+    const server = await startServer({ url: proxy.through(url) }, { NOTIFY: 'off' });
+    const [config = 0] = await makeConfigs(server, 1);
+    const recorder = new Recorder();
+    const client = new Client('the caller', recorder, 20_000);
+    let committing: Link | undefined;
+    proxy.onRequest = (chunk, link) => {
+      if (!/\bcommit\b/i.test(chunk.toString('latin1'))) return;
+      committing = link;
+      link.freeze('down');
+    };
+    const write = client.write(config);
+    const first = write.attempt(server);
+    const session = await connectPg(url);
+    await vi.waitFor(
+      async () => {
+        const { rows } = await session.query('select max_tokens from agent_llm_configs where id = $1', [config]);
+        expect(rows).toEqual([{ max_tokens: write.value }]);
+      },
+      { timeout: 10_000, interval: 5 },
+    );
+    await session.end();
+    proxy.onRequest = undefined;
+    if (how === 'killed') await server.kill();
+    else committing?.reset();
+    const outcome = await first;
+    expect(outcome.kind).toBe('unknown');
+    if (how === 'killed') await server.restart();
+    else expect(outcome).toMatchObject({ error: 'UNAVAILABLE OUTCOME_UNKNOWN' });
+    const again = await write.attempt(server);
+    expect(again.kind).toBe('acknowledged');
+    expect(await write.attempt(server)).toEqual(again);
+    await client.read(server, config);
+    expect(await server.stop()).toBe(0);
+    const image = await readImage({ url });
+    validate(recorder, image);
+    expect(image.entries.filter(({ after }) => after === write.value)).toHaveLength(1);
+  });
+});
+
+describe.each(engines)('kill -9 of a first start on %s', (engine) => {
+  const rounds = Math.ceil(ROUNDS / 3);
+
+  it(`at ${2 * rounds} random moments leaves what the next start makes whole`, async () => {
+    const moments: string[] = [];
+    const began = performance.now();
+    const whole = agentllm(['serve'], envOf(await newStore(engine)));
+    await whole.says(/is ready/);
+    const longest = performance.now() - began;
+    whole.child.kill('SIGKILL');
+    for (let round = 0; round < rounds; round++) {
+      const where = await newStore(engine);
+      // Twice in one store, so that what heals the first kill is killed too.
+      for (const part of [1, 2]) {
+        const first = agentllm(['serve'], envOf(where));
+        await sleep((Math.random() * longest) / part);
+        first.child.kill('SIGKILL');
+        const { stderr } = await first.ended;
+        moments.push(stderr.includes('is ready') ? 'ready' : 'before');
+      }
+      const server = await startServer(where);
+      const { agents } = await server.clients.agents.listAgents({});
+      expect(agents).toHaveLength(12);
+      const primaries = await server.clients.configs.batchGetPrimaryConfigs({});
+      expect(primaries.results.filter(({ config }) => config)).toHaveLength(12);
+      expect(await server.stop()).toBe(0);
+      const image = await readImage(where);
+      expect(image.faults).toEqual([]);
+      expect([image.head, image.entries.length]).toEqual([3, 12]);
+    }
+    console.log({ engine, longestStartMs: Math.round(longest), moments: moments.join(' ') });
+  });
+});
+
+describe('kill -9 in the middle of a migration of an embedded database', () => {
+  it('leaves a directory on which the next start goes on, whichever migration it was', async () => {
+    const dataDir = await directory();
+    const script = fileURLToPath(new URL('./killed_embedded_migrator.ts', import.meta.url));
+    for (const { name } of migrations) {
+      const migrating = spawn(process.execPath, ['--import', 'tsx', script, dataDir, name], {
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
+      const [, signal] = await once(migrating, 'exit');
+      expect([name, signal]).toEqual([name, 'SIGKILL']);
+    }
+    const status = await agentllm(['migrate', 'status', '--json'], { DATA_DIR: dataDir }).ended;
+    expect(JSON.parse(status.stdout)).toMatchObject({ pending: [migrations.at(-1)?.name], unknown: [] });
+    const server = await startServer({ dataDir });
+    expect((await server.clients.agents.listAgents({})).agents).toHaveLength(12);
+    expect(await server.stop()).toBe(0);
+    expect((await readImage({ dataDir })).faults).toEqual([]);
+  });
+});

@@ -1,0 +1,91 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+
+export interface PgBouncer {
+  /** The same database through the pooler. */
+  through(url: string): string;
+  stop(): Promise<void>;
+}
+
+const NOBODY = 65_534;
+
+/** Whether a pooler can be started here. */
+export function hasPgBouncer(): boolean {
+  return spawnSync('pgbouncer', ['--version']).status === 0;
+}
+
+/** Starts PgBouncer in transaction mode before a server, with so many server connections. */
+export async function startPgBouncer(url: string, poolSize: number): Promise<PgBouncer> {
+  const { hostname, port: serverPort, username, password } = new URL(url);
+  const directory = await mkdtemp(join(tmpdir(), 'agentllm-pgbouncer-'));
+  const port = await freePort();
+  const file = join(directory, 'pgbouncer.ini');
+  await writeFile(join(directory, 'users'), `"${username}" "${password}"\n`);
+  await writeFile(
+    file,
+    [
+      '[databases]',
+      `* = host=${hostname} port=${serverPort}`,
+      '[pgbouncer]',
+      'listen_addr = 127.0.0.1',
+      `listen_port = ${port}`,
+      'unix_socket_dir =',
+      'auth_type = plain',
+      `auth_file = ${join(directory, 'users')}`,
+      'pool_mode = transaction',
+      `default_pool_size = ${poolSize}`,
+      // What a careful operator refuses, so that nothing may lean on it.
+      'server_reset_query_always = 1',
+      'server_reset_query = DISCARD ALL',
+    ].join('\n'),
+  );
+  // It refuses to run as root.
+  const as = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {};
+  if (as.uid !== undefined) {
+    await chmod(directory, 0o755);
+    await chown(directory, NOBODY, NOBODY);
+  }
+  const bouncer = spawn('pgbouncer', [file], { ...as, cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  bouncer.stderr.on('data', (chunk) => {
+    said += chunk;
+  });
+  const ended = once(bouncer, 'exit');
+  const through = (other: string) => Object.assign(new URL(other), { host: `127.0.0.1:${port}` }).href;
+  const stop = async () => {
+    bouncer.kill('SIGKILL');
+    await ended;
+    await rm(directory, { recursive: true, force: true });
+  };
+  for (let tries = 0; ; tries++) {
+    const client = new pg.Client({ connectionString: through(url) });
+    try {
+      await client.connect();
+      await client.query('select 1');
+      return { through, stop };
+    } catch (cause) {
+      if (tries < 100 && bouncer.exitCode === null) {
+        await sleep(50);
+        continue;
+      }
+      await stop();
+      throw new Error(`PgBouncer did not start:\n${said}`, { cause });
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
+  const { port } = probe.address() as AddressInfo;
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}

@@ -1,0 +1,419 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { limits } from '../../src/limits.js';
+import { startPostgres, type TestPostgres } from '../support/postgres.js';
+import { type Link, startProxy } from '../support/proxy.js';
+import { startService, type TestService } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
+import { frame, rawCall } from '../wire/http2_client.js';
+import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
+import { hasPgBouncer, startPgBouncer } from './pgbouncer.js';
+
+vi.setConfig({ testTimeout: 90_000 });
+
+let postgres: TestPostgres;
+const services: TestService[] = [];
+const sessions: pg.Client[] = [];
+const unhandled: unknown[] = [];
+const note = (error: unknown) => unhandled.push(error);
+
+beforeAll(async () => {
+  postgres = await startPostgres();
+  process.on('unhandledRejection', note);
+});
+
+afterEach(async () => {
+  await Promise.all(services.splice(0).map((service) => service.stop()));
+  await Promise.all(sessions.splice(0).map((session) => session.end()));
+  expect(unhandled.splice(0)).toEqual([]);
+});
+
+afterAll(async () => {
+  process.off('unhandledRejection', note);
+  await postgres.stop();
+});
+
+interface Replica extends Target {
+  readonly service: TestService;
+}
+
+async function replica(name: string, url: string, env: Readonly<Record<string, string>> = {}): Promise<Replica> {
+  const service = await startService({ DATABASE_URL: url, HTTP_ADDRESS: 'off', SHUTDOWN_GRACE_MS: '1000', ...env });
+  services.push(service);
+  return { name, clients: service, service };
+}
+
+async function sqlSession(url: string): Promise<pg.Client> {
+  const session = await connectPg(url);
+  session.on('error', () => undefined);
+  sessions.push(session);
+  return session;
+}
+
+/** What grpc.health.v1 says of writes. */
+async function writesHealth({ service }: Replica): Promise<string> {
+  const name = Buffer.from('agentllm.v1.Writes');
+  const request = Buffer.concat([Buffer.from([0x0a, name.length]), name]);
+  const { result, body } = await rawCall(service.port, { path: '/grpc.health.v1.Health/Check', body: frame(request) });
+  return result === 'grpc OK' ? (['UNKNOWN', 'SERVING', 'NOT_SERVING'][body[1] ?? 0] as string) : result;
+}
+
+/** What callers may hear of a database that is away: UNAVAILABLE, and of the writes that are wrong by themselves. */
+const AWAY =
+  /^(UNAVAILABLE (DATABASE_UNAVAILABLE|OUTCOME_UNKNOWN)|ABORTED STALE_ETAG|INVALID_ARGUMENT INVALID_FIELDS)$/;
+const others = (recorder: Recorder) => recorder.errors('write').filter((error) => !AWAY.test(error));
+
+/** Two replicas on one database with clients on both. */
+async function underLoad(through: (url: string) => string = (url) => url, env: Readonly<Record<string, string>> = {}) {
+  const url = await postgres.createDatabase();
+  const replicas = [await replica('a', through(url), env), await replica('b', through(url), env)];
+  const [a] = replicas as [Replica];
+  const configs = await makeConfigs(a, 3);
+  const recorder = new Recorder();
+  for (const { service } of replicas)
+    await vi.waitFor(() => service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
+  const load = startLoad(recorder, replicas, configs, { pauseMs: 10, deadlineMs: 20_000 });
+  const goesOn = async (count = 20) => {
+    const before = recorder.acknowledged;
+    await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), {
+      timeout: 20_000,
+      interval: 20,
+    });
+  };
+  /** Ends the load and looks at what everybody saw. */
+  const judge = async () => {
+    await load.stop();
+    validate(recorder, await readImage({ url }));
+    expect(recorder.errors('read')).toEqual([]);
+    return others(recorder);
+  };
+  return { url, a, replicas, configs, recorder, load, goesOn, judge };
+}
+
+describe('a PostgreSQL that goes away under load', () => {
+  it('crashes, comes back after 3 s: only UNAVAILABLE is seen, reads go on, every promise is kept', async () => {
+    const { a, recorder, goesOn, judge } = await underLoad();
+    await goesOn();
+    await postgres.crash();
+    const before = recorder.reads.length;
+    await sleep(3_000);
+    expect(await writesHealth(a)).toBe('NOT_SERVING');
+    expect(recorder.reads.length).toBeGreaterThan(before + 20);
+    await postgres.restart();
+    await goesOn();
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 50 });
+    expect(await judge()).toEqual([]);
+  });
+
+  it('ends all of our sessions each second, also the one that listens: the same', async () => {
+    const { url, recorder, goesOn, judge } = await underLoad();
+    const killer = await sqlSession(postgres.url);
+    const name = new URL(url).pathname.slice(1);
+    for (let second = 0; second < 5; second++) {
+      await goesOn(5);
+      await killer.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
+      await sleep(1_000);
+    }
+    await goesOn();
+    expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).not.toEqual([]);
+    expect(await judge()).toEqual([]);
+  });
+
+  it('becomes read-only with every session alive (25006), and writable again', async () => {
+    const { a, recorder, goesOn, judge } = await underLoad();
+    await goesOn();
+    const admin = await sqlSession(postgres.url);
+    // Unlike `alter database`, this reaches sessions that are open.
+    const readOnly = async (on: boolean) => {
+      await admin.query('set default_transaction_read_only = off');
+      await admin.query(`alter system set default_transaction_read_only = ${on ? 'on' : 'off'}`);
+      await admin.query('select pg_reload_conf()');
+    };
+    await readOnly(true);
+    try {
+      await sleep(1_000);
+      const before = recorder.acknowledged;
+      await sleep(1_000);
+      expect(recorder.acknowledged).toBe(before);
+      const health = await writesHealth(a);
+      console.log({ writesHealthWhileReadOnly: health });
+    } finally {
+      await readOnly(false);
+    }
+    await goesOn();
+    expect(recorder.errors('write')).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
+    expect(await judge()).toEqual([]);
+  });
+});
+
+describe('a bad network to PostgreSQL', () => {
+  const portOf = (url: string) => Number(new URL(url).port);
+  const serverPort = () => portOf(postgres.url);
+
+  it.each(['cut', 'reset'] as const)(
+    'connections that are %s at any moment: nothing lost, nothing twice',
+    async (how) => {
+      const proxy = await startProxy(serverPort());
+      const { recorder, goesOn, judge } = await underLoad(proxy.through);
+      let left = 0;
+      // In the middle of transactions, every 40th message of a client.
+      proxy.onRequest = (_, link) => {
+        left = (left + 1) % 40;
+        if (left === 0) setImmediate(() => link[how]());
+      };
+      await sleep(3_000);
+      proxy.onRequest = undefined;
+      await goesOn();
+      expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).not.toEqual([]);
+      expect(await judge()).toEqual([]);
+    },
+  );
+
+  it('a slow one, 200 kB/s and 20 ms away: everything goes on, only slower', async () => {
+    const proxy = await startProxy(serverPort());
+    const { recorder, goesOn, judge } = await underLoad(proxy.through);
+    Object.assign(proxy, { latencyMs: 20, bytesPerSecond: 200_000 });
+    await goesOn();
+    expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).toEqual([]);
+    Object.assign(proxy, { latencyMs: 0, bytesPerSecond: 0 });
+    expect(await judge()).toEqual([]);
+  });
+
+  it.each([
+    ['2 s, over a connection that is there', 1_000, false],
+    ['half a second, over one that is new', 250, true],
+  ])('one that takes %s, for each answer: a write works', async (_, latencyMs, anew) => {
+    const proxy = await startProxy(serverPort());
+    const url = await postgres.createDatabase();
+    const env = { DATABASE_WAIT_MS: '10000', POLL_INTERVAL_MS: '1000', NOTIFY: 'off' };
+    const a = await replica('a', proxy.through(url), env);
+    const [config = 0] = await makeConfigs(a, 1);
+    const recorder = new Recorder();
+    const client = new Client('the caller', recorder, 40_000);
+    if (anew) for (const link of proxy.links) link.cut();
+    await sleep(100);
+    proxy.latencyMs = latencyMs;
+    const began = performance.now();
+    const outcome = await client.write(config).attempt(a);
+    console.log({ roundTripMs: 2 * latencyMs, anew, tookMs: Math.round(performance.now() - began) });
+    await client.read(a, config);
+    proxy.latencyMs = 0;
+    expect(outcome.kind).toBe('acknowledged');
+    validate(recorder, await readImage({ url }));
+  });
+
+  it('one that goes silent without closing: writes are UNAVAILABLE within a bound, reads go on, and it recovers', async () => {
+    const proxy = await startProxy(serverPort());
+    const url = await postgres.createDatabase();
+    const far = await replica('far', proxy.through(url), { DATABASE_WAIT_MS: '1000' });
+    const near = await replica('near', url);
+    const [config = 0] = await makeConfigs(far, 1);
+    const recorder = new Recorder();
+    // Longer than any timeout that the service sets for a statement.
+    const boundMs = limits.statementTimeoutMs + 5_000;
+    const clients = Array.from({ length: 4 }, (_, n) => new Client(`client ${n}`, recorder, boundMs));
+    // Several connections in the pool, as after a busy time.
+    for (let round = 0; round < 5; round++)
+      await Promise.all(clients.map((client) => client.write(config).attempt(far)));
+    proxy.freeze();
+    const writes = clients.map((client) => client.write(config));
+    const outcomes = await Promise.all(writes.map(({ attempt }) => attempt(far)));
+    await Promise.all(clients.map((client) => client.read(far, config)));
+    const health = await writesHealth(far);
+    // The network heals, but the connections of before lead nowhere.
+    proxy.strand();
+    const soon = async (work: () => Promise<void>) =>
+      await vi.waitFor(work, { timeout: 10_000, interval: 100 }).then(
+        () => 'soon',
+        () => 'not within 10 s',
+      );
+    const again = new Client('afterwards', recorder, 5_000);
+    const writesAgain = await soon(async () => {
+      expect((await again.write(config).attempt(far)).kind).toBe('acknowledged');
+    });
+    const elsewhere = await new Client('elsewhere', recorder).write(config).attempt(near);
+    const revision = 'revision' in elsewhere ? elsewhere.revision : 0;
+    const followsAgain = await soon(async () => {
+      const seen = await far.service.configs.getConfig({ id: config });
+      expect(Number(seen.revision)).toBeGreaterThanOrEqual(revision);
+    });
+    const healthAfter = await writesHealth(far);
+    for (const link of proxy.links) link.cut();
+    validate(recorder, await readImage({ url }));
+    expect(recorder.errors('read')).toEqual([]);
+    const heard = outcomes.map((outcome) => ('error' in outcome ? outcome.error.split(' ')[0] : outcome.kind));
+    expect({ heard: [...new Set(heard)], health, writesAgain, followsAgain, healthAfter }).toEqual({
+      heard: ['UNAVAILABLE'],
+      health: 'NOT_SERVING',
+      writesAgain: 'soon',
+      followsAgain: 'soon',
+      healthAfter: 'SERVING',
+    });
+  });
+
+  it('a replica that goes silent within a transaction lets go of the counter row, and is not written twice', async () => {
+    const proxy = await startProxy(serverPort());
+    const url = await postgres.createDatabase();
+    const far = await replica('far', proxy.through(url), { NOTIFY: 'off' });
+    const near = await replica('near', url);
+    const [config = 0] = await makeConfigs(near, 1);
+    await vi.waitFor(() => far.service.configs.getConfig({ id: config }), { timeout: 5_000 });
+    const recorder = new Recorder();
+    const [there, here] = [new Client('far', recorder, 30_000), new Client('near', recorder, 20_000)];
+    let frozen: Link | undefined;
+    proxy.onReply = (chunk, link) => {
+      // The answer to the first statement that locks: from here on the server holds the row for us.
+      if (frozen || !/UPDATE 1\0/.test(chunk.toString('latin1'))) return;
+      frozen = link;
+      link.freeze();
+    };
+    const write = there.write(config);
+    const first = write.attempt(far);
+    await vi.waitFor(() => expect(frozen).toBeDefined(), { timeout: 5_000, interval: 5 });
+    const started = performance.now();
+    let outcome = await here.write(config).attempt(near);
+    while (outcome.kind !== 'acknowledged' && performance.now() - started < 40_000) {
+      expect(outcome).toMatchObject({ error: 'ABORTED WRITE_CONFLICT' });
+      outcome = await here.write(config).attempt(near);
+    }
+    const waited = performance.now() - started;
+    console.log({ counterRowFreeAfterMs: Math.round(waited) });
+    expect(outcome.kind).toBe('acknowledged');
+    expect(waited).toBeLessThan(limits.idleInTransactionTimeoutMs + limits.lockTimeoutMs);
+    // The network comes back and tells the service that its session was ended.
+    proxy.onReply = undefined;
+    proxy.thaw();
+    expect((await first).kind).not.toBe('acknowledged');
+    expect((await write.attempt(far)).kind).toBe('acknowledged');
+    await there.read(far, config);
+    validate(recorder, await readImage({ url }));
+  });
+});
+
+describe('too few connections', () => {
+  it('writes that find the pool exhausted wait for a bounded time, then UNAVAILABLE or ABORTED; reads go on', async () => {
+    const url = await postgres.createDatabase();
+    const a = await replica('a', url, { DATABASE_POOL_SIZE: '1', DATABASE_WAIT_MS: '500' });
+    const [config = 0] = await makeConfigs(a, 1);
+    const recorder = new Recorder();
+    const clients = Array.from({ length: 8 }, (_, n) => new Client(`client ${n}`, recorder, 60_000));
+    const stranger = await sqlSession(url);
+    await stranger.query('begin');
+    await stranger.query('select from store_state for update');
+    const started = performance.now();
+    const writing = Promise.all(clients.map((client) => client.write(config).attempt(a)));
+    await sleep(300);
+    await Promise.all(clients.map((client) => client.read(a, config)));
+    const readAfter = performance.now() - started;
+    const outcomes = await writing;
+    const took = performance.now() - started;
+    await stranger.query('rollback');
+    const errors = recorder.errors('write');
+    console.log({ tookMs: Math.round(took), errors });
+    expect(outcomes.filter(({ kind }) => kind !== 'refused')).toEqual([]);
+    expect(
+      errors.filter((error) => !/^(UNAVAILABLE DATABASE_UNAVAILABLE|ABORTED WRITE_CONFLICT)$/.test(error)),
+    ).toEqual([]);
+    expect(errors).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
+    expect(took).toBeLessThan(limits.lockTimeoutMs * 2 + 2_000);
+    expect(readAfter).toBeLessThan(2_000);
+    await vi.waitFor(async () => expect((await clients[0]?.write(config).attempt(a))?.kind).toBe('acknowledged'), {
+      timeout: 5_000,
+    });
+    validate(recorder, await readImage({ url }));
+    expect(recorder.errors('read')).toEqual([]);
+  });
+
+  it('a server that has no connection left (53300) is UNAVAILABLE, and then is not', async () => {
+    const admin = await sqlSession(postgres.url);
+    const url = await postgres.createDatabase();
+    const name = new URL(url).pathname.slice(1);
+    await admin.query(`create role ${name} login password 'password'`);
+    await admin.query(`alter database ${name} owner to ${name}`);
+    const own = Object.assign(new URL(url), { username: name }).href;
+    const a = await replica('a', own);
+    const [config = 0] = await makeConfigs(a, 1);
+    const client = new Client('the caller', new Recorder());
+    await admin.query(`alter role ${name} connection limit 0`);
+    await admin.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('NOT_SERVING'), { timeout: 5_000, interval: 20 });
+    for (let n = 0; n < 3; n++)
+      expect(await client.write(config).attempt(a)).toMatchObject({ error: 'UNAVAILABLE DATABASE_UNAVAILABLE' });
+    await admin.query(`alter role ${name} connection limit -1`);
+    await vi.waitFor(async () => expect((await client.write(config).attempt(a)).kind).toBe('acknowledged'), {
+      timeout: 5_000,
+    });
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 20 });
+  });
+
+  const pooler = hasPgBouncer();
+  if (!pooler) console.log('PgBouncer is not installed here: its test is skipped (apt-get install pgbouncer)');
+
+  it.runIf(pooler)('behind PgBouncer in transaction mode, two replicas keep every promise', async () => {
+    // Fewer sessions than both replicas' pools: transactions of the two take turns on them.
+    const bouncer = await startPgBouncer(postgres.url, 3);
+    try {
+      const url = await postgres.createDatabase();
+      const { recorder, goesOn, judge, a, configs } = await (async () => {
+        const env = { DATABASE_DIRECT_URL: url };
+        const replicas = [
+          await replica('a', bouncer.through(url), env),
+          await replica('b', bouncer.through(url), env),
+        ] as [Replica, Replica];
+        const configs = await makeConfigs(replicas[0], 3);
+        const recorder = new Recorder();
+        await vi.waitFor(() => replicas[1].service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
+        const load = startLoad(recorder, replicas, configs, { clients: 6, pauseMs: 5 });
+        const goesOn = async (count: number) => {
+          const before = recorder.acknowledged;
+          await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), { timeout: 20_000 });
+        };
+        const judge = async () => {
+          await load.stop();
+          validate(recorder, await readImage({ url }));
+          expect(recorder.errors('read')).toEqual([]);
+          return others(recorder);
+        };
+        return { recorder, goesOn, judge, a: replicas[0], configs };
+      })();
+      await goesOn(100);
+      expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).toEqual([]);
+      // A session that was handed on with settings of ours would say so.
+      const admin = await sqlSession(url);
+      const killed = await admin.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()`,
+      );
+      expect(killed.rowCount).toBeGreaterThan(0);
+      await goesOn(20);
+      expect(await judge()).toEqual([]);
+      expect((await a.service.configs.getConfig({ id: configs[0] as number })).config).toBeDefined();
+    } finally {
+      await Promise.all(services.splice(0).map((service) => service.stop()));
+      await bouncer.stop();
+    }
+  });
+});
+
+describe('a stranger who holds the counter row', () => {
+  it('makes every write on every replica ABORTED or UNAVAILABLE in time, never a hang, and nothing of them stays', async () => {
+    const { url, recorder, goesOn, judge } = await underLoad();
+    await goesOn();
+    const stranger = await sqlSession(url);
+    await stranger.query('begin');
+    await stranger.query('select from store_state for update');
+    const [from, before] = [performance.now(), recorder.acknowledged];
+    await sleep(limits.lockTimeoutMs + 3_000);
+    // Retries with a request_id that was kept are answered all the same.
+    expect(recorder.acknowledged - before).toBeLessThanOrEqual(4);
+    await stranger.query('rollback');
+    await goesOn();
+    const attempts = recorder.writes.flatMap((write) => write.attempts).filter(({ to }) => to > from);
+    const longest = Math.max(...attempts.map((attempt) => attempt.to - attempt.from));
+    console.log({ longestMs: Math.round(longest), errors: recorder.errors('write') });
+    expect(longest).toBeLessThan(limits.lockTimeoutMs * 2);
+    expect(recorder.errors('write')).toContain('ABORTED WRITE_CONFLICT');
+    expect((await judge()).filter((error) => error !== 'ABORTED WRITE_CONFLICT')).toEqual([]);
+  });
+});
