@@ -107,7 +107,7 @@ export const catalogue = {
   ),
   PROVIDER_IN_USE: entry<{ provider: string; users: string }>(
     'FAILED_PRECONDITION',
-    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs or agents; change those first`,
+    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs, agents or credentials; change those first`,
   ),
   MODEL_IN_USE: entry<{ model: string; users: string }>(
     'FAILED_PRECONDITION',

@@ -1,6 +1,6 @@
 /**
  * Every number that a caller can hit, in one place. The proto comments and
- * docs/limits.md state the same numbers; test/limits.test.ts holds them together.
+ * docs/limits.md state the same numbers; test/contract.test.ts holds them together.
  */
 export const limits = {
   /** Largest id of an `int32` column. */
@@ -11,6 +11,8 @@ export const limits = {
   maxPageSize: 1000,
   /** Most agents in one BatchGetPrimaryConfigs or BulkAssignConfig. */
   maxBatch: 1000,
+  /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
+  maxSuggestionNames: 1000,
   /** Most paths in an update mask. */
   maxMaskPaths: 100,
   /** Characters (code points) of the document's columns. */
@@ -65,8 +67,10 @@ export const limits = {
   maxConcurrentCalls: 2000,
   /** Bytes of a whole error status, details included. */
   maxStatusBytes: 4096,
-  /** Longest wait for a write's turn and for one statement. */
+  /** Longest wait at the counter row for the writes of other replicas, and for one statement of PostgreSQL. */
   lockTimeoutMs: 5_000,
-  statementTimeoutMs: 15_000,
+  statementTimeoutMs: 7_000,
+  /** Longest that a database connection may say nothing: beyond it the other end is taken for dead. */
+  silenceMs: 9_000,
   idleInTransactionTimeoutMs: 10_000,
 } as const;

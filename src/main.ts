@@ -4,8 +4,10 @@ import { isLoopback, type Settings } from './config.js';
 import { StartError } from './errors.js';
 import { Feed } from './feed/feed.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
+import { limits } from './limits.js';
 import type { Log } from './log.js';
 import { createMetrics } from './metrics.js';
+import { checkAddress } from './ports.js';
 import { readContract } from './rpc/contract.js';
 import { startRpcServer } from './rpc/server.js';
 import { type Database, openDatabase } from './store/database.js';
@@ -28,6 +30,8 @@ export type RunInService = (request: AdminRequest, place: { store: Store; say: S
 export interface Running {
   readonly grpcPort: number;
   readonly httpPort: number | undefined;
+  /** Why no API keys can be stored, or undefined. */
+  readonly keyProblem: string | undefined;
   /** Stops taking calls, lets those that run end, closes everything. Safe to call twice. */
   stop(): Promise<void>;
 }
@@ -55,6 +59,8 @@ export async function serve(
   runCommand?: RunInService,
 ): Promise<Running> {
   refuseExposure(settings, flags);
+  await checkAddress('GRPC_ADDRESS', settings.GRPC_ADDRESS);
+  if (settings.HTTP_ADDRESS !== 'off') await checkAddress('HTTP_ADDRESS', settings.HTTP_ADDRESS);
   const undo: Undo = [];
   try {
     return await start(settings, log, undo, runCommand);
@@ -77,6 +83,7 @@ async function start(settings: Settings, log: Log, undo: Undo, runCommand: RunIn
   return {
     grpcPort: rpc.port,
     httpPort: http?.port,
+    keyProblem: keyProblemOf(store),
     stop() {
       drain();
       stopping ??= unwind(undo, log);
@@ -90,6 +97,7 @@ async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ s
   const database = await openConfigured(settings, log);
   undo.push(() => database.close());
   await bringUpSchema(database, settings, log);
+  database.limitSilence?.(limits.silenceMs);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   undo.push(() => feed.close());
@@ -160,22 +168,34 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   for (const finding of findings) log.warn({ finding }, 'found in the adopted database; see agentllm migrate status');
 }
 
+function keyProblemOf({ state }: Store): string | undefined {
+  const { problem } = state.vault;
+  if (problem?.reason === 'ENCRYPTION_KEY_WRONG') return 'ENCRYPTION_KEY is not the one that the stored keys are under';
+  return problem && `ENCRYPTION_KEY ${problem.problem}`;
+}
+
 /** Says at the start what is wrong with the keys; nothing of it keeps the service from serving the rest. */
 function reportVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
     log.error(problem, 'ENCRYPTION_KEY is not the one that the stored keys were encrypted with; they cannot be read');
   else if (problem && problem.problem !== 'is not set') log.error(problem, 'ENCRYPTION_KEY cannot be used');
-  else if (problem) log.info('no ENCRYPTION_KEY is set; API keys cannot be stored');
+  else if (problem) log.info('no ENCRYPTION_KEY is set; API keys can neither be stored nor read');
   if (unreadable.length > 0)
     log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
   if (rebound > 0) log.info({ rebound }, 'bound the API keys of the adopted database to their rows');
 }
 
+/** Runs a task every hour from now on; stopping waits for the one that runs. */
 function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
-  const run = () => task().catch((error) => log.warn({ err: error }, 'an hourly task failed; it is tried again'));
-  const timer = setInterval(() => void run(), 3_600_000).unref();
-  void run();
-  return async () => clearInterval(timer);
+  let running = Promise.resolve();
+  const run = () => {
+    running = task().catch((error) => log.warn({ err: error }, 'an hourly task failed; it is tried again'));
+  };
+  const timer = setInterval(run, 3_600_000).unref();
+  return () => {
+    clearInterval(timer);
+    return running;
+  };
 }
 
 async function unwind(undo: Undo, log: Log): Promise<void> {

@@ -47,11 +47,12 @@ function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
   return [`database  embedded PostgreSQL in ${DATA_DIR} (the first start takes a few seconds)`];
 }
 
-function ready({ GRPC_ADDRESS, HTTP_ADDRESS }: Settings, { grpcPort, httpPort }: Running): string[] {
+function ready({ GRPC_ADDRESS, HTTP_ADDRESS }: Settings, { grpcPort, httpPort, keyProblem }: Running): string[] {
   const grpc = `${GRPC_ADDRESS.host}:${grpcPort}`;
   const lines = [`gRPC      ${grpc}        try: grpcurl -plaintext ${grpc} list`];
   if (HTTP_ADDRESS !== 'off')
     lines.push(`HTTP      ${HTTP_ADDRESS.host}:${httpPort}        /v1/… /openapi.json /metrics /healthz /readyz`);
+  lines.push(`API keys  ${keyProblem ? `cannot be stored: ${keyProblem}` : 'are stored encrypted'}`);
   lines.push('access    open to everybody on this machine', 'stop      Ctrl-C');
   return lines;
 }

@@ -99,6 +99,8 @@ export const newProvider = (): Provider => ({
 
 export const patchProvider = (before: Provider, patch: Patch): Provider => ({
   ...applyPatch(before, patch, newProviderFields),
+  // The default is to be strict with what we know and lenient with what we do not.
+  ...(patch.cleared.has('allow_unknown_models') && { allow_unknown_models: !before.built_in }),
   origin: 'operator',
 });
 
@@ -142,7 +144,7 @@ export function urlProblem(written: string, allowed: BlockList): string | undefi
   const family = isIP(host);
   if (family && allowed.check(host, family === 6 ? 'ipv6' : 'ipv4'))
     return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
-  if (url.protocol !== 'https:') return 'must be https';
+  if (url.protocol !== 'https:') return 'must be https, except to addresses that PROVIDER_ALLOW_CIDRS allows';
   if (host === '' || host.endsWith('.')) return 'must have a host name';
   const local = family ? privateAddresses.check(host, family === 6 ? 'ipv6' : 'ipv4') : LOCAL_NAME.test(host);
   if (local) return `must not point to ${host}: loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS`;

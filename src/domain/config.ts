@@ -71,6 +71,7 @@ export const newConfig = (agentId: number, priority: number): Config => ({
   priority,
   extra_params: null,
   key_id: null,
+  key_revision: null,
   credential_id: null,
   created_at: new Date(0),
   updated_at: new Date(0),

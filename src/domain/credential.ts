@@ -26,6 +26,7 @@ export const newCredential = (): Credential => ({
   provider: '',
   description: null,
   key_id: null,
+  key_revision: null,
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 0,

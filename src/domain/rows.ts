@@ -73,6 +73,8 @@ export interface Config extends Row {
   readonly extra_params: ExtraParams | null;
   /** Which encryption key the config's own API key is under; null: it has none. */
   readonly key_id: string | null;
+  /** Revision at which that key was stored. */
+  readonly key_revision: number | null;
   readonly credential_id: number | null;
 }
 
@@ -82,6 +84,7 @@ export interface Credential extends Row {
   readonly provider: string;
   readonly description: string | null;
   readonly key_id: string | null;
+  readonly key_revision: number | null;
 }
 
 /** How a model, or all models of a provider, treat one parameter. */

@@ -67,6 +67,8 @@ export function rangeProblem(
   model: string,
 ): string | undefined {
   if (!rule || !accepts(rule, values)) return undefined;
+  // A thinking budget of 0 is no budget: it switches thinking off.
+  if (rule.parameter === 'thinking_budget_tokens' && value === 0) return undefined;
   if (typeof value === 'number') {
     if (rule.maximum !== undefined && value > rule.maximum)
       return `must be at most ${rule.maximum} for ${model}, not ${value}`;

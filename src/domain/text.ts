@@ -91,8 +91,14 @@ export function printable(text: string, max = 1000): string {
   return `${cut}…`;
 }
 
-/** The known name that is nearest to what was written, when it is near enough to be meant. */
-export function nearest(written: string, known: Iterable<string>): string | undefined {
+/**
+ * The known name that is nearest to what was written, when it is near enough to
+ * be meant. Of more names than a caller should wait for none is suggested: at
+ * 100 000 names the search takes 0.3 s of everybody's time.
+ */
+export function nearest(written: string, names: Iterable<string>): string | undefined {
+  const known = [...take(names, limits.maxSuggestionNames + 1)];
+  if (known.length > limits.maxSuggestionNames) return undefined;
   const lower = written.toLowerCase().slice(0, 100);
   let best: string | undefined;
   let least = Math.max(2, Math.floor(lower.length / 3)) + 1;
@@ -102,6 +108,14 @@ export function nearest(written: string, known: Iterable<string>): string | unde
     if (distance < least) [best, least] = [name, distance];
   }
   return best;
+}
+
+function* take<T>(items: Iterable<T>, most: number): Generator<T> {
+  let taken = 0;
+  for (const item of items) {
+    if (taken++ === most) return;
+    yield item;
+  }
 }
 
 /** Levenshtein's distance, row by row, given up once it reaches the limit. */

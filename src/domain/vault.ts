@@ -21,8 +21,8 @@ export class Vault {
   constructor(
     readonly keyring: Keyring | undefined,
     readonly problem: VaultProblem | undefined,
-    /** Rows whose token was tried and did not open. */
-    private readonly unreadable: ReadonlySet<string> = new Set(),
+    /** Rows whose token was tried and did not open, with the revision of that token: a later one may be good. */
+    private readonly unreadable: ReadonlyMap<string, number | null> = new Map(),
   ) {}
 
   static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
@@ -38,15 +38,11 @@ export class Vault {
     return this.keyring;
   }
 
-  /** The same vault after keys were written to rows, which makes them readable. */
-  written(holders: readonly string[]): Vault {
-    return new Vault(this.keyring, this.problem, new Set([...this.unreadable].filter((one) => !holders.includes(one))));
-  }
-
   stateOf(entity: 'config' | 'credential', row: Config | Credential) {
     if (row.key_id === null) return 'API_KEY_STATE_NONE' as const;
     const known = this.keyring?.ids.includes(row.key_id) ?? false;
-    return known && !this.unreadable.has(keyHolder(entity, row.id))
+    // undefined: not among them; null is a revision too, of a token that is older than the column.
+    return known && this.unreadable.get(keyHolder(entity, row.id)) !== row.key_revision
       ? ('API_KEY_STATE_SET' as const)
       : ('API_KEY_STATE_UNREADABLE' as const);
   }

@@ -32,7 +32,7 @@ export class Feed {
     const feed = new Feed(store, pollIntervalMs);
     feed.schedule();
     const { listenUrl } = store.database;
-    if (listenUrl !== undefined) feed.listener = listen(listenUrl, () => void feed.poll());
+    if (listenUrl !== undefined) feed.listener = listen(listenUrl, () => feed.heard());
     return feed;
   }
 
@@ -51,6 +51,12 @@ export class Feed {
       this.turn = undefined;
     });
     return this.turn;
+  }
+
+  /** Looks after a write that was heard of; a look that runs may have read the head before it. */
+  private heard(): void {
+    if (this.turn) void this.turn.then(() => this.poll());
+    else void this.poll();
   }
 
   /** Resolves when the state has a revision; rejects when the signal aborts first. */

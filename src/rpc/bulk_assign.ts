@@ -67,7 +67,7 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
       proposal: invalidFields([{ field: `agents[${at}]${field}`, description }]),
     });
     if (problem) return fail(problem.field, problem.description);
-    if (!agent) return { ref, agent, proposal: noAgent(state, ref) };
+    if (!agent) return { ref, agent, proposal: noAgent(state, ref, request.agents.length <= 10) };
     const first = places.get(agent);
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
     places.set(agent, at);

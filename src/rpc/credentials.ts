@@ -18,6 +18,7 @@ import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
 import { checkEtag, credentialOf, Problems } from './requests.js';
 import { type Backend, read, write } from './service.js';
+import { keyColumns } from './write_config.js';
 
 /** CredentialService over the state in memory and the one write path. */
 export function credentialService(backend: Backend): Handlers<typeof CredentialServiceService> {
@@ -38,10 +39,10 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           problems.throwIfAny();
           refuseTakenName(state, body.name);
           const provider = state.provider(body.provider)?.name ?? body.provider;
-          const key_id = state.vault.writable.primaryId;
-          const row = applyPatch(newCredential(), patch, credentialFields);
-          const stored = draft.create('credential', { ...row, name: body.name, provider, key_id });
-          draft.keys.push({ entity: 'credential', row: stored, key: call.request.api_key });
+          const { api_key } = call.request;
+          const row = { ...applyPatch(newCredential(), patch, credentialFields), ...keyColumns(state, draft, api_key) };
+          const stored = draft.create('credential', { ...row, name: body.name, provider });
+          draft.keys.push({ entity: 'credential', row: stored, key: api_key });
           return stored;
         },
         respond: answer,
@@ -93,8 +94,8 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           problems.throwIfAny();
           const found = credentialOf(state, body.name);
           checkEtag(body.etag, etagOf(state, found), `Credential ${JSON.stringify(found.name)}`);
-          const key_id = api_key === undefined ? found.key_id : state.vault.writable.primaryId;
-          const row = { ...applyPatch(found, patch, credentialFields), key_id };
+          const key = api_key === undefined ? {} : keyColumns(state, draft, api_key);
+          const row = { ...applyPatch(found, patch, credentialFields), ...key };
           const stored = draft.update('credential', found, row);
           if (api_key !== undefined) draft.keys.push({ entity: 'credential', row: stored, key: api_key });
           return stored;

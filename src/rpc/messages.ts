@@ -54,7 +54,7 @@ export function agentMessage(state: State, agent: Agent): AgentMessage {
 }
 
 export function configMessage(state: State, config: Config, agentName = nameOf(state, config)): AgentLLMConfig {
-  const { key_id, credential_id, ...row } = present(config);
+  const { key_id, key_revision: _, credential_id, ...row } = present(config);
   return {
     ...row,
     ...versions(state, config),
@@ -67,7 +67,7 @@ export function configMessage(state: State, config: Config, agentName = nameOf(s
 }
 
 export function credentialMessage(state: State, credential: Credential): CredentialMessage {
-  const { id, key_id: _, ...row } = present(credential);
+  const { id, key_id: _, key_revision: __, ...row } = present(credential);
   return {
     ...row,
     ...versions(state, credential),

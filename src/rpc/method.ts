@@ -266,9 +266,11 @@ class CallState<Request> implements Call<Request> {
     if (!this.controller) {
       const controller = new AbortController();
       this.controller = controller;
-      this.timer = setTimeout(() => controller.abort(), this.remainingMs());
-      this.origin.on('cancelled', () => controller.abort());
-      if (this.origin.cancelled) controller.abort();
+      const giveUp = () => controller.abort(ServiceError.of('CANCELLED', {}));
+      const late = () => controller.abort(ServiceError.of('DEADLINE_EXCEEDED', {}));
+      this.timer = setTimeout(late, this.remainingMs());
+      this.origin.on('cancelled', giveUp);
+      if (this.origin.cancelled) giveUp();
     }
     return this.controller.signal;
   }

@@ -191,7 +191,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
               { resources: [{ type: 'model', name: `${provider.name}/${row.name}` }] },
             );
           const model = draft.create('model', { ...row, provider: provider.name });
-          return { model, price: newPrice(draft, model, patch) };
+          return { model, price: newPrice(draft, model, patch, undefined) };
         },
         respond: answerModel,
         encode: (response) => CreateModelResponse.encode(response).finish(),
@@ -210,7 +210,8 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           const before = modelOf(state, body.provider, body.name);
           checkEtag(body.etag, etagOf(state, before), `Model ${before.provider}/${before.name}`);
           const model = draft.update('model', before, patchModel(before, patch));
-          return { model, price: newPrice(draft, model, patch) ?? state.pricesOf(model.id).at(-1) };
+          const last = state.pricesOf(model.id).at(-1);
+          return { model, price: newPrice(draft, model, patch, last) ?? last };
         },
         respond: answerModel,
         encode: (response) => UpdateModelResponse.encode(response).finish(),
@@ -298,17 +299,14 @@ function removeModel(state: State, draft: Draft, model: Model): void {
   draft.remove('model', model);
 }
 
-/** A new row of the price book, when the request brings a price. */
-function newPrice(draft: Draft, model: Model, patch: Patch): Price | undefined {
+/** A new row of the price book, when the request brings a price that is another than the last one. */
+function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefined): Price | undefined {
   const given = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
   if (!given) return undefined;
-  return draft.create('price', {
-    ...ratesOf(given),
-    source: given.source,
-    id: 0,
-    model_id: model.id,
-    valid_from: draft.now,
-    created_at: draft.now,
-    revision: 0,
-  });
+  const price = { ...ratesOf(given), source: given.source };
+  const same = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
+  if (last && Object.keys(price).every(same)) return undefined;
+  // Times order the prices, also when two come in one millisecond or the clock was set back.
+  const valid_from = new Date(Math.max(draft.now.getTime(), (last?.valid_from.getTime() ?? 0) + 1));
+  return draft.create('price', { ...price, valid_from, id: 0, model_id: model.id, created_at: draft.now, revision: 0 });
 }

@@ -136,5 +136,5 @@ function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): P
   const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
   const config = agent && primaryIn(state, agent.id);
   if (config) return { ...named, config: configMessage(state, config, named.agent_name) };
-  return { ...named, status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref)) };
+  return { ...named, status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref, false)) };
 }

@@ -87,7 +87,8 @@ export function agentOf(state: State, ref: AgentRef | undefined): Agent {
   return agent;
 }
 
-export function noAgent(state: State, ref: AgentRef): ServiceError {
+/** @param suggest whether to look for the name that was meant; not for each of a thousand. */
+export function noAgent(state: State, ref: AgentRef, suggest = true): ServiceError {
   if (ref.id !== undefined)
     return ServiceError.of(
       'AGENT_NOT_FOUND',
@@ -95,7 +96,7 @@ export function noAgent(state: State, ref: AgentRef): ServiceError {
       { resources: [{ type: 'agent', name: String(ref.id) }] },
     );
   const name = printable(ref.name ?? '', 100);
-  const suggestion = nearest(name, state.agentNames);
+  const suggestion = suggest ? nearest(name, state.agentNames) : undefined;
   return ServiceError.of(
     'AGENT_NOT_FOUND',
     { agent: `name ${JSON.stringify(name)}`, ...(suggestion && { suggestion }) },

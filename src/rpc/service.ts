@@ -51,6 +51,7 @@ export function write<Request extends WriteRequest, Result, Response>(
     requestId: requestIdOf(request),
     reason: request.reason || undefined,
     body: () => call.encode({ ...request, request_id: '' }),
+    signal: call.signal,
     plan: (state: State, draft: Draft) => {
       const result = writing.plan(state, draft, writeProblems(request));
       refuseUnavailable(request);

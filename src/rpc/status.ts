@@ -18,46 +18,55 @@ const any = (type: string, value: Uint8Array) => ({
   type_url: `type.googleapis.com/google.rpc.${type}`,
   value: Buffer.from(value),
 });
-const longest = 300;
+/** How long the texts of a status may be, in characters, at first; both are halved until the whole fits. */
+const TEXTS = { message: 600, detail: 300 };
+type Texts = typeof TEXTS;
 
-/** An error as a google.rpc.Status with its details. */
+/** An error as a google.rpc.Status with its details, within `limits.maxStatusBytes` as it travels. */
 export function statusOf(error: ServiceError): Status {
-  // Details are dropped from the end until the whole fits; the reason always stays.
-  for (let listed = error.violations.length; ; listed = Math.floor(listed / 2)) {
-    const status = statusWith(error, listed);
-    if (listed === 0 || Status.encode(status).finish().length <= limits.maxStatusBytes * MARGIN) return status;
+  let listed = error.violations.length;
+  for (let texts = TEXTS; ; texts = { message: texts.message >> 1, detail: texts.detail >> 1 }) {
+    for (; ; listed >>= 1) {
+      const status = statusWith(error, listed, texts);
+      if (sizeOf(status) <= limits.maxStatusBytes) return status;
+      if (listed === 0) break;
+    }
   }
 }
-/** Of the whole: base64 makes the details a third longer, and the message travels twice. */
-const MARGIN = 0.6;
 
-function statusWith(error: ServiceError, listed: number): Status {
-  const details = [any('ErrorInfo', ErrorInfo.encode(errorInfo(error)).finish())];
+/** Bytes on the wire: details in base64, and the message once more with everything but ASCII escaped. */
+const sizeOf = (status: Status): number =>
+  Math.ceil(Status.encode(status).finish().length / 3) * 4 + encodeURI(status.message).length;
+
+function statusWith(error: ServiceError, listed: number, texts: Texts): Status {
+  const message = printable(error.message, texts.message);
+  const short = (text: string) => printable(text, texts.detail);
+  const details = [any('ErrorInfo', ErrorInfo.encode(errorInfo(error, short)).finish())];
   if (error.violations.length > 0)
-    details.push(any('BadRequest', BadRequest.encode(badRequest(error, listed)).finish()));
+    details.push(any('BadRequest', BadRequest.encode(badRequest(error, listed, short)).finish()));
   for (const resource of error.resources.slice(0, 5)) {
-    const info = { resource_type: `agentllm.v1.${resource.type}`, resource_name: printable(resource.name, longest) };
+    const info = { resource_type: `agentllm.v1.${resource.type}`, resource_name: short(resource.name) };
     details.push(any('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish()));
   }
   if (error.code === 'FAILED_PRECONDITION') {
-    const violation = { type: error.reason, subject: error.resources[0]?.name ?? '', description: messageOf(error) };
+    const violation = { type: error.reason, subject: short(error.resources[0]?.name ?? ''), description: message };
     details.push(any('PreconditionFailure', PreconditionFailure.encode({ violations: [violation] }).finish()));
   }
   if (error.retryAfterMs !== undefined) details.push(any('RetryInfo', retryInfo(error.retryAfterMs)));
-  return { code: StatusCode[error.code], message: messageOf(error), details };
+  return { code: StatusCode[error.code], message, details };
 }
 
-const messageOf = (error: ServiceError) => printable(error.message, 600);
+type Short = (text: string) => string;
 
-function errorInfo(error: ServiceError): ErrorInfo {
-  const metadata = Object.entries(error.metadata).map(([key, value]) => [key, printable(value, longest)]);
+function errorInfo(error: ServiceError, short: Short): ErrorInfo {
+  const metadata = Object.entries(error.metadata).map(([key, value]) => [key, short(value)]);
   return { reason: error.reason, domain: DOMAIN, metadata: Object.fromEntries(metadata) };
 }
 
-function badRequest(error: ServiceError, listed: number): BadRequest {
+function badRequest(error: ServiceError, listed: number, short: Short): BadRequest {
   const shown = error.violations.slice(0, listed).map((violation) => ({
-    field: printable(violation.field, longest),
-    description: printable(violation.description, longest),
+    field: short(violation.field),
+    description: short(violation.description),
     reason: error.reason,
     localized_message: undefined,
   }));

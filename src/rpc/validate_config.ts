@@ -7,7 +7,7 @@ import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Violation } from '../errors.js';
 import { agentOf, checkRef, configOf, idProblem, Problems } from './requests.js';
-import { patchOf, proposeCreate, proposeUpdate } from './write_config.js';
+import { keyRefusal, patchOf, proposeCreate, proposeUpdate } from './write_config.js';
 
 /** Lints what is stored, or a proposal in its place, with the whole chain of its agent. */
 export function validateConfig(state: State, request: ValidateConfigRequest): ValidateConfigResponse {
@@ -27,7 +27,7 @@ function checkTarget(request: ValidateConfigRequest): void {
   const { id, agent, config } = request;
   const problems = new Problems();
   if (id !== undefined && (agent || config)) problems.add('id', 'must stand alone: a stored config has its agent');
-  if (id === undefined && !agent && !config) problems.add('', 'id, agent or config is required');
+  if (id === undefined && !agent && !config) problems.add('config', 'is required, or id, or agent alone');
   if (id !== undefined) problems.add('id', idProblem(id));
   if (agent) checkRef(problems, agent);
   else if (config && config.id === 0) problems.add('agent', 'is required for a proposal without config.id');
@@ -48,10 +48,11 @@ function lintProposal(state: State, request: ValidateConfigRequest): Verdict {
   const stored = request.config?.id ? configOf(state, request.config.id) : undefined;
   const agent = stored ? ownerOf(state, stored) : agentOf(state, request.agent);
   const patch = patchOf(request);
-  const { row, violations } = stored
-    ? proposeUpdate(state, stored, patch, request)
-    : proposeCreate(state, agent, patch, request);
+  const proposal = stored ? proposeUpdate(state, stored, patch, request) : proposeCreate(state, agent, patch, request);
+  const { row, violations } = proposal;
   const refused: Violation[] = [...patch.violations, ...violations];
+  const key = keyRefusal(state, proposal, request);
+  if (key) refused.push({ field: 'config.provider', description: key.message });
   if (refused.length > 0) return { findings: refused.map(refusedField), hops: [], acceptable: false };
   return { ...lintChain(state, agent, withProposal(state, agent, stored, row), new Date()), acceptable: true };
 }

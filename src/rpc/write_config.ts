@@ -98,9 +98,8 @@ export function draftProposal(state: State, draft: Draft, proposal: Proposal, re
   const refusal = keyRefusal(state, proposal, request);
   if (refusal) throw refusal;
   const key = keyIn(request);
-  const key_id = key === undefined ? proposal.row.key_id : key === null ? null : state.vault.writable.primaryId;
   const { before } = proposal;
-  const row = { ...proposal.row, key_id };
+  const row = { ...proposal.row, ...(key !== undefined && keyColumns(state, draft, key)) };
   const stored = before ? draft.update('config', before, row) : draft.create('config', row);
   if (key !== undefined) draft.keys.push({ entity: 'config', row: stored, key });
   return stored;
@@ -160,6 +159,12 @@ export function checkUpsert(problems: Problems, request: ConfigRequest): void {
   if (request.config?.enabled === false)
     problems.add('config.enabled', 'must not be false here: a primary is enabled; use UpdateConfig to disable one');
 }
+
+/** What a row says of the key that is stored with it. */
+export const keyColumns = (state: State, draft: Draft, key: string | null) =>
+  key === null
+    ? { key_id: null, key_revision: null }
+    : { key_id: state.vault.writable.primaryId, key_revision: draft.revision };
 
 const etagOfAny = (state: State, row: Config | undefined) => row && etagOf(state, row);
 

@@ -1,5 +1,6 @@
 import knex, { type Knex } from 'knex';
 import pg from 'pg';
+import { StartError } from '../errors.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
 import { type Head, readHead } from './log.js';
@@ -12,6 +13,12 @@ export interface Database {
   readonly directUrl?: string | undefined;
   /** Where to hear of other replicas' writes; undefined where nobody says or hears anything. */
   readonly listenUrl?: string | undefined;
+  /**
+   * From now on ends connections that say nothing for so long: one whose other
+   * end has vanished would hold its caller, and the feed, until TCP gives up. Not
+   * while the schema is brought up, when a statement may take its time.
+   */
+  limitSilence?(ms: number): void;
   /** All files of the embedded engine, as of one moment between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
@@ -46,10 +53,29 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   return options.url === undefined ? openEmbedded(options) : openPostgres(options.url, options);
 }
 
-function openPostgres(url: string, options: DatabaseOptions): Database {
-  const db = open({ connectionString: url, types, application_name: 'agentllm' }, options, options.poolSize);
+async function openPostgres(url: string, options: DatabaseOptions): Promise<Database> {
+  const sessions = new Sessions();
+  const connection = { connectionString: url, types, application_name: 'agentllm' };
+  const db = open(connection, options, options.poolSize, sessions);
+  try {
+    await db.raw('select 1');
+  } catch (error) {
+    await db.destroy();
+    throw new StartError(`DATABASE_URL: ${whyNot(error, new URL(url))}`);
+  }
   const listenUrl = options.notify ? (options.directUrl ?? url) : undefined;
-  return { knex: db, kind: 'postgres', directUrl: options.directUrl, listenUrl, close: () => db.destroy() };
+  const limitSilence = (ms: number) => sessions.limitSilence(ms);
+  const close = () => db.destroy();
+  return { knex: db, kind: 'postgres', directUrl: options.directUrl, listenUrl, limitSilence, close };
+}
+
+/** What a person has to know who gave a URL that does not work; without its password. */
+function whyNot(error: unknown, { host, username, pathname }: URL): string {
+  const { code } = error as { code?: string };
+  if (code === '28P01' || code === '28000')
+    return `the server at ${host} refuses user "${username}"; check the password`;
+  if (code === '3D000') return `the server at ${host} has no database "${pathname.slice(1)}"; create it first`;
+  return `no PostgreSQL answers at ${host} (${code ?? 'no answer in time'}); is it running?`;
 }
 
 async function openEmbedded(options: DatabaseOptions): Promise<Database> {
@@ -59,11 +85,13 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // All connections to the engine are one session, so there is one (platform-traps.md, "PGlite").
-    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1);
+    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
     const close = async () => {
-      await db.destroy();
-      await engine.close();
-      await lock?.release();
+      try {
+        await db.destroy();
+      } finally {
+        await engine.close().finally(() => lock?.release());
+      }
     };
     return { knex: db, kind: 'embedded', dump: () => dump(db, engine), close };
   } catch (error) {
@@ -85,32 +113,52 @@ async function dump(db: Knex, engine: Engine): Promise<Dump> {
 
 type Connection = pg.ClientConfig & { types: typeof types };
 
-function open(connection: Connection, options: DatabaseOptions, poolSize: number): Knex {
+function open(connection: Connection, options: DatabaseOptions, poolSize: number, sessions: Sessions): Knex {
   return knex({
     client: 'pg',
     connection: async () =>
       ({ ...connection, keepAlive: true, connectionTimeoutMillis: options.acquireTimeoutMs }) as never,
-    pool: { min: 0, max: poolSize, afterCreate: watchSession },
+    pool: { min: 0, max: poolSize, afterCreate: sessions.watch },
     // What goes wrong is thrown, and told by our own log; Knex would print it with addresses and SQL.
     log: { debug() {}, warn() {}, error() {}, deprecate() {} },
     acquireConnectionTimeout: options.acquireTimeoutMs,
   });
 }
 
-/**
- * A session that has become read-only (after a failover, 25006) stays so, and
- * polling would keep it in the pool for ever. Knex drops a connection that
- * carries this mark.
- */
-function watchSession(session: Session, done: (error: null, session: Session) => void): void {
-  session.connection.on('errorMessage', ({ code }) => {
-    if (code === '25006') session.__knex__disposed = code;
-  });
-  done(null, session);
+/** The connections of a pool, watched for what pg and Knex do not notice. */
+class Sessions {
+  private readonly open = new Set<Session>();
+  private silenceMs = 0;
+
+  readonly watch = (session: Session, done: (error: null, session: Session) => void): void => {
+    this.open.add(session);
+    session.once('end', () => this.open.delete(session));
+    // A session that has become read-only (after a failover, 25006) stays so, and polling would keep it in the pool
+    // for ever. Knex drops a connection that carries this mark.
+    session.connection.on('errorMessage', ({ code }) => {
+      if (code === '25006') session.__knex__disposed = code;
+    });
+    this.time(session);
+    done(null, session);
+  };
+
+  limitSilence(ms: number): void {
+    this.silenceMs = ms;
+    for (const session of this.open) this.time(session);
+  }
+
+  private time({ connection: { stream } }: Session): void {
+    if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
+  }
 }
 
+/** What of a `pg` client and its connection is used here. */
 interface Session {
-  readonly connection: { on(event: 'errorMessage', listener: (message: { code?: string }) => void): void };
+  once(event: 'end', listener: () => void): unknown;
+  readonly connection: {
+    on(event: 'errorMessage', listener: (message: { code?: string }) => void): void;
+    readonly stream: { setTimeout?(ms: number, late: () => void): unknown; destroy(): unknown };
+  };
   __knex__disposed?: string;
 }
 

@@ -12,7 +12,7 @@ const CONFLICT = /^(40001|40P01|55P03|25P03)$/;
 const NETWORK = /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)/;
 /** What pg and Knex say, without a code, of a connection that broke or was not to be had. */
 const LOST =
-  /Connection terminated|connection (is )?(closed|ended)|Timeout acquiring a connection|not queryable|aborted/i;
+  /Connection terminated|timeout expired|connection (is )?(closed|ended)|Timeout acquiring a connection|not queryable|aborted/i;
 
 const codeOf = (error: unknown): string => {
   const code = (error as { code?: unknown } | undefined)?.code;

@@ -39,6 +39,8 @@ export function listen(url: string, heard: () => void): Listener {
       await next.connect();
       await next.query(`listen ${CHANNEL}`);
       delay = FIRST_DELAY_MS;
+      // What was said while nobody listened is caught up with.
+      heard();
     } catch {
       await next.end().catch(() => {});
     }

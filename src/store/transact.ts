@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import { bindingOf } from '../domain/credential.js';
 import { agentsWithMovedChain, CountedIds, Draft, type IdSource, type KeyChange } from '../domain/draft.js';
 import type { Change, Entities, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import { keyHolder } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { bodyHash, keepAnswer, keptAnswer } from './answers.js';
@@ -13,7 +12,7 @@ import { DrawnIds, OutOfIds } from './ids.js';
 import { CHANNEL } from './listen.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
-import { deleteRows, entities, putRows, putToken, tables } from './tables.js';
+import { deleteRows, entities, putRows, putTokens, tables } from './tables.js';
 
 /**
  * What a write wants, as a function of the configuration that it finds: it
@@ -30,6 +29,8 @@ export interface Write<T> extends Entry {
   readonly answer: (result: T, revision: number) => Uint8Array;
   /** The bytes of the request, which a request id stands for. */
   readonly body: () => Uint8Array;
+  /** Aborts when nobody waits for the answer any more; a write that has begun is finished all the same. */
+  readonly signal?: AbortSignal;
 }
 
 interface Turn extends Head {
@@ -68,7 +69,7 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
       });
       await done.apply();
       return done.bytes;
-    });
+    }, write.signal);
   } catch (error) {
     if (error instanceof NothingToDo) return error.bytes;
     if (takesNoWrites(error)) store.writesFail = true;
@@ -146,30 +147,15 @@ async function takeTurn<T>(
   const { result, draft } = await planWithIds(tx, state, write, turn, wanted);
   if (draft.changes.length === 0) throw new NothingToDo(write.answer(result, turn.revision - 1));
   await carryOut(tx, draft);
-  for (const change of draft.keys) await storeKey(tx, state, change, turn.now);
+  await storeKeys(tx, state, draft);
   await enter(tx, turn, turn.now, write, draft.changes);
-  const bytes = answerOf(state, write, draft, result, turn.revision);
+  const bytes = write.answer(result, turn.revision);
   if (hash) await keepAnswer(tx, write, hash, bytes, turn);
-  return { bytes, apply: () => applyCommitted(store, state, turn, draft) };
+  return { bytes, apply: () => applyCommitted(store, state, turn, draft.changes) };
 }
-
-/** The answer of a write that is not committed yet: the keys that it brings are readable in it, and only in it. */
-function answerOf<T>(state: State, write: Write<T>, draft: Draft, result: T, revision: number): Uint8Array {
-  const { vault } = state;
-  try {
-    state.vault = vaultAfter(state, draft.keys);
-    return write.answer(result, revision);
-  } finally {
-    state.vault = vault;
-  }
-}
-
-const vaultAfter = (state: State, keys: readonly KeyChange[]) =>
-  keys.length === 0 ? state.vault : state.vault.written(keys.map(({ entity, row }) => keyHolder(entity, row.id)));
 
 /** The state may have been read anew while the transaction ran; then the log leads to the revision. */
-async function applyCommitted(store: Store, state: State, turn: Turn, { changes, keys }: Draft): Promise<void> {
-  state.vault = vaultAfter(state, keys);
+async function applyCommitted(store: Store, state: State, turn: Turn, changes: readonly Change[]): Promise<void> {
   store.apply(state, turn.revision, turn.nonce, changes);
   if (store.state.revision >= turn.revision) return;
   const { knex } = store.database;
@@ -205,15 +191,24 @@ async function lockCounter(tx: Knex): Promise<Turn> {
   return turn as Turn;
 }
 
-/** Rejects while the database takes no writes; changes nothing. */
+/**
+ * Rejects while the database takes no writes; changes nothing. It needs more room
+ * than there may be left in a page: on a full disk a smaller write goes through.
+ */
 export async function tryWrite(db: Knex): Promise<void> {
   const tx = await db.transaction();
   try {
+    await begin(tx, false);
     await tx('store_state').update({ revision: tx.ref('revision') });
+    const bytes = randomBytes(PROBE_BYTES);
+    const probe = { caller: '', method: 'probe', request_id: randomUUID(), body_hash: bytes, response: bytes };
+    await tx('idempotent_answers').insert({ ...probe, revision: 0, created_at: tx.fn.now() });
   } finally {
     await tx.rollback();
   }
 }
+
+const PROBE_BYTES = 65_536;
 
 function plan<T>(state: State, write: Write<T>, ids: IdSource, revision = 0, now = new Date()) {
   const draft = new Draft(revision, now, ids);
@@ -263,10 +258,16 @@ async function carryOut(tx: Knex, draft: Draft): Promise<void> {
   if (moved.length > 0) await tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: draft.revision });
 }
 
-/** Encrypts a key for its row and its provider's origin, and for no other. */
-async function storeKey(tx: Knex, state: State, { entity, row, key }: KeyChange, now: Date): Promise<void> {
-  const token = key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now);
-  await putToken(tx, entity, row.id, token);
+/** Encrypts each key for its row and its provider's origin, and for no other. */
+async function storeKeys(tx: Knex, state: State, { keys, now }: Draft): Promise<void> {
+  const seal = ({ entity, row, key }: KeyChange) => ({
+    id: row.id,
+    token: key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now),
+  });
+  for (const entity of ['config', 'credential'] as const) {
+    const tokens = keys.filter((change) => change.entity === entity).map(seal);
+    if (tokens.length > 0) await putTokens(tx, entity, tokens);
+  }
 }
 
 const rowAfter = (change: Change) => change.after as Entities[Entity];

@@ -14,29 +14,37 @@ export class Turns {
     private readonly longestWaitMs: number,
   ) {}
 
-  async take<T>(work: () => Promise<T>): Promise<T> {
-    await this.enter();
+  /** Does the work when its turn comes; a caller who gives up meanwhile leaves the line and nothing is done. */
+  async take<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    await this.enter(signal);
     try {
+      signal?.throwIfAborted();
       return await work();
     } finally {
       this.leave();
     }
   }
 
-  private enter(): Promise<void> {
+  private enter(signal: AbortSignal | undefined): Promise<void> {
     if (this.running < this.limit) {
       this.running++;
       return Promise.resolve();
     }
     return new Promise((resolve, reject) => {
-      const next = () => {
+      const settle = (done: () => void) => () => {
         clearTimeout(timer);
-        resolve();
+        signal?.removeEventListener('abort', giveUp);
+        const at = this.waiting.indexOf(next);
+        if (at >= 0) this.waiting.splice(at, 1);
+        done();
       };
-      const timer = setTimeout(() => {
-        this.waiting.splice(this.waiting.indexOf(next), 1);
-        reject(ServiceError.of('WRITE_CONFLICT', {}));
-      }, this.longestWaitMs);
+      const next = settle(resolve);
+      const giveUp = settle(() => reject(signal?.reason));
+      const timer = setTimeout(
+        settle(() => reject(ServiceError.of('WRITE_CONFLICT', {}))),
+        this.longestWaitMs,
+      );
+      signal?.addEventListener('abort', giveUp);
       this.waiting.push(next);
     });
   }

@@ -5,7 +5,7 @@ import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { keyHolder, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
 import type { Store } from './store.js';
-import { readTokens } from './tables.js';
+import { allTokens, type Token } from './tables.js';
 import { transact } from './transact.js';
 
 /** What was found when the vault was opened, for the log. */
@@ -45,7 +45,7 @@ function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
 async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
   const known: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
   const theirs = known.filter(({ key_id }) => isInUse(state, key_id));
-  const ours = known.filter(({ canary }) => keyring.readsCanary(canary));
+  const ours = theirs.filter(({ canary }) => keyring.readsCanary(canary));
   if (theirs.length > 0 && ours.length === 0)
     return {
       reason: 'ENCRYPTION_KEY_WRONG',
@@ -66,19 +66,30 @@ function isInUse(state: State, keyId: string): boolean {
 /** Tries every stored token; what does not open is shown as unreadable, and by its row alone. */
 export async function checkTokens(store: Store): Promise<string[]> {
   const { keyring, problem } = store.state.vault;
-  const unreadable: string[] = [];
-  for (const entity of ['config', 'credential'] as const) {
-    const tokens = keyring ? await readTokens(store.database.knex, entity) : [];
-    for (const { id, token } of tokens) {
-      const { state } = store;
-      const row = (entity === 'config' ? state.configs : state.credentials).get(id);
-      if (row && 'unreadable' in (keyring as Keyring).open(token, bindingOf(state, entity, row)))
-        unreadable.push(keyHolder(entity, id));
-    }
-  }
-  store.state.vault = new Vault(keyring, problem, new Set(unreadable));
-  return unreadable;
+  if (!keyring) return keyHolders(store.state);
+  const unreadable = new Map<string, number | null>();
+  for (const entity of ['config', 'credential'] as const)
+    for await (const tokens of allTokens(store.database.knex, entity))
+      for (const token of tokens) {
+        const row = rowOf(store.state, entity, token);
+        if (row && 'unreadable' in keyring.open(token.token, bindingOf(store.state, entity, row)))
+          unreadable.set(keyHolder(entity, row.id), row.key_revision);
+      }
+  store.state.vault = new Vault(keyring, problem, unreadable);
+  return [...unreadable.keys()];
 }
+
+/** The row of a token, unless it has been given another one since the token was read. */
+function rowOf(state: State, entity: 'config' | 'credential', { id, key_revision }: Token) {
+  const row = (entity === 'config' ? state.configs : state.credentials).get(id);
+  return row?.key_revision === key_revision ? row : undefined;
+}
+
+/** Every row that has a key: without ENCRYPTION_KEY none of them can be read. */
+const keyHolders = ({ configs, credentials }: State): string[] => [
+  ...[...configs.values()].filter((row) => row.key_id !== null).map(({ id }) => keyHolder('config', id)),
+  ...[...credentials.values()].filter((row) => row.key_id !== null).map(({ id }) => keyHolder('credential', id)),
+];
 
 /** The mark of the one pass that binds the tokens of an adopted database to their rows. */
 const REBOUND = 'rebind_tokens';
@@ -92,7 +103,7 @@ async function rebind(store: Store, keyring: Keyring): Promise<number> {
   const { knex } = store.database;
   if ((await knex('store_seeds').where({ name: REBOUND })).length > 0) return 0;
   const unbound = [...store.state.configs.values()].filter((config) => config.key_id === UNBOUND);
-  const keys = readUnbound(store.state, keyring, unbound, await readTokens(knex, 'config'));
+  const keys = await readUnbound(store, keyring, unbound);
   if (keys.size > 0) await storeBound(store, keys);
   if (keys.size > 0 || unbound.length === 0)
     await knex('store_seeds').insert({ name: REBOUND }).onConflict('name').ignore();
@@ -102,19 +113,17 @@ async function rebind(store: Store, keyring: Keyring): Promise<number> {
 /** How both generations of the Python system's tokens begin. */
 const SEALED = /^(gAAAAA|Z0FBQUFB)/;
 
-function readUnbound(
-  state: State,
-  keyring: Keyring,
-  unbound: readonly Config[],
-  tokens: readonly { readonly id: number; readonly token: string }[],
-): Map<number, string> {
-  const texts = new Map(tokens.map(({ id, token }) => [id, token]));
+async function readUnbound(store: Store, keyring: Keyring, unbound: readonly Config[]): Promise<Map<number, string>> {
+  const texts = new Map<number, string>();
+  if (unbound.length > 0)
+    for await (const tokens of allTokens(store.database.knex, 'config'))
+      for (const { id, token } of tokens) texts.set(id, token);
   const keys = new Map<number, string>();
   const clear = new Map<number, string>();
   for (const config of unbound) {
     const text = texts.get(config.id) ?? '';
     // A schema that was rolled back and applied again has forgotten which tokens were ours.
-    const bound = keyring.open(text, bindingOf(state, 'config', config));
+    const bound = keyring.open(text, bindingOf(store.state, 'config', config));
     const opened = 'key' in bound ? bound : keyring.openUnbound(text);
     if ('key' in opened && !keyProblem(opened.key)) keys.set(config.id, opened.key);
     else if (!SEALED.test(text) && !keyProblem(text)) clear.set(config.id, text);
@@ -131,11 +140,11 @@ async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Prom
     requestId: undefined,
     reason: 'API keys of the adopted database are bound to their rows',
     plan(state, draft) {
-      const key_id = state.vault.writable.primaryId;
+      const sealed = { key_id: state.vault.writable.primaryId, key_revision: draft.revision };
       for (const [id, key] of keys) {
         const before = state.configs.get(id) as Config;
         if (before?.key_id !== UNBOUND) continue;
-        draft.keys.push({ entity: 'config', row: draft.update('config', before, { ...before, key_id }), key });
+        draft.keys.push({ entity: 'config', row: draft.update('config', before, { ...before, ...sealed }), key });
       }
     },
     answer: () => new Uint8Array(),

@@ -2,7 +2,9 @@ import { type DescMethod, fromBinary, fromJson, type JsonObject, toBinary, toJso
 import { beforeAll, describe, expect, it } from 'vitest';
 import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
+import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
+import { generateKey } from '../../src/domain/fernet.js';
 import { resolvePath } from '../../src/http/fields.js';
 import { createRouter, type Route } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
@@ -17,12 +19,12 @@ const paths = methods.map((method) => `/${method.parent.typeName}/${method.name}
 const never = () => Promise.reject(new Error('not called'));
 const { routes } = createRouter(contract, new Map(paths.map((path) => [path, never])));
 
-const service = useService('embedded');
+const service = useService('embedded', { ENCRYPTION_KEY: generateKey() });
 const ids = { agent: 0, config: 0 };
 const MODEL = 'meta/llama-3:70b & more';
 
 beforeAll(async () => {
-  const { agents, configs, providers } = service();
+  const { agents, configs, providers, credentials } = service();
   const { agent } = await agents.createAgent({ agent: { name: 'by http/1', agent_type: 'analyst' } });
   ids.agent = agent?.id as number;
   const config = { provider: 'openai', model_name: 'gpt-4o' };
@@ -33,6 +35,7 @@ beforeAll(async () => {
     base_url: 'https://llm.example.com/v1',
   } as const;
   await providers.createProvider({ provider });
+  await credentials.createCredential({ credential: { name: 'mine', provider: 'openai' }, api_key: 'sk-x' });
   await providers.createModel({ model: { provider: 'mine', name: MODEL, context_window_tokens: 1000 } });
 });
 
@@ -76,6 +79,11 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   CreateModel: { model: { provider: 'mine', name: 'b', contextWindowTokens: 5 }, validateOnly: true },
   UpdateModel: { model: { displayName: 'M' }, validateOnly: true },
   DeleteModel: { validateOnly: true },
+  CreateCredential: { credential: { name: 'desk', provider: 'openai' }, apiKey: 'sk-y', validateOnly: true },
+  GetCredential: {},
+  ListCredentials: { pageSize: 5 },
+  UpdateCredential: { credential: { description: 'ö' }, apiKey: 'sk-z', validateOnly: true },
+  DeleteCredential: { validateOnly: true },
 });
 
 const variable = (name: string): string | number => {
@@ -105,7 +113,7 @@ function queryOf(json: JsonObject): string {
 interface Types {
   readonly [name: string]: { decode(bytes: Uint8Array): object; encode(message: object): { finish(): Uint8Array } };
 }
-const all = { ...agentMessages, ...configMessages, ...providerMessages } as unknown as Types;
+const all = { ...agentMessages, ...configMessages, ...providerMessages, ...credentialMessages } as unknown as Types;
 
 async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
   const bytes = toBinary(method.input, fromJson(method.input, json));
@@ -113,6 +121,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     AgentService: 'agents',
     AgentLLMConfigService: 'configs',
     ProviderService: 'providers',
+    CredentialService: 'credentials',
   };
   const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
     string,

@@ -25,7 +25,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   let said = '';
   service.stderr.on('data', (chunk) => {
     said += chunk;
-    if (/is ready after/.test(said)) service.kill('SIGTERM');
+    // Once: a second signal would find the service stopping, and its process without ears.
+    if (/is ready after/.test(said) && !service.killed) service.kill('SIGTERM');
   });
   const [code] = await ended;
   if (code !== 0) throw new Error(`the first start failed:\n${said}`);

@@ -94,7 +94,7 @@ export const ErrorReason = {
   AGENT_HAS_CONFIGS: "ERROR_REASON_AGENT_HAS_CONFIGS",
   /**
    * PROVIDER_IN_USE - FAILED_PRECONDITION, with a PreconditionFailure. "Provider \"local\" is used
-   * by 3 configs or agents; change those first"
+   * by 3 configs, agents or credentials; change those first"
    */
   PROVIDER_IN_USE: "ERROR_REASON_PROVIDER_IN_USE",
   /**
