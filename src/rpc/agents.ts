@@ -1,11 +1,5 @@
 import { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
-import {
-  type AgentServiceService,
-  CreateAgentResponse,
-  DeleteAgentResponse,
-  type GetAgentResponse,
-  UpdateAgentResponse,
-} from '../../gen/ts/agentllm/v1/agent_service.js';
+import type { AgentServiceService, GetAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { agentFields, agentOutputOnly, checkAgent, newAgent, newAgentFields, patchAgent } from '../domain/agent.js';
 import { readPatch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
@@ -38,7 +32,6 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           return draft.create('agent', row);
         },
         respond: answerAgent,
-        encode: (response) => CreateAgentResponse.encode(response).finish(),
       }),
 
     getAgent: (call) =>
@@ -95,7 +88,6 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           return draft.update('agent', before, row);
         },
         respond: answerAgent,
-        encode: (response) => UpdateAgentResponse.encode(response).finish(),
       }),
 
     deleteAgent: (call) =>
@@ -112,7 +104,6 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           return configs.length;
         },
         respond: (deleted_configs, revision) => ({ deleted_configs, revision }),
-        encode: (response) => DeleteAgentResponse.encode(response).finish(),
       }),
   };
 }

@@ -1,12 +1,4 @@
-import {
-  type AgentLLMConfigServiceService,
-  BulkAssignConfigResponse,
-  CreateConfigResponse,
-  DeleteConfigResponse,
-  ReorderConfigsResponse,
-  UpdateConfigResponse,
-  UpsertPrimaryConfigResponse,
-} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { lintConfig } from '../domain/lint.js';
 import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -32,7 +24,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           return planCreate(state, draft, problems, call.request);
         },
         respond: answerConfig,
-        encode: (response) => CreateConfigResponse.encode(response).finish(),
       }),
 
     getConfig: (call) => read(backend, call, (state) => getConfig(state, call.request.id)),
@@ -43,7 +34,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
       write(backend, call, {
         plan: (state, draft, problems) => planUpdate(state, draft, problems, call.request),
         respond: answerConfig,
-        encode: (response) => UpdateConfigResponse.encode(response).finish(),
       }),
 
     deleteConfig: (call) =>
@@ -56,7 +46,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           draft.remove('config', config);
         },
         respond: (_, revision) => ({ revision }),
-        encode: (response) => DeleteConfigResponse.encode(response).finish(),
       }),
 
     getPrimaryConfig: (call) => read(backend, call, (state) => getPrimary(state, call.request.agent)),
@@ -70,7 +59,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           return planUpsert(state, draft, problems, call.request);
         },
         respond: ({ config, created }, revision, state) => ({ ...answerConfig(config, revision, state), created }),
-        encode: (response) => UpsertPrimaryConfigResponse.encode(response).finish(),
       }),
 
     bulkAssignConfig: (call) =>
@@ -81,7 +69,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           revision,
           findings: commonFindings(state, assigned),
         }),
-        encode: (response) => BulkAssignConfigResponse.encode(response).finish(),
       }),
 
     reorderConfigs: (call) =>
@@ -92,7 +79,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           revision,
           chain_etag: chainEtagOf(state, moved, configs),
         }),
-        encode: (response) => ReorderConfigsResponse.encode(response).finish(),
       }),
 
     validateConfig: (call) => read(backend, call, (state) => validateConfig(state, call.request)),

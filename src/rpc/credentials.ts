@@ -1,10 +1,5 @@
 import { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/credential.js';
-import {
-  CreateCredentialResponse,
-  type CredentialServiceService,
-  DeleteCredentialResponse,
-  UpdateCredentialResponse,
-} from '../../gen/ts/agentllm/v1/credential_service.js';
+import type { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { providerProblem } from '../domain/config.js';
 import { credentialFields, credentialOutputOnly, keyProblem, newCredential } from '../domain/credential.js';
 import { applyPatch, readPatch } from '../domain/patch.js';
@@ -46,7 +41,6 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           return stored;
         },
         respond: answer,
-        encode: (response) => CreateCredentialResponse.encode(response).finish(),
       }),
 
     getCredential: (call) =>
@@ -101,7 +95,6 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           return stored;
         },
         respond: answer,
-        encode: (response) => UpdateCredentialResponse.encode(response).finish(),
       }),
 
     deleteCredential: (call) =>
@@ -115,7 +108,6 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           draft.remove('credential', credential);
         },
         respond: (_, revision) => ({ revision }),
-        encode: (response) => DeleteCredentialResponse.encode(response).finish(),
       }),
   };
 }

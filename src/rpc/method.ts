@@ -13,7 +13,7 @@ import type { Contract } from './contract.js';
 import { grpcStatus } from './status.js';
 
 /** One call as a handler sees it. */
-export interface Call<Request> {
+export interface Call<Request, Response> {
   readonly request: Request;
   /** Full name of the method, `agentllm.v1.AgentService/GetAgent`. */
   readonly method: string;
@@ -21,13 +21,15 @@ export interface Call<Request> {
   readonly caller: string;
   /** A request's bytes, encoded anew, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
+  /** An answer's bytes, as they go out and are kept for a request id. */
+  readonly encodeReply: (response: Response) => Uint8Array;
   /** Aborts when the caller cancels, the deadline passes or the longest time for a call is over. */
   readonly signal: AbortSignal;
 }
 
 /** An answer: the message, or its bytes where they stand ready. */
 export type Reply<Response> = Response | Uint8Array;
-export type Handler<Request, Response> = (call: Call<Request>) => Reply<Response> | Promise<Reply<Response>>;
+export type Handler<Request, Response> = (call: Call<Request, Response>) => Reply<Response> | Promise<Reply<Response>>;
 
 interface UnaryDefinition<Request, Response> {
   readonly path: string;
@@ -207,7 +209,7 @@ function runnerOf<Request, Response>(
 
   return (decoded, origin, done) => {
     const started = performance.now();
-    const call = new CallState(decoded, origin, name, method.requestSerialize);
+    const call = new CallState(decoded, origin, name, method.requestSerialize, method.responseSerialize);
     const fail = (thrown: unknown) => {
       call.end();
       const error = call.failure(thrown, context.log);
@@ -246,7 +248,7 @@ function runnerOf<Request, Response>(
 let calls = 0;
 
 /** A call with what is only made when a handler asks for it: most reads never need a signal or their bytes. */
-class CallState<Request> implements Call<Request> {
+class CallState<Request, Response> implements Call<Request, Response> {
   readonly caller = 'anonymous';
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -256,6 +258,7 @@ class CallState<Request> implements Call<Request> {
     private readonly origin: Origin,
     readonly method: string,
     readonly encode: (request: Request) => Buffer,
+    readonly encodeReply: (response: Response) => Buffer,
   ) {}
 
   get request(): Request {

@@ -54,6 +54,13 @@ export function refuseUnavailable(request: WriteRequest): void {
   if (request.wait_for_adoption) throw ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'wait_for_adoption' });
 }
 
+/** Refuses a request that lacks one of these texts. */
+export function requireText(fields: Readonly<Record<string, string>>): void {
+  const problems = new Problems();
+  for (const [field, value] of Object.entries(fields)) if (value === '') problems.add(field, 'is required');
+  problems.throwIfAny();
+}
+
 export function idProblem(id: number): string | undefined {
   return id >= 1 && id <= limits.maxId ? undefined : `must be 1 to ${limits.maxId}, not ${id}`;
 }

@@ -22,7 +22,7 @@ interface ReadRequest {
 /** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
 export function read<Request extends ReadRequest, Response>(
   { store, feed }: Backend,
-  call: Call<Request>,
+  call: Call<Request, Response>,
   answer: (state: State) => Reply<Response>,
 ): Reply<Response> | Promise<Reply<Response>> {
   const wanted = Number(call.request.min_revision);
@@ -35,13 +35,12 @@ export interface Writing<Result, Response> {
   /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
   readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
   readonly respond: (result: Result, revision: bigint, state: State) => Response;
-  readonly encode: (response: Response) => Uint8Array;
 }
 
 /** Carries out a write, or only its checks when the caller asks for that. */
 export function write<Request extends WriteRequest, Result, Response>(
   { store }: Backend,
-  call: Call<Request>,
+  call: Call<Request, Response>,
   writing: Writing<Result, Response>,
 ): Promise<Uint8Array> {
   const { request } = call;
@@ -58,7 +57,7 @@ export function write<Request extends WriteRequest, Result, Response>(
       return result;
     },
     answer: (result: Result, revision: number) =>
-      writing.encode(writing.respond(result, BigInt(revision), store.state)),
+      call.encodeReply(writing.respond(result, BigInt(revision), store.state)),
   };
   return request.validate_only ? rehearse(store, planned) : transact(store, planned);
 }

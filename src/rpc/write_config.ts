@@ -9,7 +9,7 @@ import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError, type Violation } from '../errors.js';
 import { etagOf } from './messages.js';
-import { agentOf, checkEtag, configOf, idProblem, type Problems } from './requests.js';
+import { agentOf, checkEtag, configOf, findAgent, idProblem, type Problems } from './requests.js';
 
 /** The fields that requests which write a config have in common. */
 export interface ConfigRequest {
@@ -107,7 +107,7 @@ export function draftProposal(state: State, draft: Draft, proposal: Proposal, re
 
 export function planCreate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const patch = patchOf(request);
-  const agent = problems.any ? undefined : agentIfAny(state, request);
+  const agent = problems.any ? undefined : findAgent(state, request.agent ?? {});
   const proposal = proposeCreate(state, agent, patch, request);
   checkKey(problems, request);
   problems.addAll([...patch.violations, ...proposal.violations]);
@@ -115,9 +115,6 @@ export function planCreate(state: State, draft: Draft, problems: Problems, reque
   agentOf(state, request.agent);
   return draftProposal(state, draft, proposal, request);
 }
-
-const agentIfAny = (state: State, { agent: ref }: ConfigRequest) =>
-  ref?.id !== undefined ? state.agents.get(ref.id) : state.agentNamed(ref?.name ?? '');
 
 export function planUpdate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const id = request.config?.id ?? 0;
@@ -141,7 +138,7 @@ export interface Upserted {
 export function planUpsert(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Upserted {
   const patch = patchOf(request);
   checkUpsert(problems, request);
-  const agent = problems.any ? undefined : agentIfAny(state, request);
+  const agent = problems.any ? undefined : findAgent(state, request.agent ?? {});
   const proposal = agent
     ? proposeUpsert(state, agent, patch, request)
     : { ...proposeCreate(state, undefined, patch, request), before: undefined };
