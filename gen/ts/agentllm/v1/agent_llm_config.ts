@@ -16,7 +16,10 @@ export const protobufFileName = "agentllm/v1/agent_llm_config.proto";
 export const ApiKeyState = {
   /** UNSPECIFIED - Not stated; never sent. */
   UNSPECIFIED: "API_KEY_STATE_UNSPECIFIED",
-  /** NONE - No key is stored; the provider's environment variable is used. */
+  /**
+   * NONE - The row stores no key of its own: its credential's key is used when it names
+   * one, else the provider's environment variable.
+   */
   NONE: "API_KEY_STATE_NONE",
   /** SET - A key is stored and can be read. */
   SET: "API_KEY_STATE_SET",

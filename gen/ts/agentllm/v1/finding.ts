@@ -305,7 +305,11 @@ export function hopSourceToNumber(object: HopSource): number {
 export interface Finding {
   /** How much it matters. */
   severity: Severity;
-  /** The hop that it is about, counted from 0; absent when it is about the whole. */
+  /**
+   * The hop that it is about, counted from 0 in the chain that was linted: the
+   * agent's in ValidateConfig, that of the one configuration in the answer of a
+   * write. Absent when it is about the whole.
+   */
   hop?:
     | number
     | undefined;
