@@ -231,6 +231,20 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     });
   });
 
+  it('says of a write whose commit was followed by a failure that its outcome is unknown, never that nothing was written', async () => {
+    const before = store.state.revision;
+    const failing = vi.spyOn(store, 'apply').mockImplementationOnce(() => {
+      throw Object.assign(new Error('too many connections'), { code: '53300' });
+    });
+    const requestId = randomUUID();
+    const once = { ...creating(), requestId };
+    await expect(transact(store, once)).rejects.toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
+    failing.mockRestore();
+    expect((await readHead(knex)).revision).toBe(before + 1);
+    await transact(store, once);
+    expect((await readHead(knex)).revision).toBe(before + 1);
+  });
+
   describe('request ids', () => {
     it('give the first answer again, without planning or writing again', async () => {
       const requestId = randomUUID();

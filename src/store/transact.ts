@@ -57,7 +57,7 @@ export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8A
  * the local state has the revision.
  */
 export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
-  const stage = { committing: false };
+  const stage = { committing: false, committed: false };
   try {
     const look = await lookAhead(store, write);
     if (look.kept) return look.kept;
@@ -67,13 +67,16 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
         stage.committing = true;
         return turned;
       });
+      stage.committed = true;
       await done.apply();
       return done.bytes;
     }, write.signal);
   } catch (error) {
     if (error instanceof NothingToDo) return error.bytes;
     if (takesNoWrites(error)) store.writesFail = true;
-    if (stage.committing && isLostConnection(error)) throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
+    // Whatever fails behind the commit, nobody may be told that nothing was written.
+    if (stage.committed || (stage.committing && isLostConnection(error)))
+      throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw databaseFailure(error);
   }
 }
