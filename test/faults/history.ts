@@ -88,7 +88,8 @@ export interface Image {
 export class Recorder implements History {
   readonly writes: (WriteRecord & { readonly attempts: Attempt[] })[] = [];
   readonly reads: ReadRecord[] = [];
-  private last = 1000;
+  /** Far above what seeded configs hold: 1 000 writes above 1000 met the 2000 of a default config. */
+  private last = 1_000_000;
 
   nextValue(): number {
     this.last += 1;
