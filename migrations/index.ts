@@ -8,6 +8,7 @@ import * as revisions from './0006_revisions.js';
 import * as idempotency from './0007_idempotency.js';
 import * as catalogue from './0008_catalogue.js';
 import * as keys from './0009_keys.js';
+import * as configHealth from './0010_config_health.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -50,4 +51,5 @@ export const migrations: readonly Migration[] = [
   { name: '0007_idempotency', up: idempotency.up, down: idempotency.down },
   { name: '0008_catalogue', up: catalogue.up, down: catalogue.down },
   { name: '0009_keys', up: keys.up, down: keys.down },
+  { name: '0010_config_health', up: configHealth.up, down: configHealth.down },
 ];

@@ -27,6 +27,13 @@ function makeStrict(directory) {
   }
 }
 
+/** The retry policy for the client of this language, which cannot import JSON in every module system that it runs in. */
+function writeServiceConfig(path) {
+  const json = JSON.parse(readFileSync('proto/agentllm/v1/service_config.json', 'utf8'));
+  const code = `// Generated from proto/agentllm/v1/service_config.json. DO NOT EDIT.\n\nexport const serviceConfig = ${JSON.stringify(json, null, 2)};\n`;
+  writeFileSync(path, code);
+}
+
 const run = (command, ...args) => execFileSync(command, args, { stdio: 'inherit' });
 const check = process.argv.includes('--check');
 const out = check ? mkdtempSync(join(tmpdir(), 'agentllm-gen-')) : 'gen';
@@ -36,11 +43,15 @@ const generated = check ? join(out, 'gen') : 'gen';
 // Comments travel with the descriptors, so that reflection can show them.
 run('buf', 'build', '-o', join(generated, 'descriptor.binpb'), '--as-file-descriptor-set');
 makeStrict(join(generated, 'ts'));
+writeServiceConfig(join(generated, 'ts/service_config.ts'));
+const reference = check ? join(out, 'api.md') : 'docs/api.md';
+run('tsx', 'scripts/api_reference.ts', join(generated, 'descriptor.binpb'), reference);
 if (check) {
   try {
     run('diff', '-r', generated, 'gen');
+    run('diff', reference, 'docs/api.md');
   } catch {
-    console.error('gen/ is not what proto/ generates; run npm run generate and commit the result');
+    console.error('gen/ or docs/api.md is not what proto/ generates; run npm run generate and commit the result');
     process.exitCode = 1;
   } finally {
     rmSync(out, { recursive: true });

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { addressList } from './domain/catalogue.js';
+import { addressList } from './domain/addresses.js';
 import { StartError } from './errors.js';
 
 /** Where a server listens. */
@@ -58,6 +58,20 @@ const cidrs = z
     }
   });
 
+const KEY_VARIABLE = /^[A-Z0-9_]+_API_KEY$/;
+const keyVariables = z
+  .string()
+  .default('')
+  .transform((text, context) => {
+    const names = text
+      .split(',')
+      .map((name) => name.trim())
+      .filter(Boolean);
+    if (names.every((name) => KEY_VARIABLE.test(name))) return names;
+    context.addIssue({ code: 'custom', message: 'must be names such as MY_LLM_API_KEY,OTHER_API_KEY' });
+    return z.NEVER;
+  });
+
 /** What a setting is for, as the README's table and `agentllm serve --help` say it. */
 interface Setting {
   readonly schema: z.ZodType;
@@ -65,6 +79,12 @@ interface Setting {
   readonly about: string;
 }
 const setting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({ schema, unset, about });
+const providerKey = (provider: string) =>
+  setting(
+    z.string().optional(),
+    'none',
+    `The key of ${provider}, with which the service checks configs and nothing else`,
+  );
 
 /** Every setting of the service: the one table that is read, documented and tested. */
 export const settings = {
@@ -126,9 +146,25 @@ export const settings = {
     'none',
     'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8',
   ),
+  PROVIDER_ALLOW_KEY_VARS: setting(
+    keyVariables,
+    'none',
+    'Which key variables of providers of your own may be sent to them, for example MY_LLM_API_KEY',
+  ),
+  OPENAI_API_KEY: providerKey('openai'),
+  ANTHROPIC_API_KEY: providerKey('claude'),
+  DEEPSEEK_API_KEY: providerKey('deepseek'),
+  GROK_API_KEY: providerKey('grok'),
+  XAI_API_KEY: providerKey('grok, where GROK_API_KEY is not set'),
 } satisfies Record<string, Setting>;
 
-export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof settings)[K]['schema']> };
+/** The variables of the built-in providers: sent to those alone. */
+const PROVIDER_KEYS = Object.keys(settings).filter((name) => name.endsWith('_API_KEY'));
+
+export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof settings)[K]['schema']> } & {
+  /** The keys of providers that this environment has and lets be sent, by their variables. */
+  readonly providerKeys: ReadonlyMap<string, string>;
+};
 
 /** What is wrong with the settings: one line for each mistake. */
 export class SettingsError extends StartError {
@@ -148,7 +184,10 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     return [name, result.data];
   });
   if (mistakes.length > 0) throw new SettingsError(mistakes);
-  return Object.freeze(Object.fromEntries(read)) as Settings;
+  const values = Object.fromEntries(read);
+  const allowed = [...PROVIDER_KEYS, ...((values['PROVIDER_ALLOW_KEY_VARS'] as string[] | undefined) ?? [])];
+  const keys = allowed.map((name) => [name, env[name] ?? ''] as const).filter(([, key]) => key !== '');
+  return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;
 }
 
 // A union reports one error for all of its branches; the last branch has the sentence.

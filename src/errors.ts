@@ -180,6 +180,16 @@ export const catalogue = {
     (m) => `The server is handling ${m.calls} calls already; retry`,
     200,
   ),
+  TOO_MANY_CHECKS: entry<{ checks: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `The service has asked providers ${m.checks} times in the last minute; retry later`,
+    10_000,
+  ),
+  RETRY_WITHOUT_REQUEST_ID: entry<None>(
+    'FAILED_PRECONDITION',
+    () =>
+      'This is another attempt of a write without request_id, and the first may have been done; look, then send it again with a request_id',
+  ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,

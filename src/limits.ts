@@ -57,6 +57,12 @@ export const limits = {
   requestIdHours: 24,
   /** Longest that a call may take when the caller sets no deadline, or a later one. */
   maxCallMs: 30_000,
+  /** Questions to providers in a minute: of ValidateApiKey, and of CheckConfigHealth. */
+  keyValidationsPerMinute: 60,
+  configChecksPerMinute: 600,
+  /** How far ahead ListRetiringModels looks, and by default. */
+  retiringDays: { min: 1, max: 3650 },
+  defaultRetiringDays: 90,
   /** Bytes of one request; grpc-js answers RESOURCE_EXHAUSTED beyond. */
   maxRequestBytes: 4 * 1024 * 1024,
   /** Bytes of the headers of an HTTP request. */
@@ -73,4 +79,15 @@ export const limits = {
   /** Longest that a database connection may say nothing: beyond it the other end is taken for dead. */
   silenceMs: 9_000,
   idleInTransactionTimeoutMs: 10_000,
+  // Provider checks
+  /** Longest that a provider is asked about a key and its models, all requests together. */
+  providerCheckMs: 10_000,
+  /** Bytes that are read of one answer of a provider. */
+  providerAnswerBytes: 8 * 1024 * 1024,
+  /** Pages that are read of a provider's model list. */
+  providerListPages: 10,
+  /** Longest wait for one of several addresses of a provider before the next is tried. */
+  providerConnectAttemptMs: 1_000,
+  /** Characters of a message about a provider. */
+  providerMessage: 300,
 } as const;

@@ -24,7 +24,10 @@ export interface ServeFlags {
 }
 
 /** Runs a command of the admin socket on the store of the service; its result is the exit code. */
-export type RunInService = (request: AdminRequest, place: { store: Store; say: Say }) => Promise<number>;
+export type RunInService = (
+  request: AdminRequest,
+  place: { store: Store; settings: Settings; say: Say },
+) => Promise<number>;
 
 /** A service that is answering. */
 export interface Running {
@@ -116,7 +119,7 @@ async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ s
 /** The socket through which commands reach an embedded database that a service has. */
 async function startAdmin(store: Store, settings: Settings, runCommand: RunInService, log: Log, undo: Undo) {
   if (store.database.kind !== 'embedded' || settings.DATA_DIR === 'memory:') return;
-  const run = (request: AdminRequest, say: Say) => runCommand(request, { store, say });
+  const run = (request: AdminRequest, say: Say) => runCommand(request, { store, settings, say });
   const admin = await startAdminServer(settings.DATA_DIR, run, log);
   undo.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
 }
@@ -128,7 +131,8 @@ async function startServers(store: Store, feed: Feed, settings: Settings, log: L
     databaseWritable: () => feed.isWritable,
     rows: () => ({ agent: store.state.agents.size, config: store.state.configs.size }),
   });
-  const backend = { store, feed, allowedAddresses: settings.PROVIDER_ALLOW_CIDRS };
+  const { providerKeys, PROVIDER_ALLOW_CIDRS: allowedAddresses } = settings;
+  const backend = { store, feed, allowedAddresses, providerKeys };
   let draining = false;
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz tells of it until the end.

@@ -47,7 +47,7 @@ describe('every method', () => {
   it.each(named(methods))('%s declares a permission that fits what it does', (_, method) => {
     const permission = contract.permission(`/${method.parent.typeName}/${method.name}`);
     const writes = method.input.fields.some((field) => field.name === 'request_id');
-    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$/);
+    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$/);
   });
 
   it.each(named(methods))('%s has messages of its own', (name, method) => {
@@ -140,6 +140,8 @@ describe('every request', () => {
       'AgentLLMConfig.api_key_state',
       'AgentLLMConfig.has_api_key_override',
       'Credential.api_key_state',
+      'HopCheck.key_name',
+      'HopCheck.key_source',
       'Provider.api_key_env_vars',
     ]);
   });
@@ -214,6 +216,8 @@ describe('every reason', () => {
     DEADLINE_EXCEEDED: {},
     CANCELLED: {},
     TOO_MANY_CALLS: { calls: '512' },
+    TOO_MANY_CHECKS: { checks: '60' },
+    RETRY_WITHOUT_REQUEST_ID: {},
     INTERNAL: { call: '5f0c' },
   };
 
@@ -326,6 +330,8 @@ describe('the numbers in the comments', () => {
     'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
     'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
+    'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],
+    'ValidateApiKeyRequest.model_name': [oneTo(limits.modelName)],
   };
   /** What the comments of fields that many messages have must say. */
   const everywhere: Readonly<Record<string, readonly string[]>> = {

@@ -62,7 +62,7 @@ const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//
 const BELOW = ['errors', 'limits'];
 const STORE = ['domain', ...BELOW];
 const FEED = ['store', ...STORE];
-const EDGE = ['feed', ...FEED, 'config', 'log', 'metrics', 'package'];
+const EDGE = ['feed', 'providers', ...FEED, 'config', 'log', 'metrics', 'package'];
 const MAY: Readonly<Record<string, readonly string[]>> = {
   limits: [],
   package: [],
@@ -74,11 +74,13 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   config: STORE,
   store: [...STORE, 'package', 'migrations', 'seeds'],
   feed: FEED,
+  // Asks providers over HTTP, and knows nothing of the store.
+  providers: [...STORE, 'package'],
   rpc: EDGE,
   // The HTTP port serves the same methods, so it reaches them; never the other way round.
   http: [...EDGE, 'rpc'],
   admin: EDGE,
-  cli: [...EDGE, 'admin', 'main'],
+  cli: [...EDGE, 'admin', 'main', 'client'],
   main: [...EDGE, 'admin', 'rpc', 'http', 'ports'],
   client: STORE,
   migrations: [],
@@ -120,7 +122,7 @@ describe('arrows point one way', () => {
     expect([...new Set(src.map(({ path }) => partOf(path)))].filter((part) => !(part in MAY))).toEqual([]);
   });
 
-  it('rpc, http, cli → feed → store → domain → errors, limits', () => {
+  it('rpc, http, cli → feed, providers; feed → store → domain; providers → domain; domain → errors, limits', () => {
     const wrong = breaking(all, (one, { path }) => {
       if (!isOwn(one) || one.target.startsWith('gen/')) return false;
       const [from, to] = [partOf(path), partOf(one.target)];
@@ -179,10 +181,30 @@ describe('one place for each', () => {
     expect(only(/^(@grpc\/|grpc-)/, 'rpc', 'client')).toEqual([]);
   });
 
-  it('node:http stands in http', () => expect(only(/^node:https?2?$/, 'http', 'client')).toEqual([]));
+  it('node:http stands in http as a server, in providers as a client', () =>
+    expect(only(/^node:https?2?$/, 'http', 'providers')).toEqual([]));
 
-  it('arguments and environment are read in cli', () => {
-    const wrong = src.filter(({ path, text }) => partOf(path) !== 'cli' && /\bprocess\.(env|argv)\b/.test(text));
+  it('nothing but providers calls out over HTTP', () => {
+    const server = /^(type \w+|createServer)$/;
+    const wrong = breaking(src, (one, { path }) => {
+      if (!/^(node:)?(https?2?|undici)$/.test(one.target) || partOf(path) === 'providers' || one.typeOnly) return false;
+      return !one.names
+        .replace(/[{}]/g, '')
+        .split(',')
+        .map((name) => name.trim())
+        .filter(Boolean)
+        .every((name) => server.test(name));
+    });
+    expect(wrong).toEqual([]);
+    const fetching = all.filter(({ text }) => /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text));
+    expect(fetching.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('arguments and environment are read in cli, and in the client that others install', () => {
+    const places = ['cli', 'client'];
+    const wrong = src.filter(
+      ({ path, text }) => !places.includes(partOf(path)) && /\bprocess\.(env|argv)\b/.test(text),
+    );
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 });

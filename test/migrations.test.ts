@@ -76,6 +76,7 @@ describe('up and down', () => {
     expect(await readTables(database)).toEqual([
       'agent_configs',
       'agent_llm_configs',
+      'config_health',
       'config_revisions',
       'encryption_keys',
       'executions',
@@ -482,7 +483,7 @@ describe('a process that is killed', () => {
 });
 
 describe('a schema that does not fit the code', () => {
-  const LATER = ['0007_idempotency', '0008_catalogue', '0009_keys'];
+  const LATER = ['0007_idempotency', '0008_catalogue', '0009_keys', '0010_config_health'];
 
   it('is refused by name when it is newer', async () => {
     const database = await migratedDatabase();
@@ -493,7 +494,7 @@ describe('a schema that does not fit the code', () => {
       const error = await attempt().then(String, (reason: unknown) => reason);
       expect(error).toBeInstanceOf(SchemaMismatchError);
       expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
-      expect(String(error)).toMatch(/newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys/);
+      expect(String(error)).toMatch(/newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys, 0010_config_health/);
     }
     expect((await old.history()).slice(-LATER.length)).toEqual(
       LATER.map((name) => ({ name, appliedAt: expect.any(Date) })),

@@ -31,6 +31,13 @@ describe('readSettings', () => {
       NOTIFY: true,
       SHUTDOWN_GRACE_MS: 10_000,
       LOG_LEVEL: 'info',
+      PROVIDER_ALLOW_KEY_VARS: [],
+      OPENAI_API_KEY: undefined,
+      ANTHROPIC_API_KEY: undefined,
+      DEEPSEEK_API_KEY: undefined,
+      GROK_API_KEY: undefined,
+      XAI_API_KEY: undefined,
+      providerKeys: new Map(),
     });
     for (const address of ['127.0.0.1', '10.0.0.1', '8.8.8.8'])
       expect(PROVIDER_ALLOW_CIDRS.check(address), address).toBe(false);
@@ -63,9 +70,21 @@ describe('readSettings', () => {
     delete wrong['DATA_DIR'];
     // A bad key keeps nothing from being served but keys; test/keys.test.ts has it.
     delete wrong['ENCRYPTION_KEY'];
+    // Nor does the key of a provider: it is looked at when a config is checked.
+    for (const name of Object.keys(wrong)) if (name.endsWith('_API_KEY')) delete wrong[name];
     const lines = mistakes(wrong);
     expect(lines.map((line) => line.split(' ')[0])).toEqual(Object.keys(wrong));
     for (const line of lines) expect(line).toMatch(/^[A-Z_]+ must be .+/);
+  });
+
+  it('has the keys of providers that may be sent, and no others', () => {
+    const env = { OPENAI_API_KEY: 'sk-1', XAI_API_KEY: '', MINE_API_KEY: 'sk-2', OTHER_API_KEY: 'sk-3' };
+    expect([...readSettings(env).providerKeys]).toEqual([['OPENAI_API_KEY', 'sk-1']]);
+    const allowing = { ...env, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY, GONE_API_KEY' };
+    expect([...readSettings(allowing).providerKeys.keys()]).toEqual(['OPENAI_API_KEY', 'MINE_API_KEY']);
+    expect(mistakes({ PROVIDER_ALLOW_KEY_VARS: 'PATH' })).toEqual([
+      'PROVIDER_ALLOW_KEY_VARS must be names such as MY_LLM_API_KEY,OTHER_API_KEY',
+    ]);
   });
 
   it.each([

@@ -1,7 +1,8 @@
-import { BlockList, isIP } from 'node:net';
+import type { BlockList } from 'node:net';
 import { z } from 'zod';
 import type { Violation } from '../errors.js';
 import { limits } from '../limits.js';
+import { urlProblem } from './addresses.js';
 import { count, flag, int64, list, name, number, oneOf, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Model, ParameterRule, Provider, Rates } from './rows.js';
@@ -127,71 +128,6 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
     report('api_key_env_vars', owned && `must not have ${owned}: that key is sent to its own provider only`);
   }
   return problems;
-}
-
-/**
- * Why a base URL cannot be used, or undefined. A key goes wherever it points, so
- * it is https to a public address, unless the environment allows the address.
- * Names are looked up when something connects, not here: what they resolve to
- * can change at any time.
- */
-export function urlProblem(written: string, allowed: BlockList): string | undefined {
-  if (!URL.canParse(written)) return 'must be a URL such as https://llm.example.com/v1';
-  const url = new URL(written);
-  if (url.username || url.password) return 'must not contain a user or password';
-  if (/[?#]/.test(written)) return 'must not have a query or fragment';
-  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-  const family = isIP(host);
-  if (family && allowed.check(host, family === 6 ? 'ipv6' : 'ipv4'))
-    return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
-  if (url.protocol !== 'https:') return 'must be https, except to addresses that PROVIDER_ALLOW_CIDRS allows';
-  if (host === '' || host.endsWith('.')) return 'must have a host name';
-  const local = family ? privateAddresses.check(host, family === 6 ? 'ipv6' : 'ipv4') : LOCAL_NAME.test(host);
-  if (local) return `must not point to ${host}: loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS`;
-  return undefined;
-}
-
-const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
-
-/** The special-purpose ranges of RFC 6890 and its successors; Node's BlockList looks into IPv4-mapped IPv6 itself. */
-const privateAddresses = addressList([
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.0.0.0/24',
-  '192.0.2.0/24',
-  '192.88.99.0/24',
-  '192.168.0.0/16',
-  '198.18.0.0/15',
-  '198.51.100.0/24',
-  '203.0.113.0/24',
-  '224.0.0.0/4',
-  '240.0.0.0/4',
-  '::/96',
-  '64:ff9b::/96',
-  '64:ff9b:1::/48',
-  '100::/64',
-  '2001::/32',
-  '2001:db8::/32',
-  '2002::/16',
-  'fc00::/7',
-  'fec0::/10',
-  'fe80::/10',
-  'ff00::/8',
-]);
-
-/** Reads address ranges; throws on the first that is none. A range without a length would allow everything. */
-export function addressList(cidrs: readonly string[]): BlockList {
-  const addresses = new BlockList();
-  for (const cidr of cidrs) {
-    const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
-    if (!address) throw new RangeError(`${cidr} is no address range`);
-    addresses.addSubnet(address, Number(bits), isIP(address) === 6 ? 'ipv6' : 'ipv4');
-  }
-  return addresses;
 }
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });

@@ -42,7 +42,14 @@ export function chainOf(agent: Agent, configs: readonly Config[]): Chain {
   return { hops: allowed, duplicates, cut: unique.filter((hop) => !allowed.includes(hop)) };
 }
 
-function hopsOfConfig(config: Config): PlannedHop[] {
+/** Every model that an agent names, in use or not: on its configs, their fallbacks and itself. */
+export const hopsOfAgent = (agent: Agent, configs: readonly Config[]): PlannedHop[] => [
+  ...configs.flatMap(hopsOfConfig),
+  agentHop(agent),
+];
+
+/** What a config tries: its model, then its fallback. */
+export function hopsOfConfig(config: Config): PlannedHop[] {
   const own = { config, provider: config.provider, model_name: config.model_name };
   const hops: PlannedHop[] = [{ source: 'HOP_SOURCE_CONFIG', ...own }];
   if (config.fallback_provider !== null && config.fallback_model !== null)

@@ -2,9 +2,10 @@ import type { Finding, Hop } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Violation } from '../errors.js';
 import { type Adaptation, adapt, type SentParameter } from './adapt.js';
 import { chainOf, type PlannedHop } from './chain.js';
-import type { Agent, Config, Provider } from './rows.js';
+import type { Agent, Config, Model, Provider } from './rows.js';
 import { fieldOf, type ParameterValues, parametersOf } from './rules.js';
 import type { State } from './state.js';
+import { nearest } from './text.js';
 
 /** A chain with what would be sent for each hop, and everything there is to say about it. */
 export interface Lint {
@@ -132,22 +133,34 @@ function* aboutModel(
 ): Generator<Finding> {
   const model = state.model(provider.name, hop.model_name);
   if (!model) {
-    const message = `${target(hop)} is not in the catalogue; it is sent as it is, its limits and price are unknown`;
+    const meant = nearest(
+      hop.model_name,
+      state.modelsOf(provider.name).map(({ name }) => name),
+    );
+    const hint = meant ? `: did you mean "${meant}"? It` : '; it';
+    const message = `${target(hop)} is not in the catalogue${hint} is sent as it is, its limits and price are unknown`;
     yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_UNKNOWN_MODEL', message, ...at });
     return;
   }
-  if (model.retires_at) {
-    const retired = model.retires_at <= now;
-    const instead = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
-    const day = model.retires_at.toISOString().slice(0, 10);
-    const message = `${target(hop)} ${retired ? 'was' : 'will be'} retired on ${day}${instead}`;
-    const severity = retired ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
-    yield finding({ severity, reason: 'FINDING_REASON_MODEL_RETIRING', message, ...at });
-  }
+  yield* aboutRetirement(model, target(hop), at, now);
   const newest = state.pricesOf(model.id).at(-1);
   if (!hop.config?.price_given && newest?.input_micro_usd_per_million == null) {
     const message = `No price of ${target(hop)} is known; what it costs will be counted as unknown`;
     yield finding({ severity: 'SEVERITY_INFO', reason: 'FINDING_REASON_PRICE_UNKNOWN', message, ...at });
+  }
+}
+
+function* aboutRetirement(model: Model, name: string, at: Pick<Finding, 'hop' | 'field'>, now: Date) {
+  if (model.retires_at) {
+    const retired = model.retires_at <= now;
+    const instead = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
+    const day = model.retires_at.toISOString().slice(0, 10);
+    const message = `${name} ${retired ? 'was' : 'will be'} retired on ${day}${instead}`;
+    const severity = retired ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
+    yield finding({ severity, reason: 'FINDING_REASON_MODEL_RETIRING', message, ...at });
+  } else if (model.replaced_by) {
+    const message = `${name} is deprecated: its provider names ${model.replaced_by} as successor`;
+    yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_MODEL_DEPRECATED', message, ...at });
   }
 }
 

@@ -119,7 +119,7 @@ function* take<T>(items: Iterable<T>, most: number): Generator<T> {
 }
 
 /** Levenshtein's distance, row by row, given up once it reaches the limit. */
-function editDistance(a: string, b: string, limit: number): number {
+export function editDistance(a: string, b: string, limit: number): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];

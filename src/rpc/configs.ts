@@ -4,6 +4,7 @@ import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
+import { checkHandlers } from './checks.js';
 import { chainEtagOf, configMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
@@ -82,6 +83,8 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
       }),
 
     validateConfig: (call) => read(backend, call, (state) => validateConfig(state, call.request)),
+
+    ...checkHandlers(backend),
   };
 }
 

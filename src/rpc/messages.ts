@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { RetiringModelUse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { CheckStatus, type ConfigHealth, HopCheck } from '../../gen/ts/agentllm/v1/check.js';
 import type { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/credential.js';
 import type {
   Model as ModelMessage,
@@ -8,8 +10,10 @@ import type {
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
+import type { RetiringUse } from '../domain/retiring.js';
 import type { Agent, Config, Credential, ExtraParams, Model, ParameterRule, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import type { Health } from '../store/health.js';
 
 /*
  * Rows as messages. The fields have the same names, so what is said here is only
@@ -75,6 +79,34 @@ export function credentialMessage(state: State, credential: Credential): Credent
     config_count: state.usesOf(id),
   };
 }
+
+/** What was found out about a config, as it stands now. */
+export function healthMessage(state: State, { config_id, config_revision, hops, checked_at }: Health): ConfigHealth {
+  const config = state.configs.get(config_id);
+  return {
+    config_id,
+    agent_id: config?.agent_id ?? 0,
+    agent_name: config ? nameOf(state, config) : '',
+    status: hops[0]?.status ?? CheckStatus.UNSPECIFIED,
+    hops: hops.map((hop) => HopCheck.fromPartial(hop)),
+    checked_at,
+    config_revision: BigInt(config_revision),
+    outdated: config?.revision !== config_revision,
+  };
+}
+
+export const retiringUseMessage = ({ agent, hop, model, state }: RetiringUse): RetiringModelUse => ({
+  agent_id: agent.id,
+  agent_name: agent.name,
+  config_id: hop.config?.id,
+  enabled: hop.config ? hop.config.enabled : agent.is_active,
+  source: hop.source,
+  provider: model.provider,
+  model_name: model.name,
+  state,
+  retires_at: model.retires_at ?? undefined,
+  replaced_by: model.replaced_by ?? '',
+});
 
 const nameOf = (state: State, config: Config) => state.agents.get(config.agent_id)?.name ?? '';
 

@@ -1,5 +1,6 @@
 import type {
   handleUnaryCall,
+  Metadata,
   ServerUnaryCall,
   ServiceDefinition,
   sendUnaryData,
@@ -25,6 +26,10 @@ export interface Call<Request, Response> {
   readonly encodeReply: (response: Response) => Uint8Array;
   /** Aborts when the caller cancels, the deadline passes or the longest time for a call is over. */
   readonly signal: AbortSignal;
+  /** How long the caller waits for the answer yet, in ms, less what the answer needs to reach it. */
+  readonly remainingMs: number;
+  /** Whether the caller's library sends the call once more, because it got no answer to an earlier attempt. */
+  readonly isRetry: boolean;
 }
 
 /** An answer: the message, or its bytes where they stand ready. */
@@ -88,6 +93,8 @@ export class Gate {
 interface Origin {
   readonly cancelled: boolean;
   getDeadline(): Date | number;
+  /** The headers; a transport that retries nothing has none to say so. */
+  readonly metadata?: Metadata;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
@@ -271,7 +278,7 @@ class CallState<Request, Response> implements Call<Request, Response> {
       this.controller = controller;
       const giveUp = () => controller.abort(ServiceError.of('CANCELLED', {}));
       const late = () => controller.abort(ServiceError.of('DEADLINE_EXCEEDED', {}));
-      this.timer = setTimeout(late, this.remainingMs());
+      this.timer = setTimeout(late, this.remainingMs);
       this.origin.on('cancelled', giveUp);
       if (this.origin.cancelled) giveUp();
     }
@@ -279,10 +286,15 @@ class CallState<Request, Response> implements Call<Request, Response> {
   }
 
   // A little before the caller's own deadline, so that it hears why instead of only that.
-  private remainingMs(): number {
+  get remainingMs(): number {
     const deadline = Number(this.origin.getDeadline());
     const remaining = deadline - Date.now() - Math.min(100, (deadline - Date.now()) / 5);
     return Number.isFinite(remaining) ? Math.max(0, Math.min(remaining, limits.maxCallMs)) : limits.maxCallMs;
+  }
+
+  // gRFC A6: libraries that retry say so.
+  get isRetry(): boolean {
+    return (this.origin.metadata?.get('grpc-previous-rpc-attempts').length ?? 0) > 0;
   }
 
   /** Runs when the call ends, however it does. */

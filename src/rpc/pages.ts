@@ -30,18 +30,46 @@ export function checkPage(problems: Problems, request: PageRequest): void {
   if (request.page_size < 0) problems.add('page_size', `must be 0 to ${limits.maxPageSize}, not ${request.page_size}`);
 }
 
+/** Where a page begins, and how long it is. */
+export interface PageStart {
+  readonly size: number;
+  /** The key of the last value of the page before. */
+  readonly last: readonly Key[] | undefined;
+  readonly mark: string;
+}
+
+/** Reads where a page begins; `filter` is what its token is bound to. */
+export function pageFrom(request: PageRequest, filter: readonly unknown[]): PageStart {
+  const mark = markOf(filter);
+  return {
+    size: Math.min(request.page_size || limits.defaultPageSize, limits.maxPageSize),
+    last: request.page_token === '' ? undefined : readToken(request.page_token, mark),
+    mark,
+  };
+}
+
+/** Makes a page of what was found from its start on: as many values as it has, and one more when there are more. */
+export function nextPage<V>(
+  { size, mark }: PageStart,
+  found: readonly V[],
+  keyOf: (value: V) => readonly Key[],
+): Page<V> {
+  if (found.length <= size) return { values: found, nextPageToken: '' };
+  const values = found.slice(0, size);
+  return { values, nextPageToken: writeToken(mark, keyOf(values.at(-1) as V)) };
+}
+
 /** One page of a list from memory. */
 export function pageOf<V>(request: PageRequest, { values, keyOf, keep, filter }: Paging<V>): Page<V> {
-  const size = Math.min(request.page_size || limits.defaultPageSize, limits.maxPageSize);
-  const mark = markOf(filter);
-  const last = request.page_token === '' ? undefined : readToken(request.page_token, mark);
+  const page = pageFrom(request, filter);
+  const { last } = page;
   const found: V[] = [];
   for (const value of values.after(last && ((v) => (compareKeys(keyOf(v), last) <= 0 ? -1 : 1)))) {
     if (!keep(value)) continue;
-    if (found.length === size) return { values: found, nextPageToken: writeToken(mark, keyOf(found.at(-1) as V)) };
     found.push(value);
+    if (found.length > page.size) break;
   }
-  return { values: found, nextPageToken: '' };
+  return nextPage(page, found, keyOf);
 }
 
 function compareKeys(a: readonly Key[], b: readonly Key[]): number {

@@ -15,12 +15,17 @@ import { readPatch } from '../domain/patch.js';
 import type { Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { patienceOf } from './check_config.js';
+import { passRate } from './checks.js';
 import { etagOf, providerMessage } from './messages.js';
 import type { Handlers } from './method.js';
 import { modelHandlers, removeModel } from './models.js';
 import { checkPage, pageOf } from './pages.js';
+import { Rate } from './rate.js';
 import { checkEtag, Problems, providerOf, requireText } from './requests.js';
 import { type Backend, read, write } from './service.js';
+import { validateKey } from './validate_key.js';
 
 /** ProviderService over the state in memory and the one write path. */
 export function providerService(backend: Backend): Handlers<typeof ProviderServiceService> {
@@ -28,6 +33,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
     provider: providerMessage(state, provider),
     revision,
   });
+  const rate = new Rate(limits.keyValidationsPerMinute);
   return {
     listProviders: (call) =>
       read(backend, call, (state) => {
@@ -119,6 +125,12 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           return models.length;
         },
         respond: (deleted_models, revision) => ({ deleted_models, revision }),
+      }),
+
+    validateApiKey: (call) =>
+      read(backend, call, (state) => {
+        passRate(rate);
+        return validateKey(backend, state, call.request, patienceOf(call));
       }),
 
     ...modelHandlers(backend),

@@ -1,6 +1,7 @@
 import type { BlockList } from 'node:net';
 import type { Draft } from '../domain/draft.js';
 import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
 import type { Feed } from '../feed/feed.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
@@ -13,6 +14,8 @@ export interface Backend {
   readonly feed: Feed;
   /** Addresses at which providers may be although they are not public. */
   readonly allowedAddresses: BlockList;
+  /** The keys of providers that the environment has, by their variables. */
+  readonly providerKeys: ReadonlyMap<string, string>;
 }
 
 interface ReadRequest {
@@ -23,7 +26,7 @@ interface ReadRequest {
 export function read<Request extends ReadRequest, Response>(
   { store, feed }: Backend,
   call: Call<Request, Response>,
-  answer: (state: State) => Reply<Response>,
+  answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
 ): Reply<Response> | Promise<Reply<Response>> {
   const wanted = Number(call.request.min_revision);
   if (wanted <= store.state.revision) return answer(store.state);
@@ -44,6 +47,7 @@ export function write<Request extends WriteRequest, Result, Response>(
   writing: Writing<Result, Response>,
 ): Promise<Uint8Array> {
   const { request } = call;
+  if (call.isRetry && request.request_id === '') throw ServiceError.of('RETRY_WITHOUT_REQUEST_ID', {});
   const planned = {
     actor: call.caller,
     method: call.method,

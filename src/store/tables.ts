@@ -143,6 +143,12 @@ export async function putTokens(
   );
 }
 
+/** The ciphertext of one row, or undefined. */
+export async function readToken(db: Knex, entity: 'config' | 'credential', id: number): Promise<string | undefined> {
+  const [row] = await db(tables[entity].name).select('api_key_encrypted as token').where({ id });
+  return row?.token ?? undefined;
+}
+
 /** All ciphertexts of an entity, a chunk at a time by id. */
 export async function* allTokens(db: Knex, entity: 'config' | 'credential'): AsyncGenerator<readonly Token[]> {
   let last = 0;

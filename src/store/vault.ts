@@ -1,11 +1,12 @@
 import type { Knex } from 'knex';
 import { bindingOf, keyProblem } from '../domain/credential.js';
 import { Keyring } from '../domain/keyring.js';
-import type { Config } from '../domain/rows.js';
+import type { Config, Credential } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { keyHolder, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
+import { databaseFailure } from './failure.js';
 import type { Store } from './store.js';
-import { allTokens, type Token } from './tables.js';
+import { allTokens, readToken, type Token } from './tables.js';
 import { transact } from './transact.js';
 
 /** What was found when the vault was opened, for the log. */
@@ -23,12 +24,26 @@ export interface VaultReport {
  * what is missing.
  */
 export async function openVault(store: Store, setting: string): Promise<VaultReport> {
-  const { knex } = store.database;
+  const { keyring, problem } = await takeKeys(store, setting);
+  if (keyring && !problem) await enterKey(store.database.knex, keyring);
+  const rebound = keyring && !problem ? await rebind(store, keyring) : 0;
+  return { problem, unreadable: await checkTokens(store), rebound };
+}
+
+/** Looks at the keys of ENCRYPTION_KEY as `openVault` does, and writes nothing. */
+export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
+  const { problem } = await takeKeys(store, setting);
+  return { problem, unreadable: await checkTokens(store), rebound: 0 };
+}
+
+async function takeKeys(
+  store: Store,
+  setting: string,
+): Promise<{ keyring?: Keyring; problem: VaultProblem | undefined }> {
   const { keyring, problem } = read(setting);
-  const refused = problem ?? (keyring && (await checkCanaries(knex, store.state, keyring)));
+  const refused = problem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
   store.state.vault = new Vault(keyring, refused);
-  const rebound = keyring && !refused ? await rebind(store, keyring) : 0;
-  return { problem: refused, unreadable: await checkTokens(store), rebound };
+  return { keyring, problem: refused };
 }
 
 function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
@@ -41,7 +56,7 @@ function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
   }
 }
 
-/** Enters the key that encrypts, unless the store was written with others that we do not have. */
+/** Why the keys are not those of this store: it was written with others that we do not have. */
 async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
   const known: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
   const theirs = known.filter(({ key_id }) => isInUse(state, key_id));
@@ -52,9 +67,13 @@ async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<
       ours: keyring.primaryId,
       theirs: theirs.map(({ key_id }) => key_id).join(', '),
     };
+  return undefined;
+}
+
+/** Enters the key that encrypts, by which a wrong one is told at a later start. */
+async function enterKey(db: Knex, keyring: Keyring): Promise<void> {
   const entry = { key_id: keyring.primaryId, canary: keyring.canary(new Date()) };
   await db('encryption_keys').insert(entry).onConflict('key_id').ignore();
-  return undefined;
 }
 
 function isInUse(state: State, keyId: string): boolean {
@@ -83,6 +102,23 @@ export async function checkTokens(store: Store): Promise<string[]> {
 function rowOf(state: State, entity: 'config' | 'credential', { id, key_revision }: Token) {
   const row = (entity === 'config' ? state.configs : state.credentials).get(id);
   return row?.key_revision === key_revision ? row : undefined;
+}
+
+/** The stored key of a row; undefined when there is none that can be read. For the moment of its use alone. */
+export async function openKey(
+  store: Store,
+  entity: 'config' | 'credential',
+  row: Config | Credential,
+): Promise<string | undefined> {
+  const { keyring } = store.state.vault;
+  if (!keyring) return undefined;
+  try {
+    const token = await readToken(store.database.knex, entity, row.id);
+    const opened = token === undefined ? undefined : keyring.open(token, bindingOf(store.state, entity, row));
+    return opened && 'key' in opened ? opened.key : undefined;
+  } catch (error) {
+    throw databaseFailure(error);
+  }
 }
 
 /** Every row that has a key: without ENCRYPTION_KEY none of them can be read. */

@@ -12,6 +12,7 @@ for (const [name, retires_at] of [
   ['leaving', new Date('2026-12-24T00:00:00Z')],
 ] as const)
   world.model({ provider: 'openai', name, retires_at, replaced_by: 'gpt-5.1' });
+world.model({ provider: 'openai', name: 'aging', replaced_by: 'gpt-5.1' });
 world.model({ provider: 'off', name: 'm' });
 const { state } = world;
 const priced = { price_given: true, cost_per_1k_input_tokens: 1, cost_per_1k_output_tokens: 1 };
@@ -48,6 +49,16 @@ const provoked: Record<
       hop: 0,
       field: 'config.model_name',
       message: expect.stringContaining('openai/gpt-99'),
+    },
+  ],
+  MODEL_DEPRECATED: [
+    [configRow({ ...priced, model_name: 'aging', temperature: null })],
+    {},
+    {
+      severity: 'SEVERITY_WARNING',
+      hop: 0,
+      field: 'config.model_name',
+      message: 'openai/aging is deprecated: its provider names gpt-5.1 as successor',
     },
   ],
   PROVIDER_DISABLED: [

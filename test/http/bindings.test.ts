@@ -66,6 +66,10 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   },
   ReorderConfigs: { configIds: [ids.config], validateOnly: true },
   ValidateConfig: { agent: { name: 'trader' }, config: { provider: 'openai', modelName: 'gpt-4o', temperature: 1.5 } },
+  CheckConfigHealth: {},
+  ListConfigHealth: { statuses: ['CHECK_STATUS_NO_KEY', 'CHECK_STATUS_OK'], pageSize: 5 },
+  ListRetiringModels: { withinDays: 30 },
+  ValidateApiKey: { apiKey: 'sk-z', modelName: 'm' },
   ListProviders: {},
   GetProvider: {},
   CreateProvider: {
@@ -105,7 +109,8 @@ function put(json: JsonObject, path: string, value: string | number): JsonObject
 
 function queryOf(json: JsonObject): string {
   const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(json)) query.append(name, String(value));
+  for (const [name, values] of Object.entries(json))
+    for (const value of [values].flat()) query.append(name, String(value));
   return String(query);
 }
 
@@ -137,7 +142,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
 /** A rehearsed write says when it would be, in its etag too; the two calls are not made at the same moment. */
 const timeless = (json: unknown) =>
   JSON.parse(JSON.stringify(json), (key, value) => {
-    if (/^(created|updated)At$/.test(key)) return typeof value;
+    if (/^((created|updated|checked)At|latencyMs)$/.test(key)) return typeof value;
     return /etag$/i.test(key) ? String(value).replace(/-0-\w+$/, '-0') : value;
   });
 

@@ -1,4 +1,4 @@
-import { addressList } from '../../src/domain/catalogue.js';
+import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
 import { Feed } from '../../src/feed/feed.js';
 import { createLog } from '../../src/log.js';
@@ -58,7 +58,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
   });
   const rpc = await startRpcServer(
     { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
-    { store: opened.store, feed: opened.feed, allowedAddresses: addressList([]) },
+    { store: opened.store, feed: opened.feed, allowedAddresses: addressList([]), providerKeys: new Map() },
     { contract: readContract(), log: createLog('silent'), metrics },
   );
   const clients = connect(rpc.port);

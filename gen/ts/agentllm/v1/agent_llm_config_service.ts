@@ -19,15 +19,73 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
+import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Status } from "../../google/rpc/status.js";
 import { AgentRef } from "./agent.js";
 import { AgentLLMConfig } from "./agent_llm_config.js";
-import { Finding, Hop } from "./finding.js";
+import { CheckStatus, checkStatusFromJSON, checkStatusToNumber, ConfigHealth } from "./check.js";
+import { Finding, Hop, HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
 import { WaitForAdoption } from "./write.js";
 
-export const protobufPackage = "agentllm.v1";
+/** What becomes of a model that a configuration uses. */
+export const RetirementState = {
+  /** UNSPECIFIED - Not stated; never sent. */
+  UNSPECIFIED: "RETIREMENT_STATE_UNSPECIFIED",
+  /** RETIRED - Its provider has switched it off: calls fail. */
+  RETIRED: "RETIREMENT_STATE_RETIRED",
+  /** RETIRING - Its provider switches it off within the days asked for. */
+  RETIRING: "RETIREMENT_STATE_RETIRING",
+  /** DEPRECATED - Its provider names a successor and no day that is near. */
+  DEPRECATED: "RETIREMENT_STATE_DEPRECATED",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
 
-export const protobufFileName = "agentllm/v1/agent_llm_config_service.proto";
+export type RetirementState = typeof RetirementState[keyof typeof RetirementState];
+
+export namespace RetirementState {
+  export type UNSPECIFIED = typeof RetirementState.UNSPECIFIED;
+  export type RETIRED = typeof RetirementState.RETIRED;
+  export type RETIRING = typeof RetirementState.RETIRING;
+  export type DEPRECATED = typeof RetirementState.DEPRECATED;
+  export type UNRECOGNIZED = typeof RetirementState.UNRECOGNIZED;
+}
+
+export function retirementStateFromJSON(object: any): RetirementState {
+  switch (object) {
+    case 0:
+    case "RETIREMENT_STATE_UNSPECIFIED":
+      return RetirementState.UNSPECIFIED;
+    case 1:
+    case "RETIREMENT_STATE_RETIRED":
+      return RetirementState.RETIRED;
+    case 2:
+    case "RETIREMENT_STATE_RETIRING":
+      return RetirementState.RETIRING;
+    case 3:
+    case "RETIREMENT_STATE_DEPRECATED":
+      return RetirementState.DEPRECATED;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return RetirementState.UNRECOGNIZED;
+  }
+}
+
+export function retirementStateToNumber(object: RetirementState): number {
+  switch (object) {
+    case RetirementState.UNSPECIFIED:
+      return 0;
+    case RetirementState.RETIRED:
+      return 1;
+    case RetirementState.RETIRING:
+      return 2;
+    case RetirementState.DEPRECATED:
+      return 3;
+    case RetirementState.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
 
 /** Request of CreateConfig. */
 export interface CreateConfigRequest {
@@ -601,6 +659,128 @@ export interface ValidateConfigResponse {
    * stored.
    */
   acceptable: boolean;
+}
+
+/** Request of CheckConfigHealth. */
+export interface CheckConfigHealthRequest {
+  /** The configuration's id, enabled or not. Required. */
+  id: number;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of CheckConfigHealth. */
+export interface CheckConfigHealthResponse {
+  /** What was found out, as it is kept. */
+  health:
+    | ConfigHealth
+    | undefined;
+  /** The store revision at which the configuration was read. */
+  revision: bigint;
+}
+
+/** Request of ListConfigHealth. Filters that are set must all match. */
+export interface ListConfigHealthRequest {
+  /** Only configurations of this agent; absent: of all. */
+  agent:
+    | AgentRef
+    | undefined;
+  /** Only this configuration; 0: all. */
+  config_id: number;
+  /** Only those with a hop in one of these states; empty: in any. */
+  statuses: CheckStatus[];
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+  /**
+   * How many to return at most: 0 means 100, more than 1000 means 1000,
+   * negative is INVALID_ARGUMENT.
+   */
+  page_size: number;
+  /**
+   * `next_page_token` of the page before, with the same filter; anything else
+   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   */
+  page_token: string;
+}
+
+/** Answer of ListConfigHealth. */
+export interface ListConfigHealthResponse {
+  /** The results of this page, by the configurations' ids. */
+  health: ConfigHealth[];
+  /** The store revision of the configurations that they are about. */
+  revision: bigint;
+  /** Token of the next page; empty on the last one. */
+  next_page_token: string;
+}
+
+/** Request of ListRetiringModels. */
+export interface ListRetiringModelsRequest {
+  /** How many days ahead to look, 1 to 3650. Default 90. */
+  within_days?:
+    | number
+    | undefined;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+  /**
+   * How many to return at most: 0 means 100, more than 1000 means 1000,
+   * negative is INVALID_ARGUMENT.
+   */
+  page_size: number;
+  /**
+   * `next_page_token` of the page before, with the same filter; anything else
+   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   */
+  page_token: string;
+}
+
+/** One place that names a model which is retired, or is about to be. */
+export interface RetiringModelUse {
+  /** The agent. */
+  agent_id: number;
+  /** That agent's name. */
+  agent_name: string;
+  /** The configuration; absent when it is the model of the agent itself. */
+  config_id?:
+    | number
+    | undefined;
+  /** Whether that configuration, or agent, is in use: enabled, or active. */
+  enabled: boolean;
+  /** Which of its models it is. */
+  source: HopSource;
+  /** Canonical provider name. */
+  provider: string;
+  /** Model name. */
+  model_name: string;
+  /** What becomes of the model. */
+  state: RetirementState;
+  /** When its provider switches it off, or did; absent when that is not known. */
+  retires_at:
+    | Date
+    | undefined;
+  /** The model that its provider names as successor; empty when none is known. */
+  replaced_by: string;
+}
+
+/** Answer of ListRetiringModels. */
+export interface ListRetiringModelsResponse {
+  /** The uses of this page. */
+  uses: RetiringModelUse[];
+  /** The store revision at which this was served. */
+  revision: bigint;
+  /** Token of the next page; empty on the last one. */
+  next_page_token: string;
 }
 
 function createBaseCreateConfigRequest(): CreateConfigRequest {
@@ -3227,6 +3407,741 @@ export const ValidateConfigResponse: MessageFns<ValidateConfigResponse> = {
   },
 };
 
+function createBaseCheckConfigHealthRequest(): CheckConfigHealthRequest {
+  return { id: 0, min_revision: 0n };
+}
+
+export const CheckConfigHealthRequest: MessageFns<CheckConfigHealthRequest> = {
+  encode(message: CheckConfigHealthRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).int32(message.id);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckConfigHealthRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckConfigHealthRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = reader.int32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CheckConfigHealthRequest>): CheckConfigHealthRequest {
+    return CheckConfigHealthRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CheckConfigHealthRequest>): CheckConfigHealthRequest {
+    const message = createBaseCheckConfigHealthRequest();
+    message.id = object.id ?? 0;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseCheckConfigHealthResponse(): CheckConfigHealthResponse {
+  return { health: undefined, revision: 0n };
+}
+
+export const CheckConfigHealthResponse: MessageFns<CheckConfigHealthResponse> = {
+  encode(message: CheckConfigHealthResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.health !== undefined) {
+      ConfigHealth.encode(message.health, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckConfigHealthResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckConfigHealthResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.health = ConfigHealth.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CheckConfigHealthResponse>): CheckConfigHealthResponse {
+    return CheckConfigHealthResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CheckConfigHealthResponse>): CheckConfigHealthResponse {
+    const message = createBaseCheckConfigHealthResponse();
+    message.health = (object.health !== undefined && object.health !== null)
+      ? ConfigHealth.fromPartial(object.health)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
+function createBaseListConfigHealthRequest(): ListConfigHealthRequest {
+  return { agent: undefined, config_id: 0, statuses: [], min_revision: 0n, page_size: 0, page_token: "" };
+}
+
+export const ListConfigHealthRequest: MessageFns<ListConfigHealthRequest> = {
+  encode(message: ListConfigHealthRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== undefined) {
+      AgentRef.encode(message.agent, writer.uint32(10).fork()).join();
+    }
+    if (message.config_id !== 0) {
+      writer.uint32(16).int32(message.config_id);
+    }
+    if (message.statuses.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.statuses) {
+        writer.int32(checkStatusToNumber(v));
+      }
+      writer.join();
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    if (message.page_size !== 0) {
+      writer.uint32(160).int32(message.page_size);
+    }
+    if (message.page_token !== "") {
+      writer.uint32(170).string(message.page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListConfigHealthRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListConfigHealthRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = AgentRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.config_id = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.statuses.push(checkStatusFromJSON(reader.int32()));
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.statuses.push(checkStatusFromJSON(reader.int32()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.page_size = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListConfigHealthRequest>): ListConfigHealthRequest {
+    return ListConfigHealthRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListConfigHealthRequest>): ListConfigHealthRequest {
+    const message = createBaseListConfigHealthRequest();
+    message.agent = (object.agent !== undefined && object.agent !== null)
+      ? AgentRef.fromPartial(object.agent)
+      : undefined;
+    message.config_id = object.config_id ?? 0;
+    message.statuses = object.statuses?.map((e) => e) || [];
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    message.page_size = object.page_size ?? 0;
+    message.page_token = object.page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseListConfigHealthResponse(): ListConfigHealthResponse {
+  return { health: [], revision: 0n, next_page_token: "" };
+}
+
+export const ListConfigHealthResponse: MessageFns<ListConfigHealthResponse> = {
+  encode(message: ListConfigHealthResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.health) {
+      ConfigHealth.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.next_page_token !== "") {
+      writer.uint32(162).string(message.next_page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListConfigHealthResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListConfigHealthResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.health.push(ConfigHealth.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.next_page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListConfigHealthResponse>): ListConfigHealthResponse {
+    return ListConfigHealthResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListConfigHealthResponse>): ListConfigHealthResponse {
+    const message = createBaseListConfigHealthResponse();
+    message.health = object.health?.map((e) => ConfigHealth.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.next_page_token = object.next_page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseListRetiringModelsRequest(): ListRetiringModelsRequest {
+  return { within_days: undefined, min_revision: 0n, page_size: 0, page_token: "" };
+}
+
+export const ListRetiringModelsRequest: MessageFns<ListRetiringModelsRequest> = {
+  encode(message: ListRetiringModelsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.within_days !== undefined) {
+      writer.uint32(8).int32(message.within_days);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    if (message.page_size !== 0) {
+      writer.uint32(160).int32(message.page_size);
+    }
+    if (message.page_token !== "") {
+      writer.uint32(170).string(message.page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRetiringModelsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRetiringModelsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.within_days = reader.int32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.page_size = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListRetiringModelsRequest>): ListRetiringModelsRequest {
+    return ListRetiringModelsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListRetiringModelsRequest>): ListRetiringModelsRequest {
+    const message = createBaseListRetiringModelsRequest();
+    message.within_days = object.within_days ?? undefined;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    message.page_size = object.page_size ?? 0;
+    message.page_token = object.page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseRetiringModelUse(): RetiringModelUse {
+  return {
+    agent_id: 0,
+    agent_name: "",
+    config_id: undefined,
+    enabled: false,
+    source: HopSource.UNSPECIFIED,
+    provider: "",
+    model_name: "",
+    state: RetirementState.UNSPECIFIED,
+    retires_at: undefined,
+    replaced_by: "",
+  };
+}
+
+export const RetiringModelUse: MessageFns<RetiringModelUse> = {
+  encode(message: RetiringModelUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent_id !== 0) {
+      writer.uint32(8).int32(message.agent_id);
+    }
+    if (message.agent_name !== "") {
+      writer.uint32(18).string(message.agent_name);
+    }
+    if (message.config_id !== undefined) {
+      writer.uint32(24).int32(message.config_id);
+    }
+    if (message.enabled !== false) {
+      writer.uint32(32).bool(message.enabled);
+    }
+    if (message.source !== HopSource.UNSPECIFIED) {
+      writer.uint32(40).int32(hopSourceToNumber(message.source));
+    }
+    if (message.provider !== "") {
+      writer.uint32(50).string(message.provider);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(58).string(message.model_name);
+    }
+    if (message.state !== RetirementState.UNSPECIFIED) {
+      writer.uint32(64).int32(retirementStateToNumber(message.state));
+    }
+    if (message.retires_at !== undefined) {
+      Timestamp.encode(toTimestamp(message.retires_at), writer.uint32(74).fork()).join();
+    }
+    if (message.replaced_by !== "") {
+      writer.uint32(82).string(message.replaced_by);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetiringModelUse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetiringModelUse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.agent_id = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.agent_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.config_id = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.enabled = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.source = hopSourceFromJSON(reader.int32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.state = retirementStateFromJSON(reader.int32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.retires_at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.replaced_by = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RetiringModelUse>): RetiringModelUse {
+    return RetiringModelUse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RetiringModelUse>): RetiringModelUse {
+    const message = createBaseRetiringModelUse();
+    message.agent_id = object.agent_id ?? 0;
+    message.agent_name = object.agent_name ?? "";
+    message.config_id = object.config_id ?? undefined;
+    message.enabled = object.enabled ?? false;
+    message.source = object.source ?? HopSource.UNSPECIFIED;
+    message.provider = object.provider ?? "";
+    message.model_name = object.model_name ?? "";
+    message.state = object.state ?? RetirementState.UNSPECIFIED;
+    message.retires_at = object.retires_at ?? undefined;
+    message.replaced_by = object.replaced_by ?? "";
+    return message;
+  },
+};
+
+function createBaseListRetiringModelsResponse(): ListRetiringModelsResponse {
+  return { uses: [], revision: 0n, next_page_token: "" };
+}
+
+export const ListRetiringModelsResponse: MessageFns<ListRetiringModelsResponse> = {
+  encode(message: ListRetiringModelsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.uses) {
+      RetiringModelUse.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.next_page_token !== "") {
+      writer.uint32(162).string(message.next_page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRetiringModelsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRetiringModelsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.uses.push(RetiringModelUse.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.next_page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListRetiringModelsResponse>): ListRetiringModelsResponse {
+    return ListRetiringModelsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListRetiringModelsResponse>): ListRetiringModelsResponse {
+    const message = createBaseListRetiringModelsResponse();
+    message.uses = object.uses?.map((e) => RetiringModelUse.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.next_page_token = object.next_page_token ?? "";
+    return message;
+  },
+};
+
 /**
  * The LLM configurations of agents: which provider and model each agent uses,
  * with which parameters, and what stands in when that fails.
@@ -3409,6 +4324,61 @@ export const AgentLLMConfigServiceService = {
       Buffer.from(ValidateConfigResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ValidateConfigResponse => ValidateConfigResponse.decode(value),
   },
+  /**
+   * Asks the providers of a configuration, of its model and of its fallback, whether
+   * key and model are good, each with the key that a call would use: the
+   * configuration's own, else that of its credential, else the environment variable
+   * of the provider in the environment of this service. Spends no tokens: model
+   * lists and key endpoints are read. What a provider says is an answer, not an
+   * error; it comes within the deadline, at most 10 s, and is kept for
+   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   */
+  checkConfigHealth: {
+    path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CheckConfigHealthRequest): Buffer =>
+      Buffer.from(CheckConfigHealthRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CheckConfigHealthRequest => CheckConfigHealthRequest.decode(value),
+    responseSerialize: (value: CheckConfigHealthResponse): Buffer =>
+      Buffer.from(CheckConfigHealthResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CheckConfigHealthResponse => CheckConfigHealthResponse.decode(value),
+  },
+  /**
+   * Lists what the last checks of configurations found, in the order of the
+   * configurations' ids, a page at a time. Nobody is asked; configurations that
+   * were never checked are left out. Read from the database: UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while it is away.
+   */
+  listConfigHealth: {
+    path: "/agentllm.v1.AgentLLMConfigService/ListConfigHealth" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListConfigHealthRequest): Buffer =>
+      Buffer.from(ListConfigHealthRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListConfigHealthRequest => ListConfigHealthRequest.decode(value),
+    responseSerialize: (value: ListConfigHealthResponse): Buffer =>
+      Buffer.from(ListConfigHealthResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListConfigHealthResponse => ListConfigHealthResponse.decode(value),
+  },
+  /**
+   * Lists everything that uses a model which is retired, will be soon, or has a
+   * successor: enabled and disabled configurations with their fallbacks, and the
+   * models that stand on agents themselves. In the order of agents, then of their
+   * configurations, a page at a time.
+   */
+  listRetiringModels: {
+    path: "/agentllm.v1.AgentLLMConfigService/ListRetiringModels" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListRetiringModelsRequest): Buffer =>
+      Buffer.from(ListRetiringModelsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListRetiringModelsRequest => ListRetiringModelsRequest.decode(value),
+    responseSerialize: (value: ListRetiringModelsResponse): Buffer =>
+      Buffer.from(ListRetiringModelsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListRetiringModelsResponse => ListRetiringModelsResponse.decode(value),
+  },
 } as const;
 
 export interface AgentLLMConfigServiceServer extends UntypedServiceImplementation {
@@ -3476,6 +4446,31 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * changed when the chain is resolved. Problems are findings, not errors.
    */
   validateConfig: handleUnaryCall<ValidateConfigRequest, ValidateConfigResponse>;
+  /**
+   * Asks the providers of a configuration, of its model and of its fallback, whether
+   * key and model are good, each with the key that a call would use: the
+   * configuration's own, else that of its credential, else the environment variable
+   * of the provider in the environment of this service. Spends no tokens: model
+   * lists and key endpoints are read. What a provider says is an answer, not an
+   * error; it comes within the deadline, at most 10 s, and is kept for
+   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   */
+  checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
+  /**
+   * Lists what the last checks of configurations found, in the order of the
+   * configurations' ids, a page at a time. Nobody is asked; configurations that
+   * were never checked are left out. Read from the database: UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while it is away.
+   */
+  listConfigHealth: handleUnaryCall<ListConfigHealthRequest, ListConfigHealthResponse>;
+  /**
+   * Lists everything that uses a model which is retired, will be soon, or has a
+   * successor: enabled and disabled configurations with their fallbacks, and the
+   * models that stand on agents themselves. In the order of agents, then of their
+   * configurations, a page at a time.
+   */
+  listRetiringModels: handleUnaryCall<ListRetiringModelsRequest, ListRetiringModelsResponse>;
 }
 
 export interface AgentLLMConfigServiceClient extends Client {
@@ -3697,6 +4692,73 @@ export interface AgentLLMConfigServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ValidateConfigResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Asks the providers of a configuration, of its model and of its fallback, whether
+   * key and model are good, each with the key that a call would use: the
+   * configuration's own, else that of its credential, else the environment variable
+   * of the provider in the environment of this service. Spends no tokens: model
+   * lists and key endpoints are read. What a provider says is an answer, not an
+   * error; it comes within the deadline, at most 10 s, and is kept for
+   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   */
+  checkConfigHealth(
+    request: CheckConfigHealthRequest,
+    callback: (error: ServiceError | null, response: CheckConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  checkConfigHealth(
+    request: CheckConfigHealthRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CheckConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  checkConfigHealth(
+    request: CheckConfigHealthRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CheckConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Lists what the last checks of configurations found, in the order of the
+   * configurations' ids, a page at a time. Nobody is asked; configurations that
+   * were never checked are left out. Read from the database: UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while it is away.
+   */
+  listConfigHealth(
+    request: ListConfigHealthRequest,
+    callback: (error: ServiceError | null, response: ListConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  listConfigHealth(
+    request: ListConfigHealthRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  listConfigHealth(
+    request: ListConfigHealthRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListConfigHealthResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Lists everything that uses a model which is retired, will be soon, or has a
+   * successor: enabled and disabled configurations with their fallbacks, and the
+   * models that stand on agents themselves. In the order of agents, then of their
+   * configurations, a page at a time.
+   */
+  listRetiringModels(
+    request: ListRetiringModelsRequest,
+    callback: (error: ServiceError | null, response: ListRetiringModelsResponse) => void,
+  ): ClientUnaryCall;
+  listRetiringModels(
+    request: ListRetiringModelsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListRetiringModelsResponse) => void,
+  ): ClientUnaryCall;
+  listRetiringModels(
+    request: ListRetiringModelsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListRetiringModelsResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const AgentLLMConfigServiceClient = makeGenericClientConstructor(
@@ -3710,13 +4772,25 @@ export const AgentLLMConfigServiceClient = makeGenericClientConstructor(
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
+
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -6,10 +6,6 @@
 
 /* eslint-disable */
 
-export const protobufPackage = "agentllm.v1";
-
-export const protobufFileName = "agentllm/v1/error_reason.proto";
-
 /**
  * Why a call failed. Every error is a google.rpc.Status in the trailer
  * `grpc-status-details-bin` with one google.rpc.ErrorInfo whose `domain` is
@@ -185,6 +181,18 @@ export const ErrorReason = {
    * by 3 configs; change those first"
    */
   CREDENTIAL_IN_USE: "ERROR_REASON_CREDENTIAL_IN_USE",
+  /**
+   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service has asked providers 60 times in
+   * the last minute; retry later"
+   */
+  TOO_MANY_CHECKS: "ERROR_REASON_TOO_MANY_CHECKS",
+  /**
+   * RETRY_WITHOUT_REQUEST_ID - FAILED_PRECONDITION, with a PreconditionFailure. gRPC libraries that retry say so in the header
+   * `grpc-previous-rpc-attempts`; a write that is sent again needs a request_id, or it
+   * could be done twice. "This is another attempt of a write without request_id, and
+   * the first may have been done; look, then send it again with a request_id"
+   */
+  RETRY_WITHOUT_REQUEST_ID: "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -227,6 +235,8 @@ export namespace ErrorReason {
   export type CREDENTIAL_NOT_FOUND = typeof ErrorReason.CREDENTIAL_NOT_FOUND;
   export type CREDENTIAL_NAME_TAKEN = typeof ErrorReason.CREDENTIAL_NAME_TAKEN;
   export type CREDENTIAL_IN_USE = typeof ErrorReason.CREDENTIAL_IN_USE;
+  export type TOO_MANY_CHECKS = typeof ErrorReason.TOO_MANY_CHECKS;
+  export type RETRY_WITHOUT_REQUEST_ID = typeof ErrorReason.RETRY_WITHOUT_REQUEST_ID;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -340,6 +350,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 35:
     case "ERROR_REASON_CREDENTIAL_IN_USE":
       return ErrorReason.CREDENTIAL_IN_USE;
+    case 36:
+    case "ERROR_REASON_TOO_MANY_CHECKS":
+      return ErrorReason.TOO_MANY_CHECKS;
+    case 37:
+    case "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID":
+      return ErrorReason.RETRY_WITHOUT_REQUEST_ID;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -421,6 +437,10 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 34;
     case ErrorReason.CREDENTIAL_IN_USE:
       return 35;
+    case ErrorReason.TOO_MANY_CHECKS:
+      return 36;
+    case ErrorReason.RETRY_WITHOUT_REQUEST_ID:
+      return 37;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

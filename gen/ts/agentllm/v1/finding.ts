@@ -7,10 +7,6 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
-export const protobufPackage = "agentllm.v1";
-
-export const protobufFileName = "agentllm/v1/finding.proto";
-
 /** How much a finding matters. */
 export const Severity = {
   /** UNSPECIFIED - Not stated; never sent. */
@@ -82,7 +78,10 @@ export const FindingReason = {
   INVALID_FIELD: "FINDING_REASON_INVALID_FIELD",
   /** UNKNOWN_PROVIDER - The hop's provider is not, or no longer, in the catalogue. */
   UNKNOWN_PROVIDER: "FINDING_REASON_UNKNOWN_PROVIDER",
-  /** UNKNOWN_MODEL - The hop's model is not in the catalogue of its provider. */
+  /**
+   * UNKNOWN_MODEL - The hop's model is not in the catalogue of its provider; the message names the
+   * one that may have been meant.
+   */
   UNKNOWN_MODEL: "FINDING_REASON_UNKNOWN_MODEL",
   /** PROVIDER_DISABLED - The hop's provider is switched off. */
   PROVIDER_DISABLED: "FINDING_REASON_PROVIDER_DISABLED",
@@ -113,6 +112,11 @@ export const FindingReason = {
   PRICE_UNKNOWN: "FINDING_REASON_PRICE_UNKNOWN",
   /** PRICE_HALF_GIVEN - One of the two prices was given, so the other one counts as 0. */
   PRICE_HALF_GIVEN: "FINDING_REASON_PRICE_HALF_GIVEN",
+  /**
+   * MODEL_DEPRECATED - The model's provider names a successor, and no day on which the model is
+   * switched off.
+   */
+  MODEL_DEPRECATED: "FINDING_REASON_MODEL_DEPRECATED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -136,6 +140,7 @@ export namespace FindingReason {
   export type AGENT_INACTIVE = typeof FindingReason.AGENT_INACTIVE;
   export type PRICE_UNKNOWN = typeof FindingReason.PRICE_UNKNOWN;
   export type PRICE_HALF_GIVEN = typeof FindingReason.PRICE_HALF_GIVEN;
+  export type MODEL_DEPRECATED = typeof FindingReason.MODEL_DEPRECATED;
   export type UNRECOGNIZED = typeof FindingReason.UNRECOGNIZED;
 }
 
@@ -192,6 +197,9 @@ export function findingReasonFromJSON(object: any): FindingReason {
     case 16:
     case "FINDING_REASON_PRICE_HALF_GIVEN":
       return FindingReason.PRICE_HALF_GIVEN;
+    case 17:
+    case "FINDING_REASON_MODEL_DEPRECATED":
+      return FindingReason.MODEL_DEPRECATED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -235,6 +243,8 @@ export function findingReasonToNumber(object: FindingReason): number {
       return 15;
     case FindingReason.PRICE_HALF_GIVEN:
       return 16;
+    case FindingReason.MODEL_DEPRECATED:
+      return 17;
     case FindingReason.UNRECOGNIZED:
     default:
       return -1;
@@ -712,13 +722,13 @@ export const Hop: MessageFns<Hop> = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -6,10 +6,6 @@
 
 /* eslint-disable */
 
-export const protobufPackage = "agentllm.v1";
-
-export const protobufFileName = "agentllm/v1/options.proto";
-
 /**
  * What a caller must be allowed to do before a method runs.
  *
@@ -42,6 +38,11 @@ export const Permission = {
   CREDENTIALS_READ: "PERMISSION_CREDENTIALS_READ",
   /** CREDENTIALS_WRITE - Create, replace and delete credentials. */
   CREDENTIALS_WRITE: "PERMISSION_CREDENTIALS_WRITE",
+  /**
+   * CHECK - Have the service ask providers whether keys and models are good:
+   * CheckConfigHealth, ValidateApiKey.
+   */
+  CHECK: "PERMISSION_CHECK",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -58,6 +59,7 @@ export namespace Permission {
   export type CATALOGUE_WRITE = typeof Permission.CATALOGUE_WRITE;
   export type CREDENTIALS_READ = typeof Permission.CREDENTIALS_READ;
   export type CREDENTIALS_WRITE = typeof Permission.CREDENTIALS_WRITE;
+  export type CHECK = typeof Permission.CHECK;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -93,6 +95,9 @@ export function permissionFromJSON(object: any): Permission {
     case 9:
     case "PERMISSION_CREDENTIALS_WRITE":
       return Permission.CREDENTIALS_WRITE;
+    case 10:
+    case "PERMISSION_CHECK":
+      return Permission.CHECK;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -122,6 +127,8 @@ export function permissionToNumber(object: Permission): number {
       return 8;
     case Permission.CREDENTIALS_WRITE:
       return 9;
+    case Permission.CHECK:
+      return 10;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

@@ -8,10 +8,6 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-export const protobufPackage = "agentllm.v1";
-
-export const protobufFileName = "agentllm/v1/provider.proto";
-
 /** The wire format that a provider speaks. */
 export const Dialect = {
   /** UNSPECIFIED - Not stated; refused on create. */
@@ -205,7 +201,9 @@ export interface Provider {
   /**
    * Environment variables that hold its key, in the order in which they are
    * tried; at most 5, each matching `^[A-Z0-9_]+_API_KEY$`, and none of a
-   * built-in provider's.
+   * built-in provider's. A process sends the variables of an operator-defined
+   * provider only where its own environment lists them in PROVIDER_ALLOW_KEY_VARS:
+   * who may write to this catalogue could otherwise have any key sent anywhere.
    */
   api_key_env_vars: string[];
   /** Output only. Whether it comes with the product. */
@@ -326,7 +324,11 @@ export interface Model {
   retires_at:
     | Date
     | undefined;
-  /** The model that its provider names as successor, at most 100 characters. */
+  /**
+   * The model that its provider names as successor, at most 100 characters. A model
+   * that has one is deprecated, also when no day is known on which it is switched
+   * off.
+   */
   replaced_by?:
     | string
     | undefined;
@@ -1210,7 +1212,7 @@ export const Model: MessageFns<Model> = {
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
@@ -1228,7 +1230,7 @@ function fromTimestamp(t: Timestamp): Date {
   return new globalThis.Date(millis);
 }
 
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

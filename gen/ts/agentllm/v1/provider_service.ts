@@ -19,12 +19,9 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
+import { KeyCheck } from "./check.js";
 import { Model, Provider } from "./provider.js";
 import { WaitForAdoption } from "./write.js";
-
-export const protobufPackage = "agentllm.v1";
-
-export const protobufFileName = "agentllm/v1/provider_service.proto";
 
 /** Request of ListProviders. */
 export interface ListProvidersRequest {
@@ -373,6 +370,38 @@ export interface DeleteModelResponse {
    * The store revision that the write produced; with `validate_only` the
    * revision that the checks were done at.
    */
+  revision: bigint;
+}
+
+/** Request of ValidateApiKey. */
+export interface ValidateApiKeyRequest {
+  /** The provider, by name or alias. Required. */
+  provider: string;
+  /**
+   * The key: 1 to 286 visible ASCII characters. Required. Sent to the provider's own
+   * base URL and nowhere else.
+   */
+  api_key: string;
+  /**
+   * A model to look for too, known to the catalogue or not, 1 to 100 characters;
+   * empty: none.
+   */
+  model_name: string;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of ValidateApiKey. */
+export interface ValidateApiKeyResponse {
+  /** What the provider said. */
+  check:
+    | KeyCheck
+    | undefined;
+  /** The store revision at which the provider was read. */
   revision: bigint;
 }
 
@@ -2206,6 +2235,180 @@ export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
   },
 };
 
+function createBaseValidateApiKeyRequest(): ValidateApiKeyRequest {
+  return { provider: "", api_key: "", model_name: "", min_revision: 0n };
+}
+
+export const ValidateApiKeyRequest: MessageFns<ValidateApiKeyRequest> = {
+  encode(message: ValidateApiKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.api_key !== "") {
+      writer.uint32(18).string(message.api_key);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(26).string(message.model_name);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ValidateApiKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseValidateApiKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.api_key = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ValidateApiKeyRequest>): ValidateApiKeyRequest {
+    return ValidateApiKeyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ValidateApiKeyRequest>): ValidateApiKeyRequest {
+    const message = createBaseValidateApiKeyRequest();
+    message.provider = object.provider ?? "";
+    message.api_key = object.api_key ?? "";
+    message.model_name = object.model_name ?? "";
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseValidateApiKeyResponse(): ValidateApiKeyResponse {
+  return { check: undefined, revision: 0n };
+}
+
+export const ValidateApiKeyResponse: MessageFns<ValidateApiKeyResponse> = {
+  encode(message: ValidateApiKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.check !== undefined) {
+      KeyCheck.encode(message.check, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ValidateApiKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseValidateApiKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.check = KeyCheck.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ValidateApiKeyResponse>): ValidateApiKeyResponse {
+    return ValidateApiKeyResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ValidateApiKeyResponse>): ValidateApiKeyResponse {
+    const message = createBaseValidateApiKeyResponse();
+    message.check = (object.check !== undefined && object.check !== null)
+      ? KeyCheck.fromPartial(object.check)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
 /**
  * Providers and models as data. Four providers are built in (`openai`, `deepseek`,
  * `grok`, `claude`); any number of OpenAI-compatible or Anthropic-compatible
@@ -2343,6 +2546,25 @@ export const ProviderServiceService = {
     responseSerialize: (value: DeleteModelResponse): Buffer => Buffer.from(DeleteModelResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteModelResponse => DeleteModelResponse.decode(value),
   },
+  /**
+   * Asks a provider whether an API key is good, and has a model when one is named,
+   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
+   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
+   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
+   * minute.
+   */
+  validateApiKey: {
+    path: "/agentllm.v1.ProviderService/ValidateApiKey" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ValidateApiKeyRequest): Buffer =>
+      Buffer.from(ValidateApiKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ValidateApiKeyRequest => ValidateApiKeyRequest.decode(value),
+    responseSerialize: (value: ValidateApiKeyResponse): Buffer =>
+      Buffer.from(ValidateApiKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ValidateApiKeyResponse => ValidateApiKeyResponse.decode(value),
+  },
 } as const;
 
 export interface ProviderServiceServer extends UntypedServiceImplementation {
@@ -2387,6 +2609,15 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * or an agent names it, BUILT_IN_MODEL for one that the seeds brought.
    */
   deleteModel: handleUnaryCall<DeleteModelRequest, DeleteModelResponse>;
+  /**
+   * Asks a provider whether an API key is good, and has a model when one is named,
+   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
+   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
+   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
+   * minute.
+   */
+  validateApiKey: handleUnaryCall<ValidateApiKeyRequest, ValidateApiKeyResponse>;
 }
 
 export interface ProviderServiceClient extends Client {
@@ -2571,6 +2802,29 @@ export interface ProviderServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteModelResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Asks a provider whether an API key is good, and has a model when one is named,
+   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
+   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
+   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
+   * minute.
+   */
+  validateApiKey(
+    request: ValidateApiKeyRequest,
+    callback: (error: ServiceError | null, response: ValidateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  validateApiKey(
+    request: ValidateApiKeyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ValidateApiKeyResponse) => void,
+  ): ClientUnaryCall;
+  validateApiKey(
+    request: ValidateApiKeyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ValidateApiKeyResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const ProviderServiceClient = makeGenericClientConstructor(
@@ -2584,13 +2838,13 @@ export const ProviderServiceClient = makeGenericClientConstructor(
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
-export type DeepPartial<T> = T extends bigint ? string | number | bigint
+type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends Builtin ? T : T extends globalThis.Array<infer U> ? globalThis.Array<DeepPartial<U>>
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -1,0 +1,35 @@
+// Generated from proto/agentllm/v1/service_config.json. DO NOT EDIT.
+
+export const serviceConfig = {
+  "methodConfig": [
+    {
+      "name": [
+        {
+          "service": "agentllm.v1.AgentService"
+        },
+        {
+          "service": "agentllm.v1.AgentLLMConfigService"
+        },
+        {
+          "service": "agentllm.v1.ProviderService"
+        },
+        {
+          "service": "agentllm.v1.CredentialService"
+        }
+      ],
+      "retryPolicy": {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "3s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": [
+          "UNAVAILABLE"
+        ]
+      }
+    }
+  ],
+  "retryThrottling": {
+    "maxTokens": 1000,
+    "tokenRatio": 10
+  }
+};

@@ -1,0 +1,160 @@
+import { type Client, type ServiceError as GrpcError, type Metadata, status } from '@grpc/grpc-js';
+import { onAbort } from './abort.js';
+import { AgentLLMError } from './error.js';
+import { headersOf, type Token } from './headers.js';
+
+/** How one call is made. */
+export interface CallOptions {
+  /** Ends the call: it fails with code CANCELLED, and `cause` is the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * How long to wait for the answer in ms, retries and the token included; Infinity for as long as it takes. The call
+   * fails with code DEADLINE_EXCEEDED then. Default: what `connect` was given, else 10 000.
+   */
+  readonly deadlineMs?: number | undefined;
+  /** Headers to send with it; values of headers that end in `-bin` are base64. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+}
+
+/** A method as it travels: its path `/package.Service/Method`, and how its answer is read. */
+export interface Method<Response> {
+  readonly path: string;
+  readonly responseDeserialize: (bytes: Buffer) => Response;
+}
+
+/** A request as it travels. */
+export interface Outgoing {
+  readonly bytes: Buffer;
+  /** The request id in it, of a write that has one. */
+  readonly requestId?: string | undefined;
+}
+
+/** What a call is on its way. */
+interface Trip {
+  readonly method: string;
+  readonly requestId: string | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** When it ends, in ms since 1970. */
+  readonly deadline: number;
+}
+
+/** A channel that knows its calls: it takes none once it is closed, and ends when the last one has. */
+export class Connection {
+  private running = 0;
+  private closing = false;
+  private readonly ended: Promise<void>;
+  private end = () => {};
+
+  constructor(
+    private readonly client: Client,
+    private readonly token: Token | undefined,
+    readonly deadlineMs: number,
+  ) {
+    this.ended = new Promise((resolve) => {
+      this.end = () => {
+        client.close();
+        resolve();
+      };
+    });
+  }
+
+  /** Takes no calls from now on; resolves when those that run have ended. */
+  close(): Promise<void> {
+    if (!this.closing && this.running === 0) this.end();
+    this.closing = true;
+    return this.ended;
+  }
+
+  /** @param make the request; what it throws is a failed call like any other. */
+  async call<Response>(
+    method: Method<Response>,
+    make: () => Outgoing,
+    { signal, deadlineMs = this.deadlineMs, headers = {} }: CallOptions = {},
+  ): Promise<Response> {
+    const name = method.path.slice(1);
+    if (this.closing)
+      throw AgentLLMError.here('This connection was closed; connect again', { code: 'CANCELLED', method: name });
+    this.running++;
+    try {
+      const { bytes, requestId } = refusing(name, 'request', make);
+      const deadline = Date.now() + refusing(name, 'call', () => checkDeadline(deadlineMs));
+      const trip = { method: name, requestId, signal, deadline };
+      if (signal?.aborted) throw aborted(trip);
+      const token = typeof this.token === 'function' ? await askFor(this.token, trip) : this.token;
+      const metadata = refusing(name, 'call', () => headersOf(token, headers));
+      return await this.send(method, bytes, metadata, trip);
+    } finally {
+      this.running--;
+      if (this.closing && this.running === 0) this.end();
+    }
+  }
+
+  private send<R>({ path, responseDeserialize }: Method<R>, bytes: Buffer, metadata: Metadata, trip: Trip): Promise<R> {
+    const { signal, deadline } = trip;
+    return new Promise((resolve, reject) => {
+      const settle = (error: GrpcError | null, response?: R) => {
+        release();
+        if (error) reject(failure(error, trip));
+        else resolve(response as R);
+      };
+      const call = this.client.makeUnaryRequest(path, asIs, responseDeserialize, bytes, metadata, { deadline }, settle);
+      const release = onAbort(signal, () => call.cancel());
+    });
+  }
+}
+
+const asIs = (bytes: Buffer) => bytes;
+
+/** What cannot be sent is refused here, with a rejected promise like every other failure. */
+function refusing<T>(method: string, what: string, make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw AgentLLMError.here(`The ${what} cannot be sent: ${why}`, { code: 'INVALID_ARGUMENT', method, cause });
+  }
+}
+
+/**
+ * A number of milliseconds as a call can have it: at most what a timer can, beyond which there is no end. grpc-js
+ * rejects a promise of its own that nobody handles when a deadline does not fit into its header.
+ */
+export function checkDeadline(ms: number): number {
+  if (typeof ms !== 'number' || Number.isNaN(ms)) throw new TypeError(`deadlineMs must be a number, not ${String(ms)}`);
+  return ms > LONGEST_TIMER_MS ? Number.POSITIVE_INFINITY : Math.max(ms, 0);
+}
+
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+function failure(error: GrpcError, trip: Trip): AgentLLMError {
+  if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
+  return AgentLLMError.from(error, trip.method, trip);
+}
+
+const aborted = ({ method, requestId, signal }: Trip) =>
+  AgentLLMError.here('The caller aborted the call', { code: 'CANCELLED', method, requestId, cause: signal?.reason });
+
+/** Asks for a token, no longer than the call may take. */
+function askFor(token: () => string | Promise<string>, trip: Trip): Promise<string> {
+  const { method, requestId, signal, deadline } = trip;
+  const facts = { method, requestId };
+  const remaining = deadline - Date.now();
+  let timer: NodeJS.Timeout | undefined;
+  let release = () => {};
+  const given = new Promise<string>((resolve, reject) => {
+    const refused = (cause: unknown) => {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      const text = `There is no token for the call: ${why}`;
+      reject(AgentLLMError.here(text, { ...facts, code: 'UNAUTHENTICATED', cause }));
+    };
+    const late = () =>
+      reject(AgentLLMError.here('The token did not come before the deadline', { ...facts, code: 'DEADLINE_EXCEEDED' }));
+    release = onAbort(signal, () => reject(aborted(trip)));
+    if (Number.isFinite(remaining)) timer = setTimeout(late, remaining);
+    new Promise<string>((settle) => settle(token())).then(resolve, refused);
+  });
+  return given.finally(() => {
+    clearTimeout(timer);
+    release();
+  });
+}

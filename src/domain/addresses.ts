@@ -1,0 +1,85 @@
+import { BlockList, isIP } from 'node:net';
+
+/*
+ * Where a provider may be. A key goes wherever a provider's address points, so
+ * the rule stands in this one place: it is checked when a base URL is stored, and
+ * again, for every address that its name resolves to, when something connects.
+ */
+
+const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
+
+/**
+ * The special-purpose ranges of RFC 6890 and its successors; Node's BlockList
+ * looks into IPv4-mapped IPv6, and past the zone of an address, itself.
+ */
+const privateAddresses = addressList([
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.0.2.0/24',
+  '192.88.99.0/24',
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '198.51.100.0/24',
+  '203.0.113.0/24',
+  '224.0.0.0/4',
+  '240.0.0.0/4',
+  '::/96',
+  '64:ff9b::/96',
+  '64:ff9b:1::/48',
+  '100::/64',
+  '2001::/32',
+  '2001:db8::/32',
+  '2002::/16',
+  'fc00::/7',
+  'fec0::/10',
+  'fe80::/10',
+  'ff00::/8',
+]);
+
+/** Reads address ranges; throws on the first that is none. A range without a length would allow everything. */
+export function addressList(cidrs: readonly string[]): BlockList {
+  const addresses = new BlockList();
+  for (const cidr of cidrs) {
+    const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
+    if (!address) throw new RangeError(`${cidr} is no address range`);
+    addresses.addSubnet(address, Number(bits), isIP(address) === 6 ? 'ipv6' : 'ipv4');
+  }
+  return addresses;
+}
+
+const has = (addresses: BlockList, ip: string) => addresses.check(ip, isIP(ip) === 6 ? 'ipv6' : 'ipv4');
+
+/** Why an IP address must not be connected to, or undefined. What is no IP address is refused too. */
+export function addressProblem(ip: string, allowed: BlockList): string | undefined {
+  if (!isIP(ip)) return 'is no IP address';
+  if (has(allowed, ip) || !has(privateAddresses, ip)) return undefined;
+  return NEEDS_LEAVE;
+}
+
+const NEEDS_LEAVE = 'loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS';
+
+/**
+ * Why a base URL cannot be used, or undefined. A key goes wherever it points, so
+ * it is https to a public address, unless the environment allows the address.
+ * Names are looked up when something connects, not here: what they resolve to
+ * can change at any time.
+ */
+export function urlProblem(written: string, allowed: BlockList): string | undefined {
+  if (!URL.canParse(written)) return 'must be a URL such as https://llm.example.com/v1';
+  const url = new URL(written);
+  if (url.username || url.password) return 'must not contain a user or password';
+  if (/[?#]/.test(written)) return 'must not have a query or fragment';
+  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
+  const family = isIP(host);
+  if (family && has(allowed, host))
+    return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
+  if (url.protocol !== 'https:') return 'must be https, except to addresses that PROVIDER_ALLOW_CIDRS allows';
+  if (host === '' || host.endsWith('.')) return 'must have a host name';
+  const local = family ? addressProblem(host, allowed) : LOCAL_NAME.test(host) ? NEEDS_LEAVE : undefined;
+  return local && `must not point to ${host}: ${local}`;
+}

@@ -1,0 +1,116 @@
+import { lookup as lookupName } from 'node:dns';
+import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request as requestHttp } from 'node:http';
+import { type RequestOptions, request as requestHttps } from 'node:https';
+import type { BlockList, LookupFunction, TcpNetConnectOpts } from 'node:net';
+import { addressProblem, urlProblem } from '../domain/addresses.js';
+import { limits } from '../limits.js';
+import { version } from '../package.js';
+
+/** What a provider answered. */
+export interface Reply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  /** Empty when it was not read: of a redirect, or for the reason in `unread`. */
+  readonly body: string;
+  readonly unread?: 'compressed' | 'too large';
+}
+
+export interface Egress {
+  /** Addresses that PROVIDER_ALLOW_CIDRS allows. */
+  readonly allowed: BlockList;
+  /** Ends a request at once, in whatever state it is; its reason is what `get` throws. */
+  readonly signal: AbortSignal;
+}
+
+/** Codes of the errors for a base URL, and for what its name resolves to, that must not be connected to. */
+export const URL_REFUSED = 'URL_REFUSED';
+export const ADDRESS_REFUSED = 'ADDRESS_REFUSED';
+
+export const coded = (code: string) => Object.assign(new Error(code), { code });
+
+type FamilyOptions = Pick<TcpNetConnectOpts, 'autoSelectFamily' | 'autoSelectFamilyAttemptTimeout'>;
+
+const OURS = { accept: 'application/json', 'accept-encoding': 'identity', 'user-agent': `agentllm/${version}` };
+
+/**
+ * One GET of a provider: the only way in which this service talks to one. The path
+ * is appended to the base URL's own. What it throws has a `code`, mostly Node's.
+ */
+export async function get(
+  base: string,
+  path: string,
+  headers: Readonly<Record<string, string>>,
+  { allowed, signal }: Egress,
+): Promise<Reply> {
+  signal.throwIfAborted();
+  // Again: what the environment allowed when it was stored it may no longer allow.
+  if (urlProblem(base, allowed)) throw coded(URL_REFUSED);
+  const url = new URL(base);
+  const options: RequestOptions & FamilyOptions = {
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: url.port,
+    path: url.pathname.replace(/\/+$/, '') + path,
+    headers: { ...headers, ...OURS },
+    lookup: lookupAllowed(allowed),
+    // A connection of its own: nothing is left over for the next key, and no global agent has a proxy.
+    agent: false,
+    // Said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off.
+    rejectUnauthorized: true,
+    autoSelectFamily: true,
+    // Node's own 250 ms are less than a slow link needs: nodejs/node#54359.
+    autoSelectFamilyAttemptTimeout: limits.providerConnectAttemptMs,
+  };
+  return await replyTo((url.protocol === 'https:' ? requestHttps : requestHttp)(options), signal);
+}
+
+/**
+ * Looks a name up and refuses it when one of its addresses is refused. Node
+ * connects to the very addresses that were checked, so that a name cannot resolve
+ * to something else in between. An address in the URL itself is not looked up:
+ * urlProblem has checked it.
+ */
+export const lookupAllowed =
+  (allowed: BlockList): LookupFunction =>
+  (name, { all, ...options }, done) => {
+    lookupName(name, { ...options, all: true }, (error, addresses) => {
+      const [first] = addresses ?? [];
+      if (error) done(error, '');
+      else if (!first) done(coded('ENOTFOUND'), '');
+      else if (addresses.some(({ address }) => addressProblem(address, allowed))) done(coded(ADDRESS_REFUSED), '');
+      else if (all) done(null, addresses);
+      else done(null, first.address, first.family);
+    });
+  };
+
+/** Sends a request and reads its reply. The connection is closed whatever happens. */
+async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Reply> {
+  let stop = () => {};
+  try {
+    return await new Promise((resolve, reject) => {
+      stop = () => reject(signal.reason);
+      signal.addEventListener('abort', stop);
+      request.on('error', reject);
+      request.on('response', (response) => void readReply(response).then(resolve, reject));
+      request.end();
+    });
+  } finally {
+    signal.removeEventListener('abort', stop);
+    request.destroy();
+  }
+}
+
+async function readReply(response: IncomingMessage): Promise<Reply> {
+  const { statusCode: status = 0, headers } = response;
+  if (status >= 300 && status < 400) return { status, headers, body: '' };
+  const encoding = headers['content-encoding'];
+  // Not asked for, and not unpacked: a few bytes can unpack to more than there is memory.
+  if (encoding && encoding !== 'identity') return { status, headers, body: '', unread: 'compressed' };
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > limits.providerAnswerBytes) return { status, headers, body: '', unread: 'too large' };
+    chunks.push(chunk);
+  }
+  return { status, headers, body: new TextDecoder().decode(Buffer.concat(chunks)) };
+}

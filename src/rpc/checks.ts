@@ -1,0 +1,109 @@
+import type {
+  AgentLLMConfigServiceService,
+  ListConfigHealthRequest,
+  ListConfigHealthResponse,
+  ListRetiringModelsRequest,
+  ListRetiringModelsResponse,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
+import { Ordered } from '../domain/ordered.js';
+import { type RetiringUse, retiringUses } from '../domain/retiring.js';
+import type { State } from '../domain/state.js';
+import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { listHealth } from '../store/health.js';
+import { checkConfigHealth, patienceOf } from './check_config.js';
+import { healthMessage, retiringUseMessage } from './messages.js';
+import type { Handlers } from './method.js';
+import { checkPage, nextPage, pageFrom, pageOf } from './pages.js';
+import { Rate } from './rate.js';
+import { agentOf, checkRef, idProblem, Problems } from './requests.js';
+import { type Backend, read } from './service.js';
+
+type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';
+
+/** The methods of AgentLLMConfigService that look at whether configs work, and go on working. */
+export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMConfigServiceService>, CheckMethods> {
+  const rate = new Rate(limits.configChecksPerMinute);
+  return {
+    checkConfigHealth: (call) =>
+      read(backend, call, () => {
+        passRate(rate);
+        return checkConfigHealth(backend, call.request.id, patienceOf(call));
+      }),
+    listConfigHealth: (call) => read(backend, call, (state) => listConfigHealth(backend, state, call.request)),
+    listRetiringModels: (call) => read(backend, call, (state) => listRetiringModels(state, call.request)),
+  };
+}
+
+/** Refuses what would ask providers more often than they and we like. */
+export function passRate(rate: Rate): void {
+  if (!rate.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(rate.perMinute) });
+}
+
+async function listConfigHealth(
+  { store }: Backend,
+  state: State,
+  request: ListConfigHealthRequest,
+): Promise<ListConfigHealthResponse> {
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (request.agent) checkRef(problems, request.agent);
+  if (request.config_id !== 0) problems.add('config_id', idProblem(request.config_id));
+  for (const [at, status] of request.statuses.entries())
+    if (status === CheckStatus.UNSPECIFIED || status === CheckStatus.UNRECOGNIZED)
+      problems.add(`statuses[${at}]`, 'must be one of CheckStatus');
+  problems.throwIfAny();
+  const ids = idsOf(state, request);
+  const { statuses } = request;
+  const page = pageFrom(request, [
+    'health',
+    request.agent && agentOf(state, request.agent).id,
+    request.config_id,
+    statuses,
+  ]);
+  const after = (page.last?.[0] as number | undefined) ?? 0;
+  const found = await listHealth(store, { ids, statuses, after, limit: page.size + 1 });
+  const { values, nextPageToken } = nextPage(page, found, ({ config_id }) => [config_id]);
+  return {
+    health: values.map((health) => healthMessage(state, health)),
+    next_page_token: nextPageToken,
+    revision: BigInt(state.revision),
+  };
+}
+
+/** The configs that a filter names; undefined: all. */
+function idsOf(state: State, { agent, config_id }: ListConfigHealthRequest): number[] | undefined {
+  const ofAgent = agent && state.configsOf(agentOf(state, agent).id).map(({ id }) => id);
+  if (config_id === 0) return ofAgent;
+  return ofAgent === undefined || ofAgent.includes(config_id) ? [config_id] : [];
+}
+
+function listRetiringModels(state: State, request: ListRetiringModelsRequest): ListRetiringModelsResponse {
+  const { min, max } = limits.retiringDays;
+  const days = request.within_days ?? limits.defaultRetiringDays;
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (days < min || days > max) problems.add('within_days', `must be ${min} to ${max}, not ${days}`);
+  problems.throwIfAny();
+  const uses = new Ordered<RetiringUse>((a, b) => compare(placeOf(a), placeOf(b)));
+  for (const use of retiringUses(state, days, new Date())) uses.put(use);
+  const page = pageOf(request, { values: uses, keyOf: placeOf, filter: ['retiring', days], keep: () => true });
+  return {
+    uses: page.values.map(retiringUseMessage),
+    next_page_token: page.nextPageToken,
+    revision: BigInt(state.revision),
+  };
+}
+
+/** The agent itself stands before its configs, and a model before its fallback. */
+const placeOf = ({ agent, hop }: RetiringUse): readonly number[] => [
+  agent.id,
+  hop.config?.id ?? 0,
+  hop.source === 'HOP_SOURCE_FALLBACK' ? 1 : 0,
+];
+
+const compare = (a: readonly number[], b: readonly number[]): number => {
+  const at = a.findIndex((value, index) => value !== b[index]);
+  return at < 0 ? 0 : (a[at] as number) - (b[at] as number);
+};

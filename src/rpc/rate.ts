@@ -1,0 +1,19 @@
+/** Lets so many through in a minute, all of them at once if they come so. */
+export class Rate {
+  private left: number;
+  private last = performance.now();
+
+  constructor(readonly perMinute: number) {
+    this.left = perMinute;
+  }
+
+  /** Whether one more may pass now. */
+  take(): boolean {
+    const now = performance.now();
+    this.left = Math.min(this.perMinute, this.left + ((now - this.last) / 60_000) * this.perMinute);
+    this.last = now;
+    if (this.left < 1) return false;
+    this.left -= 1;
+    return true;
+  }
+}

@@ -1,0 +1,68 @@
+import type { Knex } from 'knex';
+import type { CheckStatus, HopCheck } from '../../gen/ts/agentllm/v1/check.js';
+import { ServiceError } from '../errors.js';
+import { databaseFailure } from './failure.js';
+import type { Store } from './store.js';
+
+/** A row of `config_health`. */
+export interface Health {
+  readonly config_id: number;
+  /** Revision of the config that was checked. */
+  readonly config_revision: number;
+  readonly hops: readonly HopCheck[];
+  readonly checked_at: Date;
+}
+
+/** Keeps what was found out about a config; returns when that was, by the clock of the database. */
+export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'>): Promise<Date> {
+  const { config_id, config_revision, hops } = health;
+  const row = {
+    config_id,
+    config_revision,
+    statuses: hops.map(({ status }) => status),
+    hops: JSON.stringify(hops),
+    checked_at: store.database.knex.fn.now(),
+  };
+  const [saved] = await onDatabase(store, (db) =>
+    db('config_health').insert(row).onConflict('config_id').merge().returning('checked_at'),
+  ).catch((error) => {
+    // Deleted while its providers were asked.
+    if ((error as { code?: unknown }).code !== '23503') throw error;
+    const id = String(config_id);
+    throw ServiceError.of('CONFIG_NOT_FOUND', { id }, { resources: [{ type: 'config', name: id }] });
+  });
+  return saved.checked_at;
+}
+
+/** What is asked of the kept results. */
+export interface HealthQuery {
+  /** Only these configs; undefined: all. */
+  readonly ids: readonly number[] | undefined;
+  /** Only those with a hop in one of these states; empty: in any. */
+  readonly statuses: readonly CheckStatus[];
+  /** Only configs behind this one. */
+  readonly after: number;
+  readonly limit: number;
+}
+
+/** Kept results by the ids of their configs. */
+export function listHealth(store: Store, { ids, statuses, after, limit }: HealthQuery): Promise<Health[]> {
+  return onDatabase(store, (db) => {
+    const query = db('config_health')
+      .select('config_id', 'config_revision', 'hops', 'checked_at')
+      .where('config_id', '>', after)
+      .orderBy('config_id')
+      .limit(limit);
+    if (ids) query.whereRaw('config_id = any(?::int[])', [ids as number[]]);
+    if (statuses.length > 0) query.whereRaw('statuses && ?::text[]', [statuses as string[]]);
+    return query;
+  });
+}
+
+async function onDatabase<T>(store: Store, run: (db: Knex) => PromiseLike<T>): Promise<T> {
+  try {
+    return await run(store.database.knex);
+  } catch (error) {
+    throw databaseFailure(error);
+  }
+}

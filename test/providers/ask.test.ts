@@ -1,0 +1,654 @@
+import { performance } from 'node:perf_hooks';
+import { afterEach, describe, expect, it } from 'vitest';
+import type { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
+import { addressList } from '../../src/domain/addresses.js';
+import type { Provider } from '../../src/domain/rows.js';
+import { limits } from '../../src/limits.js';
+import { version } from '../../src/package.js';
+import { type Answer, type AskOptions, askProvider } from '../../src/providers/ask.js';
+import {
+  claudeList,
+  deepseekBalance,
+  type FakeProvider,
+  grokKey,
+  type Handler,
+  json,
+  KEY,
+  KINDS,
+  type Kind,
+  type Situation,
+  startFakeProvider,
+  text,
+  wire,
+} from './fake_provider.js';
+
+const local = addressList(['127.0.0.0/8']);
+
+let said: string[] = [];
+let heard: FakeProvider[] = [];
+
+async function ask(
+  provider: Provider,
+  models: readonly string[] = [],
+  key: string | undefined = KEY,
+  options: Partial<AskOptions> = {},
+): Promise<readonly Answer[]> {
+  const answers = await askProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
+  said.push(...answers.map(({ message }) => message));
+  return answers;
+}
+
+async function fakeOf(kind: Kind): Promise<FakeProvider> {
+  const fake = await startFakeProvider(kind);
+  heard.push(fake);
+  return fake;
+}
+
+const statuses = (answers: readonly Answer[]) => answers.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+const list = { openai: '/v1/models', deepseek: '/models', grok: '/v1/models', claude: '/v1/models' } as const;
+const listed = {
+  openai: 'gpt-4o-mini',
+  deepseek: 'deepseek-chat',
+  grok: 'grok-4-fast',
+  claude: 'claude-3-haiku-20240307',
+} as const;
+
+// What holds whatever is asked and answered.
+afterEach(() => {
+  const requests = heard.flatMap((fake) => fake.seen.map((seen) => ({ kind: fake.kind, ...seen })));
+  for (const { kind, method, path, headers } of requests) {
+    expect(method, 'spends no tokens').toBe('GET');
+    expect(path).toMatch(/^(\/v1)?\/(models(\/[^/?]+|\?limit=1000(&after_id=[^/&]+)?)?|api-key)$|^\/user\/balance$/);
+    expect(path, 'a key in an address').not.toContain(KEY);
+    const carrying = Object.entries(headers).filter(([, value]) => String(value).includes(KEY));
+    const wanted = kind === 'claude' ? ['x-api-key', KEY] : ['authorization', `Bearer ${KEY}`];
+    expect([[], [wanted]], 'the key in its own header alone').toContainEqual(carrying);
+    expect(headers).toMatchObject({
+      'accept-encoding': 'identity',
+      'user-agent': `agentllm/${version}`,
+      connection: 'close',
+    });
+    expect(headers).not.toHaveProperty('cookie');
+  }
+  for (const message of said) {
+    expect(message, 'the key in a message').not.toContain(KEY);
+    expect([...message].length).toBeLessThanOrEqual(limits.providerMessage);
+    expect(message).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}…]/u);
+    expect(message).not.toMatch(/127\.0\.0\.1|undefined|NaN|https?:/);
+  }
+  said = [];
+  heard = [];
+});
+
+describe.each(KINDS)('%s', (kind) => {
+  it('with a good key and a listed model', async () => {
+    const fake = await fakeOf(kind);
+    const [answer] = await ask(fake.provider, [listed[kind]]);
+    expect(answer).toEqual({
+      status: 'CHECK_STATUS_OK',
+      message: `${kind} took the key and has the model "${listed[kind]}"`,
+      latencyMs: expect.any(Number),
+    });
+    const asked = {
+      openai: ['GET /v1/models'],
+      deepseek: ['GET /models', 'GET /user/balance'],
+      grok: ['GET /v1/api-key', 'GET /v1/models'],
+      claude: ['GET /v1/models?limit=1000'],
+    };
+    expect(fake.paths()).toEqual(asked[kind]);
+  });
+
+  it('with a good key alone', async () => {
+    const [answer, ...more] = await ask((await fakeOf(kind)).provider);
+    expect(answer).toEqual({
+      status: 'CHECK_STATUS_OK',
+      message: `${kind} took the key`,
+      latencyMs: expect.any(Number),
+    });
+    expect(more).toEqual([]);
+  });
+
+  it.each<[Exclude<Situation, 'list' | 'noModel'>, CheckStatus, RegExp]>([
+    ['wrongKey', 'CHECK_STATUS_INVALID', / refused the key; replace it: it is wrong, expired or revoked$/],
+    ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not let this key read its models/],
+    ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has nothing left to spend at .*; add credit/],
+    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
+    ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has a problem of its own \(HTTP 5\d\d\)/],
+  ])('that says %s: %s', async (situation, status, message) => {
+    const fake = await fakeOf(kind);
+    fake.on('*', wire[kind][situation]);
+    const answers = await ask(fake.provider, ['one', 'two']);
+    expect(answers).toHaveLength(2);
+    for (const answer of answers) {
+      expect(answer).toMatchObject({ status, message: expect.stringMatching(message) });
+      expect(answer.message).toContain(kind);
+      expect(answer.latencyMs).toBeTypeOf('number');
+    }
+    expect(fake.seen.length).toBeLessThanOrEqual(2);
+  });
+
+  it('with a key that it does not know', async () => {
+    const fake = await startFakeProvider(kind);
+    expect(statuses(await ask(fake.provider, [], 'sk-another'))).toEqual(['INVALID']);
+    expect(fake.seen).toHaveLength(1);
+  });
+
+  it('without the model, which it says at a second look', async () => {
+    const fake = await fakeOf(kind);
+    const name = `${listed[kind]}x`;
+    const [answer] = await ask(fake.provider, [name]);
+    expect(answer).toMatchObject({
+      status: 'CHECK_STATUS_MODEL_MISSING',
+      message: `${kind} took the key and does not have the model "${name}"; did you mean "${listed[kind]}"?`,
+    });
+    expect(fake.paths()).toContain(`GET ${list[kind]}/${name}`);
+  });
+
+  it('with a model that nothing on the list is near to', async () => {
+    const [answer] = await ask((await fakeOf(kind)).provider, ['zzzzzzzzzzzz']);
+    expect(answer).toMatchObject({
+      status: 'CHECK_STATUS_MODEL_MISSING',
+      message: `${kind} took the key and does not have the model "zzzzzzzzzzzz"; choose one of its models`,
+    });
+  });
+
+  it('with an alias that it takes and does not list', async () => {
+    const fake = await fakeOf(kind);
+    fake.on(`${list[kind]}/latest`, json(200, { id: listed[kind], object: 'model', type: 'model' }));
+    expect(statuses(await ask(fake.provider, ['latest', listed[kind], 'latest', 'older']))).toEqual([
+      'OK',
+      'OK',
+      'OK',
+      'MODEL_MISSING',
+    ]);
+    expect(fake.paths().filter((path) => path.endsWith('/latest'))).toHaveLength(1);
+  });
+
+  it.each<[string, Handler, string, RegExp]>([
+    [
+      'a page',
+      text(200, '<html>Sign in</html>', { 'content-type': 'text/html' }),
+      'PROVIDER_ERROR',
+      /is no model list/,
+    ],
+    ['nothing', text(200, ''), 'PROVIDER_ERROR', /is no model list/],
+    ['204', text(204, ''), 'PROVIDER_ERROR', /is no model list/],
+    ['another JSON', json(200, { status: 'ok' }), 'PROVIDER_ERROR', /is no model list/],
+    ['null', json(200, null), 'PROVIDER_ERROR', /is no model list/],
+    ['a list of something else', json(200, { data: [1, { size: 2 }] }), 'PROVIDER_ERROR', /is no model list/],
+    ['half a list', text(200, '{"object":"list","data":[{"id":"a"}'), 'PROVIDER_ERROR', /is no model list/],
+    [
+      'an error in a 200',
+      json(200, { error: { message: `no ${KEY}`, type: 'server_error' } }),
+      'PROVIDER_ERROR',
+      /an error in place/,
+    ],
+    ['an error text in a 200', json(200, { error: 'something broke' }), 'PROVIDER_ERROR', /an error in place/],
+    [
+      'a refused key in a 200',
+      json(200, { error: { message: 'No auth credentials found', code: 401 } }),
+      'INVALID',
+      /refused the key/,
+    ],
+    [
+      'a typed refusal in a 200',
+      json(200, { type: 'error', error: { type: 'authentication_error' } }),
+      'INVALID',
+      /refused the key/,
+    ],
+    [
+      'too many requests in a 200',
+      json(200, { error: { type: 'rate_limit_error' } }),
+      'RATE_LIMITED',
+      /too many requests/,
+    ],
+    ['401 without a body', text(401, ''), 'INVALID', /refused the key/],
+    ['401 of a proxy', text(401, '<html>401</html>'), 'INVALID', /refused the key/],
+    [
+      '400 about something else',
+      json(400, { error: { message: 'Bad version; see https://x.ai/api-keys' } }),
+      'PROVIDER_ERROR',
+      /\(HTTP 400\), not the key/,
+    ],
+    ['402', text(402, ''), 'NO_CREDIT', /nothing left to spend/],
+    ['403 of a firewall', text(403, '<html>Blocked</html>'), 'FORBIDDEN', /does not let this key read/],
+    ['404', text(404, 'Not Found'), 'UNSUPPORTED', /no model list \(HTTP 404\)/],
+    ['405', text(405, ''), 'UNSUPPORTED', /no model list \(HTTP 405\)/],
+    ['501', text(501, ''), 'UNSUPPORTED', /no model list \(HTTP 501\)/],
+    ['408', text(408, ''), 'PROVIDER_ERROR', /problem of its own \(HTTP 408\)/],
+    ['418', text(418, ''), 'PROVIDER_ERROR', /\(HTTP 418\), not the key/],
+    ['500', json(500, { error: { message: 'invalid api key store' } }), 'PROVIDER_ERROR', /own \(HTTP 500\)/],
+    ['502', text(502, '<html>Bad Gateway</html>'), 'PROVIDER_ERROR', /own \(HTTP 502\)/],
+    ['529', text(529, ''), 'PROVIDER_ERROR', /own \(HTTP 529\)/],
+    [
+      'gzip',
+      text(200, Buffer.from('1f8b08', 'hex'), { 'content-encoding': 'gzip' }),
+      'PROVIDER_ERROR',
+      /answered compressed/,
+    ],
+    [
+      '401 in gzip',
+      text(401, Buffer.from('1f8b08', 'hex'), { 'content-encoding': 'gzip' }),
+      'INVALID',
+      /refused the key/,
+    ],
+    ['too much', text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')), 'PROVIDER_ERROR', /more than 8 MiB/],
+  ])('that answers with %s', async (_, handler, status, message) => {
+    const fake = await fakeOf(kind);
+    fake.on(list[kind], handler);
+    const answers = await ask(fake.provider, ['a', 'b']);
+    expect(statuses(answers)).toEqual([status, status]);
+    expect(answers[0]?.message).toMatch(message);
+    expect(fake.paths().filter((path) => path.includes(`${list[kind]}/`))).toEqual([]);
+  });
+
+  it.each([301, 302, 303, 307, 308])('that redirects with %i: nobody goes there', async (status) => {
+    const elsewhere = await startFakeProvider(kind);
+    const fake = await fakeOf(kind);
+    fake.on('*', text(status, '', { location: `http://127.0.0.1:${elsewhere.port}${list[kind]}` }));
+    const [answer] = await ask(fake.provider);
+    expect(answer).toMatchObject({
+      status: 'CHECK_STATUS_PROVIDER_ERROR',
+      message: expect.stringContaining(`redirect (HTTP ${status}), which is not followed`),
+    });
+    expect(elsewhere.seen).toEqual([]);
+  });
+
+  it('that redirects with a page without end: it is not read', async () => {
+    const fake = await fakeOf(kind);
+    fake.on('*', (_, response) => void response.writeHead(302, { location: '/' }).write('<html>'));
+    expect(statuses(await ask(fake.provider))).toEqual(['PROVIDER_ERROR']);
+  });
+
+  it('without a key: it is not asked', async () => {
+    const fake = await fakeOf(kind);
+    const answers = await askProvider(fake.provider, undefined, ['a', 'b'], { allowed: local, timeoutMs: 5000 });
+    expect(statuses(answers)).toEqual(['NO_KEY', 'NO_KEY']);
+    expect(answers[0]).toEqual({
+      status: 'CHECK_STATUS_NO_KEY',
+      message: `${kind} was not asked, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars[0]}`,
+      latencyMs: undefined,
+    });
+    expect(fake.seen).toEqual([]);
+  });
+
+  it.each(['', ' ', 'two words', 'a\r\nx-evil: 1', 'a\nb', 'a\0b', 'clé', '键', `${KEY}\n`])(
+    'with %j, which no header can hold: it is not sent',
+    async (key) => {
+      const fake = await fakeOf(kind);
+      const [answer] = await ask(fake.provider, [], key);
+      expect(answer).toEqual({
+        status: 'CHECK_STATUS_INVALID',
+        message: expect.stringContaining('was not sent to'),
+        latencyMs: undefined,
+      });
+      expect(fake.seen).toEqual([]);
+    },
+  );
+
+  it.each(['/', '//'])('whose base URL ends in %s', async (end) => {
+    const fake = await fakeOf(kind);
+    const provider = { ...fake.provider, base_url: fake.provider.base_url + end };
+    expect(statuses(await ask(provider, [listed[kind], 'other']))).toEqual(['OK', 'MODEL_MISSING']);
+    expect(fake.paths().every((path) => !path.includes('//'))).toBe(true);
+  });
+});
+
+describe('a local server', () => {
+  const open = async () => {
+    const fake = await fakeOf('openai');
+    fake.on('*', wire.openai.list);
+    return { fake, provider: { ...fake.provider, name: 'local', built_in: false, api_key_env_vars: [] } };
+  };
+
+  it('is asked without credentials', async () => {
+    const { fake, provider } = await open();
+    const answers = await askProvider(provider, undefined, ['gpt-4o', 'nope'], { allowed: local, timeoutMs: 5000 });
+    expect(answers.map(({ status, message }) => [status, message])).toEqual([
+      ['CHECK_STATUS_OK', 'local has the model "gpt-4o"'],
+      ['CHECK_STATUS_MODEL_MISSING', 'local does not have the model "nope"; choose one of its models'],
+    ]);
+    expect(fake.seen.flatMap(({ headers }) => Object.keys(headers))).not.toContain('authorization');
+    expect((await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))[0]).toMatchObject({
+      status: 'CHECK_STATUS_OK',
+      message: 'local wants no key',
+    });
+  });
+
+  it.each([
+    [401, wire.openai.wrongKey],
+    [403, wire.openai.restricted],
+    [400, wire.grok.wrongKey],
+  ])('that wants a key after all, with %i', async (_, handler) => {
+    const { fake, provider } = await open();
+    fake.on('*', handler);
+    const [answer] = await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
+    expect(answer).toEqual({
+      status: 'CHECK_STATUS_NO_KEY',
+      message: 'local wants a key and none is set; give the configuration one',
+      latencyMs: expect.any(Number),
+    });
+  });
+
+  it('without models, as Ollama says it', async () => {
+    const { fake, provider } = await open();
+    fake.on('*', json(200, { object: 'list', data: null }));
+    expect(statuses(await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))).toEqual(['OK']);
+  });
+
+  it.each([
+    ['a bare array', [{ id: 'a' }, { id: 'b' }]],
+    ['models', { models: [{ name: 'a' }, { name: 'b' }] }],
+  ])('with a list that is %s', async (_, body) => {
+    const { fake, provider } = await open();
+    fake.on('*', (request, response) => json(request.url === '/v1/models' ? 200 : 404, body)(request, response));
+    const answers = await askProvider(provider, undefined, ['b', 'c'], { allowed: local, timeoutMs: 5000 });
+    expect(statuses(answers)).toEqual(['OK', 'MODEL_MISSING']);
+  });
+
+  it('whose key looks like a name leaves the names alone', async () => {
+    const { fake, provider } = await open();
+    fake.on('*', json(200, { data: [{ id: 'ollama-7b' }] }));
+    const [answer] = await ask({ ...provider }, ['ollama-7b'], 'ollama');
+    expect(answer?.message).toBe('local took the key and has the model "ollama-7b"');
+  });
+});
+
+describe('a second look', () => {
+  it.each([
+    ['ft:gpt-4o:org::id', '/v1/models/ft%3Agpt-4o%3Aorg%3A%3Aid'],
+    ['meta/llama-3', '/v1/models/meta%2Fllama-3'],
+    ['../../admin', '/v1/models/..%2F..%2Fadmin'],
+    ['a?b#c', '/v1/models/a%3Fb%23c'],
+    ['a b%', '/v1/models/a%20b%25'],
+    ['é', '/v1/models/%C3%A9'],
+    ['\ud800', '/v1/models/%EF%BF%BD'],
+    ['a\r\nb', '/v1/models/a%0D%0Ab'],
+  ])('at %j asks for %s', async (model, path) => {
+    const fake = await fakeOf('openai');
+    expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
+    expect(fake.paths()).toEqual(['GET /v1/models', `GET ${path}`]);
+  });
+
+  it.each(['', '.', '..', KEY, `x${KEY}`])('at %j is not taken', async (model) => {
+    const fake = await fakeOf('openai');
+    expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
+    expect(fake.paths()).toEqual(['GET /v1/models']);
+  });
+
+  it.each<[string, Handler, string]>([
+    ['400', json(400, { error: { message: 'bad' } }), 'MODEL_MISSING'],
+    ['404', text(404, ''), 'MODEL_MISSING'],
+    ['405', text(405, ''), 'MODEL_MISSING'],
+    ['422', text(422, ''), 'MODEL_MISSING'],
+    ['403 and no such model', json(403, { error: { message: 'no access', code: 'model_not_found' } }), 'MODEL_MISSING'],
+    ['the list once more', wire.openai.list, 'MODEL_MISSING'],
+    ['a page', text(200, '<html></html>'), 'MODEL_MISSING'],
+    ['a model', json(200, { id: 'x' }), 'OK'],
+    ['403', text(403, ''), 'FORBIDDEN'],
+    ['401', text(401, ''), 'INVALID'],
+    ['429', wire.openai.rateLimit, 'RATE_LIMITED'],
+    ['no credit', wire.openai.noCredit, 'NO_CREDIT'],
+    ['500', text(500, ''), 'PROVIDER_ERROR'],
+    ['a redirect', text(302, '', { location: '/v1/models' }), 'PROVIDER_ERROR'],
+  ])('that finds %s', async (_, handler, status) => {
+    const fake = await fakeOf('openai');
+    fake.on('/v1/models/x', handler);
+    expect(statuses(await ask(fake.provider, ['gpt-4o', 'x']))).toEqual(['OK', status]);
+  });
+
+  it('is not taken again once the provider asks to wait', async () => {
+    const fake = await fakeOf('openai');
+    fake.on('/v1/models/x', wire.openai.rateLimit);
+    const answers = await ask(fake.provider, ['x', 'y', 'gpt-4o', 'z']);
+    expect(statuses(answers)).toEqual(['RATE_LIMITED', 'RATE_LIMITED', 'OK', 'RATE_LIMITED']);
+    expect(fake.paths()).toEqual(['GET /v1/models', 'GET /v1/models/x']);
+  });
+
+  it('has the time of all requests together', async () => {
+    const fake = await fakeOf('openai');
+    const slow: Handler = (_, response) => void setTimeout(() => wire.openai.noModel(_, response), 300);
+    for (const model of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) fake.on(`/v1/models/${model}`, slow);
+    const started = performance.now();
+    const answers = await ask(fake.provider, ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'o3'], KEY, { timeoutMs: 1000 });
+    expect(performance.now() - started).toBeLessThan(2300);
+    expect(statuses(answers)).toEqual(expect.arrayContaining(['MODEL_MISSING', 'UNREACHABLE']));
+    expect(statuses(answers).at(-1)).toBe('OK');
+    expect(answers.at(-1)?.latencyMs).toBeLessThan(answers[0]?.latencyMs ?? 0);
+  });
+});
+
+describe('pages of a list', () => {
+  const paged = async (pages: number) => {
+    const fake = await fakeOf('claude');
+    fake.on('/v1/models', (request, response) => {
+      const page = Number(/after_id=m-(\d+)$/.exec(request.url ?? '')?.[1] ?? -1) + 1;
+      claudeList([`n-${page}`, `m-${page}`], page < pages - 1)(request, response);
+    });
+    return fake;
+  };
+  const page = (n: number) => `GET /v1/models?limit=1000&after_id=m-${n}`;
+
+  it('are followed until the models are found', async () => {
+    const fake = await paged(5);
+    expect(statuses(await ask(fake.provider, ['n-2', 'm-0']))).toEqual(['OK', 'OK']);
+    expect(fake.paths()).toEqual(['GET /v1/models?limit=1000', page(0), page(1)]);
+  });
+
+  it('are not followed for a key alone', async () => {
+    const fake = await paged(5);
+    expect(statuses(await ask(fake.provider))).toEqual(['OK']);
+    expect(fake.seen).toHaveLength(1);
+  });
+
+  it('end', async () => {
+    const fake = await paged(3);
+    expect(statuses(await ask(fake.provider, ['x']))).toEqual(['MODEL_MISSING']);
+    expect(fake.paths()).toEqual(['GET /v1/models?limit=1000', page(0), page(1), 'GET /v1/models/x']);
+  });
+
+  it('are bounded in number', async () => {
+    const fake = await fakeOf('claude');
+    fake.on('/v1/models', claudeList(['a'], true));
+    fake.on('/v1/models/x', json(200, { type: 'model', id: 'x' }));
+    expect(statuses(await ask(fake.provider, ['x']))).toEqual(['OK']);
+    expect(fake.seen).toHaveLength(limits.providerListPages + 1);
+  });
+
+  it('that fail leave the word to a second look', async () => {
+    const fake = await fakeOf('claude');
+    fake.on('/v1/models', (request, response) =>
+      (request.url?.includes('after_id') ? text(500, '') : claudeList(['a'], true))(request, response),
+    );
+    fake.on('/v1/models/b', json(200, { type: 'model', id: 'b' }));
+    expect(statuses(await ask(fake.provider, ['a', 'b', 'c']))).toEqual(['OK', 'OK', 'MODEL_MISSING']);
+  });
+
+  it('that never come leave the models that were seen before', async () => {
+    const fake = await fakeOf('claude');
+    fake.on('/v1/models', (request, response) => {
+      if (!request.url?.includes('after_id')) claudeList(['a'], true)(request, response);
+    });
+    expect(statuses(await ask(fake.provider, ['b', 'a'], KEY, { timeoutMs: 1000 }))).toEqual(['UNREACHABLE', 'OK']);
+    expect(fake.seen).toHaveLength(2);
+  });
+
+  it('are named in a way that no address breaks', async () => {
+    const fake = await fakeOf('claude');
+    fake.on('/v1/models', claudeList(['/../x?y&z\r\n'], true));
+    await ask(fake.provider, ['x']);
+    expect(fake.paths()[1]).toBe('GET /v1/models?limit=1000&after_id=%2F..%2Fx%3Fy%26z%0D%0A');
+  });
+});
+
+describe('the key endpoint of grok', () => {
+  it.each<[string, object, string, RegExp]>([
+    ['a blocked key', { api_key_blocked: true }, 'INVALID', /^grok has blocked the key; replace it/],
+    ['a disabled key', { api_key_disabled: true }, 'INVALID', /^The key is disabled at grok; enable it/],
+    ['a blocked team', { team_blocked: true }, 'INVALID', /^grok has blocked the team that owns the key/],
+    ['few rights', { acls: ['api-key:endpoint:embed'] }, 'OK', /^grok took the key/],
+  ])('says %s', async (_, fields, status, message) => {
+    const fake = await fakeOf('grok');
+    fake.on('/v1/api-key', grokKey(fields));
+    const [answer] = await ask(fake.provider, ['grok-4']);
+    expect(statuses(answer ? [answer] : [])).toEqual([status]);
+    expect(answer?.message).toMatch(message);
+    expect(fake.seen).toHaveLength(status === 'OK' ? 2 : 1);
+  });
+
+  it.each<[string, Handler]>([
+    ['404', text(404, '')],
+    ['403', wire.grok.restricted],
+    ['429', wire.grok.rateLimit],
+    ['500', text(500, '')],
+    ['a redirect', text(302, '', { location: '/' })],
+    ['a page', text(200, '<html></html>')],
+    ['an array', json(200, [])],
+    ['null', json(200, null)],
+    ['a reset', (_, response) => void response.socket?.resetAndDestroy()],
+  ])('that fails with %s leaves the word to the list', async (_, handler) => {
+    const fake = await fakeOf('grok');
+    fake.on('/v1/api-key', handler);
+    expect(statuses(await ask(fake.provider, ['grok-4']))).toEqual(['OK']);
+  });
+
+  it.each<[string, Handler, string]>([
+    ['a wrong key', wire.grok.wrongKey, 'INVALID'],
+    ['no credit', wire.grok.noCredit, 'NO_CREDIT'],
+  ])('that says %s is believed', async (_, handler, status) => {
+    const fake = await fakeOf('grok');
+    fake.on('/v1/api-key', handler);
+    expect(statuses(await ask(fake.provider, ['grok-4']))).toEqual([status]);
+    expect(fake.paths()).toEqual(['GET /v1/api-key']);
+  });
+
+  it('that never answers has used up the time', async () => {
+    const fake = await fakeOf('grok');
+    fake.on('/v1/api-key', () => undefined);
+    const started = performance.now();
+    const [answer] = await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 500 });
+    expect(answer?.status).toBe('CHECK_STATUS_UNREACHABLE');
+    expect(performance.now() - started).toBeLessThan(3000);
+    expect(fake.paths()).toEqual(['GET /v1/api-key']);
+  });
+
+  it.each([{ built_in: false }, { name: 'other' }])('is not asked of %j', async (fields) => {
+    const fake = await fakeOf('grok');
+    await ask({ ...fake.provider, ...fields });
+    expect(fake.paths()).toEqual(['GET /v1/models']);
+  });
+});
+
+describe('the balance of deepseek', () => {
+  it('that is empty turns good answers into NO_CREDIT, and no others', async () => {
+    const fake = await fakeOf('deepseek');
+    fake.on('/user/balance', deepseekBalance(false));
+    expect(statuses(await ask(fake.provider, ['deepseek-chat', 'x']))).toEqual(['NO_CREDIT', 'MODEL_MISSING']);
+    expect(statuses(await ask(fake.provider))).toEqual(['NO_CREDIT']);
+  });
+
+  it('is at the origin, also when the base URL has a path', async () => {
+    const fake = await fakeOf('deepseek');
+    fake.on('/v1/models', wire.deepseek.list);
+    const provider = { ...fake.provider, base_url: `${fake.provider.base_url}/v1` };
+    expect(statuses(await ask(provider, ['deepseek-chat']))).toEqual(['OK']);
+    expect(fake.paths()).toEqual(['GET /v1/models', 'GET /user/balance']);
+  });
+
+  it.each<[string, Handler]>([
+    ['404', text(404, '')],
+    ['500', text(500, '')],
+    ['a page', text(200, '<html></html>')],
+    ['silence', () => undefined],
+    ['null', json(200, null)],
+    ['no word of it', json(200, { balance_infos: [] })],
+    ['a reset', (_, response) => void response.socket?.resetAndDestroy()],
+  ])('that fails with %s leaves the word to the list', async (_, handler) => {
+    const fake = await fakeOf('deepseek');
+    fake.on('/user/balance', handler);
+    expect(statuses(await ask(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 500 }))).toEqual(['OK']);
+  });
+
+  it('is not asked when the list was no good, or no model is', async () => {
+    const fake = await fakeOf('deepseek');
+    await ask(fake.provider, ['x']);
+    fake.on('/models', text(500, ''));
+    await ask(fake.provider, ['deepseek-chat']);
+    expect(fake.paths()).toEqual(['GET /models', 'GET /models/x', 'GET /models']);
+  });
+
+  it.each([{ built_in: false }, { name: 'other' }])('is not asked of %j', async (fields) => {
+    const fake = await fakeOf('deepseek');
+    await ask({ ...fake.provider, ...fields });
+    expect(fake.paths()).toEqual(['GET /models']);
+  });
+});
+
+describe('a message', () => {
+  it.each([
+    [{ 'retry-after-ms': '12345', 'retry-after': '13' }, 'after 13 s'],
+    [{ 'retry-after-ms': '12345' }, 'after 13 s'],
+    [{ 'retry-after': '30' }, 'after 30 s'],
+    [{ 'retry-after': '0.2' }, 'after 1 s'],
+    [{ 'retry-after': '0' }, 'later'],
+    [{ 'retry-after': '-5' }, 'later'],
+    [{ 'retry-after': `soon ${KEY}` }, 'later'],
+    [{ 'retry-after': '1e9' }, 'later'],
+    [{ 'retry-after': '31536000' }, 'later'],
+    [{ 'retry-after-ms': 'NaN', 'retry-after': '4' }, 'after 4 s'],
+    [{ 'retry-after': new Date(Date.now() - 60_000).toUTCString() }, 'later'],
+    [{}, 'later'],
+  ])('says of %j to check again %s', async (headers, when) => {
+    const fake = await fakeOf('openai');
+    fake.on('*', json(429, {}, headers));
+    const [answer] = await ask(fake.provider);
+    expect(answer?.message).toBe(`openai has had too many requests; check again ${when}`);
+  });
+
+  it('says after how long from a date', async () => {
+    const fake = await fakeOf('openai');
+    fake.on('*', json(429, {}, { 'retry-after': new Date(Date.now() + 90_000).toUTCString() }));
+    const [answer] = await ask(fake.provider);
+    expect(Number(/after (\d+) s$/.exec(answer?.message ?? '')?.[1])).toBeGreaterThan(80);
+  });
+
+  it('has what a list sends as a name in printable form and without the key', async () => {
+    const fake = await fakeOf('openai');
+    const near = `model-${KEY}-\u0007\u2028-a`;
+    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: near }, { id: 'x'.repeat(5000) }] }));
+    const [answer] = await ask(fake.provider, [`${near}b`]);
+    expect(answer?.message).toBe(
+      'openai took the key and does not have the model "model-[key]- -ab"; did you mean "model-[key]- -a"?',
+    );
+  });
+
+  // A backslash stands for itself and takes two characters in quotes.
+  it.each([
+    ['m', /; did you mean "m{79}…"\?$/],
+    ['\\', /…$/],
+  ])('is not too long with the longest names there are, of %s', async (letter, end) => {
+    const fake = await fakeOf('openai');
+    const model = letter.repeat(limits.modelName);
+    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${model}${letter}` }] }));
+    const [answer] = await askProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
+      allowed: local,
+      timeoutMs: 5000,
+    });
+    expect([...(answer?.message ?? '')].length).toBeLessThanOrEqual(limits.providerMessage);
+    expect(answer?.message).toMatch(end);
+  });
+});
+
+describe('what cannot be asked', () => {
+  it.each(['DIALECT_UNSPECIFIED', 'UNRECOGNIZED'] as const)('%s', async (dialect) => {
+    const fake = await fakeOf('openai');
+    expect(await ask({ ...fake.provider, dialect }, ['a', 'b'])).toEqual(
+      Array(2).fill({
+        status: 'CHECK_STATUS_UNSUPPORTED',
+        message: 'openai was not asked, because its dialect is not known; set it in the catalogue',
+        latencyMs: undefined,
+      }),
+    );
+    expect(fake.seen).toEqual([]);
+  });
+});

@@ -1,0 +1,18 @@
+// Asks a provider in a process of its own, whose environment is the test's to choose.
+// Usage: node --import tsx ask_process.ts '<JSON of AskJob>'; prints the answers as JSON.
+import { addressList } from '../../src/domain/addresses.js';
+import type { Provider } from '../../src/domain/rows.js';
+import { askProvider } from '../../src/providers/ask.js';
+import { fakeResolver, type Resolution } from './fake_resolver.js';
+
+export interface AskJob {
+  readonly provider: Provider;
+  readonly key: string;
+  readonly models: readonly string[];
+  readonly names: Readonly<Record<string, Resolution>>;
+}
+
+const { provider, key, models, names } = JSON.parse(process.argv[2] ?? '') as AskJob;
+fakeResolver(names);
+const options = { allowed: addressList(['127.0.0.0/8', '::1/128']), timeoutMs: 10_000 };
+process.stdout.write(JSON.stringify(await askProvider(provider, key, models, options)));

@@ -1,0 +1,241 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
+import { addressList } from '../../src/domain/addresses.js';
+import { limits } from '../../src/limits.js';
+import { askProvider } from '../../src/providers/ask.js';
+import { jsonOf, problemOf, saysNoModel } from '../../src/providers/classify.js';
+import { isModel, namesIn } from '../../src/providers/dialect.js';
+import { networkFinding } from '../../src/providers/network.js';
+import { statusOf, type Verdict, verdicts } from '../../src/providers/verdicts.js';
+import { KEY, KINDS, startFakeProvider } from './fake_provider.js';
+
+const verdictOf = (status: number, body: unknown) => problemOf({ status, headers: {}, body: '' }, body)?.verdict;
+
+describe('an error body', () => {
+  it.each<[string, number, unknown, Verdict]>([
+    // xAI's three shapes.
+    ['xAI 1', 400, { error: { message: 'Incorrect API key provided: xa***', type: 'x', code: 'y' } }, 'KEY_REFUSED'],
+    [
+      'xAI 2',
+      400,
+      { code: 'Client specified an invalid argument', error: 'Incorrect API key provided: x' },
+      'KEY_REFUSED',
+    ],
+    ['xAI 3', 400, { error: 'Incorrect API key provided: x' }, 'KEY_REFUSED'],
+    ['xAI, percent-encoded', 400, { error: 'Incorrect%20API%20key%20provided:%20ba***na.' }, 'KEY_REFUSED'],
+    [
+      'xAI, about something else',
+      400,
+      { code: 'Client specified an invalid argument', error: 'Bad' },
+      'REQUEST_REFUSED',
+    ],
+    [
+      'xAI, about something else, with an address',
+      400,
+      { error: 'Bad; see https://console.x.ai/api-keys' },
+      'REQUEST_REFUSED',
+    ],
+    [
+      'xAI, spent, 403',
+      403,
+      { error: "Your newly created team doesn't have any credits or licenses yet." },
+      'NO_CREDIT',
+    ],
+    [
+      'xAI, spent, 429',
+      429,
+      { error: 'Your team has either used all available credits or reached its monthly spending limit.' },
+      'NO_CREDIT',
+    ],
+    ['xAI, busy', 429, { code: 'Some resource has been exhausted', error: 'Too many requests' }, 'RATE_LIMITED'],
+    [
+      'OpenAI code',
+      400,
+      { error: { message: 'x', type: 'invalid_request_error', code: 'invalid_api_key' } },
+      'KEY_REFUSED',
+    ],
+    [
+      'OpenAI, restricted, 401',
+      401,
+      { error: { message: 'You have insufficient permissions for this operation. Missing scopes: api.model.read.' } },
+      'FORBIDDEN',
+    ],
+    ['OpenAI, spent', 429, { error: { code: 'insufficient_quota' } }, 'NO_CREDIT'],
+    ['OpenAI, spent, by code', 429, { error: { code: 'credit_balance_exhausted' } }, 'NO_CREDIT'],
+    [
+      'OpenAI, too fast',
+      429,
+      { error: { message: 'see https://platform.openai.com/account/billing/credits', code: 'rate_limit_exceeded' } },
+      'RATE_LIMITED',
+    ],
+    ['Anthropic code', 400, { type: 'error', error: { type: 'authentication_error', message: 'no' } }, 'KEY_REFUSED'],
+    [
+      'Anthropic, spent, 400',
+      400,
+      {
+        type: 'error',
+        error: {
+          type: 'invalid_request_error',
+          message: 'Your credit balance is too low to access the Anthropic API.',
+        },
+      },
+      'NO_CREDIT',
+    ],
+    ['Anthropic, spent, 402', 402, { type: 'error', error: { type: 'billing_error', message: 'x' } }, 'NO_CREDIT'],
+    [
+      'Anthropic, spent, 429',
+      429,
+      {
+        type: 'error',
+        error: { type: 'rate_limit_error', message: 'x', details: { error_code: 'enforced_spend_limit_reached' } },
+      },
+      'NO_CREDIT',
+    ],
+    [
+      'Anthropic, too fast',
+      429,
+      { type: 'error', error: { type: 'rate_limit_error', message: 'x', details: null } },
+      'RATE_LIMITED',
+    ],
+    [
+      'Google',
+      400,
+      [
+        {
+          error: { code: 400, message: 'API key not valid. Please pass a valid API key.', status: 'INVALID_ARGUMENT' },
+        },
+      ],
+      'KEY_REFUSED',
+    ],
+    ['vLLM', 200, { object: 'error', message: 'x', type: 'InternalServerError', code: 500 }, 'SERVER_ERROR'],
+    ['OpenRouter', 200, { error: { message: 'x', code: 402 } }, 'NO_CREDIT'],
+    ['FastAPI', 400, { detail: 'Invalid API key' }, 'KEY_REFUSED'],
+    ['Anthropic, flat', 200, { type: 'error', message: 'x' }, 'ERROR_INSIDE'],
+    ['none', 401, undefined, 'KEY_REFUSED'],
+    ['an object that is no text', 200, { error: { code: { toString: false } } }, 'ERROR_INSIDE'],
+    ['a number', 400, 7, 'REQUEST_REFUSED'],
+    ['null inside', 400, { error: null, message: null }, 'REQUEST_REFUSED'],
+  ])('of %s', (_, status, body, verdict) => expect(verdictOf(status, body)).toBe(verdict));
+
+  it.each([
+    { data: [] },
+    { error: null, data: [] },
+    { error: '', data: [] },
+    { error: false },
+    [],
+    [{ id: 'error' }],
+    'error',
+    null,
+  ])('is none in a 200 with %j', (body) => expect(verdictOf(200, body)).toBeUndefined());
+
+  it.each([400, 404, 405, 410, 422, 501])('says at %i that there is no model', (status) =>
+    expect(saysNoModel({ status, headers: {}, body: '' }, undefined)).toBe(true),
+  );
+});
+
+describe('whatever comes', () => {
+  const anything = fc.oneof(
+    fc.jsonValue(),
+    fc.record(
+      {
+        error: fc.oneof(
+          fc.jsonValue(),
+          fc.record({ message: fc.jsonValue(), code: fc.jsonValue(), details: fc.jsonValue() }),
+        ),
+        data: fc.oneof(fc.jsonValue(), fc.array(fc.record({ id: fc.jsonValue() }))),
+        models: fc.jsonValue(),
+        object: fc.constantFrom('list', 'error', null),
+        has_more: fc.constantFrom(true, 'yes'),
+        last_id: fc.jsonValue(),
+      },
+      { requiredKeys: [] },
+    ),
+  );
+
+  it('is read without an exception', () => {
+    const headers = fc.record({ 'retry-after': fc.string(), 'retry-after-ms': fc.string() }, { requiredKeys: [] });
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 1000 }), headers, anything, (status, headers, json) => {
+        const reply = { status, headers, body: '' };
+        const problem = problemOf(reply, json);
+        if (problem) expect(statusOf(problem)).not.toBe('CHECK_STATUS_OK');
+        else expect(Math.floor(status / 100)).toBe(2);
+        saysNoModel(reply, json);
+        isModel(json);
+        for (const name of namesIn(json) ?? []) expect(name).toBeTypeOf('string');
+      }),
+      { numRuns: 2000 },
+    );
+    for (const text of ['', '{', 'null', '\0']) expect(jsonOf(text) ?? null).toBeNull();
+  });
+
+  it('from a provider is an answer for each model', async () => {
+    const local = addressList(['127.0.0.0/8']);
+    const fakes = await Promise.all(KINDS.map((kind) => startFakeProvider(kind)));
+    const known = new Set<string>(Object.values(CheckStatus));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...fakes),
+        fc.constantFrom(200, 200, 200, 204, 301, 400, 401, 402, 403, 404, 429, 500, 529, 599),
+        fc.oneof(
+          anything.map((value) => JSON.stringify(value)),
+          fc.string(),
+        ),
+        fc.array(fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom(KEY, 'a')), { maxLength: 3 }),
+        async (fake, status, body, models) => {
+          fake.on('*', (_, response) => void response.writeHead(status).end(status === 204 ? '' : body));
+          const answers = await askProvider(fake.provider, KEY, models, { allowed: local, timeoutMs: 5000 });
+          expect(answers).toHaveLength(Math.max(1, models.length));
+          for (const answer of answers) {
+            expect(known).toContain(answer.status);
+            expect(answer.message).not.toContain(KEY);
+            expect([...answer.message].length).toBeLessThanOrEqual(limits.providerMessage);
+            expect(answer.message.isWellFormed()).toBe(true);
+            expect(answer.latencyMs).toBeTypeOf('number');
+          }
+        },
+      ),
+      { numRuns: 150 },
+    );
+    for (const { path } of fakes.flatMap(({ seen }) => seen)) expect(path).not.toContain(KEY);
+  });
+});
+
+describe('a failed request', () => {
+  it.each<[unknown, Verdict]>([
+    [Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }), 'REFUSES_CONNECTIONS'],
+    [{ code: 'EHOSTUNREACH' }, 'NO_WAY'],
+    [{ code: 'ETIMEDOUT' }, 'NO_WAY'],
+    [{ code: 'EACCES' }, 'NO_WAY'],
+    [{ code: 'CERT_REVOKED' }, 'NO_TLS'],
+    [{ code: 'CERT_NOT_YET_VALID' }, 'CERTIFICATE_EXPIRED'],
+    [{ code: 'ERR_SSL_WRONG_VERSION_NUMBER' }, 'NO_TLS'],
+    [{ code: 'ERR_TLS_CERT_ALTNAME_INVALID' }, 'CERTIFICATE_OF_ANOTHER'],
+    [{ code: 'HPE_INVALID_CONSTANT' }, 'NOT_HTTP'],
+    [new Error(`mentions ${KEY}`), 'UNREACHABLE'],
+    [{ code: 7 }, 'UNREACHABLE'],
+    ['a text', 'UNREACHABLE'],
+    [undefined, 'UNREACHABLE'],
+    [null, 'UNREACHABLE'],
+  ])('with %j', (error, verdict) => expect(networkFinding(error).verdict).toBe(verdict));
+});
+
+describe('every sentence', () => {
+  const words = {
+    provider: 'claude',
+    keyed: true,
+    variable: 'X_API_KEY',
+    timeoutMs: 10_000,
+    model: '"m"',
+    nearest: '',
+  };
+
+  it.each(Object.entries(verdicts))('%s names the provider and says what to do', (_, { status, sentence }) => {
+    const said = sentence({ ...words, http: 418 });
+    expect(said).toContain('claude');
+    expect(said).not.toMatch(/undefined|\.$/);
+    expect(said.length).toBeLessThan(200);
+    if (status !== 'CHECK_STATUS_OK') expect(said).toMatch(/; | such need /);
+  });
+});

@@ -1,0 +1,25 @@
+import dns, { type LookupAddress } from 'node:dns';
+import { syncBuiltinESMExports } from 'node:module';
+
+/** What a name resolves to: addresses, the code of an error, or nothing ever. */
+export type Resolution = readonly string[] | { readonly code: string } | 'silence';
+
+/** Puts a resolver in the place of the system's, until the returned function is called; counts what it is asked. */
+export function fakeResolver(table: Readonly<Record<string, Resolution>>): { asked: string[]; restore: () => void } {
+  const real = dns.lookup;
+  const asked: string[] = [];
+  const put = (lookup: unknown) => {
+    dns.lookup = lookup as typeof dns.lookup;
+    syncBuiltinESMExports();
+  };
+  put((name: string, options: dns.LookupOptions, done: (error: Error | null, found?: LookupAddress[]) => void) => {
+    const known = table[name];
+    if (!known) return (real as (...all: unknown[]) => void)(name, options, done);
+    asked.push(name);
+    if (known === 'silence') return;
+    if ('code' in known) return void setImmediate(done, Object.assign(new Error('lookup'), known));
+    const found = known.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
+    setImmediate(done, null, found);
+  });
+  return { asked, restore: () => put(real) };
+}
