@@ -233,8 +233,10 @@ export async function makeConfigs({ clients }: Target, count: number): Promise<n
   const ids: number[] = [];
   for (let n = 0; n < count; n++) {
     const { agent } = await clients.agents.createAgent({ agent: { name: unique('agent'), agent_type: 'analyst' } });
-    const config = { provider: 'openai', model_name: 'gpt-4' };
-    ids.push((await clients.configs.createConfig({ agent: { id: agent?.id as number }, config })).config?.id as number);
+    // A model whose output limit nobody knows, so that every number is a valid one.
+    const config = { provider: 'openai', model_name: 'without-limits' };
+    const request = { agent: { id: agent?.id as number }, config, allow_unknown_model: true };
+    ids.push((await clients.configs.createConfig(request)).config?.id as number);
   }
   return ids;
 }
