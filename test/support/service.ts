@@ -2,78 +2,69 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  type ChannelCredentials,
-  type Client,
-  credentials,
-  type ServiceError as GrpcError,
-  Metadata,
-} from '@grpc/grpc-js';
+import type { ServiceError as GrpcError } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { afterAll, beforeAll } from 'vitest';
-import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
-import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
-import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
-import {
-  BadRequest,
-  ErrorInfo,
-  PreconditionFailure,
-  ResourceInfo,
-  RetryInfo,
-} from '../../gen/ts/google/rpc/error_details.js';
+import { PreconditionFailure } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
+import {
+  type AgentLLM,
+  AgentLLMError,
+  type CallOptions,
+  connect as connectClient,
+  type Resource,
+} from '../../src/client/index.js';
 import { readSettings } from '../../src/config.js';
+import type { Violation } from '../../src/errors.js';
 import { createLog } from '../../src/log.js';
 import { type Running, serve } from '../../src/main.js';
 import { copyFirstStart } from './command.js';
 import { startPostgres } from './postgres.js';
 
-type DeepPartial<T> = T extends Date | bigint | Uint8Array | string | number | boolean | undefined
-  ? T
-  : T extends readonly (infer E)[]
-    ? readonly DeepPartial<E>[]
-    : { readonly [K in keyof T]?: DeepPartial<T[K]> };
-
-/** A typed client whose methods give promises and take partial requests. */
-export type Promised<Service> = {
-  readonly [M in keyof Service]: Service[M] extends {
-    requestDeserialize: (bytes: Buffer) => infer Request;
-    responseDeserialize: (bytes: Buffer) => infer Response;
-  }
-    ? (request: DeepPartial<Request>, options?: { deadlineMs?: number }) => Promise<Response>
+/** The methods of a service as tests call them: the client's own, and a request always said. */
+export type Promised<Methods> = {
+  readonly [M in keyof Methods]: Methods[M] extends (request?: infer Request, options?: CallOptions) => infer Answer
+    ? (request: NonNullable<Request>, options?: CallOptions) => Answer
     : never;
 };
 
-/** A failed call as tests look at it: the status with its details decoded. */
+/** A failed call as tests look at it: the client's error with the numeric code, and what it leaves out. */
 export class CallError extends Error {
   readonly code: number;
+  /** Empty when there is none. */
   readonly reason: string;
   readonly metadata: Readonly<Record<string, string>>;
-  readonly violations: readonly { field: string; description: string }[];
-  readonly resources: readonly ResourceInfo[];
+  readonly violations: readonly Violation[];
+  readonly resources: readonly Resource[];
   readonly preconditions: readonly { type: string; subject: string; description: string }[];
-  readonly retry: RetryInfo | undefined;
+  /** After how many ms another try may help. */
+  readonly retry: number | undefined;
 
-  constructor(error: GrpcError) {
-    super(error.details);
-    this.code = error.code;
-    const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
-    const details = bytes ? Status.decode(bytes as Buffer).details : [];
-    const all = <T>(type: string, read: (value: Buffer) => T): T[] =>
-      details.filter((any) => any.type_url.endsWith(`.${type}`)).map((any) => read(any.value as Buffer));
-    const [info] = all('ErrorInfo', ErrorInfo.decode);
-    this.reason = info?.reason ?? '';
-    this.metadata = info?.metadata ?? {};
-    this.violations = all('BadRequest', BadRequest.decode).flatMap((b) => b.field_violations);
-    this.resources = all('ResourceInfo', ResourceInfo.decode);
-    this.preconditions = all('PreconditionFailure', PreconditionFailure.decode).flatMap((p) => p.violations);
-    this.retry = all('RetryInfo', RetryInfo.decode)[0];
+  constructor(failed: AgentLLMError | GrpcError) {
+    const error = failed instanceof AgentLLMError ? failed : AgentLLMError.from(failed, '');
+    super(error.message, { cause: failed });
+    this.code = status[error.code];
+    this.reason = error.reason ?? '';
+    this.metadata = error.metadata;
+    this.violations = error.violations;
+    this.resources = error.resources;
+    this.preconditions = preconditionsOf(error.cause as Partial<GrpcError> | undefined);
+    this.retry = error.retryAfterMs;
   }
 
   /** The fields that were named, in the order of the answer. */
   get fields(): string[] {
     return this.violations.map((v) => v.field);
   }
+}
+
+/** Of google.rpc.PreconditionFailure, which says nothing that reason and message do not: it is for foreign clients. */
+function preconditionsOf(error: Partial<GrpcError> | undefined) {
+  const [bytes] = error?.metadata?.get('grpc-status-details-bin') ?? [];
+  const details = bytes ? Status.decode(bytes as Buffer).details : [];
+  return details
+    .filter((any) => any.type_url.endsWith('.PreconditionFailure'))
+    .flatMap((any) => PreconditionFailure.decode(any.value).violations);
 }
 
 /** Awaits a call that must fail and returns its error. */
@@ -90,53 +81,41 @@ export async function failure(call: Promise<unknown>): Promise<CallError> {
 const show = (value: unknown) =>
   JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? String(inner) : inner)).slice(0, 500);
 
-type Messages = Readonly<Record<string, unknown>>;
-
-/** Gives a generated client promise methods; its module has the request types, which fill what a test leaves out. */
-export function promised<Service>(client: Client, messages: Messages): Promised<Service> {
-  return new Proxy({} as Promised<Service>, {
-    get: (_, method: string) => {
-      const type = messages[`${method[0]?.toUpperCase()}${method.slice(1)}Request`] as {
-        fromPartial(request: object): object;
-      };
-      return (request: object, options: { deadlineMs?: number } = {}) =>
-        new Promise((resolve, reject) => {
-          const call = client[method as keyof Client] as unknown as (...args: unknown[]) => void;
-          const deadline = Date.now() + (options.deadlineMs ?? 20_000);
-          const settle = (error: GrpcError | null, response: unknown) =>
-            error ? reject(new CallError(error)) : resolve(response);
-          call.call(client, type.fromPartial(request), new Metadata(), { deadline }, settle);
-        });
-    },
+/** The client's methods with failures as CallError, and no request id in a write but the one that a test gives. */
+function promised<Methods extends object>(methods: Methods): Promised<Methods> {
+  const entries = Object.entries(methods).map(([name, method]) => {
+    const call = (request: object, options?: CallOptions) =>
+      method({ request_id: '', ...request }, options).catch((error: unknown) => {
+        throw error instanceof AgentLLMError ? new CallError(error) : error;
+      });
+    return [name, call];
   });
+  return Object.fromEntries(entries);
 }
 
 export interface Clients {
-  readonly agents: Promised<typeof agentMessages.AgentServiceService>;
-  readonly configs: Promised<typeof configMessages.AgentLLMConfigServiceService>;
-  readonly providers: Promised<typeof providerMessages.ProviderServiceService>;
-  readonly credentials: Promised<typeof credentialMessages.CredentialServiceService>;
+  readonly agents: Promised<AgentLLM['agents']>;
+  readonly configs: Promised<AgentLLM['configs']>;
+  readonly providers: Promised<AgentLLM['providers']>;
+  readonly credentials: Promised<AgentLLM['credentials']>;
   close(): void;
 }
 
-export function connect(port: number, creds: ChannelCredentials = credentials.createInsecure()): Clients {
-  // A subchannel of its own for each, or grpc-js would share one connection between all tests of a process.
-  const options = { 'grpc.use_local_subchannel_pool': 1 };
-  const address = `127.0.0.1:${port}`;
-  const all = [
-    new agentMessages.AgentServiceClient(address, creds, options),
-    new configMessages.AgentLLMConfigServiceClient(address, creds, options),
-    new providerMessages.ProviderServiceClient(address, creds, options),
-    new credentialMessages.CredentialServiceClient(address, creds, options),
-  ] as const;
+/** The product's client, which sends nothing twice by itself: tests look at what one call does. */
+export function connect(port: number): Clients {
+  const agentllm = connectClient({
+    address: `127.0.0.1:${port}`,
+    deadlineMs: 20_000,
+    retry: false,
+    // Or grpc-js would share one connection between all tests of a process.
+    channelOptions: { 'grpc.use_local_subchannel_pool': 1 },
+  });
   return {
-    agents: promised(all[0], agentMessages),
-    configs: promised(all[1], configMessages),
-    providers: promised(all[2], providerMessages),
-    credentials: promised(all[3], credentialMessages),
-    close: () => {
-      for (const client of all) client.close();
-    },
+    agents: promised(agentllm.agents),
+    configs: promised(agentllm.configs),
+    providers: promised(agentllm.providers),
+    credentials: promised(agentllm.credentials),
+    close: () => agentllm.close(),
   };
 }
 

@@ -1,0 +1,427 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { homedir, tmpdir } from 'node:os';
+import { dirname, join, relative, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { fromBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { packageFile } from '../../src/package.js';
+import { startService, type TestService } from '../support/service.js';
+
+/*
+ * The package as others get it: packed, installed into an empty project, and
+ * used there from every module system, against a real service.
+ */
+
+const run = promisify(execFile);
+const root = packageFile('.');
+const readJson = (path: string) => JSON.parse(readFileSync(path, 'utf8'));
+let directory: string;
+/** The tarball's size, and where it was installed. */
+let packed: { readonly filename: string; readonly size: number; readonly unpackedSize: number };
+let project: string;
+let installed: string;
+let service: TestService;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'agentllm-client-'));
+  project = join(directory, 'project');
+  installed = join(project, 'node_modules/@agentllm/client');
+  const built = join(directory, 'built');
+  await mkdir(project);
+  await run(process.execPath, [packageFile('scripts/build_client.mjs'), built]);
+  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: built });
+  const report = JSON.parse(stdout);
+  // A list until npm 11, an object by name since 12.
+  packed = Array.isArray(report) ? report[0] : Object.values(report)[0];
+  await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'project', private: true }));
+  const quiet = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+  await run('npm', ['install', ...quiet, join(directory, packed.filename)], { cwd: project });
+  service = await startService();
+}, 240_000);
+
+afterAll(async () => {
+  await service?.stop();
+  if (directory) await rm(directory, { recursive: true, force: true });
+});
+
+const filesOf = (top: string): string[] =>
+  readdirSync(top, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(top, join(entry.parentPath, entry.name)));
+
+/** The first TypeScript of the README: five lines. */
+function example(): string {
+  const [, code = ''] =
+    /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(packageFile('src/client/README.md'), 'utf8')) ?? [];
+  if (code.trimEnd().split('\n').length !== 5) throw new Error('the README does not start with five lines');
+  return code;
+}
+
+const asCommonJs = (code: string) =>
+  `${code.replace(/^import (\{.*?\}) from (.*);$/m, 'const $1 = require($2);').replace(/^(const agentllm = [\s\S]*)/m, '(async () => {\n$1})();')}`;
+
+/** The other TypeScript of the README as a module that compiles, each block in a function of its own. */
+function otherExamples(): string {
+  const readme = readFileSync(packageFile('src/client/README.md'), 'utf8');
+  const blocks = [...readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].slice(1).map(([, code = '']) => code);
+  const imports = blocks.flatMap((code) => code.match(/^import .*$/gm) ?? []);
+  const functions = blocks.map(
+    (code, at) =>
+      `export async function example${at}(agentllm: AgentLLM, controller: AbortController, etag: string) {\n${code.replaceAll(/^import .*$/gm, '')}\n}`,
+  );
+  return ["import type { AgentLLM } from '@agentllm/client';", ...new Set(imports), ...functions].join('\n');
+}
+
+/** Runs a file of the project with a Node, and gives what it prints; nothing may be said on the side. */
+async function runWith(node: string, file: string, env: Readonly<Record<string, string>> = {}): Promise<string> {
+  const { stdout, stderr } = await run(node, [file], {
+    cwd: project,
+    env: { PATH: process.env['PATH'], AGENTLLM_ADDRESS: `127.0.0.1:${service.port}`, ...env },
+  });
+  expect(stderr).toBe('');
+  return stdout;
+}
+
+describe('the package', () => {
+  it('says what it is, and needs two packages', () => {
+    const { version, dependencies, license } = readJson(packageFile('package.json'));
+    const manifest = readJson(join(installed, 'package.json'));
+    expect(manifest).toMatchObject({ name: '@agentllm/client', version, license, engines: { node: '>=20' } });
+    expect(manifest.dependencies).toEqual({
+      '@bufbuild/protobuf': `^${dependencies['@bufbuild/protobuf']}`,
+      '@grpc/grpc-js': `^${dependencies['@grpc/grpc-js']}`,
+    });
+    for (const none of ['devDependencies', 'peerDependencies', 'optionalDependencies', 'scripts', 'private'])
+      expect(manifest).not.toHaveProperty(none);
+  });
+
+  it('is small', () => {
+    console.log(`@agentllm/client: ${packed.size} bytes packed, ${packed.unpackedSize} unpacked`);
+    expect(packed.size).toBeLessThan(400_000);
+  });
+
+  it('has the manual, the license, the proto files and the retry policy', () => {
+    const same = (path: string, original: string) =>
+      expect(readFileSync(join(installed, path), 'utf8'), path).toBe(readFileSync(packageFile(original), 'utf8'));
+    same('README.md', 'src/client/README.md');
+    same('LICENSE', 'LICENSE');
+    for (const file of filesOf(packageFile('proto/agentllm'))) same(`proto/agentllm/${file}`, `proto/agentllm/${file}`);
+    const protos = filesOf(join(installed, 'proto')).filter((file) => file.endsWith('.proto'));
+    const imports = protos.flatMap((file) =>
+      [...readFileSync(join(installed, 'proto', file), 'utf8').matchAll(/^import "([^"]+)";/gm)].map(([, to]) => to),
+    );
+    expect(imports.filter((to) => !protos.includes(to as string) && !to?.startsWith('google/protobuf/'))).toEqual([]);
+  });
+
+  it('says nothing of the machine that it was built on', () => {
+    const places = [root.replace(/\/$/, ''), homedir(), directory, tmpdir()].filter((place) => place.length > 1);
+    for (const file of filesOf(installed)) {
+      const text = readFileSync(join(installed, file), 'utf8');
+      for (const place of places) expect(text.includes(`${place}/`), `${file} names ${place}`).toBe(false);
+    }
+  });
+
+  it.each(['esm', 'cjs'])('reaches nothing but its own files, its two packages and Node from %s', (system) => {
+    const allowed = /^(node:.*|crypto|net|@grpc\/grpc-js|@bufbuild\/protobuf(\/.*)?)$/;
+    const foreign = new Set<string>();
+    const seen = new Set<string>();
+    const visit = (file: string) => {
+      if (seen.has(file)) return;
+      seen.add(file);
+      const found = readFileSync(file, 'utf8').matchAll(
+        /(?:\bfrom|\bimport|\brequire\(|\bimport\()\s*['"]([^'"\n]+)['"]/g,
+      );
+      for (const [, target = ''] of found)
+        if (target.startsWith('.')) visit(resolve(dirname(file), target));
+        else foreign.add(target);
+    };
+    for (const entry of ['index', 'proto']) visit(join(installed, system, `src/client/${entry}.js`));
+    expect([...foreign].filter((name) => !allowed.test(name))).toEqual([]);
+    const scripts = filesOf(join(installed, system)).filter((file) => file.endsWith('.js'));
+    expect(scripts.filter((file) => !seen.has(join(installed, system, file)))).toEqual([]);
+    expect([...seen].map((file) => relative(installed, file)).filter((file) => file.startsWith('..'))).toEqual([]);
+  });
+
+  it('brings none of the packages of the service with it', () => {
+    const all = filesOf(join(project, 'node_modules')).filter((file) => /(^|\/)package\.json$/.test(file));
+    const names = new Set(all.map((file) => /^((@[^/]+\/)?[^/]+)/.exec(file)?.[1]));
+    for (const name of ['zod', 'knex', 'pg', 'pino', '@electric-sql/pglite', 'commander', 'prom-client'])
+      expect(names).not.toContain(name);
+  });
+
+  it('keeps the comments of the proto files for the editor', () => {
+    const set = fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb')));
+    const words = (text: string) => text.replaceAll(/[\s*]+/g, ' ').trim();
+    const typed = words(
+      filesOf(join(installed, 'esm'))
+        .filter((file) => file.endsWith('.d.ts'))
+        .map((file) => readFileSync(join(installed, 'esm', file), 'utf8'))
+        .join('\n'),
+    );
+    const comments = set.file
+      // The options are for the service alone.
+      .filter(({ name }) => /^agentllm\/v1\/(?!options)/.test(name))
+      .flatMap(({ sourceCodeInfo }) => sourceCodeInfo?.location ?? [])
+      .filter(({ leadingComments, path }) => leadingComments && isShown(path))
+      .map(({ leadingComments }) => words(leadingComments));
+    expect(comments.filter((comment) => !typed.includes(comment))).toEqual([]);
+    expect(comments.length).toBeGreaterThan(300);
+  });
+});
+
+/**
+ * Whether ts-proto has a place for a comment: messages, fields, enums, their values and methods, by their numbers in
+ * descriptor.proto; of the others, services and oneofs.
+ */
+const isShown = ([part, , inner]: readonly number[]) =>
+  part === 4 ? inner !== 8 : part === 5 || (part === 6 && inner === 2);
+
+/** The newest LTS, which .ci/run names and installs; installed here where it has not been yet. */
+function newestLts(): { readonly major: string; readonly place: string; find(): string | undefined } {
+  const major = /node@(\d+)/.exec(readFileSync(packageFile('.ci/run'), 'utf8'))?.[1] ?? '';
+  const place = packageFile('.cache/lts');
+  const find = () => {
+    const top = join(place, 'node_modules');
+    if (!existsSync(top)) return undefined;
+    const binary = filesOf(top).find((file) => /(^|\/)bin\/node(\.exe)?$/.test(file));
+    return binary && join(top, binary);
+  };
+  return { major, place, find };
+}
+
+async function nodes(): Promise<{ readonly node: string; readonly missing?: string }[]> {
+  const { major, place, find } = newestLts();
+  if (!find()) {
+    const options = ['--no-save', '--no-audit', '--no-fund', '--no-package-lock', '--prefer-offline'];
+    await run('npm', ['install', '--prefix', place, ...options, `node@${major}`]).catch(() => {});
+  }
+  const lts = find();
+  return [{ node: process.execPath }, lts ? { node: lts } : { node: '', missing: `node@${major} cannot be installed` }];
+}
+
+describe.each([
+  ['the Node of the tests', 0],
+  ['the newest LTS', 1],
+])('under %s', (_, at) => {
+  let node: string;
+  let missing: string | undefined;
+  beforeAll(async () => {
+    const chosen = (await nodes())[at];
+    node = chosen?.node ?? '';
+    missing = chosen?.missing;
+  }, 240_000);
+  /** A program that prints, in its file. */
+  const prints = (name: string, file: string, code: () => string, expected: string | RegExp) =>
+    it(name, async ({ skip }) => {
+      if (missing) skip(missing);
+      const path = join(project, `${at}_${file}`);
+      await writeFile(path, code());
+      expect(await runWith(node, path)).toMatch(expected);
+    });
+  const FIRST = /^openai gpt-4 0\.7\n$/;
+
+  prints('runs the five lines of the README as ESM', 'first.mjs', example, FIRST);
+  prints('runs them as CommonJS', 'first.cjs', () => asCommonJs(example()), FIRST);
+  prints(
+    'is silent when it is imported',
+    'silent.mjs',
+    () =>
+      "process.on('warning', (w) => console.log(w)); await import('@agentllm/client'); await import('@agentllm/client/proto');",
+    /^$/,
+  );
+  prints(
+    'knows its errors, whichever module system made them',
+    'errors.mjs',
+    () => `
+      import { createRequire } from 'node:module';
+      import { AgentLLMError, connect } from '@agentllm/client';
+      const other = createRequire(import.meta.url)('@agentllm/client');
+      if (other.AgentLLMError === AgentLLMError) throw new Error('one class');
+      const agentllm = other.connect();
+      const error = await agentllm.agents.getAgent({ agent: { name: 'trador' } }).catch((error) => error);
+      console.log(error instanceof AgentLLMError, error.reason, error.metadata.suggestion);
+      agentllm.close();`,
+    /^true AGENT_NOT_FOUND trader\n$/,
+  );
+  prints(
+    'gives the bare stubs and the retry policy',
+    'stubs.cjs',
+    () => `
+      const { credentials } = require('@grpc/grpc-js');
+      const { AgentServiceClient, GetAgentRequest } = require('@agentllm/client/proto');
+      const policy = require('@agentllm/client/service_config.json');
+      const stub = new AgentServiceClient(process.env.AGENTLLM_ADDRESS, credentials.createInsecure(), {
+        'grpc.service_config': JSON.stringify(policy),
+      });
+      stub.getAgent(GetAgentRequest.fromPartial({ agent: { name: 'trader' } }), (error, answer) => {
+        console.log(error ?? answer.agent.name, require.resolve('@agentllm/client/proto/agentllm/v1/agent.proto').length > 0);
+        stub.close();
+      });`,
+    /^trader true\n$/,
+  );
+  prints(
+    'lets the process end without close()',
+    'open.mjs',
+    () => `
+      import { connect } from '@agentllm/client';
+      const { agents } = connect();
+      console.log((await agents.getAgent({ agent: { name: 'trader' } })).agent.name);`,
+    /^trader\n$/,
+  );
+  prints(
+    'works where there is no Symbol.asyncDispose, as before Node 20.5',
+    'undisposed.mjs',
+    () => `
+      const { asyncDispose, ...own } = Object.getOwnPropertyDescriptors(Symbol);
+      const make = Symbol;
+      globalThis.Symbol = Object.defineProperties((name) => make(name), own);
+      const { connect } = await import('@agentllm/client');
+      const agentllm = connect();
+      console.log(Symbol.asyncDispose, Object.getOwnPropertySymbols(agentllm), 'undefined' in agentllm);
+      await agentllm.ready();
+      agentllm.close();`,
+    /^undefined \[\] false\n$/,
+  );
+});
+
+const TYPES = `
+import { type AgentLLM, type AgentLLMConfig, AgentLLMError, type ConnectOptions, connect, type Reason } from '@agentllm/client';
+import { AgentServiceClient, CheckStatus, Dialect } from '@agentllm/client/proto';
+import { credentials } from '@grpc/grpc-js';
+
+export async function right(options: ConnectOptions): Promise<AgentLLMConfig | undefined> {
+  await using disposed: AgentLLM = connect({ ...options, address: process.env['NOBODY'], token: async () => 'secret' });
+  const agentllm = connect('127.0.0.1:50051');
+  const paths: readonly string[] = ['temperature'];
+  const { config, revision, findings } = await agentllm.configs.updateConfig(
+    { config: { id: 1, temperature: undefined }, update_mask: [...paths] },
+    { signal: AbortSignal.timeout(10), deadlineMs: 5, headers: { 'x-trace': '1' } },
+  );
+  const later: bigint = revision + 1n;
+  const when: Date | undefined = config?.updated_at;
+  console.log(later, when, findings.length, CheckStatus, disposed.agents);
+  await agentllm.agents.listAgents();
+  await agentllm.providers.createProvider({ provider: { name: 'x', dialect: Dialect.OPENAI_COMPATIBLE } });
+  new AgentServiceClient('127.0.0.1:50051', credentials.createInsecure()).close();
+  return config;
+}
+
+export function explain(error: unknown): string {
+  if (!(error instanceof AgentLLMError)) return 'something else';
+  const { field, description } = error.violations[0] ?? { field: '', description: '' };
+  const reason: Reason | undefined = error.reason;
+  switch (reason) {
+    case 'INVALID_FIELDS':
+      return field + description;
+    case 'AGENT_NOT_FOUND':
+      return error.metadata['suggestion'] ?? error.resources.map(({ name }) => name).join();
+    // @ts-expect-error no such reason
+    case 'AGENT_NOT_FUND':
+      return '';
+    default:
+      return error.code === 'UNAVAILABLE' ? String(error.retryAfterMs ?? 0 + 1) : error.message;
+  }
+}
+
+export async function wrong(agentllm: AgentLLM): Promise<void> {
+  // @ts-expect-error a misspelt field
+  await agentllm.configs.getPrimaryConfig({ agnet: { name: 'trader' } });
+  // @ts-expect-error a misspelt field of a field
+  await agentllm.configs.upsertPrimaryConfig({ config: { modelName: 'gpt-4' } });
+  // @ts-expect-error a number where a bigint belongs
+  await agentllm.agents.listAgents({ min_revision: 5 });
+  // @ts-expect-error a string where a number belongs
+  await agentllm.configs.getConfig({ id: '5' });
+  // @ts-expect-error a value that the enum lacks
+  await agentllm.providers.createProvider({ provider: { dialect: 'OPENAI' } });
+  // @ts-expect-error a method that is not there
+  await agentllm.configs.getPrimary({ agent: { name: 'trader' } });
+  // @ts-expect-error an option that is not there
+  connect({ adress: '127.0.0.1:50051' });
+  // @ts-expect-error a missing property
+  const options: { address: string } & ConnectOptions = { tls: true };
+  const { config } = await agentllm.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+  // @ts-expect-error the message may be absent
+  console.log(config.provider, options);
+  // @ts-expect-error the field may be absent
+  const temperature: number = config?.temperature;
+  // @ts-expect-error a field that is not there
+  console.log(config?.modelName, temperature);
+  // @ts-expect-error a code that is not there
+  if (new Error() instanceof AgentLLMError && ({} as AgentLLMError).code === 'NOT_THERE') return;
+  // @ts-expect-error the error is made by calls alone
+  new AgentLLMError('no');
+}
+`;
+
+describe('TypeScript', () => {
+  const strict = {
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    noPropertyAccessFromIndexSignature: true,
+    verbatimModuleSyntax: true,
+    skipLibCheck: false,
+    target: 'es2022',
+    types: ['node'],
+  };
+  const tsc = async (name: string, compilerOptions: object, files: Readonly<Record<string, string>>) => {
+    const place = join(project, name);
+    await mkdir(place);
+    for (const [file, code] of Object.entries(files)) await writeFile(join(place, file), code);
+    const config = { compilerOptions: { ...strict, ...compilerOptions, outDir: 'out' }, files: Object.keys(files) };
+    await writeFile(join(place, 'tsconfig.json'), JSON.stringify(config));
+    const compiler = packageFile('node_modules/typescript/bin/tsc');
+    await run(process.execPath, [compiler, '-p', place]).catch(({ stdout }) => {
+      throw new Error(`it does not compile:\n${stdout}`);
+    });
+    return (file: string) => join(place, 'out', file);
+  };
+  beforeAll(async () => {
+    // What an editor brings along; the repository has it already.
+    await mkdir(join(project, 'node_modules/@types'), { recursive: true });
+    for (const name of ['@types/node', 'undici-types'])
+      if (!existsSync(join(project, 'node_modules', name)))
+        await symlink(packageFile(`node_modules/${name}`), join(project, 'node_modules', name));
+  });
+  const lib = ['es2023', 'esnext.disposable'];
+
+  it('takes the right and refuses the wrong, with module nodenext, from ESM and CommonJS', async () => {
+    const cts = example().replace(
+      /^const agentllm[\s\S]*/m,
+      (rest) => `async function main() {\n${rest}}\nvoid main();\n`,
+    );
+    const files = {
+      'first.mts': example(),
+      'types.mts': TYPES,
+      'first.cts': cts.replace(/^import (\{.*?\}) from '(.*)';/, "import client = require('$2');\nconst $1 = client;"),
+    };
+    const out = await tsc('nodenext', { module: 'nodenext', moduleResolution: 'nodenext', lib }, files);
+    for (const file of ['first.mjs', 'first.cjs'])
+      expect(await runWith(process.execPath, out(file))).toBe('openai gpt-4 0.7\n');
+  });
+
+  it('does so with moduleResolution bundler', async () => {
+    const files = { 'first.ts': example(), 'types.ts': TYPES, 'others.ts': otherExamples() };
+    await tsc('bundler', { module: 'esnext', moduleResolution: 'bundler', lib }, files);
+  });
+
+  it('compiles without a word about libraries for a program that becomes CommonJS', async () => {
+    const code = example().replace(
+      /^const agentllm[\s\S]*/m,
+      (rest) => `async function main() {\n${rest}}\nvoid main();\n`,
+    );
+    const options = { module: 'commonjs', moduleResolution: 'bundler', verbatimModuleSyntax: false };
+    const out = await tsc('commonjs', options, { 'first.ts': code });
+    expect(await runWith(process.execPath, out('first.js'))).toBe('openai gpt-4 0.7\n');
+  });
+
+  it('has maps that lead to the source', () => {
+    const map = readJson(join(installed, 'esm/src/client/connect.js.map'));
+    expect(map.sourcesContent[0]).toBe(readFileSync(packageFile('src/client/connect.ts'), 'utf8'));
+    expect(map.sources).toEqual(['src/client/connect.ts']);
+  });
+});

@@ -1,0 +1,306 @@
+import { readFileSync } from 'node:fs';
+import { type AddressInfo, createServer, connect as dial, type Server, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createFileRegistry, fromBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { credentials, type ServiceError, status } from '@grpc/grpc-js';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { AgentLLMConfigServiceClient, CreateConfigRequest } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { serviceConfig } from '../../gen/ts/service_config.js';
+import { AgentLLMError } from '../../src/client/index.js';
+import { packageFile } from '../../src/package.js';
+import { startProxy } from '../support/proxy.js';
+import { unique, useService } from '../support/service.js';
+import { connectTo, failed, failWith, startFake, timed } from './support.js';
+
+const json = JSON.parse(readFileSync(packageFile('proto/agentllm/v1/service_config.json'), 'utf8'));
+const [{ name: services, retryPolicy: policy }] = json.methodConfig;
+const MODEL = { provider: 'openai', model_name: 'gpt-4' };
+
+type TcpProxy = Awaited<ReturnType<typeof startProxy>>;
+
+/** A port before the service that can be shut, as the service's own is while it restarts. */
+class Door {
+  private readonly sockets = new Set<Socket>();
+  private server: Server | undefined;
+  port = 0;
+
+  constructor(private readonly to: number) {}
+
+  async open(): Promise<void> {
+    const server = createServer((inner) => {
+      const outer = dial(this.to, '127.0.0.1');
+      for (const [from, into] of [
+        [inner, outer],
+        [outer, inner],
+      ] as const) {
+        this.sockets.add(from);
+        from.pipe(into);
+        from.on('error', () => into.destroy());
+        from.on('close', () => this.sockets.delete(from));
+      }
+    });
+    await new Promise<void>((resolve) => server.listen(this.port, '127.0.0.1', resolve));
+    this.port = (server.address() as AddressInfo).port;
+    this.server = server;
+  }
+
+  shut(): void {
+    this.server?.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+}
+
+async function startDoor(port: number): Promise<Door> {
+  const door = new Door(port);
+  await door.open();
+  onTestFinished(() => door.shut());
+  return door;
+}
+
+describe('the policy', () => {
+  it('is that of the file, for every service of the contract', () => {
+    expect(serviceConfig).toEqual(json);
+    const set = fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb')));
+    const ours = [...createFileRegistry(set)]
+      .filter((type) => type.kind === 'service')
+      .map(({ typeName }) => typeName)
+      .filter((name) => name.startsWith('agentllm.'));
+    expect(services.map(({ service }: { service: string }) => service).sort()).toEqual(ours.sort());
+    expect(json.methodConfig).toHaveLength(1);
+  });
+
+  it('ends after its number of attempts, each after a pause', async () => {
+    const times: number[] = [];
+    const fake = await startFake((_, done) => {
+      times.push(performance.now());
+      done(failWith(status.UNAVAILABLE, 'not now'));
+    });
+    const error = await failed(connectTo(fake.address).agents.createAgent());
+    expect(error).toMatchObject({ code: 'UNAVAILABLE', message: 'not now' });
+    expect(times).toHaveLength(policy.maxAttempts);
+    const pauses = times.slice(1).map((time, at) => time - (times[at] as number));
+    const backoffs = pauses.map((_, at) => Math.min(100 * policy.backoffMultiplier ** at, 3_000));
+    pauses.forEach((pause, at) => {
+      expect(pause).toBeGreaterThan((backoffs[at] as number) * 0.75);
+      expect(pause).toBeLessThan((backoffs[at] as number) * 1.25 + 200);
+    });
+    expect(fake.calls.map((metadata) => metadata.get('grpc-previous-rpc-attempts')[0])).toEqual(
+      times.map((_, at) => (at === 0 ? undefined : String(at))),
+    );
+  });
+
+  it('holds within the deadline', async () => {
+    const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
+    const { ms } = await timed(failed(connectTo(fake.address).agents.listAgents({}, { deadlineMs: 600 })));
+    expect(ms).toBeLessThan(900);
+    const attempts = fake.calls.length;
+    await sleep(1_500);
+    expect(fake.calls).toHaveLength(attempts);
+  });
+
+  it('sends nothing again that another try cannot help', async () => {
+    for (const code of Object.values(status).filter((one) => typeof one === 'number')) {
+      if (code === status.OK || code === status.UNAVAILABLE) continue;
+      const fake = await startFake((_, done) => done(failWith(code, 'no')));
+      await failed(connectTo(fake.address).agents.listAgents());
+      expect(fake.calls).toHaveLength(1);
+    }
+  });
+
+  it('sends nothing again with retry: false', async () => {
+    const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
+    const { ms } = await timed(failed(connectTo(fake.address, { retry: false }).agents.listAgents()));
+    expect(ms).toBeLessThan(500);
+    expect(fake.calls).toHaveLength(1);
+  });
+
+  it('sends every attempt of a write with the same request id, and a new one with each write', async () => {
+    const ids: string[] = [];
+    const fake = await startFake(({ request }, done) => {
+      ids.push((request as { request_id: string }).request_id);
+      done(ids.length % 3 === 0 ? null : failWith(status.UNAVAILABLE, 'not now'), {});
+    });
+    const { agents } = connectTo(fake.address);
+    await agents.createAgent();
+    await agents.createAgent();
+    expect(new Set(ids.slice(0, 3)).size).toBe(1);
+    expect(new Set(ids).size).toBe(2);
+    for (const id of ids) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  });
+
+  it('leaves a request id that is given, also an empty one', async () => {
+    const ids: string[] = [];
+    const fake = await startFake(({ request }, done) => {
+      ids.push((request as { request_id: string }).request_id);
+      done(failWith(status.ABORTED, 'no'));
+    });
+    const { agents } = connectTo(fake.address);
+    const given = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff';
+    expect((await failed(agents.createAgent({ request_id: given }))).requestId).toBe(given);
+    expect((await failed(agents.createAgent({ request_id: '' }))).requestId).toBeUndefined();
+    const { requestId } = await failed(agents.createAgent({ request_id: undefined }));
+    expect(ids).toEqual([given, '', requestId]);
+    expect(requestId).toHaveLength(36);
+  });
+
+  it('does not change the request that it is given', async () => {
+    const fake = await startFake();
+    const request = Object.freeze({ agent: Object.freeze({ name: 'x' }) });
+    await connectTo(fake.address).agents.createAgent(request);
+    expect(Object.keys(request)).toEqual(['agent']);
+  });
+});
+
+describe('a service that is away', () => {
+  const service = useService('embedded');
+
+  const newAgent = async () => {
+    const name = unique('agent');
+    await service().agents.createAgent({ agent: { name, agent_type: 'analyst' } });
+    return name;
+  };
+  const configsOf = async (name: string) => (await service().configs.listConfigs({ agent: { name } })).configs;
+
+  it.each([10, 60])(
+    'for a second is not noticed by %d reads and as many writes, and each is written once',
+    async (count) => {
+      const name = await newAgent();
+      const door = await startDoor(service().port);
+      const { agents, configs } = connectTo(`127.0.0.1:${door.port}`);
+      await agents.listAgents();
+      const calls = (from: number) => [
+        ...Array.from({ length: count / 2 }, (_, at) =>
+          configs.createConfig({ agent: { name }, config: { ...MODEL, max_tokens: from + at + 1 } }),
+        ),
+        ...Array.from({ length: count / 2 }, () => agents.getAgent({ agent: { name } })),
+      ];
+      // Some are on their way when it goes.
+      const before = calls(0);
+      await sleep(5);
+      door.shut();
+      const all = Promise.all([...before, ...calls(count / 2)]);
+      all.catch(() => {});
+      await sleep(1_000);
+      await door.open();
+      await all;
+      const written = (await configsOf(name)).map(({ max_tokens }) => max_tokens).sort((a = 0, b = 0) => a - b);
+      expect(written).toEqual(Array.from({ length: count }, (_, at) => at + 1));
+    },
+  );
+
+  it('fails a call at once with retry: false', async () => {
+    const door = await startDoor(service().port);
+    const { agents } = connectTo(`127.0.0.1:${door.port}`, { retry: false });
+    await agents.listAgents();
+    door.shut();
+    const { ms, value } = await timed(failed(agents.listAgents()));
+    expect(value).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
+    expect(ms).toBeLessThan(500);
+    await door.open();
+    await connectTo(`127.0.0.1:${door.port}`).agents.listAgents();
+  });
+
+  it('is found again after a long time, and retries come back with it', async () => {
+    const door = await startDoor(service().port);
+    const { agents } = connectTo(`127.0.0.1:${door.port}`, { deadlineMs: 1_000 });
+    await agents.listAgents();
+    door.shut();
+    // Enough failures for the throttle to stop the retries.
+    for (let round = 0; round < 3; round++)
+      await Promise.all(Array.from({ length: 500 }, () => failed(agents.listAgents())));
+    await door.open();
+    await connectTo(`127.0.0.1:${door.port}`).ready(6_000);
+    const { ms } = await timed(retrying(() => agents.listAgents()));
+    expect(ms).toBeLessThan(6_500);
+    for (let call = 0; call < 100; call++) await agents.listAgents();
+    door.shut();
+    const [error] = await Promise.all([
+      agents.listAgents({}, { deadlineMs: 5_000 }).catch((failure) => failure),
+      sleep(200).then(() => door.open()),
+    ]);
+    expect(error).not.toBeInstanceOf(Error);
+  });
+
+  it('that freezes is left for another connection before the deadline is over', async () => {
+    const proxy = await startProxy(service().port);
+    const { agents } = connectTo(`127.0.0.1:${proxy.port}`);
+    await agents.listAgents();
+    proxy.strand();
+    const { ms } = await timed(agents.listAgents());
+    expect(ms).toBeLessThan(9_500);
+    expect((await timed(agents.listAgents())).ms).toBeLessThan(500);
+  });
+
+  /** Holds back the answer of a write until another caller sees that it is done, and then loses it. */
+  async function loseReply(name: string, proxy: TcpProxy, lose: 'cut' | 'reset'): Promise<void> {
+    for (const link of proxy.links) link.freeze('down');
+    for (const end = Date.now() + 10_000; (await configsOf(name)).length === 0; await sleep(10))
+      if (Date.now() > end) throw new Error('the write was never done');
+    await sleep(50);
+    for (const link of proxy.links) link[lose]();
+  }
+
+  it.each(['cut', 'reset'] as const)(
+    'writes once when the connection is %s between commit and answer',
+    async (lose) => {
+      const name = await newAgent();
+      const proxy = await startProxy(service().port);
+      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`);
+      await agents.listAgents();
+      const lost = loseReply(name, proxy, lose);
+      const { config } = await configs.createConfig({ agent: { name }, config: MODEL });
+      await lost;
+      expect((await configsOf(name)).map(({ id }) => id)).toEqual([config?.id]);
+    },
+  );
+
+  it('lets a caller send a write again that it does not know the end of', async () => {
+    const name = await newAgent();
+    const proxy = await startProxy(service().port);
+    const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`, { retry: false });
+    await agents.listAgents();
+    const lost = loseReply(name, proxy, 'cut');
+    const request = { agent: { name }, config: MODEL };
+    const error = await failed(configs.createConfig(request));
+    await lost;
+    expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
+    const { config } = await configs.createConfig({ ...request, request_id: error.requestId });
+    expect((await configsOf(name)).map(({ id }) => id)).toEqual([config?.id]);
+  });
+
+  it('refuses the retry of a library that sent the write without a request id', async () => {
+    const name = await newAgent();
+    const proxy = await startProxy(service().port);
+    const stub = new AgentLLMConfigServiceClient(`127.0.0.1:${proxy.port}`, credentials.createInsecure(), {
+      'grpc.service_config': JSON.stringify(json),
+      'grpc.use_local_subchannel_pool': 1,
+    });
+    onTestFinished(() => stub.close());
+    await new Promise<void>((resolve, reject) =>
+      stub.waitForReady(Date.now() + 5_000, (error) => (error ? reject(error) : resolve())),
+    );
+    const lost = loseReply(name, proxy, 'cut');
+    const error = await new Promise<ServiceError | null>((resolve) =>
+      stub.createConfig(CreateConfigRequest.fromPartial({ agent: { name }, config: MODEL }), resolve),
+    );
+    await lost;
+    if (!error) throw new Error('the retry was taken');
+    expect(AgentLLMError.from(error, 'CreateConfig')).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      reason: 'RETRY_WITHOUT_REQUEST_ID',
+    });
+    expect(await configsOf(name)).toHaveLength(1);
+  });
+});
+
+/** Calls until it succeeds, as a loop of an agent does. */
+async function retrying<T>(call: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await call();
+    } catch {
+      await sleep(100);
+    }
+  }
+}
