@@ -1,25 +1,60 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { version } from '../package.js';
-import { backupCommand } from './backup.js';
 import { fail } from './fail.js';
-import { keyCommand } from './key.js';
-import { migrateCommand } from './migrate.js';
-import { restoreCommand } from './restore.js';
-import { seedCommand } from './seed.js';
-import { serveCommand } from './serve.js';
-import { storeCommand } from './store.js';
+import { EXIT_CODES } from './refusal.js';
+import { quietly } from './remote.js';
 
-const program = new Command('agentllm')
-  .description('The control plane for per-agent LLM configuration')
-  .version(version)
-  .showHelpAfterError('(agentllm --help shows what there is)')
-  .addCommand(serveCommand())
-  .addCommand(migrateCommand())
-  .addCommand(seedCommand())
-  .addCommand(backupCommand())
-  .addCommand(restoreCommand())
-  .addCommand(storeCommand())
-  .addCommand(keyCommand());
+const SERVICE = 'Service and database:';
+const CONFIGS = 'Agents and their configs:';
+const KEYS = 'Providers and keys:';
+const HELP = 'Help:';
 
-await program.parseAsync().catch(fail);
+/** Each command with its group and where it is: only the one that is asked for is loaded. */
+const COMMANDS: readonly (readonly [name: string, group: string, load: () => Promise<Command>])[] = [
+  ['serve', SERVICE, async () => (await import('./serve.js')).serveCommand()],
+  ['migrate', SERVICE, async () => (await import('./migrate.js')).migrateCommand()],
+  ['seed', SERVICE, async () => (await import('./seed.js')).seedCommand()],
+  ['backup', SERVICE, async () => (await import('./backup.js')).backupCommand()],
+  ['restore', SERVICE, async () => (await import('./restore.js')).restoreCommand()],
+  ['store', SERVICE, async () => (await import('./store.js')).storeCommand()],
+  ['key', SERVICE, async () => (await import('./key.js')).keyCommand()],
+  ['doctor', SERVICE, async () => (await import('./doctor.js')).doctorCommand()],
+  ['agents', CONFIGS, async () => (await import('./agents.js')).agentsCommand()],
+  ['configs', CONFIGS, async () => (await import('./configs.js')).configsCommand()],
+  ['providers', KEYS, async () => (await import('./providers.js')).providersCommand()],
+  ['models', KEYS, async () => (await import('./models.js')).modelsCommand()],
+  ['credentials', KEYS, async () => (await import('./credentials.js')).credentialsCommand()],
+  ['completion', HELP, async () => (await import('./completion.js')).completionCommand()],
+];
+
+const FIRST_STEPS = `First steps, with a service that runs (agentllm serve):
+  agentllm agents list                                            who there is
+  agentllm configs primary trader                                 what one of them uses
+  agentllm models list --provider openai                          what it could use
+  agentllm credentials create desk --provider openai              stores an API key, which it asks for
+  agentllm configs upsert trader --model openai/gpt-4o --credential desk
+Every command has examples: agentllm configs create --help`;
+
+async function program(words: readonly string[]): Promise<Command> {
+  const all = quietly(new Command('agentllm'))
+    .description('The control plane for per-agent LLM configuration')
+    .version(version)
+    .addHelpCommand(new Command('help').argument('[command]').description('show the help of a command').helpGroup(HELP))
+    .addHelpText('after', `\n${FIRST_STEPS}\n\n${EXIT_CODES}`);
+  const wanted = COMMANDS.filter(([name]) => name === words[0]);
+  for (const [, group, load] of wanted.length > 0 ? wanted : COMMANDS) all.addCommand((await load()).helpGroup(group));
+  return all;
+}
+
+/** Who reads us may have enough: `agentllm configs list | head`. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit();
+  throw error;
+});
+
+const words = process.argv.slice(2);
+if (words[0] === '__complete') {
+  const { complete } = await import('./complete.js');
+  await complete(await program(words.slice(1)), words.slice(1));
+} else await (await program(words)).parseAsync().catch(fail);

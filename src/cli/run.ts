@@ -15,6 +15,8 @@ const TRY_AGAIN_MS = 200;
 /** Where a command runs: on the store of the running service, or on one that was opened for it. */
 export interface Place {
   readonly store: Store;
+  /** The settings of the process that has the database. */
+  readonly settings: Settings;
   readonly say: Say;
 }
 
@@ -37,7 +39,7 @@ export async function runTask<Options extends Record<string, unknown>>(
   await inServiceOr(settings, { command: task.name, options }, async () => {
     const database = await openConfigured(settings);
     try {
-      await task.run({ store: new Store(database), say }, options);
+      await task.run({ store: new Store(database), settings, say }, options);
     } finally {
       await database.close();
     }

@@ -2,6 +2,7 @@ import type { AdminRequest } from '../admin/protocol.js';
 import { StartError } from '../errors.js';
 import { version } from '../package.js';
 import { backupTask } from './backup.js';
+import { doctorTask } from './doctor.js';
 import { explain } from './fail.js';
 import { migrateDown, migrateHistory, migrateStatus, migrateUp } from './migrate.js';
 import { restoreTask } from './restore.js';
@@ -36,6 +37,7 @@ const tasks = new Map<string, Run>([
   running(seedTask),
   running(backupTask),
   running(renewTask),
+  running(doctorTask),
   ...[migrateUp, migrateDown, restoreTask].map(refusing),
 ]);
 

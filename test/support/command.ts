@@ -25,12 +25,19 @@ export interface RunningCommand {
 const PROGRAM = packageFile('dist/src/cli/agentllm.js');
 const running = new Set<ChildProcess>();
 
-/** Starts `agentllm` with the settings given and no others. */
-export function agentllm(args: readonly string[], env: Readonly<Record<string, string>> = {}): RunningCommand {
+/** Starts `agentllm` with the settings given and no others; with a text on standard input, or nothing there. */
+export function agentllm(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+  { stdin }: { readonly stdin?: string } = {},
+): RunningCommand {
   const child = spawn(process.execPath, [PROGRAM, ...args], {
     env: { PATH: process.env['PATH'], HTTP_ADDRESS: 'off', GRPC_ADDRESS: '127.0.0.1:0', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   });
+  // One that ends without reading what it gets breaks the pipe; that is its right.
+  child.stdin.on('error', () => {});
+  child.stdin.end(stdin);
   running.add(child);
   let stdout = '';
   let stderr = '';

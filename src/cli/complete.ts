@@ -1,0 +1,128 @@
+import type { Argument, Command, Option } from 'commander';
+import type { AgentLLM } from '../client/index.js';
+import { modelOf } from './config_fields.js';
+import { openConnection } from './connection.js';
+import { inputOf } from './inputs.js';
+import type { Live } from './values.js';
+
+/*
+ * `agentllm __complete WORD…`, which the scripts of completion.ts ask: prints what the
+ * last of the words may become, a line each with a tab and what it means. One line
+ * `:files` says that it is the name of a file. Silent about everything else.
+ */
+
+/** People wait for it with a finger on the key. */
+const DEADLINE_MS = 800;
+
+interface Candidate {
+  readonly word: string;
+  readonly about: string;
+}
+const candidate = (word: string, about = ''): Candidate => ({ word, about });
+
+export async function complete(program: Command, typed: readonly string[]): Promise<void> {
+  // bash makes three words of `--model=openai`.
+  const words = typed.filter((word, at) => word !== '=' || at === 0);
+  const found = await candidatesFor(program, words).catch(() => []);
+  const start = words.at(-1) ?? '';
+  // A name that would be two lines cannot be said to a shell.
+  for (const { word, about } of found)
+    if ((word === ':files' || word.startsWith(start)) && !/[\p{Cc}]/u.test(word))
+      process.stdout.write(`${word}\t${firstOf(about)}\n`);
+}
+
+const firstOf = (about: string) =>
+  about
+    .replace(/\p{Cc}/gu, ' ')
+    .replace(/[;:(].*/s, '')
+    .trim();
+
+async function candidatesFor(program: Command, words: readonly string[]): Promise<Candidate[]> {
+  const start = words.at(-1) ?? '';
+  const { command, args, waiting, given } = walk(program, words.slice(0, -1));
+  if (waiting) return valuesOf(waiting, given);
+  const [, long, equals] = /^(--[\w-]+)(=)/.exec(start) ?? [];
+  const assigned = equals && command.options.find((option) => option.long === long);
+  if (assigned) return (await valuesOf(assigned, given)).map(({ word, about }) => candidate(`${long}=${word}`, about));
+  if (start.startsWith('-')) return optionsOf(command);
+  if (command.commands.length > 0) return command.commands.map((one) => candidate(one.name(), one.description()));
+  const { registeredArguments } = command;
+  const argument =
+    registeredArguments[args] ?? (registeredArguments.at(-1)?.variadic ? registeredArguments.at(-1) : undefined);
+  return argument ? valuesOf(argument, given) : optionsOf(command);
+}
+
+interface Place {
+  readonly command: Command;
+  /** How many arguments stand before. */
+  readonly args: number;
+  /** The option whose value is wanted. */
+  readonly waiting: Option | undefined;
+  /** The values of options that say where the service is. */
+  readonly given: ReadonlyMap<string, unknown>;
+}
+
+/** Reads words as commander would, and minds no mistake. */
+function walk(program: Command, words: readonly string[]): Place {
+  let command = program;
+  let args = 0;
+  let waiting: Option | undefined;
+  const given = new Map<string, unknown>();
+  for (const word of words) {
+    if (waiting) {
+      given.set(waiting.long?.slice(2) ?? '', word);
+      waiting = undefined;
+    } else if (word.startsWith('-')) {
+      const option = command.options.find(({ short, long }) => word === short || word === long);
+      if (option?.required) waiting = option;
+      else if (option) given.set(option.long?.slice(2) ?? '', true);
+    } else {
+      const next = command.commands.find((one) => one.name() === word);
+      if (next) command = next;
+      else args++;
+    }
+  }
+  return { command, args, waiting, given };
+}
+
+const optionsOf = (command: Command): Candidate[] => [
+  ...command.options.map(({ long, short, description }) => candidate(long ?? short ?? '', description)),
+  candidate('--help', 'display help for command'),
+];
+
+async function valuesOf(one: Option | Argument, given: Place['given']): Promise<Candidate[]> {
+  const input = inputOf.get(one);
+  if (input?.name === 'from-file' || input?.kind.live === 'files') return [candidate(':files')];
+  const choices = input?.kind.choices ?? input?.kind.offers ?? one.argChoices;
+  if (choices) return choices.map((choice) => candidate(choice));
+  return input?.kind.live ? liveNames(input.kind.live, given) : [];
+}
+
+/** Names that the service has; none when it does not answer at once. */
+async function liveNames(live: Live, given: Place['given']): Promise<Candidate[]> {
+  const { api } = openConnection(given, { deadlineMs: DEADLINE_MS, retry: false });
+  try {
+    return await NAMES[live](api);
+  } finally {
+    api.close();
+  }
+}
+
+/** As many as one page has: who has more of them types another letter first. */
+const page = { page_size: 1000 };
+
+const NAMES: Readonly<Record<Live, (api: AgentLLM) => Promise<Candidate[]>>> = {
+  agents: async (api) =>
+    (await api.agents.listAgents(page)).agents.map(({ name, agent_type }) => candidate(name, agent_type)),
+  configs: async (api) =>
+    (await api.configs.listConfigs(page)).configs.map((config) =>
+      candidate(String(config.id), `${config.agent_name} ${modelOf(config)}`),
+    ),
+  credentials: async (api) =>
+    (await api.credentials.listCredentials(page)).credentials.map(({ name, provider }) => candidate(name, provider)),
+  models: async (api) =>
+    (await api.providers.listModels(page)).models.map(({ provider, name }) => candidate(`${provider}/${name}`)),
+  providers: async (api) =>
+    (await api.providers.listProviders(page)).providers.map(({ name, display_name }) => candidate(name, display_name)),
+  files: async () => [],
+};

@@ -1,0 +1,214 @@
+import { Argument, Option } from 'commander';
+import { BadValue, type Kind } from './values.js';
+
+/*
+ * Everything that a command takes is described by data: from it come its options
+ * and arguments with their help, the request message with its mask, and what on
+ * the command line a problem of the request is about.
+ */
+
+/** One thing that a command takes. */
+export interface Input {
+  /** The option without its dashes, `max-tokens`; in brackets an argument, as commander writes them: `<agent>`. */
+  readonly name: string;
+  /** Where it goes in the request; for a kind with two values two places. Nowhere: the command itself reads it. */
+  readonly to?: string | readonly string[];
+  readonly kind: Kind;
+  /** A sentence without its subject and full stop, with the range and the default. */
+  readonly help: string;
+  /** Whether `--unset` takes it. */
+  readonly clears?: boolean;
+  /** Its path in the update mask, where that is another one; empty: it is never in one. */
+  readonly mask?: string;
+  /** The heading over it in the help. */
+  readonly group?: string;
+  readonly short?: string;
+  /** Whether a key is read though its option is not given. */
+  readonly required?: boolean;
+}
+
+/** What on the command line put a value into the request. */
+export interface Cause {
+  readonly path: string;
+  /** As it was typed: `--temperature 5`, or the value of an argument. */
+  readonly typed: string;
+}
+
+/** A problem with one thing that was typed. */
+export interface Problem {
+  readonly typed: string;
+  readonly description: string;
+}
+
+/** A command line that is refused before anybody is asked. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+  constructor(
+    message: string,
+    readonly problems: readonly Problem[] = [],
+  ) {
+    super(message);
+  }
+
+  static of(problems: readonly Problem[]): UsageError {
+    return new UsageError('the command line', problems);
+  }
+}
+
+/** What the command line says: commander's values, by the names of the inputs. */
+export type Typed = ReadonlyMap<string, string | readonly string[] | boolean>;
+
+/** The command line as a request. */
+export interface Given {
+  readonly message: Readonly<Record<string, unknown>>;
+  /** The places that were set or unset, as they stand in the request. */
+  readonly touched: ReadonlySet<string>;
+  readonly causes: readonly Cause[];
+  /** The values of inputs that go nowhere. */
+  readonly local: ReadonlyMap<string, unknown>;
+}
+
+export const isArgument = ({ name }: Input): boolean => /^[<[]/.test(name);
+export const placesOf = ({ to }: Input): readonly string[] => (to === undefined ? [] : [to].flat());
+
+/** An input as people type it: `--max-tokens`, `<agent>`. */
+export const typedName = (input: Input): string => (isArgument(input) ? input.name : `--${input.name}`);
+
+/** The inputs that options and arguments came from, for completion. */
+export const inputOf = new WeakMap<Option | Argument, Input>();
+
+const helpOf = ({ help, kind }: Input) =>
+  kind.choices ? `${help}: ${kind.choices.join(', ')}`.replace(/, ([^,]+)$/, ' or $1') : help;
+
+export function argumentOf(input: Input): Argument {
+  const argument = new Argument(input.name, helpOf(input));
+  inputOf.set(argument, input);
+  return argument;
+}
+
+/** The options of an input: two for a flag, which can be said and denied. */
+export function optionsOf(input: Input): Option[] {
+  const { name, kind, short, group = 'Options:' } = input;
+  const start = short ? `-${short}, --${name}` : `--${name}`;
+  // What stands behind an option for a key is read, to be refused: as an argument it would be taken for another one.
+  const value = kind.unseen ? ' [value]' : kind.value ? ` <${kind.value}>` : '';
+  const option = new Option(`${start}${value}`, helpOf(input));
+  if (kind.repeats) option.argParser((value: string, before: string[] = []) => [...before, value]);
+  const denied = kind.deniable ? [new Option(`--no-${name}`).hideHelp()] : [];
+  for (const one of [option, ...denied]) inputOf.set(one.helpGroup(group), input);
+  return [option, ...denied];
+}
+
+/** Puts a value at a path into a message. */
+export function put(message: Record<string, unknown>, path: string, value: unknown): void {
+  const steps = path.split('.');
+  const last = steps.pop() as string;
+  let at = message;
+  for (const step of steps) {
+    at[step] = { ...((at[step] as object | undefined) ?? {}) };
+    at = at[step] as Record<string, unknown>;
+  }
+  at[last] = value;
+}
+
+/** Reads what was typed into a request that may hold something already, from a file for one. */
+export function readInputs(inputs: readonly Input[], typed: Typed, start: Partial<Given> = {}): Given {
+  const message: Record<string, unknown> = { ...start.message };
+  const touched = new Set(start.touched);
+  const causes: Cause[] = [...(start.causes ?? [])];
+  const local = new Map(start.local);
+  const problems: Problem[] = [];
+  const setBy = new Map<string, Input>();
+  for (const input of inputs) {
+    const given = typed.get(input.name);
+    if (given === undefined) continue;
+    const value = readValue(input, given, causes, problems);
+    const places = placesOf(input);
+    if (places.length === 0) local.set(input.name, value);
+    places.forEach((path, index) => {
+      const rival = setBy.get(path);
+      if (rival)
+        problems.push({
+          typed: typedName(input),
+          description: `says the same as ${typedName(rival)}: give one of them`,
+        });
+      setBy.set(path, input);
+      touched.add(path);
+      put(message, path, places.length > 1 && Array.isArray(value) ? value[index] : value);
+    });
+  }
+  if (problems.length > 0) throw UsageError.of(problems);
+  return { message, touched, causes, local };
+}
+
+function readValue(input: Input, given: string | readonly string[] | boolean, causes: Cause[], problems: Problem[]) {
+  const typed = (value?: string) =>
+    isArgument(input) ? (value ?? input.name) : [`--${input.name}`, value].filter((x) => x !== undefined).join(' ');
+  const [path = ''] = placesOf(input);
+  const read = (one: string | boolean) => {
+    try {
+      return input.kind.read(one as string);
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      problems.push({ typed: typed(String(one)), description: error.message });
+      return undefined;
+    }
+  };
+  if (typeof given === 'boolean') {
+    causes.push({ path, typed: given ? `--${input.name}` : `--no-${input.name}` });
+    return given;
+  }
+  if (typeof given === 'string') {
+    for (const place of placesOf(input)) causes.push({ path: place, typed: typed(given) });
+    return read(given);
+  }
+  causes.push({ path, typed: typedName(input) });
+  given.forEach((one, index) => void causes.push({ path: `${path}[${index}]`, typed: typed(one) }));
+  return given.map(read);
+}
+
+/** Clears what `--unset` names: each stays out of the message and goes into the mask. */
+export function unset(inputs: readonly Input[], names: readonly string[], given: Given): Given {
+  const message = structuredClone(given.message) as Record<string, unknown>;
+  const touched = new Set(given.touched);
+  const causes = [...given.causes];
+  const problems: Problem[] = [];
+  const clearable = inputs.filter(({ clears }) => clears);
+  for (const name of names.flatMap((one) => one.split(',')).map((one) => one.trim().replace(/^--/, ''))) {
+    const input = clearable.find((one) => one.name === name.replaceAll('_', '-'));
+    const typed = `--unset ${name}`;
+    if (!input) problems.push({ typed, description: `can be ${clearable.map((one) => one.name).join(', ')}` });
+    for (const path of input ? placesOf(input) : []) {
+      if (given.touched.has(path) && given.causes.some((cause) => cause.path === path))
+        problems.push({ typed, description: 'is set on the same command line: give one of the two' });
+      put(message, path, undefined);
+      touched.add(path);
+      causes.push({ path, typed });
+    }
+  }
+  if (problems.length > 0) throw UsageError.of(problems);
+  return { ...given, message, touched, causes };
+}
+
+/** The mask of an update: what was touched below the body, by its names there. */
+export function maskOf(inputs: readonly Input[], touched: ReadonlySet<string>, body: string): string[] {
+  const paths = inputs
+    .filter((input) => input.mask !== '')
+    .flatMap((input) => placesOf(input).map((path) => ({ path, mask: input.mask ?? path.slice(body.length + 1) })))
+    .filter(({ path }) => path.startsWith(`${body}.`) && touched.has(path))
+    .map(({ mask }) => mask);
+  return [...new Set(paths)];
+}
+
+/** What on the command line a violation is about; the path of the field when nothing there caused it. */
+export function blame(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
+  const by = (fits: (path: string) => boolean) => causes.findLast(({ path }) => path !== '' && fits(path))?.typed;
+  const named = inputs.find((input) => placesOf(input).includes(field));
+  return (
+    by((path) => path === field) ??
+    by((path) => field.startsWith(`${path}.`) || field.startsWith(`${path}[`)) ??
+    (named && typedName(named)) ??
+    by((path) => path.startsWith(`${field}.`)) ??
+    field
+  );
+}

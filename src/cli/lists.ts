@@ -1,0 +1,65 @@
+import type { AgentLLM } from '../client/index.js';
+import { type Input, UsageError } from './inputs.js';
+import { table } from './print.js';
+import type { Call } from './remote.js';
+import { int64, integer } from './values.js';
+
+/** Most rows of one page, by the contract. */
+const PAGE = 1000;
+
+export const limitInput: Input = { name: 'limit', kind: integer, help: 'how many to show at most (default: all)' };
+
+export const minRevision: Input = {
+  name: 'min-revision',
+  to: 'min_revision',
+  kind: int64,
+  help: 'wait until the service has this revision, as a write has printed it',
+};
+
+interface Page {
+  readonly revision: bigint;
+  readonly next_page_token: string;
+}
+
+/** A column of a table: its head and what stands in it. */
+export type Column<Row> = readonly [head: string, cell: (row: Row) => string];
+
+export interface List<Row> {
+  /** The rows' field in the answer. */
+  readonly field: string;
+  readonly columns: readonly Column<Row>[];
+  /** What to say when there are none, with what to type next. */
+  readonly empty: string;
+  ask(api: AgentLLM, request: object): Promise<Page>;
+}
+
+/** Prints a whole list, all pages of it. */
+export async function printList<Row>(call: Call, list: List<Row>): Promise<undefined> {
+  const { rows, revision } = await readAll(call, list);
+  return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, list));
+}
+
+/** Every row, page by page; the revision is that of the first page, which all rows are at least at. */
+export async function readAll<Row>(call: Call, { field, ask }: List<Row>): Promise<{ rows: Row[]; revision: bigint }> {
+  const limit = call.local<number>('limit') ?? Number.POSITIVE_INFINITY;
+  if (limit < 1) throw UsageError.of([{ typed: `--limit ${limit}`, description: 'must be at least 1' }]);
+  const rows: Row[] = [];
+  let page_token = '';
+  let revision: bigint | undefined;
+  do {
+    const page_size = Math.min(limit - rows.length, PAGE);
+    const page = await ask(call.api, call.request({ page_size, page_token }));
+    rows.push(...((page as unknown as Record<string, Row[]>)[field] ?? []));
+    revision ??= page.revision;
+    page_token = page.next_page_token;
+  } while (page_token !== '' && rows.length < limit);
+  return { rows, revision };
+}
+
+export function tableOf<Row>(rows: readonly Row[], { columns, empty }: Pick<List<Row>, 'columns' | 'empty'>): string {
+  if (rows.length === 0) return empty;
+  return table(
+    columns.map(([head]) => head),
+    rows.map((row) => columns.map(([, cell]) => cell(row))),
+  );
+}

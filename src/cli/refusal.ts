@@ -1,0 +1,138 @@
+import { AgentLLMError } from '../client/index.js';
+import type { Connection } from './connection.js';
+import { blame, type Cause, type Input, type Problem, UsageError } from './inputs.js';
+import { cut, pad, say, toJson, visible, widthOf } from './print.js';
+
+/** How a command ends; EXIT_CODES says the same to people. */
+export const Exit = { done: 0, refused: 1, usage: 2, notFound: 3, unreachable: 4 } as const;
+
+export const EXIT_CODES = `Exit codes of the commands that ask a service:
+  0  done
+  1  refused, failed, or something that was checked is not well
+  2  the command line, or a field, is wrong
+  3  not found
+  4  the service cannot be reached, or did not answer in time`;
+
+const EXIT_OF: Readonly<Record<string, number>> = {
+  INVALID_ARGUMENT: Exit.usage,
+  NOT_FOUND: Exit.notFound,
+  UNAVAILABLE: Exit.unreachable,
+  DEADLINE_EXCEEDED: Exit.unreachable,
+};
+
+/** What to type after a refusal; the service says it in the words of its requests. */
+const NEXT: Readonly<Record<string, string>> = {
+  AGENT_HAS_CONFIGS: 'here: --cascade',
+  AGENT_RESERVED: 'here: agentllm agents update <agent> --no-active',
+  AGENT_NOT_FOUND: 'agentllm agents list shows what there is',
+  CONFIG_NOT_FOUND: 'agentllm configs list shows what there is',
+  PROVIDER_NOT_FOUND: 'agentllm providers list shows what there is',
+  MODEL_NOT_FOUND: 'agentllm models list shows what there is',
+  CREDENTIAL_NOT_FOUND: 'agentllm credentials list shows what there is',
+  NO_ENABLED_CONFIG: 'agentllm configs upsert <agent> --model provider/model gives it one',
+  KEY_PROVIDER_MISMATCH: 'here: --api-key, --clear-api-key, --credential or --unset credential',
+  STALE_ETAG: 'the command `get` shows the etag that holds now',
+};
+
+export interface Context {
+  readonly json: boolean;
+  /** As it was typed, without its values: `agentllm configs create`. */
+  readonly command: string;
+  readonly inputs: readonly Input[];
+  readonly causes: readonly Cause[];
+  readonly connection?: Connection | undefined;
+  /** The name of the write that was tried. */
+  readonly requestId?: string | undefined;
+}
+
+/** Says why a command failed and returns the exit code; faults of ours are thrown on. */
+export function refuse(error: unknown, context: Context): number {
+  const told =
+    error instanceof UsageError
+      ? ofUsage(error, context)
+      : error instanceof AgentLLMError
+        ? ofCall(error, context)
+        : undefined;
+  if (!told) throw error;
+  say.err(context.json ? toJson({ error: told.json }) : told.lines.map((line) => visible(line)).join('\n'));
+  return told.exit;
+}
+
+interface Told {
+  readonly lines: readonly string[];
+  readonly json: object;
+  readonly exit: number;
+}
+
+function ofUsage({ message, problems }: UsageError, { command }: Context): Told {
+  const hint = `(${command} --help shows what it takes)`;
+  const json = { code: 'INVALID_ARGUMENT', reason: 'USAGE', message: message, violations: problems, metadata: {} };
+  if (problems.length === 0) return { lines: [`agentllm: ${message}`, hint], json, exit: Exit.usage };
+  return {
+    lines: [`agentllm: ${message} has ${problemsIn(problems)}`, ...aligned(problems), hint],
+    json,
+    exit: Exit.usage,
+  };
+}
+
+function ofCall(error: AgentLLMError, context: Context): Told {
+  const { code, reason, violations, metadata } = error;
+  const problems = violations.map(({ field, description }) => {
+    const typed = blame(field, context.inputs, context.causes);
+    // A whole file is to blame: say what in it.
+    return { typed, description: typed.startsWith('--from-file') ? `${field} ${description}` : description };
+  });
+  const json = {
+    code,
+    ...(reason && { reason }),
+    message: error.message,
+    violations: violations.map((violation, at) => ({ ...violation, argument: problems[at]?.typed })),
+    metadata,
+  };
+  return { lines: linesOf(error, problems, context), json, exit: EXIT_OF[code] ?? Exit.refused };
+}
+
+function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {
+  const { code, reason, message } = error;
+  if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
+  const late = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
+  const again =
+    requestId && late && (reason === undefined || reason === 'OUTCOME_UNKNOWN' || reason === 'DEADLINE_EXCEEDED')
+      ? [`(it may have been done: the same command with --request-id ${requestId} does it once at most)`]
+      : [];
+  if (late && reason === undefined && connection) return [...unreachable(connection, code, message), ...again];
+  if (code === 'UNIMPLEMENTED' && reason === undefined)
+    return [`agentllm: the service does not know this method (${message}); it may be older than this command`];
+  const next = reason && NEXT[reason];
+  return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...again];
+}
+
+function unreachable({ address, chosen, timeoutMs }: Connection, code: string, message: string): string[] {
+  const late = code === 'DEADLINE_EXCEEDED';
+  return [
+    late
+      ? `agentllm: ${address} (${chosen}) did not answer within ${timeoutMs} ms`
+      : `agentllm: no service can be reached at ${address} (${chosen})`,
+    `  ${message.replace(/\.?\s*Resolution note:\s*$/, '')}`,
+    '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait',
+  ];
+}
+
+const distinct = (problems: readonly Problem[]) => [
+  ...new Map(problems.map((problem) => [JSON.stringify([problem.typed, problem.description]), problem])).values(),
+];
+
+function problemsIn(problems: readonly Problem[]): string {
+  const { length } = distinct(problems);
+  return length === 1 ? 'a problem' : `${length} problems`;
+}
+
+const MOST_TYPED = 40;
+
+/** Each problem behind what it is about, in two columns; one option may have set two fields with the same problem. */
+function aligned(all: readonly Problem[]): string[] {
+  const problems = distinct(all);
+  const typed = problems.map((problem) => visible(cut(problem.typed, MOST_TYPED)));
+  const width = Math.max(...typed.map(widthOf));
+  return problems.map(({ description }, at) => `  ${pad(typed[at] as string, width)}  ${description}`);
+}

@@ -1,0 +1,191 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { generateKey } from '../../src/domain/fernet.js';
+import { agentllm } from '../support/command.js';
+import { startService, type TestService } from '../support/service.js';
+import { groups, useInstalled } from './support.js';
+
+const directory = useInstalled();
+
+const help = async (...command: string[]): Promise<string> => {
+  const { code, stdout } = await agentllm([...command, '--help']).ended;
+  if (code !== 0) throw new Error(`${command.join(' ')} --help ended with ${code}`);
+  return stdout;
+};
+
+const all = groups();
+
+/** The same without a process of its own. */
+function helpOf(group: string, name: string): string {
+  const parts: string[] = [];
+  const command = all.find((one) => one.name() === group)?.commands.find((one) => one.name() === name);
+  command?.configureOutput({ writeOut: (part) => void parts.push(part) }).outputHelp();
+  return parts.join('');
+}
+
+/** The examples of a help text, as they stand there. */
+const examplesOf = (text: string): string[] =>
+  [...text.matchAll(/^ {2}\$ (.*)$/gm)].map(([, example]) => example as string);
+
+interface Shell {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a line as a person would, in a shell that has the keys of providers in its environment. */
+async function inShell(line: string, port: number): Promise<Shell> {
+  const env = {
+    PATH: `${directory()}:${process.env['PATH']}`,
+    AGENTLLM_ADDRESS: `127.0.0.1:${port}`,
+    OPENAI_API_KEY: 'sk-an-example-of-a-key',
+    NEW_API_KEY: 'sk-another-one',
+  };
+  return promisify(execFile)('bash', ['--norc', '-c', line], { env }).then(
+    ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+    ({ code, stdout, stderr }) => ({ code, stdout, stderr }) as Shell,
+  );
+}
+
+const fresh = () => startService({ ENCRYPTION_KEY: generateKey() });
+
+/** These say how things are, and on a fresh service, which has no good keys, they are not well. */
+const VERDICT = /\b(configs health|check-key)\b/;
+const READS = / (list|get|primary|validate|retiring|check-key)\b/;
+
+const commands = all.flatMap((group) => group.commands.map((command) => [group.name(), command.name()] as const));
+
+describe('every help text', () => {
+  let reading: TestService;
+  beforeAll(async () => {
+    reading = await fresh();
+  });
+  afterAll(() => reading?.stop());
+
+  it.each(commands)('of %s %s has examples that work on a fresh service, in their order', async (group, name) => {
+    const text = helpOf(group, name);
+    const examples = examplesOf(text);
+    expect(examples.length).toBeGreaterThan(0);
+    expect(examples.length).toBeLessThanOrEqual(3);
+    expect(examples.some((example) => example.includes(`agentllm ${group} ${name}`))).toBe(true);
+    const service = examples.every((example) => READS.test(example)) ? reading : await fresh();
+    try {
+      for (const example of examples) {
+        const { code, stdout, stderr } = await inShell(example, service.port);
+        const problem = `${example}\n${stdout}${stderr}`;
+        if (VERDICT.test(example)) expect([0, 1], problem).toContain(code);
+        else expect(code, problem).toBe(0);
+        expect(stdout, problem).not.toBe('');
+      }
+    } finally {
+      if (service !== reading) await service.stop();
+    }
+  });
+
+  it.each(commands)('of %s %s names only commands that there are', (group, name) => {
+    const known = new Set([...commands.map((pair) => pair.join(' ')), 'key generate']);
+    const named = [...helpOf(group, name).matchAll(/agentllm ([a-z]+ [a-z][a-z-]+)/g)].map(
+      ([, command]) => command as string,
+    );
+    expect(named.filter((command) => !known.has(command))).toEqual([]);
+  });
+
+  it('groups its options, and fits a terminal', async () => {
+    const text = await help('configs', 'update');
+    for (const heading of ['Arguments:', 'Options:', 'Writing:', 'Connection:', 'Examples:', 'Next:'])
+      expect(text).toContain(`\n${heading}`);
+    expect(text).toContain('--[no-]enabled');
+    expect(text).not.toContain('[value]');
+    const long = text.split('\n').filter((line) => line.length > 120);
+    expect(long).toEqual([]);
+  });
+});
+
+describe('agentllm --help', () => {
+  it('groups commands, names the first steps and the exit codes', async () => {
+    const text = await help();
+    for (const heading of [
+      'Service and database:',
+      'Agents and their configs:',
+      'Providers and keys:',
+      'Help:',
+      'First steps',
+      'Exit codes',
+    ])
+      expect(text).toContain(`\n${heading}`);
+    for (const line of [
+      '  0  done',
+      '  1  refused',
+      '  2  the command line',
+      '  3  not found',
+      '  4  the service cannot be reached',
+    ])
+      expect(text).toContain(`\n${line}`);
+  });
+
+  it('has first steps that work, in their order', async () => {
+    const steps = [
+      ...(await help()).matchAll(/^ {2}(agentllm (?:agents|configs|models|credentials) .*?)(?: {3,}.*)?$/gm),
+    ].map(([, step]) => step as string);
+    expect(steps).toHaveLength(5);
+    const service = await fresh();
+    for (const step of steps) {
+      const line = step.includes('credentials create') ? `printf %s "$OPENAI_API_KEY" | ${step}` : step;
+      const { code, stderr } = await inShell(line, service.port);
+      expect([code, stderr], step).toEqual([0, '']);
+    }
+    await service.stop();
+  });
+});
+
+/**
+ * Somebody who has never seen this, gives agent trader another provider: each step is found in the help of the
+ * step before, and nothing else is known.
+ */
+describe("an operator's first day", () => {
+  let service: TestService;
+  beforeAll(async () => {
+    service = await fresh();
+  });
+  afterAll(() => service?.stop());
+
+  it('goes from provider to key to config to primary with what the help texts say', async () => {
+    const run = (line: string) => inShell(line, service.port);
+    expect(await help()).toMatch(/^ {2}providers /m);
+
+    const providers = await help('providers');
+    expect(providers).toMatch(/^ {2}create .*<name>/m);
+    const creating = await help('providers', 'create');
+    for (const option of ['--base-url', '--dialect'])
+      expect(creating).toMatch(new RegExp(`${option} [\\s\\S]*?required`));
+    const forgotten = await run('agentllm providers create desk-llm');
+    expect([forgotten.code, forgotten.stderr]).toEqual([
+      2,
+      expect.stringMatching(/--dialect {3}is required\n {2}--base-url {2}is required/),
+    ]);
+    const provider =
+      'agentllm providers create desk-llm --dialect openai-compatible --base-url https://llm.example.com/v1';
+    expect((await run(provider)).stdout).toMatch(/^created provider desk-llm/);
+
+    expect(creating).toMatch(
+      /Next: agentllm models create <name>\/<model>[\s\S]*agentllm credentials create <name> --provider <name>/,
+    );
+    expect((await run('agentllm models create desk-llm/large --context-window 128000')).code).toBe(0);
+    const credentials = await help('credentials', 'create');
+    expect(credentials).toContain('never an argument');
+    expect((await run('printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider desk-llm')).code).toBe(
+      0,
+    );
+
+    expect(credentials).toContain('Next: agentllm configs upsert <agent> --credential <name>');
+    const upsert = 'agentllm configs upsert trader --model desk-llm/large --credential desk --temperature 0.2';
+    expect((await run(`${upsert} --dry-run`)).stdout).toContain('nothing was written');
+    expect((await run(upsert)).stdout).toMatch(/^updated config 8 of trader at revision \d+/);
+
+    expect(await help('configs', 'upsert')).toContain('Next: agentllm configs primary <agent>');
+    const primary = await run('agentllm configs primary trader');
+    expect(primary.stdout).toContain('model             desk-llm/large');
+    expect(primary.stdout).toContain('API key           desk');
+  });
+});

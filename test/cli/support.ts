@@ -1,0 +1,83 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { afterAll, beforeAll } from 'vitest';
+import { agentsCommand } from '../../src/cli/agents.js';
+import { configsCommand } from '../../src/cli/configs.js';
+import { credentialsCommand } from '../../src/cli/credentials.js';
+import { modelsCommand } from '../../src/cli/models.js';
+import { providersCommand } from '../../src/cli/providers.js';
+import { generateKey } from '../../src/domain/fernet.js';
+import { packageFile } from '../../src/package.js';
+import { agentllm, type Ended } from '../support/command.js';
+import { type TestService, useService } from '../support/service.js';
+
+/** The command line against a service. */
+export interface Cli {
+  (args: readonly string[], options?: CliOptions): Promise<Ended>;
+  /** A command that must end with 0 and print JSON. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers as they come
+  json(args: readonly string[], options?: CliOptions): Promise<any>;
+  readonly service: () => TestService;
+}
+
+interface CliOptions {
+  readonly stdin?: string;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** A service that can store keys, for all tests of a file, and the command line that asks it. */
+export function useCli(env: Readonly<Record<string, string>> = {}): Cli {
+  const service = useService('embedded', { ENCRYPTION_KEY: generateKey(), ...env });
+  const run = (args: readonly string[], options: CliOptions = {}) => {
+    const address = { AGENTLLM_ADDRESS: `127.0.0.1:${service().port}` };
+    return agentllm(args, { ...address, ...options.env }, options).ended;
+  };
+  const json = async (args: readonly string[], options?: CliOptions) => {
+    const { code, stdout, stderr } = await run([...args, '--json'], options);
+    if (code !== 0) throw new Error(`agentllm ${args.join(' ')} ended with ${code}:\n${stdout}${stderr}`);
+    return JSON.parse(stdout);
+  };
+  return Object.assign(run, { json, service });
+}
+
+/** A directory for a file's tests, gone after them. */
+export function useDirectory(): () => string {
+  let directory = '';
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'agentllm-cli-'));
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+  return () => directory;
+}
+
+/** A directory with `agentllm` in it, as npm installs it, for a shell to find. */
+export function useInstalled(): () => string {
+  const directory = useDirectory();
+  beforeAll(() => {
+    const script = `#!/bin/sh\nexec "${process.execPath}" "${packageFile('dist/src/cli/agentllm.js')}" "$@"\n`;
+    return writeFile(join(directory(), 'agentllm'), script, { mode: 0o755 });
+  });
+  return directory;
+}
+
+/** Every group of commands that asks a service. */
+export const groups = (): Command[] => [
+  agentsCommand(),
+  configsCommand(),
+  providersCommand(),
+  modelsCommand(),
+  credentialsCommand(),
+];
+
+/** The rows of a table that was printed, by its heads. */
+export function rowsOf(printed: string): Record<string, string>[] {
+  const [heads = '', ...lines] = printed.trimEnd().split('\n');
+  const columns = [...heads.matchAll(/\S+(?: \S+)*/g)].map((match) => ({ head: match[0], at: match.index }));
+  return lines.map((line) =>
+    Object.fromEntries(
+      columns.map(({ head, at }, index) => [head, line.slice(at, columns[index + 1]?.at).trim()] as const),
+    ),
+  );
+}
