@@ -12,20 +12,22 @@ import { agentllm, startCommand, useDirectories } from './support/command.js';
 import { findPgTools } from './support/pg_tools.js';
 import { type Clients, connect, failure, startService, unique } from './support/service.js';
 import { contents, gapsInLog, replay } from './support/store.js';
+import { stepsOf } from './support/transcripts.js';
 
 const directory = useDirectories();
 const agent = { name: 'trader' };
 const CONFIG = { provider: 'openai', model_name: 'gpt-4' } as const;
 
-/** The README's shell blocks that stand under "Backup". */
-const [, section = ''] = /^## Backup\n([\s\S]*?)^## /m.exec(readFileSync(packageFile('README.md'), 'utf8')) ?? [];
-const documented = [...section.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string);
+/** The commands of the page on backups. */
+const page = readFileSync(packageFile('docs/backup.md'), 'utf8');
+const blocks = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string);
+const documented = [...blocks, ...stepsOf(page).map(({ command }) => command)];
 const documentedWith = (word: string) => documented.find((block) => block.includes(word)) as string;
 
-/** Runs a block of the README as it stands, in another directory and with the program that was built. */
+/** Runs a command of that page as it stands, in another directory and with the program that was built. */
 async function shell(block: string, cwd: string, env: Readonly<Record<string, string>>): Promise<string> {
   const program = `${process.execPath} ${packageFile('dist/src/cli/agentllm.js')}`;
-  const script = block.replaceAll('npm run agentllm --', program);
+  const script = block.replace(/\bagentllm(?= (backup|restore|store)\b)/g, program);
   const { stdout } = await promisify(execFile)('sh', ['-e', '-c', script], {
     cwd,
     env: { PATH: process.env['PATH'], ...env },
@@ -215,7 +217,7 @@ describe('backup and restore of the embedded engine', () => {
 describe('with DATABASE_URL', () => {
   const env = { DATABASE_URL: 'postgres://user:hunter2@127.0.0.1:1/none' };
 
-  it.each(['backup', 'restore'])('%s names the command that README does, without the password', async (command) => {
+  it.each(['backup', 'restore'])('%s names the command that the page does, without the password', async (command) => {
     const said = await failed([command, '/tmp/file'], env);
     const documentedLine = documentedWith(command === 'backup' ? 'pg_dump' : 'pg_restore').split('\n')[0] as string;
     expect(said).toContain(documentedLine);

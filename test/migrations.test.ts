@@ -494,7 +494,9 @@ describe('a schema that does not fit the code', () => {
       const error = await attempt().then(String, (reason: unknown) => reason);
       expect(error).toBeInstanceOf(SchemaMismatchError);
       expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
-      expect(String(error)).toMatch(/newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys, 0010_config_health/);
+      expect(String(error)).toMatch(
+        /newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys, 0010_config_health/,
+      );
     }
     expect((await old.history()).slice(-LATER.length)).toEqual(
       LATER.map((name) => ({ name, appliedAt: expect.any(Date) })),

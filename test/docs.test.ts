@@ -1,0 +1,123 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cp } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { basename } from 'node:path';
+import { describe, expect, inject, it, onTestFinished } from 'vitest';
+import { packageFile } from '../src/package.js';
+import { startPostgres } from './support/postgres.js';
+import { agrees, has, Shell, type Step, stepsOf } from './support/transcripts.js';
+
+/*
+ * Every page of docs/ with transcripts is run as it stands. With UPDATE_DOCS=1 the pages are given what the commands
+ * print, in place of what they say.
+ */
+const UPDATE = process.env['UPDATE_DOCS'] === '1';
+
+const pages = ['README.md', ...readdirSync(packageFile('docs')).map((file) => `docs/${file}`)].filter((file) =>
+  file.endsWith('.md'),
+);
+const read = (page: string) => readFileSync(packageFile(page), 'utf8');
+const withSteps = pages.filter((page) => stepsOf(read(page)).length > 0);
+
+/** What a page takes for given: the comment in its first line. */
+function givenOf(text: string) {
+  const [, said = ''] = /^<!-- test: (.*) -->$/m.exec(text) ?? [];
+  return {
+    service: !said.includes('no service'),
+    postgres: said.includes('a PostgreSQL'),
+    provider: /a provider at (127\.0\.0\.1:\d+)/.exec(said)?.[1],
+    needs: /needs (\w+)/.exec(said)?.[1],
+    env: Object.fromEntries([...said.matchAll(/\b([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value])),
+  };
+}
+
+/** An OpenAI-compatible server with one model, which wants no key. */
+async function startProvider(): Promise<string> {
+  const server = createServer((request, response) => {
+    const found = request.url === '/v1/models';
+    response.writeHead(found ? 200 : 404, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(found ? { object: 'list', data: [{ id: 'gpt-4o', object: 'model' }] } : {}));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `127.0.0.1:${(server.address() as { port: number }).port}`;
+}
+
+async function shellFor(text: string): Promise<Shell> {
+  const { service, postgres, provider, env } = givenOf(text);
+  const stands = new Map<string, string>();
+  if (provider) stands.set(provider, await startProvider());
+  if (postgres) {
+    const server = await startPostgres();
+    onTestFinished(() => server.stop());
+    const url = await server.createDatabase();
+    stands.set('postgres://agentllm:secret@127.0.0.1:5432/agentllm', url).set('127.0.0.1:5432', new URL(url).host);
+  }
+  const shell = await Shell.start(env, stands);
+  onTestFinished(() => shell.end());
+  await cp(inject('firstStart'), shell.path('data'), { recursive: true });
+  if (service) await shell.run({ command: 'agentllm serve', output: '', from: 0, to: 0 });
+  return shell;
+}
+
+describe('every transcript prints what its commands print:', () => {
+  it('there are some', () => {
+    expect(withSteps.map((page) => basename(page)).sort()).toEqual(
+      expect.arrayContaining([
+        'add-a-key.md',
+        'backup.md',
+        'own-provider.md',
+        'postgresql.md',
+        'set-a-model.md',
+        'upgrade.md',
+      ]),
+    );
+  });
+
+  for (const page of withSteps) {
+    const { needs } = givenOf(read(page));
+    it.skipIf(needs !== undefined && !has(needs))(`${page}${needs ? ` (needs ${needs})` : ''}`, async () => {
+      const text = read(page);
+      const shell = await shellFor(text);
+      const printed: (readonly [Step, string])[] = [];
+      for (const step of stepsOf(text)) printed.push([step, await shell.run(step)]);
+      if (UPDATE) return update(page, text, printed);
+      for (const [step, output] of printed)
+        if (!agrees(step.output, output)) expect(output, `$ ${step.command}`).toBe(step.output);
+    });
+  }
+});
+
+function update(page: string, text: string, printed: readonly (readonly [Step, string])[]): void {
+  let renewed = text;
+  for (const [step, output] of [...printed].reverse()) {
+    if (agrees(step.output, output)) continue;
+    const lines = output === '' || output.endsWith('\n') ? output : `${output}\n`;
+    renewed = renewed.slice(0, step.from) + lines + renewed.slice(step.to);
+  }
+  writeFileSync(packageFile(page), renewed);
+}
+
+describe('a transcript', () => {
+  it('agrees with what differs only in times, ids and widths', () => {
+    expect(agrees('ID   AT\n7  2026-11-22 10:00\n', 'ID  AT\n7   2026-11-23 11:59\n')).toBe(true);
+    expect(agrees('a\n…\nz\n', 'a\nb\nc\nz\n')).toBe(true);
+  });
+
+  it('does not agree with anything else', () => {
+    expect(agrees('a\n', 'b\n')).toBe(false);
+    expect(agrees('a\n', 'a\nb\n')).toBe(false);
+    expect(agrees('a\nb\n', 'a\n')).toBe(false);
+    expect(agrees('a\n…\nz\n', 'a\nb\n')).toBe(false);
+  });
+});
+
+describe('every page', () => {
+  it.each(pages)('%s links to files that exist', (page) => {
+    for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)/g))
+      expect(existsSync(new URL(target, `file://${packageFile(page)}`)), target).toBe(true);
+  });
+});

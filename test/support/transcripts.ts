@@ -1,0 +1,205 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageFile } from '../../src/package.js';
+
+/*
+ * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and what
+ * follows is what it prints. All commands of a page run in one shell, in an empty directory, in order.
+ *
+ * `agentllm serve` runs on beside what follows, until a line `^C` or the end of the page. A line `…` in an output
+ * stands for any number of lines.
+ */
+
+export interface Step {
+  /** Without the prompt; lines that end in a backslash are joined. */
+  readonly command: string;
+  readonly output: string;
+  /** Where the output stands in the page. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The steps of all transcripts of a page, in order. */
+export function stepsOf(page: string): Step[] {
+  const blocks = [...page.matchAll(/^```console\n([\s\S]*?)^```$/gm)];
+  return blocks.flatMap((block) => {
+    const text = block[1] as string;
+    const start = block.index + '```console\n'.length;
+    const prompts = [...text.matchAll(/^\$ ((?:.*\\\n)*.*)\n/gm)];
+    return prompts.map((prompt, at) => {
+      const from = prompt.index + prompt[0].length;
+      const to = prompts[at + 1]?.index ?? text.length;
+      return { command: prompt[1] as string, output: text.slice(from, to), from: start + from, to: start + to };
+    });
+  });
+}
+
+/** What differs from run to run and machine to machine. */
+const VARYING: readonly (readonly [RegExp, string])[] = [
+  [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
+  [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, '<uuid>'],
+  [/\b[0-9a-f]{8}-\d+-[\w-]+/g, '<etag>'],
+  [/\b\d+(\.\d+)? ?(ms|s|MB)\b/g, '<measured>'],
+  [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
+  [/PostgreSQL \d+(\.\d+)*/g, 'PostgreSQL <version>'],
+  [/"(latency_ms|latencyMs|bytes)": ?\d+/g, '"$1": <measured>'],
+  [/[A-Za-z0-9_-]{43}=/g, '<key>'],
+  [/ {2,}/g, '  '],
+  [/-{3,}/g, '---'],
+];
+
+const steady = (text: string): string[] =>
+  VARYING.reduce((rest, [pattern, name]) => rest.replace(pattern, name), text)
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .filter((line) => line !== '' && line !== '^C');
+
+/** Whether a command printed what the page says, times, ids and the widths of columns apart. */
+export function agrees(said: string, printed: string): boolean {
+  const [want, have] = [steady(said), steady(printed)];
+  const matches = (w: number, h: number): boolean => {
+    for (; w < want.length; w++, h++) {
+      if (want[w] === '…')
+        return Array.from({ length: have.length - h + 1 }).some((_, skip) => matches(w + 1, h + skip));
+      if (want[w] !== have[h]) return false;
+    }
+    return h === have.length;
+  };
+  return matches(0, 0);
+}
+
+/** A shell in which the steps of one page run. */
+export class Shell {
+  private readonly servers: ChildProcess[] = [];
+
+  private constructor(
+    private readonly directory: string,
+    private readonly bash: ChildProcess,
+    private readonly stands: ReadonlyMap<string, string>,
+  ) {}
+
+  /**
+   * @param env settings that the page takes for given.
+   * @param stands what stands for texts of the page: the database for the URL that it shows.
+   */
+  static async start(
+    env: Readonly<Record<string, string>> = {},
+    stands: ReadonlyMap<string, string> = new Map(),
+  ): Promise<Shell> {
+    const directory = await mkdtemp(join(tmpdir(), 'agentllm-docs-'));
+    const bin = join(directory, '.bin');
+    await mkdir(bin);
+    await writeFile(
+      join(bin, 'agentllm'),
+      `#!/bin/sh\nexec '${process.execPath}' '${packageFile('dist/src/cli/agentllm.js')}' "$@"\n`,
+      {
+        mode: 0o755,
+      },
+    );
+    const [grpc, http] = [await freePort(), await freePort()];
+    const path = [bin, packageFile('node_modules/.bin'), packageFile('.cache/bin'), `${process.env['HOME']}/go/bin`];
+    const bash = spawn('bash', ['--noprofile', '--norc'], {
+      cwd: directory,
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: {
+        HOME: directory,
+        LANG: 'C.UTF-8',
+        TZ: 'UTC',
+        PATH: `${path.join(':')}:${process.env['PATH']}`,
+        AGENTLLM_ADDRESS: `127.0.0.1:${grpc}`,
+        GRPC_ADDRESS: `127.0.0.1:${grpc}`,
+        HTTP_ADDRESS: `127.0.0.1:${http}`,
+        LOG_LEVEL: 'silent',
+        ...env,
+      },
+    });
+    const all = new Map([...stands, ['127.0.0.1:50051', `127.0.0.1:${grpc}`], ['127.0.0.1:8081', `127.0.0.1:${http}`]]);
+    return new Shell(directory, bash, all);
+  }
+
+  /** A file in the directory of the page. */
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+
+  /** Runs a step; returns what it printed, on both streams. */
+  async run({ command, output }: Step): Promise<string> {
+    if (/(^|\s)agentllm serve(\s|$)/.test(command)) return this.serve(command, /^\^C$/m.test(output));
+    return this.shown(await this.converse(`{ ${this.real(command)}\n} 2>&1 </dev/null`));
+  }
+
+  private async serve(command: string, interrupted: boolean): Promise<string> {
+    const log = join(this.directory, `.serve-${this.servers.length}`);
+    const pid = (
+      await this.converse(`{ exec ${withEnv(this.real(command))}; } >${log} 2>&1 </dev/null & echo $!`)
+    ).trim();
+    const said = `for i in $(seq 600); do grep -q 'stop      Ctrl-C' ${log} && break; kill -0 ${pid} 2>/dev/null || break; sleep 0.1; done; cat ${log}`;
+    const started = await this.converse(said);
+    if (!interrupted) return this.shown(started);
+    return this.shown(await this.converse(`kill -INT ${pid}; wait ${pid}; cat ${log}`));
+  }
+
+  async end(): Promise<void> {
+    await this.converse('kill $(jobs -p) 2>/dev/null; wait').catch(() => undefined);
+    this.bash.stdin?.end();
+    if (this.bash.exitCode === null) await once(this.bash, 'close');
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  private readonly real = (text: string): string =>
+    [...this.stands].reduce((rest, [shown, real]) => rest.replaceAll(shown, real), text);
+
+  private readonly shown = (text: string): string =>
+    [...this.stands]
+      .reduce((rest, [shown, real]) => rest.replaceAll(real, shown), text)
+      .replaceAll(`${this.directory}/`, '')
+      .replaceAll(this.directory, '.');
+
+  /** Has the shell run something and waits until it is done. */
+  private async converse(script: string): Promise<string> {
+    const mark = `__done_${Math.random().toString(36).slice(2)}__`;
+    let printed = '';
+    const done = new Promise<void>((resolve, reject) => {
+      const listen = (chunk: Buffer) => {
+        printed += chunk;
+        if (!printed.includes(mark)) return;
+        this.bash.stdout?.off('data', listen);
+        resolve();
+      };
+      this.bash.stdout?.on('data', listen);
+      this.bash.once('close', () => reject(new Error(`the shell ended:\n${printed}`)));
+    });
+    this.bash.stdin?.write(`${script}\nprintf '%s\\n' ${mark}\n`);
+    await done;
+    return printed.slice(0, printed.indexOf(mark));
+  }
+}
+
+/** `A=1 agentllm serve` as `exec` takes it. */
+const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Whether a program is there to be run. */
+export function has(program: string): boolean {
+  try {
+    execFileSync('sh', ['-c', `command -v ${program}`], {
+      env: { PATH: `${packageFile('.cache/bin')}:${process.env['HOME']}/go/bin:${process.env['PATH']}` },
+      stdio: 'ignore',
+    });
+    return true;
+  } catch {
+    return false;
+  }
+}
