@@ -32,7 +32,7 @@ export class Feed {
     const feed = new Feed(store, pollIntervalMs);
     feed.schedule();
     const { listenUrl } = store.database;
-    if (listenUrl !== undefined) feed.listener = listen(listenUrl, () => feed.heard());
+    if (listenUrl !== undefined) feed.listener = listen(listenUrl, (writer) => feed.heard(writer));
     return feed;
   }
 
@@ -53,8 +53,9 @@ export class Feed {
     return this.turn;
   }
 
-  /** Looks after a write that was heard of; a look that runs may have read the head before it. */
-  private heard(): void {
+  /** Looks after a write that was heard of, if it is not our own; a look that runs may have read the head before it. */
+  private heard(writer: string | undefined): void {
+    if (writer === this.store.mark) return;
     if (this.turn) void this.turn.then(() => this.poll());
     else void this.poll();
   }

@@ -9,7 +9,7 @@ import type {
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
-import type { Metrics } from '../metrics.js';
+import type { Measure, Metrics } from '../metrics.js';
 import type { Contract } from './contract.js';
 import { grpcStatus } from './status.js';
 
@@ -212,61 +212,67 @@ function runnerOf<Request, Response>(
   const name = method.path.slice(1);
   // Nobody has to sign in yet; a method that does not say what it needs is refused all the same.
   context.contract.permission(method.path);
-  const measure = context.metrics.forMethod(name);
+  const shared: Shared<Request, Response> = { name, method, context, measure: context.metrics.forMethod(name) };
 
   return (decoded, origin, done) => {
-    const started = performance.now();
-    const call = new CallState(decoded, origin, name, method.requestSerialize, method.responseSerialize);
-    const fail = (thrown: unknown) => {
-      call.end();
-      const error = call.failure(thrown, context.log);
-      measure(error.code, performance.now() - started);
-      if (context.log.isLevelEnabled('debug'))
-        context.log.debug({ method: name, code: error.code, reason: error.reason }, 'call');
-      done(error);
-    };
-    const succeed = (reply: Reply<Response>) => {
-      let bytes: Buffer;
-      try {
-        bytes = encode(method, reply);
-      } catch (error) {
-        return fail(error);
-      }
-      call.end();
-      measure('OK', performance.now() - started);
-      if (context.log.isLevelEnabled('debug')) context.log.debug({ method: name }, 'call');
-      done(undefined, bytes);
-    };
+    const call = new CallState(shared, decoded, origin, done);
     let reply: Reply<Response> | Promise<Reply<Response>>;
     try {
       if ('refused' in decoded) throw decoded.refused;
-      context.gate.enter();
-      call.onEnd = () => context.gate.leave();
+      call.enter();
       reply = handler(call);
     } catch (error) {
-      return fail(error);
+      return call.fail(error);
     }
     // What is answered from memory is answered at once: a promise would cost a turn of the loop.
-    if (reply instanceof Promise) reply.then(succeed, fail);
-    else succeed(reply);
+    if (!(reply instanceof Promise)) call.succeed(reply);
+    else
+      reply.then(
+        (answer) => call.succeed(answer),
+        (error) => call.fail(error),
+      );
   };
+}
+
+/** What all calls of a method share. */
+interface Shared<Request, Response> {
+  readonly name: string;
+  readonly method: UnaryDefinition<Request, Response>;
+  readonly context: MethodContext;
+  readonly measure: Measure;
 }
 
 let calls = 0;
 
-/** A call with what is only made when a handler asks for it: most reads never need a signal or their bytes. */
+/**
+ * A call with what is only made when a handler asks for it: most reads never need a signal or their bytes. It has
+ * methods and no closures: making and collecting those took a third of the time of a read.
+ */
 class CallState<Request, Response> implements Call<Request, Response> {
   readonly caller = 'anonymous';
+  private readonly started = performance.now();
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
+  private entered = false;
 
   constructor(
+    private readonly shared: Shared<Request, Response>,
     private readonly decoded: Decoded<Request>,
     private readonly origin: Origin,
-    readonly method: string,
-    readonly encode: (request: Request) => Buffer,
-    readonly encodeReply: (response: Response) => Buffer,
+    private readonly done: Done,
   ) {}
+
+  get method(): string {
+    return this.shared.name;
+  }
+
+  get encode(): (request: Request) => Uint8Array {
+    return this.shared.method.requestSerialize;
+  }
+
+  get encodeReply(): (response: Response) => Uint8Array {
+    return this.shared.method.responseSerialize;
+  }
 
   get request(): Request {
     return (this.decoded as { request: Request }).request;
@@ -297,16 +303,39 @@ class CallState<Request, Response> implements Call<Request, Response> {
     return (this.origin.metadata?.get('grpc-previous-rpc-attempts').length ?? 0) > 0;
   }
 
-  /** Runs when the call ends, however it does. */
-  onEnd: (() => void) | undefined;
+  enter(): void {
+    this.shared.context.gate.enter();
+    this.entered = true;
+  }
 
-  end(): void {
+  succeed(reply: Reply<Response>): void {
+    let bytes: Buffer;
+    try {
+      bytes = encode(this.shared.method, reply);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.end('OK');
+    this.done(undefined, bytes);
+  }
+
+  fail(thrown: unknown): void {
+    const error = this.failure(thrown, this.shared.context.log);
+    this.end(error.code, error.reason);
+    this.done(error);
+  }
+
+  private end(code: string, reason?: string): void {
+    const { context, measure, name } = this.shared;
     clearTimeout(this.timer);
-    this.onEnd?.();
+    if (this.entered) context.gate.leave();
+    measure(code, performance.now() - this.started);
+    if (context.log.isLevelEnabled('debug')) context.log.debug({ method: name, code, reason }, 'call');
   }
 
   /** What was thrown as the error that the caller sees; what it must not see goes to the log. */
-  failure(thrown: unknown, log: Log): ServiceError {
+  private failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return thrown;
     if (this.origin.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);

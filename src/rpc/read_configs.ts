@@ -1,7 +1,7 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import {
   type BatchGetPrimaryConfigsRequest,
-  type BatchGetPrimaryConfigsResponse,
+  BatchGetPrimaryConfigsResponse,
   GetConfigResponse,
   type ListConfigsRequest,
   type ListConfigsResponse,
@@ -43,12 +43,25 @@ const noEnabledConfig = (agent: Agent) =>
     { resources: [{ type: 'agent', name: agent.name }] },
   );
 
+/** A config as bytes, for as long as its row lives and what else shows in it stands. */
 interface Encoded {
   readonly identity: string;
   readonly agentName: string;
-  readonly bytes: Uint8Array;
+  /** The answers of GetConfig and GetPrimaryConfig but for the revision. */
+  readonly entry: Uint8Array;
+  /** One result of BatchGetPrimaryConfigs; made when it is first asked for. */
+  result?: Uint8Array;
 }
 const encodings = new WeakMap<Config, Encoded>();
+
+function encodedConfig(state: State, config: Config, agentName: string): Encoded {
+  const known = encodings.get(config);
+  if (known?.agentName === agentName && known.identity === state.identity) return known;
+  const message = { config: configMessage(state, config, agentName), revision: 0n };
+  const encoded = { identity: state.identity, agentName, entry: GetConfigResponse.encode(message).finish() };
+  encodings.set(config, encoded);
+  return encoded;
+}
 
 /**
  * The answer that holds one config: the entry, encoded once for as long as the
@@ -56,14 +69,8 @@ const encodings = new WeakMap<Config, Encoded>();
  * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
  */
 function configReply(state: State, config: Config): Buffer {
-  const agentName = state.agents.get(config.agent_id)?.name ?? '';
-  let encoded = encodings.get(config);
-  if (encoded?.agentName !== agentName || encoded.identity !== state.identity) {
-    const message = { config: configMessage(state, config, agentName), revision: 0n };
-    encoded = { identity: state.identity, agentName, bytes: GetConfigResponse.encode(message).finish() };
-    encodings.set(config, encoded);
-  }
-  return Buffer.concat([encoded.bytes, encodedRevision(state.revision)]);
+  const { entry } = encodedConfig(state, config, state.agents.get(config.agent_id)?.name ?? '');
+  return Buffer.concat([entry, encodedRevision(state.revision)]);
 }
 
 let newest: { revision: number; bytes: Uint8Array } = { revision: 0, bytes: new Uint8Array() };
@@ -107,20 +114,16 @@ function configsById(state: State, agent: Agent): Ordered<Config> {
   return configs;
 }
 
-export function batchGetPrimaries(
-  state: State,
-  request: BatchGetPrimaryConfigsRequest,
-): BatchGetPrimaryConfigsResponse {
+export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsRequest): Buffer {
   const problems = new Problems();
   checkPage(problems, request);
   const { length } = request.agents;
   if (length > limits.maxBatch) problems.add('agents', `must be at most ${limits.maxBatch}, not ${length}`);
   else for (const [at, ref] of request.agents.entries()) checkRef(problems, ref, `agents[${at}]`);
   problems.throwIfAny();
-  const revision = BigInt(state.revision);
   if (length > 0) {
     const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));
-    return { results, next_page_token: '', revision };
+    return batchReply(state, results, '');
   }
   const page = pageOf(request, {
     values: state.agentsInOrder,
@@ -129,12 +132,32 @@ export function batchGetPrimaries(
     keep: () => true,
   });
   const results = page.values.map((agent) => primaryResult(state, {}, agent));
-  return { results, next_page_token: page.nextPageToken, revision };
+  return batchReply(state, results, page.nextPageToken);
 }
 
-function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): PrimaryConfigResult {
-  const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
-  const config = agent && primaryIn(state, agent.id);
-  if (config) return { ...named, config: configMessage(state, config, named.agent_name) };
-  return { ...named, status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref, false)) };
+/** The results as they are encoded, followed by the fields that the answer has once. */
+function batchReply(state: State, results: readonly Uint8Array[], next_page_token: string): Buffer {
+  const last = { results: [], next_page_token, revision: BigInt(state.revision) };
+  return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);
 }
+
+function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): Uint8Array {
+  const config = agent && primaryIn(state, agent.id);
+  if (config) {
+    const encoded = encodedConfig(state, config, agent.name);
+    encoded.result ??= encodedResult({
+      agent_id: agent.id,
+      agent_name: agent.name,
+      config: configMessage(state, config, agent.name),
+    });
+    return encoded.result;
+  }
+  return encodedResult({
+    agent_id: agent?.id ?? ref.id ?? 0,
+    agent_name: agent?.name ?? ref.name ?? '',
+    status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref, false)),
+  });
+}
+
+const encodedResult = (result: PrimaryConfigResult): Uint8Array =>
+  BatchGetPrimaryConfigsResponse.encode({ results: [result], next_page_token: '', revision: 0n }).finish();

@@ -11,12 +11,12 @@ const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 30_000;
 
 /**
- * Calls back when another replica says that it has written. It is a hint that
+ * Calls back when a replica says that it has written, with the mark of its store. It is a hint that
  * makes followers faster and nothing more: a notification is lost while the
  * connection is down or a pooler stands between, and polling is what makes them
  * right. So every failure only means trying again later.
  */
-export function listen(url: string, heard: () => void): Listener {
+export function listen(url: string, heard: (writer?: string) => void): Listener {
   let client: pg.Client | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
@@ -34,7 +34,7 @@ export function listen(url: string, heard: () => void): Listener {
     // `end` follows every error, also that of a connection which was never made.
     next.on('error', () => {});
     next.once('end', retry);
-    next.on('notification', heard);
+    next.on('notification', ({ payload }) => heard(payload));
     try {
       await next.connect();
       await next.query(`listen ${CHANNEL}`);

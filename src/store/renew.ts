@@ -11,7 +11,7 @@ import { begin } from './transact.js';
 export async function renewStore(store: Store): Promise<Pick<Head, 'revision' | 'identity'>> {
   const nonce = randomUUID();
   const head = await store.database.knex.transaction(async (tx) => {
-    await begin(tx, store.database.listenUrl !== undefined);
+    await begin(tx, store.database.listenUrl !== undefined ? '' : undefined);
     // The counter row first, as in every write: nobody else has a revision in hand now.
     const [renewed] = await tx<Head>('store_state')
       .update({ identity: randomUUID(), nonce })

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { limits } from '../limits.js';
@@ -16,6 +17,8 @@ export class Store {
   private current = new State();
   private readonly listeners = new Set<() => void>();
 
+  /** By which this store's writes are told from those of other replicas. */
+  readonly mark = randomUUID();
   /** Whether the last write was refused by a database that only reads now; the feed tries again. */
   writesFail = false;
   /** The line in which writes wait. */

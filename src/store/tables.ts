@@ -102,23 +102,28 @@ export async function drawIds(db: Knex, entity: Entity, count: number): Promise<
   return rows.map((row) => row.id);
 }
 
+/** One statement of a write, on its way: a transaction chooses in what company it is sent. */
+export type Statement = Knex.QueryBuilder | Knex.Raw;
+
 /**
  * Stores rows whole, new or not. Columns that are no part of a row keep what they hold.
  * @param keepTimes of rows that stand: another system's are finer than a Date.
  */
-export async function putRows<E extends Entity>(
+export function putRows<E extends Entity>(
   db: Knex,
   entity: E,
   rows: readonly Entities[E][],
   keepTimes = false,
-): Promise<void> {
+): Statement[] {
   const { name, columns } = tables[entity];
   const kept = ['id', 'created_at', ...(keepTimes ? ['updated_at'] : [])];
   const changing = columns.filter((column) => !kept.includes(column));
+  const statements: Statement[] = [];
   for (let at = 0; at < rows.length; at += PUT_CHUNK) {
     const chunk = rows.slice(at, at + PUT_CHUNK).map((row) => toColumns(entity, row));
-    await db(name).insert(chunk).onConflict('id').merge(changing);
+    statements.push(db(name).insert(chunk).onConflict('id').merge(changing));
   }
+  return statements;
 }
 /** A statement takes 65 535 parameters; the widest row has 27. */
 const PUT_CHUNK = 1000;
@@ -131,12 +136,12 @@ export interface Token {
 }
 
 /** Stores ciphertexts, or takes them away; theirs is the only column that is no part of any row. */
-export async function putTokens(
+export function putTokens(
   db: Knex,
   entity: 'config' | 'credential',
   tokens: readonly { readonly id: number; readonly token: string | null }[],
-): Promise<void> {
-  await db.raw(
+): Statement {
+  return db.raw(
     `update ?? as t set api_key_encrypted = v.token
        from unnest(?::int[], ?::text[]) as v (id, token) where t.id = v.id`,
     [tables[entity].name, tokens.map(({ id }) => id), tokens.map(({ token }) => token) as string[]],
@@ -167,6 +172,5 @@ export async function* allTokens(db: Knex, entity: 'config' | 'credential'): Asy
 /** Opening a token takes 8 µs, and everybody waits meanwhile. */
 const TOKENS_AT_ONCE = 500;
 
-export async function deleteRows(db: Knex, entity: Entity, ids: readonly number[]): Promise<void> {
-  await db(tables[entity].name).whereIn('id', ids).delete();
-}
+export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): Statement =>
+  db(tables[entity].name).whereIn('id', ids).delete();

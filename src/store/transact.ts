@@ -12,7 +12,7 @@ import { DrawnIds, OutOfIds } from './ids.js';
 import { CHANNEL } from './listen.js';
 import { advance, type Entry, enter, type Head, readHead } from './log.js';
 import type { Store } from './store.js';
-import { deleteRows, entities, putRows, putTokens, tables } from './tables.js';
+import { deleteRows, entities, putRows, putTokens, type Statement, tables } from './tables.js';
 
 /**
  * What a write wants, as a function of the configuration that it finds: it
@@ -140,8 +140,7 @@ async function takeTurn<T>(
   write: Write<T>,
   wanted: ReadonlyMap<Entity, number>,
 ): Promise<Done> {
-  await begin(tx, store.database.listenUrl !== undefined);
-  const turn = await lockCounter(tx);
+  const turn = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
   await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
   const hash = write.requestId ? bodyHash(turn.hash_key, write.body()) : undefined;
   const kept = hash && (await keptAnswer(tx, write, hash));
@@ -149,9 +148,10 @@ async function takeTurn<T>(
   const { state } = store;
   const { result, draft } = await planWithIds(tx, state, write, turn, wanted);
   if (draft.changes.length === 0) throw new NothingToDo(write.answer(result, turn.revision - 1));
-  await carryOut(tx, draft);
-  await storeKeys(tx, state, draft);
-  await enter(tx, turn, turn.now, write, draft.changes);
+  const statements = [...rowStatements(tx, draft), ...keyStatements(tx, state, draft)];
+  const last = statements.pop();
+  for (const statement of statements) await statement;
+  await enter(tx, turn, turn.now, write, draft.changes, last);
   const bytes = write.answer(result, turn.revision);
   if (hash) await keepAnswer(tx, write, hash, bytes, turn);
   return { bytes, apply: () => applyCommitted(store, state, turn, draft.changes) };
@@ -166,32 +166,41 @@ async function applyCommitted(store: Store, state: State, turn: Turn, changes: r
 }
 
 /**
- * The first statement of every transaction that writes. Timeouts are local to it:
+ * The first statement of a transaction that writes. Timeouts are local to it:
  * a pooler may hand the session on. The notification goes out with the commit.
+ * @param writer who others hear that has written; undefined where nobody is told.
  */
-export async function begin(tx: Knex, notify: boolean): Promise<void> {
+export async function begin(tx: Knex, writer?: string): Promise<void> {
+  await settings(tx, writer);
+}
+
+function settings(tx: Knex, writer: string | undefined): Knex.Raw {
   const timeouts = [limits.lockTimeoutMs, limits.statementTimeoutMs, limits.idleInTransactionTimeoutMs];
-  await tx.raw(
-    `select set_config('lock_timeout', ?, true), set_config('statement_timeout', ?, true),
-            set_config('idle_in_transaction_session_timeout', ?, true)
-            ${notify ? ', pg_notify(?, null)' : ''}`,
-    [...timeouts.map(String), ...(notify ? [CHANNEL] : [])],
+  return tx.raw(
+    `select set_config('lock_timeout', ?, true) as lock, set_config('statement_timeout', ?, true) as statement,
+            set_config('idle_in_transaction_session_timeout', ?, true) as idle
+            ${writer === undefined ? '' : ', pg_notify(?, ?) as notified'}`,
+    [...timeouts.map(String), ...(writer === undefined ? [] : [CHANNEL, writer])],
   );
 }
 
-async function lockCounter(tx: Knex): Promise<Turn> {
-  const [turn] = await tx('store_state')
-    .update({ revision: tx.raw('revision + 1'), previous_nonce: tx.ref('nonce'), nonce: randomUUID() })
-    .returning([
-      'revision',
-      'nonce',
-      'previous_nonce',
-      'identity',
-      'hash_key',
-      tx.raw("date_trunc('milliseconds', clock_timestamp()) as now") as unknown as string,
-    ]);
+/**
+ * Begins as `begin` does, and in the same round trip takes the counter row. The
+ * settings stand before the row is waited for: the update has to have their row
+ * first. What bounds this one statement is the timeout of the lock.
+ */
+async function lockCounter(tx: Knex, writer: string | undefined): Promise<Turn> {
+  const { rows } = await tx.raw<{ rows: Turn[] }>(
+    `with begun as materialized (?)
+     update store_state set revision = revision + 1, previous_nonce = nonce, nonce = ?
+       from begun
+       returning revision, nonce, previous_nonce, identity, hash_key,
+                 date_trunc('milliseconds', clock_timestamp()) as now`,
+    [settings(tx, writer), randomUUID()],
+  );
+  const [turn] = rows;
   if (!turn) throw new Error('store_state has lost its row; restore the database from a backup');
-  return turn as Turn;
+  return turn;
 }
 
 /**
@@ -201,7 +210,7 @@ async function lockCounter(tx: Knex): Promise<Turn> {
 export async function tryWrite(db: Knex): Promise<void> {
   const tx = await db.transaction();
   try {
-    await begin(tx, false);
+    await begin(tx);
     await tx('store_state').update({ revision: tx.ref('revision') });
     const bytes = randomBytes(PROBE_BYTES);
     const probe = { caller: '', method: 'probe', request_id: randomUUID(), body_hash: bytes, response: bytes };
@@ -243,34 +252,32 @@ async function planWithIds<T>(
 }
 
 /** Deletes first and children first, then stores parents before children. */
-async function carryOut(tx: Knex, draft: Draft): Promise<void> {
+function rowStatements(tx: Knex, { changes, adopts, revision }: Draft): Statement[] {
+  const statements: Statement[] = [];
   for (const entity of entities.toReversed()) {
-    const gone = draft.changes.filter((change) => change.entity === entity && !change.after);
-    if (gone.length > 0)
-      await deleteRows(
-        tx,
-        entity,
-        gone.map((change) => change.id),
-      );
+    const gone = changes.filter((change) => change.entity === entity && !change.after).map(({ id }) => id);
+    if (gone.length > 0) statements.push(deleteRows(tx, entity, gone));
   }
   for (const entity of entities) {
-    const rows = draft.changes.filter((change) => change.entity === entity && change.after).map(rowAfter);
-    if (rows.length > 0) await putRows(tx, entity, rows, draft.adopts);
+    const rows = changes.filter((change) => change.entity === entity && change.after).map(rowAfter);
+    statements.push(...putRows(tx, entity, rows, adopts));
   }
-  const moved = [...agentsWithMovedChain(draft.changes)];
-  if (moved.length > 0) await tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: draft.revision });
+  const moved = [...agentsWithMovedChain(changes)];
+  if (moved.length > 0)
+    statements.push(tx(tables.agent.name).whereIn('id', moved).update({ chain_revision: revision }));
+  return statements;
 }
 
 /** Encrypts each key for its row and its provider's origin, and for no other. */
-async function storeKeys(tx: Knex, state: State, { keys, now }: Draft): Promise<void> {
+function keyStatements(tx: Knex, state: State, { keys, now }: Draft): Statement[] {
   const seal = ({ entity, row, key }: KeyChange) => ({
     id: row.id,
     token: key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now),
   });
-  for (const entity of ['config', 'credential'] as const) {
+  return (['config', 'credential'] as const).flatMap((entity) => {
     const tokens = keys.filter((change) => change.entity === entity).map(seal);
-    if (tokens.length > 0) await putTokens(tx, entity, tokens);
-  }
+    return tokens.length > 0 ? [putTokens(tx, entity, tokens)] : [];
+  });
 }
 
 const rowAfter = (change: Change) => change.after as Entities[Entity];
