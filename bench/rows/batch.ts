@@ -1,0 +1,66 @@
+import {
+  AgentLLMConfigServiceService,
+  BulkAssignConfigRequest,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { AgentServiceService, CreateAgentRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
+import type { BatchJob } from '../batch_client.js';
+import { ask } from '../lab.js';
+import { startPostgres } from '../postgres.js';
+import type { Row } from '../row.js';
+import type { LoopResult } from '../script.js';
+import { type Caller, inParallel, startService } from '../service.js';
+import { compare, interleave, quantile } from '../statistics.js';
+
+const AGENTS = 1000;
+const CONCURRENCY = 4;
+
+export const row: Row = {
+  name: 'batch',
+  about: 'BatchGetPrimaryConfigs of 1 000 agents against one query by plain pg of the same rows; both decoded in Node',
+  target: 'ahead of it',
+  async run(lab) {
+    const postgres = await startPostgres(lab);
+    const databaseUrl = await postgres.createDatabase();
+    const service = await startService(lab, { DATABASE_URL: databaseUrl });
+    const names = Array.from({ length: AGENTS }, (_, number) => `bench_${number}`);
+    await makeAgents(service.client, names);
+    const [ours, reference] = [lab.startScript('batch_client.ts'), lab.startScript('batch_client.ts')];
+    await Promise.all([ours.match(/ready/), reference.match(/ready/)]);
+    const job = { names, concurrency: CONCURRENCY, ...lab.effort };
+    const pairs = await interleave(
+      lab.effort.rounds,
+      () => ask<LoopResult>(ours, { ...job, port: service.port } satisfies BatchJob),
+      () => ask<LoopResult>(reference, { ...job, databaseUrl } satisfies BatchJob),
+    );
+    const what = 'BatchGetPrimaryConfigs of 1 000';
+    return [
+      {
+        what: `${what}, throughput`,
+        unit: 'calls/s',
+        ...compare(pairs, ({ perSecond }) => perSecond),
+        goal: { kind: 'ratio above', value: 1 },
+        note: `${CONCURRENCY} in flight; the same client program decodes both`,
+      },
+      {
+        what: `${what}, p99`,
+        unit: 'ms',
+        ...compare(pairs, ({ latencies }) => quantile(latencies, 0.99)),
+        goal: { kind: 'ratio at most', value: 1 },
+      },
+    ];
+  },
+};
+
+/** Agents, each with one config. */
+async function makeAgents(call: Caller, names: readonly string[]): Promise<void> {
+  const { createAgent } = AgentServiceService;
+  await inParallel(names, 16, (name) => {
+    const agent = { name, agent_type: 'analyst', role: 'bench' };
+    return call(createAgent.path, CreateAgentRequest.encode(CreateAgentRequest.fromPartial({ agent })).finish());
+  });
+  const assign = BulkAssignConfigRequest.fromPartial({
+    agents: names.map((name) => ({ name })),
+    config: { provider: 'openai', model_name: 'gpt-4', temperature: 0.7, max_tokens: 2000 },
+  });
+  await call(AgentLLMConfigServiceService.bulkAssignConfig.path, BulkAssignConfigRequest.encode(assign).finish());
+}
