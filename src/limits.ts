@@ -71,6 +71,9 @@ export const limits = {
   maxStreamsPerConnection: 1000,
   /** Calls that one server handles at once. */
   maxConcurrentCalls: 2000,
+  /** Writes that are committed together when many come at once, and their changes. */
+  batchWrites: 64,
+  batchChanges: 2000,
   /** Bytes of a whole error status, details included. */
   maxStatusBytes: 4096,
   /** Longest wait at the counter row for the writes of other replicas, and for one statement of PostgreSQL. */

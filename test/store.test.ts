@@ -11,7 +11,8 @@ import { limits } from '../src/limits.js';
 import { forgetAnswers } from '../src/store/answers.js';
 import { advance, loadState, readHead } from '../src/store/log.js';
 import { Store } from '../src/store/store.js';
-import { type Plan, rehearse, transact, type Write } from '../src/store/transact.js';
+import { rehearse, transact } from '../src/store/transact.js';
+import type { Plan, Write } from '../src/store/write.js';
 import { startPostgres } from './support/postgres.js';
 import { unique } from './support/service.js';
 import { contents, gapsInLog, openStore, replay, type TestStore } from './support/store.js';
@@ -117,6 +118,119 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     expect(error).toMatchObject({ code: '23505' });
     expect(await traces()).toEqual(before);
     expect((await write(creating())).revision).toBe((before[2] as { revision: number }).revision + 1);
+  });
+
+  describe('writes that come while another one commits', () => {
+    /** Has writes wait in line behind one that is under way, so that they go together. */
+    async function together(...writes: readonly object[]) {
+      const first = transact(store, creating());
+      const all = await Promise.allSettled(writes.map((one) => transact(store, one as Write<unknown>)));
+      await first;
+      return all.map((one) => (one.status === 'fulfilled' ? JSON.parse(text(one.value)) : one.reason));
+    }
+    const rename = (from: string, to: string) =>
+      writing((state: State, draft: Draft) => {
+        const agent = state.agentNamed(from);
+        if (!agent) throw ServiceError.of('AGENT_NOT_FOUND', { agent: from });
+        if (state.agentNamed(to)) throw ServiceError.of('AGENT_NAME_TAKEN', { agent: to });
+        return draft.update('agent', agent, { ...agent, name: to }).id;
+      });
+
+    it('are committed together, each with a revision, an entry in the log and a nonce of its own', async () => {
+      const before = store.state.revision;
+      const writes = Array.from({ length: 10 }, () => creating());
+      const revisions = (await together(...writes)).map(({ revision }) => revision);
+      expect(revisions).toEqual(revisions.map((_, at) => before + 2 + at));
+      const log = await knex('config_revisions').whereIn('revision', revisions).orderBy('revision');
+      expect(new Set(log.map(({ created_at }) => +created_at)).size).toBe(1);
+      expect(new Set(log.map(({ nonce }) => nonce)).size).toBe(10);
+      const [head] = await knex('store_state').select('revision', 'nonce', 'previous_nonce');
+      expect(head).toEqual({
+        revision: before + 11,
+        nonce: log.at(-1).nonce,
+        previous_nonce: log.at(-2).nonce,
+      });
+      expect(store.state.nonce).toBe(head.nonce);
+      expect(await gapsInLog(opened.database)).toEqual([]);
+      expect(contents(await loadState(knex))).toEqual(contents(store.state));
+    });
+
+    it('each see those before them, and one that is refused takes nobody along', async () => {
+      const name = unique('same');
+      const once = () =>
+        writing((state: State, draft: Draft) => {
+          if (state.agentNamed(name)) throw ServiceError.of('AGENT_NAME_TAKEN', { agent: name });
+          return create(draft, name).id;
+        });
+      const before = store.state.revision;
+      const [one, two, three] = await together(once(), once(), creating());
+      expect([one.revision, two.reason, three.revision]).toEqual([before + 2, 'AGENT_NAME_TAKEN', before + 3]);
+    });
+
+    it('that the database refuses together are carried out one by one', async () => {
+      const [x, y, z, w] = [unique('x'), unique('y'), unique('z'), unique('w')];
+      await write(creating(x));
+      await write(creating(z));
+      // All at once, the row that ends as x is stored before the row that was x gives the name up.
+      const outcomes = await together(
+        writing((state: State, draft: Draft) => {
+          const agent = state.agentNamed(x);
+          return agent && draft.update('agent', agent, { ...agent, name: y }).id;
+        }),
+        dryly(rename(z, x)),
+        dryly(rename(y, w)),
+      );
+      expect(outcomes.map(({ revision }) => typeof revision)).toEqual(['number', 'number', 'number']);
+      expect([x, y, z, w].map((name) => store.state.agentNamed(name) !== undefined)).toEqual([
+        true,
+        false,
+        false,
+        true,
+      ]);
+      expect(contents(await loadState(knex))).toEqual(contents(store.state));
+    });
+
+    /** One that depends on a write which is not committed yet: its dry run, alone, finds nothing wrong. */
+    const dryly = <T>(one: Write<T>) => ({
+      ...one,
+      plan: (state: State, draft: Draft) => (draft.revision === 0 ? undefined : one.plan(state, draft)),
+    });
+
+    it('and that the database refuses for one of them fail that one alone', async () => {
+      const name = unique('twin');
+      const twins = writing((_, draft) => [create(draft, name).id, create(draft, name).id]);
+      const [first, second, third] = await together(creating(), twins, creating());
+      expect([typeof first.revision, second.code, typeof third.revision]).toEqual(['number', '23505', 'number']);
+      expect(await gapsInLog(opened.database)).toEqual([]);
+    });
+
+    it('that are one request, sent twice, get one answer', async () => {
+      const requestId = randomUUID();
+      const again = { ...creating(), requestId };
+      const [one, two, other] = await together(again, again, { ...again, body: () => Buffer.from('another') });
+      expect(two).toEqual(one);
+      expect(other).toMatchObject({ reason: 'REQUEST_ID_REUSED' });
+    });
+
+    it('may change one row many times: it is stored as the last leaves it, and the log has them all', async () => {
+      const { result: id } = await write(creating());
+      const setting = (max_tokens: number) =>
+        writing((state: State, draft: Draft) => {
+          const agent = state.agents.get(id);
+          return agent && draft.update('agent', agent, { ...agent, max_tokens }).revision;
+        });
+      const remove = writing((state: State, draft: Draft) => {
+        const agent = state.agents.get(id);
+        if (agent) draft.remove('agent', agent);
+      });
+      await together(setting(1), setting(2), setting(3));
+      expect(await knex('agent_configs').where({ id }).pluck('max_tokens')).toEqual([3]);
+      await together(setting(4), remove);
+      expect(await knex('agent_configs').where({ id })).toEqual([]);
+      const log = await knex('config_revisions').where({ entity: 'agent', entity_id: id }).orderBy('revision');
+      expect(log.map(({ after }) => after?.max_tokens ?? null)).toEqual([null, 1, 2, 3, 4, null]);
+      expect(contents(await replay(opened.database))).toEqual(contents(store.state));
+    });
   });
 
   it('makes no revision of a plan that changes nothing', async () => {

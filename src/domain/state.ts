@@ -11,6 +11,12 @@ export const byModelName = (a: Pick<Model, 'provider' | 'name'>, b: Pick<Model, 
   text(a.provider, b.provider) || text(a.name, b.name);
 const modelKey = (provider: string, name: string) => `${provider}\0${name}`;
 
+interface Put {
+  readonly entity: Entity;
+  readonly before: Entities[Entity] | undefined;
+  readonly after: Entities[Entity] | undefined;
+}
+
 /**
  * The whole configuration at one revision, in memory. Reads are answered from
  * it and writes are planned against it; it changes only by `apply`, one
@@ -43,6 +49,8 @@ export class State {
   private readonly providersByName = new Map<string, Provider>();
   private readonly modelsByName = new Map<string, Model>();
   private readonly pricesByModel = new Map<number, readonly Price[]>();
+  /** What was put while something is tried, to be taken back. */
+  private speculated: Put[] | undefined;
 
   agentNamed(name: string): Agent | undefined {
     return this.agentsByName.get(name);
@@ -109,10 +117,29 @@ export class State {
     for (const change of changes) this.put(change.entity, change.before, change.after);
     for (const id of agentsWithMovedChain(changes)) {
       const agent = this.agents.get(id);
-      if (agent) this.putAgent(agent, { ...agent, chain_revision: revision });
+      if (agent) this.put('agent', agent, { ...agent, chain_revision: revision });
     }
     this.revision = revision;
     this.nonce = nonce;
+  }
+
+  /**
+   * Runs something that applies revisions, and takes them back: a plan sees the
+   * writes before it that are not committed yet. It is synchronous, so that nobody
+   * else ever sees them.
+   */
+  speculate<T>(run: () => T): T {
+    const { revision, nonce } = this;
+    const done: Put[] = [];
+    this.speculated = done;
+    try {
+      return run();
+    } finally {
+      this.speculated = undefined;
+      for (const { entity, before, after } of done.reverse()) this.put(entity, after, before);
+      this.revision = revision;
+      this.nonce = nonce;
+    }
   }
 
   /** Brings in one row of a store that is being loaded, outside of any revision. */
@@ -121,6 +148,7 @@ export class State {
   }
 
   private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
+    this.speculated?.push({ entity, before, after });
     if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
     else if (entity === 'credential')
       this.putCredential(before as Credential | undefined, after as Credential | undefined);

@@ -4,7 +4,8 @@ import { listed } from '../../migrations/take_over.js';
 import type { State } from '../domain/state.js';
 import { UNBOUND } from '../domain/vault.js';
 import type { Store } from './store.js';
-import { type Plan, transact } from './transact.js';
+import { transact } from './transact.js';
+import type { Plan } from './write.js';
 
 /*
  * What is particular to a database that the Python system made. Its tables are

@@ -28,6 +28,9 @@ export function isLostConnection(error: unknown): boolean {
 /** Whether a database that still answers takes no writes: read-only after a failover, or out of disk. */
 export const takesNoWrites = (error: unknown): boolean => /^(25006|53100|58030)$/.test(codeOf(error));
 
+/** Whether the database has something against what was to be stored, not against storing it now. */
+export const isAboutValues = (error: unknown): boolean => /^(22|23|54)/.test(codeOf(error));
+
 /** A failure of the database as the error that callers see; everything else passes unchanged. */
 export function databaseFailure(error: unknown): unknown {
   if (error instanceof ServiceError) return error;

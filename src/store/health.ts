@@ -13,7 +13,10 @@ export interface Health {
   readonly checked_at: Date;
 }
 
-/** Keeps what was found out about a config; returns when that was, by the clock of the database. */
+/**
+ * Keeps what was found out about a config; returns when that was, by the clock of the database. What is known of a later
+ * revision of the config stays.
+ */
 export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'>): Promise<Date> {
   const { config_id, config_revision, hops } = health;
   const row = {
@@ -24,14 +27,19 @@ export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'
     checked_at: store.database.knex.fn.now(),
   };
   const [saved] = await onDatabase(store, (db) =>
-    db('config_health').insert(row).onConflict('config_id').merge().returning('checked_at'),
+    db('config_health')
+      .insert(row)
+      .onConflict('config_id')
+      .merge()
+      .where('config_health.config_revision', '<=', config_revision)
+      .returning('checked_at'),
   ).catch((error) => {
     // Deleted while its providers were asked.
     if ((error as { code?: unknown }).code !== '23503') throw error;
     const id = String(config_id);
     throw ServiceError.of('CONFIG_NOT_FOUND', { id }, { resources: [{ type: 'config', name: id }] });
   });
-  return saved.checked_at;
+  return saved?.checked_at ?? new Date();
 }
 
 /** What is asked of the kept results. */

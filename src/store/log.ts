@@ -129,33 +129,36 @@ const readLog = (db: Knex, revision: number): Promise<LogRow[]> =>
     .whereBetween('revision', [revision, revision + REVISIONS_PER_PAGE])
     .orderBy(['revision', 'position']);
 
+/** One revision as it is entered into the log. */
+export interface Revision {
+  readonly write: Entry;
+  readonly revision: number;
+  readonly nonce: string;
+  readonly draft: { readonly changes: readonly Change[] };
+}
+
 /**
- * Enters the changes of one revision.
+ * Enters the changes of revisions.
  * @param alongside a statement that is sent with the first of them: a round trip less while the counter row is held.
  */
-export async function enter(
-  tx: Knex,
-  head: Head,
-  now: Date,
-  entry: Entry,
-  changes: readonly Change[],
-  alongside?: Statement,
-): Promise<void> {
-  const rows = changes.map((change, position) => ({
-    revision: head.revision,
-    position,
-    nonce: head.nonce,
-    entity: change.entity,
-    entity_id: change.id,
-    action: change.before ? (change.after ? 'update' : 'delete') : 'create',
-    before: change.before && JSON.stringify(change.before),
-    after: change.after && JSON.stringify(change.after),
-    actor: entry.actor,
-    method: entry.method,
-    request_id: entry.requestId,
-    reason: entry.reason,
-    created_at: now,
-  }));
+export async function enter(tx: Knex, now: Date, revisions: readonly Revision[], alongside?: Statement): Promise<void> {
+  const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
+    draft.changes.map((change, position) => ({
+      revision,
+      position,
+      nonce,
+      entity: change.entity,
+      entity_id: change.id,
+      action: change.before ? (change.after ? 'update' : 'delete') : 'create',
+      before: change.before && JSON.stringify(change.before),
+      after: change.after && JSON.stringify(change.after),
+      actor: write.actor,
+      method: write.method,
+      request_id: write.requestId,
+      reason: write.reason,
+      created_at: now,
+    })),
+  );
   for (let at = 0; at < rows.length; at += ROWS_PER_INSERT) {
     const insert = tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT));
     await (at === 0 && alongside ? insert.with('alongside', alongside) : insert);

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { begin } from './counter.js';
 import { catchUp, type Head } from './log.js';
 import type { Store } from './store.js';
-import { begin } from './transact.js';
 
 /**
  * Makes the database a store of its own, as it has to be after it was put back: the numbers behind its head were used

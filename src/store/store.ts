@@ -2,11 +2,10 @@ import { randomUUID } from 'node:crypto';
 import type { Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { limits } from '../limits.js';
+import { commitTogether } from './commit.js';
 import type { Database } from './database.js';
-import { Turns } from './turns.js';
-
-/** Writes that wait for the counter row at once: while one commits, the next ones have begun. */
-const WRITERS = 3;
+import { Line } from './line.js';
+import type { Ready } from './write.js';
 
 /**
  * The database together with the state that is held of it. Whoever moves the
@@ -22,10 +21,11 @@ export class Store {
   /** Whether the last write was refused by a database that only reads now; the feed tries again. */
   writesFail = false;
   /** The line in which writes wait. */
-  readonly writers: Turns;
+  readonly writers: Line<Ready, Uint8Array>;
 
   constructor(readonly database: Database) {
-    this.writers = new Turns(database.kind === 'embedded' ? 1 : WRITERS, limits.maxCallMs);
+    const { batchWrites: items, batchChanges: weight, maxCallMs: longestWaitMs } = limits;
+    this.writers = new Line({ items, weight, longestWaitMs }, (writes) => commitTogether(this, writes));
   }
 
   /** The configuration at the newest revision that is known here. */

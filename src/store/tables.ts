@@ -174,3 +174,11 @@ const TOKENS_AT_ONCE = 500;
 
 export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): Statement =>
   db(tables[entity].name).whereIn('id', ids).delete();
+
+/** Notes by agent the revision that moved its chain. */
+export const moveChains = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
+  db.raw(
+    `update ?? as t set chain_revision = v.revision
+       from unnest(?::int[], ?::bigint[]) as v (id, revision) where t.id = v.id`,
+    [tables.agent.name, [...revisions.keys()], [...revisions.values()]],
+  );

@@ -24,26 +24,26 @@ export interface VaultReport {
  * what is missing.
  */
 export async function openVault(store: Store, setting: string): Promise<VaultReport> {
-  const { keyring, problem } = await takeKeys(store, setting);
+  const { keyring, problem } = await readVault(store, setting);
+  store.state.vault = new Vault(keyring, problem);
   if (keyring && !problem) await enterKey(store.database.knex, keyring);
   const rebound = keyring && !problem ? await rebind(store, keyring) : 0;
   return { problem, unreadable: await checkTokens(store), rebound };
 }
 
-/** Looks at the keys of ENCRYPTION_KEY as `openVault` does, and writes nothing. */
+/** Looks at the keys of ENCRYPTION_KEY as `openVault` does, and changes nothing, not even in memory. */
 export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
-  const { problem } = await takeKeys(store, setting);
-  return { problem, unreadable: await checkTokens(store), rebound: 0 };
+  const { keyring, problem } = await readVault(store, setting);
+  return { problem, unreadable: [...(await unreadableTokens(store, keyring)).keys()], rebound: 0 };
 }
 
-async function takeKeys(
+async function readVault(
   store: Store,
   setting: string,
-): Promise<{ keyring?: Keyring; problem: VaultProblem | undefined }> {
+): Promise<{ keyring: Keyring | undefined; problem: VaultProblem | undefined }> {
   const { keyring, problem } = read(setting);
-  const refused = problem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
-  store.state.vault = new Vault(keyring, refused);
-  return { keyring, problem: refused };
+  const wrong = problem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
+  return { keyring, problem: wrong };
 }
 
 function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
@@ -85,6 +85,13 @@ function isInUse(state: State, keyId: string): boolean {
 /** Tries every stored token; what does not open is shown as unreadable, and by its row alone. */
 export async function checkTokens(store: Store): Promise<string[]> {
   const { keyring, problem } = store.state.vault;
+  const unreadable = await unreadableTokens(store, keyring);
+  store.state.vault = new Vault(keyring, problem, unreadable);
+  return [...unreadable.keys()];
+}
+
+/** The rows whose token a keyring does not open, with the revision of that token; without a keyring all that have one. */
+async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, number | null>> {
   if (!keyring) return keyHolders(store.state);
   const unreadable = new Map<string, number | null>();
   for (const entity of ['config', 'credential'] as const)
@@ -94,8 +101,7 @@ export async function checkTokens(store: Store): Promise<string[]> {
         if (row && 'unreadable' in keyring.open(token.token, bindingOf(store.state, entity, row)))
           unreadable.set(keyHolder(entity, row.id), row.key_revision);
       }
-  store.state.vault = new Vault(keyring, problem, unreadable);
-  return [...unreadable.keys()];
+  return unreadable;
 }
 
 /** The row of a token, unless it has been given another one since the token was read. */
@@ -109,8 +115,8 @@ export async function openKey(
   store: Store,
   entity: 'config' | 'credential',
   row: Config | Credential,
+  keyring = store.state.vault.keyring,
 ): Promise<string | undefined> {
-  const { keyring } = store.state.vault;
   if (!keyring) return undefined;
   try {
     const token = await readToken(store.database.knex, entity, row.id);
@@ -122,10 +128,14 @@ export async function openKey(
 }
 
 /** Every row that has a key: without ENCRYPTION_KEY none of them can be read. */
-const keyHolders = ({ configs, credentials }: State): string[] => [
-  ...[...configs.values()].filter((row) => row.key_id !== null).map(({ id }) => keyHolder('config', id)),
-  ...[...credentials.values()].filter((row) => row.key_id !== null).map(({ id }) => keyHolder('credential', id)),
-];
+function keyHolders({ configs, credentials }: State): Map<string, number | null> {
+  const holders = new Map<string, number | null>();
+  for (const row of configs.values())
+    if (row.key_id !== null) holders.set(keyHolder('config', row.id), row.key_revision);
+  for (const row of credentials.values())
+    if (row.key_id !== null) holders.set(keyHolder('credential', row.id), row.key_revision);
+  return holders;
+}
 
 /** The mark of the one pass that binds the tokens of an adopted database to their rows. */
 const REBOUND = 'rebind_tokens';

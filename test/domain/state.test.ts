@@ -215,6 +215,32 @@ describe('State', () => {
     );
   });
 
+  it('shows what is speculated while it is, and afterwards is exactly what it was', () => {
+    fc.assert(
+      fc.property(history, fc.nat(12), fc.boolean(), (steps, from, throws) => {
+        const done = revisions(steps);
+        const [kept, tried] = [done.slice(0, from), done.slice(from)];
+        const before = kept.at(-1)?.tables ?? empty();
+        const state = replay(kept);
+        const rows = [...state.configs.values()];
+        const speculate = () =>
+          state.speculate(() => {
+            replay(tried, state);
+            expectEqual(state, done.at(-1)?.tables ?? empty());
+            if (throws) throw new RangeError('changed my mind');
+          });
+        if (throws) expect(speculate).toThrow(RangeError);
+        else speculate();
+        expectEqual(state, before);
+        expect([state.revision, state.nonce]).toEqual([kept.length, kept.length > 0 ? `nonce-${kept.length}` : '']);
+        // The very rows: what is encoded of them stays.
+        for (const row of rows) expect(state.configs.get(row.id)).toBe(row);
+        replay(tried, state);
+        expectEqual(state, done.at(-1)?.tables ?? empty());
+      }),
+    );
+  });
+
   it('is the same when it is loaded from rows', () => {
     fc.assert(
       fc.property(history, (steps) => {

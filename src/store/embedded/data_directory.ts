@@ -36,6 +36,16 @@ export function clusterPaths(dataDir: string): ClusterPaths {
   };
 }
 
+/** Whether there is a database in DATA_DIR, looked at from outside: nothing is made. */
+export async function holdsDatabase(dataDir: string): Promise<boolean> {
+  const { cluster, restored } = clusterPaths(dataDir);
+  try {
+    return (await exists(cluster)) || (await exists(restored));
+  } catch (error) {
+    throw explainDirectoryFailure(dataDir, error);
+  }
+}
+
 /** Makes DATA_DIR ready for the engine, or says what is wrong with it. Call it only as the owner of the lock. */
 export async function prepareDataDirectory(dataDir: string): Promise<ClusterPaths> {
   await makeOwnDirectory(dataDir);
