@@ -53,7 +53,11 @@ const cidrs = z
     try {
       return addressList(ranges);
     } catch {
-      context.addIssue({ code: 'custom', message: 'must be address ranges such as 127.0.0.0/8,fd00::/8' });
+      context.addIssue({
+        code: 'custom',
+        message:
+          'must be address ranges such as 127.0.0.0/8,fd00::/8',
+      });
       return z.NEVER;
     }
   });

@@ -182,8 +182,8 @@ export const catalogue = {
   ),
   TOO_MANY_CHECKS: entry<{ checks: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The service has asked providers ${m.checks} times in the last minute; retry later`,
-    10_000,
+    (m) => `The service asks providers this ${m.checks} times at once and then as often a minute; retry later`,
+    2_000,
   ),
   RETRY_WITHOUT_REQUEST_ID: entry<None>(
     'FAILED_PRECONDITION',

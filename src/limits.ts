@@ -85,8 +85,10 @@ export const limits = {
   // Provider checks
   /** Longest that a provider is asked about a key and its models, all requests together. */
   providerCheckMs: 10_000,
-  /** Bytes that are read of one answer of a provider. */
-  providerAnswerBytes: 8 * 1024 * 1024,
+  /** Requests to providers at once, of all calls together; further ones wait, first come, first served. */
+  providerRequestsAtOnce: 16,
+  /** Bytes that are read of one answer of a provider; the longest real lists are well below it. */
+  providerAnswerBytes: 2 * 1024 * 1024,
   /** Pages that are read of a provider's model list. */
   providerListPages: 10,
   /** Longest wait for one of several addresses of a provider before the next is tried. */

@@ -195,7 +195,7 @@ describe('PROVIDER_ALLOW_CIDRS', () => {
     },
   );
 
-  it.each(['localhost', '127.0.0.0/33', '127.0.0/8', 'fd00::/8;::1/128', '*', '127.0.0.0/8,nonsense'])(
+  it.each(['localhost', '127.0.0.0/33', '127.0.0/8', 'fd00::/8;::1/128', '*', '127.0.0.0/8,nonsense', '::/0', '::/64'])(
     '%s is a mistake',
     (text) =>
       expect(mistakes({ PROVIDER_ALLOW_CIDRS: text })).toEqual([

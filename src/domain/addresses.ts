@@ -29,12 +29,16 @@ const privateAddresses = addressList([
   '224.0.0.0/4',
   '240.0.0.0/4',
   '::/96',
+  '::ffff:0:0:0/96',
   '64:ff9b::/96',
   '64:ff9b:1::/48',
   '100::/64',
-  '2001::/32',
+  '100:0:0:1::/64',
+  '2001::/23',
   '2001:db8::/32',
   '2002::/16',
+  '3fff::/20',
+  '5f00::/16',
   'fc00::/7',
   'fec0::/10',
   'fe80::/10',
@@ -47,9 +51,19 @@ export function addressList(cidrs: readonly string[]): BlockList {
   for (const cidr of cidrs) {
     const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
     if (!address) throw new RangeError(`${cidr} is no address range`);
-    addresses.addSubnet(address, Number(bits), isIP(address) === 6 ? 'ipv6' : 'ipv4');
+    const family = isIP(address) === 6 ? 'ipv6' : 'ipv4';
+    // Node's BlockList finds IPv4 in ::ffff:0:0/96, so ::/0 would mean every IPv4 address too, unsaid.
+    if (family === 'ipv6' && Number(bits) <= 80 && hasMapped(address, Number(bits)))
+      throw new RangeError(`${cidr} has all of IPv4 in it`);
+    addresses.addSubnet(address, Number(bits), family);
   }
   return addresses;
+}
+
+function hasMapped(address: string, bits: number): boolean {
+  const range = new BlockList();
+  range.addSubnet(address, bits, 'ipv6');
+  return range.check('::ffff:0:0', 'ipv6');
 }
 
 const has = (addresses: BlockList, ip: string) => addresses.check(ip, isIP(ip) === 6 ? 'ipv6' : 'ipv4');

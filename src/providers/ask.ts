@@ -5,7 +5,7 @@ import { nearest, printable } from '../domain/text.js';
 import { limits } from '../limits.js';
 import { jsonOf, problemOf, saysNoModel } from './classify.js';
 import { isModel, modelPath, namesIn, type Speech, speeches } from './dialect.js';
-import { coded, type Egress, get, type Reply } from './egress.js';
+import { coded, type Egress, get, type Reply, TIMED_OUT } from './egress.js';
 import { type KeyEndpoint, keyEndpointOf } from './key_endpoints.js';
 import { networkFinding } from './network.js';
 import { type Finding, messageOf, statusOf, type Verdict } from './verdicts.js';
@@ -34,6 +34,7 @@ interface Question {
   readonly speech: Speech;
   readonly key: string | undefined;
   readonly egress: Egress;
+  readonly timeoutMs: number;
 }
 
 /** What was found of a model, or of the key alone. */
@@ -61,7 +62,8 @@ export async function askProvider(
   const words = {
     provider: printable(provider.name, limits.provider),
     keyed: key !== undefined,
-    variable: provider.api_key_env_vars[0] ?? '',
+    variables: variablesOf(provider),
+    builtIn: provider.built_in,
     timeoutMs: Math.round(options.timeoutMs),
   };
   const found = await findWithin(provider, key, models, options);
@@ -70,6 +72,12 @@ export async function askProvider(
     message: messageOf(finding, { ...words, model: quoted(model), nearest: quoted(nearest) }),
     latencyMs: at === undefined ? undefined : Math.round(at - started),
   }));
+}
+
+/** The key variables of a provider; of names that would push what to do out of the sentence only the first. */
+function variablesOf({ api_key_env_vars: [first = '', ...more] }: Provider): string {
+  const all = [first, ...more].join(' or ');
+  return all.length <= 120 ? all : `${first} or another`;
 }
 
 /** Finds out what can be found out in the time given. */
@@ -82,12 +90,24 @@ async function findWithin(
   const speech = speeches.get(provider.dialect);
   const unasked = whyNotAsked(provider, key, signal);
   if (unasked || !speech) return forEach(models, { verdict: unasked ?? 'NO_DIALECT', at: undefined });
+  return await within(timeoutMs, signal, (ending) =>
+    find({ provider, speech, key, egress: { allowed, signal: ending }, timeoutMs }, models),
+  );
+}
+
+/** Works under a signal that aborts when the time is over, or with another signal. */
+async function within<T>(
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const ending = new AbortController();
   const stop = () => ending.abort(coded('STOPPED'));
-  const timer = setTimeout(() => ending.abort(coded('TIMED_OUT')), Math.min(timeoutMs, MAX_TIMER_MS));
+  const timer = setTimeout(() => ending.abort(coded(TIMED_OUT)), Math.min(timeoutMs, MAX_TIMER_MS));
   signal?.addEventListener('abort', stop);
+  if (signal?.aborted) stop();
   try {
-    return await find({ provider, speech, key, egress: { allowed, signal: ending.signal } }, models);
+    return await work(ending.signal);
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener('abort', stop);
@@ -120,16 +140,21 @@ async function find(question: Question, models: readonly string[]): Promise<read
 const forEach = (models: readonly string[], found: Found): Found[] =>
   models.length > 0 ? models.map((model) => ({ ...found, model })) : [found];
 
-/** A finding as of now. Who was refused by address was not asked. */
+/** A finding as of now. Who was refused by address was not asked, nor, in earnest, was who had no turn in time. */
 const stood = (finding: Finding, model?: string): Found => ({
   ...finding,
   model,
-  at: statusOf(finding) === 'CHECK_STATUS_ADDRESS_REFUSED' ? undefined : performance.now(),
+  at:
+    statusOf(finding) === 'CHECK_STATUS_ADDRESS_REFUSED' || finding.verdict === 'BUSY' ? undefined : performance.now(),
 });
 
 /** What a built-in provider's own endpoint has against a key. When that fails in any other way, the list decides. */
 async function askKeyEndpoint(question: Question, { at, read }: KeyEndpoint): Promise<Finding | undefined> {
-  const { problem, json } = await ask(question, ...at(question.provider.base_url));
+  const { egress, timeoutMs, provider } = question;
+  // Half of the time, so that one that hangs leaves the other half to the list.
+  const { problem, json } = await within(timeoutMs / 2, egress.signal, (signal) =>
+    ask({ ...question, egress: { ...egress, signal } }, ...at(provider.base_url)),
+  );
   const verdict = problem ? problem.verdict : read((json ?? {}) as Record<string, unknown>);
   return verdict && (!problem || ['KEY_REFUSED', 'NO_CREDIT'].includes(verdict)) ? { verdict } : undefined;
 }
@@ -139,14 +164,36 @@ async function readList(question: Question, models: readonly string[]): Promise<
   const names = new Set<string>();
   let path: string | undefined = question.speech.list;
   for (let page = 0; path !== undefined && page < limits.providerListPages; page++) {
-    const { problem, json } = await ask(question, question.provider.base_url, path);
-    const here = problem ? undefined : namesIn(json);
+    const read: Page | Finding = await readPage(question, path, models, names);
     // The first page answers for the key. What a later one would have shown, a second look at the model does.
-    if (!here) return page > 0 ? names : (problem ?? { verdict: 'NOT_A_LIST' });
-    for (const name of here) names.add(name);
-    path = models.every((model) => names.has(model)) ? undefined : question.speech.next?.(json);
+    if ('verdict' in read) return page > 0 ? names : read;
+    path = read.next;
   }
   return names;
+}
+
+interface Page {
+  /** Path of the next page, when there is one and it is needed. */
+  readonly next: string | undefined;
+}
+
+/** Reads one page; of its names it keeps those that are asked about, and as many more as a suggestion is looked for in. */
+async function readPage(
+  question: Question,
+  path: string,
+  models: readonly string[],
+  names: Set<string>,
+): Promise<Page | Finding> {
+  const { problem, json } = await ask(question, question.provider.base_url, path);
+  const here = problem ? undefined : namesIn(json);
+  if (!here) return problem ?? { verdict: 'NOT_A_LIST' };
+  const wanted = new Set(models);
+  for (const name of here) {
+    // One name too many is kept, so that nothing is suggested from a part of them; and none that no config could have.
+    const hasRoom = names.size <= limits.maxSuggestionNames && name.length <= limits.modelName;
+    if (hasRoom || wanted.has(name)) names.add(name);
+  }
+  return { next: models.every((model) => names.has(model)) ? undefined : question.speech.next?.(json) };
 }
 
 async function findModels(question: Question, models: readonly string[], list: ReadonlySet<string>): Promise<Found[]> {
@@ -171,9 +218,12 @@ async function lookFor(question: Question, model: string, list: ReadonlySet<stri
   if (path !== undefined && isSafe) {
     const { reply, problem, json } = await ask(question, question.provider.base_url, path);
     if (problem && !(reply && saysNoModel(reply, json))) return stood(problem, model);
-    if (!problem && isModel(json)) return stood({ verdict: 'MODEL_OK' }, model);
+    if (!problem && isModel(json, model)) return stood({ verdict: 'MODEL_OK' }, model);
   }
-  return { ...stood({ verdict: 'MODEL_MISSING' }, model), nearest: nearest(model, list) };
+  const near = nearest(model, list);
+  // A name with the key in it is an echo, and no model.
+  const isName = near !== undefined && withoutKey(near, question.key) === near;
+  return { ...stood({ verdict: 'MODEL_MISSING' }, model), nearest: isName ? near : undefined };
 }
 
 /** What one GET brought. */
@@ -199,6 +249,8 @@ async function ask({ speech, key, egress }: Question, base: string, path: string
 /** Shorter keys are no secrets but the `none` and `ollama` of local servers, which stand in names of models too. */
 const LEAST_SECRET = 8;
 
-/** A text in which the key does not stand, whoever put it there. */
+/** A text in which the key does not stand, in small letters or capitals, whoever put it there. */
 const withoutKey = (text: string, key = ''): string =>
-  key.length < LEAST_SECRET ? text : text.replaceAll(key, '[key]');
+  key.length < LEAST_SECRET
+    ? text
+    : text.replace(new RegExp(key.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'), 'gi'), '[key]');

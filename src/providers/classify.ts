@@ -18,8 +18,13 @@ const BILLING_CODES = [
   'billing_not_active',
   'billing_hard_limit_reached',
 ];
-/** xAI says it at 403 and 429, Anthropic at 400, and neither with a code. */
+/** xAI says it at 403 and 429, and without a code. */
 const BILLING_WORDS = /\bcredits?\b|\bspend(ing)? limit|\binsufficient (balance|funds|quota)/i;
+/** Anthropic says it at 400, where a bare "credit" can be the name of a field. */
+const BILLING_WORDS_400 =
+  /\b(credit|account) balance\b|\bbalance (is )?(too low|insufficient|exhausted)|\binsufficient (balance|credits?|funds|quota)\b|\bspend(ing)? limit|\bbilling\b/i;
+/** OpenRouter's "Rate limit exceeded … Add 10 credits to unlock more" is no word of an empty account. */
+const RATE_WORDS = /rate.?limit/i;
 const KEY_CODES = ['invalid_api_key', 'authentication_error', 'api_key_invalid'];
 /** "Incorrect API key provided" of xAI, which also sends it percent-encoded; "API key not valid" of Google. */
 const KEY_WORDS = /api[ _-]?key/i;
@@ -64,11 +69,17 @@ export const saysNoModel = (reply: Reply, json: unknown): boolean =>
 function verdictOf(http: number, { codes, words }: Complaint): Verdict {
   const has = (wanted: readonly string[]) => codes.some((code) => wanted.includes(code));
   if (http === 402 || has(BILLING_CODES)) return 'NO_CREDIT';
-  if ([400, 403, 429].includes(http) && BILLING_WORDS.test(words)) return 'NO_CREDIT';
   if (http === 401) return SCOPE_WORDS.test(words) ? 'FORBIDDEN' : 'KEY_REFUSED';
-  if (http === 400) return has(KEY_CODES) || KEY_WORDS.test(words) ? 'KEY_REFUSED' : 'REQUEST_REFUSED';
-  if (http === 403) return 'FORBIDDEN';
-  if (http === 429) return 'RATE_LIMITED';
+  if (http === 400) {
+    if (has(KEY_CODES)) return 'KEY_REFUSED';
+    if (BILLING_WORDS_400.test(words)) return 'NO_CREDIT';
+    return KEY_WORDS.test(words) ? 'KEY_REFUSED' : 'REQUEST_REFUSED';
+  }
+  if (http === 403) return BILLING_WORDS.test(words) ? 'NO_CREDIT' : 'FORBIDDEN';
+  if (http === 429) {
+    const isRate = [words, ...codes].some((text) => RATE_WORDS.test(text));
+    return !isRate && BILLING_WORDS.test(words) ? 'NO_CREDIT' : 'RATE_LIMITED';
+  }
   if (http === 404 || http === 405 || http === 501) return 'NO_LIST';
   return http === 408 || http >= 500 ? 'SERVER_ERROR' : 'REQUEST_REFUSED';
 }

@@ -52,8 +52,14 @@ export function namesIn(json: unknown): string[] | undefined {
   return entries?.length && names?.length === 0 ? undefined : names;
 }
 
-/** Whether an answer is about one model: there are servers that answer every path with 200. */
-export const isModel = (json: unknown): boolean => nameOf(json) !== undefined;
+/**
+ * Whether an answer is about a model: it has its id, or, for an alias, another's
+ * and says that it is a model. There are servers that answer every path with 200.
+ */
+export function isModel(json: unknown, model: string): boolean {
+  const { id, object, type } = (json ?? {}) as Record<string, unknown>;
+  return typeof id === 'string' && (id === model || object === 'model' || type === 'model');
+}
 
 function nameOf(entry: unknown): string | undefined {
   const { id, name } = (entry ?? {}) as { id?: unknown; name?: unknown };

@@ -3,7 +3,8 @@ import type { Verdict } from './verdicts.js';
 
 /**
  * What a built-in provider says of a key besides the list of its models. Only
- * findings against the key count; when the endpoint fails, the list decides.
+ * findings against the key count; when the endpoint fails, or takes more than
+ * half of the time, the list decides.
  */
 export interface KeyEndpoint {
   /** Asked before the list, because that may not tell, or after it, because that says more. */

@@ -5,6 +5,7 @@ const VERDICTS: ReadonlyMap<string, Verdict> = new Map<string, Verdict>([
   ['URL_REFUSED', 'URL_REFUSED'],
   ['ADDRESS_REFUSED', 'ADDRESS_REFUSED'],
   ['TIMED_OUT', 'TIMED_OUT'],
+  ['NO_TURN', 'BUSY'],
   ['STOPPED', 'STOPPED'],
   ['ENOTFOUND', 'NAME_UNKNOWN'],
   ['EAI_AGAIN', 'NO_NAME_SERVICE'],
@@ -31,6 +32,7 @@ const VERDICTS: ReadonlyMap<string, Verdict> = new Map<string, Verdict>([
   ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'CERTIFICATE_UNTRUSTED'],
   ['CERT_UNTRUSTED', 'CERTIFICATE_UNTRUSTED'],
   ['EPROTO', 'NO_TLS'],
+  ['SWITCHES_PROTOCOL', 'NOT_HTTP'],
 ]);
 
 /** What a request that failed says of a provider. Errors of several addresses stand in one, under the first's code. */

@@ -7,8 +7,10 @@ export interface Words {
   readonly provider: string;
   /** Whether a key was sent. */
   readonly keyed: boolean;
-  /** The first environment variable that can hold the key. */
-  readonly variable: string;
+  /** The environment variables that can hold the key, as the service asks for them. */
+  readonly variables: string;
+  /** Whether those may be sent without more ado: of other providers PROVIDER_ALLOW_KEY_VARS must list them. */
+  readonly builtIn: boolean;
   readonly timeoutMs: number;
   readonly model: string;
   /** The model's name that is nearest to the one that is missing; empty: none is near. */
@@ -61,7 +63,9 @@ export const verdicts = {
   ),
   NO_KEY: entry(
     'CHECK_STATUS_NO_KEY',
-    (w) => `${w.provider} was not asked, because no key is set; give the configuration one, or set ${w.variable}`,
+    (w) =>
+      `${w.provider} was not asked, because no key is set; give the configuration one, or set ${w.variables} for the service` +
+      (w.builtIn ? '' : ' and list it in PROVIDER_ALLOW_KEY_VARS'),
   ),
   KEY_WANTED: entry(
     'CHECK_STATUS_NO_KEY',
@@ -181,6 +185,11 @@ export const verdicts = {
     'CHECK_STATUS_UNREACHABLE',
     (w) =>
       `${w.provider} did not answer within ${w.timeoutMs} ms; check again, then its base_url, its status page and the firewall`,
+  ),
+  BUSY: entry(
+    'CHECK_STATUS_UNREACHABLE',
+    (w) =>
+      `The turn of ${w.provider} did not come in time, because this service was busy asking others for most of ${w.timeoutMs} ms; check again later`,
   ),
   STOPPED: entry(
     'CHECK_STATUS_UNREACHABLE',

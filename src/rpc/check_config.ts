@@ -10,7 +10,6 @@ import { type Answer, askProvider } from '../providers/ask.js';
 import { saveHealth } from '../store/health.js';
 import { openKey } from '../store/vault.js';
 import { healthMessage } from './messages.js';
-import { configOf, idProblem, Problems } from './requests.js';
 import type { Backend } from './service.js';
 
 /** How long providers may take, all together. */
@@ -19,8 +18,14 @@ export interface Patience {
   readonly signal: AbortSignal;
 }
 
+/** A call whose caller waits. */
+export interface Waiting {
+  readonly remainingMs: number;
+  readonly signal: AbortSignal;
+}
+
 /** At most what the caller waits for: what providers did not say by then is an answer too. */
-export const patienceOf = ({ remainingMs, signal }: { remainingMs: number; signal: AbortSignal }): Patience => ({
+export const patienceOf = ({ remainingMs, signal }: Waiting): Patience => ({
   // A fifth is left to keep the answer and send it.
   timeoutMs: Math.floor(Math.min(limits.providerCheckMs, remainingMs * 0.8)),
   signal,
@@ -38,20 +43,19 @@ interface Question {
 /** Asks the providers of a config about each of its hops, with the key that the hop would use, and keeps the answers. */
 export async function checkConfigHealth(
   backend: Backend,
-  id: number,
-  patience: Patience,
+  config: Config,
+  call: Waiting,
 ): Promise<CheckConfigHealthResponse> {
   const { state } = backend.store;
-  const problems = new Problems();
-  problems.add('id', idProblem(id));
-  problems.throwIfAny();
-  const config = configOf(state, id);
+  const [id, revision] = [config.id, BigInt(state.revision)];
   const questions = await Promise.all(hopsOfConfig(config).map((hop) => questionOf(backend, state, config, hop)));
-  const answers = await ask(backend, questions, patience);
+  const answers = await ask(backend, questions, patienceOf(call));
+  // Nobody waits any more, and what was cut short says nothing of the provider.
+  call.signal.throwIfAborted();
   const hops = questions.map((question, index) => hopCheck(question, index, answers.get(question) as Answer));
   const kept = { config_id: id, config_revision: config.revision, hops };
   const checked_at = await saveHealth(backend.store, kept);
-  return { health: healthMessage(state, { ...kept, checked_at }), revision: BigInt(state.revision) };
+  return { health: healthMessage(state, state.configs.get(id) ?? config, { ...kept, checked_at }), revision };
 }
 
 async function questionOf(backend: Backend, state: State, config: Config, hop: PlannedHop): Promise<Question> {
@@ -62,14 +66,10 @@ async function questionOf(backend: Backend, state: State, config: Config, hop: P
     return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, settled };
   }
   const choice = keyOfHop(state, config, provider, (variable) => backend.providerKeys.has(variable));
-  return { hop, provider, choice, ...(await keyOf(backend, provider, choice)) };
+  return { hop, provider, choice, ...(await keyOf(backend, choice)) };
 }
 
-async function keyOf(
-  backend: Backend,
-  provider: Provider,
-  choice: KeyChoice,
-): Promise<Pick<Question, 'key' | 'settled'>> {
+async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<Question, 'key' | 'settled'>> {
   switch (choice.source) {
     case 'KEY_SOURCE_ENVIRONMENT': {
       const key = backend.providerKeys.get(choice.variable) as string;
@@ -78,7 +78,7 @@ async function keyOf(
       return { key, settled: problem === undefined ? undefined : unasked('CHECK_STATUS_INVALID', message) };
     }
     case 'KEY_SOURCE_NONE':
-      return { key: undefined, settled: provider.api_key_env_vars.length > 0 ? noKey(provider) : undefined };
+      return { key: undefined, settled: undefined };
     default: {
       const entity = choice.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential';
       const key = await openKey(backend.store, entity, choice.row);
@@ -87,14 +87,6 @@ async function keyOf(
       return { key, settled: key === undefined ? unasked('CHECK_STATUS_KEY_UNREADABLE', message) : undefined };
     }
   }
-}
-
-/** No key is set; for a provider of one's own it may be there and not allowed. */
-function noKey({ name, api_key_env_vars, built_in }: Provider): Answer {
-  const variables = api_key_env_vars.join(' or ');
-  const allow = built_in ? '' : ` and list it in PROVIDER_ALLOW_KEY_VARS`;
-  const remedy = `set ${variables} for the service${allow}, or give the config a key of its own`;
-  return unasked('CHECK_STATUS_NO_KEY', `No key for ${name} is set: ${remedy}`);
 }
 
 const unasked = (status: CheckStatus, message: string): Answer => ({ status, message, latencyMs: undefined });

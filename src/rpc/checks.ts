@@ -6,18 +6,17 @@ import type {
   ListRetiringModelsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
-import { Ordered } from '../domain/ordered.js';
 import { type RetiringUse, retiringUses } from '../domain/retiring.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { listHealth } from '../store/health.js';
-import { checkConfigHealth, patienceOf } from './check_config.js';
+import { checkConfigHealth } from './check_config.js';
 import { healthMessage, retiringUseMessage } from './messages.js';
 import type { Handlers } from './method.js';
-import { checkPage, nextPage, pageFrom, pageOf } from './pages.js';
-import { Rate } from './rate.js';
-import { agentOf, checkRef, idProblem, Problems } from './requests.js';
+import { checkPage, compareKeys, nextPage, pageFrom } from './pages.js';
+import { passRate, Rate } from './rate.js';
+import { agentOf, checkRef, configOf, idProblem, Problems } from './requests.js';
 import { type Backend, read } from './service.js';
 
 type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';
@@ -27,18 +26,17 @@ export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMCo
   const rate = new Rate(limits.configChecksPerMinute);
   return {
     checkConfigHealth: (call) =>
-      read(backend, call, () => {
+      read(backend, call, (state) => {
+        const problems = new Problems();
+        problems.add('id', idProblem(call.request.id));
+        problems.throwIfAny();
+        const config = configOf(state, call.request.id);
         passRate(rate);
-        return checkConfigHealth(backend, call.request.id, patienceOf(call));
+        return checkConfigHealth(backend, config, call);
       }),
     listConfigHealth: (call) => read(backend, call, (state) => listConfigHealth(backend, state, call.request)),
     listRetiringModels: (call) => read(backend, call, (state) => listRetiringModels(state, call.request)),
   };
-}
-
-/** Refuses what would ask providers more often than they and we like. */
-export function passRate(rate: Rate): void {
-  if (!rate.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(rate.perMinute) });
 }
 
 async function listConfigHealth(
@@ -62,14 +60,21 @@ async function listConfigHealth(
     request.config_id,
     statuses,
   ]);
-  const after = (page.last?.[0] as number | undefined) ?? 0;
+  const after = page.last === undefined ? 0 : idIn(page.last);
   const found = await listHealth(store, { ids, statuses, after, limit: page.size + 1 });
   const { values, nextPageToken } = nextPage(page, found, ({ config_id }) => [config_id]);
-  return {
-    health: values.map((health) => healthMessage(state, health)),
-    next_page_token: nextPageToken,
-    revision: BigInt(state.revision),
-  };
+  // The state moves on while the database is asked; configs that it does not have are left out.
+  const health = values.flatMap((one) => {
+    const config = state.configs.get(one.config_id);
+    return config ? [healthMessage(state, config, one)] : [];
+  });
+  return { health, next_page_token: nextPageToken, revision: BigInt(state.revision) };
+}
+
+/** The id in a page token, which anybody can make. */
+function idIn([id]: readonly (string | number)[]): number {
+  if (typeof id !== 'number' || !Number.isInteger(id) || idProblem(id)) throw ServiceError.of('INVALID_PAGE_TOKEN', {});
+  return id;
 }
 
 /** The configs that a filter names; undefined: all. */
@@ -86,12 +91,17 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): L
   checkPage(problems, request);
   if (days < min || days > max) problems.add('within_days', `must be ${min} to ${max}, not ${days}`);
   problems.throwIfAny();
-  const uses = new Ordered<RetiringUse>((a, b) => compare(placeOf(a), placeOf(b)));
-  for (const use of retiringUses(state, days, new Date())) uses.put(use);
-  const page = pageOf(request, { values: uses, keyOf: placeOf, filter: ['retiring', days], keep: () => true });
+  const page = pageFrom(request, ['retiring', days]);
+  const found: RetiringUse[] = [];
+  for (const use of retiringUses(state, days, new Date(), page.last ? idIn(page.last) : 0)) {
+    if (page.last && compareKeys(placeOf(use), page.last) <= 0) continue;
+    found.push(use);
+    if (found.length > page.size) break;
+  }
+  const { values, nextPageToken } = nextPage(page, found, placeOf);
   return {
-    uses: page.values.map(retiringUseMessage),
-    next_page_token: page.nextPageToken,
+    uses: values.map(retiringUseMessage),
+    next_page_token: nextPageToken,
     revision: BigInt(state.revision),
   };
 }
@@ -102,8 +112,3 @@ const placeOf = ({ agent, hop }: RetiringUse): readonly number[] => [
   hop.config?.id ?? 0,
   hop.source === 'HOP_SOURCE_FALLBACK' ? 1 : 0,
 ];
-
-const compare = (a: readonly number[], b: readonly number[]): number => {
-  const at = a.findIndex((value, index) => value !== b[index]);
-  return at < 0 ? 0 : (a[at] as number) - (b[at] as number);
-};

@@ -81,17 +81,18 @@ export function credentialMessage(state: State, credential: Credential): Credent
 }
 
 /** What was found out about a config, as it stands now. */
-export function healthMessage(state: State, { config_id, config_revision, hops, checked_at }: Health): ConfigHealth {
-  const config = state.configs.get(config_id);
+export function healthMessage(state: State, config: Config, health: Omit<Health, 'config_id'>): ConfigHealth {
+  const { config_revision, hops, checked_at } = health;
   return {
-    config_id,
-    agent_id: config?.agent_id ?? 0,
-    agent_name: config ? nameOf(state, config) : '',
+    config_id: config.id,
+    agent_id: config.agent_id,
+    agent_name: nameOf(state, config),
     status: hops[0]?.status ?? CheckStatus.UNSPECIFIED,
     hops: hops.map((hop) => HopCheck.fromPartial(hop)),
     checked_at,
     config_revision: BigInt(config_revision),
-    outdated: config?.revision !== config_revision,
+    // Another replica may have checked what this one has not seen yet.
+    outdated: config.revision > config_revision,
   };
 }
 

@@ -300,7 +300,7 @@ class CallState<Request, Response> implements Call<Request, Response> {
 
   // gRFC A6: libraries that retry say so.
   get isRetry(): boolean {
-    return (this.origin.metadata?.get('grpc-previous-rpc-attempts').length ?? 0) > 0;
+    return (this.origin.metadata?.get('grpc-previous-rpc-attempts') ?? []).some((attempts) => attempts !== '0');
   }
 
   enter(): void {

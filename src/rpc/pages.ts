@@ -72,7 +72,7 @@ export function pageOf<V>(request: PageRequest, { values, keyOf, keep, filter }:
   return nextPage(page, found, keyOf);
 }
 
-function compareKeys(a: readonly Key[], b: readonly Key[]): number {
+export function compareKeys(a: readonly Key[], b: readonly Key[]): number {
   for (const [at, key] of a.entries()) {
     const other = b[at] as Key;
     if (key !== other) return key < other ? -1 : 1;

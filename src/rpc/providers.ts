@@ -16,8 +16,6 @@ import type { Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import { patienceOf } from './check_config.js';
-import { passRate } from './checks.js';
 import { etagOf, providerMessage } from './messages.js';
 import type { Handlers } from './method.js';
 import { modelHandlers, removeModel } from './models.js';
@@ -129,8 +127,8 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
 
     validateApiKey: (call) =>
       read(backend, call, (state) => {
-        passRate(rate);
-        return validateKey(backend, state, call.request, patienceOf(call));
+        const { remainingMs, signal } = call;
+        return validateKey(backend, state, call.request, { rate, remainingMs, signal });
       }),
 
     ...modelHandlers(backend),

@@ -1,3 +1,5 @@
+import { ServiceError } from '../errors.js';
+
 /** Lets so many through in a minute, all of them at once if they come so. */
 export class Rate {
   private left: number;
@@ -16,4 +18,9 @@ export class Rate {
     this.left -= 1;
     return true;
   }
+}
+
+/** Refuses what would ask providers more often than they and we like. */
+export function passRate(rate: Rate): void {
+  if (!rate.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(rate.perMinute) });
 }

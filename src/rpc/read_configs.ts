@@ -12,6 +12,7 @@ import { providerProblem } from '../domain/config.js';
 import { Ordered } from '../domain/ordered.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import type { Vault } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { configMessage } from './messages.js';
@@ -47,6 +48,7 @@ const noEnabledConfig = (agent: Agent) =>
 interface Encoded {
   readonly identity: string;
   readonly agentName: string;
+  readonly vault: Vault;
   /** The answers of GetConfig and GetPrimaryConfig but for the revision. */
   readonly entry: Uint8Array;
   /** One result of BatchGetPrimaryConfigs; made when it is first asked for. */
@@ -56,9 +58,10 @@ const encodings = new WeakMap<Config, Encoded>();
 
 function encodedConfig(state: State, config: Config, agentName: string): Encoded {
   const known = encodings.get(config);
-  if (known?.agentName === agentName && known.identity === state.identity) return known;
+  const { identity, vault } = state;
+  if (known?.agentName === agentName && known.identity === identity && known.vault === vault) return known;
   const message = { config: configMessage(state, config, agentName), revision: 0n };
-  const encoded = { identity: state.identity, agentName, entry: GetConfigResponse.encode(message).finish() };
+  const encoded = { identity, agentName, vault, entry: GetConfigResponse.encode(message).finish() };
   encodings.set(config, encoded);
   return encoded;
 }

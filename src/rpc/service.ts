@@ -47,7 +47,8 @@ export function write<Request extends WriteRequest, Result, Response>(
   writing: Writing<Result, Response>,
 ): Promise<Uint8Array> {
   const { request } = call;
-  if (call.isRetry && request.request_id === '') throw ServiceError.of('RETRY_WITHOUT_REQUEST_ID', {});
+  if (call.isRetry && request.request_id === '' && !request.validate_only)
+    throw ServiceError.of('RETRY_WITHOUT_REQUEST_ID', {});
   const planned = {
     actor: call.caller,
     method: call.method,

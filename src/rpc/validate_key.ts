@@ -4,7 +4,8 @@ import type { State } from '../domain/state.js';
 import { nameProblem } from '../domain/text.js';
 import { limits } from '../limits.js';
 import { type Answer, askProvider } from '../providers/ask.js';
-import type { Patience } from './check_config.js';
+import { patienceOf, type Waiting } from './check_config.js';
+import { passRate, type Rate } from './rate.js';
 import { Problems, providerOf } from './requests.js';
 import type { Backend } from './service.js';
 
@@ -13,7 +14,7 @@ export async function validateKey(
   { allowedAddresses: allowed }: Backend,
   state: State,
   { provider: name, api_key, model_name }: ValidateApiKeyRequest,
-  patience: Patience,
+  { rate, ...waiting }: Waiting & { readonly rate: Rate },
 ): Promise<ValidateApiKeyResponse> {
   const problems = new Problems();
   if (name === '') problems.add('provider', 'is required');
@@ -22,8 +23,10 @@ export async function validateKey(
   problems.throwIfAny();
   const provider = providerOf(state, name);
   const models = model_name === '' ? [] : [model_name];
-  const [answer] = await askProvider(provider, api_key, models, { allowed, ...patience });
+  passRate(rate);
+  const revision = BigInt(state.revision);
+  const [answer] = await askProvider(provider, api_key, models, { allowed, ...patienceOf(waiting) });
   const { status, message, latencyMs } = answer as Answer;
   const check = { status, message, latency_ms: latencyMs, checked_at: new Date() };
-  return { check, revision: BigInt(state.revision) };
+  return { check, revision };
 }

@@ -115,6 +115,17 @@ describe('urlProblem', () => {
     'https://[100::1]', // RFC 6666: discard-only
     'https://192.0.2.1', // RFC 5737: documentation
     'https://[2001:db8::1]', // RFC 3849: documentation
+    'https://[3fff::1]', // RFC 9637: documentation
+    'https://[3fff:fff:ffff::1]',
+    'https://[5f00::1]', // RFC 9602: segment routing
+    'https://[100:0:0:1::1]', // RFC 9780: dummy prefix
+    'https://[2001::1]', // RFC 4380: Teredo
+    'https://[2001:2::1]', // RFC 5180: benchmarking
+    'https://[2001:10::1]', // RFC 4843: ORCHID
+    'https://[2001:20::1]', // RFC 7343: ORCHIDv2
+    'https://[2001:1ff:ffff::1]', // RFC 2928: the rest of the IETF's assignments
+    'https://[::ffff:0:127.0.0.1]', // RFC 2765: SIIT
+    'https://[::ffff:0:a9fe:a9fe]',
   ])('refuses the special-purpose address of %s', (url) => {
     expect(urlProblem(url, nowhere)).toMatch(/^must not point to/);
   });
@@ -187,9 +198,18 @@ describe('addressList', () => {
 describe('addressProblem', () => {
   const allowed = addressList(['127.0.0.0/8', '10.1.0.0/16', 'fd00::/8']);
 
-  it.each(['8.8.8.8', '2606:4700::1111', '::ffff:8.8.8.8', '172.32.0.1'])('has none with %s', (ip) =>
-    expect(addressProblem(ip, nowhere)).toBeUndefined(),
-  );
+  it.each([
+    '8.8.8.8',
+    '2606:4700::1111',
+    '2001:4860:4860::8888',
+    '2001:200::1',
+    '2001:67c:2e8::1',
+    '2620:fe::fe',
+    '2a00:1450:4001::1',
+    '3ffe:ffff::1',
+    '::ffff:8.8.8.8',
+    '172.32.0.1',
+  ])('has none with %s', (ip) => expect(addressProblem(ip, nowhere)).toBeUndefined());
 
   it.each([
     '127.0.0.1',
@@ -216,6 +236,6 @@ describe('addressProblem', () => {
   );
 
   it.each(['', 'localhost', '127.1', '0x7f.1', '1.2.3.4.5', '[::1]'])('takes %j for no address', (ip) =>
-    expect(addressProblem(ip, addressList(['0.0.0.0/0', '::/0']))).toBe('is no IP address'),
+    expect(addressProblem(ip, addressList(['0.0.0.0/0', '::ffff:0:0/96']))).toBe('is no IP address'),
   );
 });

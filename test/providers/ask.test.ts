@@ -232,7 +232,7 @@ describe.each(KINDS)('%s', (kind) => {
       'INVALID',
       /refused the key/,
     ],
-    ['too much', text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')), 'PROVIDER_ERROR', /more than 8 MiB/],
+    ['too much', text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')), 'PROVIDER_ERROR', /more than 2 MiB/],
   ])('that answers with %s', async (_, handler, status, message) => {
     const fake = await fakeOf(kind);
     fake.on(list[kind], handler);
@@ -266,10 +266,18 @@ describe.each(KINDS)('%s', (kind) => {
     expect(statuses(answers)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(answers[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${kind} was not asked, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars[0]}`,
+      message: `${kind} was not asked, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
+  });
+
+  it('that answers every path with its name has no model that it does not list', async () => {
+    const fake = await fakeOf(kind);
+    for (const path of ['', '/no-such-model']) {
+      fake.on(`${list[kind]}${path}`, json(200, { name: 'my gateway', ...(path === '' && { data: [{ id: 'a' }] }) }));
+    }
+    expect(statuses(await ask(fake.provider, ['no-such-model']))).toEqual(['MODEL_MISSING']);
   });
 
   it.each(['', ' ', 'two words', 'a\r\nx-evil: 1', 'a\nb', 'a\0b', 'clé', '键', `${KEY}\n`])(
@@ -313,6 +321,29 @@ describe('a local server', () => {
       status: 'CHECK_STATUS_OK',
       message: 'local wants no key',
     });
+  });
+
+  it.each([
+    [['LOCAL_API_KEY'], 'set LOCAL_API_KEY for the service'],
+    [['A_API_KEY', 'B_API_KEY'], 'set A_API_KEY or B_API_KEY for the service'],
+    // However long they are, what to do stands in the sentence.
+    [
+      [1, 2, 3, 4, 5].map((n) => `${'A'.repeat(91)}${n}_API_KEY`),
+      `set ${'A'.repeat(91)}1_API_KEY or another for the service`,
+    ],
+  ])('without a key in one of %j', async (api_key_env_vars, remedy) => {
+    const { fake, provider } = await open();
+    const name = remedy.includes('or another') ? 'l'.repeat(limits.provider) : 'local';
+    const [answer] = await askProvider({ ...provider, name, api_key_env_vars }, undefined, [], {
+      allowed: local,
+      timeoutMs: 5000,
+    });
+    expect(answer).toEqual({
+      status: 'CHECK_STATUS_NO_KEY',
+      message: `${name} was not asked, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
+      latencyMs: undefined,
+    });
+    expect(fake.seen).toEqual([]);
   });
 
   it.each([
@@ -370,11 +401,14 @@ describe('a second look', () => {
     expect(fake.paths()).toEqual(['GET /v1/models', `GET ${path}`]);
   });
 
-  it.each(['', '.', '..', KEY, `x${KEY}`])('at %j is not taken', async (model) => {
-    const fake = await fakeOf('openai');
-    expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
-    expect(fake.paths()).toEqual(['GET /v1/models']);
-  });
+  it.each(['', '.', '..', KEY, `x${KEY}`, KEY.toUpperCase(), KEY.toLowerCase()])(
+    'at %j is not taken',
+    async (model) => {
+      const fake = await fakeOf('openai');
+      expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
+      expect(fake.paths()).toEqual(['GET /v1/models']);
+    },
+  );
 
   it.each<[string, Handler, string]>([
     ['400', json(400, { error: { message: 'bad' } }), 'MODEL_MISSING'],
@@ -522,14 +556,34 @@ describe('the key endpoint of grok', () => {
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
   });
 
-  it('that never answers has used up the time', async () => {
+  it('that never answers leaves half of the time, and the word, to the list', async () => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', () => undefined);
     const started = performance.now();
-    const [answer] = await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 500 });
-    expect(answer?.status).toBe('CHECK_STATUS_UNREACHABLE');
+    expect(statuses(await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 2000 }))).toEqual(['OK']);
+    expect(performance.now() - started).toBeGreaterThan(990);
+    expect(performance.now() - started).toBeLessThan(1900);
+    expect(fake.paths()).toEqual(['GET /v1/api-key', 'GET /v1/models']);
+  });
+
+  it('that never answers is left with the signal', async () => {
+    const fake = await fakeOf('grok');
+    fake.on('/v1/api-key', () => undefined);
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 100);
+    const started = performance.now();
+    const [answer] = await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 10_000, signal: controller.signal });
+    expect(answer?.message).toBe('The check of grok was stopped before it answered; check again');
     expect(performance.now() - started).toBeLessThan(3000);
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
+  });
+
+  it('that never answers, and then the list does not either, has no more than the time', async () => {
+    const fake = await fakeOf('grok');
+    fake.on('*', () => undefined);
+    const started = performance.now();
+    expect(statuses(await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 600 }))).toEqual(['UNREACHABLE']);
+    expect(performance.now() - started).toBeLessThan(2000);
   });
 
   it.each([{ built_in: false }, { name: 'other' }])('is not asked of %j', async (fields) => {
@@ -567,6 +621,16 @@ describe('the balance of deepseek', () => {
     const fake = await fakeOf('deepseek');
     fake.on('/user/balance', handler);
     expect(statuses(await ask(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 500 }))).toEqual(['OK']);
+  });
+
+  it('is not asked once the time is over', async () => {
+    const fake = await fakeOf('deepseek');
+    fake.on('/models/x', () => undefined);
+    const started = performance.now();
+    const answers = await ask(fake.provider, ['deepseek-chat', 'x'], KEY, { timeoutMs: 1000 });
+    expect(statuses(answers)).toEqual(['OK', 'UNREACHABLE']);
+    expect(performance.now() - started).toBeLessThan(1450);
+    expect(fake.paths()).toEqual(['GET /models', 'GET /models/x']);
   });
 
   it('is not asked when the list was no good, or no model is', async () => {
@@ -618,8 +682,50 @@ describe('a message', () => {
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: near }, { id: 'x'.repeat(5000) }] }));
     const [answer] = await ask(fake.provider, [`${near}b`]);
     expect(answer?.message).toBe(
-      'openai took the key and does not have the model "model-[key]- -ab"; did you mean "model-[key]- -a"?',
+      'openai took the key and does not have the model "model-[key]- -ab"; choose one of its models',
     );
+  });
+
+  it('has what a list sends as a name in printable form', async () => {
+    const fake = await fakeOf('openai');
+    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: 'model-\u0007\u2028-a' }] }));
+    const [answer] = await ask(fake.provider, ['model--a']);
+    expect(answer?.message).toMatch(/; did you mean "model- -a"\?$/);
+  });
+
+  it.each([KEY, KEY.toUpperCase(), KEY.toLowerCase()])(
+    'suggests no name that is an echo of the key, %s',
+    async (echo) => {
+      const fake = await fakeOf('openai');
+      fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${echo}-a` }] }));
+      const [answer] = await ask(fake.provider, [`${echo}-b`]);
+      expect(answer?.message).toBe(
+        'openai took the key and does not have the model "[key]-b"; choose one of its models',
+      );
+      const [listed] = await ask(fake.provider, [`${echo}-a`]);
+      expect(listed?.message).toBe('openai took the key and has the model "[key]-a"');
+    },
+  );
+
+  it('is without a key that is full of what a pattern is made of', async () => {
+    const fake = await fakeOf('openai');
+    fake.on('*', json(200, { data: [{ id: 'a' }] }));
+    const key = 'a.*+?^$()|[]{}\\-/b';
+    const [answer] = await ask(fake.provider, [`${key.toUpperCase()}, not aXXXXXXXX`], key);
+    expect(answer?.message).toContain('the model "[key], not aXXXXXXXX"');
+  });
+
+  it('suggests nothing where there are too many names to look through', async () => {
+    const fake = await fakeOf('openai');
+    const data = Array.from({ length: limits.maxSuggestionNames + 1 }, (_, n) => ({ id: `model-${n}` }));
+    fake.on('/v1/models', json(200, { data }));
+    const none = 'openai took the key and does not have the model "model-x"; choose one of its models';
+    expect((await ask(fake.provider, ['model-x']))[0]?.message).toBe(none);
+    fake.on('/v1/models', json(200, { data: [...data, { id: 'one' }, { id: 'the-last' }] }));
+    const answers = await ask(fake.provider, ['model-x', 'the-last']);
+    expect(answers.map(({ message }) => message)).toEqual([none, 'openai took the key and has the model "the-last"']);
+    fake.on('/v1/models', json(200, { data: data.slice(1) }));
+    expect((await ask(fake.provider, ['model-x']))[0]?.message).toContain('did you mean "model-1"?');
   });
 
   // A backslash stands for itself and takes two characters in quotes.
@@ -629,7 +735,7 @@ describe('a message', () => {
   ])('is not too long with the longest names there are, of %s', async (letter, end) => {
     const fake = await fakeOf('openai');
     const model = letter.repeat(limits.modelName);
-    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${model}${letter}` }] }));
+    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: model.slice(1) }] }));
     const [answer] = await askProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
       allowed: local,
       timeoutMs: 5000,

@@ -69,6 +69,36 @@ describe('an error body', () => {
       { error: { message: 'see https://platform.openai.com/account/billing/credits', code: 'rate_limit_exceeded' } },
       'RATE_LIMITED',
     ],
+    [
+      'OpenAI, too fast, by code',
+      429,
+      { error: { code: 'rate_limit_exceeded', message: 'Add credits' } },
+      'RATE_LIMITED',
+    ],
+    [
+      'OpenRouter, too fast',
+      429,
+      { error: { message: 'Rate limit reached: free-models. Please add credits to increase your limits.', code: 429 } },
+      'RATE_LIMITED',
+    ],
+    [
+      'OpenRouter, too fast, in a 200',
+      200,
+      { error: { message: 'Rate limit exceeded: free-models-per-day. Add 10 credits to unlock more', code: 429 } },
+      'RATE_LIMITED',
+    ],
+    ['spent, with a word of rates', 429, { error: { code: 'insufficient_quota', message: 'Rate limit' } }, 'NO_CREDIT'],
+    ['a field called credit', 400, { error: { message: 'invalid credit score field' } }, 'REQUEST_REFUSED'],
+    ['a field called credits', 400, { error: { message: 'unknown parameter: credits' } }, 'REQUEST_REFUSED'],
+    ['spent, 400', 400, { error: { message: 'Insufficient Balance' } }, 'NO_CREDIT'],
+    ['over its spend limit, 400', 400, { error: { message: 'You have reached your spend limit.' } }, 'NO_CREDIT'],
+    ['no billing, 400', 400, { error: { message: 'Please enable billing on your project' } }, 'NO_CREDIT'],
+    [
+      'a wrong key, with a word of billing',
+      400,
+      { error: { code: 'invalid_api_key', message: 'Wrong key; see the billing page' } },
+      'KEY_REFUSED',
+    ],
     ['Anthropic code', 400, { type: 'error', error: { type: 'authentication_error', message: 'no' } }, 'KEY_REFUSED'],
     [
       'Anthropic, spent, 400',
@@ -162,7 +192,7 @@ describe('whatever comes', () => {
         if (problem) expect(statusOf(problem)).not.toBe('CHECK_STATUS_OK');
         else expect(Math.floor(status / 100)).toBe(2);
         saysNoModel(reply, json);
-        isModel(json);
+        isModel(json, 'x');
         for (const name of namesIn(json) ?? []) expect(name).toBeTypeOf('string');
       }),
       { numRuns: 2000 },
@@ -202,6 +232,23 @@ describe('whatever comes', () => {
   });
 });
 
+describe('isModel', () => {
+  it.each<[unknown, boolean]>([
+    [{ id: 'm' }, true],
+    [{ id: 'm-2026', object: 'model' }, true],
+    [{ id: 'm-2026', type: 'model' }, true],
+    [{ name: 'my gateway' }, false],
+    [{ name: 'm' }, false],
+    [{ id: 'my gateway' }, false],
+    [{ id: 'my gateway', object: 'gateway', type: 'status' }, false],
+    [{ object: 'model' }, false],
+    [{ object: 'list', data: [{ id: 'm' }] }, false],
+    [[{ id: 'm' }], false],
+    ['m', false],
+    [null, false],
+  ])('takes %j for the model m: %s', (json, is) => expect(isModel(json, 'm')).toBe(is));
+});
+
 describe('a failed request', () => {
   it.each<[unknown, Verdict]>([
     [Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }), 'REFUSES_CONNECTIONS'],
@@ -213,6 +260,7 @@ describe('a failed request', () => {
     [{ code: 'ERR_SSL_WRONG_VERSION_NUMBER' }, 'NO_TLS'],
     [{ code: 'ERR_TLS_CERT_ALTNAME_INVALID' }, 'CERTIFICATE_OF_ANOTHER'],
     [{ code: 'HPE_INVALID_CONSTANT' }, 'NOT_HTTP'],
+    [{ code: 'NO_TURN' }, 'BUSY'],
     [new Error(`mentions ${KEY}`), 'UNREACHABLE'],
     [{ code: 7 }, 'UNREACHABLE'],
     ['a text', 'UNREACHABLE'],
@@ -225,7 +273,8 @@ describe('every sentence', () => {
   const words = {
     provider: 'claude',
     keyed: true,
-    variable: 'X_API_KEY',
+    variables: 'X_API_KEY',
+    builtIn: false,
     timeoutMs: 10_000,
     model: '"m"',
     nearest: '',

@@ -232,12 +232,22 @@ describe('a network', () => {
     expect(await ask(`https://127.0.0.1:${port}`)).toEqual(unreachable(/^No secure connection to openai came about/));
   });
 
-  it('that switches to another protocol unasked', async () => {
-    const { port } = await startTcp((socket) => {
-      socket.once('data', () => socket.write('HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n'));
-    });
-    expect((await ask(`http://127.0.0.1:${port}`, local, 300)).status).toMatch(/UNREACHABLE|PROVIDER_ERROR/);
-  });
+  it.each(['connection: upgrade\r\nupgrade: h2c\r\n', ''])(
+    'that switches to another protocol unasked, with %j: at once',
+    async (headers) => {
+      const { port, sockets } = await startTcp((socket) => {
+        socket.once('data', () => socket.write(`HTTP/1.1 101 Switching\r\n${headers}\r\n`));
+      });
+      const started = performance.now();
+      expect(await ask(`http://127.0.0.1:${port}`, local, 10_000)).toEqual({
+        status: 'CHECK_STATUS_PROVIDER_ERROR',
+        message: 'openai answered with something that is no HTTP; check the scheme and port of its base_url',
+        latencyMs: expect.any(Number),
+      });
+      expect(performance.now() - started).toBeLessThan(3000);
+      await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
+    },
+  );
 });
 
 async function freePort(): Promise<number> {
@@ -338,6 +348,88 @@ describe('time', () => {
   });
 });
 
+describe('many at once', () => {
+  /** A provider that answers nobody, and all whom it may. */
+  async function full() {
+    const silent = await startFakeProvider('openai');
+    silent.on('*', () => undefined);
+    const controllers = Array.from({ length: limits.providerRequestsAtOnce }, () => new AbortController());
+    const asking = controllers.map(({ signal }) =>
+      askProvider(silent.provider, KEY, [], { allowed: local, timeoutMs: 20_000, signal }),
+    );
+    const stop = async () => {
+      for (const controller of controllers) controller.abort();
+      await Promise.all(asking);
+    };
+    onTestFinished(stop);
+    await vi.waitFor(() => expect(silent.seen).toHaveLength(limits.providerRequestsAtOnce));
+    return stop;
+  }
+
+  it('are asked so many at a time, and all of them', async () => {
+    const fake = await startFakeProvider('openai');
+    let open = 0;
+    let most = 0;
+    fake.on('/v1/models', (request, response) => {
+      most = Math.max(most, ++open);
+      response.once('finish', () => open--);
+      setTimeout(wire.openai.list, 20, request, response);
+    });
+    const answers = await Promise.all(Array.from({ length: 100 }, () => ask(fake.provider.base_url)));
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set(['CHECK_STATUS_OK']));
+    expect(most).toBe(limits.providerRequestsAtOnce);
+  });
+
+  it('leave one without a turn within its time, and say so', async () => {
+    const stop = await full();
+    const fake = await startFakeProvider('openai');
+    const started = performance.now();
+    expect(await ask(fake.provider.base_url, local, 300)).toEqual({
+      status: 'CHECK_STATUS_UNREACHABLE',
+      message:
+        'The turn of openai did not come in time, because this service was busy asking others for most of 300 ms; check again later',
+      latencyMs: undefined,
+    });
+    expect(performance.now() - started).toBeGreaterThan(290);
+    expect(performance.now() - started).toBeLessThan(3000);
+    const next = ask(fake.provider.base_url, local, 10_000);
+    await stop();
+    expect((await next).status).toBe('CHECK_STATUS_OK');
+    expect(fake.seen).toHaveLength(1);
+  });
+
+  it('that all run out of time at once are not let in for their last moment', async () => {
+    const lookups = resolving({ [NAME]: 'silence' });
+    // Stands still until the time of all is over, so that their timers go off one after another.
+    setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500), 300);
+    const many = Array.from({ length: 200 }, () => ask(`https://${NAME}`, local, 500));
+    const said = (await Promise.all(many)).map(({ message }) => message);
+    const asked = said.filter((message) => /^openai did not answer within 500 ms/.test(message));
+    const late = said.filter((message) => /^The turn of openai did not come in time/.test(message));
+    expect([asked.length, late.length]).toEqual([limits.providerRequestsAtOnce, 200 - limits.providerRequestsAtOnce]);
+    expect(lookups.length).toBe(limits.providerRequestsAtOnce);
+  });
+
+  it('leave who waits for a turn to end with the signal', async () => {
+    await full();
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 50);
+    const started = performance.now();
+    expect((await ask('http://127.0.0.1:1', local, 10_000, controller.signal)).message).toMatch(/was stopped before/);
+    expect(performance.now() - started).toBeLessThan(3000);
+  });
+
+  it('give a turn back whatever comes of it', async () => {
+    const { port } = await startTcp((socket) => socket.resetAndDestroy());
+    for (let n = 0; n < limits.providerRequestsAtOnce + 1; n++) {
+      await ask(`http://127.0.0.1:${port}`);
+      await ask('https://127.0.0.1:1', nowhere);
+    }
+    const fake = await startFakeProvider('openai');
+    expect((await ask(fake.provider.base_url)).status).toBe('CHECK_STATUS_OK');
+  });
+});
+
 describe('a body', () => {
   it('is read to the limit and no further', async () => {
     const fake = await startFakeProvider('openai');
@@ -355,7 +447,7 @@ describe('a body', () => {
     };
     fake.on('/v1/models', flood);
     const [answer] = await askProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
-    expect(answer?.message).toBe('openai answered with more than 8 MiB; check that its base_url is right');
+    expect(answer?.message).toBe('openai answered with more than 2 MiB; check that its base_url is right');
     await sleep(50);
     expect(sent).toBeLessThan(limits.providerAnswerBytes * 3);
   });

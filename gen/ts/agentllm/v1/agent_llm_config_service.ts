@@ -4332,7 +4332,8 @@ export const AgentLLMConfigServiceService = {
    * lists and key endpoints are read. What a provider says is an answer, not an
    * error; it comes within the deadline, at most 10 s, and is kept for
    * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
+   * once and then as many a minute.
    */
   checkConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
@@ -4349,7 +4350,8 @@ export const AgentLLMConfigServiceService = {
    * Lists what the last checks of configurations found, in the order of the
    * configurations' ids, a page at a time. Nobody is asked; configurations that
    * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away.
+   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
+   * the filter names an agent that does not exist.
    */
   listConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/ListConfigHealth" as const,
@@ -4454,14 +4456,16 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * lists and key endpoints are read. What a provider says is an answer, not an
    * error; it comes within the deadline, at most 10 s, and is kept for
    * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
+   * once and then as many a minute.
    */
   checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
   /**
    * Lists what the last checks of configurations found, in the order of the
    * configurations' ids, a page at a time. Nobody is asked; configurations that
    * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away.
+   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
+   * the filter names an agent that does not exist.
    */
   listConfigHealth: handleUnaryCall<ListConfigHealthRequest, ListConfigHealthResponse>;
   /**
@@ -4700,7 +4704,8 @@ export interface AgentLLMConfigServiceClient extends Client {
    * lists and key endpoints are read. What a provider says is an answer, not an
    * error; it comes within the deadline, at most 10 s, and is kept for
    * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS.
+   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
+   * once and then as many a minute.
    */
   checkConfigHealth(
     request: CheckConfigHealthRequest,
@@ -4721,7 +4726,8 @@ export interface AgentLLMConfigServiceClient extends Client {
    * Lists what the last checks of configurations found, in the order of the
    * configurations' ids, a page at a time. Nobody is asked; configurations that
    * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away.
+   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
+   * the filter names an agent that does not exist.
    */
   listConfigHealth(
     request: ListConfigHealthRequest,

@@ -316,7 +316,7 @@ export interface ConfigHealth {
   config_revision: bigint;
   /**
    * Whether the configuration has been changed since, so that the result may no
-   * longer be true of it.
+   * longer be true of it. A change of its credential or provider does not show here.
    */
   outdated: boolean;
 }

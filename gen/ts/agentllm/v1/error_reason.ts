@@ -182,8 +182,8 @@ export const ErrorReason = {
    */
   CREDENTIAL_IN_USE: "ERROR_REASON_CREDENTIAL_IN_USE",
   /**
-   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service has asked providers 60 times in
-   * the last minute; retry later"
+   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service asks providers this 60 times at
+   * once and then as often a minute; retry later"
    */
   TOO_MANY_CHECKS: "ERROR_REASON_TOO_MANY_CHECKS",
   /**

@@ -2551,8 +2551,8 @@ export const ProviderServiceService = {
    * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
    * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
    * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
-   * minute.
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
+   * once and then as many a minute.
    */
   validateApiKey: {
     path: "/agentllm.v1.ProviderService/ValidateApiKey" as const,
@@ -2614,8 +2614,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
    * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
    * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
-   * minute.
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
+   * once and then as many a minute.
    */
   validateApiKey: handleUnaryCall<ValidateApiKeyRequest, ValidateApiKeyResponse>;
 }
@@ -2807,8 +2807,8 @@ export interface ProviderServiceClient extends Client {
    * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
    * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
    * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 a
-   * minute.
+   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
+   * once and then as many a minute.
    */
   validateApiKey(
     request: ValidateApiKeyRequest,

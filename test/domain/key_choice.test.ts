@@ -1,0 +1,86 @@
+import { describe, expect, it } from 'vitest';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import { readSettings, settings } from '../../src/config.js';
+import { originOf } from '../../src/domain/credential.js';
+import { BUILT_IN_KEYS, keyOfHop } from '../../src/domain/key_choice.js';
+import type { Config, Provider } from '../../src/domain/rows.js';
+import { configRow, NOW, seeded } from './support.js';
+
+const world = seeded(seedCatalogue);
+const { state } = world;
+const mine = world.provider({
+  name: 'mine',
+  dialect: 'DIALECT_OPENAI_COMPATIBLE',
+  base_url: 'https://llm.example.com',
+  api_key_env_vars: ['MINE_API_KEY', 'OPENAI_API_KEY'],
+});
+const credential = world.write((_, draft) =>
+  draft.create('credential', {
+    id: 0,
+    name: 'desk',
+    provider: 'claude',
+    description: null,
+    key_id: 'k',
+    key_revision: 1,
+    created_at: NOW,
+    updated_at: NOW,
+    revision: 0,
+  }),
+);
+const provider = (name: string) => state.provider(name) as Provider;
+const choose = (config: Partial<Config>, of: Provider, ...set: readonly string[]) =>
+  keyOfHop(state, configRow(config), of, (variable) => set.includes(variable));
+
+describe('the key of a hop', () => {
+  it('is the own one, for its provider alone', () => {
+    const own = { provider: 'openai', key_id: 'k' };
+    expect(choose(own, provider('openai'), 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_CONFIG');
+    expect(choose(own, provider('claude'), 'ANTHROPIC_API_KEY').source).toBe('KEY_SOURCE_ENVIRONMENT');
+    expect(choose(own, provider('claude')).source).toBe('KEY_SOURCE_NONE');
+  });
+
+  it("else that of the credential, for the credential's provider alone", () => {
+    const named = { provider: 'claude', credential_id: credential.id };
+    expect(choose(named, provider('claude'), 'ANTHROPIC_API_KEY')).toEqual({
+      source: 'KEY_SOURCE_CREDENTIAL',
+      row: credential,
+    });
+    expect(choose(named, provider('openai')).source).toBe('KEY_SOURCE_NONE');
+  });
+
+  it('else the first variable of its provider that is set', () => {
+    expect(choose({}, provider('grok'), 'XAI_API_KEY', 'GROK_API_KEY')).toMatchObject({ variable: 'GROK_API_KEY' });
+    expect(choose({}, provider('grok'), 'XAI_API_KEY')).toMatchObject({ variable: 'XAI_API_KEY' });
+    expect(choose({}, mine, 'MINE_API_KEY')).toMatchObject({ variable: 'MINE_API_KEY' });
+  });
+
+  it('is no variable of a built-in provider anywhere but at its origin', () => {
+    expect(choose({}, mine, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
+    const moved = { ...provider('openai'), base_url: 'https://evil.example.com/v1' };
+    expect(choose({}, moved, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
+    const posing = { ...provider('openai'), name: 'claude' };
+    expect(choose({}, posing, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
+  });
+});
+
+describe('the variables of the built-in providers', () => {
+  it('are those of the catalogue, with its origins', () => {
+    const builtIn = [...state.providersInOrder.after()].filter((one) => one.built_in);
+    const catalogue = builtIn.map(({ name, base_url, api_key_env_vars }) => [
+      name,
+      { origin: originOf(base_url), variables: api_key_env_vars },
+    ]);
+    expect(BUILT_IN_KEYS).toEqual(Object.fromEntries(catalogue));
+  });
+
+  it('are those of the settings', () => {
+    const named = Object.values(BUILT_IN_KEYS).flatMap(({ variables }) => variables);
+    expect(
+      Object.keys(settings)
+        .filter((name) => name.endsWith('_API_KEY'))
+        .sort(),
+    ).toEqual(named.sort());
+    const env = Object.fromEntries(named.map((name) => [name, 'sk']));
+    expect([...readSettings(env).providerKeys.keys()].sort()).toEqual(named);
+  });
+});
