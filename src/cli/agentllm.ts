@@ -2,7 +2,8 @@
 import { Command } from 'commander';
 import { version } from '../package.js';
 import { fail } from './fail.js';
-import { EXIT_CODES } from './refusal.js';
+import { UsageError } from './inputs.js';
+import { EXIT_CODES, refuse } from './refusal.js';
 import { quietly } from './remote.js';
 
 const SERVICE = 'Service and database:';
@@ -43,8 +44,25 @@ async function program(words: readonly string[]): Promise<Command> {
     .addHelpCommand(new Command('help').argument('[command]').description('show the help of a command').helpGroup(HELP))
     .addHelpText('after', `\n${FIRST_STEPS}\n\n${EXIT_CODES}`);
   const wanted = COMMANDS.filter(([name]) => name === words[0]);
-  for (const [, group, load] of wanted.length > 0 ? wanted : COMMANDS) all.addCommand((await load()).helpGroup(group));
+  for (const [, group, load] of wanted.length > 0 ? wanted : COMMANDS)
+    all.addCommand(allQuietly(await load()).helpGroup(group));
   return all;
+}
+
+/** Mistakes of all commands are told alike, also of those that ask no service. */
+function allQuietly(command: Command): Command {
+  for (const one of command.commands) allQuietly(one);
+  return quietly(command);
+}
+
+/** `agentllm help configs create` is `agentllm configs create --help`; says so when there is no such command. */
+function helpWords(all: Command, names: readonly string[]): readonly string[] {
+  let command: Command | undefined = all;
+  for (const name of names.filter((one) => !one.startsWith('-')))
+    command = command?.commands.find((one) => one.name() === name);
+  if (command) return [...names, '--help'];
+  const error = new UsageError(`there is no command ${names.join(' ')}`);
+  process.exit(refuse(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
 }
 
 /** Who reads us may have enough: `agentllm configs list | head`. */
@@ -57,4 +75,8 @@ const words = process.argv.slice(2);
 if (words[0] === '__complete') {
   const { complete } = await import('./complete.js');
   await complete(await program(words.slice(1)), words.slice(1));
-} else await (await program(words)).parseAsync().catch(fail);
+} else {
+  const all = await program(words[0] === 'help' ? words.slice(1) : words);
+  const given = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
+  await all.parseAsync(given, { from: 'user' }).catch(fail);
+}

@@ -2,10 +2,10 @@ import type { Command } from 'commander';
 import { Agent } from '../../gen/ts/agentllm/v1/agent.js';
 import type { Body } from './from_file.js';
 import type { Input } from './inputs.js';
-import { type List, limitInput, minRevision, printList } from './lists.js';
+import { agentArgument, type List, limitInput, minRevision, printList } from './lists.js';
 import { ago, counted, type Group, lines, record, recordOf, shown, small } from './print.js';
 import { type Call, type RemoteCommand, remoteGroup } from './remote.js';
-import { agent, choice, flag, integer, model, number, oneOf, provider, said, text, word } from './values.js';
+import { choice, flag, integer, model, number, oneOf, provider, said, text, word } from './values.js';
 import { etagInput, refuseNothing, writeInputs, wrote } from './writes.js';
 
 const body: Body = { at: 'agent', type: 'Agent', message: Agent };
@@ -142,6 +142,7 @@ const agentList: List<Agent> = {
     ['WITHOUT A CONFIG IT USES', ({ llm_provider, llm_model }) => `${llm_provider}/${llm_model}`],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
+  noMatch: 'no agent matches',
   empty: 'no agents; agentllm agents create <name> --type analyst makes one',
   ask: (api, request) => api.agents.listAgents(request),
 };
@@ -167,7 +168,7 @@ const list: RemoteCommand = {
 const get: RemoteCommand = {
   name: 'get',
   about: 'show everything about an agent',
-  inputs: [{ name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' }, minRevision],
+  inputs: [agentArgument, minRevision],
   examples: [
     ['agentllm agents get trader', 'by name'],
     ['agentllm agents get 8 --json', 'by id, for a program'],
@@ -217,14 +218,7 @@ const create: RemoteCommand = {
 const update: RemoteCommand = {
   name: 'update',
   about: 'change some fields of an agent; all others are kept',
-  inputs: [
-    { name: '<agent>', kind: agent, help: 'the agent, by name or id' },
-    name,
-    type,
-    ...fields,
-    etagInput('agent.etag'),
-    ...writeInputs,
-  ],
+  inputs: [{ ...agentArgument, to: [] }, name, type, ...fields, etagInput('agent.etag'), ...writeInputs],
   body,
   patches: true,
   examples: [
@@ -255,7 +249,7 @@ const remove: RemoteCommand = {
   name: 'delete',
   about: 'delete an agent; those that belong to the system cannot be',
   inputs: [
-    { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' },
+    agentArgument,
     { name: 'cascade', to: 'cascade', kind: said, help: 'delete its configs with it' },
     etagInput('etag'),
     ...writeInputs,

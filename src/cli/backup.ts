@@ -13,7 +13,7 @@ const options = z.object({
 });
 type Options = z.output<typeof options>;
 
-export const backupTask: Task<Options> = { name: 'backup', options, run: backup };
+export const backupTask: Task<Options> = { name: 'backup', withoutDatabase: 'refused', options, run: backup };
 
 /** `agentllm backup FILE`: the embedded database in one file, also while the service runs. */
 export function backupCommand(): Command {

@@ -73,8 +73,10 @@ function walk(program: Command, words: readonly string[]): Place {
       given.set(waiting.long?.slice(2) ?? '', word);
       waiting = undefined;
     } else if (word.startsWith('-')) {
-      const option = command.options.find(({ short, long }) => word === short || word === long);
-      if (option?.required) waiting = option;
+      const [, name = word, value] = /^(--[^=]+)=(.*)$/s.exec(word) ?? [];
+      const option = command.options.find(({ short, long }) => name === short || name === long);
+      if (value !== undefined) given.set(name.slice(2), value);
+      else if (option?.required) waiting = option;
       else if (option) given.set(option.long?.slice(2) ?? '', true);
     } else {
       const next = command.commands.find((one) => one.name() === word);
@@ -100,7 +102,9 @@ async function valuesOf(one: Option | Argument, given: Place['given']): Promise<
 
 /** Names that the service has; none when it does not answer at once. */
 async function liveNames(live: Live, given: Place['given']): Promise<Candidate[]> {
-  const { api } = openConnection(given, { deadlineMs: DEADLINE_MS, retry: false });
+  const where = new Map(given);
+  where.delete('timeout');
+  const { api } = openConnection(where, { deadlineMs: DEADLINE_MS, retry: false });
   try {
     return await NAMES[live](api);
   } finally {

@@ -9,12 +9,12 @@ import {
   configNamed,
   modelOf,
 } from './config_fields.js';
-import { tableOf } from './lists.js';
+import { agentArgument, tableOf } from './lists.js';
 import { counted } from './print.js';
 import { Exit } from './refusal.js';
 import type { RemoteCommand } from './remote.js';
 import { agent, configId, said } from './values.js';
-import { etagInput, findingLines, writeInputs, wrote } from './writes.js';
+import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from './writes.js';
 
 /* What is done to an agent's chain, and not to one config by its id. */
 
@@ -22,14 +22,7 @@ export const upsertConfig: RemoteCommand = {
   name: 'upsert',
   about: 'change the config that an agent uses, or give it one',
   more: "Applies the options to the agent's primary; without one to its first disabled config, which is enabled; without\nany it creates one, which needs --model.",
-  inputs: [
-    { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' },
-    ...configFields,
-    ...configExtras,
-    clearApiKey,
-    etagInput('config.etag'),
-    ...writeInputs,
-  ],
+  inputs: [agentArgument, ...configFields, ...configExtras, clearApiKey, etagInput('config.etag'), ...writeInputs],
   body: configBody,
   patches: true,
   examples: [
@@ -38,6 +31,7 @@ export const upsertConfig: RemoteCommand = {
   ],
   next: 'agentllm configs primary <agent> shows the result',
   async run(call) {
+    refuseNothing(call, configBody, configFields);
     const response = await call.api.configs.upsertPrimaryConfig(call.request());
     const done = response.created ? 'created' : 'updated';
     const what = configNamed(response.config as AgentLLMConfig);
@@ -69,6 +63,7 @@ export const bulkConfigs: RemoteCommand = {
   ],
   next: 'agentllm configs list shows the result',
   async run(call) {
+    refuseNothing(call, configBody, configFields);
     const response = await call.api.configs.bulkAssignConfig(call.request());
     const { results, revision } = response;
     const refused = results.filter(({ status }) => status).length;
@@ -104,7 +99,7 @@ export const reorderConfigs: RemoteCommand = {
   name: 'reorder',
   about: "set the order of an agent's configs; the first enabled one is what it uses",
   inputs: [
-    { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' },
+    agentArgument,
     {
       name: '<ids...>',
       to: 'config_ids',

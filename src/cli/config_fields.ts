@@ -183,6 +183,7 @@ export const configColumns: readonly Column<AgentLLMConfig>[] = [
 export const configList: List<AgentLLMConfig> = {
   field: 'configs',
   columns: configColumns,
+  noMatch: 'no config matches',
   empty: 'no configs; agentllm configs create <agent> --model provider/model makes one',
   ask: (api, request) => api.configs.listConfigs(request),
 };

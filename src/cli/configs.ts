@@ -12,7 +12,7 @@ import {
 } from './config_fields.js';
 import { configHealth } from './health.js';
 import type { Input } from './inputs.js';
-import { limitInput, minRevision, printList } from './lists.js';
+import { agentArgument, limitInput, minRevision, printList } from './lists.js';
 import { record } from './print.js';
 import { type RemoteCommand, remoteGroup } from './remote.js';
 import { validateConfig } from './validate.js';
@@ -26,7 +26,6 @@ const idArgument = (to: string): Input => ({
   mask: '',
   help: 'the config, by its id',
 });
-const agentArgument: Input = { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' };
 
 const list: RemoteCommand = {
   name: 'list',

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { addressProblem } from '../client/address.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
 import { type Input, UsageError } from './inputs.js';
 import { file, integer, said, word } from './values.js';
@@ -50,12 +51,29 @@ export interface Connection {
 
 type Local = ReadonlyMap<string, unknown>;
 
-/** @param more for one without `--timeout`, its deadline too. */
-export function openConnection(local: Local, more: ConnectOptions = {}): Connection {
+/** An address, and how it was chosen. */
+type Chosen = readonly [address: string, chosen: string];
+
+function addressOf(local: Local, otherwise: Chosen): Chosen {
   const given = local.get('address') as string | undefined;
   const fromEnvironment = process.env['AGENTLLM_ADDRESS'] || undefined;
-  const address = given ?? fromEnvironment ?? DEFAULT_ADDRESS;
-  const chosen = given ? 'from --address' : fromEnvironment ? 'from AGENTLLM_ADDRESS' : 'the default';
+  const problem = addressProblem(given ?? fromEnvironment ?? otherwise[0]);
+  const typed = given === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${given}`;
+  if (problem) throw UsageError.of([{ typed, description: problem }]);
+  if (given !== undefined) return [given, 'from --address'];
+  return fromEnvironment === undefined ? otherwise : [fromEnvironment, 'from AGENTLLM_ADDRESS'];
+}
+
+/**
+ * @param more for one without `--timeout`, its deadline too.
+ * @param otherwise where the service is when nobody says so.
+ */
+export function openConnection(
+  local: Local,
+  more: ConnectOptions = {},
+  otherwise: Chosen = [DEFAULT_ADDRESS, 'the default'],
+): Connection {
+  const [address, chosen] = addressOf(local, otherwise);
   const timeoutMs = (local.get('timeout') as number | undefined) ?? more.deadlineMs ?? DEFAULT_TIMEOUT_MS;
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
   const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
@@ -81,7 +99,9 @@ function tlsOf(local: Local): ConnectOptions['tls'] {
 
 function readGiven(local: Local, name: string): string | undefined {
   const path = local.get(name) as string | undefined;
-  return path === undefined ? undefined : readNamedFile(`--${name} ${path}`, path);
+  // What somebody took for the place of an API key is not repeated.
+  const typed = name === 'key' ? '--key' : `--${name} ${path}`;
+  return path === undefined ? undefined : readNamedFile(typed, path);
 }
 
 export function readNamedFile(typed: string, path: string): string {

@@ -36,6 +36,7 @@ const credentialList: List<Credential> = {
     ['DESCRIPTION', (row) => row.description ?? ''],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
+  noMatch: 'no credential matches',
   empty: 'no credentials; agentllm credentials create <name> --provider openai makes one and asks for its key',
   ask: (api, request) => api.credentials.listCredentials(request),
 };

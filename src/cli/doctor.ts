@@ -1,18 +1,24 @@
+import { resolve as absolute } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
 import type { Say } from '../admin/protocol.js';
-import { connect } from '../client/index.js';
+import { AgentLLMError } from '../client/index.js';
 import { readSettings, type Settings, SettingsError, settings } from '../config.js';
 import { editDistance } from '../domain/text.js';
 import { StartError } from '../errors.js';
 import { openConfigured } from '../main.js';
 import type { Database } from '../store/database.js';
-import { DirectoryInUseError } from '../store/embedded/directory_lock.js';
+import { DirectoryInUseError, findHolder } from '../store/embedded/directory_lock.js';
 import { Store } from '../store/store.js';
-import { type Diagnosis, examine } from './examine.js';
+import { connectionInputs, openConnection } from './connection.js';
+import { type Diagnosis, finder } from './diagnosis.js';
+import { examine, examineKeySetting } from './examine.js';
 import { explain } from './fail.js';
-import { say } from './print.js';
-import { inServiceOr, type Task } from './run.js';
+import { optionsOf, readInputs } from './inputs.js';
+import { counted, say } from './print.js';
+import { refuse } from './refusal.js';
+import { typedOf } from './remote.js';
+import { absentDatabase, inDirectory, inServiceOr, type Task } from './run.js';
 
 const diagnosis = z.custom<Diagnosis>((value) => typeof value === 'object' && value !== null);
 const options = z.object({
@@ -20,6 +26,8 @@ const options = z.object({
   offline: z.boolean().default(false),
   /** What was found before the database was asked. */
   before: z.array(diagnosis).default([]),
+  /** Whether the service that has the database looks at itself. */
+  inService: z.boolean().default(false),
 });
 type Options = z.output<typeof options>;
 
@@ -30,7 +38,7 @@ export const doctorTask: Task<Options> = {
   async run(place, given) {
     const rounds = new Rounds(place.say, given);
     try {
-      for await (const one of examine(place, !given.offline)) rounds.note(one);
+      for await (const one of examine(place, { ask: !given.offline, inService: given.inService })) rounds.note(one);
     } catch (error) {
       rounds.note(broken(error));
     }
@@ -38,12 +46,17 @@ export const doctorTask: Task<Options> = {
   },
 };
 
+/** A service that is there says so soon. */
+const connection = connectionInputs(2_000);
+
 /** `agentllm doctor`: what is wrong here, and what to do about it. */
 export function doctorCommand(): Command {
-  return new Command('doctor')
+  const command = new Command('doctor')
     .description('look at settings, service, database, schema, keys, configs, providers and clock, and say what to do')
     .option('--offline', 'ask no provider', false)
-    .option('--json', 'print JSON', false)
+    .option('--json', 'print JSON', false);
+  for (const option of connection.flatMap(optionsOf)) command.addOption(option);
+  return command
     .addHelpText(
       'after',
       `
@@ -54,30 +67,73 @@ Examples:
   agentllm doctor
   agentllm doctor --offline --json`,
     )
-    .action(runDoctor);
+    .action((flags: Flags) => runDoctor(flags, command));
 }
 
-async function runDoctor(flags: Pick<Options, 'json' | 'offline'>): Promise<void> {
-  const { given, before } = await examineShell(process.env);
-  const options = { ...flags, before };
-  if (!given) return new Rounds(say, options).end();
-  await inServiceOr(given, { command: doctorTask.name, options }, () => examineHere(given, options));
+type Flags = Pick<Options, 'json' | 'offline'>;
+
+async function runDoctor({ json, offline }: Flags, command: Command): Promise<void> {
+  let local: ReadonlyMap<string, unknown>;
+  let shell: Shell;
+  try {
+    local = readInputs(connection, typedOf(command, connection)).local;
+    shell = await examineShell(process.env, local);
+  } catch (error) {
+    process.exitCode = refuse(error, { json, command: 'agentllm doctor', inputs: connection, causes: [] });
+    return;
+  }
+  const { given, before } = shell;
+  const options: Options = { json, offline, before, inService: false };
+  if (given) await examineDatabase(given, options);
+  else new Rounds(say, options).end();
+}
+
+/** Where the database is: in the service that has it, or here. */
+async function examineDatabase(given: Settings, options: Options): Promise<void> {
+  let heard = false;
+  const listening: Say = {
+    out: (text) => {
+      heard = true;
+      say.out(text);
+    },
+    err: say.err,
+  };
+  const request = { command: doctorTask.name, options: { ...options, inService: true } };
+  try {
+    await inServiceOr(given, request, () => examineHere(given, options), listening);
+  } catch (error) {
+    if (!(error instanceof StartError) || error instanceof Unwell) throw error;
+    // A service that is stuck: what is known without it is said all the same.
+    const rounds = new Rounds(say, heard ? { ...options, before: [] } : options);
+    rounds.note(broken(error));
+    rounds.end();
+  }
 }
 
 async function examineHere(given: Settings, options: Options): Promise<void> {
-  let database: Database;
-  try {
-    database = await openConfigured(given);
-  } catch (error) {
-    if (error instanceof DirectoryInUseError) throw error;
+  const database = await openHere(given);
+  if ('verdict' in database) {
     const rounds = new Rounds(say, options);
-    rounds.note(broken(error));
+    rounds.note(database);
     return rounds.end();
   }
   try {
     await doctorTask.run({ store: new Store(database), settings: given, say }, options);
   } finally {
     await database.close();
+  }
+}
+
+/** The database, or why there is none to look at. */
+async function openHere(given: Settings): Promise<Database | Diagnosis> {
+  try {
+    const absent = await absentDatabase(given);
+    // Opening it would make one.
+    if (absent) return finder('database')('warn', absent, 'agentllm serve makes it at its first start');
+    return await openConfigured(given);
+  } catch (error) {
+    if (error instanceof DirectoryInUseError) throw error;
+    return broken(error);
   }
 }
 
@@ -88,14 +144,21 @@ const broken = (error: unknown): Diagnosis => ({
   finding: explain(error).replaceAll('agentllm: ', '').replaceAll('\n', ' '),
 });
 
+interface Shell {
+  /** Its settings, where they are valid; DATA_DIR with its whole path. */
+  readonly given?: Settings;
+  readonly before: Diagnosis[];
+}
+
 /** What can be said without a database: the settings, and whether a service answers. */
-async function examineShell(env: NodeJS.ProcessEnv): Promise<{ given?: Settings; before: Diagnosis[] }> {
+async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, unknown>): Promise<Shell> {
   const before = [...misspelt(env)];
   try {
-    const given = readSettings(env);
-    before.unshift({ area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' });
-    before.push(await examineService(given));
-    return { given, before };
+    const read = readSettings(env);
+    const given = inDirectory(read) ? { ...read, DATA_DIR: absolute(read.DATA_DIR) } : read;
+    const wrong = [...examineKeySetting(given.ENCRYPTION_KEY)];
+    const fine: Diagnosis = { area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' };
+    return { given, before: [...(wrong.length > 0 ? wrong : [fine]), ...before, await examineService(given, local)] };
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     const mistakes = error.mistakes.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
@@ -115,17 +178,23 @@ function* misspelt(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
   }
 }
 
-async function examineService({ GRPC_ADDRESS: { host, port, text } }: Settings): Promise<Diagnosis> {
-  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-  const client = connect({ address, retry: false, token: '' });
+async function examineService(given: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis> {
+  const { host, port } = given.GRPC_ADDRESS;
+  const own = [host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, 'GRPC_ADDRESS'] as const;
+  const { api, address, chosen } = openConnection(local, { retry: false, deadlineMs: 2_000 }, own);
+  const found = finder('service');
   try {
-    const { revision } = await client.agents.listAgents({ page_size: 1 }, { deadlineMs: 2_000 });
-    return { area: 'service', verdict: 'ok', finding: `A service answers at ${text}, at revision ${revision}` };
-  } catch {
-    const finding = `No service answers at ${text} (GRPC_ADDRESS)`;
-    return { area: 'service', verdict: 'warn', finding, remedy: 'Start one: agentllm serve' };
+    const { revision } = await api.agents.listAgents({ page_size: 1 });
+    const answers = `A service answers at ${address}, at revision ${revision}`;
+    if (!inDirectory(given) || (await findHolder(given.DATA_DIR))) return found('ok', answers);
+    const remedy = 'Run the doctor in its directory, or set DATA_DIR';
+    return found('warn', `${answers}, and it does not use ${given.DATA_DIR}`, remedy);
+  } catch (error) {
+    // Who refuses is there.
+    if (error instanceof AgentLLMError && error.reason) return found('fail', `${address} answers: ${error.message}`);
+    return found('warn', `No service answers at ${address} (${chosen})`, 'Start one: agentllm serve');
   } finally {
-    client.close();
+    api.close();
   }
 }
 
@@ -154,8 +223,14 @@ class Rounds {
     const { found } = this;
     const count = (verdict: Diagnosis['verdict']) => found.filter((one) => one.verdict === verdict).length;
     if (this.options.json) this.say.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
-    if (count('fail') > 0) throw new StartError(`${count('fail')} of ${found.length} things looked at do not work`);
+    const [fail, ok, warn] = [count('fail'), count('ok'), count('warn')];
+    if (fail > 0)
+      throw new Unwell(`${fail} of ${counted(found.length, 'thing')} looked at ${fail === 1 ? 'does' : 'do'} not work`);
     if (this.options.json) return;
-    this.say.out(`${count('ok')} things are fine${count('warn') > 0 ? `, ${count('warn')} are worth knowing` : ''}`);
+    const knowing = warn > 0 ? `, ${warn} ${warn === 1 ? 'is' : 'are'} worth knowing` : '';
+    this.say.out(`${counted(ok, 'thing')} ${ok === 1 ? 'is' : 'are'} fine${knowing}`);
   }
 }
+
+/** Something does not work, and was told of. */
+class Unwell extends StartError {}

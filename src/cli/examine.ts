@@ -1,44 +1,38 @@
-import { hopsOfConfig } from '../domain/chain.js';
+import { resolve as absolute } from 'node:path';
+import { Keyring } from '../domain/keyring.js';
 import { lintChain } from '../domain/lint.js';
 import { retiringUses } from '../domain/retiring.js';
-import type { Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { UNBOUND } from '../domain/vault.js';
 import { limits } from '../limits.js';
-import { askProvider } from '../providers/ask.js';
 import { inspectDatabase } from '../store/inspect.js';
 import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';
 import { inspectVault } from '../store/vault.js';
-import type { Place } from './run.js';
-
-/** One thing that the doctor has looked at. */
-export interface Diagnosis {
-  readonly area: 'settings' | 'service' | 'database' | 'schema' | 'clock' | 'keys' | 'configs' | 'providers';
-  /** `fail`: something does not work. `warn`: it works, and somebody should know. */
-  readonly verdict: 'ok' | 'warn' | 'fail';
-  readonly finding: string;
-  /** What to do about it. */
-  readonly remedy?: string;
-}
+import { type Diagnosis, type Examination, finder } from './diagnosis.js';
+import { examineProviders } from './examine_providers.js';
+import { counted } from './print.js';
+import { inDirectory, type Place } from './run.js';
 
 const OLDEST_POSTGRES = 150_000;
 const CLOCK_SKEW_MS = { warn: 2_000, fail: 60_000 };
 
 /** Looks at the store and everything around it; the same inside a running service and beside it. Changes nothing. */
-export async function* examine(place: Place, ask: boolean): AsyncGenerator<Diagnosis> {
+export async function* examine(place: Place, how: Examination): AsyncGenerator<Diagnosis> {
   yield* examineDatabase(place);
   const usable = yield* examineSchema(place);
   if (!usable) return;
   await catchUp(place.store);
-  yield* examineKeys(place);
+  yield* examineKeys(place, how);
   yield* examineConfigs(place.store.state);
-  yield* examineProviders(place, ask);
+  yield* examineProviders(place, how);
 }
 
 async function* examineDatabase({ store: { database }, settings }: Place): AsyncGenerator<Diagnosis> {
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
-  const where = DATABASE_URL ? `at ${new URL(DATABASE_URL).host}` : `embedded, in ${DATA_DIR}`;
+  const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
+  const where = DATABASE_URL ? `at ${new URL(DATABASE_URL).host}` : `embedded, in ${directory}`;
   const finding = `PostgreSQL ${version} ${where}, answers in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
@@ -76,12 +70,7 @@ function clock(skewMs: number): Diagnosis {
 /** Whether the schema is one that the rest can be read from. */
 async function* examineSchema({ store: { database } }: Place): AsyncGenerator<Diagnosis, boolean> {
   const { current, applied, pending, unknown } = await migrator(database).status();
-  const say = (verdict: Diagnosis['verdict'], finding: string, remedy?: string): Diagnosis => ({
-    area: 'schema',
-    verdict,
-    finding,
-    ...(remedy && { remedy }),
-  });
+  const say = finder('schema');
   if (unknown.length > 0)
     yield say('fail', `A newer agentllm has applied ${unknown.join(', ')}`, 'Use that version, or restore a backup');
   else if (applied.length === 0)
@@ -92,29 +81,43 @@ async function* examineSchema({ store: { database } }: Place): AsyncGenerator<Di
   return unknown.length === 0 && pending.length === 0;
 }
 
-async function* examineKeys({ store, settings }: Place): AsyncGenerator<Diagnosis> {
+/** Whether ENCRYPTION_KEY can be one at all, whatever is stored. */
+export function* examineKeySetting(setting: string): Generator<Diagnosis> {
+  if (setting.trim() === '') return;
+  try {
+    Keyring.parse(setting);
+  } catch (error) {
+    const finding = `ENCRYPTION_KEY is malformed (${(error as Error).message})`;
+    yield { area: 'settings', verdict: 'fail', finding, remedy: 'Set it to what agentllm key generate prints' };
+  }
+}
+
+async function* examineKeys({ store, settings }: Place, { inService }: Examination): AsyncGenerator<Diagnosis> {
   const holders = [...store.state.configs.values(), ...store.state.credentials.values()];
-  const stored = holders.filter(({ key_id }) => key_id !== null).length;
+  const ids = holders.map(({ key_id }) => key_id).filter((id) => id !== null);
+  const stored = counted(ids.length, 'API key');
   const { problem, unreadable } = await inspectVault(store, settings.ENCRYPTION_KEY);
+  const found = finder('keys');
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG') {
     const finding = `ENCRYPTION_KEY is key ${problem.ours}, and the stored keys are under ${problem.theirs}`;
-    yield { area: 'keys', verdict: 'fail', finding, remedy: 'Set the right one, or both, separated by a comma' };
+    yield found('fail', finding, 'Set the right one, or both, separated by a comma');
   } else if (problem) {
+    const isSet = problem.problem !== 'is not set';
+    const finding = `ENCRYPTION_KEY ${problem.problem}; ${stored} ${ids.length === 1 ? 'is' : 'are'} stored`;
     const remedy = 'Set it to what agentllm key generate prints, where API keys are to be stored';
-    const verdict = stored > 0 || problem.problem !== 'is not set' ? 'fail' : 'warn';
-    yield {
-      area: 'keys',
-      verdict,
-      finding: `ENCRYPTION_KEY ${problem.problem}; ${stored} API keys are stored`,
-      remedy,
-    };
-  } else if (unreadable.length === 0)
-    yield { area: 'keys', verdict: 'ok', finding: `All of ${stored} stored API keys can be read` };
-  if (unreadable.length > 0 && !problem) {
-    const finding = `${unreadable.length} stored API keys cannot be read: ${shortList(unreadable)}`;
-    const remedy = 'Add the ENCRYPTION_KEY that they were stored with, or set or clear those keys';
-    yield { area: 'keys', verdict: 'fail', finding, remedy };
-  }
+    if (ids.length > 0) yield found('fail', finding, rightKey(ids));
+    // What is wrong with the setting of a shell was said of the shell.
+    else if (inService || !isSet) yield found(isSet ? 'fail' : 'warn', finding, remedy);
+  } else if (unreadable.length > 0) {
+    const finding = `${counted(unreadable.length, 'stored API key')} cannot be read: ${shortList(unreadable)}`;
+    yield found('fail', finding, 'Add the ENCRYPTION_KEY that they were stored with, or set or clear those keys');
+  } else yield found('ok', `${stored} stored, and ${ids.length === 1 ? 'it' : 'all'} can be read`);
+}
+
+function rightKey(all: readonly string[]): string {
+  const ids = [...new Set(all)].filter((id) => id !== UNBOUND);
+  const which = ids.length > 0 ? ` (${ids.join(', ')})` : '';
+  return `Set it to the key that they were stored under${which}; a new one cannot read them. Where it is lost, set a new one and enter the API keys again`;
 }
 
 async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
@@ -125,47 +128,16 @@ async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
       lintChain(state, agent, state.configsOf(agent.id), now).findings.some((f) => f.severity === 'SEVERITY_ERROR'),
   );
   if (broken.length > 0) {
-    const finding = `${broken.length} agents have hops that would fail: ${shortList(broken.map(({ name }) => name))}`;
+    const finding = `${counted(broken.length, 'agent')} with hops that would fail: ${shortList(broken.map(({ name }) => name))}`;
     yield { area: 'configs', verdict: 'fail', finding, remedy: 'See agentllm configs validate --agent <agent>' };
   } else {
-    const finding = `${state.configs.size} configs of ${state.agents.size} agents, none with an error`;
+    const finding = `${counted(state.configs.size, 'config')} of ${counted(state.agents.size, 'agent')}, none with an error`;
     yield { area: 'configs', verdict: 'ok', finding };
   }
-  const uses = retiringUses(state, limits.defaultRetiringDays, now);
+  const uses = [...retiringUses(state, limits.defaultRetiringDays, now)];
   if (uses.length === 0) return;
-  const finding = `${uses.length} places use models that are retired or about to be`;
+  const finding = `Models that are retired or about to be are used in ${counted(uses.length, 'place')}`;
   yield { area: 'configs', verdict: 'warn', finding, remedy: 'See agentllm models retiring' };
-}
-
-/** The providers that enabled configs name, each with the key of the environment. */
-async function* examineProviders({ store: { state }, settings }: Place, ask: boolean): AsyncGenerator<Diagnosis> {
-  const used = new Set<Provider>();
-  for (const config of state.configs.values())
-    if (config.enabled)
-      for (const hop of hopsOfConfig(config)) {
-        const provider = state.provider(hop.provider);
-        if (provider?.enabled) used.add(provider);
-      }
-  yield* await Promise.all([...used].map((provider) => examineProvider(provider, settings, ask)));
-}
-
-async function examineProvider(provider: Provider, settings: Place['settings'], ask: boolean): Promise<Diagnosis> {
-  const variable = provider.api_key_env_vars.find((name) => settings.providerKeys.has(name));
-  const key = variable === undefined ? undefined : settings.providerKeys.get(variable);
-  if (key === undefined && provider.api_key_env_vars.length > 0) {
-    const finding = `${provider.name}: no ${provider.api_key_env_vars.join(' or ')} in this environment`;
-    const remedy = 'Set it to have configs without a key of their own checked; agents need it where they run';
-    return { area: 'providers', verdict: 'warn', finding, remedy };
-  }
-  if (!ask) return { area: 'providers', verdict: 'ok', finding: `${provider.name}: ${variable ?? 'no key'} is used` };
-  const [answer] = await askProvider(provider, key, [], {
-    allowed: settings.PROVIDER_ALLOW_CIDRS,
-    timeoutMs: limits.providerCheckMs,
-  });
-  const said = answer?.message ?? '';
-  if (answer?.status === 'CHECK_STATUS_OK')
-    return { area: 'providers', verdict: 'ok', finding: `${provider.name}: ${said}` };
-  return { area: 'providers', verdict: 'fail', finding: `${provider.name} (${variable ?? 'no key'}): ${said}` };
 }
 
 const shortList = (names: readonly string[]): string =>

@@ -143,7 +143,7 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
 
 function readValue(input: Input, given: string | readonly string[] | boolean, causes: Cause[], problems: Problem[]) {
   const typed = (value?: string) =>
-    isArgument(input) ? (value ?? input.name) : [`--${input.name}`, value].filter((x) => x !== undefined).join(' ');
+    isArgument(input) ? value || input.name : [`--${input.name}`, value].filter((x) => x !== undefined).join(' ');
   const [path = ''] = placesOf(input);
   const read = (one: string | boolean) => {
     try {

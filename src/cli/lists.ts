@@ -1,11 +1,13 @@
 import type { AgentLLM } from '../client/index.js';
 import { type Input, UsageError } from './inputs.js';
-import { table } from './print.js';
+import { cut, table } from './print.js';
 import type { Call } from './remote.js';
-import { int64, integer } from './values.js';
+import { agent, int64, integer } from './values.js';
 
 /** Most rows of one page, by the contract. */
 const PAGE = 1000;
+
+export const agentArgument: Input = { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' };
 
 export const limitInput: Input = { name: 'limit', kind: integer, help: 'how many to show at most (default: all)' };
 
@@ -30,13 +32,17 @@ export interface List<Row> {
   readonly columns: readonly Column<Row>[];
   /** What to say when there are none, with what to type next. */
   readonly empty: string;
+  /** What to say when there are none that a filter lets through. */
+  readonly noMatch?: string;
   ask(api: AgentLLM, request: object): Promise<Page>;
 }
 
 /** Prints a whole list, all pages of it. */
 export async function printList<Row>(call: Call, list: List<Row>): Promise<undefined> {
   const { rows, revision } = await readAll(call, list);
-  return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, list));
+  const isFiltered = Object.keys(call.given.message).some((field) => field !== 'min_revision');
+  const empty = (isFiltered && list.noMatch) || list.empty;
+  return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, LONGEST_CELL));
 }
 
 /** Every row, page by page; the revision is that of the first page, which all rows are at least at. */
@@ -56,10 +62,18 @@ export async function readAll<Row>(call: Call, { field, ask }: List<Row>): Promi
   return { rows, revision };
 }
 
-export function tableOf<Row>(rows: readonly Row[], { columns, empty }: Pick<List<Row>, 'columns' | 'empty'>): string {
+/** What is longer is cut in lists; --json has it whole. */
+const LONGEST_CELL = 100;
+
+/** @param longest where a cell is cut. */
+export function tableOf<Row>(
+  rows: readonly Row[],
+  { columns, empty }: Pick<List<Row>, 'columns' | 'empty'>,
+  longest = Number.POSITIVE_INFINITY,
+): string {
   if (rows.length === 0) return empty;
   return table(
     columns.map(([head]) => head),
-    rows.map((row) => columns.map(([, cell]) => cell(row))),
+    rows.map((row) => columns.map(([, cell]) => cut(cell(row), longest))),
   );
 }

@@ -22,8 +22,12 @@ export const migrateUp: Task<Options> = {
   ...onMigrator(up),
 };
 export const migrateDown: Task<Options> = { name: 'migrate down', notInService: STOP_FIRST, ...onMigrator(down) };
-export const migrateStatus: Task<Options> = { name: 'migrate status', ...onMigrator(status) };
-export const migrateHistory: Task<Options> = { name: 'migrate history', ...onMigrator(history) };
+export const migrateStatus: Task<Options> = { name: 'migrate status', withoutDatabase: 'empty', ...onMigrator(status) };
+export const migrateHistory: Task<Options> = {
+  name: 'migrate history',
+  withoutDatabase: 'empty',
+  ...onMigrator(history),
+};
 
 /** `agentllm migrate up|down|status|history`: the document's four migration commands. */
 export function migrateCommand(): Command {

@@ -104,6 +104,7 @@ const modelList: List<Model> = {
     ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
     ['BUILT IN', ({ built_in }) => shown(built_in)],
   ],
+  noMatch: 'no model matches',
   empty: 'no models; agentllm models create provider/model adds one',
   ask: (api, request) => api.providers.listModels(request),
 };

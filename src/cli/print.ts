@@ -6,8 +6,9 @@ export const say: Say = {
   err: (text) => void process.stderr.write(`${text}\n`),
 };
 
-/** What a terminal would obey, or show in another order than it stands. */
-const OBEYED = /[\p{Cc}\p{Zl}\p{Zp}\u200e\u200f\u202a-\u202e\u2066-\u2069]|\p{Cs}/gu;
+/** What a terminal would obey, show in another order than it stands, or not show at all. */
+const OBEYED =
+  /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0001}-\u{e007f}]|\p{Cs}|\u00ad/gu;
 const WIDE =
   /[\p{sc=Han}\p{sc=Hangul}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Bopomofo}\p{sc=Yi}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}|\ufe0f/u;
 const NO_WIDTH = /^[\p{Mn}\p{Me}\p{Cf}]+$/u;
@@ -66,7 +67,7 @@ export function record(groups: readonly Group[]): string {
   const width = Math.max(...groups.flatMap(([, lines]) => lines.map(([name]) => widthOf(name))));
   return groups
     .map(([title, lines]) =>
-      [title, ...lines.map(([name, value]) => `  ${pad(name, width)}  ${cellOf(value)}`)].join('\n'),
+      [visible(title), ...lines.map(([name, value]) => `  ${pad(name, width)}  ${cellOf(value)}`)].join('\n'),
     )
     .join('\n\n');
 }

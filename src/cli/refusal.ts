@@ -1,3 +1,4 @@
+import { lacksPort } from '../client/address.js';
 import { AgentLLMError } from '../client/index.js';
 import type { Connection } from './connection.js';
 import { blame, type Cause, type Input, type Problem, UsageError } from './inputs.js';
@@ -97,23 +98,28 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
   const late = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
   const again =
-    requestId && late && (reason === undefined || reason === 'OUTCOME_UNKNOWN' || reason === 'DEADLINE_EXCEEDED')
+    requestId &&
+    late &&
+    !error.unsent &&
+    (reason === undefined || reason === 'OUTCOME_UNKNOWN' || reason === 'DEADLINE_EXCEEDED')
       ? [`(it may have been done: the same command with --request-id ${requestId} does it once at most)`]
       : [];
-  if (late && reason === undefined && connection) return [...unreachable(connection, code, message), ...again];
+  if (late && reason === undefined && connection) return [...unreachable(connection, message), ...again];
   if (code === 'UNIMPLEMENTED' && reason === undefined)
     return [`agentllm: the service does not know this method (${message}); it may be older than this command`];
   const next = reason && NEXT[reason];
   return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...again];
 }
 
-function unreachable({ address, chosen, timeoutMs }: Connection, code: string, message: string): string[] {
-  const late = code === 'DEADLINE_EXCEEDED';
+function unreachable({ address, chosen, timeoutMs }: Connection, message: string): string[] {
+  const where = `${address} (${lacksPort(address) ? `${chosen}, no port given: 443` : chosen})`;
+  const [, late, cause = ''] = /^(No answer from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
+  const why = (late ? cause : message).replace('leave tls out', 'leave --tls out');
   return [
     late
-      ? `agentllm: ${address} (${chosen}) did not answer within ${timeoutMs} ms`
-      : `agentllm: no service can be reached at ${address} (${chosen})`,
-    `  ${message.replace(/\.?\s*Resolution note:\s*$/, '')}`,
+      ? `agentllm: ${where} did not answer within ${timeoutMs} ms`
+      : `agentllm: no service can be reached at ${where}`,
+    ...(why ? [`  ${why}`] : []),
     '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait',
   ];
 }

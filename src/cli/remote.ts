@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { Command, type CommanderError, type Option } from 'commander';
 import type { AgentLLM } from '../client/index.js';
 import { type Connection, connectionInputs, DEFAULT_TIMEOUT_MS, openConnection } from './connection.js';
@@ -58,7 +59,11 @@ export interface Call {
   answer(response: object, text: () => string): undefined;
 }
 
-const asJson: Input = { name: 'json', kind: said, help: 'print the answer as JSON, with the names of the contract' };
+const asJson: Input = {
+  name: 'json',
+  kind: said,
+  help: 'print the answer as JSON, with the names of the contract; an error too, on standard error',
+};
 const fromFile = (patches: boolean): Input => ({
   name: 'from-file',
   short: 'f',
@@ -126,16 +131,38 @@ export function quietly(command: Command): Command {
       if (error.code === 'commander.help') process.exit(Exit.usage);
       const json = process.argv.includes('--json');
       const context = { json, command: pathOf(command), inputs: [], causes: [] };
-      process.exit(refuse(new UsageError(usageOf(error)), context));
+      process.exit(refuse(usageOf(error, command), context));
     });
 }
 
 /** Commander's sentence. What stands behind a `=` may be a key that was meant for another option. */
-const usageOf = ({ message }: CommanderError) =>
-  message
+function usageOf({ message, code }: CommanderError, command: Command): UsageError {
+  const isExcess = code === 'commander.excessArguments';
+  if (isExcess && isKeyTyped(command)) return keyTyped('An API key is never an argument');
+  const hint =
+    isExcess && command.options.some(({ long }) => long === '--agent')
+      ? ' (an agent is named with --agent)'
+      : code === 'commander.unknownOption' && command.commands.length > 0
+        ? ' (options go behind the command)'
+        : '';
+  const said = message
     .replace(/^error: /, '')
     .replace(/'(--?[\w-]+)=.*'/s, "'$1'")
     .replace(/\n\(Did you mean/, ' (did you mean');
+  return new UsageError(said + hint);
+}
+
+/** Whether an argument too many is probably a key: the command reads one always, or it looks like one. */
+const isKeyTyped = ({ options, args }: Command) =>
+  options.some((option) => {
+    const input = inputOf.get(option);
+    return input?.kind.unseen && (input.required || args.some((arg) => /^(sk|xai|gsk)-/.test(arg)));
+  });
+
+const keyTyped = (what: string, more = '') =>
+  new UsageError(
+    `${what}: an argument can be read by every process of this machine and stays in the history of the shell. Leave the value out: the key is asked for unseen at a terminal, and read from standard input elsewhere. Change a key that you have typed this way${more}`,
+  );
 
 function pathOf(command: Command): string {
   const names: string[] = [];
@@ -169,7 +196,7 @@ function named(inputs: readonly Input[], given: Given): Given {
 }
 
 /** What commander has read, by the names of the inputs. */
-function typedOf(command: Command, inputs: readonly Input[]): Typed {
+export function typedOf(command: Command, inputs: readonly Input[]): Typed {
   const typed = new Map<string, string | readonly string[] | boolean>();
   const values = inputs.filter(isArgument).map((input, at) => [input, command.processedArgs[at]] as const);
   for (const option of command.options) {
@@ -185,9 +212,10 @@ async function readAll(spec: RemoteCommand, inputs: readonly Input[], typed: Typ
   const keys = inputs.filter(({ kind, name, required }) => kind.unseen && (required || typed.has(name)));
   for (const { name } of keys)
     if (typeof typed.get(name) === 'string')
-      throw new UsageError(
-        `--${name} takes no value: an argument can be read by every process of this machine and stays in the history of the shell. Leave the value out: the key is asked for unseen at a terminal, and read from standard input elsewhere. Change a key that you have typed this way; an argument that is none goes before --${name}`,
-      );
+      throw keyTyped(`--${name} takes no value`, `; an argument that is none goes before --${name}`);
+  const tlsKey = typed.get('key');
+  if (typeof tlsKey === 'string' && !typed.has('cert') && !existsSync(tlsKey))
+    throw keyTyped('--key is the file with the key of --cert, and takes no API key');
   const path = typed.get('from-file') as string | undefined;
   if (path === '-' && keys.length > 0)
     throw new UsageError(`--from-file - and --${keys[0]?.name} both read standard input: give the JSON in a file`);

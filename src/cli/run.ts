@@ -1,9 +1,12 @@
+import { resolve as absolute } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { z } from 'zod';
 import { askService, noAnswer } from '../admin/client.js';
 import type { AdminRequest, Say } from '../admin/protocol.js';
 import { readSettings, type Settings } from '../config.js';
+import { StartError } from '../errors.js';
 import { openConfigured } from '../main.js';
+import { holdsDatabase } from '../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../store/embedded/directory_lock.js';
 import { Store } from '../store/store.js';
 import { say } from './print.js';
@@ -27,6 +30,8 @@ export interface Task<Options> {
   readonly options: z.ZodType<Options>;
   /** Why it does not run in a service, for what takes the database from under it. */
   readonly notInService?: string;
+  /** What only reads makes no database where there is none: it looks at an empty one in memory, or refuses. */
+  readonly withoutDatabase?: 'empty' | 'refused';
   run(place: Place, options: Options): Promise<void>;
 }
 
@@ -37,7 +42,10 @@ export async function runTask<Options extends Record<string, unknown>>(
 ): Promise<void> {
   const settings = readSettings(process.env);
   await inServiceOr(settings, { command: task.name, options }, async () => {
-    const database = await openConfigured(settings);
+    const absent = task.withoutDatabase && (await absentDatabase(settings));
+    if (absent && task.withoutDatabase === 'refused') throw new StartError(absent);
+    if (absent && options['json'] !== true) say.out(absent);
+    const database = await openConfigured(absent ? { ...settings, DATA_DIR: 'memory:' } : settings);
     try {
       await task.run({ store: new Store(database), settings, say }, options);
     } finally {
@@ -46,12 +54,26 @@ export async function runTask<Options extends Record<string, unknown>>(
   });
 }
 
+/** Whether the database is in a directory, which may belong to a service. */
+export const inDirectory = ({ DATABASE_URL, DATA_DIR }: Settings): boolean => !DATABASE_URL && DATA_DIR !== 'memory:';
+
+/** That there is no database yet, as a sentence; undefined where there is one, and on a server. */
+export async function absentDatabase(settings: Settings): Promise<string | undefined> {
+  if (!inDirectory(settings) || (await holdsDatabase(settings.DATA_DIR))) return undefined;
+  return `There is no database in ${absolute(settings.DATA_DIR)} yet`;
+}
+
 /** Has the service run a command that owns the embedded database; runs it here when nobody does. */
-export async function inServiceOr(settings: Settings, request: AdminRequest, here: () => Promise<void>): Promise<void> {
-  if (settings.DATABASE_URL || settings.DATA_DIR === 'memory:') return here();
+export async function inServiceOr(
+  settings: Settings,
+  request: AdminRequest,
+  here: () => Promise<void>,
+  sayTo = say,
+): Promise<void> {
+  if (!inDirectory(settings)) return here();
   const giveUpAt = performance.now() + WAIT_FOR_OWNER_MS;
   for (;;) {
-    const exit = await askService(settings.DATA_DIR, request, say);
+    const exit = await askService(settings.DATA_DIR, request, sayTo);
     if (exit !== undefined) {
       process.exitCode = exit;
       return;

@@ -22,7 +22,9 @@ export async function readStdin(): Promise<string> {
  * argument, which every process of the machine can read and every shell remembers.
  */
 export async function readSecret(what: string): Promise<string> {
-  const key = process.stdin.isTTY ? await askUnseen(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
+  const atTerminal = process.stdin.isTTY;
+  const key = atTerminal ? await askUnseen(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
+  if (key === '' && atTerminal) throw new UsageError('no key was typed');
   if (key === '')
     throw new UsageError(
       `no ${what} came from standard input: pipe it in, as in  printf %s "$KEY" | agentllm …  or run the command at a terminal to type it`,

@@ -102,7 +102,15 @@ export const agent: Kind = {
   },
 };
 
-export const configId: Kind = { ...integer, value: 'id', live: 'configs' };
+export const configId: Kind = {
+  value: 'id',
+  live: 'configs',
+  read(given) {
+    if (!/^[-+]?\d+$/.test(given))
+      throw new BadValue('must be the id of a config; agentllm configs list --agent <agent> shows those of an agent');
+    return integer.read(given);
+  },
+};
 export const provider = word('provider', 'providers');
 export const credential = word('credential', 'credentials');
 

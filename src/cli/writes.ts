@@ -1,7 +1,7 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Body } from './from_file.js';
 import { type Input, maskOf, UsageError } from './inputs.js';
-import { small, table } from './print.js';
+import { small, table, visible } from './print.js';
 import type { Call } from './remote.js';
 import { said, secret, text, word } from './values.js';
 
@@ -48,8 +48,9 @@ export function refuseNothing({ given }: Call, body: Body, fields: readonly Inpu
 
 /** What a write did, in one line; `done` is a participle, `updated`. */
 export function wrote(call: Call, done: string, what: string, revision: bigint): string {
-  if (call.given.message['validate_only'] !== true) return `${done} ${what} at revision ${revision}`;
-  return `dry run at revision ${revision}, nothing was written: ${what} would be ${done}`;
+  const named = visible(what);
+  if (call.given.message['validate_only'] !== true) return `${done} ${named} at revision ${revision}`;
+  return `dry run at revision ${revision}, nothing was written: ${named} would be ${done}`;
 }
 
 /** Findings below the line of a write, the gravest first as they come. */

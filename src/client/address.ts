@@ -1,12 +1,28 @@
 import { isIP } from 'node:net';
 
-/** A target for gRPC; what people write from habit and gRPC would only fail to find is refused at once. */
+/** What gRPC has resolvers for beside `host:port`. */
+const TARGET = /^(dns|unix|unix-abstract|ipv4|ipv6|passthrough|xds):./i;
+
+/** Why an address is none, as a sentence without its subject; gRPC would only fail to find it. */
+export function addressProblem(address: string): string | undefined {
+  if (TARGET.test(address) || isIP(address) === 6) return undefined;
+  const [, inBrackets, plain, port = '443'] = /^(?:\[([^\]]+)\]|([^\s:/@?#[\]]+))(?::(\d{1,5}))?$/.exec(address) ?? [];
+  const isHost = inBrackets === undefined ? plain !== undefined && !/^\d+$/.test(plain) : isIP(inBrackets) === 6;
+  if (isHost && Number(port) <= 65_535) return undefined;
+  const scheme = /^https?:\/\//i.test(address) ? ': leave the scheme out, TLS is an option' : '';
+  return `is no host:port, such as 127.0.0.1:50051${scheme}`;
+}
+
+/** A target for gRPC; throws for what is none. */
 export function checkAddress(address: string): string {
-  if (address.trim() === '') throw new TypeError('The address is empty; write host:port');
-  if (/^https?:\/\//i.test(address))
-    throw new TypeError(`The address is ${address}: write host:port without a scheme; tls: true encrypts`);
+  const problem = addressProblem(address);
+  if (problem) throw new TypeError(`The address ${JSON.stringify(address)} ${problem}`);
   return address;
 }
+
+/** Whether gRPC takes port 443 because an address names none. */
+export const lacksPort = (address: string): boolean =>
+  !TARGET.test(address) && (isIP(address) === 6 || !/:\d+$/.test(address));
 
 /** The host of an address as it stands there; of a list of addresses and of a path it is none. */
 function hostOf(address: string): string {

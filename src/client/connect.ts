@@ -92,7 +92,7 @@ export function connect(options: string | ConnectOptions = {}): AgentLLM {
     throw new TypeError(`A token would go to ${address} in clear: set tls, or allowPlaintextToken`);
   const deadlineMs = checkDeadline(given.deadlineMs ?? DEADLINE_MS);
   const client = new Client(address, channelCredentials(address, given.tls), channelOptions(address, given));
-  const connection = new Connection(client, token, deadlineMs);
+  const connection = new Connection(client, address, token, deadlineMs);
   const connected = {
     agents: methodsOf(agents.AgentServiceService, agents, connection),
     configs: methodsOf(configs.AgentLLMConfigServiceService, configs, connection),

@@ -1,4 +1,4 @@
-import { type Client, type ServiceError as GrpcError, type Metadata, status } from '@grpc/grpc-js';
+import { type Client, connectivityState, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
 import { onAbort } from './abort.js';
 import { AgentLLMError } from './error.js';
 import { headersOf, type Token } from './headers.js';
@@ -34,6 +34,7 @@ interface Trip {
   readonly method: string;
   readonly requestId: string | undefined;
   readonly signal: AbortSignal | undefined;
+  readonly deadlineMs: number;
   /** When it ends, in ms since 1970. */
   readonly deadline: number;
 }
@@ -42,14 +43,18 @@ interface Trip {
 export class Connection {
   private running = 0;
   private closing = false;
+  /** Whether there ever was a connection, over which a call could have gone. */
+  private connected = false;
   private readonly ended: Promise<void>;
   private end = () => {};
 
   constructor(
     private readonly client: Client,
+    private readonly address: string,
     private readonly token: Token | undefined,
     readonly deadlineMs: number,
   ) {
+    this.watch();
     this.ended = new Promise((resolve) => {
       this.end = () => {
         client.close();
@@ -78,7 +83,7 @@ export class Connection {
     try {
       const { bytes, requestId } = refusing(name, 'request', make);
       const deadline = Date.now() + refusing(name, 'call', () => checkDeadline(deadlineMs));
-      const trip = { method: name, requestId, signal, deadline };
+      const trip = { method: name, requestId, signal, deadlineMs, deadline };
       if (signal?.aborted) throw aborted(trip);
       const token = typeof this.token === 'function' ? await askFor(this.token, trip) : this.token;
       const metadata = refusing(name, 'call', () => headersOf(token, headers));
@@ -89,24 +94,66 @@ export class Connection {
     }
   }
 
-  private send<R>({ path, responseDeserialize }: Method<R>, bytes: Buffer, metadata: Metadata, trip: Trip): Promise<R> {
+  private async send<R>(method: Method<R>, bytes: Buffer, metadata: Metadata, trip: Trip): Promise<R> {
+    try {
+      return await this.request(method, bytes, metadata, trip);
+    } catch (error) {
+      throw await this.failure(error as GrpcError, trip);
+    }
+  }
+
+  private request<R>(
+    { path, responseDeserialize }: Method<R>,
+    bytes: Buffer,
+    metadata: Metadata,
+    trip: Pick<Trip, 'signal' | 'deadline'>,
+  ): Promise<R> {
     const { signal, deadline } = trip;
     return new Promise((resolve, reject) => {
       const settle = (error: GrpcError | null, response?: R) => {
         release();
-        if (error) reject(failure(error, trip));
+        if (error) reject(error);
         else resolve(response as R);
       };
       const call = this.client.makeUnaryRequest(path, asIs, responseDeserialize, bytes, metadata, { deadline }, settle);
       const release = onAbort(signal, () => call.cancel());
     });
   }
+
+  private async failure(error: GrpcError, trip: Trip): Promise<AgentLLMError> {
+    if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
+    const unsent = !this.connected;
+    const lastFailure = unsent && error.code === status.DEADLINE_EXCEEDED ? await this.lastFailure() : undefined;
+    return AgentLLMError.from(error, trip.method, { ...trip, address: this.address, unsent, lastFailure });
+  }
+
+  /**
+   * Why there is no connection, where that is known: a call of a method that is not sent again is told of it at once,
+   * while one that is sent again hears of its deadline alone.
+   */
+  private async lastFailure(): Promise<GrpcError | undefined> {
+    const probe = { path: '/grpc.health.v1.Health/Check', responseDeserialize: () => undefined };
+    const trip = { signal: undefined, deadline: Date.now() + PROBE_MS };
+    const error = await this.request(probe, Buffer.alloc(0), new Metadata(), trip).catch((error: GrpcError) => error);
+    return error?.code === status.UNAVAILABLE ? error : undefined;
+  }
+
+  private watch(): void {
+    const channel = this.client.getChannel();
+    const state = channel.getConnectivityState(false);
+    if (state === connectivityState.READY) this.connected = true;
+    if (this.connected || state === connectivityState.SHUTDOWN) return;
+    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => this.watch());
+  }
 }
+
+/** A connection that is refused is refused in less than this. */
+const PROBE_MS = 30;
 
 const asIs = (bytes: Buffer) => bytes;
 
 /** What cannot be sent is refused here, with a rejected promise like every other failure. */
-function refusing<T>(method: string, what: string, make: () => T): T {
+export function refusing<T>(method: string, what: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
@@ -125,11 +172,6 @@ export function checkDeadline(ms: number): number {
 }
 
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-function failure(error: GrpcError, trip: Trip): AgentLLMError {
-  if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
-  return AgentLLMError.from(error, trip.method, trip);
-}
 
 const aborted = ({ method, requestId, signal }: Trip) =>
   AgentLLMError.here('The caller aborted the call', { code: 'CANCELLED', method, requestId, cause: signal?.reason });

@@ -2,6 +2,7 @@ import { type ServiceError as GrpcError, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, ResourceInfo, RetryInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import type { Reason, Violation } from '../errors.js';
+import { type About, messageOf } from './message.js';
 
 /** A gRPC status code by its name, `NOT_FOUND` for one. */
 export type Code = Exclude<keyof typeof status, 'OK'>;
@@ -19,6 +20,7 @@ interface Facts {
   readonly method: string;
   readonly requestId?: string | undefined;
   readonly cause?: unknown;
+  readonly unsent?: boolean | undefined;
 }
 
 /** What the service has said of it, in the details of the status. */
@@ -65,6 +67,9 @@ export class AgentLLMError extends Error {
    */
   readonly requestId: string | undefined;
 
+  /** True: there was no connection at any time, so the service has never heard of the call. */
+  readonly unsent: boolean;
+
   private constructor(message: string, facts: Facts, details: Details) {
     super(message, 'cause' in facts ? { cause: facts.cause } : undefined);
     this.code = facts.code;
@@ -75,13 +80,16 @@ export class AgentLLMError extends Error {
     this.resources = details.resources;
     this.retryAfterMs = details.retryAfterMs;
     this.requestId = facts.requestId;
+    this.unsent = facts.unsent ?? false;
     Object.defineProperty(this, BRAND, { value: true });
   }
 
   /** A failed call of grpc-js, with the details that the service has put into its trailer; for the bare stubs too. */
-  static from(error: GrpcError, method: string, { requestId }: { requestId?: string | undefined } = {}): AgentLLMError {
+  static from(error: GrpcError, method: string, about: About = {}): AgentLLMError {
     const code = (status[error.code] ?? 'UNKNOWN') as Code;
-    return new AgentLLMError(messageOf(error) || code, { code, method, requestId, cause: error }, detailsOf(error));
+    const { requestId, unsent } = about;
+    const facts = { code, method, requestId, unsent, cause: error };
+    return new AgentLLMError(messageOf(error, about) || code, facts, detailsOf(error));
   }
 
   /** A call that failed on this side. */
@@ -98,12 +106,6 @@ export class AgentLLMError extends Error {
     return typeof value === 'object' && value !== null && BRAND in value;
   }
 }
-
-/** grpc-js's words without the numbers and the empty remarks around what happened. */
-const messageOf = ({ details }: GrpcError): string =>
-  (details ?? '')
-    .replace(/^No connection established\. Last error: (?:Error: )?/, 'No connection to the service: ')
-    .replace(/\. Resolution note: $/, '');
 
 /** What the trailer says; one that cannot be read, from somebody between, says nothing. */
 function detailsOf(error: GrpcError): Details {

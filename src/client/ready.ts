@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Connection, checkDeadline } from './connection.js';
+import { type Connection, checkDeadline, refusing } from './connection.js';
 import { AgentLLMError, type Code } from './error.js';
 
 /** Check of grpc.health.v1 without its generated code: the answer of a service that serves is field 1 with value 1. */
@@ -13,7 +13,7 @@ const PASSING: readonly Code[] = ['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_
 
 /** Asks the service whether it serves until it does, or the time is over. */
 export async function waitUntilReady(connection: Connection, address: string, ms: number): Promise<void> {
-  const end = Date.now() + checkDeadline(ms);
+  const end = Date.now() + refusing(CHECK.path.slice(1), 'call', () => checkDeadline(ms));
   for (;;) {
     const failed = await ask(connection, end - Date.now());
     if (failed === undefined) return;

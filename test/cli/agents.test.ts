@@ -39,7 +39,7 @@ describe('agentllm agents', () => {
 
   it('says what to do when there are none', async () => {
     const { code, stdout } = await cli(['agents', 'list', '--type', 'nothing']);
-    expect([code, stdout]).toEqual([0, 'no agents; agentllm agents create <name> --type analyst makes one\n']);
+    expect([code, stdout]).toEqual([0, 'no agent matches\n']);
     expect((await cli.json(['agents', 'list', '--type', 'nothing'])).agents).toEqual([]);
   });
 

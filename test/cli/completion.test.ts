@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { agentllm } from '../support/command.js';
 import { unique } from '../support/service.js';
 import { useCli, useInstalled } from './support.js';
 
@@ -63,6 +64,18 @@ describe('completion in bash', () => {
     expect(await complete(['configs', 'update', '8', '--credential', name.slice(0, 6)])).toEqual([
       name.replace(' ', '\\ '),
     ]);
+  });
+
+  it('asks the service that the line names', async () => {
+    const address = `127.0.0.1:${cli.service().port}`;
+    for (const where of [
+      ['--address', address],
+      [`--address=${address}`],
+      ['--timeout', '5000', '--address', address],
+    ]) {
+      const { stdout } = await agentllm(['__complete', 'configs', 'primary', ...where, 'tra']).ended;
+      expect([where, stdout]).toEqual([where, 'trader\ttrader\n']);
+    }
   });
 
   it('is silent and quick when no service answers', async () => {

@@ -38,7 +38,28 @@ describe('agentllm configs', () => {
       await ofAgent('--model', 'openai/gpt-4o'),
     ]).toEqual([2, 1, 0, 2]);
     const none = await cli(['configs', 'list', '--agent', agent, '--provider', 'claude']);
-    expect(none.stdout).toMatch(/^no configs; agentllm configs create/);
+    expect(none.stdout).toBe('no config matches\n');
+  });
+
+  it('changes nothing without something to change, whichever command it is', async () => {
+    for (const args of [
+      ['update', '8'],
+      ['upsert', 'trader'],
+      ['bulk', 'trader', 'market_analyst'],
+    ]) {
+      const { code, stderr } = await cli(['configs', ...args, '--reason', 'none']);
+      expect([args, code, stderr]).toEqual([args, 2, expect.stringContaining('agentllm: nothing to change: give')]);
+    }
+  });
+
+  it('takes an id, and says where to find one', async () => {
+    const { code, stderr } = await cli(['configs', 'get', 'trader']);
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringContaining('trader  must be the id of a config; agentllm configs'),
+    ]);
+    const list = await cli(['configs', 'list', 'trader']);
+    expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(an agent is named with --agent)')]);
   });
 
   it('creates with everything that there is, and gets it back', async () => {

@@ -1,5 +1,7 @@
+import { readdir } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { relative } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { generateKey } from '../../src/domain/fernet.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
@@ -45,12 +47,54 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('says of a directory without a store what makes one, and makes none', async () => {
+  it('says of a directory without a database what makes one, and makes none', async () => {
     const DATA_DIR = await directory();
-    const { code, about } = await diagnose({ DATA_DIR });
+    const { code, about } = await diagnose({ DATA_DIR: relative(process.cwd(), DATA_DIR) });
     expect(code).toBe(0);
-    expect(about('schema')).toMatchObject([{ verdict: 'warn', remedy: expect.stringContaining('agentllm serve') }]);
-    expect(about('configs')).toEqual([]);
+    expect(about('database')).toMatchObject([
+      {
+        verdict: 'warn',
+        finding: `There is no database in ${DATA_DIR} yet`,
+        remedy: expect.stringContaining('agentllm serve'),
+      },
+    ]);
+    expect(await readdir(DATA_DIR)).toEqual([]);
+  });
+
+  it('tells an ENCRYPTION_KEY that can be none without a database, too', async () => {
+    const { code, about } = await diagnose({ DATA_DIR: await directory(), ENCRYPTION_KEY: 'nonsense' });
+    expect([code, about('settings')]).toMatchObject([
+      1,
+      [{ verdict: 'fail', finding: expect.stringContaining('ENCRYPTION_KEY is malformed') }],
+    ]);
+  });
+
+  it('tells a service that has another database, by AGENTLLM_ADDRESS and by --address', async () => {
+    const service = await startCommand({ DATA_DIR: await directory.started() });
+    const DATA_DIR = await directory();
+    const AGENTLLM_ADDRESS = `127.0.0.1:${service.port}`;
+    const expected = [
+      {
+        verdict: 'warn',
+        finding: expect.stringMatching(new RegExp(`^A service answers at .* does not use ${DATA_DIR}$`)),
+        remedy: 'Run the doctor in its directory, or set DATA_DIR',
+      },
+    ];
+    expect((await diagnose({ DATA_DIR, AGENTLLM_ADDRESS })).about('service')).toMatchObject(expected);
+    const named = await diagnose({ DATA_DIR }, ['--offline', '--address', AGENTLLM_ADDRESS]);
+    expect(named.about('service')).toMatchObject(expected);
+  });
+
+  it('says what it knows when the service that has the database is stuck', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    service.child.kill('SIGSTOP');
+    const { code, about } = await diagnose({ DATA_DIR });
+    expect([code, about('settings'), about('database')]).toMatchObject([
+      1,
+      [{ verdict: 'ok' }],
+      [{ verdict: 'fail', finding: expect.stringContaining(`No answer from process ${service.child.pid}`) }],
+    ]);
   });
 
   it('tells a wrong ENCRYPTION_KEY from a missing one, and names keys that cannot be read', async () => {
@@ -66,7 +110,11 @@ describe('agentllm doctor', () => {
     expect(wrong.about('keys')).toMatchObject([{ verdict: 'fail', finding: expect.stringMatching(/is key .* under/) }]);
     const missing = await diagnose({ DATA_DIR });
     expect(missing.about('keys')).toMatchObject([
-      { verdict: 'fail', finding: 'ENCRYPTION_KEY is not set; 1 API keys are stored' },
+      {
+        verdict: 'fail',
+        finding: 'ENCRYPTION_KEY is not set; 1 API key is stored',
+        remedy: expect.stringMatching(/^Set it to the key that they were stored under \([0-9a-f]+\); a new one cannot/),
+      },
     ]);
   });
 
@@ -85,26 +133,81 @@ describe('agentllm doctor', () => {
     expect(stdout).not.toContain('sk-of-the-service');
   });
 
-  it('asks the providers that configs use, and says what they say', async () => {
+  it('asks the providers that configs use, with the keys that they would use, and says what they say', async () => {
     const DATA_DIR = await directory.started();
-    const server = createServer((_, response) => response.writeHead(503).end());
+    const given: unknown[] = [];
+    const server = createServer(({ headers }, response) => {
+      given.push(headers.authorization);
+      response.writeHead(headers.authorization === 'Bearer sk-of-the-desk' ? 200 : 503).end('{"data":[]}');
+    });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as { port: number };
-    const service = await startCommand({ DATA_DIR, PROVIDER_ALLOW_CIDRS: '127.0.0.0/8' });
+    onTestFinished(() => void server.close());
+    const base_url = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+    const env = { DATA_DIR, PROVIDER_ALLOW_CIDRS: '127.0.0.0/8', ENCRYPTION_KEY: generateKey() };
+    const service = await startCommand(env);
     const clients = connect(service.port);
-    const base_url = `http://127.0.0.1:${port}`;
-    const dialect = 'DIALECT_OPENAI_COMPATIBLE';
-    await clients.providers.createProvider({ provider: { name: 'mine', dialect, base_url } });
+    const dialect = 'DIALECT_OPENAI_COMPATIBLE' as const;
+    const provider = { name: 'mine', dialect, base_url, api_key_env_vars: ['MINE_API_KEY'] };
+    await clients.providers.createProvider({ provider });
+    const credential = { name: 'desk', provider: 'mine' };
+    await clients.credentials.createCredential({ credential, api_key: 'sk-of-the-desk' });
     const config = { provider: 'mine', model_name: 'm' };
-    await clients.configs.createConfig({ agent: { name: 'trader' }, config });
+    const agent = { name: 'trader' };
+    for (const credential_name of ['desk', 'desk'])
+      await clients.configs.createConfig({ agent, config: { ...config, credential_name } });
+    await clients.configs.createConfig({ agent, config, api_key: 'sk-of-the-config' });
     clients.close();
-    const { code, about } = await diagnose({ DATA_DIR }, []);
-    server.close();
-    expect(code).toBe(1);
-    expect(about('providers')).toMatchObject([
-      { verdict: 'warn' },
-      { verdict: 'fail', finding: expect.stringContaining('mine has a problem of its own (HTTP 503)') },
-    ]);
+    const found = [
+      { verdict: 'warn', finding: expect.stringContaining('openai: no OPENAI_API_KEY') },
+      { verdict: 'ok', finding: expect.stringContaining('mine (credential desk): ') },
+      {
+        verdict: 'fail',
+        finding: expect.stringMatching(
+          /^mine \(key of config \d+ of trader\): .*has a problem of its own \(HTTP 503\)/,
+        ),
+        remedy: 'See agentllm configs health --agent trader',
+      },
+    ];
+    const inside = await diagnose({ DATA_DIR }, []);
+    expect(inside.about('providers')).toMatchObject(found);
+    expect(inside.about('providers')[0]?.finding).toContain(`of the service (process ${service.child.pid})`);
+    expect(given).toHaveLength(2);
+    service.child.kill('SIGTERM');
+    await service.ended;
+    const beside = await diagnose(env, []);
+    expect([beside.code, beside.about('providers')]).toMatchObject([1, found]);
+    expect(inside.stdout + beside.stdout).not.toMatch(/sk-of/);
+  });
+
+  it('looks at no more keys than somebody would wait for', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
+    const clients = connect(service.port);
+    for (let at = 0; at < 22; at++) {
+      const config = { provider: 'openai', model_name: 'gpt-4o' };
+      await clients.configs.createConfig({ agent: { name: 'trader' }, config, api_key: `sk-${at}` });
+    }
+    clients.close();
+    const { about } = await diagnose({ DATA_DIR });
+    expect(about('providers')).toHaveLength(21);
+    expect(about('providers').at(-1)).toMatchObject({
+      verdict: 'warn',
+      finding: '3 keys more that configs use were not looked at',
+      remedy: 'See agentllm configs health --all',
+    });
+  });
+});
+
+describe('a command that only reads', () => {
+  it.each([
+    [['migrate', 'status'], 0, /^There is no database in .* yet\ncurrent {2}none\n/],
+    [['migrate', 'history'], 0, /^There is no database in .* yet\nMIGRATION/],
+    [['backup', '/tmp/never-written.agentllm'], 1, /^agentllm: There is no database in .* yet\n$/],
+  ])('makes no database: %j', async (args, code, says) => {
+    const DATA_DIR = await directory();
+    const ended = await agentllm(args, { DATA_DIR }).ended;
+    expect([ended.code, ended.stdout + ended.stderr]).toEqual([code, expect.stringMatching(says)]);
+    expect(await readdir(DATA_DIR)).toEqual([]);
   });
 });
 

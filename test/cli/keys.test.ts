@@ -112,6 +112,19 @@ describe('a key on the command line', () => {
   });
 
   it.each([
+    ['credentials', 'create', 'desk', KEY, '--provider', 'openai'],
+    ['providers', 'check-key', 'openai', KEY],
+    ['configs', 'create', 'trader', KEY],
+    ['credentials', 'create', 'desk', '--provider', 'openai', '--key', KEY],
+  ])('is recognized without its option, too: %s %s … ', async (...args) => {
+    const ended = await cli(args);
+    const warning = expect.stringContaining('an argument can be read by every process of this machine');
+    expect([ended.code, ended.stderr]).toEqual([2, warning]);
+    expect(printed(ended)).not.toContain(KEY);
+  });
+
+  it.each([
+    ['agents', 'list', '--cert', 'none.pem', '--key', KEY],
     ['configs', 'create', 'trader', `--apikey=${KEY}`],
     ['credentials', 'create', '--api-key', KEY],
     ['credentials', 'create', 'desk', KEY],
@@ -143,6 +156,11 @@ describe.skipIf(!hasScript)('a key at a terminal', () => {
       expect.stringMatching(new RegExp(`^API key: \\r\ncreated credential ${name} of openai`)),
     ]);
     expect(stdout).not.toContain(KEY);
+  });
+
+  it('is not an empty line', async () => {
+    const { stdout } = await atTerminal('\\r', `credentials create ${unique('typed')} --provider openai`);
+    expect(stdout).toContain('agentllm: no key was typed');
   });
 
   it('is not stored after Ctrl-C', async () => {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { packageFile } from '../../src/package.js';
+import { startFake } from '../client/support.js';
 import { agentllm } from '../support/command.js';
 import { useCli, useDirectory } from './support.js';
 
@@ -111,8 +112,44 @@ describe('the command line', () => {
     expect([code, stdout, stderr]).toEqual([2, '', expect.stringMatching(/^Usage: agentllm configs/)]);
   });
 
-  it('ends with 1 for the commands that ask no service, as ever', async () => {
-    expect((await cli(['migrate', 'status', '--bogus'])).code).toBe(1);
+  it.each([
+    ['migrate', 'status', '--bogus'],
+    ['serve', '--bogus'],
+    ['doctor', '--bogus'],
+    ['key', 'generate', '--bogus'],
+    ['backup'],
+  ])('is refused alike by commands that ask no service: %s %s', async (...args) => {
+    const { code, stdout, stderr } = await cli(args);
+    const command = `agentllm ${args.filter((word) => word !== '--bogus').join(' ')}`;
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(/^agentllm: .*\n\(.* --help shows what it takes\)\n$/);
+    expect(stderr).toContain(`(${command} --help`);
+  });
+
+  it('has help of the commands that there are', async () => {
+    for (const names of [['bogus'], ['configs', 'crate']]) {
+      const { code, stderr } = await cli(['help', ...names]);
+      expect([code, stderr]).toEqual([2, expect.stringContaining(`there is no command ${names.join(' ')}\n`)]);
+    }
+    expect(await cli(['help', 'configs', 'create'])).toEqual(await cli(['configs', 'create', '--help']));
+  });
+
+  it('has options behind the command', async () => {
+    const { code, stderr } = await cli(['--address', '127.0.0.1:1', 'agents', 'list']);
+    expect([code, stderr]).toEqual([2, expect.stringContaining('(options go behind the command)')]);
+  });
+
+  it.each(['18451', ':18451', '127.0.0.1:18451/', 'host:99999', 'http://127.0.0.1:8081'])(
+    'has an address: %s is none',
+    async (address) => {
+      const { code, stderr } = await cli(['agents', 'list', '--address', address]);
+      const problem = `--address ${address}  is no host:port, such as 127.0.0.1:50051`;
+      expect([code, stderr]).toEqual([2, expect.stringContaining(problem)]);
+    },
+  );
+
+  it('names an argument that is empty', async () => {
+    expect((await cli(['agents', 'get', ''])).stderr).toMatch(/\n {2}<agent> {2}/);
   });
 });
 
@@ -129,18 +166,22 @@ describe('a service that cannot be reached', () => {
     expect([json.code, json.stdout, JSON.parse(json.stderr).error.code]).toEqual([4, '', 'UNAVAILABLE']);
   });
 
+  it('has not done a write when nobody was there', async () => {
+    const write = ['agents', 'create', 'x', '--type', 'y', '--address', '127.0.0.1:1', '--timeout', '300'];
+    const { code, stderr } = await cli(write);
+    expect([code, stderr]).toEqual([4, expect.stringContaining('last failure: connect ECONNREFUSED 127.0.0.1:1')]);
+    expect(stderr).not.toContain('may have been done');
+  });
+
+  it('has port 443 when none is given', async () => {
+    const { stderr } = await cli(['agents', 'list', '--address', '127.0.0.1', '--timeout', '300']);
+    expect(stderr).toContain('127.0.0.1 (from --address, no port given: 443)');
+  });
+
   it('may have done a write, which can be repeated by its name', async () => {
-    const { code, stderr } = await cli([
-      'agents',
-      'create',
-      'x',
-      '--type',
-      'y',
-      '--address',
-      '127.0.0.1:1',
-      '--timeout',
-      '300',
-    ]);
+    const { address } = await startFake(() => {});
+    const write = ['agents', 'create', 'x', '--type', 'y', '--address', address, '--timeout', '1500'];
+    const { code, stderr } = await cli(write);
     expect([code, stderr]).toEqual([
       4,
       expect.stringMatching(/with --request-id [0-9a-f-]{36} does it once at most\)\n$/),

@@ -396,13 +396,42 @@ describe('the token', () => {
 });
 
 describe('an address', () => {
-  it.each(['http://127.0.0.1:50051', 'https://agentllm.example.com', '', ' '])('%j is refused at once', (address) => {
+  it.each([
+    'http://127.0.0.1:50051',
+    'https://agentllm.example.com',
+    '',
+    ' ',
+    '18451',
+    ':18451',
+    '127.0.0.1:18451/',
+    'host:99999',
+    'grpc://host:1',
+    '::1:50051',
+    '[::1',
+  ])('%j is refused at once', (address) => {
     expect(() => connect(address)).toThrow(TypeError);
+    expect(() => connect(address)).toThrow('is no host:port, such as 127.0.0.1:50051');
   });
+
+  it.each([
+    'localhost',
+    'agentllm.example.com:50051',
+    '[::1]:50051',
+    '::1',
+    'dns:///agentllm.internal:50051',
+    'unix:/run/agentllm.sock',
+    'ipv4:127.0.0.1:1,127.0.0.1:2',
+    'ipv6:[::1]:50051',
+  ])('%s is one', (address) => connect(address).close());
 });
 
 describe('ready', () => {
   const service = useService('embedded');
+
+  it('rejects what is no time like everything else', async () => {
+    const { ready } = connectTo(`127.0.0.1:${service().port}`);
+    expect(await failed(ready(Number.NaN))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
 
   it('resolves when the service serves', async () => {
     await connectTo(`127.0.0.1:${service().port}`).ready();

@@ -1,6 +1,7 @@
+import { createServer } from 'node:http';
 import { inspect } from 'node:util';
 import { credentials, status } from '@grpc/grpc-js';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { AgentServiceClient } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { BadRequest, ErrorInfo, ResourceInfo, RetryInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
@@ -52,7 +53,12 @@ describe('an error of the service', () => {
     const options = { retry: false, deadlineMs: 300 };
     const { agents } = connectTo(`127.0.0.1:${service().port}`, options);
     const error = await failed(agents.listAgents({ min_revision: 1_000_000n }));
-    expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: 'REVISION_NOT_REACHED', retryAfterMs: 500 });
+    expect(error).toMatchObject({
+      code: 'UNAVAILABLE',
+      reason: 'REVISION_NOT_REACHED',
+      retryAfterMs: 500,
+      unsent: false,
+    });
   });
 
   it('is an Error to look at: message without codes, cause, stack, inspect', async () => {
@@ -95,6 +101,27 @@ describe('a failure of something else', () => {
       metadata: {},
     });
     expect(error.message).toBe(`No connection to the service: connect ECONNREFUSED 127.0.0.1:${port}`);
+  });
+
+  it('says in one sentence that the time was over, and what kept it from a connection', async () => {
+    const address = `127.0.0.1:${await freePort()}`;
+    const error = await failed(connectTo(address, { deadlineMs: 600 }).agents.listAgents());
+    const message = `No answer from ${address} within 600 ms; last failure: connect ECONNREFUSED ${address}`;
+    expect(error).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: undefined, unsent: true, message });
+    const fake = await startFake(() => {});
+    const silent = await failed(connectTo(fake.address, { deadlineMs: 300 }).agents.listAgents());
+    expect(silent).toMatchObject({ unsent: false, message: `No answer from ${fake.address} within 300 ms` });
+  });
+
+  it('says that what listens is no gRPC service', async () => {
+    const server = createServer((_, response) => response.end());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void server.close());
+    const address = `127.0.0.1:${(server.address() as { port: number }).port}`;
+    const { message } = await failed(connectTo(address, { retry: false }).agents.listAgents());
+    expect(message).toBe(
+      `No connection to the service: what listens at ${address} is no gRPC service; is it the HTTP port?`,
+    );
   });
 
   it('has no reason: a name that does not resolve', async () => {

@@ -40,11 +40,13 @@ export function stepsOf(page: string): Step[] {
 
 /** What differs from run to run and machine to machine. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
+  [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
+  // A column of milliseconds, before that of the age.
+  [/\d+(?= +<ago>)/g, '<measured>'],
   [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, '<uuid>'],
   [/\b[0-9a-f]{8}-\d+-[\w-]+/g, '<etag>'],
   [/\b\d+(\.\d+)? ?(ms|s|MB)\b/g, '<measured>'],
-  [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
   [/PostgreSQL \d+(\.\d+)*/g, 'PostgreSQL <version>'],
   [/"(latency_ms|latencyMs|bytes)": ?\d+/g, '"$1": <measured>'],
   [/[A-Za-z0-9_-]{43}=/g, '<key>'],

@@ -1,0 +1,27 @@
+/** One thing that the doctor has looked at. */
+export interface Diagnosis {
+  readonly area: 'settings' | 'service' | 'database' | 'schema' | 'clock' | 'keys' | 'configs' | 'providers';
+  /** `fail`: something does not work. `warn`: it works, and somebody should know. */
+  readonly verdict: 'ok' | 'warn' | 'fail';
+  readonly finding: string;
+  /** What to do about it. */
+  readonly remedy?: string;
+}
+
+/** Makes diagnoses of one area. */
+export const finder =
+  (area: Diagnosis['area']) =>
+  (verdict: Diagnosis['verdict'], finding: string, remedy?: string): Diagnosis => ({
+    area,
+    verdict,
+    finding,
+    ...(remedy && { remedy }),
+  });
+
+/** How it looks. */
+export interface Examination {
+  /** Whether providers are asked. */
+  readonly ask: boolean;
+  /** Whether this is the service that has the database, with an environment of its own. */
+  readonly inService: boolean;
+}

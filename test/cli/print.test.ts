@@ -1,0 +1,20 @@
+import { describe, expect, it } from 'vitest';
+import { tableOf } from '../../src/cli/lists.js';
+import { record } from '../../src/cli/print.js';
+import type { Call } from '../../src/cli/remote.js';
+import { wrote } from '../../src/cli/writes.js';
+
+describe('what is printed', () => {
+  it('shows what a terminal would obey or hide, in results and titles too', () => {
+    const name = 'a\u202eb\u200bc\u00ad';
+    const shown = 'a\\u{202e}b\\u{200b}c\\u{ad}';
+    const call = { given: { message: {} } } as unknown as Call;
+    expect(wrote(call, 'created', `agent ${name}`, 4n)).toBe(`created agent ${shown} at revision 4`);
+    expect(record([[name, [['role', name]]]])).toBe(`${shown}\n  role  ${shown}`);
+  });
+
+  it('is cut in lists where it is very long', () => {
+    const list = { columns: [['NAME', (row: string) => row]], empty: '' } as const;
+    expect(tableOf(['x'.repeat(200)], list, 100)).toBe(`NAME\n${'x'.repeat(99)}…`);
+  });
+});
