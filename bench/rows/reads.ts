@@ -38,6 +38,8 @@ async function measure(lab: Lab, service: Server, name: string, path: string, re
   const reply = await service.client(path, request);
   const ours: Target = { port: service.port, path, request, replyBytes: reply.length };
   const bare = { ...ours, port: await startBareServer(lab, path, request, reply) };
+  // One round that does not count: both have just started, and V8 has not compiled either yet.
+  for (const target of [ours, bare]) await generate(target, LOAD);
   const pairs = await interleave(
     lab.effort.rounds,
     () => generate(ours, LOAD),

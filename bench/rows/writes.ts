@@ -74,7 +74,8 @@ async function measure(lab: Lab, service: Service, sides: Sides, concurrency: nu
       what: `${what}, throughput`,
       unit: 'writes/s',
       ...compare(pairs, ({ perSecond }) => perSecond),
-      goal: { kind: 'ratio at least', value: 0.8 },
+      // Alone, a writer waits for a call over gRPC that the reference does not make: that is printed, and no target.
+      ...(concurrency > 1 && { goal: { kind: 'ratio at least', value: 0.8 } as const }),
     },
     { what: `${what}, p99`, unit: 'ms', ...compare(pairs, ({ p99 }) => p99) },
   ];

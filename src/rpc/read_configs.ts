@@ -28,13 +28,23 @@ export function getConfig(state: State, id: number): Buffer {
 }
 
 export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
-  const problems = new Problems();
-  checkRef(problems, ref);
-  problems.throwIfAny();
-  const agent = agentOf(state, ref);
+  const agent = knownAgent(state, ref) ?? agentOf(state, checkedRef(ref));
   const config = primaryIn(state, agent.id);
   if (!config) throw noEnabledConfig(agent);
   return configReply(state, config);
+}
+
+/** What names an agent that there is needs no other check: looking at each letter costs as much as the answer. */
+function knownAgent(state: State, ref: AgentRef | undefined): Agent | undefined {
+  if (!ref || (ref.id === undefined) === (ref.name === undefined)) return undefined;
+  return findAgent(state, ref);
+}
+
+function checkedRef(ref: AgentRef | undefined): AgentRef | undefined {
+  const problems = new Problems();
+  checkRef(problems, ref);
+  problems.throwIfAny();
+  return ref;
 }
 
 const noEnabledConfig = (agent: Agent) =>
