@@ -143,8 +143,11 @@ describe('backup and restore of the embedded engine', () => {
     expect(readFileSync(file, 'latin1')).toMatch(/^agentllm-backup 1 \{.*"revision":3,.*\}\n/);
     expect(await failed(['backup', join(file, 'x')], { DATA_DIR })).toContain('cannot be written');
     expect(await failed(['backup', join(file, '..'), '--force'], { DATA_DIR })).toContain('is a directory');
-    expect(await failed(['backup', `${file}2`], { DATA_DIR: join(file, '../empty') })).toContain('nothing to back up');
-    expect(readdirSync(join(file, '..')).sort()).toEqual(['agentllm.backup', 'empty']);
+    expect(await failed(['backup', `${file}2`], { DATA_DIR: join(file, '../empty') })).toContain(
+      'There is no database',
+    );
+    // Nor has it made one there.
+    expect(readdirSync(join(file, '..')).sort()).toEqual(['agentllm.backup']);
   });
 
   it('a restore touches nothing when the file is not right', async () => {
