@@ -55,8 +55,7 @@ const cidrs = z
     } catch {
       context.addIssue({
         code: 'custom',
-        message:
-          'must be address ranges such as 127.0.0.0/8,fd00::/8',
+        message: 'must be address ranges such as 127.0.0.0/8,fd00::/8',
       });
       return z.NEVER;
     }

@@ -1,9 +1,9 @@
 import { ServiceError } from '../errors.js';
+import { tryWrite } from '../store/counter.js';
 import { databaseFailure } from '../store/failure.js';
 import { type Listener, listen } from '../store/listen.js';
 import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
-import { tryWrite } from '../store/counter.js';
 
 /** Hears when the database can no longer be reached or written to, and when it can again. */
 export type OnWritable = (writable: boolean, error?: unknown) => void;
