@@ -1,10 +1,10 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { limits } from '../src/limits.js';
+import { serverOptions } from '../src/rpc/server.js';
 
 /*
  * The fastest server that grpc-js can be: a process with one handler that returns
- * one constant reply, encoded already, and looks at no request. Its options are
- * those of src/rpc/server.ts, so that it has no handicap and no head start.
+ * one constant reply, encoded already, and looks at no request. It has the
+ * service's options, so that it has no handicap and no head start.
  */
 
 const { BARE_PATH = '', BARE_REPLY = '' } = process.env;
@@ -20,13 +20,7 @@ const method = {
   responseDeserialize: same,
 } as const;
 
-const server = new Server({
-  'grpc.max_receive_message_length': limits.maxRequestBytes,
-  'grpc.max_concurrent_streams': limits.maxStreamsPerConnection,
-  'grpc.keepalive_time_ms': 30_000,
-  'grpc.keepalive_timeout_ms': 10_000,
-  'grpc.enable_channelz': 0,
-});
+const server = new Server(serverOptions);
 server.addService(
   { method },
   { method: (_call: unknown, done: (error: null, reply: Buffer) => void) => done(null, reply) },

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { addressProblem } from '../client/address.js';
+import { addressProblem, isLocal } from '../client/address.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
 import { type Input, UsageError } from './inputs.js';
 import { file, integer, said, word } from './values.js';
@@ -78,12 +78,13 @@ export function openConnection(
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
   const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
   const tls = tlsOf(local);
+  if (token && !tls && !isLocal(address)) throw new UsageError(`The token would go to ${address} in clear: give --tls`);
   try {
     const api = connect({ ...more, address, deadlineMs: timeoutMs, ...(token && { token }), ...(tls && { tls }) });
     return { api, address, chosen, timeoutMs };
   } catch (error) {
-    // Certificates that are none, a token that would travel in clear.
-    throw new UsageError((error as Error).message.replace('set tls, or allowPlaintextToken', 'give --tls'));
+    // Certificates that are none, a token that is none.
+    throw new UsageError((error as Error).message);
   }
 }
 

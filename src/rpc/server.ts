@@ -24,6 +24,16 @@ const SERVICES = [
   'agentllm.v1.CredentialService',
 ];
 
+/** The options of the server; the bench gives them to what it compares it with. */
+export const serverOptions = {
+  'grpc.max_receive_message_length': limits.maxRequestBytes,
+  'grpc.max_concurrent_streams': limits.maxStreamsPerConnection,
+  // A frozen or vanished peer is noticed within 40 s.
+  'grpc.keepalive_time_ms': 30_000,
+  'grpc.keepalive_timeout_ms': 10_000,
+  'grpc.enable_channelz': 0,
+};
+
 /** The gRPC server, listening. */
 export interface RpcServer {
   readonly port: number;
@@ -47,14 +57,7 @@ export async function startRpcServer(
     serviceOf(ProviderServiceService, providerService(backend), context),
     serviceOf(CredentialServiceService, credentialService(backend), context),
   ];
-  const server = new Server({
-    'grpc.max_receive_message_length': limits.maxRequestBytes,
-    'grpc.max_concurrent_streams': limits.maxStreamsPerConnection,
-    // A frozen or vanished peer is noticed within 40 s.
-    'grpc.keepalive_time_ms': 30_000,
-    'grpc.keepalive_timeout_ms': 10_000,
-    'grpc.enable_channelz': 0,
-  });
+  const server = new Server(serverOptions);
   for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);

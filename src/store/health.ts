@@ -39,7 +39,12 @@ export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'
     const id = String(config_id);
     throw ServiceError.of('CONFIG_NOT_FOUND', { id }, { resources: [{ type: 'config', name: id }] });
   });
-  return saved?.checked_at ?? new Date();
+  return saved?.checked_at ?? (await onDatabase(store, readClock));
+}
+
+async function readClock(db: Knex): Promise<Date> {
+  const { rows } = await db.raw('select now() as now');
+  return rows[0].now;
 }
 
 /** What is asked of the kept results. */

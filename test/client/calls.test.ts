@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Metadata, status } from '@grpc/grpc-js';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { AgentLLMError, connect } from '../../src/client/index.js';
+import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
 import { unique, useService } from '../support/service.js';
-import { connectTo, failed, freePort, startFake, timed, until } from './support.js';
+import { connectTo, failed, startFake, timed, until } from './support.js';
 
 /** Warnings that Node prints while a test runs. */
 function useWarnings(): Error[] {

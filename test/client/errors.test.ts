@@ -6,8 +6,9 @@ import { AgentServiceClient } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { BadRequest, ErrorInfo, ResourceInfo, RetryInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { AgentLLMError } from '../../src/client/index.js';
+import { freePort } from '../support/ports.js';
 import { useService } from '../support/service.js';
-import { connectTo, failed, failWith, freePort, startFake } from './support.js';
+import { connectTo, failed, failWith, startFake } from './support.js';
 
 const any = (type: string, value: Uint8Array) => ({
   type_url: `type.googleapis.com/google.rpc.${type}`,

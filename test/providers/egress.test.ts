@@ -13,6 +13,7 @@ import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
 import { type Answer, askProvider } from '../../src/providers/ask.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
+import { freePort } from '../support/ports.js';
 import type { AskJob } from './ask_process.js';
 import { type Certificate, makeCertificate } from './certificate.js';
 import { type Handler, KEY, providerRow, startFakeProvider, startTcp, wire } from './fake_provider.js';
@@ -249,15 +250,6 @@ describe('a network', () => {
     },
   );
 });
-
-async function freePort(): Promise<number> {
-  const { createServer } = await import('node:net');
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 describe('time', () => {
   const drip = (first: string, piece: string) => async () => {

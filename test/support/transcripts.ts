@@ -1,10 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageFile } from '../../src/package.js';
+import { freePort } from './ports.js';
 
 /*
  * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and what
@@ -183,15 +183,6 @@ export class Shell {
 
 /** `A=1 agentllm serve` as `exec` takes it. */
 const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 /** Whether a program is there to be run. */
 export function has(program: string): boolean {
