@@ -9,6 +9,9 @@ import * as idempotency from './0007_idempotency.js';
 import * as catalogue from './0008_catalogue.js';
 import * as keys from './0009_keys.js';
 import * as configHealth from './0010_config_health.js';
+import * as history from './0011_history.js';
+import * as watchers from './0012_watchers.js';
+import * as auditEvents from './0013_audit_events.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -52,4 +55,7 @@ export const migrations: readonly Migration[] = [
   { name: '0008_catalogue', up: catalogue.up, down: catalogue.down },
   { name: '0009_keys', up: keys.up, down: keys.down },
   { name: '0010_config_health', up: configHealth.up, down: configHealth.down },
+  { name: '0011_history', up: history.up, down: history.down },
+  { name: '0012_watchers', up: watchers.up, down: watchers.down },
+  { name: '0013_audit_events', up: auditEvents.up, down: auditEvents.down },
 ];

@@ -10,6 +10,7 @@ export const StatusCode = {
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
   ABORTED: 10,
+  OUT_OF_RANGE: 11,
   UNIMPLEMENTED: 12,
   INTERNAL: 13,
   UNAVAILABLE: 14,
@@ -189,6 +190,49 @@ export const catalogue = {
     'FAILED_PRECONDITION',
     () =>
       'This is another attempt of a write without request_id, and the first may have been done; look, then send it again with a request_id',
+  ),
+  INVALID_RESUME_TOKEN: entry<None>(
+    'INVALID_ARGUMENT',
+    () => 'resume_token is none that this service gave; start over without one',
+  ),
+  RESUME_TOKEN_FILTER_CHANGED: entry<None>(
+    'INVALID_ARGUMENT',
+    () => 'resume_token is of a stream with other agents; start over without one',
+  ),
+  REVISION_COMPACTED: entry<{ revision: string; oldest: string }>(
+    'OUT_OF_RANGE',
+    (m) => `Revision ${m.revision} is no longer kept; the oldest that is kept is ${m.oldest}`,
+  ),
+  REVISION_IN_FUTURE: entry<{ revision: string; newest: string }>(
+    'OUT_OF_RANGE',
+    (m) => `Revision ${m.revision} is newer than the store, which is at ${m.newest}`,
+  ),
+  STORE_CHANGED: entry<None>(
+    'FAILED_PRECONDITION',
+    () => 'The store is not the one that this stream began with; start over without resume_token',
+  ),
+  SLOW_CONSUMER: entry<{ seconds: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `Nothing was read from this stream for ${m.seconds} s; connect again with its last resume token`,
+    1_000,
+  ),
+  TOO_MANY_WATCHES: entry<{ watches: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `The server has ${m.watches} watches already; retry, or connect to another replica`,
+    2_000,
+  ),
+  AGENT_INACTIVE: entry<{ agent: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Agent ${q(m.agent)} is inactive; set is_active to true to use it`,
+  ),
+  KEY_NOT_RESTORABLE: entry<{ id: string; provider: string; revision: string }>(
+    'FAILED_PRECONDITION',
+    (m) =>
+      `Config ${m.id} had an API key for ${m.provider} at revision ${m.revision}, and none that fits is stored now; bring one in api_key, or set without_key`,
+  ),
+  CONFIG_REVISION_NOT_FOUND: entry<{ id: string; revision: string }>(
+    'NOT_FOUND',
+    (m) => `No config ${m.id} is in the history at revision ${m.revision}`,
   ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',

@@ -37,7 +37,9 @@ describe('every method', () => {
   it('is found', () => {
     expect(services.map(({ name }) => name).sort()).toEqual([
       'AgentLLMConfigService',
+      'AgentLLMConfigWatchService',
       'AgentService',
+      'AuditService',
       'CredentialService',
       'ProviderService',
     ]);
@@ -47,7 +49,7 @@ describe('every method', () => {
   it.each(named(methods))('%s declares a permission that fits what it does', (_, method) => {
     const permission = contract.permission(`/${method.parent.typeName}/${method.name}`);
     const writes = method.input.fields.some((field) => field.name === 'request_id');
-    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$/);
+    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$|_WATCH$/);
   });
 
   it.each(named(methods))('%s has messages of its own', (name, method) => {
@@ -56,19 +58,23 @@ describe('every method', () => {
     expect(users).toHaveLength(1);
   });
 
-  it.each(named(methods))('%s has routes whose variables are fields of its request', (_, method) => {
-    const routes = routesOf(method);
-    expect(routes.length).toBeGreaterThan(0);
-    for (const { verb, path, body } of routes) {
-      expect(path).toMatch(/^\/v1\/[a-z]/);
-      expect(body).toBe(verb === 'get' || verb === 'delete' ? '' : '*');
-      for (const [, variable = ''] of path.matchAll(/\{([^}=]+)(?:=[^}]*)?\}/g))
-        expect(fieldAt(method.input, variable), `${path}: ${variable}`).toBe(true);
-    }
-  });
+  it.each(named(methods).filter(([, { methodKind }]) => methodKind === 'unary'))(
+    '%s has routes whose variables are fields of its request',
+    (_, method) => {
+      const routes = routesOf(method);
+      expect(routes.length).toBeGreaterThan(0);
+      for (const { verb, path, body } of routes) {
+        expect(path).toMatch(/^\/v1\/[a-z]/);
+        expect(body).toBe(verb === 'get' || verb === 'delete' ? '' : '*');
+        for (const [, variable = ''] of path.matchAll(/\{([^}=]+)(?:=[^}]*)?\}/g))
+          expect(fieldAt(method.input, variable), `${path}: ${variable}`).toBe(true);
+      }
+    },
+  );
 
   it('has routes that no other has', () => {
-    const routes = methods.flatMap(routesOf).map(({ verb, path }) => `${verb} ${path.replace(/\{[^}]*\}/g, '{}')}`);
+    const unary = methods.filter(({ methodKind }) => methodKind === 'unary');
+    const routes = unary.flatMap(routesOf).map(({ verb, path }) => `${verb} ${path.replace(/\{[^}]*\}/g, '{}')}`);
     expect(routes.filter((route, at) => routes.indexOf(route) !== at)).toEqual([]);
   });
 });
@@ -113,6 +119,8 @@ describe('every request', () => {
     const write = ['request_id', 'validate_only', 'reason', 'wait_for_adoption'];
     const places = [...write, 'min_revision'].map((name) => fields.get(name));
     const isWrite = fields.has('request_id');
+    // What it tells is no configuration: it neither writes a revision nor waits for one.
+    if (request.name === 'AcknowledgeRevisionRequest') return expect(places).toEqual(new Array(5).fill(undefined));
     expect(places).toEqual(isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10]);
   });
 
@@ -122,6 +130,7 @@ describe('every request', () => {
     expect([fields.get('page_size'), fields.get('page_token')]).toEqual(paged ? [20, 21] : [undefined, undefined]);
     const response = messages.find(({ name }) => name === request.name.replace(/Request$/, 'Response'));
     expect(response && numbers(response).get('revision')).toBe(2);
+    expect(response && numbers(response).get('adoption')).toBe(fields.has('wait_for_adoption') ? 13 : undefined);
     expect(response && numbers(response).get('next_page_token')).toBe(paged ? 20 : undefined);
   });
 
@@ -143,6 +152,10 @@ describe('every request', () => {
       'HopCheck.key_name',
       'HopCheck.key_source',
       'Provider.api_key_env_vars',
+      'ResolvedHop.api_key_state',
+      'ResolvedHop.key_name',
+      'ResolvedHop.key_source',
+      'WatchedCredential.api_key_state',
     ]);
   });
 });
@@ -218,6 +231,16 @@ describe('every reason', () => {
     TOO_MANY_CALLS: { calls: '512' },
     TOO_MANY_CHECKS: { checks: '60' },
     RETRY_WITHOUT_REQUEST_ID: {},
+    INVALID_RESUME_TOKEN: {},
+    RESUME_TOKEN_FILTER_CHANGED: {},
+    REVISION_COMPACTED: { revision: '90', oldest: '120' },
+    REVISION_IN_FUTURE: { revision: '90', newest: '88' },
+    STORE_CHANGED: {},
+    SLOW_CONSUMER: { seconds: '60' },
+    TOO_MANY_WATCHES: { watches: '10000' },
+    AGENT_INACTIVE: { agent: 'trader' },
+    KEY_NOT_RESTORABLE: { id: '7', provider: 'openai', revision: '90' },
+    CONFIG_REVISION_NOT_FOUND: { id: '7', revision: '90' },
     INTERNAL: { call: '5f0c' },
   };
 

@@ -11,6 +11,12 @@ export const serviceConfig = {
           "service": "agentllm.v1.AgentLLMConfigService"
         },
         {
+          "service": "agentllm.v1.AgentLLMConfigWatchService"
+        },
+        {
+          "service": "agentllm.v1.AuditService"
+        },
+        {
           "service": "agentllm.v1.ProviderService"
         },
         {
@@ -26,6 +32,14 @@ export const serviceConfig = {
           "UNAVAILABLE"
         ]
       }
+    },
+    {
+      "name": [
+        {
+          "service": "agentllm.v1.AgentLLMConfigWatchService",
+          "method": "WatchConfigs"
+        }
+      ]
     }
   ],
   "retryThrottling": {

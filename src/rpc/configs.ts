@@ -5,11 +5,13 @@ import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
 import { checkHandlers } from './checks.js';
+import { historyHandlers } from './history.js';
 import { chainEtagOf, configMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
 import { reorder } from './reorder.js';
 import { checkEtag, checkRef, configOf, idProblem } from './requests.js';
+import { resolveConfig } from './resolve_config.js';
 import { type Backend, read, write } from './service.js';
 import { statusOf } from './status.js';
 import { validateConfig } from './validate_config.js';
@@ -83,6 +85,10 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
       }),
 
     validateConfig: (call) => read(backend, call, (state) => validateConfig(state, call.request)),
+
+    resolveConfig: (call) => resolveConfig(backend, call),
+
+    ...historyHandlers(backend),
 
     ...checkHandlers(backend),
   };

@@ -2,12 +2,14 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation, type ServingStatusMap } from 'grpc-health-check';
 import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
+import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { Address } from '../config.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { agentService } from './agents.js';
+import { auditService } from './audit.js';
 import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
 import { Gate, type Invoke, type MethodContext, serviceOf } from './method.js';
@@ -22,6 +24,7 @@ const SERVICES = [
   'agentllm.v1.AgentLLMConfigService',
   'agentllm.v1.ProviderService',
   'agentllm.v1.CredentialService',
+  'agentllm.v1.AuditService',
 ];
 
 /** The options of the server; the bench gives them to what it compares it with. */
@@ -56,6 +59,7 @@ export async function startRpcServer(
     serviceOf(AgentLLMConfigServiceService, configService(backend), context),
     serviceOf(ProviderServiceService, providerService(backend), context),
     serviceOf(CredentialServiceService, credentialService(backend), context),
+    serviceOf(AuditServiceService, auditService(backend), context),
   ];
   const server = new Server(serverOptions);
   for (const { definition, implementation } of services) server.addService(definition, implementation);

@@ -37,7 +37,8 @@ export function read<Request extends ReadRequest, Response>(
 export interface Writing<Result, Response> {
   /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
   readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
-  readonly respond: (result: Result, revision: bigint, state: State) => Response;
+  /** The answer without `adoption`, which is not known before the write is done. */
+  readonly respond: (result: Result, revision: bigint, state: State) => Omit<Response, 'adoption'>;
 }
 
 /** Carries out a write, or only its checks when the caller asks for that. */
@@ -62,7 +63,7 @@ export function write<Request extends WriteRequest, Result, Response>(
       return result;
     },
     answer: (result: Result, revision: number) =>
-      call.encodeReply(writing.respond(result, BigInt(revision), store.state)),
+      call.encodeReply(writing.respond(result, BigInt(revision), store.state) as Response),
   };
   return request.validate_only ? rehearse(store, planned) : transact(store, planned);
 }

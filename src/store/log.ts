@@ -129,6 +129,12 @@ const readLog = (db: Knex, revision: number): Promise<LogRow[]> =>
     .whereBetween('revision', [revision, revision + REVISIONS_PER_PAGE])
     .orderBy(['revision', 'position']);
 
+/** The agent that a change is about; null for the catalogue and credentials. */
+function agentOf(change: Change): number | null {
+  if (change.entity === 'agent') return change.id;
+  return change.entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : null;
+}
+
 /** One revision as it is entered into the log. */
 export interface Revision {
   readonly write: Entry;
@@ -149,6 +155,7 @@ export async function enter(tx: Knex, now: Date, revisions: readonly Revision[],
       nonce,
       entity: change.entity,
       entity_id: change.id,
+      agent_id: agentOf(change),
       action: change.before ? (change.after ? 'update' : 'delete') : 'create',
       before: change.before && JSON.stringify(change.before),
       after: change.after && JSON.stringify(change.after),

@@ -25,7 +25,9 @@ import { AgentRef } from "./agent.js";
 import { AgentLLMConfig } from "./agent_llm_config.js";
 import { CheckStatus, checkStatusFromJSON, checkStatusToNumber, ConfigHealth } from "./check.js";
 import { Finding, Hop, HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
-import { WaitForAdoption } from "./write.js";
+import { ConfigRevision, ResourceKind, resourceKindFromJSON, resourceKindToNumber } from "./history.js";
+import { ResolvedConfig } from "./resolution.js";
+import { Adoption, WaitForAdoption } from "./write.js";
 
 /** What becomes of a model that a configuration uses. */
 export const RetirementState = {
@@ -128,7 +130,10 @@ export interface CreateConfigRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -145,6 +150,8 @@ export interface CreateConfigResponse {
   revision: bigint;
   /** What the lint has to say about what was stored; empty when nothing. */
   findings: Finding[];
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of GetConfig. */
@@ -266,7 +273,10 @@ export interface UpdateConfigRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -283,6 +293,8 @@ export interface UpdateConfigResponse {
   revision: bigint;
   /** What the lint has to say about what was stored; empty when nothing. */
   findings: Finding[];
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of DeleteConfig. */
@@ -308,7 +320,10 @@ export interface DeleteConfigRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -319,6 +334,8 @@ export interface DeleteConfigResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of GetPrimaryConfig. */
@@ -451,7 +468,10 @@ export interface UpsertPrimaryConfigRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -470,6 +490,8 @@ export interface UpsertPrimaryConfigResponse {
   findings: Finding[];
   /** Whether the configuration was created by this call. */
   created: boolean;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of BulkAssignConfig. */
@@ -521,7 +543,10 @@ export interface BulkAssignConfigRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -554,6 +579,8 @@ export interface BulkAssignConfigResponse {
   revision: bigint;
   /** What the lint has to say about what was stored; empty when nothing. */
   findings: Finding[];
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of ReorderConfigs. */
@@ -586,7 +613,10 @@ export interface ReorderConfigsRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -601,6 +631,8 @@ export interface ReorderConfigsResponse {
   revision: bigint;
   /** The agent's new `chain_etag`. */
   chain_etag: string;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /**
@@ -783,6 +815,175 @@ export interface ListRetiringModelsResponse {
   next_page_token: string;
 }
 
+/** Request of ResolveConfig. */
+export interface ResolveConfigRequest {
+  /** The agent. Required. */
+  agent:
+    | AgentRef
+    | undefined;
+  /**
+   * Providers to take for down, by name or alias: their hops are skipped. At most
+   * 100; an unknown one is INVALID_ARGUMENT.
+   */
+  provider_down: string[];
+  /**
+   * Answer for this store revision instead of the newest: configurations, agent and
+   * catalogue as they were. From 1 to the newest.
+   */
+  at_revision?:
+    | bigint
+    | undefined;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of ResolveConfig. */
+export interface ResolveConfigResponse {
+  /** What is in effect. */
+  resolved:
+    | ResolvedConfig
+    | undefined;
+  /** The store revision at which this was served; with `at_revision` that one. */
+  revision: bigint;
+}
+
+/** Request of ListConfigRevisions. Filters that are set must all match. */
+export interface ListConfigRevisionsRequest {
+  /** Only entries about this agent and its configurations; absent: about everything. */
+  agent:
+    | AgentRef
+    | undefined;
+  /** Only entries about this configuration, also one that was deleted. */
+  config_id?:
+    | number
+    | undefined;
+  /** Only entries about things of these kinds; empty: of any. */
+  kinds: ResourceKind[];
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+  /**
+   * How many to return at most: 0 means 100, more than 1000 means 1000,
+   * negative is INVALID_ARGUMENT.
+   */
+  page_size: number;
+  /**
+   * `next_page_token` of the page before, with the same filter; anything else
+   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   */
+  page_token: string;
+}
+
+/** Answer of ListConfigRevisions. */
+export interface ListConfigRevisionsResponse {
+  /**
+   * The entries of this page, the newest first; those of one revision in the order in
+   * which it made them.
+   */
+  entries: ConfigRevision[];
+  /** The store revision at which this was served. */
+  revision: bigint;
+  /** Token of the next page; empty on the last one. */
+  next_page_token: string;
+}
+
+/** Request of GetConfigRevision. */
+export interface GetConfigRevisionRequest {
+  /** The configuration's id, also of one that was deleted. Required. */
+  id: number;
+  /**
+   * The store revision: the state that held then, made by the newest entry at or
+   * before it. From 1 to the newest. Required.
+   */
+  at_revision: bigint;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of GetConfigRevision. */
+export interface GetConfigRevisionResponse {
+  /**
+   * The configuration as it was; absent when it was deleted by then. Its etag is
+   * empty: it guards nothing.
+   */
+  config:
+    | AgentLLMConfig
+    | undefined;
+  /** The store revision at which this was served. */
+  revision: bigint;
+  /** The entry that made it so. */
+  entry: ConfigRevision | undefined;
+}
+
+/** Request of RollbackConfig. */
+export interface RollbackConfigRequest {
+  /** The configuration's id, also of one that was deleted. Required. */
+  id: number;
+  /** The store revision to return to: the state that held then. Required. */
+  to_revision: bigint;
+  /** Roll back only when the configuration still has this etag; empty: in any state. */
+  etag: string;
+  /**
+   * A key to store with it, in place of the one that cannot be restored: 1 to 286
+   * visible ASCII characters. Travels only towards the service.
+   */
+  api_key?:
+    | string
+    | undefined;
+  /**
+   * Do without a key of its own: the current one is taken away, none is wanted. Not
+   * together with `api_key`.
+   */
+  without_key: boolean;
+  /**
+   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
+   * the same request returns the first answer again without writing twice; with
+   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
+   * reply can so be retried safely.
+   */
+  request_id: string;
+  /**
+   * Do all the checks and answer what would be stored and the findings, but
+   * write nothing. Ids and revisions of what would be created are 0.
+   */
+  validate_only: boolean;
+  /** Why, for the history: at most 500 characters. */
+  reason: string;
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
+  wait_for_adoption: WaitForAdoption | undefined;
+}
+
+/** Answer of RollbackConfig. */
+export interface RollbackConfigResponse {
+  /** The configuration as stored. */
+  config:
+    | AgentLLMConfig
+    | undefined;
+  /**
+   * The store revision that the write produced; with `validate_only` the
+   * revision that the checks were done at.
+   */
+  revision: bigint;
+  /** What the lint has to say about what was stored; empty when nothing. */
+  findings: Finding[];
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
+}
+
 function createBaseCreateConfigRequest(): CreateConfigRequest {
   return {
     agent: undefined,
@@ -941,7 +1142,7 @@ export const CreateConfigRequest: MessageFns<CreateConfigRequest> = {
 };
 
 function createBaseCreateConfigResponse(): CreateConfigResponse {
-  return { config: undefined, revision: 0n, findings: [] };
+  return { config: undefined, revision: 0n, findings: [], adoption: undefined };
 }
 
 export const CreateConfigResponse: MessageFns<CreateConfigResponse> = {
@@ -957,6 +1158,9 @@ export const CreateConfigResponse: MessageFns<CreateConfigResponse> = {
     }
     for (const v of message.findings) {
       Finding.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -998,6 +1202,14 @@ export const CreateConfigResponse: MessageFns<CreateConfigResponse> = {
             message.findings.push(Finding.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1023,6 +1235,9 @@ export const CreateConfigResponse: MessageFns<CreateConfigResponse> = {
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1576,7 +1791,7 @@ export const UpdateConfigRequest: MessageFns<UpdateConfigRequest> = {
 };
 
 function createBaseUpdateConfigResponse(): UpdateConfigResponse {
-  return { config: undefined, revision: 0n, findings: [] };
+  return { config: undefined, revision: 0n, findings: [], adoption: undefined };
 }
 
 export const UpdateConfigResponse: MessageFns<UpdateConfigResponse> = {
@@ -1592,6 +1807,9 @@ export const UpdateConfigResponse: MessageFns<UpdateConfigResponse> = {
     }
     for (const v of message.findings) {
       Finding.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1633,6 +1851,14 @@ export const UpdateConfigResponse: MessageFns<UpdateConfigResponse> = {
             message.findings.push(Finding.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1658,6 +1884,9 @@ export const UpdateConfigResponse: MessageFns<UpdateConfigResponse> = {
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1783,7 +2012,7 @@ export const DeleteConfigRequest: MessageFns<DeleteConfigRequest> = {
 };
 
 function createBaseDeleteConfigResponse(): DeleteConfigResponse {
-  return { revision: 0n };
+  return { revision: 0n, adoption: undefined };
 }
 
 export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
@@ -1793,6 +2022,9 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1818,6 +2050,14 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1839,6 +2079,9 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
   fromPartial(object: DeepPartial<DeleteConfigResponse>): DeleteConfigResponse {
     const message = createBaseDeleteConfigResponse();
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -2461,7 +2704,7 @@ export const UpsertPrimaryConfigRequest: MessageFns<UpsertPrimaryConfigRequest> 
 };
 
 function createBaseUpsertPrimaryConfigResponse(): UpsertPrimaryConfigResponse {
-  return { config: undefined, revision: 0n, findings: [], created: false };
+  return { config: undefined, revision: 0n, findings: [], created: false, adoption: undefined };
 }
 
 export const UpsertPrimaryConfigResponse: MessageFns<UpsertPrimaryConfigResponse> = {
@@ -2480,6 +2723,9 @@ export const UpsertPrimaryConfigResponse: MessageFns<UpsertPrimaryConfigResponse
     }
     if (message.created !== false) {
       writer.uint32(32).bool(message.created);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -2529,6 +2775,14 @@ export const UpsertPrimaryConfigResponse: MessageFns<UpsertPrimaryConfigResponse
             message.created = reader.bool();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -2555,6 +2809,9 @@ export const UpsertPrimaryConfigResponse: MessageFns<UpsertPrimaryConfigResponse
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.created = object.created ?? false;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -2851,7 +3108,7 @@ export const BulkAssignResult: MessageFns<BulkAssignResult> = {
 };
 
 function createBaseBulkAssignConfigResponse(): BulkAssignConfigResponse {
-  return { results: [], revision: 0n, findings: [] };
+  return { results: [], revision: 0n, findings: [], adoption: undefined };
 }
 
 export const BulkAssignConfigResponse: MessageFns<BulkAssignConfigResponse> = {
@@ -2867,6 +3124,9 @@ export const BulkAssignConfigResponse: MessageFns<BulkAssignConfigResponse> = {
     }
     for (const v of message.findings) {
       Finding.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -2908,6 +3168,14 @@ export const BulkAssignConfigResponse: MessageFns<BulkAssignConfigResponse> = {
             message.findings.push(Finding.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -2931,6 +3199,9 @@ export const BulkAssignConfigResponse: MessageFns<BulkAssignConfigResponse> = {
     message.results = object.results?.map((e) => BulkAssignResult.fromPartial(e)) || [];
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -3092,7 +3363,7 @@ export const ReorderConfigsRequest: MessageFns<ReorderConfigsRequest> = {
 };
 
 function createBaseReorderConfigsResponse(): ReorderConfigsResponse {
-  return { configs: [], revision: 0n, chain_etag: "" };
+  return { configs: [], revision: 0n, chain_etag: "", adoption: undefined };
 }
 
 export const ReorderConfigsResponse: MessageFns<ReorderConfigsResponse> = {
@@ -3108,6 +3379,9 @@ export const ReorderConfigsResponse: MessageFns<ReorderConfigsResponse> = {
     }
     if (message.chain_etag !== "") {
       writer.uint32(26).string(message.chain_etag);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -3149,6 +3423,14 @@ export const ReorderConfigsResponse: MessageFns<ReorderConfigsResponse> = {
             message.chain_etag = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -3172,6 +3454,9 @@ export const ReorderConfigsResponse: MessageFns<ReorderConfigsResponse> = {
     message.configs = object.configs?.map((e) => AgentLLMConfig.fromPartial(e)) || [];
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.chain_etag = object.chain_etag ?? "";
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -4142,6 +4427,864 @@ export const ListRetiringModelsResponse: MessageFns<ListRetiringModelsResponse> 
   },
 };
 
+function createBaseResolveConfigRequest(): ResolveConfigRequest {
+  return { agent: undefined, provider_down: [], at_revision: undefined, min_revision: 0n };
+}
+
+export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
+  encode(message: ResolveConfigRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== undefined) {
+      AgentRef.encode(message.agent, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.provider_down) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.at_revision !== undefined) {
+      if (BigInt.asIntN(64, message.at_revision) !== message.at_revision) {
+        throw new globalThis.Error("value provided for field message.at_revision of type int64 too large");
+      }
+      writer.uint32(24).int64(message.at_revision);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolveConfigRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolveConfigRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = AgentRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.provider_down.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.at_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolveConfigRequest>): ResolveConfigRequest {
+    return ResolveConfigRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolveConfigRequest>): ResolveConfigRequest {
+    const message = createBaseResolveConfigRequest();
+    message.agent = (object.agent !== undefined && object.agent !== null)
+      ? AgentRef.fromPartial(object.agent)
+      : undefined;
+    message.provider_down = object.provider_down?.map((e) => e) || [];
+    message.at_revision = (object.at_revision !== undefined && object.at_revision !== null)
+      ? BigInt(object.at_revision)
+      : undefined;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseResolveConfigResponse(): ResolveConfigResponse {
+  return { resolved: undefined, revision: 0n };
+}
+
+export const ResolveConfigResponse: MessageFns<ResolveConfigResponse> = {
+  encode(message: ResolveConfigResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.resolved !== undefined) {
+      ResolvedConfig.encode(message.resolved, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolveConfigResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolveConfigResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.resolved = ResolvedConfig.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolveConfigResponse>): ResolveConfigResponse {
+    return ResolveConfigResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolveConfigResponse>): ResolveConfigResponse {
+    const message = createBaseResolveConfigResponse();
+    message.resolved = (object.resolved !== undefined && object.resolved !== null)
+      ? ResolvedConfig.fromPartial(object.resolved)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
+function createBaseListConfigRevisionsRequest(): ListConfigRevisionsRequest {
+  return { agent: undefined, config_id: undefined, kinds: [], min_revision: 0n, page_size: 0, page_token: "" };
+}
+
+export const ListConfigRevisionsRequest: MessageFns<ListConfigRevisionsRequest> = {
+  encode(message: ListConfigRevisionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== undefined) {
+      AgentRef.encode(message.agent, writer.uint32(10).fork()).join();
+    }
+    if (message.config_id !== undefined) {
+      writer.uint32(16).int32(message.config_id);
+    }
+    if (message.kinds.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.kinds) {
+        writer.int32(resourceKindToNumber(v));
+      }
+      writer.join();
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    if (message.page_size !== 0) {
+      writer.uint32(160).int32(message.page_size);
+    }
+    if (message.page_token !== "") {
+      writer.uint32(170).string(message.page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListConfigRevisionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListConfigRevisionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = AgentRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.config_id = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.kinds.push(resourceKindFromJSON(reader.int32()));
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.kinds.push(resourceKindFromJSON(reader.int32()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.page_size = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListConfigRevisionsRequest>): ListConfigRevisionsRequest {
+    return ListConfigRevisionsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListConfigRevisionsRequest>): ListConfigRevisionsRequest {
+    const message = createBaseListConfigRevisionsRequest();
+    message.agent = (object.agent !== undefined && object.agent !== null)
+      ? AgentRef.fromPartial(object.agent)
+      : undefined;
+    message.config_id = object.config_id ?? undefined;
+    message.kinds = object.kinds?.map((e) => e) || [];
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    message.page_size = object.page_size ?? 0;
+    message.page_token = object.page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseListConfigRevisionsResponse(): ListConfigRevisionsResponse {
+  return { entries: [], revision: 0n, next_page_token: "" };
+}
+
+export const ListConfigRevisionsResponse: MessageFns<ListConfigRevisionsResponse> = {
+  encode(message: ListConfigRevisionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.entries) {
+      ConfigRevision.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.next_page_token !== "") {
+      writer.uint32(162).string(message.next_page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListConfigRevisionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListConfigRevisionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.entries.push(ConfigRevision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.next_page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListConfigRevisionsResponse>): ListConfigRevisionsResponse {
+    return ListConfigRevisionsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListConfigRevisionsResponse>): ListConfigRevisionsResponse {
+    const message = createBaseListConfigRevisionsResponse();
+    message.entries = object.entries?.map((e) => ConfigRevision.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.next_page_token = object.next_page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseGetConfigRevisionRequest(): GetConfigRevisionRequest {
+  return { id: 0, at_revision: 0n, min_revision: 0n };
+}
+
+export const GetConfigRevisionRequest: MessageFns<GetConfigRevisionRequest> = {
+  encode(message: GetConfigRevisionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).int32(message.id);
+    }
+    if (message.at_revision !== 0n) {
+      if (BigInt.asIntN(64, message.at_revision) !== message.at_revision) {
+        throw new globalThis.Error("value provided for field message.at_revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.at_revision);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConfigRevisionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConfigRevisionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.at_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetConfigRevisionRequest>): GetConfigRevisionRequest {
+    return GetConfigRevisionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetConfigRevisionRequest>): GetConfigRevisionRequest {
+    const message = createBaseGetConfigRevisionRequest();
+    message.id = object.id ?? 0;
+    message.at_revision = (object.at_revision !== undefined && object.at_revision !== null)
+      ? BigInt(object.at_revision)
+      : 0n;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseGetConfigRevisionResponse(): GetConfigRevisionResponse {
+  return { config: undefined, revision: 0n, entry: undefined };
+}
+
+export const GetConfigRevisionResponse: MessageFns<GetConfigRevisionResponse> = {
+  encode(message: GetConfigRevisionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.config !== undefined) {
+      AgentLLMConfig.encode(message.config, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.entry !== undefined) {
+      ConfigRevision.encode(message.entry, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConfigRevisionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConfigRevisionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.config = AgentLLMConfig.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.entry = ConfigRevision.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetConfigRevisionResponse>): GetConfigRevisionResponse {
+    return GetConfigRevisionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetConfigRevisionResponse>): GetConfigRevisionResponse {
+    const message = createBaseGetConfigRevisionResponse();
+    message.config = (object.config !== undefined && object.config !== null)
+      ? AgentLLMConfig.fromPartial(object.config)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.entry = (object.entry !== undefined && object.entry !== null)
+      ? ConfigRevision.fromPartial(object.entry)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRollbackConfigRequest(): RollbackConfigRequest {
+  return {
+    id: 0,
+    to_revision: 0n,
+    etag: "",
+    api_key: undefined,
+    without_key: false,
+    request_id: "",
+    validate_only: false,
+    reason: "",
+    wait_for_adoption: undefined,
+  };
+}
+
+export const RollbackConfigRequest: MessageFns<RollbackConfigRequest> = {
+  encode(message: RollbackConfigRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).int32(message.id);
+    }
+    if (message.to_revision !== 0n) {
+      if (BigInt.asIntN(64, message.to_revision) !== message.to_revision) {
+        throw new globalThis.Error("value provided for field message.to_revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.to_revision);
+    }
+    if (message.etag !== "") {
+      writer.uint32(26).string(message.etag);
+    }
+    if (message.api_key !== undefined) {
+      writer.uint32(34).string(message.api_key);
+    }
+    if (message.without_key !== false) {
+      writer.uint32(40).bool(message.without_key);
+    }
+    if (message.request_id !== "") {
+      writer.uint32(82).string(message.request_id);
+    }
+    if (message.validate_only !== false) {
+      writer.uint32(88).bool(message.validate_only);
+    }
+    if (message.reason !== "") {
+      writer.uint32(98).string(message.reason);
+    }
+    if (message.wait_for_adoption !== undefined) {
+      WaitForAdoption.encode(message.wait_for_adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackConfigRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackConfigRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.to_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.etag = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.api_key = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.without_key = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.request_id = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.validate_only = reader.bool();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.wait_for_adoption = WaitForAdoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RollbackConfigRequest>): RollbackConfigRequest {
+    return RollbackConfigRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackConfigRequest>): RollbackConfigRequest {
+    const message = createBaseRollbackConfigRequest();
+    message.id = object.id ?? 0;
+    message.to_revision = (object.to_revision !== undefined && object.to_revision !== null)
+      ? BigInt(object.to_revision)
+      : 0n;
+    message.etag = object.etag ?? "";
+    message.api_key = object.api_key ?? undefined;
+    message.without_key = object.without_key ?? false;
+    message.request_id = object.request_id ?? "";
+    message.validate_only = object.validate_only ?? false;
+    message.reason = object.reason ?? "";
+    message.wait_for_adoption = (object.wait_for_adoption !== undefined && object.wait_for_adoption !== null)
+      ? WaitForAdoption.fromPartial(object.wait_for_adoption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRollbackConfigResponse(): RollbackConfigResponse {
+  return { config: undefined, revision: 0n, findings: [], adoption: undefined };
+}
+
+export const RollbackConfigResponse: MessageFns<RollbackConfigResponse> = {
+  encode(message: RollbackConfigResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.config !== undefined) {
+      AgentLLMConfig.encode(message.config, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackConfigResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackConfigResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.config = AgentLLMConfig.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RollbackConfigResponse>): RollbackConfigResponse {
+    return RollbackConfigResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackConfigResponse>): RollbackConfigResponse {
+    const message = createBaseRollbackConfigResponse();
+    message.config = (object.config !== undefined && object.config !== null)
+      ? AgentLLMConfig.fromPartial(object.config)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * The LLM configurations of agents: which provider and model each agent uses,
  * with which parameters, and what stands in when that fails.
@@ -4381,6 +5524,84 @@ export const AgentLLMConfigServiceService = {
       Buffer.from(ListRetiringModelsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListRetiringModelsResponse => ListRetiringModelsResponse.decode(value),
   },
+  /**
+   * Answers what is in effect for an agent: the models to try in order, each with its
+   * provider, its parameters after adaptation, its key source and its price, where
+   * each value comes from, the hops that are skipped and why, and all warnings. The
+   * resident client runs the same function in the agent's process; this method is for
+   * people and for other languages. Can simulate that providers are down, and answer
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
+   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   */
+  resolveConfig: {
+    path: "/agentllm.v1.AgentLLMConfigService/ResolveConfig" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResolveConfigRequest): Buffer => Buffer.from(ResolveConfigRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResolveConfigRequest => ResolveConfigRequest.decode(value),
+    responseSerialize: (value: ResolveConfigResponse): Buffer =>
+      Buffer.from(ResolveConfigResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResolveConfigResponse => ResolveConfigResponse.decode(value),
+  },
+  /**
+   * Lists the history, the newest entries first, a page at a time: who changed what,
+   * when and why, with every field before and after. Of one configuration, of an
+   * agent with its configurations, or of everything; also of what was deleted. Read
+   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
+   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
+   * does not exist; one that was deleted is named by its id.
+   */
+  listConfigRevisions: {
+    path: "/agentllm.v1.AgentLLMConfigService/ListConfigRevisions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListConfigRevisionsRequest): Buffer =>
+      Buffer.from(ListConfigRevisionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListConfigRevisionsRequest => ListConfigRevisionsRequest.decode(value),
+    responseSerialize: (value: ListConfigRevisionsResponse): Buffer =>
+      Buffer.from(ListConfigRevisionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListConfigRevisionsResponse => ListConfigRevisionsResponse.decode(value),
+  },
+  /**
+   * Returns a configuration as it was at a store revision, with the entry of the
+   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
+   * was none by then or its history is not kept that far; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE.
+   */
+  getConfigRevision: {
+    path: "/agentllm.v1.AgentLLMConfigService/GetConfigRevision" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetConfigRevisionRequest): Buffer =>
+      Buffer.from(GetConfigRevisionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetConfigRevisionRequest => GetConfigRevisionRequest.decode(value),
+    responseSerialize: (value: GetConfigRevisionResponse): Buffer =>
+      Buffer.from(GetConfigRevisionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetConfigRevisionResponse => GetConfigRevisionResponse.decode(value),
+  },
+  /**
+   * Returns a configuration to what it was at a store revision, as a new revision
+   * like any other write. A configuration that was deleted comes back under its id.
+   * The history holds no keys: the configuration's current key stays where it is for
+   * the provider and the origin that the earlier state names, and is taken away
+   * otherwise. Where the earlier state had a key of its own and none is left that fits:
+   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
+   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
+   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer.
+   */
+  rollbackConfig: {
+    path: "/agentllm.v1.AgentLLMConfigService/RollbackConfig" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RollbackConfigRequest): Buffer =>
+      Buffer.from(RollbackConfigRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RollbackConfigRequest => RollbackConfigRequest.decode(value),
+    responseSerialize: (value: RollbackConfigResponse): Buffer =>
+      Buffer.from(RollbackConfigResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RollbackConfigResponse => RollbackConfigResponse.decode(value),
+  },
 } as const;
 
 export interface AgentLLMConfigServiceServer extends UntypedServiceImplementation {
@@ -4475,6 +5696,45 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * configurations, a page at a time.
    */
   listRetiringModels: handleUnaryCall<ListRetiringModelsRequest, ListRetiringModelsResponse>;
+  /**
+   * Answers what is in effect for an agent: the models to try in order, each with its
+   * provider, its parameters after adaptation, its key source and its price, where
+   * each value comes from, the hops that are skipped and why, and all warnings. The
+   * resident client runs the same function in the agent's process; this method is for
+   * people and for other languages. Can simulate that providers are down, and answer
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
+   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   */
+  resolveConfig: handleUnaryCall<ResolveConfigRequest, ResolveConfigResponse>;
+  /**
+   * Lists the history, the newest entries first, a page at a time: who changed what,
+   * when and why, with every field before and after. Of one configuration, of an
+   * agent with its configurations, or of everything; also of what was deleted. Read
+   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
+   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
+   * does not exist; one that was deleted is named by its id.
+   */
+  listConfigRevisions: handleUnaryCall<ListConfigRevisionsRequest, ListConfigRevisionsResponse>;
+  /**
+   * Returns a configuration as it was at a store revision, with the entry of the
+   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
+   * was none by then or its history is not kept that far; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE.
+   */
+  getConfigRevision: handleUnaryCall<GetConfigRevisionRequest, GetConfigRevisionResponse>;
+  /**
+   * Returns a configuration to what it was at a store revision, as a new revision
+   * like any other write. A configuration that was deleted comes back under its id.
+   * The history holds no keys: the configuration's current key stays where it is for
+   * the provider and the origin that the earlier state names, and is taken away
+   * otherwise. Where the earlier state had a key of its own and none is left that fits:
+   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
+   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
+   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer.
+   */
+  rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
 }
 
 export interface AgentLLMConfigServiceClient extends Client {
@@ -4764,6 +6024,101 @@ export interface AgentLLMConfigServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListRetiringModelsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Answers what is in effect for an agent: the models to try in order, each with its
+   * provider, its parameters after adaptation, its key source and its price, where
+   * each value comes from, the hops that are skipped and why, and all warnings. The
+   * resident client runs the same function in the agent's process; this method is for
+   * people and for other languages. Can simulate that providers are down, and answer
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
+   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   */
+  resolveConfig(
+    request: ResolveConfigRequest,
+    callback: (error: ServiceError | null, response: ResolveConfigResponse) => void,
+  ): ClientUnaryCall;
+  resolveConfig(
+    request: ResolveConfigRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResolveConfigResponse) => void,
+  ): ClientUnaryCall;
+  resolveConfig(
+    request: ResolveConfigRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResolveConfigResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Lists the history, the newest entries first, a page at a time: who changed what,
+   * when and why, with every field before and after. Of one configuration, of an
+   * agent with its configurations, or of everything; also of what was deleted. Read
+   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
+   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
+   * does not exist; one that was deleted is named by its id.
+   */
+  listConfigRevisions(
+    request: ListConfigRevisionsRequest,
+    callback: (error: ServiceError | null, response: ListConfigRevisionsResponse) => void,
+  ): ClientUnaryCall;
+  listConfigRevisions(
+    request: ListConfigRevisionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListConfigRevisionsResponse) => void,
+  ): ClientUnaryCall;
+  listConfigRevisions(
+    request: ListConfigRevisionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListConfigRevisionsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Returns a configuration as it was at a store revision, with the entry of the
+   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
+   * was none by then or its history is not kept that far; UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE.
+   */
+  getConfigRevision(
+    request: GetConfigRevisionRequest,
+    callback: (error: ServiceError | null, response: GetConfigRevisionResponse) => void,
+  ): ClientUnaryCall;
+  getConfigRevision(
+    request: GetConfigRevisionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetConfigRevisionResponse) => void,
+  ): ClientUnaryCall;
+  getConfigRevision(
+    request: GetConfigRevisionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetConfigRevisionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Returns a configuration to what it was at a store revision, as a new revision
+   * like any other write. A configuration that was deleted comes back under its id.
+   * The history holds no keys: the configuration's current key stays where it is for
+   * the provider and the origin that the earlier state names, and is taken away
+   * otherwise. Where the earlier state had a key of its own and none is left that fits:
+   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
+   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
+   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer.
+   */
+  rollbackConfig(
+    request: RollbackConfigRequest,
+    callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
+  ): ClientUnaryCall;
+  rollbackConfig(
+    request: RollbackConfigRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
+  ): ClientUnaryCall;
+  rollbackConfig(
+    request: RollbackConfigRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
   ): ClientUnaryCall;
 }
 

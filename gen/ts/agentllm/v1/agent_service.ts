@@ -20,7 +20,7 @@ import {
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Agent, AgentRef } from "./agent.js";
-import { WaitForAdoption } from "./write.js";
+import { Adoption, WaitForAdoption } from "./write.js";
 
 /** Request of CreateAgent. */
 export interface CreateAgentRequest {
@@ -45,7 +45,10 @@ export interface CreateAgentRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -60,6 +63,8 @@ export interface CreateAgentResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of GetAgent. */
@@ -155,7 +160,10 @@ export interface UpdateAgentRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -170,6 +178,8 @@ export interface UpdateAgentResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of DeleteAgent. */
@@ -196,7 +206,10 @@ export interface DeleteAgentRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -209,6 +222,8 @@ export interface DeleteAgentResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 function createBaseCreateAgentRequest(): CreateAgentRequest {
@@ -320,7 +335,7 @@ export const CreateAgentRequest: MessageFns<CreateAgentRequest> = {
 };
 
 function createBaseCreateAgentResponse(): CreateAgentResponse {
-  return { agent: undefined, revision: 0n };
+  return { agent: undefined, revision: 0n, adoption: undefined };
 }
 
 export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
@@ -333,6 +348,9 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -366,6 +384,14 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -388,6 +414,9 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
     const message = createBaseCreateAgentResponse();
     message.agent = (object.agent !== undefined && object.agent !== null) ? Agent.fromPartial(object.agent) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -878,7 +907,7 @@ export const UpdateAgentRequest: MessageFns<UpdateAgentRequest> = {
 };
 
 function createBaseUpdateAgentResponse(): UpdateAgentResponse {
-  return { agent: undefined, revision: 0n };
+  return { agent: undefined, revision: 0n, adoption: undefined };
 }
 
 export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
@@ -891,6 +920,9 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -924,6 +956,14 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -946,6 +986,9 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
     const message = createBaseUpdateAgentResponse();
     message.agent = (object.agent !== undefined && object.agent !== null) ? Agent.fromPartial(object.agent) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1093,7 +1136,7 @@ export const DeleteAgentRequest: MessageFns<DeleteAgentRequest> = {
 };
 
 function createBaseDeleteAgentResponse(): DeleteAgentResponse {
-  return { deleted_configs: 0, revision: 0n };
+  return { deleted_configs: 0, revision: 0n, adoption: undefined };
 }
 
 export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
@@ -1106,6 +1149,9 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1139,6 +1185,14 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1161,6 +1215,9 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
     const message = createBaseDeleteAgentResponse();
     message.deleted_configs = object.deleted_configs ?? 0;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };

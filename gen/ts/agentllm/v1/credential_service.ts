@@ -20,7 +20,7 @@ import {
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Credential } from "./credential.js";
-import { WaitForAdoption } from "./write.js";
+import { Adoption, WaitForAdoption } from "./write.js";
 
 /** Request of CreateCredential. */
 export interface CreateCredentialRequest {
@@ -47,7 +47,10 @@ export interface CreateCredentialRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -62,6 +65,8 @@ export interface CreateCredentialResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of GetCredential. */
@@ -158,7 +163,10 @@ export interface UpdateCredentialRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -173,6 +181,8 @@ export interface UpdateCredentialResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of DeleteCredential. */
@@ -195,7 +205,10 @@ export interface DeleteCredentialRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -206,6 +219,8 @@ export interface DeleteCredentialResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 function createBaseCreateCredentialRequest(): CreateCredentialRequest {
@@ -338,7 +353,7 @@ export const CreateCredentialRequest: MessageFns<CreateCredentialRequest> = {
 };
 
 function createBaseCreateCredentialResponse(): CreateCredentialResponse {
-  return { credential: undefined, revision: 0n };
+  return { credential: undefined, revision: 0n, adoption: undefined };
 }
 
 export const CreateCredentialResponse: MessageFns<CreateCredentialResponse> = {
@@ -351,6 +366,9 @@ export const CreateCredentialResponse: MessageFns<CreateCredentialResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -384,6 +402,14 @@ export const CreateCredentialResponse: MessageFns<CreateCredentialResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -408,6 +434,9 @@ export const CreateCredentialResponse: MessageFns<CreateCredentialResponse> = {
       ? Credential.fromPartial(object.credential)
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -889,7 +918,7 @@ export const UpdateCredentialRequest: MessageFns<UpdateCredentialRequest> = {
 };
 
 function createBaseUpdateCredentialResponse(): UpdateCredentialResponse {
-  return { credential: undefined, revision: 0n };
+  return { credential: undefined, revision: 0n, adoption: undefined };
 }
 
 export const UpdateCredentialResponse: MessageFns<UpdateCredentialResponse> = {
@@ -902,6 +931,9 @@ export const UpdateCredentialResponse: MessageFns<UpdateCredentialResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -935,6 +967,14 @@ export const UpdateCredentialResponse: MessageFns<UpdateCredentialResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -959,6 +999,9 @@ export const UpdateCredentialResponse: MessageFns<UpdateCredentialResponse> = {
       ? Credential.fromPartial(object.credential)
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1084,7 +1127,7 @@ export const DeleteCredentialRequest: MessageFns<DeleteCredentialRequest> = {
 };
 
 function createBaseDeleteCredentialResponse(): DeleteCredentialResponse {
-  return { revision: 0n };
+  return { revision: 0n, adoption: undefined };
 }
 
 export const DeleteCredentialResponse: MessageFns<DeleteCredentialResponse> = {
@@ -1094,6 +1137,9 @@ export const DeleteCredentialResponse: MessageFns<DeleteCredentialResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1119,6 +1165,14 @@ export const DeleteCredentialResponse: MessageFns<DeleteCredentialResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1140,6 +1194,9 @@ export const DeleteCredentialResponse: MessageFns<DeleteCredentialResponse> = {
   fromPartial(object: DeepPartial<DeleteCredentialResponse>): DeleteCredentialResponse {
     const message = createBaseDeleteCredentialResponse();
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };

@@ -193,6 +193,41 @@ export const ErrorReason = {
    * the first may have been done; look, then send it again with a request_id"
    */
   RETRY_WITHOUT_REQUEST_ID: "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID",
+  /**
+   * INVALID_RESUME_TOKEN - INVALID_ARGUMENT. "resume_token is none that this service gave; start over
+   * without one"
+   */
+  INVALID_RESUME_TOKEN: "ERROR_REASON_INVALID_RESUME_TOKEN",
+  /** RESUME_TOKEN_FILTER_CHANGED - INVALID_ARGUMENT. "resume_token is of a stream with other agents; start over without one" */
+  RESUME_TOKEN_FILTER_CHANGED: "ERROR_REASON_RESUME_TOKEN_FILTER_CHANGED",
+  /** REVISION_COMPACTED - OUT_OF_RANGE. "Revision 90 is no longer kept; the oldest that is kept is 120" */
+  REVISION_COMPACTED: "ERROR_REASON_REVISION_COMPACTED",
+  /** REVISION_IN_FUTURE - OUT_OF_RANGE. "Revision 90 is newer than the store, which is at 88" */
+  REVISION_IN_FUTURE: "ERROR_REASON_REVISION_IN_FUTURE",
+  /**
+   * STORE_CHANGED - FAILED_PRECONDITION, with a PreconditionFailure. The database was put back, or is another one. "The
+   * store is not the one that this stream began with; start over without resume_token"
+   */
+  STORE_CHANGED: "ERROR_REASON_STORE_CHANGED",
+  /**
+   * SLOW_CONSUMER - RESOURCE_EXHAUSTED, with a RetryInfo. "Nothing was read from this stream for 60 s;
+   * connect again with its last resume token"
+   */
+  SLOW_CONSUMER: "ERROR_REASON_SLOW_CONSUMER",
+  /**
+   * TOO_MANY_WATCHES - RESOURCE_EXHAUSTED, with a RetryInfo. "The server has 10000 watches already; retry,
+   * or connect to another replica"
+   */
+  TOO_MANY_WATCHES: "ERROR_REASON_TOO_MANY_WATCHES",
+  /** AGENT_INACTIVE - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" is inactive; set is_active to true to use it" */
+  AGENT_INACTIVE: "ERROR_REASON_AGENT_INACTIVE",
+  /**
+   * KEY_NOT_RESTORABLE - FAILED_PRECONDITION, with a PreconditionFailure. "Config 7 had an API key for openai at revision 90, and
+   * none that fits is stored now; bring one in api_key, or set without_key"
+   */
+  KEY_NOT_RESTORABLE: "ERROR_REASON_KEY_NOT_RESTORABLE",
+  /** CONFIG_REVISION_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config 7 is in the history at revision 90" */
+  CONFIG_REVISION_NOT_FOUND: "ERROR_REASON_CONFIG_REVISION_NOT_FOUND",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -237,6 +272,16 @@ export namespace ErrorReason {
   export type CREDENTIAL_IN_USE = typeof ErrorReason.CREDENTIAL_IN_USE;
   export type TOO_MANY_CHECKS = typeof ErrorReason.TOO_MANY_CHECKS;
   export type RETRY_WITHOUT_REQUEST_ID = typeof ErrorReason.RETRY_WITHOUT_REQUEST_ID;
+  export type INVALID_RESUME_TOKEN = typeof ErrorReason.INVALID_RESUME_TOKEN;
+  export type RESUME_TOKEN_FILTER_CHANGED = typeof ErrorReason.RESUME_TOKEN_FILTER_CHANGED;
+  export type REVISION_COMPACTED = typeof ErrorReason.REVISION_COMPACTED;
+  export type REVISION_IN_FUTURE = typeof ErrorReason.REVISION_IN_FUTURE;
+  export type STORE_CHANGED = typeof ErrorReason.STORE_CHANGED;
+  export type SLOW_CONSUMER = typeof ErrorReason.SLOW_CONSUMER;
+  export type TOO_MANY_WATCHES = typeof ErrorReason.TOO_MANY_WATCHES;
+  export type AGENT_INACTIVE = typeof ErrorReason.AGENT_INACTIVE;
+  export type KEY_NOT_RESTORABLE = typeof ErrorReason.KEY_NOT_RESTORABLE;
+  export type CONFIG_REVISION_NOT_FOUND = typeof ErrorReason.CONFIG_REVISION_NOT_FOUND;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -356,6 +401,36 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 37:
     case "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID":
       return ErrorReason.RETRY_WITHOUT_REQUEST_ID;
+    case 38:
+    case "ERROR_REASON_INVALID_RESUME_TOKEN":
+      return ErrorReason.INVALID_RESUME_TOKEN;
+    case 39:
+    case "ERROR_REASON_RESUME_TOKEN_FILTER_CHANGED":
+      return ErrorReason.RESUME_TOKEN_FILTER_CHANGED;
+    case 40:
+    case "ERROR_REASON_REVISION_COMPACTED":
+      return ErrorReason.REVISION_COMPACTED;
+    case 41:
+    case "ERROR_REASON_REVISION_IN_FUTURE":
+      return ErrorReason.REVISION_IN_FUTURE;
+    case 42:
+    case "ERROR_REASON_STORE_CHANGED":
+      return ErrorReason.STORE_CHANGED;
+    case 43:
+    case "ERROR_REASON_SLOW_CONSUMER":
+      return ErrorReason.SLOW_CONSUMER;
+    case 44:
+    case "ERROR_REASON_TOO_MANY_WATCHES":
+      return ErrorReason.TOO_MANY_WATCHES;
+    case 45:
+    case "ERROR_REASON_AGENT_INACTIVE":
+      return ErrorReason.AGENT_INACTIVE;
+    case 46:
+    case "ERROR_REASON_KEY_NOT_RESTORABLE":
+      return ErrorReason.KEY_NOT_RESTORABLE;
+    case 47:
+    case "ERROR_REASON_CONFIG_REVISION_NOT_FOUND":
+      return ErrorReason.CONFIG_REVISION_NOT_FOUND;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -441,6 +516,26 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 36;
     case ErrorReason.RETRY_WITHOUT_REQUEST_ID:
       return 37;
+    case ErrorReason.INVALID_RESUME_TOKEN:
+      return 38;
+    case ErrorReason.RESUME_TOKEN_FILTER_CHANGED:
+      return 39;
+    case ErrorReason.REVISION_COMPACTED:
+      return 40;
+    case ErrorReason.REVISION_IN_FUTURE:
+      return 41;
+    case ErrorReason.STORE_CHANGED:
+      return 42;
+    case ErrorReason.SLOW_CONSUMER:
+      return 43;
+    case ErrorReason.TOO_MANY_WATCHES:
+      return 44;
+    case ErrorReason.AGENT_INACTIVE:
+      return 45;
+    case ErrorReason.KEY_NOT_RESTORABLE:
+      return 46;
+    case ErrorReason.CONFIG_REVISION_NOT_FOUND:
+      return 47;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

@@ -117,6 +117,10 @@ export const FindingReason = {
    * switched off.
    */
   MODEL_DEPRECATED: "FINDING_REASON_MODEL_DEPRECATED",
+  /** KEY_UNREADABLE - The hop's stored key cannot be read; calls fail until it is set again or cleared. */
+  KEY_UNREADABLE: "FINDING_REASON_KEY_UNREADABLE",
+  /** NO_USABLE_HOP - No hop of the chain can be tried: every one is skipped. */
+  NO_USABLE_HOP: "FINDING_REASON_NO_USABLE_HOP",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -141,6 +145,8 @@ export namespace FindingReason {
   export type PRICE_UNKNOWN = typeof FindingReason.PRICE_UNKNOWN;
   export type PRICE_HALF_GIVEN = typeof FindingReason.PRICE_HALF_GIVEN;
   export type MODEL_DEPRECATED = typeof FindingReason.MODEL_DEPRECATED;
+  export type KEY_UNREADABLE = typeof FindingReason.KEY_UNREADABLE;
+  export type NO_USABLE_HOP = typeof FindingReason.NO_USABLE_HOP;
   export type UNRECOGNIZED = typeof FindingReason.UNRECOGNIZED;
 }
 
@@ -200,6 +206,12 @@ export function findingReasonFromJSON(object: any): FindingReason {
     case 17:
     case "FINDING_REASON_MODEL_DEPRECATED":
       return FindingReason.MODEL_DEPRECATED;
+    case 18:
+    case "FINDING_REASON_KEY_UNREADABLE":
+      return FindingReason.KEY_UNREADABLE;
+    case 19:
+    case "FINDING_REASON_NO_USABLE_HOP":
+      return FindingReason.NO_USABLE_HOP;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -245,6 +257,10 @@ export function findingReasonToNumber(object: FindingReason): number {
       return 16;
     case FindingReason.MODEL_DEPRECATED:
       return 17;
+    case FindingReason.KEY_UNREADABLE:
+      return 18;
+    case FindingReason.NO_USABLE_HOP:
+      return 19;
     case FindingReason.UNRECOGNIZED:
     default:
       return -1;

@@ -43,6 +43,20 @@ export const Permission = {
    * CheckConfigHealth, ValidateApiKey.
    */
   CHECK: "PERMISSION_CHECK",
+  /**
+   * WATCH - Watch the configuration of agents, and say what of it was applied. An agent
+   * process holds this for its own agents only.
+   */
+  WATCH: "PERMISSION_WATCH",
+  /** WATCHERS_READ - Read which agent processes are connected: ListWatchers. */
+  WATCHERS_READ: "PERMISSION_WATCHERS_READ",
+  /**
+   * HISTORY_READ - Read who changed what and when, and return to it only with the permission to
+   * write: ListConfigRevisions, GetConfigRevision.
+   */
+  HISTORY_READ: "PERMISSION_HISTORY_READ",
+  /** AUDIT_READ - Read the audit log: ListAuditEvents. */
+  AUDIT_READ: "PERMISSION_AUDIT_READ",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -60,6 +74,10 @@ export namespace Permission {
   export type CREDENTIALS_READ = typeof Permission.CREDENTIALS_READ;
   export type CREDENTIALS_WRITE = typeof Permission.CREDENTIALS_WRITE;
   export type CHECK = typeof Permission.CHECK;
+  export type WATCH = typeof Permission.WATCH;
+  export type WATCHERS_READ = typeof Permission.WATCHERS_READ;
+  export type HISTORY_READ = typeof Permission.HISTORY_READ;
+  export type AUDIT_READ = typeof Permission.AUDIT_READ;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -98,6 +116,18 @@ export function permissionFromJSON(object: any): Permission {
     case 10:
     case "PERMISSION_CHECK":
       return Permission.CHECK;
+    case 11:
+    case "PERMISSION_WATCH":
+      return Permission.WATCH;
+    case 12:
+    case "PERMISSION_WATCHERS_READ":
+      return Permission.WATCHERS_READ;
+    case 13:
+    case "PERMISSION_HISTORY_READ":
+      return Permission.HISTORY_READ;
+    case 14:
+    case "PERMISSION_AUDIT_READ":
+      return Permission.AUDIT_READ;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -129,6 +159,14 @@ export function permissionToNumber(object: Permission): number {
       return 9;
     case Permission.CHECK:
       return 10;
+    case Permission.WATCH:
+      return 11;
+    case Permission.WATCHERS_READ:
+      return 12;
+    case Permission.HISTORY_READ:
+      return 13;
+    case Permission.AUDIT_READ:
+      return 14;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

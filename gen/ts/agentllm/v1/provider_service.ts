@@ -21,7 +21,7 @@ import {
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { KeyCheck } from "./check.js";
 import { Model, Provider } from "./provider.js";
-import { WaitForAdoption } from "./write.js";
+import { Adoption, WaitForAdoption } from "./write.js";
 
 /** Request of ListProviders. */
 export interface ListProvidersRequest {
@@ -95,7 +95,10 @@ export interface CreateProviderRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -110,6 +113,8 @@ export interface CreateProviderResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of UpdateProvider. */
@@ -143,7 +148,10 @@ export interface UpdateProviderRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -158,6 +166,8 @@ export interface UpdateProviderResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of DeleteProvider. */
@@ -180,7 +190,10 @@ export interface DeleteProviderRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -193,6 +206,8 @@ export interface DeleteProviderResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of ListModels. */
@@ -274,7 +289,10 @@ export interface CreateModelRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -289,6 +307,8 @@ export interface CreateModelResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of UpdateModel. */
@@ -321,7 +341,10 @@ export interface UpdateModelRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -336,6 +359,8 @@ export interface UpdateModelResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of DeleteModel. */
@@ -360,7 +385,10 @@ export interface DeleteModelRequest {
   validate_only: boolean;
   /** Why, for the history: at most 500 characters. */
   reason: string;
-  /** Answer only when connected agent processes have applied the write. */
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
@@ -371,6 +399,8 @@ export interface DeleteModelResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
 }
 
 /** Request of ValidateApiKey. */
@@ -838,7 +868,7 @@ export const CreateProviderRequest: MessageFns<CreateProviderRequest> = {
 };
 
 function createBaseCreateProviderResponse(): CreateProviderResponse {
-  return { provider: undefined, revision: 0n };
+  return { provider: undefined, revision: 0n, adoption: undefined };
 }
 
 export const CreateProviderResponse: MessageFns<CreateProviderResponse> = {
@@ -851,6 +881,9 @@ export const CreateProviderResponse: MessageFns<CreateProviderResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -884,6 +917,14 @@ export const CreateProviderResponse: MessageFns<CreateProviderResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -908,6 +949,9 @@ export const CreateProviderResponse: MessageFns<CreateProviderResponse> = {
       ? Provider.fromPartial(object.provider)
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1042,7 +1086,7 @@ export const UpdateProviderRequest: MessageFns<UpdateProviderRequest> = {
 };
 
 function createBaseUpdateProviderResponse(): UpdateProviderResponse {
-  return { provider: undefined, revision: 0n };
+  return { provider: undefined, revision: 0n, adoption: undefined };
 }
 
 export const UpdateProviderResponse: MessageFns<UpdateProviderResponse> = {
@@ -1055,6 +1099,9 @@ export const UpdateProviderResponse: MessageFns<UpdateProviderResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1088,6 +1135,14 @@ export const UpdateProviderResponse: MessageFns<UpdateProviderResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1112,6 +1167,9 @@ export const UpdateProviderResponse: MessageFns<UpdateProviderResponse> = {
       ? Provider.fromPartial(object.provider)
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1237,7 +1295,7 @@ export const DeleteProviderRequest: MessageFns<DeleteProviderRequest> = {
 };
 
 function createBaseDeleteProviderResponse(): DeleteProviderResponse {
-  return { deleted_models: 0, revision: 0n };
+  return { deleted_models: 0, revision: 0n, adoption: undefined };
 }
 
 export const DeleteProviderResponse: MessageFns<DeleteProviderResponse> = {
@@ -1250,6 +1308,9 @@ export const DeleteProviderResponse: MessageFns<DeleteProviderResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1283,6 +1344,14 @@ export const DeleteProviderResponse: MessageFns<DeleteProviderResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1305,6 +1374,9 @@ export const DeleteProviderResponse: MessageFns<DeleteProviderResponse> = {
     const message = createBaseDeleteProviderResponse();
     message.deleted_models = object.deleted_models ?? 0;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1762,7 +1834,7 @@ export const CreateModelRequest: MessageFns<CreateModelRequest> = {
 };
 
 function createBaseCreateModelResponse(): CreateModelResponse {
-  return { model: undefined, revision: 0n };
+  return { model: undefined, revision: 0n, adoption: undefined };
 }
 
 export const CreateModelResponse: MessageFns<CreateModelResponse> = {
@@ -1775,6 +1847,9 @@ export const CreateModelResponse: MessageFns<CreateModelResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -1808,6 +1883,14 @@ export const CreateModelResponse: MessageFns<CreateModelResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1830,6 +1913,9 @@ export const CreateModelResponse: MessageFns<CreateModelResponse> = {
     const message = createBaseCreateModelResponse();
     message.model = (object.model !== undefined && object.model !== null) ? Model.fromPartial(object.model) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -1962,7 +2048,7 @@ export const UpdateModelRequest: MessageFns<UpdateModelRequest> = {
 };
 
 function createBaseUpdateModelResponse(): UpdateModelResponse {
-  return { model: undefined, revision: 0n };
+  return { model: undefined, revision: 0n, adoption: undefined };
 }
 
 export const UpdateModelResponse: MessageFns<UpdateModelResponse> = {
@@ -1975,6 +2061,9 @@ export const UpdateModelResponse: MessageFns<UpdateModelResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -2008,6 +2097,14 @@ export const UpdateModelResponse: MessageFns<UpdateModelResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -2030,6 +2127,9 @@ export const UpdateModelResponse: MessageFns<UpdateModelResponse> = {
     const message = createBaseUpdateModelResponse();
     message.model = (object.model !== undefined && object.model !== null) ? Model.fromPartial(object.model) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };
@@ -2175,7 +2275,7 @@ export const DeleteModelRequest: MessageFns<DeleteModelRequest> = {
 };
 
 function createBaseDeleteModelResponse(): DeleteModelResponse {
-  return { revision: 0n };
+  return { revision: 0n, adoption: undefined };
 }
 
 export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
@@ -2185,6 +2285,9 @@ export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -2210,6 +2313,14 @@ export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -2231,6 +2342,9 @@ export const DeleteModelResponse: MessageFns<DeleteModelResponse> = {
   fromPartial(object: DeepPartial<DeleteModelResponse>): DeleteModelResponse {
     const message = createBaseDeleteModelResponse();
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
     return message;
   },
 };

@@ -9,14 +9,43 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
 
 /**
- * Asks that a write answers only when connected agent processes have applied
- * it. Its place in every write is kept for the watch service; this release has
- * none, and a write that sets it is refused with UNIMPLEMENTED, reason
- * FEATURE_NOT_AVAILABLE, before anything is stored.
+ * Asks a write to answer only when the connected agent processes that watch what
+ * it changed have applied it, or the time is over. The write has committed by then
+ * and answers OK either way, with who has applied it and who has not yet.
  */
 export interface WaitForAdoption {
-  /** How long to wait at most, 0 to 60 s. */
+  /**
+   * How long to wait at most, 0 to 60 s; ends before the deadline of the call in any
+   * case. Absent or 0: not at all, the answer says how it stands right after the commit.
+   */
   timeout: Duration | undefined;
+}
+
+/** One agent process that watches what a write changed. */
+export interface AdoptingWatcher {
+  /** The process, as in Watcher. */
+  client_id: string;
+  /** Its name, as it gave it. */
+  client_name: string;
+  /** The revision that it has applied; 0 when it has acknowledged none. */
+  applied_revision: bigint;
+}
+
+/**
+ * How far a write has come to the agent processes that watch what it changed, on
+ * all replicas.
+ */
+export interface Adoption {
+  /** Whether none of them is pending. */
+  complete: boolean;
+  /** How many have applied it. */
+  applied_count: number;
+  /** How many have not said yet that they have. */
+  pending_count: number;
+  /** Those that have applied it, at most 100 of them. */
+  applied: AdoptingWatcher[];
+  /** Those that are pending, at most 100 of them. */
+  pending: AdoptingWatcher[];
 }
 
 function createBaseWaitForAdoption(): WaitForAdoption {
@@ -75,6 +104,199 @@ export const WaitForAdoption: MessageFns<WaitForAdoption> = {
     message.timeout = (object.timeout !== undefined && object.timeout !== null)
       ? Duration.fromPartial(object.timeout)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseAdoptingWatcher(): AdoptingWatcher {
+  return { client_id: "", client_name: "", applied_revision: 0n };
+}
+
+export const AdoptingWatcher: MessageFns<AdoptingWatcher> = {
+  encode(message: AdoptingWatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.client_id !== "") {
+      writer.uint32(10).string(message.client_id);
+    }
+    if (message.client_name !== "") {
+      writer.uint32(18).string(message.client_name);
+    }
+    if (message.applied_revision !== 0n) {
+      if (BigInt.asIntN(64, message.applied_revision) !== message.applied_revision) {
+        throw new globalThis.Error("value provided for field message.applied_revision of type int64 too large");
+      }
+      writer.uint32(24).int64(message.applied_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdoptingWatcher {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoptingWatcher();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.client_id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.client_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.applied_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AdoptingWatcher>): AdoptingWatcher {
+    return AdoptingWatcher.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdoptingWatcher>): AdoptingWatcher {
+    const message = createBaseAdoptingWatcher();
+    message.client_id = object.client_id ?? "";
+    message.client_name = object.client_name ?? "";
+    message.applied_revision = (object.applied_revision !== undefined && object.applied_revision !== null)
+      ? BigInt(object.applied_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseAdoption(): Adoption {
+  return { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
+}
+
+export const Adoption: MessageFns<Adoption> = {
+  encode(message: Adoption, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.complete !== false) {
+      writer.uint32(8).bool(message.complete);
+    }
+    if (message.applied_count !== 0) {
+      writer.uint32(16).int32(message.applied_count);
+    }
+    if (message.pending_count !== 0) {
+      writer.uint32(24).int32(message.pending_count);
+    }
+    for (const v of message.applied) {
+      AdoptingWatcher.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.pending) {
+      AdoptingWatcher.encode(v!, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Adoption {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdoption();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.complete = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.applied_count = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pending_count = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.applied.push(AdoptingWatcher.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.pending.push(AdoptingWatcher.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Adoption>): Adoption {
+    return Adoption.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Adoption>): Adoption {
+    const message = createBaseAdoption();
+    message.complete = object.complete ?? false;
+    message.applied_count = object.applied_count ?? 0;
+    message.pending_count = object.pending_count ?? 0;
+    message.applied = object.applied?.map((e) => AdoptingWatcher.fromPartial(e)) || [];
+    message.pending = object.pending?.map((e) => AdoptingWatcher.fromPartial(e)) || [];
     return message;
   },
 };

@@ -1,0 +1,26 @@
+import type { Knex } from 'knex';
+
+// What it takes to read the log as history: whose an entry is, and when.
+
+export async function up(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('config_revisions', (table) => {
+    table.integer('agent_id');
+  });
+  await knex.raw(
+    `update config_revisions set agent_id =
+       case entity when 'agent' then entity_id else (coalesce(after, before) ->> 'agent_id')::int end
+     where entity in ('agent', 'config')`,
+  );
+  await knex.schema.alterTable('config_revisions', (table) => {
+    table.index(['agent_id', 'revision'], 'ix_config_revisions_agent_id');
+    table.index(['created_at'], 'ix_config_revisions_created_at');
+  });
+}
+
+export async function down(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('config_revisions', (table) => {
+    table.dropIndex(['created_at'], 'ix_config_revisions_created_at');
+    table.dropIndex(['agent_id', 'revision'], 'ix_config_revisions_agent_id');
+    table.dropColumn('agent_id');
+  });
+}
