@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// What it takes to read the log as history: whose an entry is, and when.
+// What it takes to read the log as history: whose an entry is, and when; and from which revision on it is whole.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.alterTable('config_revisions', (table) => {
@@ -15,9 +15,15 @@ export async function up(knex: Knex): Promise<void> {
     table.index(['agent_id', 'revision'], 'ix_config_revisions_agent_id');
     table.index(['created_at'], 'ix_config_revisions_created_at');
   });
+  await knex.schema.alterTable('store_state', (table) => {
+    table.bigInteger('history_from').notNullable().defaultTo(0);
+  });
 }
 
 export async function down(knex: Knex): Promise<void> {
+  await knex.schema.alterTable('store_state', (table) => {
+    table.dropColumn('history_from');
+  });
   await knex.schema.alterTable('config_revisions', (table) => {
     table.dropIndex(['created_at'], 'ix_config_revisions_created_at');
     table.dropIndex(['agent_id', 'revision'], 'ix_config_revisions_agent_id');

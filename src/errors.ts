@@ -253,18 +253,24 @@ export class ServiceError extends Error {
     readonly metadata: Readonly<Record<string, string>>,
     readonly violations: readonly Violation[],
     readonly resources: readonly Resource[],
-    options?: ErrorOptions,
+    details: { readonly cause?: unknown; readonly retryAfterMs?: number },
   ) {
-    super(message, options);
+    super(message, { cause: details.cause });
     this.name = 'ServiceError';
     this.code = catalogue[reason].code;
-    this.retryAfterMs = (catalogue[reason] as Entry<never>).retryAfterMs;
+    this.retryAfterMs = details.retryAfterMs ?? (catalogue[reason] as Entry<never>).retryAfterMs;
   }
 
   static of<R extends Reason>(
     reason: R,
     metadata: MetadataOf<R>,
-    details: { violations?: readonly Violation[]; resources?: readonly Resource[]; cause?: unknown } = {},
+    details: {
+      violations?: readonly Violation[];
+      resources?: readonly Resource[];
+      cause?: unknown;
+      /** In place of the catalogue's, where many hear it at once and must not all come back at once. */
+      retryAfterMs?: number;
+    } = {},
   ): ServiceError {
     const message = (catalogue[reason].message as (m: MetadataOf<R>) => string)(metadata);
     const strings = metadata as Record<string, string | undefined>;
@@ -275,7 +281,7 @@ export class ServiceError extends Error {
       reason === 'INVALID_FIELDS' ? {} : (known as Record<string, string>),
       details.violations ?? [],
       details.resources ?? [],
-      { cause: details.cause },
+      details,
     );
   }
 }

@@ -13,6 +13,8 @@ export const limits = {
   maxBatch: 1000,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
   maxSuggestionNames: 1000,
+  /** Most providers that one ResolveConfig takes for down. */
+  maxProvidersDown: 100,
   /** Most paths in an update mask. */
   maxMaskPaths: 100,
   /** Characters (code points) of the document's columns. */
@@ -82,6 +84,33 @@ export const limits = {
   /** Longest that a database connection may say nothing: beyond it the other end is taken for dead. */
   silenceMs: 9_000,
   idleInTransactionTimeoutMs: 10_000,
+  // Watches
+  /** Streams of WatchConfigs that one server has at once. */
+  maxWatches: 10_000,
+  /** Agents that one watch names, and acknowledgements in one call. */
+  watchedAgents: 1000,
+  maxAcknowledgements: 1000,
+  clientName: 100,
+  clientVersion: 50,
+  /** A watch with nothing to say says so this often, in ms; the contract promises 15 s. */
+  bookmarkMs: 10_000,
+  bookmarkPromiseMs: 15_000,
+  /** How long a watch may read nothing although there is something for it. */
+  slowConsumerMs: 60_000,
+  /** Bytes of one message of a watch, as far as whole agents go into it. */
+  watchMessageBytes: 64 * 1024,
+  /** Revisions that are kept in memory for watchers that are behind, and what they touched. */
+  ringRevisions: 2048,
+  ringChanges: 20_000,
+  /** After how long a watcher that has not applied what it was sent counts as stale. */
+  staleWatcherMs: 10_000,
+  /** Watchers that are named in the answer of a write that waits for them. */
+  namedWatchers: 100,
+  adoptionSeconds: 60,
+  // Audit
+  actor: 100,
+  /** Longest that the answer of an audited call waits for its entry in the audit. */
+  auditWaitMs: 1_000,
   // Provider checks
   /** Longest that a provider is asked about a key and its models, all requests together. */
   providerCheckMs: 10_000,

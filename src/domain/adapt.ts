@@ -1,21 +1,22 @@
 import type { FindingReason } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Model, ParameterRule, Provider } from './rows.js';
-import { accepts, PARAMETERS, type Parameter, type ParameterValues, ruleFor } from './rules.js';
+import { accepts, PARAMETERS, type Parameter, type ParameterValue, type ParameterValues, ruleFor } from './rules.js';
 
 /** One parameter as it is sent. */
 export interface SentParameter {
   readonly name: Parameter;
   readonly wire_name: string;
-  readonly value: unknown;
+  readonly value: ParameterValue;
 }
 
 /** One parameter that is not sent as it was configured. */
 export interface Adaptation {
   readonly parameter: Parameter;
   readonly reason: FindingReason;
-  readonly configured: unknown;
+  /** undefined: not set. */
+  readonly configured: ParameterValue | undefined;
   /** undefined: left out. */
-  readonly effective: unknown;
+  readonly effective: ParameterValue | undefined;
   readonly because: string;
 }
 
@@ -47,12 +48,12 @@ export function adapt(
 function changeFor(
   parameter: Parameter,
   ruleOf: (parameter: string) => ParameterRule | undefined,
-  configured: unknown,
+  configured: ParameterValue | undefined,
   values: ParameterValues,
 ): Adaptation | undefined {
   const rule = ruleOf(parameter);
   if (!rule) return undefined;
-  const change = (reason: FindingReason, effective: unknown, because: string): Adaptation => ({
+  const change = (reason: FindingReason, effective: ParameterValue | undefined, because: string): Adaptation => ({
     parameter,
     reason,
     configured,
@@ -81,7 +82,7 @@ const isOn = (parameter: string, values: ParameterValues) => {
 };
 
 /** The nearest allowed value; a word that is not allowed has none and is left out, and so does "off". */
-function clamp(rule: ParameterRule, value: unknown): unknown {
+function clamp(rule: ParameterRule, value: ParameterValue): ParameterValue | undefined {
   if (rule.parameter === 'thinking_budget_tokens' && value === 0 && (rule.minimum ?? 0) > 0) return undefined;
   if (typeof value === 'number')
     return Math.min(Math.max(value, rule.minimum ?? value), rule.maximum ?? Number.POSITIVE_INFINITY);

@@ -1,5 +1,7 @@
+import { storedKeyOf } from './key_choice.js';
 import type { Agent, Config } from './rows.js';
 import type { State } from './state.js';
+import { canonicalName, type ResolveView } from './view.js';
 
 /** The one order of an agent's configs: by (`priority`, `id`). */
 export const inChainOrder = (a: Config, b: Config): number => a.priority - b.priority || a.id - b.id;
@@ -15,31 +17,41 @@ export interface PlannedHop {
   readonly model_name: string;
 }
 
-/** A chain, and the hops that are not tried with the reason why. */
-export interface Chain {
-  readonly hops: readonly PlannedHop[];
-  readonly duplicates: readonly PlannedHop[];
-  readonly cut: readonly PlannedHop[];
+/** A hop in its place. */
+export interface ChainHop extends PlannedHop {
+  /** Place in the chain as it was planned, counted from 0. */
+  readonly index: number;
+  /** Why it is taken out of the chain, whatever there is in the catalogue. */
+  readonly dropped: 'SKIP_REASON_DUPLICATE' | 'SKIP_REASON_POLICY' | undefined;
 }
 
 /**
  * The chain of an agent (runtime.md, "The chain"): each enabled config in order,
- * then its fallback; the agent's own model when no config is enabled. A hop that
- * repeats an earlier one collapses into it, and the substitution policy cuts
- * what may not stand in for the first.
+ * then its fallback; the agent's own model when no config is enabled. A hop with the
+ * provider, model and stored key of an earlier one collapses into it, and the
+ * substitution policy cuts what may not stand in for the first hop, whether that
+ * one can be tried or not.
  */
-export function chainOf(agent: Agent, configs: readonly Config[]): Chain {
+export function chainOf(view: ChainView, agent: Agent, configs: readonly Config[]): ChainHop[] {
   const planned = configs.filter((config) => config.enabled).flatMap(hopsOfConfig);
   if (planned.length === 0) planned.push(agentHop(agent));
+  const hops = planned.map((hop) => ({ ...hop, provider: canonicalName(view, hop.provider) }));
+  const [first] = hops as [PlannedHop, ...PlannedHop[]];
   const seen = new Set<string>();
-  const duplicates: PlannedHop[] = [];
-  const unique = planned.filter((hop) => {
-    const key = JSON.stringify([hop.provider, hop.model_name]);
-    if (seen.has(key)) duplicates.push(hop);
-    return !seen.has(key) && seen.add(key);
+  return hops.map((hop, index) => {
+    const mark = markOf(view, hop);
+    if (seen.has(mark)) return { ...hop, index, dropped: 'SKIP_REASON_DUPLICATE' };
+    seen.add(mark);
+    return { ...hop, index, dropped: mayStandIn(agent, first, hop) ? undefined : 'SKIP_REASON_POLICY' };
   });
-  const allowed = unique.filter((hop) => mayStandIn(agent, unique[0] as PlannedHop, hop));
-  return { hops: allowed, duplicates, cut: unique.filter((hop) => !allowed.includes(hop)) };
+}
+
+type ChainView = Pick<ResolveView, 'provider' | 'credentials'>;
+
+/** What makes two hops the same: a call of one would be a call of the other. */
+function markOf(view: ChainView, { config, provider, model_name }: PlannedHop): string {
+  const key = config && storedKeyOf(view, config, provider);
+  return JSON.stringify([provider, model_name, key?.source, key?.row.id]);
 }
 
 /** Every model that an agent names, in use or not: on its configs, their fallbacks and itself. */

@@ -6,6 +6,7 @@ import type { Config, ExtraParams, Provider } from './rows.js';
 import { accepts, fieldOf, PARAMETERS, type Parameter, parametersOf, rangeProblem, ruleFor } from './rules.js';
 import type { State } from './state.js';
 import { nearest, printable } from './text.js';
+import { canonicalName } from './view.js';
 
 const fallback = { cleared: null };
 const cost = { schema: number(limits.costPer1k), cleared: 0 };
@@ -89,14 +90,12 @@ export function patchConfig(state: State, before: Config, patch: Patch): Config 
   return {
     ...row,
     credential_id: credential_name === undefined ? before.credential_id : (credential?.id ?? null),
-    provider: canonical(state, row.provider),
-    fallback_provider: row.fallback_provider && canonical(state, row.fallback_provider),
+    provider: canonicalName(state, row.provider),
+    fallback_provider: row.fallback_provider && canonicalName(state, row.fallback_provider),
     extra_params: patchExtraParams(before.extra_params, patch),
     ...price(before, row, patch),
   };
 }
-
-const canonical = (state: State, provider: string) => state.provider(provider)?.name ?? provider;
 
 function patchExtraParams(before: ExtraParams | null, patch: Patch): ExtraParams | null {
   const next: Record<string, unknown> = { ...before };

@@ -1,6 +1,7 @@
 import { limits } from '../limits.js';
 import { text } from './fields.js';
 import type { Binding } from './keyring.js';
+import { originOf } from './origin.js';
 import type { FieldSpecs } from './patch.js';
 import type { Config, Credential } from './rows.js';
 import type { State } from './state.js';
@@ -39,11 +40,6 @@ export function keyProblem(key: string): string | undefined {
   if (key === '') return 'must not be empty';
   if (!VISIBLE.test(key)) return 'must consist of visible ASCII characters';
   return key.length > limits.apiKey ? `must have at most ${limits.apiKey} characters, not ${key.length}` : undefined;
-}
-
-/** Where a provider's keys are sent; what cannot be read as a URL stands for itself. */
-export function originOf(baseUrl: string): string {
-  return URL.canParse(baseUrl) ? new URL(baseUrl).origin : baseUrl;
 }
 
 /** Whose key a row's token is. */

@@ -47,6 +47,11 @@ export class Draft {
     return this.add(entity, before, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
   }
 
+  /** Brings back a row that was deleted, under its own id. */
+  restore<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
+    return this.add(entity, undefined, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
+  }
+
   /** Enters a row that stands in its table but not in the log; its times stay. */
   adopt<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
     this.adopts = true;

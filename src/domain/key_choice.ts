@@ -1,31 +1,50 @@
-import { originOf } from './credential.js';
+import { originOf } from './origin.js';
 import type { Config, Credential, Provider } from './rows.js';
-import type { State } from './state.js';
+import { canonicalName, type ResolveView } from './view.js';
+
+/** A key that is stored, by the row that holds it. */
+export type StoredKey =
+  | { readonly source: 'KEY_SOURCE_CONFIG'; readonly row: Config }
+  | { readonly source: 'KEY_SOURCE_CREDENTIAL'; readonly row: Credential };
 
 /** Which key a hop uses. */
 export type KeyChoice =
-  | { readonly source: 'KEY_SOURCE_CONFIG'; readonly row: Config }
-  | { readonly source: 'KEY_SOURCE_CREDENTIAL'; readonly row: Credential }
+  | StoredKey
   | { readonly source: 'KEY_SOURCE_ENVIRONMENT'; readonly variable: string }
   | { readonly source: 'KEY_SOURCE_NONE' };
 
 /**
- * The key of a hop (runtime.md, "Keys"): the config's own, else its credential's, for the provider that they are for and
- * no other; else the first environment variable of the hop's provider that is set. A stored key that cannot be read is
- * still the choice: nothing takes its place in silence.
+ * The stored key of a config's hop (runtime.md, "Keys"): the config's own, else its credential's, for the provider that
+ * they are for and no other. One that cannot be read is still the choice: nothing takes its place in silence.
+ * @param provider canonical name.
  */
+export function storedKeyOf(
+  view: Pick<ResolveView, 'provider' | 'credentials'>,
+  config: Config,
+  provider: string,
+): StoredKey | undefined {
+  const isFor = (name: string) => canonicalName(view, name) === provider;
+  if (config.key_id !== null && isFor(config.provider)) return { source: 'KEY_SOURCE_CONFIG', row: config };
+  const credential = config.credential_id === null ? undefined : view.credentials.get(config.credential_id);
+  return credential && isFor(credential.provider) ? { source: 'KEY_SOURCE_CREDENTIAL', row: credential } : undefined;
+}
+
+/** The key of a hop in an environment: the stored one, else the first variable of the hop's provider that is set. */
 export function keyOfHop(
-  state: State,
+  view: Pick<ResolveView, 'provider' | 'credentials'>,
   config: Config,
   provider: Provider,
   isSet: (variable: string) => boolean,
 ): KeyChoice {
-  if (config.key_id !== null && config.provider === provider.name) return { source: 'KEY_SOURCE_CONFIG', row: config };
-  const credential = config.credential_id === null ? undefined : state.credentials.get(config.credential_id);
-  if (credential?.provider === provider.name) return { source: 'KEY_SOURCE_CREDENTIAL', row: credential };
-  const variable = provider.api_key_env_vars.find((name) => isSet(name) && maySend(name, provider));
+  const stored = storedKeyOf(view, config, provider.name);
+  if (stored) return stored;
+  const variable = variablesOf(provider).find(isSet);
   return variable === undefined ? { source: 'KEY_SOURCE_NONE' } : { source: 'KEY_SOURCE_ENVIRONMENT', variable };
 }
+
+/** The environment variables that may hold a provider's key, in the order in which they are looked at. */
+export const variablesOf = (provider: Provider): string[] =>
+  provider.api_key_env_vars.filter((variable) => maySend(variable, provider));
 
 /** The variables of the built-in providers, and the origins that they are for. */
 export const BUILT_IN_KEYS: Readonly<

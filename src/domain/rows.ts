@@ -156,6 +156,14 @@ export interface Entities {
 }
 export type Entity = keyof Entities;
 
+/** Who made a revision, and why. */
+export interface Cause {
+  readonly actor: string;
+  readonly method: string;
+  readonly reason: string;
+  readonly created_at: Date;
+}
+
 /** One entity before and after; creation has no before, deletion no after. */
 export type Change = {
   [E in Entity]: {

@@ -11,7 +11,8 @@ export const PARAMETERS = [
   'seed',
 ] as const;
 export type Parameter = (typeof PARAMETERS)[number];
-export type ParameterValues = { readonly [P in Parameter]?: number | string | readonly string[] };
+export type ParameterValue = number | string | readonly string[];
+export type ParameterValues = { readonly [P in Parameter]?: ParameterValue };
 
 /** Where a parameter stands in a config, for field paths. */
 export const fieldOf = (parameter: Parameter): string =>

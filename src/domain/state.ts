@@ -30,6 +30,9 @@ export class State {
   /** Which store this is; part of every etag. */
   identity = '';
 
+  /** Counts the changes to providers, models, prices and credentials: what was made of them holds while it stands. */
+  catalogueVersion = 0;
+
   /** What is known of stored keys. */
   vault = Vault.none;
 
@@ -48,6 +51,7 @@ export class State {
   private readonly configsByAgent = new Map<number, readonly Config[]>();
   private readonly providersByName = new Map<string, Provider>();
   private readonly modelsByName = new Map<string, Model>();
+  private readonly modelsById = new Map<number, Model>();
   private readonly pricesByModel = new Map<number, readonly Price[]>();
   /** What was put while something is tried, to be taken back. */
   private speculated: Put[] | undefined;
@@ -90,6 +94,10 @@ export class State {
 
   model(provider: string, name: string): Model | undefined {
     return this.modelsByName.get(modelKey(provider, name));
+  }
+
+  modelWithId(id: number): Model | undefined {
+    return this.modelsById.get(id);
   }
 
   modelsOf(provider: string): Model[] {
@@ -149,6 +157,7 @@ export class State {
 
   private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
     this.speculated?.push({ entity, before, after });
+    if (entity !== 'agent' && entity !== 'config') this.catalogueVersion++;
     if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
     else if (entity === 'credential')
       this.putCredential(before as Credential | undefined, after as Credential | undefined);
@@ -220,9 +229,11 @@ export class State {
   private putModel(before: Model | undefined, after: Model | undefined): void {
     if (after) {
       this.modelsByName.set(modelKey(after.provider, after.name), after);
+      this.modelsById.set(after.id, after);
       this.modelsInOrder.put(after);
     } else if (before) {
       this.modelsByName.delete(modelKey(before.provider, before.name));
+      this.modelsById.delete(before.id);
       this.modelsInOrder.remove(before);
     }
   }

@@ -1,12 +1,157 @@
-import type { ResolveConfigRequest, ResolveConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { type ResolveConfigRequest, ResolveConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { providerProblem } from '../domain/config.js';
+import { resolve } from '../domain/resolve.js';
+import type { Agent, Config, Credential } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import type { Vault } from '../domain/vault.js';
+import type { ResolveView } from '../domain/view.js';
 import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { oldestKept } from '../store/compact.js';
+import { onDatabase } from '../store/failure.js';
+import { agentAt } from '../store/past.js';
 import type { Call, Reply } from './method.js';
-import type { Backend } from './service.js';
+import { reachPast } from './past.js';
+import { agentOf, checkRef, findAgent, namedAgent, noAgent, Problems, revisionProblem } from './requests.js';
+import { resolvedMessage } from './resolution_message.js';
+import { withRevision } from './revision.js';
+import { type Backend, read } from './service.js';
+
+type ResolveCall = Call<ResolveConfigRequest, ResolveConfigResponse>;
 
 /** What is in effect for an agent, now or at a past revision. */
 export function resolveConfig(
-  _backend: Backend,
-  _call: Call<ResolveConfigRequest, ResolveConfigResponse>,
+  backend: Backend,
+  call: ResolveCall,
 ): Reply<ResolveConfigResponse> | Promise<Reply<ResolveConfigResponse>> {
-  throw ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'ResolveConfig' });
+  const { at_revision, provider_down, agent } = call.request;
+  return read(backend, call, (state) => {
+    if (at_revision !== undefined) return resolvePast(backend, call, at_revision);
+    if (provider_down.length > 0) return simulate(state, call.request);
+    return withRevision(encodedResolution(state, inUse(namedAgent(state, agent))), state.revision);
+  });
+}
+
+/** An inactive agent has nothing in effect. */
+function inUse(agent: Agent): Agent {
+  if (agent.is_active) return agent;
+  const resources = [{ type: 'agent', name: agent.name }] as const;
+  throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });
+}
+
+/** An answer as bytes, for as long as everything that it was made of stands. */
+interface Encoded {
+  readonly state: State;
+  readonly configs: readonly Config[];
+  readonly catalogueVersion: number;
+  readonly vault: Vault;
+  /** In ms; models are retired without anybody writing. */
+  readonly until: number;
+  /** The answer but for the revision. */
+  readonly bytes: Uint8Array;
+}
+const encodings = new WeakMap<Agent, Encoded>();
+
+function encodedResolution(state: State, agent: Agent): Uint8Array {
+  const { catalogueVersion, vault } = state;
+  const configs = state.configsOf(agent.id);
+  const now = Date.now();
+  const known = encodings.get(agent);
+  if (
+    known?.state === state &&
+    known.configs === configs &&
+    known.catalogueVersion === catalogueVersion &&
+    known.vault === vault &&
+    now < known.until
+  )
+    return known.bytes;
+  const resolved = resolvedMessage(agent, resolve(state, agent, configs, new Date(now)));
+  const bytes = ResolveConfigResponse.encode({ resolved, revision: 0n }).finish();
+  encodings.set(agent, { state, configs, catalogueVersion, vault, until: now + FRESH_MS, bytes });
+  return bytes;
+}
+const FRESH_MS = 60_000;
+
+function simulate(state: State, request: ResolveConfigRequest): ResolveConfigResponse {
+  const problems = requestProblems(request);
+  addUnknownProviders(problems, state, request);
+  problems.throwIfAny();
+  const agent = inUse(agentOf(state, request.agent));
+  return answer(state, agent, state, request, state.revision);
+}
+
+function answer(
+  view: ResolveView,
+  agent: Agent,
+  state: State,
+  { provider_down: down }: ResolveConfigRequest,
+  revision: number,
+): ResolveConfigResponse {
+  const resolution = resolve(view, agent, state.configsOf(agent.id), new Date(), { down });
+  return { resolved: resolvedMessage(agent, resolution), revision: BigInt(revision) };
+}
+
+function requestProblems({ agent, at_revision, provider_down }: ResolveConfigRequest): Problems {
+  const problems = new Problems();
+  checkRef(problems, agent);
+  if (at_revision !== undefined) problems.add('at_revision', revisionProblem(at_revision));
+  const { length } = provider_down;
+  const most = limits.maxProvidersDown;
+  if (length > most) problems.add('provider_down', `must be at most ${most}, not ${length}`);
+  return problems;
+}
+
+/** One that is switched off may be down too. */
+function addUnknownProviders(problems: Problems, state: State, { provider_down }: ResolveConfigRequest): void {
+  if (provider_down.length > limits.maxProvidersDown) return;
+  for (const [at, name] of provider_down.entries())
+    if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
+}
+
+/** The times that matter are those of now: a model that is retired since is said to be, whenever it was configured. */
+async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint): Promise<ResolveConfigResponse> {
+  const { request, signal } = call;
+  requestProblems(request).throwIfAny();
+  await reachPast(backend, wanted, signal);
+  const { state: current } = backend.store;
+  const revision = Number(wanted);
+  if (revision === current.revision) return simulate(current, request);
+  const { agent, state } = await agentThen(backend, request, revision);
+  const problems = new Problems();
+  addUnknownProviders(problems, state, request);
+  problems.throwIfAny();
+  return answer(pastView(state, current), inUse(agent), state, request, revision);
+}
+
+async function agentThen({ store }: Backend, { agent: ref = {} }: ResolveConfigRequest, revision: number) {
+  const { found, oldest } = await onDatabase(store, async (db) => ({
+    found: await agentAt(db, revision, ref, findAgent(store.state, ref)?.id),
+    // Asked last: what is forgotten while we read is no longer promised by then.
+    oldest: await oldestKept(db),
+  }));
+  if (revision < oldest)
+    throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(oldest) });
+  // Names of today would be no help.
+  if (!found) throw noAgent(store.state, ref, false);
+  return found;
+}
+
+/**
+ * The past as a resolution looks at it. The history holds no keys: what is known of one that is still stored today is
+ * known of it then, and one that was replaced or taken away since was stored and is taken to have been good.
+ */
+const pastView = (past: State, current: State): ResolveView => ({
+  provider: (name) => past.provider(name),
+  model: (provider, name) => past.model(provider, name),
+  modelsOf: (provider) => past.modelsOf(provider),
+  pricesOf: (modelId) => past.pricesOf(modelId),
+  credentials: past.credentials,
+  vault: { stateOf: (entity, row) => keyStateThen(current, entity, row) },
+});
+
+function keyStateThen(current: State, entity: 'config' | 'credential', then: Config | Credential) {
+  if (then.key_id === null) return 'API_KEY_STATE_NONE';
+  const now = (entity === 'config' ? current.configs : current.credentials).get(then.id);
+  const isSame = now !== undefined && now.key_id !== null && now.key_revision === then.key_revision;
+  return isSame ? current.vault.stateOf(entity, now) : 'API_KEY_STATE_SET';
 }

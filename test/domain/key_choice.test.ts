@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { seedCatalogue } from '../../seeds/catalogue.js';
 import { readSettings, settings } from '../../src/config.js';
-import { originOf } from '../../src/domain/credential.js';
 import { BUILT_IN_KEYS, keyOfHop } from '../../src/domain/key_choice.js';
+import { originOf } from '../../src/domain/origin.js';
 import type { Config, Provider } from '../../src/domain/rows.js';
 import { configRow, NOW, seeded } from './support.js';
 

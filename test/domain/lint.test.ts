@@ -1,7 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { FindingReason } from '../../gen/ts/agentllm/v1/finding.js';
 import { seedCatalogue } from '../../seeds/catalogue.js';
+import { ratesOf } from '../../src/domain/catalogue.js';
+import { newCredential } from '../../src/domain/credential.js';
 import { lintChain, lintConfig, refusedField } from '../../src/domain/lint.js';
+import { resolve } from '../../src/domain/resolve.js';
 import type { Agent, Config } from '../../src/domain/rows.js';
 import { agentRow, configRow, NOW, seeded } from './support.js';
 
@@ -13,8 +16,15 @@ for (const [name, retires_at] of [
 ] as const)
   world.model({ provider: 'openai', name, retires_at, replaced_by: 'gpt-5.1' });
 world.model({ provider: 'openai', name: 'aging', replaced_by: 'gpt-5.1' });
-world.model({ provider: 'off', name: 'm' });
+const offered = world.model({ provider: 'off', name: 'm' });
+world.write((_, draft) => {
+  const rates = { ...ratesOf({ input_micro_usd_per_million: 1 }), source: 'a test', valid_from: NOW };
+  draft.create('price', { ...rates, id: 0, model_id: offered.id, created_at: NOW, revision: 0 });
+});
 const { state } = world;
+const desk = world.write((_, draft) =>
+  draft.create('credential', { ...newCredential(), name: 'desk', provider: 'openai', key_id: 'lost', key_revision: 1 }),
+);
 const priced = { price_given: true, cost_per_1k_input_tokens: 1, cost_per_1k_output_tokens: 1 };
 
 const lint = (configs: readonly Config[], agent: Partial<Agent> = {}) =>
@@ -33,7 +43,7 @@ const claude = (fields: Partial<Config> = {}) =>
 
 /** What provokes each finding, and what it then says. */
 const provoked: Record<
-  Exclude<keyof typeof FindingReason, 'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD'>,
+  Exclude<keyof typeof FindingReason, 'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP'>,
   readonly [readonly Config[], Partial<Agent>, object]
 > = {
   UNKNOWN_PROVIDER: [
@@ -88,7 +98,7 @@ const provoked: Record<
         temperature: 2,
         max_tokens: 10,
         fallback_provider: 'claude',
-        fallback_model: 'claude-opus-4-1',
+        fallback_model: 'claude-3-haiku-20240307',
       }),
     ],
     {},
@@ -156,6 +166,16 @@ const provoked: Record<
     {},
     { severity: 'SEVERITY_WARNING', field: 'config.cost_per_1k_input_tokens' },
   ],
+  KEY_UNREADABLE: [
+    [configRow({ key_id: 'lost', key_revision: 1 })],
+    {},
+    {
+      severity: 'SEVERITY_ERROR',
+      hop: 0,
+      field: 'config.api_key_state',
+      message: expect.stringContaining('The stored key of config 1 cannot be read'),
+    },
+  ],
 };
 
 describe('each finding', () => {
@@ -178,9 +198,25 @@ describe('each finding', () => {
     });
   });
 
+  it('NO_USABLE_HOP is said where the chain is resolved; the lint says of each hop what to mend', () => {
+    const gone = [configRow({ provider: 'gone' })];
+    expect(lint(gone).findings.map(({ reason }) => reason)).not.toContain('FINDING_REASON_NO_USABLE_HOP');
+    const { hops, findings } = resolve(state, agentRow(), gone, NOW);
+    expect(hops).toEqual([]);
+    expect(findings.map(({ reason }) => reason)).toEqual([
+      'FINDING_REASON_UNKNOWN_PROVIDER',
+      'FINDING_REASON_NO_USABLE_HOP',
+    ]);
+    expect(findings[1]).toMatchObject({
+      severity: 'SEVERITY_ERROR',
+      hop: undefined,
+      message: expect.stringContaining('"trader"'),
+    });
+  });
+
   it('stands in the table above', () => {
     const known = Object.keys(FindingReason).filter((name) => name !== 'UNSPECIFIED' && name !== 'UNRECOGNIZED');
-    expect([...Object.keys(provoked), 'INVALID_FIELD'].sort()).toEqual(known.sort());
+    expect([...Object.keys(provoked), 'INVALID_FIELD', 'NO_USABLE_HOP'].sort()).toEqual(known.sort());
   });
 });
 
@@ -271,6 +307,25 @@ describe('lintChain', () => {
     ]);
     const unknown = findings.find((finding) => finding.reason === 'FINDING_REASON_UNKNOWN_MODEL');
     expect(unknown?.hop).toBe(1);
+  });
+
+  it("does not take the price of a config for that of its fallback's model", () => {
+    const fallback = { fallback_provider: 'openai', fallback_model: 'gpt-5.1' };
+    const { findings } = lint([configRow({ ...priced, temperature: null, ...fallback })]);
+    expect(findings).toMatchObject([{ reason: 'FINDING_REASON_PRICE_UNKNOWN', hop: 1 }]);
+  });
+
+  it('names the credential whose key cannot be read, at the hops that use it', () => {
+    const fallback = { fallback_provider: 'claude', fallback_model: 'claude-3-haiku-20240307' };
+    const { findings } = lint([configRow({ credential_id: desk.id, max_tokens: 9, ...fallback })]);
+    expect(findings).toMatchObject([
+      {
+        reason: 'FINDING_REASON_KEY_UNREADABLE',
+        hop: 0,
+        field: 'config.credential_name',
+        message: expect.stringContaining('credential "desk"'),
+      },
+    ]);
   });
 
   // A row of the document's own table may hold an alias: adoption does not rewrite it.

@@ -822,13 +822,15 @@ export interface ResolveConfigRequest {
     | AgentRef
     | undefined;
   /**
-   * Providers to take for down, by name or alias: their hops are skipped. At most
-   * 100; an unknown one is INVALID_ARGUMENT.
+   * Providers to take for down, by name or alias, at most 100: their hops are
+   * skipped, and the findings stay. An unknown one is INVALID_ARGUMENT.
    */
   provider_down: string[];
   /**
    * Answer for this store revision instead of the newest: configurations, agent and
-   * catalogue as they were. From 1 to the newest.
+   * catalogue as they were, by the dates of today. An agent is meant by the name that
+   * it had then. The history holds no keys, so one that was replaced since counts as
+   * API_KEY_STATE_SET. From 1 to the newest.
    */
   at_revision?:
     | bigint
@@ -915,7 +917,8 @@ export interface GetConfigRevisionRequest {
 export interface GetConfigRevisionResponse {
   /**
    * The configuration as it was; absent when it was deleted by then. Its etag is
-   * empty: it guards nothing.
+   * empty: it guards nothing. `api_key_state` is of today: what is known of the key
+   * that it had, API_KEY_STATE_UNREADABLE when that key is no longer stored.
    */
   config:
     | AgentLLMConfig
@@ -936,7 +939,8 @@ export interface RollbackConfigRequest {
   etag: string;
   /**
    * A key to store with it, in place of the one that cannot be restored: 1 to 286
-   * visible ASCII characters. Travels only towards the service.
+   * visible ASCII characters. Travels only towards the service. Not where the earlier
+   * state names a credential.
    */
   api_key?:
     | string
@@ -5566,8 +5570,8 @@ export const AgentLLMConfigServiceService = {
   /**
    * Returns a configuration as it was at a store revision, with the entry of the
    * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE.
+   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   getConfigRevision: {
     path: "/agentllm.v1.AgentLLMConfigService/GetConfigRevision" as const,
@@ -5585,11 +5589,12 @@ export const AgentLLMConfigServiceService = {
    * like any other write. A configuration that was deleted comes back under its id.
    * The history holds no keys: the configuration's current key stays where it is for
    * the provider and the origin that the earlier state names, and is taken away
-   * otherwise. Where the earlier state had a key of its own and none is left that fits:
-   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
-   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
-   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer.
+   * otherwise, and where that state names a credential. Where it had a key of its own
+   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
+   * the request brings one or says `without_key`. NOT_FOUND, reason
+   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer, or a credential that is gone.
    */
   rollbackConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/RollbackConfig" as const,
@@ -5719,8 +5724,8 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
   /**
    * Returns a configuration as it was at a store revision, with the entry of the
    * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE.
+   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   getConfigRevision: handleUnaryCall<GetConfigRevisionRequest, GetConfigRevisionResponse>;
   /**
@@ -5728,11 +5733,12 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * like any other write. A configuration that was deleted comes back under its id.
    * The history holds no keys: the configuration's current key stays where it is for
    * the provider and the origin that the earlier state names, and is taken away
-   * otherwise. Where the earlier state had a key of its own and none is left that fits:
-   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
-   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
-   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer.
+   * otherwise, and where that state names a credential. Where it had a key of its own
+   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
+   * the request brings one or says `without_key`. NOT_FOUND, reason
+   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer, or a credential that is gone.
    */
   rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
 }
@@ -6076,8 +6082,8 @@ export interface AgentLLMConfigServiceClient extends Client {
   /**
    * Returns a configuration as it was at a store revision, with the entry of the
    * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE.
+   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   getConfigRevision(
     request: GetConfigRevisionRequest,
@@ -6099,11 +6105,12 @@ export interface AgentLLMConfigServiceClient extends Client {
    * like any other write. A configuration that was deleted comes back under its id.
    * The history holds no keys: the configuration's current key stays where it is for
    * the provider and the origin that the earlier state names, and is taken away
-   * otherwise. Where the earlier state had a key of its own and none is left that fits:
-   * FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless the request brings one or
-   * says `without_key`. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND or
-   * AGENT_NOT_FOUND; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer.
+   * otherwise, and where that state names a credential. Where it had a key of its own
+   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
+   * the request brings one or says `without_key`. NOT_FOUND, reason
+   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
+   * earlier state the catalogue allows no longer, or a credential that is gone.
    */
   rollbackConfig(
     request: RollbackConfigRequest,

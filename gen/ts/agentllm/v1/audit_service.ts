@@ -104,9 +104,12 @@ export interface AuditEvent {
   config_id?:
     | number
     | undefined;
-  /** The provider that was asked; empty for writes. */
+  /** The provider that was asked, of a configuration its own; empty for writes. */
   provider: string;
-  /** What came of it: the CheckStatus of a check; empty for writes. */
+  /**
+   * What came of it: the CheckStatus of a check, of a configuration that of its first
+   * hop, for example `CHECK_STATUS_OK`; empty for writes.
+   */
   outcome: string;
   /** What a write did; absent for other kinds. */
   change: ConfigRevision | undefined;
@@ -120,7 +123,7 @@ export interface ListAuditEventsRequest {
     | undefined;
   /** Only events of these kinds; empty: of any. */
   kinds: AuditEventKind[];
-  /** Only events of this actor; empty: of any. At most 100 characters. */
+  /** Only events of this actor, at most 100 characters; empty: of any. */
   actor: string;
   /** Only events at this time or later; absent: from the first. */
   since:

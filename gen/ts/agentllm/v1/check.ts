@@ -184,7 +184,10 @@ export const KeySource = {
   CONFIG: "KEY_SOURCE_CONFIG",
   /** CREDENTIAL - The credential that the configuration names. */
   CREDENTIAL: "KEY_SOURCE_CREDENTIAL",
-  /** ENVIRONMENT - An environment variable of the service. */
+  /**
+   * ENVIRONMENT - An environment variable: of the service where that asks, of the process that calls
+   * in ResolveConfig.
+   */
   ENVIRONMENT: "KEY_SOURCE_ENVIRONMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;

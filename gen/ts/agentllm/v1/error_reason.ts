@@ -138,7 +138,8 @@ export const ErrorReason = {
   /** SERVER_SHUTTING_DOWN - UNAVAILABLE, with a RetryInfo. "The service is shutting down; connect again" */
   SERVER_SHUTTING_DOWN: "ERROR_REASON_SERVER_SHUTTING_DOWN",
   /**
-   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. "wait_for_adoption is not available in this release; leave it
+   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For what the contract has a place for before a release can do it;
+   * nothing at present. "wait_for_adoption is not available in this release; leave it
    * out"
    */
   FEATURE_NOT_AVAILABLE: "ERROR_REASON_FEATURE_NOT_AVAILABLE",

@@ -334,7 +334,8 @@ export interface Finding {
   /**
    * The hop that it is about, counted from 0 in the chain that was linted: the
    * agent's in ValidateConfig, that of the one configuration in the answer of a
-   * write. Absent when it is about the whole.
+   * write; in ResolveConfig skipped hops are counted too. Absent when it is about
+   * the whole.
    */
   hop?:
     | number

@@ -166,7 +166,7 @@ export interface FieldChange {
   before_json: string;
   /**
    * Its value after, as JSON; empty when there is none. Of a key `"set"`,
-   * `"replaced"` or `"cleared"`.
+   * `"replaced"` or `"cleared"`, which it is too when what had it is deleted.
    */
   after_json: string;
 }

@@ -88,7 +88,10 @@ export function valueSourceToNumber(object: ValueSource): number {
   }
 }
 
-/** Why a hop of a chain is not tried. */
+/**
+ * Why a hop of a chain is not tried. Where there are several reasons: that it is a
+ * duplicate, else the policy, else what is wrong with the provider.
+ */
 export const SkipReason = {
   /** UNSPECIFIED - Not stated; never sent. */
   UNSPECIFIED: "SKIP_REASON_UNSPECIFIED",
@@ -100,7 +103,10 @@ export const SkipReason = {
   PROVIDER_UNKNOWN: "SKIP_REASON_PROVIDER_UNKNOWN",
   /** DUPLICATE - It repeats an earlier hop. */
   DUPLICATE: "SKIP_REASON_DUPLICATE",
-  /** POLICY - The agent's substitution policy cuts it. */
+  /**
+   * POLICY - The agent's substitution policy cuts it: it may not stand in for the first hop of
+   * the chain, whether that one can be tried or not.
+   */
   POLICY: "SKIP_REASON_POLICY",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -170,8 +176,9 @@ export function skipReasonToNumber(object: SkipReason): number {
  */
 export interface Provenance {
   /**
-   * The value, by its path in ResolvedHop: `provider`, `model_name`, `base_url`,
-   * `parameters.temperature`, `request_timeout_ms`, `price`, `key_source`.
+   * The value, by its path in ResolvedHop: `provider`, `dialect`, `base_url`,
+   * `model_name`, `parameters.temperature`, `request_timeout_ms`, `key_source`,
+   * `price`.
    */
   field: string;
   /**
@@ -189,7 +196,10 @@ export interface Provenance {
    * `parameter_rules`.
    */
   path: string;
-  /** The store revision at which that row was changed last. */
+  /**
+   * The store revision at which that row was changed last; of a price in the
+   * catalogue the one at which it was entered.
+   */
   revision: bigint;
 }
 
@@ -214,7 +224,8 @@ export interface ResolvedPrice {
   /**
    * The rates per million tokens. Those that are not known are absent. A price that
    * stands on the configuration (`cost_per_1k_input_tokens` and its sibling) is
-   * converted.
+   * converted; it is that of the configuration's own model, so its fallback has the
+   * price of the catalogue.
    */
   price:
     | ModelPrice
@@ -284,6 +295,8 @@ export interface SkippedHop {
   provider: string;
   /** Model name. */
   model_name: string;
+  /** Place in the chain, counted from 0, as findings name it. */
+  index: number;
 }
 
 /** What is in effect for an agent. */
@@ -818,6 +831,7 @@ function createBaseSkippedHop(): SkippedHop {
     config_id: undefined,
     provider: "",
     model_name: "",
+    index: 0,
   };
 }
 
@@ -837,6 +851,9 @@ export const SkippedHop: MessageFns<SkippedHop> = {
     }
     if (message.model_name !== "") {
       writer.uint32(42).string(message.model_name);
+    }
+    if (message.index !== 0) {
+      writer.uint32(48).int32(message.index);
     }
     return writer;
   },
@@ -894,6 +911,14 @@ export const SkippedHop: MessageFns<SkippedHop> = {
             message.model_name = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.index = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -919,6 +944,7 @@ export const SkippedHop: MessageFns<SkippedHop> = {
     message.config_id = object.config_id ?? undefined;
     message.provider = object.provider ?? "";
     message.model_name = object.model_name ?? "";
+    message.index = object.index ?? 0;
     return message;
   },
 };

@@ -1,0 +1,70 @@
+import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import { type Adaptation, adapt, type SentParameter } from './adapt.js';
+import { type ChainHop, chainOf, type PlannedHop } from './chain.js';
+import { aboutAgent, aboutHop, cutByPolicy, duplicate, halfPrice } from './findings.js';
+import { type StoredKey, storedKeyOf } from './key_choice.js';
+import { type HopPrice, priceOf } from './price.js';
+import type { Agent, Config, Model, Provider } from './rows.js';
+import { type ParameterValues, parametersOf } from './rules.js';
+import type { ResolveView } from './view.js';
+
+/** A hop of a chain with everything that is known of it, whether it can be tried or not. */
+export interface ExaminedHop {
+  readonly planned: ChainHop;
+  readonly provider: Provider | undefined;
+  readonly model: Model | undefined;
+  readonly sent: readonly SentParameter[];
+  readonly adaptations: readonly Adaptation[];
+  /** The stored key that it uses; undefined: it looks into the environment of the caller. */
+  readonly key: StoredKey | undefined;
+  readonly keyState: ApiKeyState;
+  readonly price: HopPrice | undefined;
+}
+
+/** A whole chain, in order, and everything there is to say about it, the gravest not first yet. */
+export interface Examined {
+  readonly hops: readonly ExaminedHop[];
+  readonly findings: readonly Finding[];
+}
+
+/** The one walk along a chain: lint and resolution are two ways of showing what it finds. */
+export function examine(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Examined {
+  const hops = chainOf(view, agent, configs).map((hop) => examineHop(view, agent, hop));
+  const dropped = (why: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === why);
+  const findings = [
+    ...aboutAgent(agent, configs),
+    ...dropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...dropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
+    ...dropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
+    ...configs.flatMap((config) => [...halfPrice(config)]),
+  ];
+  return { hops, findings };
+}
+
+function examineHop(view: ResolveView, agent: Agent, planned: ChainHop): ExaminedHop {
+  const provider = view.provider(planned.provider);
+  const model = provider && view.model(provider.name, planned.model_name);
+  const key = planned.config && storedKeyOf(view, planned.config, planned.provider);
+  return {
+    planned,
+    provider,
+    model,
+    ...adapt(provider, model, valuesOf(agent, planned)),
+    key,
+    keyState: key ? view.vault.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row) : NO_KEY,
+    price: priceOf(view, planned, model),
+  };
+}
+const NO_KEY = 'API_KEY_STATE_NONE';
+
+/** A fallback inherits its config's parameters; the agent's own model uses the agent's. */
+function valuesOf(agent: Agent, hop: PlannedHop): ParameterValues {
+  if (hop.config) return parametersOf(hop.config);
+  return parametersOf({
+    temperature: agent.temperature,
+    max_tokens: agent.max_tokens,
+    top_p: null,
+    extra_params: null,
+  });
+}

@@ -1,0 +1,166 @@
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import type { Adaptation } from './adapt.js';
+import type { ChainHop, PlannedHop } from './chain.js';
+import type { ExaminedHop } from './examine.js';
+import type { Agent, Config, Model, Provider } from './rows.js';
+import { fieldOf } from './rules.js';
+import { nearest } from './text.js';
+import type { ResolveView } from './view.js';
+
+/*
+ * Everything that is ever said about a chain, in words.
+ */
+
+type Said = Pick<Finding, 'severity' | 'reason' | 'message'> & Partial<Finding>;
+/** Where a finding stands. */
+type At = Pick<Finding, 'hop' | 'field'>;
+
+export const finding = (said: Said): Finding => ({
+  field: '',
+  configured: '',
+  effective: '',
+  hop: undefined,
+  ...said,
+});
+
+const RANK = ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'];
+export const gravestFirst = (findings: readonly Finding[]): Finding[] =>
+  [...findings].sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity));
+
+export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator<Finding> {
+  if (!agent.is_active)
+    yield finding({
+      severity: 'SEVERITY_WARNING',
+      reason: 'FINDING_REASON_AGENT_INACTIVE',
+      field: 'agent.is_active',
+      message: `Agent "${agent.name}" is inactive; its chain is not used until is_active is true`,
+    });
+  if (!configs.some((config) => config.enabled))
+    yield finding({
+      severity: 'SEVERITY_WARNING',
+      reason: 'FINDING_REASON_NO_ENABLED_CONFIG',
+      message: `Agent "${agent.name}" has no enabled config; it uses ${agent.llm_provider}/${agent.llm_model}`,
+    });
+}
+
+/** No hop is left to try. */
+export const noUsableHop = (agent: Agent): Finding =>
+  finding({
+    severity: 'SEVERITY_ERROR',
+    reason: 'FINDING_REASON_NO_USABLE_HOP',
+    message: `No hop of agent "${agent.name}" can be tried; enable a provider of its chain or add another hop`,
+  });
+
+const target = (hop: PlannedHop) => `${hop.provider}/${hop.model_name}`;
+
+/** The field of the request that a hop's provider or model comes from. */
+const FIELDS = {
+  HOP_SOURCE_CONFIG: { provider: 'config.provider', model: 'config.model_name' },
+  HOP_SOURCE_FALLBACK: { provider: 'config.fallback_provider', model: 'config.fallback_model' },
+  HOP_SOURCE_AGENT: { provider: 'agent.llm_provider', model: 'agent.llm_model' },
+} as const;
+
+/** What there is to say about a hop that stands in the chain. */
+export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Generator<Finding> {
+  const { planned, provider } = hop;
+  const at = { hop: planned.index, field: FIELDS[planned.source].provider };
+  if (!provider) {
+    const message = `No provider "${planned.provider}" is in the catalogue; add it or name another`;
+    yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_UNKNOWN_PROVIDER', message, ...at });
+  } else {
+    if (!provider.enabled) {
+      const message = `Provider "${provider.name}" is switched off; enable it or name another`;
+      yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_PROVIDER_DISABLED', message, ...at });
+    }
+    yield* aboutModel(view, hop, provider, { hop: planned.index, field: FIELDS[planned.source].model }, now);
+  }
+  if (hop.keyState === 'API_KEY_STATE_UNREADABLE') yield unreadableKey(hop);
+  for (const adaptation of hop.adaptations) yield adapted(planned, adaptation);
+}
+
+function* aboutModel(view: ResolveView, hop: ExaminedHop, provider: Provider, at: At, now: Date): Generator<Finding> {
+  const { planned, model } = hop;
+  if (!model) {
+    const names = view.modelsOf(provider.name).map(({ name }) => name);
+    const meant = nearest(planned.model_name, names);
+    const hint = meant ? `: did you mean "${meant}"? It` : '; it';
+    const message = `${target(planned)} is not in the catalogue${hint} is sent as it is, its limits and price are unknown`;
+    yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_UNKNOWN_MODEL', message, ...at });
+    return;
+  }
+  yield* aboutRetirement(model, target(planned), at, now);
+  if (hop.price?.price.input_micro_usd_per_million == null) {
+    const message = `No price of ${target(planned)} is known; what it costs will be counted as unknown`;
+    yield finding({ severity: 'SEVERITY_INFO', reason: 'FINDING_REASON_PRICE_UNKNOWN', message, ...at });
+  }
+}
+
+function* aboutRetirement(model: Model, name: string, at: At, now: Date) {
+  if (model.retires_at) {
+    const retired = model.retires_at <= now;
+    const instead = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
+    const day = model.retires_at.toISOString().slice(0, 10);
+    const message = `${name} ${retired ? 'was' : 'will be'} retired on ${day}${instead}`;
+    const severity = retired ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
+    yield finding({ severity, reason: 'FINDING_REASON_MODEL_RETIRING', message, ...at });
+  } else if (model.replaced_by) {
+    const message = `${name} is deprecated: its provider names ${model.replaced_by} as successor`;
+    yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_MODEL_DEPRECATED', message, ...at });
+  }
+}
+
+function unreadableKey({ planned, key }: ExaminedHop): Finding {
+  const ofCredential = key?.source === 'KEY_SOURCE_CREDENTIAL';
+  const owner = ofCredential ? `credential "${key.row.name}"` : `config ${planned.config?.id || 'proposed'}`;
+  return finding({
+    severity: 'SEVERITY_ERROR',
+    reason: 'FINDING_REASON_KEY_UNREADABLE',
+    hop: planned.index,
+    field: ofCredential ? 'config.credential_name' : 'config.api_key_state',
+    message: `The stored key of ${owner} cannot be read, and nothing takes its place; set the key again or clear it`,
+  });
+}
+
+function adapted(hop: ChainHop, a: Adaptation): Finding {
+  const shown = (value: unknown) => (value === undefined ? '' : JSON.stringify(value));
+  const owner = hop.source === 'HOP_SOURCE_AGENT' ? 'agent' : 'config';
+  const outcome = a.effective === undefined ? 'is left out' : `becomes ${shown(a.effective)}`;
+  return finding({
+    severity: a.reason === 'FINDING_REASON_PARAMETER_REQUIRED' ? 'SEVERITY_INFO' : 'SEVERITY_WARNING',
+    hop: hop.index,
+    field: `${owner}.${fieldOf(a.parameter)}`,
+    reason: a.reason,
+    message: `${a.parameter} ${outcome} for ${target(hop)}: ${a.because}`,
+    configured: shown(a.configured),
+    effective: shown(a.effective),
+  });
+}
+
+export const duplicate = (hop: PlannedHop): Finding =>
+  finding({
+    severity: 'SEVERITY_INFO',
+    reason: 'FINDING_REASON_DUPLICATE_HOP',
+    field: FIELDS[hop.source].model,
+    message: `${target(hop)} of config ${hop.config?.id || 'proposed'} stands in the chain already and is dropped`,
+  });
+
+export const cutByPolicy = (agent: Agent, hop: PlannedHop): Finding =>
+  finding({
+    severity: 'SEVERITY_WARNING',
+    reason: 'FINDING_REASON_HOP_CUT_BY_POLICY',
+    field: FIELDS[hop.source].model,
+    message: `${target(hop)} is never used: agent "${agent.name}" has ${agent.substitution_policy}`,
+  });
+
+export function* halfPrice(config: Config): Generator<Finding> {
+  const input = config.cost_per_1k_input_tokens;
+  const output = config.cost_per_1k_output_tokens;
+  if (!config.enabled || !config.price_given || (input === 0) === (output === 0)) return;
+  const zero = input === 0 ? 'cost_per_1k_input_tokens' : 'cost_per_1k_output_tokens';
+  yield finding({
+    severity: 'SEVERITY_WARNING',
+    reason: 'FINDING_REASON_PRICE_HALF_GIVEN',
+    field: `config.${zero}`,
+    message: `${zero} counts as 0 because the other cost is given; set it too if it is not free`,
+  });
+}

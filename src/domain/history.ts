@@ -1,0 +1,95 @@
+import type { FieldChange } from '../../gen/ts/agentllm/v1/history.js';
+import type { Entity } from './rows.js';
+
+/** A row as the log holds it: JSON, with times as text. What an older version entered lacks what came later. */
+export type Logged = Readonly<Record<string, unknown>>;
+
+/** One entry of the log, as it is read as history. */
+export interface HistoryEntry {
+  readonly revision: number;
+  readonly position: number;
+  readonly entity: Entity;
+  readonly entity_id: number;
+  readonly agent_id: number | null;
+  readonly action: 'create' | 'update' | 'delete';
+  readonly before: Logged | null;
+  readonly after: Logged | null;
+  readonly actor: string;
+  readonly method: string;
+  readonly request_id: string | null;
+  readonly reason: string | null;
+  readonly created_at: Date;
+}
+
+/** The names of things that entries name by their ids; `model` as `provider/name`. */
+export interface Names {
+  readonly credential: ReadonlyMap<number, string>;
+  readonly model: ReadonlyMap<number, string>;
+}
+
+/** What an entry is about, in a word: the row itself has it, except for prices. */
+export function entryName({ entity, before, after }: HistoryEntry, names: Names): string {
+  const row = after ?? before ?? {};
+  if (entity === 'config') return `${row['provider']}/${row['model_name']}`;
+  if (entity === 'model') return `${row['provider']}/${row['name']}`;
+  if (entity === 'price') return names.model.get(row['model_id'] as number) ?? '';
+  return String(row['name'] ?? '');
+}
+
+/** Columns that are no fields of a message, or that every write moves. */
+const UNSHOWN: ReadonlySet<string> = new Set([
+  'id',
+  'agent_id',
+  'model_id',
+  'revision',
+  'chain_revision',
+  'created_at',
+  'updated_at',
+  'origin',
+]);
+/** Columns that are shown as something else. */
+const KEY: ReadonlySet<string> = new Set(['key_id', 'key_revision']);
+
+/** What an entry changed, field by field in the order of their names; a row that is created or deleted, all of it. */
+export function fieldChanges({ before, after }: HistoryEntry, names: Names): FieldChange[] {
+  const [then, now] = [fieldsOf(before, names), fieldsOf(after, names)];
+  const changes: FieldChange[] = [];
+  for (const field of new Set([...then.keys(), ...now.keys()])) {
+    const [before_json, after_json] = [then.get(field) ?? '', now.get(field) ?? ''];
+    if (before_json !== after_json) changes.push({ field, before_json, after_json });
+  }
+  const key = keyChange(before, after);
+  if (key) changes.push(key);
+  return changes.sort((a, b) => (a.field < b.field ? -1 : 1));
+}
+
+/** The fields of a row that have a value, as JSON. */
+function fieldsOf(row: Logged | null, names: Names): ReadonlyMap<string, string> {
+  const fields = new Map<string, string>();
+  const put = (field: string, value: unknown) => {
+    if (value !== null && value !== undefined) fields.set(field, JSON.stringify(value));
+  };
+  for (const [column, value] of Object.entries(row ?? {})) {
+    if (UNSHOWN.has(column) || KEY.has(column) || value === null) continue;
+    if (column === 'extra_params')
+      for (const [parameter, given] of Object.entries(value as Logged)) put(`extra_params.${parameter}`, given);
+    else if (column === 'credential_id') put('credential_name', credentialName(value as number, names));
+    else put(column, value);
+  }
+  return fields;
+}
+
+/** A credential whose own entries are no longer kept is still told from others. */
+const credentialName = (id: number, names: Names) => names.credential.get(id) ?? `(deleted credential ${id})`;
+
+/** What became of the row's own API key: that, and nothing about it. */
+function keyChange(before: Logged | null, after: Logged | null): FieldChange | undefined {
+  const [had, has] = [hasKey(before), hasKey(after)];
+  if (!had && !has) return undefined;
+  const same = had && has && before?.['key_revision'] === after?.['key_revision'];
+  if (same) return undefined;
+  const became = has ? (had ? 'replaced' : 'set') : 'cleared';
+  return { field: 'api_key', before_json: had ? '"set"' : '', after_json: JSON.stringify(became) };
+}
+
+const hasKey = (row: Logged | null) => (row?.['key_id'] ?? null) !== null;

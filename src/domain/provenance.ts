@@ -1,0 +1,105 @@
+import type { ChainHop } from './chain.js';
+import type { ExaminedHop } from './examine.js';
+import type { Agent, Model, Provider } from './rows.js';
+import { fieldOf, type Parameter } from './rules.js';
+import type { ResolveView } from './view.js';
+
+/** Where one value of a resolved hop comes from. */
+export interface Provenance {
+  /** Path of the value in the hop, for example `parameters.temperature`. */
+  readonly field: string;
+  /** What kind of row it comes from. */
+  readonly source:
+    | 'VALUE_SOURCE_CONFIG'
+    | 'VALUE_SOURCE_AGENT'
+    | 'VALUE_SOURCE_PROVIDER'
+    | 'VALUE_SOURCE_MODEL'
+    | 'VALUE_SOURCE_CREDENTIAL';
+  /** Which one: a config by its id, a model as `provider/model`, others by their names. */
+  readonly resource: string;
+  /** The field of that row. */
+  readonly path: string;
+  /** Store revision of the row's last change. */
+  readonly revision: number;
+}
+
+/** A row as the source of values. */
+type Row = Pick<Provenance, 'source' | 'resource' | 'revision'>;
+
+/** Where every value of a hop comes from, in the order of its fields. */
+export function provenanceOf(view: ResolveView, agent: Agent, hop: ExaminedHop, provider: Provider): Provenance[] {
+  const { planned } = hop;
+  const owner = ownerOf(agent, planned);
+  const catalogue = providerRow(provider);
+  const paths = PATHS[planned.source];
+  const said: Provenance[] = [
+    { field: 'provider', ...owner, path: paths.provider },
+    { field: 'dialect', ...catalogue, path: 'dialect' },
+    { field: 'base_url', ...catalogue, path: 'base_url' },
+    { field: 'model_name', ...owner, path: paths.model },
+    ...hop.sent.map(({ name }) => ({
+      field: `parameters.${name}`,
+      ...(ruleBehind(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
+    })),
+  ];
+  if (planned.config?.extra_params?.request_timeout_ms !== undefined)
+    said.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });
+  said.push({ field: 'key_source', ...keyRow(owner, catalogue, hop) });
+  const price = priceRow(view, owner, hop);
+  if (price) said.push({ field: 'price', ...price });
+  return said;
+}
+
+/** The columns that a hop is made of. */
+const PATHS = {
+  HOP_SOURCE_CONFIG: { provider: 'provider', model: 'model_name' },
+  HOP_SOURCE_FALLBACK: { provider: 'fallback_provider', model: 'fallback_model' },
+  HOP_SOURCE_AGENT: { provider: 'llm_provider', model: 'llm_model' },
+} as const;
+
+const ownerOf = (agent: Agent, { config }: ChainHop): Row =>
+  config
+    ? { source: 'VALUE_SOURCE_CONFIG', resource: String(config.id), revision: config.revision }
+    : { source: 'VALUE_SOURCE_AGENT', resource: agent.name, revision: agent.revision };
+
+const providerRow = ({ name, revision }: Provider): Row => ({
+  source: 'VALUE_SOURCE_PROVIDER',
+  resource: name,
+  revision,
+});
+
+const modelRow = ({ provider, name, revision }: Model): Row => ({
+  source: 'VALUE_SOURCE_MODEL',
+  resource: `${provider}/${name}`,
+  revision,
+});
+
+/** The rule that changed a parameter; undefined where it is sent as configured. */
+function ruleBehind(hop: ExaminedHop, provider: Provider, parameter: Parameter): (Row & { path: string }) | undefined {
+  const { model } = hop;
+  const change = hop.adaptations.find((adaptation) => adaptation.parameter === parameter);
+  if (!change) return undefined;
+  const own = model?.parameter_rules.find((rule) => rule.parameter === parameter);
+  const rule = own ?? provider.parameter_rules.find((one) => one.parameter === parameter);
+  const capped =
+    parameter === 'max_tokens' &&
+    change.effective === model?.max_output_tokens &&
+    change.effective !== rule?.maximum &&
+    change.effective !== rule?.required_default;
+  if (model && capped) return { ...modelRow(model), path: 'max_output_tokens' };
+  return { ...(model && own ? modelRow(model) : providerRow(provider)), path: 'parameter_rules' };
+}
+
+function keyRow(owner: Row, provider: Row, { key }: ExaminedHop): Row & { path: string } {
+  if (!key) return { ...provider, path: 'api_key_env_vars' };
+  if (key.source === 'KEY_SOURCE_CONFIG') return { ...owner, path: 'api_key' };
+  const { name, revision } = key.row;
+  return { source: 'VALUE_SOURCE_CREDENTIAL', resource: name, path: 'api_key', revision };
+}
+
+/** A price has a revision of its own: a new one is no change of its model. */
+function priceRow(view: ResolveView, owner: Row, { model, price }: ExaminedHop): (Row & { path: string }) | undefined {
+  if (price?.source === 'VALUE_SOURCE_CONFIG') return { ...owner, path: 'cost_per_1k_input_tokens' };
+  const newest = price && model && view.pricesOf(model.id).at(-1);
+  return newest && { ...modelRow(model), path: 'price', revision: newest.revision };
+}

@@ -1,0 +1,146 @@
+import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
+import type { SentParameter } from './adapt.js';
+import type { PlannedHop } from './chain.js';
+import { type ExaminedHop, examine } from './examine.js';
+import { gravestFirst, noUsableHop } from './findings.js';
+import { variablesOf } from './key_choice.js';
+import type { HopPrice } from './price.js';
+import { type Provenance, provenanceOf } from './provenance.js';
+import type { Agent, Config, Provider } from './rows.js';
+import type { ParameterValue } from './rules.js';
+import { canonicalName, type ResolveView } from './view.js';
+
+/** One parameter as it is to be sent. */
+export interface ResolvedParameter extends SentParameter {
+  /** What is configured, where the model wants another value. */
+  readonly configured?: ParameterValue;
+}
+
+/** Where the key of a hop is. */
+export interface HopKey {
+  readonly source: 'KEY_SOURCE_CONFIG' | 'KEY_SOURCE_CREDENTIAL' | 'KEY_SOURCE_ENVIRONMENT' | 'KEY_SOURCE_NONE';
+  /** Name of the credential; empty for other sources. */
+  readonly name: string;
+  /** The environment variables to look at, in this order; empty for other sources. */
+  readonly variables: readonly string[];
+  /** What is known of a stored key; API_KEY_STATE_NONE for other sources. */
+  readonly state: ApiKeyState;
+}
+
+/** One hop of a resolved chain: everything that a call of it needs but the key. */
+export interface ResolvedHop {
+  /** Place in the chain, counted from 0, skipped hops included. */
+  readonly index: number;
+  readonly source: PlannedHop['source'];
+  /** undefined for the agent's own model. */
+  readonly config_id: number | undefined;
+  /** Canonical name. */
+  readonly provider: string;
+  readonly dialect: Dialect;
+  readonly base_url: string;
+  readonly model_name: string;
+  /** What to send, after adaptation to the model, each parameter once. */
+  readonly parameters: readonly ResolvedParameter[];
+  /** undefined: the caller's own deadline. */
+  readonly request_timeout_ms: number | undefined;
+  readonly key: HopKey;
+  /** undefined: nothing is known. */
+  readonly price: HopPrice | undefined;
+  readonly provenance: readonly Provenance[];
+}
+
+/** Why a hop is not tried. */
+export type SkipReason =
+  | 'SKIP_REASON_PROVIDER_DOWN'
+  | 'SKIP_REASON_PROVIDER_DISABLED'
+  | 'SKIP_REASON_PROVIDER_UNKNOWN'
+  | 'SKIP_REASON_DUPLICATE'
+  | 'SKIP_REASON_POLICY';
+
+/** A hop of the chain that is not tried. */
+export interface SkippedHop extends Pick<ResolvedHop, 'index' | 'source' | 'config_id' | 'provider' | 'model_name'> {
+  readonly reason: SkipReason;
+}
+
+/** What is in effect for an agent. */
+export interface Resolution {
+  /** The models to try, in this order. */
+  readonly hops: readonly ResolvedHop[];
+  readonly skipped: readonly SkippedHop[];
+  /** Everything there is to say, the gravest first; `hop` is the index of a hop, tried or skipped. */
+  readonly findings: readonly Finding[];
+}
+
+export interface ResolveOptions {
+  /** Providers to take for down, by name or alias. What is said of their hops stays. */
+  readonly down?: Iterable<string>;
+}
+
+/**
+ * What is in effect for an agent with these configs, which are in the order of the chain. The service and the resident
+ * client answer with this same function. An inactive agent resolves like any other: whoever asks refuses it.
+ */
+export function resolve(
+  view: ResolveView,
+  agent: Agent,
+  configs: readonly Config[],
+  now: Date,
+  { down = [] }: ResolveOptions = {},
+): Resolution {
+  const examined = examine(view, agent, configs, now);
+  const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
+  const hops: ResolvedHop[] = [];
+  const skipped: SkippedHop[] = [];
+  for (const hop of examined.hops) {
+    const { planned, provider } = hop;
+    const reason = planned.dropped ?? providerProblem(provider, isDown);
+    if (reason !== undefined) skipped.push({ reason, ...placeOf(planned) });
+    else hops.push(resolvedHop(view, agent, hop, provider as Provider));
+  }
+  const findings = hops.length > 0 ? examined.findings : [...examined.findings, noUsableHop(agent)];
+  return { hops, skipped, findings: gravestFirst(findings) };
+}
+
+function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {
+  if (!provider) return 'SKIP_REASON_PROVIDER_UNKNOWN';
+  if (!provider.enabled) return 'SKIP_REASON_PROVIDER_DISABLED';
+  return down.has(provider.name) ? 'SKIP_REASON_PROVIDER_DOWN' : undefined;
+}
+
+const placeOf = ({ index, source, config, provider, model_name }: ExaminedHop['planned']) => ({
+  index,
+  source,
+  config_id: config?.id,
+  provider,
+  model_name,
+});
+
+function resolvedHop(view: ResolveView, agent: Agent, hop: ExaminedHop, provider: Provider): ResolvedHop {
+  return {
+    ...placeOf(hop.planned),
+    dialect: provider.dialect,
+    base_url: provider.base_url,
+    parameters: parametersOf(hop),
+    request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,
+    key: keyOf(hop, provider),
+    price: hop.price,
+    provenance: provenanceOf(view, agent, hop, provider),
+  };
+}
+
+function parametersOf({ sent, adaptations }: ExaminedHop): ResolvedParameter[] {
+  const configured = new Map(adaptations.map((adaptation) => [adaptation.parameter, adaptation.configured]));
+  return sent.map((parameter) => {
+    const before = configured.get(parameter.name);
+    return before === undefined ? parameter : { ...parameter, configured: before };
+  });
+}
+
+function keyOf({ key, keyState: state }: ExaminedHop, provider: Provider): HopKey {
+  if (key?.source === 'KEY_SOURCE_CREDENTIAL') return { source: key.source, name: key.row.name, variables: [], state };
+  if (key) return { source: key.source, name: '', variables: [], state };
+  const variables = variablesOf(provider);
+  return { source: variables.length > 0 ? 'KEY_SOURCE_ENVIRONMENT' : 'KEY_SOURCE_NONE', name: '', variables, state };
+}

@@ -1,0 +1,455 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import { ratesOf } from '../../src/domain/catalogue.js';
+import { inChainOrder } from '../../src/domain/chain.js';
+import { newCredential } from '../../src/domain/credential.js';
+import { type ResolvedHop, type ResolveOptions, resolve } from '../../src/domain/resolve.js';
+import type { Agent, Config, Rates } from '../../src/domain/rows.js';
+import { packageFile } from '../../src/package.js';
+import { agentRow, configRow, NOW, seeded } from './support.js';
+
+const world = seeded(seedCatalogue);
+const { state } = world;
+world.provider({
+  name: 'mine',
+  aliases: ['own'],
+  dialect: 'DIALECT_OPENAI_COMPATIBLE',
+  base_url: 'https://llm.example.com/v1',
+  api_key_env_vars: ['MINE_API_KEY', 'OPENAI_API_KEY', 'OTHER_API_KEY'],
+  parameter_rules: [{ parameter: 'top_p', support: 'PARAMETER_SUPPORT_ACCEPTED', maximum: 0.5 }],
+});
+world.provider({ name: 'off', enabled: false, dialect: 'DIALECT_OPENAI', base_url: 'https://off.example.com' });
+world.provider({ name: 'keyless', dialect: 'DIALECT_OPENAI', base_url: 'https://keyless.example.com' });
+world.model({
+  provider: 'mine',
+  name: 'small',
+  max_output_tokens: 100,
+  parameter_rules: [{ parameter: 'temperature', support: 'PARAMETER_SUPPORT_ACCEPTED', maximum: 1, wire_name: 'heat' }],
+});
+const priced = world.model({ provider: 'mine', name: 'priced' });
+const priceOf = (rates: Partial<Rates>, valid_from: Date) =>
+  world.write((_, draft) =>
+    draft.create('price', {
+      ...ratesOf(rates),
+      source: 'the list',
+      valid_from,
+      id: 0,
+      model_id: priced.id,
+      created_at: NOW,
+      revision: 0,
+    }),
+  );
+priceOf({ input_micro_usd_per_million: 1 }, new Date(0));
+const newest = priceOf({ input_micro_usd_per_million: 5, output_micro_usd_per_million: 7 }, NOW);
+const desk = world.write((_, draft) =>
+  draft.create('credential', { ...newCredential(), name: 'desk', provider: 'openai', key_id: 'k', key_revision: 1 }),
+);
+
+const run = (configs: readonly Config[], agent: Partial<Agent> = {}, options: ResolveOptions = {}) =>
+  resolve(state, agentRow({ revision: 3, ...agent }), configs, NOW, options);
+const small = (fields: Partial<Config> = {}) =>
+  configRow({ id: 7, revision: 4, provider: 'mine', model_name: 'small', temperature: null, ...fields });
+function only(configs: readonly Config[], agent: Partial<Agent> = {}): ResolvedHop {
+  const { hops } = run(configs, agent);
+  expect(hops).toHaveLength(1);
+  return hops[0] as ResolvedHop;
+}
+const shown = ({ hops, skipped }: ReturnType<typeof run>) => [
+  hops.map(({ index, provider, model_name }) => `${index} ${provider}/${model_name}`),
+  skipped.map(({ index, provider, reason }) => `${index} ${provider} ${reason.replace('SKIP_REASON_', '')}`),
+];
+const reasons = ({ findings }: ReturnType<typeof run>) =>
+  findings.map(({ reason }) => reason.replace('FINDING_REASON_', ''));
+
+describe('the hops', () => {
+  it('have everything that a call needs', () => {
+    const { hops, skipped, findings } = run([
+      small({ max_tokens: 50, extra_params: { request_timeout_ms: 900 }, price_given: true }),
+    ]);
+    expect([skipped, findings]).toEqual([[], []]);
+    const { provenance, ...hop } = hops[0] as ResolvedHop;
+    expect(hop).toEqual({
+      index: 0,
+      source: 'HOP_SOURCE_CONFIG',
+      config_id: 7,
+      provider: 'mine',
+      dialect: 'DIALECT_OPENAI_COMPATIBLE',
+      base_url: 'https://llm.example.com/v1',
+      model_name: 'small',
+      parameters: [{ name: 'max_tokens', wire_name: 'max_tokens', value: 50 }],
+      request_timeout_ms: 900,
+      key: {
+        source: 'KEY_SOURCE_ENVIRONMENT',
+        name: '',
+        variables: ['MINE_API_KEY', 'OTHER_API_KEY'],
+        state: 'API_KEY_STATE_NONE',
+      },
+      price: {
+        price: {
+          ...ratesOf({ input_micro_usd_per_million: 0, output_micro_usd_per_million: 0 }),
+          source: 'config 7',
+          valid_from: undefined,
+        },
+        source: 'VALUE_SOURCE_CONFIG',
+      },
+    });
+    expect(provenance.length).toBeGreaterThan(0);
+  });
+
+  it("are the agent's own model when no config is enabled", () => {
+    const hop = only([small({ enabled: false })], {
+      llm_provider: 'own',
+      llm_model: 'small',
+      temperature: 0,
+      max_tokens: 9,
+    });
+    expect(hop).toMatchObject({
+      source: 'HOP_SOURCE_AGENT',
+      config_id: undefined,
+      provider: 'mine',
+      parameters: [{ wire_name: 'heat', value: 0 }, { value: 9 }],
+    });
+  });
+
+  const openai = { fallback_provider: 'openai', fallback_model: 'gpt-4' };
+  const chain = [
+    small({ id: 1, ...openai }),
+    small({ id: 2, model_name: 'priced', fallback_provider: 'off', fallback_model: 'm' }),
+    small({ id: 3, provider: 'gone', fallback_provider: 'mine', fallback_model: 'small' }),
+  ];
+  it.each<[string, Partial<Agent>, string[], string[], string[]]>([
+    [
+      'as they are',
+      {},
+      [],
+      ['0 mine/small', '1 openai/gpt-4', '2 mine/priced'],
+      ['3 off PROVIDER_DISABLED', '4 gone PROVIDER_UNKNOWN', '5 mine DUPLICATE'],
+    ],
+    [
+      'with the first provider down, by its alias',
+      {},
+      ['OWN'],
+      ['1 openai/gpt-4'],
+      [
+        '0 mine PROVIDER_DOWN',
+        '2 mine PROVIDER_DOWN',
+        '3 off PROVIDER_DISABLED',
+        '4 gone PROVIDER_UNKNOWN',
+        '5 mine DUPLICATE',
+      ],
+    ],
+    [
+      'that may be no other',
+      { substitution_policy: 'SUBSTITUTION_POLICY_NEVER' },
+      [],
+      ['0 mine/small'],
+      ['1 openai POLICY', '2 mine POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
+    ],
+    [
+      'that may be no other, with the first provider down',
+      { substitution_policy: 'SUBSTITUTION_POLICY_NEVER' },
+      ['mine'],
+      [],
+      ['0 mine PROVIDER_DOWN', '1 openai POLICY', '2 mine POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
+    ],
+    [
+      'of one provider',
+      { substitution_policy: 'SUBSTITUTION_POLICY_SAME_PROVIDER' },
+      ['openai'],
+      ['0 mine/small', '2 mine/priced'],
+      ['1 openai POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
+    ],
+    [
+      'with down ones that are off, unknown or not there at all',
+      {},
+      ['off', 'gone', 'nobody'],
+      ['0 mine/small', '1 openai/gpt-4', '2 mine/priced'],
+      ['3 off PROVIDER_DISABLED', '4 gone PROVIDER_UNKNOWN', '5 mine DUPLICATE'],
+    ],
+  ])('keep their places: %s', (_, agent, down, tried, skipped) => {
+    const resolution = run(chain, agent, { down });
+    expect(shown(resolution)).toEqual([tried, skipped]);
+    expect(reasons(resolution).includes('NO_USABLE_HOP')).toBe(tried.length === 0);
+    expect(reasons(resolution).filter((reason) => reason !== 'NO_USABLE_HOP')).toEqual(reasons(run(chain, agent)));
+  });
+
+  it('are what findings point to, skipped ones included', () => {
+    const { findings } = run([small({ id: 1 }), small({ id: 2 }), small({ id: 3, model_name: 'unheard-of' })]);
+    const unknown = findings.find(({ reason }) => reason === 'FINDING_REASON_UNKNOWN_MODEL');
+    expect(unknown?.hop).toBe(2);
+  });
+});
+
+describe('the key', () => {
+  const keyed = { key_id: 'k', key_revision: 4 };
+  const openai: Partial<Config> = { provider: 'openai', model_name: 'gpt-4' };
+  const key = (fields: Partial<Config>) => only([small(fields)]).key;
+
+  it.each<[string, Partial<Config>, object]>([
+    ['of the config', { ...openai, ...keyed }, { source: 'KEY_SOURCE_CONFIG', name: '', variables: [] }],
+    ['of its credential', { ...openai, credential_id: desk.id }, { source: 'KEY_SOURCE_CREDENTIAL', name: 'desk' }],
+    ['of the environment', openai, { source: 'KEY_SOURCE_ENVIRONMENT', variables: ['OPENAI_API_KEY'] }],
+    ['of nothing', { provider: 'keyless' }, { source: 'KEY_SOURCE_NONE', name: '', variables: [] }],
+    [
+      'of the environment where the credential is for another',
+      { credential_id: desk.id },
+      { source: 'KEY_SOURCE_ENVIRONMENT' },
+    ],
+  ])('is that %s', (_, fields, wanted) => {
+    expect(key(fields)).toMatchObject(wanted);
+  });
+
+  it('serves a fallback of the same provider and no other', () => {
+    const of = (fallback_provider: string) =>
+      run([small({ ...openai, ...keyed, fallback_provider, fallback_model: 'x' })]).hops[1]?.key.source;
+    expect([of('openai'), of('mine')]).toEqual(['KEY_SOURCE_CONFIG', 'KEY_SOURCE_ENVIRONMENT']);
+  });
+
+  it('that cannot be read is an error of its hop, which stays', () => {
+    const { hops, findings } = run([
+      small({ ...openai, ...keyed, fallback_provider: 'mine', fallback_model: 'priced' }),
+    ]);
+    expect(hops.map((hop) => hop.key.state)).toEqual(['API_KEY_STATE_UNREADABLE', 'API_KEY_STATE_NONE']);
+    expect(findings).toMatchObject([{ reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' }]);
+  });
+
+  it('has the state that the vault says', () => {
+    const vault = { stateOf: () => 'API_KEY_STATE_SET' as const };
+    const view = {
+      provider: (name: string) => state.provider(name),
+      model: (provider: string, name: string) => state.model(provider, name),
+      modelsOf: (provider: string) => state.modelsOf(provider),
+      pricesOf: (id: number) => state.pricesOf(id),
+      credentials: state.credentials,
+      vault,
+    };
+    const { hops, findings } = resolve(view, agentRow(), [small({ ...openai, ...keyed })], NOW);
+    expect([hops[0]?.key.state, findings]).toEqual(['API_KEY_STATE_SET', []]);
+  });
+});
+
+describe('the price', () => {
+  it.each([
+    [0.03, 0.06, 30_000_000, 60_000_000],
+    [0, 0.000_15, 0, 150_000],
+    [0.1 + 0.2, 1_000_000, 300_000_000, 1e15],
+    [1e-9, 1.000_000_001, 1, 1_000_000_001],
+  ])('of a config, %d and %d USD per thousand, is %d and %d micro-USD per million', (input, output, ...rates) => {
+    const costs = { cost_per_1k_input_tokens: input, cost_per_1k_output_tokens: output, price_given: true };
+    const price = only([small(costs)]).price?.price;
+    expect([price?.input_micro_usd_per_million, price?.output_micro_usd_per_million]).toEqual(rates);
+    expect(price?.reasoning_micro_usd_per_million).toBeNull();
+  });
+
+  it('is else the newest of the price book, whatever the clock of this machine says', () => {
+    const at = (now: Date) => resolve(state, agentRow(), [small({ model_name: 'priced' })], now).hops[0]?.price;
+    for (const now of [NOW, new Date(NOW.getTime() - 5)])
+      expect(at(now)).toMatchObject({
+        price: { input_micro_usd_per_million: 5, output_micro_usd_per_million: 7, source: 'the list', valid_from: NOW },
+        source: 'VALUE_SOURCE_MODEL',
+      });
+  });
+
+  it('of a config is not that of its fallback', () => {
+    const given = { price_given: true, cost_per_1k_input_tokens: 1 };
+    const { hops } = run([small({ ...given, fallback_provider: 'mine', fallback_model: 'priced' })]);
+    expect(hops.map((hop) => hop.price?.source)).toEqual(['VALUE_SOURCE_CONFIG', 'VALUE_SOURCE_MODEL']);
+  });
+
+  it('is absent where nothing is known, and that is said', () => {
+    const resolution = run([small()]);
+    expect(resolution.hops[0]?.price).toBeUndefined();
+    expect(reasons(resolution)).toEqual(['PRICE_UNKNOWN']);
+  });
+});
+
+describe('the parameters', () => {
+  it('are adapted, and say what was configured', () => {
+    const hop = only([small({ temperature: 1.5, top_p: 0.9, max_tokens: 500, extra_params: { seed: 0 } })]);
+    expect(hop.parameters).toEqual([
+      { name: 'temperature', wire_name: 'heat', value: 1, configured: 1.5 },
+      { name: 'top_p', wire_name: 'top_p', value: 0.5, configured: 0.9 },
+      { name: 'max_tokens', wire_name: 'max_tokens', value: 100, configured: 500 },
+      { name: 'seed', wire_name: 'seed', value: 0 },
+    ]);
+  });
+
+  it('that the model needs were not configured', () => {
+    const hop = only([configRow({ provider: 'claude', model_name: 'claude-opus-4-1', temperature: null })]);
+    expect(hop.parameters).toEqual([{ name: 'max_tokens', wire_name: 'max_tokens', value: 4096 }]);
+  });
+});
+
+describe('the provenance', () => {
+  const of = (hop: ResolvedHop | undefined) =>
+    Object.fromEntries(
+      (hop?.provenance ?? []).map(({ field, source, resource, path, revision }) => [
+        field,
+        [source.replace('VALUE_SOURCE_', ''), resource, path, revision].join(' '),
+      ]),
+    );
+  const rowOf = (name: string) => state.model('mine', name)?.revision;
+  const providerRevision = state.provider('mine')?.revision;
+
+  it('says where each value comes from', () => {
+    const extra_params = { seed: 1, request_timeout_ms: 5 };
+    const config = small({ temperature: 1.5, top_p: 0.9, max_tokens: 500, extra_params, price_given: true });
+    expect(of(only([config]))).toEqual({
+      provider: 'CONFIG 7 provider 4',
+      dialect: `PROVIDER mine dialect ${providerRevision}`,
+      base_url: `PROVIDER mine base_url ${providerRevision}`,
+      model_name: 'CONFIG 7 model_name 4',
+      'parameters.temperature': `MODEL mine/small parameter_rules ${rowOf('small')}`,
+      'parameters.top_p': `PROVIDER mine parameter_rules ${providerRevision}`,
+      'parameters.max_tokens': `MODEL mine/small max_output_tokens ${rowOf('small')}`,
+      'parameters.seed': 'CONFIG 7 extra_params.seed 4',
+      request_timeout_ms: 'CONFIG 7 extra_params.request_timeout_ms 4',
+      key_source: `PROVIDER mine api_key_env_vars ${providerRevision}`,
+      price: 'CONFIG 7 cost_per_1k_input_tokens 4',
+    });
+  });
+
+  it('of a fallback and of the price book', () => {
+    const config = small({ temperature: 0, fallback_provider: 'mine', fallback_model: 'priced' });
+    expect(of(run([config]).hops[1])).toMatchObject({
+      provider: 'CONFIG 7 fallback_provider 4',
+      model_name: 'CONFIG 7 fallback_model 4',
+      'parameters.temperature': 'CONFIG 7 temperature 4',
+      price: `MODEL mine/priced price ${newest.revision}`,
+    });
+  });
+
+  it("of the agent's own model", () => {
+    expect(of(only([], { llm_provider: 'mine', llm_model: 'priced', max_tokens: 3 }))).toMatchObject({
+      provider: 'AGENT trader llm_provider 3',
+      model_name: 'AGENT trader llm_model 3',
+      'parameters.max_tokens': 'AGENT trader max_tokens 3',
+    });
+  });
+
+  it('of keys', () => {
+    const openai = { provider: 'openai', model_name: 'gpt-4' };
+    expect(of(only([small({ ...openai, key_id: 'k' })]))['key_source']).toBe('CONFIG 7 api_key 4');
+    expect(of(only([small({ ...openai, credential_id: desk.id })]))['key_source']).toBe(
+      `CREDENTIAL desk api_key ${desk.revision}`,
+    );
+  });
+
+  it('of what a rule fills in, or takes down to its own maximum', () => {
+    const claude = configRow({
+      id: 7,
+      revision: 4,
+      provider: 'claude',
+      model_name: 'claude-opus-4-1',
+      temperature: null,
+    });
+    const provider = state.provider('claude')?.revision;
+    expect(of(only([claude]))['parameters.max_tokens']).toBe(`PROVIDER claude parameter_rules ${provider}`);
+  });
+});
+
+/** Whatever an operator may have written, and a replica may have in memory. */
+const name = fc.constantFrom('mine', 'own', 'off', 'gone', 'openai', 'claude');
+const modelName = fc.constantFrom('small', 'priced', 'gpt-4', 'claude-opus-4-1', 'x');
+const config = fc
+  .record({
+    priority: fc.integer({ min: -1, max: 1 }),
+    enabled: fc.boolean(),
+    provider: name,
+    model_name: modelName,
+    temperature: fc.constantFrom(null, 0, 1.5),
+    max_tokens: fc.constantFrom(null, 1, 100_000),
+    price_given: fc.boolean(),
+    key_id: fc.constantFrom(null, 'k'),
+    credential_id: fc.constantFrom(null, desk.id, 99),
+    fallback: fc.option(fc.tuple(name, modelName)),
+  })
+  .map(
+    ({ fallback, ...fields }): Partial<Config> => ({
+      ...fields,
+      fallback_provider: fallback?.[0] ?? null,
+      fallback_model: fallback?.[1] ?? null,
+    }),
+  );
+const configs = fc
+  .array(config, { maxLength: 5 })
+  .map((rows) => rows.map((fields, at) => configRow({ id: at + 1, ...fields })).sort(inChainOrder));
+const agent = fc
+  .constantFrom<Agent['substitution_policy'][]>(
+    'SUBSTITUTION_POLICY_NEVER',
+    'SUBSTITUTION_POLICY_SAME_MODEL',
+    'SUBSTITUTION_POLICY_SAME_PROVIDER',
+    'SUBSTITUTION_POLICY_ANY',
+  )
+  .map((substitution_policy): Partial<Agent> => ({ substitution_policy, llm_provider: 'mine', llm_model: 'small' }));
+
+describe('whatever is configured', () => {
+  const every = (check: (rows: readonly Config[], owner: Partial<Agent>, down: string[]) => void) =>
+    fc.assert(fc.property(configs, agent, fc.subarray(['mine', 'openai', 'off', 'nobody']), check), { numRuns: 300 });
+
+  it('each planned hop is tried or skipped, once, in its place', () => {
+    every((rows, owner, down) => {
+      const { hops, skipped } = run(rows, owner, { down });
+      const planned = rows
+        .filter(({ enabled }) => enabled)
+        .flatMap(({ fallback_model }) => (fallback_model ? [1, 1] : [1]));
+      const count = planned.length || 1;
+      const indices = [...hops, ...skipped].map(({ index }) => index).sort((a, b) => a - b);
+      expect(indices).toEqual(Array.from({ length: count }, (_, at) => at));
+      for (const list of [hops, skipped])
+        expect(list.map(({ index }) => index)).toEqual(list.map(({ index }) => index).sort((a, b) => a - b));
+    });
+  });
+
+  it('the answer is the same for the same, and nothing that it is made of changes', () => {
+    every((rows, owner, down) => {
+      const before = structuredClone(rows);
+      const frozen = rows.map((row) => Object.freeze(row));
+      expect(run(frozen, owner, { down })).toEqual(run(frozen, owner, { down }));
+      expect(rows).toEqual(before);
+    });
+  });
+
+  it('nothing that is down, off or unknown is tried, and every tried hop says where its values come from', () => {
+    every((rows, owner, down) => {
+      for (const hop of run(rows, owner, { down }).hops) {
+        expect(down).not.toContain(hop.provider);
+        expect(state.provider(hop.provider)).toMatchObject({ name: hop.provider, enabled: true });
+        const fields = hop.provenance.map(({ field }) => field);
+        expect(new Set(fields).size).toBe(fields.length);
+        for (const { name } of hop.parameters) expect(fields).toContain(`parameters.${name}`);
+        expect(fields.includes('price')).toBe(hop.price !== undefined);
+        for (const field of ['provider', 'dialect', 'base_url', 'model_name', 'key_source'])
+          expect(fields).toContain(field);
+      }
+    });
+  });
+
+  it('with nobody down an answer without hops says so', () => {
+    every((rows, owner) => {
+      const resolution = run(rows, owner);
+      expect(reasons(resolution).includes('NO_USABLE_HOP')).toBe(resolution.hops.length === 0);
+    });
+  });
+});
+
+describe('what resolves', () => {
+  it('goes into agent processes, so it brings neither zod nor ciphers with it', () => {
+    const seen = new Set<string>();
+    const packages = new Set<string>();
+    const visit = (path: string): void => {
+      if (seen.has(path)) return;
+      seen.add(path);
+      const text = readFileSync(packageFile(path), 'utf8');
+      for (const [, target = ''] of text.matchAll(/^(?:import|export)\s+(?!type\b)[^;]*?from\s+'([^']+)'/gm))
+        if (target.startsWith('.')) visit(join(dirname(path), target).replace(/\.js$/, '.ts'));
+        else packages.add(target);
+    };
+    visit('src/domain/resolve.ts');
+    expect(seen.size).toBeGreaterThan(8);
+    expect([...packages]).toEqual([]);
+  });
+});
