@@ -42,6 +42,18 @@ const switchable = (unset: 'on' | 'off') =>
     .default(unset)
     .transform((value) => value === 'on');
 
+const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** How long something is kept, in ms; no end is infinity. */
+const retention = (unset: string) =>
+  z
+    .string()
+    .regex(/^([1-9]\d{0,5}[smhd]|forever)$/, 'must be a time such as 30s, 15m, 24h or 7d, or forever')
+    .transform((text) =>
+      text === 'forever' ? Number.POSITIVE_INFINITY : Number(text.slice(0, -1)) * (UNITS[text.slice(-1)] as number),
+    )
+    .prefault(unset);
+
 const cidrs = z
   .string()
   .default('')
@@ -130,6 +142,16 @@ export const settings = {
     'on',
     'Whether replicas tell each other of writes by LISTEN and NOTIFY, so that they see them before they look',
   ),
+  WATCH_RETENTION: setting(
+    retention('24h'),
+    '24h',
+    'How far back a watch can resume: `30s`, `15m`, `24h`, `7d` or `forever`',
+  ),
+  HISTORY_RETENTION: setting(
+    retention('forever'),
+    'forever',
+    'How long the history is kept, at least as long as WATCH_RETENTION; older entries are deleted, except the newest of everything that stood then',
+  ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),
     '10000',
@@ -188,6 +210,9 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   });
   if (mistakes.length > 0) throw new SettingsError(mistakes);
   const values = Object.fromEntries(read);
+  // Watches resume from the log, which the history is.
+  if (values['HISTORY_RETENTION'] < values['WATCH_RETENTION'])
+    throw new SettingsError(['HISTORY_RETENTION must be at least as long as WATCH_RETENTION']);
   const allowed = [...PROVIDER_KEYS, ...((values['PROVIDER_ALLOW_KEY_VARS'] as string[] | undefined) ?? [])];
   const keys = allowed.map((name) => [name, env[name] ?? ''] as const).filter(([, key]) => key !== '');
   return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;

@@ -9,7 +9,7 @@ import type { Log } from './log.js';
 import { createMetrics } from './metrics.js';
 import { checkAddress } from './ports.js';
 import { readContract } from './rpc/contract.js';
-import { startRpcServer } from './rpc/server.js';
+import { type RpcServer, startRpcServer } from './rpc/server.js';
 import { type Database, openDatabase } from './store/database.js';
 import { migrator } from './store/migrate.js';
 import { seed } from './store/seed.js';
@@ -112,7 +112,7 @@ async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ s
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // After the catalogue: keys of an adopted database are bound to their providers.
   reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
-  undo.push(everyHour(() => tidy(store), log));
+  undo.push(everyHour(() => tidy(store, settings.HISTORY_RETENTION), log));
   return { store, feed };
 }
 
@@ -126,26 +126,30 @@ async function startAdmin(store: Store, settings: Settings, runCommand: RunInSer
 
 async function startServers(store: Store, feed: Feed, settings: Settings, log: Log, undo: Undo) {
   const contract = readContract();
+  let rpc: RpcServer | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
+    watches: () => rpc?.watches() ?? {},
     rows: () => ({ agent: store.state.agents.size, config: store.state.configs.size }),
   });
   const { providerKeys, PROVIDER_ALLOW_CIDRS: allowedAddresses } = settings;
-  const backend = { store, feed, allowedAddresses, providerKeys };
+  const watchRetentionMs = settings.WATCH_RETENTION;
+  const backend = { store, feed, watchRetentionMs, allowedAddresses, providerKeys };
   let draining = false;
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz tells of it until the end.
   undo.push(async () => http?.close());
-  const rpc = await startRpcServer(settings.GRPC_ADDRESS, backend, { contract, log, metrics });
-  undo.push(() => rpc.drain(settings.SHUTDOWN_GRACE_MS));
+  const server = await startRpcServer(settings.GRPC_ADDRESS, backend, { contract, log, metrics });
+  rpc = server;
+  undo.push(() => server.drain(settings.SHUTDOWN_GRACE_MS));
   const notReady = () => (draining ? 'draining' : undefined);
   if (settings.HTTP_ADDRESS !== 'off')
-    http = await startHttpServer(settings.HTTP_ADDRESS, { contract, log, metrics, methods: rpc.methods, notReady });
+    http = await startHttpServer(settings.HTTP_ADDRESS, { contract, log, metrics, methods: server.methods, notReady });
   const drain = () => {
     draining = true;
   };
-  return { rpc, http, drain };
+  return { rpc: server, http, drain };
 }
 
 /** Everybody who can reach the port can do everything, so it takes two plain words to open it to a network. */

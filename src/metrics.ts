@@ -12,6 +12,7 @@ export interface Metrics {
 interface Sources {
   readonly revision: () => number;
   readonly databaseWritable: () => boolean;
+  readonly watches: () => Readonly<Record<string, number>>;
   readonly rows: () => Readonly<Record<string, number>>;
 }
 
@@ -35,15 +36,14 @@ export function createMetrics(sources: Sources): Metrics {
   gauge(registers, 'agentllm_database_writable', '1 while the database answers and takes writes', () =>
     sources.databaseWritable() ? 1 : 0,
   );
-  new Gauge({
-    name: 'agentllm_rows',
-    help: 'Rows of the configuration in memory, by entity',
-    labelNames: ['entity'],
+  labelled(registers, 'agentllm_rows', 'Rows of the configuration in memory, by entity', 'entity', sources.rows);
+  labelled(
     registers,
-    collect() {
-      for (const [entity, count] of Object.entries(sources.rows())) this.set({ entity }, count);
-    },
-  });
+    'agentllm_watches',
+    'Open streams of WatchConfigs, by whether they have caught up',
+    'state',
+    sources.watches,
+  );
   const forMethod = (method: string): Measure => {
     const calls = new MethodCalls();
     methods.set(method, calls);
@@ -59,6 +59,24 @@ function gauge(registers: Registry[], name: string, help: string, value: () => n
     registers,
     collect() {
       this.set(value());
+    },
+  });
+}
+
+function labelled(
+  registers: Registry[],
+  name: string,
+  help: string,
+  label: string,
+  values: () => Readonly<Record<string, number>>,
+): void {
+  new Gauge({
+    name,
+    help,
+    labelNames: [label],
+    registers,
+    collect() {
+      for (const [one, value] of Object.entries(values())) this.set({ [label]: one }, value);
     },
   });
 }

@@ -2,7 +2,12 @@ import { expect, it } from 'vitest';
 import { createMetrics } from '../src/metrics.js';
 
 it('calls are counted by method and code, and their times in buckets that count all that are no slower', async () => {
-  const metrics = createMetrics({ revision: () => 7, databaseWritable: () => true, rows: () => ({ agent: 2 }) });
+  const metrics = createMetrics({
+    revision: () => 7,
+    databaseWritable: () => true,
+    watches: () => ({ live: 3, behind: 1 }),
+    rows: () => ({ agent: 2 }),
+  });
   const measure = metrics.forMethod('a/B');
   measure('OK', 0.3);
   measure('OK', 7);

@@ -76,6 +76,7 @@ describe('up and down', () => {
     expect(await readTables(database)).toEqual([
       'agent_configs',
       'agent_llm_configs',
+      'audit_events',
       'config_health',
       'config_revisions',
       'encryption_keys',
@@ -94,6 +95,7 @@ describe('up and down', () => {
       'trades',
       'trading_sessions',
       'vendor_configs',
+      'watchers',
     ]);
   });
 
@@ -356,7 +358,7 @@ describe('CHECK constraints', () => {
     const rows = await database('store_state').select();
     const uuid = expect.stringMatching(/^[0-9a-f-]{36}$/);
     const uuids = { identity: uuid, nonce: uuid, previous_nonce: uuid };
-    expect(rows).toEqual([{ ...uuids, id: 1, revision: '0', hash_key: expect.any(Buffer) }]);
+    expect(rows).toEqual([{ ...uuids, id: 1, revision: '0', history_from: '0', hash_key: expect.any(Buffer) }]);
     expect(rows[0].hash_key).toHaveLength(32);
     await expect(database('store_state').insert({ ...rows[0], id: 2 })).rejects.toMatchObject({
       constraint: 'ck_store_state_one_row',
@@ -483,7 +485,7 @@ describe('a process that is killed', () => {
 });
 
 describe('a schema that does not fit the code', () => {
-  const LATER = ['0007_idempotency', '0008_catalogue', '0009_keys', '0010_config_health'];
+  const LATER = ['0010_config_health', '0011_history', '0012_watchers', '0013_audit_events'];
 
   it('is refused by name when it is newer', async () => {
     const database = await migratedDatabase();
@@ -495,7 +497,7 @@ describe('a schema that does not fit the code', () => {
       expect(error).toBeInstanceOf(SchemaMismatchError);
       expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
       expect(String(error)).toMatch(
-        /newer than this program.*0007_idempotency, 0008_catalogue, 0009_keys, 0010_config_health/,
+        /newer than this program.*0010_config_health, 0011_history, 0012_watchers, 0013_audit_events/,
       );
     }
     expect((await old.history()).slice(-LATER.length)).toEqual(

@@ -29,6 +29,8 @@ describe('readSettings', () => {
       MIGRATE_ON_START: true,
       POLL_INTERVAL_MS: 200,
       NOTIFY: true,
+      WATCH_RETENTION: 86_400_000,
+      HISTORY_RETENTION: Number.POSITIVE_INFINITY,
       SHUTDOWN_GRACE_MS: 10_000,
       LOG_LEVEL: 'info',
       PROVIDER_ALLOW_KEY_VARS: [],
@@ -120,6 +122,33 @@ describe('readSettings', () => {
       `GRPC_ADDRESS ${example}`,
       `HTTP_ADDRESS ${example}`,
     ]);
+  });
+
+  it.each([
+    ['30s', 30_000],
+    ['15m', 900_000],
+    ['24h', 86_400_000],
+    ['7d', 604_800_000],
+    ['forever', Number.POSITIVE_INFINITY],
+  ])('%s is a retention', (text, ms) => {
+    const read = readSettings({ WATCH_RETENTION: text, HISTORY_RETENTION: text });
+    expect([read.WATCH_RETENTION, read.HISTORY_RETENTION]).toEqual([ms, ms]);
+  });
+
+  it.each(['0s', '30', '1.5h', '-1d', '7 d', '1w', 'Forever', '1000000d', '24h30m'])('%s is no retention', (text) => {
+    const sentence = 'must be a time such as 30s, 15m, 24h or 7d, or forever';
+    expect(mistakes({ WATCH_RETENTION: text, HISTORY_RETENTION: text })).toEqual([
+      `WATCH_RETENTION ${sentence}`,
+      `HISTORY_RETENTION ${sentence}`,
+    ]);
+  });
+
+  it('the history is kept as long as watches need it', () => {
+    const sentence = 'HISTORY_RETENTION must be at least as long as WATCH_RETENTION';
+    expect(mistakes({ HISTORY_RETENTION: '23h' })).toEqual([sentence]);
+    expect(mistakes({ WATCH_RETENTION: 'forever', HISTORY_RETENTION: '7d' })).toEqual([sentence]);
+    expect(mistakes({ HISTORY_RETENTION: '1d' })).toEqual([]);
+    expect(mistakes({ WATCH_RETENTION: '1m', HISTORY_RETENTION: '60s' })).toEqual([]);
   });
 
   it('HTTP can be off, gRPC cannot', () => {

@@ -1,19 +1,24 @@
 import type {
   AgentLLMConfigServiceService,
+  CheckConfigHealthRequest,
+  CheckConfigHealthResponse,
   ListConfigHealthRequest,
   ListConfigHealthResponse,
   ListRetiringModelsRequest,
   ListRetiringModelsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { AuditEventKind } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import { type RetiringUse, retiringUses } from '../domain/retiring.js';
+import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { listHealth } from '../store/health.js';
+import { audit } from './audit.js';
 import { checkConfigHealth } from './check_config.js';
 import { healthMessage, retiringUseMessage } from './messages.js';
-import type { Handlers } from './method.js';
+import type { Call, Handlers } from './method.js';
 import { checkPage, compareKeys, nextPage, pageFrom } from './pages.js';
 import { passRate, Rate } from './rate.js';
 import { agentOf, checkRef, configOf, idProblem, Problems } from './requests.js';
@@ -32,11 +37,24 @@ export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMCo
         problems.throwIfAny();
         const config = configOf(state, call.request.id);
         passRate(rate);
-        return checkConfigHealth(backend, config, call);
+        return checkAudited(backend, config, call);
       }),
     listConfigHealth: (call) => read(backend, call, (state) => listConfigHealth(backend, state, call.request)),
     listRetiringModels: (call) => read(backend, call, (state) => listRetiringModels(state, call.request)),
   };
+}
+
+async function checkAudited(
+  backend: Backend,
+  config: Config,
+  call: Call<CheckConfigHealthRequest, CheckConfigHealthResponse>,
+): Promise<CheckConfigHealthResponse> {
+  const answer = await checkConfigHealth(backend, config, call);
+  const outcome = answer.health?.status ?? CheckStatus.UNSPECIFIED;
+  const { id: config_id, agent_id, provider } = config;
+  const kind = AuditEventKind.HEALTH_CHECK;
+  await audit(backend, { kind, actor: call.caller, method: call.method, agent_id, config_id, provider, outcome });
+  return answer;
 }
 
 async function listConfigHealth(

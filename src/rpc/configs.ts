@@ -1,6 +1,4 @@
 import type { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import { lintConfig } from '../domain/lint.js';
-import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
@@ -15,7 +13,7 @@ import { resolveConfig } from './resolve_config.js';
 import { type Backend, read, write } from './service.js';
 import { statusOf } from './status.js';
 import { validateConfig } from './validate_config.js';
-import { planCreate, planUpdate, planUpsert } from './write_config.js';
+import { answerConfig, findingsOf, planCreate, planUpdate, planUpsert } from './write_config.js';
 
 /** AgentLLMConfigService over the state in memory and the one write path. */
 export function configService(backend: Backend): Handlers<typeof AgentLLMConfigServiceService> {
@@ -92,18 +90,6 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
 
     ...checkHandlers(backend),
   };
-}
-
-const answerConfig = (config: Config, revision: bigint, state: State) => ({
-  config: configMessage(state, config),
-  revision,
-  findings: findingsOf(state, config),
-});
-
-/** What the lint says of a config that was written. */
-function findingsOf(state: State, config: Config) {
-  const agent = state.agents.get(config.agent_id);
-  return agent ? [...lintConfig(state, agent, config, new Date())] : [];
 }
 
 function assignedMessage(state: State, { ref, agent, outcome }: Assigned) {

@@ -147,7 +147,10 @@ export function modelMessage(state: State, model: Model, price = state.pricesOf(
   };
 }
 
-function priceMessage(price: Price): ModelPrice {
+/** A price, of the price book or of a config. */
+export function priceMessage(
+  price: Omit<Price, 'id' | 'model_id' | 'valid_from' | 'created_at' | 'revision'> & { valid_from: Date | undefined },
+): ModelPrice {
   const rate = (value: number | null) => (value === null ? undefined : BigInt(value));
   return {
     input_micro_usd_per_million: rate(price.input_micro_usd_per_million),

@@ -11,7 +11,10 @@ import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Measure, Metrics } from '../metrics.js';
 import type { Contract } from './contract.js';
+import type { Gate } from './gate.js';
+import { internalError } from './internal_error.js';
 import { grpcStatus } from './status.js';
+import { type StreamHandler, streaming } from './stream.js';
 
 /** One call as a handler sees it. */
 export interface Call<Request, Response> {
@@ -38,16 +41,23 @@ export type Handler<Request, Response> = (call: Call<Request, Response>) => Repl
 
 interface UnaryDefinition<Request, Response> {
   readonly path: string;
+  readonly responseStream: false;
   readonly requestDeserialize: (bytes: Buffer) => Request;
   readonly requestSerialize: (request: Request) => Buffer;
   readonly responseSerialize: (response: Response) => Buffer;
 }
 
+type StreamDefinition<Request> = Omit<UnaryDefinition<Request, unknown>, 'responseStream' | 'responseSerialize'> & {
+  readonly responseStream: true;
+};
+
 /** The handlers of a service, one for each method of its definition: a missing or misspelt one does not compile. */
 export type Handlers<Service> = {
   readonly [M in keyof Service]: Service[M] extends UnaryDefinition<infer Request, infer Response>
     ? Handler<Request, Response>
-    : never;
+    : Service[M] extends StreamDefinition<infer Request>
+      ? StreamHandler<Request>
+      : never;
 };
 
 /** What the adapter needs of the server that it works for. */
@@ -56,34 +66,6 @@ export interface MethodContext {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly gate: Gate;
-}
-
-/** Lets calls in as long as there is room, and none once the server drains. */
-export class Gate {
-  private running = 0;
-  private draining = false;
-  private onEmpty: (() => void) | undefined;
-
-  enter(): void {
-    if (this.draining) throw ServiceError.of('SERVER_SHUTTING_DOWN', {});
-    if (this.running >= limits.maxConcurrentCalls)
-      throw ServiceError.of('TOO_MANY_CALLS', { calls: String(this.running) });
-    this.running++;
-  }
-
-  leave(): void {
-    this.running--;
-    if (this.draining && this.running === 0) this.onEmpty?.();
-  }
-
-  /** Lets nobody in any more; resolves when everybody is out. */
-  drain(): Promise<void> {
-    this.draining = true;
-    if (this.running === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.onEmpty = resolve;
-    });
-  }
 }
 
 /**
@@ -119,10 +101,12 @@ export interface Service {
   readonly methods: ReadonlyMap<string, Invoke>;
 }
 
+type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
 type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
 type Run<Request> = (decoded: Decoded<Request>, origin: Origin, done: Done) => void;
 
-type Decoded<Request> = { readonly request: Request } | { readonly refused: unknown };
+/** A request, or why it could not be read. */
+export type Decoded<Request> = { readonly request: Request } | { readonly refused: unknown };
 
 /**
  * Makes a service of a definition and its handlers. It is the only place where
@@ -139,21 +123,32 @@ export function serviceOf<Definition extends object>(
   const definitions: Record<string, object> = {};
   const implementation: UntypedServiceImplementation = {};
   const methods = new Map<string, Invoke>();
-  for (const [name, method] of Object.entries(definition) as [string, UnaryDefinition<unknown, unknown>][]) {
+  for (const [name, method] of Object.entries(definition) as [string, AnyDefinition][]) {
     const type = context.contract.requestType(method.path);
     definitions[name] = {
       ...method,
       requestDeserialize: (bytes: Buffer) => decode(method, type, bytes),
       responseSerialize: (bytes: Buffer) => bytes,
     };
-    const run = runnerOf(method, handlers[name as keyof Definition] as Handler<unknown, unknown>, context);
+    // Nobody has to sign in yet; a method that does not say what it needs is refused all the same.
+    context.contract.permission(method.path);
+    const handler: unknown = handlers[name as keyof Definition];
+    if (method.responseStream) {
+      implementation[name] = streaming(method.path.slice(1), handler as StreamHandler<unknown>, context);
+      continue;
+    }
+    const run = runnerOf(method, handler as Handler<unknown, unknown>, context);
     implementation[name] = unary(run) as handleUnaryCall<unknown, unknown>;
     methods.set(method.path, invoker(method, type, run));
   }
   return { definition: definitions as unknown as ServiceDefinition, implementation, methods };
 }
 
-function decode<Request>(method: UnaryDefinition<Request, unknown>, type: string, bytes: Buffer): Decoded<Request> {
+function decode<Request>(
+  method: Pick<UnaryDefinition<Request, unknown>, 'requestDeserialize'>,
+  type: string,
+  bytes: Buffer,
+): Decoded<Request> {
   try {
     return { request: method.requestDeserialize(bytes) };
   } catch {
@@ -210,8 +205,6 @@ function runnerOf<Request, Response>(
   context: MethodContext,
 ): Run<Request> {
   const name = method.path.slice(1);
-  // Nobody has to sign in yet; a method that does not say what it needs is refused all the same.
-  context.contract.permission(method.path);
   const shared: Shared<Request, Response> = { name, method, context, measure: context.metrics.forMethod(name) };
 
   return (decoded, origin, done) => {
@@ -241,8 +234,6 @@ interface Shared<Request, Response> {
   readonly context: MethodContext;
   readonly measure: Measure;
 }
-
-let calls = 0;
 
 /**
  * A call with what is only made when a handler asks for it: most reads never need a signal or their bytes. It has
@@ -340,11 +331,4 @@ class CallState<Request, Response> implements Call<Request, Response> {
     if (this.origin.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }
-}
-
-/** What a caller may know of a failure that it must not see; the rest goes to the log. */
-export function internalError(thrown: unknown, method: string, log: Log): ServiceError {
-  const call = `${process.pid.toString(36)}-${(++calls).toString(36)}`;
-  log.error({ call, method, err: thrown }, 'call failed inside the service');
-  return ServiceError.of('INTERNAL', { call });
 }

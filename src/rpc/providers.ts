@@ -10,7 +10,8 @@ import {
   providerOutputOnly,
   usersOf,
 } from '../domain/catalogue.js';
-import { keysFor, originOf } from '../domain/credential.js';
+import { keysFor } from '../domain/credential.js';
+import { originOf } from '../domain/origin.js';
 import { readPatch } from '../domain/patch.js';
 import type { Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -125,11 +126,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
         respond: (deleted_models, revision) => ({ deleted_models, revision }),
       }),
 
-    validateApiKey: (call) =>
-      read(backend, call, (state) => {
-        const { remainingMs, signal } = call;
-        return validateKey(backend, state, call.request, { rate, remainingMs, signal });
-      }),
+    validateApiKey: (call) => read(backend, call, (state) => validateKey(backend, state, call, rate)),
 
     ...modelHandlers(backend),
   };

@@ -17,7 +17,8 @@ import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { configMessage } from './messages.js';
 import { checkPage, pageOf } from './pages.js';
-import { agentOf, checkRef, configOf, findAgent, idProblem, noAgent, Problems } from './requests.js';
+import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent, Problems } from './requests.js';
+import { withRevision } from './revision.js';
 import { statusOf } from './status.js';
 
 export function getConfig(state: State, id: number): Buffer {
@@ -28,23 +29,10 @@ export function getConfig(state: State, id: number): Buffer {
 }
 
 export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
-  const agent = knownAgent(state, ref) ?? agentOf(state, checkedRef(ref));
+  const agent = namedAgent(state, ref);
   const config = primaryIn(state, agent.id);
   if (!config) throw noEnabledConfig(agent);
   return configReply(state, config);
-}
-
-/** What names an agent that there is needs no other check: looking at each letter costs as much as the answer. */
-function knownAgent(state: State, ref: AgentRef | undefined): Agent | undefined {
-  if (!ref || (ref.id === undefined) === (ref.name === undefined)) return undefined;
-  return findAgent(state, ref);
-}
-
-function checkedRef(ref: AgentRef | undefined): AgentRef | undefined {
-  const problems = new Problems();
-  checkRef(problems, ref);
-  problems.throwIfAny();
-  return ref;
 }
 
 const noEnabledConfig = (agent: Agent) =>
@@ -83,17 +71,7 @@ function encodedConfig(state: State, config: Config, agentName: string): Encoded
  */
 function configReply(state: State, config: Config): Buffer {
   const { entry } = encodedConfig(state, config, state.agents.get(config.agent_id)?.name ?? '');
-  return Buffer.concat([entry, encodedRevision(state.revision)]);
-}
-
-let newest: { revision: number; bytes: Uint8Array } = { revision: 0, bytes: new Uint8Array() };
-
-function encodedRevision(revision: number): Uint8Array {
-  if (newest.revision !== revision) {
-    const bytes = GetConfigResponse.encode({ config: undefined, revision: BigInt(revision) }).finish();
-    newest = { revision, bytes };
-  }
-  return newest.bytes;
+  return withRevision(entry, state.revision);
 }
 
 export function listConfigs(state: State, request: ListConfigsRequest): ListConfigsResponse {

@@ -14,7 +14,8 @@ export interface WriteRequest {
   readonly wait_for_adoption?: WaitForAdoption | undefined;
 }
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+/** The spellings of a UUID. */
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The request id in its one spelling; undefined when there is none, or none that can be one. */
 export const requestIdOf = ({ request_id }: WriteRequest): string | undefined =>
@@ -46,12 +47,22 @@ export function writeProblems(request: WriteRequest): Problems {
   const problems = new Problems();
   if (request.request_id !== '' && !UUID.test(request.request_id)) problems.add('request_id', 'must be a UUID');
   problems.add('reason', textProblem(request.reason, limits.reason));
+  problems.add('wait_for_adoption.timeout', adoptionProblem(request));
   return problems;
 }
 
-/** Refuses what the contract has a place for and this release cannot do. */
-export function refuseUnavailable(request: WriteRequest): void {
-  if (request.wait_for_adoption) throw ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'wait_for_adoption' });
+/** How long a write waits for adoption, in ms; undefined when it does not ask. */
+export function adoptionWaitMs({ wait_for_adoption }: WriteRequest): number | undefined {
+  if (!wait_for_adoption) return undefined;
+  const { seconds, nanos } = wait_for_adoption.timeout ?? { seconds: 0n, nanos: 0 };
+  return Number(seconds) * 1000 + nanos / 1e6;
+}
+
+function adoptionProblem(request: WriteRequest): string | undefined {
+  const ms = adoptionWaitMs(request) ?? 0;
+  const { nanos } = request.wait_for_adoption?.timeout ?? { nanos: 0 };
+  const fits = ms >= 0 && ms <= limits.adoptionSeconds * 1000 && nanos >= 0 && nanos < 1e9;
+  return fits ? undefined : `must be 0 to ${limits.adoptionSeconds} s`;
 }
 
 /** Refuses a request that lacks one of these texts. */
@@ -64,6 +75,9 @@ export function requireText(fields: Readonly<Record<string, string>>): void {
 export function idProblem(id: number): string | undefined {
   return id >= 1 && id <= limits.maxId ? undefined : `must be 1 to ${limits.maxId}, not ${id}`;
 }
+
+export const revisionProblem = (revision: bigint): string | undefined =>
+  revision >= 1n ? undefined : `must be at least 1, not ${revision}`;
 
 /** Reads how an agent is named; a problem when it is not, or twice. */
 export function refProblem(ref: AgentRef | undefined): { field: string; description: string } | undefined {
@@ -92,6 +106,19 @@ export function agentOf(state: State, ref: AgentRef | undefined): Agent {
   const agent = ref && findAgent(state, ref);
   if (!agent) throw noAgent(state, ref ?? {});
   return agent;
+}
+
+/**
+ * The agent that a read names. What names an agent that there is needs no other check: looking at each letter costs as
+ * much as the answer.
+ */
+export function namedAgent(state: State, ref: AgentRef | undefined): Agent {
+  const known = ref && (ref.id === undefined) !== (ref.name === undefined) ? findAgent(state, ref) : undefined;
+  if (known) return known;
+  const problems = new Problems();
+  checkRef(problems, ref);
+  problems.throwIfAny();
+  return agentOf(state, ref);
 }
 
 /** @param suggest whether to look for the name that was meant; not for each of a thousand. */

@@ -1,27 +1,34 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { HealthImplementation, type ServingStatusMap } from 'grpc-health-check';
 import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { AgentLLMConfigWatchServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { Address } from '../config.js';
-import { StartError } from '../errors.js';
+import { ServiceError, StartError } from '../errors.js';
+import { Presence } from '../feed/presence.js';
+import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
 import { agentService } from './agents.js';
 import { auditService } from './audit.js';
 import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
-import { Gate, type Invoke, type MethodContext, serviceOf } from './method.js';
+import { Gate } from './gate.js';
+import { type Invoke, type MethodContext, serviceOf } from './method.js';
 import { providerService } from './providers.js';
 import { addReflection } from './reflection.js';
 import type { Backend } from './service.js';
+import { WatchFrames } from './watch_frames.js';
+import { watchService } from './watches.js';
 
 /** The entry of grpc.health.v1 that tells whether writes are taken; reads go on without the database. */
 const WRITES = 'agentllm.v1.Writes';
 const SERVICES = [
   'agentllm.v1.AgentService',
   'agentllm.v1.AgentLLMConfigService',
+  'agentllm.v1.AgentLLMConfigWatchService',
   'agentllm.v1.ProviderService',
   'agentllm.v1.CredentialService',
   'agentllm.v1.AuditService',
@@ -42,6 +49,8 @@ export interface RpcServer {
   readonly port: number;
   /** Every unary method of the contract by its path `/package.Service/Method`, for other transports. */
   readonly methods: ReadonlyMap<string, Invoke>;
+  /** How many streams of WatchConfigs there are, by whether they have caught up. */
+  watches(): { readonly live: number; readonly behind: number };
   setWritable(writable: boolean): void;
   /** Stops taking calls over any transport, lets those that run end within the time, and closes. */
   drain(graceMs: number): Promise<void>;
@@ -49,14 +58,18 @@ export interface RpcServer {
 
 export async function startRpcServer(
   address: Address,
-  backend: Backend,
+  parts: Omit<Backend, 'log' | 'watches' | 'presence'>,
   given: Omit<MethodContext, 'gate'>,
 ): Promise<RpcServer> {
   const gate = new Gate();
   const context = { ...given, gate };
+  const watches = new Watches(parts.store, new WatchFrames(parts.store));
+  const presence = new Presence(parts.store, watches);
+  const backend = { ...parts, log: given.log, watches, presence };
   const services = [
     serviceOf(AgentServiceService, agentService(backend), context),
     serviceOf(AgentLLMConfigServiceService, configService(backend), context),
+    serviceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
     serviceOf(ProviderServiceService, providerService(backend), context),
     serviceOf(CredentialServiceService, credentialService(backend), context),
     serviceOf(AuditServiceService, auditService(backend), context),
@@ -70,13 +83,21 @@ export async function startRpcServer(
   return {
     port,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),
+    watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
     async drain(graceMs) {
       for (const name of Object.keys(serving())) health.setStatus(name, 'NOT_SERVING');
+      // Before the calls are waited for: these streams never end by themselves.
+      watches.close(shuttingDown);
       await shutDown(server, gate, graceMs);
+      await presence.close();
     },
   };
 }
+
+/** Watchers come back to another replica, or to the next one here, and not all in the same moment. */
+const shuttingDown = () =>
+  ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: Math.round(Math.random() * 1000) });
 
 const serving = (): ServingStatusMap =>
   Object.fromEntries(['', ...SERVICES, WRITES].map((name) => [name, 'SERVING' as const]));

@@ -3,19 +3,29 @@ import type { Draft } from '../domain/draft.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import type { Feed } from '../feed/feed.js';
+import type { Presence } from '../feed/presence.js';
+import type { Watches } from '../feed/watches.js';
+import type { Log } from '../log.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
+import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
-import { type Problems, refuseUnavailable, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import { adoptionWaitMs, type Problems, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
 
 /** What the services work on. */
 export interface Backend {
   readonly store: Store;
   readonly feed: Feed;
+  /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
+  readonly watches: Watches;
+  readonly presence: Presence;
+  /** How far back a stream can be resumed, in ms. */
+  readonly watchRetentionMs: number;
   /** Addresses at which providers may be although they are not public. */
   readonly allowedAddresses: BlockList;
   /** The keys of providers that the environment has, by their variables. */
   readonly providerKeys: ReadonlyMap<string, string>;
+  readonly log: Log;
 }
 
 interface ReadRequest {
@@ -43,7 +53,7 @@ export interface Writing<Result, Response> {
 
 /** Carries out a write, or only its checks when the caller asks for that. */
 export function write<Request extends WriteRequest, Result, Response>(
-  { store }: Backend,
+  backend: Backend,
   call: Call<Request, Response>,
   writing: Writing<Result, Response>,
 ): Promise<Uint8Array> {
@@ -57,13 +67,13 @@ export function write<Request extends WriteRequest, Result, Response>(
     reason: request.reason || undefined,
     body: () => call.encode({ ...request, request_id: '' }),
     signal: call.signal,
-    plan: (state: State, draft: Draft) => {
-      const result = writing.plan(state, draft, writeProblems(request));
-      refuseUnavailable(request);
-      return result;
-    },
+    plan: (state: State, draft: Draft) => writing.plan(state, draft, writeProblems(request)),
     answer: (result: Result, revision: number) =>
-      call.encodeReply(writing.respond(result, BigInt(revision), store.state) as Response),
+      call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
   };
-  return request.validate_only ? rehearse(store, planned) : transact(store, planned);
+  if (request.validate_only) return rehearse(backend.store, planned);
+  const done = transact(backend.store, planned);
+  const waitMs = adoptionWaitMs(request);
+  if (waitMs === undefined) return done;
+  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, remainingMs: call.remainingMs }));
 }

@@ -4,12 +4,26 @@ import { primaryOf } from '../domain/chain.js';
 import { checkConfig, configFields, configOutputOnly, newConfig, patchConfig } from '../domain/config.js';
 import { keyProblem } from '../domain/credential.js';
 import type { Draft } from '../domain/draft.js';
+import { lintConfig } from '../domain/lint.js';
 import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError, type Violation } from '../errors.js';
-import { etagOf } from './messages.js';
+import { configMessage, etagOf } from './messages.js';
 import { agentOf, checkEtag, configOf, findAgent, idProblem, type Problems } from './requests.js';
+
+/** What a write of a config answers. */
+export const answerConfig = (config: Config, revision: bigint, state: State) => ({
+  config: configMessage(state, config),
+  revision,
+  findings: findingsOf(state, config),
+});
+
+/** What the lint says of a config that was written. */
+export function findingsOf(state: State, config: Config) {
+  const agent = state.agents.get(config.agent_id);
+  return agent ? [...lintConfig(state, agent, config, new Date())] : [];
+}
 
 /** The fields that requests which write a config have in common. */
 export interface ConfigRequest {
@@ -100,10 +114,14 @@ export function draftProposal(state: State, draft: Draft, proposal: Proposal, re
   const key = keyIn(request);
   const { before } = proposal;
   const row = { ...proposal.row, ...(key !== undefined && keyColumns(state, draft, key)) };
-  const stored = before ? draft.update('config', before, row) : draft.create('config', row);
+  const stored = before ? draft.update('config', before, row) : draftNew(draft, row);
   if (key !== undefined) draft.keys.push({ entity: 'config', row: stored, key });
   return stored;
 }
+
+/** One that has an id already comes back under it. */
+const draftNew = (draft: Draft, row: Config) =>
+  row.id === 0 ? draft.create('config', row) : draft.restore('config', row);
 
 export function planCreate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const patch = patchOf(request);

@@ -37,6 +37,7 @@ async function oneByOne(store: Store, writes: readonly Ready[]): Promise<readonl
 }
 
 interface Batch {
+  readonly now: Date;
   /** The state that it was planned against. */
   readonly state: State;
   readonly steps: readonly Step[];
@@ -83,7 +84,7 @@ async function prepare(store: Store, tx: Knex, writes: readonly Ready[]): Promis
   const { steps, outcomes } = await planSteps(tx, state, turn, writes, kept);
   if (steps.length === 0) throw new NothingToDo(outcomes);
   await carryOut(tx, turn, steps);
-  return { state, steps, outcomes };
+  return { now: turn.now, state, steps, outcomes };
 }
 
 async function carryOut(tx: Knex, turn: Turn, steps: readonly Step[]): Promise<void> {
@@ -102,8 +103,11 @@ async function carryOut(tx: Knex, turn: Turn, steps: readonly Step[]): Promise<v
 }
 
 /** The state may have been read anew while the transaction ran; then the log leads to the revision. */
-async function applyCommitted(store: Store, { state, steps }: Batch): Promise<void> {
-  for (const { revision, nonce, draft } of steps) store.apply(state, revision, nonce, draft.changes);
+async function applyCommitted(store: Store, { now, state, steps }: Batch): Promise<void> {
+  for (const { write, revision, nonce, draft } of steps) {
+    const cause = { actor: write.actor, method: write.method, reason: write.reason ?? '', created_at: now };
+    store.apply(state, { revision, nonce, changes: draft.changes, cause });
+  }
   if (store.state.revision >= (steps.at(-1) as Step).revision) return;
   const { knex } = store.database;
   await advance(store, knex, await readHead(knex));

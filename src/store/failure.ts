@@ -1,4 +1,6 @@
+import type { Knex } from 'knex';
 import { ServiceError } from '../errors.js';
+import type { Store } from './store.js';
 
 /*
  * What a database failure means to a caller. Knex puts the SQL into messages and
@@ -38,4 +40,13 @@ export function databaseFailure(error: unknown): unknown {
   if (CONFLICT.test(code)) return ServiceError.of('WRITE_CONFLICT', {}, { cause: error });
   if (AWAY.test(code) || isLostConnection(error)) return ServiceError.of('DATABASE_UNAVAILABLE', {}, { cause: error });
   return error;
+}
+
+/** Asks the database outside of any write. */
+export async function onDatabase<T>(store: Store, run: (db: Knex) => PromiseLike<T>): Promise<T> {
+  try {
+    return await run(store.database.knex);
+  } catch (error) {
+    throw databaseFailure(error);
+  }
 }

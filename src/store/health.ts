@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import type { CheckStatus, HopCheck } from '../../gen/ts/agentllm/v1/check.js';
 import { ServiceError } from '../errors.js';
-import { databaseFailure } from './failure.js';
+import { onDatabase } from './failure.js';
 import type { Store } from './store.js';
 
 /** A row of `config_health`. */
@@ -70,12 +70,4 @@ export function listHealth(store: Store, { ids, statuses, after, limit }: Health
     if (statuses.length > 0) query.whereRaw('statuses && ?::text[]', [statuses as string[]]);
     return query;
   });
-}
-
-async function onDatabase<T>(store: Store, run: (db: Knex) => PromiseLike<T>): Promise<T> {
-  try {
-    return await run(store.database.knex);
-  } catch (error) {
-    throw databaseFailure(error);
-  }
 }

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Change, Entity } from '../domain/rows.js';
 import { State } from '../domain/state.js';
-import type { Store } from './store.js';
+import { oldestKept } from './compact.js';
+import type { Made, Store } from './store.js';
 import { allRows, entities, fromLog, type Statement } from './tables.js';
 
 /** The counter row: which store this is and how far it has come. */
@@ -21,6 +22,12 @@ interface LogRow {
   entity_id: number;
   before: Record<string, unknown> | null;
   after: Record<string, unknown> | null;
+  actor: string;
+  method: string;
+  reason: string | null;
+  created_at: Date;
+  /** From which revision on the log is whole. */
+  history_from: number;
 }
 
 /** Who wrote what and why; the same for all rows of a revision. */
@@ -72,7 +79,8 @@ export async function catchUp(store: Store): Promise<void> {
 /**
  * Brings the store's state up to `head` from the log. When the log does not lead
  * there, because the database was put back and its numbers were used again, or
- * because it was given a new identity, the state is read anew.
+ * because it was given a new identity, or because the log does not go back that
+ * far, the state is read anew.
  */
 export async function advance(store: Store, db: Knex, wanted: Head): Promise<void> {
   let head: Mark = wanted;
@@ -85,16 +93,20 @@ export async function advance(store: Store, db: Knex, wanted: Head): Promise<voi
     const rows = known ? await readLog(db, seen.revision) : [];
     const stands = seen.revision === 0 || rows.find((row) => row.revision === seen.revision)?.nonce === seen.nonce;
     if (known && stands && seen.revision >= head.revision && seen.revision > 0) return;
-    if (known && stands && seen.revision < head.revision) applyRows(store, state, rows);
-    else head = await replaceState(store, db, state, head);
+    const forgotten = known && seen.revision < (rows[0]?.history_from ?? (await oldestKept(db)));
+    if (known && stands && !forgotten && seen.revision < head.revision) applyRows(store, state, rows);
+    else head = await replaceState(store, db, state, head, forgotten);
   }
 }
 
 type Mark = Pick<Head, 'revision' | 'nonce' | 'identity'>;
 
-/** Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it. */
-async function replaceState(store: Store, db: Knex, stale: State, head: Mark): Promise<Mark> {
-  if (stale.identity !== '' && stale.identity === head.identity)
+/**
+ * Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it.
+ * @param forgotten that the log does not lead here says nothing of the store: it does not go back that far.
+ */
+async function replaceState(store: Store, db: Knex, stale: State, head: Mark, forgotten: boolean): Promise<Mark> {
+  if (stale.identity !== '' && stale.identity === head.identity && !forgotten)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
   const fresh = db.isTransaction ? await readState(db) : await loadState(db);
   // Within a write the counter row is a revision ahead of the tables already, so the state is at `head`.
@@ -105,11 +117,18 @@ async function replaceState(store: Store, db: Knex, stale: State, head: Mark): P
 }
 
 function applyRows(store: Store, state: State, rows: readonly LogRow[]): void {
+  for (const made of revisionsOf(rows)) store.apply(state, made);
+}
+
+/** Whole revisions out of the rows that they were entered as. */
+function* revisionsOf(rows: readonly LogRow[]): Generator<Made> {
   for (let from = 0; from < rows.length; ) {
-    const { revision, nonce } = rows[from] as LogRow;
-    const next = rows.findIndex((row, at) => at > from && row.revision !== revision);
+    const first = rows[from] as LogRow;
+    const next = rows.findIndex((row, at) => at > from && row.revision !== first.revision);
     const end = next < 0 ? rows.length : next;
-    store.apply(state, revision, nonce, rows.slice(from, end).map(changeOf));
+    const { revision, nonce, actor, method, reason, created_at } = first;
+    const cause = { actor, method, reason: reason ?? '', created_at };
+    yield { revision, nonce, changes: rows.slice(from, end).map(changeOf), cause };
     from = end;
   }
 }
@@ -123,11 +142,17 @@ const changeOf = (row: LogRow): Change =>
   }) as Change;
 
 /** The rows of a revision and of those behind it, whole revisions only. */
-const readLog = (db: Knex, revision: number): Promise<LogRow[]> =>
-  db<LogRow>('config_revisions')
-    .select('revision', 'nonce', 'entity', 'entity_id', 'before', 'after')
-    .whereBetween('revision', [revision, revision + REVISIONS_PER_PAGE])
+const readLog = (db: Knex, revision: number, last = revision + REVISIONS_PER_PAGE): Promise<LogRow[]> =>
+  db('config_revisions')
+    .select('revision', 'nonce', 'entity', 'entity_id', 'before', 'after', 'actor', 'method', 'reason', 'created_at')
+    .select(db.raw('(select history_from from store_state) as history_from'))
+    .whereBetween('revision', [revision, last])
     .orderBy(['revision', 'position']);
+
+/** Revisions from the log, those that it still has; at most a page of them. */
+export async function readRevisions(db: Knex, from: number, last: number): Promise<Made[]> {
+  return [...revisionsOf(await readLog(db, from, Math.min(last, from + REVISIONS_PER_PAGE)))];
+}
 
 /** The agent that a change is about; null for the catalogue and credentials. */
 function agentOf(change: Change): number | null {

@@ -1,11 +1,26 @@
 import { randomUUID } from 'node:crypto';
-import type { Change } from '../domain/rows.js';
+import type { Cause, Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { limits } from '../limits.js';
 import { commitTogether } from './commit.js';
 import type { Database } from './database.js';
 import { Line } from './line.js';
 import type { Ready } from './write.js';
+
+/** A revision, with all that is known of it. */
+export interface Made {
+  readonly revision: number;
+  readonly nonce: string;
+  readonly changes: readonly Change[];
+  readonly cause: Cause;
+}
+
+/** Hears of everything that happens to the state. */
+export interface Follower {
+  applied(made: Made): void;
+  /** The state was read anew: what was known of it may be of another store. */
+  replaced(): void;
+}
 
 /**
  * The database together with the state that is held of it. Whoever moves the
@@ -15,6 +30,7 @@ import type { Ready } from './write.js';
 export class Store {
   private current = new State();
   private readonly listeners = new Set<() => void>();
+  private readonly followers = new Set<Follower>();
 
   /** By which this store's writes are told from those of other replicas. */
   readonly mark = randomUUID();
@@ -34,16 +50,25 @@ export class Store {
   }
 
   /** Moves `state` on by one revision; has no effect on a state that has been replaced meanwhile. */
-  apply(state: State, revision: number, nonce: string, changes: readonly Change[]): void {
+  apply(state: State, made: Made): void {
     const before = state.revision;
-    state.apply(revision, nonce, changes);
-    if (state === this.current && state.revision !== before) this.announce();
+    state.apply(made.revision, made.nonce, made.changes);
+    if (state !== this.current || state.revision === before) return;
+    for (const hear of [...this.followers]) hear.applied(made);
+    this.announce();
   }
 
   replaceState(state: State): void {
     state.vault = this.current.vault;
     this.current = state;
+    for (const hear of [...this.followers]) hear.replaced();
     this.announce();
+  }
+
+  /** Tells of every revision, in order and while the state is exactly at it, until the returned function is called. */
+  follow(follower: Follower): () => void {
+    this.followers.add(follower);
+    return () => this.followers.delete(follower);
   }
 
   /** Calls back after every move of the state, until the returned function is called. */

@@ -1,12 +1,19 @@
 import { forgetAnswers } from './answers.js';
+import { forgetHistory } from './compact.js';
 import type { Store } from './store.js';
 import { checkTokens } from './vault.js';
+import { forgetWatchers } from './watchers.js';
 
-/** What is done once an hour. */
-export async function tidy(store: Store): Promise<void> {
+/**
+ * What is done once an hour.
+ * @param historyMs how long the history is kept.
+ */
+export async function tidy(store: Store, historyMs: number): Promise<void> {
   const { knex, kind } = store.database;
   await forgetAnswers(knex);
+  await forgetHistory(store, historyMs);
   await checkTokens(store);
+  await forgetWatchers(knex);
   // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
   if (kind === 'embedded') await knex.raw('vacuum (analyze)');
 }

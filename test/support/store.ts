@@ -54,11 +54,18 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
   const metrics = createMetrics({
     revision: () => opened.store.state.revision,
     databaseWritable: () => opened.feed.isWritable,
+    watches: () => ({}),
     rows: () => ({ agent: opened.store.state.agents.size, config: opened.store.state.configs.size }),
   });
   const rpc = await startRpcServer(
     { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
-    { store: opened.store, feed: opened.feed, allowedAddresses: addressList([]), providerKeys: new Map() },
+    {
+      store: opened.store,
+      feed: opened.feed,
+      watchRetentionMs: Number.POSITIVE_INFINITY,
+      allowedAddresses: addressList([]),
+      providerKeys: new Map(),
+    },
     { contract: readContract(), log: createLog('silent'), metrics },
   );
   const clients = connect(rpc.port);

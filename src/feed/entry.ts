@@ -1,0 +1,157 @@
+import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import type { Made } from '../store/store.js';
+import type { Filter } from './filter.js';
+
+/** An agent with its configs at one revision. Rows are only ever replaced, so these stay what they were. */
+export interface AgentMoment {
+  readonly id: number | undefined;
+  /** Under which it is watched. */
+  readonly name: string;
+  /** undefined: there is none of this name. */
+  readonly agent: Agent | undefined;
+  readonly configs: readonly Config[];
+  /** Names of the credentials that they use, by id: these may be gone when what they were called is still to be said. */
+  readonly credentials: ReadonlyMap<number, string>;
+  /** Whether nobody may go on with what was before. */
+  readonly urgent: boolean;
+}
+
+/** A part of the catalogue at one revision; what is gone has no row. */
+export type CatalogueMoment = { readonly name: string; readonly urgent: boolean } & (
+  | { readonly kind: 'provider'; readonly row: Provider | undefined }
+  | { readonly kind: 'model'; readonly row: Model | undefined; readonly price: Price | undefined }
+  | { readonly kind: 'credential'; readonly row: Credential | undefined }
+);
+
+/** One revision as watchers see it: everything that it touched, whole. */
+export interface Entry {
+  readonly revision: number;
+  readonly nonce: string;
+  readonly cause: Cause;
+  readonly agents: readonly AgentMoment[];
+  readonly catalogue: readonly CatalogueMoment[];
+}
+
+/** Takes down what a revision touched; `state` must be exactly at that revision. */
+export function entryOf(state: State, { revision, nonce, changes, cause }: Made): Entry {
+  return {
+    revision,
+    nonce,
+    cause,
+    agents: [...touchedAgents(state, changes)],
+    catalogue: touchedCatalogue(state, changes),
+  };
+}
+
+export function momentOf(state: State, agent: Agent, urgent = false): AgentMoment {
+  const { id, name } = agent;
+  const configs = state.configsOf(id);
+  return { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
+}
+
+const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;
+
+function credentialsOf(state: State, configs: readonly Config[]): ReadonlyMap<number, string> {
+  let names: Map<number, string> | undefined;
+  for (const { credential_id } of configs) {
+    const credential = credential_id && state.credentials.get(credential_id);
+    if (!credential) continue;
+    names ??= new Map();
+    names.set(credential.id, credential.name);
+  }
+  return names ?? NONE.credentials;
+}
+
+function* touchedAgents(state: State, changes: readonly Change[]): Generator<AgentMoment> {
+  const touched = new Map<number, boolean>();
+  for (const change of changes) {
+    const id = agentIdOf(change);
+    if (id === undefined) continue;
+    touched.set(id, (touched.get(id) ?? false) || isUrgent(change));
+    // Under its old name it is gone, for those who watch that name and for those who hold it.
+    if (change.entity === 'agent' && change.before && change.before.name !== change.after?.name)
+      yield { id, name: change.before.name, ...NONE, urgent: true };
+  }
+  for (const [id, urgent] of touched) {
+    const agent = state.agents.get(id);
+    if (agent) yield momentOf(state, agent, urgent);
+  }
+}
+
+function agentIdOf(change: Change): number | undefined {
+  if (change.entity === 'agent') return change.id;
+  return change.entity === 'config' ? (change.after ?? change.before)?.agent_id : undefined;
+}
+
+/** Whether a change takes back what a run must not go on using: a key, an agent, a provider. */
+function isUrgent(change: Change): boolean {
+  if (!change.before) return false;
+  if (change.entity === 'agent') return change.before?.is_active === true && change.after?.is_active !== true;
+  if (change.entity === 'provider') return change.before?.enabled === true && change.after?.enabled !== true;
+  if (change.entity === 'credential') return change.before?.key_revision !== change.after?.key_revision;
+  if (change.entity !== 'config') return false;
+  if (change.before.credential_id != null && change.after?.credential_id !== change.before.credential_id) return true;
+  if (change.before.key_id == null) return false;
+  return change.after?.key_id == null || change.after.key_revision !== change.before.key_revision;
+}
+
+function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMoment[] {
+  const moments = new Map<string, CatalogueMoment>();
+  for (const change of changes) {
+    const moment = catalogueMoment(state, change);
+    if (moment) moments.set(`${moment.kind} ${moment.name}`, moment);
+  }
+  return [...moments.values()];
+}
+
+function catalogueMoment(state: State, change: Change): CatalogueMoment | undefined {
+  const { entity } = change;
+  if (entity === 'provider' || entity === 'credential') {
+    const name = (change.after ?? change.before)?.name as string;
+    return { kind: entity, name, row: change.after, urgent: isUrgent(change) } as CatalogueMoment;
+  }
+  if (entity === 'model') return modelMoment(state, (change.after ?? change.before) as Model, change.after);
+  if (entity !== 'price') return undefined;
+  const model = state.modelWithId((change.after ?? change.before)?.model_id as number);
+  return model && modelMoment(state, model, model);
+}
+
+/** @param row undefined when the model is gone. */
+const modelMoment = (state: State, { provider, name, id }: Model, row: Model | undefined): CatalogueMoment => ({
+  kind: 'model',
+  name: `${provider}/${name}`,
+  row,
+  price: state.pricesOf(id).at(-1),
+  urgent: false,
+});
+
+/** Every provider, model and credential as they are. */
+export function catalogueOf(state: State): CatalogueMoment[] {
+  const moments: CatalogueMoment[] = [];
+  for (const provider of state.providersInOrder.after())
+    moments.push({ kind: 'provider', name: provider.name, row: provider, urgent: false });
+  for (const model of state.modelsInOrder.after()) moments.push(modelMoment(state, model, model));
+  for (const credential of state.credentialsInOrder.after())
+    moments.push({ kind: 'credential', name: credential.name, row: credential, urgent: false });
+  return moments;
+}
+
+/** The agents that a watch is about as they are, and those that it names and that do not exist. */
+export function agentsFor(state: State, { all, names, ids }: Filter): AgentMoment[] {
+  if (all) return [...state.agentsInOrder.after()].map((agent) => momentOf(state, agent));
+  const found = new Map<number, AgentMoment>();
+  const missing: AgentMoment[] = [];
+  const nothing = { ...NONE, urgent: false };
+  for (const name of names) {
+    const agent = state.agentNamed(name);
+    if (agent) found.set(agent.id, momentOf(state, agent));
+    else missing.push({ id: undefined, name, ...nothing });
+  }
+  for (const id of ids) {
+    const agent = state.agents.get(id);
+    if (agent) found.set(id, momentOf(state, agent));
+    else missing.push({ id, name: '', ...nothing });
+  }
+  return [...found.values(), ...missing];
+}

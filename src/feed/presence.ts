@@ -1,0 +1,143 @@
+import { databaseFailure } from '../store/failure.js';
+import type { Store } from '../store/store.js';
+import {
+  acknowledgeElsewhere,
+  confirmWatchers,
+  enterWatchers,
+  removeWatchers,
+  type WatcherRow,
+} from '../store/watchers.js';
+import type { Watch } from './watch.js';
+import type { Watches } from './watches.js';
+
+const FLUSH_MS = 1_000;
+/** Every row is confirmed this often: well within the time after which it would count as gone. */
+const CONFIRM_MS = 15_000;
+/** Acknowledgements for other replicas that wait for the database at most; later ones come again. */
+const MOST_ELSEWHERE = 10_000;
+const ROWS_AT_ONCE = 1_000;
+
+/** What was said of a watch in the table. */
+interface Known {
+  readonly row: WatcherRow;
+  readonly at: number;
+}
+
+/**
+ * Tells the `watchers` table of the streams of this replica, all of them in one statement a second and only what has
+ * changed. It is no configuration: it takes no revision, and while the database is away it waits.
+ */
+export class Presence {
+  private readonly known = new Map<Watch, Known>();
+  private readonly ended: Pick<WatcherRow, 'client_id' | 'stream_id'>[] = [];
+  private elsewhere = new Map<string, number>();
+  private readonly timer: NodeJS.Timeout;
+  private turn: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly store: Store,
+    private readonly watches: Watches,
+  ) {
+    this.timer = setInterval(() => void this.flush().catch(() => {}), FLUSH_MS).unref();
+  }
+
+  /** Notes that a process has applied everything up to a revision. */
+  acknowledge(clientId: string, revision: number): void {
+    const watch = this.watches.ofClient(clientId);
+    if (watch) watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
+    // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
+    else if (this.elsewhere.has(clientId) || this.elsewhere.size < MOST_ELSEWHERE)
+      this.elsewhere.set(
+        clientId,
+        Math.max(this.elsewhere.get(clientId) ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
+      );
+  }
+
+  /** Brings the table up to date; one after the other. Rejects while the database is away. */
+  flush(): Promise<void> {
+    const next = this.turn.then(() => this.write());
+    this.turn = next.catch(() => {});
+    return next;
+  }
+
+  /** Takes the streams of this replica out of the table, as far as the database lets us. */
+  async close(): Promise<void> {
+    clearInterval(this.timer);
+    await this.flush().catch(() => {});
+    this.ended.push(...[...this.known.values()].map(({ row }) => row));
+    this.known.clear();
+    await this.flush().catch(() => {});
+  }
+
+  private async write(): Promise<void> {
+    const { knex } = this.store.database;
+    try {
+      this.dropEnded();
+      const ended = this.ended.slice(0, ROWS_AT_ONCE);
+      await removeWatchers(knex, ended);
+      this.ended.splice(0, ended.length);
+      const changed = this.changed();
+      for (let at = 0; at < changed.length; at += ROWS_AT_ONCE) await this.say(changed.slice(at, at + ROWS_AT_ONCE));
+      const { elsewhere } = this;
+      this.elsewhere = new Map();
+      await acknowledgeElsewhere(knex, elsewhere).catch((error) => {
+        for (const [id, revision] of elsewhere) this.acknowledge(id, revision);
+        throw error;
+      });
+    } catch (error) {
+      throw databaseFailure(error);
+    }
+  }
+
+  private dropEnded(): void {
+    for (const [watch, { row }] of this.known) {
+      if (!watch.sink.closed) continue;
+      this.ended.push({ client_id: row.client_id, stream_id: row.stream_id });
+      this.known.delete(watch);
+    }
+  }
+
+  /** The watches of which the table does not know how they stand, or has not heard for long. */
+  private changed(): (readonly [Watch, WatcherRow])[] {
+    const now = performance.now();
+    const rows: (readonly [Watch, WatcherRow])[] = [];
+    for (const watch of this.watches.every) {
+      const known = this.known.get(watch);
+      if (known && now - known.at < CONFIRM_MS && isAsSaid(watch, known.row)) continue;
+      rows.push([watch, this.rowOf(watch)]);
+    }
+    return rows;
+  }
+
+  private async say(changed: readonly (readonly [Watch, WatcherRow])[]): Promise<void> {
+    const { knex } = this.store.database;
+    const began = changed.filter(([watch]) => !this.known.has(watch));
+    // Of two streams of one process the later one counts.
+    const entered = new Map(began.map(([, row]) => [row.client_id, row]));
+    await enterWatchers(knex, [...entered.values()]);
+    await confirmWatchers(
+      knex,
+      changed.map(([, row]) => row),
+    );
+    const at = performance.now();
+    for (const [watch, row] of changed) this.known.set(watch, { row, at });
+  }
+
+  private rowOf(watch: Watch): WatcherRow {
+    const { all, names, ids } = watch.filter;
+    return {
+      ...watch.who,
+      stream_id: watch.id,
+      replica: this.store.mark,
+      agents: all ? null : [...names, ...[...ids].map((id) => `#${id}`)],
+      sent_revision: watch.sent,
+      applied_revision: watch.applied ?? null,
+      catching_up: !watch.live,
+    };
+  }
+}
+
+const isAsSaid = (watch: Watch, row: WatcherRow): boolean =>
+  row.sent_revision === watch.sent &&
+  row.applied_revision === (watch.applied ?? null) &&
+  row.catching_up === !watch.live;

@@ -1,0 +1,87 @@
+import { ServiceError } from '../errors.js';
+import { oldestKept } from '../store/compact.js';
+import { databaseFailure } from '../store/failure.js';
+import { readRevisions } from '../store/log.js';
+import { stateAt } from '../store/past.js';
+import type { Made, Store } from '../store/store.js';
+import { type Entry, entryOf } from './entry.js';
+
+interface Page {
+  readonly from: number;
+  readonly entries: Promise<readonly Entry[]>;
+}
+
+const PAGES = 8;
+
+/**
+ * Revisions that are no longer in the ring, out of the log. Watchers that are equally far behind share a page, and one
+ * page is read at a time, so that a crowd that comes back is one reader to the database.
+ */
+export class Replay {
+  private readonly pages: Page[] = [];
+  private turn: Promise<unknown> = Promise.resolve();
+
+  constructor(private readonly store: Store) {}
+
+  /** The entry of a revision that is not newer than the state; rejects with REVISION_COMPACTED when the log has lost it. */
+  async at(revision: number): Promise<Entry> {
+    const tried = new Set<Page>();
+    for (;;) {
+      const page = this.pages.find((one) => one.from <= revision && !tried.has(one));
+      if (!page) return (await this.read(revision))[0] as Entry;
+      tried.add(page);
+      const entries = await page.entries.catch(() => []);
+      const found = entries[revision - page.from];
+      if (found) return found;
+    }
+  }
+
+  clear(): void {
+    this.pages.length = 0;
+  }
+
+  private read(from: number): Promise<readonly Entry[]> {
+    const entries = this.turn.then(() => this.load(from));
+    this.turn = entries.catch(() => {});
+    const page = { from, entries };
+    this.pages.unshift(page);
+    this.pages.length = Math.min(this.pages.length, PAGES);
+    // What failed is read again by whoever asks next.
+    entries.catch(() => {
+      const at = this.pages.indexOf(page);
+      if (at >= 0) this.pages.splice(at, 1);
+    });
+    return entries;
+  }
+
+  private async load(from: number): Promise<readonly Entry[]> {
+    const { knex } = this.store.database;
+    try {
+      const revisions = await readRevisions(knex, from, this.store.state.revision);
+      const state = await stateAt(knex, from - 1, {
+        agents: agentsOf(revisions),
+        catalogue: true,
+      });
+      // Asked last: of what is forgotten, also while we read, some entries stay and others do not.
+      const oldest = await oldestKept(knex);
+      if (from < oldest || revisions[0]?.revision !== from)
+        throw ServiceError.of('REVISION_COMPACTED', { revision: `${from}`, oldest: `${oldest}` });
+      return revisions.map((made) => {
+        state.apply(made.revision, made.nonce, made.changes);
+        return entryOf(state, made);
+      });
+    } catch (error) {
+      throw databaseFailure(error);
+    }
+  }
+}
+
+function agentsOf(revisions: readonly Made[]): number[] {
+  const ids = new Set<number>();
+  for (const { changes } of revisions)
+    for (const change of changes) {
+      if (change.entity === 'agent') ids.add(change.id);
+      if (change.entity === 'config') ids.add((change.after ?? change.before)?.agent_id as number);
+    }
+  return [...ids];
+}

@@ -1,0 +1,37 @@
+import { limits } from '../limits.js';
+import type { Entry } from './entry.js';
+
+/**
+ * The newest revisions, once for all watchers: who is behind reads from here at a pace of its own, and who is further
+ * behind reads the log. It is bounded in revisions and in what they touched.
+ */
+export class Ring {
+  /** In the order of the revisions, which have no gaps. */
+  private readonly entries = new Map<number, Entry>();
+  private touched = 0;
+
+  push(entry: Entry): void {
+    // What does not follow makes everything before it useless.
+    if (!this.entries.has(entry.revision - 1)) this.clear();
+    this.entries.set(entry.revision, entry);
+    this.touched += sizeOf(entry);
+    for (const [revision, oldest] of this.entries) {
+      if (this.entries.size <= limits.ringRevisions && this.touched <= limits.ringChanges) return;
+      if (oldest === entry) return;
+      this.entries.delete(revision);
+      this.touched -= sizeOf(oldest);
+    }
+  }
+
+  /** The entry of a revision, if it is still here. */
+  at(revision: number): Entry | undefined {
+    return this.entries.get(revision);
+  }
+
+  clear(): void {
+    this.entries.clear();
+    this.touched = 0;
+  }
+}
+
+const sizeOf = ({ agents, catalogue }: Entry) => agents.length + catalogue.length;

@@ -1,0 +1,212 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { databaseFailure } from '../store/failure.js';
+import type { Made, Store } from '../store/store.js';
+import { agentsFor, catalogueOf, type Entry, entryOf } from './entry.js';
+import type { Filter } from './filter.js';
+import { Live } from './live.js';
+import { Replay } from './replay.js';
+import { Ring } from './ring.js';
+import { type Frames, type Sink, type Snapshot, Watch, type Who } from './watch.js';
+
+/** How the sweep goes through the watches: one in a second. */
+const SWEEP_MS = 1_000;
+/** How long a watch that needs the log waits for a database that is away. */
+const DATABASE_PAUSE_MS = 200;
+
+/**
+ * All watches of this replica. New revisions go into the ring, once, and to the streams that have caught up and that
+ * they concern; every other stream comes by at its own pace and reads the ring, or the log through one shared reader.
+ * So a stream that is not read costs its cursor and the one message that waits in its transport.
+ */
+export class Watches {
+  private readonly watches = new Set<Watch>();
+  private readonly byClient = new Map<string, Watch>();
+  private readonly live = new Live();
+  private readonly ring = new Ring();
+  private readonly replay: Replay;
+  private readonly sweep: NodeJS.Timeout;
+  private readonly unfollow: () => void;
+  /** What new streams hear, once there are to be none. */
+  private closed: (() => ServiceError) | undefined;
+
+  constructor(
+    private readonly store: Store,
+    private readonly frames: Frames,
+  ) {
+    this.replay = new Replay(store);
+    this.unfollow = store.follow({ applied: (made) => this.applied(made), replaced: () => this.replaced() });
+    this.sweep = setInterval(() => this.look(), SWEEP_MS).unref();
+  }
+
+  get count(): number {
+    return this.watches.size;
+  }
+
+  /** Those that have not been given everything yet. */
+  get behind(): number {
+    let behind = 0;
+    for (const { live } of this.watches) if (!live) behind++;
+    return behind;
+  }
+
+  /** The newest stream of a process. */
+  ofClient(clientId: string): Watch | undefined {
+    return this.byClient.get(clientId);
+  }
+
+  get every(): Iterable<Watch> {
+    return this.watches;
+  }
+
+  /** What a revision touched, from the ring or the log. */
+  entryAt(revision: number): Entry | Promise<Entry> {
+    return this.ring.at(revision) ?? this.replay.at(revision);
+  }
+
+  /** Throws when there is no room for another watch. */
+  checkRoom(): void {
+    if (this.closed) throw this.closed();
+    if (this.count >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${this.count}` });
+  }
+
+  /**
+   * Begins a watch: with a snapshot, or behind a revision that the caller has checked.
+   * It goes on by itself until its stream is closed.
+   */
+  open(filter: Filter, who: Who, sink: Sink, resumeAt?: number): Watch {
+    this.checkRoom();
+    const watch = new Watch(filter, who, sink);
+    this.watches.add(watch);
+    this.byClient.set(who.client_id, watch);
+    sink.onClose(() => this.forget(watch));
+    watch.cursor = resumeAt ?? 0;
+    // Who goes on behind a revision says that it has applied it.
+    watch.applied = resumeAt;
+    void this.run(watch, resumeAt === undefined ? this.snapshotFor(filter) : undefined);
+    return watch;
+  }
+
+  /** Ends every watch, and those that come later, each with an error of its own. */
+  close(why: () => ServiceError): void {
+    this.closed = why;
+    clearInterval(this.sweep);
+    this.unfollow();
+    for (const watch of [...this.watches]) this.end(watch, why());
+  }
+
+  private async run(watch: Watch, snapshot: Snapshot | undefined): Promise<void> {
+    try {
+      const revision = snapshot?.revision ?? watch.cursor;
+      await watch.send(this.frames.started(watch.who, snapshot === undefined, revision));
+      if (snapshot) await this.sendSnapshot(watch, snapshot);
+      await this.catchUp(watch);
+      // The first sign that everything is there; a snapshot says so by its end.
+      if (watch.live && (!snapshot || watch.cursor !== snapshot.revision)) this.bookmark(watch);
+    } catch (error) {
+      this.end(watch, error);
+    }
+  }
+
+  private async sendSnapshot(watch: Watch, snapshot: Snapshot): Promise<void> {
+    for (const frame of this.frames.snapshot(snapshot, watch.filter)) await watch.send(frame);
+    watch.cursor = snapshot.revision;
+    watch.sent = snapshot.revision;
+  }
+
+  /** Hands over revision after revision, as fast as they are taken, until there are no more. */
+  private async catchUp(watch: Watch): Promise<void> {
+    while (!watch.sink.closed) {
+      if (watch.cursor >= this.store.state.revision) {
+        this.live.add(watch);
+        return;
+      }
+      const entry = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
+      if (!entry) continue;
+      for (const frame of this.frames.entry(entry, watch.filter)) {
+        watch.sent = entry.revision;
+        await watch.send(frame);
+      }
+      watch.cursor = entry.revision;
+    }
+  }
+
+  /** While the database is away, who needs the log waits. */
+  private async fromLog(revision: number): Promise<Entry | undefined> {
+    try {
+      return await this.replay.at(revision);
+    } catch (error) {
+      if (!isAway(error)) throw error;
+      await sleep(DATABASE_PAUSE_MS, undefined, { ref: false });
+      return undefined;
+    }
+  }
+
+  private applied(made: Made): void {
+    const entry = entryOf(this.store.state, made);
+    this.ring.push(entry);
+    for (const watch of this.live.concernedBy(entry)) {
+      const frames = this.frames.entry(entry, watch.filter);
+      watch.sent = entry.revision;
+      // What takes several messages is handed over as it is taken, or a big write would wait whole in every stream.
+      if (frames.length > 1) this.fallBehind(watch, entry.revision - 1, Promise.resolve());
+      else if (!watch.write(frames[0] as Buffer)) this.fallBehind(watch, entry.revision, watch.sink.drained());
+    }
+  }
+
+  /** Takes a watch out of those that are served at once; it comes back when it has caught up. */
+  private fallBehind(watch: Watch, cursor: number, room: Promise<void>): void {
+    this.live.remove(watch);
+    watch.cursor = cursor;
+    room.then(() => this.catchUp(watch)).catch((error) => this.end(watch, error));
+  }
+
+  /** The state was read anew. Only a store that was put back or renewed is; its numbers mean something else. */
+  private replaced(): void {
+    this.ring.clear();
+    this.replay.clear();
+    for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
+  }
+
+  private look(): void {
+    const now = performance.now();
+    for (const watch of [...this.watches]) {
+      const { waitingSince } = watch.sink;
+      if (waitingSince !== undefined && now - waitingSince > limits.slowConsumerMs)
+        this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
+      else if (watch.live && now - watch.lastWrite >= limits.bookmarkMs) this.bookmark(watch);
+    }
+  }
+
+  private bookmark(watch: Watch): void {
+    const { revision, nonce } = this.store.state;
+    if (!watch.write(this.frames.bookmark(revision, nonce, watch.filter)))
+      this.fallBehind(watch, revision, watch.sink.drained());
+  }
+
+  private end(watch: Watch, thrown: unknown): void {
+    const error =
+      thrown instanceof ServiceError ? thrown : ServiceError.of('INTERNAL', { call: 'watch' }, { cause: thrown });
+    this.forget(watch);
+    if (!watch.sink.closed) watch.sink.end(error);
+  }
+
+  private forget(watch: Watch): void {
+    this.live.remove(watch);
+    this.watches.delete(watch);
+    if (this.byClient.get(watch.who.client_id) === watch) this.byClient.delete(watch.who.client_id);
+  }
+
+  /** Everything at this moment. Rows are only replaced, so what is taken down here stays true of it. */
+  private snapshotFor(filter: Filter): Snapshot {
+    const { state } = this.store;
+    const { revision, nonce } = state;
+    return { revision, nonce, agents: agentsFor(state, filter), catalogue: catalogueOf(state) };
+  }
+}
+
+const isAway = (error: unknown): boolean => {
+  const failure = databaseFailure(error);
+  return failure instanceof ServiceError && failure.reason === 'DATABASE_UNAVAILABLE';
+};

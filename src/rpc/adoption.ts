@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DeleteConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { AdoptingWatcher, Adoption } from '../../gen/ts/agentllm/v1/write.js';
+import type { Entry } from '../feed/entry.js';
+import { limits } from '../limits.js';
+import { listWatchers, type SeenWatcher } from '../store/watchers.js';
+import type { Backend } from './service.js';
+
+const FIRST_LOOK_MS = 50;
+const LONGEST_PAUSE_MS = 250;
+
+/**
+ * Adds to the answer of a write who has applied it, as soon as nobody is pending or the time is over. The write is done
+ * whatever happens here, so what was seen last is answered when the database is away, or says nothing for as long as the
+ * caller waits: an answer that knows less is better than an error that says it failed.
+ */
+export async function withAdoption(
+  backend: Backend,
+  bytes: Uint8Array,
+  { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
+): Promise<Uint8Array> {
+  // Every write has its revision in the same field.
+  const revision = Number(DeleteConfigResponse.decode(bytes).revision);
+  let adoption = nobodyKnows;
+  const hear = (seen: Adoption) => {
+    adoption = seen;
+  };
+  const answered = new AbortController();
+  const late = sleep(remainingMs, undefined, { signal: answered.signal }).catch(() => {});
+  const end = performance.now() + Math.min(waitMs, remainingMs);
+  await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
+  answered.abort();
+  const encoded = DeleteConfigResponse.encode({ revision: 0n, adoption }).finish();
+  return Buffer.concat([bytes, encoded]);
+}
+
+const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
+
+async function follow(backend: Backend, revision: number, end: number, hear: (seen: Adoption) => void): Promise<void> {
+  const agents = agentsIn(await backend.watches.entryAt(revision));
+  for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
+    const adoption = await look(backend, revision, agents);
+    hear(adoption);
+    const left = end - performance.now();
+    if (adoption.complete || left <= 0) return;
+    await sleep(Math.min(pause, left));
+  }
+}
+
+/** Whom a revision concerns, as the table names them; undefined: everybody. */
+function agentsIn({ agents, catalogue }: Entry): string[] | undefined {
+  if (catalogue.length > 0) return undefined;
+  return agents.flatMap(({ id, name }) => (id === undefined ? [name] : [name, `#${id}`]));
+}
+
+async function look({ store, presence }: Backend, revision: number, agents: string[] | undefined): Promise<Adoption> {
+  await presence.flush();
+  const staleMs = limits.staleWatcherMs;
+  const watchers = await listWatchers(store.database.knex, { staleMs, ...(agents && { agents }) });
+  const has = (one: SeenWatcher) => (one.applied_revision ?? 0) >= revision;
+  const applied = watchers.filter(has);
+  const pending = watchers.filter((one) => !has(one));
+  return {
+    complete: pending.length === 0,
+    applied_count: applied.length,
+    pending_count: pending.length,
+    applied: applied.slice(0, limits.namedWatchers).map(named),
+    pending: pending.slice(0, limits.namedWatchers).map(named),
+  };
+}
+
+const named = ({ client_id, client_name, applied_revision }: SeenWatcher): AdoptingWatcher => ({
+  client_id,
+  client_name,
+  applied_revision: BigInt(applied_revision ?? 0),
+});

@@ -1,0 +1,169 @@
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import {
+  CatalogueItem,
+  WatchConfigsResponse,
+  WatchedAgent,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Credential, Model, Provider } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import type { AgentMoment, CatalogueMoment, Entry } from '../feed/entry.js';
+import { concerns, concernsAny, type Filter } from '../feed/filter.js';
+import type { Frames, Snapshot, Who } from '../feed/watch.js';
+import { limits } from '../limits.js';
+import type { Store } from '../store/store.js';
+import { agentMessage, configMessage, modelMessage, providerMessage } from './messages.js';
+import { writeResumeToken } from './resume_token.js';
+
+/** Tags of fields that hold a message, `number << 3 | 2`: parts that are encoded once are put together as bytes. */
+const SNAPSHOT = (4 << 3) | 2;
+const CHANGES = (6 << 3) | 2;
+const AGENTS = (1 << 3) | 2;
+const CATALOGUE = (2 << 3) | 2;
+
+/** Revisions whose messages are kept, encoded, for watches that come by a moment later. */
+const KEPT_ENTRIES = 16;
+
+/**
+ * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches of
+ * the same agents.
+ */
+export class WatchFrames implements Frames {
+  private readonly kept = new Map<Entry, Map<string, readonly Buffer[]>>();
+
+  constructor(private readonly store: Store) {}
+
+  started({ client_id }: Who, resumed: boolean, revision: number): Buffer {
+    const started = { client_id, resumed, replica: this.store.mark, bookmark_interval_ms: limits.bookmarkPromiseMs };
+    return message({ started, revision: BigInt(revision) });
+  }
+
+  *snapshot({ revision, nonce, agents, catalogue }: Snapshot, filter: Filter): Iterable<Buffer> {
+    const at = { revision: BigInt(revision) };
+    const tail = message(at);
+    yield message({ ...at, snapshot_begin: { agent_count: agents.filter(({ agent }) => agent).length } });
+    // The catalogue first, so that whoever applies part by part can resolve what comes.
+    for (const part of parts(this.items(catalogue, agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
+    yield message({ ...at, snapshot_end: {}, resume_token: this.token(revision, nonce, filter) });
+  }
+
+  entry(entry: Entry, filter: Filter): readonly Buffer[] {
+    if (!concernsAny(filter, entry)) return [];
+    const kept = this.keptFor(entry);
+    const known = kept.get(filter.mark);
+    if (known) return known;
+    const frames = this.encodeEntry(entry, filter);
+    kept.set(filter.mark, frames);
+    return frames;
+  }
+
+  bookmark(revision: number, nonce: string, filter: Filter): Buffer {
+    return message({ bookmark: {}, revision: BigInt(revision), resume_token: this.token(revision, nonce, filter) });
+  }
+
+  private encodeEntry(entry: Entry, filter: Filter): Buffer[] {
+    const { revision, nonce, cause } = entry;
+    const agents = entry.agents.filter((moment) => concerns(filter, moment));
+    const all = [...parts(this.items(entry.catalogue, agents))];
+    return all.map((part, at) => {
+      const resume_token = at === all.length - 1 ? this.token(revision, nonce, filter) : '';
+      return Buffer.concat([framed(CHANGES, part), message({ revision: BigInt(revision), resume_token, cause })]);
+    });
+  }
+
+  private keptFor(entry: Entry): Map<string, readonly Buffer[]> {
+    const known = this.kept.get(entry);
+    if (known) return known;
+    const [oldest] = this.kept.keys();
+    if (oldest && this.kept.size >= KEPT_ENTRIES) this.kept.delete(oldest);
+    const kept = new Map<string, readonly Buffer[]>();
+    this.kept.set(entry, kept);
+    return kept;
+  }
+
+  private *items(catalogue: readonly CatalogueMoment[], agents: readonly AgentMoment[]): Generator<Uint8Array> {
+    const { state } = this.store;
+    for (const moment of catalogue) yield framed(CATALOGUE, itemBytes(state, moment));
+    for (const moment of agents) yield framed(AGENTS, agentBytes(state, moment));
+  }
+
+  private readonly token = (revision: number, nonce: string, filter: Filter): string =>
+    writeResumeToken({ identity: this.store.state.identity, revision, nonce, mark: filter.mark });
+}
+
+const message = (fields: Parameters<typeof WatchConfigsResponse.fromPartial>[0]): Buffer =>
+  bufferOf(WatchConfigsResponse.encode(WatchConfigsResponse.fromPartial(fields)).finish());
+
+/** What grpc-js frames messages with is a method of buffers. */
+const bufferOf = ({ buffer, byteOffset, byteLength }: Uint8Array) => Buffer.from(buffer, byteOffset, byteLength);
+
+const framed = (tag: number, bytes: Uint8Array): Uint8Array => new BinaryWriter().uint32(tag).bytes(bytes).finish();
+
+/** Puts whole items together into parts of about `limits.watchMessageBytes`; at least one part. */
+function* parts(items: Iterable<Uint8Array>): Generator<Uint8Array> {
+  let part: Uint8Array[] = [];
+  let size = 0;
+  for (const item of items) {
+    if (size > 0 && size + item.length > limits.watchMessageBytes) {
+      yield Buffer.concat(part);
+      part = [];
+      size = 0;
+    }
+    part.push(item);
+    size += item.length;
+  }
+  yield Buffer.concat(part);
+}
+
+/** What was encoded of a row, and what else showed in it. */
+interface Encoded {
+  readonly bytes: Uint8Array;
+  readonly shown: readonly unknown[];
+}
+const encodings = new WeakMap<object, Encoded>();
+
+/** The bytes of a row for as long as it lives and what else shows in them stands. */
+function encodedOnce(row: object, shown: readonly unknown[], encode: () => Uint8Array): Uint8Array {
+  const known = encodings.get(row);
+  if (known?.shown.every((one, at) => one === shown[at])) return known.bytes;
+  const bytes = encode();
+  encodings.set(row, { bytes, shown });
+  return bytes;
+}
+
+const URGENT_AGENT = WatchedAgent.encode(WatchedAgent.fromPartial({ urgent: true })).finish();
+const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: true })).finish();
+
+function agentBytes(state: State, { id, name, agent, configs, credentials, urgent }: AgentMoment): Uint8Array {
+  if (!agent) return WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish();
+  const bytes = encodedOnce(agent, [configs, state.identity, state.vault], () =>
+    WatchedAgent.encode({
+      name,
+      agent: { ...agentMessage(state, agent), chain_etag: '' },
+      configs: configs.map((config) => ({
+        ...configMessage(state, config, name),
+        credential_name: credentials.get(config.credential_id ?? 0),
+      })),
+      urgent: false,
+      id,
+    }).finish(),
+  );
+  return urgent ? Buffer.concat([bytes, URGENT_AGENT]) : bytes;
+}
+
+function itemBytes(state: State, moment: CatalogueMoment): Uint8Array {
+  const { row, kind, name, urgent } = moment;
+  if (!row) return CatalogueItem.encode(CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent })).finish();
+  const price = moment.kind === 'model' ? moment.price : undefined;
+  const bytes = encodedOnce(row, [price, state.identity, state.vault], () =>
+    CatalogueItem.encode(CatalogueItem.fromPartial({ [kind]: itemMessage(state, moment) })).finish(),
+  );
+  return urgent ? Buffer.concat([bytes, URGENT_ITEM]) : bytes;
+}
+
+function itemMessage(state: State, moment: CatalogueMoment): object {
+  if (moment.kind === 'provider') return providerMessage(state, moment.row as Provider);
+  if (moment.kind === 'model') return modelMessage(state, moment.row as Model, moment.price);
+  const { name, provider, revision } = moment.row as Credential;
+  const api_key_state = state.vault.stateOf('credential', moment.row as Credential);
+  return { name, provider, api_key_state, revision: BigInt(revision) };
+}

@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto';
+import type {
+  AgentLLMConfigWatchServiceService,
+  ListWatchersRequest,
+  ListWatchersResponse,
+  WatchConfigsRequest,
+  Watcher,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { State } from '../domain/state.js';
+import { textProblem } from '../domain/text.js';
+import { type Filter, filterOf } from '../feed/filter.js';
+import type { Who } from '../feed/watch.js';
+import { limits } from '../limits.js';
+import { databaseFailure } from '../store/failure.js';
+import { listWatchers, type SeenWatcher } from '../store/watchers.js';
+import type { Handlers } from './method.js';
+import { checkPage, nextPage, pageFrom } from './pages.js';
+import { agentOf, checkRef, Problems, UUID } from './requests.js';
+import { resumeAt } from './resume.js';
+import { type Backend, read } from './service.js';
+import type { StreamCall } from './stream.js';
+
+/** AgentLLMConfigWatchService over the feed. */
+export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWatchServiceService> {
+  const { presence } = backend;
+  return {
+    watchConfigs: (call) => watchConfigs(backend, call),
+
+    acknowledgeRevision(call) {
+      const { acknowledgements } = call.request;
+      checkAcknowledgements(acknowledgements);
+      for (const { client_id, revision } of acknowledgements)
+        presence.acknowledge(client_id.toLowerCase(), Number(revision));
+      return { revision: BigInt(backend.store.state.revision) };
+    },
+
+    listWatchers: (call) => read(backend, call, (state) => listing(backend, state, call.request)),
+  };
+}
+
+async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
+  const { store, feed, watches } = backend;
+  const { request, signal, sink } = call;
+  const { filter, who } = readRequest(request);
+  watches.checkRoom();
+  if (Number(request.min_revision) > store.state.revision) await reached(backend, Number(request.min_revision), signal);
+  if (request.resume_token === '') {
+    watches.open(filter, who, sink);
+    return;
+  }
+  const point = await resumeAt({ store, feed, watches }, request.resume_token, filter, backend.watchRetentionMs);
+  watches.open(filter, who, sink, point);
+}
+
+async function reached({ feed }: Backend, revision: number, signal: AbortSignal): Promise<void> {
+  await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
+}
+
+function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who } {
+  const { agents, all_agents, client_id, client_name, client_version } = request;
+  const problems = new Problems();
+  if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
+  if (!all_agents && agents.length === 0) problems.add('agents', 'is required: name agents, or set all_agents');
+  if (agents.length > limits.watchedAgents)
+    problems.add('agents', `must be at most ${limits.watchedAgents}, not ${agents.length}`);
+  else for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  if (client_id !== '' && !UUID.test(client_id)) problems.add('client_id', 'must be a UUID');
+  problems.add('client_name', textProblem(client_name, limits.clientName));
+  problems.add('client_version', textProblem(client_version, limits.clientVersion));
+  problems.throwIfAny();
+  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [name])));
+  const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
+  const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
+  return { filter: filterOf(all_agents, names, ids), who };
+}
+
+function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {
+  const problems = new Problems();
+  const { length } = acknowledgements;
+  if (length === 0) problems.add('acknowledgements', 'is required');
+  if (length > limits.maxAcknowledgements)
+    problems.add('acknowledgements', `must be at most ${limits.maxAcknowledgements}, not ${length}`);
+  else
+    for (const [at, { client_id, revision }] of acknowledgements.entries()) {
+      if (!UUID.test(client_id)) problems.add(`acknowledgements[${at}].client_id`, 'must be a UUID');
+      if (revision < 1n) problems.add(`acknowledgements[${at}].revision`, `must be at least 1, not ${revision}`);
+    }
+  problems.throwIfAny();
+}
+
+async function listing(
+  { store, presence }: Backend,
+  state: State,
+  request: ListWatchersRequest,
+): Promise<ListWatchersResponse> {
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (request.agent) checkRef(problems, request.agent);
+  problems.throwIfAny();
+  const agent = request.agent && agentOf(state, request.agent);
+  const page = pageFrom(request, ['watchers', agent?.id, request.stale_only]);
+  const after = page.last && ([String(page.last[0]), String(page.last[1])] as const);
+  try {
+    await presence.flush();
+    const found = await listWatchers(store.database.knex, {
+      ...(agent && { agents: [agent.name, `#${agent.id}`] }),
+      staleOnly: request.stale_only,
+      ...(after && { after }),
+      limit: page.size + 1,
+      staleMs: limits.staleWatcherMs,
+    });
+    const { values, nextPageToken } = nextPage(page, found, (one) => [one.client_name, one.client_id]);
+    return {
+      watchers: values.map((one) => watcherMessage(one, store.state.revision)),
+      revision: BigInt(store.state.revision),
+      next_page_token: nextPageToken,
+    };
+  } catch (error) {
+    throw databaseFailure(error);
+  }
+}
+
+function watcherMessage(row: SeenWatcher, head: number): Watcher {
+  const { stream_id: _, agents, sent_revision, applied_revision, catching_up, ...rest } = row;
+  const applied = applied_revision ?? 0;
+  return {
+    client_id: rest.client_id,
+    client_name: rest.client_name,
+    client_version: rest.client_version,
+    replica: rest.replica,
+    connected_at: rest.connected_at,
+    last_seen_at: rest.last_seen_at,
+    agents: (agents ?? []).slice(0, limits.namedWatchers),
+    agent_count: agents?.length ?? 0,
+    all_agents: agents === null,
+    sent_revision: BigInt(sent_revision),
+    applied_revision: applied_revision === null ? undefined : BigInt(applied_revision),
+    // Who has been given everything is behind by what it has not applied; who has not, by all that there is.
+    lag: BigInt(Math.max(0, (catching_up ? head : sent_revision) - applied)),
+    stale: rest.stale,
+  };
+}

@@ -1,0 +1,118 @@
+import type { Knex } from 'knex';
+
+/** One agent process that watches, as its replica knows it. */
+export interface WatcherRow {
+  readonly client_id: string;
+  /** Of the stream, which another replica may have taken over. */
+  readonly stream_id: string;
+  readonly client_name: string;
+  readonly client_version: string;
+  readonly replica: string;
+  /** Names, and ids written as `#7`; null: all agents. */
+  readonly agents: readonly string[] | null;
+  readonly sent_revision: number;
+  readonly applied_revision: number | null;
+  /** Whether it has not been given everything yet. */
+  readonly catching_up: boolean;
+}
+
+/** A watcher as it is read. */
+export interface SeenWatcher extends WatcherRow {
+  readonly connected_at: Date;
+  readonly last_seen_at: Date;
+  /** Whether it has been behind for too long. */
+  readonly stale: boolean;
+}
+
+/** A watcher that its replica has not confirmed for so long is gone. */
+const EXPIRES = `45 seconds`;
+const FORGOTTEN = `1 hour`;
+
+const UP_TO_DATE = 'not v.catching_up and greatest(w.applied_revision, v.applied_revision) >= v.sent_revision';
+
+/** Enters streams that have begun; a process that had one elsewhere has moved. */
+export async function enterWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<void> {
+  if (rows.length === 0) return;
+  const now = db.fn.now();
+  const entered = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
+  await db('watchers').insert(entered).onConflict('client_id').merge();
+}
+
+/** Says that streams stand, and how far they are; those that have moved to another replica are passed over. */
+export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<void> {
+  if (rows.length === 0) return;
+  await db.raw(
+    `update watchers as w
+        set sent_revision = v.sent_revision, catching_up = v.catching_up, last_seen_at = now(),
+            applied_revision = greatest(w.applied_revision, v.applied_revision),
+            behind_since = case when ${UP_TO_DATE} then null else coalesce(w.behind_since, now()) end
+       from unnest(?::uuid[], ?::uuid[], ?::bigint[], ?::bigint[], ?::boolean[])
+            as v (client_id, stream_id, sent_revision, applied_revision, catching_up)
+      where w.client_id = v.client_id and w.stream_id = v.stream_id`,
+    [
+      rows.map(({ client_id }) => client_id),
+      rows.map(({ stream_id }) => stream_id),
+      rows.map(({ sent_revision }) => sent_revision),
+      rows.map(({ applied_revision }) => applied_revision) as number[],
+      rows.map(({ catching_up }) => catching_up),
+    ],
+  );
+}
+
+/** Takes out streams that have ended, unless their processes have another one by now. */
+export async function removeWatchers(
+  db: Knex,
+  ended: readonly Pick<WatcherRow, 'client_id' | 'stream_id'>[],
+): Promise<void> {
+  if (ended.length === 0) return;
+  await db.raw(
+    `delete from watchers as w using unnest(?::uuid[], ?::uuid[]) as v (client_id, stream_id)
+      where w.client_id = v.client_id and w.stream_id = v.stream_id`,
+    [ended.map(({ client_id }) => client_id), ended.map(({ stream_id }) => stream_id)],
+  );
+}
+
+/** Notes what processes say that have their streams on other replicas; nobody has applied what there is not. */
+export async function acknowledgeElsewhere(db: Knex, applied: ReadonlyMap<string, number>): Promise<void> {
+  if (applied.size === 0) return;
+  await db.raw(
+    `update watchers as w set applied_revision = v.revision,
+            behind_since = case when not w.catching_up and v.revision >= w.sent_revision then null else w.behind_since end
+       from (select client_id, least(told, (select revision from store_state)) as revision
+               from unnest(?::uuid[], ?::bigint[]) as told (client_id, told)) as v
+      where w.client_id = v.client_id and coalesce(w.applied_revision, 0) < v.revision`,
+    [[...applied.keys()], [...applied.values()]],
+  );
+}
+
+/** Which watchers are asked for. */
+export interface WatcherQuery {
+  /** Only those that watch one of these, by name or `#id`; undefined: all. */
+  readonly agents?: readonly string[];
+  readonly staleOnly?: boolean;
+  /** Only those behind this name and id. */
+  readonly after?: readonly [name: string, id: string];
+  readonly limit?: number;
+  readonly staleMs: number;
+}
+
+/** The watchers that are connected to any replica, by name and id. */
+export async function listWatchers(db: Knex, query: WatcherQuery): Promise<SeenWatcher[]> {
+  const stale = `(behind_since is not null and behind_since < now() - ? * interval '1 millisecond')`;
+  const rows = db('watchers')
+    .select('*', db.raw(`${stale} as stale`, [query.staleMs]))
+    .whereRaw(`last_seen_at > now() - interval '${EXPIRES}'`)
+    // Bytes, as the page tokens compare.
+    .orderByRaw('client_name collate "C", client_id');
+  const { agents, after } = query;
+  if (agents) rows.where((one) => one.whereNull('agents').orWhereRaw('agents && ?::text[]', [agents as string[]]));
+  if (query.staleOnly) rows.whereRaw(stale, [query.staleMs]);
+  if (after) rows.whereRaw('(client_name collate "C", client_id) > (?, ?::uuid)', [...after]);
+  if (query.limit !== undefined) rows.limit(query.limit);
+  return rows;
+}
+
+/** Forgets those that no replica has confirmed for long. */
+export async function forgetWatchers(db: Knex): Promise<void> {
+  await db('watchers').whereRaw(`last_seen_at < now() - interval '${FORGOTTEN}'`).delete();
+}
