@@ -37,6 +37,8 @@ interface Trip {
   readonly deadlineMs: number;
   /** When it ends, in ms since 1970. */
   readonly deadline: number;
+  /** Nobody waits for it, so it keeps no process alive. */
+  readonly background?: boolean;
 }
 
 /** A channel that knows its calls: it takes none once it is closed, and ends when the last one has. */
@@ -47,17 +49,19 @@ export class Connection {
   private connected = false;
   private readonly ended: Promise<void>;
   private end = () => {};
+  private client: Client;
 
   constructor(
-    private readonly client: Client,
+    private readonly open: () => Client,
     private readonly address: string,
     private readonly token: Token | undefined,
     readonly deadlineMs: number,
   ) {
+    this.client = open();
     this.watch();
     this.ended = new Promise((resolve) => {
       this.end = () => {
-        client.close();
+        this.client.close();
         resolve();
       };
     });
@@ -70,6 +74,17 @@ export class Connection {
     return this.ended;
   }
 
+  /**
+   * Leaves what is at the other end for another connection, which may lead elsewhere; gRPC would keep one that says
+   * nothing until its own check finds it dead. Calls that run go on over the old one.
+   */
+  renew(): void {
+    if (this.closing) return;
+    this.client.close();
+    this.client = this.open();
+    this.watch();
+  }
+
   /** @param make the request; what it throws is a failed call like any other. */
   async call<Response>(
     method: Method<Response>,
@@ -77,26 +92,59 @@ export class Connection {
     { signal, deadlineMs = this.deadlineMs, headers = {} }: CallOptions = {},
   ): Promise<Response> {
     const name = method.path.slice(1);
-    if (this.closing)
-      throw AgentLLMError.here('This connection was closed; connect again', { code: 'CANCELLED', method: name });
-    this.running++;
-    try {
+    return this.counted(name, async () => {
       const { bytes, requestId } = refusing(name, 'request', make);
       const deadline = Date.now() + refusing(name, 'call', () => checkDeadline(deadlineMs));
       const trip = { method: name, requestId, signal, deadlineMs, deadline };
-      if (signal?.aborted) throw aborted(trip);
-      const token = typeof this.token === 'function' ? await askFor(this.token, trip) : this.token;
-      const metadata = refusing(name, 'call', () => headersOf(token, headers));
-      return await this.send(method, bytes, metadata, trip);
+      const metadata = await this.headers(trip, headers);
+      return this.sent(trip, this.request(method, bytes, metadata, trip));
+    });
+  }
+
+  /**
+   * Opens a stream and hands its messages over as they come; resolves when the service ends it, rejects with what it
+   * failed with. It has no deadline, and close() waits for it: the signal ends it. What `onMessage` throws ends it too.
+   */
+  async stream<Response>(
+    method: Method<Response>,
+    make: () => Outgoing,
+    onMessage: (message: Response) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const name = method.path.slice(1);
+    return this.counted(name, async () => {
+      const { bytes, requestId } = refusing(name, 'request', make);
+      // The token alone has a deadline.
+      const asking = { method: name, requestId, signal, deadlineMs: this.deadlineMs, background: true };
+      const metadata = await this.headers({ ...asking, deadline: Date.now() + this.deadlineMs }, {});
+      const trip = { ...asking, deadlineMs: Number.POSITIVE_INFINITY, deadline: Number.POSITIVE_INFINITY };
+      return this.sent(trip, this.read(method, bytes, metadata, signal, onMessage));
+    });
+  }
+
+  /** Runs a call while the connection is open, and ends the connection behind the last one. */
+  private async counted<R>(method: string, run: () => Promise<R>): Promise<R> {
+    if (this.closing)
+      throw AgentLLMError.here('This connection was closed; connect again', { code: 'CANCELLED', method });
+    this.running++;
+    try {
+      return await run();
     } finally {
       this.running--;
-      if (this.closing && this.running === 0) this.end();
+      // Behind those who wait for the call: who closes the connection finds that they have its answer.
+      if (this.closing && this.running === 0) setImmediate(this.end);
     }
   }
 
-  private async send<R>(method: Method<R>, bytes: Buffer, metadata: Metadata, trip: Trip): Promise<R> {
+  private async headers(trip: Trip, own: Readonly<Record<string, string>>): Promise<Metadata> {
+    if (trip.signal?.aborted) throw aborted(trip);
+    const token = typeof this.token === 'function' ? await askFor(this.token, trip) : this.token;
+    return refusing(trip.method, 'call', () => headersOf(token, own));
+  }
+
+  private async sent<R>(trip: Trip, answer: Promise<R>): Promise<R> {
     try {
-      return await this.request(method, bytes, metadata, trip);
+      return await answer;
     } catch (error) {
       throw await this.failure(error as GrpcError, trip);
     }
@@ -120,6 +168,42 @@ export class Connection {
     });
   }
 
+  private read<R>(
+    { path, responseDeserialize }: Method<R>,
+    bytes: Buffer,
+    metadata: Metadata,
+    signal: AbortSignal,
+    onMessage: (message: R) => void,
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let failure: Error | undefined;
+      let taken = true;
+      const call = this.client.makeServerStreamRequest(path, asIs, responseDeserialize, bytes, metadata);
+      const release = onAbort(signal, () => call.cancel());
+      call.on('data', (message: R) => {
+        try {
+          if (!signal.aborted && taken) onMessage(message);
+        } catch (thrown) {
+          // It would be nobody's exception here, and end the process.
+          taken = false;
+          failure = untakable(thrown);
+          call.cancel();
+        }
+      });
+      // An error comes at once, the end behind the messages that are there already.
+      call.on('error', (error) => {
+        failure ??= error;
+        setImmediate(settle);
+      });
+      const settle = () => {
+        release();
+        if (failure) reject(failure);
+        else resolve();
+      };
+      call.on('end', () => setImmediate(settle));
+    });
+  }
+
   private async failure(error: GrpcError, trip: Trip): Promise<AgentLLMError> {
     if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
     const unsent = !this.connected;
@@ -138,17 +222,21 @@ export class Connection {
     return error?.code === status.UNAVAILABLE ? error : undefined;
   }
 
-  private watch(): void {
-    const channel = this.client.getChannel();
+  private watch(channel = this.client.getChannel()): void {
     const state = channel.getConnectivityState(false);
     if (state === connectivityState.READY) this.connected = true;
     if (this.connected || state === connectivityState.SHUTDOWN) return;
-    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => this.watch());
+    channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => this.watch(channel));
   }
 }
 
 /** A connection that is refused is refused in less than this. */
 const PROBE_MS = 30;
+
+const untakable = (thrown: unknown): GrpcError => {
+  const details = `A message could not be taken: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+  return Object.assign(new Error(details), { code: status.INTERNAL, details, metadata: new Metadata() });
+};
 
 const asIs = (bytes: Buffer) => bytes;
 
@@ -178,7 +266,7 @@ const aborted = ({ method, requestId, signal }: Trip) =>
 
 /** Asks for a token, no longer than the call may take. */
 function askFor(token: () => string | Promise<string>, trip: Trip): Promise<string> {
-  const { method, requestId, signal, deadline } = trip;
+  const { method, requestId, signal, deadline, background } = trip;
   const facts = { method, requestId };
   const remaining = deadline - Date.now();
   let timer: NodeJS.Timeout | undefined;
@@ -193,6 +281,7 @@ function askFor(token: () => string | Promise<string>, trip: Trip): Promise<stri
       reject(AgentLLMError.here('The token did not come before the deadline', { ...facts, code: 'DEADLINE_EXCEEDED' }));
     release = onAbort(signal, () => reject(aborted(trip)));
     if (Number.isFinite(remaining)) timer = setTimeout(late, remaining);
+    if (background) timer?.unref();
     new Promise<string>((settle) => settle(token())).then(resolve, refused);
   });
   return given.finally(() => {

@@ -1,7 +1,7 @@
 import { type ServiceError as GrpcError, status } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, ResourceInfo, RetryInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
-import type { Reason, Violation } from '../errors.js';
+import type { Reason, ServiceError, Violation } from '../errors.js';
 import { type About, messageOf } from './message.js';
 
 /** A gRPC status code by its name, `NOT_FOUND` for one. */
@@ -95,6 +95,13 @@ export class AgentLLMError extends Error {
   /** A call that failed on this side. */
   static here(message: string, facts: Facts): AgentLLMError {
     return new AgentLLMError(message, facts, NOTHING);
+  }
+
+  /** What this side refuses in the place of the service: with the same code, reason and words. */
+  static like(refusal: ServiceError, method: string): AgentLLMError {
+    const { code, reason, metadata, violations, resources, retryAfterMs } = refusal;
+    const details = { reason, metadata, violations, resources, retryAfterMs };
+    return new AgentLLMError(refusal.message, { code, method }, details);
   }
 
   /** With the message, which JSON would leave out of an Error. */

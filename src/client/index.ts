@@ -1,12 +1,25 @@
 /*
  * @agentllm/client: what agent processes install. `connect()` gives the methods
- * of every service as functions with promises; the types of their messages, and
- * the bare grpc-js stubs, are in `@agentllm/client/proto`.
+ * of every service as functions with promises, and with `agents` a client that
+ * holds their configuration in memory; the types of the messages, and the bare
+ * grpc-js stubs, are in `@agentllm/client/proto`.
  */
 export type { Reason, Violation } from '../errors.js';
-export { type AgentLLM, type ConnectOptions, connect, type TlsOptions } from './connect.js';
+export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.js';
+export type { Change } from './change.js';
+export type { TlsOptions } from './channel.js';
+export { type AgentLLM, type ConnectOptions, connect } from './connect.js';
 export type { CallOptions } from './connection.js';
 export { AgentLLMError, type Code, type Resource } from './error.js';
+export type { ListenOptions } from './events.js';
+export type { Frozen } from './freeze.js';
 export type { Token } from './headers.js';
+export type { ResidentAgentLLM, ResidentOptions } from './hold.js';
+export type { CacheOptions } from './keep.js';
 export type { Methods, Partially } from './methods.js';
 export type * from './proto.js';
+export type { ClientEvents } from './resident.js';
+export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from './resolution.js';
+export type { Pin, Run, RunMoved } from './run.js';
+export type { ClientState, Status } from './state.js';
+export type { ClientWarning } from './warning.js';

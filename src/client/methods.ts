@@ -37,7 +37,9 @@ export function methodsOf<Definition extends object>(
   messages: Readonly<Record<string, unknown>>,
   connection: Connection,
 ): Methods<Definition> {
-  const methods = Object.entries(definition) as [string, UnaryDefinition<object, object>][];
+  const all = Object.entries(definition) as [string, UnaryDefinition<object, object>][];
+  // A stream is no promise: what it is for has functions of its own.
+  const methods = all.filter(([, { responseStream }]) => !responseStream);
   const entries = methods.map(([name, method]) => {
     const type = messages[`${name[0]?.toUpperCase()}${name.slice(1)}Request`] as MessageType;
     const call = (request: object = {}, options?: CallOptions) =>

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
-import { dirname, join, relative, resolve } from 'node:path';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { fromBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
@@ -79,7 +79,12 @@ function otherExamples(): string {
 async function runWith(node: string, file: string, env: Readonly<Record<string, string>> = {}): Promise<string> {
   const { stdout, stderr } = await run(node, [file], {
     cwd: project,
-    env: { PATH: process.env['PATH'], AGENTLLM_ADDRESS: `127.0.0.1:${service.port}`, ...env },
+    env: {
+      PATH: process.env['PATH'],
+      AGENTLLM_ADDRESS: `127.0.0.1:${service.port}`,
+      CACHE_FILE: join(directory, `held_by_${basename(dirname(dirname(node)))}`),
+      ...env,
+    },
   });
   expect(stderr).toBe('');
   return stdout;
@@ -100,7 +105,7 @@ describe('the package', () => {
 
   it('is small', () => {
     console.log(`@agentllm/client: ${packed.size} bytes packed, ${packed.unpackedSize} unpacked`);
-    expect(packed.size).toBeLessThan(400_000);
+    expect(packed.size).toBeLessThan(450_000);
   });
 
   it('has the manual, the license, the proto files and the retry policy', () => {
@@ -271,24 +276,62 @@ describe.each([
       console.log((await agents.getAgent({ agent: { name: 'trader' } })).agent.name);`,
     /^trader\n$/,
   );
+  const RESIDENT = `
+      const client = connect({ agents: ['trader'], cache: { path: process.env.CACHE_FILE, key: 'secret' } });
+      const began = client.state.status;
+      await client.ready();
+      const { hops } = client.agent('trader').resolve();
+      const run = client.run();
+      console.log(began, hops[0].provider, hops[0].model_name, run.agent('trader').resolve().hops === hops);
+      await client[Symbol.asyncDispose]();`;
+  const asTheSecond = /^STALE openai gpt-4 true\n$/;
+  prints(
+    'holds agents, as ESM',
+    'resident.mjs',
+    () => `import { connect } from '@agentllm/client';\n${RESIDENT}`,
+    /^CONNECTING openai gpt-4 true\n$/,
+  );
+  prints(
+    'holds agents, as CommonJS, and begins with what the other has left',
+    'resident.cjs',
+    () => `const { connect } = require('@agentllm/client');\n(async () => {${RESIDENT}})();`,
+    asTheSecond,
+  );
+  prints(
+    'lets the process end while it holds agents',
+    'held.mjs',
+    () => `
+      import { connect } from '@agentllm/client';
+      const client = connect({ agents: 'all' });
+      await client.ready();
+      console.log(client.agent('trader').resolve().hops[0].model_name);`,
+    /^gpt-4\n$/,
+  );
   prints(
     'works where there is no Symbol.asyncDispose, as before Node 20.5',
     'undisposed.mjs',
     () => `
-      const { asyncDispose, ...own } = Object.getOwnPropertyDescriptors(Symbol);
+      const { asyncDispose, dispose, ...own } = Object.getOwnPropertyDescriptors(Symbol);
       const make = Symbol;
       globalThis.Symbol = Object.defineProperties((name) => make(name), own);
       const { connect } = await import('@agentllm/client');
       const agentllm = connect();
       console.log(Symbol.asyncDispose, Object.getOwnPropertySymbols(agentllm), 'undefined' in agentllm);
       await agentllm.ready();
-      agentllm.close();`,
-    /^undefined \[\] false\n$/,
+      agentllm.close();
+      const client = connect({ agents: ['trader'] });
+      await client.ready();
+      const run = client.run();
+      console.log(run.agent('trader').resolve().hops.length, 'undefined' in client, 'undefined' in run);
+      run.end();
+      client.close();`,
+    /^undefined \[\] false\n1 false false\n$/,
   );
 });
 
 const TYPES = `
 import { type AgentLLM, type AgentLLMConfig, AgentLLMError, type ConnectOptions, connect, type Reason } from '@agentllm/client';
+import type { Change, ClientState, ResidentAgentLLM, ResidentOptions, Resolution, Run } from '@agentllm/client';
 import { AgentServiceClient, CheckStatus, Dialect } from '@agentllm/client/proto';
 import { credentials } from '@grpc/grpc-js';
 
@@ -324,6 +367,38 @@ export function explain(error: unknown): string {
     default:
       return error.code === 'UNAVAILABLE' ? String(error.retryAfterMs ?? 0 + 1) : error.message;
   }
+}
+
+export async function held(options: ResidentOptions, signal: AbortSignal): Promise<Resolution> {
+  await using client: ResidentAgentLLM = connect({ ...options, agents: ['trader'], clientName: 'desk', signal });
+  const all = connect({ agents: 'all', cache: { path: 'held', key: new Uint8Array(32), maxAgeMs: 1_000 } });
+  await all.ready(1_000, { signal });
+  const state: ClientState = all.state;
+  const off: () => void = client.on('state', ({ status, since, error }) => status === 'STALE' && [since, error?.code]);
+  client.on('change', ({ revision }: Change) => revision + state.revision, { signal });
+  off();
+  using run: Run = client.run({ pin: 'turn' });
+  run.on('moved', ({ from, to, change }) => [from, to, change.cause?.actor]);
+  for await (const { agents } of client.agent('trader').changes({ signal })) agents.map((name) => name.length);
+  const [hop] = run.agent('trader').resolve({ providerDown: ['openai'] }).hops;
+  const price: number | null | undefined = hop?.price?.price.input_micro_usd_per_million;
+  const variables: readonly string[] | undefined = hop?.key.variables;
+  const name: string | undefined = client.agent('trader').held?.configs[0]?.model_name;
+  console.log(price, variables, name, client.warnings.length, client.clientId);
+  await client.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+  // @ts-expect-error it is frozen
+  run.agent('trader').resolve().hops.push(hop);
+  // @ts-expect-error it holds none
+  connect('127.0.0.1:50051').agent('trader');
+  // @ts-expect-error no file without a key
+  connect({ agents: 'all', cache: { path: 'held' } });
+  // @ts-expect-error no such pin
+  client.run({ pin: 'day' });
+  // @ts-expect-error no such event
+  client.on('chance', () => {});
+  // @ts-expect-error neither a list nor all
+  connect({ agents: 'trader' });
+  return client.agent('trader').resolve();
 }
 
 export async function wrong(agentllm: AgentLLM): Promise<void> {

@@ -1,0 +1,113 @@
+import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
+import { resolve } from '../domain/resolve.js';
+import { nearest } from '../domain/text.js';
+import { invalidFields, ServiceError } from '../errors.js';
+import type { Catalogue } from './catalogue.js';
+import { AgentLLMError } from './error.js';
+import { freeze } from './freeze.js';
+import type { HeldAgent, View } from './view.js';
+
+type Resolved = ReturnType<typeof resolve>;
+/** One model to try, with everything that a call of it needs but the key. */
+export type ResolutionHop = Resolved['hops'][number];
+/** A model of the chain that is not tried, and why. */
+export type ResolutionSkip = Resolved['skipped'][number];
+
+/**
+ * What is in effect for an agent: what ResolveConfig answers, worked out in this process by the same function. It is
+ * frozen to its leaves and shared; as long as nothing changes, each `resolve()` gives the very same object.
+ */
+export interface Resolution extends Resolved {
+  /** Whose it is. */
+  readonly agent: {
+    /** The agent's id in its store. */
+    readonly id: number;
+    readonly name: string;
+    /** `analyst`, `trader`, … */
+    readonly agent_type: string;
+    readonly role: string;
+    /** Which hops may stand in for the first one; the chain is cut already. */
+    readonly substitution_policy: SubstitutionPolicy;
+  };
+  /**
+   * The store revision from which on it has been so: of the last change of the agent, its configurations or the
+   * catalogue. That of everything held is `state.revision`.
+   */
+  readonly revision: bigint;
+}
+
+/** What a resolution takes for given. */
+export interface ResolveOptions {
+  /**
+   * Providers to take for down, by name or alias, at most 100: their hops are skipped. One that is not in the catalogue
+   * is INVALID_ARGUMENT. Default: none.
+   */
+  readonly providerDown?: readonly string[] | undefined;
+}
+
+/** What resolves here in the place of the service, for errors. */
+const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
+const MOST_DOWN = 100;
+
+/** Resolves from what is held, and keeps the result for as long as it is true. */
+export function resolveFrom(view: View, name: string, { providerDown = [] }: ResolveOptions = {}): Resolution {
+  const held = view.agent(name);
+  const { catalogue } = view;
+  if (!held?.message.agent) throw notFound(view, name);
+  if (providerDown.length > 0) return make(catalogue, held, checked(catalogue, providerDown));
+  if (held.resolved?.catalogue === catalogue) return held.resolved.resolution;
+  const resolution = make(catalogue, held, []);
+  held.resolved = { catalogue, resolution };
+  return resolution;
+}
+
+function make(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): Resolution {
+  const { agent, configs } = held.rows(catalogue.ids);
+  if (!agent.is_active) throw refusal(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, about(agent.name)));
+  const { id, agent_type, role, substitution_policy } = agent;
+  return freeze({
+    agent: { id, name: agent.name, agent_type, role, substitution_policy },
+    ...resolve(catalogue, agent, configs, new Date(), { down }),
+    revision: held.revision > catalogue.revision ? held.revision : catalogue.revision,
+  });
+}
+
+function checked(catalogue: Catalogue, down: readonly string[]): readonly string[] {
+  const violations = down.flatMap((name, at) =>
+    catalogue.provider(String(name))
+      ? []
+      : [{ field: `providerDown[${at}]`, description: `no provider has the name ${JSON.stringify(name)}` }],
+  );
+  if (down.length > MOST_DOWN)
+    violations.push({
+      field: 'providerDown',
+      description: `must have at most ${MOST_DOWN} entries, not ${down.length}`,
+    });
+  if (violations.length > 0) throw refusal(invalidFields(violations));
+  return down;
+}
+
+function notFound(view: View, name: string): AgentLLMError {
+  const existing = [...view.agentNames].filter((one) => view.agent(one)?.message.agent);
+  const suggestion = nearest(name, existing);
+  const agent = `name ${JSON.stringify(name)}`;
+  return refusal(ServiceError.of('AGENT_NOT_FOUND', { agent, ...(suggestion && { suggestion }) }, about(name)));
+}
+
+const about = (name: string) => ({ resources: [{ type: 'agent', name }] }) as const;
+const refusal = (error: ServiceError) => AgentLLMError.like(error, METHOD);
+
+/** Nothing is held to resolve from. */
+export const nothingHeld = (cause: AgentLLMError | undefined): AgentLLMError =>
+  AgentLLMError.here(`Nothing is held yet: ${cause?.message ?? 'the first connection is being made'}; await ready()`, {
+    code: 'UNAVAILABLE',
+    method: METHOD,
+    cause,
+  });
+
+/** An agent was asked for that is not among those of `connect`. */
+export const notWatched = (name: string): AgentLLMError =>
+  AgentLLMError.here(`This client does not hold agent ${JSON.stringify(name)}; name it in the agents of connect()`, {
+    code: 'INVALID_ARGUMENT',
+    method: METHOD,
+  });

@@ -1,0 +1,224 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { AgentLLMError, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
+import { agentRow } from '../../src/client/rows.js';
+import { generateKey } from '../../src/domain/fernet.js';
+import { resolvedMessage } from '../../src/rpc/resolution_message.js';
+import { freePort } from '../support/ports.js';
+import { startProxy } from '../support/proxy.js';
+import { startService, type TestService, unique, useService } from '../support/service.js';
+import { hold } from './fake_watch.js';
+import { until } from './support.js';
+
+/*
+ * The resident client against the service itself: what it resolves is what ResolveConfig answers, whatever happens
+ * between the two.
+ */
+
+const KEY = generateKey();
+const MODEL = { provider: 'openai', model_name: 'gpt-4' };
+
+/** What one side says is in effect, without what it says of itself. */
+type Effect = { readonly resolved: unknown } | { readonly reason: string | undefined };
+
+async function ofService({ configs }: Pick<TestService, 'configs'>, name: string): Promise<Effect> {
+  try {
+    const { resolved } = await configs.resolveConfig({ agent: { name } });
+    return { resolved };
+  } catch (error) {
+    return { reason: (error as { reason?: string }).reason };
+  }
+}
+
+function ofClient(client: ResidentAgentLLM, name: string): Effect {
+  try {
+    const handle = client.agent(name);
+    const resolution = handle.resolve();
+    return { resolved: resolvedMessage(agentRow(handle.held?.agent as never), resolution) };
+  } catch (error) {
+    if (error instanceof AgentLLMError) return { reason: error.reason };
+    throw error;
+  }
+}
+
+async function expectEqual(service: TestService, client: ResidentAgentLLM, names: readonly string[]): Promise<void> {
+  for (const name of names) expect(ofClient(client, name), name).toEqual(await ofService(service, name));
+}
+
+/** Waits until a client holds what was written last. */
+const reaches = (client: ResidentAgentLLM, revision: bigint, ms = 5_000) =>
+  until(() => client.state.status === 'READY' && client.state.revision >= revision, ms);
+
+const namesIn = async ({ agents }: Pick<TestService, 'agents'>) =>
+  (await agents.listAgents({ page_size: 1000 })).agents.map(({ name }) => name);
+
+describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (backend) => {
+  const service = useService(backend, { ENCRYPTION_KEY: KEY });
+  const address = () => `127.0.0.1:${service().port}`;
+  const watching = async (options: Partial<ResidentOptions> = {}) => {
+    const client = hold(address(), { agents: 'all', ...options });
+    await client.ready();
+    await until(() => client.state.status === 'READY');
+    return client;
+  };
+  const newAgent = async (name = unique('agent'), config = {}) => {
+    const { agent } = await service().agents.createAgent({ agent: { name, agent_type: 'analyst' } });
+    const created = await service().configs.createConfig({ agent: { name }, config: { ...MODEL, ...config } });
+    return { name, id: agent?.id as number, config: created.config, revision: created.revision };
+  };
+
+  it('resolves every agent as the service does', async () => {
+    await newAgent(unique('agent'), {
+      temperature: 0,
+      top_p: 0.5,
+      max_tokens: 4_000,
+      fallback_provider: 'anthropic',
+      fallback_model: 'claude-sonnet-4-5',
+      extra_params: { seed: 7n, stop_sequences: ['END'], request_timeout_ms: 5_000 },
+      cost_per_1k_input_tokens: 0.01,
+    });
+    const client = await watching();
+    const names = await namesIn(service());
+    expect(names.length).toBeGreaterThan(10);
+    await expectEqual(service(), client, [...names, 'nobody']);
+    expect(client.state.replica).not.toBe('');
+  });
+
+  it('hears of a commit within a second', async () => {
+    const { name, config } = await newAgent();
+    const client = await watching({ agents: [name] });
+    const delays: number[] = [];
+    for (let at = 1; at <= 20; at++) {
+      const next = client.agent(name).changes().next();
+      await service().configs.updateConfig({ config: { id: config?.id, max_tokens: at } });
+      const began = performance.now();
+      await next;
+      delays.push(performance.now() - began);
+      expect(client.agent(name).held?.configs[0]?.max_tokens).toBe(at);
+    }
+    expect(Math.max(...delays)).toBeLessThan(1_000);
+    await expectEqual(service(), client, [name]);
+  });
+
+  it('follows an agent from before it exists until it is gone', async () => {
+    const name = unique('later');
+    const client = await watching({ agents: [name, 'trader'] });
+    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
+    const { id, revision } = await newAgent(name);
+    await reaches(client, revision);
+    await expectEqual(service(), client, [name]);
+    const off = await service().agents.updateAgent({ agent: { id, is_active: false } });
+    await reaches(client, off.revision);
+    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_INACTIVE' });
+    const gone = await service().agents.deleteAgent({ agent: { id }, cascade: true });
+    await reaches(client, gone.revision);
+    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
+    await expectEqual(service(), client, ['trader']);
+  });
+
+  it('follows the catalogue, and what is urgent in it', async () => {
+    const { name, config } = await newAgent();
+    const client = await watching({ agents: [name] });
+    const run = client.run();
+    const before = run.agent(name).resolve();
+    const key = await service().credentials.createCredential({
+      credential: { name: unique('key'), provider: 'openai' },
+      api_key: 'sk-first',
+    });
+    const named = await service().configs.updateConfig({
+      config: { id: config?.id, credential_name: key.credential?.name },
+    });
+    await reaches(client, named.revision);
+    await expectEqual(service(), client, [name]);
+    expect(run.agent(name).resolve()).toBe(before);
+    const moved = new Promise((resolve) => run.on('moved', resolve));
+    await service().credentials.updateCredential({ credential: { name: key.credential?.name }, api_key: 'sk-second' });
+    await moved;
+    expect(run.agent(name).resolve().hops[0]?.key).toMatchObject({ source: 'KEY_SOURCE_CREDENTIAL' });
+    const { provider } = await service().providers.getProvider({ name: 'openai' });
+    const switched = async (enabled: boolean) => {
+      const { revision } = await service().providers.updateProvider({ provider: { name: provider?.name, enabled } });
+      await reaches(client, revision);
+    };
+    await switched(false);
+    expect(run.agent(name).resolve().hops).toEqual([]);
+    await expectEqual(service(), client, [name]);
+    await switched(true);
+    await expectEqual(service(), client, [name]);
+  });
+
+  it('is among the watchers, with what it has applied', async () => {
+    const { name, config } = await newAgent();
+    const client = await watching({ agents: [name], clientName: 'a desk', clientVersion: '1.2' });
+    const { revision } = await service().configs.updateConfig({ config: { id: config?.id, max_tokens: 77 } });
+    const seen = async () =>
+      (await client.watchers.listWatchers({ agent: { name } })).watchers.find(
+        ({ client_id }) => client_id === client.clientId,
+      );
+    for (const end = Date.now() + 8_000; (await seen())?.applied_revision !== revision; await sleep(50))
+      if (Date.now() > end) throw new Error(`it has not applied ${revision}`);
+    expect(await seen()).toMatchObject({ client_name: 'a desk', client_version: '1.2', agents: [name], stale: false });
+    await client[Symbol.asyncDispose]();
+  });
+
+  it('ends where the service is, however often its connection is cut', async () => {
+    const agents = await Promise.all(Array.from({ length: 5 }, () => newAgent()));
+    const proxy = await startProxy(service().port);
+    const client = hold(`127.0.0.1:${proxy.port}`, { agents: agents.map(({ name }) => name) });
+    await client.ready();
+    const seen: bigint[] = [];
+    client.on('change', ({ revision }) => seen.push(revision));
+    let last = 0n;
+    for (let write = 1; write <= 120; write++) {
+      const { config } = agents[write % agents.length] as (typeof agents)[number];
+      last = (await service().configs.updateConfig({ config: { id: config?.id, max_tokens: write } })).revision;
+      if (write % 20 === 0) for (const link of proxy.links) link[write % 40 === 0 ? 'cut' : 'reset']();
+      await sleep(10);
+    }
+    await reaches(client, last, 15_000);
+    await expectEqual(
+      service(),
+      client,
+      agents.map(({ name }) => name),
+    );
+    // In order, each once, and none left out: every write was of an agent that is held.
+    expect(seen).toEqual([...new Set(seen)].sort((a, b) => Number(a - b)));
+    expect(seen.length).toBeGreaterThanOrEqual(120);
+  });
+});
+
+describe('a service that goes and comes', () => {
+  it('is followed on, also by a client that has only its file in between', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'agentllm-live-'));
+    const port = await freePort();
+    const env = { DATA_DIR: join(directory, 'data'), GRPC_ADDRESS: `127.0.0.1:${port}` };
+    const cache = { path: join(directory, 'held'), key: 'secret' };
+    let service = await startService(env);
+    onTestFinished(async () => {
+      await service.stop();
+      await rm(directory, { recursive: true, force: true });
+    });
+    const client = hold(`127.0.0.1:${port}`, { agents: ['trader'] });
+    const other = hold(`127.0.0.1:${port}`, { agents: 'all', cache });
+    await Promise.all([client.ready(), other.ready()]);
+    await other[Symbol.asyncDispose]();
+    const snapshots: boolean[] = [];
+    client.on('change', ({ snapshot }) => snapshots.push(snapshot));
+    await service.stop();
+    await until(() => client.state.status === 'STALE');
+    expect(client.agent('trader').resolve().hops.length).toBeGreaterThan(0);
+    const fromFile = hold(`127.0.0.1:${port}`, { agents: 'all', cache });
+    expect(fromFile.state.status).toBe('STALE');
+    expect(ofClient(fromFile, 'trader')).toEqual(ofClient(client, 'trader'));
+    service = await startService(env);
+    const { revision } = await service.agents.updateAgent({ agent: { id: 1, description: 'back' } });
+    await Promise.all([reaches(client, revision, 15_000), reaches(fromFile, revision, 15_000)]);
+    await expectEqual(service, client, ['trader']);
+    await expectEqual(service, fromFile, await namesIn(service));
+    // Resumed, not taken anew.
+    expect(snapshots.filter(Boolean)).toEqual([]);
+  });
+});

@@ -1,0 +1,425 @@
+import { status } from '@grpc/grpc-js';
+import { describe, expect, it } from 'vitest';
+import { AgentLLMError, type Change, type ClientState, type ClientWarning, connect } from '../../src/client/index.js';
+import { freePort } from '../support/ports.js';
+import { agent, config, gone, held, hold, model, openai, startFakeWatch } from './fake_watch.js';
+import { failed, until } from './support.js';
+
+/** The error of a function that must fail with one of the client. */
+function thrown(run: () => unknown): AgentLLMError {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof AgentLLMError) return error;
+    throw error;
+  }
+  throw new Error('it did not fail');
+}
+
+describe('connect with agents', () => {
+  it('returns at once, and begins a stream about them', async () => {
+    const fake = await startFakeWatch();
+    const client = hold(fake.address, { agents: ['b', 'a', 'a'], clientName: 'desk', clientVersion: '2.0' });
+    expect(client.state).toMatchObject({ status: 'CONNECTING', revision: 0n, error: undefined });
+    const { request } = await fake.stream(0);
+    expect(request).toMatchObject({ all_agents: false, resume_token: '', client_name: 'desk', client_version: '2.0' });
+    expect(request.agents.map(({ name }) => name)).toEqual(['a', 'b']);
+    expect(request.client_id).toBe(client.clientId);
+    expect(client.clientId).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4/);
+  });
+
+  it("takes 'all'", async () => {
+    const fake = await startFakeWatch();
+    hold(fake.address, { agents: 'all' });
+    expect((await fake.stream(0)).request).toMatchObject({ all_agents: true, agents: [] });
+  });
+
+  it.each([
+    [{ agents: [] }, /empty/],
+    [{ agents: [''] }, /no name/],
+    [{ agents: [7 as never] }, /no name/],
+    [{ agents: 'trader' as never }, /list of names/],
+    [{ agents: Array.from({ length: 1001 }, (_, at) => `a${at}`) }, /at most 1000/],
+    [{ agents: ['a'], clientName: 'x'.repeat(101) }, /at most 100/],
+    [{ agents: ['a'], cache: { path: '/nowhere' } as never }, /cache\.key is missing.*encrypt/],
+    [{ agents: ['a'], cache: { path: '/nowhere', key: '' } }, /cache\.key is missing/],
+    [{ agents: ['a'], cache: { path: '', key: 'x' } }, /cache\.path/],
+    [{ agents: ['a'], cache: { path: '/nowhere', key: 'x', maxAgeMs: -1 } }, /maxAgeMs/],
+  ])('refuses %j', (options, message) => {
+    expect(() => connect({ address: '127.0.0.1:1', ...options })).toThrow(TypeError);
+    expect(() => connect({ address: '127.0.0.1:1', ...options })).toThrow(message);
+  });
+
+  it('still has the calls of every client', async () => {
+    const { client } = await held();
+    expect(Object.keys(client.configs)).toContain('getPrimaryConfig');
+    expect(Object.keys(client.watchers).sort()).toEqual(['acknowledgeRevision', 'listWatchers']);
+    expect((await client.watchers.listWatchers()).watchers).toEqual([]);
+  });
+
+  it('is closed by its signal', async () => {
+    const closing = new AbortController();
+    const fake = await startFakeWatch();
+    const client = hold(fake.address, { signal: closing.signal });
+    const stream = await fake.stream(0);
+    closing.abort();
+    await until(() => stream.cancelled);
+    expect((await failed(client.agents.listAgents())).code).toBe('CANCELLED');
+  });
+});
+
+describe('resolve', () => {
+  it('gives what ResolveConfig would, and the same object until something changes', async () => {
+    const { client, stream } = await held([agent('trader', 5), agent('other', 5)], { agents: 'all' });
+    const trader = client.agent('trader');
+    const first = trader.resolve();
+    expect(first).toMatchObject({
+      agent: { id: 1, name: 'trader', agent_type: 'trader', substitution_policy: 'SUBSTITUTION_POLICY_ANY' },
+      revision: 10n,
+      skipped: [],
+    });
+    const [hop] = first.hops;
+    expect(hop).toMatchObject({
+      provider: 'openai',
+      model_name: 'gpt-4',
+      base_url: 'https://api.openai.com/v1',
+      key: { source: 'KEY_SOURCE_ENVIRONMENT', variables: ['OPENAI_API_KEY'] },
+      price: { source: 'VALUE_SOURCE_MODEL', price: { input_micro_usd_per_million: 30_000_000 } },
+    });
+    expect(hop?.parameters).toContainEqual({ name: 'temperature', wire_name: 'temperature', value: 0.7 });
+    expect(hop?.provenance).toContainEqual({
+      field: 'parameters.temperature',
+      source: 'VALUE_SOURCE_CONFIG',
+      resource: '1',
+      path: 'temperature',
+      revision: 5,
+    });
+    expect(trader.resolve()).toBe(first);
+    expect(client.agent('trader')).toBe(trader);
+    // Of somebody else.
+    stream.change(11, [agent('other', 11)]);
+    await until(() => client.state.revision === 11n);
+    expect(trader.resolve()).toBe(first);
+    stream.change(12, [agent('trader', 12, { configs: [config(1, 12, { temperature: 0 })] })]);
+    await until(() => client.state.revision === 12n);
+    expect(trader.resolve()).not.toBe(first);
+    expect(trader.resolve().revision).toBe(12n);
+    expect(trader.resolve().hops[0]?.parameters[0]?.value).toBe(0);
+  });
+
+  it('follows the catalogue', async () => {
+    const { client, stream } = await held();
+    const before = client.agent('trader').resolve();
+    stream.change(11, [], [model('gpt-4', { max_output_tokens: 100, revision: 11n, price: undefined })]);
+    await until(() => client.state.revision === 11n);
+    const after = client.agent('trader').resolve();
+    expect(after.revision).toBe(11n);
+    expect(after.hops[0]?.price).toBeUndefined();
+    expect(after).not.toBe(before);
+    stream.change(12, [], [{ deleted_model: 'openai/gpt-4' }]);
+    await until(() => client.state.revision === 12n);
+    expect(
+      client
+        .agent('trader')
+        .resolve()
+        .findings.map(({ reason }) => reason),
+    ).toContain('FINDING_REASON_UNKNOWN_MODEL');
+    stream.change(13, [], [{ deleted_provider: 'openai' }]);
+    await until(() => client.state.revision === 13n);
+    expect(client.agent('trader').resolve()).toMatchObject({
+      hops: [],
+      skipped: [{ reason: 'SKIP_REASON_PROVIDER_UNKNOWN' }],
+    });
+  });
+
+  it('knows what the service says of keys', async () => {
+    const key = (more: object) => agent('trader', 5, { configs: [config(1, 5, more)] });
+    const credential = { name: 'team', provider: 'openai', api_key_state: 'API_KEY_STATE_SET', revision: 3n } as const;
+    const { client, stream } = await held([key({ credential_name: 'team' })]);
+    const keyNow = () => client.agent('trader').resolve().hops[0]?.key;
+    // Not here yet, so the environment has it.
+    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
+    stream.change(11, [], [{ credential }]);
+    await until(() => client.state.revision === 11n);
+    expect(keyNow()).toEqual({
+      source: 'KEY_SOURCE_CREDENTIAL',
+      name: 'team',
+      variables: [],
+      state: 'API_KEY_STATE_SET',
+    });
+    stream.change(12, [key({ has_api_key_override: true, api_key_state: 'API_KEY_STATE_UNREADABLE' })]);
+    await until(() => client.state.revision === 12n);
+    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_CONFIG', state: 'API_KEY_STATE_UNREADABLE' });
+    stream.change(13, [key({ credential_name: 'team' })], [{ deleted_credential: 'team' }]);
+    await until(() => client.state.revision === 13n);
+    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
+  });
+
+  it('is frozen to its leaves', async () => {
+    const { client } = await held();
+    const resolution = client.agent('trader').resolve();
+    const loose: string[] = [];
+    const visit = (value: unknown, path: string) => {
+      if (typeof value !== 'object' || value === null || value instanceof Date) return;
+      if (!Object.isFrozen(value)) loose.push(path);
+      for (const [key, inner] of Object.entries(value)) visit(inner, `${path}.${key}`);
+    };
+    visit(resolution, 'resolution');
+    visit(client.agent('trader').held, 'held');
+    expect(loose).toEqual([]);
+    expect(() => Object.assign(resolution.hops[0] ?? {}, { provider: 'mine' })).toThrow(TypeError);
+  });
+
+  it('takes providers for down', async () => {
+    const { client } = await held();
+    const trader = client.agent('trader');
+    expect(trader.resolve({ providerDown: ['GPT'] })).toMatchObject({
+      hops: [],
+      skipped: [{ reason: 'SKIP_REASON_PROVIDER_DOWN', provider: 'openai' }],
+    });
+    expect(trader.resolve({ providerDown: [] })).toBe(trader.resolve());
+    expect(thrown(() => trader.resolve({ providerDown: ['nobody'] }))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      reason: 'INVALID_FIELDS',
+      violations: [{ field: 'providerDown[0]' }],
+    });
+  });
+
+  it('fails with the codes and reasons of ResolveConfig', async () => {
+    const asleep = agent('asleep', 1, { agent: { is_active: false } });
+    const { client, stream } = await held([gone('nobody'), asleep, agent('trader', 1)], {
+      agents: ['nobody', 'asleep', 'trader', 'trador'],
+    });
+    expect(thrown(() => client.agent('nobody').resolve())).toMatchObject({
+      code: 'NOT_FOUND',
+      reason: 'AGENT_NOT_FOUND',
+      message: 'No agent has the name "nobody"',
+    });
+    expect(thrown(() => client.agent('trador').resolve()).metadata).toMatchObject({ suggestion: 'trader' });
+    expect(thrown(() => client.agent('asleep').resolve())).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      reason: 'AGENT_INACTIVE',
+      resources: [{ type: 'agent', name: 'asleep' }],
+    });
+    expect(thrown(() => client.agent('stranger'))).toMatchObject({ code: 'INVALID_ARGUMENT', reason: undefined });
+    // Created, and taken away again.
+    stream.change(11, [agent('nobody', 11)]);
+    await until(() => client.state.revision === 11n);
+    expect(client.agent('nobody').resolve().hops).toHaveLength(1);
+    stream.change(12, [gone('nobody', { id: 1 })]);
+    await until(() => client.state.revision === 12n);
+    expect(thrown(() => client.agent('nobody').resolve()).reason).toBe('AGENT_NOT_FOUND');
+    expect(client.agent('nobody').held).toBeUndefined();
+  });
+
+  it('is UNAVAILABLE while nothing is held', async () => {
+    const client = hold(`127.0.0.1:${await freePort()}`);
+    const trader = client.agent('trader');
+    expect(thrown(() => trader.resolve())).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
+    const error = await failed(client.ready(300));
+    expect(error).toMatchObject({ code: 'UNAVAILABLE' });
+    expect(error.message).toMatch(/^No service is ready at .* within 300 ms: No connection to the service: .*REFUSED/);
+    expect(client.state).toMatchObject({ status: 'CONNECTING' });
+    expect(client.state.error?.code).toBe('UNAVAILABLE');
+    await expect(client.ready(5_000, { signal: AbortSignal.timeout(50) })).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+
+  it('says anew what a day changes, when it comes', async () => {
+    const soon = model('gpt-4', { retires_at: new Date(Date.now() + 700) });
+    const fake = await startFakeWatch();
+    const client = hold(fake.address);
+    const changes = client.changes();
+    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [openai(), soon]);
+    expect((await changes.next()).value).toMatchObject({ snapshot: true });
+    const severity = () =>
+      client
+        .agent('trader')
+        .resolve()
+        .findings.find(({ reason }) => reason === 'FINDING_REASON_MODEL_RETIRING')?.severity;
+    expect(severity()).toBe('SEVERITY_WARNING');
+    expect((await changes.next()).value).toMatchObject({ revision: 10n, catalogue: true, snapshot: false });
+    expect(severity()).toBe('SEVERITY_ERROR');
+  });
+});
+
+describe('what is held', () => {
+  it('is what the service sent', async () => {
+    const { client } = await held([agent('trader', 5, { configs: [config(1, 5), config(2, 5, { enabled: false })] })]);
+    const { held: both } = client.agent('trader');
+    expect(both?.agent).toMatchObject({ name: 'trader', revision: 5n });
+    expect(both?.configs.map(({ id, enabled }) => [id, enabled])).toEqual([
+      [1, true],
+      [2, false],
+    ]);
+  });
+});
+
+describe('events', () => {
+  it('tell of the state and of changes, until they are ended', async () => {
+    const fake = await startFakeWatch();
+    const client = hold(fake.address);
+    const states: ClientState[] = [];
+    const changes: Change[] = [];
+    const only: Change[] = [];
+    const off = client.on('state', (state) => states.push(state));
+    const signal = new AbortController();
+    client.on('change', (change) => changes.push(change), { signal: signal.signal });
+    client.agent('trader').onChange((change) => only.push(change));
+    const stream = await fake.stream(0);
+    stream.start().snapshot(10, [agent('trader', 1), gone('other')]);
+    await client.ready();
+    expect(states).toEqual([client.state]);
+    expect(client.state).toMatchObject({ status: 'READY', revision: 10n, replica: 'r1', error: undefined });
+    expect(changes).toMatchObject([
+      { revision: 10n, agents: ['trader', 'other'], catalogue: true, urgent: false, snapshot: true, cause: undefined },
+    ]);
+    stream.change(11, [agent('other', 11)]).change(12, [agent('trader', 12, { urgent: true })]);
+    await until(() => changes.length === 3);
+    expect(changes[2]).toMatchObject({ revision: 12n, agents: ['trader'], urgent: true, merged: 1 });
+    expect(changes[2]?.cause).toMatchObject({ actor: 'tester', reason: 'because' });
+    expect(only.map(({ revision }) => revision)).toEqual([10n, 12n]);
+    signal.abort();
+    off();
+    stream.change(13, [agent('trader', 13)]);
+    stream.fail(status.UNAVAILABLE);
+    await until(() => client.state.status === 'STALE');
+    expect(changes).toHaveLength(3);
+    expect(states).toHaveLength(1);
+    expect(only).toHaveLength(3);
+  });
+
+  it('outlive listeners that fail, and warn of them', async () => {
+    const { client, stream } = await held();
+    const warnings: ClientWarning[] = [];
+    const seen: bigint[] = [];
+    client.on('warning', (warning) => {
+      warnings.push(warning);
+      throw new Error('this one too');
+    });
+    client.on('change', () => {
+      throw new Error('thrown');
+    });
+    client.on('change', () => Promise.reject(new Error('rejected')));
+    client.on('change', ({ revision }) => seen.push(revision));
+    stream.change(11, [agent('trader', 11)]).change(12, [agent('trader', 12)]);
+    await until(() => seen.length === 2 && warnings.length === 4);
+    expect(client.state.status).toBe('READY');
+    expect(new Set(warnings.map(({ kind }) => kind))).toEqual(new Set(['LISTENER_FAILED']));
+    expect(warnings.map(({ message }) => message).sort()).toEqual([
+      "A listener of 'change' failed: rejected",
+      "A listener of 'change' failed: rejected",
+      "A listener of 'change' failed: thrown",
+      "A listener of 'change' failed: thrown",
+    ]);
+    expect(client.warnings).toHaveLength(4);
+    expect(() => client.on('change', undefined as never)).toThrow(TypeError);
+  });
+});
+
+describe('changes', () => {
+  it('are iterated in order, and end with the signal, the loop or the client', async () => {
+    const { client, stream } = await held([agent('trader', 1)], { agents: 'all' });
+    const signal = new AbortController();
+    const [byLoop, bySignal, byClient] = [
+      client.changes(),
+      client.changes({ signal: signal.signal }),
+      client.changes(),
+    ];
+    const only = client.agent('trader').changes();
+    for (let revision = 11; revision <= 15; revision++)
+      stream.change(revision, [agent(revision === 14 ? 'trader' : 'other', revision)]);
+    const seen: bigint[] = [];
+    for await (const { revision } of byLoop) if (seen.push(revision) === 5) break;
+    expect(seen).toEqual([11n, 12n, 13n, 14n, 15n]);
+    expect((await byLoop.next()).done).toBe(true);
+    expect((await only.next()).value).toMatchObject({ revision: 14n });
+    signal.abort();
+    for (let read = 0; read < 5; read++) expect((await bySignal.next()).done).toBe(false);
+    expect((await bySignal.next()).done).toBe(true);
+    for (let read = 0; read < 5; read++) await byClient.next();
+    const last = byClient.next();
+    client.close();
+    expect((await last).done).toBe(true);
+    expect((await client.changes().next()).done).toBe(true);
+  });
+
+  it('are put together for a reader who is slow, so that they take no more room', async () => {
+    const { client, stream } = await held([], { agents: 'all' });
+    const slow = client.changes();
+    for (let revision = 11; revision <= 1010; revision++)
+      stream.change(revision, [agent(`a${revision % 7}`, revision, { urgent: revision === 900 })]);
+    await until(() => client.state.revision === 1010n);
+    const seen: Change[] = [];
+    for await (const change of slow) {
+      seen.push(change);
+      if (change.revision === 1010n) break;
+    }
+    expect(seen).toHaveLength(64);
+    expect(seen.slice(0, 63).every(({ merged, urgent }) => merged === 1 && !urgent)).toBe(true);
+    expect(seen[63]).toMatchObject({ revision: 1010n, merged: 937, urgent: true });
+    expect(seen[63]?.agents).toHaveLength(7);
+  });
+});
+
+describe('acknowledgements', () => {
+  it('tell what was applied, soon, and not for every change', async () => {
+    const { fake, client, stream } = await held();
+    const began = performance.now();
+    await until(() => fake.acknowledged.length === 1);
+    expect(performance.now() - began).toBeLessThan(500);
+    expect(fake.acknowledged[0]).toMatchObject({ client_id: client.clientId, revision: 10n });
+    for (let revision = 11; revision <= 60; revision++) stream.change(revision, [agent('trader', revision)]);
+    await until(() => fake.acknowledged.length === 2);
+    const [first, second] = fake.acknowledged;
+    expect(second?.revision).toBe(60n);
+    expect((second?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThan(950);
+    stream.bookmark(61);
+    await until(() => client.state.revision === 61n);
+    await new Promise((go) => setTimeout(go, 1_500));
+    // A revision with nothing for this client waits for longer.
+    expect(fake.acknowledged).toHaveLength(2);
+  });
+
+  it('fail nobody, and are made up for', async () => {
+    const { fake, client, stream } = await held();
+    fake.refuses = status.UNAVAILABLE;
+    await until(() => fake.acknowledged.length === 1);
+    expect(client.state.status).toBe('READY');
+    fake.refuses = undefined;
+    stream.change(11, [agent('trader', 11)]);
+    await until(() => fake.acknowledged.length === 2);
+    expect(fake.acknowledged[1]?.revision).toBe(11n);
+  });
+
+  it('are made once more at the end', async () => {
+    const { fake, client, stream } = await held();
+    await until(() => fake.acknowledged.length === 1);
+    stream.change(11, [agent('trader', 11)]);
+    await until(() => client.state.revision === 11n);
+    await client[Symbol.asyncDispose]();
+    expect(fake.acknowledged.map(({ revision }) => revision)).toEqual([10n, 11n]);
+    await until(() => stream.cancelled);
+  });
+});
+
+describe('close', () => {
+  it('ends the stream for good, and leaves what is held', async () => {
+    const { fake, client, stream } = await held();
+    const before = client.agent('trader').resolve();
+    await client[Symbol.asyncDispose]();
+    await until(() => stream.cancelled);
+    expect(client.state).toMatchObject({ status: 'STALE', revision: 10n });
+    expect(client.state.error).toMatchObject({ code: 'CANCELLED' });
+    expect(client.agent('trader').resolve()).toBe(before);
+    await new Promise((go) => setTimeout(go, 400));
+    expect(fake.streams).toHaveLength(1);
+    await client[Symbol.asyncDispose]();
+  });
+
+  it('ends one that never had anything', async () => {
+    const client = hold(`127.0.0.1:${await freePort()}`);
+    await client[Symbol.asyncDispose]();
+    expect(client.state.status).toBe('FAILED');
+    expect((await failed(client.ready(1_000))).code).toBe('CANCELLED');
+  });
+});
