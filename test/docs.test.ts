@@ -1,11 +1,14 @@
+import { execFile } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { cp } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { basename } from 'node:path';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { promisify } from 'node:util';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { packageFile } from '../src/package.js';
 import { startPostgres } from './support/postgres.js';
-import { agrees, has, Shell, type Step, stepsOf } from './support/transcripts.js';
+import { agrees, filesOf, has, Shell, type Step, stepsOf } from './support/transcripts.js';
 
 /*
  * Every page of docs/ with transcripts is run as it stands. With UPDATE_DOCS=1 the pages are given what the commands
@@ -46,6 +49,17 @@ async function startProvider(): Promise<string> {
   return `127.0.0.1:${(server.address() as { port: number }).port}`;
 }
 
+/** The files of a page, with our client where npm would install it. */
+async function writeFiles(shell: Shell, text: string): Promise<void> {
+  const files = filesOf(text);
+  for (const { name, content } of files) await writeFile(shell.path(name), content);
+  if (files.length === 0) return;
+  const client = shell.path('node_modules/@agentllm/client');
+  await mkdir(client, { recursive: true });
+  await writeFile(`${client}/package.json`, JSON.stringify({ type: 'module', exports: './index.js' }));
+  await writeFile(`${client}/index.js`, `export * from '${packageFile('dist/src/client/index.js')}';\n`);
+}
+
 async function shellFor(text: string): Promise<Shell> {
   const { service, postgres, provider, env } = givenOf(text);
   const stands = new Map<string, string>();
@@ -59,6 +73,7 @@ async function shellFor(text: string): Promise<Shell> {
   const shell = await Shell.start(env, stands);
   onTestFinished(() => shell.end());
   await cp(inject('firstStart'), shell.path('data'), { recursive: true });
+  await writeFiles(shell, text);
   if (service) await shell.run({ command: 'agentllm serve', output: '', from: 0, to: 0 });
   return shell;
 }
@@ -68,11 +83,15 @@ describe('every transcript prints what its commands print:', () => {
     expect(withSteps.map((page) => basename(page)).sort()).toEqual(
       expect.arrayContaining([
         'add-a-key.md',
+        'agent.md',
         'backup.md',
+        'history.md',
+        'operating.md',
         'own-provider.md',
         'postgresql.md',
         'set-a-model.md',
         'upgrade.md',
+        'watch.md',
       ]),
     );
   });
@@ -100,6 +119,25 @@ function update(page: string, text: string, printed: readonly (readonly [Step, s
   }
   writeFileSync(packageFile(page), renewed);
 }
+
+describe('every program of a page', () => {
+  const programs = pages.flatMap((page) => filesOf(read(page)).map((file) => [page, file] as const));
+
+  it.each(programs)('%s is TypeScript that compiles', async (_, { name, content }) => {
+    const directory = await mkdtemp(join(tmpdir(), 'agentllm-docs-'));
+    onTestFinished(() => rm(directory, { recursive: true, force: true }));
+    const compilerOptions = {
+      rootDir: '/',
+      paths: { '@agentllm/client': [packageFile('src/client/index.ts')] },
+      typeRoots: [packageFile('node_modules/@types')],
+    };
+    const settings = { extends: packageFile('tsconfig.json'), compilerOptions, include: [name] };
+    await writeFile(join(directory, 'tsconfig.json'), JSON.stringify(settings));
+    await writeFile(join(directory, name), content);
+    const tsc = promisify(execFile)(packageFile('node_modules/.bin/tsc'), ['-p', directory]);
+    expect(await tsc.catch(({ stdout }) => ({ stdout }))).toMatchObject({ stdout: '' });
+  });
+});
 
 describe('a transcript', () => {
   it('agrees with what differs only in times, ids and widths', () => {

@@ -3,6 +3,7 @@ import {
   GetConfigRequest,
   GetConfigResponse,
   GetPrimaryConfigRequest,
+  ResolveConfigRequest,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import type { Lab } from '../lab.js';
 import { type LoadResult, loadGenerator, type Target } from '../load.js';
@@ -14,19 +15,24 @@ const LOAD = { connections: 4, streams: 16 };
 
 export const row: Row = {
   name: 'reads',
-  about: 'GetPrimaryConfig and GetConfig under load, against a bare grpc-js handler with one constant encoded reply',
+  about:
+    'GetPrimaryConfig, GetConfig and ResolveConfig under load, against a bare grpc-js handler with one constant encoded reply',
   target: 'at least 0.90 of its throughput, p99 at most 1.2 times its',
   async run(lab) {
     const service = await startService(lab);
-    const { getPrimaryConfig, getConfig } = AgentLLMConfigServiceService;
+    const { getPrimaryConfig, getConfig, resolveConfig } = AgentLLMConfigServiceService;
     const primary = GetPrimaryConfigRequest.encode(
       GetPrimaryConfigRequest.fromPartial({ agent: { name: 'trader' } }),
     ).finish();
     const { config } = GetConfigResponse.decode(await service.client(getPrimaryConfig.path, primary));
     const one = GetConfigRequest.encode(GetConfigRequest.fromPartial({ id: config?.id })).finish();
+    const resolved = ResolveConfigRequest.encode(
+      ResolveConfigRequest.fromPartial({ agent: { name: 'trader' } }),
+    ).finish();
     return [
       ...(await measure(lab, service, 'GetPrimaryConfig', getPrimaryConfig.path, primary)),
       ...(await measure(lab, service, 'GetConfig', getConfig.path, one)),
+      ...(await measure(lab, service, 'ResolveConfig', resolveConfig.path, resolved)),
     ];
   },
 };

@@ -4,10 +4,11 @@ import { version } from '../package.js';
 import { fail } from './fail.js';
 import { UsageError } from './inputs.js';
 import { EXIT_CODES, refuse } from './refusal.js';
-import { quietly } from './remote.js';
+import { quietly, remoteCommand } from './remote.js';
 
 const SERVICE = 'Service and database:';
 const CONFIGS = 'Agents and their configs:';
+const CHANGES = 'Changes, live and past:';
 const KEYS = 'Providers and keys:';
 const HELP = 'Help:';
 
@@ -23,6 +24,13 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['doctor', SERVICE, async () => (await import('./doctor.js')).doctorCommand()],
   ['agents', CONFIGS, async () => (await import('./agents.js')).agentsCommand()],
   ['configs', CONFIGS, async () => (await import('./configs.js')).configsCommand()],
+  ['resolve', CONFIGS, async () => remoteCommand((await import('./resolve.js')).resolveAgent)],
+  ['watch', CHANGES, async () => remoteCommand((await import('./watch.js')).watch)],
+  ['watchers', CHANGES, async () => remoteCommand((await import('./watchers.js')).watchers)],
+  ['history', CHANGES, async () => remoteCommand((await import('./history.js')).history)],
+  ['diff', CHANGES, async () => remoteCommand((await import('./diff.js')).diff)],
+  ['rollback', CHANGES, async () => remoteCommand((await import('./rollback.js')).rollback)],
+  ['audit', CHANGES, async () => remoteCommand((await import('./audit.js')).audit)],
   ['providers', KEYS, async () => (await import('./providers.js')).providersCommand()],
   ['models', KEYS, async () => (await import('./models.js')).modelsCommand()],
   ['credentials', KEYS, async () => (await import('./credentials.js')).credentialsCommand()],
@@ -35,6 +43,8 @@ const FIRST_STEPS = `First steps, with a service that runs (agentllm serve):
   agentllm models list --provider openai                          what it could use
   agentllm credentials create desk --provider openai              stores an API key, which it asks for
   agentllm configs upsert trader --model openai/gpt-4o --credential desk
+  agentllm resolve trader                                         what it tries now, and why
+  agentllm history --agent trader                                 who changed what; agentllm watch shows it live
 Every command has examples: agentllm configs create --help`;
 
 async function program(words: readonly string[]): Promise<Command> {

@@ -211,7 +211,7 @@ const create: RemoteCommand = {
   next: 'agentllm configs create <agent> --model provider/model says which model it uses',
   async run(call) {
     const response = await call.api.agents.createAgent(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.agent as Agent), response.revision));
+    return call.answer(response, () => wrote(call, 'created', named(response.agent as Agent), response));
   },
 };
 
@@ -233,7 +233,7 @@ const update: RemoteCommand = {
     const response = await call.api.agents.updateAgent(
       call.request({ agent: { ...(call.given.message['agent'] as object), id } }),
     );
-    return call.answer(response, () => wrote(call, 'updated', named(response.agent as Agent), response.revision));
+    return call.answer(response, () => wrote(call, 'updated', named(response.agent as Agent), response));
   },
 };
 
@@ -263,7 +263,7 @@ const remove: RemoteCommand = {
     const response = await call.api.agents.deleteAgent(call.request());
     const ref = call.given.message['agent'] as { id?: number; name?: string };
     const what = `agent ${ref.name ?? ref.id} with ${counted(response.deleted_configs, 'config')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response.revision));
+    return call.answer(response, () => wrote(call, 'deleted', what, response));
   },
 };
 

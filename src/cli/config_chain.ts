@@ -35,7 +35,7 @@ export const upsertConfig: RemoteCommand = {
     const response = await call.api.configs.upsertPrimaryConfig(call.request());
     const done = response.created ? 'created' : 'updated';
     const what = configNamed(response.config as AgentLLMConfig);
-    return call.answer(response, () => wrote(call, done, what, response.revision) + findingLines(response.findings));
+    return call.answer(response, () => wrote(call, done, what, response) + findingLines(response.findings));
   },
 };
 
@@ -65,14 +65,14 @@ export const bulkConfigs: RemoteCommand = {
   async run(call) {
     refuseNothing(call, configBody, configFields);
     const response = await call.api.configs.bulkAssignConfig(call.request());
-    const { results, revision } = response;
+    const { results } = response;
     const refused = results.filter(({ status }) => status).length;
     const what = counted(results.length - refused, 'config');
     const plain = results.map(({ status, ...result }) => ({ ...result, ...(status && { status: statusOf(status) }) }));
     call.answer(
       { ...response, results: plain },
       () =>
-        [wrote(call, 'assigned', what, revision), tableOf(results, { columns: bulkColumns, empty: '' })].join('\n') +
+        [wrote(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join('\n') +
         findingLines(response.findings),
     );
     return refused > 0 ? Exit.refused : Exit.done;
@@ -122,7 +122,7 @@ export const reorderConfigs: RemoteCommand = {
     const name = response.configs[0]?.agent_name ?? '';
     return call.answer(response, () =>
       [
-        wrote(call, 'reordered', `the configs of ${name}`, response.revision),
+        wrote(call, 'reordered', `the configs of ${name}`, response),
         tableOf(response.configs, { columns: configColumns, empty: '' }),
       ].join('\n'),
     );

@@ -83,7 +83,7 @@ const create: RemoteCommand = {
     const config = response.config as AgentLLMConfig;
     return call.answer(
       response,
-      () => wrote(call, 'created', configNamed(config), response.revision) + findingLines(response.findings),
+      () => wrote(call, 'created', configNamed(config), response) + findingLines(response.findings),
     );
   },
 };
@@ -113,7 +113,7 @@ const update: RemoteCommand = {
     const config = response.config as AgentLLMConfig;
     return call.answer(
       response,
-      () => wrote(call, 'updated', configNamed(config), response.revision) + findingLines(response.findings),
+      () => wrote(call, 'updated', configNamed(config), response) + findingLines(response.findings),
     );
   },
 };
@@ -129,7 +129,7 @@ const remove: RemoteCommand = {
   next: 'agentllm configs update <id> --no-enabled keeps a config and takes it out of use',
   async run(call) {
     const response = await call.api.configs.deleteConfig(call.request());
-    return call.answer(response, () => wrote(call, 'deleted', `config ${call.given.message['id']}`, response.revision));
+    return call.answer(response, () => wrote(call, 'deleted', `config ${call.given.message['id']}`, response));
   },
 };
 

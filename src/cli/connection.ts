@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { addressProblem, isLocal } from '../client/address.js';
+import { streamChannel } from '../client/channel.js';
+import { Connection as Channel } from '../client/connection.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
 import { type Input, UsageError } from './inputs.js';
 import { file, integer, said, word } from './values.js';
@@ -53,6 +55,7 @@ type Local = ReadonlyMap<string, unknown>;
 
 /** An address, and how it was chosen. */
 type Chosen = readonly [address: string, chosen: string];
+const DEFAULT_PLACE: Chosen = [DEFAULT_ADDRESS, 'the default'];
 
 function addressOf(local: Local, otherwise: Chosen): Chosen {
   const given = local.get('address') as string | undefined;
@@ -68,17 +71,8 @@ function addressOf(local: Local, otherwise: Chosen): Chosen {
  * @param more for one without `--timeout`, its deadline too.
  * @param otherwise where the service is when nobody says so.
  */
-export function openConnection(
-  local: Local,
-  more: ConnectOptions = {},
-  otherwise: Chosen = [DEFAULT_ADDRESS, 'the default'],
-): Connection {
-  const [address, chosen] = addressOf(local, otherwise);
-  const timeoutMs = (local.get('timeout') as number | undefined) ?? more.deadlineMs ?? DEFAULT_TIMEOUT_MS;
-  if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
-  const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
-  const tls = tlsOf(local);
-  if (token && !tls && !isLocal(address)) throw new UsageError(`The token would go to ${address} in clear: give --tls`);
+export function openConnection(local: Local, more: ConnectOptions = {}, otherwise: Chosen = DEFAULT_PLACE): Connection {
+  const { address, chosen, timeoutMs, token, tls } = placeOf(local, otherwise, more.deadlineMs);
   try {
     const api = connect({ ...more, address, deadlineMs: timeoutMs, ...(token && { token }), ...(tls && { tls }) });
     return { api, address, chosen, timeoutMs };
@@ -86,6 +80,22 @@ export function openConnection(
     // Certificates that are none, a token that is none.
     throw new UsageError((error as Error).message);
   }
+}
+
+/** A connection for a stream, to the place that `openConnection` has found good. */
+export function openStream(local: Local): Channel {
+  const { address, timeoutMs, token, tls } = placeOf(local, DEFAULT_PLACE);
+  return new Channel(() => streamChannel(address, { tls }), address, token, timeoutMs);
+}
+
+function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_MS) {
+  const [address, chosen] = addressOf(local, otherwise);
+  const timeoutMs = (local.get('timeout') as number | undefined) ?? deadlineMs;
+  if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
+  const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
+  const tls = tlsOf(local);
+  if (token && !tls && !isLocal(address)) throw new UsageError(`A token would go to ${address} in clear: give --tls`);
+  return { address, chosen, timeoutMs, token, tls };
 }
 
 function tlsOf(local: Local): ConnectOptions['tls'] {

@@ -93,9 +93,7 @@ const create: RemoteCommand = {
   next: 'agentllm configs upsert <agent> --credential <name> has an agent use it',
   async run(call) {
     const response = await call.api.credentials.createCredential(call.request());
-    return call.answer(response, () =>
-      wrote(call, 'created', named(response.credential as Credential), response.revision),
-    );
+    return call.answer(response, () => wrote(call, 'created', named(response.credential as Credential), response));
   },
 };
 
@@ -119,9 +117,7 @@ const update: RemoteCommand = {
   async run(call) {
     refuseNothing(call, body, [description]);
     const response = await call.api.credentials.updateCredential(call.request());
-    return call.answer(response, () =>
-      wrote(call, 'updated', named(response.credential as Credential), response.revision),
-    );
+    return call.answer(response, () => wrote(call, 'updated', named(response.credential as Credential), response));
   },
 };
 
@@ -135,9 +131,7 @@ const remove: RemoteCommand = {
   ],
   async run(call) {
     const response = await call.api.credentials.deleteCredential(call.request());
-    return call.answer(response, () =>
-      wrote(call, 'deleted', `credential ${call.given.message['name']}`, response.revision),
-    );
+    return call.answer(response, () => wrote(call, 'deleted', `credential ${call.given.message['name']}`, response));
   },
 };
 

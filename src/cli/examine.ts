@@ -1,4 +1,5 @@
 import { resolve as absolute } from 'node:path';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { Keyring } from '../domain/keyring.js';
 import { lintChain } from '../domain/lint.js';
 import { retiringUses } from '../domain/retiring.js';
@@ -123,9 +124,7 @@ function rightKey(all: readonly string[]): string {
 async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
   const now = new Date();
   const broken = [...state.agents.values()].filter(
-    (agent) =>
-      agent.is_active &&
-      lintChain(state, agent, state.configsOf(agent.id), now).findings.some((f) => f.severity === 'SEVERITY_ERROR'),
+    (agent) => agent.is_active && lintChain(state, agent, state.configsOf(agent.id), now).findings.some(wouldFail),
   );
   if (broken.length > 0) {
     const finding = `${counted(broken.length, 'agent')} with hops that would fail: ${shortList(broken.map(({ name }) => name))}`;
@@ -139,6 +138,10 @@ async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
   const finding = `Models that are retired or about to be are used in ${counted(uses.length, 'place')}`;
   yield { area: 'configs', verdict: 'warn', finding, remedy: 'See agentllm models retiring' };
 }
+
+/** Keys have an examination of their own: the state that is looked at here has no vault. */
+const wouldFail = ({ severity, reason }: Finding) =>
+  severity === 'SEVERITY_ERROR' && reason !== 'FINDING_REASON_KEY_UNREADABLE';
 
 const shortList = (names: readonly string[]): string =>
   names.length <= 5 ? names.join(', ') : `${names.slice(0, 5).join(', ')} and ${names.length - 5} more`;

@@ -34,6 +34,8 @@ export interface List<Row> {
   readonly empty: string;
   /** What to say when there are none that a filter lets through. */
   readonly noMatch?: string;
+  /** How many are shown without --limit; all when it is not said. */
+  readonly most?: number;
   ask(api: AgentLLM, request: object): Promise<Page>;
 }
 
@@ -45,9 +47,16 @@ export async function printList<Row>(call: Call, list: List<Row>): Promise<undef
   return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, LONGEST_CELL));
 }
 
+interface Rows<Row> {
+  readonly rows: Row[];
+  readonly revision: bigint;
+  /** Whether there are others, beyond the limit. */
+  readonly more: boolean;
+}
+
 /** Every row, page by page; the revision is that of the first page, which all rows are at least at. */
-export async function readAll<Row>(call: Call, { field, ask }: List<Row>): Promise<{ rows: Row[]; revision: bigint }> {
-  const limit = call.local<number>('limit') ?? Number.POSITIVE_INFINITY;
+export async function readAll<Row>(call: Call, { field, most, ask }: List<Row>): Promise<Rows<Row>> {
+  const limit = call.local<number>('limit') ?? most ?? Number.POSITIVE_INFINITY;
   if (limit < 1) throw UsageError.of([{ typed: `--limit ${limit}`, description: 'must be at least 1' }]);
   const rows: Row[] = [];
   let page_token = '';
@@ -59,7 +68,7 @@ export async function readAll<Row>(call: Call, { field, ask }: List<Row>): Promi
     revision ??= page.revision;
     page_token = page.next_page_token;
   } while (page_token !== '' && rows.length < limit);
-  return { rows, revision };
+  return { rows, revision, more: page_token !== '' };
 }
 
 /** What is longer is cut in lists; --json has it whole. */

@@ -151,7 +151,7 @@ const create: RemoteCommand = {
   next: 'agentllm configs create <agent> --model provider/model has an agent use it',
   async run(call) {
     const response = await call.api.providers.createModel(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.model as Model), response.revision));
+    return call.answer(response, () => wrote(call, 'created', named(response.model as Model), response));
   },
 };
 
@@ -173,7 +173,7 @@ const update: RemoteCommand = {
   async run(call) {
     refuseNothing(call, body, fields);
     const response = await call.api.providers.updateModel(call.request());
-    return call.answer(response, () => wrote(call, 'updated', named(response.model as Model), response.revision));
+    return call.answer(response, () => wrote(call, 'updated', named(response.model as Model), response));
   },
 };
 
@@ -188,7 +188,7 @@ const remove: RemoteCommand = {
   async run(call) {
     const response = await call.api.providers.deleteModel(call.request());
     const { provider: of, name } = call.given.message;
-    return call.answer(response, () => wrote(call, 'deleted', `model ${of}/${name}`, response.revision));
+    return call.answer(response, () => wrote(call, 'deleted', `model ${of}/${name}`, response));
   },
 };
 

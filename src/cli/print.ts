@@ -129,7 +129,7 @@ export function ago(time: Date | undefined, now = Date.now()): string {
 export const dayOf = (time: Date | undefined): string => (time ? day(time) : '');
 
 /** `1 agent`, `2 agents`. */
-export const counted = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`;
+export const counted = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;
 
 const C1 = /[\u007f-\u009f]/g;
 
@@ -137,12 +137,13 @@ const C1 = /[\u007f-\u009f]/g;
  * A message as JSON: the names of the contract, 64-bit numbers as numbers where that
  * is exact, times in ISO 8601. What is absent is left out. JSON may hold bytes that a
  * terminal obeys (C1), so those are written as escapes.
+ * @param indent 0: on one line.
  */
-export function toJson(message: unknown): string {
+export function toJson(message: unknown, indent = 2): string {
   const plain = (_: string, value: unknown) => {
     if (typeof value !== 'bigint') return value;
     return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   };
-  const json = JSON.stringify(message, plain, 2);
+  const json = JSON.stringify(message, plain, indent);
   return json.replace(C1, (character) => `\\u00${character.charCodeAt(0).toString(16)}`);
 }

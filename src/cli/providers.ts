@@ -142,9 +142,7 @@ const create: RemoteCommand = {
   next: 'agentllm models create <name>/<model> adds a model of it, agentllm credentials create <name> --provider <name> a key',
   async run(call) {
     const response = await call.api.providers.createProvider(call.request());
-    return call.answer(response, () =>
-      wrote(call, 'created', `provider ${response.provider?.name}`, response.revision),
-    );
+    return call.answer(response, () => wrote(call, 'created', `provider ${response.provider?.name}`, response));
   },
 };
 
@@ -164,9 +162,7 @@ const update: RemoteCommand = {
   async run(call) {
     refuseNothing(call, body, fields);
     const response = await call.api.providers.updateProvider(call.request());
-    return call.answer(response, () =>
-      wrote(call, 'updated', `provider ${response.provider?.name}`, response.revision),
-    );
+    return call.answer(response, () => wrote(call, 'updated', `provider ${response.provider?.name}`, response));
   },
 };
 
@@ -182,7 +178,7 @@ const remove: RemoteCommand = {
   async run(call) {
     const response = await call.api.providers.deleteProvider(call.request());
     const what = `provider ${call.given.message['name']} with ${counted(response.deleted_models, 'model')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response.revision));
+    return call.answer(response, () => wrote(call, 'deleted', what, response));
   },
 };
 

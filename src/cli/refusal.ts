@@ -32,6 +32,9 @@ const NEXT: Readonly<Record<string, string>> = {
   CREDENTIAL_NOT_FOUND: 'agentllm credentials list shows what there is',
   NO_ENABLED_CONFIG: 'agentllm configs upsert <agent> --model provider/model gives it one',
   KEY_PROVIDER_MISMATCH: 'here: --api-key, --clear-api-key, --credential or --unset credential',
+  AGENT_INACTIVE: 'here: agentllm agents update <agent> --active',
+  CONFIG_REVISION_NOT_FOUND: 'agentllm history <id> shows the revisions of a config',
+  KEY_NOT_RESTORABLE: 'here: --api-key, or --without-key',
   STALE_ETAG: 'the command `get` shows the etag that holds now',
 };
 

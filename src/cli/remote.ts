@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { Command, type CommanderError, type Option } from 'commander';
+import type { Duration } from '../../gen/ts/google/protobuf/duration.js';
 import type { AgentLLM } from '../client/index.js';
 import { type Connection, connectionInputs, DEFAULT_TIMEOUT_MS, openConnection } from './connection.js';
 import { type Body, readBody } from './from_file.js';
@@ -178,7 +179,8 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
   try {
     const given = named(inputs, await readAll(spec, inputs, typedOf(command, inputs)));
     // A read that finds nobody is soon typed again; a write whose answer is lost is sent again with its own id.
-    connection = openConnection(given.local, { retry: isWrite(inputs), deadlineMs: spec.timeoutMs });
+    const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(given);
+    connection = openConnection(given.local, { retry: isWrite(inputs), deadlineMs });
     context = { ...context, causes: given.causes, connection, requestId: given.message['request_id'] as string };
     process.exitCode = (await spec.run(callOf(spec, inputs, given, connection.api, json))) ?? Exit.done;
   } catch (error) {
@@ -189,6 +191,12 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
 }
 
 const isWrite = (inputs: readonly Input[]) => inputs.some(({ to }) => to === 'request_id');
+
+/** How long the service is asked to wait once a write is done: its answer may take as much longer. */
+function waitMsOf({ message }: Given): number {
+  const { timeout } = (message['wait_for_adoption'] ?? {}) as { readonly timeout?: Duration };
+  return timeout ? Number(timeout.seconds) * 1000 + timeout.nanos / 1_000_000 : 0;
+}
 
 /** Every write has a name, by which it can be repeated. */
 function named(inputs: readonly Input[], given: Given): Given {

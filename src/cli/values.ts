@@ -54,6 +54,15 @@ export const integer: Kind = {
   },
 };
 
+/** Milliseconds as the Duration of the contract. */
+export const duration: Kind = {
+  value: 'ms',
+  read(given) {
+    const ms = integer.read(given) as number;
+    return { seconds: BigInt(Math.trunc(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
+  },
+};
+
 export const int64: Kind = {
   value: 'number',
   read(given) {

@@ -1,9 +1,10 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import type { AdoptingWatcher, Adoption } from '../../gen/ts/agentllm/v1/write.js';
 import type { Body } from './from_file.js';
 import { type Input, maskOf, UsageError } from './inputs.js';
-import { small, table, visible } from './print.js';
+import { counted, small, table, visible } from './print.js';
 import type { Call } from './remote.js';
-import { said, secret, text, word } from './values.js';
+import { duration, said, secret, text, word } from './values.js';
 
 const group = 'Writing:';
 
@@ -17,6 +18,13 @@ export const writeInputs: readonly Input[] = [
     kind: word('uuid'),
     group,
     help: 'name of this write: repeated with the same name within 24 hours it is not done twice',
+  },
+  {
+    name: 'wait',
+    to: 'wait_for_adoption.timeout',
+    kind: duration,
+    group,
+    help: 'wait until the agent processes that watch have applied it, at most so long, up to 60000; it is done either way',
   },
 ];
 
@@ -46,12 +54,36 @@ export function refuseNothing({ given }: Call, body: Body, fields: readonly Inpu
   );
 }
 
-/** What a write did, in one line; `done` is a participle, `updated`. */
-export function wrote(call: Call, done: string, what: string, revision: bigint): string {
-  const named = visible(what);
-  if (call.given.message['validate_only'] !== true) return `${done} ${named} at revision ${revision}`;
-  return `dry run at revision ${revision}, nothing was written: ${named} would be ${done}`;
+/** What every write answers. */
+interface Written {
+  readonly revision: bigint;
+  readonly adoption?: Adoption | undefined;
 }
+
+/** What a write did, and who has applied it where that was asked; `done` is a participle, `updated`. */
+export function wrote(call: Call, done: string, what: string, { revision, adoption }: Written): string {
+  const named = visible(what);
+  if (call.given.message['validate_only'] === true)
+    return `dry run at revision ${revision}, nothing was written: ${named} would be ${done}`;
+  return `${done} ${named} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
+}
+
+/** How many of those that are pending are named. */
+const MOST_NAMED = 5;
+
+/** `applied by 3 of 4 processes; pending: worker-7` */
+function adoptionLine({ complete, applied_count, pending_count, pending }: Adoption): string {
+  const all = applied_count + pending_count;
+  if (all === 0) return complete ? 'no process watches what was changed' : 'who has applied it is not known';
+  const line = `applied by ${applied_count} of ${counted(all, 'process', 'processes')}`;
+  if (pending_count === 0) return line;
+  const named = pending.slice(0, MOST_NAMED).map(nameOfWatcher);
+  const more = pending_count > named.length ? ` and ${pending_count - named.length} more` : '';
+  return `${line}; pending: ${named.join(', ')}${more}`;
+}
+
+/** A process by the name that it gave, else by the beginning of its id. */
+const nameOfWatcher = ({ client_id, client_name }: AdoptingWatcher) => visible(client_name) || client_id.slice(0, 8);
 
 /** Findings below the line of a write, the gravest first as they come. */
 export function findingLines(findings: readonly Finding[]): string {

@@ -177,7 +177,6 @@ export function priceRow(price: ModelPrice, model: Model): Price {
     source: price.source,
     valid_from: price.valid_from ?? NEVER,
     created_at: NEVER,
-    // The row of a price has a revision of its own; a message has that of its model alone.
-    revision: model.revision,
+    revision: Number(price.revision),
   };
 }

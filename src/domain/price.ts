@@ -9,6 +9,8 @@ export interface HopPrice {
     readonly source: string;
     /** Since when it holds; undefined for the price on a config. */
     readonly valid_from: Date | undefined;
+    /** Store revision at which it was entered. */
+    readonly revision: number;
   };
   readonly source: 'VALUE_SOURCE_CONFIG' | 'VALUE_SOURCE_MODEL';
 }
@@ -37,6 +39,7 @@ const configPrice = (config: Config): HopPrice['price'] => ({
   reasoning_micro_usd_per_million: null,
   source: `config ${config.id}`,
   valid_from: undefined,
+  revision: config.revision,
 });
 
 /** USD per thousand tokens as micro-USD per million; the largest, 10^15, is exact in a number. */
@@ -51,4 +54,4 @@ const isKnown = (price: Price) =>
     price.reasoning_micro_usd_per_million,
   ].some((rate) => rate !== null);
 
-const ratesIn = ({ id: _, model_id: __, created_at: ___, revision: ____, ...price }: Price): HopPrice['price'] => price;
+const ratesIn = ({ id: _, model_id: __, created_at: ___, ...price }: Price): HopPrice['price'] => price;

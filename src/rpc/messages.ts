@@ -149,7 +149,7 @@ export function modelMessage(state: State, model: Model, price = state.pricesOf(
 
 /** A price, of the price book or of a config. */
 export function priceMessage(
-  price: Omit<Price, 'id' | 'model_id' | 'valid_from' | 'created_at' | 'revision'> & { valid_from: Date | undefined },
+  price: Omit<Price, 'id' | 'model_id' | 'valid_from' | 'created_at'> & { valid_from: Date | undefined },
 ): ModelPrice {
   const rate = (value: number | null) => (value === null ? undefined : BigInt(value));
   return {
@@ -160,5 +160,6 @@ export function priceMessage(
     reasoning_micro_usd_per_million: rate(price.reasoning_micro_usd_per_million),
     source: price.source,
     valid_from: price.valid_from,
+    revision: BigInt(price.revision),
   };
 }

@@ -1,6 +1,7 @@
 import type { handleServerStreamingCall, ServerWritableStream } from '@grpc/grpc-js';
 import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
+import { limits } from '../limits.js';
 import { internalError } from './internal_error.js';
 import type { Decoded, MethodContext } from './method.js';
 import { grpcStatus } from './status.js';
@@ -67,6 +68,8 @@ class GrpcSink implements Sink {
   private waiting: (() => void)[] = [];
   /** Messages that are not on their way yet. */
   private pending = 0;
+  /** Their bytes, and of what was taken since there were none. */
+  private pendingBytes = 0;
 
   constructor(private readonly stream: ServerWritableStream<unknown, Buffer>) {
     const close = () => this.close();
@@ -78,8 +81,10 @@ class GrpcSink implements Sink {
   write(bytes: Buffer): boolean {
     if (this.closed) return true;
     this.pending++;
+    this.pendingBytes += bytes.length;
     this.waitingSince ??= performance.now();
-    return this.stream.write(bytes, this.taken);
+    // grpc-js counts messages, of which 16 may be a megabyte, in every stream that is not read.
+    return this.stream.write(bytes, this.taken) && this.pendingBytes < limits.watchMessageBytes;
   }
 
   drained(): Promise<void> {
@@ -103,7 +108,9 @@ class GrpcSink implements Sink {
   private readonly taken = (): void => {
     this.pending--;
     this.waitingSince = this.pending > 0 ? performance.now() : undefined;
-    if (this.pending === 0) this.wake();
+    if (this.pending > 0) return;
+    this.pendingBytes = 0;
+    this.wake();
   };
 
   private close(): void {

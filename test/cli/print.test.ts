@@ -9,7 +9,7 @@ describe('what is printed', () => {
     const name = 'a\u202eb\u200bc\u00ad';
     const shown = 'a\\u{202e}b\\u{200b}c\\u{ad}';
     const call = { given: { message: {} } } as unknown as Call;
-    expect(wrote(call, 'created', `agent ${name}`, 4n)).toBe(`created agent ${shown} at revision 4`);
+    expect(wrote(call, 'created', `agent ${name}`, { revision: 4n })).toBe(`created agent ${shown} at revision 4`);
     expect(record([[name, [['role', name]]]])).toBe(`${shown}\n  role  ${shown}`);
   });
 

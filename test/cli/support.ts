@@ -4,10 +4,18 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { afterAll, beforeAll } from 'vitest';
 import { agentsCommand } from '../../src/cli/agents.js';
+import { audit } from '../../src/cli/audit.js';
 import { configsCommand } from '../../src/cli/configs.js';
 import { credentialsCommand } from '../../src/cli/credentials.js';
+import { diff } from '../../src/cli/diff.js';
+import { history } from '../../src/cli/history.js';
 import { modelsCommand } from '../../src/cli/models.js';
 import { providersCommand } from '../../src/cli/providers.js';
+import { remoteCommand } from '../../src/cli/remote.js';
+import { resolveAgent } from '../../src/cli/resolve.js';
+import { rollback } from '../../src/cli/rollback.js';
+import { watch } from '../../src/cli/watch.js';
+import { watchers } from '../../src/cli/watchers.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { packageFile } from '../../src/package.js';
 import { agentllm, type Ended } from '../support/command.js';
@@ -62,14 +70,18 @@ export function useInstalled(): () => string {
   return directory;
 }
 
-/** Every group of commands that asks a service. */
-export const groups = (): Command[] => [
-  agentsCommand(),
-  configsCommand(),
-  providersCommand(),
-  modelsCommand(),
-  credentialsCommand(),
-];
+const groups = [agentsCommand, configsCommand, providersCommand, modelsCommand, credentialsCommand];
+const alone = [resolveAgent, watch, watchers, history, diff, rollback, audit];
+
+/** Every command that asks a service, by its name: `configs create`, `watch`. */
+export const remoteCommands = (): ReadonlyMap<string, Command> =>
+  new Map([
+    ...groups.flatMap((make) => {
+      const group = make();
+      return group.commands.map((command) => [`${group.name()} ${command.name()}`, command] as const);
+    }),
+    ...alone.map((spec) => [spec.name, remoteCommand(spec)] as const),
+  ]);
 
 /** The rows of a table that was printed, by its heads. */
 export function rowsOf(printed: string): Record<string, string>[] {

@@ -92,6 +92,7 @@ describe('the hops', () => {
           ...ratesOf({ input_micro_usd_per_million: 0, output_micro_usd_per_million: 0 }),
           source: 'config 7',
           valid_from: undefined,
+          revision: 4,
         },
         source: 'VALUE_SOURCE_CONFIG',
       },

@@ -1,7 +1,9 @@
 import { type DescMethod, fromBinary, fromJson, type JsonObject, toBinary, toJson } from '@bufbuild/protobuf';
 import { beforeAll, describe, expect, it } from 'vitest';
 import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import * as watchMessages from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
+import * as auditMessages from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
 import { generateKey } from '../../src/domain/fernet.js';
@@ -10,17 +12,22 @@ import { createRouter, type Route } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
 import { readContract } from '../../src/rpc/contract.js';
 import { type Clients, useService } from '../support/service.js';
+import { watchCalls } from '../watch/support.js';
 import { send } from './support.js';
 
 const contract = readContract();
 const services = [...contract.registry].filter((type) => type.kind === 'service' && /^agentllm\./.test(type.typeName));
-const methods = services.flatMap((type) => (type.kind === 'service' ? type.methods : []));
+// A stream is served over gRPC alone.
+const methods = services
+  .flatMap((type) => (type.kind === 'service' ? type.methods : []))
+  .filter(({ methodKind }) => methodKind === 'unary');
 const paths = methods.map((method) => `/${method.parent.typeName}/${method.name}`);
 const never = () => Promise.reject(new Error('not called'));
 const { routes } = createRouter(contract, new Map(paths.map((path) => [path, never])));
 
 const service = useService('embedded', { ENCRYPTION_KEY: generateKey() });
 const ids = { agent: 0, config: 0 };
+let revision = 0n;
 const MODEL = 'meta/llama-3:70b & more';
 
 beforeAll(async () => {
@@ -28,7 +35,9 @@ beforeAll(async () => {
   const { agent } = await agents.createAgent({ agent: { name: 'by http/1', agent_type: 'analyst' } });
   ids.agent = agent?.id as number;
   const config = { provider: 'openai', model_name: 'gpt-4o' };
-  ids.config = (await configs.createConfig({ agent: { id: ids.agent }, config })).config?.id as number;
+  const created = await configs.createConfig({ agent: { id: ids.agent }, config });
+  ids.config = created.config?.id as number;
+  revision = created.revision;
   const provider = {
     name: 'mine',
     dialect: 'DIALECT_OPENAI_COMPATIBLE',
@@ -67,8 +76,17 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   ReorderConfigs: { configIds: [ids.config], validateOnly: true },
   ValidateConfig: { agent: { name: 'trader' }, config: { provider: 'openai', modelName: 'gpt-4o', temperature: 1.5 } },
   CheckConfigHealth: {},
+  AcknowledgeRevision: {
+    acknowledgements: [{ clientId: '3a8e5d5e-8f7e-4a53-9c3a-0a5ef8f1c7aa', revision: '3' }],
+  },
+  ListWatchers: { pageSize: 5, staleOnly: true },
   ListConfigHealth: { statuses: ['CHECK_STATUS_NO_KEY', 'CHECK_STATUS_OK'], pageSize: 5 },
   ListRetiringModels: { withinDays: 30 },
+  ListConfigRevisions: { pageSize: 3, kinds: ['RESOURCE_KIND_CONFIG', 'RESOURCE_KIND_AGENT'] },
+  GetConfigRevision: {},
+  RollbackConfig: { toRevision: String(revision), withoutKey: true, validateOnly: true, reason: 'ä' },
+  ListAuditEvents: { pageSize: 3, actor: 'anonymous', since: '2026-01-01T00:00:00Z' },
+  ResolveConfig: { providerDown: ['claude', 'anthropic'], atRevision: String(revision) },
   ValidateApiKey: { apiKey: 'sk-z', modelName: 'm' },
   ListProviders: {},
   GetProvider: {},
@@ -91,6 +109,7 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
 });
 
 const variable = (name: string): string | number => {
+  if (name === 'at_revision') return String(revision);
   if (name.endsWith('agent.id')) return ids.agent;
   if (name.endsWith('agent.name')) return 'by http/1';
   if (name.endsWith('id')) return ids.config;
@@ -118,7 +137,14 @@ function queryOf(json: JsonObject): string {
 interface Types {
   readonly [name: string]: { decode(bytes: Uint8Array): object; encode(message: object): { finish(): Uint8Array } };
 }
-const all = { ...agentMessages, ...configMessages, ...providerMessages, ...credentialMessages } as unknown as Types;
+const all = {
+  ...watchMessages,
+  ...agentMessages,
+  ...configMessages,
+  ...providerMessages,
+  ...credentialMessages,
+  ...auditMessages,
+} as unknown as Types;
 
 async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
   const bytes = toBinary(method.input, fromJson(method.input, json));
@@ -127,11 +153,12 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     AgentLLMConfigService: 'configs',
     ProviderService: 'providers',
     CredentialService: 'credentials',
+    AuditService: 'audit',
   };
-  const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
-    string,
-    (request: object) => Promise<object>
-  >;
+  // The client of the product follows; it lists nobody and acknowledges by itself.
+  const watches = watchCalls(service().port) as object;
+  const known = clients[method.parent.name];
+  const client = (known ? service()[known] : watches) as Record<string, (request: object) => Promise<object>>;
   const request = all[method.input.name]?.decode(bytes) as object;
   const response = (await client[method.localName]?.(request)) as object;
   const answer = all[method.output.name]?.encode(response).finish() as Uint8Array;

@@ -234,7 +234,7 @@ describe('errors', () => {
     ],
     ['DELETE', '/v1/agents/8', undefined, 400, 'FAILED_PRECONDITION', 'AGENT_RESERVED'],
     ['DELETE', '/v1/configs/8?etag=old', undefined, 409, 'ABORTED', 'STALE_ETAG'],
-    ['PATCH', '/v1/agents/8', { waitForAdoption: {} }, 501, 'UNIMPLEMENTED', 'FEATURE_NOT_AVAILABLE'],
+    ['PATCH', '/v1/agents/8', { waitForAdoption: { timeout: '61s' } }, 400, 'INVALID_ARGUMENT', 'INVALID_FIELDS'],
     ['GET', '/v1/agents?page_token=x', undefined, 400, 'INVALID_ARGUMENT', 'INVALID_PAGE_TOKEN'],
   ];
   it.each(cases)('%s %s %j is %i %s %s', async (method, path, body, code, status, reason) => {

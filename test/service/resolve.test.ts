@@ -199,6 +199,7 @@ describe('a simulation', () => {
     expect(skipped).toEqual([
       {
         reason: 'SKIP_REASON_PROVIDER_DOWN',
+        index: 0,
         source: 'HOP_SOURCE_CONFIG',
         config_id: expect.any(Number),
         provider: 'openai',

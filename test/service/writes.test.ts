@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Client, credentials, type ServiceError } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
+import type { Adoption } from '../../gen/ts/agentllm/v1/write.js';
 import { CallError, failure, type TestService, unique, useService } from '../support/service.js';
 import {
   chars,
@@ -27,7 +28,7 @@ interface Common {
   readonly reason?: string;
   readonly wait_for_adoption?: object;
 }
-type Write = (common: Common) => Promise<{ readonly revision: bigint }>;
+type Write = (common: Common) => Promise<{ readonly revision: bigint; readonly adoption?: Adoption | undefined }>;
 
 /** One write of each kind, each on rows of its own. */
 const WRITES: Readonly<Record<string, (service: TestService) => Promise<Write>>> = {
@@ -138,13 +139,15 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect((await write({ request_id })).revision).toBeGreaterThan(before);
     });
 
-    it('refuses to wait for adoption, before anything is stored', async () => {
+    it('says who has adopted it when it is asked to wait, and refuses to wait for more than 60 s', async () => {
       const write = await prepare(service());
       const before = await revision(service());
-      const call = write({ wait_for_adoption: { timeout: { seconds: 1n, nanos: 0 } } });
-      await refused(call, status.UNIMPLEMENTED, 'FEATURE_NOT_AVAILABLE');
-      await refused(write({ wait_for_adoption: {} }), status.UNIMPLEMENTED, 'FEATURE_NOT_AVAILABLE');
+      await invalid(write({ wait_for_adoption: { timeout: { seconds: 61n, nanos: 0 } } }), 'wait_for_adoption.timeout');
       expect(await revision(service())).toBe(before);
+      const { revision: at, adoption } = await write({ wait_for_adoption: { timeout: { seconds: 1n, nanos: 0 } } });
+      expect(at).toBeGreaterThan(before);
+      // Nobody watches.
+      expect(adoption).toEqual({ complete: true, applied_count: 0, pending_count: 0, applied: [], pending: [] });
     });
 
     it('takes a reason of 500 characters and no more', async () => {

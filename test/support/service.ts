@@ -98,6 +98,7 @@ export interface Clients {
   readonly configs: Promised<AgentLLM['configs']>;
   readonly providers: Promised<AgentLLM['providers']>;
   readonly credentials: Promised<AgentLLM['credentials']>;
+  readonly watchers: Promised<AgentLLM['watchers']>;
   readonly audit: Promised<AgentLLM['audit']>;
   close(): void;
 }
@@ -116,6 +117,7 @@ export function connect(port: number): Clients {
     configs: promised(agentllm.configs),
     providers: promised(agentllm.providers),
     credentials: promised(agentllm.credentials),
+    watchers: promised(agentllm.watchers),
     audit: promised(agentllm.audit),
     close: () => agentllm.close(),
   };

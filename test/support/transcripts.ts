@@ -1,8 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { packageFile } from '../../src/package.js';
 import { freePort } from './ports.js';
 
@@ -10,8 +12,9 @@ import { freePort } from './ports.js';
  * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and what
  * follows is what it prints. All commands of a page run in one shell, in an empty directory, in order.
  *
- * `agentllm serve` runs on beside what follows, until a line `^C` or the end of the page. A line `…` in an output
- * stands for any number of lines.
+ * `agentllm serve` runs on beside what follows, until a line `^C` or the end of the page, and so does a command that
+ * ends in `&`: what that prints stands with the step during which it does. A line `…` in an output stands for any number
+ * of lines. A block ```` ```ts agent.mts ```` is the file of that name.
  */
 
 export interface Step {
@@ -38,6 +41,10 @@ export function stepsOf(page: string): Step[] {
   });
 }
 
+/** The files that a page has its reader write: those with a name behind their language. */
+export const filesOf = (page: string): { readonly name: string; readonly content: string }[] =>
+  [...page.matchAll(/^```\w+ ([\w.-]+)\n([\s\S]*?)^```$/gm)].map(([, name = '', content = '']) => ({ name, content }));
+
 /** What differs from run to run and machine to machine. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
   [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
@@ -46,6 +53,7 @@ const VARYING: readonly (readonly [RegExp, string])[] = [
   [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, '<uuid>'],
   [/\b[0-9a-f]{8}-\d+-[\w-]+/g, '<etag>'],
+  [/\b[0-9a-f]{8}\b/g, '<short id>'],
   [/\b\d+(\.\d+)? ?(ms|s|MB)\b/g, '<measured>'],
   [/PostgreSQL \d+(\.\d+)*/g, 'PostgreSQL <version>'],
   [/"(latency_ms|latencyMs|bytes)": ?\d+/g, '"$1": <measured>'],
@@ -77,6 +85,8 @@ export function agrees(said: string, printed: string): boolean {
 /** A shell in which the steps of one page run. */
 export class Shell {
   private readonly servers: ChildProcess[] = [];
+  /** What runs on, with how much of its output was shown. */
+  private readonly jobs: { readonly log: string; shown: number }[] = [];
 
   private constructor(
     private readonly directory: string,
@@ -131,7 +141,35 @@ export class Shell {
   /** Runs a step; returns what it printed, on both streams. */
   async run({ command, output }: Step): Promise<string> {
     if (/(^|\s)agentllm serve(\s|$)/.test(command)) return this.serve(command, /^\^C$/m.test(output));
-    return this.shown(await this.converse(`{ ${this.real(command)}\n} 2>&1 </dev/null`));
+    const [, job] = /^(.*) &$/s.exec(command) ?? [];
+    if (job !== undefined) return this.shown(await this.begin(job));
+    const printed = await this.converse(`{ ${this.real(command)}\n} 2>&1 </dev/null`);
+    return this.shown(printed + (await this.fromJobs()));
+  }
+
+  private async begin(command: string): Promise<string> {
+    const log = join(this.directory, `.job-${this.jobs.length}`);
+    await this.converse(`{ ${this.real(command)}\n} >${log} 2>&1 </dev/null &`);
+    this.jobs.push({ log, shown: 0 });
+    for (let tries = 0; tries < 200 && sizeOf(log) === 0; tries++) await delay(100);
+    return this.fromJobs();
+  }
+
+  /** What jobs have printed since, once they are quiet. */
+  private async fromJobs(): Promise<string> {
+    const sizes = () => this.jobs.map(({ log }) => sizeOf(log)).join();
+    for (let before = '', tries = 0; before !== sizes() && tries < 20; tries++) {
+      before = sizes();
+      await delay(QUIET_MS);
+    }
+    return this.jobs
+      .map((job) => {
+        const printed = readFileSync(job.log, 'utf8');
+        const fresh = printed.slice(job.shown);
+        job.shown = printed.length;
+        return fresh;
+      })
+      .join('');
   }
 
   private async serve(command: string, interrupted: boolean): Promise<string> {
@@ -166,20 +204,25 @@ export class Shell {
     const mark = `__done_${Math.random().toString(36).slice(2)}__`;
     let printed = '';
     const done = new Promise<void>((resolve, reject) => {
+      const ended = () => reject(new Error(`the shell ended:\n${printed}`));
       const listen = (chunk: Buffer) => {
         printed += chunk;
         if (!printed.includes(mark)) return;
         this.bash.stdout?.off('data', listen);
+        this.bash.off('close', ended);
         resolve();
       };
       this.bash.stdout?.on('data', listen);
-      this.bash.once('close', () => reject(new Error(`the shell ended:\n${printed}`)));
+      this.bash.once('close', ended);
     });
     this.bash.stdin?.write(`${script}\nprintf '%s\\n' ${mark}\n`);
     await done;
     return printed.slice(0, printed.indexOf(mark));
   }
 }
+
+const QUIET_MS = 1_000;
+const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 /** `A=1 agentllm serve` as `exec` takes it. */
 const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);

@@ -271,7 +271,14 @@ export interface ModelPrice {
   /** Where the price was read, at most 200 characters. */
   source: string;
   /** Output only. Since when it holds, by the database's clock. */
-  valid_from: Date | undefined;
+  valid_from:
+    | Date
+    | undefined;
+  /**
+   * Output only. The store revision at which it was entered, by which a price can be
+   * named; of a price that stands on a configuration, that of the configuration.
+   */
+  revision: bigint;
 }
 
 /**
@@ -753,6 +760,7 @@ function createBaseModelPrice(): ModelPrice {
     reasoning_micro_usd_per_million: undefined,
     source: "",
     valid_from: undefined,
+    revision: 0n,
   };
 }
 
@@ -805,6 +813,12 @@ export const ModelPrice: MessageFns<ModelPrice> = {
     }
     if (message.valid_from !== undefined) {
       Timestamp.encode(toTimestamp(message.valid_from), writer.uint32(58).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(64).int64(message.revision);
     }
     return writer;
   },
@@ -878,6 +892,14 @@ export const ModelPrice: MessageFns<ModelPrice> = {
             message.valid_from = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -920,6 +942,7 @@ export const ModelPrice: MessageFns<ModelPrice> = {
         : undefined;
     message.source = object.source ?? "";
     message.valid_from = object.valid_from ?? undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     return message;
   },
 };

@@ -1,0 +1,57 @@
+import { ask } from '../lab.js';
+import type { Loop, ResolveAnswer, ResolveJob } from '../resolve_loop.js';
+import type { Figure, Row } from '../row.js';
+import { startService } from '../service.js';
+import { compare, median, type Pair } from '../statistics.js';
+import { AGENT } from '../watching.js';
+
+export const row: Row = {
+  name: 'resolve',
+  about: 'client.agent(name).resolve() in one process, against a static flag of a flag library and an empty function',
+  target: 'at least a million a second, p50 at most 1 µs, no garbage',
+  async run(lab) {
+    const service = await startService(lab);
+    const program = lab.startScript('resolve_loop.ts');
+    await program.match(/ready/);
+    const job: ResolveJob = { port: service.port, agent: AGENT, rounds: lab.effort.rounds };
+    return figuresOf(await ask<ResolveAnswer>(program, job));
+  },
+};
+
+function figuresOf({ resolve, flag, empty }: ResolveAnswer): Figure[] {
+  const beside = (others: readonly Loop[]): Pair<Loop>[] =>
+    resolve.map((ours, round) => ({ ours, reference: others[round] as Loop }));
+  const p50 = median(resolve.map((one) => one.p50));
+  const collections = median(resolve.map((one) => one.collections));
+  return [
+    {
+      what: 'resolve(), against a static flag (GrowthBook)',
+      unit: 'calls/s',
+      ...compare(beside(flag), ({ perSecond }) => perSecond),
+      goal: { kind: 'ratio above', value: 1 },
+    },
+    {
+      what: 'resolve(), against a million a second',
+      unit: 'calls/s',
+      ...fixed(median(resolve.map(({ perSecond }) => perSecond)), 1e6),
+      goal: { kind: 'ratio at least', value: 1 },
+    },
+    {
+      what: 'resolve(), against an empty function',
+      unit: 'calls/s',
+      ...compare(beside(empty), ({ perSecond }) => perSecond),
+    },
+    { what: 'resolve(), p50', unit: 'µs', ...fixed(p50, 1), goal: { kind: 'ratio at most', value: 1 } },
+    {
+      what: 'resolve(), collections of garbage in five million calls',
+      unit: '',
+      ours: collections,
+      reference: median(empty.map((one) => one.collections)),
+      compared: collections - median(empty.map((one) => one.collections)),
+      goal: { kind: 'difference at most', value: 0 },
+      note: 'the references of the second and fourth line are the targets themselves',
+    },
+  ];
+}
+
+const fixed = (ours: number, reference: number) => ({ ours, reference, compared: ours / reference });

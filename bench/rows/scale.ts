@@ -1,0 +1,95 @@
+import pg from 'pg';
+import { ask, type Lab } from '../lab.js';
+import { startPostgres } from '../postgres.js';
+import type { ResidentJob } from '../resident_clients.js';
+import type { Figure, Row } from '../row.js';
+import { startService } from '../service.js';
+import { residentBytes } from '../watching.js';
+
+const CONFIGS = 3;
+const SIZES = [10_000, 100_000] as const;
+/** How much more than its share the larger store may take: a heap that has grown is collected at other times. */
+const LINEAR = 1.3;
+
+export const row: Row = {
+  name: 'scale',
+  about: `${SIZES[1]} agents with ${CONFIGS} configs each: loading them, holding them, sending all of them to a client`,
+  target: 'linear in the number of agents',
+  async run(lab) {
+    const postgres = await startPostgres(lab);
+    const few = await measure(lab, await postgres.createDatabase(), SIZES[0]);
+    const many = await measure(lab, await postgres.createDatabase(), SIZES[1]);
+    return [
+      figureOf('start of the service, above that with the seeds alone', 's', few.load, many.load),
+      figureOf('memory of the service for it', 'MB', few.memory, many.memory),
+      figureOf('a client with all agents, from connect to ready', 's', few.sync, many.sync),
+      figureOf('memory of that client for it', 'MB', few.client, many.client),
+    ];
+  },
+};
+
+interface Measured {
+  readonly load: number;
+  readonly memory: number;
+  readonly sync: number;
+  readonly client: number;
+}
+
+async function measure(lab: Lab, url: string, agents: number): Promise<Measured> {
+  // The first start makes the schema.
+  await (await started(lab, url)).service.program.stop();
+  const empty = await started(lab, url);
+  await empty.service.program.stop();
+  await fill(url, agents);
+  const full = await started(lab, url);
+  const client = lab.startScript('resident_clients.ts');
+  await client.match(/ready/);
+  const before = await residentBytes(client);
+  const from = performance.now();
+  await ask(client, { kind: 'open', port: full.service.port, agents: 'all', clients: 1 } satisfies ResidentJob);
+  const sync = (performance.now() - from) / 1000;
+  const after = await residentBytes(client);
+  await client.stop();
+  await full.service.program.stop();
+  const load = full.seconds - empty.seconds;
+  return { load, memory: (full.bytes - empty.bytes) / 1e6, sync, client: (after - before) / 1e6 };
+}
+
+async function started(lab: Lab, url: string) {
+  const from = performance.now();
+  const service = await startService(lab, { DATABASE_URL: url });
+  const seconds = (performance.now() - from) / 1000;
+  return { service, seconds, bytes: await residentBytes(service.program) };
+}
+
+/** Puts rows where the service finds them, as if it had written them long ago. */
+async function fill(url: string, agents: number): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(
+      `insert into agent_configs (name, agent_type, revision)
+         select 'bench_' || n, 'analyst', 1 from generate_series(1, $1::int) as n`,
+      [agents],
+    );
+    await client.query(
+      `insert into agent_llm_configs (agent_id, provider, model_name, priority, revision)
+         select id, 'openai', 'gpt-4o', n, 1 from agent_configs, generate_series(1, $1::int) as n
+          where name like 'bench\\_%'`,
+      [CONFIGS],
+    );
+    await client.query('analyze');
+  } finally {
+    await client.end();
+  }
+}
+
+const figureOf = (what: string, unit: string, few: number, many: number): Figure => ({
+  what: `${SIZES[1]} agents: ${what}`,
+  unit,
+  ours: many,
+  reference: few * (SIZES[1] / SIZES[0]),
+  compared: many / (few * (SIZES[1] / SIZES[0])),
+  goal: { kind: 'ratio at most', value: LINEAR },
+  note: `the reference is ten times what ${SIZES[0]} agents take`,
+});

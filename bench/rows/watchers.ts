@@ -1,0 +1,56 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Lab, Program } from '../lab.js';
+import { startPostgres } from '../postgres.js';
+import type { Row } from '../row.js';
+import { startService } from '../service.js';
+import { compare, type Pair } from '../statistics.js';
+import { oneMessage, openStreams, residentBytes, startBareStreams, writer } from '../watching.js';
+
+const WATCHERS = 2_000;
+/** Until what was needed to open them is collected. */
+const SETTLE_MS = 5_000;
+
+export const row: Row = {
+  name: 'watchers',
+  about: `memory of the server for each of ${WATCHERS} idle watchers, against raw streams`,
+  target: 'at most 1.3 times theirs',
+  async run(lab) {
+    const pairs: Pair<number>[] = [];
+    for (let round = 0; round < Math.min(3, lab.effort.rounds); round++) pairs.push(await measureBoth(lab));
+    return [
+      {
+        what: 'memory per idle watcher',
+        unit: 'bytes',
+        ...compare(pairs, (bytes) => bytes),
+        goal: { kind: 'ratio at most', value: 1.3 },
+        note: `growth of the resident set by ${WATCHERS} streams, a connection each, ${SETTLE_MS / 1000} s after they were opened`,
+      },
+    ];
+  },
+};
+
+/** New processes for every round: what was once taken from the system is not given back. */
+async function measureBoth(lab: Lab): Promise<Pair<number>> {
+  const postgres = await startPostgres(lab);
+  const service = await startService(lab, { DATABASE_URL: await postgres.createDatabase() });
+  const message = await oneMessage(lab, service.port, await writer(service.client));
+  const ours = await growth(lab, service.program, service.port);
+  await service.program.stop();
+  const bare = await startBareStreams(lab, message);
+  const reference = await growth(lab, bare.program, bare.port);
+  await bare.program.stop();
+  return { ours, reference };
+}
+
+async function growth(lab: Lab, server: Program, port: number): Promise<number> {
+  // What the first streams make for all of them is no watcher's.
+  const first = await openStreams(lab, port, 50);
+  await sleep(SETTLE_MS);
+  const before = await residentBytes(server);
+  const clients = await openStreams(lab, port, WATCHERS);
+  await sleep(SETTLE_MS);
+  const after = await residentBytes(server);
+  await clients.stop();
+  await first.stop();
+  return (after - before) / WATCHERS;
+}
