@@ -133,8 +133,8 @@ export const settings = {
     '`off`: refuse to start when migrations are pending, instead of applying them',
   ),
   POLL_INTERVAL_MS: setting(
-    whole(10, 60_000, 200),
-    '200',
+    whole(10, 60_000, 100),
+    '100',
     'How often the log is looked at for changes of other replicas, in ms',
   ),
   NOTIFY: setting(

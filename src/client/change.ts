@@ -52,7 +52,7 @@ export class Changes implements AsyncIterableIterator<Change> {
 
   /** @param stop called once, when nothing more is wanted. */
   constructor(
-    private readonly stop: () => void,
+    private readonly stop: (reader: Changes) => void,
     signal: AbortSignal | undefined,
   ) {
     this.release = onAbort(signal, () => this.end());
@@ -79,7 +79,7 @@ export class Changes implements AsyncIterableIterator<Change> {
     if (this.ended) return;
     this.ended = true;
     this.release();
-    this.stop();
+    this.stop(this);
     for (const reader of this.readers.splice(0)) reader({ done: true, value: undefined });
     this.rest();
   }

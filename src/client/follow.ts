@@ -27,6 +27,8 @@ const START_OVER: readonly string[] = [
   'REVISION_IN_FUTURE',
   'STORE_CHANGED',
 ];
+/** With these the numbers of revisions still mean what they did. */
+const SAME_STORE: readonly string[] = ['INVALID_RESUME_TOKEN', 'RESUME_TOKEN_FILTER_CHANGED', 'REVISION_COMPACTED'];
 /** What time alone will not mend: somebody must give other credentials, other options or another service. */
 const LASTING: readonly Code[] = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED'];
 
@@ -40,14 +42,16 @@ export type Watched = Pick<
 export interface Follower {
   /** Where to go on from; empty: from the beginning. */
   readonly token: string;
+  /** Without a token: not before this revision, which a replica that lags behind may not have yet. */
+  readonly least?: bigint;
   /** A stream stands. It goes on behind the token, or a snapshot follows. */
   started(started: WatchStarted): void;
   batch(batch: Batch): void;
   bookmark(revision: bigint, token: string): void;
   /** The stream broke, or none could be had; another attempt follows. @param lasting time alone will not mend it. */
   broken(error: AgentLLMError, lasting: boolean): void;
-  /** The token is no good any more. */
-  startOver(): void;
+  /** The token is no good any more. @param sameStore the store is the one that it was of, only its log is not. */
+  startOver(sameStore: boolean): void;
 }
 
 /**
@@ -87,8 +91,8 @@ export class Follow {
   /** What is to be done about the end of a stream; gives the pause before the next, in ms. */
   private react(error: AgentLLMError): number {
     const startOver = START_OVER.includes(error.reason ?? '') || error.code === 'OUT_OF_RANGE';
-    const lasting = !startOver && LASTING.includes(error.code);
-    if (startOver) this.follower.startOver();
+    const lasting = !startOver && isOfService(error) && LASTING.includes(error.code);
+    if (startOver) this.follower.startOver(SAME_STORE.includes(error.reason ?? ''));
     this.follower.broken(error, lasting);
     return lasting ? this.backoff.longest() : this.backoff.next(error.retryAfterMs);
   }
@@ -168,6 +172,10 @@ class Stream {
     return setTimeout(dead, this.silenceMs).unref();
   }
 }
+
+/** Whether the service has said so, or something before it: what fails on this side, such as a token, may work next time. */
+const isOfService = ({ cause }: AgentLLMError): boolean =>
+  typeof (cause as { code?: unknown } | undefined)?.code === 'number';
 
 /** Keeps no process alive, and ends early when it is to end. */
 function pause(ms: number, signal: AbortSignal): Promise<void> {

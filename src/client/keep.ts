@@ -4,7 +4,7 @@ import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ConfigChanges } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { Seal } from './seal.js';
-import type { Batch, View } from './view.js';
+import { View } from './view.js';
 import type { Warn } from './warning.js';
 
 /** Where the last known good is kept, so that a process can start while the service is away. */
@@ -22,7 +22,7 @@ export interface CacheOptions {
 
 /** What a file held. */
 export interface Kept {
-  readonly batch: Batch;
+  readonly view: View;
   readonly savedAt: Date;
 }
 
@@ -119,7 +119,8 @@ export class Keeper {
     const { agents, catalogue } = ConfigChanges.decode(content.subarray(4 + length));
     this.savedAt = savedAt.getTime();
     const place = { revision: BigInt(head.revision), token: head.resume_token };
-    return { batch: { ...place, agents, catalogue, cause: undefined, snapshot: true }, savedAt };
+    const batch = { ...place, agents, catalogue, cause: undefined, snapshot: true };
+    return { view: View.empty().apply(batch).view, savedAt };
   }
 
   private start(): Promise<void> {
@@ -174,7 +175,8 @@ export class Keeper {
     const isLeft = (name: string) => name.startsWith(before) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(before.length));
     for (const name of (await readdir(directory)).filter(isLeft)) {
       const path = join(directory, name);
-      const { mtimeMs } = await stat(path);
+      // Another process may tidy the same directory.
+      const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }));
       if (Date.now() - mtimeMs > ABANDONED_MS) await rm(path, { force: true });
     }
   }

@@ -50,6 +50,7 @@ export class Resident implements Follower, RunSource {
   readonly clientId = randomUUID();
   readonly warnings: ClientWarning[] = [];
   token = '';
+  least = 0n;
 
   private held: View | undefined;
   private status: Status = 'CONNECTING';
@@ -120,7 +121,7 @@ export class Resident implements Follower, RunSource {
   }
 
   changes({ signal }: ListenOptions = {}): Changes {
-    const reader: Changes = new Changes(() => this.readers.delete(reader), signal);
+    const reader = new Changes((one) => this.readers.delete(one), signal);
     if (this.closing) reader.end();
     else if (!signal?.aborted) this.readers.add(reader);
     return reader;
@@ -213,8 +214,12 @@ export class Resident implements Follower, RunSource {
     this.become(lasting ? 'FAILED' : this.held ? 'STALE' : 'CONNECTING', error);
   }
 
-  startOver(): void {
+  startOver(sameStore: boolean): void {
+    const { held } = this;
+    // Nor may what is held, or kept in the file, bring it back.
+    if (held) this.take(held.at(held.revision, ''));
     this.token = '';
+    this.least = sameStore && held ? held.revision : 0n;
   }
 
   // How it does so.
@@ -222,7 +227,7 @@ export class Resident implements Follower, RunSource {
   private load(): void {
     const kept = this.keeper?.load();
     if (!kept) return;
-    this.take(View.empty().apply(kept.batch).view);
+    this.take(kept.view);
     this.awaitRetirement();
     this.status = 'STALE';
     this.since = kept.savedAt;

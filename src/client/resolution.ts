@@ -2,6 +2,7 @@ import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import { resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
 import { invalidFields, ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
 import type { Catalogue } from './catalogue.js';
 import { AgentLLMError } from './error.js';
 import { freeze } from './freeze.js';
@@ -47,7 +48,6 @@ export interface ResolveOptions {
 
 /** What resolves here in the place of the service, for errors. */
 const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
-const MOST_DOWN = 100;
 
 /** Resolves from what is held, and keeps the result for as long as it is true. */
 export function resolveFrom(view: View, name: string, { providerDown = [] }: ResolveOptions = {}): Resolution {
@@ -78,10 +78,10 @@ function checked(catalogue: Catalogue, down: readonly string[]): readonly string
       ? []
       : [{ field: `providerDown[${at}]`, description: `no provider has the name ${JSON.stringify(name)}` }],
   );
-  if (down.length > MOST_DOWN)
+  if (down.length > limits.maxProvidersDown)
     violations.push({
       field: 'providerDown',
-      description: `must have at most ${MOST_DOWN} entries, not ${down.length}`,
+      description: `must have at most ${limits.maxProvidersDown} entries, not ${down.length}`,
     });
   if (violations.length > 0) throw refusal(invalidFields(violations));
   return down;

@@ -100,7 +100,9 @@ function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMo
   const moments = new Map<string, CatalogueMoment>();
   for (const change of changes) {
     const moment = catalogueMoment(state, change);
-    if (moment) moments.set(`${moment.kind} ${moment.name}`, moment);
+    if (!moment) continue;
+    const key = `${moment.kind} ${moment.name}`;
+    moments.set(key, { ...moment, urgent: moment.urgent || (moments.get(key)?.urgent ?? false) });
   }
   return [...moments.values()];
 }

@@ -15,6 +15,8 @@ const FLUSH_MS = 1_000;
 const CONFIRM_MS = 15_000;
 /** Acknowledgements for other replicas that wait for the database at most; later ones come again. */
 const MOST_ELSEWHERE = 10_000;
+/** For how many flushes: a stream is entered within one or two, and a process that does not watch has no row. */
+const TRIES_ELSEWHERE = 5;
 const ROWS_AT_ONCE = 1_000;
 
 /** What was said of a watch in the table. */
@@ -30,9 +32,10 @@ interface Known {
 export class Presence {
   private readonly known = new Map<Watch, Known>();
   private readonly ended: Pick<WatcherRow, 'client_id' | 'stream_id'>[] = [];
-  private elsewhere = new Map<string, number>();
+  private readonly elsewhere = new Map<string, { readonly revision: number; readonly tries: number }>();
   private readonly timer: NodeJS.Timeout;
   private turn: Promise<void> = Promise.resolve();
+  private next: Promise<void> | undefined;
 
   constructor(
     private readonly store: Store,
@@ -47,17 +50,20 @@ export class Presence {
     if (watch) watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
     // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
     else if (this.elsewhere.has(clientId) || this.elsewhere.size < MOST_ELSEWHERE)
-      this.elsewhere.set(
-        clientId,
-        Math.max(this.elsewhere.get(clientId) ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
-      );
+      this.elsewhere.set(clientId, {
+        revision: Math.max(this.elsewhere.get(clientId)?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
+        tries: TRIES_ELSEWHERE,
+      });
   }
 
-  /** Brings the table up to date; one after the other. Rejects while the database is away. */
+  /** Brings the table up to date. One runs, and one waits for all who ask meanwhile. Rejects while the database is away. */
   flush(): Promise<void> {
-    const next = this.turn.then(() => this.write());
-    this.turn = next.catch(() => {});
-    return next;
+    this.next ??= this.turn.then(() => {
+      this.next = undefined;
+      return this.write();
+    });
+    this.turn = this.next.catch(() => {});
+    return this.next;
   }
 
   /** Takes the streams of this replica out of the table, as far as the database lets us. */
@@ -78,14 +84,24 @@ export class Presence {
       this.ended.splice(0, ended.length);
       const changed = this.changed();
       for (let at = 0; at < changed.length; at += ROWS_AT_ONCE) await this.say(changed.slice(at, at + ROWS_AT_ONCE));
-      const { elsewhere } = this;
-      this.elsewhere = new Map();
-      await acknowledgeElsewhere(knex, elsewhere).catch((error) => {
-        for (const [id, revision] of elsewhere) this.acknowledge(id, revision);
-        throw error;
-      });
+      await this.tellElsewhere();
     } catch (error) {
       throw databaseFailure(error);
+    }
+  }
+
+  /** The other replica may not have entered the stream yet, so what finds no row is said again a few times. */
+  private async tellElsewhere(): Promise<void> {
+    const all = [...this.elsewhere];
+    const found = await acknowledgeElsewhere(
+      this.store.database.knex,
+      all.map(([id, { revision }]) => [id, revision] as const),
+    );
+    for (const [id, said] of all) {
+      // What was said meanwhile is newer, and not told yet.
+      if (this.elsewhere.get(id) !== said) continue;
+      if (found.has(id) || said.tries <= 1) this.elsewhere.delete(id);
+      else this.elsewhere.set(id, { ...said, tries: said.tries - 1 });
     }
   }
 
@@ -114,11 +130,12 @@ export class Presence {
     const began = changed.filter(([watch]) => !this.known.has(watch));
     // Of two streams of one process the later one counts.
     const entered = new Map(began.map(([, row]) => [row.client_id, row]));
-    await enterWatchers(knex, [...entered.values()]);
-    await confirmWatchers(
-      knex,
-      changed.map(([, row]) => row),
-    );
+    await enterWatchers(knex, [...entered.values()], true);
+    const rows = changed.map(([, row]) => row);
+    const confirmed = await confirmWatchers(knex, rows);
+    // A row may be lost while the database is away for long, or with what a failover lost.
+    const lost = rows.filter(({ stream_id }) => !confirmed.has(stream_id));
+    await enterWatchers(knex, [...new Map(lost.map((row) => [row.client_id, row])).values()], false);
     const at = performance.now();
     for (const [watch, row] of changed) this.known.set(watch, { row, at });
   }

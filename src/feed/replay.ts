@@ -1,13 +1,15 @@
 import { ServiceError } from '../errors.js';
 import { oldestKept } from '../store/compact.js';
 import { databaseFailure } from '../store/failure.js';
-import { readRevisions } from '../store/log.js';
+import { REVISIONS_PER_PAGE, readRevisions } from '../store/log.js';
 import { stateAt } from '../store/past.js';
 import type { Made, Store } from '../store/store.js';
 import { type Entry, entryOf } from './entry.js';
 
 interface Page {
   readonly from: number;
+  /** It has no revision behind this one. */
+  readonly to: number;
   readonly entries: Promise<readonly Entry[]>;
 }
 
@@ -27,7 +29,7 @@ export class Replay {
   async at(revision: number): Promise<Entry> {
     const tried = new Set<Page>();
     for (;;) {
-      const page = this.pages.find((one) => one.from <= revision && !tried.has(one));
+      const page = this.pages.find((one) => one.from <= revision && revision <= one.to && !tried.has(one));
       if (!page) return (await this.read(revision))[0] as Entry;
       tried.add(page);
       const entries = await page.entries.catch(() => []);
@@ -43,7 +45,7 @@ export class Replay {
   private read(from: number): Promise<readonly Entry[]> {
     const entries = this.turn.then(() => this.load(from));
     this.turn = entries.catch(() => {});
-    const page = { from, entries };
+    const page = { from, to: from + REVISIONS_PER_PAGE, entries };
     this.pages.unshift(page);
     this.pages.length = Math.min(this.pages.length, PAGES);
     // What failed is read again by whoever asks next.

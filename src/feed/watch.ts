@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import type { ServiceError } from '../errors.js';
 import type { AgentMoment, CatalogueMoment, Entry } from './entry.js';
 import type { Filter } from './filter.js';
 
@@ -12,8 +11,8 @@ export interface Sink {
   write(bytes: Buffer): boolean;
   /** Resolves when everything that was handed over is on its way, or the stream is closed. */
   drained(): Promise<void>;
-  /** Ends the stream; with an error it is what the caller hears. */
-  end(error: ServiceError): void;
+  /** Ends the stream with a failure; of what the caller must not see, it hears no more than that. */
+  end(thrown: unknown): void;
   onClose(callback: () => void): void;
 }
 
@@ -47,6 +46,8 @@ export class Watch {
   readonly id = randomUUID();
   /** Everything up to here has been handed to the stream, while it is not live; a live one is at the head. */
   cursor = 0;
+  /** Of that revision; empty while it is no place to go on from. */
+  nonce = '';
   /** Caught up, so that new revisions are handed over as they come. */
   live = false;
   /** The newest revision with something in it for this watch that was handed over. */

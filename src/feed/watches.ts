@@ -10,6 +10,12 @@ import { Replay } from './replay.js';
 import { Ring } from './ring.js';
 import { type Frames, type Sink, type Snapshot, Watch, type Who } from './watch.js';
 
+/** A revision, and by which nonce it is known. */
+export interface Place {
+  readonly revision: number;
+  readonly nonce: string;
+}
+
 /** How the sweep goes through the watches: one in a second. */
 const SWEEP_MS = 1_000;
 /** How long a watch that needs the log waits for a database that is away. */
@@ -75,15 +81,15 @@ export class Watches {
    * Begins a watch: with a snapshot, or behind a revision that the caller has checked.
    * It goes on by itself until its stream is closed.
    */
-  open(filter: Filter, who: Who, sink: Sink, resumeAt?: number): Watch {
+  open(filter: Filter, who: Who, sink: Sink, resumeAt?: Place): Watch {
     this.checkRoom();
     const watch = new Watch(filter, who, sink);
     this.watches.add(watch);
     this.byClient.set(who.client_id, watch);
     sink.onClose(() => this.forget(watch));
-    watch.cursor = resumeAt ?? 0;
+    Object.assign(watch, { cursor: resumeAt?.revision ?? 0, nonce: resumeAt?.nonce ?? '' });
     // Who goes on behind a revision says that it has applied it.
-    watch.applied = resumeAt;
+    watch.applied = resumeAt?.revision;
     void this.run(watch, resumeAt === undefined ? this.snapshotFor(filter) : undefined);
     return watch;
   }
@@ -112,6 +118,7 @@ export class Watches {
   private async sendSnapshot(watch: Watch, snapshot: Snapshot): Promise<void> {
     for (const frame of this.frames.snapshot(snapshot, watch.filter)) await watch.send(frame);
     watch.cursor = snapshot.revision;
+    watch.nonce = snapshot.nonce;
     watch.sent = snapshot.revision;
   }
 
@@ -129,6 +136,7 @@ export class Watches {
         await watch.send(frame);
       }
       watch.cursor = entry.revision;
+      watch.nonce = entry.nonce;
     }
   }
 
@@ -144,21 +152,39 @@ export class Watches {
   }
 
   private applied(made: Made): void {
-    const entry = entryOf(this.store.state, made);
+    let entry: Entry;
+    try {
+      entry = entryOf(this.store.state, made);
+    } catch (error) {
+      // Who has caught up has no cursor: to go on without this revision would be to leave it out in silence.
+      for (const watch of [...this.watches]) this.end(watch, error);
+      return;
+    }
     this.ring.push(entry);
     for (const watch of this.live.concernedBy(entry)) {
-      const frames = this.frames.entry(entry, watch.filter);
-      watch.sent = entry.revision;
-      // What takes several messages is handed over as it is taken, or a big write would wait whole in every stream.
-      if (frames.length > 1) this.fallBehind(watch, entry.revision - 1, Promise.resolve());
-      else if (!watch.write(frames[0] as Buffer)) this.fallBehind(watch, entry.revision, watch.sink.drained());
+      try {
+        this.deliver(watch, entry);
+      } catch (error) {
+        this.end(watch, error);
+      }
     }
   }
 
+  private deliver(watch: Watch, entry: Entry): void {
+    const frames = this.frames.entry(entry, watch.filter);
+    watch.sent = entry.revision;
+    // What takes several messages is handed over as it is taken, or a big write would wait whole in every stream.
+    if (frames.length > 1) this.fallBehind(watch, entry.revision - 1, entry.nonce, Promise.resolve());
+    else if (!watch.write(frames[0] as Buffer))
+      this.fallBehind(watch, entry.revision, entry.nonce, watch.sink.drained());
+  }
+
   /** Takes a watch out of those that are served at once; it comes back when it has caught up. */
-  private fallBehind(watch: Watch, cursor: number, room: Promise<void>): void {
+  private fallBehind(watch: Watch, cursor: number, nonce: string, room: Promise<void>): void {
     this.live.remove(watch);
     watch.cursor = cursor;
+    // A place to go on from only when the whole of the revision has been handed over.
+    watch.nonce = cursor === this.store.state.revision ? nonce : '';
     room.then(() => this.catchUp(watch)).catch((error) => this.end(watch, error));
   }
 
@@ -175,21 +201,26 @@ export class Watches {
       const { waitingSince } = watch.sink;
       if (waitingSince !== undefined && now - waitingSince > limits.slowConsumerMs)
         this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
-      else if (watch.live && now - watch.lastWrite >= limits.bookmarkMs) this.bookmark(watch);
+      else if (now - watch.lastWrite >= limits.bookmarkMs) this.signOfLife(watch);
     }
+  }
+
+  /** Also for who is far behind, or waits for the database: a stream that says nothing is given up as dead. */
+  private signOfLife(watch: Watch): void {
+    if (watch.live) this.bookmark(watch);
+    else if (watch.sink.waitingSince === undefined && watch.nonce !== '')
+      watch.write(this.frames.bookmark(watch.cursor, watch.nonce, watch.filter));
   }
 
   private bookmark(watch: Watch): void {
     const { revision, nonce } = this.store.state;
     if (!watch.write(this.frames.bookmark(revision, nonce, watch.filter)))
-      this.fallBehind(watch, revision, watch.sink.drained());
+      this.fallBehind(watch, revision, nonce, watch.sink.drained());
   }
 
   private end(watch: Watch, thrown: unknown): void {
-    const error =
-      thrown instanceof ServiceError ? thrown : ServiceError.of('INTERNAL', { call: 'watch' }, { cause: thrown });
     this.forget(watch);
-    if (!watch.sink.closed) watch.sink.end(error);
+    watch.sink.end(thrown);
   }
 
   private forget(watch: Watch): void {

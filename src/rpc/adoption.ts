@@ -3,7 +3,7 @@ import { DeleteConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_
 import type { AdoptingWatcher, Adoption } from '../../gen/ts/agentllm/v1/write.js';
 import type { Entry } from '../feed/entry.js';
 import { limits } from '../limits.js';
-import { listWatchers, type SeenWatcher } from '../store/watchers.js';
+import { type Adopted, countAdopted } from '../store/watchers.js';
 import type { Backend } from './service.js';
 
 const FIRST_LOOK_MS = 50;
@@ -55,22 +55,17 @@ function agentsIn({ agents, catalogue }: Entry): string[] | undefined {
 
 async function look({ store, presence }: Backend, revision: number, agents: string[] | undefined): Promise<Adoption> {
   await presence.flush();
-  const staleMs = limits.staleWatcherMs;
-  const watchers = await listWatchers(store.database.knex, { staleMs, ...(agents && { agents }) });
-  const has = (one: SeenWatcher) => (one.applied_revision ?? 0) >= revision;
-  const applied = watchers.filter(has);
-  const pending = watchers.filter((one) => !has(one));
+  const { knex } = store.database;
+  const { applied, pending, ...counts } = await countAdopted(knex, revision, agents, limits.namedWatchers);
   return {
-    complete: pending.length === 0,
-    applied_count: applied.length,
-    pending_count: pending.length,
-    applied: applied.slice(0, limits.namedWatchers).map(named),
-    pending: pending.slice(0, limits.namedWatchers).map(named),
+    complete: counts.pending_count === 0,
+    ...counts,
+    applied: applied.map(named),
+    pending: pending.map(named),
   };
 }
 
-const named = ({ client_id, client_name, applied_revision }: SeenWatcher): AdoptingWatcher => ({
-  client_id,
-  client_name,
+const named = ({ applied_revision, ...who }: Adopted['applied'][number]): AdoptingWatcher => ({
+  ...who,
   applied_revision: BigInt(applied_revision ?? 0),
 });

@@ -1,42 +1,52 @@
 import { ServiceError } from '../errors.js';
 import type { Feed } from '../feed/feed.js';
 import type { Filter } from '../feed/filter.js';
-import type { Watches } from '../feed/watches.js';
+import type { Place, Watches } from '../feed/watches.js';
+import { limits } from '../limits.js';
 import { horizonOf, oldestKept } from '../store/compact.js';
-import { databaseFailure } from '../store/failure.js';
+import { databaseFailure, onDatabase } from '../store/failure.js';
+import { readHead } from '../store/log.js';
 import type { Store } from '../store/store.js';
 import { isOf, type ResumePoint, readResumeToken } from './resume_token.js';
 
-interface Place {
+interface Where {
   readonly store: Store;
   readonly feed: Feed;
   readonly watches: Watches;
+  /** Of the caller. */
+  readonly signal: AbortSignal;
 }
 
 /**
  * The revision behind which a stream goes on; throws why it cannot, each with a reason of its own. What looks wrong may
  * only be newer than what this replica has seen, so it looks at the database before it refuses.
  */
-export async function resumeAt(place: Place, token: string, filter: Filter, retentionMs: number): Promise<number> {
+export async function resumeAt(where: Where, token: string, filter: Filter, retentionMs: number): Promise<Place> {
   const point = readResumeToken(token);
   if (point.mark !== filter.mark) throw ServiceError.of('RESUME_TOKEN_FILTER_CHANGED', {});
-  const { store, feed } = place;
-  if (!isOf(point.identity, store.state.identity) || point.revision > store.state.revision) await feed.poll();
-  if (!isOf(point.identity, store.state.identity)) throw ServiceError.of('STORE_CHANGED', {});
+  const { store } = where;
+  const isHere = () => isOf(point.identity, store.state.identity) && point.revision <= store.state.revision;
+  if (!isHere()) await lookAhead(where, point);
   const { revision } = store.state;
-  if (point.revision > revision) throw aheadOf(feed, point.revision, revision);
-  if (point.revision < revision) await checkKept(place, point.revision, retentionMs);
-  if (!isOf(point.nonce, await nonceAt(place, point))) throw ServiceError.of('STORE_CHANGED', {});
-  return point.revision;
+  if (point.revision < revision) await checkKept(where, point.revision, retentionMs);
+  const nonce = await nonceAt(where, point);
+  // The store may have been put back while the log was read.
+  if (!isOf(point.identity, store.state.identity) || !isOf(point.nonce, nonce))
+    throw ServiceError.of('STORE_CHANGED', {});
+  return { revision: point.revision, nonce };
 }
 
-function aheadOf(feed: Feed, revision: number, newest: number): ServiceError {
-  // With the database away nobody knows how far the store is.
-  if (!feed.isWritable) return ServiceError.of('REVISION_NOT_REACHED', { wanted: `${revision}`, reached: `${newest}` });
-  return ServiceError.of('REVISION_IN_FUTURE', { revision: `${revision}`, newest: `${newest}` });
+/** Waits for what the database has; refuses what it has not either. A look that runs already may have begun too early. */
+async function lookAhead({ store, feed, signal }: Where, { identity, revision }: ResumePoint): Promise<void> {
+  const head = await onDatabase(store, (db) => readHead(db));
+  if (!isOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
+  if (revision > head.revision)
+    throw ServiceError.of('REVISION_IN_FUTURE', { revision: `${revision}`, newest: `${head.revision}` });
+  if (!isOf(identity, store.state.identity)) await feed.poll();
+  await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
-async function checkKept({ store }: Place, revision: number, retentionMs: number): Promise<void> {
+async function checkKept({ store }: Where, revision: number, retentionMs: number): Promise<void> {
   const oldest = await horizons.of(store, retentionMs);
   if (revision < oldest) throw ServiceError.of('REVISION_COMPACTED', { revision: `${revision}`, oldest: `${oldest}` });
 }
@@ -68,7 +78,7 @@ async function oldestPlace({ database: { knex } }: Store, retentionMs: number): 
 const SAME_MOMENT_MS = 200;
 const horizons = new Horizons();
 
-async function nonceAt({ store, watches }: Place, { revision }: ResumePoint): Promise<string> {
+async function nonceAt({ store, watches }: Where, { revision }: ResumePoint): Promise<string> {
   const { state } = store;
   return revision === state.revision ? state.nonce : (await watches.entryAt(revision)).nonce;
 }

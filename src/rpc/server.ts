@@ -79,7 +79,11 @@ export async function startRpcServer(
   const health = new HealthImplementation(serving());
   health.addToServer(server);
   addReflection(server, context.contract);
-  const port = await bind(server, address);
+  const port = await bind(server, address).catch(async (error) => {
+    watches.close(shuttingDown);
+    await presence.close();
+    throw error;
+  });
   return {
     port,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),

@@ -29,15 +29,15 @@ export function streaming<Request>(
   return ((stream: Raw<Request>) => {
     const started = performance.now();
     const controller = new AbortController();
-    const sink = new GrpcSink(stream as ServerWritableStream<unknown, Buffer>);
+    const sink = new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, (thrown) =>
+      internalError(thrown, name, context.log),
+    );
     sink.onClose(() => {
       controller.abort(ServiceError.of('CANCELLED', {}));
       measure(sink.code, performance.now() - started);
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
-    open(stream.request, sink, controller.signal, handler, context).catch((thrown) =>
-      sink.end(thrown instanceof ServiceError ? thrown : internalError(thrown, name, context.log)),
-    );
+    open(stream.request, sink, controller.signal, handler, context).catch((thrown) => sink.end(thrown));
   }) as handleServerStreamingCall<unknown, unknown>;
 }
 
@@ -71,7 +71,10 @@ class GrpcSink implements Sink {
   /** Their bytes, and of what was taken since there were none. */
   private pendingBytes = 0;
 
-  constructor(private readonly stream: ServerWritableStream<unknown, Buffer>) {
+  constructor(
+    private readonly stream: ServerWritableStream<unknown, Buffer>,
+    private readonly internal: (thrown: unknown) => ServiceError,
+  ) {
     const close = () => this.close();
     stream.on('cancelled', close);
     stream.on('close', close);
@@ -92,8 +95,9 @@ class GrpcSink implements Sink {
     return new Promise((resolve) => this.waiting.push(resolve));
   }
 
-  end(error: ServiceError): void {
+  end(thrown: unknown): void {
     if (this.closed) return;
+    const error = thrown instanceof ServiceError ? thrown : this.internal(thrown);
     this.code = error.code;
     // grpc-js sends it as the status of the stream, behind what waits in it.
     this.stream.emit('error', grpcStatus(error));

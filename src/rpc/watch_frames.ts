@@ -22,13 +22,23 @@ const CATALOGUE = (2 << 3) | 2;
 
 /** Revisions whose messages are kept, encoded, for watches that come by a moment later. */
 const KEPT_ENTRIES = 16;
+/** Bytes that are kept of one of them. */
+const KEPT_BYTES = 1024 * 1024;
+
+/** What was encoded of a revision. */
+interface Kept {
+  readonly parts: Map<string, readonly Buffer[]>;
+  /** Whole messages, by the marks of their filters. */
+  readonly frames: Map<string, readonly Buffer[]>;
+  bytes: number;
+}
 
 /**
  * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches of
  * the same agents.
  */
 export class WatchFrames implements Frames {
-  private readonly kept = new Map<Entry, Map<string, readonly Buffer[]>>();
+  private readonly kept = new Map<Entry, Kept>();
 
   constructor(private readonly store: Store) {}
 
@@ -49,10 +59,12 @@ export class WatchFrames implements Frames {
   entry(entry: Entry, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
     const kept = this.keptFor(entry);
-    const known = kept.get(filter.mark);
+    const known = kept.frames.get(filter.mark);
     if (known) return known;
-    const frames = this.encodeEntry(entry, filter);
-    kept.set(filter.mark, frames);
+    const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, kept));
+    for (const frame of frames) kept.bytes += frame.length;
+    // Of a change that concerns many filters, such as one of the catalogue, each has a token of its own.
+    if (kept.bytes <= KEPT_BYTES) kept.frames.set(filter.mark, frames);
     return frames;
   }
 
@@ -60,22 +72,31 @@ export class WatchFrames implements Frames {
     return message({ bookmark: {}, revision: BigInt(revision), resume_token: this.token(revision, nonce, filter) });
   }
 
-  private encodeEntry(entry: Entry, filter: Filter): Buffer[] {
-    const { revision, nonce, cause } = entry;
+  /** What of a revision concerns a filter: the same for all filters that the same agents concern. */
+  private partsOf(entry: Entry, filter: Filter, kept: Kept): readonly Buffer[] {
     const agents = entry.agents.filter((moment) => concerns(filter, moment));
-    const all = [...parts(this.items(entry.catalogue, agents))];
+    const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
+    const known = kept.parts.get(key);
+    if (known) return known;
+    const made = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
+    for (const part of made) kept.bytes += part.length;
+    if (kept.bytes <= KEPT_BYTES) kept.parts.set(key, made);
+    return made;
+  }
+
+  private framesOf({ revision, nonce, cause }: Entry, filter: Filter, all: readonly Buffer[]): Buffer[] {
     return all.map((part, at) => {
       const resume_token = at === all.length - 1 ? this.token(revision, nonce, filter) : '';
-      return Buffer.concat([framed(CHANGES, part), message({ revision: BigInt(revision), resume_token, cause })]);
+      return Buffer.concat([part, message({ revision: BigInt(revision), resume_token, cause })]);
     });
   }
 
-  private keptFor(entry: Entry): Map<string, readonly Buffer[]> {
+  private keptFor(entry: Entry): Kept {
     const known = this.kept.get(entry);
     if (known) return known;
     const [oldest] = this.kept.keys();
     if (oldest && this.kept.size >= KEPT_ENTRIES) this.kept.delete(oldest);
-    const kept = new Map<string, readonly Buffer[]>();
+    const kept: Kept = { parts: new Map(), frames: new Map(), bytes: 0 };
     this.kept.set(entry, kept);
     return kept;
   }

@@ -48,7 +48,12 @@ async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsReque
     watches.open(filter, who, sink);
     return;
   }
-  const point = await resumeAt({ store, feed, watches }, request.resume_token, filter, backend.watchRetentionMs);
+  const point = await resumeAt(
+    { store, feed, watches, signal },
+    request.resume_token,
+    filter,
+    backend.watchRetentionMs,
+  );
   watches.open(filter, who, sink, point);
 }
 

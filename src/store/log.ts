@@ -38,7 +38,8 @@ export interface Entry {
   readonly reason: string | undefined;
 }
 
-const REVISIONS_PER_PAGE = 200;
+/** How many revisions behind its first one a page of the log has at most. */
+export const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
 
 /** Whether a database has come as far as to be a store: what is older has no identity and no history. */

@@ -30,25 +30,31 @@ const FORGOTTEN = `1 hour`;
 
 const UP_TO_DATE = 'not v.catching_up and greatest(w.applied_revision, v.applied_revision) >= v.sent_revision';
 
-/** Enters streams that have begun; a process that had one elsewhere has moved. */
-export async function enterWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<void> {
+/**
+ * Enters streams.
+ * @param moved they have just begun, so a process that has a row had its stream elsewhere before; else a row that stands is
+ *   that of a later stream.
+ */
+export async function enterWatchers(db: Knex, rows: readonly WatcherRow[], moved: boolean): Promise<void> {
   if (rows.length === 0) return;
   const now = db.fn.now();
   const entered = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
-  await db('watchers').insert(entered).onConflict('client_id').merge();
+  const insert = db('watchers').insert(entered).onConflict('client_id');
+  await (moved ? insert.merge() : insert.ignore());
 }
 
-/** Says that streams stand, and how far they are; those that have moved to another replica are passed over. */
-export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<void> {
-  if (rows.length === 0) return;
-  await db.raw(
+/** Says that streams stand, and how far they are; returns the streams that have a row of their own. */
+export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<ReadonlySet<string>> {
+  if (rows.length === 0) return new Set();
+  const { rows: confirmed } = await db.raw<{ rows: { stream_id: string }[] }>(
     `update watchers as w
         set sent_revision = v.sent_revision, catching_up = v.catching_up, last_seen_at = now(),
             applied_revision = greatest(w.applied_revision, v.applied_revision),
             behind_since = case when ${UP_TO_DATE} then null else coalesce(w.behind_since, now()) end
        from unnest(?::uuid[], ?::uuid[], ?::bigint[], ?::bigint[], ?::boolean[])
             as v (client_id, stream_id, sent_revision, applied_revision, catching_up)
-      where w.client_id = v.client_id and w.stream_id = v.stream_id`,
+      where w.client_id = v.client_id and w.stream_id = v.stream_id
+      returning w.stream_id`,
     [
       rows.map(({ client_id }) => client_id),
       rows.map(({ stream_id }) => stream_id),
@@ -57,6 +63,7 @@ export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Pr
       rows.map(({ catching_up }) => catching_up),
     ],
   );
+  return new Set(confirmed.map(({ stream_id }) => stream_id));
 }
 
 /** Takes out streams that have ended, unless their processes have another one by now. */
@@ -72,17 +79,67 @@ export async function removeWatchers(
   );
 }
 
-/** Notes what processes say that have their streams on other replicas; nobody has applied what there is not. */
-export async function acknowledgeElsewhere(db: Knex, applied: ReadonlyMap<string, number>): Promise<void> {
-  if (applied.size === 0) return;
-  await db.raw(
-    `update watchers as w set applied_revision = v.revision,
+/**
+ * Notes what processes say that have their streams on other replicas; nobody has applied what there is not.
+ * @returns those that have a row.
+ */
+export async function acknowledgeElsewhere(
+  db: Knex,
+  applied: readonly (readonly [client_id: string, revision: number])[],
+): Promise<ReadonlySet<string>> {
+  if (applied.length === 0) return new Set();
+  const { rows } = await db.raw<{ rows: { client_id: string }[] }>(
+    `update watchers as w set applied_revision = greatest(w.applied_revision, v.revision),
             behind_since = case when not w.catching_up and v.revision >= w.sent_revision then null else w.behind_since end
        from (select client_id, least(told, (select revision from store_state)) as revision
                from unnest(?::uuid[], ?::bigint[]) as told (client_id, told)) as v
-      where w.client_id = v.client_id and coalesce(w.applied_revision, 0) < v.revision`,
-    [[...applied.keys()], [...applied.values()]],
+      where w.client_id = v.client_id
+      returning w.client_id`,
+    [applied.map(([id]) => id), applied.map(([, revision]) => revision)],
   );
+  return new Set(rows.map(({ client_id }) => client_id));
+}
+
+/** How many watchers have applied a revision, and how many have not; a few of each by their names. */
+export interface Adopted {
+  readonly applied_count: number;
+  readonly pending_count: number;
+  readonly applied: readonly AdoptedWatcher[];
+  readonly pending: readonly AdoptedWatcher[];
+}
+type AdoptedWatcher = Pick<WatcherRow, 'client_id' | 'client_name' | 'applied_revision'>;
+
+/** Who of the watchers of these agents has applied a revision. */
+export async function countAdopted(
+  db: Knex,
+  revision: number,
+  agents: readonly string[] | undefined,
+  named: number,
+): Promise<Adopted> {
+  const has = 'coalesce(applied_revision, 0) >= ?';
+  const watching = () => watchersOf(db, agents);
+  const [counts] = await watching().select(
+    db.raw(`count(*) filter (where ${has})::int as applied, count(*) filter (where not ${has})::int as pending`, [
+      revision,
+      revision,
+    ]),
+  );
+  const some = (condition: string): Promise<AdoptedWatcher[]> =>
+    watching()
+      .select('client_id', 'client_name', 'applied_revision')
+      .whereRaw(condition, [revision])
+      .orderBy(['client_name', 'client_id'])
+      .limit(named);
+  const applied = counts.applied > 0 ? await some(has) : [];
+  const pending = counts.pending > 0 ? await some(`not (${has})`) : [];
+  return { applied_count: counts.applied, pending_count: counts.pending, applied, pending };
+}
+
+/** Those that are there, of these agents by name or `#id`; undefined: of any. */
+function watchersOf(db: Knex, agents: readonly string[] | undefined): Knex.QueryBuilder {
+  const rows = db('watchers').whereRaw(`last_seen_at > now() - interval '${EXPIRES}'`);
+  if (agents) rows.where((one) => one.whereNull('agents').orWhereRaw('agents && ?::text[]', [agents as string[]]));
+  return rows;
 }
 
 /** Which watchers are asked for. */
@@ -99,13 +156,11 @@ export interface WatcherQuery {
 /** The watchers that are connected to any replica, by name and id. */
 export async function listWatchers(db: Knex, query: WatcherQuery): Promise<SeenWatcher[]> {
   const stale = `(behind_since is not null and behind_since < now() - ? * interval '1 millisecond')`;
-  const rows = db('watchers')
+  const rows = watchersOf(db, query.agents)
     .select('*', db.raw(`${stale} as stale`, [query.staleMs]))
-    .whereRaw(`last_seen_at > now() - interval '${EXPIRES}'`)
     // Bytes, as the page tokens compare.
     .orderByRaw('client_name collate "C", client_id');
-  const { agents, after } = query;
-  if (agents) rows.where((one) => one.whereNull('agents').orWhereRaw('agents && ?::text[]', [agents as string[]]));
+  const { after } = query;
   if (query.staleOnly) rows.whereRaw(stale, [query.staleMs]);
   if (after) rows.whereRaw('(client_name collate "C", client_id) > (?, ?::uuid)', [...after]);
   if (query.limit !== undefined) rows.limit(query.limit);

@@ -343,6 +343,15 @@ describe('changes', () => {
     expect((await client.changes().next()).done).toBe(true);
   });
 
+  it('are over at once with a signal that has aborted', async () => {
+    const { client } = await held();
+    const readers = [
+      client.changes({ signal: AbortSignal.abort() }),
+      client.agent('trader').changes({ signal: AbortSignal.abort() }),
+    ];
+    for (const changes of readers) expect(await changes.next()).toEqual({ done: true, value: undefined });
+  });
+
   it('are put together for a reader who is slow, so that they take no more room', async () => {
     const { client, stream } = await held([], { agents: 'all' });
     const slow = client.changes();

@@ -2032,8 +2032,8 @@ export const AgentLLMConfigWatchServiceService = {
    *
    * The first message is `started`. A snapshot follows as `snapshot_begin`, any
    * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` at least every 15 s, so that a quiet stream proves that
-   * it is alive. A message with a `resume_token` completes its revision: apply
+   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
+   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
    * everything up to it, and keep the token.
    *
    * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none
@@ -2101,8 +2101,8 @@ export interface AgentLLMConfigWatchServiceServer extends UntypedServiceImplemen
    *
    * The first message is `started`. A snapshot follows as `snapshot_begin`, any
    * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` at least every 15 s, so that a quiet stream proves that
-   * it is alive. A message with a `resume_token` completes its revision: apply
+   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
+   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
    * everything up to it, and keep the token.
    *
    * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none
@@ -2142,8 +2142,8 @@ export interface AgentLLMConfigWatchServiceClient extends Client {
    *
    * The first message is `started`. A snapshot follows as `snapshot_begin`, any
    * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` at least every 15 s, so that a quiet stream proves that
-   * it is alive. A message with a `resume_token` completes its revision: apply
+   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
+   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
    * everything up to it, and keep the token.
    *
    * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none

@@ -16,7 +16,7 @@ import { Duration } from "../../google/protobuf/duration.js";
 export interface WaitForAdoption {
   /**
    * How long to wait at most, 0 to 60 s; ends before the deadline of the call in any
-   * case. Absent or 0: not at all, the answer says how it stands right after the commit.
+   * case, of which the first 30 s count. Absent or 0: not at all, the answer says how it stands right after the commit.
    */
   timeout: Duration | undefined;
 }
@@ -36,7 +36,10 @@ export interface AdoptingWatcher {
  * all replicas.
  */
 export interface Adoption {
-  /** Whether none of them is pending. */
+  /**
+   * Whether none of them is pending, as far as the replicas have told: they do once a
+   * second.
+   */
   complete: boolean;
   /** How many have applied it. */
   applied_count: number;
