@@ -45,7 +45,8 @@ const routesOf = ({ pattern, additionalBindings }: HttpRule): string[] => [
 
 function method(one: DescMethod): string[] {
   const permission = registry.getEnum(`${PACKAGE}.Permission`)?.value[option(one, `${PACKAGE}.permission`) as number];
-  const routes = routesOf(option(one, 'google.api.http') as HttpRule).join(', ');
+  const unary = one.methodKind === 'unary';
+  const routes = unary ? routesOf(option(one, 'google.api.http') as HttpRule).join(', ') : 'none; it is a stream';
   return [
     `### ${one.name}`,
     commentOf(one),

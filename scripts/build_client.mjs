@@ -92,4 +92,4 @@ cpSync(join(root, 'LICENSE'), join(out, 'LICENSE'));
 for (const part of ['agentllm', 'google'])
   cpSync(join(root, 'proto', part), join(out, 'proto', part), { recursive: true });
 const shown = relative(process.cwd(), out) || '.';
-console.log(`built @agentllm/client in ${shown}; next: npm install ${out}, or npm pack ${shown} for a tarball`);
+console.log(`built @agentllm/client in ${shown}; next: npm install ${out}, or npm pack ./${shown} for a tarball`);

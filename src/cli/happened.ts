@@ -38,7 +38,7 @@ export class Heard {
 
   /** The names that are watched and that no agent has. */
   get missing(): string[] {
-    return [...this.agents.values()].filter(({ agent }) => !agent).map(({ name }) => name);
+    return [...this.agents.values()].filter(({ agent }) => !agent).map(({ name, id }) => name || `#${id}`);
   }
 
   /** Takes what came, and says what is different; of the first snapshot nothing. */

@@ -46,7 +46,8 @@ with --api-key, or say --without-key.`,
     const all = differences(before, config);
     return call.answer({ ...response, differences: all }, () => {
       const heads = validate_only ? (['NOW', 'THEN'] as const) : (['BEFORE', 'NOW'] as const);
-      const table = all.length === 0 ? 'it is as it was then' : differenceTable(all, heads, before);
+      const same = call.given.message['without_key'] || 'api_key' in call.given.message ? 'but for its API key' : '';
+      const table = all.length === 0 ? `it is as it was then ${same}`.trim() : differenceTable(all, heads, before);
       return `${wrote(call, 'rolled back', what, response)}\n${table}${findingLines(response.findings)}`;
     });
   },

@@ -164,6 +164,8 @@ class Tail implements Follower {
   }
 
   private print({ revision, token, cause, snapshot }: Batch, happened: readonly Happening[]): void {
+    // What came in the same moment as the last one that was asked for.
+    if (this.printed === this.call.local<number>('count')) return;
     if (this.call.json) {
       const changes = happened.map(({ before: _, ...one }) => one);
       say.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));

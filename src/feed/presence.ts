@@ -35,6 +35,7 @@ export class Presence {
   private readonly elsewhere = new Map<string, { readonly revision: number; readonly tries: number }>();
   private readonly timer: NodeJS.Timeout;
   private turn: Promise<void> = Promise.resolve();
+  private closed = false;
   private next: Promise<void> | undefined;
 
   constructor(
@@ -58,6 +59,7 @@ export class Presence {
 
   /** Brings the table up to date. One runs, and one waits for all who ask meanwhile. Rejects while the database is away. */
   flush(): Promise<void> {
+    if (this.closed) return this.turn;
     this.next ??= this.turn.then(() => {
       this.next = undefined;
       return this.write();
@@ -66,13 +68,14 @@ export class Presence {
     return this.next;
   }
 
-  /** Takes the streams of this replica out of the table, as far as the database lets us. */
-  async close(): Promise<void> {
+  /**
+   * Says no more. The rows of the streams that end with the service stay until they expire: their processes come back,
+   * and a write that waits for adoption meanwhile must not take them for gone.
+   */
+  close(): Promise<void> {
+    this.closed = true;
     clearInterval(this.timer);
-    await this.flush().catch(() => {});
-    this.ended.push(...[...this.known.values()].map(({ row }) => row));
-    this.known.clear();
-    await this.flush().catch(() => {});
+    return this.turn;
   }
 
   private async write(): Promise<void> {

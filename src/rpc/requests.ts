@@ -77,7 +77,7 @@ export function idProblem(id: number): string | undefined {
 }
 
 export const revisionProblem = (revision: bigint): string | undefined =>
-  revision >= 1n ? undefined : `must be at least 1, not ${revision}`;
+  revision >= 1n ? undefined : revision === 0n ? 'is required' : `must be at least 1, not ${revision}`;
 
 /** Reads how an agent is named; a problem when it is not, or twice. */
 export function refProblem(ref: AgentRef | undefined): { field: string; description: string } | undefined {

@@ -79,9 +79,9 @@ export async function startRpcServer(
   const health = new HealthImplementation(serving());
   health.addToServer(server);
   addReflection(server, context.contract);
-  const port = await bind(server, address).catch(async (error) => {
+  const port = await bind(server, address).catch((error) => {
     watches.close(shuttingDown);
-    await presence.close();
+    void presence.close();
     throw error;
   });
   return {
@@ -91,10 +91,11 @@ export async function startRpcServer(
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
     async drain(graceMs) {
       for (const name of Object.keys(serving())) health.setStatus(name, 'NOT_SERVING');
+      const told = presence.close();
       // Before the calls are waited for: these streams never end by themselves.
       watches.close(shuttingDown);
       await shutDown(server, gate, graceMs);
-      await presence.close();
+      await told;
     },
   };
 }
