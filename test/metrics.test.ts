@@ -27,6 +27,8 @@ it('calls are counted by method and code, and their times in buckets that count 
     'agentllm_revision 7',
     'agentllm_database_writable 1',
     'agentllm_rows{entity="agent"} 2',
+    'agentllm_watches{state="live"} 3',
+    'agentllm_watches{state="behind"} 1',
   ]);
   expect(await metrics.registry.metrics()).toContain('agentllm_calls_total{method="a/B",code="OK"} 2');
 });

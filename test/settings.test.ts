@@ -27,7 +27,7 @@ describe('readSettings', () => {
       DATA_DIR: './data',
       ENCRYPTION_KEY: '',
       MIGRATE_ON_START: true,
-      POLL_INTERVAL_MS: 200,
+      POLL_INTERVAL_MS: 100,
       NOTIFY: true,
       WATCH_RETENTION: 86_400_000,
       HISTORY_RETENTION: Number.POSITIVE_INFINITY,

@@ -148,7 +148,10 @@ describe('agentllm rollback', () => {
   });
 
   it('wants to know where to', async () => {
-    expect(await cli(['rollback', '8'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/--to {2}is required/) });
+    expect(await cli(['rollback', '8'])).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/--to {2}is required/),
+    });
   });
 });
 

@@ -21,8 +21,11 @@ interface Operation {
 
 const service = useService('embedded');
 const contract = readContract();
+// A stream has no route.
 const methods = [...contract.registry].flatMap((type) =>
-  type.kind === 'service' && type.typeName.startsWith('agentllm.') ? type.methods : [],
+  type.kind === 'service' && type.typeName.startsWith('agentllm.')
+    ? type.methods.filter(({ methodKind }) => methodKind === 'unary')
+    : [],
 );
 const never = () => Promise.reject(new Error('not called'));
 const { routes } = createRouter(contract, new Map(methods.map((m) => [`/${m.parent.typeName}/${m.name}`, never])));

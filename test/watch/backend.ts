@@ -1,0 +1,122 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, onTestFinished } from 'vitest';
+import { addressList } from '../../src/domain/addresses.js';
+import { generateKey } from '../../src/domain/fernet.js';
+import { Feed } from '../../src/feed/feed.js';
+import { createLog } from '../../src/log.js';
+import { createMetrics } from '../../src/metrics.js';
+import { readContract } from '../../src/rpc/contract.js';
+import { type RpcServer, startRpcServer } from '../../src/rpc/server.js';
+import { type Database, openDatabase } from '../../src/store/database.js';
+import { migrator } from '../../src/store/migrate.js';
+import { seed } from '../../src/store/seed.js';
+import { Store } from '../../src/store/store.js';
+import { openVault } from '../../src/store/vault.js';
+import { copyFirstStart } from '../support/command.js';
+import { startPostgres } from '../support/postgres.js';
+import { type Clients, connect } from '../support/service.js';
+import { type Ground, readGround } from './ground.js';
+import type { AcknowledgedWrite, ClientHistory } from './history.js';
+import { RecordedWatch, type WatchRequest } from './support.js';
+import { validate } from './validators.js';
+
+export const engines = ['embedded', 'postgres'] as const;
+export type Engine = (typeof engines)[number];
+
+/** A replica with its parts within reach of a test. */
+export interface WatchBackend extends Clients {
+  readonly database: Database;
+  readonly store: Store;
+  readonly feed: Feed;
+  readonly rpc: RpcServer;
+  readonly port: number;
+  /** Opens a stream that ends with the test. */
+  watch(request: WatchRequest, options?: { readonly deadlineMs?: number }): RecordedWatch;
+  ground(): Promise<Ground>;
+  /** Throws when a sentence of the contract was broken. */
+  check(clients: readonly ClientHistory[], writes?: readonly AcknowledgedWrite[]): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface BackendOptions {
+  /** A PostgreSQL; undefined: embedded, with the files of a first start. */
+  readonly url?: string;
+  /** One that is open, of another replica: what is in memory is not shared, on the embedded engine neither. */
+  readonly database?: Database;
+  readonly watchRetentionMs?: number;
+  readonly pollIntervalMs?: number;
+  readonly encryptionKey?: string;
+  readonly notify?: boolean;
+}
+
+export async function startWatchBackend(options: BackendOptions = {}): Promise<WatchBackend> {
+  const { url, watchRetentionMs = Number.POSITIVE_INFINITY, pollIntervalMs = 50, notify = true } = options;
+  const isNew = !url && !options.database;
+  const directory = isNew ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
+  const opening = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: directory ?? 'memory:', notify };
+  const database = options.database ?? (await openDatabase(opening));
+  await migrator(database).up();
+  const store = new Store(database);
+  const feed = await Feed.start(store, pollIntervalMs);
+  await seed(store, 'missing');
+  await openVault(store, options.encryptionKey ?? generateKey());
+  let server: RpcServer | undefined;
+  const metrics = createMetrics({
+    revision: () => store.state.revision,
+    databaseWritable: () => feed.isWritable,
+    watches: () => server?.watches() ?? {},
+    rows: () => ({}),
+  });
+  const rpc = await startRpcServer(
+    { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
+    { store, feed, watchRetentionMs, allowedAddresses: addressList([]), providerKeys: new Map() },
+    { contract: readContract(), log: createLog('silent'), metrics },
+  );
+  server = rpc;
+  const clients = connect(rpc.port);
+  const ground = () => readGround(database.knex);
+  return {
+    ...clients,
+    database,
+    store,
+    feed,
+    rpc,
+    port: rpc.port,
+    watch(request, watching) {
+      const recorded = new RecordedWatch(rpc.port, request, watching);
+      onTestFinished(() => recorded.close());
+      return recorded;
+    },
+    ground,
+    check: async (histories, writes = []) => validate({ writes, clients: histories }, await ground()),
+    async stop() {
+      clients.close();
+      await rpc.drain(1_000);
+      await feed.close();
+      if (!options.database) await database.close();
+      if (directory) await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** One for all tests of a `describe`. */
+export function useWatchBackend(engine: Engine, options: Omit<BackendOptions, 'url'> = {}): () => WatchBackend {
+  let backend: WatchBackend;
+  let stopDatabase = async () => {};
+  beforeAll(async () => {
+    if (engine === 'embedded') {
+      backend = await startWatchBackend(options);
+      return;
+    }
+    const postgres = await startPostgres();
+    stopDatabase = () => postgres.stop();
+    backend = await startWatchBackend({ ...options, url: await postgres.createDatabase() });
+  });
+  afterAll(async () => {
+    await backend?.stop();
+    await stopDatabase();
+  });
+  return () => backend;
+}

@@ -1,0 +1,344 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { newAgent } from '../../src/domain/agent.js';
+import { ServiceError } from '../../src/errors.js';
+import { type Filter, filterOf } from '../../src/feed/filter.js';
+import type { Frames, Sink } from '../../src/feed/watch.js';
+import { Watches } from '../../src/feed/watches.js';
+import { limits } from '../../src/limits.js';
+import type { Database } from '../../src/store/database.js';
+import { Store } from '../../src/store/store.js';
+import { withLimits } from './support.js';
+
+/*
+ * The watches of a replica with streams of our own and a clock of our own: what happens after a minute is seen at once.
+ */
+
+/** A stream that takes what it is told to. */
+class FakeSink implements Sink {
+  closed = false;
+  waitingSince: number | undefined;
+  error: ServiceError | undefined;
+  /** Everything that was handed over. */
+  readonly written: string[] = [];
+  private waiting = 0;
+  private readonly resolvers: (() => void)[] = [];
+  private readonly onClosed: (() => void)[] = [];
+
+  constructor(
+    private reads = true,
+    private readonly room = 16,
+  ) {}
+
+  write(bytes: Buffer): boolean {
+    expect(this.closed).toBe(false);
+    this.written.push(bytes.toString());
+    if (this.reads) return true;
+    this.waiting++;
+    this.waitingSince ??= performance.now();
+    return this.waiting < this.room;
+  }
+
+  drained(): Promise<void> {
+    if (this.waiting === 0 || this.closed) return Promise.resolve();
+    return new Promise((resolve) => this.resolvers.push(resolve));
+  }
+
+  end(thrown: unknown): void {
+    this.error = thrown as ServiceError;
+    this.close();
+  }
+
+  onClose(callback: () => void): void {
+    this.onClosed.push(callback);
+  }
+
+  /** Takes so many of those that wait. */
+  take(count = this.waiting): void {
+    this.waiting -= Math.min(count, this.waiting);
+    this.waitingSince = this.waiting > 0 ? performance.now() : undefined;
+    if (this.waiting === 0) for (const resolve of this.resolvers.splice(0)) resolve();
+  }
+
+  stall(): void {
+    this.reads = false;
+  }
+
+  read(): void {
+    this.reads = true;
+    this.take();
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const resolve of this.resolvers.splice(0)) resolve();
+    for (const callback of this.onClosed.splice(0)) callback();
+  }
+}
+
+const frames: Frames = {
+  started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
+  snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
+  entry: ({ revision, agents }, { all, names }) => {
+    const mine = agents.filter(({ name }) => all || names.has(name));
+    const [first] = mine;
+    if (!first) return [];
+    return first.name === 'big'
+      ? [1, 2, 3].map((part) => Buffer.from(`part ${part} of ${revision}`))
+      : [Buffer.from(`change ${revision}`)];
+  },
+  bookmark: (revision) => Buffer.from(`bookmark ${revision}`),
+};
+
+const ALL = filterOf(true, new Set(), new Set());
+const named = (name: string): Filter => filterOf(false, new Set([name]), new Set());
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'performance', 'Date'] });
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+function start() {
+  // A database that is away.
+  const knex = () => {
+    throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+  };
+  const store = new Store({ kind: 'embedded', knex } as unknown as Database);
+  const watches = new Watches(store, frames);
+  let clients = 0;
+  const open = (sink: FakeSink, filter = ALL, resumeAt?: { revision: number; nonce: string }) =>
+    watches.open(filter, { client_id: `client ${clients++}`, client_name: '', client_version: '' }, sink, resumeAt);
+  /** Writes an agent; the next revision. */
+  const write = (name = 'an agent') => {
+    const { state } = store;
+    const revision = state.revision + 1;
+    const id = state.agentNamed(name)?.id ?? state.agents.size + 1;
+    const now = new Date();
+    const row = { ...newAgent(), id, name, agent_type: 'x', revision, created_at: now, updated_at: now };
+    const after = { ...row, chain_revision: 0 } as never;
+    const before = state.agentNamed(name);
+    const cause = { actor: '', method: '', reason: '', created_at: now };
+    store.apply(state, {
+      revision,
+      nonce: `${revision}`,
+      changes: [{ entity: 'agent', id, before, after }],
+      cause,
+    });
+    return revision;
+  };
+  /** Lets what was promised happen. */
+  const settle = () => vi.advanceTimersByTimeAsync(0);
+  return { watches, open, write, settle };
+}
+
+describe('a watch', () => {
+  it('that reads gets its snapshot and then each change as it is made', async () => {
+    const { open, write, settle } = start();
+    const sink = new FakeSink();
+    write();
+    open(sink);
+    await settle();
+    expect(sink.written).toEqual(['started 1', 'snapshot 1 1', 'snapshot 1 2']);
+    write();
+    write();
+    expect(sink.written.slice(3)).toEqual(['change 2', 'change 3']);
+  });
+
+  it('that is written to while its snapshot goes out gets everything behind it, once', async () => {
+    const { open, write, settle } = start();
+    const sink = new FakeSink(false);
+    write();
+    open(sink);
+    write();
+    await settle();
+    sink.take();
+    write();
+    await settle();
+    sink.read();
+    await settle();
+    write();
+    await settle();
+    expect(sink.written).toEqual([
+      'started 1',
+      'snapshot 1 1',
+      'snapshot 1 2',
+      'change 2',
+      'change 3',
+      'bookmark 3',
+      'change 4',
+    ]);
+  });
+
+  it('with nothing to say says so every 10 s, well within what is promised', async () => {
+    const { open, write, settle } = start();
+    const sink = new FakeSink();
+    open(sink, named('nobody'));
+    await settle();
+    sink.written.length = 0;
+    const revision = write();
+    await vi.advanceTimersByTimeAsync(limits.bookmarkPromiseMs);
+    expect(sink.written).toEqual([`bookmark ${revision}`]);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(sink.written.length).toBeGreaterThanOrEqual(5);
+    expect(sink.error).toBeUndefined();
+  });
+
+  it('that needs the log while the database is away stays, and says so every 10 s with where it is', async () => {
+    withLimits({ ringRevisions: 2 });
+    const { open, write, settle, watches } = start();
+    for (let at = 0; at < 10; at++) write();
+    const sink = new FakeSink();
+    open(sink, ALL, { revision: 3, nonce: '3' });
+    await settle();
+    expect(sink.written).toEqual(['started again 3']);
+    await vi.advanceTimersByTimeAsync(35_000);
+    expect(sink.written.slice(1)).toEqual(['bookmark 3', 'bookmark 3', 'bookmark 3']);
+    expect([sink.error, watches.behind]).toEqual([undefined, 1]);
+    sink.close();
+  });
+
+  it('that stops to read costs no more than the room in its stream, and the others nothing', async () => {
+    const { open, write, settle, watches } = start();
+    const [stalled, healthy] = [new FakeSink(), new FakeSink()];
+    open(stalled);
+    open(healthy);
+    await settle();
+    stalled.stall();
+    for (let at = 0; at < 500; at++) write();
+    expect(healthy.written.filter((one) => one.startsWith('change'))).toHaveLength(500);
+    expect(stalled.written.filter((one) => one.startsWith('change'))).toHaveLength(16);
+    expect(watches.behind).toBe(1);
+    // It comes back, and has missed nothing.
+    stalled.read();
+    await settle();
+    expect(stalled.written.filter((one) => one.startsWith('change'))).toEqual(
+      healthy.written.filter((one) => one.startsWith('change')),
+    );
+    expect(watches.behind).toBe(0);
+  });
+
+  it('gets a revision of several parts one part at a time', async () => {
+    const { open, write, settle } = start();
+    const sink = new FakeSink();
+    open(sink);
+    await settle();
+    sink.stall();
+    write('big');
+    write();
+    await settle();
+    expect(sink.written.filter((one) => /part|change/.test(one))).toEqual(['part 1 of 1']);
+    sink.take();
+    await settle();
+    sink.read();
+    await settle();
+    expect(sink.written.filter((one) => /part|change/.test(one))).toEqual([
+      'part 1 of 1',
+      'part 2 of 1',
+      'part 3 of 1',
+      'change 2',
+    ]);
+  });
+
+  describe('is ended as a slow consumer when nothing was taken for 60 s although something was there', () => {
+    const reasonAfter = async (sink: FakeSink, ms: number) => {
+      await vi.advanceTimersByTimeAsync(ms);
+      return sink.error?.reason;
+    };
+
+    it.each([
+      ['from its first message on', 0],
+      ['in the middle of its snapshot', 1],
+    ])('%s', async (_, taken) => {
+      const { open, write, settle, watches } = start();
+      const sink = new FakeSink(false);
+      write();
+      open(sink);
+      for (let at = 0; at < taken; at++) {
+        await settle();
+        sink.take();
+      }
+      await settle();
+      expect(await reasonAfter(sink, 59_000)).toBeUndefined();
+      expect(await reasonAfter(sink, 3_000)).toBe('SLOW_CONSUMER');
+      expect(watches.count).toBe(0);
+    });
+
+    it.each([
+      ['behind many changes', 40],
+      ['behind a single change', 1],
+    ])('%s', async (_, changes) => {
+      const { open, write, settle, watches } = start();
+      const [stalled, healthy] = [new FakeSink(), new FakeSink()];
+      open(stalled);
+      open(healthy);
+      await settle();
+      stalled.stall();
+      for (let at = 0; at < changes; at++) write();
+      expect(await reasonAfter(stalled, 59_000)).toBeUndefined();
+      expect(await reasonAfter(stalled, 3_000)).toBe('SLOW_CONSUMER');
+      expect(healthy.error).toBeUndefined();
+      expect(watches.count).toBe(1);
+      write();
+      expect(stalled.written.filter((one) => one.startsWith('change')).length).toBeLessThanOrEqual(16);
+    });
+
+    it('and not when it reads slowly', async () => {
+      const { open, write, settle } = start();
+      const sink = new FakeSink();
+      open(sink);
+      await settle();
+      sink.stall();
+      for (let at = 0; at < 100; at++) write();
+      for (let at = 0; at < 10; at++) {
+        await vi.advanceTimersByTimeAsync(50_000);
+        sink.take(1);
+      }
+      expect(sink.error).toBeUndefined();
+    });
+
+    it('and not when there was nothing for it', async () => {
+      const { open, settle } = start();
+      const sink = new FakeSink();
+      open(sink);
+      await settle();
+      await vi.advanceTimersByTimeAsync(600_000);
+      expect(sink.error).toBeUndefined();
+    });
+  });
+
+  it('that has gone is forgotten, and never written to again', async () => {
+    const { open, write, settle, watches } = start();
+    const sinks = [new FakeSink(), new FakeSink(false), new FakeSink()];
+    for (const sink of sinks) open(sink);
+    await settle();
+    for (const sink of sinks) sink.close();
+    await settle();
+    expect([watches.count, watches.behind]).toEqual([0, 0]);
+    write();
+    await vi.advanceTimersByTimeAsync(30_000);
+  });
+
+  it('finds no room beyond the limit, and again when others have gone', async () => {
+    withLimits({ maxWatches: 2 });
+    const { open, watches } = start();
+    const first = new FakeSink();
+    open(first);
+    open(new FakeSink());
+    expect(() => open(new FakeSink())).toThrow(expect.objectContaining({ reason: 'TOO_MANY_WATCHES' }));
+    expect(watches.count).toBe(2);
+    first.close();
+    open(new FakeSink());
+  });
+
+  it('is ended with an error of its own when the server goes, and so is who comes then', async () => {
+    const { open, settle, watches } = start();
+    const sinks = [new FakeSink(), new FakeSink(false), new FakeSink()];
+    for (const sink of sinks) open(sink);
+    await settle();
+    let made = 0;
+    watches.close(() => ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: ++made }));
+    expect(sinks.map(({ error }) => error?.retryAfterMs)).toEqual([1, 2, 3]);
+    expect(() => open(new FakeSink())).toThrow(expect.objectContaining({ reason: 'SERVER_SHUTTING_DOWN' }));
+  });
+});
