@@ -24,7 +24,7 @@ const bare = (request_id = '') =>
 const services = [AgentServiceService, AgentLLMConfigServiceService, CredentialServiceService, ProviderServiceService];
 const methods: Method[] = services.flatMap((one) => Object.values(one) as unknown as Method[]);
 const nameOf = ({ path }: Method) => path.split('/').at(-1) ?? '';
-const isWrite = (method: Method) => /^(Create|Update|Delete|Upsert|Bulk|Reorder)/.test(nameOf(method));
+const isWrite = (method: Method) => /^(Create|Update|Delete|Upsert|Bulk|Reorder|Rollback)/.test(nameOf(method));
 const method = (name: string) => methods.find((one) => nameOf(one) === name) as Method;
 
 describe.each(['embedded', 'postgres'] as const)('a call that says it is another attempt, on %s', (backend) => {

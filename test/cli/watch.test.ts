@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { deedOfHappening, type Happening, Heard } from '../../src/cli/happened.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
@@ -159,10 +159,13 @@ describe('what is told of a snapshot after a gap', () => {
 describe('agentllm watchers', () => {
   it('shows who watches, and how far each is', async () => {
     const watch = await watching(['trader']);
-    const { stdout } = await cli(['watchers', '--agent', 'trader']);
-    expect(rowsOf(stdout)).toEqual([
-      expect.objectContaining({ NAME: 'agentllm watch', AGENTS: 'trader', LAG: '0', STALE: 'no' }),
-    ]);
+    const row = { NAME: 'agentllm watch', AGENTS: 'trader', LAG: '0', STALE: 'no' };
+    // It says a moment later what it has applied.
+    await vi.waitFor(
+      async () =>
+        expect(rowsOf((await cli(['watchers', '--agent', 'trader'])).stdout)).toEqual([expect.objectContaining(row)]),
+      { timeout: 10_000, interval: 200 },
+    );
     expect((await cli(['watchers', '--stale'])).stdout).toBe('no process matches\n');
     watch.child.kill('SIGINT');
     await watch.ended;

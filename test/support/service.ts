@@ -179,4 +179,4 @@ export function useService(backend: Backend, env: Readonly<Record<string, string
 }
 
 /** A name that no other test has. */
-export const unique = (prefix: string): string => `${prefix}_${randomUUID().slice(0, 8)}`;
+export const unique = (prefix: string): string => `${prefix}_${randomUUID().replaceAll('-', '').slice(0, 16)}`;
