@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
 import type { Made, Store } from '../store/store.js';
-import { agentsFor, catalogueOf, type Entry, entryOf } from './entry.js';
+import { agentsFor, type CatalogueMoment, catalogueOf, type Entry, entryOf } from './entry.js';
 import type { Filter } from './filter.js';
 import { Live } from './live.js';
 import { Replay } from './replay.js';
@@ -32,6 +33,7 @@ export class Watches {
   private readonly live = new Live();
   private readonly ring = new Ring();
   private readonly replay: Replay;
+  private taken: { state: State; version: number; moments: readonly CatalogueMoment[] } | undefined;
   private readonly sweep: NodeJS.Timeout;
   private readonly unfollow: () => void;
   /** What new streams hear, once there are to be none. */
@@ -233,7 +235,16 @@ export class Watches {
   private snapshotFor(filter: Filter): Snapshot {
     const { state } = this.store;
     const { revision, nonce } = state;
-    return { revision, nonce, agents: agentsFor(state, filter), catalogue: catalogueOf(state) };
+    return { revision, nonce, agents: agentsFor(state, filter), catalogue: this.catalogue() };
+  }
+
+  /** The same list for as long as the catalogue stands: what is encoded of it serves all who begin. */
+  private catalogue(): readonly CatalogueMoment[] {
+    const { state } = this.store;
+    const { catalogueVersion: version } = state;
+    if (this.taken?.state !== state || this.taken.version !== version)
+      this.taken = { state, version, moments: catalogueOf(state) };
+    return this.taken.moments;
   }
 }
 

@@ -6,6 +6,7 @@ import {
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Credential, Model, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import type { Vault } from '../domain/vault.js';
 import type { AgentMoment, CatalogueMoment, Entry } from '../feed/entry.js';
 import { concerns, concernsAny, type Filter } from '../feed/filter.js';
 import type { Frames, Snapshot, Who } from '../feed/watch.js';
@@ -39,6 +40,15 @@ interface Kept {
  */
 export class WatchFrames implements Frames {
   private readonly kept = new Map<Entry, Kept>();
+  /** What the newest streams began with. */
+  private begun:
+    | {
+        readonly catalogue: readonly CatalogueMoment[];
+        readonly revision: number;
+        readonly vault: Vault;
+        readonly frames: readonly Buffer[];
+      }
+    | undefined;
 
   constructor(private readonly store: Store) {}
 
@@ -52,8 +62,20 @@ export class WatchFrames implements Frames {
     const tail = message(at);
     yield message({ ...at, snapshot_begin: { agent_count: agents.filter(({ agent }) => agent).length } });
     // The catalogue first, so that whoever applies part by part can resolve what comes.
-    for (const part of parts(this.items(catalogue, agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
+    yield* this.catalogueFrames(catalogue, revision);
+    for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
     yield message({ ...at, snapshot_end: {}, resume_token: this.token(revision, nonce, filter) });
+  }
+
+  /** About 35 KB that all streams which begin at a revision have in common. */
+  private catalogueFrames(catalogue: readonly CatalogueMoment[], revision: number): readonly Buffer[] {
+    const { vault } = this.store.state;
+    const { begun } = this;
+    if (begun?.catalogue === catalogue && begun.revision === revision && begun.vault === vault) return begun.frames;
+    const tail = message({ revision: BigInt(revision) });
+    const frames = [...parts(this.items(catalogue, []))].map((part) => Buffer.concat([framed(SNAPSHOT, part), tail]));
+    this.begun = { catalogue, revision, vault, frames };
+    return frames;
   }
 
   entry(entry: Entry, filter: Filter): readonly Buffer[] {
