@@ -10,7 +10,8 @@ import type { Batch } from './view.js';
 
 /** What a message of the stream makes known, once it is known whole. */
 export type Known =
-  | { readonly kind: 'started'; readonly started: WatchStarted }
+  /** With the newest revision that the service has. */
+  | { readonly kind: 'started'; readonly started: WatchStarted; readonly newest: bigint }
   | { readonly kind: 'batch'; readonly batch: Batch }
   /** Everything up to a revision has come. */
   | { readonly kind: 'bookmark'; readonly revision: bigint; readonly token: string };
@@ -34,7 +35,7 @@ export class Assembly {
 
   add(message: WatchConfigsResponse): Known | undefined {
     const { revision, resume_token: token } = message;
-    if (message.started) return { kind: 'started', started: message.started };
+    if (message.started) return { kind: 'started', started: message.started, newest: revision };
     if (message.snapshot_begin) {
       this.snapshot = none();
       this.changes = undefined;

@@ -44,8 +44,8 @@ export interface Follower {
   readonly token: string;
   /** Without a token: not before this revision, which a replica that lags behind may not have yet. */
   readonly least?: bigint;
-  /** A stream stands. It goes on behind the token, or a snapshot follows. */
-  started(started: WatchStarted): void;
+  /** A stream stands. It goes on behind the token, or a snapshot follows; who has the newest revision has caught up. */
+  started(started: WatchStarted, newest: bigint): void;
   batch(batch: Batch): void;
   bookmark(revision: bigint, token: string): void;
   /** The stream broke, or none could be had; another attempt follows. @param lasting time alone will not mend it. */
@@ -127,9 +127,10 @@ class Stream {
   }
 
   private async open(): Promise<AgentLLMError> {
-    const resume_token = this.follower.token;
+    const { token: resume_token, least = 0n } = this.follower;
+    const min_revision = resume_token === '' ? least : 0n;
     const make = () => {
-      const request = WatchConfigsRequest.fromPartial({ ...this.watched, resume_token });
+      const request = WatchConfigsRequest.fromPartial({ ...this.watched, resume_token, min_revision });
       return { bytes: METHOD.requestSerialize(request) };
     };
     try {
@@ -151,17 +152,17 @@ class Stream {
     if (!known) return;
     if (known.kind === 'batch') this.follower.batch(known.batch);
     else if (known.kind === 'bookmark') this.follower.bookmark(known.revision, known.token);
-    else this.started(known.started);
+    else this.started(known.started, known.newest);
   }
 
-  private started(started: WatchStarted): void {
+  private started(started: WatchStarted, newest: bigint): void {
     const { least, most } = INTERVAL_MS;
     if (started.bookmark_interval_ms > 0)
       this.silenceMs = 2 * Math.min(Math.max(started.bookmark_interval_ms, least), most);
     clearTimeout(this.watchdog);
     this.watchdog = this.watch();
     this.stood = setTimeout(() => this.backoff.reset(), STOOD_MS).unref();
-    this.follower.started(started);
+    this.follower.started(started, newest);
   }
 
   private watch(): NodeJS.Timeout {

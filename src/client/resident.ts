@@ -2,19 +2,21 @@ import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { onAbort } from './abort.js';
 import { Acknowledger } from './acknowledge.js';
-import { AgentHandle, type WatchedResidentAgent } from './agent.js';
+import type { WatchedResidentAgent } from './agent.js';
 import { type Change, Changes } from './change.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
 import { Follow, type Follower } from './follow.js';
 import { type CacheOptions, Keeper } from './keep.js';
+import { Leases } from './leases.js';
 import type { Outbox } from './outbox.js';
 import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
 import type { ClientState, Status } from './state.js';
 import { type Batch, View } from './view.js';
 import type { ClientWarning } from './warning.js';
+import { WatchedHandle } from './watched.js';
 
 /** What a resident client tells of. */
 export interface ClientEvents {
@@ -32,11 +34,15 @@ export interface ResidentSettings {
   readonly clientName: string;
   readonly clientVersion: string;
   readonly cache: CacheOptions | undefined;
+  readonly leaseMs: number;
 }
 
 /** What it works with. */
 export interface ResidentParts {
+  /** For the stream; keeps no process alive. */
   readonly connection: Connection;
+  /** For calls that somebody waits for. */
+  readonly calls: Connection;
   readonly outbox: Outbox;
 }
 
@@ -49,6 +55,7 @@ const ALIVE_MS = 10_000;
 export class Resident implements Follower, RunSource {
   readonly clientId = randomUUID();
   readonly warnings: ClientWarning[] = [];
+  readonly leases: Leases;
   token = '';
   least = 0n;
 
@@ -59,6 +66,8 @@ export class Resident implements Follower, RunSource {
   private freshUntil = new Date();
   private error: AgentLLMError | undefined;
   private replica = '';
+  /** The newest revision of the service when the stream began. */
+  private target = 0n;
   private closing: Promise<void> | undefined;
 
   private readonly connection: Connection;
@@ -75,10 +84,15 @@ export class Resident implements Follower, RunSource {
   private readonly follow: Follow;
   private retirement: NodeJS.Timeout | undefined;
 
-  constructor({ connection, outbox }: ResidentParts, { agents, clientName, clientVersion, cache }: ResidentSettings) {
+  constructor({ connection, calls, outbox }: ResidentParts, settings: ResidentSettings) {
+    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
+    const warn = this.warn.bind(this);
+    // Of a store that may be another one no revision is waited for.
+    const revision = () => (this.token === '' ? this.least : this.view.revision);
     this.connection = connection;
+    this.leases = new Leases({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
-    this.keeper = cache && new Keeper(cache, agents, (kind, message, cause) => this.warn(kind, message, cause));
+    this.keeper = cache && new Keeper(cache, agents, warn);
     this.load();
     this.acknowledger = new Acknowledger(connection, this.clientId, outbox);
     const refs = agents === 'all' ? [] : agents.map((name) => ({ name }));
@@ -181,8 +195,9 @@ export class Resident implements Follower, RunSource {
 
   // What the stream brings.
 
-  started({ replica }: WatchStarted): void {
+  started({ replica }: WatchStarted, newest: bigint): void {
     this.replica = replica;
+    this.target = newest;
     this.acknowledger.restart();
   }
 
@@ -193,11 +208,12 @@ export class Resident implements Follower, RunSource {
     const { view, change } = (before ?? View.empty()).apply(batch);
     const gap = batch.snapshot && before !== undefined;
     this.take(view);
+    this.leases.changed(batch, view);
     if (gap || change.urgent) this.pierce(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
     this.keeper?.save(view);
     if (change.catalogue) this.awaitRetirement();
-    if (batch.snapshot) this.become('READY', undefined);
+    if (view.revision >= this.target) this.become('READY', undefined);
     this.tell(change);
   }
 
@@ -206,6 +222,8 @@ export class Resident implements Follower, RunSource {
     if (!held || revision < held.revision) return;
     if (revision > held.revision || token !== held.token) this.take(held.at(revision, token));
     this.acknowledger.apply(revision, true);
+    // A stream that still catches up gives signs of life, too.
+    if (revision < this.target) return;
     this.keeper?.refresh(this.view);
     this.become('READY', undefined);
   }
@@ -219,6 +237,7 @@ export class Resident implements Follower, RunSource {
     // Nor may what is held, or kept in the file, bring it back.
     if (held) this.take(held.at(held.revision, ''));
     this.token = '';
+    if (!sameStore) this.leases.clear();
     this.least = sameStore && held ? held.revision : 0n;
   }
 
@@ -305,6 +324,7 @@ export class Resident implements Follower, RunSource {
   }
 
   private async endAll(): Promise<void> {
+    this.leases.close();
     if (this.status === 'READY') {
       // With the time of now: it is known to be the newest.
       this.keeper?.save(this.view);
@@ -318,28 +338,5 @@ export class Resident implements Follower, RunSource {
     for (const reader of [...this.readers]) reader.end();
     await this.keeper?.flush();
     await this.connection.close();
-  }
-}
-
-/** An agent with what only the client knows of it. */
-class WatchedHandle extends AgentHandle implements WatchedResidentAgent {
-  constructor(
-    name: string,
-    private readonly resident: Resident,
-  ) {
-    super(name, resident);
-  }
-
-  onChange(listener: (change: Change) => unknown, options?: ListenOptions): () => void {
-    const own = (change: Change) => (this.concerns(change) ? listener(change) : undefined);
-    return this.resident.on('change', own, options);
-  }
-
-  changes(options?: ListenOptions): AsyncIterableIterator<Change> {
-    return this.resident.changes(options).only((change) => this.concerns(change));
-  }
-
-  private concerns({ agents, catalogue }: Change): boolean {
-    return catalogue || agents.includes(this.name);
   }
 }

@@ -7,6 +7,7 @@ import {
   removeWatchers,
   type WatcherRow,
 } from '../store/watchers.js';
+import { isWithin } from './filter.js';
 import type { Watch } from './watch.js';
 import type { Watches } from './watches.js';
 
@@ -15,9 +16,20 @@ const FLUSH_MS = 1_000;
 const CONFIRM_MS = 15_000;
 /** Acknowledgements for other replicas that wait for the database at most; later ones come again. */
 const MOST_ELSEWHERE = 10_000;
-/** For how many flushes: a stream is entered within one or two, and a process that does not watch has no row. */
-const TRIES_ELSEWHERE = 5;
+/** For how long since it was told: a stream is entered within a second or two, and a process that does not watch has no row. */
+const KEEP_ELSEWHERE_MS = 10_000;
+/** How soon what found no row is said again: a write that waits for adoption has the table brought up to date all the time. */
+const AGAIN_MS = 500;
 const ROWS_AT_ONCE = 1_000;
+
+/** What a process with its stream on another replica has applied; times in ms of `performance.now()`. */
+interface Elsewhere {
+  readonly revision: number;
+  /** Agents by name, beyond which the teller may not know of streams; undefined: it may of all. */
+  readonly agents: ReadonlySet<string> | undefined;
+  readonly until: number;
+  readonly next: number;
+}
 
 /** What was said of a watch in the table. */
 interface Known {
@@ -32,7 +44,7 @@ interface Known {
 export class Presence {
   private readonly known = new Map<Watch, Known>();
   private readonly ended: Pick<WatcherRow, 'client_id' | 'stream_id'>[] = [];
-  private readonly elsewhere = new Map<string, { readonly revision: number; readonly tries: number }>();
+  private readonly elsewhere = new Map<string, Elsewhere>();
   private readonly timer: NodeJS.Timeout;
   private turn: Promise<void> = Promise.resolve();
   private closed = false;
@@ -45,15 +57,21 @@ export class Presence {
     this.timer = setInterval(() => void this.flush().catch(() => {}), FLUSH_MS).unref();
   }
 
-  /** Notes that a process has applied everything up to a revision. */
-  acknowledge(clientId: string, revision: number): void {
+  /**
+   * Notes that a process has applied everything up to a revision.
+   * @param agents names of those that the teller is for; a process that watches others is passed over.
+   */
+  acknowledge(clientId: string, revision: number, agents?: ReadonlySet<string>): void {
     const watch = this.watches.ofClient(clientId);
+    if (watch && agents && !isWithin(this.store.state, watch.filter, agents)) return;
     if (watch) watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
     // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
     else if (this.elsewhere.has(clientId) || this.elsewhere.size < MOST_ELSEWHERE)
       this.elsewhere.set(clientId, {
         revision: Math.max(this.elsewhere.get(clientId)?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
-        tries: TRIES_ELSEWHERE,
+        agents,
+        until: performance.now() + KEEP_ELSEWHERE_MS,
+        next: 0,
       });
   }
 
@@ -93,18 +111,19 @@ export class Presence {
     }
   }
 
-  /** The other replica may not have entered the stream yet, so what finds no row is said again a few times. */
+  /** The other replica may not have entered the stream yet, so what finds no row is said again for a while. */
   private async tellElsewhere(): Promise<void> {
-    const all = [...this.elsewhere];
+    const began = performance.now();
+    const all = [...this.elsewhere].filter(([, { next }]) => next <= began);
     const found = await acknowledgeElsewhere(
       this.store.database.knex,
-      all.map(([id, { revision }]) => [id, revision] as const),
+      all.map(([id, { revision, agents }]) => [id, revision, agents && [...agents]] as const),
     );
     for (const [id, said] of all) {
       // What was said meanwhile is newer, and not told yet.
       if (this.elsewhere.get(id) !== said) continue;
-      if (found.has(id) || said.tries <= 1) this.elsewhere.delete(id);
-      else this.elsewhere.set(id, { ...said, tries: said.tries - 1 });
+      if (found.has(id) || said.until <= began) this.elsewhere.delete(id);
+      else this.elsewhere.set(id, { ...said, next: began + AGAIN_MS });
     }
   }
 

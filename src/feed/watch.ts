@@ -33,7 +33,8 @@ export interface Snapshot {
 
 /** What goes out: the one place that knows the messages. */
 export interface Frames {
-  started(who: Who, resumed: boolean, revision: number): Buffer;
+  /** @param newest the newest revision of the replica: who has it has caught up. */
+  started(who: Who, resumed: boolean, newest: number): Buffer;
   snapshot(snapshot: Snapshot, filter: Filter): Iterable<Buffer>;
   /** The messages of a revision; none when it does not concern the filter. */
   entry(entry: Entry, filter: Filter): readonly Buffer[];

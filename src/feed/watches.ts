@@ -29,6 +29,8 @@ const DATABASE_PAUSE_MS = 200;
  */
 export class Watches {
   private readonly watches = new Set<Watch>();
+  /** Of watches that are to be opened, and wait. */
+  private readonly openings = new Set<Sink>();
   private readonly byClient = new Map<string, Watch>();
   private readonly live = new Live();
   private readonly ring = new Ring();
@@ -73,10 +75,14 @@ export class Watches {
     return this.ring.at(revision) ?? this.replay.at(revision);
   }
 
-  /** Throws when there is no room for another watch. */
-  checkRoom(): void {
-    if (this.closed) throw this.closed();
-    if (this.count >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${this.count}` });
+  /**
+   * Keeps room for a watch that is to be opened on a stream; throws when there is none. It counts as one until it is
+   * opened, or released by what is returned, and ends like one when there are to be none.
+   */
+  reserve(sink: Sink): () => void {
+    this.checkRoom();
+    this.openings.add(sink);
+    return () => void this.openings.delete(sink);
   }
 
   /**
@@ -84,6 +90,8 @@ export class Watches {
    * It goes on by itself until its stream is closed.
    */
   open(filter: Filter, who: Who, sink: Sink, resumeAt?: Place): Watch {
+    // It takes the place that was kept for it.
+    this.openings.delete(sink);
     this.checkRoom();
     const watch = new Watch(filter, who, sink);
     this.watches.add(watch);
@@ -102,12 +110,19 @@ export class Watches {
     clearInterval(this.sweep);
     this.unfollow();
     for (const watch of [...this.watches]) this.end(watch, why());
+    for (const sink of this.openings) sink.end(why());
+  }
+
+  private checkRoom(): void {
+    if (this.closed) throw this.closed();
+    const taken = this.watches.size + this.openings.size;
+    if (taken >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${taken}` });
   }
 
   private async run(watch: Watch, snapshot: Snapshot | undefined): Promise<void> {
     try {
-      const revision = snapshot?.revision ?? watch.cursor;
-      await watch.send(this.frames.started(watch.who, snapshot === undefined, revision));
+      // Of a snapshot it is the same: nothing has happened since it was taken.
+      await watch.send(this.frames.started(watch.who, snapshot === undefined, this.store.state.revision));
       if (snapshot) await this.sendSnapshot(watch, snapshot);
       await this.catchUp(watch);
       // The first sign that everything is there; a snapshot says so by its end.

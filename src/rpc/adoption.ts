@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import type { AdoptingWatcher, Adoption } from '../../gen/ts/agentllm/v1/write.js';
 import type { Entry } from '../feed/entry.js';
+import type { Presence } from '../feed/presence.js';
 import { limits } from '../limits.js';
 import { type Adopted, countAdopted } from '../store/watchers.js';
 import type { Backend } from './service.js';
@@ -27,11 +28,24 @@ export async function withAdoption(
   };
   const answered = new AbortController();
   const late = sleep(remainingMs, undefined, { signal: answered.signal }).catch(() => {});
-  const end = performance.now() + Math.min(waitMs, remainingMs);
+  const leave = waitMs > 0 ? takePlace(backend) : undefined;
+  const end = performance.now() + (leave ? Math.min(waitMs, remainingMs) : 0);
   await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
+  leave?.();
   answered.abort();
   const encoded = DeleteConfigResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
+}
+
+/** How many writes wait on a server. */
+const waiting = new WeakMap<Presence, number>();
+
+/** One of the places to wait in, with how to leave it; undefined: all are taken. */
+function takePlace({ presence }: Backend): (() => void) | undefined {
+  const taken = waiting.get(presence) ?? 0;
+  if (taken >= limits.adoptionWaits) return undefined;
+  waiting.set(presence, taken + 1);
+  return () => void waiting.set(presence, (waiting.get(presence) ?? 0) - 1);
 }
 
 const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };

@@ -7,8 +7,13 @@ export class Gate {
   private draining = false;
   private onEmpty: (() => void) | undefined;
 
-  enter(): void {
+  /** Throws when nobody is let in any more: for streams, which have a limit of their own. */
+  checkOpen(): void {
     if (this.draining) throw ServiceError.of('SERVER_SHUTTING_DOWN', {});
+  }
+
+  enter(): void {
+    this.checkOpen();
     if (this.running >= limits.maxConcurrentCalls)
       throw ServiceError.of('TOO_MANY_CALLS', { calls: String(this.running) });
     this.running++;

@@ -52,9 +52,9 @@ export class WatchFrames implements Frames {
 
   constructor(private readonly store: Store) {}
 
-  started({ client_id }: Who, resumed: boolean, revision: number): Buffer {
+  started({ client_id }: Who, resumed: boolean, newest: number): Buffer {
     const started = { client_id, resumed, replica: this.store.mark, bookmark_interval_ms: limits.bookmarkPromiseMs };
-    return message({ started, revision: BigInt(revision) });
+    return message({ started, revision: BigInt(newest) });
   }
 
   *snapshot({ revision, nonce, agents, catalogue }: Snapshot, filter: Filter): Iterable<Buffer> {

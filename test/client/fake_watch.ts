@@ -42,8 +42,10 @@ export class FakeStream {
     return this;
   }
 
-  start({ resumed = false, interval = 15_000 } = {}): this {
+  /** @param newest what a client must have to be READY. */
+  start({ resumed = false, interval = 15_000, newest = 0 } = {}): this {
     return this.send({
+      revision: BigInt(newest),
       started: { client_id: this.request.client_id, bookmark_interval_ms: interval, resumed, replica: 'r1' },
     });
   }

@@ -30,16 +30,45 @@ describe('a stream that breaks', () => {
     expect(client.agent('trader').resolve().revision).toBe(11n);
     const next = await fake.stream(1);
     expect(next.request.resume_token).toBe('t14');
-    next.start({ resumed: true }).change(15, [agent('trader', 15, { configs: [config(1, 15, { top_p: 0.5 })] })]);
+    next
+      .start({ resumed: true, newest: 16 })
+      .change(15, [agent('trader', 15, { configs: [config(1, 15, { top_p: 0.5 })] })]);
     await until(() => client.state.revision === 15n);
     // What was missed may still be on its way.
     expect(client.state.status).toBe('STALE');
-    next.bookmark(15);
+    next.bookmark(16);
     await until(() => client.state.status === 'READY');
     expect(client.state.error).toBeUndefined();
     expect(client.agent('trader').resolve().hops[0]?.parameters).toContainEqual(
       expect.objectContaining({ name: 'top_p', value: 0.5 }),
     );
+  });
+
+  it('is READY when it has what the service had, and not by a sign of life on the way there', async () => {
+    const { fake, client, stream } = await held();
+    stream.fail(status.UNAVAILABLE);
+    const next = await fake.stream(1);
+    const states: string[] = [];
+    client.on('state', (state) => states.push(`${state.status} at ${state.revision}`));
+    next.start({ resumed: true, newest: 20 }).bookmark(10).bookmark(12).change(15, []).bookmark(19);
+    await until(() => client.state.revision === 19n);
+    expect(client.state).toMatchObject({ status: 'STALE', error: { code: 'UNAVAILABLE' } });
+    next.bookmark(20);
+    await until(() => client.state.status === 'READY');
+    expect(states).toEqual(['READY at 20']);
+    expect(client.state.error).toBeUndefined();
+  });
+
+  it('is READY by the change that brings it there', async () => {
+    const { fake, client, stream } = await held();
+    stream.fail(status.UNAVAILABLE);
+    const next = await fake.stream(1);
+    next.start({ resumed: true, newest: 20 }).change(19, [agent('trader', 19)]);
+    await until(() => client.state.revision === 19n);
+    expect(client.state.status).toBe('STALE');
+    next.change(20, [agent('trader', 20)]);
+    await until(() => client.state.status === 'READY');
+    expect(client.state.revision).toBe(20n);
   });
 
   it('leaves the old state when it breaks within a snapshot, and the next one is swapped in whole', async () => {
@@ -167,6 +196,11 @@ describe('a place to go on from that is refused', () => {
     (await fake.stream(1)).fail(code, reason);
     const third = await fake.stream(2);
     expect(tokensOf(fake)).toEqual(['', 't10', '']);
+    // A replica that lags behind must not take it back; another store counts anew.
+    const sameStore = ['INVALID_RESUME_TOKEN', 'RESUME_TOKEN_FILTER_CHANGED', 'REVISION_COMPACTED'].includes(
+      `${reason}`,
+    );
+    expect(fake.streams.map(({ request }) => request.min_revision)).toEqual([0n, 0n, sameStore ? 10n : 0n]);
     expect(client.state).toMatchObject({ status: 'STALE', revision: 10n });
     third.start().snapshot(20, [agent('trader', 20)]);
     await until(() => client.state.status === 'READY');

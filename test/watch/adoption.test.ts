@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { GPT4, invalid, newAgent, newConfig, newProvider, present, refused, status } from '../service/support.js';
 import { unique } from '../support/service.js';
 import { engines, startWatchBackend, useWatchBackend, type WatchBackend } from './backend.js';
-import { type RecordedWatch, type WatchRequest, watchCalls } from './support.js';
+import { type RecordedWatch, type WatchRequest, watchCalls, withLimits } from './support.js';
 
 const seconds = (count: number, nanos = 0) => ({ timeout: { seconds: BigInt(Math.trunc(count)), nanos } });
 
@@ -95,6 +95,27 @@ describe.each(engines)('wait_for_adoption, on two replicas and %s', (engine) => 
     for (const one of present(adoption).applied) expect(one.applied_revision).toBeGreaterThanOrEqual(revision);
     expect(present(adoption).applied.find((one) => one.client_id === here.client_id)?.client_name).toBe(client_name);
     expect(ms).toBeLessThan(15_000);
+  });
+
+  it('answers at once beyond so many that wait, and reads go on', async () => {
+    withLimits({ adoptionWaits: 2, maxConcurrentCalls: 3 });
+    const agent = await newAgent(backend());
+    const { client_id, watch } = await begin({ agents: [{ id: agent.id }] });
+    const write = (description: string, wait = seconds(25)) =>
+      backend().agents.updateAgent({ agent: { id: agent.id, description }, wait_for_adoption: wait });
+    const waiting = [write('1'), write('2')];
+    await watch.until(({ revisions }) => revisions.length === 2);
+    const [late, ms] = await timed(write('3'));
+    expect(late.adoption).toMatchObject({ complete: false, applied_count: 0, pending_count: 1 });
+    expect(ms).toBeLessThan(10_000);
+    const read = await backend().agents.getAgent({ agent: { id: agent.id } });
+    expect(read.agent?.description).toBe('3');
+    await watch.has(late.revision);
+    await calls.acknowledge({ client_id, revision: late.revision });
+    for (const one of waiting) expect((await one).adoption).toMatchObject({ complete: true, applied_count: 1 });
+    // Their places are free again.
+    const [, waited] = await timed(write('4', seconds(0, 800e6)));
+    expect(waited).toBeGreaterThan(700);
   });
 
   it('names who is pending when the time is over, and the write is done', async () => {

@@ -72,7 +72,7 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   const rpc = await startRpcServer(
     { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
     { store, feed, watchRetentionMs, allowedAddresses: addressList([]), providerKeys: new Map() },
-    { contract: readContract(), log: createLog('silent'), metrics },
+    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback', reflection: 'on' },
   );
   server = rpc;
   const clients = connect(rpc.port);

@@ -49,6 +49,7 @@ describe.each(engines)('resuming on %s', (engine) => {
     for (const revision of tokens.keys()) {
       const again = await at(revision).has(head);
       expect(again.started).toMatchObject({ resumed: true });
+      expect(again.events[0]).toMatchObject({ revision: BigInt(head), resume_token: '' });
       expect(again.events.some(({ snapshot_begin, snapshot }) => snapshot_begin || snapshot)).toBe(false);
       expect(again.revisions).toEqual([...tokens.keys()].filter((one) => one > revision));
       await again.until((one) => one.events.at(-1)?.bookmark !== undefined);

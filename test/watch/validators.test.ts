@@ -55,7 +55,7 @@ const fresh: readonly Event[] = [
   bookmark(5),
   // Cut off in the middle of nothing: the next stream goes on behind 5.
 ];
-const resumed: readonly Event[] = [started(5, true), bookmark(5), changes(6, agent(1, 'v6')), bookmark(6)];
+const resumed: readonly Event[] = [started(6, true), bookmark(5), changes(6, agent(1, 'v6')), bookmark(6)];
 
 const historyOf = (...streams: Stream[]): History => ({
   writes: [{ revision: 3, key: 'agent 1' }],
@@ -102,7 +102,7 @@ const corrupted: readonly [Sentence, string, History][] = [
   [ATOMIC, 'a bookmark stands in the middle', first(fresh.toSpliced(6, 0, bookmark(3)))],
   [ATOMIC, 'the token stands on the first part', first(fresh.with(5, changes(4, provider('p4'))))],
   [RESUMABLE, 'a snapshot follows', second([started(6, false), event('begin', 6, false), event('end', 6, true)])],
-  [RESUMABLE, 'it goes on elsewhere', second([started(6, true), bookmark(6)])],
+  [RESUMABLE, 'it goes on where the revision is not known', second([started(4, true), bookmark(5)])],
   [RESUMABLE, 'nothing says that it began', second(resumed.slice(1))],
   [RESUMABLE, 'it goes on without a token', first([started(5, true), bookmark(5)])],
   [BOOKMARKABLE, 'a bookmark comes too early', second([started(5, true), bookmark(6), changes(6, agent(1, 'v6'))])],

@@ -92,6 +92,16 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
     await see(client_id, { applied_revision: revision, lag: 0n }, callsB);
   });
 
+  it('knows what was told before the stream was entered, however often was asked meanwhile', async () => {
+    const agent = await newAgent(backend());
+    const client_id = randomUUID();
+    const revision = BigInt(backend().store.state.revision);
+    await callsB.acknowledge({ client_id, revision });
+    for (let at = 0; at < 8; at++) await callsB.list();
+    await begin({ agents: [{ id: agent.id }], client_id });
+    await see(client_id, { applied_revision: revision, lag: 0n }, callsB);
+  });
+
   it('is not behind by what does not concern it', async () => {
     const agent = await newAgent(backend());
     const { watch, client_id } = await begin({ agents: [{ id: agent.id }] });

@@ -191,7 +191,7 @@ describe('a watch', () => {
     const sink = new FakeSink();
     open(sink, ALL, { revision: 3, nonce: '3' });
     await settle();
-    expect(sink.written).toEqual(['started again 3']);
+    expect(sink.written).toEqual(['started again 10']);
     await vi.advanceTimersByTimeAsync(35_000);
     expect(sink.written.slice(1)).toEqual(['bookmark 3', 'bookmark 3', 'bookmark 3']);
     expect([sink.error, watches.behind]).toEqual([undefined, 1]);
@@ -317,6 +317,35 @@ describe('a watch', () => {
     expect([watches.count, watches.behind]).toEqual([0, 0]);
     write();
     await vi.advanceTimersByTimeAsync(30_000);
+  });
+
+  it('that is to be opened has its place from when it was kept, and takes no other', async () => {
+    withLimits({ maxWatches: 2 });
+    const { open, watches } = start();
+    const [first, second, third] = [new FakeSink(), new FakeSink(), new FakeSink()];
+    const release = watches.reserve(first);
+    open(second);
+    const full = expect.objectContaining({ reason: 'TOO_MANY_WATCHES', metadata: { watches: '2' } });
+    expect(() => watches.reserve(third)).toThrow(full);
+    expect(() => open(third)).toThrow(full);
+    open(first);
+    release();
+    expect(watches.count).toBe(2);
+    expect(() => open(third)).toThrow(full);
+    second.close();
+    const giveUp = watches.reserve(third);
+    giveUp();
+    open(new FakeSink());
+  });
+
+  it('that is to be opened is ended when the server goes', () => {
+    const { open, watches } = start();
+    const sink = new FakeSink();
+    watches.reserve(sink);
+    watches.close(() => ServiceError.of('SERVER_SHUTTING_DOWN', {}));
+    expect(sink.error?.reason).toBe('SERVER_SHUTTING_DOWN');
+    expect(() => open(sink)).toThrow(expect.objectContaining({ reason: 'SERVER_SHUTTING_DOWN' }));
+    expect(() => watches.reserve(new FakeSink())).toThrow(expect.objectContaining({ reason: 'SERVER_SHUTTING_DOWN' }));
   });
 
   it('finds no room beyond the limit, and again when others have gone', async () => {
