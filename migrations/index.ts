@@ -12,6 +12,7 @@ import * as configHealth from './0010_config_health.js';
 import * as history from './0011_history.js';
 import * as watchers from './0012_watchers.js';
 import * as auditEvents from './0013_audit_events.js';
+import * as access from './0014_access.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -58,4 +59,5 @@ export const migrations: readonly Migration[] = [
   { name: '0011_history', up: history.up, down: history.down },
   { name: '0012_watchers', up: watchers.up, down: watchers.down },
   { name: '0013_audit_events', up: auditEvents.up, down: auditEvents.down },
+  { name: '0014_access', up: access.up, down: access.down },
 ];

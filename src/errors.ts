@@ -7,6 +7,7 @@ export const StatusCode = {
   DEADLINE_EXCEEDED: 4,
   NOT_FOUND: 5,
   ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
   ABORTED: 10,
@@ -14,6 +15,7 @@ export const StatusCode = {
   UNIMPLEMENTED: 12,
   INTERNAL: 13,
   UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
 } as const;
 export type StatusCode = keyof typeof StatusCode;
 
@@ -30,7 +32,7 @@ export interface Violation {
 
 /** Something that was looked for, or is in the way. */
 export interface Resource {
-  readonly type: 'agent' | 'config' | 'provider' | 'model' | 'credential';
+  readonly type: 'agent' | 'config' | 'provider' | 'model' | 'credential' | 'token';
   readonly name: string;
 }
 
@@ -234,6 +236,44 @@ export const catalogue = {
     'NOT_FOUND',
     (m) => `No config ${m.id} is in the history at revision ${m.revision}`,
   ),
+  TOKEN_REQUIRED: entry<None>(
+    'UNAUTHENTICATED',
+    () =>
+      'This service needs a token: send it as `authorization: Bearer ...`; the command line takes --token-file or AGENTLLM_TOKEN',
+  ),
+  TOKEN_UNKNOWN: entry<None>('UNAUTHENTICATED', () => 'The token that was sent is none of this service'),
+  TOKEN_EXPIRED: entry<{ token: string; at: string }>(
+    'UNAUTHENTICATED',
+    (m) => `Token ${m.token} expired at ${m.at}; use another one`,
+  ),
+  TOKEN_REVOKED: entry<{ token: string }>('UNAUTHENTICATED', (m) => `Token ${m.token} was revoked; use another one`),
+  CERTIFICATE_NOT_BOUND: entry<{ identity: string }>(
+    'UNAUTHENTICATED',
+    (m) => `The certificate ${m.identity} is bound to no token; \`agentllm token create --certificate\` binds it`,
+  ),
+  PERMISSION_DENIED: entry<{ actor: string; role: string; permission: string; method: string }>(
+    'PERMISSION_DENIED',
+    (m) => `The role ${m.role} of ${m.actor} does not include ${m.permission}, which ${m.method} needs`,
+  ),
+  AGENT_NOT_ALLOWED: entry<{ actor: string }>(
+    'PERMISSION_DENIED',
+    (m) => `${m.actor} is for certain agents, and the request names others`,
+  ),
+  TOKEN_NOT_FOUND: entry<{ token: string }>('NOT_FOUND', (m) => `No token has the id ${m.token}`),
+  CERTIFICATE_BOUND: entry<{ identity: string; token: string }>(
+    'ALREADY_EXISTS',
+    (m) => `The certificate identity ${m.identity} is bound to token ${m.token} already; revoke that first`,
+  ),
+  RATE_LIMITED: entry<{ actor: string; calls: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `${m.actor} makes more than ${m.calls} calls a second; retry later`,
+    500,
+  ),
+  ENCRYPTION_KEY_MISSING: entry<{ count: string; keys: string }>(
+    'FAILED_PRECONDITION',
+    (m) =>
+      `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
+  ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,
@@ -259,6 +299,13 @@ export class ServiceError extends Error {
     this.name = 'ServiceError';
     this.code = catalogue[reason].code;
     this.retryAfterMs = details.retryAfterMs ?? (catalogue[reason] as Entry<never>).retryAfterMs;
+  }
+
+  /** For those who must not learn the names of what is not theirs. */
+  withoutSuggestion(): ServiceError {
+    const { suggestion, ...metadata } = this.metadata;
+    if (suggestion === undefined) return this;
+    return ServiceError.of(this.reason, metadata as never, { resources: this.resources, cause: this.cause });
   }
 
   static of<R extends Reason>(

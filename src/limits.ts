@@ -69,6 +69,10 @@ export const limits = {
   maxRequestBytes: 4 * 1024 * 1024,
   /** Bytes of the headers of an HTTP request. */
   maxHttpHeaderBytes: 16 * 1024,
+  /** Connections that one port takes at once; further ones are closed at once. */
+  maxConnections: 20_000,
+  /** How long a client may take to agree on TLS. */
+  tlsHandshakeMs: 10_000,
   /** Streams of one connection. */
   maxStreamsPerConnection: 1000,
   /** Calls that one server handles at once. */
@@ -107,6 +111,27 @@ export const limits = {
   /** Watchers that are named in the answer of a write that waits for them. */
   namedWatchers: 100,
   adoptionSeconds: 60,
+  /** Writes that wait for watchers at once on one server; they are calls, and the others need room too. */
+  adoptionWaits: 500,
+  // Access
+  /** Calls of one token or certificate in a second on one server, and at once after a pause. */
+  callsPerSecond: 1000,
+  callsAtOnce: 2000,
+  /** Refusals of which the audit is told in a minute, of one server: of equal ones the first. */
+  refusalsPerMinute: 100,
+  tokenName: 100,
+  tokenAgents: 1000,
+  certificateIdentity: 300,
+  /** How long a token lives, in s. */
+  tokenLifetime: { min: 60, max: 3650 * 86_400 },
+  /** How often the use of a token is entered in its row, in ms. */
+  tokenUseMs: 60_000,
+  /** Leases of API keys, in s. */
+  leaseLifetime: { min: 1, max: 3600 },
+  defaultLeaseLifetime: 600,
+  /** Rows whose stored keys are encrypted anew in one write, and of which GetEncryptionStatus names some. */
+  rotatedAtOnce: 100,
+  namedUnreadable: 100,
   // Audit
   actor: 100,
   /** Longest that the answer of an audited call waits for its entry in the audit. */

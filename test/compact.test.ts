@@ -121,6 +121,19 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
     expect((await configAt(store, id, made + 1))?.config).toMatchObject({ id, provider: 'openai' });
   });
 
+  it('goes with the events of the audit that are as old', async () => {
+    const event = { kind: 'AUDIT_EVENT_KIND_TOKEN_USE', actor: 'tester', method: '', provider: '', outcome: 'used' };
+    await db()('audit_events').insert([
+      { ...event, created_at: db().raw(`now() - interval '2 hours'`) },
+      { ...event, created_at: db().raw('now()') },
+    ]);
+    const kept = async () => (await db()('audit_events').where({ actor: 'tester' })).length;
+    await tidy(opened.store, FOREVER);
+    expect(await kept()).toBe(2);
+    await tidy(opened.store, HOUR);
+    expect(await kept()).toBe(1);
+  });
+
   it('has a horizon for watches: the oldest revision within the time, the head when there is none', async () => {
     const first = await write((_, draft) => draft.create('agent', someAgent()));
     const second = await write((_, draft) => draft.create('agent', someAgent()));

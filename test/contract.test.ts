@@ -36,6 +36,7 @@ const named = <T extends { name: string }>(all: readonly T[]) => all.map((one) =
 describe('every method', () => {
   it('is found', () => {
     expect(services.map(({ name }) => name).sort()).toEqual([
+      'AccessService',
       'AgentLLMConfigService',
       'AgentLLMConfigWatchService',
       'AgentService',
@@ -47,9 +48,9 @@ describe('every method', () => {
   });
 
   it.each(named(methods))('%s declares a permission that fits what it does', (_, method) => {
-    const permission = contract.permission(`/${method.parent.typeName}/${method.name}`);
+    const permission = contract.rule(`/${method.parent.typeName}/${method.name}`).permission;
     const writes = method.input.fields.some((field) => field.name === 'request_id');
-    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$|_WATCH$/);
+    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$|_WATCH$|_LEASE$|_ROTATE$/);
   });
 
   it.each(named(methods))('%s has messages of its own', (name, method) => {
@@ -120,7 +121,8 @@ describe('every request', () => {
     const places = [...write, 'min_revision'].map((name) => fields.get(name));
     const isWrite = fields.has('request_id');
     // What it tells is no configuration: it neither writes a revision nor waits for one.
-    if (request.name === 'AcknowledgeRevisionRequest') return expect(places).toEqual(new Array(5).fill(undefined));
+    if (['AcknowledgeRevisionRequest', 'RotateEncryptionKeyRequest'].includes(request.name))
+      return expect(places).toEqual(new Array(5).fill(undefined));
     expect(places).toEqual(isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10]);
   });
 
@@ -148,13 +150,19 @@ describe('every request', () => {
     expect(secrets.sort()).toEqual([
       'AgentLLMConfig.api_key_state',
       'AgentLLMConfig.has_api_key_override',
+      'ApiKeyLease.ciphertext',
+      'ApiKeyLease.encapsulated_key',
+      'ApiKeyLease.key_revision',
+      'ApiKeyLease.key_source',
       'Credential.api_key_state',
+      'GetEncryptionStatusResponse.keys',
       'HopCheck.key_name',
       'HopCheck.key_source',
       'Provider.api_key_env_vars',
       'ResolvedHop.api_key_state',
       'ResolvedHop.key_name',
       'ResolvedHop.key_source',
+      'RotateEncryptionKeyResponse.key_id',
       'WatchedCredential.api_key_state',
     ]);
   });
@@ -243,6 +251,22 @@ describe('every reason', () => {
     AGENT_INACTIVE: { agent: 'trader' },
     KEY_NOT_RESTORABLE: { id: '7', provider: 'openai', revision: '90' },
     CONFIG_REVISION_NOT_FOUND: { id: '7', revision: '90' },
+    TOKEN_REQUIRED: {},
+    TOKEN_UNKNOWN: {},
+    TOKEN_EXPIRED: { token: 'al_k3x9q2m7wd', at: '2026-03-01T00:00:00.000Z' },
+    TOKEN_REVOKED: { token: 'al_k3x9q2m7wd' },
+    CERTIFICATE_NOT_BOUND: { identity: 'spiffe://desk/trader' },
+    PERMISSION_DENIED: {
+      actor: 'token:al_k3x9q2m7wd',
+      role: 'viewer',
+      permission: 'PERMISSION_CONFIGS_WRITE',
+      method: 'agentllm.v1.AgentLLMConfigService/CreateConfig',
+    },
+    AGENT_NOT_ALLOWED: { actor: 'token:al_k3x9q2m7wd' },
+    TOKEN_NOT_FOUND: { token: 'al_k3x9q2m7wd' },
+    CERTIFICATE_BOUND: { identity: 'spiffe://desk/trader', token: 'al_k3x9q2m7wd' },
+    RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000' },
+    ENCRYPTION_KEY_MISSING: { count: '3', keys: '2f81c0d4e5a6b798' },
     INTERNAL: { call: '5f0c' },
   };
 
@@ -358,6 +382,18 @@ describe('the numbers in the comments', () => {
     'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
     'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],
     'ListAuditEventsRequest.actor': [atMost(limits.actor)],
+    'Token.name': [atMost(limits.tokenName)],
+    'CreateTokenRequest.name': [oneTo(limits.tokenName)],
+    'CreateTokenRequest.agents': [atMost(limits.tokenAgents, '').trim()],
+    'CreateTokenRequest.certificate_identity': [oneTo(limits.certificateIdentity, ' visible ASCII characters')],
+    'CreateTokenRequest.lifetime': [`${limits.tokenLifetime.min} s to ${limits.tokenLifetime.max / 86_400} days`],
+    'LeaseApiKeysRequest.public_key': ['32 bytes'],
+    'ApiKeyLease.encapsulated_key': ['32 bytes'],
+    'LeaseApiKeysRequest.lifetime': [
+      `${limits.leaseLifetime.min} s to ${limits.leaseLifetime.max} s`,
+      `Absent: ${limits.defaultLeaseLifetime} s`,
+    ],
+    'GetEncryptionStatusResponse.unreadable': [atMost(limits.namedUnreadable, 'of them')],
     'WatchConfigsRequest.agents': [atMost(limits.watchedAgents, '').trim()],
     'WatchConfigsRequest.client_name': [atMost(limits.clientName)],
     'WatchConfigsRequest.client_version': [atMost(limits.clientVersion)],
@@ -377,7 +413,7 @@ describe('the numbers in the comments', () => {
       `at most ${limits.providerCheckMs / 1000} s`,
       `beyond ${limits.keyValidationsPerMinute} at once`,
     ],
-    'WaitForAdoption.timeout': [`0 to ${limits.adoptionSeconds} s`],
+    'WaitForAdoption.timeout': [`0 to ${limits.adoptionSeconds} s`, `when ${limits.adoptionWaits} writes wait`],
     'Adoption.applied': [atMost(limits.namedWatchers, 'of them')],
     'Adoption.pending': [atMost(limits.namedWatchers, 'of them')],
     'ValidateApiKeyRequest.model_name': [oneTo(limits.modelName)],

@@ -76,6 +76,7 @@ describe('up and down', () => {
     expect(await readTables(database)).toEqual([
       'agent_configs',
       'agent_llm_configs',
+      'api_tokens',
       'audit_events',
       'config_health',
       'config_revisions',
@@ -485,7 +486,7 @@ describe('a process that is killed', () => {
 });
 
 describe('a schema that does not fit the code', () => {
-  const LATER = ['0010_config_health', '0011_history', '0012_watchers', '0013_audit_events'];
+  const LATER = ['0011_history', '0012_watchers', '0013_audit_events', '0014_access'];
 
   it('is refused by name when it is newer', async () => {
     const database = await migratedDatabase();
@@ -497,7 +498,7 @@ describe('a schema that does not fit the code', () => {
       expect(error).toBeInstanceOf(SchemaMismatchError);
       expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
       expect(String(error)).toMatch(
-        /newer than this program.*0010_config_health, 0011_history, 0012_watchers, 0013_audit_events/,
+        /newer than this program.*0011_history, 0012_watchers, 0013_audit_events, 0014_access/,
       );
     }
     expect((await old.history()).slice(-LATER.length)).toEqual(

@@ -5,6 +5,9 @@ export const serviceConfig = {
     {
       "name": [
         {
+          "service": "agentllm.v1.AccessService"
+        },
+        {
           "service": "agentllm.v1.AgentService"
         },
         {
@@ -38,6 +41,10 @@ export const serviceConfig = {
         {
           "service": "agentllm.v1.AgentLLMConfigWatchService",
           "method": "WatchConfigs"
+        },
+        {
+          "service": "agentllm.v1.CredentialService",
+          "method": "RotateEncryptionKey"
         }
       ]
     }

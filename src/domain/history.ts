@@ -31,6 +31,7 @@ export interface Names {
 export function entryName({ entity, before, after }: HistoryEntry, names: Names): string {
   const row = after ?? before ?? {};
   if (entity === 'config') return `${row['provider']}/${row['model_name']}`;
+  if (entity === 'token') return String(row['token_id'] ?? '');
   if (entity === 'model') return `${row['provider']}/${row['name']}`;
   if (entity === 'price') return names.model.get(row['model_id'] as number) ?? '';
   return String(row['name'] ?? '');
@@ -46,6 +47,8 @@ const UNSHOWN: ReadonlySet<string> = new Set([
   'created_at',
   'updated_at',
   'origin',
+  'token_id',
+  'token_hash',
 ]);
 /** Columns that are shown as something else. */
 const KEY: ReadonlySet<string> = new Set(['key_id', 'key_revision']);
@@ -87,8 +90,8 @@ function keyChange(before: Logged | null, after: Logged | null): FieldChange | u
   const [had, has] = [hasKey(before), hasKey(after)];
   if (!had && !has) return undefined;
   const same = had && has && before?.['key_revision'] === after?.['key_revision'];
-  if (same) return undefined;
-  const became = has ? (had ? 'replaced' : 'set') : 'cleared';
+  if (same && before?.['key_id'] === after?.['key_id']) return undefined;
+  const became = same ? 'encrypted anew' : has ? (had ? 'replaced' : 'set') : 'cleared';
   return { field: 'api_key', before_json: had ? '"set"' : '', after_json: JSON.stringify(became) };
 }
 

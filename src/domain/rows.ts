@@ -1,3 +1,4 @@
+import type { Role } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import type { Dialect, ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
 
@@ -145,6 +146,21 @@ export interface Price extends Rates {
   readonly revision: number;
 }
 
+/** A row of `api_tokens`, without when it was used. */
+export interface Token extends Row {
+  /** Its name in the contract, `al_k3x9q2m7wd`. */
+  readonly token_id: string;
+  readonly name: string;
+  readonly role: Role;
+  /** Of the role of agents: the names of those that it is for; null: all. */
+  readonly agents: readonly string[] | null;
+  /** SHA-256 of its text, hexadecimal; null for a certificate. */
+  readonly token_hash: string | null;
+  readonly certificate_identity: string | null;
+  readonly expires_at: Date | null;
+  readonly revoked_at: Date | null;
+}
+
 /** The entities that take part in revisions, by the names that the log uses. */
 export interface Entities {
   agent: Agent;
@@ -153,6 +169,7 @@ export interface Entities {
   provider: Provider;
   model: Model;
   price: Price;
+  token: Token;
 }
 export type Entity = keyof Entities;
 

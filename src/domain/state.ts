@@ -1,7 +1,7 @@
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
 import { Ordered } from './ordered.js';
-import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider } from './rows.js';
+import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider, Token } from './rows.js';
 import { Vault } from './vault.js';
 
 const text = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
@@ -15,6 +15,11 @@ interface Put {
   readonly entity: Entity;
   readonly before: Entities[Entity] | undefined;
   readonly after: Entities[Entity] | undefined;
+}
+
+function place<K, V>(map: Map<K, V>, key: K, value: V, put: boolean): void {
+  if (put) map.set(key, value);
+  else map.delete(key);
 }
 
 /**
@@ -45,6 +50,12 @@ export class State {
   readonly providersInOrder = new Ordered<Provider>((a, b) => text(a.name, b.name));
   readonly modelsInOrder = new Ordered<Model>(byModelName);
 
+  readonly tokens = new Map<number, Token>();
+  readonly tokensInOrder = new Ordered<Token>(byId);
+
+  private readonly tokensByName = new Map<string, Token>();
+  private readonly tokensByHash = new Map<string, Token>();
+  private readonly tokensByCertificate = new Map<string, Token>();
   private readonly credentialsByName = new Map<string, Credential>();
   private readonly usesOfCredentials = new Map<number, number>();
   private readonly agentsByName = new Map<string, Agent>();
@@ -75,6 +86,24 @@ export class State {
 
   get credentialNames(): Iterable<string> {
     return this.credentialsByName.keys();
+  }
+
+  /** Whether a token was ever made, be it good for anything now or not. */
+  get tokensExist(): boolean {
+    return this.tokens.size > 0;
+  }
+
+  tokenNamed(tokenId: string): Token | undefined {
+    return this.tokensByName.get(tokenId);
+  }
+
+  tokenWithHash(hash: string): Token | undefined {
+    return this.tokensByHash.get(hash);
+  }
+
+  /** The token that a certificate identity was bound to last. */
+  tokenOfCertificate(identity: string): Token | undefined {
+    return this.tokensByCertificate.get(identity);
   }
 
   /** How many configs use a credential. */
@@ -157,10 +186,11 @@ export class State {
 
   private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
     this.speculated?.push({ entity, before, after });
-    if (entity !== 'agent' && entity !== 'config') this.catalogueVersion++;
+    if (entity !== 'agent' && entity !== 'config' && entity !== 'token') this.catalogueVersion++;
     if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
     else if (entity === 'credential')
       this.putCredential(before as Credential | undefined, after as Credential | undefined);
+    else if (entity === 'token') this.putToken(before as Token | undefined, after as Token | undefined);
     else if (entity === 'config') this.putConfig(before as Config | undefined, after as Config | undefined);
     else if (entity === 'provider') this.putProvider(before as Provider | undefined, after as Provider | undefined);
     else if (entity === 'model') this.putModel(before as Model | undefined, after as Model | undefined);
@@ -236,6 +266,27 @@ export class State {
       this.modelsById.delete(before.id);
       this.modelsInOrder.remove(before);
     }
+  }
+
+  private putToken(before: Token | undefined, after: Token | undefined): void {
+    for (const [token, put] of [[before, false] as const, [after, true] as const]) {
+      if (!token) continue;
+      place(this.tokens, token.id, token, put);
+      place(this.tokensByName, token.token_id, token, put);
+      if (token.token_hash !== null) place(this.tokensByHash, token.token_hash, token, put);
+      if (put) this.tokensInOrder.put(token);
+      else this.tokensInOrder.remove(token);
+    }
+    const identity = (after ?? before)?.certificate_identity;
+    if (identity) this.bindCertificate(identity);
+  }
+
+  /** Of the tokens that an identity was bound to, one after the other, the last counts. */
+  private bindCertificate(identity: string): void {
+    const bound = [...this.tokens.values()].filter((token) => token.certificate_identity === identity);
+    const last = bound.sort(byId).at(-1);
+    if (last) this.tokensByCertificate.set(identity, last);
+    else this.tokensByCertificate.delete(identity);
   }
 
   private putPrice(before: Price | undefined, after: Price | undefined): void {

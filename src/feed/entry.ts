@@ -1,3 +1,4 @@
+import { isResealed } from '../domain/draft.js';
 import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Made } from '../store/store.js';
@@ -33,8 +34,9 @@ export interface Entry {
   readonly catalogue: readonly CatalogueMoment[];
 }
 
-/** Takes down what a revision touched; `state` must be exactly at that revision. */
-export function entryOf(state: State, { revision, nonce, changes, cause }: Made): Entry {
+/** Takes down what a revision touched of what is shown; `state` must be exactly at that revision. */
+export function entryOf(state: State, { revision, nonce, changes: all, cause }: Made): Entry {
+  const changes = all.some(isResealed) ? all.filter((change) => !isResealed(change)) : all;
   return {
     revision,
     nonce,

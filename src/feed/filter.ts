@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { State } from '../domain/state.js';
 import type { AgentMoment, Entry } from './entry.js';
 
 /** Which agents a watch is about; the catalogue concerns every watch. */
@@ -18,6 +19,12 @@ export function filterOf(all: boolean, names: ReadonlySet<string>, ids: Readonly
 
 export const concerns = ({ all, names, ids }: Filter, { id, name }: AgentMoment): boolean =>
   all || names.has(name) || (id !== undefined && ids.has(id));
+
+/** Whether a watch is about these agents alone. */
+export const isWithin = (state: State, { all, names, ids }: Filter, agents: ReadonlySet<string>): boolean =>
+  !all &&
+  [...names].every((name) => agents.has(name)) &&
+  [...ids].every((id) => agents.has(state.agents.get(id)?.name ?? ''));
 
 /** Whether there is anything in a revision for a watch. */
 export const concernsAny = (filter: Filter, { agents, catalogue }: Entry): boolean =>

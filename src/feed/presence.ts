@@ -24,6 +24,7 @@ const ROWS_AT_ONCE = 1_000;
 
 /** What a process with its stream on another replica has applied; times in ms of `performance.now()`. */
 interface Elsewhere {
+  readonly clientId: string;
   readonly revision: number;
   /** Agents by name, beyond which the teller may not know of streams; undefined: it may of all. */
   readonly agents: ReadonlySet<string> | undefined;
@@ -63,12 +64,15 @@ export class Presence {
    */
   acknowledge(clientId: string, revision: number, agents?: ReadonlySet<string>): void {
     const watch = this.watches.ofClient(clientId);
+    // What one says in a process's name is not joined with what another does, who may do it for other agents.
+    const key = JSON.stringify([clientId, agents ? [...agents] : null]);
     if (watch && agents && !isWithin(this.store.state, watch.filter, agents)) return;
     if (watch) watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
     // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
-    else if (this.elsewhere.has(clientId) || this.elsewhere.size < MOST_ELSEWHERE)
-      this.elsewhere.set(clientId, {
-        revision: Math.max(this.elsewhere.get(clientId)?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
+    else if (this.elsewhere.has(key) || this.elsewhere.size < MOST_ELSEWHERE)
+      this.elsewhere.set(key, {
+        clientId,
+        revision: Math.max(this.elsewhere.get(key)?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
         agents,
         until: performance.now() + KEEP_ELSEWHERE_MS,
         next: 0,
@@ -117,12 +121,12 @@ export class Presence {
     const all = [...this.elsewhere].filter(([, { next }]) => next <= began);
     const found = await acknowledgeElsewhere(
       this.store.database.knex,
-      all.map(([id, { revision, agents }]) => [id, revision, agents && [...agents]] as const),
+      all.map(([, { clientId, revision, agents }]) => [clientId, revision, agents && [...agents]] as const),
     );
     for (const [id, said] of all) {
       // What was said meanwhile is newer, and not told yet.
       if (this.elsewhere.get(id) !== said) continue;
-      if (found.has(id) || said.until <= began) this.elsewhere.delete(id);
+      if (found.has(said.clientId) || said.until <= began) this.elsewhere.delete(id);
       else this.elsewhere.set(id, { ...said, next: began + AGAIN_MS });
     }
   }

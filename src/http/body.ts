@@ -23,16 +23,28 @@ export async function readBody(request: IncomingMessage, response: ServerRespons
 /** A caller that goes away or is too slow is cut off by the server; then this rejects, and nobody hears of it. */
 function collect(request: IncomingMessage): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    let chunks: Buffer[] = [];
+    let body: Buffer = Buffer.alloc(0);
     let size = 0;
     request.on('data', (chunk: Buffer) => {
+      const start = size;
       size += chunk.length;
-      if (size <= limits.maxRequestBytes) return void chunks.push(chunk);
-      chunks = [];
+      if (size <= limits.maxRequestBytes) {
+        if (size > body.length) body = enlarged(body, size);
+        chunk.copy(body, start);
+        return;
+      }
+      body = Buffer.alloc(0);
       reject(tooLarge());
     });
-    request.on('end', () => resolve(Buffer.concat(chunks)));
+    request.on('end', () => resolve(body.subarray(0, size)));
     request.on('error', reject);
     request.on('close', () => reject(new Error('the caller is gone')));
   });
+}
+
+/** Chunks are not kept as they come: there may be one for each byte, and each would cost a hundred times that. */
+function enlarged(body: Buffer, size: number): Buffer {
+  const larger = Buffer.alloc(Math.min(limits.maxRequestBytes, Math.max(size, 2 * body.length)));
+  body.copy(larger);
+  return larger;
 }

@@ -11,6 +11,7 @@ const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
   DEADLINE_EXCEEDED: 504,
   NOT_FOUND: 404,
   ALREADY_EXISTS: 409,
+  PERMISSION_DENIED: 403,
   RESOURCE_EXHAUSTED: 429,
   FAILED_PRECONDITION: 400,
   ABORTED: 409,
@@ -18,6 +19,7 @@ const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
   UNIMPLEMENTED: 501,
   INTERNAL: 500,
   UNAVAILABLE: 503,
+  UNAUTHENTICATED: 401,
 };
 
 /** A failed call in the shape of Google's APIs: what google.rpc.Status holds, with the code of HTTP. */
@@ -28,6 +30,9 @@ export function errorAnswer(registry: Registry, error: ServiceError): Answer {
   const code = HTTP_STATUS[error.code];
   const { retryAfterMs } = error;
   const retryAfter = Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1000));
-  const headers = retryAfterMs === undefined ? undefined : { 'retry-after': String(retryAfter) };
+  const headers = {
+    ...(retryAfterMs !== undefined && { 'retry-after': String(retryAfter) }),
+    ...(code === 401 && { 'www-authenticate': 'Bearer' }),
+  };
   return json(code, JSON.stringify({ error: { code, message, status: error.code, details } }), headers);
 }

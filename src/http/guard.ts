@@ -13,7 +13,10 @@ export type Guard = (request: IncomingMessage) => Answer | undefined;
 export function guardOf(address: Address): Guard {
   const names = (host: string) => host === address.host.toLowerCase() || isLoopback({ ...address, host });
   const checked = isLoopback(address);
-  return ({ headers }) => {
+  return ({ headers, headersDistinct }) => {
+    // Node reads the first one; whoever stands in front may have read another (RFC 9112, 3.2).
+    if ((headersDistinct['host']?.length ?? 0) > 1)
+      return refuse(400, 'INVALID_ARGUMENT', 'There must be one Host header');
     const host = hostOf(headers.host ?? '');
     if (checked && (host === undefined || !names(host)))
       return refuse(421, 'INVALID_ARGUMENT', `The Host header must name ${address.text} or localhost`);

@@ -1,13 +1,28 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import type { Address } from '../config.js';
 import { ServiceError, StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Metrics } from '../metrics.js';
+import type { Access } from '../rpc/access.js';
 import type { Contract } from '../rpc/contract.js';
 import { internalError } from '../rpc/internal_error.js';
+import { openSockets } from '../rpc/listen.js';
 import type { Invoke } from '../rpc/method.js';
+import type { Credentials } from '../rpc/origin.js';
+import type { Reflection } from '../rpc/reflection.js';
+import { peerIdentities } from '../tls/peer.js';
+import type { ServerTls } from '../tls/tls.js';
 import { type Answer, json, Refusal, refuse, send } from './answer.js';
 import { readBody } from './body.js';
 import { errorAnswer } from './failure.js';
@@ -27,12 +42,17 @@ export interface HttpContext {
   readonly metrics: Metrics;
   /** The methods of the contract, by their paths. */
   readonly methods: ReadonlyMap<string, Invoke>;
+  readonly access: Access;
+  /** Who may read `/openapi.json`. */
+  readonly reflection: Reflection;
   /** Why the service should get no traffic now, or undefined. */
   readonly notReady: () => string | undefined;
+  /** Without it the server speaks in clear. */
+  readonly tls?: ServerTls | undefined;
 }
 
 /** What stands at a fixed path. */
-type Page = () => Answer | Promise<Answer>;
+type Page = (credentials: Credentials) => Answer | Promise<Answer>;
 
 interface Site extends HttpContext {
   readonly guard: Guard;
@@ -57,7 +77,8 @@ export async function startHttpServer(address: Address, context: HttpContext): P
   };
   const listener = (request: IncomingMessage, response: ServerResponse) => void serve(site, request, response);
   // The second one gets requests that wait to be told to go on before they send a body.
-  const server = createServer(options, listener).on('checkContinue', listener);
+  const server = serverOf(context.tls, options, listener).on('checkContinue', listener);
+  const sockets = openSockets(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
       reject(new StartError(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
@@ -68,7 +89,10 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     port: (server.address() as AddressInfo).port,
     close: () =>
       new Promise((resolve) => {
-        const timer = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS);
+        const timer = setTimeout(() => {
+          server.closeAllConnections();
+          sockets.destroy();
+        }, CLOSE_GRACE_MS);
         server.close(() => {
           clearTimeout(timer);
           resolve();
@@ -77,13 +101,20 @@ export async function startHttpServer(address: Address, context: HttpContext): P
   };
 }
 
+function serverOf(tls: ServerTls | undefined, options: ServerOptions, listener: RequestListener): Server {
+  const server = tls ? createTlsServer({ ...options, ...tls.options }, listener) : createServer(options, listener);
+  if (tls) tls.serve(server as ReturnType<typeof createTlsServer>);
+  server.maxConnections = limits.maxConnections;
+  return server;
+}
+
 const text = (status: number, body: string, type = 'text/plain; charset=utf-8'): Answer => ({
   status,
   body: `${body}\n`,
   type,
 });
 
-function pagesOf({ contract, metrics, notReady }: HttpContext, router: Router): Map<string, Page> {
+function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContext, router: Router): Map<string, Page> {
   let described: Answer | undefined;
   return new Map<string, Page>([
     ['/healthz', () => text(200, 'ok')],
@@ -94,10 +125,18 @@ function pagesOf({ contract, metrics, notReady }: HttpContext, router: Router): 
         return text(reason ? 503 : 200, reason ?? 'ok');
       },
     ],
-    ['/metrics', async () => text(200, await metrics.registry.metrics(), metrics.registry.contentType)],
+    [
+      '/metrics',
+      async (credentials) => {
+        access.require(access.identify(credentials, '/metrics'), Permission.METRICS_READ, '/metrics');
+        return text(200, await metrics.registry.metrics(), metrics.registry.contentType);
+      },
+    ],
     [
       '/openapi.json',
-      () => {
+      (credentials) => {
+        if (reflection === 'off') return nothingHere();
+        if (reflection === 'authenticated') access.identify(credentials, '/openapi.json');
         described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
         return described;
       },
@@ -134,13 +173,21 @@ async function answerTo(site: Site, request: IncomingMessage, response: ServerRe
   const [, path, query = ''] = TARGET.exec(request.url ?? '') ?? [];
   if (path === undefined) return refuse(400, 'INVALID_ARGUMENT', 'The target must be a path, percent-encoded');
   const page = site.pages.get(path);
-  if (page) return isReading(request) ? page() : otherMethod(request, ['GET']);
+  if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(request, ['GET']);
   // A HEAD is a GET of which only the headers go out.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
-  if (!found) return refuse(404, 'NOT_FOUND', 'There is nothing here; /openapi.json lists what there is');
+  if (!found) return nothingHere();
   if ('allowed' in found) return otherMethod(request, found.allowed);
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
+
+const nothingHere = () => refuse(404, 'NOT_FOUND', 'There is nothing here; /openapi.json lists what there is');
+
+const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
+  // Several are no good, and `headers` has the first of them alone.
+  authorization: authorization?.join(', '),
+  identities: peerIdentities(socket),
+});
 
 const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
 
@@ -162,7 +209,11 @@ async function callMethod(
   response.once('close', () => gone.abort());
   const body = await readBody(request, response);
   const read = () => requestBytes(registry, route, { ...target, body });
-  const reply = await route.invoke(read, { signal: gone.signal, ...(deadlineMs !== undefined && { deadlineMs }) });
+  const reply = await route.invoke(read, {
+    signal: gone.signal,
+    credentials: credentialsOf(request),
+    ...(deadlineMs !== undefined && { deadlineMs }),
+  });
   return json(200, answerJson(registry, route.method.output, reply));
 }
 

@@ -11,7 +11,7 @@ import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import { type Audited, enterEvent, listAudited, type NewEvent, type Place } from '../store/audit.js';
+import { type Audited, enterEvent, enterEvents, listAudited, type NewEvent, type Place } from '../store/audit.js';
 import { namesIn } from '../store/history.js';
 import { idOfAny, revisionMessage } from './history.js';
 import type { Handlers } from './method.js';
@@ -34,10 +34,26 @@ export async function audit({ store, log }: Backend, event: NewEvent): Promise<v
   await Promise.race([entered, sleep(limits.auditWaitMs, undefined, { ref: false })]);
 }
 
+/** Enters what a call is about to do; throws when it cannot be entered, so that it is not done. */
+export async function auditFirst({ store, log }: Backend, events: readonly NewEvent[]): Promise<void> {
+  try {
+    await enterEvents(store, events);
+  } catch (error) {
+    if (!(error instanceof ServiceError)) log.error({ err: error }, 'events could not be entered in the audit');
+    throw error instanceof ServiceError && error.code === 'UNAVAILABLE'
+      ? error
+      : ServiceError.of('DATABASE_UNAVAILABLE', {}, { cause: error });
+  }
+}
+
 const KINDS: readonly AuditEventKind[] = [
   AuditEventKind.WRITE,
   AuditEventKind.HEALTH_CHECK,
   AuditEventKind.KEY_VALIDATION,
+  AuditEventKind.KEY_LEASE,
+  AuditEventKind.KEY_ROTATION,
+  AuditEventKind.CALL_REFUSED,
+  AuditEventKind.TOKEN_USE,
 ];
 
 async function listAuditEvents(

@@ -8,6 +8,8 @@ import type { State } from '../domain/state.js';
 import { nameProblem } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { encryptionStatus, rotateEncryptionKey } from './encryption.js';
+import { leaseApiKeys } from './leases.js';
 import { credentialMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
@@ -109,6 +111,12 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
         },
         respond: (_, revision) => ({ revision }),
       }),
+
+    leaseApiKeys: (call) => leaseApiKeys(backend, call),
+
+    rotateEncryptionKey: (call) => rotateEncryptionKey(backend, call),
+
+    getEncryptionStatus: (call) => read(backend, call, encryptionStatus),
   };
 }
 

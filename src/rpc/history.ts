@@ -39,8 +39,10 @@ const KINDS: Readonly<Record<Entity, ResourceKind>> = {
   provider: ResourceKind.PROVIDER,
   model: ResourceKind.MODEL,
   price: ResourceKind.PRICE,
+  token: ResourceKind.TOKEN,
 };
-const ENTITIES = Object.keys(KINDS) as readonly Entity[];
+/** Of what ListConfigRevisions tells: who has access stands in the audit. */
+const ENTITIES = (Object.keys(KINDS) as Entity[]).filter((entity) => entity !== 'token');
 const ACTIONS = { create: ChangeAction.CREATE, update: ChangeAction.UPDATE, delete: ChangeAction.DELETE } as const;
 
 /** An entry of the log as the history shows it. */
@@ -71,12 +73,12 @@ async function listConfigRevisions(
   if (agent) checkRef(problems, agent);
   if (configId !== undefined) problems.add('config_id', idProblem(configId));
   for (const [at, kind] of kinds.entries())
-    if (!Object.values(KINDS).includes(kind)) problems.add(`kinds[${at}]`, 'must be one of ResourceKind');
+    if (!ENTITIES.some((entity) => KINDS[entity] === kind)) problems.add(`kinds[${at}]`, 'must be one of ResourceKind');
   problems.throwIfAny();
   const agentId = agent && idOfAny(state, agent);
   const page = pageFrom(request, ['revisions', agentId, configId, kinds]);
   const behind = page.last && placeIn(page.last);
-  const entities = ENTITIES.filter((entity) => kinds.includes(KINDS[entity]));
+  const entities = ENTITIES.filter((entity) => kinds.length === 0 || kinds.includes(KINDS[entity]));
   const query = { agentId, configId, entities, until: state.revision, behind, limit: page.size + 1 };
   const revision = BigInt(state.revision);
   const found = await listEntries(store, query);

@@ -1,18 +1,23 @@
 import type {
   handleUnaryCall,
-  Metadata,
   ServerUnaryCall,
   ServiceDefinition,
   sendUnaryData,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
+import type { Permission } from '../../gen/ts/agentllm/v1/options.js';
+import { anonymous, type Principal } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Measure, Metrics } from '../metrics.js';
+import type { Access, Asked } from './access.js';
 import type { Contract } from './contract.js';
 import type { Gate } from './gate.js';
 import { internalError } from './internal_error.js';
+import { credentialsOf, type InvokeOptions, type Origin, originOf } from './origin.js';
+import { UUID } from './requests.js';
+import type { Standing } from './standing.js';
 import { grpcStatus } from './status.js';
 import { type StreamHandler, streaming } from './stream.js';
 
@@ -23,6 +28,12 @@ export interface Call<Request, Response> {
   readonly method: string;
   /** Who calls, for the history. */
   readonly caller: string;
+  /** What the caller may do. */
+  readonly principal: Principal;
+  /** Throws unless the caller has one more permission than every caller of the method. */
+  require(permission: Permission): void;
+  /** Throws when the caller would not be let in any more: for what happens after a wait. */
+  stillAllowed(): void;
   /** A request's bytes, encoded anew, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
   /** An answer's bytes, as they go out and are kept for a request id. */
@@ -66,18 +77,8 @@ export interface MethodContext {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly gate: Gate;
-}
-
-/**
- * What the transport knows of a call that it brings: grpc-js's own call object
- * is one, so that a gRPC call costs no other.
- */
-interface Origin {
-  readonly cancelled: boolean;
-  getDeadline(): Date | number;
-  /** The headers; a transport that retries nothing has none to say so. */
-  readonly metadata?: Metadata;
-  on(event: 'cancelled', listener: () => void): unknown;
+  readonly access: Access;
+  readonly standing: Standing;
 }
 
 /**
@@ -86,13 +87,6 @@ interface Origin {
  * other. Rejects with a ServiceError and nothing else.
  */
 export type Invoke = (bytes: Uint8Array | (() => Uint8Array), options?: InvokeOptions) => Promise<Uint8Array>;
-
-export interface InvokeOptions {
-  /** Aborts when the caller is gone. */
-  readonly signal?: AbortSignal;
-  /** How long the caller waits; at most `limits.maxCallMs` counts. */
-  readonly deadlineMs?: number;
-}
 
 /** A service for both transports: what grpc-js registers, and its methods by path for everybody else. */
 export interface Service {
@@ -130,14 +124,14 @@ export function serviceOf<Definition extends object>(
       requestDeserialize: (bytes: Buffer) => decode(method, type, bytes),
       responseSerialize: (bytes: Buffer) => bytes,
     };
-    // Nobody has to sign in yet; a method that does not say what it needs is refused all the same.
-    context.contract.permission(method.path);
+    // A method that does not say what it needs is not registered.
+    const asked = { method: method.path.slice(1), rule: context.contract.rule(method.path) };
     const handler: unknown = handlers[name as keyof Definition];
     if (method.responseStream) {
-      implementation[name] = streaming(method.path.slice(1), handler as StreamHandler<unknown>, context);
+      implementation[name] = streaming(asked, handler as StreamHandler<unknown>, context);
       continue;
     }
-    const run = runnerOf(method, handler as Handler<unknown, unknown>, context);
+    const run = runnerOf(method, asked, handler as Handler<unknown, unknown>, context);
     implementation[name] = unary(run) as handleUnaryCall<unknown, unknown>;
     methods.set(method.path, invoker(method, type, run));
   }
@@ -187,31 +181,24 @@ const invoker =
       run(decoded, originOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
     });
 
-function originOf({ signal, deadlineMs }: InvokeOptions): Origin {
-  const deadline = deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + deadlineMs;
-  return {
-    get cancelled() {
-      return signal?.aborted ?? false;
-    },
-    getDeadline: () => deadline,
-    on: (_, listener) => signal?.addEventListener('abort', listener, { once: true }),
-  };
-}
-
 /** What every call of a method goes through, between its decoded request and the bytes of its answer. */
 function runnerOf<Request, Response>(
   method: UnaryDefinition<Request, Response>,
+  asked: Asked,
   handler: Handler<Request, Response>,
   context: MethodContext,
 ): Run<Request> {
-  const name = method.path.slice(1);
-  const shared: Shared<Request, Response> = { name, method, context, measure: context.metrics.forMethod(name) };
+  const shared: Shared<Request, Response> = {
+    asked,
+    method,
+    context,
+    measure: context.metrics.forMethod(asked.method),
+  };
 
   return (decoded, origin, done) => {
     const call = new CallState(shared, decoded, origin, done);
     let reply: Reply<Response> | Promise<Reply<Response>>;
     try {
-      if ('refused' in decoded) throw decoded.refused;
       call.enter();
       reply = handler(call);
     } catch (error) {
@@ -229,7 +216,7 @@ function runnerOf<Request, Response>(
 
 /** What all calls of a method share. */
 interface Shared<Request, Response> {
-  readonly name: string;
+  readonly asked: Asked;
   readonly method: UnaryDefinition<Request, Response>;
   readonly context: MethodContext;
   readonly measure: Measure;
@@ -240,7 +227,7 @@ interface Shared<Request, Response> {
  * methods and no closures: making and collecting those took a third of the time of a read.
  */
 class CallState<Request, Response> implements Call<Request, Response> {
-  readonly caller = 'anonymous';
+  principal: Principal = anonymous;
   private readonly started = performance.now();
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -254,7 +241,11 @@ class CallState<Request, Response> implements Call<Request, Response> {
   ) {}
 
   get method(): string {
-    return this.shared.name;
+    return this.shared.asked.method;
+  }
+
+  get caller(): string {
+    return this.principal.actor;
   }
 
   get encode(): (request: Request) => Uint8Array {
@@ -294,9 +285,23 @@ class CallState<Request, Response> implements Call<Request, Response> {
     return (this.origin.metadata?.get('grpc-previous-rpc-attempts') ?? []).some((attempts) => attempts !== '0');
   }
 
+  /** Who may not call the method hears nothing else of it, not even that the request cannot be read. */
   enter(): void {
-    this.shared.context.gate.enter();
+    const { asked, context } = this.shared;
+    context.gate.enter();
     this.entered = true;
+    this.principal = context.access.admit(credentialsOf(this.origin), asked);
+    if ('refused' in this.decoded) throw this.decoded.refused;
+    context.access.checkAgents(this.principal, asked, this.decoded.request as object);
+  }
+
+  stillAllowed(): void {
+    const { asked, context } = this.shared;
+    context.access.checkAgents(context.access.standing(this.principal), asked, this.request as object);
+  }
+
+  require(permission: Permission): void {
+    this.shared.context.access.require(this.principal, permission, this.method);
   }
 
   succeed(reply: Reply<Response>): void {
@@ -318,16 +323,27 @@ class CallState<Request, Response> implements Call<Request, Response> {
   }
 
   private end(code: string, reason?: string): void {
-    const { context, measure, name } = this.shared;
+    const { context, measure } = this.shared;
     clearTimeout(this.timer);
     if (this.entered) context.gate.leave();
     measure(code, performance.now() - this.started);
-    if (context.log.isLevelEnabled('debug')) context.log.debug({ method: name, code, reason }, 'call');
+    if (!context.log.isLevelEnabled('debug')) return;
+    const { request_id } = 'refused' in this.decoded ? {} : (this.decoded.request as { request_id?: string });
+    context.log.debug(
+      {
+        method: this.method,
+        code,
+        reason,
+        caller: this.caller,
+        request_id: UUID.test(request_id ?? '') ? request_id : undefined,
+      },
+      'call',
+    );
   }
 
   /** What was thrown as the error that the caller sees; what it must not see goes to the log. */
   private failure(thrown: unknown, log: Log): ServiceError {
-    if (thrown instanceof ServiceError) return thrown;
+    if (thrown instanceof ServiceError) return this.principal.agents ? thrown.withoutSuggestion() : thrown;
     if (this.origin.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }

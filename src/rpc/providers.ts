@@ -1,3 +1,4 @@
+import { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import { Provider as ProviderMessage } from '../../gen/ts/agentllm/v1/provider.js';
 import type { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import {
@@ -103,6 +104,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           if (fixed.length > 0) throw builtIn(before, `${fixed.join(', ')} cannot be changed`);
           checkEtag(body.etag, etagOf(state, before), `Provider ${before.name}`);
           refuseTakenNames(state, row);
+          if (row.base_url !== before.base_url) call.require(Permission.ENDPOINTS_WRITE);
           refuseNewOrigin(state, before, row);
           return draft.update('provider', before, row);
         },

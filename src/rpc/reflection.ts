@@ -8,8 +8,14 @@ import {
   ServerReflectionService as V1,
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
-import { StatusCode } from '../errors.js';
+import { type ServiceError, StatusCode } from '../errors.js';
+import type { Access } from './access.js';
 import type { Contract } from './contract.js';
+import { credentialsOf } from './origin.js';
+import { grpcStatus } from './status.js';
+
+/** Who may ask: everybody, those whom the service lets in, or nobody. */
+export type Reflection = 'on' | 'authenticated' | 'off';
 
 /*
  * Server reflection, v1 and v1alpha: the same messages under two names. The
@@ -17,9 +23,13 @@ import type { Contract } from './contract.js';
  * drops their comments and options; buf curl then finds no service, and the
  * annotations of the contract would be lost. The files go out here as they are.
  */
-export function addReflection(server: Server, { registry }: Contract): void {
+export function addReflection(server: Server, { registry }: Contract, access: Access, reflection: Reflection): void {
+  if (reflection === 'off') return;
+  const admit = (stream: ServerDuplexStream<Request, Response>) => {
+    if (reflection === 'authenticated') access.identify(credentialsOf(stream), 'grpc.reflection');
+  };
   const implementation = {
-    serverReflectionInfo: answerAll((request) => answer(registry, request)) as handleBidiStreamingCall<
+    serverReflectionInfo: answerAll(admit, (request) => answer(registry, request)) as handleBidiStreamingCall<
       Request,
       Response
     >,
@@ -29,8 +39,17 @@ export function addReflection(server: Server, { registry }: Contract): void {
 }
 
 /** Answers one request after the other; reads the next one when the answer has gone out. */
-function answerAll(answerOne: (request: Request) => Partial<Response>) {
+function answerAll(
+  admit: (stream: ServerDuplexStream<Request, Response>) => void,
+  answerOne: (request: Request) => Partial<Response>,
+) {
   return (stream: ServerDuplexStream<Request, Response>): void => {
+    try {
+      admit(stream);
+    } catch (error) {
+      stream.emit('error', grpcStatus(error as ServiceError));
+      return;
+    }
     stream.on('error', () => stream.destroy());
     stream.on('data', (original_request: Request) => {
       const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };

@@ -1,5 +1,6 @@
-import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js';
 import { HealthImplementation, type ServingStatusMap } from 'grpc-health-check';
+import { AccessServiceService } from '../../gen/ts/agentllm/v1/access_service.js';
 import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { AgentLLMConfigWatchServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
@@ -7,25 +8,34 @@ import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { Address } from '../config.js';
-import { ServiceError, StartError } from '../errors.js';
+import { ServiceError } from '../errors.js';
 import { Presence } from '../feed/presence.js';
 import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
+import type { ServerTls } from '../tls/tls.js';
+import { Access, type Anonymous } from './access.js';
 import { agentService } from './agents.js';
 import { auditService } from './audit.js';
 import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
 import { Gate } from './gate.js';
+import { type Listener, listen } from './listen.js';
 import { type Invoke, type MethodContext, serviceOf } from './method.js';
 import { providerService } from './providers.js';
-import { addReflection } from './reflection.js';
+import { addReflection, type Reflection } from './reflection.js';
 import type { Backend } from './service.js';
+import { Standing } from './standing.js';
+import { accessService } from './tokens.js';
+import { Trail } from './trail.js';
 import { WatchFrames } from './watch_frames.js';
 import { watchService } from './watches.js';
 
 /** The entry of grpc.health.v1 that tells whether writes are taken; reads go on without the database. */
 const WRITES = 'agentllm.v1.Writes';
+// grpc-js tells standard error of headers that it cannot read, with their values.
+setLogVerbosity(logVerbosity.NONE);
 const SERVICES = [
+  'agentllm.v1.AccessService',
   'agentllm.v1.AgentService',
   'agentllm.v1.AgentLLMConfigService',
   'agentllm.v1.AgentLLMConfigWatchService',
@@ -49,6 +59,8 @@ export interface RpcServer {
   readonly port: number;
   /** Every unary method of the contract by its path `/package.Service/Method`, for other transports. */
   readonly methods: ReadonlyMap<string, Invoke>;
+  /** Who may do what, for what is no method. */
+  readonly access: Access;
   /** How many streams of WatchConfigs there are, by whether they have caught up. */
   watches(): { readonly live: number; readonly behind: number };
   setWritable(writable: boolean): void;
@@ -58,15 +70,30 @@ export interface RpcServer {
 
 export async function startRpcServer(
   address: Address,
-  parts: Omit<Backend, 'log' | 'watches' | 'presence'>,
-  given: Omit<MethodContext, 'gate'>,
+  parts: Omit<Backend, 'log' | 'watches' | 'presence' | 'trail'>,
+  {
+    anonymous,
+    reflection,
+    tls,
+    ...given
+  }: Omit<MethodContext, 'gate' | 'access' | 'standing'> & {
+    readonly anonymous: Anonymous;
+    readonly reflection: Reflection;
+    /** Without it the server speaks in clear. */
+    readonly tls?: ServerTls | undefined;
+  },
 ): Promise<RpcServer> {
   const gate = new Gate();
-  const context = { ...given, gate };
+  const trail = new Trail(parts.store, given.log);
+  const access = new Access(parts.store, anonymous, trail);
+  // Before the watches, which hand over what it may take away.
+  const standing = new Standing(parts.store);
+  const context = { ...given, gate, access, standing };
   const watches = new Watches(parts.store, new WatchFrames(parts.store));
   const presence = new Presence(parts.store, watches);
-  const backend = { ...parts, log: given.log, watches, presence };
+  const backend = { ...parts, log: given.log, watches, presence, trail };
   const services = [
+    serviceOf(AccessServiceService, accessService(backend), context),
     serviceOf(AgentServiceService, agentService(backend), context),
     serviceOf(AgentLLMConfigServiceService, configService(backend), context),
     serviceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
@@ -78,23 +105,27 @@ export async function startRpcServer(
   for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);
-  addReflection(server, context.contract);
-  const port = await bind(server, address).catch((error) => {
+  addReflection(server, context.contract, access, reflection);
+  const listener = await bind(server, address, tls).catch((error) => {
     watches.close(shuttingDown);
     void presence.close();
+    standing.close();
+    void trail.close();
     throw error;
   });
   return {
-    port,
+    port: listener.port,
+    access,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),
     watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
     async drain(graceMs) {
       for (const name of Object.keys(serving())) health.setStatus(name, 'NOT_SERVING');
-      const told = presence.close();
+      const told = Promise.all([presence.close(), trail.close()]);
+      standing.close();
       // Before the calls are waited for: these streams never end by themselves.
       watches.close(shuttingDown);
-      await shutDown(server, gate, graceMs);
+      await shutDown(server, listener, gate, graceMs);
       await told;
     },
   };
@@ -107,18 +138,15 @@ const shuttingDown = () =>
 const serving = (): ServingStatusMap =>
   Object.fromEntries(['', ...SERVICES, WRITES].map((name) => [name, 'SERVING' as const]));
 
-function bind(server: Server, { host, port, text }: Address): Promise<number> {
-  const target = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-  return new Promise((resolve, reject) => {
-    server.bindAsync(target, ServerCredentials.createInsecure(), (error, bound) => {
-      if (error) reject(new StartError(`GRPC_ADDRESS ${text} cannot be listened on: ${error.message}`));
-      else resolve(bound);
-    });
-  });
+/** The connections that we take go into the server by its own door for them, which wants them decrypted. */
+function bind(server: Server, address: Address, tls: ServerTls | undefined): Promise<Listener> {
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  return listen(address, tls, (socket) => injector.injectConnection(socket));
 }
 
 /** tryShutdown waits for open streams for ever (a health watch is one), so it gets a cap. */
-async function shutDown(server: Server, gate: Gate, graceMs: number): Promise<void> {
+async function shutDown(server: Server, listener: Listener, gate: Gate, graceMs: number): Promise<void> {
+  listener.stop();
   let timer: NodeJS.Timeout | undefined;
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
   const cap = new Promise<void>((resolve) => {
@@ -127,4 +155,5 @@ async function shutDown(server: Server, gate: Gate, graceMs: number): Promise<vo
   await Promise.race([Promise.all([ended, gate.drain()]), cap]);
   clearTimeout(timer);
   server.forceShutdown();
+  listener.destroy();
 }

@@ -11,6 +11,7 @@ import { rehearse, transact } from '../store/transact.js';
 import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
 import { adoptionWaitMs, type Problems, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import type { Trail } from './trail.js';
 
 /** What the services work on. */
 export interface Backend {
@@ -19,6 +20,8 @@ export interface Backend {
   /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
   readonly watches: Watches;
   readonly presence: Presence;
+  /** What callers leave behind. */
+  readonly trail: Trail;
   /** How far back a stream can be resumed, in ms. */
   readonly watchRetentionMs: number;
   /** Addresses at which providers may be although they are not public. */
@@ -40,7 +43,10 @@ export function read<Request extends ReadRequest, Response>(
 ): Reply<Response> | Promise<Reply<Response>> {
   const wanted = Number(call.request.min_revision);
   if (wanted <= store.state.revision) return answer(store.state);
-  return feed.reached(wanted, call.signal).then(() => answer(store.state));
+  return feed.reached(wanted, call.signal).then(() => {
+    call.stillAllowed();
+    return answer(store.state);
+  });
 }
 
 /** How a write is planned and answered. */
@@ -67,7 +73,11 @@ export function write<Request extends WriteRequest, Result, Response>(
     reason: request.reason || undefined,
     body: () => call.encode({ ...request, request_id: '' }),
     signal: call.signal,
-    plan: (state: State, draft: Draft) => writing.plan(state, draft, writeProblems(request)),
+    plan(state: State, draft: Draft) {
+      // Against the state that the write is made on: none of a revoked token stands behind its revocation.
+      call.stillAllowed();
+      return writing.plan(state, draft, writeProblems(request));
+    },
     answer: (result: Result, revision: number) =>
       call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
   };

@@ -2,16 +2,30 @@ import type { handleServerStreamingCall, ServerWritableStream } from '@grpc/grpc
 import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
 import { limits } from '../limits.js';
+import type { Asked } from './access.js';
 import { internalError } from './internal_error.js';
 import type { Decoded, MethodContext } from './method.js';
+import { credentialsOf } from './origin.js';
 import { grpcStatus } from './status.js';
 
 /** A call whose answer is a stream, as a handler sees it. */
 export interface StreamCall<Request> {
   readonly request: Request;
+  /** Full name of the method. */
+  readonly method: string;
+  /** Who calls, for the audit. */
+  readonly caller: string;
   /** Aborts when the caller is gone or its deadline has passed. */
   readonly signal: AbortSignal;
-  readonly sink: Sink;
+  readonly sink: EndingSink;
+  /** Throws once the service shuts down: for streams that work for long. */
+  checkOpen(): void;
+}
+
+/** A stream that may come to an end by itself. */
+export interface EndingSink extends Sink {
+  /** Ends it with OK, behind what waits in it. */
+  finish(): void;
 }
 
 /** Resolves when the stream goes on by itself; what it rejects with is what the caller hears. */
@@ -21,10 +35,11 @@ type Raw<Request> = ServerWritableStream<Decoded<Request>, Buffer>;
 
 /** What every stream goes through: the counterpart of the adapter for unary methods. */
 export function streaming<Request>(
-  name: string,
+  asked: Asked,
   handler: StreamHandler<Request>,
   context: MethodContext,
 ): handleServerStreamingCall<unknown, unknown> {
+  const { method: name } = asked;
   const measure = context.metrics.forMethod(name);
   return ((stream: Raw<Request>) => {
     const started = performance.now();
@@ -37,29 +52,37 @@ export function streaming<Request>(
       measure(sink.code, performance.now() - started);
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
-    open(stream.request, sink, controller.signal, handler, context).catch((thrown) => sink.end(thrown));
+    const begin = async () => {
+      const opened = admit(stream, sink, asked, context);
+      const checkOpen = () => context.gate.checkOpen();
+      await handler({ ...opened, method: name, signal: controller.signal, sink, checkOpen });
+    };
+    begin().catch((thrown) => sink.end(thrown));
   }) as handleServerStreamingCall<unknown, unknown>;
 }
 
-/** Streams stay when they are open; only their beginning counts as a call. */
-async function open<Request>(
-  decoded: Decoded<Request>,
+/**
+ * Lets a stream in, and keeps an eye on it. It is not one of the calls at once: it may wait for long before it begins, and
+ * reads are not to be refused for that.
+ */
+function admit<Request>(
+  stream: Raw<Request>,
   sink: Sink,
-  signal: AbortSignal,
-  handler: StreamHandler<Request>,
-  { gate }: MethodContext,
-): Promise<void> {
+  asked: Asked,
+  { gate, access, standing }: MethodContext,
+): Pick<StreamCall<Request>, 'request' | 'caller'> {
+  gate.checkOpen();
+  const decoded = stream.request;
+  const principal = access.admit(credentialsOf(stream), asked);
   if ('refused' in decoded) throw decoded.refused;
-  gate.enter();
-  try {
-    await handler({ request: decoded.request, signal, sink });
-  } finally {
-    gate.leave();
-  }
+  const { request } = decoded;
+  access.checkAgents(principal, asked, request as object);
+  standing.add(sink, () => access.checkStanding(principal, asked, request as object));
+  return { request, caller: principal.actor };
 }
 
 /** What grpc-js hands over for a server stream, as a sink: it knows what waits in it, and is never written to when closed. */
-class GrpcSink implements Sink {
+class GrpcSink implements EndingSink {
   closed = false;
   waitingSince: number | undefined;
   /** How the stream ended, for those who count. */
@@ -101,6 +124,13 @@ class GrpcSink implements Sink {
     this.code = error.code;
     // grpc-js sends it as the status of the stream, behind what waits in it.
     this.stream.emit('error', grpcStatus(error));
+    this.close();
+  }
+
+  finish(): void {
+    if (this.closed) return;
+    this.code = 'OK';
+    this.stream.end();
     this.close();
   }
 

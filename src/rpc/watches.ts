@@ -10,6 +10,7 @@ import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
 import { type Filter, filterOf } from '../feed/filter.js';
 import type { Who } from '../feed/watch.js';
+import type { Place } from '../feed/watches.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../store/watchers.js';
@@ -30,7 +31,7 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
       const { acknowledgements } = call.request;
       checkAcknowledgements(acknowledgements);
       for (const { client_id, revision } of acknowledgements)
-        presence.acknowledge(client_id.toLowerCase(), Number(revision));
+        presence.acknowledge(client_id.toLowerCase(), Number(revision), call.principal.agents);
       return { revision: BigInt(backend.store.state.revision) };
     },
 
@@ -39,22 +40,28 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
 }
 
 async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
-  const { store, feed, watches } = backend;
-  const { request, signal, sink } = call;
+  const { watches } = backend;
+  const { request, sink } = call;
   const { filter, who } = readRequest(request);
-  watches.checkRoom();
-  if (Number(request.min_revision) > store.state.revision) await reached(backend, Number(request.min_revision), signal);
-  if (request.resume_token === '') {
-    watches.open(filter, who, sink);
-    return;
+  const release = watches.reserve(sink);
+  try {
+    const point = await placeOf(backend, call, filter);
+    watches.open(filter, who, sink, point);
+  } finally {
+    release();
   }
-  const point = await resumeAt(
-    { store, feed, watches, signal },
-    request.resume_token,
-    filter,
-    backend.watchRetentionMs,
-  );
-  watches.open(filter, who, sink, point);
+}
+
+/** Where the stream goes on, as soon as the replica is as far as the caller asks; undefined: it begins with a snapshot. */
+async function placeOf(
+  backend: Backend,
+  { request, signal }: StreamCall<WatchConfigsRequest>,
+  filter: Filter,
+): Promise<Place | undefined> {
+  const { store, feed, watches } = backend;
+  if (Number(request.min_revision) > store.state.revision) await reached(backend, Number(request.min_revision), signal);
+  if (request.resume_token === '') return undefined;
+  return await resumeAt({ store, feed, watches, signal }, request.resume_token, filter, backend.watchRetentionMs);
 }
 
 async function reached({ feed }: Backend, revision: number, signal: AbortSignal): Promise<void> {

@@ -23,11 +23,20 @@ export interface KeptEvent extends NewEvent {
 }
 
 /** Enters an event, by the clock of the database and as finely as times are told apart here. */
-export const enterEvent = (store: Store, event: NewEvent): Promise<void> =>
+export const enterEvent = (store: Store, event: NewEvent): Promise<void> => enterEvents(store, [event]);
+
+/** Enters several events, all or none. */
+export const enterEvents = (store: Store, events: readonly NewEvent[]): Promise<void> =>
   onDatabase(store, async (db) => {
     const created_at = db.raw(`date_trunc('milliseconds', clock_timestamp())`);
-    await db('audit_events').insert({ ...event, created_at });
+    await db('audit_events').insert(events.map((event) => ({ ...event, created_at })));
   });
+
+/** Forgets events that are older than the history is kept, by the clock of the database. */
+export async function forgetEvents(db: Knex, historyMs: number): Promise<void> {
+  if (historyMs === Number.POSITIVE_INFINITY) return;
+  await db('audit_events').whereRaw(`created_at < now() - ? * interval '1 millisecond'`, [historyMs]).delete();
+}
 
 /** The place of an event among all, the newest first: time, where it stands, and its place there. */
 export type Place = readonly [ms: number, source: 'entry' | 'event', first: number, second: number];

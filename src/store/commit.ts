@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { altersChain } from '../domain/draft.js';
+import { altersChain, isResealed } from '../domain/draft.js';
 import type { Change, Entities, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
@@ -130,8 +130,12 @@ function rowStatements(tx: Knex, steps: readonly Step[]): Statement[] {
   }
   const adopts = steps.some(({ draft }) => draft.adopts);
   for (const entity of entities) {
-    const rows = changes.filter((change) => change.entity === entity && change.after).map(rowAfter);
-    statements.push(...putRows(tx, entity, rows, adopts));
+    const put = changes.filter((change) => change.entity === entity && change.after);
+    const written = put.filter((change) => !isResealed(change)).map(rowAfter);
+    statements.push(
+      ...putRows(tx, entity, written, adopts),
+      ...putRows(tx, entity, put.filter(isResealed).map(rowAfter), true),
+    );
   }
   const moved = movedChains(steps);
   if (moved.size > 0) statements.push(moveChains(tx, moved));

@@ -4,6 +4,7 @@ import { newModel, newProvider } from '../domain/catalogue.js';
 import { newConfig } from '../domain/config.js';
 import { newCredential } from '../domain/credential.js';
 import type { Entities, Entity, Price } from '../domain/rows.js';
+import { newTokenRow } from '../domain/token.js';
 
 /** How an entity stands in its table. A row has the columns' names, so only what differs is said. */
 interface Table {
@@ -58,6 +59,12 @@ export const tables: Readonly<Record<Entity, Table>> = {
     columns: Object.keys(priceColumns),
     json: [],
     times: ['valid_from', 'created_at'],
+  },
+  token: {
+    name: 'api_tokens',
+    columns: Object.keys(newTokenRow()),
+    json: ['agents'],
+    times: [...TIMES, 'expires_at', 'revoked_at'],
   },
 };
 export const entities = Object.keys(tables) as readonly Entity[];
@@ -128,10 +135,11 @@ export function putRows<E extends Entity>(
 /** A statement takes 65 535 parameters; the widest row has 27. */
 const PUT_CHUNK = 1000;
 
-/** A ciphertext with its row, and the revision at which it was stored there. */
+/** A ciphertext with its row, the key that it is under, and the revision at which it was stored there. */
 export interface Token {
   readonly id: number;
   readonly token: string;
+  readonly key_id: string | null;
   readonly key_revision: number | null;
 }
 
@@ -154,12 +162,18 @@ export async function readToken(db: Knex, entity: 'config' | 'credential', id: n
   return row?.token ?? undefined;
 }
 
+/** The ciphertexts of some rows; where there is none, an empty one, which no key opens. */
+export const readTokens = (db: Knex, entity: 'config' | 'credential', ids: readonly number[]): Promise<Token[]> =>
+  db(tables[entity].name)
+    .select('id', 'key_id', 'key_revision', db.raw(`coalesce(api_key_encrypted, '') as token`))
+    .whereIn('id', ids);
+
 /** All ciphertexts of an entity, a chunk at a time by id. */
 export async function* allTokens(db: Knex, entity: 'config' | 'credential'): AsyncGenerator<readonly Token[]> {
   let last = 0;
   for (;;) {
     const tokens: Token[] = await db(tables[entity].name)
-      .select('id', 'api_key_encrypted as token', 'key_revision')
+      .select('id', 'api_key_encrypted as token', 'key_id', 'key_revision')
       .whereNotNull('api_key_encrypted')
       .where('id', '>', last)
       .orderBy('id')

@@ -1,4 +1,5 @@
 import { forgetAnswers } from './answers.js';
+import { forgetEvents } from './audit.js';
 import { forgetHistory } from './compact.js';
 import type { Store } from './store.js';
 import { checkTokens } from './vault.js';
@@ -12,6 +13,7 @@ export async function tidy(store: Store, historyMs: number): Promise<void> {
   const { knex, kind } = store.database;
   await forgetAnswers(knex);
   await forgetHistory(store, historyMs);
+  await forgetEvents(knex, historyMs);
   await checkTokens(store);
   await forgetWatchers(knex);
   // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.

@@ -3,7 +3,7 @@ import { bindingOf, keyProblem } from '../domain/credential.js';
 import { Keyring } from '../domain/keyring.js';
 import type { Config, Credential } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import { keyHolder, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
+import { keyHolder, tokenMark, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
 import { databaseFailure } from './failure.js';
 import type { Store } from './store.js';
 import { allTokens, readToken, type Token } from './tables.js';
@@ -90,24 +90,24 @@ export async function checkTokens(store: Store): Promise<string[]> {
   return [...unreadable.keys()];
 }
 
-/** The rows whose token a keyring does not open, with the revision of that token; without a keyring all that have one. */
-async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, number | null>> {
+/** The rows whose token a keyring does not open, with the mark of that token; without a keyring all that have one. */
+async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
   if (!keyring) return keyHolders(store.state);
-  const unreadable = new Map<string, number | null>();
+  const unreadable = new Map<string, string>();
   for (const entity of ['config', 'credential'] as const)
     for await (const tokens of allTokens(store.database.knex, entity))
       for (const token of tokens) {
         const row = rowOf(store.state, entity, token);
         if (row && 'unreadable' in keyring.open(token.token, bindingOf(store.state, entity, row)))
-          unreadable.set(keyHolder(entity, row.id), row.key_revision);
+          unreadable.set(keyHolder(entity, row.id), tokenMark(row));
       }
   return unreadable;
 }
 
 /** The row of a token, unless it has been given another one since the token was read. */
-function rowOf(state: State, entity: 'config' | 'credential', { id, key_revision }: Token) {
-  const row = (entity === 'config' ? state.configs : state.credentials).get(id);
-  return row?.key_revision === key_revision ? row : undefined;
+export function rowOf(state: State, entity: 'config' | 'credential', token: Token): Config | Credential | undefined {
+  const row = (entity === 'config' ? state.configs : state.credentials).get(token.id);
+  return row && tokenMark(row) === tokenMark(token) ? row : undefined;
 }
 
 /** The stored key of a row; undefined when there is none that can be read. For the moment of its use alone. */
@@ -128,12 +128,11 @@ export async function openKey(
 }
 
 /** Every row that has a key: without ENCRYPTION_KEY none of them can be read. */
-function keyHolders({ configs, credentials }: State): Map<string, number | null> {
-  const holders = new Map<string, number | null>();
-  for (const row of configs.values())
-    if (row.key_id !== null) holders.set(keyHolder('config', row.id), row.key_revision);
+function keyHolders({ configs, credentials }: State): Map<string, string> {
+  const holders = new Map<string, string>();
+  for (const row of configs.values()) if (row.key_id !== null) holders.set(keyHolder('config', row.id), tokenMark(row));
   for (const row of credentials.values())
-    if (row.key_id !== null) holders.set(keyHolder('credential', row.id), row.key_revision);
+    if (row.key_id !== null) holders.set(keyHolder('credential', row.id), tokenMark(row));
   return holders;
 }
 

@@ -51,7 +51,11 @@ function routerOf(...rules: (object | undefined)[]) {
   }
   const files = createFileRegistry(file, (name) => registry.getFile(name));
   const both = createRegistry(files, registry) as unknown as typeof registry;
-  const contract = { registry: both, permission: () => '', requestType: () => '' };
+  const contract = {
+    registry: both,
+    rule: () => ({ permission: 'PERMISSION_METRICS_READ', agentRefs: undefined }) as const,
+    requestType: () => '',
+  };
   return createRouter(contract, new Map(rules.map((_, index) => [`/t.S/M${index}`, never])));
 }
 

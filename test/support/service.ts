@@ -14,11 +14,16 @@ import {
   connect as connectClient,
   type Resource,
 } from '../../src/client/index.js';
-import { readSettings } from '../../src/config.js';
+import { readSettings, type Settings } from '../../src/config.js';
+import type { MadeToken, TokenWish } from '../../src/domain/token.js';
 import type { Violation } from '../../src/errors.js';
 import { createLog } from '../../src/log.js';
-import { type Running, serve } from '../../src/main.js';
+import { openConfigured, type Running, serve } from '../../src/main.js';
+import { catchUp } from '../../src/store/log.js';
+import { migrator } from '../../src/store/migrate.js';
+import { Store } from '../../src/store/store.js';
 import { copyFirstStart } from './command.js';
+import { grant } from './grant.js';
 import { startPostgres } from './postgres.js';
 
 /** The methods of a service as tests call them: the client's own, and a request always said. */
@@ -100,13 +105,15 @@ export interface Clients {
   readonly credentials: Promised<AgentLLM['credentials']>;
   readonly watchers: Promised<AgentLLM['watchers']>;
   readonly audit: Promised<AgentLLM['audit']>;
+  readonly access: Promised<AgentLLM['access']>;
   close(): void;
 }
 
 /** The product's client, which sends nothing twice by itself: tests look at what one call does. */
-export function connect(port: number): Clients {
+export function connect(port: number, token?: string): Clients {
   const agentllm = connectClient({
     address: `127.0.0.1:${port}`,
+    token,
     deadlineMs: 20_000,
     retry: false,
     // Or grpc-js would share one connection between all tests of a process.
@@ -119,6 +126,7 @@ export function connect(port: number): Clients {
     credentials: promised(agentllm.credentials),
     watchers: promised(agentllm.watchers),
     audit: promised(agentllm.audit),
+    access: promised(agentllm.access),
     close: () => agentllm.close(),
   };
 }
@@ -127,12 +135,20 @@ export type Backend = 'embedded' | 'postgres';
 
 export interface TestService extends Clients {
   readonly running: Running;
+  /** The tokens that were asked for; its own clients have the first. */
+  readonly tokens: readonly MadeToken[];
   readonly port: number;
   stop(): Promise<void>;
 }
 
-/** Starts the service in this process on free ports; without DATABASE_URL on a directory of its own. */
-export async function startService(env: Readonly<Record<string, string>> = {}): Promise<TestService> {
+/**
+ * Starts the service in this process on free ports; without DATABASE_URL on a directory of its own.
+ * @param wishes tokens that are there from the start.
+ */
+export async function startService(
+  env: Readonly<Record<string, string>> = {},
+  wishes: readonly Partial<TokenWish>[] = [],
+): Promise<TestService> {
   const embedded = env['DATABASE_URL'] === undefined && env['DATA_DIR'] === undefined;
   const directory = embedded ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
   const settings = readSettings({
@@ -143,12 +159,14 @@ export async function startService(env: Readonly<Record<string, string>> = {}): 
     POLL_INTERVAL_MS: '50',
     ...env,
   });
+  const tokens = wishes.length > 0 ? await grantAll(settings, wishes) : [];
   const flags = { allowPlaintext: false, allowAnonymous: false };
   const running = await serve(settings, flags, createLog(settings.LOG_LEVEL));
-  const clients = connect(running.grpcPort);
+  const clients = connect(running.grpcPort, tokens[0]?.text);
   return {
     ...clients,
     running,
+    tokens,
     port: running.grpcPort,
     async stop() {
       clients.close();
@@ -158,18 +176,37 @@ export async function startService(env: Readonly<Record<string, string>> = {}): 
   };
 }
 
+/** Makes tokens in a database that no service has, as the command line does. */
+export async function grantAll(settings: Settings, wishes: readonly Partial<TokenWish>[]): Promise<MadeToken[]> {
+  const database = await openConfigured(settings);
+  try {
+    await migrator(database).up();
+    const store = new Store(database);
+    await catchUp(store);
+    const made: MadeToken[] = [];
+    for (const wish of wishes) made.push(await grant(store, wish));
+    return made;
+  } finally {
+    await database.close();
+  }
+}
+
 /** The service for all tests of a `describe`, on one of the engines. */
-export function useService(backend: Backend, env: Readonly<Record<string, string>> = {}): () => TestService {
+export function useService(
+  backend: Backend,
+  env: Readonly<Record<string, string>> = {},
+  wishes: readonly Partial<TokenWish>[] = [],
+): () => TestService {
   let service: TestService;
   let stopDatabase = async () => {};
   beforeAll(async () => {
     if (backend === 'embedded') {
-      service = await startService(env);
+      service = await startService(env, wishes);
       return;
     }
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase() });
+    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase() }, wishes);
   });
   afterAll(async () => {
     await service?.stop();

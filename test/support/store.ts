@@ -66,7 +66,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
       allowedAddresses: addressList([]),
       providerKeys: new Map(),
     },
-    { contract: readContract(), log: createLog('silent'), metrics },
+    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback', reflection: 'on' },
   );
   const clients = connect(rpc.port);
   return {

@@ -47,13 +47,17 @@ export const filesOf = (page: string): { readonly name: string; readonly content
 
 /** What differs from run to run and machine to machine. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
+  [/\bal_[a-z2-7]{10}_[\w-]{43}/g, '<token>'],
+  [/\bal_[a-z2-7]{10}\b/g, '<token id>'],
   [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
   // A column of milliseconds, before that of the age.
   [/\d+(?= +<ago>)/g, '<measured>'],
   [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
+  [/\buntil \d{4}-\d\d-\d\d\b/g, 'until <day>'],
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, '<uuid>'],
   [/\b[0-9a-f]{8}-\d+-[\w-]+/g, '<etag>'],
   [/\b[0-9a-f]{8}\b/g, '<short id>'],
+  [/\b[0-9a-f]{12}\b/g, '<key id>'],
   [/\b\d+(\.\d+)? ?(ms|s|MB)\b/g, '<measured>'],
   [/PostgreSQL \d+(\.\d+)*/g, 'PostgreSQL <version>'],
   [/"(latency_ms|latencyMs|bytes)": ?\d+/g, '"$1": <measured>'],

@@ -85,7 +85,10 @@ export interface WatchConfigsResponse {
   bookmark?:
     | Bookmark
     | undefined;
-  /** The store revision that it is of. */
+  /**
+   * The store revision that it is of; of `started`: the newest revision of the
+   * replica; a client has caught up when it has reached it.
+   */
   revision: bigint;
   /** Where a later stream can go on; empty in messages that do not complete a revision. */
   resume_token: string;
@@ -93,7 +96,10 @@ export interface WatchConfigsResponse {
   cause: ChangeCause | undefined;
 }
 
-/** How a stream begins. */
+/**
+ * How a stream begins. The `revision` of its message is the newest one of the
+ * replica: a client has caught up when it has reached it.
+ */
 export interface WatchStarted {
   /**
    * Names the process in ListWatchers and AcknowledgeRevision: the `client_id` of the
@@ -2047,7 +2053,9 @@ export const AgentLLMConfigWatchServiceService = {
    * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
    * was read for 60 s although there was something; OUT_OF_RANGE, reason
    * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo.
+   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
+   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
+   * expires, or an agent is renamed out of what it may watch.
    */
   watchConfigs: {
     path: "/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs" as const,
@@ -2062,7 +2070,8 @@ export const AgentLLMConfigWatchServiceService = {
   /**
    * Tells what agent processes have applied, for ListWatchers and for writes that
    * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over.
+   * before changes nothing, and a process that does not watch is passed over, as is one
+   * that watches what the caller may not.
    */
   acknowledgeRevision: {
     path: "/agentllm.v1.AgentLLMConfigWatchService/AcknowledgeRevision" as const,
@@ -2116,13 +2125,16 @@ export interface AgentLLMConfigWatchServiceServer extends UntypedServiceImplemen
    * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
    * was read for 60 s although there was something; OUT_OF_RANGE, reason
    * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo.
+   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
+   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
+   * expires, or an agent is renamed out of what it may watch.
    */
   watchConfigs: handleServerStreamingCall<WatchConfigsRequest, WatchConfigsResponse>;
   /**
    * Tells what agent processes have applied, for ListWatchers and for writes that
    * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over.
+   * before changes nothing, and a process that does not watch is passed over, as is one
+   * that watches what the caller may not.
    */
   acknowledgeRevision: handleUnaryCall<AcknowledgeRevisionRequest, AcknowledgeRevisionResponse>;
   /**
@@ -2157,7 +2169,9 @@ export interface AgentLLMConfigWatchServiceClient extends Client {
    * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
    * was read for 60 s although there was something; OUT_OF_RANGE, reason
    * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo.
+   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
+   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
+   * expires, or an agent is renamed out of what it may watch.
    */
   watchConfigs(
     request: WatchConfigsRequest,
@@ -2171,7 +2185,8 @@ export interface AgentLLMConfigWatchServiceClient extends Client {
   /**
    * Tells what agent processes have applied, for ListWatchers and for writes that
    * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over.
+   * before changes nothing, and a process that does not watch is passed over, as is one
+   * that watches what the caller may not.
    */
   acknowledgeRevision(
     request: AcknowledgeRevisionRequest,

@@ -32,6 +32,17 @@ export const AuditEventKind = {
   HEALTH_CHECK: "AUDIT_EVENT_KIND_HEALTH_CHECK",
   /** KEY_VALIDATION - A provider was asked about a key that somebody brought: ValidateApiKey. */
   KEY_VALIDATION: "AUDIT_EVENT_KIND_KEY_VALIDATION",
+  /** KEY_LEASE - An agent process was given keys: LeaseApiKeys. */
+  KEY_LEASE: "AUDIT_EVENT_KIND_KEY_LEASE",
+  /**
+   * CALL_REFUSED - A call was refused for want of a token or a permission. Of equal ones in a minute,
+   * the first.
+   */
+  CALL_REFUSED: "AUDIT_EVENT_KIND_CALL_REFUSED",
+  /** TOKEN_USE - A token or certificate was used for the first time within a day, on this replica. */
+  TOKEN_USE: "AUDIT_EVENT_KIND_TOKEN_USE",
+  /** KEY_ROTATION - The stored keys were encrypted anew, or that was begun: RotateEncryptionKey. */
+  KEY_ROTATION: "AUDIT_EVENT_KIND_KEY_ROTATION",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -42,6 +53,10 @@ export namespace AuditEventKind {
   export type WRITE = typeof AuditEventKind.WRITE;
   export type HEALTH_CHECK = typeof AuditEventKind.HEALTH_CHECK;
   export type KEY_VALIDATION = typeof AuditEventKind.KEY_VALIDATION;
+  export type KEY_LEASE = typeof AuditEventKind.KEY_LEASE;
+  export type CALL_REFUSED = typeof AuditEventKind.CALL_REFUSED;
+  export type TOKEN_USE = typeof AuditEventKind.TOKEN_USE;
+  export type KEY_ROTATION = typeof AuditEventKind.KEY_ROTATION;
   export type UNRECOGNIZED = typeof AuditEventKind.UNRECOGNIZED;
 }
 
@@ -59,6 +74,18 @@ export function auditEventKindFromJSON(object: any): AuditEventKind {
     case 3:
     case "AUDIT_EVENT_KIND_KEY_VALIDATION":
       return AuditEventKind.KEY_VALIDATION;
+    case 4:
+    case "AUDIT_EVENT_KIND_KEY_LEASE":
+      return AuditEventKind.KEY_LEASE;
+    case 5:
+    case "AUDIT_EVENT_KIND_CALL_REFUSED":
+      return AuditEventKind.CALL_REFUSED;
+    case 6:
+    case "AUDIT_EVENT_KIND_TOKEN_USE":
+      return AuditEventKind.TOKEN_USE;
+    case 7:
+    case "AUDIT_EVENT_KIND_KEY_ROTATION":
+      return AuditEventKind.KEY_ROTATION;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -76,6 +103,14 @@ export function auditEventKindToNumber(object: AuditEventKind): number {
       return 2;
     case AuditEventKind.KEY_VALIDATION:
       return 3;
+    case AuditEventKind.KEY_LEASE:
+      return 4;
+    case AuditEventKind.CALL_REFUSED:
+      return 5;
+    case AuditEventKind.TOKEN_USE:
+      return 6;
+    case AuditEventKind.KEY_ROTATION:
+      return 7;
     case AuditEventKind.UNRECOGNIZED:
     default:
       return -1;
@@ -92,7 +127,10 @@ export interface AuditEvent {
   created_at:
     | Date
     | undefined;
-  /** Who. */
+  /**
+   * Who: `token:` and a token's id, `cert:` and a certificate's identity, `anonymous`,
+   * or `agentllm` for what the service or its command line did on the machine.
+   */
   actor: string;
   /** The full name of the method. */
   method: string;
@@ -108,7 +146,8 @@ export interface AuditEvent {
   provider: string;
   /**
    * What came of it: the CheckStatus of a check, of a configuration that of its first
-   * hop, for example `CHECK_STATUS_OK`; empty for writes.
+   * hop, for example `CHECK_STATUS_OK`; of a lease for how long; of a refusal its
+   * reason; of a rotation how far it is; empty for writes.
    */
   outcome: string;
   /** What a write did; absent for other kinds. */

@@ -11,14 +11,19 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Duration } from "../../google/protobuf/duration.js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
+import { AgentRef } from "./agent.js";
+import { KeySource, keySourceFromJSON, keySourceToNumber } from "./check.js";
 import { Credential } from "./credential.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
@@ -221,6 +226,167 @@ export interface DeleteCredentialResponse {
   revision: bigint;
   /** Who has applied the write; absent unless the request asked to wait for it. */
   adoption: Adoption | undefined;
+}
+
+/** Request of LeaseApiKeys. */
+export interface LeaseApiKeysRequest {
+  /** The agent whose keys are wanted. Required. */
+  agent:
+    | AgentRef
+    | undefined;
+  /**
+   * The X25519 public key to seal them for, 32 bytes: of a key pair that the process made
+   * for this request and keeps in its memory only. Required.
+   */
+  public_key: Buffer;
+  /** For how long, 1 s to 3600 s. Absent: 600 s. */
+  lifetime:
+    | Duration
+    | undefined;
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of LeaseApiKeys. */
+export interface LeaseApiKeysResponse {
+  /**
+   * One for each enabled configuration of the agent that has a stored key, in the order
+   * of the chain. Configurations whose key is in the environment of the process have none.
+   */
+  leases: ApiKeyLease[];
+  /** The store revision at which this was served. */
+  revision: bigint;
+  /** The configurations whose stored key cannot be decrypted, by id. */
+  unreadable_config_ids: number[];
+}
+
+/**
+ * One key, sealed by HPKE (RFC 9180) in base mode with DHKEM(X25519, HKDF-SHA256),
+ * HKDF-SHA256 and AES-256-GCM.
+ *
+ * It is opened with the private key of the request, `info` being the UTF-8 text
+ * `agentllm api key lease v1`, and `aad` these lines, joined by a line feed, without one at
+ * the end:
+ *
+ *   store=<store_id>
+ *   lease=<lease_id>
+ *   agent=<agent_id>
+ *   config=<config_id>
+ *   provider=<provider>
+ *   origin=<origin>
+ *   key_revision=<key_revision>
+ *   lifetime_ms=<lifetime in milliseconds>
+ *
+ * so that what is opened is for that configuration, origin and time and no other. Send
+ * the key nowhere but to `origin`.
+ */
+export interface ApiKeyLease {
+  /** Names the lease in the audit: a UUID. */
+  lease_id: string;
+  /** The store that it is of. */
+  store_id: string;
+  /** The agent. */
+  agent_id: number;
+  /** The configuration. */
+  config_id: number;
+  /** The provider that the key is for, canonical. */
+  provider: string;
+  /** Scheme, host and port of the provider's base URL, `https://api.openai.com`. */
+  origin: string;
+  /** Whether the key is the configuration's own or a credential's. */
+  key_source: KeySource;
+  /** The credential's name; empty for a key of the configuration's own. */
+  credential_name: string;
+  /** The store revision at which the key was stored. */
+  key_revision: bigint;
+  /** How long it may be used, from when it was asked for. */
+  lifetime:
+    | Duration
+    | undefined;
+  /** The encapsulated key of HPKE, 32 bytes. */
+  encapsulated_key: Buffer;
+  /** The key, sealed. */
+  ciphertext: Buffer;
+}
+
+/** Request of RotateEncryptionKey. */
+export interface RotateEncryptionKeyRequest {
+  /**
+   * Leave keys as they are whose encryption key is not there, and go on with the others.
+   * Single ones that do not open although it is there are left in any case.
+   */
+  skip_unreadable: boolean;
+}
+
+/** How far a rotation is: sent at its beginning, after every step and at its end. */
+export interface RotateEncryptionKeyResponse {
+  /** How many stored keys were not under the first key of ENCRYPTION_KEY when it began. */
+  total: number;
+  /** The store revision behind the last step. */
+  revision: bigint;
+  /** How many of them need nothing more: they were encrypted anew or replaced, or are gone. */
+  done: number;
+  /** How many of them could not be decrypted and were left. */
+  unreadable: number;
+  /** The id of the key that they are encrypted with now. */
+  key_id: string;
+  /** Whether it has come to its end: only the last message says so. */
+  finished: boolean;
+}
+
+/** Request of GetEncryptionStatus. */
+export interface GetEncryptionStatusRequest {
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+}
+
+/** Answer of GetEncryptionStatus, as this replica sees it. */
+export interface GetEncryptionStatusResponse {
+  /** Whether keys can be stored and read here. */
+  ready: boolean;
+  /** The store revision at which this was served. */
+  revision: bigint;
+  /** Why they cannot; empty when `ready`. */
+  problem: string;
+  /**
+   * The encryption keys that this replica has or that stored keys are under; the one that
+   * encrypts first.
+   */
+  keys: EncryptionKey[];
+  /**
+   * How many stored keys are not under the one that encrypts: RotateEncryptionKey changes
+   * that.
+   */
+  outdated_count: number;
+  /** How many stored keys this replica cannot decrypt. */
+  unreadable_count: number;
+  /** Where those are, as `config 7` or `credential desk`, at most 100 of them. */
+  unreadable: string[];
+}
+
+/** One encryption key; the key itself is in no message. */
+export interface EncryptionKey {
+  /**
+   * Its id: 12 hexadecimal digits of a hash of it. `unbound` stands for the keys of an
+   * adopted database that could not be read when it was adopted.
+   */
+  id: string;
+  /** Whether it is the first of ENCRYPTION_KEY here, which encrypts. */
+  primary: boolean;
+  /** Whether this replica has it. */
+  available: boolean;
+  /** How many configurations have a key under it. */
+  config_count: number;
+  /** How many credentials have a key under it. */
+  credential_count: number;
 }
 
 function createBaseCreateCredentialRequest(): CreateCredentialRequest {
@@ -1201,10 +1367,904 @@ export const DeleteCredentialResponse: MessageFns<DeleteCredentialResponse> = {
   },
 };
 
+function createBaseLeaseApiKeysRequest(): LeaseApiKeysRequest {
+  return { agent: undefined, public_key: Buffer.alloc(0), lifetime: undefined, min_revision: 0n };
+}
+
+export const LeaseApiKeysRequest: MessageFns<LeaseApiKeysRequest> = {
+  encode(message: LeaseApiKeysRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== undefined) {
+      AgentRef.encode(message.agent, writer.uint32(10).fork()).join();
+    }
+    if (message.public_key.length !== 0) {
+      writer.uint32(18).bytes(message.public_key);
+    }
+    if (message.lifetime !== undefined) {
+      Duration.encode(message.lifetime, writer.uint32(26).fork()).join();
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeaseApiKeysRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeaseApiKeysRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = AgentRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.public_key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lifetime = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LeaseApiKeysRequest>): LeaseApiKeysRequest {
+    return LeaseApiKeysRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LeaseApiKeysRequest>): LeaseApiKeysRequest {
+    const message = createBaseLeaseApiKeysRequest();
+    message.agent = (object.agent !== undefined && object.agent !== null)
+      ? AgentRef.fromPartial(object.agent)
+      : undefined;
+    message.public_key = object.public_key ?? Buffer.alloc(0);
+    message.lifetime = (object.lifetime !== undefined && object.lifetime !== null)
+      ? Duration.fromPartial(object.lifetime)
+      : undefined;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseLeaseApiKeysResponse(): LeaseApiKeysResponse {
+  return { leases: [], revision: 0n, unreadable_config_ids: [] };
+}
+
+export const LeaseApiKeysResponse: MessageFns<LeaseApiKeysResponse> = {
+  encode(message: LeaseApiKeysResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.leases) {
+      ApiKeyLease.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.unreadable_config_ids.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.unreadable_config_ids) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeaseApiKeysResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeaseApiKeysResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.leases.push(ApiKeyLease.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.unreadable_config_ids.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.unreadable_config_ids.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LeaseApiKeysResponse>): LeaseApiKeysResponse {
+    return LeaseApiKeysResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LeaseApiKeysResponse>): LeaseApiKeysResponse {
+    const message = createBaseLeaseApiKeysResponse();
+    message.leases = object.leases?.map((e) => ApiKeyLease.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.unreadable_config_ids = object.unreadable_config_ids?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseApiKeyLease(): ApiKeyLease {
+  return {
+    lease_id: "",
+    store_id: "",
+    agent_id: 0,
+    config_id: 0,
+    provider: "",
+    origin: "",
+    key_source: KeySource.UNSPECIFIED,
+    credential_name: "",
+    key_revision: 0n,
+    lifetime: undefined,
+    encapsulated_key: Buffer.alloc(0),
+    ciphertext: Buffer.alloc(0),
+  };
+}
+
+export const ApiKeyLease: MessageFns<ApiKeyLease> = {
+  encode(message: ApiKeyLease, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lease_id !== "") {
+      writer.uint32(10).string(message.lease_id);
+    }
+    if (message.store_id !== "") {
+      writer.uint32(18).string(message.store_id);
+    }
+    if (message.agent_id !== 0) {
+      writer.uint32(24).int32(message.agent_id);
+    }
+    if (message.config_id !== 0) {
+      writer.uint32(32).int32(message.config_id);
+    }
+    if (message.provider !== "") {
+      writer.uint32(42).string(message.provider);
+    }
+    if (message.origin !== "") {
+      writer.uint32(50).string(message.origin);
+    }
+    if (message.key_source !== KeySource.UNSPECIFIED) {
+      writer.uint32(56).int32(keySourceToNumber(message.key_source));
+    }
+    if (message.credential_name !== "") {
+      writer.uint32(66).string(message.credential_name);
+    }
+    if (message.key_revision !== 0n) {
+      if (BigInt.asIntN(64, message.key_revision) !== message.key_revision) {
+        throw new globalThis.Error("value provided for field message.key_revision of type int64 too large");
+      }
+      writer.uint32(72).int64(message.key_revision);
+    }
+    if (message.lifetime !== undefined) {
+      Duration.encode(message.lifetime, writer.uint32(82).fork()).join();
+    }
+    if (message.encapsulated_key.length !== 0) {
+      writer.uint32(90).bytes(message.encapsulated_key);
+    }
+    if (message.ciphertext.length !== 0) {
+      writer.uint32(98).bytes(message.ciphertext);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ApiKeyLease {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseApiKeyLease();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lease_id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.store_id = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.agent_id = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.config_id = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.origin = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.key_source = keySourceFromJSON(reader.int32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.credential_name = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.key_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.lifetime = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.encapsulated_key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.ciphertext = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ApiKeyLease>): ApiKeyLease {
+    return ApiKeyLease.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ApiKeyLease>): ApiKeyLease {
+    const message = createBaseApiKeyLease();
+    message.lease_id = object.lease_id ?? "";
+    message.store_id = object.store_id ?? "";
+    message.agent_id = object.agent_id ?? 0;
+    message.config_id = object.config_id ?? 0;
+    message.provider = object.provider ?? "";
+    message.origin = object.origin ?? "";
+    message.key_source = object.key_source ?? KeySource.UNSPECIFIED;
+    message.credential_name = object.credential_name ?? "";
+    message.key_revision = (object.key_revision !== undefined && object.key_revision !== null)
+      ? BigInt(object.key_revision)
+      : 0n;
+    message.lifetime = (object.lifetime !== undefined && object.lifetime !== null)
+      ? Duration.fromPartial(object.lifetime)
+      : undefined;
+    message.encapsulated_key = object.encapsulated_key ?? Buffer.alloc(0);
+    message.ciphertext = object.ciphertext ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseRotateEncryptionKeyRequest(): RotateEncryptionKeyRequest {
+  return { skip_unreadable: false };
+}
+
+export const RotateEncryptionKeyRequest: MessageFns<RotateEncryptionKeyRequest> = {
+  encode(message: RotateEncryptionKeyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.skip_unreadable !== false) {
+      writer.uint32(8).bool(message.skip_unreadable);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateEncryptionKeyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotateEncryptionKeyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.skip_unreadable = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RotateEncryptionKeyRequest>): RotateEncryptionKeyRequest {
+    return RotateEncryptionKeyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RotateEncryptionKeyRequest>): RotateEncryptionKeyRequest {
+    const message = createBaseRotateEncryptionKeyRequest();
+    message.skip_unreadable = object.skip_unreadable ?? false;
+    return message;
+  },
+};
+
+function createBaseRotateEncryptionKeyResponse(): RotateEncryptionKeyResponse {
+  return { total: 0, revision: 0n, done: 0, unreadable: 0, key_id: "", finished: false };
+}
+
+export const RotateEncryptionKeyResponse: MessageFns<RotateEncryptionKeyResponse> = {
+  encode(message: RotateEncryptionKeyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.total !== 0) {
+      writer.uint32(8).int32(message.total);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.done !== 0) {
+      writer.uint32(24).int32(message.done);
+    }
+    if (message.unreadable !== 0) {
+      writer.uint32(32).int32(message.unreadable);
+    }
+    if (message.key_id !== "") {
+      writer.uint32(42).string(message.key_id);
+    }
+    if (message.finished !== false) {
+      writer.uint32(48).bool(message.finished);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateEncryptionKeyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotateEncryptionKeyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.total = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.done = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.unreadable = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.key_id = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.finished = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RotateEncryptionKeyResponse>): RotateEncryptionKeyResponse {
+    return RotateEncryptionKeyResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RotateEncryptionKeyResponse>): RotateEncryptionKeyResponse {
+    const message = createBaseRotateEncryptionKeyResponse();
+    message.total = object.total ?? 0;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.done = object.done ?? 0;
+    message.unreadable = object.unreadable ?? 0;
+    message.key_id = object.key_id ?? "";
+    message.finished = object.finished ?? false;
+    return message;
+  },
+};
+
+function createBaseGetEncryptionStatusRequest(): GetEncryptionStatusRequest {
+  return { min_revision: 0n };
+}
+
+export const GetEncryptionStatusRequest: MessageFns<GetEncryptionStatusRequest> = {
+  encode(message: GetEncryptionStatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetEncryptionStatusRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetEncryptionStatusRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetEncryptionStatusRequest>): GetEncryptionStatusRequest {
+    return GetEncryptionStatusRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetEncryptionStatusRequest>): GetEncryptionStatusRequest {
+    const message = createBaseGetEncryptionStatusRequest();
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseGetEncryptionStatusResponse(): GetEncryptionStatusResponse {
+  return { ready: false, revision: 0n, problem: "", keys: [], outdated_count: 0, unreadable_count: 0, unreadable: [] };
+}
+
+export const GetEncryptionStatusResponse: MessageFns<GetEncryptionStatusResponse> = {
+  encode(message: GetEncryptionStatusResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ready !== false) {
+      writer.uint32(8).bool(message.ready);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.problem !== "") {
+      writer.uint32(26).string(message.problem);
+    }
+    for (const v of message.keys) {
+      EncryptionKey.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.outdated_count !== 0) {
+      writer.uint32(40).int32(message.outdated_count);
+    }
+    if (message.unreadable_count !== 0) {
+      writer.uint32(48).int32(message.unreadable_count);
+    }
+    for (const v of message.unreadable) {
+      writer.uint32(58).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetEncryptionStatusResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetEncryptionStatusResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.ready = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.keys.push(EncryptionKey.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.outdated_count = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.unreadable_count = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.unreadable.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetEncryptionStatusResponse>): GetEncryptionStatusResponse {
+    return GetEncryptionStatusResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetEncryptionStatusResponse>): GetEncryptionStatusResponse {
+    const message = createBaseGetEncryptionStatusResponse();
+    message.ready = object.ready ?? false;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.problem = object.problem ?? "";
+    message.keys = object.keys?.map((e) => EncryptionKey.fromPartial(e)) || [];
+    message.outdated_count = object.outdated_count ?? 0;
+    message.unreadable_count = object.unreadable_count ?? 0;
+    message.unreadable = object.unreadable?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseEncryptionKey(): EncryptionKey {
+  return { id: "", primary: false, available: false, config_count: 0, credential_count: 0 };
+}
+
+export const EncryptionKey: MessageFns<EncryptionKey> = {
+  encode(message: EncryptionKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.primary !== false) {
+      writer.uint32(16).bool(message.primary);
+    }
+    if (message.available !== false) {
+      writer.uint32(24).bool(message.available);
+    }
+    if (message.config_count !== 0) {
+      writer.uint32(32).int32(message.config_count);
+    }
+    if (message.credential_count !== 0) {
+      writer.uint32(40).int32(message.credential_count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EncryptionKey {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEncryptionKey();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.primary = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.available = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.config_count = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.credential_count = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<EncryptionKey>): EncryptionKey {
+    return EncryptionKey.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<EncryptionKey>): EncryptionKey {
+    const message = createBaseEncryptionKey();
+    message.id = object.id ?? "";
+    message.primary = object.primary ?? false;
+    message.available = object.available ?? false;
+    message.config_count = object.config_count ?? 0;
+    message.credential_count = object.credential_count ?? 0;
+    return message;
+  },
+};
+
 /**
- * Named API keys. A key goes in and never comes out: there is no method, and no
- * field of any response, that returns one. The reasons that stand in an error's
- * ErrorInfo are listed in ErrorReason.
+ * Named API keys, and what becomes of all stored keys. A key goes in and never comes
+ * out: there is no method, and no field of any response, that returns one. Agent
+ * processes are given theirs sealed, so that only they can open them. The reasons that
+ * stand in an error's ErrorInfo are listed in ErrorReason.
  */
 export type CredentialServiceService = typeof CredentialServiceService;
 export const CredentialServiceService = {
@@ -1279,6 +2339,71 @@ export const CredentialServiceService = {
       Buffer.from(DeleteCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteCredentialResponse => DeleteCredentialResponse.decode(value),
   },
+  /**
+   * Gives an agent process the stored keys of an agent's configurations, each sealed for
+   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
+   * providers that are switched off have none.
+   *
+   * Needs a token or a certificate, also where everything else is open. Audited. A lease
+   * ends early when its key is replaced or taken away, its configuration is deleted, or its
+   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
+   * process must not use what it has any more. Of a configuration that is switched off the
+   * change is a plain one, after which its lease is of no use either. Nothing can take back a
+   * key that somebody has kept; for that the key itself must be replaced.
+   *
+   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
+   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
+   * reason DATABASE_UNAVAILABLE, while the database is away.
+   */
+  leaseApiKeys: {
+    path: "/agentllm.v1.CredentialService/LeaseApiKeys" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: LeaseApiKeysRequest): Buffer => Buffer.from(LeaseApiKeysRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): LeaseApiKeysRequest => LeaseApiKeysRequest.decode(value),
+    responseSerialize: (value: LeaseApiKeysResponse): Buffer =>
+      Buffer.from(LeaseApiKeysResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): LeaseApiKeysResponse => LeaseApiKeysResponse.decode(value),
+  },
+  /**
+   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
+   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
+   * again and goes on with what is left; when the caller goes away it ends behind the step
+   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
+   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
+   * The history has an entry for each, the audit one for its beginning and its end.
+   *
+   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
+   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
+   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   */
+  rotateEncryptionKey: {
+    path: "/agentllm.v1.CredentialService/RotateEncryptionKey" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: RotateEncryptionKeyRequest): Buffer =>
+      Buffer.from(RotateEncryptionKeyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RotateEncryptionKeyRequest => RotateEncryptionKeyRequest.decode(value),
+    responseSerialize: (value: RotateEncryptionKeyResponse): Buffer =>
+      Buffer.from(RotateEncryptionKeyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RotateEncryptionKeyResponse => RotateEncryptionKeyResponse.decode(value),
+  },
+  /**
+   * Returns which encryption keys there are, by their ids, and how many stored keys are
+   * under each.
+   */
+  getEncryptionStatus: {
+    path: "/agentllm.v1.CredentialService/GetEncryptionStatus" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetEncryptionStatusRequest): Buffer =>
+      Buffer.from(GetEncryptionStatusRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetEncryptionStatusRequest => GetEncryptionStatusRequest.decode(value),
+    responseSerialize: (value: GetEncryptionStatusResponse): Buffer =>
+      Buffer.from(GetEncryptionStatusResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetEncryptionStatusResponse => GetEncryptionStatusResponse.decode(value),
+  },
 } as const;
 
 export interface CredentialServiceServer extends UntypedServiceImplementation {
@@ -1304,6 +2429,42 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
    * configuration names it.
    */
   deleteCredential: handleUnaryCall<DeleteCredentialRequest, DeleteCredentialResponse>;
+  /**
+   * Gives an agent process the stored keys of an agent's configurations, each sealed for
+   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
+   * providers that are switched off have none.
+   *
+   * Needs a token or a certificate, also where everything else is open. Audited. A lease
+   * ends early when its key is replaced or taken away, its configuration is deleted, or its
+   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
+   * process must not use what it has any more. Of a configuration that is switched off the
+   * change is a plain one, after which its lease is of no use either. Nothing can take back a
+   * key that somebody has kept; for that the key itself must be replaced.
+   *
+   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
+   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
+   * reason DATABASE_UNAVAILABLE, while the database is away.
+   */
+  leaseApiKeys: handleUnaryCall<LeaseApiKeysRequest, LeaseApiKeysResponse>;
+  /**
+   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
+   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
+   * again and goes on with what is left; when the caller goes away it ends behind the step
+   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
+   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
+   * The history has an entry for each, the audit one for its beginning and its end.
+   *
+   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
+   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
+   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   */
+  rotateEncryptionKey: handleServerStreamingCall<RotateEncryptionKeyRequest, RotateEncryptionKeyResponse>;
+  /**
+   * Returns which encryption keys there are, by their ids, and how many stored keys are
+   * under each.
+   */
+  getEncryptionStatus: handleUnaryCall<GetEncryptionStatusRequest, GetEncryptionStatusResponse>;
 }
 
 export interface CredentialServiceClient extends Client {
@@ -1398,6 +2559,78 @@ export interface CredentialServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteCredentialResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives an agent process the stored keys of an agent's configurations, each sealed for
+   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
+   * providers that are switched off have none.
+   *
+   * Needs a token or a certificate, also where everything else is open. Audited. A lease
+   * ends early when its key is replaced or taken away, its configuration is deleted, or its
+   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
+   * process must not use what it has any more. Of a configuration that is switched off the
+   * change is a plain one, after which its lease is of no use either. Nothing can take back a
+   * key that somebody has kept; for that the key itself must be replaced.
+   *
+   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
+   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
+   * reason DATABASE_UNAVAILABLE, while the database is away.
+   */
+  leaseApiKeys(
+    request: LeaseApiKeysRequest,
+    callback: (error: ServiceError | null, response: LeaseApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  leaseApiKeys(
+    request: LeaseApiKeysRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: LeaseApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  leaseApiKeys(
+    request: LeaseApiKeysRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: LeaseApiKeysResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
+   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
+   * again and goes on with what is left; when the caller goes away it ends behind the step
+   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
+   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
+   * The history has an entry for each, the audit one for its beginning and its end.
+   *
+   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
+   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
+   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
+   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   */
+  rotateEncryptionKey(
+    request: RotateEncryptionKeyRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<RotateEncryptionKeyResponse>;
+  rotateEncryptionKey(
+    request: RotateEncryptionKeyRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<RotateEncryptionKeyResponse>;
+  /**
+   * Returns which encryption keys there are, by their ids, and how many stored keys are
+   * under each.
+   */
+  getEncryptionStatus(
+    request: GetEncryptionStatusRequest,
+    callback: (error: ServiceError | null, response: GetEncryptionStatusResponse) => void,
+  ): ClientUnaryCall;
+  getEncryptionStatus(
+    request: GetEncryptionStatusRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetEncryptionStatusResponse) => void,
+  ): ClientUnaryCall;
+  getEncryptionStatus(
+    request: GetEncryptionStatusRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetEncryptionStatusResponse) => void,
   ): ClientUnaryCall;
 }
 

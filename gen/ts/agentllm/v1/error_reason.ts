@@ -229,6 +229,52 @@ export const ErrorReason = {
   KEY_NOT_RESTORABLE: "ERROR_REASON_KEY_NOT_RESTORABLE",
   /** CONFIG_REVISION_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config 7 is in the history at revision 90" */
   CONFIG_REVISION_NOT_FOUND: "ERROR_REASON_CONFIG_REVISION_NOT_FOUND",
+  /**
+   * TOKEN_REQUIRED - UNAUTHENTICATED. "This service needs a token: send it as `authorization: Bearer
+   * ...`; the command line takes --token-file or AGENTLLM_TOKEN"
+   */
+  TOKEN_REQUIRED: "ERROR_REASON_TOKEN_REQUIRED",
+  /** TOKEN_UNKNOWN - UNAUTHENTICATED. "The token that was sent is none of this service" */
+  TOKEN_UNKNOWN: "ERROR_REASON_TOKEN_UNKNOWN",
+  /**
+   * TOKEN_EXPIRED - UNAUTHENTICATED. "Token al_k3x9q2m7wd expired at 2026-03-01T00:00:00.000Z; use
+   * another one"
+   */
+  TOKEN_EXPIRED: "ERROR_REASON_TOKEN_EXPIRED",
+  /** TOKEN_REVOKED - UNAUTHENTICATED. "Token al_k3x9q2m7wd was revoked; use another one" */
+  TOKEN_REVOKED: "ERROR_REASON_TOKEN_REVOKED",
+  /**
+   * CERTIFICATE_NOT_BOUND - UNAUTHENTICATED. "The certificate spiffe://desk/trader is bound to no token; `agentllm
+   * token create --certificate` binds it"
+   */
+  CERTIFICATE_NOT_BOUND: "ERROR_REASON_CERTIFICATE_NOT_BOUND",
+  /**
+   * PERMISSION_DENIED - PERMISSION_DENIED. "The role viewer of token:al_k3x9q2m7wd does not include
+   * PERMISSION_CONFIGS_WRITE, which agentllm.v1.AgentLLMConfigService/CreateConfig needs"
+   */
+  PERMISSION_DENIED: "ERROR_REASON_PERMISSION_DENIED",
+  /**
+   * AGENT_NOT_ALLOWED - PERMISSION_DENIED. Says nothing of whether there is such an agent.
+   * "token:al_k3x9q2m7wd is for certain agents, and the request names others"
+   */
+  AGENT_NOT_ALLOWED: "ERROR_REASON_AGENT_NOT_ALLOWED",
+  /** TOKEN_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No token has the id al_k3x9q2m7wd" */
+  TOKEN_NOT_FOUND: "ERROR_REASON_TOKEN_NOT_FOUND",
+  /**
+   * CERTIFICATE_BOUND - ALREADY_EXISTS, with a ResourceInfo. "The certificate identity spiffe://desk/trader
+   * is bound to token al_k3x9q2m7wd already; revoke that first"
+   */
+  CERTIFICATE_BOUND: "ERROR_REASON_CERTIFICATE_BOUND",
+  /**
+   * RATE_LIMITED - RESOURCE_EXHAUSTED, with a RetryInfo. "token:al_k3x9q2m7wd makes more than 1000
+   * calls a second; retry later"
+   */
+  RATE_LIMITED: "ERROR_REASON_RATE_LIMITED",
+  /**
+   * ENCRYPTION_KEY_MISSING - FAILED_PRECONDITION, with a PreconditionFailure. "3 stored keys are under encryption keys that this
+   * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
+   */
+  ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -283,6 +329,17 @@ export namespace ErrorReason {
   export type AGENT_INACTIVE = typeof ErrorReason.AGENT_INACTIVE;
   export type KEY_NOT_RESTORABLE = typeof ErrorReason.KEY_NOT_RESTORABLE;
   export type CONFIG_REVISION_NOT_FOUND = typeof ErrorReason.CONFIG_REVISION_NOT_FOUND;
+  export type TOKEN_REQUIRED = typeof ErrorReason.TOKEN_REQUIRED;
+  export type TOKEN_UNKNOWN = typeof ErrorReason.TOKEN_UNKNOWN;
+  export type TOKEN_EXPIRED = typeof ErrorReason.TOKEN_EXPIRED;
+  export type TOKEN_REVOKED = typeof ErrorReason.TOKEN_REVOKED;
+  export type CERTIFICATE_NOT_BOUND = typeof ErrorReason.CERTIFICATE_NOT_BOUND;
+  export type PERMISSION_DENIED = typeof ErrorReason.PERMISSION_DENIED;
+  export type AGENT_NOT_ALLOWED = typeof ErrorReason.AGENT_NOT_ALLOWED;
+  export type TOKEN_NOT_FOUND = typeof ErrorReason.TOKEN_NOT_FOUND;
+  export type CERTIFICATE_BOUND = typeof ErrorReason.CERTIFICATE_BOUND;
+  export type RATE_LIMITED = typeof ErrorReason.RATE_LIMITED;
+  export type ENCRYPTION_KEY_MISSING = typeof ErrorReason.ENCRYPTION_KEY_MISSING;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -432,6 +489,39 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 47:
     case "ERROR_REASON_CONFIG_REVISION_NOT_FOUND":
       return ErrorReason.CONFIG_REVISION_NOT_FOUND;
+    case 48:
+    case "ERROR_REASON_TOKEN_REQUIRED":
+      return ErrorReason.TOKEN_REQUIRED;
+    case 49:
+    case "ERROR_REASON_TOKEN_UNKNOWN":
+      return ErrorReason.TOKEN_UNKNOWN;
+    case 50:
+    case "ERROR_REASON_TOKEN_EXPIRED":
+      return ErrorReason.TOKEN_EXPIRED;
+    case 51:
+    case "ERROR_REASON_TOKEN_REVOKED":
+      return ErrorReason.TOKEN_REVOKED;
+    case 52:
+    case "ERROR_REASON_CERTIFICATE_NOT_BOUND":
+      return ErrorReason.CERTIFICATE_NOT_BOUND;
+    case 53:
+    case "ERROR_REASON_PERMISSION_DENIED":
+      return ErrorReason.PERMISSION_DENIED;
+    case 54:
+    case "ERROR_REASON_AGENT_NOT_ALLOWED":
+      return ErrorReason.AGENT_NOT_ALLOWED;
+    case 55:
+    case "ERROR_REASON_TOKEN_NOT_FOUND":
+      return ErrorReason.TOKEN_NOT_FOUND;
+    case 56:
+    case "ERROR_REASON_CERTIFICATE_BOUND":
+      return ErrorReason.CERTIFICATE_BOUND;
+    case 57:
+    case "ERROR_REASON_RATE_LIMITED":
+      return ErrorReason.RATE_LIMITED;
+    case 58:
+    case "ERROR_REASON_ENCRYPTION_KEY_MISSING":
+      return ErrorReason.ENCRYPTION_KEY_MISSING;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -537,6 +627,28 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 46;
     case ErrorReason.CONFIG_REVISION_NOT_FOUND:
       return 47;
+    case ErrorReason.TOKEN_REQUIRED:
+      return 48;
+    case ErrorReason.TOKEN_UNKNOWN:
+      return 49;
+    case ErrorReason.TOKEN_EXPIRED:
+      return 50;
+    case ErrorReason.TOKEN_REVOKED:
+      return 51;
+    case ErrorReason.CERTIFICATE_NOT_BOUND:
+      return 52;
+    case ErrorReason.PERMISSION_DENIED:
+      return 53;
+    case ErrorReason.AGENT_NOT_ALLOWED:
+      return 54;
+    case ErrorReason.TOKEN_NOT_FOUND:
+      return 55;
+    case ErrorReason.CERTIFICATE_BOUND:
+      return 56;
+    case ErrorReason.RATE_LIMITED:
+      return 57;
+    case ErrorReason.ENCRYPTION_KEY_MISSING:
+      return 58;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

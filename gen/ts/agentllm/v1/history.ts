@@ -24,6 +24,8 @@ export const ResourceKind = {
   MODEL: "RESOURCE_KIND_MODEL",
   /** PRICE - A price of a model. */
   PRICE: "RESOURCE_KIND_PRICE",
+  /** TOKEN - A token, in the audit only. */
+  TOKEN: "RESOURCE_KIND_TOKEN",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -37,6 +39,7 @@ export namespace ResourceKind {
   export type PROVIDER = typeof ResourceKind.PROVIDER;
   export type MODEL = typeof ResourceKind.MODEL;
   export type PRICE = typeof ResourceKind.PRICE;
+  export type TOKEN = typeof ResourceKind.TOKEN;
   export type UNRECOGNIZED = typeof ResourceKind.UNRECOGNIZED;
 }
 
@@ -63,6 +66,9 @@ export function resourceKindFromJSON(object: any): ResourceKind {
     case 6:
     case "RESOURCE_KIND_PRICE":
       return ResourceKind.PRICE;
+    case 7:
+    case "RESOURCE_KIND_TOKEN":
+      return ResourceKind.TOKEN;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -86,6 +92,8 @@ export function resourceKindToNumber(object: ResourceKind): number {
       return 5;
     case ResourceKind.PRICE:
       return 6;
+    case ResourceKind.TOKEN:
+      return 7;
     case ResourceKind.UNRECOGNIZED:
     default:
       return -1;
@@ -166,7 +174,8 @@ export interface FieldChange {
   before_json: string;
   /**
    * Its value after, as JSON; empty when there is none. Of a key `"set"`,
-   * `"replaced"` or `"cleared"`, which it is too when what had it is deleted.
+   * `"replaced"`, `"encrypted anew"` when it is the same key under another encryption
+   * key, or `"cleared"`, which it is too when what had it is deleted.
    */
   after_json: string;
 }

@@ -57,6 +57,28 @@ export const Permission = {
   HISTORY_READ: "PERMISSION_HISTORY_READ",
   /** AUDIT_READ - Read the audit log: ListAuditEvents. */
   AUDIT_READ: "PERMISSION_AUDIT_READ",
+  /** ACCESS_READ - Read who has access: GetToken, ListTokens. */
+  ACCESS_READ: "PERMISSION_ACCESS_READ",
+  /** ACCESS_WRITE - Give access and take it away: CreateToken, RevokeToken. */
+  ACCESS_WRITE: "PERMISSION_ACCESS_WRITE",
+  /** CALLER_READ - Read what of the caller's access the service knows: GetCaller. Everybody holds it. */
+  CALLER_READ: "PERMISSION_CALLER_READ",
+  /**
+   * LEASE - Receive API keys, sealed: LeaseApiKeys. An agent process holds this for its own
+   * agents only.
+   */
+  LEASE: "PERMISSION_LEASE",
+  /** ENCRYPTION_READ - Read which encryption keys are in use: GetEncryptionStatus. */
+  ENCRYPTION_READ: "PERMISSION_ENCRYPTION_READ",
+  /** ENCRYPTION_ROTATE - Encrypt the stored keys anew: RotateEncryptionKey. */
+  ENCRYPTION_ROTATE: "PERMISSION_ENCRYPTION_ROTATE",
+  /**
+   * ENDPOINTS_WRITE - Change the base URL of a provider, beside PERMISSION_CATALOGUE_WRITE: requests with
+   * keys go there.
+   */
+  ENDPOINTS_WRITE: "PERMISSION_ENDPOINTS_WRITE",
+  /** METRICS_READ - Read `/metrics` over HTTP. */
+  METRICS_READ: "PERMISSION_METRICS_READ",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -78,6 +100,14 @@ export namespace Permission {
   export type WATCHERS_READ = typeof Permission.WATCHERS_READ;
   export type HISTORY_READ = typeof Permission.HISTORY_READ;
   export type AUDIT_READ = typeof Permission.AUDIT_READ;
+  export type ACCESS_READ = typeof Permission.ACCESS_READ;
+  export type ACCESS_WRITE = typeof Permission.ACCESS_WRITE;
+  export type CALLER_READ = typeof Permission.CALLER_READ;
+  export type LEASE = typeof Permission.LEASE;
+  export type ENCRYPTION_READ = typeof Permission.ENCRYPTION_READ;
+  export type ENCRYPTION_ROTATE = typeof Permission.ENCRYPTION_ROTATE;
+  export type ENDPOINTS_WRITE = typeof Permission.ENDPOINTS_WRITE;
+  export type METRICS_READ = typeof Permission.METRICS_READ;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -128,6 +158,30 @@ export function permissionFromJSON(object: any): Permission {
     case 14:
     case "PERMISSION_AUDIT_READ":
       return Permission.AUDIT_READ;
+    case 15:
+    case "PERMISSION_ACCESS_READ":
+      return Permission.ACCESS_READ;
+    case 16:
+    case "PERMISSION_ACCESS_WRITE":
+      return Permission.ACCESS_WRITE;
+    case 17:
+    case "PERMISSION_CALLER_READ":
+      return Permission.CALLER_READ;
+    case 18:
+    case "PERMISSION_LEASE":
+      return Permission.LEASE;
+    case 19:
+    case "PERMISSION_ENCRYPTION_READ":
+      return Permission.ENCRYPTION_READ;
+    case 20:
+    case "PERMISSION_ENCRYPTION_ROTATE":
+      return Permission.ENCRYPTION_ROTATE;
+    case 21:
+    case "PERMISSION_ENDPOINTS_WRITE":
+      return Permission.ENDPOINTS_WRITE;
+    case 22:
+    case "PERMISSION_METRICS_READ":
+      return Permission.METRICS_READ;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -167,6 +221,22 @@ export function permissionToNumber(object: Permission): number {
       return 13;
     case Permission.AUDIT_READ:
       return 14;
+    case Permission.ACCESS_READ:
+      return 15;
+    case Permission.ACCESS_WRITE:
+      return 16;
+    case Permission.CALLER_READ:
+      return 17;
+    case Permission.LEASE:
+      return 18;
+    case Permission.ENCRYPTION_READ:
+      return 19;
+    case Permission.ENCRYPTION_ROTATE:
+      return 20;
+    case Permission.ENDPOINTS_WRITE:
+      return 21;
+    case Permission.METRICS_READ:
+      return 22;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

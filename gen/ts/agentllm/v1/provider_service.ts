@@ -2572,7 +2572,7 @@ export const ProviderServiceService = {
    * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
    * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER.
+   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
    */
   updateProvider: {
     path: "/agentllm.v1.ProviderService/UpdateProvider" as const,
@@ -2695,7 +2695,7 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
    * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER.
+   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
    */
   updateProvider: handleUnaryCall<UpdateProviderRequest, UpdateProviderResponse>;
   /**
@@ -2790,7 +2790,7 @@ export interface ProviderServiceClient extends Client {
    * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
    * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
    * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER.
+   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
    */
   updateProvider(
     request: UpdateProviderRequest,

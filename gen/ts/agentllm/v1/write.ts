@@ -17,6 +17,7 @@ export interface WaitForAdoption {
   /**
    * How long to wait at most, 0 to 60 s; ends before the deadline of the call in any
    * case, of which the first 30 s count. Absent or 0: not at all, the answer says how it stands right after the commit.
+   * So it does when 500 writes wait on the server already.
    */
   timeout: Duration | undefined;
 }

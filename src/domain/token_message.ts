@@ -1,0 +1,25 @@
+import type { CreateTokenRequest, Token as TokenMessage } from '../../gen/ts/agentllm/v1/access_service.js';
+import type { Token } from './rows.js';
+import { lifetimeMsOf, stateOfToken, type TokenWish } from './token.js';
+
+/** What a request asks for. */
+export const wishOf = ({ lifetime, ...request }: CreateTokenRequest): TokenWish => ({
+  ...request,
+  lifetimeMs: lifetime && lifetimeMsOf(lifetime),
+});
+
+/** A token as the contract shows it: everything but its hash. One that is not stored has no id by which to look for it. */
+export const tokenMessage = (token: Token, now: Date, lastUsedAt?: Date): TokenMessage => ({
+  id: token.id === 0 ? '' : token.token_id,
+  name: token.name,
+  role: token.role,
+  agents: [...(token.agents ?? [])],
+  all_agents: token.role === 'ROLE_AGENT' && token.agents === null,
+  certificate_identity: token.certificate_identity ?? '',
+  created_at: token.created_at,
+  expires_at: token.expires_at ?? undefined,
+  revoked_at: token.revoked_at ?? undefined,
+  last_used_at: lastUsedAt,
+  state: stateOfToken(token, now),
+  revision: BigInt(token.revision),
+});

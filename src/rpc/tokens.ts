@@ -1,0 +1,113 @@
+import {
+  type AccessServiceService,
+  type CreateTokenRequest,
+  CreateTokenResponse,
+  type GetCallerResponse,
+  type ListTokensRequest,
+  type ListTokensResponse,
+  type Token as TokenMessage,
+  TokenState,
+} from '../../gen/ts/agentllm/v1/access_service.js';
+import { Permission } from '../../gen/ts/agentllm/v1/options.js';
+import { may, type Principal } from '../domain/access.js';
+import type { Token } from '../domain/rows.js';
+import type { State } from '../domain/state.js';
+import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProblems } from '../domain/token.js';
+import { tokenMessage, wishOf } from '../domain/token_message.js';
+import { usesOf } from '../store/tokens.js';
+import type { Call, Handlers, Reply } from './method.js';
+import { checkPage, pageOf } from './pages.js';
+import { Problems, requireText } from './requests.js';
+import { type Backend, read, write } from './service.js';
+
+/** AccessService over the state in memory and the one write path. */
+export function accessService(backend: Backend): Handlers<typeof AccessServiceService> {
+  return {
+    createToken: (call) => createToken(backend, call),
+
+    getToken: (call) =>
+      read(backend, call, async (state) => {
+        requireText({ id: call.request.id });
+        const revision = BigInt(state.revision);
+        const [token] = await messagesOf(backend, [tokenOf(state, call.request.id)]);
+        return { token, revision };
+      }),
+
+    listTokens: (call) => read(backend, call, (state) => listTokens(backend, state, call.request)),
+
+    revokeToken: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          if (call.request.id === '') problems.add('id', 'is required');
+          problems.throwIfAny();
+          return planRevocation(state, draft, call.request.id);
+        },
+        respond: (token, revision) => ({ token: tokenMessage(token, new Date()), revision }),
+      }),
+
+    getCaller: (call) => read(backend, call, (state) => callerMessage(call.principal, state)),
+  };
+}
+
+/** The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it. */
+async function createToken(
+  backend: Backend,
+  call: Call<CreateTokenRequest, CreateTokenResponse>,
+): Promise<Reply<CreateTokenResponse>> {
+  const made = makeToken();
+  const wish = wishOf(call.request);
+  const bytes = await write(backend, call, {
+    plan(state, draft, problems) {
+      for (const [field, problem] of tokenProblems(wish)) problems.add(field, problem);
+      problems.throwIfAny();
+      return planToken(state, draft, wish, made);
+    },
+    respond: (token, revision) => ({ token: tokenMessage(token, new Date()), revision, text: '' }),
+  });
+  const isOurs = CreateTokenResponse.decode(bytes).token?.id === made.id;
+  if (!isOurs || wish.certificate_identity !== '') return bytes;
+  return Buffer.concat([
+    bytes,
+    CreateTokenResponse.encode(CreateTokenResponse.fromPartial({ text: made.text })).finish(),
+  ]);
+}
+
+async function listTokens(backend: Backend, state: State, request: ListTokensRequest): Promise<ListTokensResponse> {
+  const problems = new Problems();
+  checkPage(problems, request);
+  problems.throwIfAny();
+  const now = new Date();
+  const page = pageOf(request, {
+    values: state.tokensInOrder,
+    keyOf: (token) => [token.id],
+    filter: ['tokens', request.show_ended],
+    keep: (token) => request.show_ended || stateOfToken(token, now) === TokenState.ACTIVE,
+  });
+  const revision = BigInt(state.revision);
+  return { tokens: await messagesOf(backend, page.values), next_page_token: page.nextPageToken, revision };
+}
+
+/** Tokens with when they were used; while the database is away, without. */
+async function messagesOf({ store, trail }: Backend, tokens: readonly Token[]): Promise<TokenMessage[]> {
+  const uses = await usesOf(store, tokens).catch(() => undefined);
+  const now = new Date();
+  return tokens.map((token) => {
+    const [there, here] = [uses?.get(token.id), trail.lastUse(token)];
+    const last_used_at = uses && (there && here ? (there > here ? there : here) : (there ?? here));
+    return tokenMessage(token, now, last_used_at);
+  });
+}
+
+function callerMessage({ actor, role, token }: Principal, { revision }: State): GetCallerResponse {
+  return {
+    actor,
+    revision: BigInt(revision),
+    role,
+    permissions: Object.values(Permission).filter(
+      (one) => one !== Permission.UNSPECIFIED && one !== Permission.UNRECOGNIZED && may(role, one),
+    ),
+    agents: [...(token?.agents ?? [])],
+    all_agents: role === 'ROLE_AGENT' && token?.agents === null,
+    expires_at: token?.expires_at ?? undefined,
+  };
+}
