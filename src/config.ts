@@ -36,6 +36,8 @@ const postgresUrl = z
   )
   .optional();
 
+const path = z.string().optional();
+
 const switchable = (unset: 'on' | 'off') =>
   z
     .enum(['on', 'off'], { error: () => 'must be on or off' })
@@ -109,6 +111,22 @@ export const settings = {
     '127.0.0.1:8081',
     'Where the JSON API, metrics and health checks are served over HTTP; `off` for nowhere',
   ),
+  TLS_CERT_FILE: setting(
+    path,
+    'none',
+    'The certificate of the service with its chain, PEM: both ports then speak TLS alone. Read anew when it changes',
+  ),
+  TLS_KEY_FILE: setting(path, 'none', 'The key of that certificate, PEM'),
+  TLS_CLIENT_CA_FILE: setting(
+    path,
+    'none',
+    'The authorities of client certificates, PEM, for mutual TLS: only who has a certificate of theirs is let in',
+  ),
+  TLS_CLIENT_CERT: setting(
+    z.enum(['required', 'optional'], { error: () => 'must be required or optional' }).default('required'),
+    'required',
+    '`optional`: a client without a certificate is let in too, and needs a token',
+  ),
   DATABASE_URL: setting(postgresUrl, 'embedded', 'A PostgreSQL, as postgres://…; without it the embedded engine runs'),
   DATABASE_DIRECT_URL: setting(
     postgresUrl,
@@ -142,6 +160,11 @@ export const settings = {
     'on',
     'Whether replicas tell each other of writes by LISTEN and NOTIFY, so that they see them before they look',
   ),
+  REFLECTION: setting(
+    z.enum(['on', 'authenticated', 'off'], { error: () => 'must be on, authenticated or off' }).default('on'),
+    'on',
+    'Who may ask what methods there are, by gRPC reflection and `/openapi.json`: everybody, callers who may call something, or nobody',
+  ),
   WATCH_RETENTION: setting(
     retention('24h'),
     '24h',
@@ -150,7 +173,7 @@ export const settings = {
   HISTORY_RETENTION: setting(
     retention('forever'),
     'forever',
-    'How long the history is kept, at least as long as WATCH_RETENTION; older entries are deleted, except the newest of everything that stood then',
+    'How long the history and the audit are kept, at least as long as WATCH_RETENTION; older entries are deleted, except the newest of everything that stood then',
   ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),
@@ -210,12 +233,25 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   });
   if (mistakes.length > 0) throw new SettingsError(mistakes);
   const values = Object.fromEntries(read);
-  // Watches resume from the log, which the history is.
-  if (values['HISTORY_RETENTION'] < values['WATCH_RETENTION'])
-    throw new SettingsError(['HISTORY_RETENTION must be at least as long as WATCH_RETENTION']);
+  const together = disagreements(values);
+  if (together.length > 0) throw new SettingsError(together);
   const allowed = [...PROVIDER_KEYS, ...((values['PROVIDER_ALLOW_KEY_VARS'] as string[] | undefined) ?? [])];
   const keys = allowed.map((name) => [name, env[name] ?? ''] as const).filter(([, key]) => key !== '');
   return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;
+}
+
+/** What is wrong with values that are each right. */
+function disagreements(values: Record<string, unknown>): string[] {
+  const wrong: string[] = [];
+  // Watches resume from the log, which the history is.
+  if ((values['HISTORY_RETENTION'] as number) < (values['WATCH_RETENTION'] as number))
+    wrong.push('HISTORY_RETENTION must be at least as long as WATCH_RETENTION');
+  const has = (name: string) => values[name] !== undefined;
+  if (has('TLS_CERT_FILE') !== has('TLS_KEY_FILE'))
+    wrong.push('TLS_CERT_FILE and TLS_KEY_FILE belong together: the key is that of the certificate');
+  else if (has('TLS_CLIENT_CA_FILE') && !has('TLS_CERT_FILE'))
+    wrong.push('TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: only over TLS do clients have certificates');
+  return wrong;
 }
 
 // A union reports one error for all of its branches; the last branch has the sentence.

@@ -1,13 +1,14 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
-import { isLoopback, type Settings } from './config.js';
-import { StartError } from './errors.js';
+import type { Settings } from './config.js';
+import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './exposure.js';
 import { Feed } from './feed/feed.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
 import { limits } from './limits.js';
 import type { Log } from './log.js';
 import { createMetrics } from './metrics.js';
 import { checkAddress } from './ports.js';
+import type { Anonymous } from './rpc/access.js';
 import { readContract } from './rpc/contract.js';
 import { type RpcServer, startRpcServer } from './rpc/server.js';
 import { type Database, openDatabase } from './store/database.js';
@@ -16,12 +17,7 @@ import { seed } from './store/seed.js';
 import { Store } from './store/store.js';
 import { tidy } from './store/tidy.js';
 import { openVault, type VaultReport } from './store/vault.js';
-
-/** What was said on the command line and nowhere else, because it takes protection away. */
-export interface ServeFlags {
-  readonly allowPlaintext: boolean;
-  readonly allowAnonymous: boolean;
-}
+import { ServerTls } from './tls/tls.js';
 
 /** Runs a command of the admin socket on the store of the service; its result is the exit code. */
 export type RunInService = (
@@ -35,6 +31,7 @@ export interface Running {
   readonly httpPort: number | undefined;
   /** Why no API keys can be stored, or undefined. */
   readonly keyProblem: string | undefined;
+  readonly access: Access;
   /** Stops taking calls, lets those that run end, closes everything. Safe to call twice. */
   stop(): Promise<void>;
 }
@@ -61,12 +58,12 @@ export async function serve(
   log: Log,
   runCommand?: RunInService,
 ): Promise<Running> {
-  refuseExposure(settings, flags);
+  refusePlaintext(settings, flags);
   await checkAddress('GRPC_ADDRESS', settings.GRPC_ADDRESS);
   if (settings.HTTP_ADDRESS !== 'off') await checkAddress('HTTP_ADDRESS', settings.HTTP_ADDRESS);
   const undo: Undo = [];
   try {
-    return await start(settings, log, undo, runCommand);
+    return await start(settings, flags, log, undo, runCommand);
   } catch (error) {
     await unwind(undo, log);
     throw error;
@@ -75,10 +72,19 @@ export async function serve(
 
 type Undo = (() => Promise<void>)[];
 
-async function start(settings: Settings, log: Log, undo: Undo, runCommand: RunInService | undefined): Promise<Running> {
+async function start(
+  settings: Settings,
+  flags: ServeFlags,
+  log: Log,
+  undo: Undo,
+  runCommand: RunInService | undefined,
+): Promise<Running> {
+  const tls = await openTls(settings, log, undo);
   const { store, feed } = await startStore(settings, log, undo);
+  refuseAnonymous(settings, flags, store.state.tokensExist);
+  const anonymous = anonymousOf(settings, flags);
   if (runCommand) await startAdmin(store, settings, runCommand, log, undo);
-  const { rpc, http, drain } = await startServers(store, feed, settings, log, undo);
+  const { rpc, http, drain } = await startServers({ store, feed, settings, log, undo, tls, anonymous });
   const follow = (writable: boolean) => rpc.setWritable(writable);
   feed.onWritable(follow);
   follow(feed.isWritable);
@@ -87,6 +93,7 @@ async function start(settings: Settings, log: Log, undo: Undo, runCommand: RunIn
     grpcPort: rpc.port,
     httpPort: http?.port,
     keyProblem: keyProblemOf(store),
+    access: accessOf(anonymous, store.state.tokensExist),
     stop() {
       drain();
       stopping ??= unwind(undo, log);
@@ -124,7 +131,26 @@ async function startAdmin(store: Store, settings: Settings, runCommand: RunInSer
   undo.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
 }
 
-async function startServers(store: Store, feed: Feed, settings: Settings, log: Log, undo: Undo) {
+/** The certificates, where there are any, before anything is opened: they are the likeliest to be wrong. */
+async function openTls(settings: Settings, log: Log, undo: Undo): Promise<ServerTls | undefined> {
+  const { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT } = settings;
+  if (TLS_CERT_FILE === undefined || TLS_KEY_FILE === undefined) return undefined;
+  const tls = await ServerTls.open({ TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }, log);
+  undo.push(() => tls.close());
+  return tls;
+}
+
+interface ServersParts {
+  readonly store: Store;
+  readonly feed: Feed;
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly undo: Undo;
+  readonly tls: ServerTls | undefined;
+  readonly anonymous: Anonymous;
+}
+
+async function startServers({ store, feed, settings, log, undo, tls, anonymous }: ServersParts) {
   const contract = readContract();
   let rpc: RpcServer | undefined;
   const metrics = createMetrics({
@@ -132,6 +158,7 @@ async function startServers(store: Store, feed: Feed, settings: Settings, log: L
     databaseWritable: () => feed.isWritable,
     watches: () => rpc?.watches() ?? {},
     rows: () => ({ agent: store.state.agents.size, config: store.state.configs.size }),
+    certificateExpiry: tls && (() => tls.expires),
   });
   const { providerKeys, PROVIDER_ALLOW_CIDRS: allowedAddresses } = settings;
   const watchRetentionMs = settings.WATCH_RETENTION;
@@ -140,28 +167,32 @@ async function startServers(store: Store, feed: Feed, settings: Settings, log: L
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz tells of it until the end.
   undo.push(async () => http?.close());
-  const server = await startRpcServer(settings.GRPC_ADDRESS, backend, { contract, log, metrics });
+  const server = await startRpcServer(settings.GRPC_ADDRESS, backend, {
+    contract,
+    log,
+    metrics,
+    anonymous,
+    tls,
+    reflection: settings.REFLECTION,
+  });
   rpc = server;
   undo.push(() => server.drain(settings.SHUTDOWN_GRACE_MS));
   const notReady = () => (draining ? 'draining' : undefined);
   if (settings.HTTP_ADDRESS !== 'off')
-    http = await startHttpServer(settings.HTTP_ADDRESS, { contract, log, metrics, methods: server.methods, notReady });
+    http = await startHttpServer(settings.HTTP_ADDRESS, {
+      contract,
+      log,
+      metrics,
+      notReady,
+      methods: server.methods,
+      access: server.access,
+      tls,
+      reflection: settings.REFLECTION,
+    });
   const drain = () => {
     draining = true;
   };
   return { rpc: server, http, drain };
-}
-
-/** Everybody who can reach the port can do everything, so it takes two plain words to open it to a network. */
-function refuseExposure(settings: Settings, flags: ServeFlags): void {
-  const { GRPC_ADDRESS: grpc, HTTP_ADDRESS: http } = settings;
-  const exposed = [grpc, ...(http === 'off' ? [] : [http])].filter((address) => !isLoopback(address));
-  if (exposed.length === 0 || (flags.allowPlaintext && flags.allowAnonymous)) return;
-  const missing = [!flags.allowPlaintext && '--allow-plaintext', !flags.allowAnonymous && '--allow-anonymous'];
-  throw new StartError(
-    `${exposed.map(({ text }) => text).join(' and ')} can be reached from other machines, where everybody could read and change everything. ` +
-      `Listen on 127.0.0.1, or add ${missing.filter(Boolean).join(' ')} if the network around it keeps others out.`,
-  );
 }
 
 async function bringUpSchema(database: Database, settings: Settings, log: Log): Promise<void> {

@@ -14,6 +14,8 @@ interface Sources {
   readonly databaseWritable: () => boolean;
   readonly watches: () => Readonly<Record<string, number>>;
   readonly rows: () => Readonly<Record<string, number>>;
+  /** When the certificate ends, where there is one. */
+  readonly certificateExpiry?: (() => Date) | undefined;
 }
 
 export function createMetrics(sources: Sources): Metrics {
@@ -36,6 +38,14 @@ export function createMetrics(sources: Sources): Metrics {
   gauge(registers, 'agentllm_database_writable', '1 while the database answers and takes writes', () =>
     sources.databaseWritable() ? 1 : 0,
   );
+  const { certificateExpiry } = sources;
+  if (certificateExpiry)
+    gauge(
+      registers,
+      'agentllm_certificate_expiry_seconds',
+      'When the certificate expires, in Unix time',
+      () => certificateExpiry().getTime() / 1000,
+    );
   labelled(registers, 'agentllm_rows', 'Rows of the configuration in memory, by entity', 'entity', sources.rows);
   labelled(
     registers,

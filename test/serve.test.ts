@@ -74,14 +74,22 @@ describe('agentllm serve', () => {
     clients.close();
   });
 
-  it.each(['0.0.0.0:0', '[::]:0', '192.0.2.1:0'])('refuses %s without two plain words', async (GRPC_ADDRESS) => {
-    for (const flags of [[], ['--allow-plaintext'], ['--allow-anonymous']]) {
+  it.each(['0.0.0.0:0', '[::]:0', '192.0.2.1:0'])('refuses %s in clear without a plain word', async (GRPC_ADDRESS) => {
+    for (const flags of [[], ['--allow-anonymous']]) {
       const ended = await agentllm(['serve', ...flags], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
       expect(ended.code).toBe(1);
       expect(ended.stderr).toContain(GRPC_ADDRESS);
-      for (const flag of ['--allow-plaintext', '--allow-anonymous'])
-        expect(ended.stderr.includes(`add `) && ended.stderr.includes(flag)).toBe(!flags.includes(flag));
+      expect(ended.stderr).toContain('--allow-plaintext');
     }
+  });
+
+  it.each(['0.0.0.0:0', '[::]:0'])('refuses %s without a token, without a plain word', async (GRPC_ADDRESS) => {
+    const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS };
+    const ended = await agentllm(['serve', '--allow-plaintext'], env).ended;
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toContain(GRPC_ADDRESS);
+    expect(ended.stderr).toContain('agentllm token create --role admin');
+    expect(ended.stderr).toContain('--allow-anonymous');
   });
 
   it('listens elsewhere when it is told to in so many words', async () => {

@@ -20,6 +20,10 @@ describe('readSettings', () => {
     expect(plain).toEqual({
       GRPC_ADDRESS: { host: '127.0.0.1', port: 50051, text: '127.0.0.1:50051' },
       HTTP_ADDRESS: { host: '127.0.0.1', port: 8081, text: '127.0.0.1:8081' },
+      TLS_CERT_FILE: undefined,
+      TLS_KEY_FILE: undefined,
+      TLS_CLIENT_CA_FILE: undefined,
+      TLS_CLIENT_CERT: 'required',
       DATABASE_URL: undefined,
       DATABASE_DIRECT_URL: undefined,
       DATABASE_POOL_SIZE: 10,
@@ -29,6 +33,7 @@ describe('readSettings', () => {
       MIGRATE_ON_START: true,
       POLL_INTERVAL_MS: 100,
       NOTIFY: true,
+      REFLECTION: 'on',
       WATCH_RETENTION: 86_400_000,
       HISTORY_RETENTION: Number.POSITIVE_INFINITY,
       SHUTDOWN_GRACE_MS: 10_000,
@@ -70,6 +75,8 @@ describe('readSettings', () => {
   it('names every mistake, each on its own line', () => {
     const wrong = Object.fromEntries(Object.keys(settings).map((name) => [name, 'wrong value']));
     delete wrong['DATA_DIR'];
+    // Any text may be the path of a file; test/tls/files.test.ts has what is wrong with those.
+    for (const name of Object.keys(wrong)) if (/^TLS_.*_FILE$/.test(name)) delete wrong[name];
     // A bad key keeps nothing from being served but keys; test/keys.test.ts has it.
     delete wrong['ENCRYPTION_KEY'];
     // Nor does the key of a provider: it is looked at when a config is checked.
@@ -149,6 +156,16 @@ describe('readSettings', () => {
     expect(mistakes({ WATCH_RETENTION: 'forever', HISTORY_RETENTION: '7d' })).toEqual([sentence]);
     expect(mistakes({ HISTORY_RETENTION: '1d' })).toEqual([]);
     expect(mistakes({ WATCH_RETENTION: '1m', HISTORY_RETENTION: '60s' })).toEqual([]);
+  });
+
+  it('a certificate and its key belong together, and client certificates need them', () => {
+    const together = 'TLS_CERT_FILE and TLS_KEY_FILE belong together: the key is that of the certificate';
+    expect(mistakes({ TLS_CERT_FILE: 'a' })).toEqual([together]);
+    expect(mistakes({ TLS_KEY_FILE: 'a', TLS_CLIENT_CA_FILE: 'c' })).toEqual([together]);
+    expect(mistakes({ TLS_CLIENT_CA_FILE: 'c' })).toEqual([
+      'TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: only over TLS do clients have certificates',
+    ]);
+    expect(mistakes({ TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b', TLS_CLIENT_CA_FILE: 'c' })).toEqual([]);
   });
 
   it('HTTP can be off, gRPC cannot', () => {

@@ -1,7 +1,8 @@
 import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../config.js';
+import type { Access, ServeFlags } from '../exposure.js';
 import { createLog } from '../log.js';
-import { type Running, type ServeFlags, serve } from '../main.js';
+import { type Running, serve } from '../main.js';
 import { say } from './print.js';
 import { runInService } from './tasks.js';
 
@@ -10,7 +11,7 @@ export function serveCommand(): Command {
   return new Command('serve')
     .description('run the service until it gets SIGINT or SIGTERM')
     .option('--allow-plaintext', 'listen without TLS on addresses that other machines can reach', false)
-    .option('--allow-anonymous', 'let everybody in who can reach such an address', false)
+    .option('--allow-anonymous', 'let everybody in without a token, on such addresses too', false)
     .addHelpText('after', `\nSettings come from the environment:\n${settingsHelp()}`)
     .action(runService);
 }
@@ -47,14 +48,31 @@ function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
   return [`database  embedded PostgreSQL in ${DATA_DIR} (the first start takes a few seconds)`];
 }
 
-function ready({ GRPC_ADDRESS, HTTP_ADDRESS }: Settings, { grpcPort, httpPort, keyProblem }: Running): string[] {
+function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: Running): string[] {
+  const { GRPC_ADDRESS, HTTP_ADDRESS, TLS_CERT_FILE } = settings;
   const grpc = `${GRPC_ADDRESS.host}:${grpcPort}`;
-  const lines = [`gRPC      ${grpc}        try: grpcurl -plaintext ${grpc} list`];
+  const lines = [`gRPC      ${grpc}        try: grpcurl ${grpcurlOptions(settings)} ${grpc} list`];
+  const scheme = TLS_CERT_FILE === undefined ? '' : 'https://';
   if (HTTP_ADDRESS !== 'off')
-    lines.push(`HTTP      ${HTTP_ADDRESS.host}:${httpPort}        /v1/… /openapi.json /metrics /healthz /readyz`);
+    lines.push(
+      `HTTP      ${scheme}${HTTP_ADDRESS.host}:${httpPort}        /v1/… /openapi.json /metrics /healthz /readyz`,
+    );
   lines.push(`API keys  ${keyProblem ? `cannot be stored: ${keyProblem}` : 'are stored encrypted'}`);
-  lines.push('access    open to everybody on this machine', 'stop      Ctrl-C');
+  lines.push(`access    ${ACCESS[access]}`, 'stop      Ctrl-C');
   return lines;
+}
+
+const ACCESS: Readonly<Record<Access, string>> = {
+  'this machine':
+    'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin closes it',
+  tokens: 'with tokens',
+  everybody: 'open to everybody (--allow-anonymous)',
+};
+
+function grpcurlOptions({ TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }: Settings): string {
+  if (TLS_CERT_FILE === undefined) return '-plaintext';
+  const mutual = TLS_CLIENT_CA_FILE !== undefined && TLS_CLIENT_CERT === 'required';
+  return `-cacert ca.pem${mutual ? ' -cert client.pem -key client.key' : ''}`;
 }
 
 /**

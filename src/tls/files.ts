@@ -1,0 +1,153 @@
+import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { createSecureContext } from 'node:tls';
+import { StartError } from '../errors.js';
+
+/** Where the certificates are: the settings of their names. */
+export interface TlsFiles {
+  readonly TLS_CERT_FILE: string;
+  readonly TLS_KEY_FILE: string;
+  readonly TLS_CLIENT_CA_FILE: string | undefined;
+}
+
+/** What stands in the files, found good. */
+export interface Material {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  /** The authorities of client certificates. */
+  readonly ca: Buffer | undefined;
+  readonly subject: string;
+  readonly fingerprint: string;
+  readonly expires: Date;
+}
+
+/** What is wrong with the files, a line for each problem. */
+export class TlsFilesError extends StartError {
+  override readonly name = 'TlsFilesError';
+}
+
+/** The bytes of a file, or why there are none. */
+type Content = { readonly bytes: Buffer } | { readonly problem: string };
+type Contents = { readonly [Name in keyof TlsFiles]: Content | undefined };
+
+/** All files as they stand in one moment. */
+export interface Snapshot {
+  /** The same for the same contents, and not to be told from it what they are. */
+  readonly digest: string;
+  /** Throws a TlsFilesError. */
+  check(now: Date): Material;
+}
+
+export async function readFiles(files: TlsFiles): Promise<Snapshot> {
+  const read = async (path: string | undefined) => (path === undefined ? undefined : contentOf(path));
+  const [cert, key, ca] = await Promise.all([
+    read(files.TLS_CERT_FILE),
+    read(files.TLS_KEY_FILE),
+    read(files.TLS_CLIENT_CA_FILE),
+  ]);
+  const contents = { TLS_CERT_FILE: cert, TLS_KEY_FILE: key, TLS_CLIENT_CA_FILE: ca };
+  return { digest: digestOf(contents), check: (now) => check(files, contents, now) };
+}
+
+async function contentOf(path: string): Promise<Content> {
+  try {
+    return { bytes: await readFile(path) };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return { problem: code === 'ENOENT' ? 'does not exist' : `cannot be read (${code})` };
+  }
+}
+
+function digestOf(contents: Contents): string {
+  const hash = createHash('sha256');
+  for (const content of Object.values(contents)) {
+    const bytes = content && ('bytes' in content ? content.bytes : Buffer.from(content.problem));
+    hash.update(`${bytes?.length};`).update(bytes ?? '');
+  }
+  return hash.digest('base64');
+}
+
+function check(files: TlsFiles, contents: Contents, now: Date): Material {
+  const problems: string[] = [];
+  const tell = (name: keyof TlsFiles, problem: string) => problems.push(`${name} ${files[name]} ${problem}`);
+  const examine = <T>(name: keyof TlsFiles, look: (bytes: Buffer) => T): T | undefined => {
+    const content = contents[name];
+    if (content === undefined) return undefined;
+    try {
+      if ('problem' in content) throw new Problem(content.problem);
+      return look(content.bytes);
+    } catch (error) {
+      tell(name, error instanceof Problem ? error.message : `cannot be used (${reasonOf(error)})`);
+      return undefined;
+    }
+  };
+  const chain = examine('TLS_CERT_FILE', (bytes) => chainOf(bytes, now));
+  const key = examine('TLS_KEY_FILE', keyOf);
+  const ca = examine('TLS_CLIENT_CA_FILE', (bytes) => authoritiesOf(bytes, now));
+  if (chain && key) examine('TLS_KEY_FILE', () => checkPair(chain, key, files.TLS_CERT_FILE));
+  const [leaf] = chain ?? [];
+  const [cert, pem] = [contents.TLS_CERT_FILE, contents.TLS_KEY_FILE];
+  if (problems.length > 0 || !leaf || !cert || !pem || !('bytes' in cert && 'bytes' in pem))
+    throw new TlsFilesError(problems.join('\n'));
+  const material = { cert: cert.bytes, key: pem.bytes, ca, ...factsOf(leaf) };
+  // What nothing of the above finds, such as a key that is too short for OpenSSL.
+  if (examine('TLS_CERT_FILE', () => createSecureContext(material)) === undefined)
+    throw new TlsFilesError(problems.join('\n'));
+  return material;
+}
+
+/** A sentence without its subject. */
+class Problem extends Error {}
+
+const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[\s\S]*?-----END \1-----/g;
+const blocksOf = (bytes: Buffer) => [...bytes.toString('latin1').matchAll(BLOCK)];
+const isKey = ([, label = '']: RegExpMatchArray) => label.endsWith('PRIVATE KEY');
+
+function certificatesOf(bytes: Buffer): X509Certificate[] {
+  const blocks = blocksOf(bytes);
+  const found = blocks.filter(([, label]) => label === 'CERTIFICATE').map(([pem]) => new X509Certificate(pem));
+  if (found.length > 0) return found;
+  throw new Problem(
+    blocks.some(isKey) ? 'holds a private key where a certificate should be' : 'holds no certificate in PEM',
+  );
+}
+
+function chainOf(bytes: Buffer, now: Date): X509Certificate[] {
+  const chain = certificatesOf(bytes);
+  const leaf = chain[0] as X509Certificate;
+  if (new Date(leaf.validTo) < now) throw new Problem(`has expired at ${leaf.validTo}: put a new certificate there`);
+  if (new Date(leaf.validFrom) > now)
+    throw new Problem(`is valid only from ${leaf.validFrom}: is the clock of this machine right?`);
+  return chain;
+}
+
+function authoritiesOf(bytes: Buffer, now: Date): Buffer {
+  const live = certificatesOf(bytes).filter(({ validTo }) => new Date(validTo) >= now);
+  if (live.length === 0) throw new Problem('holds only certificates that have expired: put the new authority there');
+  return bytes;
+}
+
+function keyOf(bytes: Buffer): KeyObject {
+  const [block] = blocksOf(bytes).filter(isKey);
+  if (!block) throw new Problem('holds no private key in PEM');
+  if (/ENCRYPTED/.test(block[0].slice(0, 200)))
+    throw new Problem('is encrypted with a passphrase: openssl pkey -in <file> -out <other> takes that away');
+  return createPrivateKey(block[0]);
+}
+
+function checkPair(chain: readonly X509Certificate[], key: KeyObject, certFile: string): void {
+  const at = chain.findIndex((one) => one.checkPrivateKey(key));
+  if (at < 0) throw new Problem(`is not the key of the certificate in TLS_CERT_FILE ${certFile}`);
+  if (at > 0) throw new Problem(`is the key of a later certificate in TLS_CERT_FILE ${certFile}: it must be the first`);
+}
+
+function factsOf(leaf: X509Certificate) {
+  const subject = (leaf.subject || leaf.subjectAltName || '').replace(/\n/g, ', ');
+  return { subject, fingerprint: leaf.fingerprint256, expires: new Date(leaf.validTo) };
+}
+
+/** In the words of OpenSSL, which hold nothing of the files. */
+function reasonOf(error: unknown): string {
+  const { reason, code } = error as { reason?: string; code?: string };
+  return reason ?? code ?? 'it is not well-formed';
+}

@@ -1,0 +1,137 @@
+import type { Socket } from 'node:net';
+import { connect as connectTls, createServer } from 'node:tls';
+import { Server, ServerCredentials, type ServerUnaryCall } from '@grpc/grpc-js';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { AgentServiceService, GetAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
+import { connect } from '../../src/client/index.js';
+import { listen } from '../../src/rpc/listen.js';
+import { peerIdentities, verifiedPeer } from '../../src/tls/peer.js';
+import { ServerTls } from '../../src/tls/tls.js';
+import { makeAuthority, makeClient, makeLeaf, makeServer, openLog, type Pair, useFiles } from './support.js';
+
+let authority: Pair;
+let server: Pair;
+let trader: Pair;
+let desk: Pair;
+let stranger: Pair;
+beforeAll(async () => {
+  authority = await makeAuthority(30);
+  server = await makeServer(authority);
+  trader = await makeClient(authority, 'trader');
+  const names = [{ type: 'url' as const, value: 'spiffe://desk/analyst' }];
+  desk = await makeLeaf(authority, { kind: 'client', commonName: 'analyst', names, days: 30 });
+  stranger = await makeClient(await makeAuthority(30), 'trader');
+});
+
+async function openTls(clients: 'required' | 'optional') {
+  const files = await useFiles();
+  await files.putPair('server', server);
+  await files.put('ca.pem', authority.cert);
+  const [TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE] = ['server.pem', 'server.key', 'ca.pem'].map(files.path);
+  const named = { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT: clients };
+  const tls = await ServerTls.open(named as Parameters<typeof ServerTls.open>[0], openLog().log);
+  onTestFinished(() => tls.close());
+  return tls;
+}
+
+/** A gRPC server that only looks at who calls; over our listener. */
+async function startGrpc(tls: ServerTls | undefined) {
+  const grpc = new Server();
+  const { getAgent } = AgentServiceService;
+  grpc.addService(
+    { getAgent },
+    {
+      getAgent(call: ServerUnaryCall<object, object>, done: (error: null, answer: object) => void) {
+        seen.push({ identities: peerIdentities(call), peer: verifiedPeer(call) });
+        done(null, GetAgentResponse.fromPartial({}));
+      },
+    },
+  );
+  const seen: { identities: readonly string[]; peer: object | undefined }[] = [];
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
+  const address = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
+  const listener = await listen(address, tls, (socket) => injector.injectConnection(socket));
+  onTestFinished(() => {
+    listener.stop();
+    grpc.forceShutdown();
+    listener.destroy();
+  });
+  const call = async (own: Partial<Pair> = {}, times = 1) => {
+    const channelOptions = { 'grpc.use_local_subchannel_pool': 1 };
+    const api = connect({
+      address: `127.0.0.1:${listener.port}`,
+      tls: tls && { ca: authority.cert, ...own },
+      channelOptions,
+    });
+    for (let n = 0; n < times; n++) await api.agents.getAgent({ agent: { name: 'trader' } });
+    await api.close();
+    return seen.splice(0);
+  };
+  return { call };
+}
+
+describe('who calls over gRPC', () => {
+  it('is known by the names of a verified certificate', async () => {
+    const { call } = await startGrpc(await openTls('optional'));
+    expect((await call(trader)).map(({ identities }) => identities)).toEqual([['CN=trader']]);
+    expect((await call(desk)).map(({ identities }) => identities)).toEqual([['spiffe://desk/analyst', 'CN=analyst']]);
+  });
+
+  it('is nobody without one, with one of another authority, and in clear', async () => {
+    const { call } = await startGrpc(await openTls('optional'));
+    for (const own of [{}, stranger]) expect(await call(own)).toEqual([{ identities: [], peer: undefined }]);
+    const clear = await startGrpc(undefined);
+    expect(await clear.call()).toEqual([{ identities: [], peer: undefined }]);
+  });
+
+  it('is read once for a connection', async () => {
+    const { call } = await startGrpc(await openTls('required'));
+    const [first, second] = await call(trader, 2);
+    expect(first?.peer).toBeDefined();
+    expect(second?.peer).toBe(first?.peer);
+    expect(second?.identities).toBe(first?.identities);
+  });
+});
+
+describe('who calls over a TLS socket', () => {
+  /** What a server sees of a client, and of the same one when it resumes its session. */
+  async function startSockets(tls: ServerTls) {
+    const seen: { readonly resumed: boolean; readonly identities: readonly string[] }[] = [];
+    const sockets = createServer(tls.options, (socket) => {
+      seen.push({ resumed: socket.isSessionReused(), identities: peerIdentities(socket as Socket) });
+      socket.end('x');
+    });
+    tls.serve(sockets);
+    await new Promise<void>((resolve) => sockets.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void sockets.close());
+    const { port } = sockets.address() as { port: number };
+    const once = (own: Partial<Pair>, session?: Buffer) =>
+      new Promise<Buffer | undefined>((resolve, reject) => {
+        let ticket: Buffer | undefined;
+        const socket = connectTls({ port, host: '127.0.0.1', ca: authority.cert, ...own, ...(session && { session }) });
+        socket.on('session', (given) => {
+          ticket = given;
+        });
+        socket
+          .on('error', reject)
+          .on('data', () => {})
+          .on('close', () => resolve(ticket));
+      });
+    return { seen, once };
+  }
+
+  it.each<['trader' | 'nobody' | 'stranger', readonly string[]]>([
+    ['trader', ['CN=trader']],
+    ['nobody', []],
+    ['stranger', []],
+  ])('is the same one in a session that is resumed: %s', async (who, identities) => {
+    const { seen, once } = await startSockets(await openTls('optional'));
+    const own = { trader, nobody: {}, stranger }[who];
+    const session = await once(own);
+    await once(own, session);
+    expect(seen.map((one) => one.identities)).toEqual([identities, identities]);
+    expect(seen.map(({ resumed }) => resumed)).toEqual([false, true]);
+  });
+
+  it('is nobody over a plain one', () => expect(peerIdentities({} as Socket)).toEqual([]));
+});

@@ -1,0 +1,142 @@
+import { X509Certificate } from 'node:crypto';
+import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connect, createServer, type TLSSocket } from 'node:tls';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { ServerTls, type TlsSettings } from '../../src/tls/tls.js';
+import { type Files, makeAuthority, makeClient, makeServer, openLog, type Pair, until, useFiles } from './support.js';
+
+let authority: Pair;
+let one: Pair;
+let two: Pair;
+beforeAll(async () => {
+  authority = await makeAuthority(30);
+  one = await makeServer(authority);
+  two = await makeServer(authority);
+});
+
+const fingerprint = ({ cert }: Pair) => new X509Certificate(cert).fingerprint256;
+
+const settingsOf = ({ path }: Files, more: Partial<TlsSettings> = {}): TlsSettings => ({
+  TLS_CERT_FILE: path('server.pem'),
+  TLS_KEY_FILE: path('server.key'),
+  TLS_CLIENT_CA_FILE: undefined,
+  TLS_CLIENT_CERT: 'required',
+  ...more,
+});
+
+/** A server with the certificates of files, which are looked at often. */
+async function startServer(settings: TlsSettings) {
+  const { log, lines, text } = openLog();
+  const tls = await ServerTls.open(settings, log, 20);
+  const server = createServer(tls.options, (socket) => socket.end('hello'));
+  tls.serve(server);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(async () => {
+    server.close();
+    await tls.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  /** The certificate that a client sees. */
+  const seen = (more: { cert?: string; key?: string } = {}) =>
+    new Promise<string>((resolve, reject) => {
+      const socket: TLSSocket = connect({ port, host: '127.0.0.1', ca: authority.cert, ...more });
+      socket.on('error', reject).on('close', () => reject(new Error('it said nothing')));
+      socket.on('data', () => resolve(socket.getPeerCertificate().fingerprint256));
+    });
+  return { tls, lines, text, seen };
+}
+
+const told = (lines: readonly { readonly msg: string }[], part: string) =>
+  lines.filter(({ msg }) => msg.includes(part));
+
+describe('a certificate that changes', () => {
+  it('is in use for new connections, and the log says which', async () => {
+    const files = await useFiles();
+    await files.putPair('server', one);
+    const { seen, lines, text } = await startServer(settingsOf(files));
+    expect(await seen()).toBe(fingerprint(one));
+    await files.putPair('server', two);
+    await until(async () => (await seen()) === fingerprint(two));
+    expect(told(lines, 'read anew')).toMatchObject([{ level: 30, fingerprint: fingerprint(two) }]);
+    expect(text()).not.toMatch(/-----BEGIN|PRIVATE/);
+  });
+
+  it('is seen behind the symbolic links that Kubernetes exchanges', async () => {
+    const files = await useFiles();
+    const generation = async (name: string, { cert, key }: Pair) => {
+      await mkdir(files.path(name));
+      await writeFile(files.path(`${name}/server.pem`), cert);
+      await writeFile(files.path(`${name}/server.key`), key);
+      await symlink(name, files.path('..data.new'));
+      await rename(files.path('..data.new'), files.path('..data'));
+    };
+    await generation('..1', one);
+    for (const name of ['server.pem', 'server.key']) await symlink(`..data/${name}`, files.path(name));
+    const { seen } = await startServer(settingsOf(files));
+    expect(await seen()).toBe(fingerprint(one));
+    await generation('..2', two);
+    await until(async () => (await seen()) === fingerprint(two));
+  });
+
+  it('is not taken while it is broken, which is told once, and is taken when it is good', async () => {
+    const files = await useFiles();
+    await files.putPair('server', one);
+    const { seen, lines } = await startServer(settingsOf(files));
+    await files.put('server.key', two.key);
+    await until(() => told(lines, 'cannot be used').length > 0);
+    await delay(200);
+    expect(told(lines, 'cannot be used')).toMatchObject([
+      { level: 50, problem: expect.stringContaining('TLS_KEY_FILE') },
+    ]);
+    expect(await seen()).toBe(fingerprint(one));
+    await files.put('server.pem', two.cert);
+    await until(async () => (await seen()) === fingerprint(two));
+  });
+
+  it('goes on while its files are gone', async () => {
+    const files = await useFiles();
+    await files.putPair('server', one);
+    const { seen, lines } = await startServer(settingsOf(files));
+    await rename(files.path('server.pem'), files.path('elsewhere'));
+    await until(() => told(lines, 'cannot be used').length > 0);
+    expect(await seen()).toBe(fingerprint(one));
+    await rename(files.path('elsewhere'), files.path('server.pem'));
+    await delay(100);
+    expect(told(lines, 'read anew')).toEqual([]);
+  });
+
+  it('brings the authorities of clients with it', async () => {
+    const files = await useFiles();
+    await files.putPair('server', one);
+    await files.put('ca.pem', authority.cert);
+    const { seen } = await startServer(settingsOf(files, { TLS_CLIENT_CA_FILE: files.path('ca.pem') }));
+    const later = await makeAuthority(30);
+    const [before, after] = [await makeClient(authority, 'before'), await makeClient(later, 'after')];
+    expect(await seen(before)).toBe(fingerprint(one));
+    await expect(seen(after)).rejects.toThrow();
+    await files.put('ca.pem', later.cert);
+    await until(() =>
+      seen(after).then(
+        () => true,
+        () => false,
+      ),
+    );
+    await expect(seen(before)).rejects.toThrow();
+  });
+});
+
+describe('a certificate that ends', () => {
+  it('is warned of 14 days before, and not earlier', async () => {
+    const files = await useFiles();
+    await files.putPair('server', await makeServer(authority, 13));
+    const soon = await startServer(settingsOf(files));
+    expect(told(soon.lines, 'expires soon')).toMatchObject([{ level: 40, file: files.path('server.pem') }]);
+    await delay(100);
+    expect(told(soon.lines, 'expires soon')).toHaveLength(1);
+    await files.putPair('server', await makeServer(authority, 15));
+    await until(() => told(soon.lines, 'read anew').length > 0);
+    expect(told(soon.lines, 'expires soon')).toHaveLength(1);
+  });
+});
