@@ -3,6 +3,8 @@ import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.j
 import type { Change } from './change.js';
 import type { ListenOptions } from './events.js';
 import { type Frozen, freeze } from './freeze.js';
+import { type KeyedHop, keyOfHop } from './key.js';
+import type { Leases } from './leases.js';
 import { type Resolution, type ResolveOptions, resolveFrom } from './resolution.js';
 import type { View } from './view.js';
 
@@ -18,6 +20,23 @@ export interface ResidentAgent {
    * `providerDown`; and UNAVAILABLE without a reason while nothing is held yet, which `ready()` waits for.
    */
   resolve(options?: ResolveOptions): Resolution;
+  /**
+   * The API key to use for a hop of `resolve()`, its first one by default: the one that is stored for its configuration
+   * or credential, else the first environment variable of the provider that is set in this process; undefined where
+   * there is neither. Ask for it before each call and keep it nowhere: it comes out of memory, as long as nothing of it
+   * was changed. Send it to the hop's `base_url` and nowhere else.
+   *
+   * A stored key is leased from the service when it is asked for first, which needs a token, and again before its time
+   * is over (`leaseMs`) while it is asked for. It is dropped the moment that it is replaced or taken away. While the
+   * service is away, what is leased goes on until its time is over.
+   *
+   * Rejects with AgentLLMError, and never with another key in the place of a stored one: UNAUTHENTICATED, reason
+   * TOKEN_REQUIRED; PERMISSION_DENIED; FAILED_PRECONDITION when the service cannot read the key, or has none for this hop
+   * any more (resolve again), or the agent is inactive; UNAVAILABLE when none is held and none can be had; CANCELLED by
+   * the signal, which ends the wait alone, or when the client was closed. Without a hop it fails as `resolve()` does,
+   * too.
+   */
+  apiKey(hop?: KeyedHop, options?: ListenOptions): Promise<string | undefined>;
   /**
    * The agent and all its configurations, enabled or not, as the service sent them and frozen; undefined when the store
    * has no such agent. `chain_etag` is empty.
@@ -43,6 +62,12 @@ export interface WatchedResidentAgent extends ResidentAgent {
   changes(options?: ListenOptions): AsyncIterableIterator<Change>;
 }
 
+/** Who holds what agents are resolved from. */
+export interface Holder {
+  readonly view: View;
+  readonly leases: Leases;
+}
+
 /** Resolves one agent from whatever its holder holds. */
 export class AgentHandle implements ResidentAgent {
   private view: View | undefined;
@@ -51,7 +76,7 @@ export class AgentHandle implements ResidentAgent {
   constructor(
     readonly name: string,
     /** What to resolve from; throws when there is nothing. */
-    private readonly holder: { readonly view: View },
+    private readonly holder: Holder,
   ) {}
 
   resolve(options?: ResolveOptions): Resolution {
@@ -62,6 +87,11 @@ export class AgentHandle implements ResidentAgent {
     this.resolution = resolveFrom(view, this.name);
     this.view = view;
     return this.resolution;
+  }
+
+  async apiKey(hop?: KeyedHop, { signal }: ListenOptions = {}): Promise<string | undefined> {
+    const { view, leases } = this.holder;
+    return keyOfHop(leases, view, this.name, hop ?? this.resolve().hops[0], signal);
   }
 
   get held(): HeldConfigs | undefined {

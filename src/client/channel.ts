@@ -2,6 +2,7 @@ import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { type ChannelCredentials, type ChannelOptions, Client, credentials } from '@grpc/grpc-js';
 import { serviceConfig } from '../../gen/ts/service_config.js';
 import { ipOf, isLocal } from './address.js';
+import type { Security } from './message.js';
 import { unref } from './unref.js';
 
 /** PEM texts. */
@@ -25,6 +26,12 @@ export interface ChannelSettings {
 
 /** Answers may be long: a thousand configs with 16 KiB of metadata each. */
 const MOST_BYTES = 64 * 1024 * 1024;
+
+/** What TLS is asked for. */
+export function securityOf({ tls }: ChannelSettings): Security {
+  if (!tls) return 'clear';
+  return typeof tls === 'object' && tls.cert !== undefined ? 'mutual' : 'tls';
+}
 
 /** A channel for calls. */
 export const callChannel = (address: string, settings: ChannelSettings): Client =>

@@ -1,4 +1,5 @@
 import type { ChannelOptions } from '@grpc/grpc-js';
+import * as access from '../../gen/ts/agentllm/v1/access_service.js';
 import * as configs from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import * as watch from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
@@ -7,7 +8,7 @@ import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import { onAbort } from './abort.js';
 import { checkAddress, isLocal } from './address.js';
-import { callChannel, streamChannel, type TlsOptions } from './channel.js';
+import { callChannel, securityOf, streamChannel, type TlsOptions } from './channel.js';
 import { Connection, checkDeadline } from './connection.js';
 import { checkToken, type Token } from './headers.js';
 import { hold, type ResidentAgentLLM, type ResidentOptions, settingsOf } from './hold.js';
@@ -65,6 +66,8 @@ export interface AgentLLM extends AsyncDisposable {
     Methods<typeof watch.AgentLLMConfigWatchServiceService>,
     'listWatchers' | 'acknowledgeRevision'
   >;
+  /** Who may do what: tokens, and whom the service takes this side for. */
+  readonly access: Methods<typeof access.AccessServiceService>;
   /** What happened, who did it and when. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
   /**
@@ -93,20 +96,21 @@ export function connect(options: string | ConnectOptions | ResidentOptions = {})
   const token = checkedToken(given, address);
   const deadlineMs = checkDeadline(given.deadlineMs ?? DEADLINE_MS);
   const resident = isResident(given) ? settingsOf(given) : undefined;
-  const connection = new Connection(() => callChannel(address, given), address, token, deadlineMs);
+  const connection = new Connection(() => callChannel(address, given), address, token, deadlineMs, securityOf(given));
   const connected = {
     agents: methodsOf(agents.AgentServiceService, agents, connection),
     configs: methodsOf(configs.AgentLLMConfigServiceService, configs, connection),
     providers: methodsOf(providers.ProviderServiceService, providers, connection),
     credentials: methodsOf(sharedKeys.CredentialServiceService, sharedKeys, connection),
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
+    access: methodsOf(access.AccessServiceService, access, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),
     ready: (ms = deadlineMs) => waitUntilReady(connection, address, ms),
   };
   if (!resident) return closable(connected, given.signal, () => connection.close());
-  const stream = new Connection(() => streamChannel(address, given), address, token, deadlineMs);
+  const stream = new Connection(() => streamChannel(address, given), address, token, deadlineMs, securityOf(given));
   const outbox = outboxOf({ address, token, tls: given.tls });
-  const held = hold({ connection: stream, outbox }, resident, { address, deadlineMs });
+  const held = hold({ connection: stream, calls: connection, outbox }, resident, { address, deadlineMs });
   const end = held.close;
   // Not by spreading, which would read the state once and for all.
   Object.defineProperties(connected, Object.getOwnPropertyDescriptors(held));

@@ -2,6 +2,7 @@ import { type Client, connectivityState, type ServiceError as GrpcError, Metadat
 import { onAbort } from './abort.js';
 import { AgentLLMError } from './error.js';
 import { headersOf, type Token } from './headers.js';
+import type { Security } from './message.js';
 
 /** How one call is made. */
 export interface CallOptions {
@@ -56,6 +57,7 @@ export class Connection {
     private readonly address: string,
     private readonly token: Token | undefined,
     readonly deadlineMs: number,
+    private readonly security: Security,
   ) {
     this.client = open();
     this.watch();
@@ -208,7 +210,13 @@ export class Connection {
     if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
     const unsent = !this.connected;
     const lastFailure = unsent && error.code === status.DEADLINE_EXCEEDED ? await this.lastFailure() : undefined;
-    return AgentLLMError.from(error, trip.method, { ...trip, address: this.address, unsent, lastFailure });
+    return AgentLLMError.from(error, trip.method, {
+      ...trip,
+      address: this.address,
+      security: this.security,
+      unsent,
+      lastFailure,
+    });
   }
 
   /**

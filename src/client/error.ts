@@ -104,6 +104,12 @@ export class AgentLLMError extends Error {
     return new AgentLLMError(refusal.message, { code, method }, details);
   }
 
+  /** The same failure in the words of what it means where it happened; it is the cause. */
+  reworded(message: string, code = this.code): AgentLLMError {
+    const { method, requestId, unsent } = this;
+    return new AgentLLMError(message, { code, method, requestId, unsent, cause: this }, this);
+  }
+
   /** With the message, which JSON would leave out of an Error. */
   toJSON(): object {
     return { ...this, message: this.message };

@@ -21,6 +21,11 @@ export interface ResidentOptions extends ConnectOptions {
   readonly clientVersion?: string | undefined;
   /** Keeps what is held in a file, encrypted. Default: nothing is written. */
   readonly cache?: CacheOptions | undefined;
+  /**
+   * For how long stored API keys are leased, 1 000 to 3 600 000 ms: so long can they be used while the service is away.
+   * Default: 600 000.
+   */
+  readonly leaseMs?: number | undefined;
 }
 
 /**
@@ -70,11 +75,19 @@ export interface ResidentAgentLLM extends AgentLLM {
 }
 
 /** Options with their defaults; throws a TypeError for what the service would refuse. */
-export function settingsOf({ agents, clientName = '', clientVersion = '', cache }: ResidentOptions): ResidentSettings {
+export function settingsOf(options: ResidentOptions): ResidentSettings {
+  const { agents, clientName = '', clientVersion = '', cache, leaseMs = limits.defaultLeaseLifetime * 1000 } = options;
   checkLength('clientName', clientName, limits.clientName);
   checkLength('clientVersion', clientVersion, limits.clientVersion);
   if (cache) checkCache(cache);
-  return { agents: agents === 'all' ? agents : checkAgents(agents), clientName, clientVersion, cache };
+  checkLease(leaseMs);
+  return { agents: agents === 'all' ? agents : checkAgents(agents), clientName, clientVersion, cache, leaseMs };
+}
+
+function checkLease(ms: number): void {
+  const [min, max] = [limits.leaseLifetime.min * 1000, limits.leaseLifetime.max * 1000];
+  if (!Number.isInteger(ms) || ms < min || ms > max)
+    throw new TypeError(`leaseMs must be a whole number of ${min} to ${max}, not ${String(ms)}`);
 }
 
 function checkLength(option: string, text: string, most: number): void {

@@ -16,6 +16,7 @@ export type { Frozen } from './freeze.js';
 export type { Token } from './headers.js';
 export type { ResidentAgentLLM, ResidentOptions } from './hold.js';
 export type { CacheOptions } from './keep.js';
+export type { KeyedHop } from './key.js';
 export type { Methods, Partially } from './methods.js';
 export type * from './proto.js';
 export type { ClientEvents } from './resident.js';

@@ -1,6 +1,7 @@
 import { AgentHandle, type ResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
+import type { Leases } from './leases.js';
 import type { View } from './view.js';
 
 /** For how long a run goes on with the same revision: its whole life, one turn, or not at all. */
@@ -43,6 +44,8 @@ export interface RunSource {
   readonly current: View | undefined;
   /** The same; throws when there is nothing. */
   readonly view: View;
+  /** Keys are of no revision: one that was taken back is nobody's any more. */
+  readonly leases: Leases;
   /** Throws for an agent that is not held. */
   check(name: string): void;
   forget(run: PinnedRun): void;
@@ -74,6 +77,10 @@ export class PinnedRun {
     const { view } = this.source;
     if (this.pin !== 'call' && !this.ended) this.take(view);
     return view;
+  }
+
+  get leases(): Leases {
+    return this.source.leases;
   }
 
   get revision(): bigint {

@@ -33,7 +33,7 @@ export function resolveConfig(
 }
 
 /** An inactive agent has nothing in effect. */
-function inUse(agent: Agent): Agent {
+export function inUse(agent: Agent): Agent {
   if (agent.is_active) return agent;
   const resources = [{ type: 'agent', name: agent.name }] as const;
   throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });

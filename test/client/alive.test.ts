@@ -6,7 +6,8 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { packageFile } from '../../src/package.js';
 import { useDirectories } from '../support/command.js';
 import { freePort } from '../support/ports.js';
-import { agent, type FakeWatch, startFakeWatch } from './fake_watch.js';
+import { FakeLeases } from './fake_leases.js';
+import { agent, config, type FakeWatch, startFakeWatch } from './fake_watch.js';
 import { type Certificates, makeCertificates, run } from './support.js';
 
 /*
@@ -93,6 +94,38 @@ describe('a process with a resident client', () => {
     const { said, ms } = await program(code, { address: fake.address });
     expect(said).toBe('11');
     expect(ms).toBeGreaterThan(1_500);
+  });
+
+  const leasing = async (leaseMs: number) => {
+    const fake = await startFakeWatch();
+    const leases = new FakeLeases(fake);
+    leases.keys = [{ config_id: 8, key: 'sk-leased' }];
+    const configs = [config(8, 1, { has_api_key_override: true, api_key_state: 'API_KEY_STATE_SET' })];
+    fake.onStream = (stream) => stream.start().snapshot(10, [agent('trader', 1, { configs })]);
+    return { leases, options: { address: fake.address, leaseMs } };
+  };
+
+  it('lives for a key that it waits for', async () => {
+    const { leases, options } = await leasing(600_000);
+    leases.gate = new Promise((resolve) => setTimeout(resolve, 2_500));
+    const code = "await client.ready(); console.log(await client.agent('trader').apiKey());";
+    expect((await program(code, options)).said).toBe('sk-leased');
+  });
+
+  it('does not live for one that is renewed ahead', async () => {
+    const { leases, options } = await leasing(1_000);
+    const code = `await client.ready();
+      const key = () => client.agent('trader').apiKey();
+      await key();
+      await key();
+      await new Promise((go) => setTimeout(go, 900));
+      const ended = performance.now();
+      process.on('exit', () => console.log(performance.now() - ended < 1_000));`;
+    const running = program(code, options);
+    while (leases.requests.length === 0) await new Promise((go) => setTimeout(go, 5));
+    leases.gate = new Promise(() => {});
+    expect((await running).said).toBe('true');
+    expect(leases.requests).toHaveLength(2);
   });
 
   it('lives for ready(), until its time is over', async () => {

@@ -41,7 +41,8 @@ describe('a call', () => {
   });
 
   it('has the methods of every service', () => {
-    const { agents, configs, providers, credentials } = client();
+    const { access, agents, configs, providers, credentials } = client();
+    expect(Object.keys(access)).toContain('createToken');
     expect(Object.keys(agents)).toContain('createAgent');
     expect(Object.keys(configs)).toContain('upsertPrimaryConfig');
     expect(Object.keys(providers)).toContain('listModels');

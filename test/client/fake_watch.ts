@@ -93,7 +93,7 @@ export class FakeStream {
   }
 }
 
-function refusal(code: status, reason?: string, retryAfterMs?: number) {
+export function refusal(code: status, reason?: string, retryAfterMs?: number) {
   const details = [];
   const any = (type: string, value: Uint8Array) => ({
     type_url: `type.googleapis.com/google.rpc.${type}`,
@@ -114,6 +114,8 @@ function refusal(code: status, reason?: string, retryAfterMs?: number) {
 }
 
 export interface FakeWatch {
+  /** For services beside the watch. */
+  readonly server: Server;
   readonly address: string;
   readonly port: number;
   /** Every stream that came, in order. */
@@ -132,6 +134,7 @@ export async function startFakeWatch(port = 0, credentials = ServerCredentials.c
   const server = new Server();
   const streams: FakeStream[] = [];
   const fake: FakeWatch = {
+    server,
     address: '',
     port: 0,
     streams,
