@@ -47,6 +47,12 @@ export class Draft {
     return this.add(entity, before, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
   }
 
+  /** Stores a row's key anew under another encryption key. Nothing that anybody sees of the row moves. */
+  reseal<E extends KeyChange['entity']>(entity: E, before: Entities[E], key_id: string, key: string): void {
+    const row = this.add(entity, before, { ...before, key_id });
+    this.keys.push({ entity, row, key } as KeyChange);
+  }
+
   /** Brings back a row that was deleted, under its own id. */
   restore<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
     return this.add(entity, undefined, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
@@ -69,6 +75,13 @@ export class Draft {
 }
 
 const updatedAt = (entity: Entity, now: Date) => (entity === 'price' ? {} : { updated_at: now });
+
+/** Whether all that a change does is to have the same key under another encryption key: to everybody it is as it was. */
+export function isResealed({ entity, before, after }: Change): boolean {
+  if (entity !== 'config' && entity !== 'credential') return false;
+  if (!before || !after || before.revision !== after.revision) return false;
+  return before.key_revision === after.key_revision && before.key_id !== after.key_id;
+}
 
 /** Whether a config's change moves the order or membership of its agent's chain. */
 export function altersChain(before: Config | undefined, after: Config | undefined): boolean {

@@ -13,6 +13,10 @@ export type VaultProblem =
 /** Names a row that may hold a key. */
 export const keyHolder = (entity: 'config' | 'credential', id: number): string => `${entity} ${id}`;
 
+/** Tells a row's token from those that it had before: at which revision it was stored, and under which key it is now. */
+export const tokenMark = ({ key_id, key_revision }: Pick<Config, 'key_id' | 'key_revision'>): string =>
+  `${key_id} ${key_revision}`;
+
 /**
  * What the rules know of stored keys: whether one can be stored, and which of
  * those that are stored can be read. It holds no key of a provider.
@@ -21,8 +25,8 @@ export class Vault {
   constructor(
     readonly keyring: Keyring | undefined,
     readonly problem: VaultProblem | undefined,
-    /** Rows whose token was tried and did not open, with the revision of that token: a later one may be good. */
-    private readonly unreadable: ReadonlyMap<string, number | null> = new Map(),
+    /** Rows whose token was tried and did not open, with the mark of that token: a later one may be good. */
+    private readonly unreadable: ReadonlyMap<string, string> = new Map(),
   ) {}
 
   static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
@@ -41,8 +45,7 @@ export class Vault {
   stateOf(entity: 'config' | 'credential', row: Config | Credential) {
     if (row.key_id === null) return 'API_KEY_STATE_NONE' as const;
     const known = this.keyring?.ids.includes(row.key_id) ?? false;
-    // undefined: not among them; null is a revision too, of a token that is older than the column.
-    return known && this.unreadable.get(keyHolder(entity, row.id)) !== row.key_revision
+    return known && this.unreadable.get(keyHolder(entity, row.id)) !== tokenMark(row)
       ? ('API_KEY_STATE_SET' as const)
       : ('API_KEY_STATE_UNREADABLE' as const);
   }
