@@ -10,6 +10,7 @@ const SERVICE = 'Service and database:';
 const CONFIGS = 'Agents and their configs:';
 const CHANGES = 'Changes, live and past:';
 const KEYS = 'Providers and keys:';
+const ACCESS = 'Access:';
 const HELP = 'Help:';
 
 /** Each command with its group and where it is: only the one that is asked for is loaded. */
@@ -21,6 +22,7 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['restore', SERVICE, async () => (await import('./restore.js')).restoreCommand()],
   ['store', SERVICE, async () => (await import('./store.js')).storeCommand()],
   ['key', SERVICE, async () => (await import('./key.js')).keyCommand()],
+  ['cert', SERVICE, async () => (await import('./cert.js')).certCommand()],
   ['doctor', SERVICE, async () => (await import('./doctor.js')).doctorCommand()],
   ['agents', CONFIGS, async () => (await import('./agents.js')).agentsCommand()],
   ['configs', CONFIGS, async () => (await import('./configs.js')).configsCommand()],
@@ -34,6 +36,7 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['providers', KEYS, async () => (await import('./providers.js')).providersCommand()],
   ['models', KEYS, async () => (await import('./models.js')).modelsCommand()],
   ['credentials', KEYS, async () => (await import('./credentials.js')).credentialsCommand()],
+  ['token', ACCESS, async () => (await import('./token.js')).tokenCommand()],
   ['completion', HELP, async () => (await import('./completion.js')).completionCommand()],
 ];
 

@@ -1,4 +1,4 @@
-import type { AuditEvent } from '../../gen/ts/agentllm/v1/audit_service.js';
+import { type AuditEvent, AuditEventKind } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { shortMethod } from './changes.js';
 import { agentNames, deedOf, newestInput } from './history.js';
 import { type Column, type List, minRevision, readAll, tableOf } from './lists.js';
@@ -9,12 +9,20 @@ import { agent, choice, list, time, word } from './values.js';
 const MOST = 50;
 /** Where a cell is cut; --json has it whole. */
 const LONGEST_CELL = 100;
-const kind = choice('AUDIT_EVENT_KIND_', 'kind', ['write', 'health-check', 'key-validation']);
+const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
+  'write',
+  'health-check',
+  'key-validation',
+  'key-lease',
+  'call-refused',
+  'token-use',
+  'key-rotation',
+]);
 
 /** `agentllm audit`: everything that was done, also what changed nothing. */
 export const audit: RemoteCommand = {
   name: 'audit',
-  about: 'show what was done, by whom and when, the newest first: writes, and questions to providers about keys',
+  about: 'show what was done, by whom and when, the newest first: writes, uses of keys and tokens, refused calls',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
     { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; may be given again' },
@@ -56,13 +64,25 @@ const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEv
   ['WHAT', (event) => whatOf(event, names)],
 ];
 
-function aboutOf({ change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
+/** What events are about that are about no agent. */
+const ABOUT: Readonly<Record<string, string>> = {
+  [AuditEventKind.CALL_REFUSED]: 'access',
+  [AuditEventKind.TOKEN_USE]: 'access',
+  [AuditEventKind.KEY_ROTATION]: 'keys',
+};
+
+function aboutOf({ kind, change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
   if (change) return deedOf(change, names).about;
+  if (ABOUT[kind]) return ABOUT[kind];
   return agent_id === undefined ? provider : (names.get(agent_id) ?? `agent #${agent_id}`);
 }
 
-function whatOf({ change, config_id, provider, outcome }: AuditEvent, names: ReadonlyMap<number, string>): string {
+function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
+  const { kind, change, config_id, provider, outcome } = event;
   if (change) return deedOf(change, names).what;
+  if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
+  if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
+  if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';
   const asked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
   return `${asked}: ${small(outcome, 'CHECK_STATUS_')}`;
 }

@@ -114,7 +114,7 @@ export const inWords = (all: readonly Difference[], same?: Readonly<Record<strin
     })
     .join(', ');
 
-const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared'];
+const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
 
 /** One line of what a revision did, behind whom it is about. */
 export interface Deed {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { addressProblem, isLocal } from '../client/address.js';
-import { streamChannel } from '../client/channel.js';
+import { securityOf, streamChannel } from '../client/channel.js';
 import { Connection as Channel } from '../client/connection.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
 import { type Input, UsageError } from './inputs.js';
@@ -30,10 +30,25 @@ export const connectionInputs = (timeoutMs: number): readonly Input[] => [
     group,
     help: "file with the token to send; else the environment's AGENTLLM_TOKEN",
   },
-  { name: 'tls', kind: said, group, help: 'encrypt the connection; implied by the four below' },
-  { name: 'ca', kind: file, group, help: 'certificate authorities to trust, PEM; else those of the system' },
-  { name: 'cert', kind: file, group, help: 'certificate of this client, PEM, where the service wants one' },
-  { name: 'key', kind: file, group, help: 'key of that certificate, PEM; not an API key' },
+  { name: 'tls', kind: said, group, help: 'encrypt the connection; implied by the four below and their variables' },
+  {
+    name: 'ca',
+    kind: file,
+    group,
+    help: "certificate authorities to trust, PEM; else the environment's AGENTLLM_CA, else those of the system",
+  },
+  {
+    name: 'cert',
+    kind: file,
+    group,
+    help: "certificate of this client, PEM, where the service wants one; else the environment's AGENTLLM_CERT",
+  },
+  {
+    name: 'key',
+    kind: file,
+    group,
+    help: "key of that certificate, PEM; not an API key; else the environment's AGENTLLM_KEY",
+  },
   {
     name: 'server-name',
     kind: word('name'),
@@ -49,6 +64,8 @@ export interface Connection {
   /** How the address was chosen. */
   readonly chosen: string;
   readonly timeoutMs: number;
+  /** Whether nobody on the way can read what is said. */
+  readonly secure: boolean;
 }
 
 type Local = ReadonlyMap<string, unknown>;
@@ -75,17 +92,23 @@ export function openConnection(local: Local, more: ConnectOptions = {}, otherwis
   const { address, chosen, timeoutMs, token, tls } = placeOf(local, otherwise, more.deadlineMs);
   try {
     const api = connect({ ...more, address, deadlineMs: timeoutMs, ...(token && { token }), ...(tls && { tls }) });
-    return { api, address, chosen, timeoutMs };
+    return { api, address, chosen, timeoutMs, secure: Boolean(tls) };
   } catch (error) {
     // Certificates that are none, a token that is none.
-    throw new UsageError((error as Error).message);
+    throw new UsageError(mistakeOf((error as Error).message));
   }
+}
+
+/** What OpenSSL finds in certificate and key, in words. */
+function mistakeOf(message: string): string {
+  if (message.includes('key values mismatch')) return 'the key is not that of the certificate (--cert and --key)';
+  return /^error:\w+:/.test(message) ? `certificate or key cannot be used: ${message.split(':').at(-1)}` : message;
 }
 
 /** A connection for a stream, to the place that `openConnection` has found good. */
 export function openStream(local: Local): Channel {
   const { address, timeoutMs, token, tls } = placeOf(local, DEFAULT_PLACE);
-  return new Channel(() => streamChannel(address, { tls }), address, token, timeoutMs);
+  return new Channel(() => streamChannel(address, { tls }), address, token, timeoutMs, securityOf({ tls }));
 }
 
 function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_MS) {
@@ -99,20 +122,44 @@ function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_M
 }
 
 function tlsOf(local: Local): ConnectOptions['tls'] {
-  const [ca, cert, key] = ['ca', 'cert', 'key'].map((name) => readGiven(local, name));
+  const ca = readGiven(local, 'ca') ?? readVariable('AGENTLLM_CA');
+  const [cert, key] = pairOf(local);
   const serverName = local.get('server-name') as string | undefined;
-  if ((cert === undefined) !== (key === undefined))
-    throw new UsageError('--cert and --key belong together: the key is that of the certificate');
   if (ca ?? cert ?? serverName)
     return { ...(ca && { ca }), ...(cert && key && { cert, key }), ...(serverName && { serverName }) };
   return local.get('tls') === true;
+}
+
+/** The certificate of this client with its key: both from the command line, or both from the environment. */
+function pairOf(local: Local): readonly [cert?: string, key?: string] {
+  const [cert, key] = [readGiven(local, 'cert'), readGiven(local, 'key')];
+  if ((cert === undefined) !== (key === undefined))
+    throw new UsageError('--cert and --key belong together: the key is that of the certificate');
+  if (cert !== undefined) return [cert, key];
+  const [certNamed, keyNamed] = [readVariable('AGENTLLM_CERT'), readVariable('AGENTLLM_KEY')];
+  if ((certNamed === undefined) !== (keyNamed === undefined))
+    throw new UsageError('AGENTLLM_CERT and AGENTLLM_KEY belong together: the key is that of the certificate');
+  return [certNamed, keyNamed];
 }
 
 function readGiven(local: Local, name: string): string | undefined {
   const path = local.get(name) as string | undefined;
   // What somebody took for the place of an API key is not repeated.
   const typed = name === 'key' ? '--key' : `--${name} ${path}`;
-  return path === undefined ? undefined : readNamedFile(typed, path);
+  return path === undefined ? undefined : readPem(typed, path, name);
+}
+
+function readVariable(name: string): string | undefined {
+  const path = process.env[name] || undefined;
+  const typed = name === 'AGENTLLM_KEY' ? name : `${name} ${path}`;
+  return path === undefined ? undefined : readPem(typed, path, name.replace('AGENTLLM_', '').toLowerCase());
+}
+
+/** OpenSSL passes over authorities that are none, and then trusts nobody. */
+function readPem(typed: string, path: string, name: string): string {
+  const pem = readNamedFile(typed, path);
+  if ((name !== 'ca' && name !== 'cert') || pem.includes('-----BEGIN CERTIFICATE-----')) return pem;
+  throw UsageError.of([{ typed, description: 'holds no certificate in PEM' }]);
 }
 
 export function readNamedFile(typed: string, path: string): string {

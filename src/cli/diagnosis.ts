@@ -1,6 +1,16 @@
 /** One thing that the doctor has looked at. */
 export interface Diagnosis {
-  readonly area: 'settings' | 'service' | 'database' | 'schema' | 'clock' | 'keys' | 'configs' | 'providers';
+  readonly area:
+    | 'settings'
+    | 'tls'
+    | 'service'
+    | 'access'
+    | 'database'
+    | 'schema'
+    | 'clock'
+    | 'keys'
+    | 'configs'
+    | 'providers';
   /** `fail`: something does not work. `warn`: it works, and somebody should know. */
   readonly verdict: 'ok' | 'warn' | 'fail';
   readonly finding: string;

@@ -1,6 +1,7 @@
 import { resolve as absolute } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
+import type { GetCallerResponse } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { Say } from '../admin/protocol.js';
 import { AgentLLMError } from '../client/index.js';
 import { readSettings, type Settings, SettingsError, settings } from '../config.js';
@@ -10,13 +11,15 @@ import { openConfigured } from '../main.js';
 import type { Database } from '../store/database.js';
 import { DirectoryInUseError, findHolder } from '../store/embedded/directory_lock.js';
 import { Store } from '../store/store.js';
-import { connectionInputs, openConnection } from './connection.js';
+import { type Connection, connectionInputs, openConnection } from './connection.js';
 import { type Diagnosis, finder } from './diagnosis.js';
 import { examine, examineKeySetting } from './examine.js';
+import { examineCaller, lockedOut } from './examine_access.js';
+import { examineCertificate } from './examine_certificate.js';
 import { explain } from './fail.js';
 import { optionsOf, readInputs } from './inputs.js';
 import { counted, say } from './print.js';
-import { refuse } from './refusal.js';
+import { inOptions, isOfTls, refuse } from './refusal.js';
 import { typedOf } from './remote.js';
 import { absentDatabase, inDirectory, inServiceOr, type Task } from './run.js';
 
@@ -158,7 +161,8 @@ async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, u
     const given = inDirectory(read) ? { ...read, DATA_DIR: absolute(read.DATA_DIR) } : read;
     const wrong = [...examineKeySetting(given.ENCRYPTION_KEY)];
     const fine: Diagnosis = { area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' };
-    return { given, before: [...(wrong.length > 0 ? wrong : [fine]), ...before, await examineService(given, local)] };
+    const found = [...(wrong.length > 0 ? wrong : [fine]), ...before, ...(await examineCertificate(given))];
+    return { given, before: [...found, ...(await examineService(given, local))] };
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     const mistakes = error.mistakes.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
@@ -178,24 +182,42 @@ function* misspelt(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
   }
 }
 
-async function examineService(given: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis> {
+async function examineService(given: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis[]> {
   const { host, port } = given.GRPC_ADDRESS;
   const own = [host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, 'GRPC_ADDRESS'] as const;
-  const { api, address, chosen } = openConnection(local, { retry: false, deadlineMs: 2_000 }, own);
-  const found = finder('service');
+  const connection = openConnection(local, { retry: false, deadlineMs: 2_000 }, own);
   try {
-    const { revision } = await api.agents.listAgents({ page_size: 1 });
-    const answers = `A service answers at ${address}, at revision ${revision}`;
-    if (!inDirectory(given) || (await findHolder(given.DATA_DIR))) return found('ok', answers);
-    const remedy = 'Run the doctor in its directory, or set DATA_DIR';
-    return found('warn', `${answers}, and it does not use ${given.DATA_DIR}`, remedy);
+    const caller = await connection.api.access.getCaller();
+    return [await answering(given, connection, caller), ...examineCaller(caller, connection)];
   } catch (error) {
-    // Who refuses is there.
-    if (error instanceof AgentLLMError && error.reason) return found('fail', `${address} answers: ${error.message}`);
-    return found('warn', `No service answers at ${address} (${chosen})`, 'Start one: agentllm serve');
+    return silent(error, connection);
   } finally {
-    api.close();
+    connection.api.close();
   }
+}
+
+async function answering(given: Settings, { address }: Connection, { revision }: GetCallerResponse) {
+  const answers = `A service answers at ${address}, at revision ${revision}`;
+  const found = finder('service');
+  if (!inDirectory(given) || (await findHolder(given.DATA_DIR))) return found('ok', answers);
+  const remedy = 'Run the doctor in its directory, or set DATA_DIR';
+  return found('warn', `${answers}, and it does not use ${given.DATA_DIR}`, remedy);
+}
+
+/** Why a service does not say for whom it takes us. */
+function silent(error: unknown, connection: Connection): Diagnosis[] {
+  const { address, chosen } = connection;
+  const found = finder('service');
+  const none = found('warn', `No service answers at ${address} (${chosen})`, 'Start one: agentllm serve');
+  if (!(error instanceof AgentLLMError)) return [none];
+  // Who refuses is there.
+  const locked = lockedOut(error, address);
+  if (locked) return [found('ok', `A service answers at ${address}`), locked];
+  if (error.reason) return [found('fail', `${address} answers: ${error.message}`)];
+  if (error.code === 'UNIMPLEMENTED') return [found('warn', `What answers at ${address} is older than this command`)];
+  if (isOfTls(error.message))
+    return [found('fail', `${address} (${chosen}) cannot be called. ${inOptions(error.message)}`)];
+  return [none];
 }
 
 const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' } as const;

@@ -11,6 +11,7 @@ import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';
 import { inspectVault } from '../store/vault.js';
 import { type Diagnosis, type Examination, finder } from './diagnosis.js';
+import { examineTokens } from './examine_access.js';
 import { examineProviders } from './examine_providers.js';
 import { counted } from './print.js';
 import { inDirectory, type Place } from './run.js';
@@ -24,6 +25,7 @@ export async function* examine(place: Place, how: Examination): AsyncGenerator<D
   const usable = yield* examineSchema(place);
   if (!usable) return;
   await catchUp(place.store);
+  yield* examineTokens(place.store.state, new Date());
   yield* examineKeys(place, how);
   yield* examineConfigs(place.store.state);
   yield* examineProviders(place, how);

@@ -88,9 +88,10 @@ export function deedOf(entry: ConfigRevision, names: ReadonlyMap<number, string>
   const { kind, id, name, agent_id, action } = entry;
   const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
   const owner = agent_id === undefined ? undefined : (names.get(agent_id) ?? `agent #${agent_id}`);
-  const about = owner ?? (kind === 'RESOURCE_KIND_CREDENTIAL' ? 'keys' : 'catalogue');
+  const about = owner ?? ABOUT[kind] ?? 'catalogue';
   const done = small(action, 'CHANGE_ACTION_');
-  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d` };
+  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}` };
+  if (isRevocation(entry)) return { about, what: `${what} revoked` };
   return { about, what: `${what}: ${inWords(entry.changes.map(differenceOf), sameOf(entry)) || 'written again'}` };
 }
 
@@ -101,7 +102,21 @@ const NOUNS: Readonly<Record<string, string>> = {
   RESOURCE_KIND_PROVIDER: 'provider',
   RESOURCE_KIND_MODEL: 'model',
   RESOURCE_KIND_PRICE: 'price of',
+  RESOURCE_KIND_TOKEN: 'token',
 };
+const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
+
+const isRevocation = ({ kind, changes }: ConfigRevision) =>
+  kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');
+
+/** Of a token what it may do, for whom and what for: `: agent for trader, "desk"`. */
+function roleOf({ kind, changes }: ConfigRevision): string {
+  if (kind !== 'RESOURCE_KIND_TOKEN') return '';
+  const now = (name: string) => parsed(changes.find(({ field }) => field === name)?.after_json ?? '');
+  const agents = now('agents') as readonly string[] | undefined;
+  const whose = agents ? ` for ${agents.join(', ')}` : '';
+  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}, "${now('name') ?? ''}"`;
+}
 
 const parsed = (json: string): unknown => (json === '' ? undefined : JSON.parse(json));
 const differenceOf = ({ field, before_json, after_json }: FieldChange): Difference => ({

@@ -34,7 +34,19 @@ const NEXT: Readonly<Record<string, string>> = {
   KEY_PROVIDER_MISMATCH: 'here: --api-key, --clear-api-key, --credential or --unset credential',
   AGENT_INACTIVE: 'here: agentllm agents update <agent> --active',
   CONFIG_REVISION_NOT_FOUND: 'agentllm history <id> shows the revisions of a config',
+  ENCRYPTION_KEY_MISSING: 'here: --skip-unreadable; agentllm key status shows the keys',
   KEY_NOT_RESTORABLE: 'here: --api-key, or --without-key',
+  TOKEN_REQUIRED:
+    'on the machine of the service, agentllm token create --role viewer --local makes one; --help lists the roles',
+  TOKEN_UNKNOWN: 'on the machine of the service, agentllm token list --local shows those that are good',
+  TOKEN_EXPIRED: 'on the machine of the service, agentllm token create --local makes another',
+  TOKEN_REVOKED: 'on the machine of the service, agentllm token create --local makes another',
+  CERTIFICATE_NOT_BOUND: 'on the machine of the service; a token, by --token-file or AGENTLLM_TOKEN, does as well',
+  PERMISSION_DENIED: 'agentllm token whoami shows what you may do; an administrator makes tokens of other roles',
+  AGENT_NOT_ALLOWED: 'agentllm token whoami shows the agents that you may ask for',
+  TOKEN_NOT_FOUND: 'agentllm token list --all shows what there is',
+  CERTIFICATE_BOUND: 'agentllm token revoke <id>, and bind it anew',
+  RATE_LIMITED: 'watch and the resident client hear of changes without asking again and again',
   STALE_ETAG: 'the command `get` shows the etag that holds now',
 };
 
@@ -58,9 +70,13 @@ export function refuse(error: unknown, context: Context): number {
         ? ofCall(error, context)
         : undefined;
   if (!told) throw error;
-  say.err(context.json ? toJson({ error: told.json }) : told.lines.map((line) => visible(line)).join('\n'));
+  const lines = context.json ? toJson({ error: told.json }) : told.lines.map((line) => visible(line)).join('\n');
+  say.err(withoutTokens(lines));
   return told.exit;
 }
+
+/** Of a token that was typed, what everybody may see. */
+const withoutTokens = (said: string): string => said.replace(/\b(al_[a-z2-7]{10})_[\w-]+/g, '$1_…');
 
 interface Told {
   readonly lines: readonly string[];
@@ -117,15 +133,28 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
 function unreachable({ address, chosen, timeoutMs }: Connection, message: string): string[] {
   const where = `${address} (${lacksPort(address) ? `${chosen}, no port given: 443` : chosen})`;
   const [, late, cause = ''] = /^(No answer from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
-  const why = (late ? cause : message).replace('leave tls out', 'leave --tls out');
+  const why = inOptions(late ? cause : message);
   return [
     late
       ? `agentllm: ${where} did not answer within ${timeoutMs} ms`
       : `agentllm: no service can be reached at ${where}`,
     ...(why ? [`  ${why}`] : []),
-    '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait',
+    ...(isOfTls(why) ? [] : [ELSEWHERE]),
   ];
 }
+
+const ELSEWHERE =
+  '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait';
+
+/** Whether there is a service, with which only the certificates are not agreed on. */
+export const isOfTls = (message: string): boolean => /\b(certificate|TLS)\b/.test(message);
+
+/** The client names its own options; ours have other names. */
+export const inOptions = (message: string): string =>
+  message
+    .replace(/\b(leave|give) tls\b(?!\.)/, '$1 --tls')
+    .replace(/\btls\.(ca|cert|key)\b/g, '--$1')
+    .replace('tls.serverName', '--server-name');
 
 const distinct = (problems: readonly Problem[]) => [
   ...new Map(problems.map((problem) => [JSON.stringify([problem.typed, problem.description]), problem])).values(),

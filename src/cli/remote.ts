@@ -50,6 +50,8 @@ export type Example = readonly [command: string, about: string];
 /** One run of a command. */
 export interface Call {
   readonly api: AgentLLM;
+  /** Where the service is. */
+  readonly address: string;
   readonly given: Given;
   readonly json: boolean;
   /** The request as the command line says it; the type is what the method takes. */
@@ -182,7 +184,7 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
     const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(given);
     connection = openConnection(given.local, { retry: isWrite(inputs), deadlineMs });
     context = { ...context, causes: given.causes, connection, requestId: given.message['request_id'] as string };
-    process.exitCode = (await spec.run(callOf(spec, inputs, given, connection.api, json))) ?? Exit.done;
+    process.exitCode = (await spec.run(callOf(spec, inputs, given, connection, json))) ?? Exit.done;
   } catch (error) {
     process.exitCode = refuse(error, context);
   } finally {
@@ -246,9 +248,16 @@ async function readKeys(keys: readonly Input[], given: Given): Promise<Given> {
   return { ...given, message, causes };
 }
 
-function callOf(spec: RemoteCommand, inputs: readonly Input[], given: Given, api: AgentLLM, json: boolean): Call {
+function callOf(
+  spec: RemoteCommand,
+  inputs: readonly Input[],
+  given: Given,
+  { api, address }: Connection,
+  json: boolean,
+): Call {
   return {
     api,
+    address,
     given,
     json,
     request<Request>(more: Readonly<Record<string, unknown>> = {}) {

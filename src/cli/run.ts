@@ -32,6 +32,8 @@ export interface Task<Options> {
   readonly notInService?: string;
   /** What only reads makes no database where there is none: it looks at an empty one in memory, or refuses. */
   readonly withoutDatabase?: 'empty' | 'refused';
+  /** What to do where there is none, for one that is refused. */
+  readonly instead?: string;
   run(place: Place, options: Options): Promise<void>;
 }
 
@@ -39,19 +41,22 @@ export interface Task<Options> {
 export async function runTask<Options extends Record<string, unknown>>(
   task: Task<Options>,
   options: Options,
+  sayTo = say,
 ): Promise<void> {
   const settings = readSettings(process.env);
-  await inServiceOr(settings, { command: task.name, options }, async () => {
+  const here = async () => {
     const absent = task.withoutDatabase && (await absentDatabase(settings));
-    if (absent && task.withoutDatabase === 'refused') throw new StartError(absent);
-    if (absent && options['json'] !== true) say.out(absent);
+    if (absent && task.withoutDatabase === 'refused')
+      throw new StartError([absent, task.instead].filter(Boolean).join(': '));
+    if (absent && options['json'] !== true) sayTo.out(absent);
     const database = await openConfigured(absent ? { ...settings, DATA_DIR: 'memory:' } : settings);
     try {
-      await task.run({ store: new Store(database), settings, say }, options);
+      await task.run({ store: new Store(database), settings, say: sayTo }, options);
     } finally {
       await database.close();
     }
-  });
+  };
+  await inServiceOr(settings, { command: task.name, options }, here, sayTo);
 }
 
 /** Whether the database is in a directory, which may belong to a service. */

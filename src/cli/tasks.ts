@@ -4,6 +4,7 @@ import { version } from '../package.js';
 import { backupTask } from './backup.js';
 import { doctorTask } from './doctor.js';
 import { explain } from './fail.js';
+import { tokenTask } from './local_access.js';
 import { migrateDown, migrateHistory, migrateStatus, migrateUp } from './migrate.js';
 import { restoreTask } from './restore.js';
 import type { Place, Task } from './run.js';
@@ -38,6 +39,7 @@ const tasks = new Map<string, Run>([
   running(backupTask),
   running(renewTask),
   running(doctorTask),
+  running(tokenTask),
   ...[migrateUp, migrateDown, restoreTask].map(refusing),
 ]);
 

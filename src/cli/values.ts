@@ -63,6 +63,18 @@ export const duration: Kind = {
   },
 };
 
+const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+
+/** A long time with its unit, `90d`, as the Duration of the contract. */
+export const span: Kind = {
+  value: 'time',
+  read(given) {
+    const [, count, unit] = /^(\d{1,9})([smhd])$/.exec(given) ?? [];
+    if (!count || !unit) throw new BadValue('must be a time such as 60s, 15m, 24h or 90d');
+    return { seconds: BigInt(Number(count) * (UNIT_SECONDS[unit] as number)), nanos: 0 };
+  },
+};
+
 export const int64: Kind = {
   value: 'number',
   read(given) {

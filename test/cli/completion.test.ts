@@ -54,6 +54,11 @@ describe('completion in bash', () => {
       ['provider', 'price'],
     ],
     [['diff', '8', '3', 'n'], ['now']],
+    [
+      ['token', 'create', '--role', 'a'],
+      ['admin', 'agent'],
+    ],
+    [['token', 'create', '--role', 'agent', '--agents', 'tra'], ['trader']],
     [['completion', 'z'], ['zsh']],
     [['configs', 'primary', 'tra'], ['trader']],
     [['configs', 'bulk', 'trader', 'bull'], ['bull_researcher']],

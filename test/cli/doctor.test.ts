@@ -118,6 +118,44 @@ describe('agentllm doctor', () => {
     ]);
   });
 
+  it('says whether the service is open, as whom it takes this shell, and how it is reached', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    const there = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
+    expect((await diagnose(there)).about('access')).toMatchObject([
+      { verdict: 'ok', finding: 'It is open: nobody on this machine needs a token, without TLS' },
+    ]);
+    const { stdout } = await agentllm(['token', 'create', '--role', 'admin'], { DATA_DIR }).ended;
+    const AGENTLLM_TOKEN = stdout.trim();
+    const [id] = /^al_[a-z2-7]{10}/.exec(AGENTLLM_TOKEN) as RegExpExecArray;
+    const known = await diagnose({ ...there, AGENTLLM_TOKEN });
+    expect(known.about('access')).toMatchObject([
+      { verdict: 'ok', finding: `It takes this shell for token:${id}, admin, without TLS` },
+      { verdict: 'ok', finding: '1 token of the store lets somebody in' },
+    ]);
+    const unknown = await diagnose({ ...there, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
+    expect([unknown.code, unknown.about('access')[0]]).toMatchObject([1, { verdict: 'fail' }]);
+    expect(known.stdout + unknown.stdout).not.toContain(AGENTLLM_TOKEN);
+    const without = await diagnose(there);
+    expect([without.code, without.about('service')[0], without.about('access')[0]]).toMatchObject([
+      0,
+      { verdict: 'ok' },
+      { verdict: 'warn', remedy: 'Set AGENTLLM_TOKEN, or give --token-file' },
+    ]);
+  });
+
+  it('names tokens that end soon, and says that nobody is an administrator', async () => {
+    const DATA_DIR = await directory.started();
+    await startCommand({ DATA_DIR });
+    const make = async (...args: string[]) => agentllm(['token', 'create', ...args], { DATA_DIR }).ended;
+    await make('--role', 'viewer', '--lifetime', '15d');
+    await make('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
+    expect((await diagnose({ DATA_DIR })).about('access')).toMatchObject([
+      { verdict: 'warn', finding: 'No token of an administrator is good' },
+      { verdict: 'warn', finding: expect.stringMatching(/^Token al_\w+ "desk" expires at 20/) },
+    ]);
+  });
+
   it('has the service look at itself where one owns the database', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({

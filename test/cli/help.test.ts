@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generateKey } from '../../src/domain/fernet.js';
-import { agentllm } from '../support/command.js';
+import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { startService, type TestService } from '../support/service.js';
 import { remoteCommands, useInstalled } from './support.js';
 
@@ -37,24 +37,31 @@ interface Shell {
 }
 
 /** Runs a line as a person would, in a shell that has the keys of providers in its environment. */
-async function inShell(line: string, port: number): Promise<Shell> {
+const inShell = (line: string, port: number): Promise<Shell> =>
+  inShellOf({ AGENTLLM_ADDRESS: `127.0.0.1:${port}` }, line);
+
+async function inShellOf(where: Record<string, string>, line: string): Promise<Shell> {
   const env = {
     PATH: `${directory()}:${process.env['PATH']}`,
-    AGENTLLM_ADDRESS: `127.0.0.1:${port}`,
     OPENAI_API_KEY: 'sk-an-example-of-a-key',
     NEW_API_KEY: 'sk-another-one',
+    ...where,
   };
-  return promisify(execFile)('bash', ['--norc', '-c', line], { env }).then(
+  return promisify(execFile)('bash', ['--norc', '-c', line], { env, cwd: directory() }).then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     ({ code, stdout, stderr }) => ({ code, stdout, stderr }) as Shell,
   );
 }
 
+/** What is done on the machine of the service, through its socket: over its port the first of them would be refused. */
+const ON_THE_MACHINE = /^token (?!whoami)/;
+const directories = useDirectories();
+
 const fresh = () => startService({ ENCRYPTION_KEY: generateKey() });
 
 /** These say how things are, and on a fresh service, which has no good keys, they are not well. */
 const VERDICT = /\b(configs health|check-key)\b/;
-const READS = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit)\b/;
+const READS = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit|whoami)\b/;
 /** A person ends these with Ctrl-C. */
 const ENDLESS = /^agentllm watch(?!.*--(for|count))(?!ers)/;
 const ended = (example: string) => example.replace(ENDLESS, 'timeout --preserve-status -s INT 2 $&');
@@ -74,19 +81,32 @@ describe('every help text', () => {
     expect(examples.length).toBeGreaterThan(0);
     expect(examples.length).toBeLessThanOrEqual(3);
     expect(examples.some((example) => example.includes(`agentllm ${name}`))).toBe(true);
-    const service = examples.every((example) => READS.test(example)) ? reading : await fresh();
+    const ground = await groundFor(name, examples);
     try {
       for (const example of examples) {
-        const { code, stdout, stderr } = await inShell(ended(example), service.port);
+        const { code, stdout, stderr } = await inShellOf(ground.env, ended(example));
         const problem = `${example}\n${stdout}${stderr}`;
         if (VERDICT.test(example)) expect([0, 1], problem).toContain(code);
         else expect(code, problem).toBe(0);
-        expect(name === 'watch' ? stderr : stdout, problem).not.toBe('');
+        const goesToFile = example.includes(' > ');
+        expect(name === 'watch' || goesToFile ? stderr : stdout, problem).not.toBe('');
       }
     } finally {
-      if (service !== reading) await service.stop();
+      await ground.stop();
     }
   });
+
+  /** A service for the examples of a command, and what a shell has to know of it. */
+  async function groundFor(name: string, examples: readonly string[]) {
+    if (ON_THE_MACHINE.test(name)) {
+      const DATA_DIR = await directories.started();
+      await startCommand({ DATA_DIR });
+      return { env: { DATA_DIR }, stop: async () => {} };
+    }
+    const service = examples.every((example) => READS.test(example)) ? reading : await fresh();
+    const env = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
+    return { env, stop: async () => (service === reading ? undefined : service.stop()) };
+  }
 
   it.each(commands)('of %s names only commands that there are', (name) => {
     const known = new Set([...commands, 'key generate']);
@@ -113,6 +133,7 @@ describe('agentllm --help', () => {
       'Agents and their configs:',
       'Changes, live and past:',
       'Providers and keys:',
+      'Access:',
       'Help:',
       'First steps',
       'Exit codes',

@@ -16,6 +16,7 @@ import {
   model,
   number,
   rule,
+  span,
   text,
   time,
   usd,
@@ -76,6 +77,13 @@ const REQUESTS: readonly (readonly [command: string, request: string])[] = [
   ['credentials create', 'CreateCredentialRequest'],
   ['credentials update', 'UpdateCredentialRequest'],
   ['credentials delete', 'DeleteCredentialRequest'],
+  ['key rotate', 'RotateEncryptionKeyRequest'],
+  ['key status', 'GetEncryptionStatusRequest'],
+  ['token create', 'CreateTokenRequest'],
+  ['token list', 'ListTokensRequest'],
+  ['token show', 'GetTokenRequest'],
+  ['token revoke', 'RevokeTokenRequest'],
+  ['token whoami', 'GetCallerRequest'],
   ['resolve', 'ResolveConfigRequest'],
   ['watch', 'WatchConfigsRequest'],
   ['watchers', 'ListWatchersRequest'],
@@ -133,7 +141,8 @@ describe('the inputs of every command', () => {
         if (input.kind.choices && field?.enum) {
           const values = field.enum.values
             .map((value) => value.name)
-            .filter((value) => !value.endsWith('_UNSPECIFIED'));
+            // Who has access stands in the audit, and is no part of the history.
+            .filter((value) => !value.endsWith('_UNSPECIFIED') && value !== 'RESOURCE_KIND_TOKEN');
           expect(input.kind.choices.map((word) => input.kind.read(word))).toEqual(values);
         }
         const isList = field?.fieldKind === 'list';
@@ -267,6 +276,8 @@ describe('values', () => {
     [agent, 'name:8', { name: '8' }],
     [configId, '13', 13],
     [duration, '61250', { seconds: 61n, nanos: 250_000_000 }],
+    [span, '90d', { seconds: 7_776_000n, nanos: 0 }],
+    [span, '60s', { seconds: 60n, nanos: 0 }],
     [model, 'together/meta-llama/Llama-3', ['together', 'meta-llama/Llama-3']],
     [usd, '0.15', 150000n],
     [usd, '12', 12000000n],
@@ -295,6 +306,9 @@ describe('values', () => {
     [integer, '2147483648'],
     [integer, '1e3'],
     [int64, '9223372036854775808'],
+    [span, '90'],
+    [span, '-1d'],
+    [span, '1.5h'],
     [model, 'gpt-4o'],
     [model, '/gpt-4o'],
     [model, 'openai/'],

@@ -9,11 +9,13 @@ import { configsCommand } from '../../src/cli/configs.js';
 import { credentialsCommand } from '../../src/cli/credentials.js';
 import { diff } from '../../src/cli/diff.js';
 import { history } from '../../src/cli/history.js';
+import { keyCommand } from '../../src/cli/key.js';
 import { modelsCommand } from '../../src/cli/models.js';
 import { providersCommand } from '../../src/cli/providers.js';
 import { remoteCommand } from '../../src/cli/remote.js';
 import { resolveAgent } from '../../src/cli/resolve.js';
 import { rollback } from '../../src/cli/rollback.js';
+import { tokenCommand } from '../../src/cli/token.js';
 import { watch } from '../../src/cli/watch.js';
 import { watchers } from '../../src/cli/watchers.js';
 import { generateKey } from '../../src/domain/fernet.js';
@@ -70,7 +72,15 @@ export function useInstalled(): () => string {
   return directory;
 }
 
-const groups = [agentsCommand, configsCommand, providersCommand, modelsCommand, credentialsCommand];
+const groups = [
+  agentsCommand,
+  configsCommand,
+  providersCommand,
+  modelsCommand,
+  credentialsCommand,
+  keyCommand,
+  tokenCommand,
+];
 const alone = [resolveAgent, watch, watchers, history, diff, rollback, audit];
 
 /** Every command that asks a service, by its name: `configs create`, `watch`. */
@@ -78,7 +88,8 @@ export const remoteCommands = (): ReadonlyMap<string, Command> =>
   new Map([
     ...groups.flatMap((make) => {
       const group = make();
-      return group.commands.map((command) => [`${group.name()} ${command.name()}`, command] as const);
+      const remote = group.commands.filter(({ options }) => options.some(({ long }) => long === '--address'));
+      return remote.map((command) => [`${group.name()} ${command.name()}`, command] as const);
     }),
     ...alone.map((spec) => [spec.name, remoteCommand(spec)] as const),
   ]);

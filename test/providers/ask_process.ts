@@ -3,13 +3,13 @@
 import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { askProvider } from '../../src/providers/ask.js';
-import { fakeResolver, type Resolution } from './fake_resolver.js';
+import { fakeResolver, type Resolutions } from './fake_resolver.js';
 
 export interface AskJob {
   readonly provider: Provider;
   readonly key: string;
   readonly models: readonly string[];
-  readonly names: Readonly<Record<string, Resolution>>;
+  readonly names: Readonly<Record<string, Resolutions>>;
 }
 
 const { provider, key, models, names } = JSON.parse(process.argv[2] ?? '') as AskJob;

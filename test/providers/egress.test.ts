@@ -1,27 +1,20 @@
-import { execFile } from 'node:child_process';
 import type { LookupAddress } from 'node:dns';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
 import { type Answer, askProvider } from '../../src/providers/ask.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { freePort } from '../support/ports.js';
-import type { AskJob } from './ask_process.js';
-import { type Certificate, makeCertificate } from './certificate.js';
+import { askTrusting, authority, goodCertificate, NAME } from './ask_trusting.js';
+import { makeCertificate } from './certificate.js';
 import { type Handler, KEY, providerRow, startFakeProvider, startTcp, wire } from './fake_provider.js';
 import { fakeResolver, type Resolution } from './fake_resolver.js';
 
 /* How the world outside can be: names, addresses, connections, certificates, time. */
 
-const NAME = 'llm.example.com';
 const local = addressList(['127.0.0.0/8', '::1/128']);
 const nowhere = addressList([]);
 
@@ -475,35 +468,10 @@ describe('a body', () => {
 
 describe('TLS', () => {
   const DAY = 86_400_000;
-  const authority = makeCertificate({ name: 'a test authority', authority: true });
-  const good = () => makeCertificate({ name: NAME, by: authority });
   const at = (days: number) => new Date(Date.now() + days * DAY);
 
-  /** Asks in a process that trusts the authority, and whose environment would have it go astray. */
-  async function askTrusting(certificate: Certificate, environment: NodeJS.ProcessEnv = {}) {
-    const directory = await mkdtemp(join(tmpdir(), 'agentllm-ca-'));
-    onTestFinished(() => rm(directory, { recursive: true, force: true }));
-    const ca = join(directory, 'ca.pem');
-    await writeFile(ca, authority.cert);
-    const fake = await startFakeProvider('openai', { ...certificate, name: NAME });
-    const job: AskJob = {
-      provider: fake.provider,
-      key: KEY,
-      models: ['gpt-4o'],
-      names: { [NAME]: ['::1', '127.0.0.1'] },
-    };
-    const script = fileURLToPath(new URL('./ask_process.ts', import.meta.url));
-    const { stdout, stderr } = await promisify(execFile)(
-      process.execPath,
-      ['--import', 'tsx', script, JSON.stringify(job)],
-      { env: { PATH: process.env['PATH'], NODE_EXTRA_CA_CERTS: ca, ...environment } },
-    );
-    expect(stdout + stderr).not.toContain(KEY);
-    return { fake, answer: (JSON.parse(stdout) as Answer[])[0], stderr };
-  }
-
   it('with a certificate from a trusted authority, past an address that is dead', async () => {
-    const { fake, answer, stderr } = await askTrusting(good());
+    const { fake, answer, stderr } = await askTrusting(goodCertificate());
     expect(answer).toMatchObject({ status: 'CHECK_STATUS_OK' });
     expect(fake.seen[0]?.headers['host']).toBe(`${NAME}:${fake.port}`);
     expect(stderr).toBe('');
@@ -514,7 +482,7 @@ describe('TLS', () => {
     const proxy = `http://127.0.0.1:${port}`;
     const names = ['HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY', 'https_proxy', 'http_proxy', 'all_proxy'];
     const environment = { ...Object.fromEntries(names.map((name) => [name, proxy])), NODE_USE_ENV_PROXY: '1' };
-    expect((await askTrusting(good(), environment)).answer).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect((await askTrusting(goodCertificate(), { environment })).answer).toMatchObject({ status: 'CHECK_STATUS_OK' });
     expect(sockets).toEqual([]);
   });
 
@@ -532,14 +500,14 @@ describe('TLS', () => {
     ],
     ['that it signed itself', () => makeCertificate({ name: NAME }), /from nobody that this service trusts/],
   ])('with a certificate %s: nothing is said to it', async (_, certificate, message) => {
-    const { fake, answer } = await askTrusting(certificate(), { NODE_TLS_REJECT_UNAUTHORIZED: '0' });
+    const { fake, answer } = await askTrusting(certificate(), { environment: { NODE_TLS_REJECT_UNAUTHORIZED: '0' } });
     expect(answer).toMatchObject(unreachable(message));
     expect(fake.seen).toEqual([]);
   });
 
   it('with a certificate from an authority that nobody knows', async () => {
     resolving({ [NAME]: ['127.0.0.1'] });
-    const fake = await startFakeProvider('openai', { ...good(), name: NAME });
+    const fake = await startFakeProvider('openai', { ...goodCertificate(), name: NAME });
     expect(await ask(fake.provider.base_url)).toEqual(
       unreachable(/from nobody that this service trusts; .*NODE_EXTRA_CA_CERTS$/),
     );
@@ -547,7 +515,7 @@ describe('TLS', () => {
   });
 
   it('where none is spoken', async () => {
-    const fake = await startFakeProvider('openai', { ...good(), name: NAME });
+    const fake = await startFakeProvider('openai', { ...goodCertificate(), name: NAME });
     const answer = await ask(`http://127.0.0.1:${fake.port}`);
     expect(answer.status).toMatch(/UNREACHABLE|PROVIDER_ERROR/);
   });

@@ -1,0 +1,186 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/* HTTP/2 by hand: every frame as it travels, right or wrong. */
+
+export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+
+export const TYPE = {
+  DATA: 0,
+  HEADERS: 1,
+  PRIORITY: 2,
+  RST_STREAM: 3,
+  SETTINGS: 4,
+  PUSH_PROMISE: 5,
+  PING: 6,
+  GOAWAY: 7,
+  WINDOW_UPDATE: 8,
+  CONTINUATION: 9,
+} as const;
+export const FLAG = { END_STREAM: 1, ACK: 1, END_HEADERS: 4, PADDED: 8, PRIORITY: 32 } as const;
+
+const ERRORS = [
+  'NO_ERROR',
+  'PROTOCOL_ERROR',
+  'INTERNAL_ERROR',
+  'FLOW_CONTROL_ERROR',
+  'SETTINGS_TIMEOUT',
+  'STREAM_CLOSED',
+  'FRAME_SIZE_ERROR',
+  'REFUSED_STREAM',
+  'CANCEL',
+  'COMPRESSION_ERROR',
+  'CONNECT_ERROR',
+  'ENHANCE_YOUR_CALM',
+  'INADEQUATE_SECURITY',
+  'HTTP_1_1_REQUIRED',
+];
+
+/** A frame; a length of one's own lies about the payload. */
+export function h2(
+  type: number,
+  flags: number,
+  stream: number,
+  payload: Uint8Array = Buffer.alloc(0),
+  length = payload.length,
+): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(length, 0, 3);
+  head.writeUInt8(type, 3);
+  head.writeUInt8(flags, 4);
+  head.writeUInt32BE(stream >>> 0, 5);
+  return Buffer.concat([head, payload]);
+}
+
+export const u32 = (value: number): Buffer => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value >>> 0);
+  return bytes;
+};
+
+/** SETTINGS with the pairs given. */
+export const settings = (...pairs: readonly (readonly [id: number, value: number])[]): Buffer =>
+  h2(TYPE.SETTINGS, 0, 0, Buffer.concat(pairs.map(([id, value]) => Buffer.concat([Buffer.from([0, id]), u32(value)]))));
+
+/** An integer of HPACK behind a prefix of some bits. */
+function hpackInt(value: number, bits: number, first = 0): Buffer {
+  const most = 2 ** bits - 1;
+  if (value < most) return Buffer.from([first | value]);
+  const bytes = [first | most];
+  let rest = value - most;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  return Buffer.from([...bytes, rest]);
+}
+
+const hpackText = (text: string) => Buffer.concat([hpackInt(Buffer.byteLength(text), 7), Buffer.from(text)]);
+/** A header as HPACK has it, not put into the table; or put there, so that one byte names it later. */
+export const header = (name: string, value: string, { indexed = false } = {}): Buffer =>
+  Buffer.concat([Buffer.from([indexed ? 0x40 : 0]), hpackText(name), hpackText(value)]);
+
+/** The headers of a call as a gRPC client sends them. */
+export const callHeaders = (path: string, ...more: readonly Buffer[]): Buffer =>
+  Buffer.concat([
+    Buffer.from([0x83, 0x86, 0x04]),
+    hpackText(path),
+    header(':authority', 'localhost'),
+    header('te', 'trailers'),
+    header('content-type', 'application/grpc'),
+    ...more,
+  ]);
+
+/** A whole unary call. */
+export const wholeCall = (stream: number, path: string, message: Uint8Array): Buffer => {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([
+    h2(TYPE.HEADERS, FLAG.END_HEADERS, stream, callHeaders(path)),
+    h2(TYPE.DATA, FLAG.END_STREAM, stream, Buffer.concat([head, message])),
+  ]);
+};
+
+/** The other end of a connection that follows no rules. */
+export class Peer {
+  /** Bytes that have come back. */
+  received = Buffer.alloc(0);
+  readonly closed: Promise<unknown>;
+
+  private constructor(readonly socket: Socket) {
+    socket.on('data', (chunk: Buffer) => {
+      // What is looked at is how a connection ends.
+      this.received = Buffer.concat([this.received.subarray(-200_000), chunk]);
+    });
+    socket.on('error', () => undefined);
+    this.closed = new Promise((resolve) => socket.once('close', resolve));
+  }
+
+  static async open(port: number, ...greeting: readonly Buffer[]): Promise<Peer> {
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    const peer = new Peer(socket);
+    await once(socket, 'connect');
+    if (greeting.length > 0) peer.send(...greeting);
+    return peer;
+  }
+
+  /** Says hello as every client does. */
+  static polite(port: number, ...more: readonly Buffer[]): Promise<Peer> {
+    return Peer.open(port, PREFACE, settings(), ...more);
+  }
+
+  get gone(): boolean {
+    return this.socket.destroyed || this.socket.closed;
+  }
+
+  send(...bytes: readonly Buffer[]): void {
+    if (!this.gone) this.socket.write(Buffer.concat(bytes));
+  }
+
+  /** Sends pieces one after another, as fast as they are taken, until it is enough or the other side hangs up. */
+  async flood(pieces: Iterable<Buffer>, mostMs = 5_000): Promise<number> {
+    const until = performance.now() + mostMs;
+    let sent = 0;
+    for (const piece of pieces) {
+      if (this.gone || performance.now() > until) break;
+      sent++;
+      if (this.socket.write(piece)) continue;
+      await Promise.race([
+        once(this.socket, 'drain').catch(() => undefined),
+        this.closed,
+        sleep(until - performance.now()),
+      ]);
+    }
+    return sent;
+  }
+
+  /** How the connection, or a stream of it, ends: by the first word of it that comes, or in silence. */
+  async ends(waitMs = 5_000): Promise<string> {
+    const until = performance.now() + waitMs;
+    for (;;) {
+      const word = this.said().find((one) => /GOAWAY|RST/.test(one));
+      if (word) return word;
+      if (this.gone) return 'closed';
+      if (performance.now() > until) return 'open';
+      await Promise.race([this.closed, sleep(20)]);
+    }
+  }
+
+  /** The frames that have come back, by their types; those that end something with their error. */
+  said(): string[] {
+    const said: string[] = [];
+    let at = 0;
+    while (at + 9 <= this.received.length) {
+      const length = this.received.readUIntBE(at, 3);
+      const type = this.received.readUInt8(at + 3);
+      const payload = this.received.subarray(at + 9, at + 9 + length);
+      if (type === TYPE.GOAWAY && payload.length >= 8) said.push(`GOAWAY ${ERRORS[payload.readUInt32BE(4)]}`);
+      else if (type === TYPE.RST_STREAM && payload.length >= 4) said.push(`RST ${ERRORS[payload.readUInt32BE(0)]}`);
+      else said.push(String(type));
+      at += 9 + length;
+    }
+    return said;
+  }
+
+  leave(): void {
+    this.socket.destroy();
+  }
+}
