@@ -211,7 +211,10 @@ describe('a service that cannot be reached', () => {
     expect(clear.stderr).not.toContain('secret-token');
     const file = join(directory(), 'token');
     await writeFile(file, 'secret-token\n');
-    expect((await cli(['agents', 'list', '--token-file', file])).code).toBe(0);
+    // It was read and sent: the service knows no such token.
+    const sent = await cli(['agents', 'list', '--token-file', file]);
+    expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('none of this service')]);
+    expect(sent.stderr).not.toContain('secret-token');
     expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('--cert and --key belong together');
     expect((await cli(['agents', 'list', '--ca', join(directory(), 'none')])).stderr).toContain('does not exist');
     expect((await cli(['agents', 'list', '--tls', '--timeout', '3000'])).code).toBe(4);

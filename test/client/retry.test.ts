@@ -69,7 +69,12 @@ describe('the policy', () => {
     expect(services.map(({ service }: { service: string }) => service).sort()).toEqual(ours.sort());
     // A stream is opened again by who knows where to go on from, and gRPC stays out of it.
     expect(json.methodConfig.slice(1)).toEqual([
-      { name: [{ service: 'agentllm.v1.AgentLLMConfigWatchService', method: 'WatchConfigs' }] },
+      {
+        name: [
+          { service: 'agentllm.v1.AgentLLMConfigWatchService', method: 'WatchConfigs' },
+          { service: 'agentllm.v1.CredentialService', method: 'RotateEncryptionKey' },
+        ],
+      },
     ]);
   });
 
