@@ -266,7 +266,7 @@ export const catalogue = {
   ),
   RATE_LIMITED: entry<{ actor: string; calls: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `${m.actor} makes more than ${m.calls} calls a second; retry later`,
+    (m) => `${m.actor} makes more than ${m.calls}; retry later`,
     500,
   ),
   ENCRYPTION_KEY_MISSING: entry<{ count: string; keys: string }>(

@@ -117,8 +117,14 @@ export const limits = {
   /** Calls of one token or certificate in a second on one server, and at once after a pause. */
   callsPerSecond: 1000,
   callsAtOnce: 2000,
-  /** Refusals of which the audit is told in a minute, of one server: of equal ones the first. */
-  refusalsPerMinute: 100,
+  /** Calls and streams of one token that a server handles at once: half of all, so that it cannot keep the others out. */
+  callsPerToken: 1000,
+  streamsPerToken: 5000,
+  /** Leases of the keys of one agent by one token: in a minute, and at once. */
+  leasesPerMinute: 60,
+  leasesAtOnce: 600,
+  /** Refusals of which the audit is told in a minute, of one server: of equal ones the first. Strangers do not use up the others'. */
+  refusalsPerMinute: { known: 100, anonymous: 20 },
   tokenName: 100,
   tokenAgents: 1000,
   certificateIdentity: 300,

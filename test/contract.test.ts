@@ -265,7 +265,7 @@ describe('every reason', () => {
     AGENT_NOT_ALLOWED: { actor: 'token:al_k3x9q2m7wd' },
     TOKEN_NOT_FOUND: { token: 'al_k3x9q2m7wd' },
     CERTIFICATE_BOUND: { identity: 'spiffe://desk/trader', token: 'al_k3x9q2m7wd' },
-    RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000' },
+    RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000 calls a second' },
     ENCRYPTION_KEY_MISSING: { count: '3', keys: '2f81c0d4e5a6b798' },
     INTERNAL: { call: '5f0c' },
   };

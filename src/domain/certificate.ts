@@ -23,6 +23,13 @@ export function certificateIdentities({ subject, subjectaltname = '' }: PeerName
   return [...new Set(all)].filter((name) => VISIBLE.test(name) && name.length <= limits.certificateIdentity);
 }
 
+/** An identity as it is compared; undefined for what no certificate can have. */
+export function normalIdentity(text: string): string | undefined {
+  if (!VISIBLE.test(text) || text.length > limits.certificateIdentity) return undefined;
+  if (/^CN=./.test(text) || URI.test(text)) return text;
+  return HOST.test(text) ? text.toLowerCase() : undefined;
+}
+
 const of = (names: readonly string[], type: string, shape: RegExp) =>
   names
     .filter((name) => name.startsWith(type))

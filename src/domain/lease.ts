@@ -1,4 +1,4 @@
-import { createPublicKey, diffieHellman, generateKeyPairSync, type webcrypto } from 'node:crypto';
+import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject, type webcrypto } from 'node:crypto';
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
 
 /*
@@ -60,6 +60,9 @@ export function bindingText(binding: LeaseBinding): string {
   return lines.map(([name, value]) => `${name}=${value}`).join('\n');
 }
 
+/** Any key will do, and making one takes longer than everything else. */
+let probe: KeyObject | undefined;
+
 /** Why bytes are no public key that something can be sealed for, or undefined. */
 export function publicKeyProblem(bytes: Uint8Array): string | undefined {
   if (bytes.length !== PUBLIC_KEY_BYTES) return `must be the ${PUBLIC_KEY_BYTES} bytes of an X25519 public key`;
@@ -67,7 +70,8 @@ export function publicKeyProblem(bytes: Uint8Array): string | undefined {
   try {
     const publicKey = createPublicKey({ key: { kty: 'OKP', crv: 'X25519', x }, format: 'jwk' });
     // With a point of low order everybody knows the secret, whatever the other key is: OpenSSL refuses it.
-    diffieHellman({ privateKey: generateKeyPairSync('x25519').privateKey, publicKey });
+    probe ??= generateKeyPairSync('x25519').privateKey;
+    diffieHellman({ privateKey: probe, publicKey });
     return undefined;
   } catch {
     return 'must be an X25519 public key, not a point of low order';

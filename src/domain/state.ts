@@ -278,11 +278,17 @@ export class State {
       else this.tokensInOrder.remove(token);
     }
     const identity = (after ?? before)?.certificate_identity;
-    if (identity) this.bindCertificate(identity);
+    if (identity) this.bindCertificate(identity, after);
   }
 
   /** Of the tokens that an identity was bound to, one after the other, the last counts. */
-  private bindCertificate(identity: string): void {
+  private bindCertificate(identity: string, put: Token | undefined): void {
+    const known = this.tokensByCertificate.get(identity);
+    // As they come when a store is loaded: looking through all of them for each would take their square.
+    if (put && (!known || known.id <= put.id)) {
+      this.tokensByCertificate.set(identity, put);
+      return;
+    }
     const bound = [...this.tokens.values()].filter((token) => token.certificate_identity === identity);
     const last = bound.sort(byId).at(-1);
     if (last) this.tokensByCertificate.set(identity, last);

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Role, TokenState } from '../../gen/ts/agentllm/v1/access_service.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { normalIdentity } from './certificate.js';
 import type { Draft } from './draft.js';
 import type { Token } from './rows.js';
 import type { State } from './state.js';
@@ -61,8 +62,6 @@ export function lifetimeMsOf({ seconds, nanos }: { readonly seconds: bigint; rea
 /** The roles, as people write them. */
 export const ROLES: readonly Role[] = ['ROLE_ADMIN', 'ROLE_OPERATOR', 'ROLE_VIEWER', 'ROLE_AGENT'];
 
-const VISIBLE = /^[\x21-\x7e]+$/;
-
 /** What is wrong with a wish, by the fields of CreateTokenRequest. */
 export function tokenProblems(wish: TokenWish): (readonly [field: string, problem: string | undefined])[] {
   const { lifetimeMs, certificate_identity: identity } = wish;
@@ -77,9 +76,9 @@ export function tokenProblems(wish: TokenWish): (readonly [field: string, proble
     ...agentProblems(wish),
     [
       'certificate_identity',
-      identity === '' || (VISIBLE.test(identity) && identity.length <= limits.certificateIdentity)
+      identity === '' || normalIdentity(identity) !== undefined
         ? undefined
-        : `must be 1 to ${limits.certificateIdentity} visible ASCII characters`,
+        : `must be a URI, a DNS name, or CN= and a common name, 1 to ${limits.certificateIdentity} visible ASCII characters`,
     ],
     ['lifetime', lives ? undefined : `must be ${min} s to ${max / 86_400} days`],
   ];
@@ -100,7 +99,8 @@ function* agentProblems({ role, agents, all_agents }: TokenWish): Generator<read
 
 /** Plans a token that nothing is wrong with. */
 export function planToken(state: State, draft: Draft, wish: TokenWish, made: MadeToken): Token {
-  const { certificate_identity: identity, lifetimeMs } = wish;
+  const { certificate_identity, lifetimeMs } = wish;
+  const identity = normalIdentity(certificate_identity) ?? '';
   const bound = identity === '' ? undefined : state.tokenOfCertificate(identity);
   if (bound && stateOfToken(bound, draft.now) === 'TOKEN_STATE_ACTIVE')
     throw ServiceError.of(

@@ -1,3 +1,4 @@
+import type { Principal } from '../domain/access.js';
 import { databaseFailure } from '../store/failure.js';
 import type { Store } from '../store/store.js';
 import {
@@ -21,6 +22,10 @@ const KEEP_ELSEWHERE_MS = 10_000;
 /** How soon what found no row is said again: a write that waits for adoption has the table brought up to date all the time. */
 const AGAIN_MS = 500;
 const ROWS_AT_ONCE = 1_000;
+
+/** Who says what processes have applied. */
+type Teller = Pick<Principal, 'actor' | 'agents'>;
+const ANYBODY: Teller = { actor: '', agents: undefined };
 
 /** What a process with its stream on another replica has applied; times in ms of `performance.now()`. */
 interface Elsewhere {
@@ -60,23 +65,31 @@ export class Presence {
 
   /**
    * Notes that a process has applied everything up to a revision.
-   * @param agents names of those that the teller is for; a process that watches others is passed over.
+   * @param teller who says so; of a process that watches what that one may not, nothing is noted.
    */
-  acknowledge(clientId: string, revision: number, agents?: ReadonlySet<string>): void {
+  acknowledge(clientId: string, revision: number, teller: Teller = ANYBODY): void {
     const watch = this.watches.ofClient(clientId);
-    // What one says in a process's name is not joined with what another does, who may do it for other agents.
-    const key = JSON.stringify([clientId, agents ? [...agents] : null]);
-    if (watch && agents && !isWithin(this.store.state, watch.filter, agents)) return;
-    if (watch) watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
-    // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
-    else if (this.elsewhere.has(key) || this.elsewhere.size < MOST_ELSEWHERE)
-      this.elsewhere.set(key, {
-        clientId,
-        revision: Math.max(this.elsewhere.get(key)?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
-        agents,
-        until: performance.now() + KEEP_ELSEWHERE_MS,
-        next: 0,
-      });
+    if (!watch) {
+      this.acknowledgeElsewhere(clientId, revision, teller);
+      return;
+    }
+    if (teller.agents && !isWithin(this.store.state, watch.filter, teller.agents)) return;
+    watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
+  }
+
+  /** What one says in a process's name is not joined with what another does, who may do it for other agents. */
+  private acknowledgeElsewhere(clientId: string, revision: number, { actor, agents }: Teller): void {
+    const key = `${actor} ${clientId}`;
+    const known = this.elsewhere.get(key);
+    if (!known && this.elsewhere.size >= (agents ? MOST_ELSEWHERE / 2 : MOST_ELSEWHERE)) return;
+    this.elsewhere.set(key, {
+      clientId,
+      // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
+      revision: Math.max(known?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
+      agents,
+      until: performance.now() + KEEP_ELSEWHERE_MS,
+      next: 0,
+    });
   }
 
   /** Brings the table up to date. One runs, and one waits for all who ask meanwhile. Rejects while the database is away. */
@@ -118,16 +131,35 @@ export class Presence {
   /** The other replica may not have entered the stream yet, so what finds no row is said again for a while. */
   private async tellElsewhere(): Promise<void> {
     const began = performance.now();
-    const all = [...this.elsewhere].filter(([, { next }]) => next <= began);
+    // Those of one token have the same set.
+    const byAgents = new Map<Elsewhere['agents'], (readonly [string, Elsewhere])[]>();
+    for (const entry of this.elsewhere) {
+      const [, { agents, next }] = entry;
+      if (next > began) continue;
+      const others = byAgents.get(agents);
+      if (others) others.push(entry);
+      else byAgents.set(agents, [entry]);
+    }
+    for (const [agents, all] of byAgents)
+      for (let at = 0; at < all.length; at += ROWS_AT_ONCE)
+        await this.tellSome(all.slice(at, at + ROWS_AT_ONCE), agents, began);
+  }
+
+  private async tellSome(
+    some: readonly (readonly [string, Elsewhere])[],
+    agents: Elsewhere['agents'],
+    began: number,
+  ): Promise<void> {
     const found = await acknowledgeElsewhere(
       this.store.database.knex,
-      all.map(([, { clientId, revision, agents }]) => [clientId, revision, agents && [...agents]] as const),
+      some.map(([, { clientId, revision }]) => [clientId, revision] as const),
+      agents && [...agents],
     );
-    for (const [id, said] of all) {
+    for (const [key, said] of some) {
       // What was said meanwhile is newer, and not told yet.
-      if (this.elsewhere.get(id) !== said) continue;
-      if (found.has(said.clientId) || said.until <= began) this.elsewhere.delete(id);
-      else this.elsewhere.set(id, { ...said, next: began + AGAIN_MS });
+      if (this.elsewhere.get(key) !== said) continue;
+      if (found.has(said.clientId) || said.until <= began) this.elsewhere.delete(key);
+      else this.elsewhere.set(key, { ...said, next: began + AGAIN_MS });
     }
   }
 

@@ -83,7 +83,11 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     server.once('error', (error) =>
       reject(new StartError(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
     );
-    server.listen(address.port, address.host, resolve);
+    server.listen(address.port, address.host, () => {
+      // Accepting may fail later, of one connection.
+      server.removeAllListeners('error').on('error', () => undefined);
+      resolve();
+    });
   });
   return {
     port: (server.address() as AddressInfo).port,
@@ -128,7 +132,7 @@ function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContex
     [
       '/metrics',
       async (credentials) => {
-        access.require(access.identify(credentials, '/metrics'), Permission.METRICS_READ, '/metrics');
+        access.admit(credentials, METRICS);
         return text(200, await metrics.registry.metrics(), metrics.registry.contentType);
       },
     ],
@@ -181,6 +185,8 @@ async function answerTo(site: Site, request: IncomingMessage, response: ServerRe
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
 
+const METRICS = { method: '/metrics', rule: { permission: Permission.METRICS_READ, agentRefs: undefined } } as const;
+
 const nothingHere = () => refuse(404, 'NOT_FOUND', 'There is nothing here; /openapi.json lists what there is');
 
 const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
@@ -198,20 +204,23 @@ function otherMethod({ method }: IncomingMessage, allowed: readonly string[]): A
 }
 
 async function callMethod(
-  { contract: { registry } }: Site,
+  { contract: { registry }, access }: Site,
   route: Route,
   target: { values: readonly string[]; query: string },
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<Answer> {
   const deadlineMs = readTimeout(request.headers['grpc-timeout']);
+  const credentials = credentialsOf(request);
+  // Of a stranger no body is taken.
+  access.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   const body = await readBody(request, response);
   const read = () => requestBytes(registry, route, { ...target, body });
   const reply = await route.invoke(read, {
     signal: gone.signal,
-    credentials: credentialsOf(request),
+    credentials,
     ...(deadlineMs !== undefined && { deadlineMs }),
   });
   return json(200, answerJson(registry, route.method.output, reply));

@@ -38,6 +38,7 @@ const BEARER = /^bearer +([!-~]+) *$/i;
 export class Access {
   private readonly principals = new WeakMap<Token, Principal>();
   private readonly rates = new WeakMap<Token, Rate>();
+  private readonly leases = new WeakMap<Token, Map<number, Rate>>();
 
   constructor(
     private readonly store: Store,
@@ -79,24 +80,40 @@ export class Access {
     );
   }
 
+  /** Throws when somebody leases the keys of an agent more often than processes need that keep them while they last. */
+  passLease(principal: Principal, agentId: number): void {
+    const { token, actor } = principal;
+    if (!token) return;
+    const rates = this.leases.get(token) ?? new Map<number, Rate>();
+    this.leases.set(token, rates);
+    const rate = rates.get(agentId) ?? new Rate(limits.leasesPerMinute, limits.leasesAtOnce);
+    rates.set(agentId, rate);
+    if (!rate.take())
+      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
+  }
+
   /** Throws when somebody is for certain agents, and a request is not about those alone. */
   checkAgents(principal: Principal, asked: Asked, request: object): void {
-    if (!this.areAllowed(principal, asked, request, false)) this.refuseAgents(principal, asked);
+    if (!principal.agents || asked.rule.agentRefs === undefined) return;
+    const refs = this.refsIn(asked, request);
+    if (refs.length === 0 || !refs.every((ref) => this.isFor(principal, ref, false)))
+      this.refuseAgents(principal, asked);
+  }
+
+  /** The agents that a request names, each once. */
+  refsIn({ rule }: Asked, request: object): readonly AgentRef[] {
+    const refs = (rule.agentRefs ?? []).flatMap(
+      (field) => (request as Record<string, AgentRef | AgentRef[]>)[field] ?? [],
+    );
+    return [...new Map(refs.map((ref) => [`${ref.id} ${ref.name}`, ref])).values()];
   }
 
   /**
-   * Throws when somebody may not have an open stream any more. An agent that is gone is still whose it was: who watches it
-   * by its id is told that it is gone.
+   * Throws when an open stream is about agents that its caller may not watch any more. One that is gone is still whose it
+   * was: who watches it by its id is told that it is gone.
    */
-  checkStanding(admitted: Principal, asked: Asked, request: object): void {
-    const principal = this.standing(admitted);
-    if (!this.areAllowed(principal, asked, request, true)) this.refuseAgents(principal, asked);
-  }
-
-  private areAllowed(principal: Principal, { rule }: Asked, request: object, gone: boolean): boolean {
-    if (!principal.agents || rule.agentRefs === undefined) return true;
-    const refs = rule.agentRefs.flatMap((field) => (request as Record<string, AgentRef | AgentRef[]>)[field] ?? []);
-    return refs.length > 0 && refs.every((ref) => this.isFor(principal, ref, gone));
+  checkStanding(principal: Principal, asked: Asked, refs: readonly AgentRef[]): void {
+    if (!refs.every((ref) => this.isFor(principal, ref, true))) this.refuseAgents(principal, asked);
   }
 
   private refuseAgents(principal: Principal, { method }: Asked): never {
@@ -163,7 +180,8 @@ export class Access {
       rate = new Rate(limits.callsPerSecond * 60, limits.callsAtOnce);
       this.rates.set(token, rate);
     }
-    if (!rate.take()) throw ServiceError.of('RATE_LIMITED', { actor, calls: String(limits.callsPerSecond) });
+    if (!rate.take())
+      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second` });
   }
 
   private refuse(principal: Principal, method: string, error: ServiceError): never {

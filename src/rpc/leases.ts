@@ -66,6 +66,8 @@ function wantedOf(state: State, agent: Agent): Wanted[] {
 }
 
 async function lease(backend: Backend, call: LeaseCall): Promise<LeaseApiKeysResponse> {
+  const { id } = namedAgent(backend.store.state, call.request.agent);
+  backend.access.passLease(call.principal, id);
   for (;;) {
     const opened = await open(backend, call);
     if (opened) return give(backend, call, opened);
@@ -74,6 +76,8 @@ async function lease(backend: Backend, call: LeaseCall): Promise<LeaseApiKeysRes
 
 /** The keys that are wanted, open. */
 interface Opened {
+  readonly identity: string;
+  readonly revision: number;
   readonly agent: Agent;
   readonly wanted: readonly Wanted[];
   readonly keys: OpenedKeys;
@@ -83,20 +87,26 @@ interface Opened {
 async function open({ store, feed }: Backend, { request, signal }: LeaseCall): Promise<Opened | undefined> {
   const { state } = store;
   const agent = inUse(namedAgent(state, request.agent));
+  // Of the moment at which they are looked at: a revision that comes later may replace a key.
+  const at = () => ({ identity: store.state.identity, revision: store.state.revision });
   const wanted = wantedOf(state, agent);
-  if (wanted.length === 0) return { agent, wanted, keys: new Map() };
+  if (wanted.length === 0) return { agent, wanted, keys: new Map(), ...at() };
   // Throws when there is no ENCRYPTION_KEY, or that of another store.
   void state.vault.writable;
   const stored = wanted.map((one) => one.stored);
   const opened = await openKeys(store, stored);
   signal.throwIfAborted();
-  if ('keys' in opened) return sameAs(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys } : undefined;
+  if ('keys' in opened)
+    return sameAs(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys, ...at() } : undefined;
   await feed.reached(opened.newer, signal);
   return undefined;
 }
 
-async function give(backend: Backend, call: LeaseCall, { agent, wanted, keys }: Opened): Promise<LeaseApiKeysResponse> {
-  const { identity, revision } = backend.store.state;
+async function give(
+  backend: Backend,
+  call: LeaseCall,
+  { agent, wanted, keys, identity, revision }: Opened,
+): Promise<LeaseApiKeysResponse> {
   const of = { store_id: identity, agent_id: agent.id, lifetime_ms: lifetimeMs(call.request) };
   const sealing: Promise<ApiKeyLease>[] = [];
   const unreadable_config_ids: number[] = [];

@@ -50,9 +50,8 @@ export function originOf({ signal, deadlineMs, credentials = {} }: InvokeOptions
 }
 
 /** What the caller of a call shows. */
-export function credentialsOf(origin: Origin): Credentials {
+export function credentialsOf(origin: Pick<Origin, 'credentials' | 'metadata' | 'getAuthContext'>): Credentials {
   if (origin.credentials) return origin.credentials;
   const given = origin.metadata?.get('authorization') ?? [];
-  const authorization = given.length === 0 ? undefined : given.join(', ');
-  return { authorization, identities: peerIdentities(origin) };
+  return given.length > 0 ? { authorization: given.join(', ') } : { identities: peerIdentities(origin) };
 }

@@ -18,6 +18,7 @@ import { agentService } from './agents.js';
 import { auditService } from './audit.js';
 import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
+import { atTheDoor } from './door.js';
 import { Gate } from './gate.js';
 import { type Listener, listen } from './listen.js';
 import { type Invoke, type MethodContext, serviceOf } from './method.js';
@@ -70,7 +71,7 @@ export interface RpcServer {
 
 export async function startRpcServer(
   address: Address,
-  parts: Omit<Backend, 'log' | 'watches' | 'presence' | 'trail'>,
+  parts: Omit<Backend, 'log' | 'watches' | 'presence' | 'trail' | 'access'>,
   {
     anonymous,
     reflection,
@@ -91,7 +92,7 @@ export async function startRpcServer(
   const context = { ...given, gate, access, standing };
   const watches = new Watches(parts.store, new WatchFrames(parts.store));
   const presence = new Presence(parts.store, watches);
-  const backend = { ...parts, log: given.log, watches, presence, trail };
+  const backend = { ...parts, log: given.log, watches, presence, trail, access };
   const services = [
     serviceOf(AccessServiceService, accessService(backend), context),
     serviceOf(AgentServiceService, agentService(backend), context),
@@ -101,7 +102,10 @@ export async function startRpcServer(
     serviceOf(CredentialServiceService, credentialService(backend), context),
     serviceOf(AuditServiceService, auditService(backend), context),
   ];
-  const server = new Server(serverOptions);
+  const server = new Server({
+    ...serverOptions,
+    ...(anonymous === 'never' && { interceptors: [atTheDoor(access, reflection)] }),
+  });
   for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);
@@ -121,12 +125,12 @@ export async function startRpcServer(
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
     async drain(graceMs) {
       for (const name of Object.keys(serving())) health.setStatus(name, 'NOT_SERVING');
-      const told = Promise.all([presence.close(), trail.close()]);
-      standing.close();
+      const told = presence.close();
       // Before the calls are waited for: these streams never end by themselves.
       watches.close(shuttingDown);
       await shutDown(server, listener, gate, graceMs);
-      await told;
+      standing.close();
+      await Promise.all([told, trail.close()]);
     },
   };
 }

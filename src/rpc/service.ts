@@ -8,6 +8,7 @@ import type { Watches } from '../feed/watches.js';
 import type { Log } from '../log.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
+import type { Access } from './access.js';
 import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
 import { adoptionWaitMs, type Problems, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
@@ -20,6 +21,7 @@ export interface Backend {
   /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
   readonly watches: Watches;
   readonly presence: Presence;
+  readonly access: Access;
   /** What callers leave behind. */
   readonly trail: Trail;
   /** How far back a stream can be resumed, in ms. */

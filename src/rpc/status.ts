@@ -86,7 +86,7 @@ function retryInfo(ms: number): Uint8Array {
 }
 
 /** An error as grpc-js sends it. Everything in it is printable: a lone surrogate would end the process. */
-export function grpcStatus(error: ServiceError): Partial<StatusObject> {
+export function grpcStatus(error: ServiceError): StatusObject {
   const status = statusOf(error);
   const metadata = new Metadata();
   metadata.set('grpc-status-details-bin', Buffer.from(Status.encode(status).finish()));

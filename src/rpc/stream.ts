@@ -3,8 +3,9 @@ import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
 import { limits } from '../limits.js';
 import type { Asked } from './access.js';
+import type { Reader, Shared } from './call.js';
 import { internalError } from './internal_error.js';
-import type { Decoded, MethodContext } from './method.js';
+import type { MethodContext } from './method.js';
 import { credentialsOf } from './origin.js';
 import { grpcStatus } from './status.js';
 
@@ -31,17 +32,18 @@ export interface EndingSink extends Sink {
 /** Resolves when the stream goes on by itself; what it rejects with is what the caller hears. */
 export type StreamHandler<Request> = (call: StreamCall<Request>) => Promise<void>;
 
-type Raw<Request> = ServerWritableStream<Decoded<Request>, Buffer>;
+type Raw = ServerWritableStream<Buffer, Buffer>;
 
 /** What every stream goes through: the counterpart of the adapter for unary methods. */
 export function streaming<Request>(
   asked: Asked,
+  read: Reader<Request>,
   handler: StreamHandler<Request>,
   context: MethodContext,
 ): handleServerStreamingCall<unknown, unknown> {
   const { method: name } = asked;
   const measure = context.metrics.forMethod(name);
-  return ((stream: Raw<Request>) => {
+  return ((stream: Raw) => {
     const started = performance.now();
     const controller = new AbortController();
     const sink = new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, (thrown) =>
@@ -53,7 +55,7 @@ export function streaming<Request>(
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
     const begin = async () => {
-      const opened = admit(stream, sink, asked, context);
+      const opened = admit(stream, sink, { asked, read, context });
       const checkOpen = () => context.gate.checkOpen();
       await handler({ ...opened, method: name, signal: controller.signal, sink, checkOpen });
     };
@@ -66,18 +68,20 @@ export function streaming<Request>(
  * reads are not to be refused for that.
  */
 function admit<Request>(
-  stream: Raw<Request>,
+  stream: Raw,
   sink: Sink,
-  asked: Asked,
-  { gate, access, standing }: MethodContext,
+  { asked, read, context: { gate, access, standing } }: Omit<Shared<Request, unknown>, 'method' | 'measure'>,
 ): Pick<StreamCall<Request>, 'request' | 'caller'> {
   gate.checkOpen();
-  const decoded = stream.request;
   const principal = access.admit(credentialsOf(stream), asked);
-  if ('refused' in decoded) throw decoded.refused;
-  const { request } = decoded;
+  const request = read(stream.request);
   access.checkAgents(principal, asked, request as object);
-  standing.add(sink, () => access.checkStanding(principal, asked, request as object));
+  // Not the request, which would live as long as the stream.
+  const refs = principal.agents ? access.refsIn(asked, request as object) : [];
+  standing.add(sink, principal, {
+    caller: () => access.standing(principal),
+    agents: () => access.checkStanding(principal, asked, refs),
+  });
   return { request, caller: principal.actor };
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AuditEventKind } from '../../gen/ts/agentllm/v1/audit_service.js';
-import { actorOf } from '../domain/access.js';
+import { actorOf, anonymous } from '../domain/access.js';
 import type { Token } from '../domain/rows.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
@@ -29,9 +29,13 @@ export class Trail implements AccessEvents {
   /** When the audit was told of a token last. */
   private readonly told = new Map<number, number>();
   private readonly refusals = new Map<string, number>();
-  private readonly rate = new Rate(limits.refusalsPerMinute);
+  private readonly rates = {
+    known: new Rate(limits.refusalsPerMinute.known),
+    anonymous: new Rate(limits.refusalsPerMinute.anonymous),
+  };
   private readonly timer: NodeJS.Timeout;
   private turn: Promise<void> = Promise.resolve();
+  private closed = false;
 
   constructor(
     private readonly store: Store,
@@ -41,6 +45,7 @@ export class Trail implements AccessEvents {
   }
 
   used(token: Token): void {
+    if (this.closed) return;
     const { id } = token;
     const at = Date.now();
     const known = this.uses.get(id);
@@ -51,9 +56,11 @@ export class Trail implements AccessEvents {
   }
 
   refused(actor: string, method: string, reason: string): void {
+    if (this.closed) return;
     const now = performance.now();
     const key = `${actor} ${method} ${reason}`;
-    if (now - (this.refusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS || !this.rate.take()) return;
+    if (now - (this.refusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS) return;
+    if (!this.rates[actor === anonymous.actor ? 'anonymous' : 'known'].take()) return;
     for (const [one, at] of this.refusals) if (now - at >= MINUTE_MS) this.refusals.delete(one);
     this.refusals.set(key, now);
     this.log.warn({ caller: actor, method, reason }, 'a call was refused');
@@ -74,6 +81,7 @@ export class Trail implements AccessEvents {
 
   /** Enters what is left, and nothing after it; a database that is away is not waited for. */
   async close(): Promise<void> {
+    this.closed = true;
     clearInterval(this.timer);
     await Promise.race([this.flush(), sleep(limits.auditWaitMs, undefined, { ref: false })]);
   }

@@ -31,7 +31,7 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
       const { acknowledgements } = call.request;
       checkAcknowledgements(acknowledgements);
       for (const { client_id, revision } of acknowledgements)
-        presence.acknowledge(client_id.toLowerCase(), Number(revision), call.principal.agents);
+        presence.acknowledge(client_id.toLowerCase(), Number(revision), call.principal);
       return { revision: BigInt(backend.store.state.revision) };
     },
 

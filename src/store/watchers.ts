@@ -79,37 +79,35 @@ export async function removeWatchers(
   );
 }
 
-/** What a process has applied, and of which agents alone it may say so; undefined: of all. */
-type Told = readonly [client_id: string, revision: number, agents: readonly string[] | undefined];
-
 /**
  * Notes what processes say that have their streams on other replicas; nobody has applied what there is not.
- * @returns those that have a row which they may speak of.
+ * @param agents names of those about which alone their streams may be; undefined: about any.
+ * @returns those that have such a row.
  */
-export async function acknowledgeElsewhere(db: Knex, applied: readonly Told[]): Promise<ReadonlySet<string>> {
-  if (applied.length === 0) return new Set();
+export async function acknowledgeElsewhere(
+  db: Knex,
+  applied: readonly (readonly [client_id: string, revision: number])[],
+  agents: readonly string[] | undefined,
+): Promise<ReadonlySet<string>> {
+  const ids = agents && (await agentIds(db, agents));
   const { rows } = await db.raw<{ rows: { client_id: string }[] }>(
     `update watchers as w set applied_revision = greatest(w.applied_revision, v.revision),
             behind_since = case when not w.catching_up and v.revision >= w.sent_revision then null else w.behind_since end
-       from (select told.client_id, least(max(told.revision), (select revision from store_state)) as revision
-               from unnest(?::uuid[], ?::bigint[], ?::jsonb[]) as told (client_id, revision, agents)
-               join watchers as x on x.client_id = told.client_id
-              where told.agents is null or x.agents <@ array(
-                      select scope.name from jsonb_array_elements_text(told.agents) as scope (name)
-                      union all
-                      select '#' || a.id
-                        from agent_configs as a join jsonb_array_elements_text(told.agents) as scope (name)
-                          on a.name = scope.name)
-              group by told.client_id) as v
-      where w.client_id = v.client_id
+       from (select client_id, least(told, (select revision from store_state)) as revision
+               from unnest(?::uuid[], ?::bigint[]) as told (client_id, told)) as v
+      where w.client_id = v.client_id and (?::text[] is null or w.agents <@ ?::text[])
       returning w.client_id`,
-    [
-      applied.map(([id]) => id),
-      applied.map(([, revision]) => revision),
-      applied.map(([, , agents]) => (agents ? JSON.stringify(agents) : null)) as string[],
-    ],
+    [applied.map(([id]) => id), applied.map(([, revision]) => revision), ids ?? null, ids ?? null] as never,
   );
   return new Set(rows.map(({ client_id }) => client_id));
+}
+
+/** Agents by name, and by `#id`. */
+async function agentIds(db: Knex, names: readonly string[]): Promise<string[]> {
+  const rows: { id: number }[] = await db('agent_configs')
+    .select('id')
+    .whereRaw('name = any(?::text[])', [names as string[]]);
+  return [...names, ...rows.map(({ id }) => `#${id}`)];
 }
 
 /** How many watchers have applied a revision, and how many have not; a few of each by their names. */

@@ -218,7 +218,8 @@ export interface CreateTokenRequest {
   all_agents: boolean;
   /**
    * Binds the identity of client certificates in place of a text: a URI or DNS name of
-   * theirs, or `CN=` and the common name, 1 to 300 visible ASCII characters.
+   * theirs, or `CN=` and the common name, 1 to 300 visible ASCII characters. DNS names are
+   * the same in any case.
    */
   certificate_identity: string;
   /** How long it lives, 60 s to 3650 days. Absent: until it is revoked. */
@@ -1628,7 +1629,9 @@ export const GetCallerResponse: MessageFns<GetCallerResponse> = {
  * While no token has ever been made, a service that listens on loopback only is open to
  * everybody on its machine, for everything but this service's own writes and reads and
  * LeaseApiKeys. The first token, for an administrator, is made on the machine itself with
- * `agentllm token create --role admin`; it closes the service for everybody else, for good.
+ * `agentllm token create --role admin`; it closes the service for everybody else, and it
+ * stays closed when all tokens have ended. Only `agentllm serve --allow-anonymous` lets
+ * callers without a token in then, and a restored backup that is older than the first token.
  *
  * Tokens are part of the configuration: each change is a revision, takes effect on every
  * replica as soon as that sees it (at most POLL_INTERVAL_MS, unless the database is away),
