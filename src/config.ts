@@ -163,7 +163,7 @@ export const settings = {
   REFLECTION: setting(
     z.enum(['on', 'authenticated', 'off'], { error: () => 'must be on, authenticated or off' }).default('on'),
     'on',
-    'Who may ask what methods there are, by gRPC reflection and `/openapi.json`: everybody, callers who may call something, or nobody',
+    'Who may ask what methods there are, by gRPC reflection and `/openapi.json`: `on` everybody, `authenticated` whoever needs no token or has one, `off` nobody',
   ),
   WATCH_RETENTION: setting(
     retention('24h'),
@@ -251,6 +251,8 @@ function disagreements(values: Record<string, unknown>): string[] {
     wrong.push('TLS_CERT_FILE and TLS_KEY_FILE belong together: the key is that of the certificate');
   else if (has('TLS_CLIENT_CA_FILE') && !has('TLS_CERT_FILE'))
     wrong.push('TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: only over TLS do clients have certificates');
+  if (values['TLS_CLIENT_CERT'] === 'optional' && !has('TLS_CLIENT_CA_FILE'))
+    wrong.push('TLS_CLIENT_CERT needs TLS_CLIENT_CA_FILE: without authorities no certificate is asked for');
   return wrong;
 }
 

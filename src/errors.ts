@@ -132,7 +132,7 @@ export const catalogue = {
   ENCRYPTION_KEY_WRONG: entry<{ ours: string; theirs: string }>(
     'FAILED_PRECONDITION',
     (m) =>
-      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the one that the stored keys were encrypted with (key ${m.theirs}); set the right one, or both, separated by a comma`,
+      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the one that the stored keys were encrypted with (key ${m.theirs}); set the right one, or both, separated by a comma; where it is lost, \`agentllm key rotate --skip-unreadable\` goes on without the keys under it`,
   ),
   KEY_PROVIDER_MISMATCH: entry<{ key_provider: string; provider: string; remedy: string }>(
     'FAILED_PRECONDITION',

@@ -70,7 +70,7 @@ async function makeAll({ out, host, client, days }: Wish): Promise<void> {
   const clients = client.map((identity) => ({ identity, ...clientOf(out, identity) }));
   for (const name of host) checkHost(name);
   const { makeLeaf } = await import('./authority.js');
-  mkdirSync(out, { recursive: true, mode: 0o700 });
+  makeDirectory(out);
   const authority = await authorityIn(out);
   const server = join(out, 'server');
   const names = [
@@ -85,6 +85,15 @@ async function makeAll({ out, host, client, days }: Wish): Promise<void> {
   for (const { base, identity, ...wish } of clients)
     await make(base, identityOf(identity), { kind: 'client', ...wish });
   say.out(instructions(out, clients[0]));
+}
+
+function makeDirectory(out: string): void {
+  try {
+    mkdirSync(out, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code ?? String(error);
+    throw UsageError.of([{ typed: `--out ${out}`, description: `cannot be made as a directory (${why})` }]);
+  }
 }
 
 /** The authority of a directory: the one that is there, or a new one. */

@@ -37,7 +37,7 @@ const NEXT: Readonly<Record<string, string>> = {
   ENCRYPTION_KEY_MISSING: 'here: --skip-unreadable; agentllm key status shows the keys',
   KEY_NOT_RESTORABLE: 'here: --api-key, or --without-key',
   TOKEN_REQUIRED:
-    'on the machine of the service, agentllm token create --role viewer --local makes one; --help lists the roles',
+    'on the machine of the service, agentllm token create --role admin --local makes one; --help lists the roles',
   TOKEN_UNKNOWN: 'on the machine of the service, agentllm token list --local shows those that are good',
   TOKEN_EXPIRED: 'on the machine of the service, agentllm token create --local makes another',
   TOKEN_REVOKED: 'on the machine of the service, agentllm token create --local makes another',

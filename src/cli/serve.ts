@@ -66,7 +66,7 @@ const ACCESS: Readonly<Record<Access, string>> = {
   'this machine':
     'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin closes it',
   tokens: 'with tokens',
-  everybody: 'open to everybody (--allow-anonymous)',
+  everybody: 'open to everybody (--allow-anonymous), whatever tokens there are',
 };
 
 function grpcurlOptions({ TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }: Settings): string {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { GetCallerResponse, Token } from '../../gen/ts/agentllm/v1/access_service.js';
+import type { CreateTokenRequest, GetCallerResponse, Token } from '../../gen/ts/agentllm/v1/access_service.js';
 import { type Input, UsageError } from './inputs.js';
 import { type List, limitInput, minRevision, printList } from './lists.js';
 import { localAccess, storePlace, type TokenMethods } from './local_access.js';
@@ -119,7 +119,12 @@ The text is shown this once. The first token closes the service: from then on ev
 
 /** The request with what the command line says shorter than the contract. */
 function wishOf({ given }: Call): Readonly<Record<string, unknown>> {
-  const { role = '', name, agents = [] } = given.message as { role?: string; name?: string; agents?: string[] };
+  const { role = '', name, agents = [], certificate_identity } = given.message as Partial<CreateTokenRequest>;
+  // A variable of a script that is not set must not make a token with a text.
+  if (certificate_identity === '')
+    throw UsageError.of([
+      { typed: '--certificate ""', description: 'must not be empty; leave it out for a token with a text' },
+    ]);
   const names = agents.flatMap((one) => one.split(',')).map((one) => one.trim());
   return { agents: names, name: name ?? (small(role, 'ROLE_') || 'token') };
 }
@@ -159,6 +164,7 @@ const tokenList: List<Token> = {
     ['NAME', ({ name }) => name],
     ['ROLE', (token) => small(token.role, 'ROLE_')],
     ['AGENTS', agentsOf],
+    ['CERTIFICATE', ({ certificate_identity }) => certificate_identity || '-'],
     ['STATE', ({ state }) => small(state, 'TOKEN_STATE_')],
     ['EXPIRES', ({ expires_at }) => moment(expires_at) || 'never'],
     ['LAST USED', ({ last_used_at }) => ago(last_used_at) || 'never'],

@@ -51,14 +51,17 @@ export class Connection {
   private readonly ended: Promise<void>;
   private end = () => {};
   private client: Client;
+  /** Where nobody who prints a client, or an agent of one, sees it. */
+  readonly #token: Token | undefined;
 
   constructor(
     private readonly open: () => Client,
     private readonly address: string,
-    private readonly token: Token | undefined,
+    token: Token | undefined,
     readonly deadlineMs: number,
     private readonly security: Security,
   ) {
+    this.#token = token;
     this.client = open();
     this.watch();
     this.ended = new Promise((resolve) => {
@@ -140,7 +143,7 @@ export class Connection {
 
   private async headers(trip: Trip, own: Readonly<Record<string, string>>): Promise<Metadata> {
     if (trip.signal?.aborted) throw aborted(trip);
-    const token = typeof this.token === 'function' ? await askFor(this.token, trip) : this.token;
+    const token = typeof this.#token === 'function' ? await askFor(this.#token, trip) : this.#token;
     return refusing(trip.method, 'call', () => headersOf(token, own));
   }
 

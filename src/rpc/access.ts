@@ -29,6 +29,12 @@ export interface Asked {
   readonly rule: MethodRule;
 }
 
+/** Who is refused, as far as is known. */
+function nameOf({ token, identity }: Readonly<Record<string, string>>): string {
+  if (token) return `token:${token}`;
+  return identity && identity.length < 90 ? `cert:${identity}` : anonymous.actor;
+}
+
 const BEARER = /^bearer +([!-~]+) *$/i;
 
 /**
@@ -62,7 +68,7 @@ export class Access {
       return principal;
     } catch (error) {
       const { reason, metadata } = error as ServiceError;
-      this.events.refused(metadata?.['token'] ? `token:${metadata['token']}` : anonymous.actor, method, reason);
+      this.events.refused(nameOf(metadata ?? {}), method, reason);
       throw error;
     }
   }

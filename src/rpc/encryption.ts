@@ -11,6 +11,7 @@ import type { Vault } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type RotationProgress, rotateKeys } from '../store/rotate.js';
+import { giveUpLost } from '../store/vault.js';
 import { audit } from './audit.js';
 import type { Backend } from './service.js';
 import type { StreamCall } from './stream.js';
@@ -24,6 +25,7 @@ export async function rotateEncryptionKey(
   let last: RotationProgress | undefined;
   try {
     const order = { actor, method, skipUnreadable: call.request.skip_unreadable };
+    if (order.skipUnreadable) await giveUpLost(backend.store);
     for await (const progress of rotateKeys(backend.store, order)) {
       if (!last || progress.finished) await enter(backend, call, last ? 'finished' : 'begun', progress);
       last = progress;
@@ -59,9 +61,9 @@ function enter(
 /** Which encryption keys there are and what is under each, as this replica sees it. */
 export function encryptionStatus(state: State): GetEncryptionStatusResponse {
   const { vault } = state;
-  const problem = problemOf(vault);
-  const primary = vault.keyring?.primaryId;
   const holders = [...holdersOf(state)];
+  const problem = problemOf(vault, holders.length > 0);
+  const primary = vault.keyring?.primaryId;
   const unreadable = holders.filter(({ entity, row }) => vault.stateOf(entity, row) === 'API_KEY_STATE_UNREADABLE');
   return {
     ready: problem === '',
@@ -74,7 +76,11 @@ export function encryptionStatus(state: State): GetEncryptionStatusResponse {
   };
 }
 
-function problemOf(vault: Vault): string {
+function problemOf(vault: Vault, areKeysStored: boolean): string {
+  const { problem } = vault;
+  // Another one would not read them.
+  if (problem?.reason === 'ENCRYPTION_NOT_CONFIGURED' && areKeysStored)
+    return `API keys can neither be stored nor read: ENCRYPTION_KEY ${problem.problem}; set it to the key that they were stored under and start the service again`;
   try {
     void vault.writable;
     return '';

@@ -4,7 +4,7 @@ import { Keyring } from '../domain/keyring.js';
 import type { Config, Credential } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { keyHolder, tokenMark, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
-import { databaseFailure } from './failure.js';
+import { databaseFailure, onDatabase } from './failure.js';
 import type { Store } from './store.js';
 import { allTokens, readToken, type Token } from './tables.js';
 import { transact } from './transact.js';
@@ -35,6 +35,21 @@ export async function openVault(store: Store, setting: string): Promise<VaultRep
 export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
   const { keyring, problem } = await readVault(store, setting);
   return { problem, unreadable: [...(await unreadableTokens(store, keyring)).keys()], rebound: 0 };
+}
+
+/**
+ * Goes on with the encryption keys that are here, where all that the stored keys are under are lost: those stay
+ * unreadable until they are stored again, or their encryption key is found.
+ */
+export async function giveUpLost(store: Store): Promise<void> {
+  const { keyring, problem } = store.state.vault;
+  if (!keyring || problem?.reason !== 'ENCRYPTION_KEY_WRONG') return;
+  await onDatabase(store, async (db) => {
+    await db('encryption_keys').whereNotIn('key_id', keyring.ids).delete();
+    await enterKey(db, keyring);
+  });
+  const unreadable = await onDatabase(store, () => unreadableTokens(store, keyring));
+  store.state.vault = new Vault(keyring, undefined, unreadable);
 }
 
 async function readVault(

@@ -140,7 +140,7 @@ describe('the audit', () => {
     ]);
     expect(() => service().access.identify({ identities: ['CN=nobody'] }, 'test/refused')).toThrow();
     await settled();
-    const refused = await events(admin.calls, { actor: 'anonymous', kinds: [`${KIND}CALL_REFUSED`] });
+    const refused = await events(admin.calls, { actor: 'cert:CN=nobody', kinds: [`${KIND}CALL_REFUSED`] });
     expect(refused.find(({ method }) => method === 'test/refused')?.['outcome']).toBe('CERTIFICATE_NOT_BOUND');
   });
 

@@ -456,13 +456,14 @@ describe('a lease', () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-cache-'));
     onTestFinished(() => rm(directory, { recursive: true, force: true }));
     const cache = { path: join(directory, 'held'), key: 'k' };
-    const { client, key } = await ground({}, { cache });
+    const { client, key } = await ground({}, { cache, token: 'al_aaaaaaaaaa_CANARY' });
     const run = client.run();
     expect(await key()).toBe(KEY);
     const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
     for (const one of [client, client.agent('trader'), run, run.agent('trader'), client.state, client.warnings]) {
       const seen = inspect(one, { showHidden: true, depth: Number.POSITIVE_INFINITY, getters: true });
       expect(seen).not.toContain('CANARY');
+      expect(inspect(one)).not.toContain('CANARY');
       try {
         expect(JSON.stringify(one, plain) ?? '').not.toContain('CANARY');
       } catch (error) {

@@ -445,6 +445,29 @@ describe('RotateEncryptionKey', () => {
     expect(error.metadata).toEqual({ count: '1', keys: UNBOUND });
   });
 
+  it('goes on where the only key is lost, when told to, and keys can be stored again, also after a start', async () => {
+    const [lost, fresh] = [generateKey(), generateKey()];
+    const backend = await freshOn('embedded', lost);
+    const kept = await storeKeys(backend, 5);
+    await openVault(backend.store, fresh);
+    const name = unique('desk');
+    const store = () =>
+      backend.credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: 'sk-new' });
+    expect((await failure(store())).reason).toBe('ENCRYPTION_KEY_WRONG');
+    expect((await rotate(backend.port, { skip_unreadable: true })).at(-1)).toMatchObject({
+      unreadable: 5,
+      finished: true,
+    });
+    await store();
+    expect(await status(backend)).toMatchObject({ ready: true, unreadable_count: 5 });
+    expect((await openVault(backend.store, fresh)).problem).toBeUndefined();
+    // It is found again: nothing that was under it is lost.
+    await openVault(backend.store, `${fresh},${lost}`);
+    expect((await rotate(backend.port)).at(-1)).toMatchObject({ done: 5, unreadable: 0 });
+    const now = await keysUnder(backend.store, fresh);
+    for (const [holder, key] of kept) expect(now.get(holder)).toBe(key);
+  });
+
   it.each([
     ['missing', '', 'ENCRYPTION_NOT_CONFIGURED', 'is not set'],
     ['empty', '  ', 'ENCRYPTION_NOT_CONFIGURED', 'is not set'],
@@ -459,7 +482,8 @@ describe('RotateEncryptionKey', () => {
       const keys = await storeKeys(backend, 5);
       await openVault(backend.store, key);
       const before = await stored(backend);
-      for (const skip_unreadable of [false, true])
+      // Of a wrong key it can be said that the right one is lost; of none at all it cannot.
+      for (const skip_unreadable of reason === 'ENCRYPTION_KEY_WRONG' ? [false] : [false, true])
         await precondition(rotate(backend.port, { skip_unreadable }), reason);
       expect(await stored(backend)).toEqual(before);
       const shown = await status(backend);

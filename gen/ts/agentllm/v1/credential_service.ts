@@ -318,6 +318,8 @@ export interface RotateEncryptionKeyRequest {
   /**
    * Leave keys as they are whose encryption key is not there, and go on with the others.
    * Single ones that do not open although it is there are left in any case.
+   * Also where the encryption key of all of them is lost: keys can be stored again then,
+   * under the one that is here.
    */
   skip_unreadable: boolean;
 }

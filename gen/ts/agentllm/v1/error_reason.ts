@@ -161,7 +161,8 @@ export const ErrorReason = {
   /**
    * ENCRYPTION_KEY_WRONG - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
    * ENCRYPTION_KEY (key 0f3a9c) is not the one that the stored keys were encrypted
-   * with (key 77b21e); set the right one, or both, separated by a comma"
+   * with (key 77b21e); set the right one, or both, separated by a comma; where it is
+   * lost, `agentllm key rotate --skip-unreadable` goes on without the keys under it"
    */
   ENCRYPTION_KEY_WRONG: "ERROR_REASON_ENCRYPTION_KEY_WRONG",
   /**
