@@ -1,4 +1,5 @@
-import { Client, credentials, type ServiceError as GrpcError, Metadata } from '@grpc/grpc-js';
+import { connect as connectHttp2 } from 'node:http2';
+import { Client, credentials, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { ServerReflectionRequest, ServerReflectionResponse } from '../../gen/ts/grpc/reflection/v1/reflection.js';
@@ -6,7 +7,7 @@ import { limits } from '../../src/limits.js';
 import { errorOf, raw, send } from '../http/support.js';
 import { withLimits } from '../watch/support.js';
 import { frame, rawCall } from '../wire/http2_client.js';
-import { callsOf, type Replica, useReplica, watchAs } from './replica.js';
+import { callsOf, eventually, type Replica, startReplica, useReplica, watchAs } from './replica.js';
 import { grant } from './support.js';
 
 /* How callers show who they are, and what stands open to those who show nothing. */
@@ -350,5 +351,73 @@ describe('more calls than a token may make', () => {
     }
     expect(passed).toBeGreaterThanOrEqual(limits.callsAtOnce);
     expect(passed).toBeLessThan(limits.callsAtOnce * 2);
+  });
+});
+
+describe('what one token has at once', () => {
+  it('is part of the room for calls, also of those that only wait', async () => {
+    withLimits({ callsPerToken: 5, maxCallMs: 1_500 });
+    const [greedy, other] = [await viewer(), await viewer()];
+    const waits = { minRevision: '1000000000' };
+    const calls = callsOf(service(), greedy);
+    const outcomes = await Promise.all(Array.from({ length: 8 }, () => calls('AccessService/GetCaller', waits)));
+    expect(outcomes.filter(({ reason }) => reason === 'TOO_MANY_CALLS')).toHaveLength(3);
+    expect(outcomes.filter(({ reason }) => reason === 'REVISION_NOT_REACHED')).toHaveLength(5);
+    expect((await callsOf(service(), other)('AccessService/GetCaller')).code).toBe('OK');
+    expect((await calls('AccessService/GetCaller')).code).toBe('OK');
+  });
+
+  it('is part of the room for streams', async () => {
+    withLimits({ streamsPerToken: 2 });
+    const [greedy, other] = [await viewer(), await viewer()];
+    const first = watchAs(service(), greedy, { all_agents: true });
+    await first.ready();
+    await watchAs(service(), greedy, { all_agents: true }).ready();
+    expect(await watchAs(service(), greedy, { all_agents: true }).end()).toMatchObject({ reason: 'TOO_MANY_WATCHES' });
+    await watchAs(service(), other, { all_agents: true }).ready();
+    first.close();
+    await eventually(async () => {
+      const again = watchAs(service(), greedy, { all_agents: true });
+      return again.ready().then(
+        () => true,
+        () => false,
+      );
+    }, 'there is room again');
+  });
+});
+
+describe('a stranger, where a network can reach the service', () => {
+  /** What comes back for headers alone, while the body is still to come. */
+  function knock(port: number, headers: Readonly<Record<string, string>>): Promise<string | undefined> {
+    const session = connectHttp2(`http://127.0.0.1:${port}`);
+    onTestFinished(() => session.destroy());
+    const call = session.request({
+      ':method': 'POST',
+      ':path': '/agentllm.v1.AgentService/ListAgents',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...headers,
+    });
+    // A message of 4 MiB, of which only the beginning ever comes.
+    call.write(Buffer.from([0, 0, 64, 0, 0, 1, 2, 3]));
+    return new Promise((resolve) => {
+      const heard = (seen: { 'grpc-status'?: unknown }) => {
+        if (seen['grpc-status'] !== undefined) resolve(String(seen['grpc-status']));
+      };
+      call
+        .on('response', heard)
+        .on('trailers', heard)
+        .on('error', () => resolve('reset'));
+      setTimeout(() => resolve(undefined), 1_000);
+    });
+  }
+
+  it('is sent away before what it sends is kept, and who has a token is not', async () => {
+    const closed = await startReplica({ anonymous: 'never' });
+    onTestFinished(() => closed.stop());
+    const { text } = await grant(closed.store, { role: 'ROLE_ADMIN' });
+    expect(await knock(closed.port, {})).toBe(`${status.UNAUTHENTICATED}`);
+    expect(await knock(closed.port, { authorization: 'Bearer al_wrong' })).toBe(`${status.UNAUTHENTICATED}`);
+    expect(await knock(closed.port, { authorization: `Bearer ${text}` })).toBeUndefined();
   });
 });
