@@ -151,7 +151,8 @@ function repeated(call: Call, { id }: Token): number {
 /** `token al_k3x9q2m7wd "desk": agent, for trader` */
 function titleOf({ id, name, role, agents, all_agents }: Token): string {
   const whose = all_agents ? ', for all agents' : agents.length > 0 ? `, for ${agents.join(', ')}` : '';
-  return `token ${id} "${name}": ${small(role, 'ROLE_')}${whose}`;
+  // One that is only rehearsed has no id.
+  return `token ${id ? `${id} ` : ''}"${name}": ${small(role, 'ROLE_')}${whose}`;
 }
 
 const expiryOf = ({ expires_at }: Token) => (expires_at ? `until ${moment(expires_at)}` : 'until it is revoked');

@@ -215,7 +215,7 @@ describe('a service that cannot be reached', () => {
     const sent = await cli(['agents', 'list', '--token-file', file]);
     expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('none of this service')]);
     expect(sent.stderr).not.toContain('secret-token');
-    expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('--cert and --key belong together');
+    expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('holds no certificate in PEM');
     expect((await cli(['agents', 'list', '--ca', join(directory(), 'none')])).stderr).toContain('does not exist');
     expect((await cli(['agents', 'list', '--tls', '--timeout', '3000'])).code).toBe(4);
   });

@@ -128,9 +128,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
   it('can be for certificates, rehearsed, asked for twice, and typed by mistake', async () => {
     const { here } = await startEmbedded();
     const rehearsed = await run('token create --role admin --dry-run', here);
-    expect(rehearsed.stdout).toMatch(
-      /^dry run at revision 3, nothing was written: token al_\w+ "admin": admin would be /,
-    );
+    expect(rehearsed.stdout).toMatch(/^dry run at revision 3, nothing was written: token "admin": admin would be /);
     expect(await json('token list --all', here)).toMatchObject({ tokens: [] });
 
     const bound = await done('token create --role viewer --certificate CN=board', here);
