@@ -27,7 +27,7 @@ and goes on with what is left. Without downtime, also with several services on o
   3. agentllm key rotate
   4. agentllm key status shows nothing under the old key
   5. ENCRYPTION_KEY=<new> on every service; keep the old one for as long as a backup from before is kept
-Exit code 1: keys were left under another key.`,
+Exit code 1: keys were left under another key, unless --skip-unreadable said that they may be.`,
   inputs: [
     {
       name: 'skip-unreadable',

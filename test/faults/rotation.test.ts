@@ -11,7 +11,7 @@ import { keysUnder, rotate } from '../support/rotation.js';
 import { CallError, type Clients, unique } from '../support/service.js';
 import { ServerProcess } from './server.js';
 
-const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? 4);
+const ROUNDS = Math.min(12, Number(process.env['FAULT_ROUNDS'] ?? 4));
 const KEYS = 1000;
 vi.setConfig({ testTimeout: 90_000 + ROUNDS * 30_000 });
 
