@@ -153,7 +153,8 @@ export class Shell {
 
   private async begin(command: string): Promise<string> {
     const log = join(this.directory, `.job-${this.jobs.length}`);
-    await this.converse(`{ ${this.real(command)}\n} >${log} 2>&1 </dev/null &`);
+    // In a process group of its own: what the shell starts for it has children of its own too.
+    await this.converse(`set -m; { ${this.real(command)}\n} >${log} 2>&1 </dev/null & set +m`);
     this.jobs.push({ log, shown: 0 });
     for (let tries = 0; tries < 200 && sizeOf(log) === 0; tries++) await delay(100);
     return this.fromJobs();
@@ -188,7 +189,8 @@ export class Shell {
   }
 
   async end(): Promise<void> {
-    await this.converse('kill $(jobs -p) 2>/dev/null; wait').catch(() => undefined);
+    const stop = 'for job in $(jobs -p); do kill -- -$job 2>/dev/null || kill $job; done; wait';
+    await this.converse(`{ ${stop}; } 2>/dev/null`).catch(() => undefined);
     this.bash.stdin?.end();
     if (this.bash.exitCode === null) await once(this.bash, 'close');
     await rm(this.directory, { recursive: true, force: true });
