@@ -62,9 +62,9 @@ const fresh = () => startService({ ENCRYPTION_KEY: generateKey() });
 /** These say how things are, and on a fresh service, which has no good keys, they are not well. */
 const VERDICT = /\b(configs health|check-key)\b/;
 const READS = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit|whoami)\b/;
-/** A person ends these with Ctrl-C. */
+/** A person ends these with Ctrl-C; 2 s were less than the start of the command took on a busy machine. */
 const ENDLESS = /^agentllm watch(?!.*--(for|count))(?!ers)/;
-const ended = (example: string) => example.replace(ENDLESS, 'timeout --preserve-status -s INT 2 $&');
+const ended = (example: string) => example.replace(ENDLESS, 'timeout --preserve-status -s INT 5 $&');
 
 const commands = [...all.keys()];
 
