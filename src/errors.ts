@@ -1,23 +1,6 @@
 import type { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
-
-/** The gRPC status codes that the service uses, by their numbers on the wire. */
-export const StatusCode = {
-  CANCELLED: 1,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  NOT_FOUND: 5,
-  ALREADY_EXISTS: 6,
-  PERMISSION_DENIED: 7,
-  RESOURCE_EXHAUSTED: 8,
-  FAILED_PRECONDITION: 9,
-  ABORTED: 10,
-  OUT_OF_RANGE: 11,
-  UNIMPLEMENTED: 12,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  UNAUTHENTICATED: 16,
-} as const;
-export type StatusCode = keyof typeof StatusCode;
+import { limits } from './limits.js';
+import type { StatusCode } from './status_codes.js';
 
 /** A value of ErrorReason without its prefix, as it stands in ErrorInfo.reason. */
 export type Reason = Exclude<keyof typeof ErrorReason, 'UNSPECIFIED' | 'UNRECOGNIZED'>;
@@ -43,7 +26,6 @@ interface Entry<M> {
   readonly retryAfterMs?: number;
 }
 
-/** No metadata. */
 type None = Record<never, never>;
 
 const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfterMs?: number): Entry<M> => ({
@@ -274,6 +256,31 @@ export const catalogue = {
     (m) =>
       `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
   ),
+  MALFORMED_JSON: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The body of the request ${m.problem}`),
+  REQUEST_TOO_LARGE: entry<{ what: string; max_bytes: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
+  ),
+  METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
+  PATH_NOT_FOUND: entry<{ path: string }>(
+    'NOT_FOUND',
+    (m) => `There is nothing at ${m.path}; /openapi.json lists the paths`,
+  ),
+  HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path takes ${m.allowed} only`),
+  INVALID_HEADER: entry<{ header: string; problem: string }>(
+    'INVALID_ARGUMENT',
+    (m) => `The header ${m.header} ${m.problem}`,
+  ),
+  MALFORMED_HTTP: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The ${m.problem}`),
+  UNSUPPORTED_BODY: entry<None>(
+    'INVALID_ARGUMENT',
+    () => 'The body must be uncompressed JSON; send content-type: application/json',
+  ),
+  HOST_NOT_ALLOWED: entry<{ address: string }>(
+    'INVALID_ARGUMENT',
+    (m) => `The Host header must name ${m.address} or localhost`,
+  ),
+  ORIGIN_NOT_ALLOWED: entry<None>('PERMISSION_DENIED', () => 'Requests from web pages of other origins are refused'),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,
@@ -282,10 +289,22 @@ export const catalogue = {
 
 type MetadataOf<R extends Reason> = Parameters<(typeof catalogue)[R]['message']>[0];
 
+interface ErrorDetails {
+  readonly violations?: readonly Violation[];
+  readonly problemCount?: number;
+  readonly resources?: readonly Resource[];
+  readonly cause?: unknown;
+  /** Replaces the delay of the catalogue where many callers fail at once and must not all return at once. */
+  readonly retryAfterMs?: number;
+}
+
 /** A failure that a caller is told about. Everything else that is thrown is INTERNAL. */
 export class ServiceError extends Error {
   readonly code: StatusCode;
   readonly retryAfterMs: number | undefined;
+
+  /** How many problems there are; `violations` has at most `limits.listedProblems` of them. */
+  readonly problemCount: number;
 
   private constructor(
     readonly reason: Reason,
@@ -293,11 +312,12 @@ export class ServiceError extends Error {
     readonly metadata: Readonly<Record<string, string>>,
     readonly violations: readonly Violation[],
     readonly resources: readonly Resource[],
-    details: { readonly cause?: unknown; readonly retryAfterMs?: number },
+    details: Pick<ErrorDetails, 'cause' | 'retryAfterMs' | 'problemCount'>,
   ) {
     super(message, { cause: details.cause });
     this.name = 'ServiceError';
     this.code = catalogue[reason].code;
+    this.problemCount = details.problemCount ?? violations.length;
     this.retryAfterMs = details.retryAfterMs ?? (catalogue[reason] as Entry<never>).retryAfterMs;
   }
 
@@ -308,17 +328,7 @@ export class ServiceError extends Error {
     return ServiceError.of(this.reason, metadata as never, { resources: this.resources, cause: this.cause });
   }
 
-  static of<R extends Reason>(
-    reason: R,
-    metadata: MetadataOf<R>,
-    details: {
-      violations?: readonly Violation[];
-      resources?: readonly Resource[];
-      cause?: unknown;
-      /** In place of the catalogue's, where many hear it at once and must not all come back at once. */
-      retryAfterMs?: number;
-    } = {},
-  ): ServiceError {
+  static of<R extends Reason>(reason: R, metadata: MetadataOf<R>, details: ErrorDetails = {}): ServiceError {
     const message = (catalogue[reason].message as (m: MetadataOf<R>) => string)(metadata);
     const strings = metadata as Record<string, string | undefined>;
     const known = Object.fromEntries(Object.entries(strings).filter(([, value]) => value !== undefined));
@@ -326,9 +336,9 @@ export class ServiceError extends Error {
       reason,
       message,
       reason === 'INVALID_FIELDS' ? {} : (known as Record<string, string>),
-      details.violations ?? [],
-      details.resources ?? [],
-      details,
+      (details.violations ?? []).slice(0, limits.listedProblems),
+      (details.resources ?? []).slice(0, limits.namedResources),
+      { problemCount: details.violations?.length ?? 0, ...details },
     );
   }
 }
@@ -336,11 +346,4 @@ export class ServiceError extends Error {
 /** A start that was refused: its message is for a person and says what to do. */
 export class StartError extends Error {
   override readonly name: string = 'StartError';
-}
-
-/** Every problem of a request in one error. */
-export function invalidFields(violations: readonly Violation[]): ServiceError {
-  const listed = violations.map((v) => `${v.field}: ${v.description}`).join('; ');
-  const text = violations.length === 1 ? listed : `The request has ${violations.length} problems: ${listed}`;
-  return ServiceError.of('INVALID_FIELDS', { violations: text }, { violations });
 }

@@ -9,14 +9,8 @@ export const limits = {
   defaultPageSize: 100,
   /** Most rows of a list; larger requests are cut to it (AIP-158). */
   maxPageSize: 1000,
-  /** Most agents in one BatchGetPrimaryConfigs or BulkAssignConfig. */
-  maxBatch: 1000,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
   maxSuggestionNames: 1000,
-  /** Most providers that one ResolveConfig takes for down. */
-  maxProvidersDown: 100,
-  /** Most paths in an update mask. */
-  maxMaskPaths: 100,
   /** Characters (code points) of the document's columns. */
   provider: 50,
   modelName: 100,
@@ -48,13 +42,8 @@ export const limits = {
   priority: { min: -1_000_000, max: 1_000_000 },
   reasoningEffort: 20,
   thinkingBudgetTokens: { min: 0, max: 1_000_000 },
-  stopSequences: { count: 16, length: 256 },
+  stopSequence: 256,
   requestTimeoutMs: { min: 1, max: 3_600_000 },
-  /** Catalogue. */
-  aliases: 20,
-  apiKeyEnvVars: 5,
-  parameterRules: 20,
-  allowedValues: 50,
   /** How long an answer is kept for its request id. */
   requestIdHours: 24,
   /** Longest that a call may take when the caller sets no deadline, or a later one. */
@@ -65,8 +54,19 @@ export const limits = {
   /** How far ahead ListRetiringModels looks, and by default. */
   retiringDays: { min: 1, max: 3650 },
   defaultRetiringDays: 90,
-  /** Bytes of one request; grpc-js answers RESOURCE_EXHAUSTED beyond. */
+  /** Bytes of one request. */
   maxRequestBytes: 4 * 1024 * 1024,
+  /**
+   * Fields of one request, nested fields and elements of repeated fields included; over HTTP the keys and values of the
+   * body. A request within it is decoded and checked in a few milliseconds, whatever it contains.
+   */
+  maxRequestFields: 20_000,
+  /** How deep the JSON of a request body may nest. */
+  maxBodyDepth: 32,
+  /** Problems of one request that its error lists, as far as they fit into the status; the others are counted. */
+  listedProblems: 50,
+  /** ResourceInfos of one error. */
+  namedResources: 5,
   /** Bytes of the headers of an HTTP request. */
   maxHttpHeaderBytes: 16 * 1024,
   /** Connections that one port takes at once; further ones are closed at once. */
@@ -91,9 +91,6 @@ export const limits = {
   // Watches
   /** Streams of WatchConfigs that one server has at once. */
   maxWatches: 10_000,
-  /** Agents that one watch names, and acknowledgements in one call. */
-  watchedAgents: 1000,
-  maxAcknowledgements: 1000,
   clientName: 100,
   clientVersion: 50,
   /** A watch with nothing to say says so this often, in ms; the contract promises 15 s. */
@@ -126,7 +123,6 @@ export const limits = {
   /** Refusals of which the audit is told in a minute, of one server: of equal ones the first. Strangers do not use up the others'. */
   refusalsPerMinute: { known: 100, anonymous: 20 },
   tokenName: 100,
-  tokenAgents: 1000,
   certificateIdentity: 300,
   /** How long a token lives, in s. */
   tokenLifetime: { min: 60, max: 3650 * 86_400 },
@@ -156,3 +152,29 @@ export const limits = {
   /** Characters of a message about a provider. */
   providerMessage: 300,
 } as const;
+
+/**
+ * The most elements of every repeated field that a request can have, by its full name. The service does not start when a
+ * request has a repeated field that is missing here.
+ */
+export const maxElements = {
+  'agentllm.v1.AcknowledgeRevisionRequest.acknowledgements': 1000,
+  'agentllm.v1.BatchGetPrimaryConfigsRequest.agents': 1000,
+  'agentllm.v1.BulkAssignConfigRequest.agents': 1000,
+  'agentllm.v1.CreateTokenRequest.agents': 1000,
+  'agentllm.v1.ExtraParams.stop_sequences': 16,
+  'agentllm.v1.ListAuditEventsRequest.kinds': 100,
+  'agentllm.v1.ListConfigHealthRequest.statuses': 100,
+  'agentllm.v1.ListConfigRevisionsRequest.kinds': 100,
+  'agentllm.v1.Model.parameter_rules': 20,
+  'agentllm.v1.ParameterRule.accepted_with_reasoning_effort': 50,
+  'agentllm.v1.ParameterRule.allowed_values': 50,
+  'agentllm.v1.ParameterRule.not_with': 20,
+  'agentllm.v1.Provider.aliases': 20,
+  'agentllm.v1.Provider.api_key_env_vars': 5,
+  'agentllm.v1.Provider.parameter_rules': 20,
+  'agentllm.v1.ReorderConfigsRequest.config_ids': 10_000,
+  'agentllm.v1.ResolveConfigRequest.provider_down': 100,
+  'agentllm.v1.WatchConfigsRequest.agents': 1000,
+  'google.protobuf.FieldMask.paths': 100,
+} as const satisfies Readonly<Record<string, number>>;

@@ -17,9 +17,10 @@ import { checkConfig, configFields, newConfig, patchConfig } from '../src/domain
 import type { FieldSpecs } from '../src/domain/patch.js';
 import { PARAMETERS } from '../src/domain/rules.js';
 import { State } from '../src/domain/state.js';
-import { catalogue, invalidFields, type Reason, ServiceError } from '../src/errors.js';
-import { limits } from '../src/limits.js';
+import { catalogue, type Reason, ServiceError } from '../src/errors.js';
+import { limits, maxElements } from '../src/limits.js';
 import { packageFile } from '../src/package.js';
+import { invalidFields } from '../src/problems.js';
 import { readContract } from '../src/rpc/contract.js';
 import { configPatch } from './domain/support.js';
 
@@ -267,6 +268,16 @@ describe('every reason', () => {
     CERTIFICATE_BOUND: { identity: 'spiffe://desk/trader', token: 'al_k3x9q2m7wd' },
     RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000 calls a second' },
     ENCRYPTION_KEY_MISSING: { count: '3', keys: '2f81c0d4e5a6b798' },
+    MALFORMED_JSON: { problem: 'must be JSON' },
+    REQUEST_TOO_LARGE: { what: 'request', max_bytes: String(limits.maxRequestBytes) },
+    METHOD_NOT_FOUND: { method: 'agentllm.v1.AgentService/FindAgent' },
+    PATH_NOT_FOUND: { path: '/v1/agent' },
+    HTTP_METHOD_NOT_ALLOWED: { allowed: 'GET, HEAD, OPTIONS' },
+    INVALID_HEADER: { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' },
+    MALFORMED_HTTP: { problem: 'target of the request must be a path in ASCII, percent-encoded' },
+    UNSUPPORTED_BODY: {},
+    HOST_NOT_ALLOWED: { address: '127.0.0.1:8080' },
+    ORIGIN_NOT_ALLOWED: {},
     INTERNAL: { call: '5f0c' },
   };
 
@@ -352,7 +363,7 @@ describe('the numbers in the comments', () => {
     'ExtraParams.reasoning_effort': [oneTo(limits.reasoningEffort)],
     'ExtraParams.thinking_budget_tokens': [between(limits.thinkingBudgetTokens)],
     'ExtraParams.stop_sequences': [
-      `at most ${limits.stopSequences.count} of 1 to ${limits.stopSequences.length} characters each`,
+      `at most ${maxElements['agentllm.v1.ExtraParams.stop_sequences']} of 1 to ${limits.stopSequence} characters each`,
     ],
     'ExtraParams.seed': [between({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER })],
     'ExtraParams.request_timeout_ms': [between(limits.requestTimeoutMs)],
@@ -367,24 +378,26 @@ describe('the numbers in the comments', () => {
     'AgentLLMConfig.priority': [between(limits.priority)],
     'Provider.name': [oneTo(limits.provider, ' of')],
     'Provider.display_name': [atMost(limits.displayName)],
-    'Provider.aliases': [`at most ${limits.aliases}`],
-    'Provider.api_key_env_vars': [`at most ${limits.apiKeyEnvVars}`],
-    'Provider.parameter_rules': [`at most ${limits.parameterRules}`],
+    'Provider.aliases': [`at most ${maxElements['agentllm.v1.Provider.aliases']}`],
+    'Provider.api_key_env_vars': [`at most ${maxElements['agentllm.v1.Provider.api_key_env_vars']}`],
+    'Provider.parameter_rules': [`at most ${maxElements['agentllm.v1.Provider.parameter_rules']}`],
     'Model.name': [oneTo(limits.modelName)],
     'Model.display_name': [atMost(limits.displayName)],
-    'Model.parameter_rules': [`at most ${limits.parameterRules}`],
+    'Model.parameter_rules': [`at most ${maxElements['agentllm.v1.Model.parameter_rules']}`],
     'Model.replaced_by': [atMost(limits.modelName)],
     'ModelPrice.source': [atMost(limits.priceSource)],
     'Credential.name': [oneTo(limits.credentialName)],
     'Credential.description': [atMost(limits.description)],
-    'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
-    'ResolveConfigRequest.provider_down': [`at most ${limits.maxProvidersDown}`],
-    'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
+    'BatchGetPrimaryConfigsRequest.agents': [
+      `at most ${maxElements['agentllm.v1.BatchGetPrimaryConfigsRequest.agents']}`,
+    ],
+    'ResolveConfigRequest.provider_down': [`at most ${maxElements['agentllm.v1.ResolveConfigRequest.provider_down']}`],
+    'BulkAssignConfigRequest.agents': [oneTo(maxElements['agentllm.v1.BulkAssignConfigRequest.agents'], '')],
     'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],
     'ListAuditEventsRequest.actor': [atMost(limits.actor)],
     'Token.name': [atMost(limits.tokenName)],
     'CreateTokenRequest.name': [oneTo(limits.tokenName)],
-    'CreateTokenRequest.agents': [atMost(limits.tokenAgents, '').trim()],
+    'CreateTokenRequest.agents': [atMost(maxElements['agentllm.v1.CreateTokenRequest.agents'], '').trim()],
     'CreateTokenRequest.certificate_identity': [oneTo(limits.certificateIdentity, ' visible ASCII characters')],
     'CreateTokenRequest.lifetime': [`${limits.tokenLifetime.min} s to ${limits.tokenLifetime.max / 86_400} days`],
     'LeaseApiKeysRequest.public_key': ['32 bytes'],
@@ -394,13 +407,15 @@ describe('the numbers in the comments', () => {
       `Absent: ${limits.defaultLeaseLifetime} s`,
     ],
     'GetEncryptionStatusResponse.unreadable': [atMost(limits.namedUnreadable, 'of them')],
-    'WatchConfigsRequest.agents': [atMost(limits.watchedAgents, '').trim()],
+    'WatchConfigsRequest.agents': [atMost(maxElements['agentllm.v1.WatchConfigsRequest.agents'], '').trim()],
     'WatchConfigsRequest.client_name': [atMost(limits.clientName)],
     'WatchConfigsRequest.client_version': [atMost(limits.clientVersion)],
     'WatchConfigsRequest.min_revision': [`at most ${limits.maxCallMs / 1000} s`],
     'Watcher.agents': [atMost(limits.namedWatchers, 'of them')],
     'Watcher.stale': [`more than ${limits.staleWatcherMs / 1000} s`],
-    'AcknowledgeRevisionRequest.acknowledgements': [oneTo(limits.maxAcknowledgements, ' processes')],
+    'AcknowledgeRevisionRequest.acknowledgements': [
+      oneTo(maxElements['agentllm.v1.AcknowledgeRevisionRequest.acknowledgements'], ' processes'),
+    ],
     'AgentLLMConfigWatchService.WatchConfigs': [
       `at least every ${limits.bookmarkPromiseMs / 1000} s`,
       `was read for ${limits.slowConsumerMs / 1000} s`,

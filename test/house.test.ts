@@ -59,7 +59,7 @@ const breaking = (sources: readonly Source[], wrong: (one: Import, source: Sourc
 const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
 
 /** What each part may import of the others: house.md, "Arrows point one way". */
-const BELOW = ['errors', 'limits'];
+const BELOW = ['errors', 'limits', 'problems', 'status_codes'];
 const STORE = ['domain', ...BELOW];
 const FEED = ['store', ...STORE];
 const EDGE = ['feed', 'providers', ...FEED, 'config', 'log', 'metrics', 'package', 'tls'];
@@ -69,7 +69,9 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   log: [],
   ports: ['config', 'errors'],
   metrics: [],
-  errors: ['limits'],
+  status_codes: [],
+  errors: ['limits', 'status_codes'],
+  problems: ['errors', 'limits'],
   domain: BELOW,
   config: STORE,
   exposure: ['config', 'errors', 'rpc'],

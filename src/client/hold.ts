@@ -1,5 +1,5 @@
 import { nameProblem, textProblem } from '../domain/text.js';
-import { limits } from '../limits.js';
+import { limits, maxElements } from '../limits.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import type { AgentLLM, ConnectOptions } from './connect.js';
@@ -103,8 +103,10 @@ function checkAgents(agents: readonly string[]): readonly string[] {
   const wrong = names.filter(isWrong);
   if (wrong.length > 0) throw new TypeError(`${JSON.stringify(wrong[0])} in agents is no name of an agent`);
   if (names.length === 0) throw new TypeError("agents is empty; name some, or 'all'");
-  if (names.length > limits.watchedAgents)
-    throw new TypeError(`agents has ${names.length} names, at most ${limits.watchedAgents} can be; hold 'all'`);
+  if (names.length > maxElements['agentllm.v1.WatchConfigsRequest.agents'])
+    throw new TypeError(
+      `agents has ${names.length} names, at most ${maxElements['agentllm.v1.WatchConfigsRequest.agents']} can be; hold 'all'`,
+    );
   return names;
 }
 

@@ -3,7 +3,7 @@ import {
   AgentLLMConfigWatchServiceService,
   AcknowledgeRevisionRequest as Request,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { limits } from '../limits.js';
+import { maxElements } from '../limits.js';
 import type { TlsOptions } from './channel.js';
 import type { Connection } from './connection.js';
 import type { Token } from './headers.js';
@@ -11,6 +11,7 @@ import type { Token } from './headers.js';
 const METHOD = AgentLLMConfigWatchServiceService.acknowledgeRevision;
 /** How long the first acknowledgement waits for others to travel with. */
 const GATHER_MS = 50;
+const MAX_ACKNOWLEDGEMENTS = maxElements['agentllm.v1.AcknowledgeRevisionRequest.acknowledgements'];
 
 interface Letter {
   readonly connection: Connection;
@@ -47,8 +48,8 @@ export class Outbox {
     this.timer = undefined;
     const { letters } = this;
     this.letters = [];
-    for (let at = 0; at < letters.length; at += limits.maxAcknowledgements)
-      void this.carry(letters.slice(at, at + limits.maxAcknowledgements));
+    for (let at = 0; at < letters.length; at += MAX_ACKNOWLEDGEMENTS)
+      void this.carry(letters.slice(at, at + MAX_ACKNOWLEDGEMENTS));
   }
 
   private async carry(letters: readonly Letter[]): Promise<void> {

@@ -1,8 +1,9 @@
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import { resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
-import { invalidFields, ServiceError } from '../errors.js';
-import { limits } from '../limits.js';
+import { ServiceError } from '../errors.js';
+import { maxElements } from '../limits.js';
+import { invalidFields } from '../problems.js';
 import type { Catalogue } from './catalogue.js';
 import { AgentLLMError } from './error.js';
 import { freeze } from './freeze.js';
@@ -78,10 +79,10 @@ function checked(catalogue: Catalogue, down: readonly string[]): readonly string
       ? []
       : [{ field: `providerDown[${at}]`, description: `no provider has the name ${JSON.stringify(name)}` }],
   );
-  if (down.length > limits.maxProvidersDown)
+  if (down.length > maxElements['agentllm.v1.ResolveConfigRequest.provider_down'])
     violations.push({
       field: 'providerDown',
-      description: `must have at most ${limits.maxProvidersDown} entries, not ${down.length}`,
+      description: `must have at most ${maxElements['agentllm.v1.ResolveConfigRequest.provider_down']} entries, not ${down.length}`,
     });
   if (violations.length > 0) throw refusal(invalidFields(violations));
   return down;

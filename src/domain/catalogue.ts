@@ -1,7 +1,7 @@
 import type { BlockList } from 'node:net';
 import { z } from 'zod';
 import type { Violation } from '../errors.js';
-import { limits } from '../limits.js';
+import { limits, maxElements } from '../limits.js';
 import { urlProblem } from './addresses.js';
 import { count, flag, int64, list, name, number, oneOf, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
@@ -30,10 +30,13 @@ const parameterRule = z
     support: oneOf('PARAMETER_SUPPORT_ACCEPTED', 'PARAMETER_SUPPORT_REJECTED', 'PARAMETER_SUPPORT_IGNORED'),
     minimum: anyValue,
     maximum: anyValue,
-    allowed_values: list(name(limits.modelName), limits.allowedValues),
+    allowed_values: list(name(limits.modelName), maxElements['agentllm.v1.ParameterRule.allowed_values']),
     wire_name: text(limits.modelName),
     not_with: list(oneOf(...PARAMETERS), PARAMETERS.length),
-    accepted_with_reasoning_effort: list(name(limits.reasoningEffort), limits.allowedValues),
+    accepted_with_reasoning_effort: list(
+      name(limits.reasoningEffort),
+      maxElements['agentllm.v1.ParameterRule.accepted_with_reasoning_effort'],
+    ),
     required_default: anyValue,
   })
   .refine((r) => (r.minimum ?? -Infinity) <= (r.maximum ?? Infinity), 'must not have its minimum above its maximum')
@@ -45,10 +48,11 @@ function compactRule(rule: object): ParameterRule {
   return Object.fromEntries(says) as unknown as ParameterRule;
 }
 
+const maxRules = maxElements['agentllm.v1.Provider.parameter_rules'];
 const parameterRules = {
   schema: z
     .array(parameterRule)
-    .max(limits.parameterRules, `must have at most ${limits.parameterRules} entries`)
+    .max(maxRules, `must have at most ${maxRules} entries`)
     .refine(
       (rules) => new Set(rules.map((rule) => rule.parameter)).size === rules.length,
       'must not have two rules for one parameter',
@@ -60,13 +64,17 @@ const parameterRules = {
 /** The fields of a provider that a request can set, by their paths below `provider`. */
 export const providerFields: FieldSpecs = {
   display_name: { schema: text(limits.displayName), cleared: null },
-  aliases: { schema: list(providerName, limits.aliases), cleared: [], absent: noItems },
+  aliases: { schema: list(providerName, maxElements['agentllm.v1.Provider.aliases']), cleared: [], absent: noItems },
   dialect: {
     schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC'),
     absent: unspecified,
   },
   base_url: { schema: name(limits.baseUrl), absent: empty },
-  api_key_env_vars: { schema: list(envVar, limits.apiKeyEnvVars), cleared: [], absent: noItems },
+  api_key_env_vars: {
+    schema: list(envVar, maxElements['agentllm.v1.Provider.api_key_env_vars']),
+    cleared: [],
+    absent: noItems,
+  },
   enabled: { schema: flag, cleared: true },
   allow_unknown_models: { schema: flag, cleared: true },
   parameter_rules: parameterRules,

@@ -1,5 +1,5 @@
 import type { Violation } from '../errors.js';
-import { limits } from '../limits.js';
+import { limits, maxElements } from '../limits.js';
 import { count, flag, int64, integer, json, list, name, number, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Config, ExtraParams, Provider } from './rows.js';
@@ -30,7 +30,10 @@ export const configFields: FieldSpecs = {
   'extra_params.reasoning_effort': { schema: name(limits.reasoningEffort), cleared: null },
   'extra_params.thinking_budget_tokens': { schema: integer(limits.thinkingBudgetTokens), cleared: null },
   'extra_params.stop_sequences': {
-    schema: list(text(limits.stopSequences.length).min(1, 'must not be empty'), limits.stopSequences.count),
+    schema: list(
+      text(limits.stopSequence).min(1, 'must not be empty'),
+      maxElements['agentllm.v1.ExtraParams.stop_sequences'],
+    ),
     cleared: null,
     absent: (value) => Array.isArray(value) && value.length === 0,
   },

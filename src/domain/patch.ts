@@ -1,6 +1,5 @@
 import type { z } from 'zod';
 import type { Violation } from '../errors.js';
-import { limits } from '../limits.js';
 import { nearest, printable } from './text.js';
 
 /** How one field of an entity can be written. */
@@ -83,11 +82,6 @@ function valueAt(body: object, field: string): unknown {
 /** The fields that the mask names, or undefined when there is none; a name covers the fields below it. */
 function readMask({ mask, specs, outputOnly }: Source, violations: Violation[]): Set<string> | undefined {
   if (mask.length === 0) return undefined;
-  if (mask.length > limits.maxMaskPaths) {
-    const description = `must have at most ${limits.maxMaskPaths} paths, not ${mask.length}`;
-    violations.push({ field: 'update_mask', description });
-    return new Set();
-  }
   const named = new Set<string>();
   for (const path of mask) {
     const covered = Object.keys(specs).filter((f) => path === '*' || f === path || f.startsWith(`${path}.`));

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Role, TokenState } from '../../gen/ts/agentllm/v1/access_service.js';
 import { ServiceError } from '../errors.js';
-import { limits } from '../limits.js';
+import { limits, maxElements } from '../limits.js';
 import { normalIdentity } from './certificate.js';
 import type { Draft } from './draft.js';
 import type { Token } from './rows.js';
@@ -92,8 +92,8 @@ function* agentProblems({ role, agents, all_agents }: TokenWish): Generator<read
   }
   if (all_agents && agents.length > 0) yield ['agents', 'must be empty together with all_agents'];
   if (!all_agents && agents.length === 0) yield ['agents', 'is required: name agents, or set all_agents'];
-  if (agents.length > limits.tokenAgents)
-    yield ['agents', `must be at most ${limits.tokenAgents}, not ${agents.length}`];
+  const most = maxElements['agentllm.v1.CreateTokenRequest.agents'];
+  if (agents.length > most) yield ['agents', `must have at most ${most} elements`];
   else for (const [at, name] of agents.entries()) yield [`agents[${at}]`, nameProblem(name, limits.agentName)];
 }
 

@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { StatusCode } from '../errors.js';
 
 /** What goes back to the caller. */
 export interface Answer {
@@ -7,15 +6,6 @@ export interface Answer {
   readonly body: string | Buffer;
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;
-}
-
-/** A request that is refused before it becomes a call. */
-export class Refusal extends Error {
-  override readonly name = 'Refusal';
-
-  constructor(readonly answer: Answer) {
-    super(`refused with ${answer.status}`);
-  }
 }
 
 const JSON_TYPE = 'application/json; charset=utf-8';
@@ -26,14 +16,6 @@ export const json = (status: number, body: string | Buffer, headers: Answer['hea
   type: JSON_TYPE,
   headers,
 });
-
-/** An error in the shape of Google's APIs, for what HTTP itself refuses. */
-export const refuse = (
-  http: number,
-  status: StatusCode | 'PERMISSION_DENIED',
-  message: string,
-  headers?: Answer['headers'],
-): Answer => json(http, JSON.stringify({ error: { code: http, message, status, details: [] } }), headers);
 
 /** Whether a request announces a body. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import { hasBody, Refusal, refuse } from './answer.js';
+import { hasBody } from './answer.js';
 
 const tooLarge = () =>
-  new Refusal(refuse(413, 'RESOURCE_EXHAUSTED', `A request may have at most ${limits.maxRequestBytes} bytes`));
+  ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes: String(limits.maxRequestBytes) });
 
 const JSON_ONLY = /^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*$/i;
 
@@ -11,10 +12,8 @@ const JSON_ONLY = /^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*$/
 export async function readBody(request: IncomingMessage, response: ServerResponse): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
   const { headers } = request;
-  if (!JSON_ONLY.test(headers['content-type'] ?? ''))
-    throw new Refusal(refuse(415, 'INVALID_ARGUMENT', 'The body must be JSON: send content-type: application/json'));
-  if ((headers['content-encoding'] ?? 'identity') !== 'identity')
-    throw new Refusal(refuse(415, 'INVALID_ARGUMENT', 'The body must not be compressed'));
+  const isPlain = (headers['content-encoding'] ?? 'identity') === 'identity';
+  if (!isPlain || !JSON_ONLY.test(headers['content-type'] ?? '')) throw ServiceError.of('UNSUPPORTED_BODY', {});
   if (Number(headers['content-length'] ?? 0) > limits.maxRequestBytes) throw tooLarge();
   if (headers.expect) response.writeContinue();
   return collect(request);

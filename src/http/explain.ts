@@ -1,54 +1,53 @@
 import { type DescField, type DescMessage, fromJson, type JsonValue, type Registry } from '@bufbuild/protobuf';
 import { printable } from '../domain/text.js';
 import type { Violation } from '../errors.js';
+import type { Problems } from '../problems.js';
 import { expectation, fieldNamed, isTextMessage, noField } from './fields.js';
+import { hasLooseNumber } from './values.js';
 
 /**
- * What is wrong with a JSON body that could not be decoded: all of it, by field.
- * Values are not repeated: one of them may be a key in the wrong place.
+ * Adds what is wrong with a JSON body that could not be decoded, by field. Values are not repeated: one of them may be a
+ * key in the wrong place.
  */
-export function explain(registry: Registry, desc: DescMessage, json: JsonValue, at = ''): Violation[] {
-  if (typeof json !== 'object' || json === null || Array.isArray(json))
-    return [{ field: at || 'body', description: 'must be an object' }];
-  const entries = Object.entries(json);
-  const known = entries.flatMap(([key, value]) => {
+export function explain(problems: Problems, registry: Registry, desc: DescMessage, json: JsonValue, at = ''): void {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    problems.add(at || 'body', 'must be an object');
+    return;
+  }
+  const known: Known[] = [];
+  for (const [key, value] of Object.entries(json)) {
     const field = fieldNamed(desc, key);
-    return field ? [{ field, value, path: join(at, field.name) }] : [];
-  });
-  const unknown = entries.filter(([key]) => !fieldNamed(desc, key)).map(([key]) => unknownField(desc, at, key));
-  const wrong = known.flatMap(({ field, value, path }) => explainField(registry, field, value, path));
-  return [...unknown, ...wrong, ...collisions(known)];
+    if (field) known.push({ field, value, path: join(at, field.name) });
+    else problems.add(join(at, printable(key, 100)), () => noField(desc, key));
+  }
+  for (const { field, value, path } of known) explainField(problems, registry, field, value, path);
+  for (const { field, description } of collisions(known)) problems.add(field, description);
 }
-
-const unknownField = (desc: DescMessage, at: string, key: string): Violation => ({
-  field: join(at, printable(key, 100)),
-  description: noField(desc, key),
-});
 
 const join = (at: string, name: string) => (at ? `${at}.${name}` : name);
 
-function explainField(registry: Registry, field: DescField, value: JsonValue, path: string): Violation[] {
-  if (value === null || decodes(registry, field, value)) return [];
+function explainField(problems: Problems, registry: Registry, field: DescField, value: JsonValue, path: string): void {
+  if (value === null || decodes(registry, field, value)) return;
   const { message } = field;
+  const isObject = message !== undefined && !isTextMessage(message);
   if (field.fieldKind === 'list') {
-    if (!Array.isArray(value)) return [{ field: path, description: 'must be an array' }];
-    return value.flatMap((item, index) => {
-      const place = `${path}[${index}]`;
-      if (decodes(registry, field, [item])) return [];
-      return message && !isTextMessage(message) ? explain(registry, message, item, place) : [plain(field, place)];
-    });
-  }
-  if (field.fieldKind === 'message' && message && !isTextMessage(message))
-    return explain(registry, message, value, path);
-  return [plain(field, path)];
+    if (!Array.isArray(value)) problems.add(path, 'must be an array');
+    else
+      for (const [index, item] of value.entries()) {
+        const place = `${path}[${index}]`;
+        if (decodes(registry, field, [item])) continue;
+        if (isObject) explain(problems, registry, message, item, place);
+        else problems.add(place, expected(field));
+      }
+  } else if (field.fieldKind === 'message' && isObject) explain(problems, registry, message, value, path);
+  else problems.add(path, expected(field));
 }
 
-const plain = (field: DescField, path: string): Violation => ({
-  field: path,
-  description: field.fieldKind === 'map' ? 'must be an object' : `must be ${expectation(field)}`,
-});
+const expected = (field: DescField): string =>
+  field.fieldKind === 'map' ? 'must be an object' : `must be ${expectation(field)}`;
 
 function decodes(registry: Registry, field: DescField, value: JsonValue): boolean {
+  if (hasLooseNumber(field, value)) return false;
   try {
     fromJson(field.parent as DescMessage, { [field.name]: value }, { registry });
     return true;

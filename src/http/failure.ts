@@ -1,7 +1,8 @@
 import { type DescMessage, fromBinary, type JsonObject, type Registry, toJson } from '@bufbuild/protobuf';
 import { Status } from '../../gen/ts/google/rpc/status.js';
-import type { ServiceError, StatusCode } from '../errors.js';
+import type { Reason, ServiceError } from '../errors.js';
 import { statusOf } from '../rpc/status.js';
+import type { StatusCode } from '../status_codes.js';
 import { type Answer, json } from './answer.js';
 
 /** The HTTP status of each code, as the comments of google.rpc.Code state it. */
@@ -22,16 +23,32 @@ const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
   UNAUTHENTICATED: 401,
 };
 
-/** A failed call in the shape of Google's APIs: what google.rpc.Status holds, with the code of HTTP. */
-export function errorAnswer(registry: Registry, error: ServiceError): Answer {
+/** Reasons for which HTTP has a status of its own. */
+const REASON_STATUS: { readonly [R in Reason]?: number } = {
+  HTTP_METHOD_NOT_ALLOWED: 405,
+  REQUEST_TOO_LARGE: 413,
+  UNSUPPORTED_BODY: 415,
+  HOST_NOT_ALLOWED: 421,
+};
+
+/**
+ * A failed call in the shape of Google's APIs: what google.rpc.Status holds, with the status of HTTP.
+ * @param more headers of this error, and another status than that of its reason.
+ */
+export function errorAnswer(
+  registry: Registry,
+  error: ServiceError,
+  more: { readonly status?: number; readonly headers?: Answer['headers'] } = {},
+): Answer {
   const desc = registry.getMessage('google.rpc.Status') as DescMessage;
   const status = fromBinary(desc, Status.encode(statusOf(error)).finish());
   const { message, details } = toJson(desc, status, { registry, alwaysEmitImplicit: true }) as JsonObject;
-  const code = HTTP_STATUS[error.code];
+  const code = more.status ?? REASON_STATUS[error.reason] ?? HTTP_STATUS[error.code];
   const { retryAfterMs } = error;
   const retryAfter = Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1000));
   const headers = {
     ...(retryAfterMs !== undefined && { 'retry-after': String(retryAfter) }),
+    ...more.headers,
     ...(code === 401 && { 'www-authenticate': 'Bearer' }),
   };
   return json(code, JSON.stringify({ error: { code, message, status: error.code, details } }), headers);

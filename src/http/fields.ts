@@ -80,7 +80,8 @@ function enter(message: ReflectMessage, field: DescField): ReflectMessage {
 }
 
 const INTEGER = /^-?(0|[1-9]\d*)$/;
-const NUMBER = /^(-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|NaN|-?Infinity)$/;
+/** A number as proto3 JSON writes it, also in a string. */
+export const NUMBER = /^(-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|NaN|-?Infinity)$/;
 
 const BOOLEANS = new Map<string, boolean>([
   ['true', true],

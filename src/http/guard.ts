@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { type Address, isLoopback } from '../config.js';
-import { type Answer, refuse } from './answer.js';
+import { ServiceError } from '../errors.js';
 
-/** Says why a request is refused for where it comes from, or undefined. */
-export type Guard = (request: IncomingMessage) => Answer | undefined;
+/** Throws when a request is refused for its Host or Origin header. */
+export type Guard = (request: IncomingMessage) => void;
 
 /**
  * Keeps web pages out. A page of another site can send requests to this
@@ -13,16 +13,16 @@ export type Guard = (request: IncomingMessage) => Answer | undefined;
 export function guardOf(address: Address): Guard {
   const names = (host: string) => host === address.host.toLowerCase() || isLoopback({ ...address, host });
   const checked = isLoopback(address);
-  return ({ headers, headersDistinct }) => {
-    // Node reads the first one; whoever stands in front may have read another (RFC 9112, 3.2).
-    if ((headersDistinct['host']?.length ?? 0) > 1)
-      return refuse(400, 'INVALID_ARGUMENT', 'There must be one Host header');
+  return ({ headers, headersDistinct, httpVersion }) => {
+    const { length } = headersDistinct['host'] ?? [];
+    // Node reads the first of several, and a proxy may have read another one (RFC 9112, 3.2).
+    if (length > 1 || (length === 0 && httpVersion === '1.1'))
+      throw ServiceError.of('INVALID_HEADER', { header: 'host', problem: 'must be given exactly once' });
     const host = hostOf(headers.host ?? '');
     if (checked && (host === undefined || !names(host)))
-      return refuse(421, 'INVALID_ARGUMENT', `The Host header must name ${address.text} or localhost`);
+      throw ServiceError.of('HOST_NOT_ALLOWED', { address: address.text });
     if (headers.origin !== undefined && !isSame(headers.origin, headers.host ?? ''))
-      return refuse(403, 'PERMISSION_DENIED', 'Requests from web pages of other origins are refused');
-    return undefined;
+      throw ServiceError.of('ORIGIN_NOT_ALLOWED', {});
   };
 }
 

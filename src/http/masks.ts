@@ -1,7 +1,9 @@
 import type { DescField, DescMessage, JsonObject } from '@bufbuild/protobuf';
 import { type ReflectList, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
+import { maxElements } from '../limits.js';
 
 export const FIELD_MASK = 'google.protobuf.FieldMask';
+const MOST_PATHS = maxElements['google.protobuf.FieldMask.paths'];
 
 /*
  * In JSON a mask is a text of paths in lowerCamelCase, which is turned back by
@@ -16,7 +18,9 @@ export function maskOf(request: DescMessage, desc: DescMessage, text: string): R
   const paths = mask.get(desc.field['paths'] as DescField) as ReflectList<string>;
   const names = protoNames(request);
   const protoName = (name: string) => names.get(name) ?? name;
-  for (const path of text === '' ? [] : text.split(',')) paths.add(path.trim().split('.').map(protoName).join('.'));
+  // One path more than the most, so that the check of the whole request refuses them.
+  for (const path of text === '' ? [] : text.split(',', MOST_PATHS + 1))
+    paths.add(path.trim().split('.').map(protoName).join('.'));
   return mask;
 }
 

@@ -1,19 +1,24 @@
 import type { ReflectMessage } from '@bufbuild/protobuf/reflect';
 import { printable } from '../domain/text.js';
-import type { Violation } from '../errors.js';
+import type { Problems } from '../problems.js';
 import { type FieldPath, fieldNamed, isText, noField, resolvePath, setText } from './fields.js';
 import type { Route } from './routes.js';
 
-/** Sets the fields that the path names; returns what is wrong with them. */
-export function setVariables(request: ReflectMessage, { variables }: Route, values: readonly string[]): Violation[] {
-  return variables.flatMap((path, index) => set(request, path, [decode(values[index] as string)]));
+/** Sets the fields that the path names; adds what is wrong with them. */
+export function setVariables(
+  problems: Problems,
+  request: ReflectMessage,
+  { variables }: Route,
+  values: readonly string[],
+): void {
+  for (const [index, path] of variables.entries())
+    problems.add(path.text, set(request, path, [decode(values[index] as string)]));
 }
 
-function set(request: ReflectMessage, path: FieldPath, texts: readonly (string | undefined)[]): Violation[] {
-  const description = texts.every((text) => text !== undefined)
+function set(request: ReflectMessage, path: FieldPath, texts: readonly (string | undefined)[]): string | undefined {
+  return texts.every((text) => text !== undefined)
     ? setText(request, path, texts)
     : 'must be UTF-8 in percent-encoding';
-  return description ? [{ field: path.text, description }] : [];
 }
 
 /** A slash may stand as it is where a variable takes the rest of a path, or encoded in any variable. */
@@ -25,30 +30,32 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** Sets the fields that the query names; returns what is wrong with them. */
-export function setQuery(request: ReflectMessage, route: Route, query: string): Violation[] {
+/** Sets the fields that the query names; adds what is wrong with them. */
+export function setQuery(problems: Problems, request: ReflectMessage, route: Route, query: string): void {
   const given = new Map<string, (string | undefined)[]>();
   for (const pair of query.split('&').filter(Boolean)) {
     const [, name = '', value = ''] = /^([^=]*)=?(.*)$/s.exec(pair) ?? [];
     const key = decode(name.replaceAll('+', ' ')) ?? name;
     // One field under both of its names is one field given twice.
     const path = resolvePath(request.desc, key)?.text ?? key;
-    given.set(path, [...(given.get(path) ?? []), decode(value.replaceAll('+', ' '))]);
+    const texts = given.get(path) ?? [];
+    texts.push(decode(value.replaceAll('+', ' ')));
+    given.set(path, texts);
   }
-  return [...given].flatMap(([name, texts]) => setParameter(request, route, name, texts));
+  for (const [name, texts] of given) problems.add(printable(name, 100), parameterProblem(request, route, name, texts));
 }
 
-function setParameter(
+/** Sets one parameter, or returns what is wrong with it. */
+function parameterProblem(
   request: ReflectMessage,
   { body, variables }: Route,
   name: string,
   texts: readonly (string | undefined)[],
-): Violation[] {
+): string | (() => string) | undefined {
   const path = resolvePath(request.desc, name);
-  const problem = (description: string) => [{ field: printable(name, 100), description }];
-  if (!path) return problem(noField(request.desc, name));
-  if (!isText(path, { lists: true })) return problem('cannot be given in the query');
-  if (body === '*' || path.fields[0] === fieldNamed(request.desc, body)) return problem('must be given in the body');
-  if (variables.some((variable) => variable.text === path.text)) return problem('is given in the path');
+  if (!path) return () => noField(request.desc, name);
+  if (!isText(path, { lists: true })) return 'cannot be given in the query';
+  if (body === '*' || path.fields[0] === fieldNamed(request.desc, body)) return 'must be given in the body';
+  if (variables.some((variable) => variable.text === path.text)) return 'is given in the path';
   return set(request, path, texts);
 }

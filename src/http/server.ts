@@ -8,8 +8,11 @@ import {
 } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Registry } from '@bufbuild/protobuf';
 import { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import type { Address } from '../config.js';
+import { printable } from '../domain/text.js';
 import { ServiceError, StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
@@ -23,7 +26,7 @@ import type { Credentials } from '../rpc/origin.js';
 import type { Reflection } from '../rpc/reflection.js';
 import { peerIdentities } from '../tls/peer.js';
 import type { ServerTls } from '../tls/tls.js';
-import { type Answer, json, Refusal, refuse, send } from './answer.js';
+import { type Answer, json, send } from './answer.js';
 import { readBody } from './body.js';
 import { errorAnswer } from './failure.js';
 import { type Guard, guardOf } from './guard.js';
@@ -72,12 +75,24 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     requestTimeout: REQUEST_TIMEOUT_MS,
     headersTimeout: REQUEST_TIMEOUT_MS,
     maxHeaderSize: limits.maxHttpHeaderBytes,
+    // The guard answers requests without a Host header, with a reason.
+    requireHostHeader: false,
     // Node looks every 30 s by default, and so would cut off a slow request only then.
     connectionsCheckingInterval: 1_000,
   };
-  const listener = (request: IncomingMessage, response: ServerResponse) => void serve(site, request, response);
+  // The last response of each connection, for what the parser refuses while it is being sent.
+  const responses = new WeakMap<Duplex, ServerResponse>();
+  const listener = (request: IncomingMessage, response: ServerResponse) => {
+    responses.set(request.socket, response);
+    void serve(site, request, response);
+  };
   // The second one gets requests that wait to be told to go on before they send a body.
   const server = serverOf(context.tls, options, listener).on('checkContinue', listener);
+  server.on('clientError', (error, socket) => {
+    const response = responses.get(socket);
+    if (response?.headersSent && !response.writableFinished) socket.destroy();
+    else refuseConnection(context.contract, error, socket);
+  });
   const sockets = openSockets(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
@@ -139,7 +154,7 @@ function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContex
     [
       '/openapi.json',
       (credentials) => {
-        if (reflection === 'off') return nothingHere();
+        if (reflection === 'off') throw nothingAt('/openapi.json');
         if (reflection === 'authenticated') access.identify(credentials, '/openapi.json');
         described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
         return described;
@@ -163,31 +178,60 @@ async function serve(site: Site, request: IncomingMessage, response: ServerRespo
 }
 
 function failed({ contract, log }: Site, thrown: unknown): Answer {
-  if (thrown instanceof Refusal) return thrown.answer;
   const error = thrown instanceof ServiceError ? thrown : internalError(thrown, 'http', log);
   return errorAnswer(contract.registry, error);
+}
+
+/** Answers what Node's parser refuses, in the form of every other error, and closes the connection. */
+function refuseConnection({ registry }: Contract, error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const { status, type, body } = connectionError(registry, error.code ?? '');
+  const head = `HTTP/1.1 ${status} ${PHRASES[status]}\r\ncontent-type: ${type}\r\nconnection: close\r\n`;
+  socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+}
+
+const PHRASES: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  408: 'Request Timeout',
+  431: 'Request Header Fields Too Large',
+};
+
+function connectionError(registry: Registry, code: string): Answer {
+  const max_bytes = String(limits.maxHttpHeaderBytes);
+  if (code === 'HPE_HEADER_OVERFLOW')
+    return errorAnswer(registry, ServiceError.of('REQUEST_TOO_LARGE', { what: 'head of the request', max_bytes }), {
+      status: 431,
+    });
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return errorAnswer(registry, ServiceError.of('DEADLINE_EXCEEDED', {}), { status: 408 });
+  return errorAnswer(registry, ServiceError.of('MALFORMED_HTTP', { problem: 'request is not valid HTTP/1.1' }));
 }
 
 /** The path and query of a request target, which must have no name, no fragment and nothing but ASCII. */
 const TARGET = /^(\/[!"$->@-~]*)(?:\?([!"$-~]*))?$/;
 
 async function answerTo(site: Site, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
-  const refused = site.guard(request);
-  if (refused) return refused;
+  site.guard(request);
   const [, path, query = ''] = TARGET.exec(request.url ?? '') ?? [];
-  if (path === undefined) return refuse(400, 'INVALID_ARGUMENT', 'The target must be a path, percent-encoded');
+  if (path === undefined)
+    throw ServiceError.of('MALFORMED_HTTP', {
+      problem: 'target of the request must be a path in ASCII, percent-encoded',
+    });
   const page = site.pages.get(path);
-  if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(request, ['GET']);
+  if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(site, request, ['GET']);
   // A HEAD is a GET of which only the headers go out.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
-  if (!found) return nothingHere();
-  if ('allowed' in found) return otherMethod(request, found.allowed);
+  if (!found) throw nothingAt(path);
+  if ('allowed' in found) return otherMethod(site, request, found.allowed);
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
 
 const METRICS = { method: '/metrics', rule: { permission: Permission.METRICS_READ, agentRefs: undefined } } as const;
 
-const nothingHere = () => refuse(404, 'NOT_FOUND', 'There is nothing here; /openapi.json lists what there is');
+const nothingAt = (path: string) => ServiceError.of('PATH_NOT_FOUND', { path: printable(path, 100) });
 
 const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
   // Several are no good, and `headers` has the first of them alone.
@@ -197,10 +241,11 @@ const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingM
 
 const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
 
-function otherMethod({ method }: IncomingMessage, allowed: readonly string[]): Answer {
+function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): Answer {
   const allow = [...allowed, ...(allowed.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
   if (method === 'OPTIONS') return { status: 204, body: '', headers: { allow } };
-  return refuse(405, 'INVALID_ARGUMENT', `Only ${allow} can be sent here`, { allow });
+  const error = ServiceError.of('HTTP_METHOD_NOT_ALLOWED', { allowed: allow });
+  return errorAnswer(contract.registry, error, { headers: { allow } });
 }
 
 async function callMethod(
@@ -233,6 +278,6 @@ function readTimeout(header: string | string[] | undefined): number | undefined 
   if (header === undefined) return undefined;
   const [, count, unit = ''] = /^(\d{1,8})([HMSmun])$/.exec(String(header)) ?? [];
   if (count === undefined)
-    throw new Refusal(refuse(400, 'INVALID_ARGUMENT', 'grpc-timeout must be a time like 500m or 2S'));
+    throw ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
   return Number(count) * (UNIT_MS[unit] as number);
 }

@@ -1,9 +1,9 @@
 import {
   create,
+  type DescField,
   type DescMessage,
   fromBinary,
   fromJson,
-  fromJsonString,
   type JsonObject,
   type JsonValue,
   type Registry,
@@ -11,12 +11,16 @@ import {
   toJson,
 } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
-import { EmptySchema } from '@bufbuild/protobuf/wkt';
-import { invalidFields, ServiceError } from '../errors.js';
+import { ServiceError, type Violation } from '../errors.js';
+import { limits } from '../limits.js';
+import { invalidFields, Problems } from '../problems.js';
 import { explain } from './explain.js';
+import { resolvePath } from './fields.js';
+import { bodyProblem } from './json_body.js';
 import { maskOf, takeMasks } from './masks.js';
 import { setQuery, setVariables } from './parameters.js';
 import type { Route } from './routes.js';
+import { checkElements, elementsProblem, hasLooseNumbers, refuseNulls } from './values.js';
 
 /** What of a request becomes the message: as it came, nothing decoded. */
 export interface Parts {
@@ -30,8 +34,10 @@ export interface Parts {
 export function requestBytes(registry: Registry, route: Route, parts: Parts): Uint8Array {
   const { input } = route.method;
   const request = reflect(input, readJson(registry, route, parts.body) as never);
-  const problems = [...setVariables(request, route, parts.values), ...setQuery(request, route, parts.query)];
-  if (problems.length > 0) throw invalidFields(problems);
+  const problems = new Problems();
+  setVariables(problems, request, route, parts.values);
+  setQuery(problems, request, route, parts.query);
+  problems.throwIfAny();
   return toBinary(input, request.message);
 }
 
@@ -48,42 +54,50 @@ function readJson(registry: Registry, { method: { input }, body }: Route, bytes:
   if (body === '') throw invalidFields([{ field: 'body', description: 'must be empty: fields go into the query' }]);
   const parsed = parse(input, bytes);
   const value = body === '*' ? parsed : { [body]: parsed };
-  const { masks, rest } = isObject(value) ? takeMasks(input, value) : { masks: new Map(), rest: value };
+  const { masks, rest } = isObject(value)
+    ? takeMasks(input, value)
+    : { masks: new Map<DescField, string>(), rest: value };
+  if ([...masks.values()].every((text) => text === '')) refuseNulls(input, rest);
   const message = decodeJson(registry, input, rest);
-  for (const [field, text] of masks) reflect(input, message).set(field, maskOf(input, field.message, text));
+  for (const [field, text] of masks)
+    reflect(input, message).set(field, maskOf(input, field.message as DescMessage, text));
   return message;
 }
 
-/** Parses strictly: a key that stands twice means different things to different readers. */
-function parse({ typeName }: DescMessage, bytes: Buffer): JsonValue {
-  const fail = (description: string) =>
-    ServiceError.of('MALFORMED_REQUEST', { type: typeName }, { violations: [{ field: 'body', description }] });
-  let text: string;
-  let value: JsonValue;
+const malformed = (problem: string) => ServiceError.of('MALFORMED_JSON', { problem });
+
+/** Parses a body that is within its bounds. */
+function parse(input: DescMessage, bytes: Buffer): JsonValue {
+  const problem = bodyProblem(bytes);
+  if (problem?.kind === 'malformed') throw malformed(problem.description);
+  if (problem) throw invalidFields([tooMany(input, problem.path)]);
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch {
-    throw fail('must be UTF-8');
+    throw malformed('must be JSON');
   }
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw fail('must be JSON');
+}
+
+/** Names the repeated field that a body has too much of; the body itself when it is none. */
+function tooMany(input: DescMessage, keys: readonly string[]): Violation {
+  for (let length = keys.length; length > 0; length--) {
+    const path = resolvePath(input, keys.slice(0, length).join('.'));
+    const field = path?.fields.at(-1);
+    if (path && field?.fieldKind === 'list') return { field: path.text, description: elementsProblem(field) };
   }
-  try {
-    fromJsonString(EmptySchema, text, { ignoreUnknownFields: true });
-  } catch {
-    if (isObject(value)) throw fail('must not name a key twice');
-  }
-  return value;
+  return { field: 'body', description: `must have at most ${limits.maxRequestFields} keys and values` };
 }
 
 function decodeJson(registry: Registry, desc: DescMessage, value: JsonValue) {
+  const problems = new Problems();
+  checkElements(problems, desc, value);
+  problems.throwIfAny();
   try {
-    return fromJson(desc, value, { registry });
+    if (!hasLooseNumbers(desc, value)) return fromJson(desc, value, { registry });
   } catch {
-    const violations = explain(registry, desc, value);
-    if (violations.length > 0) throw invalidFields(violations);
-    throw ServiceError.of('MALFORMED_REQUEST', { type: desc.typeName });
+    // Explained below, as the decoder names only one field.
   }
+  explain(problems, registry, desc, value);
+  problems.throwIfAny();
+  throw malformed(`is not a valid ${desc.typeName}`);
 }

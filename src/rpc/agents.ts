@@ -6,10 +6,11 @@ import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
+import { Problems } from '../problems.js';
 import { agentMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
-import { agentOf, checkEtag, checkRef, idProblem, noAgent, Problems } from './requests.js';
+import { agentOf, checkEtag, checkRef, idProblem, noAgent } from './requests.js';
 import { type Backend, read, write } from './service.js';
 
 /** AgentService over the state in memory and the one write path. */

@@ -11,12 +11,13 @@ import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { type Audited, enterEvent, enterEvents, listAudited, type NewEvent, type Place } from '../store/audit.js';
 import { namesIn } from '../store/history.js';
 import { idOfAny, revisionMessage } from './history.js';
 import type { Handlers } from './method.js';
 import { checkPage, nextPage, pageFrom } from './pages.js';
-import { checkRef, Problems } from './requests.js';
+import { checkRef } from './requests.js';
 import { type Backend, read } from './service.js';
 
 /** AuditService over the log of writes and the events beside it. */

@@ -4,9 +4,9 @@ import type { Draft } from '../domain/draft.js';
 import type { Patch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import { invalidFields, ServiceError, type Violation } from '../errors.js';
-import { limits } from '../limits.js';
-import { findAgent, noAgent, type Problems, refProblem } from './requests.js';
+import { ServiceError, type Violation } from '../errors.js';
+import { invalidFields, type Problems } from '../problems.js';
+import { findAgent, noAgent, refProblem } from './requests.js';
 import {
   checkUpsert,
   draftProposal,
@@ -39,13 +39,11 @@ export function bulkAssign(
 ): readonly Assigned[] {
   const patch = patchOf(request);
   checkUpsert(problems, request);
-  const { length } = request.agents;
-  if (length === 0 || length > limits.maxBatch)
-    problems.add('agents', `must be 1 to ${limits.maxBatch}, not ${length}`);
+  if (request.agents.length === 0) problems.add('agents', 'is required');
   problems.addAll(patch.violations);
-  problems.throwIfAny();
   const candidates = candidatesOf(state, patch, request);
-  if (!request.allow_partial) refuseAny(candidates);
+  if (!request.allow_partial) refuseAny(candidates, problems);
+  problems.throwIfAny();
   return candidates.map(({ ref, agent, proposal }) => {
     if (proposal instanceof ServiceError) return { ref, agent, outcome: proposal };
     return {
@@ -77,20 +75,21 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
   });
 }
 
-/** All or nothing: every problem of every agent in one error. */
-function refuseAny(candidates: readonly Candidate[]): void {
+/** All or nothing: the problems of the request and those of every agent in one error. */
+function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
   const errors = candidates.flatMap(({ proposal }, at) =>
     proposal instanceof ServiceError ? [{ at, error: proposal }] : [],
   );
   const [first] = errors;
   if (!first) return;
-  const violations = errors.flatMap(violationsAt);
-  if (errors.some(({ error }) => error.reason === 'INVALID_FIELDS'))
-    throw invalidFields(merged(errors, candidates.length));
+  if (problems.any || errors.some(({ error }) => error.reason === 'INVALID_FIELDS')) {
+    problems.addAll(merged(errors, candidates.length));
+    problems.throwIfAny();
+  }
   const other = errors.find(({ error }) => error.reason !== 'AGENT_NOT_FOUND');
   if (other) throw other.error;
   throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
-    violations,
+    violations: errors.flatMap(violationsAt),
     resources: errors.flatMap(({ error }) => error.resources),
   });
 }

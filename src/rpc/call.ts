@@ -1,3 +1,4 @@
+import type { DescMessage } from '@bufbuild/protobuf';
 import type { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import { anonymous, type Principal } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
@@ -8,6 +9,7 @@ import type { Asked } from './access.js';
 import { internalError } from './internal_error.js';
 import type { Call, MethodContext, Reply, UnaryDefinition } from './method.js';
 import { credentialsOf, type Origin } from './origin.js';
+import { requestCheckOf } from './request_shape.js';
 import { UUID } from './requests.js';
 
 export type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
@@ -20,16 +22,19 @@ export type Reader<Request> = (given: Given) => Request;
 
 export function readerOf<Request>(
   method: Pick<UnaryDefinition<Request, unknown>, 'requestDeserialize'>,
-  type: string,
+  input: DescMessage,
 ): Reader<Request> {
+  const check = requestCheckOf(input);
   return (given) => {
     const bytes = typeof given === 'function' ? given() : given;
     try {
+      check(bytes);
       return method.requestDeserialize(
         Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
       );
-    } catch {
-      throw ServiceError.of('MALFORMED_REQUEST', { type });
+    } catch (error) {
+      if (error instanceof ServiceError) throw error;
+      throw ServiceError.of('MALFORMED_REQUEST', { type: input.typeName });
     }
   };
 }

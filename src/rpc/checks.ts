@@ -14,6 +14,7 @@ import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { listHealth } from '../store/health.js';
 import { audit } from './audit.js';
 import { checkConfigHealth } from './check_config.js';
@@ -21,7 +22,7 @@ import { healthMessage, retiringUseMessage } from './messages.js';
 import type { Call, Handlers } from './method.js';
 import { checkPage, compareKeys, nextPage, pageFrom } from './pages.js';
 import { passRate, Rate } from './rate.js';
-import { agentOf, checkRef, configOf, idProblem, Problems } from './requests.js';
+import { agentOf, checkRef, configOf, idProblem } from './requests.js';
 import { type Backend, read } from './service.js';
 
 type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';

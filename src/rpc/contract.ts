@@ -27,8 +27,8 @@ export interface Contract {
   readonly registry: FileRegistry;
   /** What a method asks of its callers, by its path `/package.Service/Method`. */
   rule(path: string): MethodRule;
-  /** The full name of a method's request message. */
-  requestType(path: string): string;
+  /** The request message of a method. */
+  requestType(path: string): DescMessage;
 }
 
 const PERMISSION = 'agentllm.v1.permission';
@@ -62,7 +62,7 @@ export function readContract(): Contract {
       const scoped = may('ROLE_AGENT', permission) && getOption(method, aboutCaller) !== true;
       return { permission, agentRefs: scoped ? agentRefsOf(method) : undefined };
     },
-    requestType: (path) => methodAt(path).input.typeName,
+    requestType: (path) => methodAt(path).input,
   };
 }
 

@@ -8,12 +8,13 @@ import type { State } from '../domain/state.js';
 import { nameProblem } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { encryptionStatus, rotateEncryptionKey } from './encryption.js';
 import { leaseApiKeys } from './leases.js';
 import { credentialMessage, etagOf } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
-import { checkEtag, credentialOf, Problems } from './requests.js';
+import { checkEtag, credentialOf } from './requests.js';
 import { type Backend, read, write } from './service.js';
 import { keyColumns } from './write_config.js';
 

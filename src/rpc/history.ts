@@ -12,12 +12,13 @@ import { entryName, fieldChanges, type HistoryEntry, type Names } from '../domai
 import type { Config, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
+import { Problems } from '../problems.js';
 import { listEntries, namesIn } from '../store/history.js';
 import { configMessage } from './messages.js';
 import type { Call, Handlers } from './method.js';
 import { checkPage, nextPage, pageFrom } from './pages.js';
 import { type Earlier, pastConfig } from './past.js';
-import { agentOf, checkRef, idProblem, Problems, revisionProblem } from './requests.js';
+import { agentOf, checkRef, idProblem, revisionProblem } from './requests.js';
 import { rollbackConfig } from './rollback.js';
 import { type Backend, read } from './service.js';
 

@@ -11,10 +11,11 @@ import { originOf } from '../domain/origin.js';
 import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { type OpenedKeys, openKeys } from '../store/open_keys.js';
 import { auditFirst } from './audit.js';
 import type { Call, Reply } from './method.js';
-import { checkRef, namedAgent, Problems } from './requests.js';
+import { checkRef, namedAgent } from './requests.js';
 import { inUse } from './resolve_config.js';
 import { type Backend, read } from './service.js';
 

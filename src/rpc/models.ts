@@ -15,10 +15,11 @@ import { type Patch, readPatch } from '../domain/patch.js';
 import type { Model, Price, Rates } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
+import { Problems } from '../problems.js';
 import { etagOf, modelMessage } from './messages.js';
 import type { Handlers } from './method.js';
 import { checkPage, pageOf } from './pages.js';
-import { checkEtag, modelOf, Problems, providerOf, requireText } from './requests.js';
+import { checkEtag, modelOf, providerOf, requireText } from './requests.js';
 import { type Backend, read, write } from './service.js';
 
 type ModelMethods = 'listModels' | 'getModel' | 'createModel' | 'updateModel' | 'deleteModel';

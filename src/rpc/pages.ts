@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Ordered } from '../domain/ordered.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import type { Problems } from './requests.js';
+import type { Problems } from '../problems.js';
 
 export interface PageRequest {
   readonly page_size: number;

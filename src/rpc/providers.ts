@@ -18,12 +18,13 @@ import type { Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { etagOf, providerMessage } from './messages.js';
 import type { Handlers } from './method.js';
 import { modelHandlers, removeModel } from './models.js';
 import { checkPage, pageOf } from './pages.js';
 import { Rate } from './rate.js';
-import { checkEtag, Problems, providerOf, requireText } from './requests.js';
+import { checkEtag, providerOf, requireText } from './requests.js';
 import { type Backend, read, write } from './service.js';
 import { validateKey } from './validate_key.js';
 

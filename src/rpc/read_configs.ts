@@ -14,10 +14,10 @@ import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Vault } from '../domain/vault.js';
 import { ServiceError } from '../errors.js';
-import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { configMessage } from './messages.js';
 import { checkPage, pageOf } from './pages.js';
-import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent, Problems } from './requests.js';
+import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent } from './requests.js';
 import { withRevision } from './revision.js';
 import { statusOf } from './status.js';
 
@@ -109,8 +109,7 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
   const problems = new Problems();
   checkPage(problems, request);
   const { length } = request.agents;
-  if (length > limits.maxBatch) problems.add('agents', `must be at most ${limits.maxBatch}, not ${length}`);
-  else for (const [at, ref] of request.agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  for (const [at, ref] of request.agents.entries()) checkRef(problems, ref, `agents[${at}]`);
   problems.throwIfAny();
   if (length > 0) {
     const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));

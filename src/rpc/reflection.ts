@@ -8,7 +8,8 @@ import {
   ServerReflectionService as V1,
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
-import { type ServiceError, StatusCode } from '../errors.js';
+import type { ServiceError } from '../errors.js';
+import { StatusCode } from '../status_codes.js';
 import type { Access } from './access.js';
 import type { Contract } from './contract.js';
 import { credentialsOf } from './origin.js';

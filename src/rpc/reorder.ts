@@ -2,8 +2,9 @@ import type { ReorderConfigsRequest } from '../../gen/ts/agentllm/v1/agent_llm_c
 import type { Draft } from '../domain/draft.js';
 import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import type { Problems } from '../problems.js';
 import { chainEtagOf } from './messages.js';
-import { agentOf, checkEtag, checkRef, type Problems } from './requests.js';
+import { agentOf, checkEtag, checkRef } from './requests.js';
 
 /** An agent's configs in their new order, and the revision at which its chain was moved last. */
 export interface Reordered {

@@ -3,8 +3,9 @@ import type { WaitForAdoption } from '../../gen/ts/agentllm/v1/write.js';
 import type { Agent, Config, Credential, Model, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { nearest, printable, textProblem } from '../domain/text.js';
-import { invalidFields, ServiceError, type Violation } from '../errors.js';
+import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 
 /** The fields that every write has. */
 export interface WriteRequest {
@@ -20,27 +21,6 @@ export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 /** The request id in its one spelling; undefined when there is none, or none that can be one. */
 export const requestIdOf = ({ request_id }: WriteRequest): string | undefined =>
   UUID.test(request_id) ? request_id.toLowerCase() : undefined;
-
-/** What is wrong with a request, collected so that the caller hears all of it at once. */
-export class Problems {
-  private readonly violations: Violation[] = [];
-
-  add(field: string, description: string | undefined): void {
-    if (description) this.violations.push({ field, description });
-  }
-
-  addAll(violations: readonly Violation[]): void {
-    this.violations.push(...violations);
-  }
-
-  get any(): boolean {
-    return this.violations.length > 0;
-  }
-
-  throwIfAny(): void {
-    if (this.any) throw invalidFields(this.violations);
-  }
-}
 
 /** The problems of the fields that every write has. */
 export function writeProblems(request: WriteRequest): Problems {

@@ -6,13 +6,13 @@ import type { State } from '../domain/state.js';
 import type { Vault } from '../domain/vault.js';
 import type { ResolveView } from '../domain/view.js';
 import { ServiceError } from '../errors.js';
-import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { oldestKept } from '../store/compact.js';
 import { onDatabase } from '../store/failure.js';
 import { agentAt } from '../store/past.js';
 import type { Call, Reply } from './method.js';
 import { reachPast } from './past.js';
-import { agentOf, checkRef, findAgent, namedAgent, noAgent, Problems, revisionProblem } from './requests.js';
+import { agentOf, checkRef, findAgent, namedAgent, noAgent, revisionProblem } from './requests.js';
 import { resolvedMessage } from './resolution_message.js';
 import { withRevision } from './revision.js';
 import { type Backend, read } from './service.js';
@@ -91,19 +91,15 @@ function answer(
   return { resolved: resolvedMessage(agent, resolution), revision: BigInt(revision) };
 }
 
-function requestProblems({ agent, at_revision, provider_down }: ResolveConfigRequest): Problems {
+function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems {
   const problems = new Problems();
   checkRef(problems, agent);
   if (at_revision !== undefined) problems.add('at_revision', revisionProblem(at_revision));
-  const { length } = provider_down;
-  const most = limits.maxProvidersDown;
-  if (length > most) problems.add('provider_down', `must be at most ${most}, not ${length}`);
   return problems;
 }
 
 /** One that is switched off may be down too. */
 function addUnknownProviders(problems: Problems, state: State, { provider_down }: ResolveConfigRequest): void {
-  if (provider_down.length > limits.maxProvidersDown) return;
   for (const [at, name] of provider_down.entries())
     if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
 }

@@ -9,10 +9,11 @@ import { keyFits, modelsPass, patchBack } from '../domain/rollback.js';
 import type { Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
+import { Problems } from '../problems.js';
 import { etagOf } from './messages.js';
 import type { Call } from './method.js';
 import { type Earlier, standingThen } from './past.js';
-import { agentOf, checkEtag, idProblem, Problems, revisionProblem } from './requests.js';
+import { agentOf, checkEtag, idProblem, revisionProblem } from './requests.js';
 import { type Backend, write } from './service.js';
 import { answerConfig, type ConfigRequest, draftProposal, proposeUpdate } from './write_config.js';
 

@@ -6,12 +6,13 @@ import type { Feed } from '../feed/feed.js';
 import type { Presence } from '../feed/presence.js';
 import type { Watches } from '../feed/watches.js';
 import type { Log } from '../log.js';
+import type { Problems } from '../problems.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
 import type { Access } from './access.js';
 import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
-import { adoptionWaitMs, type Problems, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import { adoptionWaitMs, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
 import type { Trail } from './trail.js';
 
 /** What the services work on. */

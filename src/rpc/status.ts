@@ -8,77 +8,121 @@ import {
 } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { printable } from '../domain/text.js';
-import { type ServiceError, StatusCode } from '../errors.js';
+import type { Resource, ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import { StatusCode } from '../status_codes.js';
 
 /** The domain of every ErrorInfo of this service. */
 const DOMAIN = 'agentllm';
 
-const any = (type: string, value: Uint8Array) => ({
+type Detail = Status['details'][number];
+const any = (type: string, value: Uint8Array): Detail => ({
   type_url: `type.googleapis.com/google.rpc.${type}`,
   value: Buffer.from(value),
 });
-/** How long the texts of a status may be, in characters, at first; both are halved until the whole fits. */
-const TEXTS = { message: 600, detail: 300 };
-type Texts = typeof TEXTS;
 
-/** An error as a google.rpc.Status with its details, within `limits.maxStatusBytes` as it travels. */
+/** How long the texts of a status may be: in characters, and in bytes as they travel. */
+const TEXTS = {
+  message: { characters: 600, bytes: 1600 },
+  metadata: { characters: 300, bytes: 500 },
+  field: { characters: 300, bytes: 300 },
+  description: { characters: 300, bytes: 600 },
+  resource: { characters: 120, bytes: 180 },
+} as const;
+/** Metadata of one error; no reason has more. */
+const MAX_METADATA = 4;
+/** Bytes that stay free for the violation that counts the rest, and for what encloses the details. */
+const RESERVED_BYTES = 160;
+
+/**
+ * An error as a google.rpc.Status with its details, within `limits.maxStatusBytes` as it travels. Every text is cut to
+ * its own bound, and violations are added as long as they fit, so that the time it takes does not depend on the error.
+ */
 export function statusOf(error: ServiceError): Status {
-  let listed = error.violations.length;
-  for (let texts = TEXTS; ; texts = { message: texts.message >> 1, detail: texts.detail >> 1 }) {
-    for (; ; listed >>= 1) {
-      const status = statusWith(error, listed, texts);
-      if (sizeOf(status) <= limits.maxStatusBytes) return status;
-      if (listed === 0) break;
-    }
-  }
+  const message = short(error.message, TEXTS.message);
+  const info = any('ErrorInfo', ErrorInfo.encode(errorInfo(error)).finish());
+  const others = otherDetails(error, message);
+  const fixed = [info, ...others].reduce((sum, detail) => sum + sizeOf(detail), wireSize(message));
+  let left = limits.maxStatusBytes - RESERVED_BYTES - fixed;
+  const resources = error.resources.map(resourceInfo).filter((detail) => {
+    left -= sizeOf(detail);
+    return left >= 0;
+  });
+  const field_violations = violationsOf(error, left);
+  const named =
+    field_violations.length > 0 ? [any('BadRequest', BadRequest.encode({ field_violations }).finish())] : [];
+  return { code: StatusCode[error.code], message, details: [info, ...named, ...resources, ...others] };
 }
 
-/** Bytes on the wire: details in base64, and the message once more with everything but ASCII escaped. */
-const sizeOf = (status: Status): number =>
-  Math.ceil(Status.encode(status).finish().length / 3) * 4 + encodeURI(status.message).length;
+/** Bytes in base64. */
+const base64 = (bytes: number) => Math.ceil(bytes / 3) * 4;
+const sizeOf = ({ type_url, value }: Detail) => base64(type_url.length + value.length + 10);
+/** A message travels twice: in base64 within the details, and with everything but ASCII escaped. */
+const wireSize = (text: string) => base64(Buffer.byteLength(text)) + encodeURI(text).length;
 
-function statusWith(error: ServiceError, listed: number, texts: Texts): Status {
-  const message = printable(error.message, texts.message);
-  const short = (text: string) => printable(text, texts.detail);
-  const details = [any('ErrorInfo', ErrorInfo.encode(errorInfo(error, short)).finish())];
-  if (error.violations.length > 0)
-    details.push(any('BadRequest', BadRequest.encode(badRequest(error, listed, short)).finish()));
-  for (const resource of error.resources.slice(0, 5)) {
-    const info = { resource_type: `agentllm.v1.${resource.type}`, resource_name: short(resource.name) };
-    details.push(any('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish()));
+/** A printable text within its bounds, cut between two characters. */
+function short(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
+  const whole = printable(text, characters);
+  if (whole.length * 4 <= bytes || wireSize(whole) <= bytes) return whole;
+  let size = 8;
+  let cut = '';
+  for (const character of whole) {
+    size += (Buffer.byteLength(character) * 4) / 3 + encodeURI(character).length;
+    if (size > bytes) return `${cut}…`;
+    cut += character;
   }
+  return cut;
+}
+
+function resourceInfo({ type, name }: Resource): Detail {
+  const info = { resource_type: `agentllm.v1.${type}`, resource_name: short(name, TEXTS.resource) };
+  return any('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish());
+}
+
+function otherDetails(error: ServiceError, message: string): Detail[] {
+  const details: Detail[] = [];
   if (error.code === 'FAILED_PRECONDITION') {
-    const violation = { type: error.reason, subject: short(error.resources[0]?.name ?? ''), description: message };
-    details.push(any('PreconditionFailure', PreconditionFailure.encode({ violations: [violation] }).finish()));
+    const subject = short(error.resources[0]?.name ?? '', TEXTS.resource);
+    const description = short(message, TEXTS.description);
+    const violations = [{ type: error.reason, subject, description }];
+    details.push(any('PreconditionFailure', PreconditionFailure.encode({ violations }).finish()));
   }
   if (error.retryAfterMs !== undefined) details.push(any('RetryInfo', retryInfo(error.retryAfterMs)));
-  return { code: StatusCode[error.code], message, details };
+  return details;
 }
 
-type Short = (text: string) => string;
-
-function errorInfo(error: ServiceError, short: Short): ErrorInfo {
-  const metadata = Object.entries(error.metadata).map(([key, value]) => [key, short(value)]);
-  return { reason: error.reason, domain: DOMAIN, metadata: Object.fromEntries(metadata) };
-}
-
-function badRequest(error: ServiceError, listed: number, short: Short): BadRequest {
-  const shown = error.violations.slice(0, listed).map((violation) => ({
-    field: short(violation.field),
-    description: short(violation.description),
+function errorInfo(error: ServiceError): ErrorInfo {
+  const metadata = Object.entries(error.metadata).slice(0, MAX_METADATA);
+  return {
     reason: error.reason,
-    localized_message: undefined,
-  }));
-  const more = error.violations.length - listed;
-  const rest = {
-    field: '',
-    description: `and ${more} more problems`,
-    reason: error.reason,
-    localized_message: undefined,
+    domain: DOMAIN,
+    metadata: Object.fromEntries(metadata.map(([key, value]) => [key, short(value, TEXTS.metadata)])),
   };
-  return { field_violations: more > 0 ? [...shown, rest] : shown };
 }
+
+type FieldViolation = BadRequest['field_violations'][number];
+
+/** As many violations as fit into the bytes given; the last one counts those that did not. */
+function violationsOf({ violations, problemCount, reason }: ServiceError, bytes: number): FieldViolation[] {
+  const named: FieldViolation[] = [];
+  let left = bytes;
+  for (const { field, description } of violations) {
+    const one = violation(short(field, TEXTS.field), short(description, TEXTS.description), reason);
+    left -= base64(Buffer.byteLength(one.field) + Buffer.byteLength(one.description) + reason.length + 12);
+    if (left < 0) break;
+    named.push(one);
+  }
+  const more = problemCount - named.length;
+  if (more > 0) named.push(violation('', `and ${more} more problems`, reason));
+  return named;
+}
+
+const violation = (field: string, description: string, reason: string): FieldViolation => ({
+  field,
+  description,
+  reason,
+  localized_message: undefined,
+});
 
 function retryInfo(ms: number): Uint8Array {
   const retry_delay = { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };

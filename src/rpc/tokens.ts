@@ -14,10 +14,11 @@ import type { Token } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProblems } from '../domain/token.js';
 import { tokenMessage, wishOf } from '../domain/token_message.js';
+import { Problems } from '../problems.js';
 import { usesOf } from '../store/tokens.js';
 import type { Call, Handlers, Reply } from './method.js';
 import { checkPage, pageOf } from './pages.js';
-import { Problems, requireText } from './requests.js';
+import { requireText } from './requests.js';
 import { type Backend, read, write } from './service.js';
 
 /** AccessService over the state in memory and the one write path. */

@@ -6,7 +6,8 @@ import { type Lint, lintChain, refusedField } from '../domain/lint.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Violation } from '../errors.js';
-import { agentOf, checkRef, configOf, idProblem, Problems } from './requests.js';
+import { Problems } from '../problems.js';
+import { agentOf, checkRef, configOf, idProblem } from './requests.js';
 import { keyRefusal, patchOf, proposeCreate, proposeUpdate } from './write_config.js';
 
 /** Lints what is stored, or a proposal in its place, with the whole chain of its agent. */

@@ -4,12 +4,13 @@ import { keyProblem } from '../domain/credential.js';
 import type { State } from '../domain/state.js';
 import { nameProblem } from '../domain/text.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { type Answer, askProvider } from '../providers/ask.js';
 import { audit } from './audit.js';
 import { patienceOf } from './check_config.js';
 import type { Call } from './method.js';
 import { passRate, type Rate } from './rate.js';
-import { Problems, providerOf } from './requests.js';
+import { providerOf } from './requests.js';
 import type { Backend } from './service.js';
 
 /** Asks a provider whether a key that somebody holds is good; nothing of it is kept. */

@@ -12,11 +12,12 @@ import { type Filter, filterOf } from '../feed/filter.js';
 import type { Who } from '../feed/watch.js';
 import type { Place } from '../feed/watches.js';
 import { limits } from '../limits.js';
+import { Problems } from '../problems.js';
 import { databaseFailure } from '../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../store/watchers.js';
 import type { Handlers } from './method.js';
 import { checkPage, nextPage, pageFrom } from './pages.js';
-import { agentOf, checkRef, Problems, UUID } from './requests.js';
+import { agentOf, checkRef, UUID } from './requests.js';
 import { resumeAt } from './resume.js';
 import { type Backend, read } from './service.js';
 import type { StreamCall } from './stream.js';
@@ -73,9 +74,7 @@ function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who }
   const problems = new Problems();
   if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
   if (!all_agents && agents.length === 0) problems.add('agents', 'is required: name agents, or set all_agents');
-  if (agents.length > limits.watchedAgents)
-    problems.add('agents', `must be at most ${limits.watchedAgents}, not ${agents.length}`);
-  else for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
   if (client_id !== '' && !UUID.test(client_id)) problems.add('client_id', 'must be a UUID');
   problems.add('client_name', textProblem(client_name, limits.clientName));
   problems.add('client_version', textProblem(client_version, limits.clientVersion));
@@ -88,15 +87,11 @@ function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who }
 
 function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {
   const problems = new Problems();
-  const { length } = acknowledgements;
-  if (length === 0) problems.add('acknowledgements', 'is required');
-  if (length > limits.maxAcknowledgements)
-    problems.add('acknowledgements', `must be at most ${limits.maxAcknowledgements}, not ${length}`);
-  else
-    for (const [at, { client_id, revision }] of acknowledgements.entries()) {
-      if (!UUID.test(client_id)) problems.add(`acknowledgements[${at}].client_id`, 'must be a UUID');
-      if (revision < 1n) problems.add(`acknowledgements[${at}].revision`, `must be at least 1, not ${revision}`);
-    }
+  if (acknowledgements.length === 0) problems.add('acknowledgements', 'is required');
+  for (const [at, { client_id, revision }] of acknowledgements.entries()) {
+    if (!UUID.test(client_id)) problems.add(`acknowledgements[${at}].client_id`, 'must be a UUID');
+    if (revision < 1n) problems.add(`acknowledgements[${at}].revision`, `must be at least 1, not ${revision}`);
+  }
   problems.throwIfAny();
 }
 

@@ -9,8 +9,9 @@ import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { ServiceError, type Violation } from '../errors.js';
+import type { Problems } from '../problems.js';
 import { configMessage, etagOf } from './messages.js';
-import { agentOf, checkEtag, configOf, findAgent, idProblem, type Problems } from './requests.js';
+import { agentOf, checkEtag, configOf, findAgent, idProblem } from './requests.js';
 
 /** What a write of a config answers. */
 export const answerConfig = (config: Config, revision: bigint, state: State) => ({

@@ -2,7 +2,6 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { count, json, list, number, text } from '../../src/domain/fields.js';
 import { applyPatch, type FieldSpecs, readPatch, touches } from '../../src/domain/patch.js';
-import { limits } from '../../src/limits.js';
 
 const specs: FieldSpecs = {
   name: { schema: text(10), absent: (value) => value === '' },
@@ -81,15 +80,6 @@ describe('readPatch', () => {
     expect(touches(patch, 'max_tokens', 'name')).toBe(true);
     expect(touches(read({}, ['tags']), 'tags')).toBe(true);
     expect(touches(read({ temperature: 1 }), 'name', 'tags')).toBe(false);
-  });
-
-  it('reads no mask that is too long', () => {
-    const paths = Array.from({ length: limits.maxMaskPaths }, () => 'temperature');
-    expect(read({}, paths).violations).toEqual([]);
-    const patch = read({ temperature: 1 }, [...paths, 'temperature']);
-    expect(patch.violations).toEqual([{ field: 'update_mask', description: 'must have at most 100 paths, not 101' }]);
-    expect(patch.set).toEqual({});
-    expect(patch.cleared.size).toBe(0);
   });
 
   it('sends back no value that a status could not carry', () => {

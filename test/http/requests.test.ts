@@ -135,11 +135,20 @@ describe('bodies', () => {
 
   it('takes either name of a field, null for absent, and the id of the path again', async () => {
     const answer = await patch({
-      config: { id: config, topP: 0.5, max_tokens: null },
+      config: { id: config, topP: 0.5, max_tokens: 2000 },
       reason: null,
       validate_only: true,
     });
     expect(answer.json).toMatchObject({ config: { topP: 0.5, maxTokens: 2000 } });
+  });
+
+  it('refuses a null that would clear nothing, and takes one that the mask names', async () => {
+    const body = { config: { maxTokens: null, extraParams: { seed: null } }, validateOnly: true };
+    const answer = await patch(body);
+    expect(errorOf(answer).fields).toEqual(['config.max_tokens', 'config.extra_params.seed']);
+    const cleared = await patch({ ...body, updateMask: 'maxTokens' });
+    expect(cleared.json).toMatchObject({ config: { id: config } });
+    expect((cleared.json as { config: object }).config).not.toHaveProperty('maxTokens');
   });
 
   it('takes text beyond ASCII and a charset', async () => {
@@ -159,6 +168,8 @@ describe('bodies', () => {
     ['a key twice, once escaped', '{"config":{},"con\\u0066ig":{}}'],
     ['a word', 'hello'],
     ['deep nesting', '['.repeat(200_000)],
+    ['whole deep nesting', `${'['.repeat(5000)}${']'.repeat(5000)}`],
+    ['deep nesting of a field', `${'{"config":'.repeat(5000)}1${'}'.repeat(5000)}`],
     ['no UTF-8', Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])],
     ['UTF-16', Buffer.from('{}', 'utf16le')],
   ];
@@ -167,8 +178,7 @@ describe('bodies', () => {
     expect(errorOf(answer)).toMatchObject({
       code: 400,
       status: 'INVALID_ARGUMENT',
-      reason: 'MALFORMED_REQUEST',
-      fields: ['body'],
+      reason: 'MALFORMED_JSON',
     });
   });
 
@@ -176,8 +186,11 @@ describe('bodies', () => {
     ['[]', ['body']],
     ['null', ['body']],
     ['1', ['body']],
-    [`${'['.repeat(5000)}${']'.repeat(5000)}`, ['body']],
-    [`${'{"config":'.repeat(5000)}1${'}'.repeat(5000)}`, ['config.config']],
+    ['{"config":{"maxTokens":"0x10"}}', ['config.max_tokens']],
+    ['{"config":{"maxTokens":" 5"}}', ['config.max_tokens']],
+    ['{"config":{"temperature":"1 ","maxTokens":"+5"}}', ['config.temperature', 'config.max_tokens']],
+    ['{"config":{"extraParams":{"seed":"0b1"}}}', ['config.extra_params.seed']],
+    ['{"updateMask":"\\ud800"}', ['update_mask']],
     ['{"config":[]}', ['config']],
     ['{"config":{"temperature":"warm"}}', ['config.temperature']],
     ['{"config":{"temperature":1e400}}', ['config.temperature']],

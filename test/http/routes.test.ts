@@ -54,7 +54,7 @@ function routerOf(...rules: (object | undefined)[]) {
   const contract = {
     registry: both,
     rule: () => ({ permission: 'PERMISSION_METRICS_READ', agentRefs: undefined }) as const,
-    requestType: () => '',
+    requestType: (): never => expect.unreachable(),
   };
   return createRouter(contract, new Map(rules.map((_, index) => [`/t.S/M${index}`, never])));
 }

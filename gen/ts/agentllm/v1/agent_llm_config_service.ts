@@ -231,9 +231,10 @@ export interface UpdateConfigRequest {
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is
-   * named here and absent in the body is cleared. Empty: the fields present are
-   * applied. Unknown and output-only fields are INVALID_ARGUMENT, each named.
+   * The fields to change, by their names in AgentLLMConfig. A field that is named
+   * here and absent in the body is cleared. Empty: the fields present are applied.
+   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
+   * paths; `*` names every field.
    */
   update_mask:
     | string[]
@@ -426,9 +427,10 @@ export interface UpsertPrimaryConfigRequest {
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is
-   * named here and absent in the body is cleared. Empty: the fields present are
-   * applied. Unknown and output-only fields are INVALID_ARGUMENT, each named.
+   * The fields to change, by their names in AgentLLMConfig. A field that is named
+   * here and absent in the body is cleared. Empty: the fields present are applied.
+   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
+   * paths; `*` names every field.
    */
   update_mask:
     | string[]
@@ -503,9 +505,10 @@ export interface BulkAssignConfigRequest {
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is
-   * named here and absent in the body is cleared. Empty: the fields present are
-   * applied. Unknown and output-only fields are INVALID_ARGUMENT, each named.
+   * The fields to change, by their names in AgentLLMConfig. A field that is named
+   * here and absent in the body is cleared. Empty: the fields present are applied.
+   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
+   * paths; `*` names every field.
    */
   update_mask:
     | string[]
@@ -591,7 +594,7 @@ export interface ReorderConfigsRequest {
     | undefined;
   /**
    * The ids of all the agent's configurations, in the order wanted; their
-   * priorities become 0, 1, 2, …
+   * priorities become 0, 1, 2, … At most 10000.
    */
   config_ids: number[];
   /**
@@ -658,7 +661,10 @@ export interface ValidateConfigRequest {
   config:
     | AgentLLMConfig
     | undefined;
-  /** For a proposal with `config.id`: the mask that UpdateConfig would get. */
+  /**
+   * For a proposal with `config.id`: the mask that UpdateConfig would get. At most
+   * 100 paths; `*` names every field.
+   */
   update_mask:
     | string[]
     | undefined;
@@ -723,7 +729,7 @@ export interface ListConfigHealthRequest {
     | undefined;
   /** Only this configuration; 0: all. */
   config_id: number;
-  /** Only those with a hop in one of these states; empty: in any. */
+  /** Only those with a hop in one of these states; empty: in any. At most 100. */
   statuses: CheckStatus[];
   /**
    * Serve at this store revision or a later one: waits for it within the
@@ -863,7 +869,7 @@ export interface ListConfigRevisionsRequest {
   config_id?:
     | number
     | undefined;
-  /** Only entries about things of these kinds; empty: of any. */
+  /** Only entries about things of these kinds; empty: of any. At most 100. */
   kinds: ResourceKind[];
   /**
    * Serve at this store revision or a later one: waits for it within the

@@ -139,9 +139,10 @@ export interface UpdateAgentRequest {
     | Agent
     | undefined;
   /**
-   * The fields to change, by their names in Agent. A field that is named here
-   * and absent in the body is cleared. Empty: the fields present are applied.
-   * Unknown and output-only fields are INVALID_ARGUMENT, each named.
+   * The fields to change, by their names in Agent. A field that is named here and
+   * absent in the body is cleared. Empty: the fields present are applied. Unknown
+   * and output-only fields are INVALID_ARGUMENT, each named. At most 100 paths; `*`
+   * names every field.
    */
   update_mask:
     | string[]

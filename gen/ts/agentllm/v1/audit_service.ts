@@ -160,7 +160,7 @@ export interface ListAuditEventsRequest {
   agent:
     | AgentRef
     | undefined;
-  /** Only events of these kinds; empty: of any. */
+  /** Only events of these kinds; empty: of any. At most 100. */
   kinds: AuditEventKind[];
   /** Only events of this actor, at most 100 characters; empty: of any. */
   actor: string;

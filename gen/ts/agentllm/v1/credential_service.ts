@@ -141,8 +141,9 @@ export interface UpdateCredentialRequest {
     | Credential
     | undefined;
   /**
-   * The fields to change, by their names in Credential: `description` is the
-   * only one. Empty: the fields present are applied.
+   * The fields to change, by their names in Credential: `description` is the only
+   * one. Empty: the fields present are applied. At most 100 paths; `*` names every
+   * field.
    */
   update_mask:
     | string[]

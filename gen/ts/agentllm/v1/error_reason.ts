@@ -13,20 +13,25 @@
  * prefix, for example `AGENT_NOT_FOUND`. Reasons are stable; messages are for
  * people and may change. The comment of each value gives its status code and an
  * example.
+ *
+ * A status has at most 4096 bytes as it travels in the headers. An error lists the
+ * first 50 problems of a request at most, as far as they fit into the status; when
+ * there are more, its last field violation has no field and says how many. It has
+ * at most 5 ResourceInfos.
  */
 export const ErrorReason = {
   /** UNSPECIFIED - Not stated; never sent. */
   UNSPECIFIED: "ERROR_REASON_UNSPECIFIED",
   /**
    * INVALID_FIELDS - INVALID_ARGUMENT, with a google.rpc.BadRequest that has one field violation
-   * for each problem. "The request has 2 problems: config.temperature: must be a
+   * for each problem, up to the bounds above. "The request has 2 problems: config.temperature: must be a
    * number between 0 and 2, not 3; config.model_name: is required"
    */
   INVALID_FIELDS: "ERROR_REASON_INVALID_FIELDS",
   /**
-   * MALFORMED_REQUEST - INVALID_ARGUMENT. The bytes are not the message that the method takes. "The
-   * request is not a valid agentllm.v1.GetConfigRequest; encode it with the
-   * service's own proto files"
+   * MALFORMED_REQUEST - INVALID_ARGUMENT. The bytes are not the message that the method takes. Over HTTP
+   * the reason is MALFORMED_JSON. "The request is not a valid
+   * agentllm.v1.GetConfigRequest; encode it with the service's own proto files"
    */
   MALFORMED_REQUEST: "ERROR_REASON_MALFORMED_REQUEST",
   /**
@@ -40,7 +45,9 @@ export const ErrorReason = {
    */
   REQUEST_ID_REUSED: "ERROR_REASON_REQUEST_ID_REUSED",
   /**
-   * AGENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo for each. "No agent has the name
+   * AGENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo for each of the first 5. A request for several
+   * agents also gets one field violation for each of them, as INVALID_FIELDS has.
+   * "No agent has the name
    * \"markt_analyst\"; did you mean \"market_analyst\"?"
    */
   AGENT_NOT_FOUND: "ERROR_REASON_AGENT_NOT_FOUND",
@@ -276,6 +283,50 @@ export const ErrorReason = {
    * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
+  /** MALFORMED_JSON - INVALID_ARGUMENT. Over HTTP only. "The body of the request must be JSON" */
+  MALFORMED_JSON: "ERROR_REASON_MALFORMED_JSON",
+  /**
+   * REQUEST_TOO_LARGE - RESOURCE_EXHAUSTED. HTTP status 413, or 431 for the headers. "The request has
+   * more than 4194304 bytes; send less at once"
+   */
+  REQUEST_TOO_LARGE: "ERROR_REASON_REQUEST_TOO_LARGE",
+  /**
+   * METHOD_NOT_FOUND - UNIMPLEMENTED. Over gRPC only. "The service has no method
+   * agentllm.v1.AgentService/FindAgent"
+   */
+  METHOD_NOT_FOUND: "ERROR_REASON_METHOD_NOT_FOUND",
+  /**
+   * PATH_NOT_FOUND - NOT_FOUND. Over HTTP only. "There is nothing at /v1/agent; /openapi.json lists
+   * the paths"
+   */
+  PATH_NOT_FOUND: "ERROR_REASON_PATH_NOT_FOUND",
+  /** HTTP_METHOD_NOT_ALLOWED - INVALID_ARGUMENT, HTTP status 405. "The path takes GET, HEAD, OPTIONS only" */
+  HTTP_METHOD_NOT_ALLOWED: "ERROR_REASON_HTTP_METHOD_NOT_ALLOWED",
+  /**
+   * INVALID_HEADER - INVALID_ARGUMENT, over gRPC and HTTP. "The header grpc-timeout must be a time
+   * like 500m or 2S"
+   */
+  INVALID_HEADER: "ERROR_REASON_INVALID_HEADER",
+  /**
+   * MALFORMED_HTTP - INVALID_ARGUMENT. Over HTTP only, for what is not HTTP/1.1 as the service reads
+   * it. "The target of the request must be a path in ASCII, percent-encoded"
+   */
+  MALFORMED_HTTP: "ERROR_REASON_MALFORMED_HTTP",
+  /**
+   * UNSUPPORTED_BODY - INVALID_ARGUMENT, HTTP status 415. "The body must be uncompressed JSON; send
+   * content-type: application/json"
+   */
+  UNSUPPORTED_BODY: "ERROR_REASON_UNSUPPORTED_BODY",
+  /**
+   * HOST_NOT_ALLOWED - INVALID_ARGUMENT, HTTP status 421. "The Host header must name 127.0.0.1:8080 or
+   * localhost"
+   */
+  HOST_NOT_ALLOWED: "ERROR_REASON_HOST_NOT_ALLOWED",
+  /**
+   * ORIGIN_NOT_ALLOWED - PERMISSION_DENIED. Over HTTP only. "Requests from web pages of other origins are
+   * refused"
+   */
+  ORIGIN_NOT_ALLOWED: "ERROR_REASON_ORIGIN_NOT_ALLOWED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -341,6 +392,16 @@ export namespace ErrorReason {
   export type CERTIFICATE_BOUND = typeof ErrorReason.CERTIFICATE_BOUND;
   export type RATE_LIMITED = typeof ErrorReason.RATE_LIMITED;
   export type ENCRYPTION_KEY_MISSING = typeof ErrorReason.ENCRYPTION_KEY_MISSING;
+  export type MALFORMED_JSON = typeof ErrorReason.MALFORMED_JSON;
+  export type REQUEST_TOO_LARGE = typeof ErrorReason.REQUEST_TOO_LARGE;
+  export type METHOD_NOT_FOUND = typeof ErrorReason.METHOD_NOT_FOUND;
+  export type PATH_NOT_FOUND = typeof ErrorReason.PATH_NOT_FOUND;
+  export type HTTP_METHOD_NOT_ALLOWED = typeof ErrorReason.HTTP_METHOD_NOT_ALLOWED;
+  export type INVALID_HEADER = typeof ErrorReason.INVALID_HEADER;
+  export type MALFORMED_HTTP = typeof ErrorReason.MALFORMED_HTTP;
+  export type UNSUPPORTED_BODY = typeof ErrorReason.UNSUPPORTED_BODY;
+  export type HOST_NOT_ALLOWED = typeof ErrorReason.HOST_NOT_ALLOWED;
+  export type ORIGIN_NOT_ALLOWED = typeof ErrorReason.ORIGIN_NOT_ALLOWED;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -523,6 +584,36 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 58:
     case "ERROR_REASON_ENCRYPTION_KEY_MISSING":
       return ErrorReason.ENCRYPTION_KEY_MISSING;
+    case 59:
+    case "ERROR_REASON_MALFORMED_JSON":
+      return ErrorReason.MALFORMED_JSON;
+    case 60:
+    case "ERROR_REASON_REQUEST_TOO_LARGE":
+      return ErrorReason.REQUEST_TOO_LARGE;
+    case 61:
+    case "ERROR_REASON_METHOD_NOT_FOUND":
+      return ErrorReason.METHOD_NOT_FOUND;
+    case 62:
+    case "ERROR_REASON_PATH_NOT_FOUND":
+      return ErrorReason.PATH_NOT_FOUND;
+    case 63:
+    case "ERROR_REASON_HTTP_METHOD_NOT_ALLOWED":
+      return ErrorReason.HTTP_METHOD_NOT_ALLOWED;
+    case 64:
+    case "ERROR_REASON_INVALID_HEADER":
+      return ErrorReason.INVALID_HEADER;
+    case 65:
+    case "ERROR_REASON_MALFORMED_HTTP":
+      return ErrorReason.MALFORMED_HTTP;
+    case 66:
+    case "ERROR_REASON_UNSUPPORTED_BODY":
+      return ErrorReason.UNSUPPORTED_BODY;
+    case 67:
+    case "ERROR_REASON_HOST_NOT_ALLOWED":
+      return ErrorReason.HOST_NOT_ALLOWED;
+    case 68:
+    case "ERROR_REASON_ORIGIN_NOT_ALLOWED":
+      return ErrorReason.ORIGIN_NOT_ALLOWED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -650,6 +741,26 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 57;
     case ErrorReason.ENCRYPTION_KEY_MISSING:
       return 58;
+    case ErrorReason.MALFORMED_JSON:
+      return 59;
+    case ErrorReason.REQUEST_TOO_LARGE:
+      return 60;
+    case ErrorReason.METHOD_NOT_FOUND:
+      return 61;
+    case ErrorReason.PATH_NOT_FOUND:
+      return 62;
+    case ErrorReason.HTTP_METHOD_NOT_ALLOWED:
+      return 63;
+    case ErrorReason.INVALID_HEADER:
+      return 64;
+    case ErrorReason.MALFORMED_HTTP:
+      return 65;
+    case ErrorReason.UNSUPPORTED_BODY:
+      return 66;
+    case ErrorReason.HOST_NOT_ALLOWED:
+      return 67;
+    case ErrorReason.ORIGIN_NOT_ALLOWED:
+      return 68;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

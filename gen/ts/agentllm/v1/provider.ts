@@ -149,7 +149,7 @@ export interface ParameterRule {
   maximum?:
     | number
     | undefined;
-  /** The values allowed, for parameters that are text; empty: any. */
+  /** The values allowed, for parameters that are text; empty: any. At most 50. */
   allowed_values: string[];
   /**
    * Name on the provider's wire where it differs, for example
@@ -158,12 +158,12 @@ export interface ParameterRule {
   wire_name: string;
   /**
    * Parameters that the model does not take together with this one; when one of
-   * them is set too, this one is left out.
+   * them is set too, this one is left out. At most 20.
    */
   not_with: string[];
   /**
-   * A rejected or ignored parameter is accepted after all when
-   * `reasoning_effort` has one of these values.
+   * A rejected or ignored parameter is accepted after all when `reasoning_effort`
+   * has one of these values. At most 50.
    */
   accepted_with_reasoning_effort: string[];
   /**

@@ -127,9 +127,9 @@ export interface UpdateProviderRequest {
     | Provider
     | undefined;
   /**
-   * The fields to change, by their names in Provider. A field that is named
-   * here and absent in the body is cleared. Empty: the fields present are
-   * applied.
+   * The fields to change, by their names in Provider. A field that is named here
+   * and absent in the body is cleared. Empty: the fields present are applied. At
+   * most 100 paths; `*` names every field.
    */
   update_mask:
     | string[]
@@ -321,8 +321,9 @@ export interface UpdateModelRequest {
     | Model
     | undefined;
   /**
-   * The fields to change, by their names in Model. A field that is named here
-   * and absent in the body is cleared. Empty: the fields present are applied.
+   * The fields to change, by their names in Model. A field that is named here and
+   * absent in the body is cleared. Empty: the fields present are applied. At most
+   * 100 paths; `*` names every field.
    */
   update_mask:
     | string[]
