@@ -15,7 +15,7 @@ import { ServiceError, type Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { invalidFields, Problems } from '../problems.js';
 import { explain } from './explain.js';
-import { resolvePath } from './fields.js';
+import { expectation, resolvePath } from './fields.js';
 import { bodyProblem } from './json_body.js';
 import { maskOf, takeMasks } from './masks.js';
 import { setQuery, setVariables } from './parameters.js';
@@ -59,8 +59,11 @@ function readJson(registry: Registry, { method: { input }, body }: Route, bytes:
     : { masks: new Map<DescField, string>(), rest: value };
   if ([...masks.values()].every((text) => text === '')) refuseNulls(input, rest);
   const message = decodeJson(registry, input, rest);
-  for (const [field, text] of masks)
+  for (const [field, text] of masks) {
+    if (!text.isWellFormed())
+      throw invalidFields([{ field: field.name, description: `must be ${expectation(field)}` }]);
     reflect(input, message).set(field, maskOf(input, field.message as DescMessage, text));
+  }
   return message;
 }
 

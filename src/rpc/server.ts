@@ -20,6 +20,7 @@ import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
 import { atTheDoor } from './door.js';
 import { Gate } from './gate.js';
+import { checkCalls } from './http2_calls.js';
 import { type Listener, listen } from './listen.js';
 import { type Invoke, type MethodContext, serviceOf } from './method.js';
 import { providerService } from './providers.js';
@@ -145,6 +146,7 @@ const serving = (): ServingStatusMap =>
 /** The connections that we take go into the server by its own door for them, which wants them decrypted. */
 function bind(server: Server, address: Address, tls: ServerTls | undefined): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  checkCalls(server);
   return listen(address, tls, (socket) => injector.injectConnection(socket));
 }
 

@@ -63,18 +63,24 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { body: frame(message, { length: message.length - 1 }) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'a length of 2^31-1': [{ body: frame(message, { length: 2 ** 31 - 1 }) }, 'grpc RESOURCE_EXHAUSTED'],
-  'a length of 2^32-1': [{ body: frame(message, { length: 2 ** 32 - 1 }) }, 'grpc RESOURCE_EXHAUSTED'],
+  'a length of 2^31-1': [
+    { body: frame(message, { length: 2 ** 31 - 1 }) },
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
+  ],
+  'a length of 2^32-1': [
+    { body: frame(message, { length: 2 ** 32 - 1 }) },
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
+  ],
   'a length of 2^31-1 and no end': [
     { body: frame(message, { length: 2 ** 31 - 1 }), open: true },
-    'grpc RESOURCE_EXHAUSTED',
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
   'an empty message': [{ body: frame(Buffer.alloc(0)) }, 'grpc INVALID_ARGUMENT INVALID_FIELDS'],
 
   // Sizes.
   'exactly 4 MiB': [{ body: frame(padded(4 * MEBIBYTE)) }, 'grpc OK'],
-  '4 MiB and one byte': [{ body: frame(padded(4 * MEBIBYTE + 1)) }, 'grpc RESOURCE_EXHAUSTED'],
-  '8 MiB': [{ body: frame(zeros(8)) }, 'grpc RESOURCE_EXHAUSTED'],
+  '4 MiB and one byte': [{ body: frame(padded(4 * MEBIBYTE + 1)) }, 'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE'],
+  '8 MiB': [{ body: frame(zeros(8)) }, 'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE'],
 
   // Protobuf.
   garbage: [{ body: frame(Buffer.from('ffffffffffffffffffff', 'hex')) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
@@ -105,7 +111,10 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { path: CREATE_AGENT, body: named(Buffer.from([0x61, 0xed, 0xa0, 0x80])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
-  'invalid UTF-8 in a free text': [{ path: CREATE_AGENT, body: described(Buffer.from([0x61, 0xff])) }, 'grpc OK'],
+  'invalid UTF-8 in a free text': [
+    { path: CREATE_AGENT, body: described(Buffer.from([0x61, 0xff])) },
+    'grpc INVALID_ARGUMENT INVALID_FIELDS',
+  ],
   'a NUL in a name': [
     { path: CREATE_AGENT, body: named(Buffer.from([0x61, 0x00])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
@@ -117,31 +126,37 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
   'flag 2': [{ body: frame(message, { flag: 2 }) }, 'grpc OK'],
   gzip: [{ headers: gzip, body: frame(gzipSync(message), { flag: 1 }) }, 'grpc OK'],
   'gzip announced and not used': [{ headers: gzip, body: ordinary }, 'grpc OK'],
-  'gzip that is none': [{ headers: gzip, body: frame(message, { flag: 1 }) }, 'grpc INTERNAL'],
-  'gzip cut short': [{ headers: gzip, body: frame(gzipSync(message).subarray(0, -6), { flag: 1 }) }, 'grpc INTERNAL'],
+  'gzip that is none': [{ headers: gzip, body: frame(message, { flag: 1 }) }, 'grpc INVALID_ARGUMENT INVALID_HEADER'],
+  'gzip cut short': [
+    { headers: gzip, body: frame(gzipSync(message).subarray(0, -6), { flag: 1 }) },
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
+  ],
   'gzip of garbage': [
     { headers: gzip, body: frame(gzipSync(Buffer.alloc(10, 0xff)), { flag: 1 }) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'an empty gzip': [{ headers: gzip, body: frame(Buffer.alloc(0), { flag: 1 }) }, 'grpc INTERNAL'],
+  'an empty gzip': [
+    { headers: gzip, body: frame(Buffer.alloc(0), { flag: 1 }) },
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
+  ],
   'a gzip bomb of 64 MiB': [
     { headers: gzip, body: frame(gzipSync(zeros(64)), { flag: 1 }) },
-    'grpc RESOURCE_EXHAUSTED',
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
   'two gzip bombs': [
     {
       headers: gzip,
       body: Buffer.concat([frame(gzipSync(zeros(64)), { flag: 1 }), frame(gzipSync(zeros(64)), { flag: 1 })]),
     },
-    'grpc RESOURCE_EXHAUSTED',
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
   'deflate that is none': [
     { headers: { 'grpc-encoding': 'deflate' }, body: frame(message, { flag: 1 }) },
-    'grpc INTERNAL',
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
   'an encoding that nobody knows': [
     { headers: { 'grpc-encoding': 'br' }, body: frame(message, { flag: 1 }) },
-    'grpc UNIMPLEMENTED',
+    'grpc UNIMPLEMENTED FEATURE_NOT_AVAILABLE',
   ],
   'an encoding with bytes beyond ASCII': [
     { headers: { 'grpc-encoding': 'gz\u00ffp' }, body: frame(message, { flag: 1 }) },
@@ -149,17 +164,29 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
   ],
 
   // Headers.
-  'content type JSON': [{ headers: { 'content-type': 'application/json' }, body: ordinary }, 'http 415'],
-  'no content type': [{ headers: { 'content-type': undefined }, body: ordinary }, 'http 415'],
+  'content type JSON': [
+    { headers: { 'content-type': 'application/json' }, body: ordinary },
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
+  ],
+  'no content type': [
+    { headers: { 'content-type': undefined }, body: ordinary },
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
+  ],
   'content type grpc-web': [{ headers: { 'content-type': 'application/grpc-web' }, body: ordinary }, 'grpc OK'],
   'content type grpc+json': [{ headers: { 'content-type': 'application/grpc+json' }, body: ordinary }, 'grpc OK'],
   GET: [{ method: 'GET', body: ordinary }, 'grpc OK'],
   'no te': [{ headers: { te: undefined }, body: ordinary }, 'grpc OK'],
-  'a path of no method': [{ path: '/agentllm.v1.AgentService/NoSuch', body: ordinary }, 'grpc UNIMPLEMENTED'],
-  'a path of no service': [{ path: '/', body: ordinary }, 'grpc UNIMPLEMENTED'],
-  'a path beyond ASCII': [{ path: '/agentllm.v1.AgentService/Get\u00e9', body: ordinary }, 'grpc UNIMPLEMENTED'],
+  'a path of no method': [
+    { path: '/agentllm.v1.AgentService/NoSuch', body: ordinary },
+    'grpc UNIMPLEMENTED METHOD_NOT_FOUND',
+  ],
+  'a path of no service': [{ path: '/', body: ordinary }, 'grpc UNIMPLEMENTED METHOD_NOT_FOUND'],
+  'a path beyond ASCII': [
+    { path: '/agentllm.v1.AgentService/Get\u00e9', body: ordinary },
+    'grpc UNIMPLEMENTED METHOD_NOT_FOUND',
+  ],
   'the path __proto__': [{ path: '__proto__', body: ordinary }, 'rst PROTOCOL_ERROR'],
-  'the path /constructor': [{ path: '/constructor', body: ordinary }, 'grpc UNIMPLEMENTED'],
+  'the path /constructor': [{ path: '/constructor', body: ordinary }, 'grpc UNIMPLEMENTED METHOD_NOT_FOUND'],
   '300 headers': [
     { headers: Object.fromEntries(Array.from({ length: 300 }, (_, n) => [`x-${n}`, 'y'])), body: ordinary },
     'rst ENHANCE_YOUR_CALM',
@@ -209,7 +236,7 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
   ],
   'invalid UTF-8 in a reference': [
     { body: frame(Buffer.from([0x0a, 0x04, 0x12, 0x02, 0x61, 0xff])) },
-    'grpc NOT_FOUND AGENT_NOT_FOUND',
+    'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
   '12 KB of metadata': [{ headers: { 'x-big': 'y'.repeat(12 * 1024) }, body: ordinary }, 'grpc OK'],
 };
