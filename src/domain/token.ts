@@ -80,7 +80,14 @@ export function tokenProblems(wish: TokenWish): (readonly [field: string, proble
         ? undefined
         : `must be a URI, a DNS name, or CN= and a common name, 1 to ${limits.certificateIdentity} visible ASCII characters`,
     ],
-    ['lifetime', lives ? undefined : `must be ${min} s to ${max / 86_400} days`],
+    [
+      'lifetime',
+      lives
+        ? undefined
+        : Number.isNaN(lifetimeMs)
+          ? 'must have nanos of 0 to 999999999'
+          : `must be ${min} s to ${max / 86_400} days`,
+    ],
   ];
 }
 

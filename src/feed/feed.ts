@@ -61,7 +61,7 @@ export class Feed {
   }
 
   /** Resolves when the state has a revision; rejects when the signal aborts first. */
-  async reached(revision: number, signal: AbortSignal): Promise<void> {
+  async reached(revision: number | bigint, signal: AbortSignal): Promise<void> {
     if (this.store.state.revision >= revision) return;
     void this.poll();
     await new Promise<void>((resolve, reject) => {

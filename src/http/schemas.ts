@@ -1,4 +1,5 @@
 import { type DescEnum, type DescField, type DescMessage, type JsonObject, ScalarType } from '@bufbuild/protobuf';
+import { maxElements } from '../limits.js';
 import { commentOf } from './comments.js';
 
 /** JSON Schemas of messages and enums in canonical proto3 JSON, by their full names. */
@@ -25,7 +26,9 @@ export function createSchemas(): Schemas {
   };
   const value = (field: DescField): JsonObject => {
     if (field.fieldKind === 'map') return { type: 'object', additionalProperties: single(field, refer) };
-    return field.fieldKind === 'list' ? { type: 'array', items: single(field, refer) } : single(field, refer);
+    if (field.fieldKind !== 'list') return single(field, refer);
+    const maxItems = (maxElements as Readonly<Record<string, number>>)[`${field.parent.typeName}.${field.name}`];
+    return { type: 'array', items: single(field, refer), ...(maxItems !== undefined && { maxItems }) };
   };
   return { all, refer, value };
 }

@@ -15,7 +15,7 @@ import { ServiceError, type Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { invalidFields, Problems } from '../problems.js';
 import { explain } from './explain.js';
-import { expectation, resolvePath } from './fields.js';
+import { expectation, fieldNamed } from './fields.js';
 import { bodyProblem } from './json_body.js';
 import { maskOf, takeMasks } from './masks.js';
 import { setQuery, setVariables } from './parameters.js';
@@ -81,14 +81,19 @@ function parse(input: DescMessage, bytes: Buffer): JsonValue {
   }
 }
 
-/** Names the repeated field that a body has too much of; the body itself when it is none. */
+/** Names the repeated field that a body has too much of: the deepest one on the way; the body itself when there is none. */
 function tooMany(input: DescMessage, keys: readonly string[]): Violation {
-  for (let length = keys.length; length > 0; length--) {
-    const path = resolvePath(input, keys.slice(0, length).join('.'));
-    const field = path?.fields.at(-1);
-    if (path && field?.fieldKind === 'list') return { field: path.text, description: elementsProblem(field) };
+  let desc: DescMessage | undefined = input;
+  let problem = { field: 'body', description: `must have at most ${limits.maxRequestFields} keys and values` };
+  const path: string[] = [];
+  for (const key of keys) {
+    const field: DescField | undefined = desc && fieldNamed(desc, key);
+    if (!field) break;
+    path.push(field.name);
+    if (field.fieldKind === 'list') problem = { field: path.join('.'), description: elementsProblem(field) };
+    desc = field.message;
   }
-  return { field: 'body', description: `must have at most ${limits.maxRequestFields} keys and values` };
+  return problem;
 }
 
 function decodeJson(registry: Registry, desc: DescMessage, value: JsonValue) {

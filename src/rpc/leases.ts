@@ -5,6 +5,7 @@ import type {
   LeaseApiKeysRequest,
   LeaseApiKeysResponse,
 } from '../../gen/ts/agentllm/v1/credential_service.js';
+import { nanosProblem } from '../domain/duration.js';
 import { type StoredKey, storedKeyOf } from '../domain/key_choice.js';
 import { type LeaseBinding, publicKeyProblem, sealKey } from '../domain/lease.js';
 import { originOf } from '../domain/origin.js';
@@ -37,8 +38,9 @@ function checkRequest(request: LeaseApiKeysRequest): void {
   problems.add('public_key', public_key.length === 0 ? 'is required' : publicKeyProblem(public_key));
   const { min, max } = limits.leaseLifetime;
   const ms = lifetimeMs(request);
-  const whole = lifetime === undefined || (lifetime.nanos >= 0 && lifetime.nanos < 1e9);
-  if (!whole || ms < min * 1000 || ms > max * 1000) problems.add('lifetime', `must be ${min} to ${max} s`);
+  const nanos = lifetime && nanosProblem(lifetime);
+  if (nanos) problems.add('lifetime', nanos);
+  else if (ms < min * 1000 || ms > max * 1000) problems.add('lifetime', `must be ${min} to ${max} s`);
   problems.throwIfAny();
 }
 

@@ -11,7 +11,7 @@ export async function reachPast({ store, feed }: Backend, revision: bigint, sign
   const head = await onDatabase(store, (db) => readHead(db));
   if (revision > head.revision)
     throw ServiceError.of('REVISION_IN_FUTURE', { revision: String(revision), newest: String(head.revision) });
-  await feed.reached(Number(revision), signal);
+  await feed.reached(revision, signal);
 }
 
 /** A config as it was at a revision; refused where there was none by then, or its history is not kept that far. */

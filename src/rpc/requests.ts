@@ -1,5 +1,6 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import type { WaitForAdoption } from '../../gen/ts/agentllm/v1/write.js';
+import { nanosProblem } from '../domain/duration.js';
 import type { Agent, Config, Credential, Model, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { nearest, printable, textProblem } from '../domain/text.js';
@@ -40,9 +41,9 @@ export function adoptionWaitMs({ wait_for_adoption }: WriteRequest): number | un
 
 function adoptionProblem(request: WriteRequest): string | undefined {
   const ms = adoptionWaitMs(request) ?? 0;
-  const { nanos } = request.wait_for_adoption?.timeout ?? { nanos: 0 };
-  const fits = ms >= 0 && ms <= limits.adoptionSeconds * 1000 && nanos >= 0 && nanos < 1e9;
-  return fits ? undefined : `must be 0 to ${limits.adoptionSeconds} s`;
+  const nanos = nanosProblem(request.wait_for_adoption?.timeout ?? { nanos: 0 });
+  if (nanos) return nanos;
+  return ms >= 0 && ms <= limits.adoptionSeconds * 1000 ? undefined : `must be 0 to ${limits.adoptionSeconds} s`;
 }
 
 /** Refuses a request that lacks one of these texts. */
@@ -55,6 +56,9 @@ export function requireText(fields: Readonly<Record<string, string>>): void {
 export function idProblem(id: number): string | undefined {
   return id >= 1 && id <= limits.maxId ? undefined : `must be 1 to ${limits.maxId}, not ${id}`;
 }
+
+export const minRevisionProblem = (revision: bigint): string | undefined =>
+  revision >= 0n ? undefined : `must be at least 0, not ${revision}`;
 
 export const revisionProblem = (revision: bigint): string | undefined =>
   revision >= 1n ? undefined : revision === 0n ? 'is required' : `must be at least 1, not ${revision}`;

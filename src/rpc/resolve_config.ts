@@ -12,7 +12,7 @@ import { onDatabase } from '../store/failure.js';
 import { agentAt } from '../store/past.js';
 import type { Call, Reply } from './method.js';
 import { reachPast } from './past.js';
-import { agentOf, checkRef, findAgent, namedAgent, noAgent, revisionProblem } from './requests.js';
+import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js';
 import { resolvedMessage } from './resolution_message.js';
 import { withRevision } from './revision.js';
 import { type Backend, read } from './service.js';
@@ -94,7 +94,8 @@ function answer(
 function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems {
   const problems = new Problems();
   checkRef(problems, agent);
-  if (at_revision !== undefined) problems.add('at_revision', revisionProblem(at_revision));
+  if (at_revision !== undefined && at_revision < 1n)
+    problems.add('at_revision', `must be at least 1, not ${at_revision}`);
   return problems;
 }
 

@@ -6,13 +6,13 @@ import type { Feed } from '../feed/feed.js';
 import type { Presence } from '../feed/presence.js';
 import type { Watches } from '../feed/watches.js';
 import type { Log } from '../log.js';
-import type { Problems } from '../problems.js';
+import { invalidFields, type Problems } from '../problems.js';
 import type { Store } from '../store/store.js';
 import { rehearse, transact } from '../store/transact.js';
 import type { Access } from './access.js';
 import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
-import { adoptionWaitMs, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
 import type { Trail } from './trail.js';
 
 /** What the services work on. */
@@ -44,7 +44,8 @@ export function read<Request extends ReadRequest, Response>(
   call: Call<Request, Response>,
   answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
 ): Reply<Response> | Promise<Reply<Response>> {
-  const wanted = Number(call.request.min_revision);
+  const wanted = call.request.min_revision;
+  if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
   if (wanted <= store.state.revision) return answer(store.state);
   return feed.reached(wanted, call.signal).then(() => {
     call.stillAllowed();

@@ -17,7 +17,7 @@ import { databaseFailure } from '../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../store/watchers.js';
 import type { Handlers } from './method.js';
 import { checkPage, nextPage, pageFrom } from './pages.js';
-import { agentOf, checkRef, UUID } from './requests.js';
+import { agentOf, checkRef, minRevisionProblem, UUID } from './requests.js';
 import { resumeAt } from './resume.js';
 import { type Backend, read } from './service.js';
 import type { StreamCall } from './stream.js';
@@ -60,12 +60,12 @@ async function placeOf(
   filter: Filter,
 ): Promise<Place | undefined> {
   const { store, feed, watches } = backend;
-  if (Number(request.min_revision) > store.state.revision) await reached(backend, Number(request.min_revision), signal);
+  if (request.min_revision > store.state.revision) await reached(backend, request.min_revision, signal);
   if (request.resume_token === '') return undefined;
   return await resumeAt({ store, feed, watches, signal }, request.resume_token, filter, backend.watchRetentionMs);
 }
 
-async function reached({ feed }: Backend, revision: number, signal: AbortSignal): Promise<void> {
+async function reached({ feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
@@ -76,6 +76,7 @@ function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who }
   if (!all_agents && agents.length === 0) problems.add('agents', 'is required: name agents, or set all_agents');
   for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
   if (client_id !== '' && !UUID.test(client_id)) problems.add('client_id', 'must be a UUID');
+  problems.add('min_revision', minRevisionProblem(request.min_revision));
   problems.add('client_name', textProblem(client_name, limits.clientName));
   problems.add('client_version', textProblem(client_version, limits.clientVersion));
   problems.throwIfAny();

@@ -272,9 +272,10 @@ export interface GetTokenRequest {
   /** The token's id. Required. */
   id: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -294,9 +295,10 @@ export interface ListTokensRequest {
   /** Also those that are revoked or expired. */
   show_ended: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -364,9 +366,10 @@ export interface RevokeTokenResponse {
 /** Request of GetCaller. */
 export interface GetCallerRequest {
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }

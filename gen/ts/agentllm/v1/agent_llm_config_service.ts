@@ -159,9 +159,10 @@ export interface GetConfigRequest {
   /** The configuration's id. Required. */
   id: number;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -194,9 +195,10 @@ export interface ListConfigsRequest {
   /** Only configurations of this model, exactly; empty: of any. */
   model_name: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -346,9 +348,10 @@ export interface GetPrimaryConfigRequest {
     | AgentRef
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -371,9 +374,10 @@ export interface BatchGetPrimaryConfigsRequest {
    */
   agents: AgentRef[];
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -674,9 +678,10 @@ export interface ValidateConfigRequest {
    */
   allow_unknown_model: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -704,9 +709,10 @@ export interface CheckConfigHealthRequest {
   /** The configuration's id, enabled or not. Required. */
   id: number;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -732,9 +738,10 @@ export interface ListConfigHealthRequest {
   /** Only those with a hop in one of these states; empty: in any. At most 100. */
   statuses: CheckStatus[];
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -766,9 +773,10 @@ export interface ListRetiringModelsRequest {
     | number
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -834,17 +842,19 @@ export interface ResolveConfigRequest {
   provider_down: string[];
   /**
    * Answer for this store revision instead of the newest: configurations, agent and
-   * catalogue as they were, by the dates of today. An agent is meant by the name that
-   * it had then. The history holds no keys, so one that was replaced since counts as
-   * API_KEY_STATE_SET. From 1 to the newest.
+   * catalogue as they were, by the dates of today. An agent is meant by the name
+   * that it had then. The history holds no keys, so one that was replaced since
+   * counts as API_KEY_STATE_SET. From 1 to the newest; anything below 1 is
+   * INVALID_ARGUMENT.
    */
   at_revision?:
     | bigint
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -872,9 +882,10 @@ export interface ListConfigRevisionsRequest {
   /** Only entries about things of these kinds; empty: of any. At most 100. */
   kinds: ResourceKind[];
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**
@@ -912,9 +923,10 @@ export interface GetConfigRevisionRequest {
    */
   at_revision: bigint;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }

@@ -50,8 +50,9 @@ export interface WatchConfigsRequest {
   /** Its version, or that of its library: at most 50 characters. */
   client_version: string;
   /**
-   * Begin at this store revision or a later one: waits for it within the deadline, at
-   * most 30 s, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait.
+   * Begin at this store revision or a later one: waits for it within the deadline,
+   * at most 30 s, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait;
+   * negative is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
@@ -292,9 +293,10 @@ export interface ListWatchersRequest {
   /** Only those that are stale. */
   stale_only: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**

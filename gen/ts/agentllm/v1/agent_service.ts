@@ -74,9 +74,10 @@ export interface GetAgentRequest {
     | AgentRef
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
 }
@@ -102,9 +103,10 @@ export interface ListAgentsRequest {
     | boolean
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**

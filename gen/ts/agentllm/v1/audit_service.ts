@@ -173,9 +173,10 @@ export interface ListAuditEventsRequest {
     | Date
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * Serve at this store revision or a later one: waits for it within the deadline,
+   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
+   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
+   * on any replica.
    */
   min_revision: bigint;
   /**

@@ -1,0 +1,72 @@
+import { type DescField, type DescMethod, type JsonValue, ScalarType } from '@bufbuild/protobuf';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { contract } from '../access/support.js';
+
+/** A repeated field of a request: the fields that lead to it, itself last. */
+export interface RepeatedField {
+  readonly method: DescMethod;
+  readonly fields: readonly DescField[];
+  /** As an error names it; the first element of a repeated message that leads to it. */
+  readonly path: string;
+}
+
+const last = <T>(all: readonly T[]): T => all.at(-1) as T;
+
+/** Every repeated field of every request of every method, nested ones included. */
+export function repeatedFields(): RepeatedField[] {
+  const services = [...contract.registry].flatMap((type) =>
+    type.kind === 'service' && type.typeName.startsWith('agentllm.') ? [type] : [],
+  );
+  return services.flatMap(({ methods }) => methods.flatMap((method) => below(method, method.input.fields, [])));
+}
+
+function below(method: DescMethod, fields: readonly DescField[], before: readonly DescField[]): RepeatedField[] {
+  return fields.flatMap((field) => {
+    const way = [...before, field];
+    const names = way.map(
+      ({ name, fieldKind }, at) => name + (fieldKind === 'list' && at < way.length - 1 ? '[0]' : ''),
+    );
+    const own = field.fieldKind === 'list' ? [{ method, fields: way, path: names.join('.') }] : [];
+    return [...own, ...(field.message && !before.includes(field) ? below(method, field.message.fields, way) : [])];
+  });
+}
+
+const isNumeric = ({ message, scalar }: DescField) =>
+  !message && scalar !== ScalarType.STRING && scalar !== ScalarType.BYTES;
+
+/** A request that has so many elements in a repeated field, and nothing else. */
+export function wireRequest({ fields }: RepeatedField, count: number, { packed = false } = {}): Buffer {
+  const field = last(fields);
+  const numeric = isNumeric(field);
+  const tag = (type: WireType) => Buffer.from(new BinaryWriter().tag(field.number, type).finish());
+  let bytes: Buffer;
+  if (packed && numeric) bytes = delimited(field.number, Buffer.alloc(count, 1));
+  else {
+    const value = numeric ? Buffer.from([1]) : field.message ? Buffer.from([0]) : Buffer.from([1, 0x78]);
+    const element = Buffer.concat([tag(numeric ? WireType.Varint : WireType.LengthDelimited), value]);
+    bytes = Buffer.alloc(count * element.length, element);
+  }
+  for (const outer of fields.slice(0, -1).reverse()) bytes = delimited(outer.number, bytes);
+  return bytes;
+}
+
+export const delimited = (number: number, bytes: Uint8Array): Buffer =>
+  Buffer.concat([new BinaryWriter().tag(number, WireType.LengthDelimited).uint32(bytes.length).finish(), bytes]);
+
+/** As many elements as fit into so many bytes. */
+export function countFor(field: RepeatedField, bytes: number, options: { packed?: boolean } = {}): number {
+  const [one, two] = [wireRequest(field, 1, options), wireRequest(field, 2, options)];
+  return Math.floor((bytes - 64) / (two.length - one.length));
+}
+
+/** The same as a JSON body; elements that are wrong are of another type than the field's. */
+export function jsonRequest({ fields }: RepeatedField, count: number, { wrong = false } = {}): string {
+  const field = last(fields);
+  const isMask = fields.at(-2)?.message?.typeName === 'google.protobuf.FieldMask';
+  const element: JsonValue = isNumeric(field) !== wrong ? 1 : field.message && !wrong ? {} : 'x';
+  const list = `[${`${JSON.stringify(element)},`.repeat(count - 1)}${JSON.stringify(element)}]`;
+  let text = isMask ? JSON.stringify(new Array(count).fill('x').join(',')) : list;
+  for (const outer of fields.slice(0, isMask ? -1 : undefined).reverse())
+    text = `{"${outer.jsonName}":${outer.fieldKind === 'list' && outer !== field ? `[${text}]` : text}}`;
+  return text;
+}
