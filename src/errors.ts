@@ -274,6 +274,8 @@ export const catalogue = {
     (m) =>
       `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
   ),
+  RESPONSE_TOO_LARGE: entry<None>('RESOURCE_EXHAUSTED', () => 'The response is too large; request fewer agents'),
+  RESPONSES_NOT_READ: entry<None>('RESOURCE_EXHAUSTED', () => 'Read the responses on this connection first', 1_000),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,

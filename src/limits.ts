@@ -9,6 +9,12 @@ export const limits = {
   defaultPageSize: 100,
   /** Most rows of a list; larger requests are cut to it (AIP-158). */
   maxPageSize: 1000,
+  /** Bytes of the rows of one page: it ends before the row that would exceed them, but has at least one row. */
+  pageBytes: 1024 * 1024,
+  /** Bytes of rows that one list reads from the database, as far as whole rows go into them. */
+  readBytes: 4 * 1024 * 1024,
+  /** Bytes of one response; other languages' clients accept no more by default. */
+  maxResponseBytes: 4 * 1024 * 1024,
   /** Most agents in one BatchGetPrimaryConfigs or BulkAssignConfig. */
   maxBatch: 1000,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */

@@ -267,6 +267,8 @@ describe('every reason', () => {
     CERTIFICATE_BOUND: { identity: 'spiffe://desk/trader', token: 'al_k3x9q2m7wd' },
     RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000 calls a second' },
     ENCRYPTION_KEY_MISSING: { count: '3', keys: '2f81c0d4e5a6b798' },
+    RESPONSE_TOO_LARGE: {},
+    RESPONSES_NOT_READ: {},
     INTERNAL: { call: '5f0c' },
   };
 
@@ -377,9 +379,15 @@ describe('the numbers in the comments', () => {
     'ModelPrice.source': [atMost(limits.priceSource)],
     'Credential.name': [oneTo(limits.credentialName)],
     'Credential.description': [atMost(limits.description)],
-    'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
+    'BatchGetPrimaryConfigsRequest.agents': [
+      `at most ${limits.maxBatch}`,
+      `more than ${limits.maxResponseBytes / 1024 ** 2} MiB`,
+    ],
     'ResolveConfigRequest.provider_down': [`at most ${limits.maxProvidersDown}`],
-    'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
+    'BulkAssignConfigRequest.agents': [
+      oneTo(limits.maxBatch, ''),
+      `more than ${limits.maxResponseBytes / 1024 ** 2} MiB`,
+    ],
     'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],
     'ListAuditEventsRequest.actor': [atMost(limits.actor)],
     'Token.name': [atMost(limits.tokenName)],
@@ -420,7 +428,10 @@ describe('the numbers in the comments', () => {
   };
   /** What the comments of fields that many messages have must say. */
   const everywhere: Readonly<Record<string, readonly string[]>> = {
-    page_size: [`0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`],
+    page_size: [
+      `0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`,
+      `more than ${limits.pageBytes / 1024 ** 2} MiB`,
+    ],
     api_key: [`1 to ${limits.apiKey} visible ASCII characters`],
     reason: [`at most ${limits.reason} characters`],
     request_id: [`kept for ${limits.requestIdHours} hours`],

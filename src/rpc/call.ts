@@ -9,6 +9,7 @@ import { internalError } from './internal_error.js';
 import type { Call, MethodContext, Reply, UnaryDefinition } from './method.js';
 import { credentialsOf, type Origin } from './origin.js';
 import { UUID } from './requests.js';
+import { checkedResponse } from './response.js';
 
 export type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
 
@@ -135,7 +136,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   succeed(reply: Reply<Response>): void {
     let bytes: Buffer;
     try {
-      bytes = encode(this.shared.method, reply);
+      bytes = checkedResponse(encode(this.shared.method, reply));
     } catch (error) {
       this.fail(error);
       return;

@@ -201,7 +201,8 @@ export interface ListConfigsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -366,7 +367,8 @@ export interface GetPrimaryConfigResponse {
 export interface BatchGetPrimaryConfigsRequest {
   /**
    * The agents, at most 1000, answered in this order; empty: all agents, by id,
-   * a page at a time.
+   * a page at a time. When the response for named agents would have more than
+   * 4 MiB, the call is RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
    */
   agents: AgentRef[];
   /**
@@ -377,7 +379,8 @@ export interface BatchGetPrimaryConfigsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -496,7 +499,10 @@ export interface UpsertPrimaryConfigResponse {
 
 /** Request of BulkAssignConfig. */
 export interface BulkAssignConfigRequest {
-  /** The agents, 1 to 1000, each once. */
+  /**
+   * The agents, 1 to 1000, each once. When the response would have more than 4 MiB,
+   * nothing is written: RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
+   */
   agents: AgentRef[];
   /** The fields to apply to each agent's primary; `id` and `etag` are ignored. */
   config:
@@ -733,7 +739,8 @@ export interface ListConfigHealthRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -767,7 +774,8 @@ export interface ListRetiringModelsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -873,7 +881,8 @@ export interface ListConfigRevisionsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**

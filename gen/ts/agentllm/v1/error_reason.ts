@@ -276,6 +276,16 @@ export const ErrorReason = {
    * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
+  /**
+   * RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. A response has at most 4 MiB; nothing was written. "The
+   * response is too large; request fewer agents"
+   */
+  RESPONSE_TOO_LARGE: "ERROR_REASON_RESPONSE_TOO_LARGE",
+  /**
+   * RESPONSES_NOT_READ - RESOURCE_EXHAUSTED, with a RetryInfo. The client does not read what it has
+   * requested. "Read the responses on this connection first"
+   */
+  RESPONSES_NOT_READ: "ERROR_REASON_RESPONSES_NOT_READ",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -341,6 +351,8 @@ export namespace ErrorReason {
   export type CERTIFICATE_BOUND = typeof ErrorReason.CERTIFICATE_BOUND;
   export type RATE_LIMITED = typeof ErrorReason.RATE_LIMITED;
   export type ENCRYPTION_KEY_MISSING = typeof ErrorReason.ENCRYPTION_KEY_MISSING;
+  export type RESPONSE_TOO_LARGE = typeof ErrorReason.RESPONSE_TOO_LARGE;
+  export type RESPONSES_NOT_READ = typeof ErrorReason.RESPONSES_NOT_READ;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -523,6 +535,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 58:
     case "ERROR_REASON_ENCRYPTION_KEY_MISSING":
       return ErrorReason.ENCRYPTION_KEY_MISSING;
+    case 59:
+    case "ERROR_REASON_RESPONSE_TOO_LARGE":
+      return ErrorReason.RESPONSE_TOO_LARGE;
+    case 60:
+    case "ERROR_REASON_RESPONSES_NOT_READ":
+      return ErrorReason.RESPONSES_NOT_READ;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -650,6 +668,10 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 57;
     case ErrorReason.ENCRYPTION_KEY_MISSING:
       return 58;
+    case ErrorReason.RESPONSE_TOO_LARGE:
+      return 59;
+    case ErrorReason.RESPONSES_NOT_READ:
+      return 60;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;
