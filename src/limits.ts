@@ -81,6 +81,15 @@ export const limits = {
   tlsHandshakeMs: 10_000,
   /** Streams of one connection. */
   maxStreamsPerConnection: 1000,
+  /** Bytes of responses that a client has not read: on one connection, and on all connections of a server. */
+  unreadBytesPerConnection: 16 * 1024 * 1024,
+  unreadBytes: 128 * 1024 * 1024,
+  /** The same on one connection while all connections together have more than that. */
+  unreadBytesPressed: 1024 * 1024,
+  /** How long a client may take to read one response. */
+  unreadMs: 60_000,
+  /** Requests that wait on one HTTP connection for the response before them. */
+  pipelinedRequests: 100,
   /** Calls that one server handles at once. */
   maxConcurrentCalls: 2000,
   /** Writes that are committed together when many come at once, and their changes. */

@@ -8,6 +8,7 @@ import type { Asked } from './access.js';
 import { internalError } from './internal_error.js';
 import type { Call, MethodContext, Reply, UnaryDefinition } from './method.js';
 import { credentialsOf, type Origin } from './origin.js';
+import type { OutgoingConnection } from './outgoing.js';
 import { UUID } from './requests.js';
 import { checkedResponse } from './response.js';
 
@@ -59,6 +60,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
   private entered = false;
+  private connection: OutgoingConnection | undefined;
   private parsed: Request | undefined;
 
   constructor(
@@ -117,6 +119,8 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   enter(): void {
     const { asked, context } = this.shared;
     context.gate.checkOpen();
+    this.connection = context.outgoing.connectionOf(this.origin);
+    this.connection?.checkRoom();
     this.principal = context.access.admit(credentialsOf(this.origin), asked);
     context.gate.enter(this.principal.token?.id);
     this.entered = true;
@@ -137,11 +141,14 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     let bytes: Buffer;
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
+      // A write is done by now.
+      if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
     }
     this.end('OK');
+    this.connection?.addUntilEnd(bytes.length, this.origin);
     this.done(undefined, bytes);
   }
 

@@ -188,7 +188,7 @@ export function listWatchers(db: Knex, query: WatcherQuery): Promise<BoundedRows
   );
 }
 
-function watchersAfter(db: Knex, query: WatcherQuery): Knex.QueryBuilder<SeenWatcher, SeenWatcher[]> {
+function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]> {
   const stale = `(behind_since is not null and behind_since < now() - ? * interval '1 millisecond')`;
   const rows = watchersOf(db, query.agents)
     .select(...COLUMNS, db.raw('cardinality(agents) as agent_count'))
@@ -198,7 +198,7 @@ function watchersAfter(db: Knex, query: WatcherQuery): Knex.QueryBuilder<SeenWat
   const { after } = query;
   if (query.staleOnly) rows.whereRaw(stale, [query.staleMs]);
   if (after) rows.whereRaw('(client_name collate "C", client_id) > (?, ?::uuid)', [...after]);
-  return rows.limit(query.limit);
+  return rows.limit(query.limit) as PromiseLike<SeenWatcher[]>;
 }
 
 /** Forgets those that no replica has confirmed for long. */
