@@ -281,6 +281,8 @@ export const catalogue = {
     (m) => `The Host header must name ${m.address} or localhost`,
   ),
   ORIGIN_NOT_ALLOWED: entry<None>('PERMISSION_DENIED', () => 'Requests from web pages of other origins are refused'),
+  RESPONSE_TOO_LARGE: entry<None>('RESOURCE_EXHAUSTED', () => 'The response is too large; request fewer agents'),
+  RESPONSES_NOT_READ: entry<None>('RESOURCE_EXHAUSTED', () => 'Read the responses on this connection first', 1_000),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,

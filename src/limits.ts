@@ -9,6 +9,12 @@ export const limits = {
   defaultPageSize: 100,
   /** Most rows of a list; larger requests are cut to it (AIP-158). */
   maxPageSize: 1000,
+  /** Bytes of the rows of one page: it ends before the row that would exceed them, but has at least one row. */
+  pageBytes: 1024 * 1024,
+  /** Bytes of rows that one list reads from the database, as far as whole rows go into them. */
+  readBytes: 4 * 1024 * 1024,
+  /** Bytes of one response; other languages' clients accept no more by default. */
+  maxResponseBytes: 4 * 1024 * 1024,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
   maxSuggestionNames: 1000,
   /** Characters (code points) of the document's columns. */
@@ -75,6 +81,15 @@ export const limits = {
   tlsHandshakeMs: 10_000,
   /** Streams of one connection. */
   maxStreamsPerConnection: 1000,
+  /** Bytes of responses that a client has not read: on one connection, and on all connections of a server. */
+  unreadBytesPerConnection: 16 * 1024 * 1024,
+  unreadBytes: 128 * 1024 * 1024,
+  /** The same on one connection while all connections together have more than that. */
+  unreadBytesPressed: 1024 * 1024,
+  /** How long a client may take to read one response. */
+  unreadMs: 60_000,
+  /** Requests that wait on one HTTP connection for the response before them. */
+  pipelinedRequests: 100,
   /** Calls that one server handles at once. */
   maxConcurrentCalls: 2000,
   /** Writes that are committed together when many come at once, and their changes. */

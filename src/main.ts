@@ -186,6 +186,7 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
       notReady,
       methods: server.methods,
       access: server.access,
+      outgoing: server.outgoing,
       tls,
       reflection: settings.REFLECTION,
     });

@@ -278,6 +278,8 @@ describe('every reason', () => {
     UNSUPPORTED_BODY: {},
     HOST_NOT_ALLOWED: { address: '127.0.0.1:8080' },
     ORIGIN_NOT_ALLOWED: {},
+    RESPONSE_TOO_LARGE: {},
+    RESPONSES_NOT_READ: {},
     INTERNAL: { call: '5f0c' },
   };
 
@@ -390,9 +392,13 @@ describe('the numbers in the comments', () => {
     'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [
       `at most ${maxElements['agentllm.v1.BatchGetPrimaryConfigsRequest.agents']}`,
+      `more than ${limits.maxResponseBytes / 1024 ** 2} MiB`,
     ],
     'ResolveConfigRequest.provider_down': [`at most ${maxElements['agentllm.v1.ResolveConfigRequest.provider_down']}`],
-    'BulkAssignConfigRequest.agents': [oneTo(maxElements['agentllm.v1.BulkAssignConfigRequest.agents'], '')],
+    'BulkAssignConfigRequest.agents': [
+      oneTo(maxElements['agentllm.v1.BulkAssignConfigRequest.agents'], ''),
+      `more than ${limits.maxResponseBytes / 1024 ** 2} MiB`,
+    ],
     'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],
     'ListAuditEventsRequest.actor': [atMost(limits.actor)],
     'Token.name': [atMost(limits.tokenName)],
@@ -435,7 +441,10 @@ describe('the numbers in the comments', () => {
   };
   /** What the comments of fields that many messages have must say. */
   const everywhere: Readonly<Record<string, readonly string[]>> = {
-    page_size: [`0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`],
+    page_size: [
+      `0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`,
+      `more than ${limits.pageBytes / 1024 ** 2} MiB`,
+    ],
     api_key: [`1 to ${limits.apiKey} visible ASCII characters`],
     reason: [`at most ${limits.reason} characters`],
     request_id: [`kept for ${limits.requestIdHours} hours`],

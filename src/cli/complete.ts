@@ -112,21 +112,50 @@ async function liveNames(live: Live, given: Place['given']): Promise<Candidate[]
   }
 }
 
-/** As many as one page has: who has more of them types another letter first. */
-const page = { page_size: 1000 };
+/** Most names that are offered: with more of them, the next letter is typed first. */
+const MOST = 1000;
+
+/** Reads pages until there are enough names, or one does not arrive in time. */
+async function named(
+  list: (page: object) => Promise<{ readonly found: Candidate[]; readonly next: string }>,
+): Promise<Candidate[]> {
+  const names: Candidate[] = [];
+  const end = performance.now() + DEADLINE_MS;
+  let page_token = '';
+  do {
+    const { found, next } = await list({ page_size: MOST - names.length, page_token });
+    names.push(...found);
+    page_token = next;
+  } while (page_token !== '' && names.length < MOST && performance.now() < end);
+  return names;
+}
 
 const NAMES: Readonly<Record<Live, (api: AgentLLM) => Promise<Candidate[]>>> = {
-  agents: async (api) =>
-    (await api.agents.listAgents(page)).agents.map(({ name, agent_type }) => candidate(name, agent_type)),
-  configs: async (api) =>
-    (await api.configs.listConfigs(page)).configs.map((config) =>
-      candidate(String(config.id), `${config.agent_name} ${modelOf(config)}`),
-    ),
-  credentials: async (api) =>
-    (await api.credentials.listCredentials(page)).credentials.map(({ name, provider }) => candidate(name, provider)),
-  models: async (api) =>
-    (await api.providers.listModels(page)).models.map(({ provider, name }) => candidate(`${provider}/${name}`)),
-  providers: async (api) =>
-    (await api.providers.listProviders(page)).providers.map(({ name, display_name }) => candidate(name, display_name)),
+  agents: (api) =>
+    named(async (page) => {
+      const { agents, next_page_token: next } = await api.agents.listAgents(page);
+      return { found: agents.map(({ name, agent_type }) => candidate(name, agent_type)), next };
+    }),
+  configs: (api) =>
+    named(async (page) => {
+      const { configs, next_page_token: next } = await api.configs.listConfigs(page);
+      const found = configs.map((config) => candidate(`${config.id}`, `${config.agent_name} ${modelOf(config)}`));
+      return { found, next };
+    }),
+  credentials: (api) =>
+    named(async (page) => {
+      const { credentials, next_page_token: next } = await api.credentials.listCredentials(page);
+      return { found: credentials.map(({ name, provider }) => candidate(name, provider)), next };
+    }),
+  models: (api) =>
+    named(async (page) => {
+      const { models, next_page_token: next } = await api.providers.listModels(page);
+      return { found: models.map(({ provider, name }) => candidate(`${provider}/${name}`)), next };
+    }),
+  providers: (api) =>
+    named(async (page) => {
+      const { providers, next_page_token: next } = await api.providers.listProviders(page);
+      return { found: providers.map(({ name, display_name }) => candidate(name, display_name)), next };
+    }),
   files: async () => [],
 };

@@ -23,6 +23,7 @@ import { internalError } from '../rpc/internal_error.js';
 import { openSockets } from '../rpc/listen.js';
 import type { Invoke } from '../rpc/method.js';
 import type { Credentials } from '../rpc/origin.js';
+import type { Outgoing, OutgoingConnection } from '../rpc/outgoing.js';
 import type { Reflection } from '../rpc/reflection.js';
 import { peerIdentities } from '../tls/peer.js';
 import type { ServerTls } from '../tls/tls.js';
@@ -31,6 +32,7 @@ import { readBody } from './body.js';
 import { errorAnswer } from './failure.js';
 import { type Guard, guardOf } from './guard.js';
 import { openApi } from './openapi.js';
+import { oneAtATime } from './pipeline.js';
 import { createRouter, type Route, type Router } from './routes.js';
 import { answerJson, requestBytes } from './transcode.js';
 
@@ -46,6 +48,7 @@ export interface HttpContext {
   /** The methods of the contract, by their paths. */
   readonly methods: ReadonlyMap<string, Invoke>;
   readonly access: Access;
+  readonly outgoing: Outgoing;
   /** Who may read `/openapi.json`. */
   readonly reflection: Reflection;
   /** Why the service should get no traffic now, or undefined. */
@@ -82,10 +85,10 @@ export async function startHttpServer(address: Address, context: HttpContext): P
   };
   // The last response of each connection, for what the parser refuses while it is being sent.
   const responses = new WeakMap<Duplex, ServerResponse>();
-  const listener = (request: IncomingMessage, response: ServerResponse) => {
+  const listener = oneAtATime(context.outgoing, (request, response, connection) => {
     responses.set(request.socket, response);
-    void serve(site, request, response);
-  };
+    void serve(site, request, response, connection);
+  });
   // The second one gets requests that wait to be told to go on before they send a body.
   const server = serverOf(context.tls, options, listener).on('checkContinue', listener);
   server.on('clientError', (error, socket) => {
@@ -164,7 +167,12 @@ function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContex
 }
 
 /** Answers one request, whatever happens on the way. */
-async function serve(site: Site, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function serve(
+  site: Site,
+  request: IncomingMessage,
+  response: ServerResponse,
+  connection: OutgoingConnection,
+): Promise<void> {
   // Whoever goes away before the answer is out gets none.
   response.on('error', () => {});
   let answer: Answer;
@@ -174,6 +182,7 @@ async function serve(site: Site, request: IncomingMessage, response: ServerRespo
     if (response.destroyed) return;
     answer = failed(site, thrown);
   }
+  response.once('close', connection.add(Buffer.byteLength(answer.body)));
   send(request, response, answer);
 }
 

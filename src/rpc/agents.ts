@@ -1,5 +1,9 @@
 import { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
-import type { AgentServiceService, GetAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
+import {
+  type AgentServiceService,
+  type GetAgentResponse,
+  ListAgentsResponse,
+} from '../../gen/ts/agentllm/v1/agent_service.js';
 import { agentFields, agentOutputOnly, checkAgent, newAgent, newAgentFields, patchAgent } from '../domain/agent.js';
 import { readPatch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
@@ -50,7 +54,9 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
         const problems = new Problems();
         checkPage(problems, call.request);
         problems.throwIfAny();
-        const page = pageOf(call.request, {
+        return pageOf(call.request, {
+          type: ListAgentsResponse,
+          revision: state.revision,
           values: state.agentsInOrder,
           keyOf: (agent) => [agent.id],
           filter: ['agents', agent_type, role, is_active],
@@ -58,12 +64,8 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
             (agent_type === '' || agent.agent_type === agent_type) &&
             (role === '' || agent.role === role) &&
             (is_active === undefined || agent.is_active === is_active),
+          rowOf: (agent) => ({ agents: [agentMessage(state, agent)] }),
         });
-        return {
-          agents: page.values.map((agent) => agentMessage(state, agent)),
-          next_page_token: page.nextPageToken,
-          revision: BigInt(state.revision),
-        };
       }),
 
     updateAgent: (call) =>

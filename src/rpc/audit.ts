@@ -4,7 +4,7 @@ import {
   AuditEventKind,
   type AuditServiceService,
   type ListAuditEventsRequest,
-  type ListAuditEventsResponse,
+  ListAuditEventsResponse,
 } from '../../gen/ts/agentllm/v1/audit_service.js';
 import type { Names } from '../domain/history.js';
 import type { State } from '../domain/state.js';
@@ -16,7 +16,7 @@ import { type Audited, enterEvent, enterEvents, listAudited, type NewEvent, type
 import { namesIn } from '../store/history.js';
 import { idOfAny, revisionMessage } from './history.js';
 import type { Handlers } from './method.js';
-import { checkPage, nextPage, pageFrom } from './pages.js';
+import { checkPage, pageFrom, pageReply } from './pages.js';
 import { checkRef } from './requests.js';
 import { type Backend, read } from './service.js';
 
@@ -57,18 +57,14 @@ const KINDS: readonly AuditEventKind[] = [
   AuditEventKind.TOKEN_USE,
 ];
 
-async function listAuditEvents(
-  { store }: Backend,
-  state: State,
-  request: ListAuditEventsRequest,
-): Promise<ListAuditEventsResponse> {
+async function listAuditEvents({ store }: Backend, state: State, request: ListAuditEventsRequest): Promise<Buffer> {
   checkFilter(request);
   const { agent, actor, since, until } = request;
   const agentId = agent && idOfAny(state, agent);
   const kinds = request.kinds.length > 0 ? request.kinds : KINDS;
   const page = pageFrom(request, ['audit', agentId, request.kinds, actor, since, until]);
-  const revision = BigInt(state.revision);
-  const found = await listAudited(store, {
+  const { revision } = state;
+  const { rows, complete } = await listAudited(store, {
     agentId,
     actor: actor || undefined,
     entries: kinds.includes(AuditEventKind.WRITE),
@@ -79,12 +75,21 @@ async function listAuditEvents(
     behind: page.last && placeIn(page.last),
     limit: page.size + 1,
   });
-  const { values, nextPageToken } = nextPage(page, found, ({ place }) => place);
   const names = await namesIn(
     store,
-    values.flatMap((one) => ('entry' in one ? [one.entry] : [])),
+    rows.flatMap((one) => ('entry' in one ? [one.entry] : [])),
   );
-  return { events: values.map((one) => eventMessage(one, names)), revision, next_page_token: nextPageToken };
+  return pageReply(
+    page,
+    rows,
+    {
+      type: ListAuditEventsResponse,
+      revision,
+      keyOf: ({ place }) => place,
+      rowOf: (one) => ({ events: [eventMessage(one, names)] }),
+    },
+    complete,
+  );
 }
 
 function checkFilter(request: ListAuditEventsRequest): void {

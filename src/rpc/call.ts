@@ -9,8 +9,10 @@ import type { Asked } from './access.js';
 import { internalError } from './internal_error.js';
 import type { Call, MethodContext, Reply, UnaryDefinition } from './method.js';
 import { credentialsOf, type Origin } from './origin.js';
+import type { OutgoingConnection } from './outgoing.js';
 import { requestCheckOf } from './request_shape.js';
 import { UUID } from './requests.js';
+import { checkedResponse } from './response.js';
 
 export type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
 
@@ -63,6 +65,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
   private entered = false;
+  private connection: OutgoingConnection | undefined;
   private parsed: Request | undefined;
 
   constructor(
@@ -121,6 +124,8 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   enter(): void {
     const { asked, context } = this.shared;
     context.gate.checkOpen();
+    this.connection = context.outgoing.connectionOf(this.origin);
+    this.connection?.checkRoom();
     this.principal = context.access.admit(credentialsOf(this.origin), asked);
     context.gate.enter(this.principal.token?.id);
     this.entered = true;
@@ -140,12 +145,15 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   succeed(reply: Reply<Response>): void {
     let bytes: Buffer;
     try {
-      bytes = encode(this.shared.method, reply);
+      bytes = checkedResponse(encode(this.shared.method, reply));
+      // A write is done by now.
+      if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
     }
     this.end('OK');
+    this.connection?.addUntilEnd(bytes.length, this.origin);
     this.done(undefined, bytes);
   }
 

@@ -3,8 +3,10 @@ import type {
   CheckConfigHealthRequest,
   CheckConfigHealthResponse,
   ListConfigHealthRequest,
-  ListConfigHealthResponse,
   ListRetiringModelsRequest,
+} from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import {
+  ListConfigHealthResponse,
   ListRetiringModelsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { AuditEventKind } from '../../gen/ts/agentllm/v1/audit_service.js';
@@ -20,7 +22,7 @@ import { audit } from './audit.js';
 import { checkConfigHealth } from './check_config.js';
 import { healthMessage, retiringUseMessage } from './messages.js';
 import type { Call, Handlers } from './method.js';
-import { checkPage, compareKeys, nextPage, pageFrom } from './pages.js';
+import { checkPage, compareKeys, pageFrom, pageReply } from './pages.js';
 import { passRate, Rate } from './rate.js';
 import { agentOf, checkRef, configOf, idProblem } from './requests.js';
 import { type Backend, read } from './service.js';
@@ -58,11 +60,7 @@ async function checkAudited(
   return answer;
 }
 
-async function listConfigHealth(
-  { store }: Backend,
-  state: State,
-  request: ListConfigHealthRequest,
-): Promise<ListConfigHealthResponse> {
+async function listConfigHealth({ store }: Backend, state: State, request: ListConfigHealthRequest): Promise<Buffer> {
   const problems = new Problems();
   checkPage(problems, request);
   if (request.agent) checkRef(problems, request.agent);
@@ -81,13 +79,16 @@ async function listConfigHealth(
   ]);
   const after = page.last === undefined ? 0 : idIn(page.last);
   const found = await listHealth(store, { ids, statuses, after, limit: page.size + 1 });
-  const { values, nextPageToken } = nextPage(page, found, ({ config_id }) => [config_id]);
-  // The state moves on while the database is asked; configs that it does not have are left out.
-  const health = values.flatMap((one) => {
-    const config = state.configs.get(one.config_id);
-    return config ? [healthMessage(state, config, one)] : [];
+  return pageReply(page, found, {
+    type: ListConfigHealthResponse,
+    revision: state.revision,
+    keyOf: ({ config_id }) => [config_id],
+    rowOf(one) {
+      // The state changes while the database is read; a config that it no longer has has no row.
+      const config = state.configs.get(one.config_id);
+      return config && { health: [healthMessage(state, config, one)] };
+    },
   });
-  return { health, next_page_token: nextPageToken, revision: BigInt(state.revision) };
 }
 
 /** The id in a page token, which anybody can make. */
@@ -103,7 +104,7 @@ function idsOf(state: State, { agent, config_id }: ListConfigHealthRequest): num
   return ofAgent === undefined || ofAgent.includes(config_id) ? [config_id] : [];
 }
 
-function listRetiringModels(state: State, request: ListRetiringModelsRequest): ListRetiringModelsResponse {
+function listRetiringModels(state: State, request: ListRetiringModelsRequest): Buffer {
   const { min, max } = limits.retiringDays;
   const days = request.within_days ?? limits.defaultRetiringDays;
   const problems = new Problems();
@@ -117,12 +118,12 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): L
     found.push(use);
     if (found.length > page.size) break;
   }
-  const { values, nextPageToken } = nextPage(page, found, placeOf);
-  return {
-    uses: values.map(retiringUseMessage),
-    next_page_token: nextPageToken,
-    revision: BigInt(state.revision),
-  };
+  return pageReply(page, found, {
+    type: ListRetiringModelsResponse,
+    revision: state.revision,
+    keyOf: placeOf,
+    rowOf: (use) => ({ uses: [retiringUseMessage(use)] }),
+  });
 }
 
 /** The agent itself stands before its configs, and a model before its fallback. */

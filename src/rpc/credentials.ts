@@ -1,5 +1,5 @@
 import { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/credential.js';
-import type { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
+import { type CredentialServiceService, ListCredentialsResponse } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { providerProblem } from '../domain/config.js';
 import { credentialFields, credentialOutputOnly, keyProblem, newCredential } from '../domain/credential.js';
 import { applyPatch, readPatch } from '../domain/patch.js';
@@ -63,17 +63,15 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
         const provider = written === '' ? undefined : state.provider(written);
         if (written !== '' && !provider) problems.add('provider', providerProblem(state, written));
         problems.throwIfAny();
-        const page = pageOf(call.request, {
+        return pageOf(call.request, {
+          type: ListCredentialsResponse,
+          revision: state.revision,
           values: state.credentialsInOrder,
           keyOf: (credential) => [credential.name],
           filter: ['credentials', provider?.name],
           keep: (credential) => provider === undefined || credential.provider === provider.name,
+          rowOf: (credential) => ({ credentials: [credentialMessage(state, credential)] }),
         });
-        return {
-          credentials: page.values.map((credential) => credentialMessage(state, credential)),
-          next_page_token: page.nextPageToken,
-          revision: BigInt(state.revision),
-        };
       }),
 
     updateCredential: (call) =>

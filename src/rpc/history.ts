@@ -5,8 +5,8 @@ import type {
   GetConfigRevisionRequest,
   GetConfigRevisionResponse,
   ListConfigRevisionsRequest,
-  ListConfigRevisionsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { ListConfigRevisionsResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { ChangeAction, type ConfigRevision, ResourceKind } from '../../gen/ts/agentllm/v1/history.js';
 import { entryName, fieldChanges, type HistoryEntry, type Names } from '../domain/history.js';
 import type { Config, Entity } from '../domain/rows.js';
@@ -16,7 +16,7 @@ import { Problems } from '../problems.js';
 import { listEntries, namesIn } from '../store/history.js';
 import { configMessage } from './messages.js';
 import type { Call, Handlers } from './method.js';
-import { checkPage, nextPage, pageFrom } from './pages.js';
+import { checkPage, pageFrom, pageReply } from './pages.js';
 import { type Earlier, pastConfig } from './past.js';
 import { agentOf, checkRef, idProblem, revisionProblem } from './requests.js';
 import { rollbackConfig } from './rollback.js';
@@ -67,7 +67,7 @@ async function listConfigRevisions(
   { store }: Backend,
   state: State,
   request: ListConfigRevisionsRequest,
-): Promise<ListConfigRevisionsResponse> {
+): Promise<Buffer> {
   const { agent, config_id: configId, kinds } = request;
   const problems = new Problems();
   checkPage(problems, request);
@@ -81,11 +81,20 @@ async function listConfigRevisions(
   const behind = page.last && placeIn(page.last);
   const entities = ENTITIES.filter((entity) => kinds.length === 0 || kinds.includes(KINDS[entity]));
   const query = { agentId, configId, entities, until: state.revision, behind, limit: page.size + 1 };
-  const revision = BigInt(state.revision);
-  const found = await listEntries(store, query);
-  const { values, nextPageToken } = nextPage(page, found, ({ revision, position }) => [revision, position]);
-  const names = await namesIn(store, values);
-  return { entries: values.map((entry) => revisionMessage(entry, names)), revision, next_page_token: nextPageToken };
+  const { revision } = state;
+  const { rows, complete } = await listEntries(store, query);
+  const names = await namesIn(store, rows);
+  return pageReply(
+    page,
+    rows,
+    {
+      type: ListConfigRevisionsResponse,
+      revision,
+      keyOf: (entry) => [entry.revision, entry.position],
+      rowOf: (entry) => ({ entries: [revisionMessage(entry, names)] }),
+    },
+    complete,
+  );
 }
 
 /** The id of an agent that was deleted is one too; its name may be another's by now. */

@@ -14,6 +14,7 @@ import { CallState, type Done, type Given, readerOf, type Shared } from './call.
 import type { Contract } from './contract.js';
 import type { Gate } from './gate.js';
 import { type InvokeOptions, type Origin, originOf } from './origin.js';
+import type { Outgoing } from './outgoing.js';
 import type { Standing } from './standing.js';
 import { grpcStatus } from './status.js';
 import { type StreamHandler, streaming } from './stream.js';
@@ -79,6 +80,7 @@ export interface MethodContext {
   readonly gate: Gate;
   readonly access: Access;
   readonly standing: Standing;
+  readonly outgoing: Outgoing;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { Model as ModelMessage } from '../../gen/ts/agentllm/v1/provider.js';
-import type { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import { ListModelsResponse, type ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import {
   checkModel,
   modelFields,
@@ -42,17 +42,15 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
         checkPage(problems, call.request);
         problems.throwIfAny();
         const provider = call.request.provider === '' ? undefined : providerOf(state, call.request.provider).name;
-        const page = pageOf(call.request, {
+        return pageOf(call.request, {
+          type: ListModelsResponse,
+          revision: state.revision,
           values: state.modelsInOrder,
           keyOf: (model) => [model.provider, model.name],
           filter: ['models', provider],
           keep: (model) => provider === undefined || model.provider === provider,
+          rowOf: (model) => ({ models: [modelMessage(state, model)] }),
         });
-        return {
-          models: page.values.map((model) => modelMessage(state, model)),
-          next_page_token: page.nextPageToken,
-          revision: BigInt(state.revision),
-        };
       }),
 
     getModel: (call) =>

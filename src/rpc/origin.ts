@@ -19,6 +19,8 @@ export interface Origin {
   getDeadline(): Date | number;
   /** The headers; a transport that retries nothing has none to say so. */
   readonly metadata?: Metadata;
+  /** The address of the other end; a transport that counts its responses itself has none. */
+  getPeer?(): string;
   /** What TLS says of the other end. */
   getAuthContext(): { readonly sslPeerCertificate?: PeerCertificate | undefined };
   /** Of a transport that has other headers. */

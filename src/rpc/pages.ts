@@ -11,20 +11,41 @@ export interface PageRequest {
 
 type Key = string | number;
 
-/** A list that is paged by keys: where a page goes on is a place in the order, not a count of rows. */
-export interface Paging<V> {
-  readonly values: Ordered<V>;
-  /** The key of a value, in the order of the list. */
-  readonly keyOf: (value: V) => readonly Key[];
-  readonly keep: (value: V) => boolean;
-  /** What the token is bound to: the method and its filter. */
-  readonly filter: readonly unknown[];
+/** What the response of every list has beside its rows. */
+export interface ListResponse {
+  revision: bigint;
+  next_page_token: string;
 }
 
-export interface Page<V> {
-  readonly values: readonly V[];
-  readonly nextPageToken: string;
+/** The response message of a list, as ts-proto generates it. */
+interface ListType<Response> {
+  encode(message: Response): { finish(): Uint8Array };
+  fromPartial(object: object): Response;
 }
+
+/** How the values of a list become the rows of its response. */
+export interface Rows<V, Response extends ListResponse> {
+  readonly type: ListType<Response>;
+  readonly revision: number;
+  /** The key of a value, in the order of the list. */
+  readonly keyOf: (value: V) => readonly Key[];
+  /** The response with the row of one value, or its bytes; undefined: the value has no row. */
+  readonly rowOf: (value: V) => Omit<Response, keyof ListResponse> | Uint8Array | undefined;
+}
+
+/** Values in memory that are paged by keys: a page continues at a place in the order, not at a count of rows. */
+export interface Listed<V> {
+  readonly values: Ordered<V>;
+  readonly keyOf: (value: V) => readonly Key[];
+  readonly keep: (value: V) => boolean;
+}
+
+/** A list in memory. */
+export type Paging<V, Response extends ListResponse> = Rows<V, Response> &
+  Listed<V> & {
+    /** The method and its filter, to which the page token is bound. */
+    readonly filter: readonly unknown[];
+  };
 
 export function checkPage(problems: Problems, request: PageRequest): void {
   if (request.page_size < 0) problems.add('page_size', `must be 0 to ${limits.maxPageSize}, not ${request.page_size}`);
@@ -48,28 +69,51 @@ export function pageFrom(request: PageRequest, filter: readonly unknown[]): Page
   };
 }
 
-/** Makes a page of what was found from its start on: as many values as it has, and one more when there are more. */
-export function nextPage<V>(
+/**
+ * The response of a list, encoded: as many of the found values as the page has, by rows and by bytes.
+ * @param found the values from the start of the page on, and one more when there are more.
+ * @param complete false: `found` was cut before that, because its values are large.
+ */
+export function pageReply<V, Response extends ListResponse>(
   { size, mark }: PageStart,
   found: readonly V[],
-  keyOf: (value: V) => readonly Key[],
-): Page<V> {
-  if (found.length <= size) return { values: found, nextPageToken: '' };
-  const values = found.slice(0, size);
-  return { values, nextPageToken: writeToken(mark, keyOf(values.at(-1) as V)) };
+  { type, revision, keyOf, rowOf }: Rows<V, Response>,
+  complete = true,
+): Buffer {
+  const encode = (part: object): Uint8Array => type.encode({ ...type.fromPartial({}), ...part }).finish();
+  const rows: Uint8Array[] = [];
+  let [taken, bytes] = [0, 0];
+  for (const value of found) {
+    if (taken === size) break;
+    const row = rowOf(value);
+    const encoded = row instanceof Uint8Array ? row : row && encode(row);
+    if (bytes > 0 && bytes + (encoded?.length ?? 0) > limits.pageBytes) break;
+    taken++;
+    if (!encoded) continue;
+    rows.push(encoded);
+    bytes += encoded.length;
+  }
+  const isLast = complete && taken === found.length;
+  const next_page_token = isLast || taken === 0 ? '' : writeToken(mark, keyOf(found[taken - 1] as V));
+  // Fields of protobuf messages concatenate, so each row is encoded once.
+  return Buffer.concat([...rows, encode({ revision: BigInt(revision), next_page_token })]);
 }
 
-/** One page of a list from memory. */
-export function pageOf<V>(request: PageRequest, { values, keyOf, keep, filter }: Paging<V>): Page<V> {
-  const page = pageFrom(request, filter);
-  const { last } = page;
+/** The values of a list in memory from the start of a page on: as many as the page has, and one more. */
+export function valuesFrom<V>({ last, size }: PageStart, { values, keyOf, keep }: Listed<V>): V[] {
   const found: V[] = [];
   for (const value of values.after(last && ((v) => (compareKeys(keyOf(v), last) <= 0 ? -1 : 1)))) {
     if (!keep(value)) continue;
     found.push(value);
-    if (found.length > page.size) break;
+    if (found.length > size) break;
   }
-  return nextPage(page, found, keyOf);
+  return found;
+}
+
+/** The response with one page of a list in memory, encoded. */
+export function pageOf<V, Response extends ListResponse>(request: PageRequest, paging: Paging<V, Response>): Buffer {
+  const start = pageFrom(request, paging.filter);
+  return pageReply(start, valuesFrom(start, paging), paging);
 }
 
 export function compareKeys(a: readonly Key[], b: readonly Key[]): number {

@@ -1,6 +1,6 @@
 import { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import { Provider as ProviderMessage } from '../../gen/ts/agentllm/v1/provider.js';
-import type { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import { ListProvidersResponse, type ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import {
   checkProvider,
   fixedFields,
@@ -41,17 +41,15 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
         const problems = new Problems();
         checkPage(problems, call.request);
         problems.throwIfAny();
-        const page = pageOf(call.request, {
+        return pageOf(call.request, {
+          type: ListProvidersResponse,
+          revision: state.revision,
           values: state.providersInOrder,
           keyOf: (provider) => [provider.name],
           filter: ['providers'],
           keep: () => true,
+          rowOf: (provider) => ({ providers: [providerMessage(state, provider)] }),
         });
-        return {
-          providers: page.values.map((provider) => providerMessage(state, provider)),
-          next_page_token: page.nextPageToken,
-          revision: BigInt(state.revision),
-        };
       }),
 
     getProvider: (call) =>

@@ -4,7 +4,7 @@ import {
   BatchGetPrimaryConfigsResponse,
   GetConfigResponse,
   type ListConfigsRequest,
-  type ListConfigsResponse,
+  ListConfigsResponse,
   type PrimaryConfigResult,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { primaryIn } from '../domain/chain.js';
@@ -74,7 +74,7 @@ function configReply(state: State, config: Config): Buffer {
   return withRevision(entry, state.revision);
 }
 
-export function listConfigs(state: State, request: ListConfigsRequest): ListConfigsResponse {
+export function listConfigs(state: State, request: ListConfigsRequest): Buffer {
   const problems = new Problems();
   checkPage(problems, request);
   if (request.agent) checkRef(problems, request.agent);
@@ -83,7 +83,9 @@ export function listConfigs(state: State, request: ListConfigsRequest): ListConf
   problems.throwIfAny();
   const agent = request.agent && agentOf(state, request.agent);
   const { enabled, model_name } = request;
-  const page = pageOf(request, {
+  return pageOf(request, {
+    type: ListConfigsResponse,
+    revision: state.revision,
     values: agent ? configsById(state, agent) : state.configsInOrder,
     keyOf: (config) => [config.id],
     filter: ['configs', agent?.id, provider?.name, enabled, model_name],
@@ -91,12 +93,8 @@ export function listConfigs(state: State, request: ListConfigsRequest): ListConf
       (provider === undefined || config.provider === provider.name) &&
       (enabled === undefined || config.enabled === enabled) &&
       (model_name === '' || config.model_name === model_name),
+    rowOf: (config) => ({ configs: [configMessage(state, config)] }),
   });
-  return {
-    configs: page.values.map((config) => configMessage(state, config)),
-    next_page_token: page.nextPageToken,
-    revision: BigInt(state.revision),
-  };
 }
 
 function configsById(state: State, agent: Agent): Ordered<Config> {
@@ -113,21 +111,22 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
   problems.throwIfAny();
   if (length > 0) {
     const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));
-    return batchReply(state, results, '');
+    return batchReply(state, results);
   }
-  const page = pageOf(request, {
+  return pageOf(request, {
+    type: BatchGetPrimaryConfigsResponse,
+    revision: state.revision,
     values: state.agentsInOrder,
     keyOf: (agent) => [agent.id],
     filter: ['primaries'],
     keep: () => true,
+    rowOf: (agent) => primaryResult(state, {}, agent),
   });
-  const results = page.values.map((agent) => primaryResult(state, {}, agent));
-  return batchReply(state, results, page.nextPageToken);
 }
 
 /** The results as they are encoded, followed by the fields that the answer has once. */
-function batchReply(state: State, results: readonly Uint8Array[], next_page_token: string): Buffer {
-  const last = { results: [], next_page_token, revision: BigInt(state.revision) };
+function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
+  const last = { results: [], next_page_token: '', revision: BigInt(state.revision) };
   return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);
 }
 

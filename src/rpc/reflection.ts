@@ -10,9 +10,9 @@ import {
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
 import type { ServiceError } from '../errors.js';
 import { StatusCode } from '../status_codes.js';
-import type { Access } from './access.js';
-import type { Contract } from './contract.js';
+import type { MethodContext } from './method.js';
 import { credentialsOf } from './origin.js';
+import type { Outgoing } from './outgoing.js';
 import { grpcStatus } from './status.js';
 
 /** Who may ask: everybody, those whom the service lets in, or nobody. */
@@ -24,13 +24,17 @@ export type Reflection = 'on' | 'authenticated' | 'off';
  * drops their comments and options; buf curl then finds no service, and the
  * annotations of the contract would be lost. The files go out here as they are.
  */
-export function addReflection(server: Server, { registry }: Contract, access: Access, reflection: Reflection): void {
+export function addReflection(
+  server: Server,
+  { contract: { registry }, access, outgoing }: Pick<MethodContext, 'contract' | 'access' | 'outgoing'>,
+  reflection: Reflection,
+): void {
   if (reflection === 'off') return;
   const admit = (stream: ServerDuplexStream<Request, Response>) => {
     if (reflection === 'authenticated') access.identify(credentialsOf(stream), 'grpc.reflection');
   };
   const implementation = {
-    serverReflectionInfo: answerAll(admit, (request) => answer(registry, request)) as handleBidiStreamingCall<
+    serverReflectionInfo: answerAll(outgoing, admit, (request) => answer(registry, request)) as handleBidiStreamingCall<
       Request,
       Response
     >,
@@ -41,6 +45,7 @@ export function addReflection(server: Server, { registry }: Contract, access: Ac
 
 /** Answers one request after the other; reads the next one when the answer has gone out. */
 function answerAll(
+  outgoing: Outgoing,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
   answerOne: (request: Request) => Partial<Response>,
 ) {
@@ -52,16 +57,28 @@ function answerAll(
       return;
     }
     stream.on('error', () => stream.destroy());
+    const connection = outgoing.connectionOf(stream);
     stream.on('data', (original_request: Request) => {
-      const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
-      if (!stream.write(response as Response)) {
-        stream.pause();
-        stream.once('drain', () => stream.resume());
+      try {
+        connection?.checkRoom();
+      } catch (error) {
+        stream.emit('error', grpcStatus(error as ServiceError));
+        return;
       }
+      const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
+      const sent = connection?.add(sizeOf(response));
+      stream.pause();
+      stream.write(response as Response, () => {
+        sent?.();
+        stream.resume();
+      });
     });
     stream.on('end', () => stream.end());
   };
 }
+
+const sizeOf = ({ file_descriptor_response: files }: Partial<Response>): number =>
+  files?.file_descriptor_proto.reduce((size, { length }) => size + length, 0) ?? 0;
 
 function answer(registry: Registry, request: Request): Partial<Response> {
   if (request.list_services !== undefined) return { list_services_response: { service: services(registry) } };
@@ -111,6 +128,14 @@ function files(file: DescFile | undefined): Partial<Response> {
     needed.add(one);
   };
   collect(file);
-  const file_descriptor_proto = [...needed].map((one) => Buffer.from(toBinary(FileDescriptorProtoSchema, one.proto)));
-  return { file_descriptor_response: { file_descriptor_proto } };
+  return { file_descriptor_response: { file_descriptor_proto: [...needed].map(bytesOf) } };
+}
+
+const encoded = new WeakMap<DescFile, Buffer>();
+
+/** A file encoded, once: with all that it imports it takes milliseconds. */
+function bytesOf(file: DescFile): Buffer {
+  const bytes = encoded.get(file) ?? Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto));
+  encoded.set(file, bytes);
+  return bytes;
 }

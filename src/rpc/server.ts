@@ -23,6 +23,7 @@ import { Gate } from './gate.js';
 import { checkCalls } from './http2_calls.js';
 import { type Listener, listen } from './listen.js';
 import { type Invoke, type MethodContext, serviceOf } from './method.js';
+import { Outgoing } from './outgoing.js';
 import { providerService } from './providers.js';
 import { addReflection, type Reflection } from './reflection.js';
 import type { Backend } from './service.js';
@@ -63,6 +64,8 @@ export interface RpcServer {
   readonly methods: ReadonlyMap<string, Invoke>;
   /** Who may do what, for what is no method. */
   readonly access: Access;
+  /** The responses that clients have not read, of all ports. */
+  readonly outgoing: Outgoing;
   /** How many streams of WatchConfigs there are, by whether they have caught up. */
   watches(): { readonly live: number; readonly behind: number };
   setWritable(writable: boolean): void;
@@ -78,7 +81,7 @@ export async function startRpcServer(
     reflection,
     tls,
     ...given
-  }: Omit<MethodContext, 'gate' | 'access' | 'standing'> & {
+  }: Omit<MethodContext, 'gate' | 'access' | 'standing' | 'outgoing'> & {
     readonly anonymous: Anonymous;
     readonly reflection: Reflection;
     /** Without it the server speaks in clear. */
@@ -90,7 +93,8 @@ export async function startRpcServer(
   const access = new Access(parts.store, anonymous, trail);
   // Before the watches, which hand over what it may take away.
   const standing = new Standing(parts.store);
-  const context = { ...given, gate, access, standing };
+  const outgoing = new Outgoing(given.log);
+  const context = { ...given, gate, access, standing, outgoing };
   const watches = new Watches(parts.store, new WatchFrames(parts.store));
   const presence = new Presence(parts.store, watches);
   const backend = { ...parts, log: given.log, watches, presence, trail, access };
@@ -110,17 +114,19 @@ export async function startRpcServer(
   for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);
-  addReflection(server, context.contract, access, reflection);
-  const listener = await bind(server, address, tls).catch((error) => {
+  addReflection(server, context, reflection);
+  const listener = await bind(server, address, tls, outgoing).catch((error) => {
     watches.close(shuttingDown);
     void presence.close();
     standing.close();
+    outgoing.close();
     void trail.close();
     throw error;
   });
   return {
     port: listener.port,
     access,
+    outgoing,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),
     watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
@@ -131,6 +137,7 @@ export async function startRpcServer(
       watches.close(shuttingDown);
       await shutDown(server, listener, gate, graceMs);
       standing.close();
+      outgoing.close();
       await Promise.all([told, trail.close()]);
     },
   };
@@ -144,10 +151,13 @@ const serving = (): ServingStatusMap =>
   Object.fromEntries(['', ...SERVICES, WRITES].map((name) => [name, 'SERVING' as const]));
 
 /** The connections that we take go into the server by its own door for them, which wants them decrypted. */
-function bind(server: Server, address: Address, tls: ServerTls | undefined): Promise<Listener> {
+function bind(server: Server, address: Address, tls: ServerTls | undefined, outgoing: Outgoing): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   checkCalls(server);
-  return listen(address, tls, (socket) => injector.injectConnection(socket));
+  return listen(address, tls, (socket) => {
+    outgoing.openPeer(socket);
+    injector.injectConnection(socket);
+  });
 }
 
 /** tryShutdown waits for open streams for ever (a health watch is one), so it gets a cap. */

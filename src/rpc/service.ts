@@ -13,6 +13,7 @@ import type { Access } from './access.js';
 import { withAdoption } from './adoption.js';
 import type { Call, Reply } from './method.js';
 import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import { ADDED_BYTES, checkedResponse } from './response.js';
 import type { Trail } from './trail.js';
 
 /** What the services work on. */
@@ -83,7 +84,11 @@ export function write<Request extends WriteRequest, Result, Response>(
       return writing.plan(state, draft, writeProblems(request));
     },
     answer: (result: Result, revision: number) =>
-      call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
+      // Checked before the commit: a response that cannot be sent must not belong to a write that was done.
+      checkedResponse(
+        call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
+        ADDED_BYTES,
+      ),
   };
   if (request.validate_only) return rehearse(backend.store, planned);
   const done = transact(backend.store, planned);

@@ -7,6 +7,7 @@ import type { Reader, Shared } from './call.js';
 import { internalError } from './internal_error.js';
 import type { MethodContext } from './method.js';
 import { credentialsOf } from './origin.js';
+import type { OutgoingConnection } from './outgoing.js';
 import { grpcStatus } from './status.js';
 
 /** A call whose answer is a stream, as a handler sees it. */
@@ -46,7 +47,8 @@ export function streaming<Request>(
   return ((stream: Raw) => {
     const started = performance.now();
     const controller = new AbortController();
-    const sink = new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, (thrown) =>
+    const connection = context.outgoing.connectionOf(stream);
+    const sink = new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, connection, (thrown) =>
       internalError(thrown, name, context.log),
     );
     sink.onClose(() => {
@@ -55,6 +57,7 @@ export function streaming<Request>(
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
     const begin = async () => {
+      connection?.checkRoom();
       const opened = admit(stream, sink, { asked, read, context });
       const checkOpen = () => context.gate.checkOpen();
       await handler({ ...opened, method: name, signal: controller.signal, sink, checkOpen });
@@ -100,6 +103,7 @@ class GrpcSink implements EndingSink {
 
   constructor(
     private readonly stream: ServerWritableStream<unknown, Buffer>,
+    private readonly connection: OutgoingConnection | undefined,
     private readonly internal: (thrown: unknown) => ServiceError,
   ) {
     const close = () => this.close();
@@ -126,6 +130,7 @@ class GrpcSink implements EndingSink {
     if (this.closed) return;
     const error = thrown instanceof ServiceError ? thrown : this.internal(thrown);
     this.code = error.code;
+    this.leaveUnread();
     // grpc-js sends it as the status of the stream, behind what waits in it.
     this.stream.emit('error', grpcStatus(error));
     this.close();
@@ -134,6 +139,7 @@ class GrpcSink implements EndingSink {
   finish(): void {
     if (this.closed) return;
     this.code = 'OK';
+    this.leaveUnread();
     this.stream.end();
     this.close();
   }
@@ -150,6 +156,11 @@ class GrpcSink implements EndingSink {
     this.pendingBytes = 0;
     this.wake();
   };
+
+  /** What still waits when the stream is ended is an unread response: its client has as long for it as for any other. */
+  private leaveUnread(): void {
+    if (this.pending > 0) this.connection?.addUntilEnd(this.pendingBytes, this.stream);
+  }
 
   private close(): void {
     if (this.closed) return;

@@ -4,7 +4,7 @@ import {
   CreateTokenResponse,
   type GetCallerResponse,
   type ListTokensRequest,
-  type ListTokensResponse,
+  ListTokensResponse,
   type Token as TokenMessage,
   TokenState,
 } from '../../gen/ts/agentllm/v1/access_service.js';
@@ -17,7 +17,7 @@ import { tokenMessage, wishOf } from '../domain/token_message.js';
 import { Problems } from '../problems.js';
 import { usesOf } from '../store/tokens.js';
 import type { Call, Handlers, Reply } from './method.js';
-import { checkPage, pageOf } from './pages.js';
+import { checkPage, pageFrom, pageReply, valuesFrom } from './pages.js';
 import { requireText } from './requests.js';
 import { type Backend, read, write } from './service.js';
 
@@ -30,8 +30,9 @@ export function accessService(backend: Backend): Handlers<typeof AccessServiceSe
       read(backend, call, async (state) => {
         requireText({ id: call.request.id });
         const revision = BigInt(state.revision);
-        const [token] = await messagesOf(backend, [tokenOf(state, call.request.id)]);
-        return { token, revision };
+        const token = tokenOf(state, call.request.id);
+        const messageOf = await messagesOf(backend, [token]);
+        return { token: messageOf(token), revision };
       }),
 
     listTokens: (call) => read(backend, call, (state) => listTokens(backend, state, call.request)),
@@ -73,30 +74,40 @@ async function createToken(
   ]);
 }
 
-async function listTokens(backend: Backend, state: State, request: ListTokensRequest): Promise<ListTokensResponse> {
+async function listTokens(backend: Backend, state: State, request: ListTokensRequest): Promise<Buffer> {
   const problems = new Problems();
   checkPage(problems, request);
   problems.throwIfAny();
   const now = new Date();
-  const page = pageOf(request, {
+  const start = pageFrom(request, ['tokens', request.show_ended]);
+  const keyOf = (token: Token) => [token.id];
+  const found = valuesFrom(start, {
     values: state.tokensInOrder,
-    keyOf: (token) => [token.id],
-    filter: ['tokens', request.show_ended],
+    keyOf,
     keep: (token) => request.show_ended || stateOfToken(token, now) === TokenState.ACTIVE,
   });
-  const revision = BigInt(state.revision);
-  return { tokens: await messagesOf(backend, page.values), next_page_token: page.nextPageToken, revision };
+  const { revision } = state;
+  const messageOf = await messagesOf(backend, found);
+  return pageReply(start, found, {
+    type: ListTokensResponse,
+    revision,
+    keyOf,
+    rowOf: (token) => ({ tokens: [messageOf(token)] }),
+  });
 }
 
-/** Tokens with when they were used; while the database is away, without. */
-async function messagesOf({ store, trail }: Backend, tokens: readonly Token[]): Promise<TokenMessage[]> {
+/** Makes the messages of tokens, with the time of their last use; without it while the database is unavailable. */
+async function messagesOf(
+  { store, trail }: Backend,
+  tokens: readonly Token[],
+): Promise<(token: Token) => TokenMessage> {
   const uses = await usesOf(store, tokens).catch(() => undefined);
   const now = new Date();
-  return tokens.map((token) => {
+  return (token) => {
     const [there, here] = [uses?.get(token.id), trail.lastUse(token)];
     const last_used_at = uses && (there && here ? (there > here ? there : here) : (there ?? here));
     return tokenMessage(token, now, last_used_at);
-  });
+  };
 }
 
 function callerMessage({ actor, role, token }: Principal, { revision }: State): GetCallerResponse {

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import type {
   AgentLLMConfigWatchServiceService,
   ListWatchersRequest,
-  ListWatchersResponse,
   WatchConfigsRequest,
   Watcher,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { ListWatchersResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
 import { type Filter, filterOf } from '../feed/filter.js';
@@ -16,7 +16,7 @@ import { Problems } from '../problems.js';
 import { databaseFailure } from '../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../store/watchers.js';
 import type { Handlers } from './method.js';
-import { checkPage, nextPage, pageFrom } from './pages.js';
+import { checkPage, pageFrom, pageReply } from './pages.js';
 import { agentOf, checkRef, minRevisionProblem, UUID } from './requests.js';
 import { resumeAt } from './resume.js';
 import { type Backend, read } from './service.js';
@@ -96,11 +96,7 @@ function checkAcknowledgements(acknowledgements: readonly { client_id: string; r
   problems.throwIfAny();
 }
 
-async function listing(
-  { store, presence }: Backend,
-  state: State,
-  request: ListWatchersRequest,
-): Promise<ListWatchersResponse> {
+async function listing({ store, presence }: Backend, state: State, request: ListWatchersRequest): Promise<Buffer> {
   const problems = new Problems();
   checkPage(problems, request);
   if (request.agent) checkRef(problems, request.agent);
@@ -110,26 +106,33 @@ async function listing(
   const after = page.last && ([String(page.last[0]), String(page.last[1])] as const);
   try {
     await presence.flush();
-    const found = await listWatchers(store.database.knex, {
+    const { rows, complete } = await listWatchers(store.database.knex, {
       ...(agent && { agents: [agent.name, `#${agent.id}`] }),
       staleOnly: request.stale_only,
       ...(after && { after }),
       limit: page.size + 1,
+      namedAgents: limits.namedWatchers,
       staleMs: limits.staleWatcherMs,
     });
-    const { values, nextPageToken } = nextPage(page, found, (one) => [one.client_name, one.client_id]);
-    return {
-      watchers: values.map((one) => watcherMessage(one, store.state.revision)),
-      revision: BigInt(store.state.revision),
-      next_page_token: nextPageToken,
-    };
+    const { revision } = store.state;
+    return pageReply(
+      page,
+      rows,
+      {
+        type: ListWatchersResponse,
+        revision,
+        keyOf: (one) => [one.client_name, one.client_id],
+        rowOf: (one) => ({ watchers: [watcherMessage(one, revision)] }),
+      },
+      complete,
+    );
   } catch (error) {
     throw databaseFailure(error);
   }
 }
 
 function watcherMessage(row: SeenWatcher, head: number): Watcher {
-  const { stream_id: _, agents, sent_revision, applied_revision, catching_up, ...rest } = row;
+  const { stream_id: _, agents, agent_count, sent_revision, applied_revision, catching_up, ...rest } = row;
   const applied = applied_revision ?? 0;
   return {
     client_id: rest.client_id,
@@ -138,8 +141,8 @@ function watcherMessage(row: SeenWatcher, head: number): Watcher {
     replica: rest.replica,
     connected_at: rest.connected_at,
     last_seen_at: rest.last_seen_at,
-    agents: (agents ?? []).slice(0, limits.namedWatchers),
-    agent_count: agents?.length ?? 0,
+    agents: [...(agents ?? [])],
+    agent_count: agent_count ?? 0,
     all_agents: agents === null,
     sent_revision: BigInt(sent_revision),
     applied_revision: applied_revision === null ? undefined : BigInt(applied_revision),

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import type { HistoryEntry } from '../domain/history.js';
+import { type BoundedRows, readBounded } from './bounded.js';
 import { onDatabase } from './failure.js';
 import { ENTRY_COLUMNS } from './history.js';
 import type { Store } from './store.js';
@@ -66,16 +67,22 @@ type Row = Omit<HistoryEntry, 'revision'> &
   Omit<KeptEvent, 'id'> & { readonly source: 'entry' | 'event'; readonly first: number; readonly second: number };
 
 /** Entries of the log and events beside it, the newest first. */
-export function listAudited(store: Store, query: AuditQuery): Promise<Audited[]> {
-  return onDatabase(store, async (db) => {
-    const parts = [
-      ...(query.entries ? [entriesOf(db, query)] : []),
-      ...(query.kinds.length ? [eventsOf(db, query)] : []),
-    ];
-    const all = db.select('*').from(db.unionAll(parts, true).as('audited'));
-    const rows: Row[] = await newestFirst(all, query.limit);
-    return rows.map(auditedOf);
-  });
+export function listAudited(store: Store, query: AuditQuery): Promise<BoundedRows<Audited>> {
+  return onDatabase(store, (db) =>
+    readBounded(query.limit, (last, limit) =>
+      auditedAfter(db, { ...query, limit, ...(last && { behind: last.place }) }),
+    ),
+  );
+}
+
+async function auditedAfter(db: Knex, query: AuditQuery): Promise<Audited[]> {
+  const parts = [
+    ...(query.entries ? [entriesOf(db, query)] : []),
+    ...(query.kinds.length ? [eventsOf(db, query)] : []),
+  ];
+  const all = db.select('*').from(db.unionAll(parts, true).as('audited'));
+  const rows: Row[] = await newestFirst(all, query.limit);
+  return rows.map(auditedOf);
 }
 
 function entriesOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {

@@ -3,6 +3,7 @@ import { newConfig } from '../domain/config.js';
 import type { HistoryEntry, Names } from '../domain/history.js';
 import type { Config, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { type BoundedRows, readBounded } from './bounded.js';
 import { oldestKept } from './compact.js';
 import { onDatabase } from './failure.js';
 import { stateAt } from './past.js';
@@ -41,20 +42,28 @@ export interface HistoryQuery {
 }
 
 /** Entries of the log, the newest revision first, those of one revision in the order in which it made them. */
-export function listEntries(store: Store, query: HistoryQuery): Promise<HistoryEntry[]> {
-  const { agentId, configId, entities, until, behind, limit } = query;
-  return onDatabase(store, (db) => {
-    const entries = db<HistoryEntry>('config_revisions')
-      .select(...ENTRY_COLUMNS)
-      .where('revision', '<=', behind?.[0] ?? until)
-      .orderBy([{ column: 'revision', order: 'desc' }, 'position'])
-      .limit(limit);
-    if (behind) entries.where((rest) => rest.where('revision', '<', behind[0]).orWhere('position', '>', behind[1]));
-    if (agentId !== undefined) entries.where({ agent_id: agentId });
-    if (configId !== undefined) entries.where({ entity: 'config', entity_id: configId });
-    if (entities.length > 0) entries.whereIn('entity', entities as Entity[]);
-    return entries;
-  });
+export function listEntries(store: Store, query: HistoryQuery): Promise<BoundedRows<HistoryEntry>> {
+  return onDatabase(store, (db) =>
+    readBounded(query.limit, (last, limit) =>
+      entriesAfter(db, { ...query, limit, ...(last && { behind: [last.revision, last.position] }) }),
+    ),
+  );
+}
+
+function entriesAfter(
+  db: Knex,
+  { agentId, configId, entities, until, behind, limit }: HistoryQuery,
+): PromiseLike<HistoryEntry[]> {
+  const entries = db<HistoryEntry>('config_revisions')
+    .select(...ENTRY_COLUMNS)
+    .where('revision', '<=', behind?.[0] ?? until)
+    .orderBy([{ column: 'revision', order: 'desc' }, 'position'])
+    .limit(limit);
+  if (behind) entries.where((rest) => rest.where('revision', '<', behind[0]).orWhere('position', '>', behind[1]));
+  if (agentId !== undefined) entries.where({ agent_id: agentId });
+  if (configId !== undefined) entries.where({ entity: 'config', entity_id: configId });
+  if (entities.length > 0) entries.whereIn('entity', entities as Entity[]);
+  return entries;
 }
 
 /** The names that entries need, from the log itself: neither models nor credentials are ever renamed. */

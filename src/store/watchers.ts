@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { type BoundedRows, readBounded } from './bounded.js';
 
 /** One agent process that watches, as its replica knows it. */
 export interface WatcherRow {
@@ -22,6 +23,8 @@ export interface SeenWatcher extends WatcherRow {
   readonly last_seen_at: Date;
   /** Whether it has been behind for too long. */
   readonly stale: boolean;
+  /** Number of its agents, of which `agents` has the first ones; null: all agents. */
+  readonly agent_count: number | null;
 }
 
 /** A watcher that its replica has not confirmed for so long is gone. */
@@ -159,22 +162,43 @@ export interface WatcherQuery {
   readonly staleOnly?: boolean;
   /** Only those behind this name and id. */
   readonly after?: readonly [name: string, id: string];
-  readonly limit?: number;
+  readonly limit: number;
+  /** Most agents that are read of one watcher. */
+  readonly namedAgents: number;
   readonly staleMs: number;
 }
 
+const COLUMNS = [
+  'client_id',
+  'stream_id',
+  'client_name',
+  'client_version',
+  'replica',
+  'sent_revision',
+  'applied_revision',
+  'catching_up',
+  'connected_at',
+  'last_seen_at',
+] as const;
+
 /** The watchers that are connected to any replica, by name and id. */
-export async function listWatchers(db: Knex, query: WatcherQuery): Promise<SeenWatcher[]> {
+export function listWatchers(db: Knex, query: WatcherQuery): Promise<BoundedRows<SeenWatcher>> {
+  return readBounded(query.limit, (last, limit) =>
+    watchersAfter(db, { ...query, limit, ...(last && { after: [last.client_name, last.client_id] }) }),
+  );
+}
+
+function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]> {
   const stale = `(behind_since is not null and behind_since < now() - ? * interval '1 millisecond')`;
   const rows = watchersOf(db, query.agents)
-    .select('*', db.raw(`${stale} as stale`, [query.staleMs]))
+    .select(...COLUMNS, db.raw('cardinality(agents) as agent_count'))
+    .select(db.raw('agents[1:?] as agents', [query.namedAgents]), db.raw(`${stale} as stale`, [query.staleMs]))
     // Bytes, as the page tokens compare.
     .orderByRaw('client_name collate "C", client_id');
   const { after } = query;
   if (query.staleOnly) rows.whereRaw(stale, [query.staleMs]);
   if (after) rows.whereRaw('(client_name collate "C", client_id) > (?, ?::uuid)', [...after]);
-  if (query.limit !== undefined) rows.limit(query.limit);
-  return rows;
+  return rows.limit(query.limit) as PromiseLike<SeenWatcher[]>;
 }
 
 /** Forgets those that no replica has confirmed for long. */

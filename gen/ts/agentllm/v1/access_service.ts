@@ -303,7 +303,8 @@ export interface ListTokensRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**

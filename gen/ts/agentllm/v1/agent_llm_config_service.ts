@@ -203,7 +203,8 @@ export interface ListConfigsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -370,7 +371,8 @@ export interface GetPrimaryConfigResponse {
 export interface BatchGetPrimaryConfigsRequest {
   /**
    * The agents, at most 1000, answered in this order; empty: all agents, by id,
-   * a page at a time.
+   * a page at a time. When the response for named agents would have more than
+   * 4 MiB, the call is RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
    */
   agents: AgentRef[];
   /**
@@ -382,7 +384,8 @@ export interface BatchGetPrimaryConfigsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -502,7 +505,10 @@ export interface UpsertPrimaryConfigResponse {
 
 /** Request of BulkAssignConfig. */
 export interface BulkAssignConfigRequest {
-  /** The agents, 1 to 1000, each once. */
+  /**
+   * The agents, 1 to 1000, each once. When the response would have more than 4 MiB,
+   * nothing is written: RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
+   */
   agents: AgentRef[];
   /** The fields to apply to each agent's primary; `id` and `etag` are ignored. */
   config:
@@ -746,7 +752,8 @@ export interface ListConfigHealthRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -781,7 +788,8 @@ export interface ListRetiringModelsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
@@ -890,7 +898,8 @@ export interface ListConfigRevisionsRequest {
   min_revision: bigint;
   /**
    * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT.
+   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
+   * 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**

@@ -327,6 +327,16 @@ export const ErrorReason = {
    * refused"
    */
   ORIGIN_NOT_ALLOWED: "ERROR_REASON_ORIGIN_NOT_ALLOWED",
+  /**
+   * RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. A response has at most 4 MiB; nothing was written. "The
+   * response is too large; request fewer agents"
+   */
+  RESPONSE_TOO_LARGE: "ERROR_REASON_RESPONSE_TOO_LARGE",
+  /**
+   * RESPONSES_NOT_READ - RESOURCE_EXHAUSTED, with a RetryInfo. The client does not read what it has
+   * requested. "Read the responses on this connection first"
+   */
+  RESPONSES_NOT_READ: "ERROR_REASON_RESPONSES_NOT_READ",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -402,6 +412,8 @@ export namespace ErrorReason {
   export type UNSUPPORTED_BODY = typeof ErrorReason.UNSUPPORTED_BODY;
   export type HOST_NOT_ALLOWED = typeof ErrorReason.HOST_NOT_ALLOWED;
   export type ORIGIN_NOT_ALLOWED = typeof ErrorReason.ORIGIN_NOT_ALLOWED;
+  export type RESPONSE_TOO_LARGE = typeof ErrorReason.RESPONSE_TOO_LARGE;
+  export type RESPONSES_NOT_READ = typeof ErrorReason.RESPONSES_NOT_READ;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -614,6 +626,12 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 68:
     case "ERROR_REASON_ORIGIN_NOT_ALLOWED":
       return ErrorReason.ORIGIN_NOT_ALLOWED;
+    case 69:
+    case "ERROR_REASON_RESPONSE_TOO_LARGE":
+      return ErrorReason.RESPONSE_TOO_LARGE;
+    case 70:
+    case "ERROR_REASON_RESPONSES_NOT_READ":
+      return ErrorReason.RESPONSES_NOT_READ;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -761,6 +779,10 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 67;
     case ErrorReason.ORIGIN_NOT_ALLOWED:
       return 68;
+    case ErrorReason.RESPONSE_TOO_LARGE:
+      return 69;
+    case ErrorReason.RESPONSES_NOT_READ:
+      return 70;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

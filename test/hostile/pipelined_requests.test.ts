@@ -1,0 +1,89 @@
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it, vi } from 'vitest';
+import { attack, openSocket, until, useHostedService } from './support.js';
+
+vi.setConfig({ testTimeout: 90_000 });
+
+const UNREAD_MS = 3_000;
+const service = useHostedService({ unreadMs: UNREAD_MS });
+
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
+const LIST = get('/v1/agents?pageSize=1000');
+
+/** A socket that is not read notices only by a write that its peer has closed. Empty lines between requests are allowed. */
+function touch(socket: Socket): void {
+  if (socket.writable) socket.write('\r\n');
+}
+
+it('should answer the others when one client pipelines 300 lists and reads none', async () => {
+  const socket = await openSocket(service().httpPort);
+  socket.pause();
+  const measured = await attack(service(), async () => {
+    socket.write(LIST.repeat(300));
+    await sleep(2_000);
+  });
+  expect(measured.errors).toEqual([]);
+  expect(measured.longestMs).toBeLessThan(1_000);
+  expect(measured.grownMb).toBeLessThan(200);
+  // More than may wait: the connection is closed at once.
+  touch(socket);
+  await until(() => socket.destroyed, 2_000);
+});
+
+it('should make one response at a time when fewer are pipelined, and end the connection that does not read it', async () => {
+  const sockets = await Promise.all(Array.from({ length: 5 }, () => openSocket(service().httpPort)));
+  let ended = 0;
+  for (const socket of sockets) {
+    socket.pause();
+    socket.once('close', () => ended++);
+  }
+  const measured = await attack(service(), async () => {
+    for (const socket of sockets) socket.write(LIST.repeat(60));
+    await sleep(UNREAD_MS / 2);
+    expect(ended).toBe(0);
+    const poke = setInterval(() => sockets.forEach(touch), 200);
+    await until(() => ended === sockets.length, UNREAD_MS * 3).finally(() => clearInterval(poke));
+  });
+  expect(measured.errors).toEqual([]);
+  expect(measured.longestMs).toBeLessThan(1_000);
+  expect(measured.grownMb).toBeLessThan(200);
+});
+
+it('should end the connection of a client that reads a little at a time', async () => {
+  const socket = await openSocket(service().httpPort);
+  socket.pause();
+  let ended = false;
+  socket.once('close', () => {
+    ended = true;
+  });
+  const drip = setInterval(() => void socket.read(1), 100);
+  socket.write(LIST.repeat(20));
+  const poke = setInterval(() => touch(socket), 200);
+  const took = await until(() => ended, UNREAD_MS * 3).finally(() => {
+    clearInterval(drip);
+    clearInterval(poke);
+  });
+  expect(took).toBeGreaterThan(UNREAD_MS / 2);
+});
+
+it('should answer all pipelined requests in order when the client reads them', async () => {
+  const socket = await openSocket(service().httpPort);
+  const paths = Array.from({ length: 60 }, (_, n) =>
+    n % 3 === 0 ? '/v1/agents?pageSize=1000' : `/v1/agents/by-name/long_${n}`,
+  );
+  let text = '';
+  socket.on('data', (chunk) => {
+    text += chunk;
+  });
+  const measured = await attack(service(), async () => {
+    socket.write(`${paths.map(get).join('')}GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`);
+    await until(() => socket.readableEnded, 30_000);
+  });
+  expect(measured.errors).toEqual([]);
+  expect(measured.longestMs).toBeLessThan(1_000);
+  const answers = text.split('HTTP/1.1 200 OK\r\n').slice(1);
+  expect(answers.length).toBe(paths.length + 1);
+  for (const [n, path] of paths.entries())
+    expect(answers[n]).toContain(path.includes('by-name') ? `"name":"long_${n}"` : '"nextPageToken":"W');
+});

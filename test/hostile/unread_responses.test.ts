@@ -1,0 +1,179 @@
+import http2 from 'node:http2';
+import { connect as connectSocket, createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
+import { frame } from '../wire/http2_client.js';
+import { attack, until, useHostedService } from './support.js';
+
+vi.setConfig({ testTimeout: 90_000 });
+
+const UNREAD_MS = 3_000;
+const MB = 1024 * 1024;
+const LIST = frame(ListAgentsRequest.encode(ListAgentsRequest.fromPartial({ page_size: 1000 })).finish());
+const HEADERS = { ':method': 'POST', te: 'trailers', 'content-type': 'application/grpc' };
+
+interface Client {
+  readonly session: http2.ClientHttp2Session;
+  ended: boolean;
+}
+
+function openClient(port: number, options: http2.SecureClientSessionOptions = {}): Client {
+  const session = http2.connect(`http://127.0.0.1:${port}`, options);
+  const client = { session, ended: false };
+  session.on('error', () => undefined);
+  session.once('close', () => {
+    client.ended = true;
+  });
+  onTestFinished(() => session.destroy());
+  return client;
+}
+
+/** Requests lists and reads none of them; tells the statuses that come without being read. */
+function list({ session }: Client, count: number): http2.ClientHttp2Stream[] {
+  return Array.from({ length: count }, () => {
+    const stream = session.request({ ...HEADERS, ':path': '/agentllm.v1.AgentService/ListAgents' });
+    stream.on('error', () => undefined);
+    stream.end(LIST);
+    return stream;
+  });
+}
+
+/** A proxy that stops reading what the service sends; what its clients send still arrives. */
+async function startBlockingProxy(port: number, bytesPerSecond: number): Promise<number> {
+  const sockets = new Set<Socket>();
+  const server = createServer((client) => {
+    const service = connectSocket({ host: '127.0.0.1', port });
+    for (const socket of [client, service]) {
+      sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.once('close', () => [client, service].forEach((one) => void one.destroy()));
+    }
+    client.pipe(service);
+    service.pause();
+    const drip = setInterval(() => {
+      const chunk = service.read(Math.min(Math.max(1, bytesPerSecond / 10), service.readableLength));
+      if (bytesPerSecond > 0 && chunk) client.write(chunk);
+    }, 100);
+    service.once('close', () => clearInterval(drip));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  return (server.address() as { port: number }).port;
+}
+
+describe('60 lists on one HTTP/2 connection', () => {
+  const service = useHostedService({ unreadMs: UNREAD_MS });
+
+  it.each([
+    ['with the default windows', {}],
+    ['with windows of no bytes', { settings: { initialWindowSize: 0 } }],
+    ['with windows of 1 byte', { settings: { initialWindowSize: 1 } }],
+  ])('should be bounded and end when nobody reads them, %s', async (_, options) => {
+    const client = openClient(service().grpcPort, options);
+    let endedAfter = 0;
+    const measured = await attack(service(), async () => {
+      list(client, 60);
+      endedAfter = await until(() => client.ended, UNREAD_MS * 4);
+    });
+    expect(measured.errors).toEqual([]);
+    expect(measured.longestMs).toBeLessThan(1_000);
+    expect(measured.grownMb).toBeLessThan(150);
+    expect(endedAfter).toBeGreaterThan(UNREAD_MS / 2);
+  });
+
+  it.each([
+    ['reads nothing', 0],
+    ['reads 1000 bytes a second', 1000],
+  ])('should be bounded and end when the network %s', async (_, bytesPerSecond) => {
+    const proxy = await startBlockingProxy(service().grpcPort, bytesPerSecond);
+    const client = openClient(proxy, { settings: { initialWindowSize: 2 ** 31 - 1 } });
+    const measured = await attack(service(), async () => {
+      await new Promise((resolve) => client.session.once('connect', resolve));
+      client.session.setLocalWindowSize(2 ** 31 - 1);
+      list(client, 60);
+      const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 200);
+      await until(() => client.ended, UNREAD_MS * 4).finally(() => clearInterval(touch));
+    });
+    expect(measured.errors).toEqual([]);
+    expect(measured.longestMs).toBeLessThan(1_000);
+    expect(measured.grownMb).toBeLessThan(150);
+  });
+
+  it('should refuse further calls with RESPONSES_NOT_READ, and serve them when the others were read', async () => {
+    const client = openClient(service().grpcPort);
+    const streams = list(client, 60);
+    const statuses = await Promise.all(streams.slice(-20).map(statusOf));
+    expect(new Set(statuses)).toEqual(new Set(['8']));
+    for (const stream of streams) stream.resume();
+    await sleep(200);
+    const [again] = list(client, 1) as [http2.ClientHttp2Stream];
+    again.resume();
+    expect(await statusOf(again)).toBe('0');
+    expect(client.ended).toBe(false);
+  });
+
+  it('should not end a watch that has nothing waiting, nor the calls beside it', async () => {
+    const client = openClient(service().grpcPort);
+    const path = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
+    const watch = client.session.request({ ...HEADERS, ':path': path });
+    let closed = false;
+    watch.once('close', () => {
+      closed = true;
+    });
+    watch.resume();
+    // all_agents = true
+    watch.end(frame(Buffer.from([0x10, 0x01])));
+    await sleep(UNREAD_MS * 2);
+    expect([closed, client.ended]).toEqual([false, false]);
+  });
+});
+
+describe('lists on many HTTP/2 connections', () => {
+  const service = useHostedService({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
+
+  it('should be bounded together: the slowest connections end first, and others are served', async () => {
+    const clients = Array.from({ length: 40 }, () => openClient(service().grpcPort));
+    const measured = await attack(service(), async () => {
+      for (const client of clients) {
+        list(client, 16);
+        await sleep(25);
+      }
+      await until(() => clients.filter(({ ended }) => ended).length >= 10, 20_000);
+      await sleep(1_500);
+    });
+    expect(measured.errors).toEqual([]);
+    expect(measured.longestMs).toBeLessThan(1_000);
+    expect(measured.grownMb).toBeLessThan(200);
+    // A client that reads is served on.
+    const reading = openClient(service().grpcPort);
+    const [stream] = list(reading, 1) as [http2.ClientHttp2Stream];
+    stream.resume();
+    expect(await statusOf(stream)).toBe('0');
+  });
+});
+
+describe('a watch that is not read', () => {
+  const service = useHostedService({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
+
+  it('should end with its connection when its client does not read the status either', async () => {
+    const client = openClient(service().grpcPort);
+    const path = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
+    const watch = client.session.request({ ...HEADERS, ':path': path });
+    watch.on('error', () => undefined);
+    watch.end(frame(Buffer.from([0x10, 0x01])));
+    const took = await until(() => client.ended, UNREAD_MS * 4);
+    expect(took).toBeGreaterThan(UNREAD_MS);
+  });
+});
+
+function statusOf(stream: http2.ClientHttp2Stream): Promise<unknown> {
+  return new Promise((resolve) => {
+    stream.on('response', (headers) => headers['grpc-status'] !== undefined && resolve(headers['grpc-status']));
+    stream.on('trailers', (headers) => resolve(headers['grpc-status']));
+    stream.once('close', () => resolve('closed'));
+  });
+}
