@@ -1,5 +1,6 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import { Keyring } from '../domain/keyring.js';
 import { lintChain } from '../domain/lint.js';
 import { retiringUses } from '../domain/retiring.js';
@@ -35,7 +36,7 @@ async function* examineDatabase({ store: { database }, settings }: Place): Async
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
   const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
-  const where = DATABASE_URL ? `at ${new URL(DATABASE_URL).host}` : `embedded, in ${directory}`;
+  const where = DATABASE_URL ? `at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
   const finding = `PostgreSQL ${version} ${where}, answers in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
