@@ -7,6 +7,8 @@ import { CannotAdoptError } from '../../migrations/take_over.js';
 import { StartError } from '../errors.js';
 import { type Adoption, readAdoption } from './adoption.js';
 import { withConnection } from './connection.js';
+import { foreignTable, refuseForeignNames, refuseForeignTable } from './foreign_names.js';
+import { missingForMigrations, missingPrivileges, refuseMissing } from './privileges.js';
 import { outsideTransaction } from './session.js';
 
 /** What the migrator needs to know of a database. */
@@ -102,7 +104,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   const config = { tableName: TABLE, migrationSource: sourceOf(migrations) };
 
   async function status(): Promise<MigrationStatus> {
-    const applied = (await readApplied(knex)).map((entry) => entry.name);
+    const applied = (await readApplied(knex, migrations)).map((entry) => entry.name);
     const known = migrations.map((migration) => migration.name);
     return {
       current: applied.at(-1),
@@ -113,28 +115,47 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   }
 
   async function history(): Promise<MigrationEntry[]> {
-    const applied = new Map((await readApplied(knex)).map((entry) => [entry.name, entry.appliedAt]));
+    const applied = new Map((await readApplied(knex, migrations)).map((entry) => [entry.name, entry.appliedAt]));
     const known = migrations.map(({ name }) => ({ name, appliedAt: applied.get(name) }));
     for (const { name } of migrations) applied.delete(name);
     return [...known, ...Array.from(applied, ([name, appliedAt]) => ({ name, appliedAt }))];
   }
 
   async function check({ pending = false }: { pending?: boolean } = {}): Promise<void> {
+    refuseMissing(await missingPrivileges(knex));
     refuseMismatch(await status(), pending);
   }
 
   async function up(onStep?: (name: string) => void): Promise<string[]> {
+    refuseMissing(await missingPrivileges(knex));
     // The usual start has nothing to do, and needs neither a lock nor a session to hold it.
     if (nothingToApply(await status())) return [];
     return await exclusively(async (assertHeld) => {
       const { pending } = refuseMismatch(await status());
-      for (const name of pending) {
-        assertHeld();
-        await naming(name, () => runnerOf(name).migrate.up({ ...config, name }));
-        onStep?.(name);
-      }
+      if (pending.length === 0) return [];
+      refuseMissing(await missingForMigrations(knex));
+      await refuseForeignNames(knex, pending);
+      await cleaningUp(async () => {
+        for (const name of pending) {
+          assertHeld();
+          await naming(name, () => runnerOf(name).migrate.up({ ...config, name }));
+          onStep?.(name);
+        }
+      });
       return pending;
     });
+  }
+
+  /** A first migration that fails leaves nothing, not even the tables of Knex, which it creates outside of any. */
+  async function cleaningUp(work: () => Promise<void>): Promise<void> {
+    const wasThere = await knex.schema.hasTable(TABLE);
+    try {
+      await work();
+    } catch (error) {
+      const leftovers = !wasThere && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
+      if (leftovers) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
+      throw error;
+    }
   }
 
   function runnerOf(name: string): Knex {
@@ -191,9 +212,15 @@ function refuseMismatch(status: MigrationStatus, refusePending = false): Migrati
   return status;
 }
 
-async function readApplied(knex: Knex): Promise<{ name: string; appliedAt: Date }[]> {
+async function readApplied(knex: Knex, known: readonly Migration[]): Promise<{ name: string; appliedAt: Date }[]> {
   if (!(await knex.schema.hasTable(TABLE))) return [];
-  return await knex(TABLE).select({ name: 'name', appliedAt: 'migration_time' }).orderBy('id');
+  await refuseForeignTable(knex, TABLE);
+  const applied: { name: string; appliedAt: Date }[] = await knex(TABLE)
+    .select({ name: 'name', appliedAt: 'migration_time' })
+    .orderBy('id');
+  const names = [...known, ...ours].map(({ name }) => name);
+  if (applied.length > 0 && !applied.some(({ name }) => names.includes(name))) throw await foreignTable(knex, TABLE);
+  return applied;
 }
 
 function sourceOf(migrations: readonly Migration[]): Knex.MigrationSource<Migration> {

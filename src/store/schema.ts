@@ -88,4 +88,5 @@ async function refuseOtherStore(client: pg.Client, { role, database }: Facts, sc
 }
 
 /** An identifier, in quotes only where it needs them. */
-const quoted = (name: string): string => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
+export const quoted = (name: string): string =>
+  /^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;

@@ -96,6 +96,13 @@ export class SessionClient extends PostgresClient {
     return new SessionTransaction(this, container, config, outerTx) as unknown as Knex.Transaction;
   }
 
+  /** This timeout acts between transactions, so no transaction can set it. */
+  override async acquireRawConnection(): Promise<Connection> {
+    const connection: Connection = await super.acquireRawConnection();
+    await connection.query(`select set_config('idle_session_timeout', '0', false)`);
+    return connection;
+  }
+
   override async _query(connection: Connection, query: object): Promise<object> {
     if (this.transacting) return super._query(connection, query);
     const session = settingsOf(this);
