@@ -20,12 +20,17 @@ const FACTS = `
   select current_setting('server_version_num')::int as version, current_setting('server_encoding') as encoding,
     current_user as role, current_database() as database, current_setting('search_path') as path`;
 
+/** The connection is closed afterwards, and the transaction with it. */
+const BEGIN = `begin isolation level read committed read only; select set_config('statement_timeout', '0', true),
+  set_config('idle_in_transaction_session_timeout', '0', true)`;
+
 /**
  * Chooses the schema once, before anything is read: from then on every transaction
  * names it, and another search_path of the role changes nothing.
  * @param wanted the parameter `schema` of the URL.
  */
 export async function chooseSchema(client: pg.Client, wanted: string | undefined): Promise<ChosenSchema> {
+  await client.query(BEGIN);
   const { rows } = await client.query<Facts>(FACTS);
   const facts = rows[0] as Facts;
   refuseEncoding(facts);

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../src/store/database.js';
@@ -32,10 +33,6 @@ const SETTINGS: readonly (readonly [name: string, value: string])[] = [
   ['default_transaction_isolation', 'serializable'],
   ['default_transaction_deferrable', 'on'],
   ['row_security', 'off'],
-  ['statement_timeout', '30'],
-  ['lock_timeout', '1'],
-  ['idle_in_transaction_session_timeout', '1'],
-  ['idle_session_timeout', '20'],
   ['synchronous_commit', 'off'],
   ['enable_indexscan', 'off'],
   ['lc_messages', `'C'`],
@@ -129,14 +126,13 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
       // A schema of the role's own choice is another store: it is named, as the start demands.
       const chosen = setting === 'search_path' ? `${url}?schema=public` : url;
       expect(await observe(chosen)).toEqual(control);
-      if (bouncer && !/client_encoding|idle_session/.test(setting))
-        expect(await observe(bouncer.through(chosen))).toEqual(control);
+      if (bouncer && setting !== 'client_encoding') expect(await observe(bouncer.through(chosen))).toEqual(control);
     });
   });
 
   it('no setting changes what is written', async () => {
     for (const [at, [setting, value]] of SETTINGS.entries()) {
-      if (/timeout|enable|lc_/.test(setting)) continue;
+      if (/enable|lc_/.test(setting)) continue;
       const name = `agent_${serverName.length}_${at}`;
       const chosen = setting === 'search_path' ? `${url}?schema=public` : url;
       await withSetting(setting, value, () => writeAll(chosen, name));
@@ -154,10 +150,29 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     });
   });
 
+  it('no timeout of the role ends a statement, a transaction or a connection of ours', async () => {
+    const timeouts = ['statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'];
+    if (serverName === 'PostgreSQL 18') timeouts.push('transaction_timeout');
+    for (const timeout of timeouts) await admin.query(`alter role app set ${timeout} = 1000`);
+    const database = await openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
+    try {
+      const pid = async () => (await database.knex.raw('select pg_backend_pid() as pid, pg_sleep(1.5)')).rows[0].pid;
+      const before = await pid();
+      await sleep(1_500);
+      await database.knex.transaction(async (tx) => {
+        await tx.raw('select 1');
+        await sleep(1_500);
+        await tx.raw('select 1');
+      });
+      expect(await pid()).toBe(before);
+    } finally {
+      await database.close();
+      await admin.query('alter role app reset all');
+    }
+  });
+
   it('a first start migrates under every setting, with a step that runs outside of a transaction', async () => {
-    for (const [setting, value] of SETTINGS.filter(([name]) =>
-      /^(DateStyle|quote|standard|statement|idle|default)/.test(name),
-    )) {
+    for (const [setting, value] of SETTINGS.filter(([name]) => /^(DateStyle|quote|standard|default)/.test(name))) {
       const fresh = asRole(await server.createDatabase(), 'app');
       const root = await connectPg(asRole(fresh, 'postgres', 'password'));
       await root.query(`alter database ${nameOf(fresh)} owner to app; alter schema public owner to app`);
