@@ -24,7 +24,7 @@ export async function refuseForeignTables(knex: Knex, tables: readonly string[])
   for (const name of tables) if (await stands(knex, name)) standing.push(name);
   if (standing.length > 0 && !standing.includes('agent_configs'))
     throw new CannotAdoptError(
-      `This database has a table ${standing[0]} but no agent_configs, so it is not that of the Python system. Give agentllm a database or a schema of its own.`,
+      `The schema has tables ${standing.join(', ')} but no agent_configs, so it is not that of the Python system. Create a schema for agentllm and add it to DATABASE_URL as the parameter schema.`,
     );
   for (const [name, needed] of Object.entries(ESSENTIAL)) {
     if (!(await stands(knex, name))) continue;

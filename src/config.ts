@@ -1,6 +1,7 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { addressList } from './domain/addresses.js';
+import { DatabaseUrlError, parseDatabaseUrl } from './domain/database_url.js';
 import { StartError } from './errors.js';
 
 /** Where a server listens. */
@@ -30,10 +31,14 @@ const address = z.string().transform((text, context): Address => {
 
 const postgresUrl = z
   .string()
-  .refine(
-    (text) => /^postgres(ql)?:\/\/./.test(text) && URL.canParse(text),
-    'must be postgres://user:password@host:port/database',
-  )
+  .superRefine((text, context) => {
+    try {
+      parseDatabaseUrl(text);
+    } catch (error) {
+      if (!(error instanceof DatabaseUrlError)) throw error;
+      context.addIssue({ code: 'custom', message: error.message });
+    }
+  })
   .optional();
 
 const path = z.string().optional();

@@ -100,6 +100,8 @@ export const limits = {
   /** Longest wait at the counter row for the writes of other replicas, and for one statement of PostgreSQL. */
   lockTimeoutMs: 5_000,
   statementTimeoutMs: 7_000,
+  /** Longest wait for a PostgreSQL that starts up, when the service or a command starts. */
+  databaseStartMs: 30_000,
   /** Longest that a database connection may say nothing: beyond it the other end is taken for dead. */
   silenceMs: 9_000,
   idleInTransactionTimeoutMs: 10_000,

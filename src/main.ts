@@ -111,16 +111,33 @@ async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ s
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   undo.push(() => feed.close());
-  feed.onWritable((writable, error) => {
-    if (writable) log.info('the database takes writes again');
-    else log.error({ err: error }, 'the database takes no writes; reads go on from memory');
-  });
+  logAvailability(store, feed, log);
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // After the catalogue: keys of an adopted database are bound to their providers.
   reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
   undo.push(everyHour(() => tidy(store, settings.HISTORY_RETENTION), log));
   return { store, feed };
+}
+
+/** Logs when the database becomes unavailable, with the cause, when it is available again, and when it is another one. */
+function logAvailability(store: Store, feed: Feed, log: Log): void {
+  feed.onWritable((writable, error) => {
+    const cause = error instanceof Error ? store.database.explain?.(error.cause ?? error) : undefined;
+    if (writable) log.info('the database takes writes again');
+    else log.error({ cause, err: error }, 'the database takes no writes; reads continue from memory');
+  });
+  let { identity } = store.state;
+  const replaced = () => {
+    const { state } = store;
+    if (state.identity !== identity)
+      log.warn(
+        { before: identity, now: state.identity, revision: state.revision },
+        'the database contains another store than before: it was restored, renewed or created anew',
+      );
+    identity = state.identity;
+  };
+  store.follow({ applied: () => undefined, replaced });
 }
 
 /** The socket through which commands reach an embedded database that a service has. */

@@ -189,7 +189,8 @@ describe('readSettings', () => {
     '%s is no database, and is not repeated',
     (url) => {
       const [line, ...others] = mistakes({ DATABASE_URL: url });
-      expect(line).toBe('DATABASE_URL must be postgres://user:password@host:port/database');
+      expect(line).toMatch(/^DATABASE_URL (must be postgres:|has a port that)/);
+      expect(line).not.toContain('hunter2');
       expect(others).toEqual([]);
     },
   );

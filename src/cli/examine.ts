@@ -1,14 +1,18 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
+import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import { Keyring } from '../domain/keyring.js';
 import { lintChain } from '../domain/lint.js';
 import { retiringUses } from '../domain/retiring.js';
 import type { State } from '../domain/state.js';
 import { UNBOUND } from '../domain/vault.js';
 import { limits } from '../limits.js';
+import type { Database } from '../store/database.js';
+import { refuseForeignNames } from '../store/foreign_names.js';
 import { inspectDatabase } from '../store/inspect.js';
 import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';
+import { missingForMigrations, missingPrivileges } from '../store/privileges.js';
 import { inspectVault } from '../store/vault.js';
 import { type Diagnosis, type Examination, finder } from './diagnosis.js';
 import { examineTokens } from './examine_access.js';
@@ -35,7 +39,7 @@ async function* examineDatabase({ store: { database }, settings }: Place): Async
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
   const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
-  const where = DATABASE_URL ? `at ${new URL(DATABASE_URL).host}` : `embedded, in ${directory}`;
+  const where = DATABASE_URL ? `at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
   const finding = `PostgreSQL ${version} ${where}, answers in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
@@ -72,8 +76,12 @@ function clock(skewMs: number): Diagnosis {
 
 /** Whether the schema is one that the rest can be read from. */
 async function* examineSchema({ store: { database } }: Place): AsyncGenerator<Diagnosis, boolean> {
-  const { current, applied, pending, unknown } = await migrator(database).status();
   const say = finder('schema');
+  const missing = await missingPrivileges(database.knex);
+  for (const { finding, remedy } of missing) yield say('fail', finding, remedy);
+  if (missing.length > 0) return false;
+  const { current, applied, pending, unknown } = await migrator(database).status();
+  if (pending.length > 0 && unknown.length === 0) yield* examineMigratable(database, pending);
   if (unknown.length > 0)
     yield say('fail', `A newer agentllm has applied ${unknown.join(', ')}`, 'Use that version, or restore a backup');
   else if (applied.length === 0)
@@ -82,6 +90,17 @@ async function* examineSchema({ store: { database } }: Place): AsyncGenerator<Di
     yield say('warn', `Pending: ${pending.join(', ')}`, 'Start the service, or run agentllm migrate up');
   else yield say('ok', `The schema is current, at ${current}`);
   return unknown.length === 0 && pending.length === 0;
+}
+
+/** Whether the pending migrations can be applied, where the next start is going to apply them. */
+async function* examineMigratable({ knex }: Database, pending: readonly string[]): AsyncGenerator<Diagnosis> {
+  const say = finder('schema');
+  for (const { finding, remedy } of await missingForMigrations(knex)) yield say('fail', finding, remedy);
+  try {
+    await refuseForeignNames(knex, pending);
+  } catch (error) {
+    yield say('fail', (error as Error).message);
+  }
 }
 
 /** Whether ENCRYPTION_KEY can be one at all, whatever is stored. */

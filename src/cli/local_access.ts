@@ -11,6 +11,7 @@ import { type AgentLLM, AgentLLMError } from '../client/index.js';
 import { readSettings } from '../config.js';
 import { type Reason, ServiceError, StartError } from '../errors.js';
 import { invalidFields } from '../problems.js';
+import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import { createToken, getToken, listTokens, revokeToken } from '../store/access.js';
 import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';
@@ -37,7 +38,7 @@ export const localAccess: TokenMethods = {
 /** Where that is, for people. */
 export function storePlace(): string {
   const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
-  return DATABASE_URL ? `PostgreSQL at ${new URL(DATABASE_URL).host}` : DATA_DIR;
+  return DATABASE_URL ? `PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : DATA_DIR;
 }
 
 interface Method<Request, Response> {

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../config.js';
+import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import type { Access, ServeFlags } from '../exposure.js';
 import { createLog } from '../log.js';
 import { type Running, serve } from '../main.js';
@@ -44,7 +45,7 @@ async function runService(flags: ServeFlags): Promise<void> {
 const banner = (title: string, lines: readonly string[]) => [title, ...lines.map((line) => `  ${line}`)].join('\n');
 
 function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
-  if (DATABASE_URL) return [`database  PostgreSQL at ${new URL(DATABASE_URL).host}`];
+  if (DATABASE_URL) return [`database  PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}`];
   return [`database  embedded PostgreSQL in ${DATA_DIR} (the first start takes a few seconds)`];
 }
 

@@ -5,7 +5,10 @@ import { type Listener, listen } from '../store/listen.js';
 import { catchUp } from '../store/log.js';
 import type { Store } from '../store/store.js';
 
-/** Hears when the database can no longer be reached or written to, and when it can again. */
+/**
+ * Called when the database can no longer be reached or written to, when the cause of that is another one than any since
+ * it began, and when it can again.
+ */
 export type OnWritable = (writable: boolean, error?: unknown) => void;
 
 /**
@@ -20,6 +23,7 @@ export class Feed {
   private writable = true;
   private listener: Listener | undefined;
   private readonly listeners: OnWritable[] = [];
+  private readonly causes = new Set<string>();
 
   private constructor(
     private readonly store: Store,
@@ -102,8 +106,12 @@ export class Feed {
     }
   }
 
+  /** Each cause is reported once for as long as the database stays unavailable, not at every poll. */
   private report(writable: boolean, error?: unknown): void {
-    const changed = writable !== this.writable;
+    const cause = causeOf(error);
+    const changed = writable !== this.writable || (!writable && !this.causes.has(cause));
+    if (writable) this.causes.clear();
+    else this.causes.add(cause);
     this.writable = writable;
     if (changed) for (const hear of this.listeners) hear(writable, error);
   }
@@ -114,4 +122,10 @@ export class Feed {
     const delay = this.pollIntervalMs * (0.95 + Math.random() / 10);
     this.timer = setTimeout(() => void this.poll().then(() => this.schedule()), delay);
   }
+}
+
+/** By which causes are told apart: the code that the database or the network gave. */
+function causeOf(error: unknown): string {
+  const { code } = (error instanceof Error && (error.cause ?? error)) as { code?: unknown };
+  return typeof code === 'string' ? code : '';
 }

@@ -1,8 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import { limits } from '../limits.js';
+import { StoreLostError } from './failure.js';
 import { CHANNEL } from './listen.js';
 import type { Head } from './log.js';
+import { missingPrivileges } from './privileges.js';
 
 /** The counter row, held, with the revision that is to be written. */
 export interface Turn extends Head {
@@ -44,7 +46,7 @@ export async function lockCounter(tx: Knex, writer: string | undefined): Promise
     [settings(tx, writer), randomUUID()],
   );
   const [turn] = rows;
-  if (!turn) throw new Error('store_state has lost its row; restore the database from a backup');
+  if (!turn) throw new StoreLostError('store_state has no row');
   return turn;
 }
 
@@ -61,6 +63,9 @@ export async function moveCounter(
  * than there may be left in a page: on a full disk a smaller write goes through.
  */
 export async function tryWrite(db: Knex): Promise<void> {
+  // The probe writes two tables; a write may need any of them.
+  const [missing] = await missingPrivileges(db);
+  if (missing) throw Object.assign(new Error(missing.finding), { code: '42501' });
   const tx = await db.transaction();
   try {
     await begin(tx);

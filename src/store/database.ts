@@ -1,15 +1,21 @@
 import knex, { type Knex } from 'knex';
 import pg from 'pg';
-import { StartError } from '../errors.js';
+import { parseDatabaseUrl } from '../domain/database_url.js';
+import { attemptOf, clientConfig, withConnection } from './connection.js';
+import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
 import { type Head, readHead } from './log.js';
+import { chooseSchema } from './schema.js';
+import { SessionClient, SessionSettings } from './session.js';
 
 /** A PostgreSQL that is open, whichever way it runs. */
 export interface Database {
   readonly knex: Knex;
   readonly kind: 'embedded' | 'postgres';
-  /** Where a connection keeps its session, when `knex` goes through a pooler that does not. */
+  /** Of the server; undefined for the embedded engine. */
+  readonly url?: string | undefined;
+  /** The same database without a pooler, where a session is kept. */
   readonly directUrl?: string | undefined;
   /** Where to hear of other replicas' writes; undefined where nobody says or hears anything. */
   readonly listenUrl?: string | undefined;
@@ -19,6 +25,8 @@ export interface Database {
    * while the schema is brought up, when a statement may take its time.
    */
   limitSilence?(ms: number): void;
+  /** The cause of a failure of the connection or of a right that is missing, as a sentence; undefined for others. */
+  readonly explain?: (error: unknown) => string | undefined;
   /** All files of the embedded engine, as of one moment between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
@@ -48,34 +56,26 @@ export interface DatabaseOptions {
   readonly log?: EngineLog;
 }
 
-/** Opens the database; rejects with one sentence that says what to do. */
+/** Opens the database; rejects with a sentence that names the cause and the remedy. */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   return options.url === undefined ? openEmbedded(options) : openPostgres(options.url, options);
 }
 
 async function openPostgres(url: string, options: DatabaseOptions): Promise<Database> {
+  const attempt = attemptOf(parseDatabaseUrl(url));
+  const timeoutMs = options.acquireTimeoutMs;
+  const session = await withConnection('DATABASE_URL', url, { timeoutMs }, async (client) => {
+    const chosen = await chooseSchema(client, parseDatabaseUrl(url).schema);
+    return new SessionSettings(chosen);
+  });
   const sessions = new Sessions();
-  const connection = { connectionString: url, types, application_name: 'agentllm' };
-  const db = open(connection, options, options.poolSize, sessions);
-  try {
-    await db.raw('select 1');
-  } catch (error) {
-    await db.destroy();
-    throw new StartError(`DATABASE_URL: ${whyNot(error, new URL(url))}`);
-  }
+  const connection = { ...clientConfig('DATABASE_URL', url), types, pipeline: true };
+  const db = open(connection, options, options.poolSize, sessions, session);
   const listenUrl = options.notify ? (options.directUrl ?? url) : undefined;
   const limitSilence = (ms: number) => sessions.limitSilence(ms);
+  const explain = (error: unknown) => knownCauseOf(error, attempt);
   const close = () => db.destroy();
-  return { knex: db, kind: 'postgres', directUrl: options.directUrl, listenUrl, limitSilence, close };
-}
-
-/** What a person has to know who gave a URL that does not work; without its password. */
-function whyNot(error: unknown, { host, username, pathname }: URL): string {
-  const { code } = error as { code?: string };
-  if (code === '28P01' || code === '28000')
-    return `the server at ${host} refuses user "${username}"; check the password`;
-  if (code === '3D000') return `the server at ${host} has no database "${pathname.slice(1)}"; create it first`;
-  return `no PostgreSQL answers at ${host} (${code ?? 'no answer in time'}); is it running?`;
+  return { knex: db, kind: 'postgres', url, directUrl: options.directUrl, listenUrl, limitSilence, explain, close };
 }
 
 async function openEmbedded(options: DatabaseOptions): Promise<Database> {
@@ -113,11 +113,19 @@ async function dump(db: Knex, engine: Engine): Promise<Dump> {
 
 type Connection = pg.ClientConfig & { types: typeof types };
 
-function open(connection: Connection, options: DatabaseOptions, poolSize: number, sessions: Sessions): Knex {
+/** @param session the settings of every transaction; undefined for the embedded engine, whose only session is ours. */
+function open(
+  connection: Connection,
+  options: DatabaseOptions,
+  poolSize: number,
+  sessions: Sessions,
+  session?: SessionSettings,
+): Knex {
   return knex({
-    client: 'pg',
+    client: session ? (SessionClient as typeof knex.Client) : 'pg',
+    ...(session && { session }),
     connection: async () =>
-      ({ ...connection, keepAlive: true, connectionTimeoutMillis: options.acquireTimeoutMs }) as never,
+      ({ connectionTimeoutMillis: options.acquireTimeoutMs, keepAlive: true, ...connection }) as never,
     pool: { min: 0, max: poolSize, afterCreate: sessions.watch },
     // What goes wrong is thrown, and told by our own log; Knex would print it with addresses and SQL.
     log: { debug() {}, warn() {}, error() {}, deprecate() {} },

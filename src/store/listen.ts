@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { clientConfig } from './connection.js';
 
 /** The channel on which a writer says that there is a new revision. */
 export const CHANNEL = 'agentllm_revision';
@@ -29,7 +30,7 @@ export function listen(url: string, heard: (writer?: string) => void): Listener 
     delay = Math.min(delay * 2, LONGEST_DELAY_MS);
   };
   const connect = async () => {
-    const next = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'agentllm listen' });
+    const next = new pg.Client({ ...clientConfig('DATABASE_URL', url), application_name: 'agentllm listen' });
     client = next;
     // `end` follows every error, also that of a connection which was never made.
     next.on('error', () => {});
@@ -37,6 +38,8 @@ export function listen(url: string, heard: (writer?: string) => void): Listener 
     next.on('notification', ({ payload }) => heard(payload));
     try {
       await next.connect();
+      // The session does nothing but wait, so the role must not end it for that.
+      await next.query(`select set_config('idle_session_timeout', '0', false)`);
       await next.query(`listen ${CHANNEL}`);
       delay = FIRST_DELAY_MS;
       // What was said while nobody listened is caught up with.

@@ -3,6 +3,7 @@ import type { Knex } from 'knex';
 import type { Change, Entity } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { oldestKept } from './compact.js';
+import { StoreLostError } from './failure.js';
 import type { Made, Store } from './store.js';
 import { allRows, entities, fromLog, type Statement } from './tables.js';
 
@@ -49,7 +50,7 @@ export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('st
 export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
   const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
   const [head] = await (connection === undefined ? query : query.connection(connection as never));
-  if (!head) throw new Error('store_state has lost its row; restore the database from a backup');
+  if (!head) throw new StoreLostError('store_state has no row');
   return head;
 }
 

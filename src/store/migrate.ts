@@ -1,17 +1,23 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
-import pg from 'pg';
+import type pg from 'pg';
 import { isAdopted } from '../../migrations/adopt.js';
 import { type Migration, migrations as ours } from '../../migrations/index.js';
 import { CannotAdoptError } from '../../migrations/take_over.js';
 import { StartError } from '../errors.js';
 import { type Adoption, readAdoption } from './adoption.js';
+import { withConnection } from './connection.js';
+import { foreignTable, refuseForeignNames, refuseForeignTable } from './foreign_names.js';
+import { missingForMigrations, missingPrivileges, refuseMissing } from './privileges.js';
+import { outsideTransaction } from './session.js';
 
 /** What the migrator needs to know of a database. */
 export interface MigratableDatabase {
   readonly knex: Knex;
   readonly kind: 'embedded' | 'postgres';
-  /** Where a connection keeps its session, when `knex` goes through a pooler that does not (DATABASE_DIRECT_URL). */
+  /** Of the server. */
+  readonly url?: string | undefined;
+  /** The same database without a pooler, where the session that holds the lock is kept (DATABASE_DIRECT_URL). */
   readonly directUrl?: string | undefined;
 }
 
@@ -98,7 +104,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   const config = { tableName: TABLE, migrationSource: sourceOf(migrations) };
 
   async function status(): Promise<MigrationStatus> {
-    const applied = (await readApplied(knex)).map((entry) => entry.name);
+    const applied = (await readApplied(knex, migrations)).map((entry) => entry.name);
     const known = migrations.map((migration) => migration.name);
     return {
       current: applied.at(-1),
@@ -109,28 +115,52 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   }
 
   async function history(): Promise<MigrationEntry[]> {
-    const applied = new Map((await readApplied(knex)).map((entry) => [entry.name, entry.appliedAt]));
+    const applied = new Map((await readApplied(knex, migrations)).map((entry) => [entry.name, entry.appliedAt]));
     const known = migrations.map(({ name }) => ({ name, appliedAt: applied.get(name) }));
     for (const { name } of migrations) applied.delete(name);
     return [...known, ...Array.from(applied, ([name, appliedAt]) => ({ name, appliedAt }))];
   }
 
   async function check({ pending = false }: { pending?: boolean } = {}): Promise<void> {
+    refuseMissing(await missingPrivileges(knex));
     refuseMismatch(await status(), pending);
   }
 
   async function up(onStep?: (name: string) => void): Promise<string[]> {
+    refuseMissing(await missingPrivileges(knex));
     // The usual start has nothing to do, and needs neither a lock nor a session to hold it.
     if (nothingToApply(await status())) return [];
     return await exclusively(async (assertHeld) => {
       const { pending } = refuseMismatch(await status());
-      for (const name of pending) {
-        assertHeld();
-        await naming(name, () => knex.migrate.up({ ...config, name }));
-        onStep?.(name);
-      }
+      if (pending.length === 0) return [];
+      refuseMissing(await missingForMigrations(knex));
+      await refuseForeignNames(knex, pending);
+      await cleaningUp(async () => {
+        for (const name of pending) {
+          assertHeld();
+          await naming(name, () => runnerOf(name).migrate.up({ ...config, name }));
+          onStep?.(name);
+        }
+      });
       return pending;
     });
+  }
+
+  /** A first migration that fails leaves nothing, not even the tables of Knex, which it creates outside of any. */
+  async function cleaningUp(work: () => Promise<void>): Promise<void> {
+    const wasThere = await knex.schema.hasTable(TABLE);
+    try {
+      await work();
+    } catch (error) {
+      const leftovers = !wasThere && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
+      if (leftovers) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
+      throw error;
+    }
+  }
+
+  function runnerOf(name: string): Knex {
+    const { config: { transaction = true } = {} } = migrations.find((one) => one.name === name) as Migration;
+    return transaction ? knex : silenced(outsideTransaction(knex));
   }
 
   async function down({ dropAdopted = false } = {}): Promise<string | undefined> {
@@ -146,7 +176,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
   // Knex removes the record of a rolled-back migration after the migration's own transaction: a process killed between
   // the two would leave a step recorded that is gone. One transaction around both closes the gap (`up` has one anyway).
   async function rollBack({ name, config: { transaction = true } = {} }: Migration): Promise<void> {
-    if (!transaction) await knex.migrate.down({ ...config, name });
+    if (!transaction) await silenced(outsideTransaction(knex)).migrate.down({ ...config, name });
     else await knex.transaction((trx) => trx.migrate.down({ ...config, name }));
   }
 
@@ -166,7 +196,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     // The embedded engine has one owner, by the lock on its directory, and one session, which an advisory lock would
     // not protect from itself.
     if (database.kind === 'embedded') return await run(() => undefined);
-    return await withAdvisoryLock(await directConnection(database), lockWaitMs, run);
+    return await withAdvisoryLock(database, lockWaitMs, run);
   }
 
   return { up, down, status, history, check, adoption: () => readAdoption(knex) };
@@ -182,9 +212,15 @@ function refuseMismatch(status: MigrationStatus, refusePending = false): Migrati
   return status;
 }
 
-async function readApplied(knex: Knex): Promise<{ name: string; appliedAt: Date }[]> {
+async function readApplied(knex: Knex, known: readonly Migration[]): Promise<{ name: string; appliedAt: Date }[]> {
   if (!(await knex.schema.hasTable(TABLE))) return [];
-  return await knex(TABLE).select({ name: 'name', appliedAt: 'migration_time' }).orderBy('id');
+  await refuseForeignTable(knex, TABLE);
+  const applied: { name: string; appliedAt: Date }[] = await knex(TABLE)
+    .select({ name: 'name', appliedAt: 'migration_time' })
+    .orderBy('id');
+  const names = [...known, ...ours].map(({ name }) => name);
+  if (applied.length > 0 && !applied.some(({ name }) => names.includes(name))) throw await foreignTable(knex, TABLE);
+  return applied;
 }
 
 function sourceOf(migrations: readonly Migration[]): Knex.MigrationSource<Migration> {
@@ -221,55 +257,43 @@ async function freeStaleLockRow(knex: Knex, config: Knex.MigratorConfig): Promis
   if (stale !== undefined) await knex.migrate.forceFreeMigrationsLock(config);
 }
 
-async function directConnection({ knex, directUrl }: MigratableDatabase): Promise<pg.ClientConfig> {
-  if (directUrl !== undefined) return { connectionString: directUrl };
-  const { connectionSettings, connectionConfigProvider } = knex.client as {
-    connectionSettings?: pg.ClientConfig;
-    connectionConfigProvider?: () => Promise<pg.ClientConfig>;
-  };
-  return connectionSettings ?? (await connectionConfigProvider?.()) ?? {};
-}
-
 /**
  * Runs `work` while this process alone holds the database's migration lock. Knex's own lock is a row in a table that it
  * creates first, and replicas that start together race to create it.
  */
 async function withAdvisoryLock<T>(
-  connection: pg.ClientConfig,
+  { url, directUrl }: MigratableDatabase,
   waitMs: number,
   work: (assertHeld: () => void) => Promise<T>,
 ): Promise<T> {
-  const client = new pg.Client(lockSession(connection));
-  let lost: Error | undefined;
-  client.on('error', (error) => {
-    lost = error;
-  });
-  await client.connect();
-  try {
-    await takeLock(client, waitMs);
-    return await work(() => {
-      if (lost) throw new Error('The session that holds the migration lock was lost', { cause: lost });
+  const target = directUrl ?? url;
+  if (target === undefined) throw new Error('the migration lock of a server needs its URL');
+  const setting = directUrl === undefined ? 'DATABASE_URL' : 'DATABASE_DIRECT_URL';
+  const options = { timeoutMs: CONNECT_TIMEOUT_MS, applicationName: 'agentllm-migrate' };
+  return withConnection(setting, target, options, async (client) => {
+    let lost: Error | undefined;
+    client.on('error', (error) => {
+      lost = error;
     });
-  } finally {
-    await releaseLock(client);
-  }
-}
-
-// Knex hides the password from enumeration, so a spread alone would lose it.
-function lockSession(connection: pg.ClientConfig): pg.ClientConfig {
-  return {
-    ...connection,
-    password: connection.password,
-    application_name: 'agentllm-migrate',
-    keepAlive: true,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-  };
+    await takeLock(client, waitMs);
+    try {
+      return await work(() => {
+        if (lost) throw new Error('The session that holds the migration lock was lost', { cause: lost });
+      });
+    } finally {
+      await releaseLock(client);
+    }
+  });
 }
 
 // Polled, never blocked: a session that waits inside pg_advisory_lock() holds a snapshot, CREATE INDEX CONCURRENTLY
 // waits for every older snapshot to go, and the two would wait for each other.
 async function takeLock(client: pg.Client, waitMs: number): Promise<void> {
   const deadline = performance.now() + waitMs;
+  // The session is idle while the migrations run on others, and a timeout of the role must not end it for that.
+  await client.query(
+    `select set_config('idle_session_timeout', '0', false), set_config('statement_timeout', '0', false)`,
+  );
   for (;;) {
     const { rows } = await client.query<{ taken: boolean }>('select pg_try_advisory_lock($1) as taken', [LOCK_ID]);
     if (rows[0]?.taken) return;
@@ -278,13 +302,12 @@ async function takeLock(client: pg.Client, waitMs: number): Promise<void> {
   }
 }
 
-// The end of the session frees the lock as well. It is freed by name first because a pooler keeps sessions alive, and a
-// failure here must not hide how the work went.
+// The end of the session releases the lock as well. It is released by name because a pooler keeps sessions alive, and
+// a failure here must not hide the result of the work.
 async function releaseLock(client: pg.Client): Promise<void> {
   try {
     await client.query('select pg_advisory_unlock($1)', [LOCK_ID]);
   } catch {
-    // The session is gone, and the lock with it.
+    // The session is lost, and the lock with it.
   }
-  await client.end().catch(() => undefined);
 }

@@ -5,5 +5,8 @@ import { MIGRATIONS_WITH_CONCURRENT_INDEX } from '../support/concurrent_index.js
 
 const [connectionString = ''] = process.argv.slice(2);
 const database = knex({ client: 'pg', connection: { connectionString } });
-await migrator({ knex: database, kind: 'postgres' }, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX }).up();
+await migrator(
+  { knex: database, kind: 'postgres', url: connectionString },
+  { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX },
+).up();
 await database.destroy();

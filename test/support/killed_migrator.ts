@@ -12,6 +12,9 @@ const database = knex({ client: 'pg', connection: { connectionString: url } });
 database.on('query', ({ sql, bindings }: { sql: string; bindings: unknown[] }) => {
   if (RECORDING.test(sql) && bindings.includes(victim)) process.kill(process.pid, 'SIGKILL');
 });
-const { up, down } = migrator({ knex: database, kind: 'postgres' }, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX });
+const { up, down } = migrator(
+  { knex: database, kind: 'postgres', url },
+  { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX },
+);
 await (direction === 'up' ? up() : down());
 await database.destroy();

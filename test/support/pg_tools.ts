@@ -14,6 +14,11 @@ interface DumpableServer {
   stop(): Promise<void>;
 }
 
+export interface InstalledServer extends DumpableServer {
+  /** As the superuser, in the database `postgres`. */
+  readonly url: string;
+}
+
 /** pg_dump and pg_restore with a server that they can read. */
 export interface PgTools {
   /** For PATH. */
@@ -44,7 +49,7 @@ export function findPgTools(): PgTools | string {
     return {
       bin: withServer,
       about: `server and tools ${majorOf(join(withServer, 'postgres'))}`,
-      start: () => startOwn(withServer),
+      start: () => startInstalled(withServer),
     };
   return `no pg_dump for PostgreSQL ${wanted} or with a server beside it: apt-get install postgresql-client-${wanted}`;
 }
@@ -62,7 +67,8 @@ function user(): { uid: number; gid: number } | undefined {
   return { uid: id('-u'), gid: id('-g') };
 }
 
-async function startOwn(bin: string): Promise<DumpableServer> {
+/** Starts a server of these programs, which admits every user without a password. */
+export async function startInstalled(bin: string): Promise<InstalledServer> {
   const directory = mkdtempSync(join(tmpdir(), 'agentllm-postgres-'));
   const as = user();
   if (as) chownSync(directory, as.uid, as.gid);
@@ -80,6 +86,7 @@ async function startOwn(bin: string): Promise<DumpableServer> {
   await run(url, 'select 1', 200);
   let count = 0;
   return {
+    url,
     async createDatabase() {
       count += 1;
       await run(url, `create database test_${count}`);

@@ -1,0 +1,105 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { type DatabaseTls, type DatabaseUrl, parseDatabaseUrl, placeOf } from '../domain/database_url.js';
+import { StartError } from '../errors.js';
+import { limits } from '../limits.js';
+import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
+
+/** A setting that holds the URL of a database. */
+export type UrlSetting = 'DATABASE_URL' | 'DATABASE_DIRECT_URL';
+
+/** How `pg` connects to a database. Throws a StartError that names a file that cannot be read. */
+export function clientConfig(setting: UrlSetting, text: string): pg.ClientConfig {
+  const url = parseDatabaseUrl(text);
+  const { applicationName = 'agentllm', connectTimeoutMs, options, channelBinding } = url.parameters;
+  return {
+    host: url.host,
+    port: url.port,
+    user: url.user,
+    password: url.password,
+    database: url.database,
+    ssl: tlsOptions(setting, url.tls),
+    sslnegotiation: url.tls.negotiation,
+    application_name: applicationName,
+    keepAlive: true,
+    ...(options !== undefined && { options }),
+    ...(connectTimeoutMs !== undefined && { connectionTimeoutMillis: connectTimeoutMs }),
+    enableChannelBinding: channelBinding,
+  };
+}
+
+function tlsOptions(setting: UrlSetting, tls: DatabaseTls): pg.ClientConfig['ssl'] {
+  if (tls.mode === 'disable') return false;
+  const read = (parameter: string, path: string | undefined) =>
+    path === undefined ? undefined : readPem(`${setting}: ${parameter}`, path);
+  const rootCert = tls.rootCertFile === 'system' ? undefined : tls.rootCertFile;
+  return {
+    ca: read('sslrootcert', rootCert),
+    cert: read('sslcert', tls.certFile),
+    key: read('sslkey', tls.keyFile),
+    rejectUnauthorized: tls.mode !== 'no-verify',
+    ...(tls.mode === 'verify-ca' && { checkServerIdentity: () => undefined }),
+  };
+}
+
+function readPem(what: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new StartError(`${what} ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+  }
+}
+
+/** What a failure message may contain of a URL. */
+export function attemptOf(url: DatabaseUrl): Attempt {
+  const { host, port, database, user } = new pg.Client({ ...url, host: url.host, ssl: false });
+  return {
+    place: placeOf({ host, port }),
+    user: user ?? '',
+    database: database ?? '',
+    tls: url.tls.mode !== 'disable',
+  };
+}
+
+/**
+ * Connects and runs one task on a connection of its own. A server that starts up
+ * is waited for; every other failure to connect is a StartError with its cause.
+ */
+export async function withConnection<T>(
+  setting: UrlSetting,
+  text: string,
+  options: { readonly timeoutMs: number; readonly applicationName?: string },
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const config = clientConfig(setting, text);
+  const giveUpAt = performance.now() + limits.databaseStartMs;
+  const { timeoutMs, applicationName } = options;
+  for (;;) {
+    const client = new pg.Client({
+      connectionTimeoutMillis: timeoutMs,
+      ...config,
+      ...(applicationName && { application_name: applicationName }),
+    });
+    // What is lost later fails the query that runs.
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+    } catch (error) {
+      await client.end().catch(() => undefined);
+      if (isStartingUp(error) && performance.now() < giveUpAt) {
+        await sleep(START_POLL_MS);
+        continue;
+      }
+      const cause = causeOf(error, attemptOf(parseDatabaseUrl(text)));
+      throw new StartError(`${setting}: ${cause}`, { cause: error });
+    }
+    try {
+      return await work(client);
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+}
+
+const START_POLL_MS = 250;

@@ -1,0 +1,22 @@
+// Knex's class for PostgreSQL, which its own types leave out.
+declare module 'knex/lib/dialects/postgres/index.js' {
+  import type { Knex } from 'knex';
+
+  class PostgresClient extends Knex.Client {
+    /** Set on the clients that Knex makes for transactions. */
+    readonly transacting?: boolean;
+    _query(connection: unknown, query: object): Promise<object>;
+  }
+  export = PostgresClient;
+}
+
+declare module 'knex/lib/dialects/postgres/execution/pg-transaction.js' {
+  class PostgresTransaction {
+    constructor(client: unknown, container: unknown, config: unknown, outerTx: unknown);
+    readonly client: { readonly config: object };
+    readonly isolationLevel?: string;
+    readonly readOnly?: boolean;
+    begin(connection: unknown): Promise<unknown>;
+  }
+  export = PostgresTransaction;
+}
