@@ -203,8 +203,9 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   if (applied.length === 0) return;
   log.info({ applied }, 'migrated the database');
   const { tables, findings } = await migrations.adoption();
-  if (tables.length > 0) log.info({ tables }, 'took over the tables that another system had made');
-  for (const finding of findings) log.warn({ finding }, 'found in the adopted database; see agentllm migrate status');
+  if (tables.length > 0)
+    log.info({ tables }, 'imported the tables of the Python system; no agents or default configs are created for it');
+  for (const finding of findings) log.warn({ finding }, 'found in the imported database; see agentllm migrate status');
 }
 
 function keyProblemOf({ state }: Store): string | undefined {
@@ -221,7 +222,7 @@ function reportVault({ problem, unreadable, rebound }: VaultReport, log: Log): v
   else if (problem) log.info('no ENCRYPTION_KEY is set; API keys can neither be stored nor read');
   if (unreadable.length > 0)
     log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
-  if (rebound > 0) log.info({ rebound }, 'bound the API keys of the adopted database to their rows');
+  if (rebound > 0) log.info({ rebound }, 'encrypted the API keys of the imported database anew, bound to their rows');
 }
 
 /** Runs a task every hour from now on; stopping waits for the one that runs. */
