@@ -3,6 +3,7 @@ import { addressProblem, isLocal } from '../client/address.js';
 import { securityOf, streamChannel } from '../client/channel.js';
 import { Connection as Channel } from '../client/connection.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
+import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
 import { file, integer, said, word } from './values.js';
 
@@ -76,7 +77,7 @@ const DEFAULT_PLACE: Chosen = [DEFAULT_ADDRESS, 'the default'];
 
 function addressOf(local: Local, otherwise: Chosen): Chosen {
   const given = local.get('address') as string | undefined;
-  const fromEnvironment = process.env['AGENTLLM_ADDRESS'] || undefined;
+  const fromEnvironment = variable('AGENTLLM_ADDRESS');
   const problem = addressProblem(given ?? fromEnvironment ?? otherwise[0]);
   const typed = given === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${given}`;
   if (problem) throw UsageError.of([{ typed, description: problem }]);
@@ -115,7 +116,7 @@ function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_M
   const [address, chosen] = addressOf(local, otherwise);
   const timeoutMs = (local.get('timeout') as number | undefined) ?? deadlineMs;
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
-  const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
+  const token = readGiven(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
   const tls = tlsOf(local);
   if (token && !tls && !isLocal(address)) throw new UsageError(`A token would go to ${address} in clear: give --tls`);
   return { address, chosen, timeoutMs, token, tls };
@@ -149,8 +150,8 @@ function readGiven(local: Local, name: string): string | undefined {
   return path === undefined ? undefined : readPem(typed, path, name);
 }
 
-function readVariable(name: string): string | undefined {
-  const path = process.env[name] || undefined;
+function readVariable(name: `AGENTLLM_${string}`): string | undefined {
+  const path = variable(name);
   const typed = name === 'AGENTLLM_KEY' ? name : `${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name.replace('AGENTLLM_', '').toLowerCase());
 }
