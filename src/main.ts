@@ -1,5 +1,6 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
+import { bootstrapToken } from './bootstrap.js';
 import type { Settings } from './config.js';
 import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './exposure.js';
 import { Feed } from './feed/feed.js';
@@ -81,6 +82,7 @@ async function start(
 ): Promise<Running> {
   const tls = await openTls(settings, log, undo);
   const { store, feed } = await startStore(settings, log, undo);
+  if (settings.BOOTSTRAP_TOKEN_FILE !== undefined) await bootstrapToken(store, settings.BOOTSTRAP_TOKEN_FILE, log);
   refuseAnonymous(settings, flags, store.state.tokensExist);
   const anonymous = anonymousOf(settings, flags);
   if (runCommand) await startAdmin(store, settings, runCommand, log, undo);
