@@ -22,7 +22,8 @@ async function callerOf(port: number, token: string) {
 }
 const read = (file: string) => readFileSync(file, 'utf8').trim();
 
-describe('BOOTSTRAP_TOKEN_FILE', () => {
+// Several starts in one test.
+describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
   it('that is absent gets a token of an administrator, for its owner alone, and the log has none of it', async () => {
     const DATA_DIR = await directory.started();
     const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
@@ -101,7 +102,7 @@ describe('BOOTSTRAP_TOKEN_FILE', () => {
   });
 });
 
-describe('replicas that start at once', () => {
+describe('replicas that start at once', { timeout: 120_000 }, () => {
   let server: TestPostgres;
   beforeAll(async () => {
     server = await startPostgres();
