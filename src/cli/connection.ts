@@ -5,6 +5,7 @@ import { Connection as Channel } from '../client/connection.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
 import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
+import { decodeText } from './text.js';
 import { file, integer, said, word } from './values.js';
 
 const group = 'Connection:';
@@ -164,10 +165,14 @@ function readPem(typed: string, path: string, name: string): string {
 }
 
 export function readNamedFile(typed: string, path: string): string {
+  const refuse = (description: string) => UsageError.of([{ typed, description }]);
+  let bytes: Buffer;
   try {
-    return readFileSync(path, 'utf8');
+    bytes = readFileSync(path);
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read';
-    throw UsageError.of([{ typed, description: why }]);
+    throw refuse((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
   }
+  const text = decodeText(bytes);
+  if (text === undefined) throw refuse('must be text in UTF-8 or UTF-16');
+  return text;
 }
