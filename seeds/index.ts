@@ -3,15 +3,17 @@ import { seedAgents } from './agents.js';
 import { seedCatalogue } from './catalogue.js';
 import { seedDefaultConfigs } from './default_configs.js';
 
-/** One seed: a plan that says how many rows it brought. */
+/** One seed: a plan that returns how many rows it created. */
 export interface Seed {
   readonly name: string;
+  /** Whether it brings providers and models only. The others do not run on an imported store. */
+  readonly catalogue: boolean;
   readonly plan: Plan<number>;
 }
 
 /** The seeds in the order in which they build on each other. */
 export const seeds: readonly Seed[] = [
-  { name: 'catalogue', plan: seedCatalogue },
-  { name: 'agents', plan: seedAgents },
-  { name: 'default_configs', plan: seedDefaultConfigs },
+  { name: 'catalogue', catalogue: true, plan: seedCatalogue },
+  { name: 'agents', catalogue: false, plan: seedAgents },
+  { name: 'default_configs', catalogue: false, plan: seedDefaultConfigs },
 ];

@@ -41,7 +41,13 @@ const postgresUrl = z
   })
   .optional();
 
-const path = z.string().optional();
+/** White space is part of a path, so it is not trimmed: a store in another directory would be a new, empty one. */
+const path = z
+  .string()
+  .refine(
+    (text) => text === text.trim(),
+    'begins or ends with white space, such as the carriage return of a file with Windows line endings; remove it',
+  );
 
 const switchable = (unset: 'on' | 'off') =>
   z
@@ -99,8 +105,18 @@ interface Setting {
   readonly schema: z.ZodType;
   readonly unset: string;
   readonly about: string;
+  readonly isPath: boolean;
 }
-const setting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({ schema, unset, about });
+const setting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({
+  schema,
+  unset,
+  about,
+  isPath: false,
+});
+const pathSetting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({
+  ...setting(schema, unset, about),
+  isPath: true,
+});
 const providerKey = (provider: string) =>
   setting(
     z.string().optional(),
@@ -116,14 +132,14 @@ export const settings = {
     '127.0.0.1:8081',
     'Where the JSON API, metrics and health checks are served over HTTP; `off` for nowhere',
   ),
-  TLS_CERT_FILE: setting(
-    path,
+  TLS_CERT_FILE: pathSetting(
+    path.optional(),
     'none',
     'The certificate of the service with its chain, PEM: both ports then speak TLS alone. Read anew when it changes',
   ),
-  TLS_KEY_FILE: setting(path, 'none', 'The key of that certificate, PEM'),
-  TLS_CLIENT_CA_FILE: setting(
-    path,
+  TLS_KEY_FILE: pathSetting(path.optional(), 'none', 'The key of that certificate, PEM'),
+  TLS_CLIENT_CA_FILE: pathSetting(
+    path.optional(),
     'none',
     'The authorities of client certificates, PEM, for mutual TLS: only who has a certificate of theirs is let in',
   ),
@@ -140,8 +156,8 @@ export const settings = {
   ),
   DATABASE_POOL_SIZE: setting(whole(1, 1000, 10), '10', 'Most connections to PostgreSQL'),
   DATABASE_WAIT_MS: setting(whole(100, 60_000, 5000), '5000', 'How long a call waits for a connection, in ms'),
-  DATA_DIR: setting(
-    z.string().min(1, 'must not be empty').default('./data'),
+  DATA_DIR: pathSetting(
+    path.default('./data'),
     './data',
     'Where the embedded engine keeps its files; `memory:` keeps nothing',
   ),
@@ -149,6 +165,11 @@ export const settings = {
     z.string().default(''),
     'none',
     'Encrypts stored API keys; one key or several, separated by commas: the first encrypts, all decrypt. `agentllm key generate` makes one',
+  ),
+  BOOTSTRAP_TOKEN_FILE: pathSetting(
+    path.optional(),
+    'none',
+    'The first token, for an administrator: created with the text in this file, or written to it where there is none yet. Not used once the store has had a token. `agentllm token generate` makes a text',
   ),
   MIGRATE_ON_START: setting(
     switchable('on'),
@@ -228,11 +249,17 @@ export class SettingsError extends StartError {
   }
 }
 
-/** Reads the environment; throws a SettingsError that names every mistake. Empty counts as not set. */
+/** A variable without the white space around it, such as the line end of a file that it came from. Empty is not set. */
+const trimmed = (text: string | undefined): string | undefined => text?.trim() || undefined;
+
+/**
+ * Reads the environment; throws a SettingsError that names every mistake. Empty
+ * counts as not set. White space around a value is ignored, except in a path.
+ */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const mistakes: string[] = [];
-  const read = Object.entries(settings).map(([name, { schema }]) => {
-    const result = schema.safeParse(env[name] === '' ? undefined : env[name]);
+  const read = Object.entries(settings).map(([name, { schema, isPath }]) => {
+    const result = schema.safeParse(isPath ? env[name] || undefined : trimmed(env[name]));
     if (!result.success) mistakes.push(`${name} ${messageOf(result.error)}`);
     return [name, result.data];
   });
@@ -241,7 +268,10 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const together = disagreements(values);
   if (together.length > 0) throw new SettingsError(together);
   const allowed = [...PROVIDER_KEYS, ...((values['PROVIDER_ALLOW_KEY_VARS'] as string[] | undefined) ?? [])];
-  const keys = allowed.map((name) => [name, env[name] ?? ''] as const).filter(([, key]) => key !== '');
+  const keys = allowed.flatMap((name) => {
+    const key = trimmed(env[name]);
+    return key === undefined ? [] : [[name, key] as const];
+  });
   return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;
 }
 

@@ -37,7 +37,7 @@ export function refuseAnonymous(settings: Addresses, flags: ServeFlags, tokensEx
   if (reachable.length === 0 || tokensExist || flags.allowAnonymous) return;
   throw new StartError(
     `${named(reachable)} can be reached from other machines, and there is no token by which to know who may do what. ` +
-      'Make one with agentllm token create --role admin and start again, listen on 127.0.0.1, ' +
+      'Make one with agentllm token create --role admin --local and start again, listen on 127.0.0.1, ' +
       'or add --allow-anonymous if everybody there may read and change everything.',
   );
 }

@@ -168,6 +168,11 @@ export const limits = {
   providerConnectAttemptMs: 1_000,
   /** Characters of a message about a provider. */
   providerMessage: 300,
+  // Log
+  /** Bytes of log lines that wait for a reader of standard error; further lines are dropped and counted. */
+  logBufferBytes: 1024 * 1024,
+  /** Longest that a service that has stopped waits for the last log lines to be read. */
+  logDrainMs: 1_000,
 } as const;
 
 /**

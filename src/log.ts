@@ -1,11 +1,69 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { type LogFn, type Logger, pino } from 'pino';
+import { limits } from './limits.js';
 
 export type Log = Logger;
 
 /** Names under which a secret could stand in what is logged, at any of the depths that we log. */
 const SECRETS = ['api_key', 'authorization', 'password', 'token', 'secret', 'ENCRYPTION_KEY', 'DATABASE_URL'];
 
-/** The structured log: one JSON object a line on standard error, so that standard output stays free for answers. */
+type Stream = Pick<NodeJS.WriteStream, 'write' | 'writableLength' | 'on'>;
+
+/**
+ * Standard error of the service. A write never blocks, never throws and never
+ * ends the process: if the stream is closed, full or not read, lines are dropped
+ * and counted, and a warning states how many as soon as the stream takes lines again.
+ */
+export class LogOutput {
+  private dropped = 0;
+
+  constructor(private readonly stream: Stream) {
+    // Without a listener, the first failed write would end the process.
+    stream.on('error', () => {});
+  }
+
+  write(line: string): void {
+    if (this.stream.writableLength > limits.logBufferBytes) {
+      this.dropped += 1;
+      return;
+    }
+    const { dropped } = this;
+    this.dropped = 0;
+    if (dropped > 0) this.send(droppedLine(dropped), dropped);
+    this.send(line, 1);
+  }
+
+  /** Resolves when everything is written, or after `limits.logDrainMs`. */
+  async drained(): Promise<void> {
+    const giveUpAt = performance.now() + limits.logDrainMs;
+    while (this.stream.writableLength > 0 && performance.now() < giveUpAt) await delay(10);
+  }
+
+  private send(line: string, lines: number): void {
+    this.stream.write(line, (error) => {
+      if (error) this.dropped += lines;
+    });
+  }
+}
+
+const droppedLine = (count: number) =>
+  `${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, count, msg: 'log lines were dropped: standard error was closed, full or not read' })}\n`;
+
+let output: LogOutput | undefined;
+
+/** The one output of this process. */
+export function logOutput(): LogOutput {
+  if (!output) {
+    // Node writes to a terminal synchronously: one that is stopped with Ctrl-S, or whose connection is lost, would stop
+    // the service. Pipes and sockets never block in Node, and files do not either.
+    const { _handle: handle } = process.stderr as { _handle?: { setBlocking?(on: boolean): unknown } };
+    handle?.setBlocking?.(false);
+    output = new LogOutput(process.stderr);
+  }
+  return output;
+}
+
+/** The structured log: one JSON object a line on standard error, so that standard output stays free for responses. */
 export function createLog(level: string): Log {
   return pino(
     {
@@ -15,7 +73,7 @@ export function createLog(level: string): Log {
       serializers: { err: describeError },
       hooks: { logMethod: withoutMessage },
     },
-    pino.destination({ dest: 2, sync: true }),
+    logOutput(),
   );
 }
 

@@ -1,5 +1,6 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
+import { bootstrapToken } from './bootstrap.js';
 import type { Settings } from './config.js';
 import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './exposure.js';
 import { Feed } from './feed/feed.js';
@@ -81,6 +82,7 @@ async function start(
 ): Promise<Running> {
   const tls = await openTls(settings, log, undo);
   const { store, feed } = await startStore(settings, log, undo);
+  if (settings.BOOTSTRAP_TOKEN_FILE !== undefined) await bootstrapToken(store, settings.BOOTSTRAP_TOKEN_FILE, log);
   refuseAnonymous(settings, flags, store.state.tokensExist);
   const anonymous = anonymousOf(settings, flags);
   if (runCommand) await startAdmin(store, settings, runCommand, log, undo);
@@ -221,8 +223,9 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   if (applied.length === 0) return;
   log.info({ applied }, 'migrated the database');
   const { tables, findings } = await migrations.adoption();
-  if (tables.length > 0) log.info({ tables }, 'took over the tables that another system had made');
-  for (const finding of findings) log.warn({ finding }, 'found in the adopted database; see agentllm migrate status');
+  if (tables.length > 0)
+    log.info({ tables }, 'imported the tables of the Python system; no agents or default configs are created for it');
+  for (const finding of findings) log.warn({ finding }, 'found in the imported database; see agentllm migrate status');
 }
 
 function keyProblemOf({ state }: Store): string | undefined {
@@ -239,7 +242,7 @@ function reportVault({ problem, unreadable, rebound }: VaultReport, log: Log): v
   else if (problem) log.info('no ENCRYPTION_KEY is set; API keys can neither be stored nor read');
   if (unreadable.length > 0)
     log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
-  if (rebound > 0) log.info({ rebound }, 'bound the API keys of the adopted database to their rows');
+  if (rebound > 0) log.info({ rebound }, 'encrypted the API keys of the imported database anew, bound to their rows');
 }
 
 /** Runs a task every hour from now on; stopping waits for the one that runs. */

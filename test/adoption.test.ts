@@ -174,17 +174,51 @@ describe('rows of the Python system', () => {
     });
   });
 
-  it('are what the seeds leave alone: a default config comes only where there is none', async () => {
+  it.each([1, 2, 3, 4] as const)(
+    'are all there is: no default agent or config is added, from step %i on',
+    async (applied) => {
+      const url = await pythonDatabase(applied);
+      await execute(
+        url,
+        `delete from agent_configs where name = 'news_analyst' and ${applied} < 4;
+       update agent_configs set llm_provider = 'deepseek', llm_model = 'deepseek-chat' where name = 'risk_manager'`,
+      );
+      const agents = await readRows(url, 'agent_configs');
+      for (const start of ['first', 'second'])
+        await onService(url, async ({ configs }) => {
+          const { resolved } = await configs.resolveConfig({ agent: { name: 'risk_manager' } });
+          expect(resolved?.hops[0], start).toMatchObject({ provider: 'deepseek', model_name: 'deepseek-chat' });
+        });
+      const ids = (rows: readonly Row[]) => rows.map(({ id }) => id);
+      expect(ids(await readRows(url, 'agent_configs'))).toEqual(ids(agents));
+      const kept = CONFIGS.map(({ id }) => id).filter((id) => !ORPHANS.includes(id));
+      expect(ids(await readRows(url, 'agent_llm_configs'))).toEqual(applied === 4 ? kept : []);
+    },
+  );
+
+  it('are all there is after an import that was interrupted at any of its steps', async () => {
+    for (const steps of [1, 4, migrations.length]) {
+      const url = await pythonDatabase();
+      // What a process leaves that was killed after so many migrations were committed.
+      await onDatabase(url, (database) => migrator(database, { migrations: migrations.slice(0, steps) }).up());
+      await onService(url, async () => {});
+      const kept = CONFIGS.filter(({ id }) => !ORPHANS.includes(id));
+      expect(await readRows(url, 'agent_llm_configs'), `after ${steps}`).toHaveLength(kept.length);
+    }
+  });
+
+  it('are joined by default configs when agentllm seed is told so, and only then', async () => {
     const url = await pythonDatabase();
-    await onService(url, async ({ agents }) => {
-      const { agent } = await agents.getAgent({ agent: { name: 'trader' } });
-      expect(agent).toMatchObject({ agent_type: 'analyst', metadata_json: '{"seat": 7}' });
-    });
-    const rows = await readRows(url, 'agent_llm_configs');
-    const seeded = rows.filter(({ id }) => (id as number) > 21).map(({ agent_id }) => agent_id);
-    const had = CONFIGS.map(({ agent_id }) => agent_id);
-    expect(seeded).toEqual(AGENTS.map((_, at) => at + 1).filter((id) => !had.includes(id)));
-    expect(await readRows(url, 'agent_configs')).toHaveLength(AGENTS.length);
+    await onService(url, async () => {});
+    const run = (...args: string[]) => agentllm(['seed', ...args], { DATABASE_URL: url }).ended;
+    const count = async () => (await readRows(url, 'agent_llm_configs')).length;
+    const before = await count();
+    expect(await run()).toMatchObject({ code: 0, stdout: expect.stringMatching(/was imported.*--even-imported/) });
+    expect(await count()).toBe(before);
+    const bare =
+      AGENTS.length - new Set(CONFIGS.filter(({ id }) => !ORPHANS.includes(id)).map((one) => one.agent_id)).size;
+    expect(JSON.parse((await run('--even-imported', '--json')).stdout)).toMatchObject({ default_configs: bare });
+    expect(await count()).toBe(before + bare);
   });
 });
 
@@ -304,7 +338,7 @@ describe('the log', () => {
     try {
       const { database, store } = opened;
       expect(await seed(store, 'missing')).toMatchObject({ adopted: AGENTS.length + CONFIGS.length - ORPHANS.length });
-      expect(await seed(store, 'all')).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
+      expect(await seed(store, 'all')).toEqual({ catalogue: 0 });
       const entries = await adoptedEntries(database);
       const revision = entries[0]?.['revision'];
       for (const entry of entries)
@@ -564,6 +598,45 @@ describe('API keys of the Python system', () => {
     await onDatabase(url, async (database) => {
       expect(contents(await replay(database))).toEqual(contents(await loadState(database.knex)));
     });
+  });
+
+  it('are the same keys as before: no time, revision, etag or history entry says otherwise', async () => {
+    const url = await withKeys();
+    const before = await readRows(url, 'agent_llm_configs');
+    const env = { ENCRYPTION_KEY: encryptionKey };
+    await onService(
+      url,
+      async ({ configs }) => {
+        for (const id of ids) {
+          const { config } = await configs.getConfig({ id });
+          const row = before.find((one) => one['id'] === id) as Row;
+          expect(config?.updated_at).toEqual(new Date(`${String(row['updated_at']).slice(0, 23)}Z`));
+          const { entries } = await configs.listConfigRevisions({ config_id: id });
+          const changes = entries.flatMap(({ changes }) => changes).filter(({ field }) => field === 'api_key');
+          expect(changes.map(({ after_json }) => after_json)).toEqual(['"encrypted anew"', '"set"']);
+          expect(config?.revision).toBe(entries.at(-1)?.revision);
+        }
+      },
+      env,
+    );
+    const times = (rows: readonly Row[]) =>
+      rows
+        .filter(({ id }) => !ORPHANS.includes(id as number))
+        .map(({ id, created_at, updated_at }) => [id, created_at, updated_at]);
+    expect(times(await readRows(url, 'agent_llm_configs'))).toEqual(times(before));
+  });
+
+  it('that ENCRYPTION_KEY did not list at the import are named as lost', async () => {
+    const url = await withKeys();
+    const other = generateKey();
+    const binding = { kind: 'credential', agentId: 0, id: 1, provider: 'x', origin: 'x' } as const;
+    const foreign = Keyring.parse(other).seal('sk-other', binding, new Date());
+    await execute(url, `update agent_llm_configs set api_key_encrypted = '${foreign}' where id = 2`);
+    await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
+    const { findings } = await onDatabase(url, (database) => migrator(database).adoption());
+    expect(findings).toContainEqual(
+      expect.stringMatching(/the API keys of row 2 cannot be read.*Store these API keys again/),
+    );
   });
 
   it('wait, visibly, while there is no key or a wrong one, and nothing else breaks', async () => {

@@ -66,7 +66,7 @@ const EDGE = ['feed', 'providers', ...FEED, 'config', 'log', 'metrics', 'package
 const MAY: Readonly<Record<string, readonly string[]>> = {
   limits: [],
   package: [],
-  log: [],
+  log: ['limits'],
   ports: ['config', 'errors'],
   metrics: [],
   status_codes: [],
@@ -75,6 +75,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   domain: BELOW,
   config: STORE,
   exposure: ['config', 'errors', 'rpc'],
+  bootstrap: [...STORE, 'store', 'log'],
   // The certificates of both ports.
   tls: [...STORE, 'log'],
   store: [...STORE, 'package', 'migrations', 'seeds'],
@@ -86,7 +87,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   http: [...EDGE, 'rpc'],
   admin: EDGE,
   cli: [...EDGE, 'admin', 'main', 'exposure', 'client'],
-  main: [...EDGE, 'admin', 'rpc', 'http', 'ports', 'exposure'],
+  main: [...EDGE, 'admin', 'bootstrap', 'rpc', 'http', 'ports', 'exposure'],
   client: STORE,
   migrations: [],
   seeds: ['package', ...STORE],

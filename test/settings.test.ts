@@ -30,6 +30,7 @@ describe('readSettings', () => {
       DATABASE_WAIT_MS: 5000,
       DATA_DIR: './data',
       ENCRYPTION_KEY: '',
+      BOOTSTRAP_TOKEN_FILE: undefined,
       MIGRATE_ON_START: true,
       POLL_INTERVAL_MS: 100,
       NOTIFY: true,
@@ -202,7 +203,7 @@ describe('readSettings', () => {
     ['SHUTDOWN_GRACE_MS', 0, 600_000],
   ] as const)('%s is a whole number from %i to %i', (name, min, max) => {
     for (const value of [min, max]) expect(readSettings({ [name]: String(value) })[name]).toBe(value);
-    for (const wrong of [String(min - 1), String(max + 1), `${min}.5`, '1e3', '0x10', ' 100', 'many', '9'.repeat(400)])
+    for (const wrong of [String(min - 1), String(max + 1), `${min}.5`, '1e3', '0x10', '1 00', 'many', '9'.repeat(400)])
       expect(mistakes({ [name]: wrong }), wrong).toEqual([`${name} must be a whole number from ${min} to ${max}`]);
   });
 
@@ -277,4 +278,33 @@ describe('isLoopback', () => {
     ['127.0.0.1.example.com', false],
     ['example.com', false],
   ])('%s: %s', (host, loopback) => expect(isLoopback(address(host))).toBe(loopback));
+});
+
+describe('white space around a value', () => {
+  it.each(['\r', '\n', '\r\n', ' ', '\t'])('is ignored where it can have no meaning: %j', (space) => {
+    const plain = {
+      GRPC_ADDRESS: '127.0.0.1:1',
+      DATABASE_URL: 'postgres://u@h/d',
+      DATABASE_POOL_SIZE: '5',
+      LOG_LEVEL: 'warn',
+      NOTIFY: 'off',
+      ENCRYPTION_KEY: 'x',
+      WATCH_RETENTION: '1h',
+      OPENAI_API_KEY: 'sk-1',
+      MIGRATE_ON_START: '',
+    };
+    const spaced = Object.fromEntries(Object.entries(plain).map(([name, value]) => [name, `${space}${value}${space}`]));
+    expect(JSON.stringify(readSettings(spaced))).toBe(JSON.stringify(readSettings(plain)));
+    expect(readSettings(spaced).providerKeys).toEqual(readSettings(plain).providerKeys);
+  });
+
+  it.each(['/data\r', '/data ', ' /data', '\r', ' '])('is refused in a path: %j', (given) => {
+    const paths = Object.entries(settings).flatMap(([name, { isPath }]) => (isPath ? [name] : []));
+    expect(paths).toContain('DATA_DIR');
+    expect(mistakes(Object.fromEntries(paths.map((name) => [name, given])))).toEqual(
+      paths.map((name) => expect.stringMatching(new RegExp(`^${name} begins or ends with white space`))),
+    );
+  });
+
+  it('within a path is part of it', () => expect(readSettings({ DATA_DIR: '/my data' }).DATA_DIR).toBe('/my data'));
 });

@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
+import { StartError } from '../errors.js';
 import { version } from '../package.js';
 import { fail } from './fail.js';
 import { UsageError } from './inputs.js';
 import { EXIT_CODES, refuse } from './refusal.js';
 import { quietly, remoteCommand } from './remote.js';
+import { stopRequest } from './signals.js';
 
 const SERVICE = 'Service and database:';
 const CONFIGS = 'Agents and their configs:';
@@ -78,13 +80,22 @@ function helpWords(all: Command, names: readonly string[]): readonly string[] {
   process.exit(refuse(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
 }
 
-/** Who reads us may have enough: `agentllm configs list | head`. */
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit();
-  throw error;
-});
-
 const words = process.argv.slice(2);
+const isService = words[0] === 'serve';
+
+// A signal may come before the service is loaded; as process 1 of a container it would be lost.
+if (isService) void stopRequest();
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // The service writes nothing there that anybody needs.
+  if (isService) return;
+  // The reader has enough: `agentllm configs list | head`.
+  if (error.code === 'EPIPE') process.exit();
+  fail(new StartError(`standard output cannot be written (${error.code})`));
+});
+// There is no place left to report it, and it must not change how the command ends.
+process.stderr.on('error', () => {});
+
 if (words[0] === '__complete') {
   const { complete } = await import('./complete.js');
   await complete(await program(words.slice(1)), words.slice(1));

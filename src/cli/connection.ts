@@ -3,7 +3,9 @@ import { addressProblem, isLocal } from '../client/address.js';
 import { securityOf, streamChannel } from '../client/channel.js';
 import { Connection as Channel } from '../client/connection.js';
 import { type AgentLLM, type ConnectOptions, connect } from '../client/index.js';
+import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
+import { decodeText } from './text.js';
 import { file, integer, said, word } from './values.js';
 
 const group = 'Connection:';
@@ -76,7 +78,7 @@ const DEFAULT_PLACE: Chosen = [DEFAULT_ADDRESS, 'the default'];
 
 function addressOf(local: Local, otherwise: Chosen): Chosen {
   const given = local.get('address') as string | undefined;
-  const fromEnvironment = process.env['AGENTLLM_ADDRESS'] || undefined;
+  const fromEnvironment = variable('AGENTLLM_ADDRESS');
   const problem = addressProblem(given ?? fromEnvironment ?? otherwise[0]);
   const typed = given === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${given}`;
   if (problem) throw UsageError.of([{ typed, description: problem }]);
@@ -115,7 +117,7 @@ function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_M
   const [address, chosen] = addressOf(local, otherwise);
   const timeoutMs = (local.get('timeout') as number | undefined) ?? deadlineMs;
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
-  const token = readGiven(local, 'token-file')?.trim() || process.env['AGENTLLM_TOKEN'] || undefined;
+  const token = readGiven(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
   const tls = tlsOf(local);
   if (token && !tls && !isLocal(address)) throw new UsageError(`A token would go to ${address} in clear: give --tls`);
   return { address, chosen, timeoutMs, token, tls };
@@ -149,8 +151,8 @@ function readGiven(local: Local, name: string): string | undefined {
   return path === undefined ? undefined : readPem(typed, path, name);
 }
 
-function readVariable(name: string): string | undefined {
-  const path = process.env[name] || undefined;
+function readVariable(name: `AGENTLLM_${string}`): string | undefined {
+  const path = variable(name);
   const typed = name === 'AGENTLLM_KEY' ? name : `${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name.replace('AGENTLLM_', '').toLowerCase());
 }
@@ -163,10 +165,14 @@ function readPem(typed: string, path: string, name: string): string {
 }
 
 export function readNamedFile(typed: string, path: string): string {
+  const refuse = (description: string) => UsageError.of([{ typed, description }]);
+  let bytes: Buffer;
   try {
-    return readFileSync(path, 'utf8');
+    bytes = readFileSync(path);
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read';
-    throw UsageError.of([{ typed, description: why }]);
+    throw refuse((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
   }
+  const text = decodeText(bytes);
+  if (text === undefined) throw refuse('must be text in UTF-8 or UTF-16');
+  return text;
 }

@@ -23,7 +23,7 @@ export function* examineCaller(caller: GetCallerResponse, { address, secure }: C
     const until = expires_at ? `, until ${moment(expires_at)}` : '';
     yield found('ok', `It takes this shell for ${actor}, ${roleName(role)}${until}, ${how}`);
   } else if (isLocal(address)) {
-    const closes = 'Where others use it: agentllm token create --role admin';
+    const closes = 'Where others use it: agentllm token create --role admin --local';
     yield found('ok', `It is open: nobody on this machine needs a token, ${how}`, closes);
   } else yield found('warn', `It is open to everybody who can reach ${address}`, 'Start it without --allow-anonymous');
   if (!secure && !isLocal(address))
@@ -49,7 +49,7 @@ export function* examineTokens({ tokens }: State, now: Date): Generator<Diagnosi
   if (tokens.size === 0) return;
   const good = standing.filter((token) => stateOfToken(token, now) === 'TOKEN_STATE_ACTIVE');
   const admins = good.filter(({ role }) => role === 'ROLE_ADMIN');
-  const remedy = 'On the machine of the service: agentllm token create --role admin';
+  const remedy = 'On the machine of the service: agentllm token create --role admin --local';
   if (admins.length > 0)
     yield found(
       'ok',

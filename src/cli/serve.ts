@@ -2,15 +2,15 @@ import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../config.js';
 import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import type { Access, ServeFlags } from '../exposure.js';
-import { createLog } from '../log.js';
+import { createLog, logOutput } from '../log.js';
 import { type Running, serve } from '../main.js';
-import { say } from './print.js';
+import { stopRequest } from './signals.js';
 import { runInService } from './tasks.js';
 
-/** `agentllm serve`: runs the service until it is told to stop. */
+/** `agentllm serve`: runs the service until a signal stops it. */
 export function serveCommand(): Command {
   return new Command('serve')
-    .description('run the service until it gets SIGINT or SIGTERM')
+    .description('run the service until it gets SIGINT, SIGTERM or SIGHUP')
     .option('--allow-plaintext', 'listen without TLS on addresses that other machines can reach', false)
     .option('--allow-anonymous', 'let everybody in without a token, on such addresses too', false)
     .addHelpText('after', `\nSettings come from the environment:\n${settingsHelp()}`)
@@ -29,20 +29,23 @@ function settingsHelp(): string {
 
 async function runService(flags: ServeFlags): Promise<void> {
   const config = readSettings(process.env);
+  const output = logOutput();
   const log = createLog(config.LOG_LEVEL);
   const started = performance.now();
-  // Before anything is said or opened: a signal that comes early must find someone to hear it.
-  const signal = nextSignal();
-  say.err(banner('agentllm is starting', where(config)));
+  output.write(banner('agentllm is starting', where(config)));
   const running = await serve(config, flags, log, runInService);
   const took = ((performance.now() - started) / 1000).toFixed(1);
-  say.err(banner(`agentllm is ready after ${took} s`, ready(config, running)));
-  say.err(`agentllm is stopping (${await signal})`);
+  output.write(banner(`agentllm is ready after ${took} s`, ready(config, running)));
+  output.write(`agentllm is stopping (${await stopRequest()})\n`);
   await running.stop();
-  say.err('agentllm has stopped');
+  output.write('agentllm has stopped\n');
+  await output.drained();
+  // Lines that nobody reads would keep the process running.
+  process.exit();
 }
 
-const banner = (title: string, lines: readonly string[]) => [title, ...lines.map((line) => `  ${line}`)].join('\n');
+const banner = (title: string, lines: readonly string[]) =>
+  `${[title, ...lines.map((line) => `  ${line}`)].join('\n')}\n`;
 
 function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
   if (DATABASE_URL) return [`database  PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}`];
@@ -65,7 +68,7 @@ function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: R
 
 const ACCESS: Readonly<Record<Access, string>> = {
   'this machine':
-    'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin closes it',
+    'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin --local closes it',
   tokens: 'with tokens',
   everybody: 'open to everybody (--allow-anonymous), whatever tokens there are',
 };
@@ -74,22 +77,4 @@ function grpcurlOptions({ TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }: 
   if (TLS_CERT_FILE === undefined) return '-plaintext';
   const mutual = TLS_CLIENT_CA_FILE !== undefined && TLS_CLIENT_CERT === 'required';
   return `-cacert ca.pem${mutual ? ' -cert client.pem -key client.key' : ''}`;
-}
-
-/**
- * The signal that ends the service; a start that is under way is finished first.
- * npm passes on the Ctrl-C that the terminal has sent to us already, so a second
- * signal within a second is no second wish; a later one ends the process at once.
- */
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    let first: number | undefined;
-    const onSignal = (signal: NodeJS.Signals) => {
-      if (first !== undefined && performance.now() - first > 1000) process.exit(130);
-      first ??= performance.now();
-      resolve(signal);
-    };
-    process.on('SIGINT', onSignal);
-    process.on('SIGTERM', onSignal);
-  });
 }

@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
 import { UsageError } from './inputs.js';
+import { decodeText } from './text.js';
 
 /** More than any message may have: who pipes a disk into us hears of it. */
 const MOST_BYTES = 8 * 1024 * 1024;
@@ -14,7 +15,9 @@ export async function readStdin(): Promise<string> {
     bytes += (chunk as Buffer).length;
     if (bytes > MOST_BYTES) throw new UsageError(`standard input has more than ${MOST_BYTES} bytes`);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  const text = decodeText(Buffer.concat(chunks));
+  if (text === undefined) throw new UsageError('standard input must be text in UTF-8 or UTF-16');
+  return text;
 }
 
 /**

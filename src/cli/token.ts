@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
 import type { CreateTokenRequest, GetCallerResponse, Token } from '../../gen/ts/agentllm/v1/access_service.js';
+import { makeToken } from '../domain/token.js';
+import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
 import { type List, limitInput, minRevision, printList } from './lists.js';
 import { localAccess, storePlace, type TokenMethods } from './local_access.js';
@@ -47,11 +49,11 @@ interface Where {
 
 function whereOf(call: Call): Where {
   const named = SERVICE_OPTIONS.filter((option) => call.local(option) !== undefined);
-  const { AGENTLLM_ADDRESS, AGENTLLM_TOKEN, AGENTLLM_CERT } = process.env;
+  const isNamed = (['AGENTLLM_ADDRESS', 'AGENTLLM_TOKEN', 'AGENTLLM_CERT'] as const).some(variable);
   const isForced = call.local('local') === true;
   if (isForced && named.length > 0)
     throw UsageError.of([{ typed: '--local', description: `asks no service: leave out --${named.join(', --')}` }]);
-  if (!isForced && (named.length > 0 || AGENTLLM_ADDRESS || AGENTLLM_TOKEN || AGENTLLM_CERT))
+  if (!isForced && (named.length > 0 || isNamed))
     return { access: call.api.access, isLocal: false, name: call.address };
   if (call.given.message['wait_for_adoption'] !== undefined)
     throw UsageError.of([
@@ -97,7 +99,10 @@ The text is shown this once. The first token closes the service: from then on ev
     ...writeInputs,
   ],
   examples: [
-    ['agentllm token create --role admin > admin.token', 'the first one; who may read the file is an administrator'],
+    [
+      'agentllm token create --role admin --local > admin.token',
+      'the first one; who may read the file is an administrator',
+    ],
     ['agentllm token create --role agent --agents trader,news_analyst --lifetime 90d', 'for a process with two agents'],
     ['agentllm token create --role viewer --certificate CN=dashboard', 'for a certificate; prints the id'],
   ],
@@ -170,8 +175,9 @@ const tokenList: List<Token> = {
     ['EXPIRES', ({ expires_at }) => moment(expires_at) || 'never'],
     ['LAST USED', ({ last_used_at }) => ago(last_used_at) || 'never'],
   ],
-  empty: 'no token is good; agentllm token create --role admin makes one, --all shows those that have ended',
-  noMatch: 'no tokens: the service is open to everybody on its machine; agentllm token create --role admin closes it',
+  empty: 'no token is good; agentllm token create --role admin --local makes one, --all shows those that have ended',
+  noMatch:
+    'no tokens: the service is open to everybody on its machine; agentllm token create --role admin --local closes it',
   ask: (api, request) => api.access.listTokens(request),
 };
 
@@ -285,10 +291,15 @@ function callerGroup({ address }: Call, caller: GetCallerResponse): Group {
 
 /** `agentllm token …`: who may do what. */
 export function tokenCommand(): Command {
-  return remoteGroup(
+  const command = remoteGroup(
     'token',
     'give access to the service and take it away: tokens and client certificates with roles',
-    'Start with: agentllm token create --role admin > admin.token, on the machine of the service.',
+    'Start with: agentllm token create --role admin --local > admin.token, on the machine of the service.',
     [create, listCommand, show, revoke, whoami],
   );
+  command
+    .command('generate')
+    .description('print the text of a token for BOOTSTRAP_TOKEN_FILE; nothing is stored')
+    .action(() => say.out(makeToken().text));
+  return command;
 }

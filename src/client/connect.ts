@@ -92,7 +92,7 @@ export function connect(options: ResidentOptions): ResidentAgentLLM;
 export function connect(options?: string | ConnectOptions): AgentLLM;
 export function connect(options: string | ConnectOptions | ResidentOptions = {}): AgentLLM {
   const given: ConnectOptions = typeof options === 'string' ? { address: options } : options;
-  const address = checkAddress(given.address ?? (process.env['AGENTLLM_ADDRESS'] || '127.0.0.1:50051'));
+  const address = checkAddress(given.address ?? (process.env['AGENTLLM_ADDRESS']?.trim() || '127.0.0.1:50051'));
   const token = checkedToken(given, address);
   const deadlineMs = checkDeadline(given.deadlineMs ?? DEADLINE_MS);
   const resident = isResident(given) ? settingsOf(given) : undefined;
@@ -121,7 +121,7 @@ const isResident = (options: ConnectOptions): options is ResidentOptions =>
   (options as Partial<ResidentOptions>).agents !== undefined;
 
 function checkedToken(given: ConnectOptions, address: string): Token | undefined {
-  const token = (given.token ?? process.env['AGENTLLM_TOKEN']) || undefined;
+  const token = (given.token ?? process.env['AGENTLLM_TOKEN']?.trim()) || undefined;
   if (token !== undefined && typeof token !== 'function') checkToken(token);
   if (token !== undefined && !given.tls && !given.allowPlaintextToken && !isLocal(address))
     throw new TypeError(`A token would go to ${address} in clear: set tls, or allowPlaintextToken`);

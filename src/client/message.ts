@@ -1,4 +1,5 @@
 import type { ServiceError as GrpcError } from '@grpc/grpc-js';
+import { proxyProblem } from './proxy.js';
 
 /** In clear, with TLS, or with a certificate of this side too. */
 export type Security = 'clear' | 'tls' | 'mutual';
@@ -40,6 +41,8 @@ export function messageOf(
 /** Why there is no connection. */
 function reasonOf(details: string, where: string, security: Security): string {
   const said = withoutNote(details).replace(NO_CONNECTION, '').replace(AT, '');
+  // grpc-js rejects without a reason when a proxy fails, and only then.
+  if (said === 'undefined') return proxyProblem(where);
   if (/^Protocol error\b/.test(said)) return noService(where);
   if (CUT_OFF.test(said)) return cutOff(said, where, security);
   const [, openssl] = /:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):/i.exec(said) ?? [];

@@ -39,6 +39,14 @@ export function makeToken(): MadeToken {
   return { id, text: `${id}_${randomBytes(SECRET_BYTES).toString('base64url')}` };
 }
 
+const TEXT = /^(al_[a-z2-7]{10})_[A-Za-z0-9_-]{43}$/;
+
+/** The token of a text; undefined for what no `makeToken` has made. */
+export function readToken(text: string): MadeToken | undefined {
+  const id = TEXT.exec(text)?.[1];
+  return id === undefined ? undefined : { id, text };
+}
+
 /** By which a token is found: 256 random bits need no salt and no slow hash. */
 export const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
 

@@ -2,8 +2,11 @@ import { ServiceError } from '../errors.js';
 import type { Keyring } from './keyring.js';
 import type { Config, Credential } from './rows.js';
 
-/** Stands in the place of a key id while a token is still as another system wrote it. */
+/** Stands in the place of a key id while a ciphertext is still as another system wrote it. */
 export const UNBOUND = 'unbound';
+
+/** The mark, in `store_seeds`, of the one pass that binds the ciphertexts of an imported database to their rows. */
+export const REBOUND = 'rebind_tokens';
 
 /** Why no key can be stored. */
 export type VaultProblem =

@@ -1,4 +1,5 @@
 import type { DescField, DescMessage, JsonObject } from '@bufbuild/protobuf';
+import { anonymous, may } from '../domain/access.js';
 import { version } from '../package.js';
 import type { Contract } from '../rpc/contract.js';
 import { commentOf } from './comments.js';
@@ -8,22 +9,31 @@ import { createSchemas, described, type Schemas } from './schemas.js';
 import { writeTemplate } from './template.js';
 
 /** Describes the routes as an OpenAPI 3.1 document. */
-export function openApi({ registry }: Contract, routes: readonly Route[]): JsonObject {
+export function openApi(contract: Contract, routes: readonly Route[]): JsonObject {
+  const { registry } = contract;
   const schemas = createSchemas();
   const services = [...new Set(routes.map((route) => route.method.parent))];
-  const paths = pathsOf(routes, schemas);
+  const paths = pathsOf(contract, routes, schemas);
   const details = DETAILS.map((name) => schemas.refer(registry.getMessage(`google.rpc.${name}`) as DescMessage));
   return {
     openapi: '3.1.0',
     info: { title: 'agentllm', version, description: ABOUT, license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
     servers: [{ url: '/' }],
-    // Nobody has to sign in yet.
-    security: [],
+    security: OPTIONAL_TOKEN,
     tags: services.map((service) => described({ name: service.name }, commentOf(service))),
     paths,
-    components: { schemas: { ...schemas.all, Error: errorSchema(details) } },
+    components: { schemas: { ...schemas.all, Error: errorSchema(details) }, securitySchemes: { bearerAuth: BEARER } },
   };
 }
+
+const BEARER = {
+  type: 'http',
+  scheme: 'bearer',
+  description: 'An access token of the service, as `agentllm token create` prints it.',
+};
+/** While a store has no token, a service that only its own machine can reach needs none. */
+const OPTIONAL_TOKEN: JsonObject[] = [{ bearerAuth: [] }, {}];
+const TOKEN: JsonObject[] = [{ bearerAuth: [] }];
 
 const ABOUT =
   'The unary methods of the gRPC contract as JSON over HTTP. Fields may be named in lowerCamelCase or as in the proto ' +
@@ -61,7 +71,7 @@ const errorSchema = (details: JsonObject[]): JsonObject => ({
  * Two bindings with variables in the same places are one path, even if the
  * variables have different names: OpenAPI tells paths apart by their places.
  */
-function pathsOf(routes: readonly Route[], schemas: Schemas): JsonObject {
+function pathsOf(contract: Contract, routes: readonly Route[], schemas: Schemas): JsonObject {
   const names = new Map<string, readonly string[]>();
   const paths: { [path: string]: JsonObject } = {};
   for (const route of routes) {
@@ -70,15 +80,18 @@ function pathsOf(routes: readonly Route[], schemas: Schemas): JsonObject {
       template,
       template.variables.map((_, index) => String(index)),
     );
-    const variables = names.get(place) ?? template.variables;
+    const variables = names.get(place) ?? template.variables.map(parameterName);
     names.set(place, variables);
     const path = writeTemplate(template, variables);
-    paths[path] = { ...paths[path], [route.verb.toLowerCase()]: operation(route, variables, schemas) };
+    paths[path] = { ...paths[path], [route.verb.toLowerCase()]: operation(contract, route, variables, schemas) };
   }
   return paths;
 }
 
-function operation(route: Route, names: readonly string[], schemas: Schemas): JsonObject {
+/** A field path as a name that generators of clients take: some skip operations whose parameters have dots. */
+const parameterName = (path: string): string => path.replaceAll('.', '_');
+
+function operation(contract: Contract, route: Route, names: readonly string[], schemas: Schemas): JsonObject {
   const { method, binding } = route;
   const name = `${method.parent.name}_${method.name}`;
   const comment = commentOf(method);
@@ -88,6 +101,7 @@ function operation(route: Route, names: readonly string[], schemas: Schemas): Js
     tags: [method.parent.name],
     summary: comment.split(/(?<=\.)\s/, 1)[0] ?? '',
     description: comment,
+    ...(!isOpen(contract, route) && { security: TOKEN }),
     ...(parameters.length > 0 && { parameters }),
     ...(route.body !== '' && { requestBody: requestBody(route, schemas) }),
     responses: {
@@ -96,6 +110,10 @@ function operation(route: Route, names: readonly string[], schemas: Schemas): Js
     },
   };
 }
+
+/** Whether callers without a token may call it where the service needs none. */
+const isOpen = ({ rule }: Contract, { method }: Route): boolean =>
+  may(anonymous.role, rule(`/${method.parent.typeName}/${method.name}`).permission);
 
 const content = (description: string, schema: JsonObject): JsonObject => ({
   description,

@@ -13,7 +13,16 @@ import {
 import type { Token } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
-import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProblems } from '../domain/token.js';
+import {
+  type MadeToken,
+  makeToken,
+  planRevocation,
+  planToken,
+  stateOfToken,
+  type TokenWish,
+  tokenOf,
+  tokenProblems,
+} from '../domain/token.js';
 import { tokenMessage, wishOf } from '../domain/token_message.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
@@ -53,6 +62,37 @@ export async function createToken(store: Store, request: CreateTokenRequest): Pr
   const response = CreateTokenResponse.decode(bytes);
   const isOurs = response.token?.id === made.id;
   return isOurs && wish.certificate_identity === '' ? { ...response, text: made.text } : response;
+}
+
+const FIRST: TokenWish = {
+  name: 'bootstrap',
+  role: 'ROLE_ADMIN',
+  agents: [],
+  all_agents: false,
+  certificate_identity: '',
+  lifetimeMs: undefined,
+};
+
+/** Creates the first token of a store; false when the store has had one, on whichever replica. */
+export async function createFirstToken(store: Store, made: MadeToken): Promise<boolean> {
+  let isCreated = false;
+  await transact<boolean>(store, {
+    actor: 'agentllm',
+    method: 'token/bootstrap',
+    requestId: undefined,
+    reason: undefined,
+    plan(state, draft) {
+      if (state.tokensExist) return false;
+      planToken(state, draft, FIRST, made);
+      return true;
+    },
+    answer: (created) => {
+      isCreated = created;
+      return new Uint8Array();
+    },
+    body: () => new Uint8Array(),
+  });
+  return isCreated;
 }
 
 export async function revokeToken(store: Store, request: RevokeTokenRequest): Promise<RevokeTokenResponse> {

@@ -1,19 +1,20 @@
 import type { Knex } from 'knex';
 import { CHECKS } from '../../migrations/0005_chain_columns.js';
+import { isAdopted } from '../../migrations/adopt.js';
 import { listed } from '../../migrations/take_over.js';
 import type { State } from '../domain/state.js';
-import { UNBOUND } from '../domain/vault.js';
+import { REBOUND, UNBOUND } from '../domain/vault.js';
 import type { Store } from './store.js';
 import { transact } from './transact.js';
 import type { Plan } from './write.js';
 
 /*
- * What is particular to a database that the Python system made. Its tables are
- * taken over by the migrations; what is left is to tell the log of its rows, and
- * people of what is wrong with them.
+ * What is particular to a database that the Python system made. The migrations
+ * take over its tables. What remains is to enter its rows in the log, and to
+ * report what is wrong with them.
  */
 
-/** What a person has to know of an adopted database. */
+/** What an operator has to know of an imported database. */
 export interface Adoption {
   /** The tables that were there before ours. */
   readonly tables: readonly string[];
@@ -53,14 +54,27 @@ async function violations(db: Knex, tables: readonly string[]): Promise<string[]
 const isChecked = async (db: Knex, name: string): Promise<boolean> =>
   (await db('pg_constraint').select('conname').where({ conname: name, convalidated: false }).limit(1)).length > 0;
 
-/** Tokens that wait for the key they were made with. */
+/** Ciphertexts that are still as the Python system wrote them. */
 async function unboundKeys(db: Knex): Promise<string[]> {
   if (!(await db.schema.hasColumn('agent_llm_configs', 'key_id'))) return [];
   const ids: number[] = await db('agent_llm_configs').where({ key_id: UNBOUND }).orderBy('id').pluck('id');
   if (ids.length === 0) return [];
+  const isOver =
+    (await db.schema.hasTable('store_seeds')) && (await db('store_seeds').where({ name: REBOUND }).limit(1)).length > 0;
   return [
-    `agent_llm_configs: the API keys of ${listed(ids)} are readable once the service has started with the ENCRYPTION_KEY of the Python system`,
+    isOver
+      ? `agent_llm_configs: the API keys of ${listed(ids)} cannot be read. ENCRYPTION_KEY did not list their encryption key when the keys of this database were imported. Store these API keys again`
+      : `agent_llm_configs: the API keys of ${listed(ids)} become readable when the service starts with every encryption key of the Python system in ENCRYPTION_KEY`,
   ];
+}
+
+/**
+ * Whether the database was imported. The migration that takes over a table also
+ * notes that it did, in the same transaction, so an import that was interrupted
+ * is still known as one.
+ */
+export async function isImported(db: Knex): Promise<boolean> {
+  return await isAdopted(db, 'agent_configs');
 }
 
 /**
@@ -93,7 +107,8 @@ const enterRows: Plan<number> = (state, draft) => {
     if (one.entity === 'agent') draft.adopt('agent', { ...one.row, llm_provider: canonical(one.row.llm_provider) });
     else {
       const fallback_provider = one.row.fallback_provider && canonical(one.row.fallback_provider);
-      draft.adopt('config', { ...one.row, provider: canonical(one.row.provider), fallback_provider });
+      const key_revision = one.row.key_id === null ? null : (one.row.key_revision ?? draft.revision);
+      draft.adopt('config', { ...one.row, provider: canonical(one.row.provider), fallback_provider, key_revision });
     }
   return draft.changes.length;
 };

@@ -1,42 +1,52 @@
 import { type Seed, seeds } from '../../seeds/index.js';
-import { adoptRows } from './adoption.js';
+import { adoptRows, isImported } from './adoption.js';
 import type { Store } from './store.js';
 import { transact } from './transact.js';
 
 /**
- * How many rows each seed brought; one that found nothing to do brought none.
- * `adopted`: how many rows the database had before it was ours, when it had any.
+ * How many rows each seed created; 0 for one that found nothing to do.
+ * `adopted`: how many rows of an imported database were entered in the log, if any.
  */
 export type Seeded = Readonly<Record<string, number>>;
 
 /**
- * Runs seeds through Knex's seed runner, each as one write like any other: safe
- * to repeat and to run in several processes at once.
- * @param which `missing`: only seeds that this store has never had, so that what
- *   a person deleted does not come back; `all`: every seed again.
+ * Runs seeds through Knex's seed runner, each as one write like any other. This
+ * is safe to repeat and to do in several processes at once. An imported store
+ * gets the catalogue alone: its agents and configs are those of its operator,
+ * and what was deleted there stays deleted.
+ * @param which `missing`: only seeds that this store never had; `all`: every seed again.
+ * @param options.evenImported run the seeds of agents and configs on an imported store, too.
  */
-export async function seed(store: Store, which: 'missing' | 'all'): Promise<Seeded> {
+export async function seed(
+  store: Store,
+  which: 'missing' | 'all',
+  { evenImported = false }: { readonly evenImported?: boolean } = {},
+): Promise<Seeded> {
   const { knex } = store.database;
   const had: string[] = which === 'all' ? [] : await knex('store_seeds').pluck('name');
-  const wanted = seeds.filter(({ name }) => !had.includes(name));
-  const brought: Record<string, number> = {};
-  // Once the providers are known by whose names the rows go, and before anything is built on the rows.
-  const adopt = async () => {
-    const adopted = await adoptRows(store);
-    if (adopted > 0) brought['adopted'] = adopted;
-  };
+  const missing = seeds.filter(({ name }) => !had.includes(name));
+  const [catalogue, rest] = [missing.filter((one) => one.catalogue), missing.filter((one) => !one.catalogue)];
+  const rows: Record<string, number> = {};
+  await run(store, catalogue, rows);
+  // After the catalogue, which has the canonical names of providers; before the seeds that build on the rows.
+  const adopted = await adoptRows(store);
+  if (adopted > 0) rows['adopted'] = adopted;
+  if (evenImported || !(await isImported(knex))) await run(store, rest, rows);
+  return rows;
+}
+
+async function run(store: Store, wanted: readonly Seed[], rows: Record<string, number>): Promise<void> {
+  const { knex } = store.database;
   const seedSource = {
     getSeeds: async () => wanted.map(({ name }) => name),
     getSeed: async (name: string) => ({
       seed: async () => {
-        if (name !== 'catalogue') await adopt();
-        brought[name] = await runSeed(store, wanted.find((one) => one.name === name) as Seed);
+        rows[name] = await runSeed(store, wanted.find((one) => one.name === name) as Seed);
         await knex('store_seeds').insert({ name }).onConflict('name').ignore();
       },
     }),
   };
   await knex.seed.run({ seedSource });
-  return brought;
 }
 
 async function runSeed(store: Store, { name, plan }: Seed): Promise<number> {

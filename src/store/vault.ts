@@ -3,7 +3,7 @@ import { bindingOf, keyProblem } from '../domain/credential.js';
 import { Keyring } from '../domain/keyring.js';
 import type { Config, Credential } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import { keyHolder, tokenMark, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
+import { keyHolder, REBOUND, tokenMark, UNBOUND, Vault, type VaultProblem } from '../domain/vault.js';
 import { databaseFailure, onDatabase } from './failure.js';
 import type { Store } from './store.js';
 import { allTokens, readToken, type Token } from './tables.js';
@@ -151,13 +151,10 @@ function keyHolders({ configs, credentials }: State): Map<string, string> {
   return holders;
 }
 
-/** The mark of the one pass that binds the tokens of an adopted database to their rows. */
-const REBOUND = 'rebind_tokens';
-
 /**
- * Binds tokens that another system wrote to their rows and providers. It happens
- * once: afterwards an unbound token is unreadable, or anybody who can write to
- * the database could plant one.
+ * Binds ciphertexts that another system wrote to their rows and providers. It
+ * happens once: later an unbound ciphertext is unreadable. Otherwise anyone who
+ * can write to the database could plant one.
  */
 async function rebind(store: Store, keyring: Keyring): Promise<number> {
   const { knex } = store.database;
@@ -198,13 +195,13 @@ async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Prom
     actor: 'agentllm',
     method: 'keys/rebind',
     requestId: undefined,
-    reason: 'API keys of the adopted database are bound to their rows',
+    reason: 'API keys of the imported database are encrypted anew, bound to their rows',
     plan(state, draft) {
-      const sealed = { key_id: state.vault.writable.primaryId, key_revision: draft.revision };
+      const { primaryId } = state.vault.writable;
+      // The key stays the same and so does everything that callers see of the row: times, revision and etag.
       for (const [id, key] of keys) {
-        const before = state.configs.get(id) as Config;
-        if (before?.key_id !== UNBOUND) continue;
-        draft.keys.push({ entity: 'config', row: draft.update('config', before, { ...before, ...sealed }), key });
+        const before = state.configs.get(id);
+        if (before?.key_id === UNBOUND) draft.reseal('config', before, primaryId, key);
       }
     },
     answer: () => new Uint8Array(),

@@ -17,6 +17,7 @@ interface Operation {
     description?: string;
   }[];
   readonly requestBody?: JsonObject;
+  readonly security?: JsonValue;
 }
 
 const service = useService('embedded');
@@ -82,6 +83,21 @@ describe('/openapi.json', () => {
     }
   });
 
+  it('names them so that generators of clients take them', () => {
+    for (const { path } of operations()) expect(path).toMatch(/^(\/[\w:-]+|\/\{[a-z][a-z0-9_]*\}|:\w+)+$/);
+  });
+
+  it('declares the tokens of the service, required where no caller can do without', () => {
+    const { securitySchemes } = document['components'] as { securitySchemes: JsonObject };
+    expect(securitySchemes).toMatchObject({ bearerAuth: { type: 'http', scheme: 'bearer' } });
+    expect(document['security']).toEqual([{ bearerAuth: [] }, {}]);
+    const strict = operations().filter(({ security }) => security !== undefined);
+    expect(strict.every(({ security }) => JSON.stringify(security) === '[{"bearerAuth":[]}]')).toBe(true);
+    const names = strict.map(({ operationId }) => operationId);
+    expect(names).toContain('AccessService_CreateToken');
+    expect(names).not.toContain('AgentService_ListAgents');
+  });
+
   it('says what the proto files say', () => {
     for (const { description, parameters = [], operationId } of operations()) {
       expect(description, operationId).toMatch(/\w{3}/);
@@ -98,10 +114,10 @@ describe('/openapi.json', () => {
   });
 
   it('has the query of a list and the body of a write', () => {
-    const list = paths['/v1/agents/{agent.id}/configs']?.['get'];
+    const list = paths['/v1/agents/{agent_id}/configs']?.['get'];
     const names = list?.parameters?.map((one) => one.name);
     expect(names).toEqual(
-      expect.arrayContaining(['agent.id', 'provider', 'enabled', 'pageSize', 'pageToken', 'minRevision']),
+      expect.arrayContaining(['agent_id', 'provider', 'enabled', 'pageSize', 'pageToken', 'minRevision']),
     );
     expect(names).not.toContain('agent.name');
     expect(paths['/v1/agents']?.['post']?.requestBody).toMatchObject({

@@ -1,5 +1,5 @@
 import { access, constants, mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { resolve as absolute, dirname, join } from 'node:path';
 
 /** A fresh cluster is 39 MB, of which one 16 MB WAL segment; a second segment comes with the first real load. */
 const ROOM_FOR_A_NEW_CLUSTER = 96 * 1024 * 1024;
@@ -76,15 +76,31 @@ export async function settleRestore({ cluster, restoring, restored }: ClusterPat
   else await rename(restored, cluster);
 }
 
-/** Creates the directory, and the ones above it, for its owner alone. One that exists keeps its mode. */
-export async function makeOwnDirectory(directory: string): Promise<void> {
+/**
+ * Creates the directory, and the ones above it, for its owner alone. One that exists keeps its mode.
+ * @param dataDir the data directory that it is part of, which a failure names.
+ */
+export async function makeOwnDirectory(directory: string, dataDir = directory): Promise<void> {
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     if (!(await stat(directory)).isDirectory()) {
       throw Object.assign(new Error('not a directory'), { code: 'ENOTDIR' });
     }
   } catch (error) {
-    throw explainDirectoryFailure(directory, error);
+    throw explainDirectoryFailure(dataDir, await causeOf(directory, error));
+  }
+}
+
+/** Node reports ENOENT when a recursive mkdir fails on a read-only file system; the parent says why. */
+async function causeOf(directory: string, error: unknown): Promise<unknown> {
+  if (errorCode(error) !== 'ENOENT') return error;
+  const parent = dirname(absolute(directory));
+  if (parent === absolute(directory)) return error;
+  try {
+    await access(parent, constants.W_OK | constants.X_OK);
+    return error;
+  } catch (cause) {
+    return causeOf(parent, cause);
   }
 }
 
@@ -106,6 +122,7 @@ const ADVICE: Record<string, string | undefined> = {
   EEXIST: 'is not a directory: remove the file of that name, or set DATA_DIR to another directory.',
   ENAMETOOLONG: 'has too long a name: set DATA_DIR to a shorter one.',
   ELOOP: 'is a symbolic link that leads back to itself: set DATA_DIR to another directory.',
+  ENOENT: 'cannot be created: a symbolic link in its path leads nowhere. Set DATA_DIR to another directory.',
   EIO: 'is on a disk that reports input/output errors: check the disk before starting again.',
 };
 

@@ -67,7 +67,7 @@ export async function acquireDirectoryLock(dataDir: string): Promise<DirectoryLo
   const directory = absolute(dataDir);
   const lockDirectory = join(directory, '.lock');
   await makeOwnDirectory(directory);
-  await makeOwnDirectory(lockDirectory);
+  await makeOwnDirectory(lockDirectory, directory);
   try {
     return await contend(directory, lockDirectory);
   } catch (error) {

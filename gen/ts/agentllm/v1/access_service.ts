@@ -1632,9 +1632,10 @@ export const GetCallerResponse: MessageFns<GetCallerResponse> = {
  *
  * While no token has ever been made, a service that listens on loopback only is open to
  * everybody on its machine, for everything but this service's own writes and reads and
- * LeaseApiKeys. The first token, for an administrator, is made on the machine itself with
- * `agentllm token create --role admin`; it closes the service for everybody else, and it
- * stays closed when all tokens have ended. Only `agentllm serve --allow-anonymous` lets
+ * LeaseApiKeys. The first token, for an administrator, is created on the machine itself with
+ * `agentllm token create --role admin --local`, or at the start of the service from
+ * BOOTSTRAP_TOKEN_FILE. It closes the service for everybody else, and it stays closed when
+ * all tokens have ended. Only `agentllm serve --allow-anonymous` lets
  * callers without a token in then, and a restored backup that is older than the first token.
  *
  * Tokens are part of the configuration: each change is a revision, takes effect on every

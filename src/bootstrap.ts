@@ -1,0 +1,85 @@
+import { randomUUID } from 'node:crypto';
+import { link, open, readFile, unlink } from 'node:fs/promises';
+import { type MadeToken, makeToken, readToken } from './domain/token.js';
+import { StartError } from './errors.js';
+import type { Log } from './log.js';
+import { createFirstToken } from './store/access.js';
+import type { Store } from './store/store.js';
+
+/**
+ * Creates the first token of a store, for an administrator. Its text comes from
+ * the file; if the file does not exist or is empty, a new text is written to it.
+ * A store that has had a token, even a revoked one, is left alone.
+ *
+ * The text is on disk before the token is stored. A process that is killed in
+ * between leaves a file from which the next start creates the same token.
+ */
+export async function bootstrapToken(store: Store, file: string, log: Log): Promise<void> {
+  if (store.state.tokensExist) return log.debug({ file }, 'the store has had tokens; BOOTSTRAP_TOKEN_FILE is not used');
+  const given = await readGiven(file);
+  const token = given ?? (await writeNew(file));
+  if (await createFirstToken(store, token)) {
+    log.info({ id: token.id, file }, 'created the first token, for an administrator');
+    return;
+  }
+  // Another replica was faster, with a text of its own.
+  if (!given) await unlink(file).catch(() => {});
+  log.info({ file }, 'another replica created the first token; BOOTSTRAP_TOKEN_FILE is not used');
+}
+
+/** The token in the file; undefined where there is none yet. */
+async function readGiven(file: string): Promise<MadeToken | undefined> {
+  let text: string;
+  try {
+    text = (await readFile(file, 'utf8')).replace(/^\ufeff/, '').trim();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw new StartError(`BOOTSTRAP_TOKEN_FILE ${file} cannot be read (${codeOf(error)})`, { cause: error });
+  }
+  if (text === '') return undefined;
+  const token = readToken(text);
+  if (token) return token;
+  throw new StartError(
+    `BOOTSTRAP_TOKEN_FILE ${file} does not hold a token. Create its content with agentllm token generate, or remove the file: then the service writes a token to it`,
+  );
+}
+
+/** Writes a new token to the file. Of several processes that share the file, all get the token of the first. */
+async function writeNew(file: string): Promise<MadeToken> {
+  const made = makeToken();
+  const unfinished = `${file}.${randomUUID()}`;
+  try {
+    await writeSynced(unfinished, 'wx', made.text);
+    try {
+      await link(unfinished, file);
+      return made;
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error;
+    } finally {
+      await unlink(unfinished);
+    }
+    const theirs = await readGiven(file);
+    if (theirs) return theirs;
+    // An empty file, as containers need one to mount it: it cannot be replaced, only filled.
+    await writeSynced(file, 'r+', made.text);
+    return made;
+  } catch (error) {
+    if (error instanceof StartError) throw error;
+    throw new StartError(
+      `BOOTSTRAP_TOKEN_FILE ${file} cannot be written (${codeOf(error)}). Make its directory writable, or put a token of agentllm token generate into it`,
+      { cause: error },
+    );
+  }
+}
+
+async function writeSynced(path: string, flags: 'wx' | 'r+', text: string): Promise<void> {
+  const file = await open(path, flags, 0o600);
+  try {
+    await file.writeFile(`${text}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;

@@ -1,0 +1,40 @@
+import { constants } from 'node:os';
+
+const STOP = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** npm passes on the Ctrl-C that the terminal has already sent to the service: two signals this close are one. */
+const SAME_SIGNAL_MS = 1_000;
+const LOOK_FOR_PARENT_MS = 500;
+
+let stop: Promise<string> | undefined;
+
+/**
+ * Why the service has to stop: a signal, or the end of the npm that started it.
+ * A start in progress is finished first. A second signal, unless it comes within
+ * a second, ends the process at once.
+ */
+export function stopRequest(): Promise<string> {
+  stop ??= new Promise((resolve) => {
+    let first: number | undefined;
+    const onSignal = (signal: NodeJS.Signals) => {
+      if (first !== undefined && performance.now() - first > SAME_SIGNAL_MS)
+        process.exit(128 + constants.signals[signal]);
+      first ??= performance.now();
+      resolve(signal);
+    };
+    for (const signal of STOP) process.on(signal, onSignal);
+    // A signal to npm ends npm and its shell; shells such as dash pass it on to nobody.
+    if (process.env['npm_lifecycle_event'] !== undefined)
+      onEndOfParent(() => resolve('npm, which started it, has ended'));
+  });
+  return stop;
+}
+
+function onEndOfParent(ended: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    ended();
+  }, LOOK_FOR_PARENT_MS);
+  timer.unref();
+}

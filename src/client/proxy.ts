@@ -1,0 +1,11 @@
+/** Variables that name a proxy, in the order in which grpc-js reads them. */
+const VARIABLES = ['grpc_proxy', 'https_proxy', 'http_proxy'] as const;
+
+/** Why a connection through a proxy failed; grpc-js says nothing of it. Without what the variable holds beside the host. */
+export function proxyProblem(where: string): string {
+  const name = VARIABLES.find((one) => process.env[one]);
+  const text = name === undefined ? '' : (process.env[name] as string);
+  if (name === undefined) return `${where} cannot be connected to`;
+  const proxy = URL.canParse(text) ? new URL(text).host : 'named there';
+  return `the proxy ${proxy} of ${name} does not connect to ${where}; unset ${name}, or add the host to no_proxy`;
+}

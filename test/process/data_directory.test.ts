@@ -1,0 +1,55 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { agentllm, useDirectories } from '../support/command.js';
+
+/* What is wrong with DATA_DIR is said, and no store is made in another place. */
+
+const directory = useDirectories();
+const mounts: string[] = [];
+afterEach(() => {
+  for (const mount of mounts.splice(0)) spawnSync('umount', [mount]);
+});
+
+/** A file system that takes no writes; undefined where this user may not mount one. */
+function readOnly(at: string): string | undefined {
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'ro,size=1m', 'tmpfs', at]).status !== 0) return undefined;
+  mounts.push(at);
+  return at;
+}
+
+const serve = (DATA_DIR: string) => agentllm(['serve'], { DATA_DIR }).ended;
+
+describe('DATA_DIR', () => {
+  it.each(['', 'store', 'deep/er/store'])(
+    'on a read-only file system is refused with the cause: /%s',
+    async (below) => {
+      const mount = readOnly(await directory());
+      if (mount === undefined) return;
+      const DATA_DIR = join(mount, below);
+      const { code, stderr } = await serve(DATA_DIR);
+      expect(code).toBe(1);
+      expect(stderr).toContain(`The data directory ${DATA_DIR} is on a read-only file system`);
+      expect(stderr).not.toContain('ENOENT');
+    },
+  );
+
+  it('through a symbolic link that leads nowhere is refused with the cause', async () => {
+    const place = await directory();
+    await symlink('/nowhere/at/all', join(place, 'link'));
+    const { code, stderr } = await serve(join(place, 'link'));
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/symbolic link in its path leads nowhere|is not a directory/);
+  });
+
+  it.each(['\r', ' '])('that ends with white space makes no store: %j', async (space) => {
+    const place = join(await directory.started(), 'data');
+    await mkdir(place);
+    const { code, stderr } = await serve(`${place}${space}`);
+    expect(code).toBe(1);
+    expect(stderr).toContain('DATA_DIR begins or ends with white space');
+    expect(existsSync(`${place}${space}`)).toBe(false);
+  });
+});
