@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import {
   createFileRegistry,
+  type DescField,
   type DescMessage,
   type DescMethod,
   fromBinary,
@@ -22,6 +23,7 @@ import { limits, maxElements } from '../src/limits.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';
 import { readContract } from '../src/rpc/contract.js';
+import { maxElementsOf } from '../src/rpc/request_shape.js';
 import { configPatch } from './domain/support.js';
 
 const contract = readContract();
@@ -336,6 +338,38 @@ const newProviderRow = {
   updated_at: new Date(0),
   revision: 1,
 } as const;
+
+describe('every repeated field of a request', () => {
+  const found = new Map<string, { field: DescField; commentAt: string }>();
+  const visit = (message: DescMessage, before: readonly DescMessage[]): void => {
+    for (const field of message.fields) {
+      const name = `${message.typeName}.${field.name}`;
+      // The comment of a mask stands where the mask does.
+      if (field.fieldKind === 'list' || field.fieldKind === 'map')
+        found.set(name, { field, commentAt: `${message.name}.${field.name}` });
+      if (field.message && !before.includes(field.message)) visit(field.message, [...before, message]);
+    }
+  };
+  for (const { input } of methods) visit(input, []);
+
+  it('has a maximum, and nothing else has one', () => {
+    expect([...found.keys()].sort()).toEqual(Object.keys(maxElements).sort());
+  });
+
+  it.each([...found].filter(([name]) => name.startsWith('agentllm.')))(
+    '%s states it in its comment',
+    (_, { field, commentAt }) => {
+      expect(comments.get(commentAt)).toMatch(new RegExp(`\\b([Aa]t most|1 to) ${maxElementsOf(field)}\\b`));
+    },
+  );
+
+  it('of a mask states it where the mask is', () => {
+    const masks = [...comments].filter(([path]) => path.endsWith('Request.update_mask'));
+    expect(masks).toHaveLength(8);
+    for (const [path, comment] of masks)
+      expect(comment, path).toContain(`At most ${maxElements['google.protobuf.FieldMask.paths']} paths`);
+  });
+});
 
 describe('the numbers in the comments', () => {
   const between = ({ min, max }: { min: number; max: number }) => `${min} to ${max}`;

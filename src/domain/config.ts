@@ -131,6 +131,14 @@ export interface CheckOptions {
   readonly at: string;
   /** Let a model pass that the catalogue lacks. */
   readonly allowUnknownModel: boolean;
+  /** Where the texts of unknown names are kept: a request for a thousand agents looks for the nearest name once. */
+  readonly texts?: Map<string, string>;
+}
+
+function textOf({ texts }: Pick<CheckOptions, 'texts'>, key: string, make: () => string): string {
+  const text = texts?.get(key) ?? make();
+  texts?.set(key, text);
+  return text;
 }
 
 /**
@@ -148,7 +156,8 @@ export function checkConfig(state: State, row: Config, patch: Patch, options: Ch
   };
   if (row.id === 0)
     for (const field of ['provider', 'model_name'] as const) if (!row[field]) unless(field, () => 'is required');
-  if (touches(patch, 'provider') && row.provider) unless('provider', () => providerProblem(state, row.provider));
+  if (touches(patch, 'provider') && row.provider)
+    unless('provider', () => providerProblem(state, row.provider, options));
   if (touches(patch, 'provider', 'model_name') && row.model_name && row.provider)
     unless('model_name', () => modelProblem(state, row.provider, row.model_name, options));
   if (touches(patch, 'provider', 'model_name', 'fallback_provider', 'fallback_model'))
@@ -156,27 +165,35 @@ export function checkConfig(state: State, row: Config, patch: Patch, options: Ch
   if (patch.set['price_given'] === false && COSTS.some((cost) => row[cost] !== 0))
     report('price_given', 'must not be false while a cost is given');
   checkParameters(state, row, patch, unless);
-  unless('credential_name', () => credentialProblem(state, patch));
+  unless('credential_name', () => credentialProblem(state, patch, options));
   return problems;
 }
 
-function credentialProblem(state: State, patch: Patch): string | undefined {
+function credentialProblem(state: State, patch: Patch, options: CheckOptions): string | undefined {
   const written = patch.set['credential_name'] as string | undefined;
   if (written === undefined || state.credentialNamed(written)) return undefined;
-  const meant = nearest(written, state.credentialNames);
-  return `no credential has the name ${JSON.stringify(printable(written, 60))}${meant ? `; did you mean "${meant}"?` : ''}`;
+  return textOf(options, `credential ${written}`, () => {
+    const meant = nearest(written, state.credentialNames);
+    return `no credential has the name ${JSON.stringify(printable(written, 60))}${meant ? `; did you mean "${meant}"?` : ''}`;
+  });
 }
 
 type Report = (field: string, problem: () => string | undefined) => void;
 
 /** Why a provider cannot be used, or undefined. */
-export function providerProblem(state: State, written: string): string | undefined {
+export function providerProblem(
+  state: State,
+  written: string,
+  options: Pick<CheckOptions, 'texts'> = {},
+): string | undefined {
   const provider = state.provider(written);
   if (provider?.enabled) return undefined;
   const shown = JSON.stringify(printable(written, 60));
   if (provider) return `Invalid provider ${shown}: it is switched off`;
-  const known = [...state.providersInOrder.after()].map((p) => p.name);
-  return `Invalid provider ${shown}: ${listKnown(known, 'providers', nearest(written, state.providerNames))}`;
+  return textOf(options, `provider ${written}`, () => {
+    const known = [...state.providersInOrder.after()].map((p) => p.name);
+    return `Invalid provider ${shown}: ${listKnown(known, 'providers', nearest(written, state.providerNames))}`;
+  });
 }
 
 /** Why a model cannot be used with a provider, or undefined; an unknown provider has no say about its models. */
@@ -184,14 +201,16 @@ export function modelProblem(
   state: State,
   providerName: string,
   model: string,
-  { allowUnknownModel }: Pick<CheckOptions, 'allowUnknownModel'>,
+  options: Pick<CheckOptions, 'allowUnknownModel' | 'texts'>,
 ): string | undefined {
   const provider = state.provider(providerName);
-  if (!provider || allowUnknownModel || provider.allow_unknown_models) return undefined;
+  if (!provider || options.allowUnknownModel || provider.allow_unknown_models) return undefined;
   if (state.model(provider.name, model)) return undefined;
-  const known = state.modelsOf(provider.name).map((m) => m.name);
-  const shown = JSON.stringify(printable(model, 120));
-  return `Invalid model ${shown} for ${provider.name}: ${listKnown(known, 'models', nearest(model, known))}`;
+  return textOf(options, `model ${provider.name} ${model}`, () => {
+    const known = state.modelsOf(provider.name).map((m) => m.name);
+    const shown = JSON.stringify(printable(model, 120));
+    return `Invalid model ${shown} for ${provider.name}: ${listKnown(known, 'models', nearest(model, known))}`;
+  });
 }
 
 /** Names what is known, as far as a message has room, and the nearest match first. */
@@ -214,7 +233,7 @@ function checkFallback(state: State, row: Config, patch: Patch, options: CheckOp
     return;
   }
   if (touched) {
-    unless('fallback_provider', () => providerProblem(state, provider));
+    unless('fallback_provider', () => providerProblem(state, provider, options));
     unless('fallback_model', () => modelProblem(state, provider, model, options));
   }
   if (provider === row.provider && model === row.model_name)

@@ -119,15 +119,23 @@ function* take<T>(items: Iterable<T>, most: number): Generator<T> {
 
 /** Levenshtein's distance, row by row, given up once it reaches the limit. */
 export function editDistance(a: string, b: string, limit: number): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  const width = b.length;
+  let row = new Uint16Array(width + 1);
+  let next = new Uint16Array(width + 1);
+  for (let j = 0; j <= width; j++) row[j] = j;
   for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next[j] = Math.min((row[j] as number) + 1, (next[j - 1] as number) + 1, substitution);
+    const letter = a.charCodeAt(i - 1);
+    let least = i;
+    let left = i;
+    next[0] = i;
+    for (let j = 1; j <= width; j++) {
+      const substitution = (row[j - 1] as number) + (letter === b.charCodeAt(j - 1) ? 0 : 1);
+      left = Math.min((row[j] as number) + 1, left + 1, substitution);
+      next[j] = left;
+      if (left < least) least = left;
     }
-    if (Math.min(...next) >= limit) return limit;
-    row = next;
+    if (least >= limit) return limit;
+    [row, next] = [next, row];
   }
-  return row[b.length] as number;
+  return row[width] as number;
 }

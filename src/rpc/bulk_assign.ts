@@ -56,6 +56,7 @@ export function bulkAssign(
 
 function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigRequest): Candidate[] {
   const places = new Map<Agent, number>();
+  const asked = { ...request, texts: new Map<string, string>() };
   return request.agents.map((ref, at): Candidate => {
     const problem = refProblem(ref);
     const agent = problem ? undefined : findAgent(state, ref);
@@ -69,7 +70,7 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
     const first = places.get(agent);
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
     places.set(agent, at);
-    const proposal = proposeUpsert(state, agent, patch, request);
+    const proposal = proposeUpsert(state, agent, patch, asked);
     if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
     return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
   });

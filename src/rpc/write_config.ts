@@ -36,6 +36,9 @@ export interface ConfigRequest {
   readonly allow_unknown_model: boolean;
 }
 
+/** The texts of problems that a request has for several agents. */
+export type ProblemTexts = Map<string, string>;
+
 /** A config as a write would leave it. */
 export interface Proposal {
   readonly before: Config | undefined;
@@ -54,7 +57,12 @@ export function patchOf(request: ConfigRequest): Patch {
   });
 }
 
-export function proposeCreate(state: State, agent: Agent | undefined, patch: Patch, request: ConfigRequest): Proposal {
+export function proposeCreate(
+  state: State,
+  agent: Agent | undefined,
+  patch: Patch,
+  request: ConfigRequest & { readonly texts?: ProblemTexts },
+): Proposal {
   const behind = agent ? (state.configsOf(agent.id).at(-1)?.priority ?? 0) : 0;
   return propose(state, newConfig(agent?.id ?? 0, behind), patch, request);
 }
@@ -64,16 +72,28 @@ export function proposeUpdate(state: State, before: Config, patch: Patch, reques
 }
 
 /** The primary with the patch applied; else the first disabled config, enabled; else a new one. */
-export function proposeUpsert(state: State, agent: Agent, patch: Patch, request: ConfigRequest): Proposal {
+export function proposeUpsert(
+  state: State,
+  agent: Agent,
+  patch: Patch,
+  request: ConfigRequest & { readonly texts?: ProblemTexts },
+): Proposal {
   const configs = state.configsOf(agent.id);
   const before = primaryOf(configs) ?? configs[0];
   if (!before) return proposeCreate(state, agent, patch, request);
   return propose(state, { ...before, enabled: true }, patch, request, before);
 }
 
-function propose(state: State, base: Config, patch: Patch, request: ConfigRequest, before = base): Proposal {
+function propose(
+  state: State,
+  base: Config,
+  patch: Patch,
+  request: ConfigRequest & { readonly texts?: ProblemTexts },
+  before = base,
+): Proposal {
   const row = patchConfig(state, base, patch);
-  const options = { at: 'config', allowUnknownModel: request.allow_unknown_model };
+  const { allow_unknown_model: allowUnknownModel, texts } = request;
+  const options = { at: 'config', allowUnknownModel, ...(texts && { texts }) };
   const violations = [...checkConfig(state, row, patch, options), ...checkCredential(before, row, request)];
   return { before: before.id === 0 ? undefined : before, row, violations };
 }

@@ -165,6 +165,29 @@ describe('BulkAssignConfig', () => {
     expect(error.resources.length).toBeLessThan(1000);
   });
 
+  it('lists the first of 60 missing agents and says how many more there are', async () => {
+    const agents = Array.from({ length: 60 }, (_, n) => ({ name: `nobody-${n}` }));
+    const error = await notFound(service().configs.bulkAssignConfig({ agents, config: GPT4 }), 'AGENT_NOT_FOUND');
+    const listed = error.violations.slice(0, -1);
+    expect(listed.length).toBeGreaterThanOrEqual(10);
+    expect(listed.map(({ field }) => field)).toEqual(listed.map((_, n) => `agents[${n}]`));
+    expect(error.violations.at(-1)).toMatchObject({
+      field: '',
+      description: `and ${60 - listed.length} more problems`,
+    });
+    expect(error.resources).toHaveLength(5);
+  });
+
+  it('reports an invalid config and missing agents together', async () => {
+    const { id } = await newAgent(service());
+    const agents = [{ id }, { name: 'nobody-1' }, { id }, {}];
+    const config = { ...GPT4, temperature: 3 };
+    const error = await invalid(service().configs.bulkAssignConfig({ agents, config, update_mask: ['nope', '*'] }));
+    expect(error.fields).toEqual(['update_mask', 'config.temperature', 'agents[1]', 'agents[2]', 'agents[3]']);
+    const partial = service().configs.bulkAssignConfig({ agents, config, allow_partial: true });
+    expect((await invalid(partial)).fields).toEqual(['config.temperature']);
+  });
+
   it('ignores id and etag, and refuses enabled = false', async () => {
     const config = await newConfig(service());
     const other = await newConfig(service());
