@@ -124,9 +124,9 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   enter(): void {
     const { asked, context } = this.shared;
     context.gate.checkOpen();
+    this.principal = context.access.admit(credentialsOf(this.origin), asked);
     this.connection = context.outgoing.connectionOf(this.origin);
     this.connection?.checkRoom();
-    this.principal = context.access.admit(credentialsOf(this.origin), asked);
     context.gate.enter(this.principal.token?.id);
     this.entered = true;
     this.parsed = this.shared.read(this.given);

@@ -43,11 +43,6 @@ export class Outgoing {
     this.timer = setInterval(() => this.look(), LOOK_MS).unref();
   }
 
-  /** Bytes that wait on all connections. */
-  get bytes(): number {
-    return this.total;
-  }
-
   /** Most bytes that one connection may have waiting before it gets no more. */
   get allowed(): number {
     return this.total > limits.unreadBytes ? limits.unreadBytesPressed : limits.unreadBytesPerConnection;

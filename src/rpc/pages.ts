@@ -80,7 +80,8 @@ export function pageReply<V, Response extends ListResponse>(
   { type, revision, keyOf, rowOf }: Rows<V, Response>,
   complete = true,
 ): Buffer {
-  const encode = (part: object): Uint8Array => type.encode({ ...type.fromPartial({}), ...part }).finish();
+  const empty = type.fromPartial({});
+  const encode = (part: object): Uint8Array => type.encode({ ...empty, ...part }).finish();
   const rows: Uint8Array[] = [];
   let [taken, bytes] = [0, 0];
   for (const value of found) {

@@ -56,13 +56,16 @@ function answerAll(
       stream.emit('error', grpcStatus(error as ServiceError));
       return;
     }
-    stream.on('error', () => stream.destroy());
+    const giveUp = () => stream.destroy();
+    stream.on('error', giveUp);
     const connection = outgoing.connectionOf(stream);
     stream.on('data', (original_request: Request) => {
+      if (stream.writableEnded) return;
       try {
         connection?.checkRoom();
       } catch (error) {
-        stream.emit('error', grpcStatus(error as ServiceError));
+        // grpc-js sends it as the status.
+        stream.off('error', giveUp).emit('error', grpcStatus(error as ServiceError));
         return;
       }
       const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };

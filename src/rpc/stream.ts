@@ -57,8 +57,8 @@ export function streaming<Request>(
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
     const begin = async () => {
-      connection?.checkRoom();
       const opened = admit(stream, sink, { asked, read, context });
+      connection?.checkRoom();
       const checkOpen = () => context.gate.checkOpen();
       await handler({ ...opened, method: name, signal: controller.signal, sink, checkOpen });
     };

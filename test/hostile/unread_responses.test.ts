@@ -91,11 +91,12 @@ describe('60 lists on one HTTP/2 connection', () => {
   ])('should be bounded and end when the network %s', async (_, bytesPerSecond) => {
     const proxy = await startBlockingProxy(service().grpcPort, bytesPerSecond);
     const client = openClient(proxy, { settings: { initialWindowSize: 2 ** 31 - 1 } });
+    await new Promise((resolve) => client.session.once('connect', resolve));
     const measured = await attack(service(), async () => {
-      await new Promise((resolve) => client.session.once('connect', resolve));
       client.session.setLocalWindowSize(2 ** 31 - 1);
       list(client, 60);
-      const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 200);
+      // Of pings that are not answered Node sends ten.
+      const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 1_000);
       await until(() => client.ended, UNREAD_MS * 4).finally(() => clearInterval(touch));
     });
     expect(measured.errors).toEqual([]);
@@ -108,7 +109,9 @@ describe('60 lists on one HTTP/2 connection', () => {
     const streams = list(client, 60);
     const statuses = await Promise.all(streams.slice(-20).map(statusOf));
     expect(new Set(statuses)).toEqual(new Set(['8']));
+    const closed = streams.map((stream) => stream.closed || new Promise((resolve) => stream.once('close', resolve)));
     for (const stream of streams) stream.resume();
+    await Promise.all(closed);
     await sleep(200);
     const [again] = list(client, 1) as [http2.ClientHttp2Stream];
     again.resume();
