@@ -2,6 +2,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
 import { readSettings } from '../config.js';
+import { parseDatabaseUrl } from '../domain/database_url.js';
 import { StartError } from '../errors.js';
 import { makeBackup } from '../store/backup.js';
 import { type Place, runTask, type Task } from './run.js';
@@ -39,7 +40,12 @@ export function refusePostgres(what: string, command: string, after = ''): void 
   const { DATABASE_URL, DATABASE_DIRECT_URL } = readSettings(process.env);
   if (!DATABASE_URL) return;
   const url = DATABASE_DIRECT_URL ? '"$DATABASE_DIRECT_URL"' : '"$DATABASE_URL"';
+  const { schema } = parseDatabaseUrl(DATABASE_DIRECT_URL ?? DATABASE_URL);
+  const note =
+    schema === undefined
+      ? ''
+      : `\nRemove the parameter schema from the URL first, which the tools of PostgreSQL do not know, and add --schema=${schema}`;
   throw new StartError(
-    `DATABASE_URL names a PostgreSQL server, which is ${what}:\n  ${command} --dbname=${url}${after}`,
+    `DATABASE_URL names a PostgreSQL server, which is ${what}:\n  ${command} --dbname=${url}${after}${note}`,
   );
 }

@@ -53,12 +53,14 @@ function readPem(what: string, path: string): string {
 
 /** What a failure message may contain of a URL. */
 export function attemptOf(url: DatabaseUrl): Attempt {
-  const { host, port, database, user } = new pg.Client({ ...url, host: url.host, ssl: false });
+  // The driver completes what is not given, from the environment of libpq.
+  const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
     place: placeOf({ host, port }),
     user: user ?? '',
     database: database ?? '',
     tls: url.tls.mode !== 'disable',
+    hasPassword: Boolean(password),
   };
 }
 

@@ -12,6 +12,8 @@ export interface Attempt {
   readonly user: string;
   readonly database: string;
   readonly tls: boolean;
+  /** Whether the URL or the environment gives a password. */
+  readonly hasPassword: boolean;
 }
 
 interface Failure {
@@ -21,6 +23,10 @@ interface Failure {
   /** Of errors of the driver, which have no code. */
   readonly message?: RegExp;
   readonly say: (attempt: Attempt) => string;
+}
+
+function noPassword({ place, user }: Attempt): string {
+  return `${place} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`;
 }
 
 /** The first that fits applies. */
@@ -76,12 +82,14 @@ const FAILURES: readonly Failure[] = [
   // Login
   {
     message: /client password must be|no password/i,
-    say: ({ place, user }) =>
-      `${place} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`,
+    say: noPassword,
   },
   {
     code: /^28P01$/,
-    say: ({ place, user }) => `${place} refuses the password of user "${user}"; check user and password`,
+    say: (attempt) =>
+      attempt.hasPassword
+        ? `${attempt.place} refuses the password of user "${attempt.user}"; check user and password`
+        : noPassword(attempt),
   },
   {
     code: /^28000$/,
