@@ -113,17 +113,21 @@ async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint):
   const { request, signal } = call;
   requestProblems(request).throwIfAny();
   await reachPast(backend, wanted, signal);
+  call.stillAllowed();
   const { state: current } = backend.store;
   const revision = Number(wanted);
   if (revision === current.revision) return simulate(current, request);
-  const { agent, state } = await agentThen(backend, request, revision);
+  const { agent, state } = await agentThen(backend, call, revision);
+  call.stillAllowed();
   const problems = new Problems();
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
   return answer(pastView(state, current), inUse(agent), state, request, revision);
 }
 
-async function agentThen({ store }: Backend, { agent: ref = {} }: ResolveConfigRequest, revision: number) {
+/** The agent at a past revision. A token for certain agents must be for the name that it had then. */
+async function agentThen({ store }: Backend, call: ResolveCall, revision: number) {
+  const { agent: ref = {} } = call.request;
   const { found, oldest } = await onDatabase(store, async (db) => ({
     found: await agentAt(db, revision, ref, findAgent(store.state, ref)?.id),
     // Asked last: what is forgotten while we read is no longer promised by then.
@@ -131,6 +135,7 @@ async function agentThen({ store }: Backend, { agent: ref = {} }: ResolveConfigR
   }));
   if (revision < oldest)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(oldest) });
+  call.requirePast(found?.agent.name);
   // Names of today would be no help.
   if (!found) throw noAgent(store.state, ref, false);
   return found;

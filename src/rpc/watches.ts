@@ -41,8 +41,8 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
 
 async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
   const { watches } = backend;
-  const { request, sink } = call;
-  const { filter, who } = readRequest(request);
+  const { request, sink, principal } = call;
+  const { filter, who } = readRequest(request, principal.agents);
   const release = watches.reserve(sink);
   try {
     const point = await placeOf(backend, call, filter);
@@ -68,7 +68,11 @@ async function reached({ feed }: Backend, revision: number, signal: AbortSignal)
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
-function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who } {
+/** @param scope the agents that the caller's token is for; undefined: all. */
+function readRequest(
+  request: WatchConfigsRequest,
+  scope: ReadonlySet<string> | undefined,
+): { filter: Filter; who: Who } {
   const { agents, all_agents, client_id, client_name, client_version } = request;
   const problems = new Problems();
   if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
@@ -83,7 +87,7 @@ function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who }
   const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [name])));
   const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
   const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
-  return { filter: filterOf(all_agents, names, ids), who };
+  return { filter: filterOf(all_agents, names, ids, scope), who };
 }
 
 function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {
