@@ -43,7 +43,6 @@ interface Entry<M> {
   readonly retryAfterMs?: number;
 }
 
-/** No metadata. */
 type None = Record<never, never>;
 
 const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfterMs?: number): Entry<M> => ({
@@ -75,9 +74,10 @@ export const catalogue = {
     (m) => `No agent has the ${m.agent}${didYouMean(m.suggestion)}`,
   ),
   CONFIG_NOT_FOUND: entry<{ id: string }>('NOT_FOUND', (m) => `No config has the id ${m.id}`),
-  NO_ENABLED_CONFIG: entry<{ agent: string; model: string }>(
-    'NOT_FOUND',
-    (m) => `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`,
+  NO_ENABLED_CONFIG: entry<{ agent: string; model?: string }>('NOT_FOUND', (m) =>
+    m.model
+      ? `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`
+      : `Agent ${q(m.agent)} has no enabled config and no default model; create or enable a config`,
   ),
   PROVIDER_NOT_FOUND: entry<{ provider: string; suggestion?: string }>(
     'NOT_FOUND',
@@ -273,6 +273,10 @@ export const catalogue = {
     'FAILED_PRECONDITION',
     (m) =>
       `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
+  ),
+  ROLLBACK_CONFLICT: entry<{ revision: string; conflicts: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Revision ${m.revision} cannot be undone: ${m.conflicts}`,
   ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',

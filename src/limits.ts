@@ -11,6 +11,14 @@ export const limits = {
   maxPageSize: 1000,
   /** Most agents in one BatchGetPrimaryConfigs or BulkAssignConfig. */
   maxBatch: 1000,
+  /** Most agents in one BatchResolveConfigs, named or of a page. */
+  maxResolveBatch: 200,
+  /** Most agents and configurations that one RollbackRevision sets back. */
+  maxRollbackChanges: 5000,
+  /** Bytes of the field changes in its response; further ones are left out. */
+  rollbackChangesBytes: 1_048_576,
+  /** Findings in the response of a write to many configurations. */
+  maxFindings: 100,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
   maxSuggestionNames: 1000,
   /** Most providers that one ResolveConfig takes for down. */

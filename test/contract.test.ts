@@ -267,6 +267,7 @@ describe('every reason', () => {
     CERTIFICATE_BOUND: { identity: 'spiffe://desk/trader', token: 'al_k3x9q2m7wd' },
     RATE_LIMITED: { actor: 'token:al_k3x9q2m7wd', calls: '1000 calls a second' },
     ENCRYPTION_KEY_MISSING: { count: '3', keys: '2f81c0d4e5a6b798' },
+    ROLLBACK_CONFLICT: { revision: '12', conflicts: 'config 7 of "trader" was changed again at revision 15' },
     INTERNAL: { call: '5f0c' },
   };
 
@@ -378,6 +379,10 @@ describe('the numbers in the comments', () => {
     'Credential.name': [oneTo(limits.credentialName)],
     'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [`at most ${limits.maxBatch}`],
+    'BatchResolveConfigsRequest.agents': [atMost(limits.maxResolveBatch, '').trim()],
+    'BatchResolveConfigsRequest.provider_down': [`at most ${limits.maxProvidersDown}`],
+    'RollbackRevisionResponse.entries': [`exceed ${limits.rollbackChangesBytes} bytes`],
+    'RollbackRevisionResponse.findings': [atMost(limits.maxFindings, '').trim()],
     'ResolveConfigRequest.provider_down': [`at most ${limits.maxProvidersDown}`],
     'BulkAssignConfigRequest.agents': [oneTo(limits.maxBatch, '')],
     'ListRetiringModelsRequest.within_days': [between(limits.retiringDays), `Default ${limits.defaultRetiringDays}`],

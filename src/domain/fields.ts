@@ -19,6 +19,10 @@ export const text = (max: number) => checked(z.string(), (value) => textProblem(
 /** A name: text that is not empty, without control characters or white space around it. */
 export const name = (max: number) => checked(z.string(), (value) => nameProblem(value, max));
 
+/** A name, or nothing. */
+export const nameOrEmpty = (max: number) =>
+  checked(z.string(), (value) => (value === '' ? undefined : nameProblem(value, max)));
+
 /** A text that holds a JSON object or list. */
 export const json = (kind: 'object' | 'array') => checked(z.string(), (value) => jsonProblem(value, kind));
 

@@ -33,7 +33,7 @@ export async function withAdoption(
   await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
   leave?.();
   answered.abort();
-  const encoded = DeleteConfigResponse.encode({ revision: 0n, adoption }).finish();
+  const encoded = DeleteConfigResponse.encode({ revision: 0n, findings: [], adoption }).finish();
   return Buffer.concat([bytes, encoded]);
 }
 

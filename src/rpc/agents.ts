@@ -1,6 +1,7 @@
 import { Agent as AgentMessage } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentServiceService, GetAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { agentFields, agentOutputOnly, checkAgent, newAgent, newAgentFields, patchAgent } from '../domain/agent.js';
+import { withoutConfig } from '../domain/findings.js';
 import { readPatch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -17,6 +18,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
   const answerAgent = (agent: Agent, revision: bigint, state: State) => ({
     agent: agentMessage(state, agent),
     revision,
+    findings: agent.is_active ? [...withoutConfig(agent, state.configsOf(agent.id))] : [],
   });
   return {
     createAgent: (call) =>

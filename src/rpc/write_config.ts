@@ -1,9 +1,11 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import { AgentLLMConfig as ConfigMessage } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { primaryOf } from '../domain/chain.js';
 import { checkConfig, configFields, configOutputOnly, newConfig, patchConfig } from '../domain/config.js';
 import { keyProblem } from '../domain/credential.js';
 import type { Draft } from '../domain/draft.js';
+import { withoutConfig } from '../domain/findings.js';
 import { lintConfig } from '../domain/lint.js';
 import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
@@ -16,8 +18,20 @@ import { agentOf, checkEtag, configOf, findAgent, idProblem, type Problems } fro
 export const answerConfig = (config: Config, revision: bigint, state: State) => ({
   config: configMessage(state, config),
   revision,
-  findings: findingsOf(state, config),
+  findings: [...findingsOf(state, config), ...leftWithout(state, config.agent_id, config)],
 });
+
+/**
+ * A warning where a write leaves an agent without an enabled config. The state may be the one before the write or the one
+ * after it.
+ * @param written the config as the write leaves it, or the id of one that it deletes.
+ */
+export function leftWithout(state: State, agentId: number, written: Config | number): Finding[] {
+  const agent = state.agents.get(agentId);
+  const id = typeof written === 'number' ? written : written.id;
+  const others = state.configsOf(agentId).filter((config) => config.id !== id);
+  return agent ? [...withoutConfig(agent, typeof written === 'number' ? others : [...others, written])] : [];
+}
 
 /** What the lint says of a config that was written. */
 export function findingsOf(state: State, config: Config) {

@@ -125,14 +125,18 @@ export interface Agent {
     | undefined;
   /**
    * Provider used when the agent has no enabled configuration. Aliases are
-   * resolved and the canonical name is stored. Default `openai`.
+   * resolved and the canonical name is stored. Absent on create, or cleared:
+   * `openai`. Empty, together with an empty `llm_model`: the agent has no default
+   * model. Without an enabled configuration it then calls no model, and
+   * ResolveConfig fails with reason NO_ENABLED_CONFIG.
    */
   llm_provider?:
     | string
     | undefined;
   /**
    * Model used when the agent has no enabled configuration, 1 to 100
-   * characters. Default `gpt-4o-mini`.
+   * characters. Absent on create, or cleared: `gpt-4o-mini`. Empty only together
+   * with an empty `llm_provider`.
    */
   llm_model?:
     | string

@@ -47,8 +47,9 @@ export const ErrorReason = {
   /** CONFIG_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config has the id 4711" */
   CONFIG_NOT_FOUND: "ERROR_REASON_CONFIG_NOT_FOUND",
   /**
-   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. "Agent \"trader\" has no enabled config; it
-   * uses its own llm_provider and llm_model, openai/gpt-4o-mini"
+   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. The message says which model the agent uses
+   * instead, or that it has no default model either. "Agent \"trader\" has no enabled
+   * config; it uses its own llm_provider and llm_model, openai/gpt-4o-mini"
    */
   NO_ENABLED_CONFIG: "ERROR_REASON_NO_ENABLED_CONFIG",
   /**
@@ -276,6 +277,12 @@ export const ErrorReason = {
    * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
+  /**
+   * ROLLBACK_CONFLICT - FAILED_PRECONDITION, with a PreconditionFailure, and a field violation for each
+   * conflict. "Revision
+   * 12 cannot be undone: config 7 of \"trader\" was changed again at revision 15"
+   */
+  ROLLBACK_CONFLICT: "ERROR_REASON_ROLLBACK_CONFLICT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -341,6 +348,7 @@ export namespace ErrorReason {
   export type CERTIFICATE_BOUND = typeof ErrorReason.CERTIFICATE_BOUND;
   export type RATE_LIMITED = typeof ErrorReason.RATE_LIMITED;
   export type ENCRYPTION_KEY_MISSING = typeof ErrorReason.ENCRYPTION_KEY_MISSING;
+  export type ROLLBACK_CONFLICT = typeof ErrorReason.ROLLBACK_CONFLICT;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -523,6 +531,9 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 58:
     case "ERROR_REASON_ENCRYPTION_KEY_MISSING":
       return ErrorReason.ENCRYPTION_KEY_MISSING;
+    case 70:
+    case "ERROR_REASON_ROLLBACK_CONFLICT":
+      return ErrorReason.ROLLBACK_CONFLICT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -650,6 +661,8 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 57;
     case ErrorReason.ENCRYPTION_KEY_MISSING:
       return 58;
+    case ErrorReason.ROLLBACK_CONFLICT:
+      return 70;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;
