@@ -56,9 +56,10 @@ export interface Proposal {
   readonly violations: readonly Violation[];
 }
 
-/** What a request says of a config; the same for every agent that it is for. */
-export function patchOf(request: ConfigRequest): Patch {
+/** What a request changes of a config as it is stored; of none, what it says. */
+export function patchOf(request: ConfigRequest, state?: State, stored?: Config): Patch {
   return readPatch({
+    stored: state && stored && configMessage(state, stored),
     body: request.config ?? ConfigMessage.create(),
     mask: request.update_mask ?? [],
     specs: configFields,
@@ -76,10 +77,15 @@ export function proposeUpdate(state: State, before: Config, patch: Patch, reques
   return propose(state, before, patch, request);
 }
 
-/** The primary with the patch applied; else the first disabled config, enabled; else a new one. */
-export function proposeUpsert(state: State, agent: Agent, patch: Patch, request: ConfigRequest): Proposal {
+/** The config that an upsert changes: the primary, else the first disabled one; undefined: it creates one. */
+export function upsertTarget(state: State, agent: Agent): Config | undefined {
   const configs = state.configsOf(agent.id);
-  const before = primaryOf(configs) ?? configs[0];
+  return primaryOf(configs) ?? configs[0];
+}
+
+/** The target with the patch applied, and enabled; a new config where there is none. */
+export function proposeUpsert(state: State, agent: Agent, patch: Patch, request: ConfigRequest): Proposal {
+  const before = upsertTarget(state, agent);
   if (!before) return proposeCreate(state, agent, patch, request);
   return propose(state, { ...before, enabled: true }, patch, request, before);
 }
@@ -150,7 +156,7 @@ export function planCreate(state: State, draft: Draft, problems: Problems, reque
 
 export function planUpdate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const id = request.config?.id ?? 0;
-  const patch = patchOf(request);
+  const patch = patchOf(request, state, state.configs.get(id));
   problems.add('config.id', idProblem(id));
   checkKey(problems, request);
   problems.addAll(patch.violations);
@@ -168,9 +174,9 @@ export interface Upserted {
 }
 
 export function planUpsert(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Upserted {
-  const patch = patchOf(request);
   checkUpsert(problems, request);
   const agent = problems.any ? undefined : findAgent(state, request.agent ?? {});
+  const patch = patchOf(request, state, agent && upsertTarget(state, agent));
   const proposal = agent
     ? proposeUpsert(state, agent, patch, request)
     : { ...proposeCreate(state, undefined, patch, request), before: undefined };
