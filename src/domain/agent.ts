@@ -1,7 +1,7 @@
 import type { Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { modelProblem, providerProblem } from './config.js';
-import { count, flag, json, name, nameOrEmpty, number, oneOf, text } from './fields.js';
+import { count, flag, json, name, nameOrEmpty, number, oneOf, ownName, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Agent } from './rows.js';
 import type { State } from './state.js';
@@ -10,7 +10,7 @@ const empty = (value: unknown) => value === '';
 
 /** The fields of an agent that a request can set, by their paths below `agent`. */
 export const agentFields: FieldSpecs = {
-  name: { schema: name(limits.agentName), absent: empty },
+  name: { schema: ownName(limits.agentName), absent: empty },
   agent_type: { schema: name(limits.agentType), absent: empty },
   role: { schema: name(limits.agentType), cleared: 'analyst' },
   llm_provider: { schema: nameOrEmpty(limits.provider), cleared: 'openai' },

@@ -147,7 +147,7 @@ export class Access {
     if (id === undefined && name === undefined) return false;
     const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
     if (id !== undefined && (known === undefined ? !gone : !agents?.has(known))) return false;
-    return name === undefined || (agents?.has(name) ?? false);
+    return name === undefined || (agents?.has(this.store.state.storedAgentName(name)) ?? false);
   }
 
   private principalOf(credentials: Credentials): Principal {

@@ -123,7 +123,8 @@ function findingsOf(state: State, agent: Agent): Finding[] {
 const resources = (agent: Agent) => [{ type: 'agent', name: printable(agent.name) }] as const;
 
 function refuseTakenName(state: State, row: Agent): void {
-  if (state.agentNamed(row.name))
+  const bearer = state.agentNamed(row.name);
+  if (bearer && bearer.id !== row.id)
     throw ServiceError.of('AGENT_NAME_TAKEN', { agent: row.name }, { resources: resources(row) });
 }
 

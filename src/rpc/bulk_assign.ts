@@ -148,6 +148,7 @@ function merged(errors: readonly Failed[], agents: number): Violation[] {
     }
   return [...places.values()].map(({ violation, failed }) => {
     if (failed.length === agents || violation.field.startsWith('agents[')) return violation;
-    return { ...violation, description: `${violation.description} (for ${namesOf(failed)})` };
+    // A long list of what is known must not push the names out.
+    return { ...violation, description: `${printable(violation.description, 180)} (for ${namesOf(failed)})` };
   });
 }

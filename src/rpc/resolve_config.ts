@@ -164,7 +164,8 @@ async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint):
 
 /** The agent at a past revision. A token for certain agents must be for the name that it had then. */
 async function agentThen({ store }: Backend, call: ResolveCall, revision: number) {
-  const { agent: ref = {} } = call.request;
+  const { agent: written = {} } = call.request;
+  const ref = written.name === undefined ? written : { name: store.state.storedAgentName(written.name) };
   const { found, oldest } = await onDatabase(store, async (db) => ({
     found: await agentAt(db, revision, ref, findAgent(store.state, ref)?.id),
     // Asked last: what is forgotten while we read is no longer promised by then.

@@ -42,7 +42,7 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
 async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
   const { watches } = backend;
   const { request, sink, principal } = call;
-  const { filter, who } = readRequest(request, principal.agents);
+  const { filter, who } = readRequest(backend.store.state, request, principal.agents);
   const release = watches.reserve(sink);
   try {
     const point = await placeOf(backend, call, filter);
@@ -70,6 +70,7 @@ async function reached({ feed }: Backend, revision: number, signal: AbortSignal)
 
 /** @param scope the agents that the caller's token is for; undefined: all. */
 function readRequest(
+  state: State,
   request: WatchConfigsRequest,
   scope: ReadonlySet<string> | undefined,
 ): { filter: Filter; who: Who } {
@@ -84,7 +85,7 @@ function readRequest(
   problems.add('client_name', textProblem(client_name, limits.clientName));
   problems.add('client_version', textProblem(client_version, limits.clientVersion));
   problems.throwIfAny();
-  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [name])));
+  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [state.storedAgentName(name)])));
   const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
   const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
   return { filter: filterOf(all_agents, names, ids, scope), who };
