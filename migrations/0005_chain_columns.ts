@@ -82,7 +82,11 @@ export async function down(knex: Knex): Promise<void> {
   });
 }
 
-async function addChecks(knex: Knex, tableName: string, checks: Readonly<Record<string, string>>): Promise<void> {
+export async function addChecks(
+  knex: Knex,
+  tableName: string,
+  checks: Readonly<Record<string, string>>,
+): Promise<void> {
   if (await isAdopted(knex, tableName)) return addChecksForNewRows(knex, tableName, checks);
   await knex.schema.alterTable(tableName, (table) => {
     for (const [name, predicate] of Object.entries(checks)) {

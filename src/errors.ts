@@ -57,9 +57,10 @@ export const catalogue = {
     (m) => `No agent has the ${m.agent}${didYouMean(m.suggestion)}`,
   ),
   CONFIG_NOT_FOUND: entry<{ id: string }>('NOT_FOUND', (m) => `No config has the id ${m.id}`),
-  NO_ENABLED_CONFIG: entry<{ agent: string; model: string }>(
-    'NOT_FOUND',
-    (m) => `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`,
+  NO_ENABLED_CONFIG: entry<{ agent: string; model?: string }>('NOT_FOUND', (m) =>
+    m.model
+      ? `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`
+      : `Agent ${q(m.agent)} has no enabled config and no default model; create or enable a config`,
   ),
   PROVIDER_NOT_FOUND: entry<{ provider: string; suggestion?: string }>(
     'NOT_FOUND',
@@ -283,6 +284,10 @@ export const catalogue = {
   ORIGIN_NOT_ALLOWED: entry<None>('PERMISSION_DENIED', () => 'Requests from web pages of other origins are refused'),
   RESPONSE_TOO_LARGE: entry<None>('RESOURCE_EXHAUSTED', () => 'The response is too large; request fewer agents'),
   RESPONSES_NOT_READ: entry<None>('RESOURCE_EXHAUSTED', () => 'Read the responses on this connection first', 1_000),
+  ROLLBACK_CONFLICT: entry<{ revision: string; conflicts: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Revision ${m.revision} cannot be undone: ${m.conflicts}`,
+  ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,

@@ -15,6 +15,12 @@ export const limits = {
   readBytes: 4 * 1024 * 1024,
   /** Bytes of one response; other languages' clients accept no more by default. */
   maxResponseBytes: 4 * 1024 * 1024,
+  /** Most agents and configurations that one RollbackRevision sets back. */
+  maxRollbackChanges: 5000,
+  /** Bytes of the field changes in its response; further ones are left out. */
+  rollbackChangesBytes: 1_048_576,
+  /** Findings in the response of a write to many configurations. */
+  maxFindings: 100,
   /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
   maxSuggestionNames: 1000,
   /** Characters (code points) of the document's columns. */
@@ -182,6 +188,8 @@ export const limits = {
 export const maxElements = {
   'agentllm.v1.AcknowledgeRevisionRequest.acknowledgements': 1000,
   'agentllm.v1.BatchGetPrimaryConfigsRequest.agents': 1000,
+  'agentllm.v1.BatchResolveConfigsRequest.agents': 200,
+  'agentllm.v1.BatchResolveConfigsRequest.provider_down': 100,
   'agentllm.v1.BulkAssignConfigRequest.agents': 1000,
   'agentllm.v1.CreateTokenRequest.agents': 1000,
   'agentllm.v1.ExtraParams.stop_sequences': 16,

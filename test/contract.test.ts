@@ -282,6 +282,7 @@ describe('every reason', () => {
     ORIGIN_NOT_ALLOWED: {},
     RESPONSE_TOO_LARGE: {},
     RESPONSES_NOT_READ: {},
+    ROLLBACK_CONFLICT: { revision: '12', conflicts: 'config 7 of "trader" was changed again at revision 15' },
     INTERNAL: { call: '5f0c' },
   };
 
@@ -428,6 +429,12 @@ describe('the numbers in the comments', () => {
       `at most ${maxElements['agentllm.v1.BatchGetPrimaryConfigsRequest.agents']}`,
       `more than ${limits.maxResponseBytes / 1024 ** 2} MiB`,
     ],
+    'BatchResolveConfigsRequest.agents': [`at most ${maxElements['agentllm.v1.BatchResolveConfigsRequest.agents']}`],
+    'BatchResolveConfigsRequest.provider_down': [
+      `at most ${maxElements['agentllm.v1.BatchResolveConfigsRequest.provider_down']}`,
+    ],
+    'RollbackRevisionResponse.entries': [`exceed ${limits.rollbackChangesBytes} bytes`],
+    'RollbackRevisionResponse.findings': [atMost(limits.maxFindings, '').trim()],
     'ResolveConfigRequest.provider_down': [`at most ${maxElements['agentllm.v1.ResolveConfigRequest.provider_down']}`],
     'BulkAssignConfigRequest.agents': [
       oneTo(maxElements['agentllm.v1.BulkAssignConfigRequest.agents'], ''),

@@ -1,15 +1,19 @@
 import type { Command } from 'commander';
 import { Agent } from '../../gen/ts/agentllm/v1/agent.js';
+import type { UpdateAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
 import type { Body } from './from_file.js';
 import type { Input } from './inputs.js';
 import { agentArgument, type List, limitInput, minRevision, printList } from './lists.js';
 import { ago, counted, type Group, lines, record, recordOf, shown, small } from './print.js';
 import { type Call, type RemoteCommand, remoteGroup } from './remote.js';
-import { choice, flag, integer, model, number, oneOf, provider, said, text, word } from './values.js';
-import { etagInput, refuseNothing, writeInputs, wrote } from './writes.js';
+import { choice, flag, integer, type Kind, model, number, oneOf, provider, said, text, word } from './values.js';
+import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from './writes.js';
 
 const body: Body = { at: 'agent', type: 'Agent', message: Agent };
 const json = word('json');
+
+/** A model, or the word for none. */
+const modelOrNone: Kind = { ...model, read: (given) => (given === 'none' ? ['', ''] : model.read(given)) };
 
 const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'another name' };
 const type: Input = {
@@ -38,9 +42,9 @@ const fields: readonly Input[] = [
   {
     name: 'model',
     to: ['agent.llm_provider', 'agent.llm_model'],
-    kind: model,
+    kind: modelOrNone,
     clears: true,
-    help: 'what it uses when it has no enabled config (default openai/gpt-4o-mini)',
+    help: 'what it uses when it has no enabled config (default openai/gpt-4o-mini); none: it calls no model then',
   },
   { name: 'llm-provider', to: 'agent.llm_provider', kind: provider, clears: true, help: 'the provider of that alone' },
   { name: 'llm-model', to: 'agent.llm_model', kind: word('name'), clears: true, help: 'the model of that alone' },
@@ -131,6 +135,9 @@ const fields: readonly Input[] = [
   },
 ];
 
+const defaultModelOf = ({ llm_provider, llm_model }: Agent): string =>
+  llm_provider ? `${llm_provider}/${llm_model}` : 'none';
+
 const agentList: List<Agent> = {
   field: 'agents',
   columns: [
@@ -139,7 +146,7 @@ const agentList: List<Agent> = {
     ['TYPE', ({ agent_type }) => agent_type],
     ['ROLE', ({ role }) => shown(role)],
     ['ACTIVE', ({ is_active }) => shown(is_active)],
-    ['WITHOUT A CONFIG IT USES', ({ llm_provider, llm_model }) => `${llm_provider}/${llm_model}`],
+    ['WITHOUT A CONFIG IT USES', defaultModelOf],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
   noMatch: 'no agent matches',
@@ -207,11 +214,12 @@ const create: RemoteCommand = {
       'agentllm agents create guard --type risk_analyst --substitution same-provider',
       'one whose calls stay with one provider',
     ],
+    ['agentllm agents create vault --type analyst --model none', 'one that calls no model without an enabled config'],
   ],
   next: 'agentllm configs create <agent> --model provider/model says which model it uses',
   async run(call) {
     const response = await call.api.agents.createAgent(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.agent as Agent), response));
+    return call.answer(response, () => written(call, 'created', response));
   },
 };
 
@@ -233,7 +241,7 @@ const update: RemoteCommand = {
     const response = await call.api.agents.updateAgent(
       call.request({ agent: { ...(call.given.message['agent'] as object), id } }),
     );
-    return call.answer(response, () => wrote(call, 'updated', named(response.agent as Agent), response));
+    return call.answer(response, () => written(call, 'updated', response));
   },
 };
 
@@ -267,6 +275,10 @@ const remove: RemoteCommand = {
   },
 };
 
+/** What a write did, and what follows from it. */
+const written = (call: Call, done: string, response: UpdateAgentResponse) =>
+  wrote(call, done, named(response.agent as Agent), response) + findingLines(response.findings);
+
 const named = ({ name, id }: Agent) => `agent ${name}${id === 0 ? '' : ` (id ${id})`}`;
 
 function groupsOf(row: Agent): Group[] {
@@ -287,7 +299,7 @@ function groupsOf(row: Agent): Group[] {
     [
       'Without an enabled config',
       lines(
-        ['model', `${row.llm_provider}/${row.llm_model}`],
+        ['model', defaultModelOf(row)],
         ['llm type', row.llm_type],
         ['temperature', row.temperature],
         ['max tokens', row.max_tokens],

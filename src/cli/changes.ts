@@ -85,8 +85,9 @@ export function worded(all: readonly Difference[], same: Readonly<Record<string,
       (name) => rest.find((one) => one.field === name) ?? { field: name, before: same[name], after: same[name] },
     ) as [Difference, Difference];
     const changed = rest.filter((one) => one.field === first || one.field === second);
-    const half = [a.before, b.before, a.after, b.after].filter((value) => value !== undefined).length % 2 === 1;
-    if (changed.length === 0 || half) continue;
+    // Of a pair of which only one half is known, that half is shown under its own name.
+    const isHalf = (['before', 'after'] as const).some((side) => (a[side] === undefined) !== (b[side] === undefined));
+    if (changed.length === 0 || isHalf) continue;
     rest = rest.filter((one) => !changed.includes(one));
     const joined = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
     pairs.push({ field, before: joined(a.before, b.before), after: joined(a.after, b.after) });

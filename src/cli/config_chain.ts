@@ -1,5 +1,6 @@
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { BulkAssignResult } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { agentFilters, chosenAgents } from './agent_filters.js';
 import {
   clearApiKey,
   configBody,
@@ -42,9 +43,10 @@ export const upsertConfig: RemoteCommand = {
 export const bulkConfigs: RemoteCommand = {
   name: 'bulk',
   about: 'change the configs that several agents use in one step, as upsert does for one',
-  more: 'All or nothing: one agent that cannot be served fails the whole, unless --partial is given; then exit code 1 says\nthat some were refused.',
+  more: 'All or nothing: one agent that cannot be served fails the whole, unless --partial is given; then exit code 1 says\nthat some were refused.\nThe agents are named, or chosen with --all and the filters, which must all match.',
   inputs: [
-    { name: '<agents...>', to: 'agents', kind: agent, help: 'the agents, 1 to 1000, by names or ids' },
+    { name: '[agents...]', to: 'agents', kind: agent, help: 'the agents, 1 to 1000, by names or ids' },
+    ...agentFilters,
     ...configFields,
     ...configExtras,
     {
@@ -60,11 +62,17 @@ export const bulkConfigs: RemoteCommand = {
   examples: [
     ['agentllm configs bulk trader market_analyst --model openai/gpt-4o', 'the same model for both'],
     ['agentllm configs bulk trader market_analyst --temperature 0 --dry-run', 'check only'],
+    ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'every agent'],
+    [
+      'agentllm configs bulk --of-type researcher --of-provider openai --temperature 0.2',
+      'the researchers whose primary config is of openai',
+    ],
   ],
   next: 'agentllm configs list shows the result',
   async run(call) {
     refuseNothing(call, configBody, configFields);
-    const response = await call.api.configs.bulkAssignConfig(call.request());
+    const agents = await chosenAgents(call);
+    const response = await call.api.configs.bulkAssignConfig(call.request(agents && { agents }));
     const { results } = response;
     const refused = results.filter(({ status }) => status).length;
     const what = counted(results.length - refused, 'config');

@@ -16,7 +16,7 @@ import { agentArgument, limitInput, minRevision, printList } from './lists.js';
 import { record } from './print.js';
 import { type RemoteCommand, remoteGroup } from './remote.js';
 import { validateConfig } from './validate.js';
-import { agent, configId, flag, model, provider, word } from './values.js';
+import { agent, configId, flag, model, provider, said, word } from './values.js';
 import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from './writes.js';
 
 const idArgument = (to: string): Input => ({
@@ -35,6 +35,12 @@ const list: RemoteCommand = {
     { name: 'model', to: ['provider', 'model_name'], kind: model, help: 'only those of this model' },
     { name: 'provider', to: 'provider', kind: provider, help: 'only those of this provider' },
     { name: 'model-name', to: 'model_name', kind: word('name'), help: 'only those of a model of this name' },
+    {
+      name: 'include-fallbacks',
+      to: 'include_fallbacks',
+      kind: said,
+      help: 'compare provider and model with the fallback as well',
+    },
     { name: 'enabled', to: 'enabled', kind: flag, help: 'only those that are enabled, or are not' },
     limitInput,
     minRevision,
@@ -42,6 +48,7 @@ const list: RemoteCommand = {
   examples: [
     ['agentllm configs list', 'what every agent uses'],
     ['agentllm configs list --agent trader --no-enabled', 'what is kept for the trader and not in use'],
+    ['agentllm configs list --provider claude --include-fallbacks', 'where claude is used, first or as fallback'],
     ['agentllm configs list --json --limit 3', 'for a program'],
   ],
   next: 'agentllm configs get <id> shows everything about one',
@@ -129,7 +136,8 @@ const remove: RemoteCommand = {
   next: 'agentllm configs update <id> --no-enabled keeps a config and takes it out of use',
   async run(call) {
     const response = await call.api.configs.deleteConfig(call.request());
-    return call.answer(response, () => wrote(call, 'deleted', `config ${call.given.message['id']}`, response));
+    const what = `config ${call.given.message['id']}`;
+    return call.answer(response, () => wrote(call, 'deleted', what, response) + findingLines(response.findings));
   },
 };
 

@@ -1,7 +1,7 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import { ChangeAction, type ConfigRevision, type FieldChange } from '../../gen/ts/agentllm/v1/history.js';
 import type { AgentLLM } from '../client/index.js';
-import { type Deed, type Deeds, type Difference, deedBlock, inWords } from './changes.js';
+import { type Deed, type Deeds, type Difference, deedBlock, inWords, spoken, worded } from './changes.js';
 import { type List, limitInput, minRevision, readAll } from './lists.js';
 import { say, small } from './print.js';
 import type { Call, RemoteCommand } from './remote.js';
@@ -90,7 +90,7 @@ export function deedOf(entry: ConfigRevision, names: ReadonlyMap<number, string>
   const owner = agent_id === undefined ? undefined : (names.get(agent_id) ?? `agent #${agent_id}`);
   const about = owner ?? ABOUT[kind] ?? 'catalogue';
   const done = small(action, 'CHANGE_ACTION_');
-  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}` };
+  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}${ratesOf(entry)}` };
   if (isRevocation(entry)) return { about, what: `${what} revoked` };
   return { about, what: `${what}: ${inWords(entry.changes.map(differenceOf), sameOf(entry)) || 'written again'}` };
 }
@@ -109,13 +109,21 @@ const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'key
 const isRevocation = ({ kind, changes }: ConfigRevision) =>
   kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');
 
-/** Of a token what it may do, for whom and what for: `: agent for trader, "desk"`. */
+/** Of a token what it may do, and for whom: `: agent for trader`. */
 function roleOf({ kind, changes }: ConfigRevision): string {
   if (kind !== 'RESOURCE_KIND_TOKEN') return '';
   const now = (name: string) => parsed(changes.find(({ field }) => field === name)?.after_json ?? '');
   const agents = now('agents') as readonly string[] | undefined;
   const whose = agents ? ` for ${agents.join(', ')}` : '';
-  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}, "${now('name') ?? ''}"`;
+  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}`;
+}
+
+/** The rates of a price: `: input USD/M 2, output USD/M 8`. */
+function ratesOf({ kind, changes }: ConfigRevision): string {
+  if (kind !== 'RESOURCE_KIND_PRICE') return '';
+  const known = worded(changes.map(differenceOf)).filter(({ field }) => field.endsWith('USD/M'));
+  const rates = known.map(({ field, before, after }) => `${field} ${spoken(after ?? before)}`);
+  return rates.length > 0 ? `: ${rates.join(', ')}` : '';
 }
 
 const parsed = (json: string): unknown => (json === '' ? undefined : JSON.parse(json));

@@ -9,9 +9,9 @@ import {
 import type { Say } from '../admin/protocol.js';
 import { type AgentLLM, AgentLLMError } from '../client/index.js';
 import { readSettings } from '../config.js';
+import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import { type Reason, ServiceError, StartError } from '../errors.js';
 import { invalidFields } from '../problems.js';
-import { parseDatabaseUrl, placeOf } from '../domain/database_url.js';
 import { createToken, getToken, listTokens, revokeToken } from '../store/access.js';
 import { catchUp } from '../store/log.js';
 import { migrator } from '../store/migrate.js';

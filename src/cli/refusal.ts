@@ -114,6 +114,8 @@ function ofCall(error: AgentLLMError, context: Context): Told {
 
 function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {
   const { code, reason, message } = error;
+  if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
+    return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...aligned(problems)];
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
   const late = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
   const again =

@@ -1,8 +1,10 @@
 import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../gen/ts/agentllm/v1/resolution.js';
+import { UsageError } from './inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from './lists.js';
 import { shown, small, visible } from './print.js';
 import { Exit } from './refusal.js';
 import type { RemoteCommand } from './remote.js';
+import { resolveAll } from './resolve_all.js';
 import { int64, list, provider, said } from './values.js';
 import { findingLines } from './writes.js';
 
@@ -10,9 +12,10 @@ import { findingLines } from './writes.js';
 export const resolveAgent: RemoteCommand = {
   name: 'resolve',
   about: 'show what is in effect for an agent: the models it tries, what is sent, and where each value comes from',
-  more: 'Nobody is asked and nothing is spent. Exit code 1: no model is left to try.',
+  more: 'No provider is called and nothing is spent. Exit code 1: an active agent has no model left to try.',
   inputs: [
-    agentArgument,
+    { ...agentArgument, name: '[agent]' },
+    { name: 'all', kind: said, help: 'all agents at one revision, in place of one' },
     {
       name: 'down',
       to: 'provider_down',
@@ -27,11 +30,15 @@ export const resolveAgent: RemoteCommand = {
     ['agentllm resolve trader', 'now'],
     ['agentllm resolve trader --down claude', 'what it would do without claude'],
     ['agentllm resolve trader --at 3 --why', 'as it was at revision 3, in detail'],
+    ['agentllm resolve --all', 'every agent, one line each'],
+    ['agentllm resolve --all --down openai --json', 'what all would do without openai, for a program'],
   ],
   next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> says who did',
   async run(call) {
     const down = (call.given.message['provider_down'] ?? []) as readonly string[];
     const provider_down = down.flatMap((names) => names.split(','));
+    if (call.local('all') === true) return resolveAll(call, provider_down);
+    if (!('agent' in call.given.message)) throw new UsageError('give an agent, by name or id, or --all');
     const response = await call.api.configs.resolveConfig(call.request({ provider_down }));
     const resolved = response.resolved as ResolvedConfig;
     call.answer(response, () => textOf(resolved, response.revision, call.local('why') === true));

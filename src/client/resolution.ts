@@ -1,4 +1,5 @@
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
+import { hasDefaultModel, primaryOf } from '../domain/chain.js';
 import { resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
@@ -65,6 +66,8 @@ export function resolveFrom(view: View, name: string, { providerDown = [] }: Res
 function make(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): Resolution {
   const { agent, configs } = held.rows(catalogue.ids);
   if (!agent.is_active) throw refusal(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, about(agent.name)));
+  if (!hasDefaultModel(agent) && !primaryOf(configs))
+    throw refusal(ServiceError.of('NO_ENABLED_CONFIG', { agent: agent.name }, about(agent.name)));
   const { id, agent_type, role, substitution_policy } = agent;
   return freeze({
     agent: { id, name: agent.name, agent_type, role, substitution_policy },

@@ -1,7 +1,7 @@
 import type { Violation } from '../errors.js';
 import { limits } from '../limits.js';
 import { modelProblem, providerProblem } from './config.js';
-import { count, flag, json, name, number, oneOf, text } from './fields.js';
+import { count, flag, json, name, nameOrEmpty, number, oneOf, ownName, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Agent } from './rows.js';
 import type { State } from './state.js';
@@ -10,11 +10,11 @@ const empty = (value: unknown) => value === '';
 
 /** The fields of an agent that a request can set, by their paths below `agent`. */
 export const agentFields: FieldSpecs = {
-  name: { schema: name(limits.agentName), absent: empty },
+  name: { schema: ownName(limits.agentName), absent: empty },
   agent_type: { schema: name(limits.agentType), absent: empty },
   role: { schema: name(limits.agentType), cleared: 'analyst' },
-  llm_provider: { schema: name(limits.provider), cleared: 'openai' },
-  llm_model: { schema: name(limits.modelName), cleared: 'gpt-4o-mini' },
+  llm_provider: { schema: nameOrEmpty(limits.provider), cleared: 'openai' },
+  llm_model: { schema: nameOrEmpty(limits.modelName), cleared: 'gpt-4o-mini' },
   llm_type: { schema: oneOf('quick', 'deep'), cleared: 'quick' },
   temperature: { schema: number(limits.temperature), cleared: 0.7 },
   max_tokens: { schema: count, cleared: null },
@@ -98,8 +98,22 @@ export function checkAgent(state: State, row: Agent, patch: Patch): Violation[] 
   };
   if (row.name === '') report('name', 'is required');
   if (row.agent_type === '') report('agent_type', 'is required');
-  if (touches(patch, 'llm_provider')) report('llm_provider', providerProblem(state, row.llm_provider));
-  if (touches(patch, 'llm_provider', 'llm_model'))
-    report('llm_model', modelProblem(state, row.llm_provider, row.llm_model, { allowUnknownModel: false }));
+  checkDefaultModel(state, row, patch, report);
   return problems;
+}
+
+type Report = (field: string, description: string | undefined) => void;
+
+/** Both names are empty, or both name what the catalogue has. */
+function checkDefaultModel(state: State, row: Agent, patch: Patch, report: Report): void {
+  const { llm_provider, llm_model } = row;
+  if (!touches(patch, 'llm_provider', 'llm_model')) return;
+  if (llm_provider === '' || llm_model === '') {
+    const together = (other: string) => `must be empty together with ${other}, or not at all`;
+    if (llm_model !== '') report('llm_provider', together('llm_model'));
+    if (llm_provider !== '') report('llm_model', together('llm_provider'));
+    return;
+  }
+  if (touches(patch, 'llm_provider')) report('llm_provider', providerProblem(state, llm_provider));
+  report('llm_model', modelProblem(state, llm_provider, llm_model, { allowUnknownModel: false }));
 }

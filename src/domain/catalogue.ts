@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Violation } from '../errors.js';
 import { limits, maxElements } from '../limits.js';
 import { urlProblem } from './addresses.js';
-import { count, flag, int64, list, name, number, oneOf, text } from './fields.js';
+import { count, flag, int64, list, name, number, oneOf, ownName, text } from './fields.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Model, ParameterRule, Provider, Rates } from './rows.js';
 import { PARAMETERS } from './rules.js';
@@ -170,7 +170,7 @@ export const modelFields: FieldSpecs = {
 };
 export const newModelFields: FieldSpecs = {
   provider: { schema: name(limits.provider), absent: empty },
-  name: { schema: name(limits.modelName), absent: empty },
+  name: { schema: ownName(limits.modelName), absent: empty },
   ...modelFields,
 };
 export const modelOutputOnly = [

@@ -27,22 +27,22 @@ export interface ChainHop extends PlannedHop {
 
 /**
  * The chain of an agent (runtime.md, "The chain"): each enabled config in order,
- * then its fallback; the agent's own model when no config is enabled. A hop with the
+ * then its fallback; the agent's default model, if it has one, when no config is enabled. A hop with the
  * provider, model and stored key of an earlier one collapses into it, and the
  * substitution policy cuts what may not stand in for the first hop, whether that
  * one can be tried or not.
  */
 export function chainOf(view: ChainView, agent: Agent, configs: readonly Config[]): ChainHop[] {
   const planned = configs.filter((config) => config.enabled).flatMap(hopsOfConfig);
-  if (planned.length === 0) planned.push(agentHop(agent));
+  if (planned.length === 0) planned.push(...agentHops(agent));
   const hops = planned.map((hop) => ({ ...hop, provider: canonicalName(view, hop.provider) }));
-  const [first] = hops as [PlannedHop, ...PlannedHop[]];
+  const [first] = hops;
   const seen = new Set<string>();
   return hops.map((hop, index) => {
     const mark = markOf(view, hop);
     if (seen.has(mark)) return { ...hop, index, dropped: 'SKIP_REASON_DUPLICATE' };
     seen.add(mark);
-    return { ...hop, index, dropped: mayStandIn(agent, first, hop) ? undefined : 'SKIP_REASON_POLICY' };
+    return { ...hop, index, dropped: mayStandIn(agent, first as PlannedHop, hop) ? undefined : 'SKIP_REASON_POLICY' };
   });
 }
 
@@ -57,7 +57,7 @@ function markOf(view: ChainView, { config, provider, model_name }: PlannedHop): 
 /** Every model that an agent names, in use or not: on its configs, their fallbacks and itself. */
 export const hopsOfAgent = (agent: Agent, configs: readonly Config[]): PlannedHop[] => [
   ...configs.flatMap(hopsOfConfig),
-  agentHop(agent),
+  ...agentHops(agent),
 ];
 
 /** What a config tries: its model, then its fallback. */
@@ -74,12 +74,15 @@ export function hopsOfConfig(config: Config): PlannedHop[] {
   return hops;
 }
 
-const agentHop = (agent: Agent): PlannedHop => ({
-  source: 'HOP_SOURCE_AGENT',
-  config: undefined,
-  provider: agent.llm_provider,
-  model_name: agent.llm_model,
-});
+/** Whether an agent has a model of its own, for when no config of it is enabled. */
+export const hasDefaultModel = ({ llm_provider, llm_model }: Agent): boolean => llm_provider !== '' && llm_model !== '';
+
+/** The agent's default model; nothing when it has none. */
+function agentHops(agent: Agent): PlannedHop[] {
+  if (!hasDefaultModel(agent)) return [];
+  const { llm_provider: provider, llm_model: model_name } = agent;
+  return [{ source: 'HOP_SOURCE_AGENT', config: undefined, provider, model_name }];
+}
 
 function mayStandIn(agent: Agent, first: PlannedHop, hop: PlannedHop): boolean {
   switch (agent.substitution_policy) {

@@ -9,7 +9,7 @@ import { nearest, printable } from './text.js';
 import { canonicalName } from './view.js';
 
 const fallback = { cleared: null };
-const cost = { schema: number(limits.costPer1k), cleared: 0 };
+const cost = { schema: number(limits.costPer1k), cleared: 0, appliesUnchanged: true };
 
 /** The fields of a config that a request can set, by their paths below `config`. */
 export const configFields: FieldSpecs = {
@@ -22,7 +22,7 @@ export const configFields: FieldSpecs = {
   fallback_model: { schema: name(limits.modelName), ...fallback },
   cost_per_1k_input_tokens: cost,
   cost_per_1k_output_tokens: cost,
-  price_given: { schema: flag, cleared: false },
+  price_given: { schema: flag, cleared: false, appliesUnchanged: true },
   enabled: { schema: flag, cleared: true },
   metadata_json: { schema: json('object'), cleared: null },
   priority: { schema: integer(limits.priority), cleared: 0 },

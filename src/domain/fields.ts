@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { limits } from '../limits.js';
+import { normalName } from './name_index.js';
 import { jsonProblem, nameProblem, textProblem } from './text.js';
 
 /*
@@ -18,6 +19,13 @@ export const text = (max: number) => checked(z.string(), (value) => textProblem(
 
 /** A name: text that is not empty, without control characters or white space around it. */
 export const name = (max: number) => checked(z.string(), (value) => nameProblem(value, max));
+
+/** The name of a resource that is created or renamed: stored in normalization form C. */
+export const ownName = (max: number) => z.string().transform(normalName).pipe(name(max));
+
+/** A name, or nothing. */
+export const nameOrEmpty = (max: number) =>
+  checked(z.string(), (value) => (value === '' ? undefined : nameProblem(value, max)));
 
 /** A text that holds a JSON object or list. */
 export const json = (kind: 'object' | 'array') => checked(z.string(), (value) => jsonProblem(value, kind));

@@ -1,6 +1,6 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Adaptation } from './adapt.js';
-import type { ChainHop, PlannedHop } from './chain.js';
+import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
 import type { ExaminedHop } from './examine.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
 import { fieldOf } from './rules.js';
@@ -35,12 +35,20 @@ export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator
       field: 'agent.is_active',
       message: `Agent "${agent.name}" is inactive; its chain is not used until is_active is true`,
     });
-  if (!configs.some((config) => config.enabled))
-    yield finding({
-      severity: 'SEVERITY_WARNING',
-      reason: 'FINDING_REASON_NO_ENABLED_CONFIG',
-      message: `Agent "${agent.name}" has no enabled config; it uses ${agent.llm_provider}/${agent.llm_model}`,
-    });
+  yield* withoutConfig(agent, configs);
+}
+
+/** What it means that an agent has no enabled config: it uses its default model, which may be another provider's. */
+export function* withoutConfig(agent: Agent, configs: readonly Config[]): Generator<Finding> {
+  if (configs.some((config) => config.enabled)) return;
+  const uses = hasDefaultModel(agent)
+    ? `it uses its default model ${agent.llm_provider}/${agent.llm_model}; set llm_provider and llm_model to "" if it must not`
+    : 'no default model, so it can call no model; create or enable a config';
+  yield finding({
+    severity: 'SEVERITY_WARNING',
+    reason: 'FINDING_REASON_NO_ENABLED_CONFIG',
+    message: `Agent "${agent.name}" has no enabled config${hasDefaultModel(agent) ? '; ' : ' and '}${uses}`,
+  });
 }
 
 /** No hop is left to try. */

@@ -31,7 +31,7 @@ export interface Names {
 export function entryName({ entity, before, after }: HistoryEntry, names: Names): string {
   const row = after ?? before ?? {};
   if (entity === 'config') return `${row['provider']}/${row['model_name']}`;
-  if (entity === 'token') return String(row['token_id'] ?? '');
+  if (entity === 'token') return `${row['name'] ?? ''} (${row['token_id'] ?? ''})`;
   if (entity === 'model') return `${row['provider']}/${row['name']}`;
   if (entity === 'price') return names.model.get(row['model_id'] as number) ?? '';
   return String(row['name'] ?? '');

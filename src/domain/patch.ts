@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import type { Violation } from '../errors.js';
 import { nearest, printable } from './text.js';
@@ -9,6 +10,8 @@ export interface FieldSpec {
   readonly cleared?: unknown;
   /** What a message has when the field is absent, besides undefined: `''` or `[]` for fields without presence. */
   readonly absent?: (value: unknown) => boolean;
+  /** Whether a value applies although the row has it already: a cost that is sent is a price. */
+  readonly appliesUnchanged?: boolean;
 }
 export type FieldSpecs = Readonly<Record<string, FieldSpec>>;
 
@@ -39,6 +42,11 @@ interface Source {
   readonly outputOnly: OutputOnly;
   /** Where the body stands in the request, for example `config`. */
   readonly at: string;
+  /**
+   * The message as it is read now. A field that has the same value in the body is no change: it is not checked, so that
+   * what was read can be sent back whole although the catalogue has changed meanwhile.
+   */
+  readonly stored?: object | undefined;
 }
 
 /** Reads what a request wants changed, with every problem of every field. */
@@ -55,7 +63,7 @@ export function readPatch(source: Source): Patch {
       if (!named?.has(field)) continue;
       if ('cleared' in spec) cleared.add(field);
       else violations.push({ field: `${at}.${field}`, description: 'is required and cannot be cleared' });
-    } else if (!named || named.has(field)) {
+    } else if ((!named || named.has(field)) && !isUnchanged(source, field, value)) {
       const result = spec.schema.safeParse(value);
       if (result.success) set[field] = result.data;
       else {
@@ -66,6 +74,9 @@ export function readPatch(source: Source): Patch {
   }
   return { set, cleared, refused, violations };
 }
+
+const isUnchanged = ({ stored, specs }: Source, field: string, value: unknown): boolean =>
+  stored !== undefined && !specs[field]?.appliesUnchanged && isDeepStrictEqual(value, valueAt(stored, field));
 
 function violationOf(at: string, issue: z.core.$ZodIssue): Violation {
   const inner = issue.path.map((step) => (typeof step === 'number' ? `[${step}]` : `.${String(step)}`)).join('');

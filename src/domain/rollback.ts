@@ -1,7 +1,8 @@
+import { agentFields } from './agent.js';
 import { configFields, modelProblem } from './config.js';
 import { originOf } from './origin.js';
 import type { Patch } from './patch.js';
-import type { Config } from './rows.js';
+import type { Agent, Config } from './rows.js';
 import type { State } from './state.js';
 import { canonicalName } from './view.js';
 
@@ -23,6 +24,18 @@ export function patchBack(earlier: Placed, current: Placed | undefined): Patch {
     if (current && JSON.stringify(value) === JSON.stringify(fieldIn(current, field) ?? null)) continue;
     if (value === null) cleared.add(field);
     else set[field] = value;
+  }
+  return { set, cleared, refused: new Set(), violations: [] };
+}
+
+/** The same for an agent. */
+export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patch {
+  const set: Record<string, unknown> = {};
+  const cleared = new Set<string>();
+  for (const field of Object.keys(agentFields) as (keyof Agent)[]) {
+    if (current && earlier[field] === current[field]) continue;
+    if (earlier[field] === null) cleared.add(field);
+    else set[field] = earlier[field];
   }
   return { set, cleared, refused: new Set(), violations: [] };
 }

@@ -1,5 +1,6 @@
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
+import { NameIndex, normalName } from './name_index.js';
 import { Ordered } from './ordered.js';
 import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider, Token } from './rows.js';
 import { Vault } from './vault.js';
@@ -56,12 +57,12 @@ export class State {
   private readonly tokensByName = new Map<string, Token>();
   private readonly tokensByHash = new Map<string, Token>();
   private readonly tokensByCertificate = new Map<string, Token>();
-  private readonly credentialsByName = new Map<string, Credential>();
+  private readonly credentialsByName = new NameIndex<Credential>();
   private readonly usesOfCredentials = new Map<number, number>();
-  private readonly agentsByName = new Map<string, Agent>();
+  private readonly agentsByName = new NameIndex<Agent>();
   private readonly configsByAgent = new Map<number, readonly Config[]>();
   private readonly providersByName = new Map<string, Provider>();
-  private readonly modelsByName = new Map<string, Model>();
+  private readonly modelsByName = new NameIndex<Model>();
   private readonly modelsById = new Map<number, Model>();
   private readonly pricesByModel = new Map<number, readonly Price[]>();
   /** What was put while something is tried, to be taken back. */
@@ -69,6 +70,11 @@ export class State {
 
   agentNamed(name: string): Agent | undefined {
     return this.agentsByName.get(name);
+  }
+
+  /** The spelling under which an agent of a name is stored; of none, the one under which it would be. */
+  storedAgentName(name: string): string {
+    return this.agentNamed(name)?.name ?? normalName(name);
   }
 
   get agentNames(): Iterable<string> {

@@ -4,6 +4,7 @@ import { ServiceError } from '../errors.js';
 import { limits, maxElements } from '../limits.js';
 import { normalIdentity } from './certificate.js';
 import type { Draft } from './draft.js';
+import { normalName } from './name_index.js';
 import type { Token } from './rows.js';
 import type { State } from './state.js';
 import { nameProblem } from './text.js';
@@ -115,6 +116,8 @@ function* agentProblems({ role, agents, all_agents }: TokenWish): Generator<read
 /** Plans a token that nothing is wrong with. */
 export function planToken(state: State, draft: Draft, wish: TokenWish, made: MadeToken): Token {
   const { certificate_identity, lifetimeMs } = wish;
+  // Scopes compare names exactly: an agent from before names were normalized is named as it is stored.
+  const agents = wish.agents.map((name) => state.storedAgentName(name));
   const identity = normalIdentity(certificate_identity) ?? '';
   const bound = identity === '' ? undefined : state.tokenOfCertificate(identity);
   if (bound && stateOfToken(bound, draft.now) === 'TOKEN_STATE_ACTIVE')
@@ -126,9 +129,9 @@ export function planToken(state: State, draft: Draft, wish: TokenWish, made: Mad
   return draft.create('token', {
     ...newTokenRow(),
     token_id: made.id,
-    name: wish.name,
+    name: normalName(wish.name),
     role: wish.role,
-    agents: wish.role === 'ROLE_AGENT' && !wish.all_agents ? [...new Set(wish.agents)].sort() : null,
+    agents: wish.role === 'ROLE_AGENT' && !wish.all_agents ? [...new Set(agents)].sort() : null,
     token_hash: identity === '' ? hashOf(made.text) : null,
     certificate_identity: identity || null,
     expires_at: lifetimeMs === undefined ? null : new Date(draft.now.getTime() + lifetimeMs),

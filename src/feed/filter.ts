@@ -7,18 +7,33 @@ export interface Filter {
   readonly all: boolean;
   readonly names: ReadonlySet<string>;
   readonly ids: ReadonlySet<number>;
-  /** Equal for equal filters, in any order; what is encoded for one watch serves all with the same. */
+  /** The names that an agent watched by its id must have at a revision to be shown at it; undefined: any. */
+  readonly scope: ReadonlySet<string> | undefined;
+  /** Equal for requests for the same agents, in any order. A resume token carries it. */
   readonly mark: string;
+  /** Equal for filters that match the same changes: encoded messages are shared under it. */
+  readonly key: string;
 }
 
-export function filterOf(all: boolean, names: ReadonlySet<string>, ids: ReadonlySet<number>): Filter {
+/** @param scope the agents that the caller's token is for; undefined: all. */
+export function filterOf(
+  all: boolean,
+  names: ReadonlySet<string>,
+  ids: ReadonlySet<number>,
+  scope?: ReadonlySet<string>,
+): Filter {
   const parts = all ? ['*'] : [...[...names].map((name) => `=${name}`), ...[...ids].map((id) => `#${id}`)].sort();
-  const mark = createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 10);
-  return { all, names, ids, mark };
+  const mark = hashOf(parts);
+  // Names are checked when the watch begins, and stay what they are. The agent with an id is renamed.
+  const limited = ids.size > 0 ? scope : undefined;
+  return { all, names, ids, scope: limited, mark, key: limited ? `${mark} ${hashOf([...limited].sort())}` : mark };
 }
 
-export const concerns = ({ all, names, ids }: Filter, { id, name }: AgentMoment): boolean =>
-  all || names.has(name) || (id !== undefined && ids.has(id));
+const hashOf = (parts: readonly string[]): string =>
+  createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 10);
+
+export const concerns = ({ all, names, ids, scope }: Filter, { id, name }: AgentMoment): boolean =>
+  all || names.has(name) || (id !== undefined && ids.has(id) && (scope?.has(name) ?? true));
 
 /** Whether a watch is about these agents alone. */
 export const isWithin = (state: State, { all, names, ids }: Filter, agents: ReadonlySet<string>): boolean =>

@@ -1,4 +1,5 @@
 import type { AgentMoment, Entry } from './entry.js';
+import { concerns } from './filter.js';
 import type { Watch } from './watch.js';
 
 /** The watches that have caught up, found by what they watch: a write touches those that it concerns and no others. */
@@ -33,10 +34,12 @@ export class Live {
     return [...new Set(agents.flatMap((moment) => this.concernedByOne(moment)))];
   }
 
-  private concernedByOne({ name, id }: AgentMoment): Watch[] {
+  private concernedByOne(moment: AgentMoment): Watch[] {
+    const { name, id } = moment;
     const named = this.byName.get(name) ?? [];
-    const numbered = (id === undefined ? undefined : this.byId.get(id)) ?? [];
-    return [...new Set([...this.all, ...named, ...numbered])];
+    const numbered = [...((id === undefined ? undefined : this.byId.get(id)) ?? [])];
+    const shown = numbered.filter(({ filter }) => concerns(filter, moment));
+    return [...new Set([...this.all, ...named, ...shown])];
   }
 }
 

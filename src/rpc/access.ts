@@ -122,6 +122,15 @@ export class Access {
     if (!refs.every((ref) => this.isFor(principal, ref, true))) this.refuseAgents(principal, asked);
   }
 
+  /**
+   * Throws when a principal is for certain agents, and an agent had none of their names at the revision that is read.
+   * @param name the agent's name at that revision; undefined: there was no such agent. Both are refused alike, because the
+   * difference tells what agents there were.
+   */
+  checkPast(principal: Principal, asked: Asked, name: string | undefined): void {
+    if (principal.agents && (name === undefined || !principal.agents.has(name))) this.refuseAgents(principal, asked);
+  }
+
   private refuseAgents(principal: Principal, { method }: Asked): never {
     this.refuse(principal, method, ServiceError.of('AGENT_NOT_ALLOWED', { actor: principal.actor }));
   }
@@ -138,7 +147,7 @@ export class Access {
     if (id === undefined && name === undefined) return false;
     const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
     if (id !== undefined && (known === undefined ? !gone : !agents?.has(known))) return false;
-    return name === undefined || (agents?.has(name) ?? false);
+    return name === undefined || (agents?.has(this.store.state.storedAgentName(name)) ?? false);
   }
 
   private principalOf(credentials: Credentials): Principal {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { DeleteConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { DeleteCredentialResponse } from '../../gen/ts/agentllm/v1/credential_service.js';
 import type { AdoptingWatcher, Adoption } from '../../gen/ts/agentllm/v1/write.js';
 import type { Entry } from '../feed/entry.js';
 import type { Presence } from '../feed/presence.js';
@@ -20,8 +20,8 @@ export async function withAdoption(
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
-  // Every write has its revision in the same field.
-  const revision = Number(DeleteConfigResponse.decode(bytes).revision);
+  // Every write has its revision in the same field; this message has no other field that could read another's.
+  const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
   let adoption = nobodyKnows;
   const hear = (seen: Adoption) => {
     adoption = seen;
@@ -33,7 +33,7 @@ export async function withAdoption(
   await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
   leave?.();
   answered.abort();
-  const encoded = DeleteConfigResponse.encode({ revision: 0n, adoption }).finish();
+  const encoded = DeleteCredentialResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
 }
 

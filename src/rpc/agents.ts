@@ -4,7 +4,10 @@ import {
   type GetAgentResponse,
   ListAgentsResponse,
 } from '../../gen/ts/agentllm/v1/agent_service.js';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { agentFields, agentOutputOnly, checkAgent, newAgent, newAgentFields, patchAgent } from '../domain/agent.js';
+import { primaryOf } from '../domain/chain.js';
+import { lintChain } from '../domain/lint.js';
 import { readPatch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -22,6 +25,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
   const answerAgent = (agent: Agent, revision: bigint, state: State) => ({
     agent: agentMessage(state, agent),
     revision,
+    findings: findingsOf(state, agent),
   });
   return {
     createAgent: (call) =>
@@ -73,10 +77,11 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
         plan(state, draft, problems) {
           const body = call.request.agent ?? AgentMessage.create();
           const mask = call.request.update_mask ?? [];
-          const patch = readPatch({ body, mask, specs: agentFields, outputOnly: agentOutputOnly, at: 'agent' });
+          const before = state.agents.get(body.id);
+          const stored = before && agentMessage(state, before);
+          const patch = readPatch({ body, mask, specs: agentFields, outputOnly: agentOutputOnly, at: 'agent', stored });
           problems.add('agent.id', idProblem(body.id));
           problems.addAll(patch.violations);
-          const before = state.agents.get(body.id);
           if (!before) {
             problems.throwIfAny();
             throw noAgent(state, { id: body.id });
@@ -111,10 +116,18 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
   };
 }
 
+/** What there is to say of an agent that uses its default model, or has none. */
+function findingsOf(state: State, agent: Agent): Finding[] {
+  const configs = state.configsOf(agent.id);
+  if (!agent.is_active || primaryOf(configs)) return [];
+  return [...lintChain(state, agent, configs, new Date()).findings];
+}
+
 const resources = (agent: Agent) => [{ type: 'agent', name: printable(agent.name) }] as const;
 
 function refuseTakenName(state: State, row: Agent): void {
-  if (state.agentNamed(row.name))
+  const bearer = state.agentNamed(row.name);
+  if (bearer && bearer.id !== row.id)
     throw ServiceError.of('AGENT_NAME_TAKEN', { agent: row.name }, { resources: resources(row) });
 }
 

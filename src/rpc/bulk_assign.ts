@@ -4,6 +4,7 @@ import type { Draft } from '../domain/draft.js';
 import type { Patch } from '../domain/patch.js';
 import type { Agent } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { printable } from '../domain/text.js';
 import { ServiceError, type Violation } from '../errors.js';
 import { invalidFields, type Problems } from '../problems.js';
 import { findAgent, noAgent, refProblem } from './requests.js';
@@ -15,6 +16,7 @@ import {
   patchOf,
   proposeUpsert,
   type Upserted,
+  upsertTarget,
 } from './write_config.js';
 
 /** What became of one agent of the request. */
@@ -70,16 +72,26 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
     const first = places.get(agent);
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
     places.set(agent, at);
-    const proposal = proposeUpsert(state, agent, patch, asked);
+    const proposal = proposeOne(state, agent, patch, asked);
     if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
     return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
   });
 }
 
-/** All or nothing: the problems of the request and those of every agent in one error. */
+type SharedRequest = BulkAssignConfigRequest & { readonly texts: Map<string, string> };
+
+/** What the config has already is not refused. It is told apart only where something is, because that takes its time. */
+function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedRequest): Proposal {
+  const proposal = proposeUpsert(state, agent, patch, request);
+  const stored = upsertTarget(state, agent);
+  if (proposal.violations.length === 0 || !stored) return proposal;
+  return proposeUpsert(state, agent, patchOf(request, state, stored), request);
+}
+
+/** All or nothing: the problems of the request and those of every agent in one error, with the names of the agents. */
 function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
-  const errors = candidates.flatMap(({ proposal }, at) =>
-    proposal instanceof ServiceError ? [{ at, error: proposal }] : [],
+  const errors = candidates.flatMap(({ proposal, agent }, at) =>
+    proposal instanceof ServiceError ? [{ at, name: agent?.name, error: proposal }] : [],
   );
   const [first] = errors;
   if (!first) return;
@@ -88,38 +100,57 @@ function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
     problems.throwIfAny();
   }
   const other = errors.find(({ error }) => error.reason !== 'AGENT_NOT_FOUND');
-  if (other) throw other.error;
+  if (other) throw otherError(other.error, errors);
   throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
     violations: errors.flatMap(violationsAt),
     resources: errors.flatMap(({ error }) => error.resources),
   });
 }
 
+/** An error about single configs, such as a key that does not fit, with the agents that it is about. */
+function otherError({ reason, metadata, resources }: ServiceError, errors: readonly Failed[]): ServiceError {
+  const alike = errors.filter(({ error }) => error.reason === reason);
+  const about = metadata['remedy'] && { remedy: `${metadata['remedy']} (for ${namesOf(alike)})` };
+  const violations = errors.flatMap(violationsAt);
+  return ServiceError.of(reason, { ...metadata, ...about } as never, { violations, resources });
+}
+
 interface Failed {
   readonly at: number;
+  /** Of the agent; undefined: there is none. */
+  readonly name: string | undefined;
   readonly error: ServiceError;
 }
 
-const violationsAt = ({ at, error }: Failed): readonly Violation[] =>
-  error.reason === 'INVALID_FIELDS' ? error.violations : [{ field: `agents[${at}]`, description: error.message }];
+function violationsAt({ at, name, error }: Failed): readonly Violation[] {
+  if (error.reason === 'INVALID_FIELDS') return error.violations;
+  const about = name === undefined ? '' : `${shown(name)}: `;
+  return [{ field: `agents[${at}]`, description: about + error.message }];
+}
+
+const NAMED = 5;
+const shown = (name: string) => JSON.stringify(printable(name, 60));
+
+/** The agents that something is wrong with, by name: `"trader", "risk_manager" and 3 more`. */
+function namesOf(failed: readonly Failed[]): string {
+  const named = failed.slice(0, NAMED).map(({ at, name }) => (name === undefined ? `agents[${at}]` : shown(name)));
+  const more = failed.length > NAMED ? ` and ${failed.length - NAMED} more` : '';
+  return named.join(', ') + more;
+}
 
 /** A field of the shared config that is wrong for several agents is named once; for which of them, unless for all. */
 function merged(errors: readonly Failed[], agents: number): Violation[] {
-  const places = new Map<string, { violation: Violation; at: number[] }>();
-  for (const failed of errors)
-    for (const violation of violationsAt(failed)) {
+  const places = new Map<string, { violation: Violation; failed: Failed[] }>();
+  for (const one of errors)
+    for (const violation of violationsAt(one)) {
       const key = JSON.stringify([violation.field, violation.description]);
-      const place = places.get(key) ?? { violation, at: [] };
-      place.at.push(failed.at);
+      const place = places.get(key) ?? { violation, failed: [] };
+      place.failed.push(one);
       places.set(key, place);
     }
-  return [...places.values()].map(({ violation, at }) => {
-    if (at.length === agents || violation.field.startsWith('agents[')) return violation;
-    const named = at
-      .slice(0, 5)
-      .map((place) => `agents[${place}]`)
-      .join(', ');
-    const more = at.length > 5 ? ` and ${at.length - 5} more` : '';
-    return { ...violation, description: `${violation.description} (for ${named}${more})` };
+  return [...places.values()].map(({ violation, failed }) => {
+    if (failed.length === agents || violation.field.startsWith('agents[')) return violation;
+    // A long list of what is known must not push the names out.
+    return { ...violation, description: `${printable(violation.description, 180)} (for ${namesOf(failed)})` };
   });
 }

@@ -138,6 +138,11 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     context.access.checkAgents(context.access.standing(this.principal), asked, this.request as object);
   }
 
+  requirePast(name: string | undefined): void {
+    const { asked, context } = this.shared;
+    context.access.checkPast(this.principal, asked, name);
+  }
+
   require(permission: Permission): void {
     this.shared.context.access.require(this.principal, permission, this.method);
   }

@@ -1,6 +1,8 @@
 import type { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
+import { limits } from '../limits.js';
+import { batchResolve } from './batch_resolve.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
 import { checkHandlers } from './checks.js';
 import { historyHandlers } from './history.js';
@@ -10,10 +12,11 @@ import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_co
 import { reorder } from './reorder.js';
 import { checkEtag, checkRef, configOf, idProblem } from './requests.js';
 import { resolveConfig } from './resolve_config.js';
+import { rollbackRevision } from './rollback_revision.js';
 import { type Backend, read, write } from './service.js';
 import { statusOf } from './status.js';
 import { validateConfig } from './validate_config.js';
-import { answerConfig, findingsOf, planCreate, planUpdate, planUpsert } from './write_config.js';
+import { answerConfig, findingsOf, leftWithout, planCreate, planUpdate, planUpsert } from './write_config.js';
 
 /** AgentLLMConfigService over the state in memory and the one write path. */
 export function configService(backend: Backend): Handlers<typeof AgentLLMConfigServiceService> {
@@ -45,8 +48,9 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           const config = configOf(state, call.request.id);
           checkEtag(call.request.etag, etagOf(state, config), `Config ${config.id}`);
           draft.remove('config', config);
+          return config;
         },
-        respond: (_, revision) => ({ revision }),
+        respond: ({ id, agent_id }, revision, state) => ({ revision, findings: leftWithout(state, agent_id, id) }),
       }),
 
     getPrimaryConfig: (call) => read(backend, call, (state) => getPrimary(state, call.request.agent)),
@@ -86,7 +90,11 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
 
     resolveConfig: (call) => resolveConfig(backend, call),
 
+    batchResolveConfigs: (call) => read(backend, call, (state) => batchResolve(state, call.request)),
+
     ...historyHandlers(backend),
+
+    rollbackRevision: (call) => rollbackRevision(backend, call),
 
     ...checkHandlers(backend),
   };
@@ -103,5 +111,5 @@ function commonFindings(state: State, assigned: readonly Assigned[]) {
   const findings = assigned.flatMap(({ outcome }) =>
     outcome instanceof ServiceError ? [] : findingsOf(state, outcome.config),
   );
-  return [...new Map(findings.map((finding) => [finding.message, finding])).values()].slice(0, 100);
+  return [...new Map(findings.map((finding) => [finding.message, finding])).values()].slice(0, limits.maxFindings);
 }

@@ -2,6 +2,7 @@ import { Credential as CredentialMessage } from '../../gen/ts/agentllm/v1/creden
 import { type CredentialServiceService, ListCredentialsResponse } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { providerProblem } from '../domain/config.js';
 import { credentialFields, credentialOutputOnly, keyProblem, newCredential } from '../domain/credential.js';
+import { normalName } from '../domain/name_index.js';
 import { applyPatch, readPatch } from '../domain/patch.js';
 import type { Credential } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -29,17 +30,18 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
       write(backend, call, {
         plan(state, draft, problems) {
           const body = call.request.credential ?? CredentialMessage.create();
+          const name = normalName(body.name);
           const patch = patchOf(body, []);
-          problems.add('credential.name', nameProblem(body.name, limits.credentialName));
+          problems.add('credential.name', nameProblem(name, limits.credentialName));
           problems.add('credential.provider', providerProblem(state, body.provider));
           problems.add('api_key', keyProblem(call.request.api_key));
           problems.addAll(patch.violations);
           problems.throwIfAny();
-          refuseTakenName(state, body.name);
+          refuseTakenName(state, name);
           const provider = state.provider(body.provider)?.name ?? body.provider;
           const { api_key } = call.request;
           const row = { ...applyPatch(newCredential(), patch, credentialFields), ...keyColumns(state, draft, api_key) };
-          const stored = draft.create('credential', { ...row, name: body.name, provider });
+          const stored = draft.create('credential', { ...row, name, provider });
           draft.keys.push({ entity: 'credential', row: stored, key: api_key });
           return stored;
         },

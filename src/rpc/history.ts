@@ -33,7 +33,7 @@ export function historyHandlers(backend: Backend): Pick<Handlers<typeof AgentLLM
   };
 }
 
-const KINDS: Readonly<Record<Entity, ResourceKind>> = {
+export const KINDS: Readonly<Record<Entity, ResourceKind>> = {
   agent: ResourceKind.AGENT,
   config: ResourceKind.CONFIG,
   credential: ResourceKind.CREDENTIAL,

@@ -30,6 +30,8 @@ export interface Call<Request, Response> {
   readonly principal: Principal;
   /** Throws unless the caller has one more permission than every caller of the method. */
   require(permission: Permission): void;
+  /** Throws unless the caller may see an agent at a past revision, by the name that the agent had at it. */
+  requirePast(name: string | undefined): void;
   /** Throws when the caller would not be let in any more: for what happens after a wait. */
   stillAllowed(): void;
   /** A request's bytes, encoded anew, so that equal requests have equal bytes. */

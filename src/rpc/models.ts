@@ -87,7 +87,9 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
         plan(state, draft, problems): StoredModel {
           const body = call.request.model ?? ModelMessage.create();
           const mask = call.request.update_mask ?? [];
-          const patch = readPatch({ body, mask, specs: modelFields, outputOnly: modelOutputOnly, at: 'model' });
+          const known = findModel(state, body);
+          const stored = known && modelMessage(state, known);
+          const patch = readPatch({ body, mask, specs: modelFields, outputOnly: modelOutputOnly, at: 'model', stored });
           for (const field of ['provider', 'name'] as const)
             if (body[field] === '') problems.add(`model.${field}`, 'is required');
           problems.addAll(patch.violations);
@@ -119,6 +121,11 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
         respond: (_, revision) => ({ revision }),
       }),
   };
+}
+
+function findModel(state: State, { provider, name }: Pick<Model, 'provider' | 'name'>): Model | undefined {
+  const owner = state.provider(provider);
+  return owner && state.model(owner.name, name);
 }
 
 function refuseUsed(state: State, { provider, name }: Model): void {

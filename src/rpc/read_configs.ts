@@ -7,7 +7,7 @@ import {
   ListConfigsResponse,
   type PrimaryConfigResult,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import { primaryIn } from '../domain/chain.js';
+import { hasDefaultModel, primaryIn } from '../domain/chain.js';
 import { providerProblem } from '../domain/config.js';
 import { Ordered } from '../domain/ordered.js';
 import type { Agent, Config } from '../domain/rows.js';
@@ -35,10 +35,10 @@ export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
   return configReply(state, config);
 }
 
-const noEnabledConfig = (agent: Agent) =>
+export const noEnabledConfig = (agent: Agent) =>
   ServiceError.of(
     'NO_ENABLED_CONFIG',
-    { agent: agent.name, model: `${agent.llm_provider}/${agent.llm_model}` },
+    { agent: agent.name, ...(hasDefaultModel(agent) && { model: `${agent.llm_provider}/${agent.llm_model}` }) },
     { resources: [{ type: 'agent', name: agent.name }] },
   );
 
@@ -82,17 +82,19 @@ export function listConfigs(state: State, request: ListConfigsRequest): Buffer {
   if (request.provider !== '' && !provider) problems.add('provider', providerProblem(state, request.provider));
   problems.throwIfAny();
   const agent = request.agent && agentOf(state, request.agent);
-  const { enabled, model_name } = request;
+  const { enabled, model_name, include_fallbacks } = request;
+  const isWanted = (ofProvider: string | null, model: string | null) =>
+    (provider === undefined || ofProvider === provider.name) && (model_name === '' || model === model_name);
   return pageOf(request, {
     type: ListConfigsResponse,
     revision: state.revision,
     values: agent ? configsById(state, agent) : state.configsInOrder,
     keyOf: (config) => [config.id],
-    filter: ['configs', agent?.id, provider?.name, enabled, model_name],
+    filter: ['configs', agent?.id, provider?.name, enabled, model_name, ...(include_fallbacks ? [true] : [])],
     keep: (config) =>
-      (provider === undefined || config.provider === provider.name) &&
       (enabled === undefined || config.enabled === enabled) &&
-      (model_name === '' || config.model_name === model_name),
+      (isWanted(config.provider, config.model_name) ||
+        (include_fallbacks && isWanted(config.fallback_provider, config.fallback_model))),
     rowOf: (config) => ({ configs: [configMessage(state, config)] }),
   });
 }

@@ -171,5 +171,7 @@ export function modelOf(state: State, providerName: string, name: string): Model
 
 /** Refuses a write that was made against an earlier version than the one that stands. */
 export function checkEtag(etag: string, current: string | undefined, resource: string): void {
-  if (etag !== '' && etag !== current) throw ServiceError.of('STALE_ETAG', { resource });
+  if (etag !== '' && etag !== current) throw staleEtag(resource);
 }
+
+export const staleEtag = (resource: string): ServiceError => ServiceError.of('STALE_ETAG', { resource });

@@ -1,4 +1,7 @@
-import { type ResolveConfigRequest, ResolveConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import type { ResolveConfigRequest, ResolveConfigResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { ResolvedConfig } from '../../gen/ts/agentllm/v1/resolution.js';
+import { hasDefaultModel, primaryOf } from '../domain/chain.js';
 import { providerProblem } from '../domain/config.js';
 import { resolve } from '../domain/resolve.js';
 import type { Agent, Config, Credential } from '../domain/rows.js';
@@ -12,6 +15,7 @@ import { onDatabase } from '../store/failure.js';
 import { agentAt } from '../store/past.js';
 import type { Call, Reply } from './method.js';
 import { reachPast } from './past.js';
+import { noEnabledConfig } from './read_configs.js';
 import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js';
 import { resolvedMessage } from './resolution_message.js';
 import { withRevision } from './revision.js';
@@ -28,8 +32,14 @@ export function resolveConfig(
   return read(backend, call, (state) => {
     if (at_revision !== undefined) return resolvePast(backend, call, at_revision);
     if (provider_down.length > 0) return simulate(state, call.request);
-    return withRevision(encodedResolution(state, inUse(namedAgent(state, agent))), state.revision);
+    return withRevision(response(encodedResolution(state, namedAgent(state, agent))), state.revision);
   });
+}
+
+/** Throws where nothing can be in effect: the agent is inactive, or has neither an enabled config nor a default model. */
+function refuseIdle(agent: Agent, configs: readonly Config[]): void {
+  inUse(agent);
+  if (!hasDefaultModel(agent) && !primaryOf(configs)) throw noEnabledConfig(agent);
 }
 
 /** An inactive agent has nothing in effect. */
@@ -47,14 +57,16 @@ interface Encoded {
   readonly vault: Vault;
   /** In ms; models are retired without anybody writing. */
   readonly until: number;
-  /** The answer but for the revision. */
+  /** A ResolvedConfig. */
   readonly bytes: Uint8Array;
 }
 const encodings = new WeakMap<Agent, Encoded>();
 
-function encodedResolution(state: State, agent: Agent): Uint8Array {
+/** What is in effect for an agent now, as an encoded ResolvedConfig; throws where nothing can be. */
+export function encodedResolution(state: State, agent: Agent): Uint8Array {
   const { catalogueVersion, vault } = state;
   const configs = state.configsOf(agent.id);
+  refuseIdle(agent, configs);
   const now = Date.now();
   const known = encodings.get(agent);
   if (
@@ -66,17 +78,24 @@ function encodedResolution(state: State, agent: Agent): Uint8Array {
   )
     return known.bytes;
   const resolved = resolvedMessage(agent, resolve(state, agent, configs, new Date(now)));
-  const bytes = ResolveConfigResponse.encode({ resolved, revision: 0n }).finish();
+  const bytes = ResolvedConfig.encode(resolved).finish();
   encodings.set(agent, { state, configs, catalogueVersion, vault, until: now + FRESH_MS, bytes });
   return bytes;
 }
 const FRESH_MS = 60_000;
 
+/** A ResolveConfigResponse without its revision. */
+const response = (resolved: Uint8Array) =>
+  new BinaryWriter()
+    .uint32((1 << 3) | 2)
+    .bytes(resolved)
+    .finish();
+
 function simulate(state: State, request: ResolveConfigRequest): ResolveConfigResponse {
   const problems = requestProblems(request);
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
-  const agent = inUse(agentOf(state, request.agent));
+  const agent = agentOf(state, request.agent);
   return answer(state, agent, state, request, state.revision);
 }
 
@@ -84,11 +103,22 @@ function answer(
   view: ResolveView,
   agent: Agent,
   state: State,
-  { provider_down: down }: ResolveConfigRequest,
+  { provider_down }: ResolveConfigRequest,
   revision: number,
 ): ResolveConfigResponse {
-  const resolution = resolve(view, agent, state.configsOf(agent.id), new Date(), { down });
-  return { resolved: resolvedMessage(agent, resolution), revision: BigInt(revision) };
+  return { resolved: resolvedWithout(view, agent, state, provider_down), revision: BigInt(revision) };
+}
+
+/** What is in effect for an agent while providers are down. */
+export function resolvedWithout(
+  view: ResolveView,
+  agent: Agent,
+  state: State,
+  down: readonly string[],
+): ResolvedConfig {
+  const configs = state.configsOf(agent.id);
+  refuseIdle(agent, configs);
+  return resolvedMessage(agent, resolve(view, agent, configs, new Date(), { down }));
 }
 
 function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems {
@@ -100,14 +130,13 @@ function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems
 }
 
 /** One that is switched off may be down too. */
-function addUnknownProviders(problems: Problems, state: State, { provider_down }: ResolveConfigRequest): void {
-  // The nearest name is looked for once, for the first unknown one: it takes longer than all the rest.
-  let isFirst = true;
-  for (const [at, name] of provider_down.entries()) {
-    if (state.provider(name)) continue;
-    problems.add(`provider_down[${at}]`, isFirst ? providerProblem(state, name) : 'is no known provider');
-    isFirst = false;
-  }
+export function addUnknownProviders(
+  problems: Problems,
+  state: State,
+  { provider_down }: Pick<ResolveConfigRequest, 'provider_down'>,
+): void {
+  for (const [at, name] of provider_down.entries())
+    if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
 }
 
 /** The times that matter are those of now: a model that is retired since is said to be, whenever it was configured. */
@@ -115,17 +144,22 @@ async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint):
   const { request, signal } = call;
   requestProblems(request).throwIfAny();
   await reachPast(backend, wanted, signal);
+  call.stillAllowed();
   const { state: current } = backend.store;
   const revision = Number(wanted);
   if (revision === current.revision) return simulate(current, request);
-  const { agent, state } = await agentThen(backend, request, revision);
+  const { agent, state } = await agentThen(backend, call, revision);
+  call.stillAllowed();
   const problems = new Problems();
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
-  return answer(pastView(state, current), inUse(agent), state, request, revision);
+  return answer(pastView(state, current), agent, state, request, revision);
 }
 
-async function agentThen({ store }: Backend, { agent: ref = {} }: ResolveConfigRequest, revision: number) {
+/** The agent at a past revision. A token for certain agents must be for the name that it had then. */
+async function agentThen({ store }: Backend, call: ResolveCall, revision: number) {
+  const { agent: written = {} } = call.request;
+  const ref = written.name === undefined ? written : { name: store.state.storedAgentName(written.name) };
   const { found, oldest } = await onDatabase(store, async (db) => ({
     found: await agentAt(db, revision, ref, findAgent(store.state, ref)?.id),
     // Asked last: what is forgotten while we read is no longer promised by then.
@@ -133,6 +167,7 @@ async function agentThen({ store }: Backend, { agent: ref = {} }: ResolveConfigR
   }));
   if (revision < oldest)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(oldest) });
+  call.requirePast(found?.agent.name);
   // Names of today would be no help.
   if (!found) throw noAgent(store.state, ref, false);
   return found;

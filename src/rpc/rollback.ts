@@ -82,7 +82,11 @@ function planRollback(
 }
 
 /** What a config that is gone is changed from: as good as new, under its own id. */
-const deleted = ({ id, agent_id, created_at }: Config): Config => ({ ...newConfig(agent_id, 0), id, created_at });
+export const deleted = ({ id, agent_id, created_at }: Config): Config => ({
+  ...newConfig(agent_id, 0),
+  id,
+  created_at,
+});
 
 /** The credential of the earlier state is found by its name, and may be another one by now. */
 function checkCredential(state: State, problems: Problems, row: Config, { api_key }: RollbackConfigRequest): void {

@@ -76,7 +76,8 @@ export function write<Request extends WriteRequest, Result, Response>(
     method: call.method,
     requestId: requestIdOf(request),
     reason: request.reason || undefined,
-    body: () => call.encode({ ...request, request_id: '' }),
+    // A rehearsal is of the same request as the write.
+    body: () => call.encode({ ...request, request_id: '', validate_only: false }),
     signal: call.signal,
     plan(state: State, draft: Draft) {
       // Against the state that the write is made on: none of a revoked token stands behind its revocation.

@@ -1,4 +1,5 @@
 import type { handleServerStreamingCall, ServerWritableStream } from '@grpc/grpc-js';
+import type { Principal } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
 import { limits } from '../limits.js';
@@ -17,6 +18,8 @@ export interface StreamCall<Request> {
   readonly method: string;
   /** Who calls, for the audit. */
   readonly caller: string;
+  /** What the caller may do. */
+  readonly principal: Principal;
   /** Aborts when the caller is gone or its deadline has passed. */
   readonly signal: AbortSignal;
   readonly sink: EndingSink;
@@ -74,7 +77,7 @@ function admit<Request>(
   stream: Raw,
   sink: Sink,
   { asked, read, context: { gate, access, standing } }: Omit<Shared<Request, unknown>, 'method' | 'measure'>,
-): Pick<StreamCall<Request>, 'request' | 'caller'> {
+): Pick<StreamCall<Request>, 'request' | 'caller' | 'principal'> {
   gate.checkOpen();
   const principal = access.admit(credentialsOf(stream), asked);
   const request = read(stream.request);
@@ -85,7 +88,7 @@ function admit<Request>(
     caller: () => access.standing(principal),
     agents: () => access.checkStanding(principal, asked, refs),
   });
-  return { request, caller: principal.actor };
+  return { request, caller: principal.actor, principal };
 }
 
 /** What grpc-js hands over for a server stream, as a sink: it knows what waits in it, and is never written to when closed. */

@@ -7,7 +7,8 @@ import type { Agent, Config } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { Violation } from '../errors.js';
 import { Problems } from '../problems.js';
-import { agentOf, checkRef, configOf, idProblem } from './requests.js';
+import { etagOf } from './messages.js';
+import { agentOf, checkRef, configOf, idProblem, staleEtag } from './requests.js';
 import { keyRefusal, patchOf, proposeCreate, proposeUpdate } from './write_config.js';
 
 /** Lints what is stored, or a proposal in its place, with the whole chain of its agent. */
@@ -48,12 +49,15 @@ function lintStored(state: State, { id, agent: ref }: ValidateConfigRequest): Ve
 function lintProposal(state: State, request: ValidateConfigRequest): Verdict {
   const stored = request.config?.id ? configOf(state, request.config.id) : undefined;
   const agent = stored ? ownerOf(state, stored) : agentOf(state, request.agent);
-  const patch = patchOf(request);
+  const patch = patchOf(request, state, stored);
   const proposal = stored ? proposeUpdate(state, stored, patch, request) : proposeCreate(state, agent, patch, request);
   const { row, violations } = proposal;
   const refused: Violation[] = [...patch.violations, ...violations];
   const key = keyRefusal(state, proposal, request);
   if (key) refused.push({ field: 'config.provider', description: key.message });
+  const etag = request.config?.etag ?? '';
+  if (etag !== '' && etag !== (stored && etagOf(state, stored)))
+    refused.push({ field: 'config.etag', description: staleEtag(`Config ${stored?.id ?? 0}`).message });
   if (refused.length > 0) return { findings: refused.map(refusedField), hops: [], acceptable: false };
   return { ...lintChain(state, agent, withProposal(state, agent, stored, row), new Date()), acceptable: true };
 }

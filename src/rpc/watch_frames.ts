@@ -29,7 +29,7 @@ const KEPT_BYTES = 1024 * 1024;
 /** What was encoded of a revision. */
 interface Kept {
   readonly parts: Map<string, readonly Buffer[]>;
-  /** Whole messages, by the marks of their filters. */
+  /** Whole messages, by the keys of their filters. */
   readonly frames: Map<string, readonly Buffer[]>;
   bytes: number;
 }
@@ -81,12 +81,12 @@ export class WatchFrames implements Frames {
   entry(entry: Entry, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
     const kept = this.keptFor(entry);
-    const known = kept.frames.get(filter.mark);
+    const known = kept.frames.get(filter.key);
     if (known) return known;
     const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, kept));
     for (const frame of frames) kept.bytes += frame.length;
     // Of a change that concerns many filters, such as one of the catalogue, each has a token of its own.
-    if (kept.bytes <= KEPT_BYTES) kept.frames.set(filter.mark, frames);
+    if (kept.bytes <= KEPT_BYTES) kept.frames.set(filter.key, frames);
     return frames;
   }
 

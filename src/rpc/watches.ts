@@ -42,8 +42,8 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
 
 async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
   const { watches } = backend;
-  const { request, sink } = call;
-  const { filter, who } = readRequest(request);
+  const { request, sink, principal } = call;
+  const { filter, who } = readRequest(backend.store.state, request, principal.agents);
   const release = watches.reserve(sink);
   try {
     const point = await placeOf(backend, call, filter);
@@ -69,7 +69,12 @@ async function reached({ feed }: Backend, revision: bigint, signal: AbortSignal)
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
-function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who } {
+/** @param scope the agents that the caller's token is for; undefined: all. */
+function readRequest(
+  state: State,
+  request: WatchConfigsRequest,
+  scope: ReadonlySet<string> | undefined,
+): { filter: Filter; who: Who } {
   const { agents, all_agents, client_id, client_name, client_version } = request;
   const problems = new Problems();
   if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
@@ -80,10 +85,10 @@ function readRequest(request: WatchConfigsRequest): { filter: Filter; who: Who }
   problems.add('client_name', textProblem(client_name, limits.clientName));
   problems.add('client_version', textProblem(client_version, limits.clientVersion));
   problems.throwIfAny();
-  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [name])));
+  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [state.storedAgentName(name)])));
   const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
   const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
-  return { filter: filterOf(all_agents, names, ids), who };
+  return { filter: filterOf(all_agents, names, ids, scope), who };
 }
 
 function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {

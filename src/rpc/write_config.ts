@@ -1,9 +1,11 @@
 import type { AgentRef } from '../../gen/ts/agentllm/v1/agent.js';
 import { AgentLLMConfig as ConfigMessage } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { primaryOf } from '../domain/chain.js';
 import { checkConfig, configFields, configOutputOnly, newConfig, patchConfig } from '../domain/config.js';
 import { keyProblem } from '../domain/credential.js';
 import type { Draft } from '../domain/draft.js';
+import { withoutConfig } from '../domain/findings.js';
 import { lintConfig } from '../domain/lint.js';
 import { type Patch, readPatch } from '../domain/patch.js';
 import type { Agent, Config } from '../domain/rows.js';
@@ -17,8 +19,20 @@ import { agentOf, checkEtag, configOf, findAgent, idProblem } from './requests.j
 export const answerConfig = (config: Config, revision: bigint, state: State) => ({
   config: configMessage(state, config),
   revision,
-  findings: findingsOf(state, config),
+  findings: [...findingsOf(state, config), ...leftWithout(state, config.agent_id, config)],
 });
+
+/**
+ * A warning where a write leaves an agent without an enabled config. The state may be the one before the write or the one
+ * after it.
+ * @param written the config as the write leaves it, or the id of one that it deletes.
+ */
+export function leftWithout(state: State, agentId: number, written: Config | number): Finding[] {
+  const agent = state.agents.get(agentId);
+  const id = typeof written === 'number' ? written : written.id;
+  const others = state.configsOf(agentId).filter((config) => config.id !== id);
+  return agent ? [...withoutConfig(agent, typeof written === 'number' ? others : [...others, written])] : [];
+}
 
 /** What the lint says of a config that was written. */
 export function findingsOf(state: State, config: Config) {
@@ -46,9 +60,10 @@ export interface Proposal {
   readonly violations: readonly Violation[];
 }
 
-/** What a request says of a config; the same for every agent that it is for. */
-export function patchOf(request: ConfigRequest): Patch {
+/** What a request changes of a config as it is stored; of none, what it says. */
+export function patchOf(request: ConfigRequest, state?: State, stored?: Config): Patch {
   return readPatch({
+    stored: state && stored && configMessage(state, stored),
     body: request.config ?? ConfigMessage.create(),
     mask: request.update_mask ?? [],
     specs: configFields,
@@ -71,15 +86,20 @@ export function proposeUpdate(state: State, before: Config, patch: Patch, reques
   return propose(state, before, patch, request);
 }
 
-/** The primary with the patch applied; else the first disabled config, enabled; else a new one. */
+/** The config that an upsert changes: the primary, else the first disabled one; undefined: it creates one. */
+export function upsertTarget(state: State, agent: Agent): Config | undefined {
+  const configs = state.configsOf(agent.id);
+  return primaryOf(configs) ?? configs[0];
+}
+
+/** The target with the patch applied, and enabled; a new config where there is none. */
 export function proposeUpsert(
   state: State,
   agent: Agent,
   patch: Patch,
   request: ConfigRequest & { readonly texts?: ProblemTexts },
 ): Proposal {
-  const configs = state.configsOf(agent.id);
-  const before = primaryOf(configs) ?? configs[0];
+  const before = upsertTarget(state, agent);
   if (!before) return proposeCreate(state, agent, patch, request);
   return propose(state, { ...before, enabled: true }, patch, request, before);
 }
@@ -157,7 +177,7 @@ export function planCreate(state: State, draft: Draft, problems: Problems, reque
 
 export function planUpdate(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Config {
   const id = request.config?.id ?? 0;
-  const patch = patchOf(request);
+  const patch = patchOf(request, state, state.configs.get(id));
   problems.add('config.id', idProblem(id));
   checkKey(problems, request);
   problems.addAll(patch.violations);
@@ -175,9 +195,9 @@ export interface Upserted {
 }
 
 export function planUpsert(state: State, draft: Draft, problems: Problems, request: ConfigRequest): Upserted {
-  const patch = patchOf(request);
   checkUpsert(problems, request);
   const agent = problems.any ? undefined : findAgent(state, request.agent ?? {});
+  const patch = patchOf(request, state, agent && upsertTarget(state, agent));
   const proposal = agent
     ? proposeUpsert(state, agent, patch, request)
     : { ...proposeCreate(state, undefined, patch, request), before: undefined };

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import { CHECKS } from '../../migrations/0005_chain_columns.js';
+import { DEFAULT_MODEL_CHECKS } from '../../migrations/0015_optional_default_model.js';
 import { isAdopted } from '../../migrations/adopt.js';
 import { listed } from '../../migrations/take_over.js';
 import type { State } from '../domain/state.js';
@@ -33,11 +34,17 @@ export async function readAdoption(db: Knex): Promise<Adoption> {
 
 const SHOWN = 20;
 
+/** What a table is or was held to; those that stand are looked up by their names. */
+const checksOf = (table: string): readonly [string, string][] => [
+  ...Object.entries(CHECKS[table] ?? {}),
+  ...(table === 'agent_configs' ? Object.entries(DEFAULT_MODEL_CHECKS) : []),
+];
+
 /** Rows that break a check now. */
 async function violations(db: Knex, tables: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const table of tables)
-    for (const [name, predicate] of Object.entries(CHECKS[table] ?? {})) {
+    for (const [name, predicate] of checksOf(table)) {
       if (!(await isChecked(db, name))) continue;
       const rows: { id: number; count: string | number }[] = await db(table)
         .select('id', db.raw('count(*) over () as count'))

@@ -1,7 +1,8 @@
 import type { Knex } from 'knex';
+import { newAgent } from '../domain/agent.js';
 import { newConfig } from '../domain/config.js';
 import type { HistoryEntry, Names } from '../domain/history.js';
-import type { Config, Entity } from '../domain/rows.js';
+import type { Agent, Config, Entity } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { type BoundedRows, readBounded } from './bounded.js';
 import { oldestKept } from './compact.js';
@@ -109,6 +110,37 @@ function configIn({ agent_id, after }: HistoryEntry): Config | undefined {
   const row = fromLog('config', after && { ...after });
   return row && { ...newConfig(agent_id as number, 0), ...row };
 }
+
+/** A revision as the log has it. */
+export interface PastRevision {
+  /** What it did, in order. */
+  readonly entries: readonly HistoryEntry[];
+  /** The catalogue at it. */
+  readonly state: State;
+  /** The oldest revision that the log has whole. */
+  readonly oldest: number;
+}
+
+/** @param most entries that are read. */
+export function revisionAt(store: Store, revision: number, most: number): Promise<PastRevision> {
+  return onDatabase(store, async (db) => ({
+    entries: await db<HistoryEntry>('config_revisions')
+      .select(...ENTRY_COLUMNS)
+      .where({ revision })
+      .orderBy('position')
+      .limit(most),
+    state: await stateAt(db, revision, { agents: [], catalogue: true }),
+    // Read last: what is deleted while we read is below it by then.
+    oldest: await oldestKept(db),
+  }));
+}
+
+/** A row of an agent or a config before an entry; columns that an older version did not enter have their defaults. */
+export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => {
+  const row = fromLog('agent', before && { ...before });
+  return row && { ...newAgent(), ...row };
+};
+export const configBefore = (entry: HistoryEntry): Config | undefined => configIn({ ...entry, after: entry.before });
 
 /** A config as it was at a revision; undefined where there was none by then, or the log does not go back that far. */
 export function configAt(store: Store, id: number, revision: number): Promise<PastConfig | undefined> {

@@ -9,7 +9,11 @@ import { dryRun, planOf, type Ready, type Write } from './write.js';
 /** Does all the checks of a write and answers what it would do, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
-    await lookAhead(store, write);
+    // A request id that was used is refused for another request, and has its first answer for the same one.
+    const kept = write.requestId ? await lookBack(store, write) : undefined;
+    if (kept) return kept;
+    const look = await lookAhead(store, write);
+    if ('kept' in look) return look.kept;
     return write.answer(planOf(store.state, write, new CountedIds()).result, store.state.revision);
   } catch (error) {
     throw databaseFailure(error);

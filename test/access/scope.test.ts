@@ -9,6 +9,7 @@ import {
   type Calls,
   callsOf,
   eventually,
+  part,
   type Replica,
   startReplica,
   useReplica,
@@ -114,6 +115,81 @@ describe('an agent that is renamed', () => {
       );
       expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
     }
+  });
+});
+
+describe('the past of an agent that has a name of the scope now', () => {
+  it('is not resolved: neither by id nor by name, nor is it told from an id that did not exist', async () => {
+    const admin = await asAdmin();
+    const [name, secret] = [unique('ghost'), unique('SECRET')];
+    const before = a().store.state.revision;
+    const id = await agentNamed(admin, secret);
+    const past = a().store.state.revision;
+    await rename(admin, id, name);
+    const renamed = a().store.state.revision;
+    const token = await forAgents(name);
+    await level();
+    for (const at of [a(), b]) {
+      const calls = callsOf(at, token);
+      const refused = [];
+      for (const revision of [before, past]) {
+        const outcome = await calls(RESOLVE, { agent: { id }, atRevision: String(revision) });
+        expect(outcome).toMatchObject(NOT_ALLOWED);
+        refused.push(outcome.message);
+        const down = { agent: { id }, atRevision: String(revision), providerDown: ['openai'] };
+        expect((await calls(RESOLVE, down)).message).toBe(outcome.message);
+        expect(await calls(RESOLVE, { agent: { name }, atRevision: String(revision) })).toMatchObject(NOT_ALLOWED);
+      }
+      expect(new Set(refused).size).toBe(1);
+      for (const agent of [{ id }, { name }] as JsonObject[])
+        expect((await calls(RESOLVE, { agent, atRevision: String(renamed) })).code).toBe('OK');
+    }
+    const operator = await callsOf(a(), (await grant(a().store, { role: 'ROLE_VIEWER' })).text);
+    expect((await operator(RESOLVE, { agent: { id }, atRevision: String(past) })).code).toBe('OK');
+  });
+
+  it('is resolved by a name of the scope, as of the agent that had it, also when that is deleted since', async () => {
+    const admin = await asAdmin();
+    const [name, other] = [unique('ghost'), unique('other')];
+    const first = await agentNamed(admin, name);
+    const past = a().store.state.revision;
+    await admin('AgentService/DeleteAgent', { agent: { id: first } });
+    const second = await agentNamed(admin, other);
+    await rename(admin, second, name);
+    const calls = callsOf(a(), await forAgents(name));
+    const { answer } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
+    expect(part(answer, 'resolved')['agentId']).toBe(first);
+    // By its id it is the agent that exists now, which had another name.
+    for (const id of [first, second])
+      expect(await calls(RESOLVE, { agent: { id }, atRevision: String(past) })).toMatchObject(NOT_ALLOWED);
+  });
+
+  it('is not replayed on a stream by its id, whoever made the resume token', async () => {
+    const admin = await asAdmin();
+    const [name, secret] = [unique('ghost'), unique('SECRET')];
+    const id = await agentNamed(admin, name);
+    const token = await forAgents(name);
+    const mine = await watchAs(a(), token, { agents: [{ id }] }).ready();
+    mine.cancel();
+    const everyone = (await grant(a().store, { role: 'ROLE_ADMIN' })).text;
+    const admins = await watchAs(a(), everyone, { agents: [{ id }] }).ready();
+    admins.cancel();
+    await rename(admin, id, secret);
+    await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET too' } });
+    const { answer } = await rename(admin, id, name, 'mine again');
+    await level();
+    const back = Number(answer['revision']);
+    // One that may see all of it shares nothing with one that may not.
+    const whole = watchAs(a(), everyone, { agents: [{ id }], resume_token: admins.token });
+    await whole.has(back);
+    expect(JSON.stringify(whole.events, plain)).toContain('SECRET too');
+    for (const at of [a(), b])
+      for (const resume_token of [mine.token, admins.token]) {
+        const watch = watchAs(at, token, { agents: [{ id }], resume_token });
+        await watch.has(back);
+        expect(JSON.stringify(watch.events, plain)).toContain('mine again');
+        expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+      }
   });
 });
 

@@ -93,8 +93,8 @@ export interface AgentRef {
     | number
     | undefined;
   /**
-   * The agent's name, exactly as stored, 1 to 255 characters. Agent processes
-   * know names; ids differ from store to store.
+   * The agent's name, letter by letter, in any Unicode normalization form, 1 to 255
+   * characters. Agent processes know names; ids differ from store to store.
    */
   name?: string | undefined;
 }
@@ -109,8 +109,9 @@ export interface Agent {
   id: number;
   /**
    * The agent's unique name, 1 to 255 characters without control characters or
-   * white space around it, required on create. Taken already: ALREADY_EXISTS
-   * with reason AGENT_NAME_TAKEN.
+   * white space around it, required on create. Stored in Unicode normalization form
+   * C and found in any form. Taken already: ALREADY_EXISTS with reason
+   * AGENT_NAME_TAKEN.
    */
   name: string;
   /**
@@ -125,14 +126,18 @@ export interface Agent {
     | undefined;
   /**
    * Provider used when the agent has no enabled configuration. Aliases are
-   * resolved and the canonical name is stored. Default `openai`.
+   * resolved and the canonical name is stored. Absent on create, or cleared:
+   * `openai`. Empty, together with an empty `llm_model`: the agent has no default
+   * model. Without an enabled configuration it then calls no model, and
+   * ResolveConfig fails with reason NO_ENABLED_CONFIG.
    */
   llm_provider?:
     | string
     | undefined;
   /**
    * Model used when the agent has no enabled configuration, 1 to 100
-   * characters. Default `gpt-4o-mini`.
+   * characters. Absent on create, or cleared: `gpt-4o-mini`. Empty only together
+   * with an empty `llm_provider`.
    */
   llm_model?:
     | string

@@ -195,6 +195,11 @@ export interface ListConfigsRequest {
   /** Only configurations of this model, exactly; empty: of any. */
   model_name: string;
   /**
+   * Whether `provider` and `model_name` are compared with the fallback as well:
+   * a configuration matches when its model or its fallback matches both.
+   */
+  include_fallbacks: boolean;
+  /**
    * Serve at this store revision or a later one: waits for it within the deadline,
    * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
    * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
@@ -338,6 +343,11 @@ export interface DeleteConfigResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /**
+   * What follows from the write: a warning when the agent is left without an
+   * enabled configuration.
+   */
+  findings: Finding[];
   /** Who has applied the write; absent unless the request asked to wait for it. */
   adoption: Adoption | undefined;
 }
@@ -852,8 +862,9 @@ export interface ResolveConfigRequest {
    * Answer for this store revision instead of the newest: configurations, agent and
    * catalogue as they were, by the dates of today. An agent is meant by the name
    * that it had then. The history holds no keys, so one that was replaced since
-   * counts as API_KEY_STATE_SET. From 1 to the newest; anything below 1 is
-   * INVALID_ARGUMENT.
+   * counts as API_KEY_STATE_SET. A token for certain agents must be for the name that
+   * the agent had at that revision; else PERMISSION_DENIED, reason AGENT_NOT_ALLOWED.
+   * From 1 to the newest; anything below 1 is INVALID_ARGUMENT.
    */
   at_revision?:
     | bigint
@@ -875,6 +886,54 @@ export interface ResolveConfigResponse {
     | undefined;
   /** The store revision at which this was served; with `at_revision` that one. */
   revision: bigint;
+}
+
+/** Request of BatchResolveConfigs. */
+export interface BatchResolveConfigsRequest {
+  /**
+   * The agents, at most 200; an agent may be named more than once. Empty: all agents,
+   * a page at a time, in the order of their ids.
+   */
+  agents: AgentRef[];
+  /** Providers to take for down, by name or alias, at most 100: their hops are skipped. */
+  provider_down: string[];
+  /**
+   * Serve at this store revision or a later one: waits for it within the
+   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
+   * the last revision that you saw to read your own writes on any replica.
+   */
+  min_revision: bigint;
+  /**
+   * Most agents of a page, used when `agents` is empty; 0 means 100, more than 1000
+   * means 1000. A page has at most 200.
+   */
+  page_size: number;
+  /** `next_page_token` of the page before; empty for the first one. */
+  page_token: string;
+}
+
+/** What is in effect for one of the agents, or why nothing is. */
+export interface ResolveConfigResult {
+  /** The agent's id; of one that does not exist as the request gave it. */
+  agent_id: number;
+  /** The agent's name; of one that does not exist as the request gave it. */
+  agent_name: string;
+  /** What is in effect. */
+  resolved?:
+    | ResolvedConfig
+    | undefined;
+  /** Why nothing is, as ResolveConfig would say it. */
+  status?: Status | undefined;
+}
+
+/** Answer of BatchResolveConfigs. */
+export interface BatchResolveConfigsResponse {
+  /** One result for each agent of the request in its order, or for each of the page. */
+  results: ResolveConfigResult[];
+  /** The store revision at which all of it was served. */
+  revision: bigint;
+  /** Token of the next page; empty when this is the last one. */
+  next_page_token: string;
 }
 
 /** Request of ListConfigRevisions. Filters that are set must all match. */
@@ -1010,6 +1069,52 @@ export interface RollbackConfigResponse {
    */
   revision: bigint;
   /** What the lint has to say about what was stored; empty when nothing. */
+  findings: Finding[];
+  /** Who has applied the write; absent unless the request asked to wait for it. */
+  adoption: Adoption | undefined;
+}
+
+/** Request of RollbackRevision. */
+export interface RollbackRevisionRequest {
+  /** The store revision to undo. From 1 to the newest. Required. */
+  revision: bigint;
+  /**
+   * Bring back configurations whose own API key cannot be restored without one. Default
+   * false: such a configuration is a conflict.
+   */
+  without_keys: boolean;
+  /**
+   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
+   * the same request returns the first answer again without writing twice; with
+   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
+   * reply can so be retried safely.
+   */
+  request_id: string;
+  /** Do all the checks and answer what would be undone, but write nothing. */
+  validate_only: boolean;
+  /** Why, for the history: at most 500 characters. */
+  reason: string;
+  /**
+   * Answer only when the connected agent processes that watch what is changed have
+   * applied it, or the time is over; the answer says who has.
+   */
+  wait_for_adoption: WaitForAdoption | undefined;
+}
+
+/** Answer of RollbackRevision. */
+export interface RollbackRevisionResponse {
+  /**
+   * What the write did, as entries of the history; with `validate_only` their revision
+   * is 0. Empty when nothing was left to undo. From the entry on at which all `changes`
+   * together exceed 1048576 bytes, they are left out; ListConfigRevisions has them.
+   */
+  entries: ConfigRevision[];
+  /**
+   * The store revision that the write produced; with `validate_only`, or when nothing
+   * was left to undo, the one that the checks were done at.
+   */
+  revision: bigint;
+  /** What the lint has to say about the configurations that were set back, at most 100. */
   findings: Finding[];
   /** Who has applied the write; absent unless the request asked to wait for it. */
   adoption: Adoption | undefined;
@@ -1429,6 +1534,7 @@ function createBaseListConfigsRequest(): ListConfigsRequest {
     provider: "",
     enabled: undefined,
     model_name: "",
+    include_fallbacks: false,
     min_revision: 0n,
     page_size: 0,
     page_token: "",
@@ -1448,6 +1554,9 @@ export const ListConfigsRequest: MessageFns<ListConfigsRequest> = {
     }
     if (message.model_name !== "") {
       writer.uint32(34).string(message.model_name);
+    }
+    if (message.include_fallbacks !== false) {
+      writer.uint32(40).bool(message.include_fallbacks);
     }
     if (message.min_revision !== 0n) {
       if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
@@ -1509,6 +1618,14 @@ export const ListConfigsRequest: MessageFns<ListConfigsRequest> = {
             message.model_name = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.include_fallbacks = reader.bool();
+            continue;
+          }
           case 10: {
             if (tag !== 80) {
               break;
@@ -1559,6 +1676,7 @@ export const ListConfigsRequest: MessageFns<ListConfigsRequest> = {
     message.provider = object.provider ?? "";
     message.enabled = object.enabled ?? undefined;
     message.model_name = object.model_name ?? "";
+    message.include_fallbacks = object.include_fallbacks ?? false;
     message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
       ? BigInt(object.min_revision)
       : 0n;
@@ -2043,7 +2161,7 @@ export const DeleteConfigRequest: MessageFns<DeleteConfigRequest> = {
 };
 
 function createBaseDeleteConfigResponse(): DeleteConfigResponse {
-  return { revision: 0n, adoption: undefined };
+  return { revision: 0n, findings: [], adoption: undefined };
 }
 
 export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
@@ -2053,6 +2171,9 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(26).fork()).join();
     }
     if (message.adoption !== undefined) {
       Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
@@ -2079,6 +2200,14 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
             }
 
             message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
             continue;
           }
           case 13: {
@@ -2110,6 +2239,7 @@ export const DeleteConfigResponse: MessageFns<DeleteConfigResponse> = {
   fromPartial(object: DeepPartial<DeleteConfigResponse>): DeleteConfigResponse {
     const message = createBaseDeleteConfigResponse();
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.adoption = (object.adoption !== undefined && object.adoption !== null)
       ? Adoption.fromPartial(object.adoption)
       : undefined;
@@ -4639,6 +4769,300 @@ export const ResolveConfigResponse: MessageFns<ResolveConfigResponse> = {
   },
 };
 
+function createBaseBatchResolveConfigsRequest(): BatchResolveConfigsRequest {
+  return { agents: [], provider_down: [], min_revision: 0n, page_size: 0, page_token: "" };
+}
+
+export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> = {
+  encode(message: BatchResolveConfigsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.agents) {
+      AgentRef.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.provider_down) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    if (message.page_size !== 0) {
+      writer.uint32(160).int32(message.page_size);
+    }
+    if (message.page_token !== "") {
+      writer.uint32(170).string(message.page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchResolveConfigsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchResolveConfigsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agents.push(AgentRef.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.provider_down.push(reader.string());
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.page_size = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<BatchResolveConfigsRequest>): BatchResolveConfigsRequest {
+    return BatchResolveConfigsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchResolveConfigsRequest>): BatchResolveConfigsRequest {
+    const message = createBaseBatchResolveConfigsRequest();
+    message.agents = object.agents?.map((e) => AgentRef.fromPartial(e)) || [];
+    message.provider_down = object.provider_down?.map((e) => e) || [];
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    message.page_size = object.page_size ?? 0;
+    message.page_token = object.page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseResolveConfigResult(): ResolveConfigResult {
+  return { agent_id: 0, agent_name: "", resolved: undefined, status: undefined };
+}
+
+export const ResolveConfigResult: MessageFns<ResolveConfigResult> = {
+  encode(message: ResolveConfigResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent_id !== 0) {
+      writer.uint32(8).int32(message.agent_id);
+    }
+    if (message.agent_name !== "") {
+      writer.uint32(18).string(message.agent_name);
+    }
+    if (message.resolved !== undefined) {
+      ResolvedConfig.encode(message.resolved, writer.uint32(26).fork()).join();
+    }
+    if (message.status !== undefined) {
+      Status.encode(message.status, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolveConfigResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolveConfigResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.agent_id = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.agent_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.resolved = ResolvedConfig.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.status = Status.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolveConfigResult>): ResolveConfigResult {
+    return ResolveConfigResult.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolveConfigResult>): ResolveConfigResult {
+    const message = createBaseResolveConfigResult();
+    message.agent_id = object.agent_id ?? 0;
+    message.agent_name = object.agent_name ?? "";
+    message.resolved = (object.resolved !== undefined && object.resolved !== null)
+      ? ResolvedConfig.fromPartial(object.resolved)
+      : undefined;
+    message.status = (object.status !== undefined && object.status !== null)
+      ? Status.fromPartial(object.status)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseBatchResolveConfigsResponse(): BatchResolveConfigsResponse {
+  return { results: [], revision: 0n, next_page_token: "" };
+}
+
+export const BatchResolveConfigsResponse: MessageFns<BatchResolveConfigsResponse> = {
+  encode(message: BatchResolveConfigsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      ResolveConfigResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.next_page_token !== "") {
+      writer.uint32(162).string(message.next_page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchResolveConfigsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchResolveConfigsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(ResolveConfigResult.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.next_page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<BatchResolveConfigsResponse>): BatchResolveConfigsResponse {
+    return BatchResolveConfigsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchResolveConfigsResponse>): BatchResolveConfigsResponse {
+    const message = createBaseBatchResolveConfigsResponse();
+    message.results = object.results?.map((e) => ResolveConfigResult.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.next_page_token = object.next_page_token ?? "";
+    return message;
+  },
+};
+
 function createBaseListConfigRevisionsRequest(): ListConfigRevisionsRequest {
   return { agent: undefined, config_id: undefined, kinds: [], min_revision: 0n, page_size: 0, page_token: "" };
 }
@@ -5316,6 +5740,235 @@ export const RollbackConfigResponse: MessageFns<RollbackConfigResponse> = {
   },
 };
 
+function createBaseRollbackRevisionRequest(): RollbackRevisionRequest {
+  return {
+    revision: 0n,
+    without_keys: false,
+    request_id: "",
+    validate_only: false,
+    reason: "",
+    wait_for_adoption: undefined,
+  };
+}
+
+export const RollbackRevisionRequest: MessageFns<RollbackRevisionRequest> = {
+  encode(message: RollbackRevisionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(8).int64(message.revision);
+    }
+    if (message.without_keys !== false) {
+      writer.uint32(16).bool(message.without_keys);
+    }
+    if (message.request_id !== "") {
+      writer.uint32(82).string(message.request_id);
+    }
+    if (message.validate_only !== false) {
+      writer.uint32(88).bool(message.validate_only);
+    }
+    if (message.reason !== "") {
+      writer.uint32(98).string(message.reason);
+    }
+    if (message.wait_for_adoption !== undefined) {
+      WaitForAdoption.encode(message.wait_for_adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackRevisionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackRevisionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.without_keys = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.request_id = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.validate_only = reader.bool();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.wait_for_adoption = WaitForAdoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RollbackRevisionRequest>): RollbackRevisionRequest {
+    return RollbackRevisionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackRevisionRequest>): RollbackRevisionRequest {
+    const message = createBaseRollbackRevisionRequest();
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.without_keys = object.without_keys ?? false;
+    message.request_id = object.request_id ?? "";
+    message.validate_only = object.validate_only ?? false;
+    message.reason = object.reason ?? "";
+    message.wait_for_adoption = (object.wait_for_adoption !== undefined && object.wait_for_adoption !== null)
+      ? WaitForAdoption.fromPartial(object.wait_for_adoption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRollbackRevisionResponse(): RollbackRevisionResponse {
+  return { entries: [], revision: 0n, findings: [], adoption: undefined };
+}
+
+export const RollbackRevisionResponse: MessageFns<RollbackRevisionResponse> = {
+  encode(message: RollbackRevisionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.entries) {
+      ConfigRevision.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackRevisionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackRevisionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.entries.push(ConfigRevision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<RollbackRevisionResponse>): RollbackRevisionResponse {
+    return RollbackRevisionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RollbackRevisionResponse>): RollbackRevisionResponse {
+    const message = createBaseRollbackRevisionResponse();
+    message.entries = object.entries?.map((e) => ConfigRevision.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * The LLM configurations of agents: which provider and model each agent uses,
  * with which parameters, and what stands in when that fails.
@@ -5561,8 +6214,9 @@ export const AgentLLMConfigServiceService = {
    * each value comes from, the hops that are skipped and why, and all warnings. The
    * resident client runs the same function in the agent's process; this method is for
    * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
-   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
+   * the agent has neither an enabled configuration nor a default model;
+   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
    * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   resolveConfig: {
@@ -5574,6 +6228,24 @@ export const AgentLLMConfigServiceService = {
     responseSerialize: (value: ResolveConfigResponse): Buffer =>
       Buffer.from(ResolveConfigResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResolveConfigResponse => ResolveConfigResponse.decode(value),
+  },
+  /**
+   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
+   * one call and at one revision. An agent that does not exist, is inactive, or has no
+   * model to try gets a status in its place; the call itself succeeds. A token for
+   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
+   * unknown provider in `provider_down`.
+   */
+  batchResolveConfigs: {
+    path: "/agentllm.v1.AgentLLMConfigService/BatchResolveConfigs" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: BatchResolveConfigsRequest): Buffer =>
+      Buffer.from(BatchResolveConfigsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): BatchResolveConfigsRequest => BatchResolveConfigsRequest.decode(value),
+    responseSerialize: (value: BatchResolveConfigsResponse): Buffer =>
+      Buffer.from(BatchResolveConfigsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BatchResolveConfigsResponse => BatchResolveConfigsResponse.decode(value),
   },
   /**
    * Lists the history, the newest entries first, a page at a time: who changed what,
@@ -5633,6 +6305,28 @@ export const AgentLLMConfigServiceService = {
     responseSerialize: (value: RollbackConfigResponse): Buffer =>
       Buffer.from(RollbackConfigResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RollbackConfigResponse => RollbackConfigResponse.decode(value),
+  },
+  /**
+   * Undoes everything that one revision changed, in one transaction, as a new
+   * revision: what it created is deleted, what it changed is set back, what it deleted
+   * comes back under its id. It is for revisions that changed agents and
+   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
+   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
+   * configuration that was changed again, or a revision that changed the catalogue,
+   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
+   * key which the revision added is taken away. OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   */
+  rollbackRevision: {
+    path: "/agentllm.v1.AgentLLMConfigService/RollbackRevision" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RollbackRevisionRequest): Buffer =>
+      Buffer.from(RollbackRevisionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RollbackRevisionRequest => RollbackRevisionRequest.decode(value),
+    responseSerialize: (value: RollbackRevisionResponse): Buffer =>
+      Buffer.from(RollbackRevisionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RollbackRevisionResponse => RollbackRevisionResponse.decode(value),
   },
 } as const;
 
@@ -5734,11 +6428,20 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * each value comes from, the hops that are skipped and why, and all warnings. The
    * resident client runs the same function in the agent's process; this method is for
    * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
-   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
+   * the agent has neither an enabled configuration nor a default model;
+   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
    * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   resolveConfig: handleUnaryCall<ResolveConfigRequest, ResolveConfigResponse>;
+  /**
+   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
+   * one call and at one revision. An agent that does not exist, is inactive, or has no
+   * model to try gets a status in its place; the call itself succeeds. A token for
+   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
+   * unknown provider in `provider_down`.
+   */
+  batchResolveConfigs: handleUnaryCall<BatchResolveConfigsRequest, BatchResolveConfigsResponse>;
   /**
    * Lists the history, the newest entries first, a page at a time: who changed what,
    * when and why, with every field before and after. Of one configuration, of an
@@ -5768,6 +6471,18 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * earlier state the catalogue allows no longer, or a credential that is gone.
    */
   rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
+  /**
+   * Undoes everything that one revision changed, in one transaction, as a new
+   * revision: what it created is deleted, what it changed is set back, what it deleted
+   * comes back under its id. It is for revisions that changed agents and
+   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
+   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
+   * configuration that was changed again, or a revision that changed the catalogue,
+   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
+   * key which the revision added is taken away. OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   */
+  rollbackRevision: handleUnaryCall<RollbackRevisionRequest, RollbackRevisionResponse>;
 }
 
 export interface AgentLLMConfigServiceClient extends Client {
@@ -6064,8 +6779,9 @@ export interface AgentLLMConfigServiceClient extends Client {
    * each value comes from, the hops that are skipped and why, and all warnings. The
    * resident client runs the same function in the agent's process; this method is for
    * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION,
-   * reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
+   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
+   * the agent has neither an enabled configuration nor a default model;
+   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
    * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
    */
   resolveConfig(
@@ -6082,6 +6798,28 @@ export interface AgentLLMConfigServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResolveConfigResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
+   * one call and at one revision. An agent that does not exist, is inactive, or has no
+   * model to try gets a status in its place; the call itself succeeds. A token for
+   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
+   * unknown provider in `provider_down`.
+   */
+  batchResolveConfigs(
+    request: BatchResolveConfigsRequest,
+    callback: (error: ServiceError | null, response: BatchResolveConfigsResponse) => void,
+  ): ClientUnaryCall;
+  batchResolveConfigs(
+    request: BatchResolveConfigsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: BatchResolveConfigsResponse) => void,
+  ): ClientUnaryCall;
+  batchResolveConfigs(
+    request: BatchResolveConfigsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: BatchResolveConfigsResponse) => void,
   ): ClientUnaryCall;
   /**
    * Lists the history, the newest entries first, a page at a time: who changed what,
@@ -6153,6 +6891,32 @@ export interface AgentLLMConfigServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Undoes everything that one revision changed, in one transaction, as a new
+   * revision: what it created is deleted, what it changed is set back, what it deleted
+   * comes back under its id. It is for revisions that changed agents and
+   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
+   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
+   * configuration that was changed again, or a revision that changed the catalogue,
+   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
+   * key which the revision added is taken away. OUT_OF_RANGE, reason
+   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   */
+  rollbackRevision(
+    request: RollbackRevisionRequest,
+    callback: (error: ServiceError | null, response: RollbackRevisionResponse) => void,
+  ): ClientUnaryCall;
+  rollbackRevision(
+    request: RollbackRevisionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RollbackRevisionResponse) => void,
+  ): ClientUnaryCall;
+  rollbackRevision(
+    request: RollbackRevisionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RollbackRevisionResponse) => void,
   ): ClientUnaryCall;
 }
 

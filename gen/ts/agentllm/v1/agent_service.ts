@@ -20,6 +20,7 @@ import {
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Agent, AgentRef } from "./agent.js";
+import { Finding } from "./finding.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
 /** Request of CreateAgent. */
@@ -63,6 +64,11 @@ export interface CreateAgentResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /**
+   * What follows from the write: a warning when the agent has no enabled
+   * configuration and uses its own `llm_provider` and `llm_model`.
+   */
+  findings: Finding[];
   /** Who has applied the write; absent unless the request asked to wait for it. */
   adoption: Adoption | undefined;
 }
@@ -182,6 +188,11 @@ export interface UpdateAgentResponse {
    * revision that the checks were done at.
    */
   revision: bigint;
+  /**
+   * What follows from the write: a warning when the agent has no enabled
+   * configuration and uses its own `llm_provider` and `llm_model`.
+   */
+  findings: Finding[];
   /** Who has applied the write; absent unless the request asked to wait for it. */
   adoption: Adoption | undefined;
 }
@@ -339,7 +350,7 @@ export const CreateAgentRequest: MessageFns<CreateAgentRequest> = {
 };
 
 function createBaseCreateAgentResponse(): CreateAgentResponse {
-  return { agent: undefined, revision: 0n, adoption: undefined };
+  return { agent: undefined, revision: 0n, findings: [], adoption: undefined };
 }
 
 export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
@@ -352,6 +363,9 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(26).fork()).join();
     }
     if (message.adoption !== undefined) {
       Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
@@ -388,6 +402,14 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
+            continue;
+          }
           case 13: {
             if (tag !== 106) {
               break;
@@ -418,6 +440,7 @@ export const CreateAgentResponse: MessageFns<CreateAgentResponse> = {
     const message = createBaseCreateAgentResponse();
     message.agent = (object.agent !== undefined && object.agent !== null) ? Agent.fromPartial(object.agent) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.adoption = (object.adoption !== undefined && object.adoption !== null)
       ? Adoption.fromPartial(object.adoption)
       : undefined;
@@ -911,7 +934,7 @@ export const UpdateAgentRequest: MessageFns<UpdateAgentRequest> = {
 };
 
 function createBaseUpdateAgentResponse(): UpdateAgentResponse {
-  return { agent: undefined, revision: 0n, adoption: undefined };
+  return { agent: undefined, revision: 0n, findings: [], adoption: undefined };
 }
 
 export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
@@ -924,6 +947,9 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(16).int64(message.revision);
+    }
+    for (const v of message.findings) {
+      Finding.encode(v!, writer.uint32(26).fork()).join();
     }
     if (message.adoption !== undefined) {
       Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
@@ -960,6 +986,14 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.findings.push(Finding.decode(reader, reader.uint32()));
+            continue;
+          }
           case 13: {
             if (tag !== 106) {
               break;
@@ -990,6 +1024,7 @@ export const UpdateAgentResponse: MessageFns<UpdateAgentResponse> = {
     const message = createBaseUpdateAgentResponse();
     message.agent = (object.agent !== undefined && object.agent !== null) ? Agent.fromPartial(object.agent) : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.adoption = (object.adoption !== undefined && object.adoption !== null)
       ? Adoption.fromPartial(object.adoption)
       : undefined;

@@ -54,8 +54,9 @@ export const ErrorReason = {
   /** CONFIG_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config has the id 4711" */
   CONFIG_NOT_FOUND: "ERROR_REASON_CONFIG_NOT_FOUND",
   /**
-   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. "Agent \"trader\" has no enabled config; it
-   * uses its own llm_provider and llm_model, openai/gpt-4o-mini"
+   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. The message says which model the agent uses
+   * instead, or that it has no default model either. "Agent \"trader\" has no enabled
+   * config; it uses its own llm_provider and llm_model, openai/gpt-4o-mini"
    */
   NO_ENABLED_CONFIG: "ERROR_REASON_NO_ENABLED_CONFIG",
   /**
@@ -337,6 +338,12 @@ export const ErrorReason = {
    * requested. "Read the responses on this connection first"
    */
   RESPONSES_NOT_READ: "ERROR_REASON_RESPONSES_NOT_READ",
+  /**
+   * ROLLBACK_CONFLICT - FAILED_PRECONDITION, with a PreconditionFailure, and a field violation for each
+   * conflict. "Revision
+   * 12 cannot be undone: config 7 of \"trader\" was changed again at revision 15"
+   */
+  ROLLBACK_CONFLICT: "ERROR_REASON_ROLLBACK_CONFLICT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -414,6 +421,7 @@ export namespace ErrorReason {
   export type ORIGIN_NOT_ALLOWED = typeof ErrorReason.ORIGIN_NOT_ALLOWED;
   export type RESPONSE_TOO_LARGE = typeof ErrorReason.RESPONSE_TOO_LARGE;
   export type RESPONSES_NOT_READ = typeof ErrorReason.RESPONSES_NOT_READ;
+  export type ROLLBACK_CONFLICT = typeof ErrorReason.ROLLBACK_CONFLICT;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -632,6 +640,9 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 70:
     case "ERROR_REASON_RESPONSES_NOT_READ":
       return ErrorReason.RESPONSES_NOT_READ;
+    case 71:
+    case "ERROR_REASON_ROLLBACK_CONFLICT":
+      return ErrorReason.ROLLBACK_CONFLICT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -783,6 +794,8 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 69;
     case ErrorReason.RESPONSES_NOT_READ:
       return 70;
+    case ErrorReason.ROLLBACK_CONFLICT:
+      return 71;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

@@ -103,7 +103,7 @@ export const FindingReason = {
   HOP_CUT_BY_POLICY: "FINDING_REASON_HOP_CUT_BY_POLICY",
   /**
    * NO_ENABLED_CONFIG - The agent has no enabled configuration; its own llm_provider and llm_model
-   * are used.
+   * are used, or nothing where these are empty.
    */
   NO_ENABLED_CONFIG: "FINDING_REASON_NO_ENABLED_CONFIG",
   /** AGENT_INACTIVE - The agent is inactive. */

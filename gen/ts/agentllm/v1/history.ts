@@ -193,7 +193,10 @@ export interface ConfigRevision {
   kind: ResourceKind;
   /** Its id. */
   id: number;
-  /** Its name: of a configuration `provider/model`, of a model and a price likewise. */
+  /**
+   * Its name: of a configuration `provider/model`, of a model and a price likewise, of
+   * a token its name with its id, `desk (al_k3x9q2m7wd)`.
+   */
   name: string;
   /** The agent that it is, or belongs to; absent for the catalogue and credentials. */
   agent_id?:

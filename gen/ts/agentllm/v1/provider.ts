@@ -245,7 +245,8 @@ export interface Provider {
  * A price of a model, from `valid_from` until the next one: one row of
  * `llm_prices`, never changed once written. Rates are whole micro-USD per one
  * million tokens (one of them is 10^-12 USD a token); a rate that is not known
- * is absent, never guessed. 0 to 10^12 each.
+ * is absent, never guessed. In the price book each is 0 to 10^12; the price of a
+ * configuration, given in USD per 1000 tokens, is 0 to 10^15.
  */
 export interface ModelPrice {
   /** Rate of input tokens. */
