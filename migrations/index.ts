@@ -13,6 +13,7 @@ import * as history from './0011_history.js';
 import * as watchers from './0012_watchers.js';
 import * as auditEvents from './0013_audit_events.js';
 import * as access from './0014_access.js';
+import * as responsesDialect from './0015_responses_dialect.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -60,4 +61,5 @@ export const migrations: readonly Migration[] = [
   { name: '0012_watchers', up: watchers.up, down: watchers.down },
   { name: '0013_audit_events', up: auditEvents.up, down: auditEvents.down },
   { name: '0014_access', up: access.up, down: access.down },
+  { name: '0015_responses_dialect', up: responsesDialect.up, down: responsesDialect.down },
 ];

@@ -15,7 +15,7 @@ import { agentFields } from '../src/domain/agent.js';
 import { modelFields, newModelFields, newProviderFields } from '../src/domain/catalogue.js';
 import { checkConfig, configFields, newConfig, patchConfig } from '../src/domain/config.js';
 import type { FieldSpecs } from '../src/domain/patch.js';
-import { PARAMETERS } from '../src/domain/rules.js';
+import { PARAMETERS } from '../src/domain/parameters.js';
 import { State } from '../src/domain/state.js';
 import { catalogue, invalidFields, type Reason, ServiceError } from '../src/errors.js';
 import { limits } from '../src/limits.js';
