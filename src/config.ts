@@ -189,7 +189,7 @@ export const settings = {
   PROVIDER_ALLOW_CIDRS: setting(
     cidrs,
     'none',
-    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8',
+    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8. With a range, base URLs with http and with host names of the local network are accepted too; their addresses are checked when the service connects',
   ),
   PROVIDER_ALLOW_KEY_VARS: setting(
     keyVariables,

@@ -71,20 +71,10 @@ export function adapt(
 /** Every parameter with what is sent of it, together with the others. */
 function settle(parameters: Configured): readonly Candidate[] {
   const effort = alone(parameters, 'reasoning_effort', undefined);
-  const settled = resolveConflicts(candidatesOf(parameters, effort.value));
-  const left = settled.find(isEffort);
-  if (!left || effort.value === left.value) return settled;
-  // The effort is left out because of another parameter, so nothing may be accepted because of it.
-  const others = resolveConflicts(candidatesOf(parameters, undefined));
-  return others.map((candidate) => (isEffort(candidate) ? left : candidate));
+  return resolveConflicts(makeRoom(PARAMETERS.map((parameter) => alone(parameters, parameter, effort.value))));
 }
 
 const isEffort = ({ parameter }: Candidate) => parameter === 'reasoning_effort';
-const valueIn = (candidates: readonly Candidate[], parameter: Parameter) =>
-  candidates.find((one) => one.parameter === parameter)?.value;
-
-const candidatesOf = (parameters: Configured, effort: ParameterValue | undefined): Candidate[] =>
-  withinBounds(makeRoom(PARAMETERS.map((parameter) => alone(parameters, parameter, effort))));
 
 /** A parameter on its own: support, range and required value. */
 function alone(
@@ -125,27 +115,17 @@ function makeRoom(candidates: readonly Candidate[]): Candidate[] {
   });
 }
 
-/** Leaves out what is not less than the parameter that bounds it. */
-function withinBounds(candidates: readonly Candidate[]): Candidate[] {
-  return candidates.map((candidate) => {
-    const { parameter, rule, value } = candidate;
-    const bound = rule?.less_than && valueIn(candidates, rule.less_than);
-    if (typeof value !== 'number' || typeof bound !== 'number' || value < bound || isOff(parameter, value))
-      return candidate;
-    const because = `it must be less than ${rule?.less_than}, which is ${bound}`;
-    return { ...candidate, value: undefined, change: { reason: 'FINDING_REASON_PARAMETER_CONFLICT', because } };
-  });
-}
-
 /**
  * Leaves out parameters that the model does not accept together with others. A parameter yields to those in its rule's
- * `not_with`, so those are looked at first; where rules form a circle, the order of PARAMETERS decides. Only what is kept
- * counts: what is left out itself rules nothing out.
+ * `not_with`, so those are looked at first; where rules form a circle, the order of PARAMETERS decides. The reasoning
+ * effort is kept before all others, because whether they are accepted depends on it. Only what is kept counts: what is
+ * left out itself rules nothing out.
  */
 function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
   const rivals = new Map<Candidate, Candidate>();
-  const waiting = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
-  const kept: Candidate[] = [];
+  const on = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
+  const kept = on.filter(isEffort);
+  const waiting = on.filter((one) => !isEffort(one));
   while (waiting.length > 0) {
     const free = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
     const [next] = waiting.splice(Math.max(free, 0), 1) as [Candidate];
@@ -160,10 +140,19 @@ function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
 }
 
 const yieldsTo = (one: Candidate, other: Candidate): boolean =>
-  one !== other && (one.rule?.not_with?.includes(other.parameter) ?? false);
+  one !== other && ((one.rule?.not_with?.includes(other.parameter) ?? false) || isBeyond(one, other));
+
+/** Whether a parameter is not less than the one that bounds it. */
+const isBeyond = ({ rule, value }: Candidate, bound: Candidate): boolean =>
+  rule?.less_than === bound.parameter &&
+  typeof value === 'number' &&
+  typeof bound.value === 'number' &&
+  value >= bound.value;
 
 function leftOutFor(rival: Candidate, candidate: Candidate): Candidate {
-  const because = `the model does not accept it together with ${rival.parameter}`;
+  const because = isBeyond(candidate, rival)
+    ? `it must be less than ${rival.parameter}, which is ${rival.value}`
+    : `the model does not accept it together with ${rival.parameter}`;
   // A default that is not sent is no change of what was configured.
   const change = { reason: 'FINDING_REASON_PARAMETER_CONFLICT', because } as const;
   return { ...candidate, value: undefined, change: candidate.configured === undefined ? undefined : change };

@@ -178,7 +178,8 @@ export interface ParameterRule {
   /**
    * Parameters that the model does not accept together with this one. When one
    * of them is sent, this one is left out; one that is left out itself rules
-   * nothing out.
+   * nothing out. `reasoning_effort` is never left out for another parameter: it
+   * decides first, because others depend on it.
    */
   not_with: string[];
   /**
