@@ -62,7 +62,7 @@ export const BUILT_IN_KEYS: Readonly<
   grok: { origin: 'https://api.x.ai', variables: ['GROK_API_KEY', 'XAI_API_KEY'] },
 };
 
-/** Names that a variable of an API key can have. Without the ending, a provider could name any variable of a process. */
+/** Names that a variable of an API key can have. Without the ending, a provider could name any variable of an environment. */
 const KEY_VARIABLE = /^[A-Z0-9_]+_API_KEY$/;
 
 /** Why a name cannot be that of a key variable, or undefined. */

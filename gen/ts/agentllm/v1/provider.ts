@@ -213,10 +213,10 @@ export interface Provider {
   /** Its wire API. Required on create. */
   dialect: Dialect;
   /**
-   * The URL of its API, for example `https://llm.example.com/v1`, at most 500
-   * characters. Required on create. Never taken from a configuration. It is
-   * stored and returned in one canonical form: scheme and host in lower case, no
-   * default port, no trailing slash. URLs that programs may read differently are
+   * The URL of its API, for example `https://llm.example.com/v1`. Required on
+   * create. Never taken from a configuration. It is stored and returned in one
+   * canonical form: scheme and host in lower case, no default port, no trailing
+   * slash. URLs that programs may read differently are
    * refused: characters that are not visible ASCII, backslashes, a user, query or
    * fragment, percent-encoding, empty, `.` and `..` segments in the path, host
    * names that are not letters, digits, hyphens and dots, IP addresses in any
