@@ -486,7 +486,7 @@ describe('a process that is killed', () => {
 });
 
 describe('a schema that does not fit the code', () => {
-  const LATER = ['0011_history', '0012_watchers', '0013_audit_events', '0014_access'];
+  const LATER = ['0011_history', '0012_watchers', '0013_audit_events', '0014_access', '0015_responses_dialect'];
 
   it('is refused by name when it is newer', async () => {
     const database = await migratedDatabase();
@@ -498,7 +498,7 @@ describe('a schema that does not fit the code', () => {
       expect(error).toBeInstanceOf(SchemaMismatchError);
       expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
       expect(String(error)).toMatch(
-        /newer than this program.*0011_history, 0012_watchers, 0013_audit_events, 0014_access/,
+        /newer than this program.*0011_history, 0012_watchers, 0013_audit_events, 0014_access, 0015_responses_dialect/,
       );
     }
     expect((await old.history()).slice(-LATER.length)).toEqual(
