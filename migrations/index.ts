@@ -14,6 +14,7 @@ import * as watchers from './0012_watchers.js';
 import * as auditEvents from './0013_audit_events.js';
 import * as access from './0014_access.js';
 import * as optionalDefaultModel from './0015_optional_default_model.js';
+import * as responsesDialect from './0016_responses_dialect.js';
 
 /** One step of the schema. */
 export interface Migration {
@@ -62,4 +63,5 @@ export const migrations: readonly Migration[] = [
   { name: '0013_audit_events', up: auditEvents.up, down: auditEvents.down },
   { name: '0014_access', up: access.up, down: access.down },
   { name: '0015_optional_default_model', up: optionalDefaultModel.up, down: optionalDefaultModel.down },
+  { name: '0016_responses_dialect', up: responsesDialect.up, down: responsesDialect.down },
 ];

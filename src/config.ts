@@ -1,7 +1,8 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { addressList } from './domain/addresses.js';
+import { addressList, isLoopback as isLoopbackAddress } from './domain/addresses.js';
 import { DatabaseUrlError, parseDatabaseUrl } from './domain/database_url.js';
+import { readAllowedVariables, variableProblem } from './domain/key_choice.js';
 import { StartError } from './errors.js';
 
 /** Where a server listens. */
@@ -86,16 +87,12 @@ const cidrs = z
     }
   });
 
-const KEY_VARIABLE = /^[A-Z0-9_]+_API_KEY$/;
 const keyVariables = z
   .string()
   .default('')
   .transform((text, context) => {
-    const names = text
-      .split(',')
-      .map((name) => name.trim())
-      .filter(Boolean);
-    if (names.every((name) => KEY_VARIABLE.test(name))) return names;
+    const names = readAllowedVariables(text);
+    if (names.every((name) => variableProblem(name) === undefined)) return names;
     context.addIssue({ code: 'custom', message: 'must be names such as MY_LLM_API_KEY,OTHER_API_KEY' });
     return z.NEVER;
   });
@@ -218,12 +215,12 @@ export const settings = {
   PROVIDER_ALLOW_CIDRS: setting(
     cidrs,
     'none',
-    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8',
+    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8. With a range, base URLs with http and with host names of the local network are accepted too; their addresses are checked when the service connects',
   ),
   PROVIDER_ALLOW_KEY_VARS: setting(
     keyVariables,
     'none',
-    'Which key variables of providers of your own may be sent to them, for example MY_LLM_API_KEY',
+    'Which key variables may be sent to providers that you have added, for example MY_LLM_API_KEY. An agent process reads it from its own environment',
   ),
   OPENAI_API_KEY: providerKey('openai'),
   ANTHROPIC_API_KEY: providerKey('claude'),
@@ -299,8 +296,4 @@ function messageOf(error: z.ZodError): string {
 }
 
 /** Whether only this machine can reach an address. */
-export function isLoopback({ host }: Address): boolean {
-  if (host === 'localhost') return true;
-  const family = isIP(host);
-  return family !== 0 && addressList(['127.0.0.0/8', '::1/128']).check(host, family === 6 ? 'ipv6' : 'ipv4');
-}
+export const isLoopback = ({ host }: Address): boolean => host === 'localhost' || isLoopbackAddress(host);

@@ -52,7 +52,7 @@ function usesOf({ store: { state }, settings }: Place): Use[] {
     for (const hop of hopsOfConfig(config)) {
       const provider = state.provider(hop.provider);
       if (!provider?.enabled) continue;
-      const choice = keyOfHop(state, config, provider, (variable) => settings.providerKeys.has(variable));
+      const choice = keyOfHop(state, config, provider, settings.providerKeys);
       const agent = state.agents.get(config.agent_id)?.name ?? '';
       const name = JSON.stringify([provider.name, choice.source, 'row' in choice && choice.row.id]);
       if (!uses.has(name)) uses.set(name, { provider, choice, config, agent });

@@ -21,16 +21,16 @@ const nameArgument = (to: string, help = 'the provider, by its name'): Input => 
   help,
 });
 
-const dialect = choice('DIALECT_', 'dialect', ['openai', 'openai-compatible', 'anthropic']);
+const dialect = choice('DIALECT_', 'dialect', ['openai', 'openai-compatible', 'openai-responses', 'anthropic']);
 
 const fields: readonly Input[] = [
   {
     name: 'base-url',
     to: 'provider.base_url',
     kind: word('url'),
-    help: 'where it is reached, https; private addresses only where PROVIDER_ALLOW_CIDRS of the service allows them; required',
+    help: 'the URL of its API, https; http, host names of the local network and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
   },
-  { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'the wire format that it speaks; required' },
+  { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'its wire API; required' },
   {
     name: 'display-name',
     to: 'provider.display_name',

@@ -22,9 +22,12 @@ export interface ResidentAgent {
   resolve(options?: ResolveOptions): Resolution;
   /**
    * The API key to use for a hop of `resolve()`, its first one by default: the one that is stored for its configuration
-   * or credential, else the first environment variable of the provider that is set in this process; undefined where
-   * there is neither. Ask for it before each call and keep it nowhere: it comes out of memory, as long as nothing of it
-   * was changed. Send it to the hop's `base_url` and nowhere else.
+   * or credential, else the first environment variable of the provider that is set in this process and may be sent;
+   * undefined when none is set. Ask for it before each call and do not keep it: it is read from memory as long as it has
+   * not changed. Send it to the hop's `base_url` and nowhere else.
+   *
+   * The variables of the built-in providers may be sent to those providers at their own addresses. The variables of
+   * operator-defined providers may be sent only if PROVIDER_ALLOW_KEY_VARS in the environment of this process lists them.
    *
    * A stored key is leased from the service when it is asked for first, which needs a token, and again before its time
    * is over (`leaseMs`) while it is asked for. It is dropped the moment that it is replaced or taken away. While the
@@ -32,7 +35,7 @@ export interface ResidentAgent {
    *
    * Rejects with AgentLLMError, and never with another key in the place of a stored one: UNAUTHENTICATED, reason
    * TOKEN_REQUIRED; PERMISSION_DENIED; FAILED_PRECONDITION when the service cannot read the key, or has none for this hop
-   * any more (resolve again), or the agent is inactive; UNAVAILABLE when none is held and none can be had; CANCELLED by
+   * any more (resolve again), or the agent is inactive, or variables of the environment are set and none may be sent; UNAVAILABLE when none is held and none can be had; CANCELLED by
    * the signal, which ends the wait alone, or when the client was closed. Without a hop it fails as `resolve()` does,
    * too.
    */

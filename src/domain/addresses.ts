@@ -1,9 +1,9 @@
 import { BlockList, isIP } from 'node:net';
+import { readBaseUrl } from './base_url.js';
 
 /*
- * Where a provider may be. A key goes wherever a provider's address points, so
- * the rule stands in this one place: it is checked when a base URL is stored, and
- * again, for every address that its name resolves to, when something connects.
+ * Which addresses a provider may have. A key goes wherever a provider's base URL points, so this file has the only rule.
+ * It is checked when a base URL is stored, and again for every address that its name resolves to when the service connects.
  */
 
 const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
@@ -72,28 +72,33 @@ const has = (addresses: BlockList, ip: string) => addresses.check(ip, isIP(ip) =
 export function addressProblem(ip: string, allowed: BlockList): string | undefined {
   if (!isIP(ip)) return 'is no IP address';
   if (has(allowed, ip) || !has(privateAddresses, ip)) return undefined;
-  return NEEDS_LEAVE;
+  return NEEDS_RANGE;
 }
 
-const NEEDS_LEAVE = 'loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS';
+const loopback = addressList(['127.0.0.0/8', '::1/128']);
+
+/** Whether an IP address is one of this machine's own. */
+export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && has(loopback, ip);
+
+/** Whether an IP address is in the ranges that the environment allows; only there a key may be sent without TLS. */
+export const isInRange = (ip: string, allowed: BlockList): boolean => isIP(ip) !== 0 && has(allowed, ip);
+
+const NEEDS_RANGE = 'loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS';
+const NEEDS_HTTPS = 'must be https: http needs an address that PROVIDER_ALLOW_CIDRS allows';
 
 /**
- * Why a base URL cannot be used, or undefined. A key goes wherever it points, so
- * it is https to a public address, unless the environment allows the address.
- * Names are looked up when something connects, not here: what they resolve to
- * can change at any time.
+ * Why the service may not use a base URL, or undefined. A key goes wherever it points, so it is https to a public address.
+ * Once PROVIDER_ALLOW_CIDRS allows a range, http and names of the local network are accepted too, because a name can
+ * resolve into that range. A name is checked when a connection is made, not here: what it resolves to can change at any
+ * time.
  */
 export function urlProblem(written: string, allowed: BlockList): string | undefined {
-  if (!URL.canParse(written)) return 'must be a URL such as https://llm.example.com/v1';
-  const url = new URL(written);
-  if (url.username || url.password) return 'must not contain a user or password';
-  if (/[?#]/.test(written)) return 'must not have a query or fragment';
-  const host = url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-  const family = isIP(host);
-  if (family && has(allowed, host))
-    return url.protocol === 'http:' || url.protocol === 'https:' ? undefined : 'must be http or https';
-  if (url.protocol !== 'https:') return 'must be https, except to addresses that PROVIDER_ALLOW_CIDRS allows';
-  if (host === '' || host.endsWith('.')) return 'must have a host name';
-  const local = family ? addressProblem(host, allowed) : LOCAL_NAME.test(host) ? NEEDS_LEAVE : undefined;
+  const read = readBaseUrl(written);
+  if ('problem' in read) return read.problem;
+  const { protocol, hostname } = new URL(read.url);
+  const host = hostname.replace(/^\[|\]$/g, '');
+  if (!isIP(host) && allowed.rules.length > 0) return undefined;
+  if (protocol === 'http:' && !isInRange(host, allowed)) return NEEDS_HTTPS;
+  const local = isIP(host) ? addressProblem(host, allowed) : LOCAL_NAME.test(host) ? NEEDS_RANGE : undefined;
   return local && `must not point to ${host}: ${local}`;
 }

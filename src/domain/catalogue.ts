@@ -3,10 +3,12 @@ import { z } from 'zod';
 import type { Violation } from '../errors.js';
 import { limits, maxElements } from '../limits.js';
 import { urlProblem } from './addresses.js';
+import { readBaseUrl } from './base_url.js';
 import { count, flag, int64, list, name, number, oneOf, ownName, text } from './fields.js';
+import { variableProblem } from './key_choice.js';
+import { PARAMETERS } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Model, ParameterRule, Provider, Rates } from './rows.js';
-import { PARAMETERS } from './rules.js';
 import type { State } from './state.js';
 
 const noItems = (value: unknown) => Array.isArray(value) && value.length === 0;
@@ -21,7 +23,18 @@ const providerName = name(limits.provider)
 const envVar = z
   .string()
   .max(100, 'must have at most 100 characters')
-  .regex(/^[A-Z0-9_]+_API_KEY$/, 'must match ^[A-Z0-9_]+_API_KEY$');
+  .superRefine((value, context) => {
+    const message = variableProblem(value);
+    if (message) context.addIssue({ code: 'custom', message });
+  });
+
+/** A base URL in its canonical form. */
+const baseUrl = name(limits.baseUrl).transform((written, context) => {
+  const read = readBaseUrl(written);
+  if ('url' in read) return read.url;
+  context.addIssue({ code: 'custom', message: read.problem });
+  return z.NEVER;
+});
 
 const anyValue = number({ min: -1e12, max: 1e12 }).optional();
 const parameterRule = z
@@ -66,10 +79,10 @@ export const providerFields: FieldSpecs = {
   display_name: { schema: text(limits.displayName), cleared: null },
   aliases: { schema: list(providerName, maxElements['agentllm.v1.Provider.aliases']), cleared: [], absent: noItems },
   dialect: {
-    schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC'),
+    schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC', 'DIALECT_OPENAI_RESPONSES'),
     absent: unspecified,
   },
-  base_url: { schema: name(limits.baseUrl), absent: empty },
+  base_url: { schema: baseUrl, absent: empty },
   api_key_env_vars: {
     schema: list(envVar, maxElements['agentllm.v1.Provider.api_key_env_vars']),
     cleared: [],

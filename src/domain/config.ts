@@ -1,9 +1,10 @@
 import type { Violation } from '../errors.js';
 import { limits, maxElements } from '../limits.js';
 import { count, flag, int64, integer, json, list, name, number, text } from './fields.js';
+import { fieldOf, PARAMETERS, type Parameter, parametersOf } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
 import type { Config, ExtraParams, Provider } from './rows.js';
-import { accepts, fieldOf, PARAMETERS, type Parameter, parametersOf, rangeProblem, ruleFor } from './rules.js';
+import { accepts, rangeProblem, ruleFor } from './rules.js';
 import type { State } from './state.js';
 import { nearest, printable } from './text.js';
 import { canonicalName } from './view.js';
@@ -250,16 +251,17 @@ function checkParameters(state: State, row: Config, patch: Patch, unless: Report
   for (const parameter of PARAMETERS) {
     const field = fieldOf(parameter);
     const value = values[parameter];
-    if (value === undefined || !(modelTouched || touches(patch, field))) continue;
     const rule = ruleFor(provider, model, parameter);
+    const fields = rule?.less_than ? [field, fieldOf(rule.less_than)] : [field];
+    if (value === undefined || !(modelTouched || touches(patch, ...fields))) continue;
     unless(field, () => rangeProblem(rule, value, values, shown) ?? refusalProblem(parameter, rule, values, shown));
   }
 }
 
 /**
- * Sampling parameters that a model refuses are left out when it is called: the
+ * Sampling parameters that a model rejects are left out when it is called: the
  * document's default temperature would otherwise rule out every newer model. The
- * extra parameters are only ever set on purpose, so a refusal is said at once.
+ * extra parameters are only ever set on purpose, so a write reports them at once.
  */
 function refusalProblem(
   parameter: Parameter,
@@ -268,6 +270,7 @@ function refusalProblem(
   shown: string,
 ): string | undefined {
   const extra = fieldOf(parameter).startsWith('extra_params.');
-  if (!extra || rule?.support !== 'PARAMETER_SUPPORT_REJECTED' || accepts(rule, values)) return undefined;
-  return `is refused by ${shown}; leave it out`;
+  if (!extra || rule?.support !== 'PARAMETER_SUPPORT_REJECTED' || accepts(rule, values.reasoning_effort))
+    return undefined;
+  return `is not accepted by ${shown}; leave it out`;
 }

@@ -4,9 +4,9 @@ import { type Adaptation, adapt, type SentParameter } from './adapt.js';
 import { type ChainHop, chainOf, type PlannedHop } from './chain.js';
 import { aboutAgent, aboutHop, cutByPolicy, duplicate, halfPrice } from './findings.js';
 import { type StoredKey, storedKeyOf } from './key_choice.js';
+import { type ParameterValues, parametersOf } from './parameters.js';
 import { type HopPrice, priceOf } from './price.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
-import { type ParameterValues, parametersOf } from './rules.js';
 import type { ResolveView } from './view.js';
 
 /** A hop of a chain with everything that is known of it, whether it can be tried or not. */

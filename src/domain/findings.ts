@@ -1,9 +1,10 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Adaptation } from './adapt.js';
+import { canonicalBaseUrl } from './base_url.js';
 import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
 import type { ExaminedHop } from './examine.js';
+import { fieldOf } from './parameters.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
-import { fieldOf } from './rules.js';
 import { nearest } from './text.js';
 import type { ResolveView } from './view.js';
 
@@ -68,6 +69,8 @@ const FIELDS = {
   HOP_SOURCE_AGENT: { provider: 'agent.llm_provider', model: 'agent.llm_model' },
 } as const;
 
+const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
+
 /** What there is to say about a hop that stands in the chain. */
 export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Generator<Finding> {
   const { planned, provider } = hop;
@@ -79,6 +82,10 @@ export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Gener
     if (!provider.enabled) {
       const message = `Provider "${provider.name}" is switched off; enable it or name another`;
       yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_PROVIDER_DISABLED', message, ...at });
+    }
+    if (canonicalBaseUrl(provider.base_url) === undefined) {
+      const message = `The base URL of provider "${provider.name}" can be read in different ways; set base_url to ${PLAIN_FORM}`;
+      yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_BASE_URL_INVALID', message, ...at });
     }
     yield* aboutModel(view, hop, provider, { hop: planned.index, field: FIELDS[planned.source].model }, now);
   }

@@ -1,3 +1,4 @@
+import { canonicalBaseUrl } from './base_url.js';
 import { originOf } from './origin.js';
 import type { Config, Credential, Provider } from './rows.js';
 import { canonicalName, type ResolveView } from './view.js';
@@ -29,22 +30,27 @@ export function storedKeyOf(
   return credential && isFor(credential.provider) ? { source: 'KEY_SOURCE_CREDENTIAL', row: credential } : undefined;
 }
 
-/** The key of a hop in an environment: the stored one, else the first variable of the hop's provider that is set. */
+/**
+ * The key of a hop in an environment: the stored one, else the first variable of the hop's provider that is set and may be
+ * sent to it.
+ * @param keys the keys of the environment that its settings allow to be sent, by their variables.
+ */
 export function keyOfHop(
   view: Pick<ResolveView, 'provider' | 'credentials'>,
   config: Config,
   provider: Provider,
-  isSet: (variable: string) => boolean,
+  keys: ReadonlyMap<string, string>,
 ): KeyChoice {
   const stored = storedKeyOf(view, config, provider.name);
   if (stored) return stored;
-  const variable = variablesOf(provider).find(isSet);
+  const maySend = (variable: string) => sendProblem(variable, provider, keys.keys()) === undefined;
+  const variable = provider.api_key_env_vars.find((one) => keys.has(one) && maySend(one));
   return variable === undefined ? { source: 'KEY_SOURCE_NONE' } : { source: 'KEY_SOURCE_ENVIRONMENT', variable };
 }
 
-/** The environment variables that may hold a provider's key, in the order in which they are looked at. */
+/** The environment variables that may hold a provider's key, in the order in which they are tried. */
 export const variablesOf = (provider: Provider): string[] =>
-  provider.api_key_env_vars.filter((variable) => maySend(variable, provider));
+  provider.api_key_env_vars.filter((variable) => ownerProblem(variable, provider) === undefined);
 
 /** The variables of the built-in providers, and the origins that they are for. */
 export const BUILT_IN_KEYS: Readonly<
@@ -56,12 +62,49 @@ export const BUILT_IN_KEYS: Readonly<
   grok: { origin: 'https://api.x.ai', variables: ['GROK_API_KEY', 'XAI_API_KEY'] },
 };
 
+/** Names that a variable of an API key can have. Without the ending, a provider could name any variable of an environment. */
+const KEY_VARIABLE = /^[A-Z0-9_]+_API_KEY$/;
+
+/** Why a name cannot be that of a key variable, or undefined. */
+export const variableProblem = (name: string): string | undefined =>
+  KEY_VARIABLE.test(name)
+    ? undefined
+    : 'must consist of capital letters, digits and underscores and end in _API_KEY, such as LOCAL_LLM_API_KEY';
+
+/** Reads PROVIDER_ALLOW_KEY_VARS: names, separated by commas. */
+export const readAllowedVariables = (setting = ''): string[] =>
+  setting
+    .split(',')
+    .map((name) => name.trim())
+    .filter(Boolean);
+
+/** What decides whether a variable may be sent to a provider. */
+type Target = Pick<Provider, 'name' | 'base_url'>;
+
 /**
- * Whether a variable may be sent to a provider: those of the built-in ones go to the built-in origins alone. A write
- * that would change that is refused; this is for rows that were changed with SQL.
+ * Why a process must not send one of its variables to a provider, or undefined. The service and the client apply this same
+ * rule, each with the PROVIDER_ALLOW_KEY_VARS of its own environment: a catalogue alone must not be able to have a key
+ * sent anywhere.
  */
-function maySend(variable: string, { name, built_in, base_url }: Provider): boolean {
-  const owner = Object.entries(BUILT_IN_KEYS).find(([, { variables }]) => variables.includes(variable));
-  if (!owner) return true;
-  return built_in && name === owner[0] && originOf(base_url) === owner[1].origin;
+export function sendProblem(variable: string, target: Target, allowed: Iterable<string>): string | undefined {
+  const owner = ownerOf(variable);
+  if (owner) return ownerProblem(variable, target);
+  const form = variableProblem(variable);
+  if (form) return `${variable} is not the name of a key variable: it ${form}`;
+  if (new Set(allowed).has(variable)) return undefined;
+  return `PROVIDER_ALLOW_KEY_VARS in the environment of this process does not list ${variable}; add it if that provider may have the key`;
+}
+
+const ownerOf = (variable: string) =>
+  Object.entries(BUILT_IN_KEYS).find(([, { variables }]) => variables.includes(variable));
+
+/**
+ * The variables of a built-in provider go to its own origin only. A write that would change that is refused; this check is
+ * for rows that were changed with SQL, and for services that a client does not trust.
+ */
+function ownerProblem(variable: string, { name, base_url }: Target): string | undefined {
+  const owner = ownerOf(variable);
+  const url = canonicalBaseUrl(base_url);
+  if (!owner || (url !== undefined && name === owner[0] && originOf(url) === owner[1].origin)) return undefined;
+  return `${variable} is sent to ${owner[0]} at ${owner[1].origin} only`;
 }

@@ -1,7 +1,8 @@
 import type { ChainHop } from './chain.js';
 import type { ExaminedHop } from './examine.js';
+import { fieldOf, type Parameter } from './parameters.js';
 import type { Agent, Model, Provider } from './rows.js';
-import { fieldOf, type Parameter } from './rules.js';
+import { ruleFor } from './rules.js';
 import type { ResolveView } from './view.js';
 
 /** Where one value of a resolved hop comes from. */
@@ -79,15 +80,16 @@ function ruleBehind(hop: ExaminedHop, provider: Provider, parameter: Parameter):
   const { model } = hop;
   const change = hop.adaptations.find((adaptation) => adaptation.parameter === parameter);
   if (!change) return undefined;
-  const own = model?.parameter_rules.find((rule) => rule.parameter === parameter);
-  const rule = own ?? provider.parameter_rules.find((one) => one.parameter === parameter);
+  // Without the model's output cap, which ruleFor puts into the rule.
+  const rule = ruleFor(provider, model && { ...model, max_output_tokens: null }, parameter);
   const capped =
     parameter === 'max_tokens' &&
     change.effective === model?.max_output_tokens &&
     change.effective !== rule?.maximum &&
     change.effective !== rule?.required_default;
   if (model && capped) return { ...modelRow(model), path: 'max_output_tokens' };
-  return { ...(model && own ? modelRow(model) : providerRow(provider)), path: 'parameter_rules' };
+  if (model && rule?.layer === 'model') return { ...modelRow(model), path: 'parameter_rules' };
+  return { ...providerRow(provider), path: rule?.layer === 'provider' ? 'parameter_rules' : 'dialect' };
 }
 
 function keyRow(owner: Row, provider: Row, { key }: ExaminedHop): Row & { path: string } {

@@ -2,14 +2,15 @@ import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
+import { canonicalBaseUrl } from './base_url.js';
 import type { PlannedHop } from './chain.js';
 import { type ExaminedHop, examine } from './examine.js';
 import { gravestFirst, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
+import type { ParameterValue } from './parameters.js';
 import type { HopPrice } from './price.js';
 import { type Provenance, provenanceOf } from './provenance.js';
 import type { Agent, Config, Provider } from './rows.js';
-import type { ParameterValue } from './rules.js';
 import { canonicalName, type ResolveView } from './view.js';
 
 /** One parameter as it is to be sent. */
@@ -57,7 +58,8 @@ export type SkipReason =
   | 'SKIP_REASON_PROVIDER_DISABLED'
   | 'SKIP_REASON_PROVIDER_UNKNOWN'
   | 'SKIP_REASON_DUPLICATE'
-  | 'SKIP_REASON_POLICY';
+  | 'SKIP_REASON_POLICY'
+  | 'SKIP_REASON_BASE_URL_INVALID';
 
 /** A hop of the chain that is not tried. */
 export interface SkippedHop extends Pick<ResolvedHop, 'index' | 'source' | 'config_id' | 'provider' | 'model_name'> {
@@ -106,6 +108,7 @@ export function resolve(
 function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {
   if (!provider) return 'SKIP_REASON_PROVIDER_UNKNOWN';
   if (!provider.enabled) return 'SKIP_REASON_PROVIDER_DISABLED';
+  if (canonicalBaseUrl(provider.base_url) === undefined) return 'SKIP_REASON_BASE_URL_INVALID';
   return down.has(provider.name) ? 'SKIP_REASON_PROVIDER_DOWN' : undefined;
 }
 
@@ -121,7 +124,8 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: ExaminedHop, provider
   return {
     ...placeOf(hop.planned),
     dialect: provider.dialect,
-    base_url: provider.base_url,
+    // Rows of earlier releases may have other forms of it.
+    base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
     parameters: parametersOf(hop),
     request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,
     key: keyOf(hop, provider),

@@ -1,82 +1,81 @@
-import type { Config, ExtraParams, Model, ParameterRule, Provider } from './rows.js';
+import { type DialectRule, dialectRule } from './dialects.js';
+import type { Parameter, ParameterValue, ParameterValues } from './parameters.js';
+import type { Model, ParameterRule, Provider } from './rows.js';
 
-/** The parameters that go to a provider, by the names that rules use. */
-export const PARAMETERS = [
-  'temperature',
-  'top_p',
-  'max_tokens',
-  'reasoning_effort',
-  'thinking_budget_tokens',
-  'stop_sequences',
-  'seed',
-] as const;
-export type Parameter = (typeof PARAMETERS)[number];
-export type ParameterValue = number | string | readonly string[];
-export type ParameterValues = { readonly [P in Parameter]?: ParameterValue };
-
-/** Where a parameter stands in a config, for field paths. */
-export const fieldOf = (parameter: Parameter): string =>
-  parameter === 'temperature' || parameter === 'top_p' || parameter === 'max_tokens'
-    ? parameter
-    : `extra_params.${parameter}`;
-
-type WithParameters = Pick<Config, 'temperature' | 'top_p' | 'max_tokens'> & {
-  readonly extra_params: ExtraParams | null;
-};
-
-/** The parameters that a config sets. */
-export function parametersOf(config: WithParameters): ParameterValues {
-  const { reasoning_effort, thinking_budget_tokens, stop_sequences, seed } = config.extra_params ?? {};
-  const all = {
-    temperature: config.temperature,
-    top_p: config.top_p,
-    max_tokens: config.max_tokens,
-    reasoning_effort,
-    thinking_budget_tokens,
-    stop_sequences: stop_sequences?.length ? stop_sequences : undefined,
-    seed,
-  };
-  return Object.fromEntries(Object.entries(all).filter(([, v]) => v !== null && v !== undefined));
+/** The rule in effect for a parameter, and the layer that it comes from. */
+export interface EffectiveRule extends ParameterRule, Pick<DialectRule, 'object' | 'less_than'> {
+  readonly layer: 'model' | 'provider' | 'dialect';
 }
 
-/** What a model, known or not, does with a parameter: its own rule, else its provider's. */
+/** The rule for a parameter of a model, known or not: the model's own, else the provider's, else that of the dialect. */
 export function ruleFor(
   provider: Provider | undefined,
   model: Model | undefined,
   parameter: Parameter,
-): ParameterRule | undefined {
-  const named = (rule: ParameterRule) => rule.parameter === parameter;
-  const rule = model?.parameter_rules.find(named) ?? provider?.parameter_rules.find(named);
+): EffectiveRule | undefined {
+  const rule = layeredRule(provider, model, parameter);
   if (parameter !== 'max_tokens' || model?.max_output_tokens == null) return rule;
   // The output cap of the model bounds max_tokens without a rule of its own.
   const maximum = Math.min(rule?.maximum ?? Number.POSITIVE_INFINITY, model.max_output_tokens);
-  return { support: 'PARAMETER_SUPPORT_ACCEPTED', ...rule, parameter, maximum };
+  return { support: 'PARAMETER_SUPPORT_ACCEPTED', layer: 'model', ...rule, parameter, maximum };
 }
 
-/** Whether a rule lets a parameter through, given the other parameters. */
-export function accepts(rule: ParameterRule | undefined, values: ParameterValues): boolean {
+function layeredRule(
+  provider: Provider | undefined,
+  model: Model | undefined,
+  parameter: Parameter,
+): EffectiveRule | undefined {
+  const isFor = (rule: ParameterRule) => rule.parameter === parameter;
+  const dialect = provider && dialectRule(provider.dialect, parameter);
+  const own = model?.parameter_rules.find(isFor);
+  const general = provider?.parameter_rules.find(isFor);
+  if (own) return { ...own, ...wireOf(own, dialect), layer: 'model' };
+  if (general) return { ...general, ...wireOf(general, dialect), layer: 'provider' };
+  return dialect && { ...dialect, parameter, layer: 'dialect' };
+}
+
+/** How a parameter is sent, which a rule may leave to the dialect. A name inside the dialect's object means that object. */
+function wireOf(rule: ParameterRule, dialect: DialectRule | undefined) {
+  if (!dialect) return {};
+  const { object, wire_name = '', less_than } = dialect;
+  const isOwn = Boolean(rule.wire_name) && !(object && `${rule.wire_name}.`.startsWith(`${wire_name}.`));
+  const required_default = rule.required_default ?? dialect.required_default;
+  return {
+    ...(required_default !== undefined && { required_default }),
+    ...(less_than && { less_than }),
+    ...(isOwn ? {} : { wire_name, ...(object && { object }) }),
+  };
+}
+
+/** Whether a rule accepts a parameter, given the reasoning effort that is sent. */
+export function accepts(rule: ParameterRule | undefined, effort: ParameterValue | undefined): boolean {
   if (!rule || rule.support === 'PARAMETER_SUPPORT_ACCEPTED') return true;
-  const effort = values.reasoning_effort;
   return typeof effort === 'string' && (rule.accepted_with_reasoning_effort?.includes(effort) ?? false);
 }
 
-/** Why a value is outside of what a model takes, or undefined; a parameter that is left out has no range. */
+/** Whether a value switches a parameter off: a thinking budget of 0 is no budget. */
+export const isOff = (parameter: string, value: unknown): boolean =>
+  parameter === 'thinking_budget_tokens' && value === 0;
+
+/** Why a value is none that a model accepts, or undefined; a parameter that is left out has no range. */
 export function rangeProblem(
-  rule: ParameterRule | undefined,
+  rule: EffectiveRule | undefined,
   value: unknown,
   values: ParameterValues,
   model: string,
 ): string | undefined {
-  if (!rule || !accepts(rule, values)) return undefined;
-  // A thinking budget of 0 is no budget: it switches thinking off.
-  if (rule.parameter === 'thinking_budget_tokens' && value === 0) return undefined;
+  if (!rule || !accepts(rule, values.reasoning_effort) || isOff(rule.parameter, value)) return undefined;
+  const { maximum = Number.POSITIVE_INFINITY, minimum = Number.NEGATIVE_INFINITY, allowed_values, less_than } = rule;
   if (typeof value === 'number') {
-    if (rule.maximum !== undefined && value > rule.maximum)
-      return `must be at most ${rule.maximum} for ${model}, not ${value}`;
-    if (rule.minimum !== undefined && value < rule.minimum)
-      return `must be at least ${rule.minimum} for ${model}, not ${value}`;
+    if (value > maximum) return `must be at most ${maximum} for ${model}, not ${value}`;
+    if (value < minimum) return `must be at least ${minimum} for ${model}, not ${value}`;
+    const bound = less_than && values[less_than];
+    if (typeof bound === 'number' && value >= bound)
+      return `must be less than ${less_than}, which is ${bound}, for ${model}, not ${value}`;
   }
-  if (typeof value === 'string' && rule.allowed_values?.length && !rule.allowed_values.includes(value))
-    return `must be one of ${rule.allowed_values.join(', ')} for ${model}, not ${JSON.stringify(value)}`;
+  if (Array.isArray(value) && value.length > maximum)
+    return `must have at most ${maximum} entries for ${model}, not ${value.length}`;
+  if (typeof value === 'string' && allowed_values?.length && !allowed_values.includes(value))
+    return `must be one of ${allowed_values.join(', ')} for ${model}, not ${JSON.stringify(value)}`;
   return undefined;
 }

@@ -32,6 +32,7 @@ const anthropic: Speech = {
 export const speeches: ReadonlyMap<Dialect, Speech> = new Map<Dialect, Speech>([
   ['DIALECT_OPENAI', openai],
   ['DIALECT_OPENAI_COMPATIBLE', openai],
+  ['DIALECT_OPENAI_RESPONSES', openai],
   ['DIALECT_ANTHROPIC', anthropic],
 ]);
 

@@ -1,8 +1,9 @@
-import { lookup as lookupName } from 'node:dns';
+import { type LookupAddress, lookup as lookupName } from 'node:dns';
 import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request as requestHttp } from 'node:http';
 import { type RequestOptions, request as requestHttps } from 'node:https';
 import type { BlockList, LookupFunction, TcpNetConnectOpts } from 'node:net';
-import { addressProblem, urlProblem } from '../domain/addresses.js';
+import { addressProblem, isInRange, isLoopback, urlProblem } from '../domain/addresses.js';
+import { canonicalBaseUrl } from '../domain/base_url.js';
 import { limits } from '../limits.js';
 import { version } from '../package.js';
 import { Turns } from './turns.js';
@@ -53,15 +54,16 @@ export async function get(
   { allowed, signal }: Egress,
 ): Promise<Reply> {
   signal.throwIfAborted();
-  // Again: what the environment allowed when it was stored it may no longer allow.
-  if (urlProblem(base, allowed)) throw coded(URL_REFUSED);
-  const url = new URL(base);
+  // Checked again: the environment may no longer allow what it allowed when the base URL was stored.
+  const canonical = urlProblem(base, allowed) === undefined ? canonicalBaseUrl(base) : undefined;
+  if (canonical === undefined) throw coded(URL_REFUSED);
+  const url = new URL(canonical);
   const options: RequestOptions & FamilyOptions = {
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port,
-    path: url.pathname.replace(/\/+$/, '') + path,
+    path: url.pathname.replace(/\/$/, '') + path,
     headers: { ...headers, ...OURS },
-    lookup: lookupAllowed(allowed),
+    lookup: lookupAllowed(allowed, url.protocol),
     // A connection of its own: nothing is left over for the next key, and no global agent has a proxy.
     agent: false,
     // Said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off.
@@ -93,23 +95,36 @@ async function inTurn(signal: AbortSignal, ask: () => Promise<Reply>): Promise<R
 }
 
 /**
- * Looks a name up and refuses it when one of its addresses is refused. Node
- * connects to the very addresses that were checked, so that a name cannot resolve
- * to something else in between. An address in the URL itself is not looked up:
- * urlProblem has checked it.
+ * Looks a name up and gives the addresses that may be connected to; refuses the name when there are none. Node connects to
+ * the very addresses that were checked, so a name cannot resolve to another one in between. An address in the URL itself
+ * is not looked up: urlProblem has checked it.
  */
 export const lookupAllowed =
-  (allowed: BlockList): LookupFunction =>
+  (allowed: BlockList, protocol = 'https:'): LookupFunction =>
   (name, { all, ...options }, done) => {
-    lookupName(name, { ...options, all: true }, (error, addresses) => {
-      const [first] = addresses ?? [];
-      if (error) done(error, '');
-      else if (!first) done(coded('ENOTFOUND'), '');
-      else if (addresses.some(({ address }) => addressProblem(address, allowed))) done(coded(ADDRESS_REFUSED), '');
-      else if (all) done(null, addresses);
+    lookupName(name, { ...options, all: true }, (error, found) => {
+      if (error) return done(error, '');
+      const usable = usableOf(found, allowed, protocol);
+      const [first] = usable;
+      if (!first) done(coded(found.length > 0 ? ADDRESS_REFUSED : 'ENOTFOUND'), '');
+      else if (all) done(null, usable);
       else done(null, first.address, first.family);
     });
   };
+
+/**
+ * The addresses of a name when all of them may be connected to, over http only in the ranges of PROVIDER_ALLOW_CIDRS; else
+ * none. `localhost` often has ::1 beside 127.0.0.1: where one of them is allowed, the other is left out.
+ */
+function usableOf(found: readonly LookupAddress[], allowed: BlockList, protocol: string): LookupAddress[] {
+  const isAllowedLoopback = ({ address }: LookupAddress) => isLoopback(address) && isInRange(address, allowed);
+  const considered = found.some(isAllowedLoopback)
+    ? found.filter((one) => !isLoopback(one.address) || isAllowedLoopback(one))
+    : [...found];
+  const isUsable = ({ address }: LookupAddress) =>
+    protocol === 'http:' ? isInRange(address, allowed) : addressProblem(address, allowed) === undefined;
+  return considered.every(isUsable) ? considered : [];
+}
 
 /** Sends a request and reads its reply. The connection is closed whatever happens. */
 async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Reply> {

@@ -134,12 +134,12 @@ export const verdicts = {
   URL_REFUSED: entry(
     'CHECK_STATUS_ADDRESS_REFUSED',
     (w) =>
-      `${w.provider} was not asked, because its base_url may not be used; it must be https to a public address, or to one that PROVIDER_ALLOW_CIDRS allows`,
+      `${w.provider} was not asked, because its base_url may not be used; it must be https to a public address, or lead to one that PROVIDER_ALLOW_CIDRS allows`,
   ),
   ADDRESS_REFUSED: entry(
     'CHECK_STATUS_ADDRESS_REFUSED',
     (w) =>
-      `${w.provider} was not asked, because the name in its base_url resolves to a loopback, link-local or private address; such need PROVIDER_ALLOW_CIDRS`,
+      `${w.provider} was not asked, because the name in its base_url resolves to an address that may not be used; loopback, link-local and private addresses, and all addresses over http, need PROVIDER_ALLOW_CIDRS`,
   ),
 
   NAME_UNKNOWN: entry(

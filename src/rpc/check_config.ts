@@ -65,7 +65,7 @@ async function questionOf(backend: Backend, state: State, config: Config, hop: P
     const settled = unasked('CHECK_STATUS_PROVIDER_DISABLED', `${hop.provider} ${what}, or name another`);
     return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, settled };
   }
-  const choice = keyOfHop(state, config, provider, (variable) => backend.providerKeys.has(variable));
+  const choice = keyOfHop(state, config, provider, backend.providerKeys);
   return { hop, provider, choice, ...(await keyOf(backend, choice)) };
 }
 

@@ -5,6 +5,7 @@ import type {
   LeaseApiKeysRequest,
   LeaseApiKeysResponse,
 } from '../../gen/ts/agentllm/v1/credential_service.js';
+import { canonicalBaseUrl } from '../domain/base_url.js';
 import { nanosProblem } from '../domain/duration.js';
 import { type StoredKey, storedKeyOf } from '../domain/key_choice.js';
 import { type LeaseBinding, publicKeyProblem, sealKey } from '../domain/lease.js';
@@ -58,13 +59,17 @@ interface Wanted {
   readonly origin: string;
 }
 
-/** The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is switched off. */
+/**
+ * The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is disabled, or whose
+ * base URL the agent process could read as another host than the one that the key is sealed for.
+ */
 function wantedOf(state: State, agent: Agent): Wanted[] {
   return state.configsOf(agent.id).flatMap((config) => {
     const provider = config.enabled ? state.provider(config.provider) : undefined;
+    const url = provider && canonicalBaseUrl(provider.base_url);
     const stored = provider?.enabled && storedKeyOf(state, config, provider.name);
-    if (!provider || !stored || stored.row.key_id === null) return [];
-    return [{ stored, config_id: config.id, provider: provider.name, origin: originOf(provider.base_url) }];
+    if (url === undefined || !stored || stored.row.key_id === null) return [];
+    return [{ stored, config_id: config.id, provider: provider.name, origin: originOf(url) }];
   });
 }
 

@@ -10,6 +10,7 @@ import type {
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
+import { canonicalBaseUrl } from '../domain/base_url.js';
 import type { RetiringUse } from '../domain/retiring.js';
 import type { Agent, Config, Credential, ExtraParams, Model, ParameterRule, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
@@ -131,6 +132,8 @@ export function providerMessage(state: State, provider: Provider): ProviderMessa
     ...row,
     ...versions(state, provider),
     display_name: provider.display_name ?? provider.name,
+    // One that has no canonical form is shown as it is stored: it is to be set again.
+    base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
     aliases: [...provider.aliases],
     api_key_env_vars: [...provider.api_key_env_vars],
     parameter_rules: provider.parameter_rules.map(ruleMessage),

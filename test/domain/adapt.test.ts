@@ -1,10 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 import { seedCatalogue } from '../../seeds/catalogue.js';
-import { adapt } from '../../src/domain/adapt.js';
+import { adapt, type SentParameter } from '../../src/domain/adapt.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { PARAMETERS, type Parameter, type ParameterValue, type ParameterValues } from '../../src/domain/parameters.js';
 import type { Model, ParameterRule, Provider } from '../../src/domain/rows.js';
-import { accepts, PARAMETERS, type Parameter, type ParameterValues, ruleFor } from '../../src/domain/rules.js';
+import { accepts, ruleFor } from '../../src/domain/rules.js';
 import { seeded } from './support.js';
 
 const { state } = seeded(seedCatalogue);
@@ -50,7 +52,11 @@ describe('the models of the catalogue', () => {
     });
     expect(changes(result)).toEqual({});
     for (const model of ['gpt-5', 'o4-mini'])
-      expect(changes(adapted('openai', model, quiet))).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
+      expect(changes(adapted('openai', model, quiet))).toEqual({
+        temperature: 'REJECTED',
+        top_p: 'REJECTED',
+        reasoning_effort: 'CLAMPED',
+      });
   });
 
   it('deepseek: the reasoner ignores sampling, the others take it', () => {
@@ -99,11 +105,12 @@ describe('the models of the catalogue', () => {
   );
 
   it('claude: with thinking neither temperature nor top_p, and a budget of 0 is no thinking', () => {
-    const thinking = adapted('claude', 'claude-opus-4-1', { ...sampling, thinking_budget_tokens: 2048 });
-    expect(onWire(thinking)).toEqual({ max_tokens: 1000, 'thinking.budget_tokens': 2048 });
+    const budget = { ...sampling, max_tokens: 4000, thinking_budget_tokens: 2048 };
+    const thinking = adapted('claude', 'claude-opus-4-1', budget);
+    expect(onWire(thinking)).toEqual({ max_tokens: 4000, thinking: { type: 'enabled', budget_tokens: 2048 } });
     expect(changes(thinking)).toEqual({ temperature: 'CONFLICT', top_p: 'CONFLICT' });
     const off = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
-    expect(onWire(off)).toMatchObject({ temperature: 0, max_tokens: 5 });
+    expect(onWire(off)).toEqual({ temperature: 0, max_tokens: 5, thinking: { type: 'disabled' } });
     expect(changes(off)).toEqual({});
   });
 
@@ -131,7 +138,8 @@ describe('the models of the catalogue', () => {
       const rule = ruleFor(provider, model, parameter);
       if (rule && (rule.support !== 'PARAMETER_SUPPORT_ACCEPTED' || (rule.minimum ?? 0) > 0)) continue;
       const { sent } = adapt(provider, model, { [parameter]: 0 });
-      expect(sent.find(({ name }) => name === parameter)?.value, model.name).toBe(0);
+      const zero = rule?.object?.zero ?? 0;
+      expect(sent.find(({ name }) => name === parameter)?.value, model.name).toEqual(zero);
     }
   });
 
@@ -190,14 +198,31 @@ const rule: fc.Arbitrary<ParameterRule> = fc
   }));
 const rules = fc.uniqueArray(rule, { selector: (one) => one.parameter, maxLength: 7 });
 
+const dialects = fc.constantFrom<Dialect[]>(
+  'DIALECT_UNSPECIFIED',
+  'DIALECT_OPENAI',
+  'DIALECT_OPENAI_COMPATIBLE',
+  'DIALECT_OPENAI_RESPONSES',
+  'DIALECT_ANTHROPIC',
+);
 const anyTarget: fc.Arbitrary<{ provider: Provider | undefined; model: Model | undefined }> = fc.oneof(
   fc.constantFrom(...state.modelsInOrder.after()).map((model) => ({ provider: state.provider(model.provider), model })),
   fc.constantFrom(...state.providersInOrder.after()).map((provider) => ({ provider, model: undefined })),
-  fc.tuple(rules, rules, fc.option(fc.constantFrom(100, 100_000))).map(([general, own, max_output_tokens]) => ({
-    provider: { ...newProvider(), name: 'p', parameter_rules: general },
-    model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: own, max_output_tokens },
-  })),
+  fc
+    .tuple(rules, rules, fc.option(fc.constantFrom(100, 100_000)), dialects)
+    .map(([general, own, max_output_tokens, dialect]) => ({
+      provider: { ...newProvider(), name: 'p', dialect, parameter_rules: general },
+      model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: own, max_output_tokens },
+    })),
 );
+
+/** The value behind its form on the wire. */
+function plain(parameter: SentParameter | undefined): ParameterValue | undefined {
+  const value = parameter?.value;
+  if (typeof value !== 'object' || Array.isArray(value)) return value as ParameterValue | undefined;
+  const { type, budget_tokens } = value as { type: string; budget_tokens?: number };
+  return type === 'disabled' ? 0 : budget_tokens;
+}
 
 describe('whatever the rules', () => {
   const every = (
@@ -212,13 +237,13 @@ describe('whatever the rules', () => {
     every(({ provider, model }, configured) => {
       const { sent, adaptations } = adapt(provider, model, configured);
       for (const parameter of PARAMETERS) {
-        const out = sent.find(({ name }) => name === parameter);
+        const out = plain(sent.find(({ name }) => name === parameter));
         const said = adaptations.filter((adaptation) => adaptation.parameter === parameter);
         expect(said.length).toBeLessThanOrEqual(1);
-        if (said.length === 0) expect(out?.value).toBe(configured[parameter]);
+        if (said.length === 0) expect(out).toEqual(configured[parameter]);
         else {
-          expect(said[0]).toMatchObject({ configured: configured[parameter], effective: out?.value });
-          expect(out?.value).not.toBe(configured[parameter]);
+          expect(said[0]).toMatchObject({ configured: configured[parameter], effective: out });
+          expect(out).not.toEqual(configured[parameter]);
         }
       }
     });
@@ -235,9 +260,14 @@ describe('whatever the rules', () => {
   it('nothing that was configured is sent to a model that refuses or ignores it', () => {
     every(({ provider, model }, configured) => {
       const { sent, adaptations } = adapt(provider, model, configured);
+      const effort = sent.find(({ name }) => name === 'reasoning_effort')?.value as string | undefined;
       for (const parameter of PARAMETERS) {
         if (configured[parameter] === undefined) continue;
-        const taken = accepts(ruleFor(provider, model, parameter), configured);
+        // Whether the effort is accepted cannot depend on the effort.
+        const taken = accepts(
+          ruleFor(provider, model, parameter),
+          parameter === 'reasoning_effort' ? undefined : effort,
+        );
         const refused = adaptations.some(
           (one) =>
             one.parameter === parameter && /_(REJECTED|IGNORED)$/.test(one.reason) && one.effective === undefined,
@@ -259,15 +289,25 @@ describe('whatever the rules', () => {
     });
   });
 
-  it('no two parameters are sent that the model does not take together', () => {
+  it('no two parameters are sent that the model does not accept together', () => {
     every(({ provider, model }, configured) => {
       const { sent } = adapt(provider, model, configured);
-      for (const { name } of sent) {
-        const rivals = configured[name] === undefined ? [] : (ruleFor(provider, model, name)?.not_with ?? []);
-        for (const rival of sent.filter((other) => rivals.includes(other.name) && other.name !== name)) {
-          const off = rival.name === 'thinking_budget_tokens' && rival.value === 0;
-          if (configured[rival.name] !== undefined) expect(off, `${name} with ${rival.name}`).toBe(true);
-        }
+      const on = sent.filter((one) => plain(one) !== 0 || one.name !== 'thinking_budget_tokens');
+      for (const { name } of on) {
+        const rivals = ruleFor(provider, model, name)?.not_with ?? [];
+        for (const rival of on)
+          if (rival.name !== name) expect(rivals, `${name} with ${rival.name}`).not.toContain(rival.name);
+      }
+    });
+  });
+
+  it('nothing is left out because of a parameter that is not sent', () => {
+    every(({ provider, model }, configured) => {
+      const { sent, adaptations } = adapt(provider, model, configured);
+      for (const { reason, because } of adaptations) {
+        if (reason !== 'FINDING_REASON_PARAMETER_CONFLICT') continue;
+        const [, rival] = / (?:with|than) (\w+)/.exec(because) ?? [];
+        expect(sent.map(({ name }) => name)).toContain(rival);
       }
     });
   });

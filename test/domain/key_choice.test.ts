@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { seedCatalogue } from '../../seeds/catalogue.js';
 import { readSettings, settings } from '../../src/config.js';
-import { BUILT_IN_KEYS, keyOfHop } from '../../src/domain/key_choice.js';
+import { BUILT_IN_KEYS, keyOfHop, readAllowedVariables, sendProblem } from '../../src/domain/key_choice.js';
 import { originOf } from '../../src/domain/origin.js';
 import type { Config, Provider } from '../../src/domain/rows.js';
 import { configRow, NOW, seeded } from './support.js';
@@ -29,7 +29,7 @@ const credential = world.write((_, draft) =>
 );
 const provider = (name: string) => state.provider(name) as Provider;
 const choose = (config: Partial<Config>, of: Provider, ...set: readonly string[]) =>
-  keyOfHop(state, configRow(config), of, (variable) => set.includes(variable));
+  keyOfHop(state, configRow(config), of, new Map(set.map((variable) => [variable, 'sk'])));
 
 describe('the key of a hop', () => {
   it('is the own one, for its provider alone', () => {
@@ -60,6 +60,35 @@ describe('the key of a hop', () => {
     expect(choose({}, moved, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
     const posing = { ...provider('openai'), name: 'claude' };
     expect(choose({}, posing, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
+  });
+});
+
+describe('a variable', () => {
+  const local = { name: 'local', base_url: 'http://127.0.0.1:11434/v1' };
+
+  it('of an operator-defined provider may be sent when the environment lists it', () => {
+    expect(sendProblem('LOCAL_API_KEY', local, ['LOCAL_API_KEY'])).toBeUndefined();
+    expect(sendProblem('STRIPE_API_KEY', local, ['LOCAL_API_KEY'])).toMatch(
+      /^PROVIDER_ALLOW_KEY_VARS .* does not list STRIPE_API_KEY; add it/,
+    );
+    expect(sendProblem('HF_TOKEN', local, ['HF_TOKEN'])).toMatch(/capital letters, .* such as LOCAL_LLM_API_KEY$/);
+  });
+
+  it('of a built-in provider may be sent to it at its own origin, in a base URL that has one reading', () => {
+    const openai = { name: 'openai', base_url: 'https://api.openai.com/v1' };
+    expect(sendProblem('OPENAI_API_KEY', openai, [])).toBeUndefined();
+    for (const target of [
+      local,
+      { ...local, base_url: openai.base_url },
+      { ...openai, base_url: 'https://api.openai.com:8443/v1' },
+      { ...openai, base_url: 'https://api.openai.com\\@10.0.0.1/v1' },
+    ])
+      expect(sendProblem('OPENAI_API_KEY', target, ['OPENAI_API_KEY'])).toMatch(/is sent to openai at .* only$/);
+  });
+
+  it('of the setting is read with blanks around it', () => {
+    expect(readAllowedVariables(' A_API_KEY ,, B_API_KEY')).toEqual(['A_API_KEY', 'B_API_KEY']);
+    expect(readAllowedVariables(undefined)).toEqual([]);
   });
 });
 

@@ -10,6 +10,12 @@ import { agentRow, configRow, NOW, seeded } from './support.js';
 
 const world = seeded(seedCatalogue);
 world.provider({ name: 'off', enabled: false, dialect: 'DIALECT_OPENAI', base_url: 'https://off.example.com' });
+world.provider({
+  name: 'ambiguous',
+  dialect: 'DIALECT_OPENAI',
+  base_url: 'https://example.com\\@10.0.0.1/v1',
+});
+world.model({ provider: 'ambiguous', name: 'm' });
 for (const [name, retires_at] of [
   ['old', new Date(NOW.getTime())],
   ['leaving', new Date('2026-12-24T00:00:00Z')],
@@ -113,6 +119,17 @@ const provoked: Record<
     [claude({ max_tokens: null })],
     {},
     { severity: 'SEVERITY_INFO', hop: 0, field: 'config.max_tokens', configured: '', effective: '4096' },
+  ],
+  BASE_URL_INVALID: [
+    [configRow({ ...priced, provider: 'ambiguous', model_name: 'm', temperature: null })],
+    {},
+    {
+      severity: 'SEVERITY_ERROR',
+      hop: 0,
+      field: 'config.provider',
+      message:
+        'The base URL of provider "ambiguous" can be read in different ways; set base_url to a plain URL such as https://llm.example.com/v1',
+    },
   ],
   MODEL_RETIRING: [
     [

@@ -348,7 +348,7 @@ describe('the provenance', () => {
       temperature: null,
     });
     const provider = state.provider('claude')?.revision;
-    expect(of(only([claude]))['parameters.max_tokens']).toBe(`PROVIDER claude parameter_rules ${provider}`);
+    expect(of(only([claude]))['parameters.max_tokens']).toBe(`PROVIDER claude dialect ${provider}`);
   });
 });
 

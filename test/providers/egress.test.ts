@@ -61,10 +61,10 @@ describe('an address', () => {
   it.each([
     '',
     'nonsense',
-    'http://llm.example.com',
     'ftp://127.0.0.1',
     'https://user:pass@llm.example.com',
-    'https://localhost',
+    'https://llm.example.com\\@127.0.0.1/v1',
+    'https://llm.example.com.',
   ])('that is %j is refused without a look at its name', async (url) => {
     const asked = resolving({ [NAME]: ['127.0.0.1'], localhost: ['127.0.0.1'] });
     expect(await ask(url)).toEqual(refused(/base_url may not be used/));
@@ -94,7 +94,7 @@ describe('an address', () => {
     resolving({ [NAME]: addresses });
     const { port, sockets } = await startTcp(() => undefined);
     expect(await ask(`https://${NAME}:${port}`, nowhere)).toEqual(
-      refused(/the name in its base_url resolves to a loopback, link-local or private address/),
+      refused(/the name in its base_url resolves to an address that may not be used/),
     );
     await sleep(20);
     expect(sockets).toEqual([]);
@@ -119,6 +119,45 @@ describe('an address', () => {
       expect(sockets).toHaveLength(1);
     },
   );
+
+  it.each([
+    ['http', 'localhost', ['127.0.0.1']],
+    ['http', 'vllm', ['127.0.0.1']],
+    ['http', 'vllm.models.svc.cluster.local', ['127.0.0.1']],
+    // As /etc/hosts often has it, where only 127.0.0.0/8 is allowed.
+    ['http', 'localhost', ['::1', '127.0.0.1']],
+    ['http', 'localhost', ['127.0.0.1', '::1']],
+  ] as const)('that %s://%s resolves to, %s, is asked when it is in an allowed range', async (scheme, name, found) => {
+    const asked = resolving({ [name]: found });
+    const fake = await startFakeProvider('openai');
+    const base_url = `${scheme}://${name}:${fake.port}/v1`;
+    expect(await ask(base_url, addressList(['127.0.0.0/8']))).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect(asked).toEqual([name]);
+    expect(fake.paths()).toEqual(['GET /v1/models']);
+  });
+
+  it.each([
+    ['http', ['8.8.8.8']],
+    ['http', ['127.0.0.1', '8.8.8.8']],
+    ['http', ['10.0.0.1']],
+    ['http', ['127.0.0.1', '169.254.169.254']],
+    ['http', ['::1']],
+    ['https', ['10.0.0.1']],
+    ['https', ['::1', '10.0.0.1', '127.0.0.1']],
+  ] as const)('that a %s name resolves to, %s, is refused when it is in no allowed range', async (scheme, found) => {
+    resolving({ vllm: found });
+    const { port, sockets } = await startTcp(() => undefined);
+    const answer = await ask(`${scheme}://vllm:${port}/v1`, addressList(['127.0.0.0/8']));
+    expect(answer).toEqual(refused(/resolves to an address that may not be used/));
+    expect(sockets).toEqual([]);
+  });
+
+  it('of the local network is refused without a look at its name while no range is allowed', async () => {
+    const asked = resolving({ vllm: ['127.0.0.1'], localhost: ['127.0.0.1'] });
+    for (const url of ['http://vllm:8000/v1', 'https://vllm/v1', 'http://localhost:11434/v1'])
+      expect(await ask(url, nowhere)).toEqual(refused(/base_url may not be used/));
+    expect(asked).toEqual([]);
+  });
 
   // Between a check and a connection that looks the name up once more, the name could resolve to something else.
   it('is looked up once for a request', async () => {

@@ -166,6 +166,30 @@ describe('ProviderService', () => {
       await invalid(create({ base_url }), 'provider.base_url');
     });
 
+    it('stores and returns a base_url in its canonical form', async () => {
+      const { provider } = await create({ base_url: 'HTTPS://LLM.Example.com:443/V1/' });
+      expect(provider?.base_url).toBe('https://llm.example.com/V1');
+      const { name } = present(provider);
+      const moved = await update({ name, base_url: 'https://llm.example.com:8443/' });
+      expect(moved.provider?.base_url).toBe('https://llm.example.com:8443');
+      const again = await service().providers.getProvider({ name });
+      expect(again.provider).toEqual(moved.provider);
+    });
+
+    it.each([
+      ['https://example.com\\@10.0.0.1/v1', 'must not contain a backslash'],
+      ['https:\\\\example.com\\v1', 'must not contain a backslash'],
+      ['https:example.com', 'must be a URL such as https://llm.example.com/v1'],
+      ['https://exam\u202eple.com', 'must consist of visible ASCII characters, and contains U+202E'],
+      ['https://\u0435xample.com', 'must consist of visible ASCII characters, and contains U+0435'],
+      ['https://example.com/%2e%2e/v1', 'must have a path of letters, digits and - . _ ~ : + = , only'],
+      ['https://example.com:0443', 'must have a port from 1 to 65535, without leading zeros, or none'],
+      ['http://localhost:11434/v1', 'must be https: http needs an address that PROVIDER_ALLOW_CIDRS allows'],
+    ])('refuses the base_url %j: %s', async (base_url, description) => {
+      const error = await invalid(create({ base_url }), 'provider.base_url');
+      expect(error.message).toBe(`provider.base_url: ${description}`);
+    });
+
     it('takes a base_url of 500 characters', async () => {
       const base_url = `https://llm.example.com/${chars(500)}`.slice(0, 500);
       expect((await create({ base_url })).provider?.base_url).toBe(base_url);
@@ -184,6 +208,13 @@ describe('ProviderService', () => {
     ])('refuses the key variable %s', async (variable) => {
       const error = await invalid(create({ api_key_env_vars: [variable] }));
       expect(error.fields[0]).toMatch(/^provider\.api_key_env_vars/);
+    });
+
+    it('says in words which names a key variable can have', async () => {
+      const error = await invalid(create({ api_key_env_vars: ['HF_TOKEN'] }));
+      expect(error.message).toBe(
+        'provider.api_key_env_vars[0]: must consist of capital letters, digits and underscores and end in _API_KEY, such as LOCAL_LLM_API_KEY',
+      );
     });
 
     it('holds its lists at their limits', async () => {

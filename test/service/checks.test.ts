@@ -273,6 +273,33 @@ describe('a config whose key cannot be read', () => {
   });
 });
 
+describe('a provider at a host name', () => {
+  const service = useService('embedded', { ...local, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY });
+
+  it('of this machine is accepted and asked where a range is allowed', async () => {
+    const fake = await startFakeProvider('openai');
+    const base_url = `http://localhost:${fake.port}/v1/`;
+    const name = unique('mine');
+    const { dialect } = fake.provider;
+    const provider = { name, dialect, base_url, api_key_env_vars: ['MINE_API_KEY'] };
+    const created = await service().providers.createProvider({ provider });
+    expect(created.provider?.base_url).toBe(`http://localhost:${fake.port}/v1`);
+    const { id } = await newConfig(service(), { provider: name, model_name: 'gpt-4o' });
+    const { health } = await service().configs.checkConfigHealth({ id });
+    expect(health).toMatchObject({ status: 'CHECK_STATUS_OK', hops: [{ key_name: 'MINE_API_KEY' }] });
+  });
+
+  it.each([
+    'http://vllm:8000/v1',
+    'https://vllm/v1',
+    'http://llm.internal:8000',
+    'http://vllm.models.svc.cluster.local',
+  ])('such as %s is accepted where a range is allowed', async (base_url) => {
+    const provider = { name: unique('mine'), dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url } as const;
+    expect((await service().providers.createProvider({ provider })).provider?.base_url).toBe(base_url);
+  });
+});
+
 describe('the variables of the built-in providers', () => {
   /** A service whose built-in provider stands at a fake one, as only SQL can put it there. */
   async function withMoved(fake: FakeProvider, env: Record<string, string>) {

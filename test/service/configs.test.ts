@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { unique, useService } from '../support/service.js';
 import {
   type ConfigFields,
@@ -193,6 +193,9 @@ describe('configs', () => {
       await invalid(create({ ...GPT4, ...bad }), field);
     });
 
+    // Any word is an effort there, and there are as many stop sequences as the field has room for.
+    const COMPATIBLE = { provider: 'compatible', model_name: 'm' };
+    beforeAll(() => newProvider(service(), { name: COMPATIBLE.provider }));
     const extras: [string, ConfigFields, NonNullable<ConfigFields['extra_params']>, object][] = [
       ['seed', GPT4, { seed: 9_007_199_254_740_991n }, { seed: 9_007_199_254_740_992n }],
       ['seed', GPT4, { seed: -9_007_199_254_740_991n }, { seed: -9_007_199_254_740_992n }],
@@ -210,15 +213,10 @@ describe('configs', () => {
         { thinking_budget_tokens: 1_000_000 },
         { thinking_budget_tokens: 1_000_001 },
       ],
-      [
-        'reasoning_effort',
-        { provider: 'openai', model_name: 'o4-mini' },
-        { reasoning_effort: chars(20) },
-        { reasoning_effort: chars(21) },
-      ],
+      ['reasoning_effort', COMPATIBLE, { reasoning_effort: chars(20) }, { reasoning_effort: chars(21) }],
       [
         'stop_sequences',
-        GPT4,
+        COMPATIBLE,
         { stop_sequences: Array.from({ length: 16 }, (_, i) => `${'🎈'.repeat(254)}${i + 10}`) },
         { stop_sequences: Array.from({ length: 17 }, (_, i) => `s${i}`) },
       ],

@@ -315,3 +315,38 @@ describe('the audit of leases', () => {
     expect((await getConfig(admin, id)).revision).toBe(BigInt(before));
   });
 });
+
+describe('a provider whose base URL URL parsers may read differently', () => {
+  /** As a release before this one could store it. */
+  const move = (name: string, base_url: string) => {
+    const { state } = backend.store;
+    state.load('provider', { ...present(state.provider(name)), base_url });
+  };
+
+  it('has no key leased, is skipped with a finding, and is usable again once its base URL is set', async () => {
+    const { name } = await newProvider(admin, { base_url: 'https://example.com/v1' });
+    const { id } = await newAgent(admin);
+    await withKey(CANARY, { id }, { provider: name, model_name: 'm' });
+    expect((await lease({ agent: { id } })).leases).toHaveLength(1);
+    move(name, 'https://example.com\\@10.0.0.1/v1');
+    expect(await lease({ agent: { id } })).toMatchObject({ leases: [], unreadable_config_ids: [] });
+    const { resolved } = await admin.configs.resolveConfig({ agent: { id } });
+    expect(resolved).toMatchObject({ hops: [], skipped: [{ reason: 'SKIP_REASON_BASE_URL_INVALID', provider: name }] });
+    expect(resolved?.findings).toContainEqual(
+      expect.objectContaining({ reason: 'FINDING_REASON_BASE_URL_INVALID', severity: 'SEVERITY_ERROR', hop: 0 }),
+    );
+    await admin.providers.updateProvider({ provider: { name, base_url: 'https://example.com/v1' } });
+    expect(await opened((await lease({ agent: { id } })).leases[0])).toBe(CANARY);
+  });
+
+  it('in another form than the canonical one is returned and resolved in that, with its keys', async () => {
+    const { name } = await newProvider(admin, { base_url: 'https://llm.example.com/v1' });
+    const { id } = await newAgent(admin);
+    await withKey(CANARY, { id }, { provider: name, model_name: 'm' });
+    move(name, 'HTTPS://LLM.example.com:443/v1/');
+    const base_url = 'https://llm.example.com/v1';
+    expect((await admin.providers.getProvider({ name })).provider?.base_url).toBe(base_url);
+    expect((await admin.configs.resolveConfig({ agent: { id } })).resolved).toMatchObject({ hops: [{ base_url }] });
+    expect((await lease({ agent: { id } })).leases).toMatchObject([{ origin: 'https://llm.example.com' }]);
+  });
+});

@@ -430,3 +430,53 @@ describe('at a past revision', () => {
     }
   });
 });
+
+describe('parameters on the wire', () => {
+  it('are those of the dialect, in the form in which they are sent', async () => {
+    const { name } = await newProvider(backend, { dialect: 'DIALECT_ANTHROPIC' });
+    const config = { provider: name, model_name: 'm', extra_params: { thinking_budget_tokens: 2048 } };
+    const { agent_id } = await newConfig(backend, config);
+    const { resolved } = await backend.configs.resolveConfig({ agent: { id: agent_id } });
+    const sent = resolved?.hops[0]?.parameters.map(({ wire_name, value_json }) => [wire_name, value_json]);
+    expect(sent).toEqual([
+      ['max_tokens', '6144'],
+      ['thinking', '{"type":"enabled","budget_tokens":2048}'],
+    ]);
+    const from = resolved?.hops[0]?.provenance.find(({ field }) => field === 'parameters.max_tokens');
+    expect(from).toMatchObject({ source: 'VALUE_SOURCE_PROVIDER', resource: name, path: 'dialect' });
+  });
+
+  it.each([
+    [{ dialect: 'DIALECT_ANTHROPIC' }, { reasoning_effort: 'none' }],
+    [{ dialect: 'DIALECT_ANTHROPIC' }, { seed: 1n }],
+    [{ dialect: 'DIALECT_OPENAI_COMPATIBLE' }, { thinking_budget_tokens: 2048 }],
+    [{ dialect: 'DIALECT_OPENAI' }, { reasoning_effort: 'banana' }],
+    [{ dialect: 'DIALECT_OPENAI_RESPONSES' }, { stop_sequences: ['x'] }],
+  ] as const)('that a provider of %o does not accept, %o, are refused in a write', async (fields, extra_params) => {
+    const { name } = await newProvider(backend, fields);
+    const { id } = await newAgent(backend);
+    const [parameter] = Object.keys(extra_params);
+    const params = { ...extra_params, ...('stop_sequences' in extra_params && { stop_sequences: ['x'] }) };
+    const config = { provider: name, model_name: 'm', extra_params: params as object };
+    await invalid(backend.configs.createConfig({ agent: { id }, config }), `config.extra_params.${parameter}`);
+  });
+
+  it('that the provider of a fallback does not accept are left out, with the reason', async () => {
+    const { name } = await newProvider(backend, { dialect: 'DIALECT_OPENAI_COMPATIBLE' });
+    const { agent_id } = await newConfig(backend, {
+      provider: name,
+      model_name: 'm',
+      extra_params: { reasoning_effort: 'none', seed: 3n },
+      fallback_provider: 'deepseek',
+      fallback_model: 'deepseek-chat',
+    });
+    const { resolved } = await backend.configs.resolveConfig({ agent: { id: agent_id } });
+    expect(resolved?.hops.map(({ parameters }) => parameters.map((one) => one.wire_name))).toEqual([
+      ['temperature', 'reasoning_effort', 'seed'],
+      ['temperature', 'seed'],
+    ]);
+    expect(resolved?.findings.map(({ message }) => message)).toContain(
+      'reasoning_effort is left out for deepseek/deepseek-chat: the model rejects it',
+    );
+  });
+});

@@ -232,7 +232,7 @@ describe('ValidateConfig', () => {
       extra_params: { thinking_budget_tokens: 2000 },
     });
     const { hops } = await validate({ agent: { id: agent_id } });
-    expect(sent(hops[0])).toEqual({ max_tokens: 5000, 'thinking.budget_tokens': 2000 });
+    expect(sent(hops[0])).toEqual({ max_tokens: 5000, thinking: { type: 'enabled', budget_tokens: 2000 } });
   });
 
   it('reports what is wrong with a chain as findings, not errors', async () => {

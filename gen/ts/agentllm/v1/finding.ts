@@ -85,13 +85,19 @@ export const FindingReason = {
   UNKNOWN_MODEL: "FINDING_REASON_UNKNOWN_MODEL",
   /** PROVIDER_DISABLED - The hop's provider is switched off. */
   PROVIDER_DISABLED: "FINDING_REASON_PROVIDER_DISABLED",
-  /** PARAMETER_REJECTED - The model refuses a parameter; it is left out when the hop is called. */
+  /**
+   * PARAMETER_REJECTED - The model or its wire API does not accept a parameter; it is left out when the
+   * hop is called.
+   */
   PARAMETER_REJECTED: "FINDING_REASON_PARAMETER_REJECTED",
   /** PARAMETER_IGNORED - The model ignores a parameter; it is left out when the hop is called. */
   PARAMETER_IGNORED: "FINDING_REASON_PARAMETER_IGNORED",
-  /** PARAMETER_CLAMPED - The value is outside the model's range; the nearest allowed one is sent. */
+  /**
+   * PARAMETER_CLAMPED - The value is not one that the model accepts; the nearest one that it accepts is
+   * sent, or none.
+   */
   PARAMETER_CLAMPED: "FINDING_REASON_PARAMETER_CLAMPED",
-  /** PARAMETER_CONFLICT - Two parameters that the model does not take together; one is left out. */
+  /** PARAMETER_CONFLICT - Two parameters that the model does not accept together; one is left out. */
   PARAMETER_CONFLICT: "FINDING_REASON_PARAMETER_CONFLICT",
   /** PARAMETER_REQUIRED - The model needs a parameter that is not set; the catalogue's value is sent. */
   PARAMETER_REQUIRED: "FINDING_REASON_PARAMETER_REQUIRED",
@@ -121,6 +127,12 @@ export const FindingReason = {
   KEY_UNREADABLE: "FINDING_REASON_KEY_UNREADABLE",
   /** NO_USABLE_HOP - No hop of the chain can be tried: every one is skipped. */
   NO_USABLE_HOP: "FINDING_REASON_NO_USABLE_HOP",
+  /**
+   * BASE_URL_INVALID - The base URL of the hop's provider is not canonical, so programs may read
+   * different hosts in it. It was stored by an earlier release or with SQL. The
+   * hop is skipped until `base_url` is set again.
+   */
+  BASE_URL_INVALID: "FINDING_REASON_BASE_URL_INVALID",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -147,6 +159,7 @@ export namespace FindingReason {
   export type MODEL_DEPRECATED = typeof FindingReason.MODEL_DEPRECATED;
   export type KEY_UNREADABLE = typeof FindingReason.KEY_UNREADABLE;
   export type NO_USABLE_HOP = typeof FindingReason.NO_USABLE_HOP;
+  export type BASE_URL_INVALID = typeof FindingReason.BASE_URL_INVALID;
   export type UNRECOGNIZED = typeof FindingReason.UNRECOGNIZED;
 }
 
@@ -212,6 +225,9 @@ export function findingReasonFromJSON(object: any): FindingReason {
     case 19:
     case "FINDING_REASON_NO_USABLE_HOP":
       return FindingReason.NO_USABLE_HOP;
+    case 24:
+    case "FINDING_REASON_BASE_URL_INVALID":
+      return FindingReason.BASE_URL_INVALID;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -261,6 +277,8 @@ export function findingReasonToNumber(object: FindingReason): number {
       return 18;
     case FindingReason.NO_USABLE_HOP:
       return 19;
+    case FindingReason.BASE_URL_INVALID:
+      return 24;
     case FindingReason.UNRECOGNIZED:
     default:
       return -1;
@@ -365,9 +383,13 @@ export interface Finding {
 export interface EffectiveParameter {
   /** The parameter's name here, for example `max_tokens`. */
   name: string;
-  /** Its name on the provider's wire, for example `max_completion_tokens`. */
+  /**
+   * Its name in the body of the provider's request, for example
+   * `max_completion_tokens`; a dot separates the names of nested objects, as in
+   * ParameterRule.
+   */
   wire_name: string;
-  /** Its value as JSON. */
+  /** Its value as JSON, in the form in which it is sent. */
   value_json: string;
 }
 

@@ -8,16 +8,22 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-/** The wire format that a provider speaks. */
+/**
+ * The wire API of a provider. It determines under which name and in which form
+ * each parameter is sent, and which parameters exist; docs/parameters.md has the
+ * table.
+ */
 export const Dialect = {
   /** UNSPECIFIED - Not stated; refused on create. */
   UNSPECIFIED: "DIALECT_UNSPECIFIED",
-  /** OPENAI - OpenAI's own chat completions. */
+  /** OPENAI - Chat completions, as OpenAI itself serves them. */
   OPENAI: "DIALECT_OPENAI",
-  /** OPENAI_COMPATIBLE - An endpoint that imitates OpenAI's chat completions. */
+  /** OPENAI_COMPATIBLE - Chat completions of an endpoint that is compatible with OpenAI's. */
   OPENAI_COMPATIBLE: "DIALECT_OPENAI_COMPATIBLE",
-  /** ANTHROPIC - Anthropic's messages. */
+  /** ANTHROPIC - Messages, as Anthropic serves them. */
   ANTHROPIC: "DIALECT_ANTHROPIC",
+  /** OPENAI_RESPONSES - Responses, as OpenAI serves them. */
+  OPENAI_RESPONSES: "DIALECT_OPENAI_RESPONSES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -28,6 +34,7 @@ export namespace Dialect {
   export type OPENAI = typeof Dialect.OPENAI;
   export type OPENAI_COMPATIBLE = typeof Dialect.OPENAI_COMPATIBLE;
   export type ANTHROPIC = typeof Dialect.ANTHROPIC;
+  export type OPENAI_RESPONSES = typeof Dialect.OPENAI_RESPONSES;
   export type UNRECOGNIZED = typeof Dialect.UNRECOGNIZED;
 }
 
@@ -45,6 +52,9 @@ export function dialectFromJSON(object: any): Dialect {
     case 3:
     case "DIALECT_ANTHROPIC":
       return Dialect.ANTHROPIC;
+    case 4:
+    case "DIALECT_OPENAI_RESPONSES":
+      return Dialect.OPENAI_RESPONSES;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -62,6 +72,8 @@ export function dialectToNumber(object: Dialect): number {
       return 2;
     case Dialect.ANTHROPIC:
       return 3;
+    case Dialect.OPENAI_RESPONSES:
+      return 4;
     case Dialect.UNRECOGNIZED:
     default:
       return -1;
@@ -74,9 +86,9 @@ export const ParameterSupport = {
   UNSPECIFIED: "PARAMETER_SUPPORT_UNSPECIFIED",
   /** ACCEPTED - The model honours it. */
   ACCEPTED: "PARAMETER_SUPPORT_ACCEPTED",
-  /** REJECTED - The model answers with an error; it is left out when a hop is called. */
+  /** REJECTED - The model rejects it with an error; it is left out when a hop is called. */
   REJECTED: "PARAMETER_SUPPORT_REJECTED",
-  /** IGNORED - The model takes it and does nothing with it; it is left out. */
+  /** IGNORED - The model accepts it without any effect; it is left out. */
   IGNORED: "PARAMETER_SUPPORT_IGNORED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -130,8 +142,10 @@ export function parameterSupportToNumber(object: ParameterSupport): number {
 
 /**
  * How a model, or every model of a provider, treats one parameter. A rule of a
- * model replaces the provider's rule for the same parameter. A parameter
- * without a rule is sent as it is, within the range of its own field.
+ * model replaces the provider's rule for the same parameter, and a provider's
+ * rule that of the dialect. Each dialect has a rule for every parameter
+ * (docs/parameters.md). A rule that does not state `wire_name` or
+ * `required_default` takes them from the dialect.
  */
 export interface ParameterRule {
   /**
@@ -145,30 +159,37 @@ export interface ParameterRule {
   minimum?:
     | number
     | undefined;
-  /** Greatest value allowed, inclusive; absent: the field's own. */
+  /**
+   * Greatest value allowed, inclusive; of a list, the greatest number of entries;
+   * absent: the field's own.
+   */
   maximum?:
     | number
     | undefined;
   /** The values allowed, for parameters that are text; empty: any. At most 50. */
   allowed_values: string[];
   /**
-   * Name on the provider's wire where it differs, for example
-   * `max_completion_tokens`.
+   * Name in the body of the provider's request, for example
+   * `max_completion_tokens`; empty: that of the dialect. A dot separates the
+   * names of nested objects: `reasoning.effort` with the value "low" is sent as
+   * {"reasoning":{"effort":"low"}}. Names that begin alike share their objects.
    */
   wire_name: string;
   /**
-   * Parameters that the model does not take together with this one; when one of
-   * them is set too, this one is left out. At most 20.
+   * Parameters that the model does not accept together with this one. When one
+   * of them is sent, this one is left out; one that is left out itself rules
+   * nothing out. `reasoning_effort` is never left out for another parameter: it
+   * decides first, because others depend on it. At most 20.
    */
   not_with: string[];
   /**
-   * A rejected or ignored parameter is accepted after all when `reasoning_effort`
-   * has one of these values. At most 50.
+   * A rejected or ignored parameter is accepted after all when
+   * `reasoning_effort` is sent with one of these values. At most 50.
    */
   accepted_with_reasoning_effort: string[];
   /**
    * Value sent when the parameter is not set and the model needs one; absent:
-   * it needs none.
+   * that of the dialect, if it needs one.
    */
   required_default?: number | undefined;
 }
@@ -189,21 +210,33 @@ export interface Provider {
    * name; no two providers share one.
    */
   aliases: string[];
-  /** The wire format that it speaks. Required on create. */
+  /** Its wire API. Required on create. */
   dialect: Dialect;
   /**
-   * Where it is reached, for example `https://llm.example.com/v1`. Required on
-   * create. https only, no user, query or fragment; loopback, link-local and
-   * private addresses only where the environment of the service allows them
-   * (PROVIDER_ALLOW_CIDRS). Never taken from a configuration.
+   * The URL of its API, for example `https://llm.example.com/v1`. Required on
+   * create. Never taken from a configuration. It is stored and returned in one
+   * canonical form: scheme and host in lower case, no default port, no trailing
+   * slash. URLs that programs may read differently are
+   * refused: characters that are not visible ASCII, backslashes, a user, query or
+   * fragment, percent-encoding, empty, `.` and `..` segments in the path, host
+   * names that are not letters, digits, hyphens and dots, IP addresses in any
+   * other than their usual form.
+   *
+   * https only, to public addresses. Where the environment of the service has
+   * PROVIDER_ALLOW_CIDRS, http and https to the addresses in those ranges too,
+   * and to host names: the service connects to a name only when it resolves to
+   * public addresses (https) or to addresses in those ranges. An agent process
+   * resolves names itself.
    */
   base_url: string;
   /**
    * Environment variables that hold its key, in the order in which they are
-   * tried; at most 5, each matching `^[A-Z0-9_]+_API_KEY$`, and none of a
-   * built-in provider's. A process sends the variables of an operator-defined
-   * provider only where its own environment lists them in PROVIDER_ALLOW_KEY_VARS:
-   * who may write to this catalogue could otherwise have any key sent anywhere.
+   * tried; at most 5. Each consists of capital letters, digits and underscores,
+   * ends in `_API_KEY`, for example `LOCAL_LLM_API_KEY`, and is none of a built-in
+   * provider's. A process sends the variables of an operator-defined provider only
+   * where its own environment lists them in PROVIDER_ALLOW_KEY_VARS; both the
+   * service and `@agentllm/client` enforce this. Without it, anyone who can write
+   * to this catalogue could have any key of a process sent to any address.
    */
   api_key_env_vars: string[];
   /** Output only. Whether it comes with the product. */

@@ -108,6 +108,8 @@ export const SkipReason = {
    * the chain, whether that one can be tried or not.
    */
   POLICY: "SKIP_REASON_POLICY",
+  /** BASE_URL_INVALID - The base URL of its provider is not canonical (FINDING_REASON_BASE_URL_INVALID). */
+  BASE_URL_INVALID: "SKIP_REASON_BASE_URL_INVALID",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -120,6 +122,7 @@ export namespace SkipReason {
   export type PROVIDER_UNKNOWN = typeof SkipReason.PROVIDER_UNKNOWN;
   export type DUPLICATE = typeof SkipReason.DUPLICATE;
   export type POLICY = typeof SkipReason.POLICY;
+  export type BASE_URL_INVALID = typeof SkipReason.BASE_URL_INVALID;
   export type UNRECOGNIZED = typeof SkipReason.UNRECOGNIZED;
 }
 
@@ -143,6 +146,9 @@ export function skipReasonFromJSON(object: any): SkipReason {
     case 5:
     case "SKIP_REASON_POLICY":
       return SkipReason.POLICY;
+    case 6:
+    case "SKIP_REASON_BASE_URL_INVALID":
+      return SkipReason.BASE_URL_INVALID;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -164,6 +170,8 @@ export function skipReasonToNumber(object: SkipReason): number {
       return 4;
     case SkipReason.POLICY:
       return 5;
+    case SkipReason.BASE_URL_INVALID:
+      return 6;
     case SkipReason.UNRECOGNIZED:
     default:
       return -1;
@@ -183,7 +191,8 @@ export interface Provenance {
   field: string;
   /**
    * What kind of row it comes from; of an adapted parameter the one whose rule
-   * changed it.
+   * changed it, which is the provider with the path `dialect` for a rule of its
+   * dialect.
    */
   source: ValueSource;
   /**
@@ -207,9 +216,19 @@ export interface Provenance {
 export interface ResolvedParameter {
   /** The parameter's name here, for example `max_tokens`. */
   name: string;
-  /** Its name on the provider's wire, for example `max_completion_tokens`. */
+  /**
+   * Its name in the body of the provider's request, for example
+   * `max_completion_tokens`. A dot separates the names of nested objects:
+   * `reasoning.effort` with the value "low" is sent as
+   * {"reasoning":{"effort":"low"}}, in one object with other names that begin
+   * alike.
+   */
   wire_name: string;
-  /** Its value as JSON. */
+  /**
+   * Its value as JSON, in the form in which it is sent: that of
+   * `thinking_budget_tokens` for Anthropic's Messages, for example, is
+   * {"type":"enabled","budget_tokens":2048} under `thinking`.
+   */
   value_json: string;
   /**
    * The value as configured, as JSON, where the model wants another one; empty
@@ -249,9 +268,9 @@ export interface ResolvedHop {
     | undefined;
   /** Canonical provider name. */
   provider: string;
-  /** The wire format to speak. */
+  /** The wire API of the provider. */
   dialect: Dialect;
-  /** Where the provider is reached. */
+  /** The URL of the provider's API in its canonical form, without a trailing slash. */
   base_url: string;
   /** Model name. */
   model_name: string;
@@ -268,7 +287,9 @@ export interface ResolvedHop {
   key_source: KeySource;
   /**
    * Name of that credential, or the environment variables to look at in this
-   * order, separated by commas; empty for other sources.
+   * order, separated by commas; empty for other sources. A process sends variables
+   * of an operator-defined provider only where its own environment lists them in
+   * PROVIDER_ALLOW_KEY_VARS.
    */
   key_name: string;
   /** What is known of a stored key; API_KEY_STATE_NONE for keys of the environment. */

@@ -1,0 +1,21 @@
+import type { Knex } from 'knex';
+
+// The Responses API is a dialect of its own.
+
+const TABLE = 'llm_providers';
+const NAME = 'ck_llm_providers_dialect';
+const BEFORE = ['DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC'];
+
+async function allow(knex: Knex, dialects: readonly string[]): Promise<void> {
+  const list = dialects.map((dialect) => `'${dialect}'`).join(', ');
+  await knex.schema.alterTable(TABLE, (table) => table.dropChecks(NAME));
+  await knex.schema.alterTable(TABLE, (table) => table.check(`dialect in (${list})`, undefined, NAME));
+}
+
+export const up = (knex: Knex): Promise<void> => allow(knex, [...BEFORE, 'DIALECT_OPENAI_RESPONSES']);
+
+/** Earlier releases know chat completions of the same providers. */
+export async function down(knex: Knex): Promise<void> {
+  await knex(TABLE).where({ dialect: 'DIALECT_OPENAI_RESPONSES' }).update({ dialect: 'DIALECT_OPENAI' });
+  await allow(knex, BEFORE);
+}

@@ -1,0 +1,280 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { Dialect, type Dialect as DialectName } from '../../gen/ts/agentllm/v1/provider.js';
+import { seedCatalogue } from '../../seeds/catalogue.js';
+import { adapt } from '../../src/domain/adapt.js';
+import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { PARAMETERS, type Parameter, type ParameterValues } from '../../src/domain/parameters.js';
+import type { Model, ParameterRule, Provider } from '../../src/domain/rows.js';
+import { seeded } from './support.js';
+
+const { state } = seeded(seedCatalogue);
+
+/** What is sent, as the body of the request has it: dotted names nested. */
+function bodyOf(provider: Provider | undefined, model: Model | undefined, values: ParameterValues) {
+  const body: Record<string, unknown> = {};
+  for (const { wire_name, value } of adapt(provider, model, values).sent) {
+    const steps = wire_name.split('.');
+    const last = steps.pop() as string;
+    let at = body;
+    for (const step of steps) {
+      at[step] ??= {};
+      at = at[step] as Record<string, unknown>;
+    }
+    at[last] = value;
+  }
+  return body;
+}
+
+const reasons = (provider: Provider | undefined, model: Model | undefined, values: ParameterValues) =>
+  Object.fromEntries(
+    adapt(provider, model, values).adaptations.map(({ parameter, reason, because }) => [
+      parameter,
+      `${reason.replace('FINDING_REASON_PARAMETER_', '')}: ${because}`,
+    ]),
+  );
+
+const ofDialect = (dialect: DialectName, ...parameter_rules: ParameterRule[]): Provider => ({
+  ...newProvider(),
+  name: 'mine',
+  dialect,
+  parameter_rules,
+});
+const builtIn = (provider: string, model: string) => [state.provider(provider), state.model(provider, model)] as const;
+
+/** One value of each parameter, and one that is beyond what some accept. */
+const USUAL: Required<ParameterValues> = {
+  temperature: 0.5,
+  top_p: 0.9,
+  max_tokens: 8000,
+  reasoning_effort: 'low',
+  thinking_budget_tokens: 2048,
+  stop_sequences: ['END'],
+  seed: 7,
+};
+const EXTREME: Required<ParameterValues> = {
+  temperature: 2,
+  top_p: 0,
+  max_tokens: 1,
+  reasoning_effort: 'banana',
+  thinking_budget_tokens: 0,
+  stop_sequences: ['1', '2', '3', '4', '5'],
+  seed: 0,
+};
+
+const LEFT_OUT = undefined;
+const thinking = { thinking: { type: 'enabled', budget_tokens: 2048 } };
+
+/** Each parameter alone: the body that is sent for the usual value and for the extreme one; undefined: it is left out. */
+type Row = Record<Parameter, readonly [usual: object | undefined, extreme: object | undefined]>;
+type Target = readonly [Provider | undefined, Model | undefined];
+
+const CHAT: Row = {
+  temperature: [{ temperature: 0.5 }, { temperature: 2 }],
+  top_p: [{ top_p: 0.9 }, { top_p: 0 }],
+  max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
+  reasoning_effort: [{ reasoning_effort: 'low' }, { reasoning_effort: 'banana' }],
+  thinking_budget_tokens: [LEFT_OUT, LEFT_OUT],
+  stop_sequences: [{ stop: ['END'] }, { stop: ['1', '2', '3', '4', '5'] }],
+  seed: [{ seed: 7 }, { seed: 0 }],
+};
+const OPENAI: Row = {
+  ...CHAT,
+  max_tokens: [{ max_completion_tokens: 8000 }, { max_completion_tokens: 1 }],
+  reasoning_effort: [{ reasoning_effort: 'low' }, LEFT_OUT],
+  stop_sequences: [{ stop: ['END'] }, { stop: ['1', '2', '3', '4'] }],
+};
+const OPENAI_REASONING: Row = { ...OPENAI, temperature: [LEFT_OUT, LEFT_OUT], top_p: [LEFT_OUT, LEFT_OUT] };
+const OPENAI_CLASSIC: Row = {
+  ...OPENAI,
+  max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
+  reasoning_effort: [LEFT_OUT, LEFT_OUT],
+};
+const MESSAGES: Row = {
+  temperature: [{ temperature: 0.5 }, { temperature: 1 }],
+  top_p: [{ top_p: 0.9 }, { top_p: 0 }],
+  max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
+  reasoning_effort: [LEFT_OUT, LEFT_OUT],
+  thinking_budget_tokens: [thinking, { thinking: { type: 'disabled' } }],
+  stop_sequences: [{ stop_sequences: ['END'] }, { stop_sequences: ['1', '2', '3', '4', '5'] }],
+  seed: [LEFT_OUT, LEFT_OUT],
+};
+const CLAUDE: Row = { ...MESSAGES, temperature: [LEFT_OUT, LEFT_OUT], top_p: [LEFT_OUT, LEFT_OUT] };
+const NO_THINKING = { thinking_budget_tokens: [LEFT_OUT, LEFT_OUT] } as const;
+const GROK: Row = {
+  ...CHAT,
+  max_tokens: OPENAI.max_tokens,
+  reasoning_effort: [{ reasoning_effort: 'low' }, LEFT_OUT],
+  stop_sequences: [LEFT_OUT, LEFT_OUT],
+};
+
+/** The whole matrix: what a request of each dialect and of each built-in provider has, from reference/providers.md. */
+const MATRIX: Record<string, readonly [Target, Row]> = {
+  'the dialect openai': [[ofDialect('DIALECT_OPENAI'), undefined], OPENAI],
+  'the dialect openai-compatible': [[ofDialect('DIALECT_OPENAI_COMPATIBLE'), undefined], CHAT],
+  'the dialect openai-responses': [
+    [ofDialect('DIALECT_OPENAI_RESPONSES'), undefined],
+    {
+      ...OPENAI,
+      max_tokens: [{ max_output_tokens: 8000 }, { max_output_tokens: 16 }],
+      reasoning_effort: [{ reasoning: { effort: 'low' } }, LEFT_OUT],
+      stop_sequences: [LEFT_OUT, LEFT_OUT],
+      seed: [LEFT_OUT, LEFT_OUT],
+    },
+  ],
+  'the dialect anthropic': [[ofDialect('DIALECT_ANTHROPIC'), undefined], MESSAGES],
+  'openai/gpt-4o': [builtIn('openai', 'gpt-4o'), OPENAI_CLASSIC],
+  'openai/gpt-5': [builtIn('openai', 'gpt-5'), OPENAI_REASONING],
+  'openai/o4-mini': [builtIn('openai', 'o4-mini'), OPENAI_REASONING],
+  'openai/unknown': [builtIn('openai', 'gpt-9'), OPENAI_REASONING],
+  'deepseek/deepseek-chat': [
+    builtIn('deepseek', 'deepseek-chat'),
+    { ...CHAT, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }], reasoning_effort: [LEFT_OUT, LEFT_OUT] },
+  ],
+  'deepseek/deepseek-reasoner': [
+    builtIn('deepseek', 'deepseek-reasoner'),
+    {
+      ...CHAT,
+      temperature: [LEFT_OUT, LEFT_OUT],
+      top_p: [LEFT_OUT, LEFT_OUT],
+      reasoning_effort: [LEFT_OUT, LEFT_OUT],
+    },
+  ],
+  'grok/unknown': [builtIn('grok', 'grok-9'), GROK],
+  'grok/grok-4.20-reasoning': [
+    builtIn('grok', 'grok-4.20-reasoning'),
+    { ...GROK, reasoning_effort: [LEFT_OUT, LEFT_OUT] },
+  ],
+  'grok/grok-4.20-non-reasoning': [
+    builtIn('grok', 'grok-4.20-non-reasoning'),
+    { ...GROK, reasoning_effort: [LEFT_OUT, LEFT_OUT], stop_sequences: CHAT.stop_sequences },
+  ],
+  'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), CLAUDE],
+  'claude/unknown': [builtIn('claude', 'claude-9'), CLAUDE],
+  'claude/claude-fable-5': [builtIn('claude', 'claude-fable-5'), { ...CLAUDE, ...NO_THINKING }],
+  'claude/claude-sonnet-4-6': [builtIn('claude', 'claude-sonnet-4-6'), MESSAGES],
+  'claude/claude-3-haiku-20240307': [
+    builtIn('claude', 'claude-3-haiku-20240307'),
+    { ...MESSAGES, ...NO_THINKING, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }] },
+  ],
+};
+
+const needsMaxTokens = (provider: Provider | undefined) => provider?.dialect === 'DIALECT_ANTHROPIC';
+/** What is sent beside a parameter that stands alone. */
+function beside(provider: Provider | undefined, parameter: Parameter, body: object | undefined): object {
+  if (!needsMaxTokens(provider) || parameter === 'max_tokens') return {};
+  return { max_tokens: body && 'thinking' in body && body === thinking ? 4096 + 2048 : 4096 };
+}
+
+describe.each(Object.entries(MATRIX))('%s', (_, [[provider, model], row]) => {
+  it.each(PARAMETERS)('gets %s under its own name and in its own form, or not at all', (parameter) => {
+    for (const [at, values] of [USUAL, EXTREME].entries()) {
+      const expected = row[parameter][at];
+      const configured = { [parameter]: values[parameter] };
+      expect(bodyOf(provider, model, configured)).toEqual({ ...beside(provider, parameter, expected), ...expected });
+      const said = reasons(provider, model, configured)[parameter];
+      if (expected === undefined) expect(said).toMatch(/^(REJECTED|IGNORED|CLAMPED): [a-zA-Z]/);
+    }
+  });
+
+  it('gets a body that a JSON parser reads as it was built', () => {
+    const body = bodyOf(provider, model, USUAL);
+    expect(JSON.parse(JSON.stringify(body))).toEqual(body);
+  });
+});
+
+describe('the matrix', () => {
+  it('has every dialect of the contract, and a rule of it for each parameter', () => {
+    const dialects = Object.keys(Dialect).filter((name) => !['UNSPECIFIED', 'UNRECOGNIZED'].includes(name));
+    const tested = Object.keys(MATRIX).filter((name) => name.startsWith('the dialect '));
+    const names = dialects.map((name) => `the dialect ${name.toLowerCase().replaceAll('_', '-')}`);
+    expect(tested.toSorted()).toEqual(names.toSorted());
+  });
+
+  it('is what docs/parameters.md says', () => {
+    const page = readFileSync(new URL('../../docs/parameters.md', import.meta.url), 'utf8');
+    for (const parameter of PARAMETERS) expect(page).toMatch(new RegExp(`^\\| \`${parameter}\` \\|`, 'm'));
+  });
+});
+
+describe('the layers of rules', () => {
+  const accepted = 'PARAMETER_SUPPORT_ACCEPTED';
+  const values = { stop_sequences: ['a'], max_tokens: 10 };
+
+  it('a rule that does not state a name on the wire has that of the dialect', () => {
+    const provider = ofDialect('DIALECT_OPENAI_COMPATIBLE', { parameter: 'stop_sequences', support: accepted });
+    expect(bodyOf(provider, undefined, values)).toEqual({ stop: ['a'], max_tokens: 10 });
+    const model = { ...newModel(), parameter_rules: provider.parameter_rules };
+    expect(bodyOf(ofDialect('DIALECT_OPENAI_COMPATIBLE'), model, values)).toEqual({ stop: ['a'], max_tokens: 10 });
+  });
+
+  it('a name that a rule states replaces that of the dialect, of a model before that of its provider', () => {
+    const named = (wire_name: string): ParameterRule => ({ parameter: 'max_tokens', support: accepted, wire_name });
+    const provider = ofDialect('DIALECT_OPENAI', named('limit'));
+    expect(bodyOf(provider, undefined, { max_tokens: 10 })).toEqual({ limit: 10 });
+    const model = { ...newModel(), parameter_rules: [named('options.limit')] };
+    expect(bodyOf(provider, model, { max_tokens: 10 })).toEqual({ options: { limit: 10 } });
+  });
+
+  it('a value that the wire API requires is sent whatever the rules of provider and model say', () => {
+    const capped: ParameterRule = { parameter: 'max_tokens', support: accepted, maximum: 100 };
+    expect(bodyOf(ofDialect('DIALECT_ANTHROPIC', capped), undefined, {})).toEqual({ max_tokens: 100 });
+  });
+
+  // The catalogue of earlier releases has this name for Claude.
+  it('a name inside the object of the dialect means that object', () => {
+    const earlier: ParameterRule = {
+      parameter: 'thinking_budget_tokens',
+      support: accepted,
+      wire_name: 'thinking.budget_tokens',
+    };
+    const configured = { max_tokens: 8000, thinking_budget_tokens: 2048 };
+    const body = bodyOf(ofDialect('DIALECT_ANTHROPIC', earlier), undefined, configured);
+    expect(body).toEqual({ max_tokens: 8000, ...thinking });
+    const flat = { ...earlier, wire_name: 'thinking_budget' };
+    const other = bodyOf(ofDialect('DIALECT_OPENAI_COMPATIBLE', flat), undefined, configured);
+    expect(other).toEqual({ max_tokens: 8000, thinking_budget: 2048 });
+  });
+
+  it('a thinking budget is less than the output limit, for which a default leaves room', () => {
+    const provider = ofDialect('DIALECT_ANTHROPIC');
+    expect(bodyOf(provider, undefined, { thinking_budget_tokens: 10_000 })).toEqual({
+      max_tokens: 14_096,
+      thinking: { type: 'enabled', budget_tokens: 10_000 },
+    });
+    const tight = { temperature: 0.5, max_tokens: 2048, thinking_budget_tokens: 2048 };
+    expect(bodyOf(provider, undefined, tight)).toEqual({ temperature: 0.5, max_tokens: 2048 });
+    expect(reasons(provider, undefined, tight)).toEqual({
+      thinking_budget_tokens: 'CONFLICT: it must be less than max_tokens, which is 2048',
+    });
+  });
+
+  it('only what is sent rules something out', () => {
+    const [provider, model] = builtIn('claude', 'claude-sonnet-4-6');
+    // The budget is out of bounds, so it rules out neither temperature nor top_p; the temperature rules out top_p.
+    const first = { temperature: 0.5, top_p: 0.5, max_tokens: 1024, thinking_budget_tokens: 1024 };
+    expect(Object.keys(reasons(provider, model, first))).toEqual(['top_p', 'thinking_budget_tokens']);
+    const compatible = ofDialect(
+      'DIALECT_OPENAI_COMPATIBLE',
+      { parameter: 'top_p', support: accepted, not_with: ['temperature'] },
+      { parameter: 'temperature', support: accepted, not_with: ['seed'] },
+    );
+    // The seed rules out the temperature, which therefore does not rule out top_p.
+    expect(bodyOf(compatible, undefined, { temperature: 1, top_p: 0.5, seed: 1 })).toEqual({ top_p: 0.5, seed: 1 });
+  });
+
+  it('an effort that is not sent makes nothing acceptable', () => {
+    const [provider] = builtIn('openai', 'gpt-5');
+    const quiet = { temperature: 0.5, reasoning_effort: 'none' };
+    expect(bodyOf(provider, undefined, quiet)).toEqual(quiet);
+    const [, gpt5] = builtIn('openai', 'gpt-5');
+    expect(bodyOf(provider, gpt5, quiet)).toEqual({});
+    const conflicting = ofDialect(
+      'DIALECT_OPENAI',
+      { parameter: 'reasoning_effort', support: accepted, not_with: ['seed'] },
+      { parameter: 'temperature', support: 'PARAMETER_SUPPORT_REJECTED', accepted_with_reasoning_effort: ['none'] },
+    );
+    // The effort is decided first, because others depend on it.
+    expect(bodyOf(conflicting, undefined, { ...quiet, seed: 1 })).toEqual(quiet);
+  });
+});
