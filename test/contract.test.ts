@@ -340,6 +340,26 @@ const newProviderRow = {
   revision: 1,
 } as const;
 
+describe('docs/limits.md', () => {
+  const text = readFileSync(packageFile('docs/limits.md'), 'utf8');
+  const spaced = (value: number) => String(value).replace(/\B(?=(\d{3})+$)/g, ' ');
+
+  it.each(Object.entries(maxElements))('states the maximum of %s', (name, max) => {
+    const field = name.split('.').at(-1) as string;
+    const rows = text.split('\n').filter((row) => row.startsWith('|') && new RegExp(`\\b${field}\\b`).test(row));
+    expect(rows.some((row) => new RegExp(`(?<!\\d )\\b${spaced(max)}\\b`).test(row))).toBe(true);
+  });
+
+  it('states the bounds of a whole request and of an error', () => {
+    for (const number of [limits.maxRequestFields, limits.listedProblems, limits.maxStatusBytes, limits.namedResources])
+      expect(text).toMatch(new RegExp(`\\| ${spaced(number)}\\b`));
+    const comment = readFileSync(packageFile('proto/agentllm/v1/error_reason.proto'), 'utf8');
+    expect(comment).toContain(`A status has at most ${limits.maxStatusBytes} bytes`);
+    expect(comment).toContain(`first ${limits.listedProblems} problems`);
+    expect(comment).toMatch(new RegExp(`at most ${limits.namedResources} ResourceInfos`));
+  });
+});
+
 describe('every repeated field of a request', () => {
   const found = new Map<string, { field: DescField; commentAt: string }>();
   const visit = (message: DescMessage, before: readonly DescMessage[]): void => {
