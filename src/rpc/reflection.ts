@@ -9,6 +9,7 @@ import {
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
 import { type ServiceError, StatusCode } from '../errors.js';
+import { timeSlice } from '../time_slice.js';
 import type { Access } from './access.js';
 import type { Contract } from './contract.js';
 import { credentialsOf } from './origin.js';
@@ -38,7 +39,7 @@ export function addReflection(server: Server, { registry }: Contract, access: Ac
   server.addService(V1Alpha, implementation);
 }
 
-/** Answers one request after the other; reads the next one when the answer has gone out. */
+/** Answers one request after the other; reads the next one when the response has been sent and others had a turn. */
 function answerAll(
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
   answerOne: (request: Request) => Partial<Response>,
@@ -51,12 +52,14 @@ function answerAll(
       return;
     }
     stream.on('error', () => stream.destroy());
-    stream.on('data', (original_request: Request) => {
-      const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
-      if (!stream.write(response as Response)) {
-        stream.pause();
-        stream.once('drain', () => stream.resume());
-      }
+    const respond = (original_request: Request) =>
+      stream.write({ valid_host: original_request.host, original_request, ...answerOne(original_request) } as Response);
+    stream.on('data', (request: Request) => {
+      // Thousands of requests fit into one packet, and one response may be 200 KB.
+      stream.pause();
+      const resume = () => void timeSlice.next().then(() => stream.resume());
+      if (respond(request)) resume();
+      else stream.once('drain', resume);
     });
     stream.on('end', () => stream.end());
   };
@@ -104,12 +107,21 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
 /** A file behind all that it imports, each once, so that the asker needs to ask no more. */
 function files(file: DescFile | undefined): Partial<Response> {
   if (!file) return NOT_FOUND;
+  const known = encodedFiles.get(file);
+  if (known) return known;
+  const response = { file_descriptor_response: { file_descriptor_proto: encodeFiles(file) } };
+  encodedFiles.set(file, response);
+  return response;
+}
+
+const encodedFiles = new WeakMap<DescFile, Partial<Response>>();
+
+function encodeFiles(file: DescFile): Buffer[] {
   const needed = new Set<DescFile>();
   const collect = (one: DescFile) => {
     for (const dependency of one.dependencies) if (!needed.has(dependency)) collect(dependency);
     needed.add(one);
   };
   collect(file);
-  const file_descriptor_proto = [...needed].map((one) => Buffer.from(toBinary(FileDescriptorProtoSchema, one.proto)));
-  return { file_descriptor_response: { file_descriptor_proto } };
+  return [...needed].map((one) => Buffer.from(toBinary(FileDescriptorProtoSchema, one.proto)));
 }

@@ -2,6 +2,7 @@ import type { handleServerStreamingCall, ServerWritableStream } from '@grpc/grpc
 import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
 import { limits } from '../limits.js';
+import { timeSlice } from '../time_slice.js';
 import type { Asked } from './access.js';
 import type { Reader, Shared } from './call.js';
 import { internalError } from './internal_error.js';
@@ -126,9 +127,10 @@ class GrpcSink implements EndingSink {
     if (this.closed) return;
     const error = thrown instanceof ServiceError ? thrown : this.internal(thrown);
     this.code = error.code;
-    // grpc-js sends it as the status of the stream, behind what waits in it.
-    this.stream.emit('error', grpcStatus(error));
     this.close();
+    // Thousands of streams may end at once. Nothing is written to a closed one while its status waits.
+    if (timeSlice.isSpent) void timeSlice.next().then(() => this.sendStatus(error));
+    else this.sendStatus(error);
   }
 
   finish(): void {
@@ -150,6 +152,11 @@ class GrpcSink implements EndingSink {
     this.pendingBytes = 0;
     this.wake();
   };
+
+  /** grpc-js sends it after the messages that wait in the stream. */
+  private sendStatus(error: ServiceError): void {
+    this.stream.emit('error', grpcStatus(error));
+  }
 
   private close(): void {
     if (this.closed) return;
