@@ -186,6 +186,7 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
       notReady,
       methods: server.methods,
       access: server.access,
+      requests: server.requests,
       tls,
       reflection: settings.REFLECTION,
     });

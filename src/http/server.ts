@@ -21,6 +21,7 @@ import { openSockets } from '../rpc/listen.js';
 import type { Invoke } from '../rpc/method.js';
 import type { Credentials } from '../rpc/origin.js';
 import type { Reflection } from '../rpc/reflection.js';
+import type { RequestBudget } from '../rpc/request_budget.js';
 import { peerIdentities } from '../tls/peer.js';
 import type { ServerTls } from '../tls/tls.js';
 import { type Answer, json, Refusal, refuse, send } from './answer.js';
@@ -43,6 +44,8 @@ export interface HttpContext {
   /** The methods of the contract, by their paths. */
   readonly methods: ReadonlyMap<string, Invoke>;
   readonly access: Access;
+  /** The memory of requests over both ports. */
+  readonly requests: RequestBudget;
   /** Who may read `/openapi.json`. */
   readonly reflection: Reflection;
   /** Why the service should get no traffic now, or undefined. */
@@ -204,7 +207,7 @@ function otherMethod({ method }: IncomingMessage, allowed: readonly string[]): A
 }
 
 async function callMethod(
-  { contract: { registry }, access }: Site,
+  { contract: { registry }, access, requests }: Site,
   route: Route,
   target: { values: readonly string[]; query: string },
   request: IncomingMessage,
@@ -216,7 +219,7 @@ async function callMethod(
   access.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
-  const body = await readBody(request, response);
+  const body = await readBody(request, response, requests);
   const read = () => requestBytes(registry, route, { ...target, body });
   const reply = await route.invoke(read, {
     signal: gone.signal,

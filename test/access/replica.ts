@@ -81,6 +81,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     metrics,
     methods: rpc.methods,
     access: rpc.access,
+    requests: rpc.requests,
     reflection,
     notReady: () => undefined,
   });

@@ -53,13 +53,14 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     },
     { contract, log, metrics, anonymous: 'loopback', reflection },
   );
-  const { methods, access } = rpc;
+  const { methods, access, requests } = rpc;
   const http = await startHttpServer(HERE, {
     contract,
     log,
     metrics,
     methods,
     access,
+    requests,
     reflection,
     notReady: () => undefined,
   });

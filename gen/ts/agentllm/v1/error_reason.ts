@@ -276,6 +276,11 @@ export const ErrorReason = {
    * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
+  /**
+   * TOO_MANY_REQUEST_BYTES - RESOURCE_EXHAUSTED, with a RetryInfo. "The service keeps at most 16777216 bytes of unfinished requests; send less, or
+   * retry"
+   */
+  TOO_MANY_REQUEST_BYTES: "ERROR_REASON_TOO_MANY_REQUEST_BYTES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -341,6 +346,7 @@ export namespace ErrorReason {
   export type CERTIFICATE_BOUND = typeof ErrorReason.CERTIFICATE_BOUND;
   export type RATE_LIMITED = typeof ErrorReason.RATE_LIMITED;
   export type ENCRYPTION_KEY_MISSING = typeof ErrorReason.ENCRYPTION_KEY_MISSING;
+  export type TOO_MANY_REQUEST_BYTES = typeof ErrorReason.TOO_MANY_REQUEST_BYTES;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -523,6 +529,9 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 58:
     case "ERROR_REASON_ENCRYPTION_KEY_MISSING":
       return ErrorReason.ENCRYPTION_KEY_MISSING;
+    case 80:
+    case "ERROR_REASON_TOO_MANY_REQUEST_BYTES":
+      return ErrorReason.TOO_MANY_REQUEST_BYTES;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -650,6 +659,8 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 57;
     case ErrorReason.ENCRYPTION_KEY_MISSING:
       return 58;
+    case ErrorReason.TOO_MANY_REQUEST_BYTES:
+      return 80;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;
