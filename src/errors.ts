@@ -43,7 +43,6 @@ interface Entry<M> {
   readonly retryAfterMs?: number;
 }
 
-/** No metadata. */
 type None = Record<never, never>;
 
 const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfterMs?: number): Entry<M> => ({

@@ -185,8 +185,10 @@ describe('one place for each', () => {
     expect(only(/^(@grpc\/|grpc-)/, 'rpc', 'client')).toEqual([]);
   });
 
-  it('node:http stands in http as a server, in providers as a client', () =>
-    expect(only(/^node:https?2?$/, 'http', 'providers')).toEqual([]));
+  it('node:http stands in http as a server, in providers as a client; node:http2 stands below grpc-js', () => {
+    expect(only(/^node:https?$/, 'http', 'providers')).toEqual([]);
+    expect(only(/^node:http2$/, 'rpc')).toEqual([]);
+  });
 
   it('nothing but providers calls out over HTTP', () => {
     const server = /^(type \w+|createServer)( as \w+)?$/;

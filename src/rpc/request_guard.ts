@@ -1,10 +1,4 @@
-import {
-  constants,
-  type Http2Server,
-  type IncomingHttpHeaders,
-  type OutgoingHttpHeaders,
-  type ServerHttp2Stream,
-} from 'node:http2';
+import type { Http2Server, IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
@@ -14,6 +8,10 @@ import { Decompression } from './decompression.js';
 import type { Reflection } from './reflection.js';
 import { type IncomingRequest, RequestBudget } from './request_budget.js';
 import { grpcStatus } from './status.js';
+
+/** Error codes of HTTP/2 (RFC 9113, 7). */
+const NO_ERROR = 0;
+const ENHANCE_YOUR_CALM = 11;
 
 /** The part of a call of grpc-js that decompresses its messages. */
 interface DecompressingCall {
@@ -152,7 +150,7 @@ function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
   if (stream.destroyed || stream.closed) return;
   stream.on('error', () => {});
   if (stream.headersSent) {
-    stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    stream.close(ENHANCE_YOUR_CALM);
     return;
   }
   const { code, details, metadata } = grpcStatus(error);
@@ -164,5 +162,5 @@ function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
     ...metadata?.toHttp2Headers(),
   };
   stream.respond(headers, { endStream: true });
-  stream.close(constants.NGHTTP2_NO_ERROR);
+  stream.close(NO_ERROR);
 }
