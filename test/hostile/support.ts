@@ -49,19 +49,22 @@ export async function startTarget({ agents = 0, env = {} } = {}): Promise<Target
   };
 }
 
+/** Of rows that are inserted at once: the embedded engine gives a statement five seconds, also on a busy machine. */
+const ROWS = 500;
+
 /** Agents by SQL, before the service starts: through the API they take minutes. */
 async function insertAgents(directory: string, count: number): Promise<void> {
   const database = await openConfigured(readSettings({ DATA_DIR: directory, LOG_LEVEL: 'silent' }));
   try {
-    await database.knex.raw(
-      `insert into agent_configs (name, agent_type, llm_provider, llm_model, temperature, prompt_template)
-       select 'agent_' || n, 'analyst', 'openai', 'gpt-4', 0.5, repeat('x', 400) from generate_series(1, ?) n`,
-      [count],
-    );
-    await database.knex.raw(
-      `insert into agent_llm_configs (agent_id, provider, model_name)
-       select id, 'openai', 'gpt-4' from agent_configs where name like 'agent\\_%'`,
-    );
+    for (let from = 1; from <= count; from += ROWS)
+      await database.knex.raw(
+        `with agents as (
+           insert into agent_configs (name, agent_type, llm_provider, llm_model, temperature, prompt_template)
+           select 'agent_' || n, 'analyst', 'openai', 'gpt-4', 0.5, repeat('x', 400) from generate_series(?::int, ?::int) n
+           returning id)
+         insert into agent_llm_configs (agent_id, provider, model_name) select id, 'openai', 'gpt-4' from agents`,
+        [from, Math.min(count, from + ROWS - 1)],
+      );
   } finally {
     await database.close();
   }
