@@ -166,6 +166,11 @@ export const catalogue = {
     (m) => `The server is handling ${m.calls} calls already; retry`,
     200,
   ),
+  TOO_MANY_REQUEST_BYTES: entry<{ what: string; limit: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `The service keeps at most ${m.limit} bytes of ${m.what}; send less, or retry`,
+    500,
+  ),
   TOO_MANY_CHECKS: entry<{ checks: string }>(
     'RESOURCE_EXHAUSTED',
     (m) => `The service asks providers this ${m.checks} times at once and then as often a minute; retry later`,

@@ -79,6 +79,25 @@ export const limits = {
   listedProblems: 50,
   /** ResourceInfos of one error. */
   namedResources: 5,
+  /** How long a request may take to arrive. */
+  requestReceiveMs: 30_000,
+  /**
+   * Bytes of requests in memory: of one, of those of one connection and of all that are unfinished, and of complete ones
+   * that are not answered yet. The request is bounded in its messages too, so its own bound leaves room for their frames.
+   */
+  requests: {
+    request: 4 * 1024 * 1024 + 65_536,
+    connection: 8 * 1024 * 1024,
+    unfinished: 16 * 1024 * 1024,
+    unanswered: 64 * 1024 * 1024,
+  },
+  /** The same of health checks and reflection, which need no token. */
+  openRequests: {
+    request: 65_536,
+    connection: 1024 * 1024,
+    unfinished: 4 * 1024 * 1024,
+    unanswered: 4 * 1024 * 1024,
+  },
   /** Bytes of the headers of an HTTP request. */
   maxHttpHeaderBytes: 16 * 1024,
   /** Connections that one port takes at once; further ones are closed at once. */

@@ -206,6 +206,7 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
       methods: server.methods,
       access: server.access,
       outgoing: server.outgoing,
+      requests: server.requests,
       tls,
       reflection: settings.REFLECTION,
     });

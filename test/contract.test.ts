@@ -242,6 +242,7 @@ describe('every reason', () => {
     DEADLINE_EXCEEDED: {},
     CANCELLED: {},
     TOO_MANY_CALLS: { calls: '512' },
+    TOO_MANY_REQUEST_BYTES: { what: 'unfinished requests', limit: '16777216' },
     TOO_MANY_CHECKS: { checks: '60' },
     RETRY_WITHOUT_REQUEST_ID: {},
     INVALID_RESUME_TOKEN: {},

@@ -23,6 +23,9 @@ function place<K, V>(map: Map<K, V>, key: K, value: V, put: boolean): void {
   else map.delete(key);
 }
 
+/** The same list for every agent without configs: what is encoded of an agent stands as long as its list does. */
+const NO_CONFIGS: readonly Config[] = [];
+
 /**
  * The whole configuration at one revision, in memory. Reads are answered from
  * it and writes are planned against it; it changes only by `apply`, one
@@ -83,7 +86,7 @@ export class State {
 
   /** All configs of an agent, enabled or not, in the order of the chain. */
   configsOf(agentId: number): readonly Config[] {
-    return this.configsByAgent.get(agentId) ?? [];
+    return this.configsByAgent.get(agentId) ?? NO_CONFIGS;
   }
 
   credentialNamed(name: string): Credential | undefined {

@@ -46,10 +46,18 @@ export function entryOf(state: State, { revision, nonce, changes: all, cause }: 
   };
 }
 
+/** Snapshots have a moment of every agent in common, as long as its rows stand. */
+const moments = new WeakMap<Agent, AgentMoment>();
+
 export function momentOf(state: State, agent: Agent, urgent = false): AgentMoment {
   const { id, name } = agent;
   const configs = state.configsOf(id);
-  return { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
+  const known = urgent ? undefined : moments.get(agent);
+  if (known?.configs === configs) return known;
+  const moment = { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
+  // Credentials are rows of their own and may be renamed while the agent stays as it is.
+  if (!urgent && configs.every(({ credential_id }) => !credential_id)) moments.set(agent, moment);
+  return moment;
 }
 
 const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;

@@ -8,6 +8,7 @@ import {
   removeWatchers,
   type WatcherRow,
 } from '../store/watchers.js';
+import { inSlices } from '../time_slice.js';
 import { isWithin } from './filter.js';
 import type { Watch } from './watch.js';
 import type { Watches } from './watches.js';
@@ -120,7 +121,7 @@ export class Presence {
       const ended = this.ended.slice(0, ROWS_AT_ONCE);
       await removeWatchers(knex, ended);
       this.ended.splice(0, ended.length);
-      const changed = this.changed();
+      const changed = await this.changed();
       for (let at = 0; at < changed.length; at += ROWS_AT_ONCE) await this.say(changed.slice(at, at + ROWS_AT_ONCE));
       await this.tellElsewhere();
     } catch (error) {
@@ -172,10 +173,11 @@ export class Presence {
   }
 
   /** The watches of which the table does not know how they stand, or has not heard for long. */
-  private changed(): (readonly [Watch, WatcherRow])[] {
+  private async changed(): Promise<(readonly [Watch, WatcherRow])[]> {
     const now = performance.now();
     const rows: (readonly [Watch, WatcherRow])[] = [];
-    for (const watch of this.watches.every) {
+    for await (const watch of inSlices([...this.watches.every])) {
+      if (watch.sink.closed) continue;
       const known = this.known.get(watch);
       if (known && now - known.at < CONFIRM_MS && isAsSaid(watch, known.row)) continue;
       rows.push([watch, this.rowOf(watch)]);

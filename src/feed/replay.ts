@@ -4,6 +4,7 @@ import { databaseFailure } from '../store/failure.js';
 import { REVISIONS_PER_PAGE, readRevisions } from '../store/log.js';
 import { stateAt } from '../store/past.js';
 import type { Made, Store } from '../store/store.js';
+import { inSlices } from '../time_slice.js';
 import { type Entry, entryOf } from './entry.js';
 
 interface Page {
@@ -68,10 +69,12 @@ export class Replay {
       const oldest = await oldestKept(knex);
       if (from < oldest || revisions[0]?.revision !== from)
         throw ServiceError.of('REVISION_COMPACTED', { revision: `${from}`, oldest: `${oldest}` });
-      return revisions.map((made) => {
+      const entries: Entry[] = [];
+      for await (const made of inSlices(revisions)) {
         state.apply(made.revision, made.nonce, made.changes);
-        return entryOf(state, made);
-      });
+        entries.push(entryOf(state, made));
+      }
+      return entries;
     } catch (error) {
       throw databaseFailure(error);
     }

@@ -4,7 +4,8 @@ import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
 import type { Made, Store } from '../store/store.js';
-import { agentsFor, type CatalogueMoment, catalogueOf, type Entry, entryOf } from './entry.js';
+import { inSlices, timeSlice } from '../time_slice.js';
+import { type AgentMoment, agentsFor, type CatalogueMoment, catalogueOf, type Entry, entryOf } from './entry.js';
 import type { Filter } from './filter.js';
 import { Live } from './live.js';
 import { Replay } from './replay.js';
@@ -36,7 +37,9 @@ export class Watches {
   private readonly ring = new Ring();
   private readonly replay: Replay;
   private taken: { state: State; version: number; moments: readonly CatalogueMoment[] } | undefined;
-  private readonly sweep: NodeJS.Timeout;
+  /** The agents of the newest snapshot, for the streams that begin at the same revision. */
+  private listed: { state: State; revision: number; mark: string; agents: readonly AgentMoment[] } | undefined;
+  private sweep: NodeJS.Timeout | undefined;
   private readonly unfollow: () => void;
   /** What new streams hear, once there are to be none. */
   private closed: (() => ServiceError) | undefined;
@@ -47,7 +50,7 @@ export class Watches {
   ) {
     this.replay = new Replay(store);
     this.unfollow = store.follow({ applied: (made) => this.applied(made), replaced: () => this.replaced() });
-    this.sweep = setInterval(() => this.look(), SWEEP_MS).unref();
+    this.scheduleSweep();
   }
 
   get count(): number {
@@ -100,14 +103,14 @@ export class Watches {
     Object.assign(watch, { cursor: resumeAt?.revision ?? 0, nonce: resumeAt?.nonce ?? '' });
     // Who goes on behind a revision says that it has applied it.
     watch.applied = resumeAt?.revision;
-    void this.run(watch, resumeAt === undefined ? this.snapshotFor(filter) : undefined);
+    void this.run(watch, resumeAt !== undefined);
     return watch;
   }
 
   /** Ends every watch, and those that come later, each with an error of its own. */
   close(why: () => ServiceError): void {
     this.closed = why;
-    clearInterval(this.sweep);
+    clearTimeout(this.sweep);
     this.unfollow();
     for (const watch of [...this.watches]) this.end(watch, why());
     for (const sink of this.openings) sink.end(why());
@@ -119,10 +122,13 @@ export class Watches {
     if (taken >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${taken}` });
   }
 
-  private async run(watch: Watch, snapshot: Snapshot | undefined): Promise<void> {
+  private async run(watch: Watch, resumed: boolean): Promise<void> {
     try {
-      // Of a snapshot it is the same: nothing has happened since it was taken.
-      await watch.send(this.frames.started(watch.who, snapshot === undefined, this.store.state.revision));
+      if (timeSlice.isSpent) await timeSlice.next();
+      if (watch.sink.closed) return;
+      const snapshot = resumed ? undefined : this.snapshotFor(watch.filter);
+      // A snapshot is at the newest revision: nothing has happened since it was taken.
+      await watch.send(this.frames.started(watch.who, resumed, this.store.state.revision));
       if (snapshot) await this.sendSnapshot(watch, snapshot);
       await this.catchUp(watch);
       // The first sign that everything is there; a snapshot says so by its end.
@@ -133,7 +139,10 @@ export class Watches {
   }
 
   private async sendSnapshot(watch: Watch, snapshot: Snapshot): Promise<void> {
-    for (const frame of this.frames.snapshot(snapshot, watch.filter)) await watch.send(frame);
+    const { sink, filter } = watch;
+    for await (const frame of inSlices(this.frames.snapshot(snapshot, filter), () => sink.closed))
+      await watch.send(frame);
+    if (sink.closed) return;
     watch.cursor = snapshot.revision;
     watch.nonce = snapshot.nonce;
     watch.sent = snapshot.revision;
@@ -141,14 +150,17 @@ export class Watches {
 
   /** Hands over revision after revision, as fast as they are taken, until there are no more. */
   private async catchUp(watch: Watch): Promise<void> {
-    while (!watch.sink.closed) {
+    const isOver = () => watch.sink.closed;
+    while (!isOver()) {
+      if (timeSlice.isSpent) await timeSlice.next();
+      if (isOver()) return;
       if (watch.cursor >= this.store.state.revision) {
         this.live.add(watch);
         return;
       }
       const entry = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
       if (!entry) continue;
-      for (const frame of this.frames.entry(entry, watch.filter)) {
+      for await (const frame of inSlices(this.frames.entry(entry, watch.filter), isOver)) {
         watch.sent = entry.revision;
         await watch.send(frame);
       }
@@ -180,7 +192,9 @@ export class Watches {
     this.ring.push(entry);
     for (const watch of this.live.concernedBy(entry)) {
       try {
-        this.deliver(watch, entry);
+        // The others read it from the ring, each when it has its turn.
+        if (timeSlice.isSpent) this.fallBehind(watch, entry.revision - 1, '', timeSlice.next());
+        else this.deliver(watch, entry);
       } catch (error) {
         this.end(watch, error);
       }
@@ -212,9 +226,16 @@ export class Watches {
     for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
   }
 
-  private look(): void {
-    const now = performance.now();
-    for (const watch of [...this.watches]) {
+  /** One look after the other, however long one takes. */
+  private scheduleSweep(): void {
+    if (this.closed) return;
+    this.sweep = setTimeout(() => void this.look().finally(() => this.scheduleSweep()), SWEEP_MS).unref();
+  }
+
+  private async look(): Promise<void> {
+    for await (const watch of inSlices([...this.watches], () => this.closed !== undefined)) {
+      if (watch.sink.closed) continue;
+      const now = performance.now();
       const { waitingSince } = watch.sink;
       if (waitingSince !== undefined && now - waitingSince > limits.slowConsumerMs)
         this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
@@ -250,7 +271,18 @@ export class Watches {
   private snapshotFor(filter: Filter): Snapshot {
     const { state } = this.store;
     const { revision, nonce } = state;
-    return { revision, nonce, agents: agentsFor(state, filter), catalogue: this.catalogue() };
+    return { revision, nonce, agents: this.agentsOf(filter), catalogue: this.catalogue() };
+  }
+
+  /** The same list for all streams with the same filter that begin at a revision. */
+  private agentsOf(filter: Filter): readonly AgentMoment[] {
+    const { state } = this.store;
+    const { revision } = state;
+    const { listed } = this;
+    if (listed?.state === state && listed.revision === revision && listed.mark === filter.mark) return listed.agents;
+    const agents = agentsFor(state, filter);
+    this.listed = { state, revision, mark: filter.mark, agents };
+    return agents;
   }
 
   /** The same list for as long as the catalogue stands: what is encoded of it serves all who begin. */

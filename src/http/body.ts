@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
+import type { RequestBudget } from '../rpc/request_budget.js';
 import { hasBody } from './answer.js';
 
 const tooLarge = () =>
@@ -9,31 +10,41 @@ const tooLarge = () =>
 const JSON_ONLY = /^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*$/i;
 
 /** Reads the JSON body of a request as bytes; undefined when it has none. */
-export async function readBody(request: IncomingMessage, response: ServerResponse): Promise<Buffer | undefined> {
+export async function readBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  budget: RequestBudget,
+): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
   const { headers } = request;
   const isPlain = (headers['content-encoding'] ?? 'identity') === 'identity';
   if (!isPlain || !JSON_ONLY.test(headers['content-type'] ?? '')) throw ServiceError.of('UNSUPPORTED_BODY', {});
   if (Number(headers['content-length'] ?? 0) > limits.maxRequestBytes) throw tooLarge();
   if (headers.expect) response.writeContinue();
-  return collect(request);
+  return collect(request, response, budget);
 }
 
-/** A caller that goes away or is too slow is cut off by the server; then this rejects, and nobody hears of it. */
-function collect(request: IncomingMessage): Promise<Buffer> {
+/** Rejects when the caller is gone or too slow, in which case the server ends the connection, or sends too much. */
+function collect(request: IncomingMessage, response: ServerResponse, budget: RequestBudget): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     let body: Buffer = Buffer.alloc(0);
     let size = 0;
+    let isOver = false;
+    const refuse = (error: Error) => {
+      isOver = true;
+      body = Buffer.alloc(0);
+      reject(error);
+    };
+    const incoming = budget.open(request.socket, { refuse, isComplete: () => request.complete });
+    response.once('close', () => incoming.close());
     request.on('data', (chunk: Buffer) => {
+      if (!isOver) incoming.add(chunk.length);
+      if (isOver) return;
       const start = size;
       size += chunk.length;
-      if (size <= limits.maxRequestBytes) {
-        if (size > body.length) body = enlarged(body, size);
-        chunk.copy(body, start);
-        return;
-      }
-      body = Buffer.alloc(0);
-      reject(tooLarge());
+      if (size > limits.maxRequestBytes) return refuse(tooLarge());
+      if (size > body.length) body = enlarged(body, size);
+      chunk.copy(body, start);
     });
     request.on('end', () => resolve(body.subarray(0, size)));
     request.on('error', reject);

@@ -25,6 +25,7 @@ import type { Invoke } from '../rpc/method.js';
 import type { Credentials } from '../rpc/origin.js';
 import type { Outgoing, OutgoingConnection } from '../rpc/outgoing.js';
 import type { Reflection } from '../rpc/reflection.js';
+import type { RequestBudget } from '../rpc/request_budget.js';
 import { peerIdentities } from '../tls/peer.js';
 import type { ServerTls } from '../tls/tls.js';
 import { type Answer, json, send } from './answer.js';
@@ -49,6 +50,8 @@ export interface HttpContext {
   readonly methods: ReadonlyMap<string, Invoke>;
   readonly access: Access;
   readonly outgoing: Outgoing;
+  /** The memory of requests over both ports. */
+  readonly requests: RequestBudget;
   /** Who may read `/openapi.json`. */
   readonly reflection: Reflection;
   /** Why the service should get no traffic now, or undefined. */
@@ -258,7 +261,7 @@ function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: r
 }
 
 async function callMethod(
-  { contract: { registry }, access }: Site,
+  { contract: { registry }, access, requests }: Site,
   route: Route,
   target: { values: readonly string[]; query: string },
   request: IncomingMessage,
@@ -270,7 +273,7 @@ async function callMethod(
   access.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
-  const body = await readBody(request, response);
+  const body = await readBody(request, response, requests);
   const read = () => requestBytes(registry, route, { ...target, body });
   const reply = await route.invoke(read, {
     signal: gone.signal,

@@ -10,6 +10,7 @@ import {
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
 import type { ServiceError } from '../errors.js';
 import { StatusCode } from '../status_codes.js';
+import { timeSlice } from '../time_slice.js';
 import type { MethodContext } from './method.js';
 import { credentialsOf } from './origin.js';
 import type { Outgoing } from './outgoing.js';
@@ -43,7 +44,7 @@ export function addReflection(
   server.addService(V1Alpha, implementation);
 }
 
-/** Answers one request after the other; reads the next one when the answer has gone out. */
+/** Answers one request after the other; reads the next one when the response has been sent and others had a turn. */
 function answerAll(
   outgoing: Outgoing,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
@@ -70,10 +71,11 @@ function answerAll(
       }
       const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
       const sent = connection?.add(sizeOf(response));
+      // Thousands of requests fit into one packet, and one response may be 200 KB.
       stream.pause();
       stream.write(response as Response, () => {
         sent?.();
-        stream.resume();
+        void timeSlice.next().then(() => stream.resume());
       });
     });
     stream.on('end', () => stream.end());
@@ -122,23 +124,22 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
   return (registry.get(symbol) ?? registry.get(parent))?.file;
 }
 
-/** A file behind all that it imports, each once, so that the asker needs to ask no more. */
+/** A file after all that it imports, each once, so that a caller needs no further request. */
 function files(file: DescFile | undefined): Partial<Response> {
   if (!file) return NOT_FOUND;
+  const known = responses.get(file);
+  if (known) return known;
   const needed = new Set<DescFile>();
   const collect = (one: DescFile) => {
     for (const dependency of one.dependencies) if (!needed.has(dependency)) collect(dependency);
     needed.add(one);
   };
   collect(file);
-  return { file_descriptor_response: { file_descriptor_proto: [...needed].map(bytesOf) } };
+  const encode = ({ proto }: DescFile) => Buffer.from(toBinary(FileDescriptorProtoSchema, proto));
+  const response = { file_descriptor_response: { file_descriptor_proto: [...needed].map(encode) } };
+  responses.set(file, response);
+  return response;
 }
 
-const encoded = new WeakMap<DescFile, Buffer>();
-
-/** A file encoded, once: with all that it imports it takes milliseconds. */
-function bytesOf(file: DescFile): Buffer {
-  const bytes = encoded.get(file) ?? Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto));
-  encoded.set(file, bytes);
-  return bytes;
-}
+/** Encoding a file with all that it imports takes milliseconds, so it is done once. */
+const responses = new WeakMap<DescFile, Partial<Response>>();

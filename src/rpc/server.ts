@@ -18,14 +18,14 @@ import { agentService } from './agents.js';
 import { auditService } from './audit.js';
 import { configService } from './configs.js';
 import { credentialService } from './credentials.js';
-import { atTheDoor } from './door.js';
 import { Gate } from './gate.js';
-import { checkCalls } from './http2_calls.js';
 import { type Listener, listen } from './listen.js';
 import { type Invoke, type MethodContext, serviceOf } from './method.js';
 import { Outgoing } from './outgoing.js';
 import { providerService } from './providers.js';
 import { addReflection, type Reflection } from './reflection.js';
+import { RequestBudget } from './request_budget.js';
+import { RequestGuard } from './request_guard.js';
 import type { Backend } from './service.js';
 import { Standing } from './standing.js';
 import { accessService } from './tokens.js';
@@ -66,6 +66,8 @@ export interface RpcServer {
   readonly access: Access;
   /** The responses that clients have not read, of all ports. */
   readonly outgoing: Outgoing;
+  /** The memory of requests over both ports. */
+  readonly requests: RequestBudget;
   /** How many streams of WatchConfigs there are, by whether they have caught up. */
   watches(): { readonly live: number; readonly behind: number };
   setWritable(writable: boolean): void;
@@ -107,15 +109,14 @@ export async function startRpcServer(
     serviceOf(CredentialServiceService, credentialService(backend), context),
     serviceOf(AuditServiceService, auditService(backend), context),
   ];
-  const server = new Server({
-    ...serverOptions,
-    ...(anonymous === 'never' && { interceptors: [atTheDoor(access, reflection)] }),
-  });
+  const requests = new RequestBudget(limits.requests);
+  const guard = new RequestGuard({ access, anonymous, reflection }, requests);
+  const server = new Server({ ...serverOptions, interceptors: [guard.interceptor] });
   for (const { definition, implementation } of services) server.addService(definition, implementation);
   const health = new HealthImplementation(serving());
   health.addToServer(server);
   addReflection(server, context, reflection);
-  const listener = await bind(server, address, tls, outgoing).catch((error) => {
+  const listener = await bind(server, guard, address, tls, outgoing).catch((error) => {
     watches.close(shuttingDown);
     void presence.close();
     standing.close();
@@ -127,6 +128,7 @@ export async function startRpcServer(
     port: listener.port,
     access,
     outgoing,
+    requests,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),
     watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
     setWritable: (writable) => health.setStatus(WRITES, writable ? 'SERVING' : 'NOT_SERVING'),
@@ -138,6 +140,8 @@ export async function startRpcServer(
       await shutDown(server, listener, gate, graceMs);
       standing.close();
       outgoing.close();
+      guard.stop();
+      requests.stop();
       await Promise.all([told, trail.close()]);
     },
   };
@@ -151,9 +155,15 @@ const serving = (): ServingStatusMap =>
   Object.fromEntries(['', ...SERVICES, WRITES].map((name) => [name, 'SERVING' as const]));
 
 /** The connections that we take go into the server by its own door for them, which wants them decrypted. */
-function bind(server: Server, address: Address, tls: ServerTls | undefined, outgoing: Outgoing): Promise<Listener> {
+function bind(
+  server: Server,
+  guard: RequestGuard,
+  address: Address,
+  tls: ServerTls | undefined,
+  outgoing: Outgoing,
+): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
-  checkCalls(server);
+  guard.install(server);
   return listen(address, tls, (socket) => {
     outgoing.openPeer(socket);
     injector.injectConnection(socket);

@@ -3,6 +3,7 @@ import type { Principal } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import type { Sink } from '../feed/watch.js';
 import { limits } from '../limits.js';
+import { timeSlice } from '../time_slice.js';
 import type { Asked } from './access.js';
 import type { Reader, Shared } from './call.js';
 import { internalError } from './internal_error.js';
@@ -134,9 +135,10 @@ class GrpcSink implements EndingSink {
     const error = thrown instanceof ServiceError ? thrown : this.internal(thrown);
     this.code = error.code;
     this.leaveUnread();
-    // grpc-js sends it as the status of the stream, behind what waits in it.
-    this.stream.emit('error', grpcStatus(error));
     this.close();
+    // Thousands of streams may end at once. Nothing is written to a closed one while its status waits.
+    if (timeSlice.isSpent) void timeSlice.next().then(() => this.sendStatus(error));
+    else this.sendStatus(error);
   }
 
   finish(): void {
@@ -163,6 +165,11 @@ class GrpcSink implements EndingSink {
   /** What still waits when the stream is ended is an unread response: its client has as long for it as for any other. */
   private leaveUnread(): void {
     if (this.pending > 0) this.connection?.addUntilEnd(this.pendingBytes, this.stream);
+  }
+
+  /** grpc-js sends it after the messages that wait in the stream. */
+  private sendStatus(error: ServiceError): void {
+    this.stream.emit('error', grpcStatus(error));
   }
 
   private close(): void {

@@ -1,4 +1,4 @@
-import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
 import {
   CatalogueItem,
   WatchConfigsResponse,
@@ -125,8 +125,8 @@ export class WatchFrames implements Frames {
 
   private *items(catalogue: readonly CatalogueMoment[], agents: readonly AgentMoment[]): Generator<Uint8Array> {
     const { state } = this.store;
-    for (const moment of catalogue) yield framed(CATALOGUE, itemBytes(state, moment));
-    for (const moment of agents) yield framed(AGENTS, agentBytes(state, moment));
+    for (const moment of catalogue) yield itemBytes(state, moment);
+    for (const moment of agents) yield agentBytes(state, moment);
   }
 
   private readonly token = (revision: number, nonce: string, filter: Filter): string =>
@@ -157,28 +157,35 @@ function* parts(items: Iterable<Uint8Array>): Generator<Uint8Array> {
   yield Buffer.concat(part);
 }
 
-/** What was encoded of a row, and what else showed in it. */
+/** What was encoded of a row, as a field of the message that it is part of, and what else showed in it. */
 interface Encoded {
-  readonly bytes: Uint8Array;
+  readonly field: Uint8Array;
   readonly shown: readonly unknown[];
 }
 const encodings = new WeakMap<object, Encoded>();
 
-/** The bytes of a row for as long as it lives and what else shows in them stands. */
-function encodedOnce(row: object, shown: readonly unknown[], encode: () => Uint8Array): Uint8Array {
+/** A field with a row in it, encoded once for as long as the row lives and what else shows in it stands. */
+function encodedOnce(row: object, shown: readonly unknown[], tag: number, encode: () => Uint8Array): Uint8Array {
   const known = encodings.get(row);
-  if (known?.shown.every((one, at) => one === shown[at])) return known.bytes;
-  const bytes = encode();
-  encodings.set(row, { bytes, shown });
-  return bytes;
+  if (known?.shown.every((one, at) => one === shown[at])) return known.field;
+  const field = framed(tag, encode());
+  encodings.set(row, { field, shown });
+  return field;
+}
+
+/** A field that holds a message, with more at the end of the message. */
+function extended(field: Uint8Array, tag: number, more: Uint8Array): Uint8Array {
+  const reader = new BinaryReader(field);
+  reader.uint32();
+  return framed(tag, Buffer.concat([reader.bytes(), more]));
 }
 
 const URGENT_AGENT = WatchedAgent.encode(WatchedAgent.fromPartial({ urgent: true })).finish();
 const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: true })).finish();
 
 function agentBytes(state: State, { id, name, agent, configs, credentials, urgent }: AgentMoment): Uint8Array {
-  if (!agent) return WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish();
-  const bytes = encodedOnce(agent, [configs, state.identity, state.vault], () =>
+  if (!agent) return framed(AGENTS, WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish());
+  const field = encodedOnce(agent, [configs, state.identity, state.vault], AGENTS, () =>
     WatchedAgent.encode({
       name,
       agent: { ...agentMessage(state, agent), chain_etag: '' },
@@ -190,17 +197,20 @@ function agentBytes(state: State, { id, name, agent, configs, credentials, urgen
       id,
     }).finish(),
   );
-  return urgent ? Buffer.concat([bytes, URGENT_AGENT]) : bytes;
+  return urgent ? extended(field, AGENTS, URGENT_AGENT) : field;
 }
 
 function itemBytes(state: State, moment: CatalogueMoment): Uint8Array {
   const { row, kind, name, urgent } = moment;
-  if (!row) return CatalogueItem.encode(CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent })).finish();
+  if (!row) {
+    const item = CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent });
+    return framed(CATALOGUE, CatalogueItem.encode(item).finish());
+  }
   const price = moment.kind === 'model' ? moment.price : undefined;
-  const bytes = encodedOnce(row, [price, state.identity, state.vault], () =>
+  const field = encodedOnce(row, [price, state.identity, state.vault], CATALOGUE, () =>
     CatalogueItem.encode(CatalogueItem.fromPartial({ [kind]: itemMessage(state, moment) })).finish(),
   );
-  return urgent ? Buffer.concat([bytes, URGENT_ITEM]) : bytes;
+  return urgent ? extended(field, CATALOGUE, URGENT_ITEM) : field;
 }
 
 function itemMessage(state: State, moment: CatalogueMoment): object {

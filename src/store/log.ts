@@ -126,8 +126,8 @@ function applyRows(store: Store, state: State, rows: readonly LogRow[]): void {
 function* revisionsOf(rows: readonly LogRow[]): Generator<Made> {
   for (let from = 0; from < rows.length; ) {
     const first = rows[from] as LogRow;
-    const next = rows.findIndex((row, at) => at > from && row.revision !== first.revision);
-    const end = next < 0 ? rows.length : next;
+    let end = from + 1;
+    while (rows[end]?.revision === first.revision) end++;
     const { revision, nonce, actor, method, reason, created_at } = first;
     const cause = { actor, method, reason: reason ?? '', created_at };
     yield { revision, nonce, changes: rows.slice(from, end).map(changeOf), cause };

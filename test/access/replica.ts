@@ -82,6 +82,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     methods: rpc.methods,
     access: rpc.access,
     outgoing: rpc.outgoing,
+    requests: rpc.requests,
     reflection,
     notReady: () => undefined,
   });

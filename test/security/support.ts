@@ -53,7 +53,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     },
     { contract, log, metrics, anonymous: 'loopback', reflection },
   );
-  const { methods, access, outgoing } = rpc;
+  const { methods, access, outgoing, requests } = rpc;
   const http = await startHttpServer(HERE, {
     contract,
     log,
@@ -61,6 +61,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     methods,
     access,
     outgoing,
+    requests,
     reflection,
     notReady: () => undefined,
   });

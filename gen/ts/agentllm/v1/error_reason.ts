@@ -344,6 +344,11 @@ export const ErrorReason = {
    * 12 cannot be undone: config 7 of \"trader\" was changed again at revision 15"
    */
   ROLLBACK_CONFLICT: "ERROR_REASON_ROLLBACK_CONFLICT",
+  /**
+   * TOO_MANY_REQUEST_BYTES - RESOURCE_EXHAUSTED, with a RetryInfo. "The service keeps at most 16777216 bytes of unfinished requests; send less, or
+   * retry"
+   */
+  TOO_MANY_REQUEST_BYTES: "ERROR_REASON_TOO_MANY_REQUEST_BYTES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -422,6 +427,7 @@ export namespace ErrorReason {
   export type RESPONSE_TOO_LARGE = typeof ErrorReason.RESPONSE_TOO_LARGE;
   export type RESPONSES_NOT_READ = typeof ErrorReason.RESPONSES_NOT_READ;
   export type ROLLBACK_CONFLICT = typeof ErrorReason.ROLLBACK_CONFLICT;
+  export type TOO_MANY_REQUEST_BYTES = typeof ErrorReason.TOO_MANY_REQUEST_BYTES;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -643,6 +649,9 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 71:
     case "ERROR_REASON_ROLLBACK_CONFLICT":
       return ErrorReason.ROLLBACK_CONFLICT;
+    case 72:
+    case "ERROR_REASON_TOO_MANY_REQUEST_BYTES":
+      return ErrorReason.TOO_MANY_REQUEST_BYTES;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -796,6 +805,8 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 70;
     case ErrorReason.ROLLBACK_CONFLICT:
       return 71;
+    case ErrorReason.TOO_MANY_REQUEST_BYTES:
+      return 72;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

@@ -1,5 +1,4 @@
-import type { Http2Server, IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import type { Server } from '@grpc/grpc-js';
+import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
@@ -7,68 +6,19 @@ import { limits } from '../limits.js';
 import { StatusCode } from '../status_codes.js';
 import { statusOf } from './status.js';
 
-type OnStream = (
-  stream: ServerHttp2Stream,
-  headers: IncomingHttpHeaders,
-  flags: number,
-  rawHeaders: readonly string[],
-) => void;
-
-const TIMEOUT = /^\d{1,8}[HMSmun]$/;
-
-/**
- * Looks at every call before grpc-js does. Node keeps only the first of several `authorization` headers, so a second one
- * that is wrong would pass; here a call gets all of them, as over HTTP. And what grpc-js refuses by itself gets the
+/*
+ * grpc-js refuses some calls by itself: too large, of an unknown method, not decompressible. Their statuses get the
  * details that every other error of the service has.
  */
-export function checkCalls(server: Server): void {
-  const http2 = http2ServerOf(server);
-  const listeners = http2.listeners('stream') as OnStream[];
-  http2.removeAllListeners('stream');
-  http2.on('stream', ((stream, headers, flags, rawHeaders) => {
-    const refusal = checkHeaders(headers, rawHeaders);
-    // On the stream itself: they replace what the prototype has, and need no closure for each call.
-    stream.respond = respond;
-    stream.sendTrailers = sendTrailers;
-    if (refusal) refuse(stream, refusal);
-    else for (const listener of listeners) listener.call(http2, stream, headers, flags, rawHeaders);
-  }) satisfies OnStream);
+
+/** Adds the details to what grpc-js sends on a stream. The methods are replaced on the stream, without a closure per call. */
+export function addRefusalDetails(stream: ServerHttp2Stream): void {
+  stream.respond = respond;
+  stream.sendTrailers = sendTrailers;
 }
 
-/** grpc-js has no public access to its HTTP/2 server. Its version is fixed, and a start fails if this changes. */
-function http2ServerOf(server: Server): Http2Server {
-  const { http2Servers } = server as unknown as { http2Servers?: ReadonlyMap<Http2Server, unknown> };
-  const [http2] = http2Servers?.keys() ?? [];
-  if (!http2 || http2.listenerCount('stream') === 0)
-    throw new Error('@grpc/grpc-js has no HTTP/2 server to check calls of');
-  return http2;
-}
-
-/** Completes the headers that Node has cut; returns why the call is refused. */
-function checkHeaders(headers: IncomingHttpHeaders, rawHeaders: readonly string[]): ServiceError | undefined {
-  const { authorization } = headers;
-  if (authorization !== undefined) {
-    const all: string[] = [];
-    for (let at = 0; at < rawHeaders.length; at += 2)
-      if (rawHeaders[at] === 'authorization') all.push(rawHeaders[at + 1] as string);
-    if (all.length > 1) headers.authorization = all.join(', ');
-  }
-  const timeout = headers['grpc-timeout'];
-  if (timeout !== undefined && !TIMEOUT.test(String(timeout)))
-    return ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
-  return undefined;
-}
-
-const HEADERS: OutgoingHttpHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' };
-
-function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
-  stream.on('error', () => {});
-  stream.respond({ ...HEADERS, ...trailersOf(error) }, { endStream: true });
-  // The rest of the request is not read.
-  stream.resume();
-}
-
-function trailersOf(error: ServiceError): OutgoingHttpHeaders {
+/** An error as the trailers of a gRPC response. */
+export function trailersOf(error: ServiceError): OutgoingHttpHeaders {
   const status = statusOf(error);
   return {
     'grpc-status': status.code,

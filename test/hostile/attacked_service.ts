@@ -1,0 +1,154 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import http2 from 'node:http2';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { readSettings } from '../../src/config.js';
+import { openConfigured } from '../../src/main.js';
+import { copyFirstStart, startCommand } from '../support/command.js';
+import { frame } from '../wire/http2_client.js';
+
+/** The service in a process of its own, with what an attack costs it. */
+export interface Target {
+  readonly grpcPort: number;
+  readonly httpPort: number;
+  /** MiB of memory that the process has now. */
+  memory(): number;
+  /** The longest delay of its event loop since the last call, in ms. */
+  loopDelayMs(): Promise<number>;
+  stop(): Promise<void>;
+}
+
+export async function startTarget({ agents = 0, env = {} } = {}): Promise<Target> {
+  const directory = await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-')));
+  if (agents > 0) await insertAgents(directory, agents);
+  const command = await startCommand({
+    DATA_DIR: directory,
+    HTTP_ADDRESS: '127.0.0.1:0',
+    LOG_LEVEL: 'warn',
+    ...env,
+  });
+  const httpPort = Number((await command.says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  return {
+    grpcPort: command.port,
+    httpPort,
+    memory: () => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${command.child.pid}/status`, 'utf8'))?.[1]) / 1024,
+    async loopDelayMs() {
+      const text = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
+      return Math.round(Number(/^nodejs_eventloop_lag_max_seconds (\S+)/m.exec(text)?.[1]) * 1000);
+    },
+    async stop() {
+      command.child.kill('SIGKILL');
+      await command.ended;
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Of rows that are inserted at once: the embedded engine gives a statement five seconds, also on a busy machine. */
+const ROWS = 500;
+
+/** Agents by SQL, before the service starts: through the API they take minutes. */
+async function insertAgents(directory: string, count: number): Promise<void> {
+  const database = await openConfigured(readSettings({ DATA_DIR: directory, LOG_LEVEL: 'silent' }));
+  try {
+    for (let from = 1; from <= count; from += ROWS)
+      await database.knex.raw(
+        `with agents as (
+           insert into agent_configs (name, agent_type, llm_provider, llm_model, temperature, prompt_template)
+           select 'agent_' || n, 'analyst', 'openai', 'gpt-4', 0.5, repeat('x', 400) from generate_series(?::int, ?::int) n
+           returning id)
+         insert into agent_llm_configs (agent_id, provider, model_name) select id, 'openai', 'gpt-4' from agents`,
+        [from, Math.min(count, from + ROWS - 1)],
+      );
+  } finally {
+    await database.close();
+  }
+}
+
+/** What a well-behaved caller and the process saw of an attack. */
+export interface Seen {
+  readonly calls: number;
+  /** The longest wait of the caller, and the longest delay of the event loop of the service, in ms. */
+  readonly longestMs: number;
+  readonly loopDelayMs: number;
+  readonly errors: readonly string[];
+  /** How large the process was at most, and how much larger than before, in MiB. */
+  readonly largestMb: number;
+  readonly grewMb: number;
+}
+
+/** Runs an attack while a well-behaved caller reads and writes. */
+export async function underAttack(target: Target, attack: () => Promise<unknown>): Promise<Seen> {
+  const caller = await startCaller(target);
+  await target.loopDelayMs();
+  const before = target.memory();
+  let largest = before;
+  const sampler = setInterval(() => {
+    largest = Math.max(largest, target.memory());
+  }, 20);
+  try {
+    await attack();
+    // What the attack has left to do still stalls the others.
+    await sleep(500);
+  } finally {
+    clearInterval(sampler);
+  }
+  const seen = await caller.stop();
+  const loopDelayMs = await target.loopDelayMs();
+  return { ...seen, loopDelayMs, largestMb: Math.round(largest), grewMb: Math.round(largest - before) };
+}
+
+async function startCaller({ grpcPort, httpPort }: Target) {
+  const script = fileURLToPath(new URL('caller.ts', import.meta.url));
+  const child = spawn(process.execPath, ['--import', 'tsx', script, `${grpcPort}`, `${httpPort}`], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.on('data', (chunk) => {
+    said += chunk;
+  });
+  while (!said.includes('ready')) await once(child.stdout, 'data');
+  return {
+    async stop(): Promise<Pick<Seen, 'calls' | 'longestMs' | 'errors'>> {
+      child.stdin.end();
+      await once(child, 'close');
+      return JSON.parse(said.replace('ready\n', ''));
+    },
+  };
+}
+
+export interface OpenStream {
+  readonly stream: http2.ClientHttp2Stream;
+  readonly session: http2.ClientHttp2Session;
+}
+
+/** A connection whose failures are part of the attack. */
+export function connection(port: number): http2.ClientHttp2Session {
+  const session = http2.connect(`http://127.0.0.1:${port}`);
+  session.on('error', () => {});
+  return session;
+}
+
+export interface Upload {
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string | undefined>>;
+}
+
+/** Begins a call of gRPC; nothing of its response is kept. */
+export function begin(session: http2.ClientHttp2Session, { path, headers = {} }: Upload): http2.ClientHttp2Stream {
+  const stream = session.request(
+    { ':method': 'POST', ':path': path, te: 'trailers', 'content-type': 'application/grpc', ...headers },
+    { endStream: false },
+  );
+  stream.on('error', () => {});
+  return stream;
+}
+
+export const WATCH = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
+/** WatchConfigs of all agents. */
+export const WATCH_ALL = frame(Buffer.from([0x10, 0x01]));

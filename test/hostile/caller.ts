@@ -1,0 +1,40 @@
+// A well-behaved caller in a process of its own, so that the work of the attacker does not count as waiting.
+// Usage: node --import tsx caller.ts <gRPC port> <HTTP port>; prints the longest wait as JSON when its standard input ends.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { send } from '../http/support.js';
+import { connect } from '../support/service.js';
+
+const PAUSE_MS = 20;
+const [grpcPort, httpPort] = process.argv.slice(2).map(Number) as [number, number];
+const clients = connect(grpcPort, process.env['TOKEN']);
+const agent = { name: 'trader' };
+let running = true;
+let calls = 0;
+let longestMs = 0;
+const errors: string[] = [];
+
+async function repeat(call: () => Promise<unknown>): Promise<void> {
+  // The first call opens the connection and loads code.
+  await call();
+  while (running) {
+    const began = performance.now();
+    await call().catch((error: unknown) => errors.push(String(error)));
+    longestMs = Math.max(longestMs, performance.now() - began);
+    calls++;
+    await sleep(PAUSE_MS);
+  }
+}
+
+const work = Promise.all([
+  repeat(() => clients.agents.getAgent({ agent }, { deadlineMs: 60_000 })),
+  repeat(() => clients.configs.upsertPrimaryConfig({ agent, config: { max_tokens: 1_000 + (calls % 1_000) } })),
+  repeat(() => send(httpPort, 'GET', '/healthz')),
+]);
+setTimeout(() => process.stdout.write('ready\n'), 500);
+process.stdin.resume().on('end', async () => {
+  running = false;
+  await work;
+  clients.close();
+  process.stdout.write(`${JSON.stringify({ calls, longestMs: Math.round(longestMs), errors })}\n`);
+});

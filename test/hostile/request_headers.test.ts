@@ -1,0 +1,64 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import { callHeaders, FLAG, h2, header, Peer, TYPE } from '../security/frames.js';
+import { useService } from '../support/service.js';
+import { frame, rawCall } from '../wire/http2_client.js';
+
+const CHECK = '/grpc.health.v1.Health/Check';
+const REFLECT = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';
+const service = useService('embedded', {}, [{ role: 'ROLE_ADMIN' }]);
+const gzip = { 'grpc-encoding': 'gzip' };
+
+describe('services that need no token', () => {
+  it.each([CHECK, REFLECT])('%s refuses compressed requests', async (path) => {
+    const body = frame(gzipSync(Buffer.alloc(0)), { flag: 1 });
+    const { result } = await rawCall(service().port, { path, headers: gzip, body });
+    expect(result).toBe('grpc UNIMPLEMENTED FEATURE_NOT_AVAILABLE');
+  });
+
+  it.each([CHECK, REFLECT])('%s refuses requests above 64 KiB', async (path) => {
+    const { result } = await rawCall(service().port, { path, body: frame(Buffer.alloc(70_000)) });
+    expect(result).toBe('grpc RESOURCE_EXHAUSTED TOO_MANY_REQUEST_BYTES');
+  });
+
+  it('Check answers an ordinary request', async () => {
+    expect((await rawCall(service().port, { path: CHECK, body: frame(Buffer.alloc(0)) })).result).toBe('grpc OK');
+  });
+});
+
+describe('a call with several authorization headers', () => {
+  const token = () => `Bearer ${service().tokens[0]?.text}`;
+
+  /** The types of the frames that come back, once the response has begun. */
+  async function frames(...values: readonly string[]): Promise<readonly string[]> {
+    const peer = await Peer.polite(service().port);
+    const path = '/agentllm.v1.AgentService/ListAgents';
+    peer.send(
+      h2(
+        TYPE.HEADERS,
+        FLAG.END_HEADERS,
+        1,
+        callHeaders(path, ...values.map((value) => header('authorization', value))),
+      ),
+      h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(Buffer.alloc(0))),
+    );
+    const isHeaders = (one: string) => one === `${TYPE.HEADERS}`;
+    await expect.poll(() => peer.said().some(isHeaders), { timeout: 10_000 }).toBe(true);
+    await sleep(300);
+    peer.leave();
+    return peer.said();
+  }
+
+  it('is answered when it has one', async () => {
+    expect(await frames(token())).toContain(`${TYPE.DATA}`);
+  });
+
+  it.each([
+    ['the second is wrong', () => [token(), 'Bearer al_wrong']],
+    ['the second is empty', () => [token(), '']],
+    ['both are the same', () => [token(), token()]],
+  ])('is refused when %s', async (_, values) => {
+    expect(await frames(...values())).not.toContain(`${TYPE.DATA}`);
+  });
+});

@@ -1,0 +1,54 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTarget, type Target, underAttack } from './attacked_service.js';
+import { gzipBombs, unfinishedBodies, unfinishedUploads } from './uploads.js';
+
+const MAY_GROW_MB = 50;
+/** All attacks together, with what ordinary calls add: memory that one has left may not hide what the next one takes. */
+const MAY_GROW_IN_ALL_MB = 150;
+let target: Target;
+let before: number;
+
+beforeAll(async () => {
+  target = await startTarget();
+  // A service grows with its first ordinary calls; what is measured is the attack.
+  await underAttack(target, () => sleep(3_000));
+  before = target.memory();
+});
+
+afterAll(() => target?.stop());
+
+const PATHS: readonly (readonly [string, { path: string; headers?: Record<string, string> }])[] = [
+  ['the health service', { path: '/grpc.health.v1.Health/Check' }],
+  ['reflection', { path: '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo' }],
+  ['a method that needs no token here', { path: '/agentllm.v1.AgentService/GetAgent' }],
+  ['a watch', { path: '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs' }],
+  ['an unknown method', { path: '/agentllm.v1.AgentService/NoSuch' }],
+  ['an unknown service', { path: '/no.such.Service/Method' }],
+  ['another content type', { path: '/agentllm.v1.AgentService/GetAgent', headers: { 'content-type': 'text/plain' } }],
+];
+
+async function expectBounded(attack: () => Promise<unknown>): Promise<void> {
+  const seen = await underAttack(target, attack);
+  console.log(expect.getState().currentTestName, seen);
+  expect(seen.errors).toEqual([]);
+  expect(seen.grewMb).toBeLessThan(MAY_GROW_MB);
+  expect(seen.largestMb - before).toBeLessThan(MAY_GROW_IN_ALL_MB);
+  expect(seen.longestMs).toBeLessThan(1_000);
+}
+
+describe('200 unfinished requests of 3.9 MB', { timeout: 60_000 }, () => {
+  it.each(PATHS)('to %s cost bounded memory and do not stall others', (_, upload) =>
+    expectBounded(() => unfinishedUploads(target.grpcPort, upload)),
+  );
+
+  it.each(['/v1/agents', '/healthz', '/no/such/path'])('over HTTP to %s cost bounded memory', (path) =>
+    expectBounded(() => unfinishedBodies(target.httpPort, path)),
+  );
+});
+
+describe('600 gzip bombs', { timeout: 60_000 }, () => {
+  it.each(PATHS)('to %s cost bounded memory and do not stall others', (_, upload) =>
+    expectBounded(() => gzipBombs(target.grpcPort, upload)),
+  );
+});
