@@ -16,6 +16,7 @@ import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
 import { Store } from '../../src/store/store.js';
 import { startPostgres } from '../support/postgres.js';
+import { openMemory } from '../support/store.js';
 import { RecordedWatch, type WatchRequest } from '../watch/support.js';
 import { contract, methods, type Outcome, type RawCall, rawCaller } from './support.js';
 
@@ -48,7 +49,8 @@ const HERE = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
 export async function startReplica(options: ReplicaOptions = {}): Promise<Replica> {
   const { url, anonymous = 'loopback', reflection = 'on', notify = true, pollIntervalMs = 50 } = options;
   const opening = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: 'memory:', notify };
-  const database = options.database ?? (await openDatabase(opening));
+  const open = () => (url === undefined ? openMemory('seeded', opening) : openDatabase(opening));
+  const database = options.database ?? (await open());
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -118,7 +120,7 @@ export function useReplicas(options: ReplicaOptions = {}): () => readonly [Repli
   beforeAll(async () => {
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     replicas = [await startReplica({ ...options, url }), await startReplica({ ...options, url })];
   });
   afterAll(async () => {

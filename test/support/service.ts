@@ -206,7 +206,7 @@ export function useService(
     }
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase() }, wishes);
+    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase('seeded') }, wishes);
   });
   afterAll(async () => {
     await service?.stop();

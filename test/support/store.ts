@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { inject } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
 import { Feed } from '../../src/feed/feed.js';
@@ -5,7 +7,7 @@ import { createLog } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
 import { readContract } from '../../src/rpc/contract.js';
 import { startRpcServer } from '../../src/rpc/server.js';
-import { type Database, openDatabase } from '../../src/store/database.js';
+import { type Database, type DatabaseOptions, openDatabase } from '../../src/store/database.js';
 import { advance, readHead } from '../../src/store/log.js';
 import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
@@ -23,12 +25,17 @@ export interface TestStore {
 export interface StoreOptions {
   /** A PostgreSQL; undefined opens an embedded one in memory. */
   readonly url?: string | undefined;
+  /** What an embedded database holds from the start: the tables of this version, or also the seeded rows. */
+  readonly content?: 'migrated' | 'seeded';
   readonly pollIntervalMs?: number;
   readonly poolSize?: number;
 }
 
-export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: StoreOptions = {}): Promise<TestStore> {
-  const database = await openDatabase({ url, poolSize, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
+export async function openStore(options: StoreOptions = {}): Promise<TestStore> {
+  const { url, content = 'migrated', pollIntervalMs = 50, poolSize = 10 } = options;
+  const opening = { url, poolSize, acquireTimeoutMs: 5_000 };
+  const database =
+    url === undefined ? await openMemory(content, opening) : await openDatabase({ ...opening, dataDir: '' });
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -43,13 +50,29 @@ export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: Sto
   };
 }
 
+/** An embedded database in memory that is a copy of a prepared one: initdb, the migrations and the seeds take seconds. */
+export async function openMemory(
+  content: 'migrated' | 'seeded',
+  options: Partial<DatabaseOptions> = {},
+): Promise<Database> {
+  const loadDump = await readFile(inject('prepared').dumps[content]);
+  return openDatabase({
+    poolSize: 10,
+    acquireTimeoutMs: 5_000,
+    ...options,
+    url: undefined,
+    dataDir: 'memory:',
+    loadDump,
+  });
+}
+
 /** A seeded store that answers calls, with typed clients. */
 export interface TestBackend extends TestStore, Omit<Clients, 'close'> {
   readonly port: number;
 }
 
 export async function startBackend(options: StoreOptions = {}): Promise<TestBackend> {
-  const opened = await openStore(options);
+  const opened = await openStore({ content: 'seeded', ...options });
   await seed(opened.store, 'missing');
   const metrics = createMetrics({
     revision: () => opened.store.state.revision,
