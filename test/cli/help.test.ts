@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generateKey } from '../../src/domain/fernet.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
-import { startService, type TestService } from '../support/service.js';
+import { startOnPostgres, type TestService } from '../support/service.js';
 import { remoteCommands, useInstalled } from './support.js';
 
 const directory = useInstalled();
@@ -79,7 +79,7 @@ async function watchInShell(where: Record<string, string>, line: string): Promis
 const ON_THE_MACHINE = /^token (?!whoami)/;
 const directories = useDirectories();
 
-const fresh = () => startService({ ENCRYPTION_KEY: generateKey() });
+const fresh = () => startOnPostgres({ ENCRYPTION_KEY: generateKey() });
 
 /** These say how things are, and on a fresh service, which has no good keys, they are not well. */
 const VERDICT = /\b(configs health|check-key)\b/;
