@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { readSettings } from '../../src/config.js';
 import { createLog } from '../../src/log.js';
 import { serve } from '../../src/main.js';
@@ -7,6 +7,7 @@ import { catchUp } from '../../src/store/log.js';
 import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
 import { Store } from '../../src/store/store.js';
+import { copyDirectory } from './copy_directory.js';
 import { emptyCluster } from './empty_cluster.js';
 import { createTemplates } from './postgres_databases.js';
 import { startServer } from './postgres_server.js';
@@ -24,27 +25,17 @@ async function main(directory: string): Promise<void> {
   await Promise.all([prepareEmbedded(prepared), preparePostgres(prepared.postgres)]);
 }
 
-async function prepareEmbedded(prepared: Prepared): Promise<void> {
-  await writeDumps(prepared.dumps);
-  await startFirst(prepared.firstStart, prepared.dumps.seeded);
-}
-
-async function writeDumps(dumps: Prepared['dumps']): Promise<void> {
+async function prepareEmbedded({ migrated, firstStart }: Prepared): Promise<void> {
   const loadDump = await emptyCluster();
-  const database = await openDatabase({ ...OPENING, url: undefined, dataDir: 'memory:', loadDump });
+  const database = await openDatabase({ ...OPENING, url: undefined, dataDir: migrated, loadDump });
   try {
     await migrator(database).up();
-    await writeFile(dumps.migrated, await dumpOf(database));
-    await seedAll(database);
-    await writeFile(dumps.seeded, await dumpOf(database));
   } finally {
     await database.close();
   }
-}
-
-async function dumpOf(database: Database): Promise<Uint8Array> {
-  if (!database.dump) throw new Error(`${database.kind} cannot be dumped`);
-  return (await database.dump()).tarball;
+  await mkdir(firstStart);
+  await copyDirectory(migrated, firstStart);
+  await startFirst(firstStart);
 }
 
 async function seedAll(database: Database): Promise<void> {
@@ -67,11 +58,8 @@ async function preparePostgres(saved: string): Promise<void> {
   await server.save(saved);
 }
 
-/** Runs the service once on a new data directory, which it leaves complete. */
-async function startFirst(dataDir: string, seeded: string): Promise<void> {
-  const loadDump = await readFile(seeded);
-  const database = await openDatabase({ ...OPENING, url: undefined, dataDir, loadDump });
-  await database.close();
+/** Runs the service once on a data directory, which it leaves as a first start does. */
+async function startFirst(dataDir: string): Promise<void> {
   const settings = readSettings({
     DATA_DIR: dataDir,
     GRPC_ADDRESS: '127.0.0.1:0',

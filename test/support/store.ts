@@ -1,4 +1,6 @@
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { inject } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
@@ -12,6 +14,7 @@ import { advance, readHead } from '../../src/store/log.js';
 import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
 import { Store } from '../../src/store/store.js';
+import { copyDirectory } from './copy_directory.js';
 import { type Clients, connect } from './service.js';
 
 /** A store as main.ts opens one, with its parts within reach of a test. */
@@ -23,7 +26,7 @@ export interface TestStore {
 }
 
 export interface StoreOptions {
-  /** A PostgreSQL; undefined opens an embedded one in memory. */
+  /** A PostgreSQL; undefined opens an embedded one on a directory of its own. */
   readonly url?: string | undefined;
   /** What an embedded database holds from the start: the tables of this version, or also the seeded rows. */
   readonly content?: 'migrated' | 'seeded';
@@ -35,7 +38,7 @@ export async function openStore(options: StoreOptions = {}): Promise<TestStore> 
   const { url, content = 'migrated', pollIntervalMs = 50, poolSize = 10 } = options;
   const opening = { url, poolSize, acquireTimeoutMs: 5_000 };
   const database =
-    url === undefined ? await openMemory(content, opening) : await openDatabase({ ...opening, dataDir: '' });
+    url === undefined ? await openCopy(content, opening) : await openDatabase({ ...opening, dataDir: '' });
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -50,20 +53,31 @@ export async function openStore(options: StoreOptions = {}): Promise<TestStore> 
   };
 }
 
-/** An embedded database in memory that is a copy of a prepared one: initdb, the migrations and the seeds take seconds. */
-export async function openMemory(
+/** For the first connection of an engine, which has to start, on a busy machine. */
+const OPENING_MS = 30_000;
+
+/** An embedded database that is a copy of a prepared one: initdb, the migrations and the seeds take seconds. */
+export async function openCopy(
   content: 'migrated' | 'seeded',
   options: Partial<DatabaseOptions> = {},
 ): Promise<Database> {
-  const loadDump = await readFile(inject('prepared').dumps[content]);
-  return openDatabase({
+  const { migrated, firstStart } = inject('prepared');
+  const dataDir = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
+  await copyDirectory(content === 'seeded' ? firstStart : migrated, dataDir);
+  const database = await openDatabase({
     poolSize: 10,
-    acquireTimeoutMs: 5_000,
     ...options,
+    acquireTimeoutMs: OPENING_MS,
     url: undefined,
-    dataDir: 'memory:',
-    loadDump,
+    dataDir,
   });
+  return {
+    ...database,
+    async close() {
+      await database.close();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
 }
 
 /** A seeded store that answers calls, with typed clients. */
