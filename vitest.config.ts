@@ -18,7 +18,8 @@ export default defineConfig({
   test: {
     maxWorkers: 2,
     projects: [
-      { test: { name: 'unit', include: UNIT } },
+      // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
+      { test: { name: 'unit', include: UNIT, isolate: false } },
       { test: { ...onStores(), name: 'service', include: ['test/**/*.test.ts'], exclude: [...UNIT, ...FAULTS] } },
       { test: { ...onStores(), name: 'faults', include: FAULTS } },
     ],
