@@ -30,7 +30,7 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
     if (engine === 'postgres') {
       const postgres = await startPostgres();
       stopDatabase = () => postgres.stop();
-      url = await postgres.createDatabase();
+      url = await postgres.createDatabase('migrated');
     }
     opened = await openStore({ url });
   });

@@ -20,7 +20,7 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     if (engine === 'postgres') {
       const postgres = await startPostgres();
       stopDatabase = () => postgres.stop();
-      newUrl = () => postgres.createDatabase();
+      newUrl = () => postgres.createDatabase('migrated');
     }
     backend = await startBackend({ url: await newUrl() });
   });

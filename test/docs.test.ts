@@ -76,7 +76,7 @@ async function shellFor(text: string): Promise<Shell> {
   }
   const shell = await Shell.start(env, stands);
   onTestFinished(() => shell.end());
-  await cp(inject('firstStart'), shell.path('data'), { recursive: true });
+  await cp(inject('prepared').firstStart, shell.path('data'), { recursive: true });
   await writeFiles(shell, text);
   if (service) await shell.run({ command: 'agentllm serve', output: '', from: 0, to: 0 });
   return shell;

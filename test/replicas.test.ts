@@ -20,7 +20,7 @@ const services: TestService[] = [];
 const sessions: pg.Client[] = [];
 
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 
 afterEach(async () => {
@@ -40,7 +40,7 @@ async function replica(url: string, env: Readonly<Record<string, string>> = {}):
 
 /** A polling replica and one that is stale from its start on. */
 async function pair(): Promise<{ url: string; a: TestService; b: TestService }> {
-  const url = await postgres.createDatabase();
+  const url = await postgres.createDatabase('seeded');
   const a = await replica(url);
   return { url, a, b: await replica(url, STALE) };
 }
@@ -85,7 +85,7 @@ async function health({ port }: TestService, service: string): Promise<string> {
 
 describe('replicas', () => {
   it('five of them start at once on an empty database', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const five = await Promise.all(Array.from({ length: 5 }, () => replica(url)));
     const session = await sqlSession(url);
     const one = async (sql: string) => (await session.query(sql)).rows;
@@ -209,7 +209,7 @@ describe('replicas', () => {
 
 describe('notifications', () => {
   it('bring a write to a replica that does not look, and again after the connection was lost', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const b = await replica(url, { POLL_INTERVAL_MS: '60000' });
     const seen = async (revision: bigint) =>
@@ -420,7 +420,7 @@ describe('a database that goes away', () => {
   });
 
   it('takes no writes while it is read-only, and takes them again when it is not, without a restart', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     // With one session only, luck cannot open another.
     const a = await replica(url, { DATABASE_POOL_SIZE: '1' });
     const { id } = await newConfig(a);

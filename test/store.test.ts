@@ -55,7 +55,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     if (engine === 'postgres') {
       const postgres = await startPostgres();
       stopDatabase = () => postgres.stop();
-      url = await postgres.createDatabase();
+      url = await postgres.createDatabase('migrated');
     }
     opened = await openStore({ url });
     store = opened.store;

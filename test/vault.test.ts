@@ -17,7 +17,7 @@ afterAll(() => postgres.stop());
 
 /** A store on PostgreSQL that is started with one ENCRYPTION_KEY after the other. */
 async function newStore() {
-  const DATABASE_URL = await postgres.createDatabase();
+  const DATABASE_URL = await postgres.createDatabase('seeded');
   const withKey = async <T>(ENCRYPTION_KEY: string, run: (clients: Clients) => Promise<T>): Promise<T> => {
     const service = await startService({ DATABASE_URL, ENCRYPTION_KEY });
     try {

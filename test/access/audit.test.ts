@@ -22,7 +22,16 @@ async function events(calls: Calls, filter: JsonObject): Promise<JsonObject[]> {
   return (answer['events'] ?? []) as JsonObject[];
 }
 
-const settled = () => new Promise((resolve) => setTimeout(resolve, 250));
+/** Waits until the service has entered in the database what calls have left behind: no query runs or waits. */
+async function settled(): Promise<void> {
+  const { pool } = service().database.knex.client;
+  let idle = 0;
+  const isSettled = () => {
+    idle = pool.numUsed() + pool.numPendingAcquires() === 0 ? idle + 1 : 0;
+    return idle === 5;
+  };
+  await eventually(isSettled, 'everything is entered', 20_000);
+}
 
 describe('the audit', () => {
   it('names the token that wrote, and finds its events by it', async () => {

@@ -16,6 +16,7 @@ import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
 import { Store } from '../../src/store/store.js';
 import { startPostgres } from '../support/postgres.js';
+import { openCopy } from '../support/store.js';
 import { RecordedWatch, type WatchRequest } from '../watch/support.js';
 import { contract, methods, type Outcome, type RawCall, rawCaller } from './support.js';
 
@@ -33,7 +34,7 @@ export interface Replica {
 }
 
 export interface ReplicaOptions {
-  /** A PostgreSQL; undefined: embedded, in memory. */
+  /** A PostgreSQL; undefined: embedded, on a directory of its own. */
   readonly url?: string | undefined;
   /** One that is open, of another replica. */
   readonly database?: Database;
@@ -48,7 +49,8 @@ const HERE = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
 export async function startReplica(options: ReplicaOptions = {}): Promise<Replica> {
   const { url, anonymous = 'loopback', reflection = 'on', notify = true, pollIntervalMs = 50 } = options;
   const opening = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: 'memory:', notify };
-  const database = options.database ?? (await openDatabase(opening));
+  const open = () => (url === undefined ? openCopy('seeded', opening) : openDatabase(opening));
+  const database = options.database ?? (await open());
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -120,7 +122,7 @@ export function useReplicas(options: ReplicaOptions = {}): () => readonly [Repli
   beforeAll(async () => {
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     replicas = [await startReplica({ ...options, url }), await startReplica({ ...options, url })];
   });
   afterAll(async () => {

@@ -318,9 +318,9 @@ describe('the first token', () => {
 
 describe('while the database is away', () => {
   it('tokens that are known work, unknown ones do not, and nothing can be revoked', async () => {
-    const postgres = await startPostgres();
+    const postgres = await startPostgres({ own: true });
     try {
-      const url = await postgres.createDatabase();
+      const url = await postgres.createDatabase('seeded');
       const proxy = await startProxy(Number(new URL(url).port));
       const replica = await startReplica({ url: proxy.through(url) });
       try {

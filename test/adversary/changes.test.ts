@@ -242,7 +242,7 @@ describe('on PostgreSQL', () => {
   let postgres: TestPostgres;
   const running: TestService[] = [];
   beforeAll(async () => {
-    postgres = await startPostgres();
+    postgres = await startPostgres({ own: true });
   });
   afterAll(async () => {
     await Promise.all(running.map((one) => one.stop()));
@@ -255,7 +255,7 @@ describe('on PostgreSQL', () => {
   }
 
   it('replicas see what the other one found, and whether it is outdated', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const [a, b] = [await replica(url), await replica(url)];
     const fake = await startFakeProvider('openai');
     const provider = await provide(a, fake);
@@ -275,7 +275,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a config that another replica has deleted, before this one knows: no row, and no fault', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const b = await replica(url, { POLL_INTERVAL_MS: '5000', NOTIFY: 'off' });
     const provider = await provide(a, await startFakeProvider('openai'));
@@ -288,7 +288,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a result of a config that this replica does not know yet is no fault, and is left out or complete', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const provider = await provide(a, await startFakeProvider('openai'));
     const known = await configAt(a, provider);
@@ -306,7 +306,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a replica that lags does not call a result outdated that is of a newer revision than it knows', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const provider = await provide(a, await startFakeProvider('openai'));
     const known = await configAt(a, provider);
@@ -318,7 +318,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a pool of two connections is enough for 200 checks and the writes beside them', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const one = await replica(url, { DATABASE_POOL_SIZE: '2' });
     const fake = await startFakeProvider('openai');
     fake.on('/v1/models', (request, response) => void setTimeout(() => wire.openai.list(request, response), 300));
@@ -333,7 +333,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a database that is away: UNAVAILABLE, in time; keys and retiring models are still told; then all is well again', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const one = await replica(url);
     const fake = await startFakeProvider('openai');
     const provider = await provide(one, fake);
@@ -365,7 +365,7 @@ describe('on PostgreSQL', () => {
   });
 
   it('a row that something else holds is waited for, not for ever', async () => {
-    const url = await postgres.createDatabase();
+    const url = await postgres.createDatabase('seeded');
     const one = await replica(url);
     const fake = await startFakeProvider('openai');
     const provider = await provide(one, fake);

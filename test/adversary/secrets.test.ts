@@ -47,7 +47,7 @@ describe('planted keys', () => {
   afterAll(() => postgres.stop());
 
   it('are in no answer, error, log at trace, metric, history, health row or table', async () => {
-    const DATABASE_URL = await postgres.createDatabase();
+    const DATABASE_URL = await postgres.createDatabase('seeded');
     const command = await startCommand({
       ...environment,
       DATABASE_URL,

@@ -197,7 +197,7 @@ describe('tokens on PostgreSQL', () => {
   afterAll(() => postgres.stop());
 
   it('are made and revoked in the database itself, and the service hears of it', async () => {
-    const here = { DATABASE_URL: await postgres.createDatabase() };
+    const here = { DATABASE_URL: await postgres.createDatabase('seeded') };
     const service = await startCommand(here);
     const there = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
     const made = await run('token create --role admin', here);

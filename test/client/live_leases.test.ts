@@ -27,7 +27,7 @@ let admin: Clients;
 beforeAll(async () => {
   vi.stubEnv('OPENAI_API_KEY', 'sk-of-the-environment');
   postgres = await startPostgres();
-  url = await postgres.createDatabase();
+  url = await postgres.createDatabase('seeded');
   backend = await startBackend({ url });
   await openVault(backend.store, ENCRYPTION_KEY);
   admin = connect(backend.port, (await grant(backend.store, { role: 'ROLE_ADMIN' })).text);

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,21 +8,11 @@ import knex, { type Knex } from 'knex';
 import pg from 'pg';
 import { onTestFinished } from 'vitest';
 import { type Engine, type EngineOptions, openEngine } from '../../src/store/embedded/engine.js';
+import { emptyCluster } from '../support/empty_cluster.js';
 
-/** An empty database in memory. The first call on a machine runs initdb and keeps a dump, which later ones start from. */
+/** An empty database in memory, without the seconds of initdb. */
 export async function openMemoryEngine(options: Partial<EngineOptions> = {}): Promise<Engine> {
-  const kept = join(tmpdir(), `agentllm-empty-cluster-${pgliteVersion()}.tar`);
-  if (existsSync(kept)) return openEngine({ dataDir: undefined, loadDump: readFileSync(kept), ...options });
-  const engine = await openEngine({ dataDir: undefined, ...options });
-  const unfinished = `${kept}.${process.pid}`;
-  writeFileSync(unfinished, await engine.dump());
-  renameSync(unfinished, kept);
-  return engine;
-}
-
-function pgliteVersion(): string {
-  const manifest = join(createRequire(import.meta.url).resolve('@electric-sql/pglite'), '../../package.json');
-  return (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version;
+  return openEngine({ dataDir: undefined, loadDump: await emptyCluster(), ...options });
 }
 
 export function openKnex(engine: Engine): Knex {

@@ -28,7 +28,7 @@ const directory = useDirectories();
 const servers: ServerProcess[] = [];
 
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
   started = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
   const server = await ServerProcess.start('the first', { DATA_DIR: started });
   expect(await server.stop()).toBe(0);

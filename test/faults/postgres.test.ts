@@ -19,7 +19,7 @@ const unhandled: unknown[] = [];
 const note = (error: unknown) => unhandled.push(error);
 
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
   process.on('unhandledRejection', note);
 });
 

@@ -18,7 +18,7 @@ vi.setConfig({ testTimeout: 90_000 + ROUNDS * 30_000 });
 let postgres: TestPostgres;
 const directory = useDirectories();
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 afterAll(() => postgres.stop());
 
@@ -26,7 +26,9 @@ type Where = { readonly DATABASE_URL: string } | { readonly DATA_DIR: string };
 type Keys = Map<string, string>;
 
 const newStore = async (engine: string): Promise<Where> =>
-  engine === 'embedded' ? { DATA_DIR: await directory.started() } : { DATABASE_URL: await postgres.createDatabase() };
+  engine === 'embedded'
+    ? { DATA_DIR: await directory.started() }
+    : { DATABASE_URL: await postgres.createDatabase('seeded') };
 
 /** The stored keys as they open with some encryption keys alone, read without a service. */
 async function readKeys(where: Where, encryptionKey: string) {

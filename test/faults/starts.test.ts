@@ -19,7 +19,7 @@ let postgres: TestPostgres;
 const directory = useDirectories();
 
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 
 afterAll(async () => {

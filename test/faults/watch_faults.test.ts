@@ -25,7 +25,7 @@ let postgres: TestPostgres;
 const servers: ServerProcess[] = [];
 useDirectories();
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 afterEach(() => {
   for (const { clients } of servers.splice(0)) clients.close();

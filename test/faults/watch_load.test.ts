@@ -21,7 +21,7 @@ vi.setConfig({ testTimeout: LARGE ? 300_000 : 90_000 });
 let postgres: TestPostgres;
 useDirectories();
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 afterAll(() => postgres.stop());
 
@@ -31,7 +31,7 @@ async function start(engine: 'embedded' | 'postgres'): Promise<{ where: Where; s
     await copyFirstStart(dataDir);
     onTestFinished(() => rm(dataDir, { recursive: true, force: true }));
   }
-  const where = dataDir ? { dataDir } : { url: await postgres.createDatabase() };
+  const where = dataDir ? { dataDir } : { url: await postgres.createDatabase('seeded') };
   return { where, server: await ServerProcess.start('the server', envOf(where)) };
 }
 

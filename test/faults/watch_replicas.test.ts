@@ -27,7 +27,7 @@ let postgres: TestPostgres;
 let servers: ServerProcess[] = [];
 useDirectories();
 beforeAll(async () => {
-  postgres = await startPostgres();
+  postgres = await startPostgres({ own: true });
 });
 afterEach(() => {
   for (const { clients } of servers.splice(0)) clients.close();

@@ -31,7 +31,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
   const errors: string[] = [];
   const destination: DestinationStream = { write: (line) => void errors.push(line) };
   const log = pino({ level: 'error', serializers: { err: describeError } }, destination);
-  const opened = await openStore(options);
+  const opened = await openStore({ content: 'seeded', ...options });
   const { store, feed } = opened;
   await seed(store, 'missing');
   await openVault(store, generateKey());

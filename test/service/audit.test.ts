@@ -154,7 +154,7 @@ describe('the audit beside its database', () => {
   let service: TestService;
   beforeAll(async () => {
     postgres = await startPostgres();
-    url = await postgres.createDatabase();
+    url = await postgres.createDatabase('seeded');
     service = await startService({ ...settings, DATABASE_URL: url });
   });
   afterAll(async () => {

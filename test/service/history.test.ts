@@ -261,8 +261,8 @@ describe('the history on a replica that hears of nothing by itself', () => {
   let writer: TestService;
   let reader: TestService;
   beforeAll(async () => {
-    postgres = await startPostgres();
-    const DATABASE_URL = await postgres.createDatabase();
+    postgres = await startPostgres({ own: true });
+    const DATABASE_URL = await postgres.createDatabase('seeded');
     writer = await startService({ DATABASE_URL });
     reader = await startService({ DATABASE_URL, NOTIFY: 'off', POLL_INTERVAL_MS: '60000', DATABASE_WAIT_MS: '500' });
   });

@@ -36,7 +36,7 @@ let pair: LeaseKeyPair;
 
 beforeAll(async () => {
   postgres = await startPostgres();
-  url = await postgres.createDatabase();
+  url = await postgres.createDatabase('seeded');
   backend = await startBackend({ url });
   await openVault(backend.store, ENCRYPTION_KEY);
   admin = connect(backend.port, (await grant(backend.store, { role: 'ROLE_ADMIN' })).text);

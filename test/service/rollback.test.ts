@@ -395,7 +395,7 @@ describe('a deletion and a rollback that are committed together', () => {
   let backend: TestBackend;
   beforeAll(async () => {
     postgres = await startPostgres();
-    backend = await startBackend({ url: await postgres.createDatabase() });
+    backend = await startBackend({ url: await postgres.createDatabase('seeded') });
     await openVault(backend.store, ENCRYPTION_KEY);
   });
   afterAll(async () => {

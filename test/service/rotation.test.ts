@@ -28,7 +28,7 @@ async function start(options: BackendOptions): Promise<WatchBackend> {
 }
 
 const freshOn = async (engine: (typeof engines)[number], encryptionKey: string) =>
-  start({ encryptionKey, ...(engine === 'postgres' && { url: await postgres.createDatabase() }) });
+  start({ encryptionKey, ...(engine === 'postgres' && { url: await postgres.createDatabase('seeded') }) });
 
 const twoKeys = () => [generateKey(), generateKey()] as const;
 const idOf = (key: string) => present(FernetKey.parse(key)).id;
@@ -369,7 +369,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const [old, next] = twoKeys();
     const backend = await startWatchBackend({
       encryptionKey: old,
-      ...(engine === 'postgres' && { url: await postgres.createDatabase() }),
+      ...(engine === 'postgres' && { url: await postgres.createDatabase('seeded') }),
     });
     await storeKeys(backend, 300);
     await openVault(backend.store, `${next},${old}`);
@@ -506,7 +506,7 @@ describe('RotateEncryptionKey', () => {
     async (when) => {
       withLimits({ rotatedAtOnce: 20 });
       const [old, next] = twoKeys();
-      const url = await postgres.createDatabase();
+      const url = await postgres.createDatabase('seeded');
       const proxy = await startProxy(Number(new URL(url).port));
       const backend = await start({ url: proxy.through(url), encryptionKey: old, notify: false });
       const keys = await storeKeys(backend, 200);

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, inject } from 'vitest';
 import { packageFile } from '../../src/package.js';
+import { copyDirectory } from './copy_directory.js';
 
 /** A command that ran to its end. */
 export interface Ended {
@@ -108,6 +109,6 @@ export function useDirectories(): Directories {
 
 /** Fills a directory with what the first start leaves. */
 export async function copyFirstStart(directory: string): Promise<string> {
-  await cp(inject('firstStart'), directory, { recursive: true });
+  await copyDirectory(inject('prepared').firstStart, directory);
   return directory;
 }

@@ -176,6 +176,22 @@ export async function startService(
   };
 }
 
+/**
+ * Starts the service on a seeded PostgreSQL database of its own. For tests to which the engine makes no difference: a
+ * start on the embedded engine takes a second of processor time, this one a fifth of that.
+ */
+export async function startOnPostgres(env: Readonly<Record<string, string>> = {}): Promise<TestService> {
+  const postgres = await startPostgres();
+  const service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase('seeded') });
+  return {
+    ...service,
+    async stop() {
+      await service.stop();
+      await postgres.stop();
+    },
+  };
+}
+
 /** Makes tokens in a database that no service has, as the command line does. */
 export async function grantAll(settings: Settings, wishes: readonly Partial<TokenWish>[]): Promise<MadeToken[]> {
   const database = await openConfigured(settings);
@@ -206,7 +222,7 @@ export function useService(
     }
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase() }, wishes);
+    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase('seeded') }, wishes);
   });
   afterAll(async () => {
     await service?.stop();

@@ -1,3 +1,7 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { inject } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
 import { Feed } from '../../src/feed/feed.js';
@@ -5,11 +9,12 @@ import { createLog } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
 import { readContract } from '../../src/rpc/contract.js';
 import { startRpcServer } from '../../src/rpc/server.js';
-import { type Database, openDatabase } from '../../src/store/database.js';
+import { type Database, type DatabaseOptions, openDatabase } from '../../src/store/database.js';
 import { advance, readHead } from '../../src/store/log.js';
 import { migrator } from '../../src/store/migrate.js';
 import { seed } from '../../src/store/seed.js';
 import { Store } from '../../src/store/store.js';
+import { copyDirectory } from './copy_directory.js';
 import { type Clients, connect } from './service.js';
 
 /** A store as main.ts opens one, with its parts within reach of a test. */
@@ -21,14 +26,19 @@ export interface TestStore {
 }
 
 export interface StoreOptions {
-  /** A PostgreSQL; undefined opens an embedded one in memory. */
+  /** A PostgreSQL; undefined opens an embedded one on a directory of its own. */
   readonly url?: string | undefined;
+  /** What an embedded database holds from the start: the tables of this version, or also the seeded rows. */
+  readonly content?: 'migrated' | 'seeded';
   readonly pollIntervalMs?: number;
   readonly poolSize?: number;
 }
 
-export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: StoreOptions = {}): Promise<TestStore> {
-  const database = await openDatabase({ url, poolSize, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
+export async function openStore(options: StoreOptions = {}): Promise<TestStore> {
+  const { url, content = 'migrated', pollIntervalMs = 50, poolSize = 10 } = options;
+  const opening = { url, poolSize, acquireTimeoutMs: 5_000 };
+  const database =
+    url === undefined ? await openCopy(content, opening) : await openDatabase({ ...opening, dataDir: '' });
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -43,13 +53,40 @@ export async function openStore({ url, pollIntervalMs = 50, poolSize = 10 }: Sto
   };
 }
 
+/** For the first connection of an engine, which has to start, on a busy machine. */
+const OPENING_MS = 30_000;
+
+/** An embedded database that is a copy of a prepared one: initdb, the migrations and the seeds take seconds. */
+export async function openCopy(
+  content: 'migrated' | 'seeded',
+  options: Partial<DatabaseOptions> = {},
+): Promise<Database> {
+  const { migrated, firstStart } = inject('prepared');
+  const dataDir = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
+  await copyDirectory(content === 'seeded' ? firstStart : migrated, dataDir);
+  const database = await openDatabase({
+    poolSize: 10,
+    ...options,
+    acquireTimeoutMs: OPENING_MS,
+    url: undefined,
+    dataDir,
+  });
+  return {
+    ...database,
+    async close() {
+      await database.close();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
 /** A seeded store that answers calls, with typed clients. */
 export interface TestBackend extends TestStore, Omit<Clients, 'close'> {
   readonly port: number;
 }
 
 export async function startBackend(options: StoreOptions = {}): Promise<TestBackend> {
-  const opened = await openStore(options);
+  const opened = await openStore({ content: 'seeded', ...options });
   await seed(opened.store, 'missing');
   const metrics = createMetrics({
     revision: () => opened.store.state.revision,

@@ -13,7 +13,7 @@ import type { ServeFlags } from '../../src/exposure.js';
 import type { Log } from '../../src/log.js';
 import { serve } from '../../src/main.js';
 import { makeCertificate } from '../providers/certificate.js';
-import { copyFirstStart } from '../support/command.js';
+import { startPostgres } from '../support/postgres.js';
 
 export const DAY_MS = 86_400_000;
 
@@ -98,13 +98,14 @@ export async function startTls(
   flags: Partial<ServeFlags> = {},
   directory?: string,
 ): Promise<Running> {
-  const DATA_DIR = directory ?? (await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))));
+  const postgres = await startPostgres();
+  const store = directory ? { DATA_DIR: directory } : { DATABASE_URL: await postgres.createDatabase('seeded') };
   const { log, lines } = openLog();
-  const settings = readSettings({ GRPC_ADDRESS: '127.0.0.1:0', HTTP_ADDRESS: '127.0.0.1:0', DATA_DIR, ...env });
+  const settings = readSettings({ GRPC_ADDRESS: '127.0.0.1:0', HTTP_ADDRESS: '127.0.0.1:0', ...store, ...env });
   const running = await serve(settings, { allowPlaintext: false, allowAnonymous: false, ...flags }, log);
   onTestFinished(async () => {
     await running.stop();
-    if (directory === undefined) await rm(DATA_DIR, { recursive: true, force: true });
+    await postgres.stop();
   });
   return { grpc: `127.0.0.1:${running.grpcPort}`, http: running.httpPort as number, lines, stop: () => running.stop() };
 }

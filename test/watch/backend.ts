@@ -112,7 +112,7 @@ export function useWatchBackend(engine: Engine, options: Omit<BackendOptions, 'u
     }
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    backend = await startWatchBackend({ ...options, url: await postgres.createDatabase() });
+    backend = await startWatchBackend({ ...options, url: await postgres.createDatabase('seeded') });
   });
   afterAll(async () => {
     await backend?.stop();

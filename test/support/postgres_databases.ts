@@ -1,0 +1,45 @@
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+
+/** What a new database holds: nothing, the tables of this version, or these with the seeded rows. */
+export type Content = 'empty' | 'migrated' | 'seeded';
+
+const templateOf = (content: Content) => (content === 'empty' ? 'template1' : `store_${content}`);
+
+/** Creates a database with a name that no other has; returns its URL. */
+export async function createDatabase(server: string, content: Content): Promise<string> {
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  await execute(server, `create database ${name} template ${templateOf(content)}`);
+  return urlOf(server, name);
+}
+
+/** Drops a database and ends the sessions that it still has. */
+export async function dropDatabase(server: string, database: string): Promise<void> {
+  await execute(server, `drop database if exists ${new URL(database).pathname.slice(1)} with (force)`);
+}
+
+/** Prepares the databases that `createDatabase` copies. `fill` gets the URL of each, whose sessions it must end. */
+export async function createTemplates(
+  server: string,
+  fill: (database: string, content: Exclude<Content, 'empty'>) => Promise<void>,
+): Promise<void> {
+  for (const content of ['migrated', 'seeded'] as const) {
+    const name = templateOf(content);
+    await execute(server, `create database ${name} template ${content === 'seeded' ? 'store_migrated' : 'template1'}`);
+    await fill(urlOf(server, name), content);
+    // A session of autovacuum in it would make copies wait.
+    await execute(server, `alter database ${name} allow_connections false`);
+  }
+}
+
+const urlOf = (server: string, name: string) => Object.assign(new URL(server), { pathname: `/${name}` }).href;
+
+async function execute(server: string, statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: server });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}

