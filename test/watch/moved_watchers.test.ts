@@ -28,7 +28,9 @@ describe('the row of a watcher that has moved to another replica', () => {
     catching_up: false,
   });
   const rowOf = async (client_id: string) =>
-    (await listWatchers(opened.database.knex, { staleMs: 1_000 })).find((row) => row.client_id === client_id);
+    (await listWatchers(opened.database.knex, { staleMs: 1_000, limit: 1_000, namedAgents: 1 })).rows.find(
+      (row) => row.client_id === client_id,
+    );
 
   /** A process whose stream began on one replica and then on another one. */
   async function moved() {
