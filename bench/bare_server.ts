@@ -1,5 +1,5 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { serverOptions } from '../src/rpc/server.js';
+import { serverOptions } from '../src/grpc/server.js';
 
 /*
  * The fastest server that grpc-js can be: a process with one handler that returns

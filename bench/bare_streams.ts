@@ -1,5 +1,5 @@
 import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
-import { serverOptions } from '../src/rpc/server.js';
+import { serverOptions } from '../src/grpc/server.js';
 
 /*
  * The fastest fan-out that grpc-js can be: every stream gets one and the same buffer, encoded already, as often as the

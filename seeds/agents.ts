@@ -1,5 +1,5 @@
 import { newAgent } from '../src/domain/agent.js';
-import type { Plan } from '../src/store/write.js';
+import type { Plan } from '../src/store/write/planned_write.js';
 import { readData } from './data.js';
 
 interface AgentData {

@@ -2,7 +2,7 @@ import { newModel, newProvider, ratesOf } from '../src/domain/catalogue.js';
 import type { Draft } from '../src/domain/draft.js';
 import type { Model, Price, Provider, Rates } from '../src/domain/rows.js';
 import type { State } from '../src/domain/state.js';
-import type { Plan } from '../src/store/write.js';
+import type { Plan } from '../src/store/write/planned_write.js';
 import { readData } from './data.js';
 
 type ProviderData = Partial<Provider> & { readonly name: string };

@@ -1,5 +1,5 @@
 import { newConfig } from '../src/domain/config.js';
-import type { Plan } from '../src/store/write.js';
+import type { Plan } from '../src/store/write/planned_write.js';
 
 /** The document's default for every agent that has no config, enabled or not. */
 export const seedDefaultConfigs: Plan<number> = (state, draft) => {

@@ -1,4 +1,4 @@
-import type { Plan } from '../src/store/write.js';
+import type { Plan } from '../src/store/write/planned_write.js';
 import { seedAgents } from './agents.js';
 import { seedCatalogue } from './catalogue.js';
 import { seedDefaultConfigs } from './default_configs.js';

@@ -1,24 +1,24 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
-import { bootstrapToken } from './bootstrap.js';
+import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
-import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './exposure.js';
+import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './net/exposure.js';
 import { Feed } from './feed/feed.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
 import { limits } from './limits.js';
 import type { Log } from './log.js';
 import { createMetrics } from './metrics.js';
-import { checkAddress } from './ports.js';
-import type { Anonymous } from './rpc/access.js';
-import { readContract } from './rpc/contract.js';
-import { type RpcServer, startRpcServer } from './rpc/server.js';
+import { checkAddress } from './net/ports.js';
+import type { Anonymous } from './api/dispatch/authorizer.js';
+import { readContract } from './api/dispatch/contract.js';
+import { type RpcServer, startRpcServer } from './grpc/server.js';
 import { type Database, openDatabase } from './store/database.js';
-import { migrator } from './store/migrate.js';
-import { seed } from './store/seed.js';
+import { migrator } from './store/maintenance/migrate.js';
+import { seed } from './store/maintenance/seed.js';
 import { Store } from './store/store.js';
-import { tidy } from './store/tidy.js';
-import { openVault, type VaultReport } from './store/vault.js';
-import { ServerTls } from './tls/tls.js';
+import { tidy } from './store/maintenance/maintenance.js';
+import { openVault, type VaultReport } from './store/keys/vault.js';
+import { ServerTls } from './net/tls.js';
 
 /** Runs a command of the admin socket on the store of the service; its result is the exit code. */
 export type RunInService = (

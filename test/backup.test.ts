@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { packageFile } from '../src/package.js';
 import { openDatabase } from '../src/store/database.js';
-import { loadState } from '../src/store/log.js';
+import { loadState } from '../src/store/write/change_log.js';
 import { agentllm, startCommand, useDirectories } from './support/command.js';
 import { findPgTools } from './support/pg_tools.js';
 import { type Clients, connect, failure, startService, unique } from './support/service.js';

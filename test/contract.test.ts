@@ -22,8 +22,8 @@ import { catalogue, type Reason, ServiceError } from '../src/errors.js';
 import { limits, maxElements } from '../src/limits.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';
-import { readContract } from '../src/rpc/contract.js';
-import { maxElementsOf } from '../src/rpc/request_shape.js';
+import { readContract } from '../src/api/dispatch/contract.js';
+import { maxElementsOf } from '../src/api/dispatch/request_shape.js';
 import { configPatch } from './domain/support.js';
 
 const contract = readContract();

@@ -45,7 +45,7 @@ function sourcesOf(directory: string): Source[] {
 const src = sourcesOf('src');
 const all = [...src, ...sourcesOf('migrations'), ...sourcesOf('seeds')];
 
-/** `src/rpc/method.ts` is in `rpc`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
+/** `src/api/dispatch/method.ts` is in `rpc`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
 function partOf(path: string): string {
   const [top = '', part = ''] = path.split('/');
   return top === 'src' ? part.replace(/\.ts$/, '') : top;

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { Line } from '../src/store/line.js';
+import { Line } from '../src/store/write/write_queue.js';
 
 const OPTIONS = { items: 4, weight: 10, longestWaitMs: 10_000 };
 

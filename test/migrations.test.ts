@@ -10,7 +10,7 @@ import {
   MigrationLockTimeoutError,
   migrator,
   SchemaMismatchError,
-} from '../src/store/migrate.js';
+} from '../src/store/maintenance/migrate.js';
 import { readCatalogue, readTables } from './support/catalogue.js';
 import { CONCURRENT_INDEX, MIGRATIONS_WITH_CONCURRENT_INDEX } from './support/concurrent_index.js';
 import { startPostgres, type TestPostgres } from './support/postgres.js';

@@ -3,7 +3,7 @@ import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { GetPrimaryConfigRequest } from '../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { migrations } from '../migrations/index.js';
-import { loadState } from '../src/store/log.js';
+import { loadState } from '../src/store/write/change_log.js';
 import { startPostgres, type TestPostgres } from './support/postgres.js';
 import { CallError, failure, startService, type TestService, unique } from './support/service.js';
 import { contents, gapsInLog, openStore, replay } from './support/store.js';

@@ -2,11 +2,11 @@
 import { Command } from 'commander';
 import { StartError } from '../errors.js';
 import { version } from '../package.js';
-import { fail } from './fail.js';
-import { UsageError } from './inputs.js';
-import { EXIT_CODES, refuse } from './refusal.js';
-import { quietly, remoteCommand } from './remote.js';
-import { stopRequest } from './signals.js';
+import { fail } from './kit/failure.js';
+import { UsageError } from './kit/inputs.js';
+import { EXIT_CODES, refuse } from './kit/error_output.js';
+import { quietly, remoteCommand } from './kit/remote_command.js';
+import { stopRequest } from './kit/signals.js';
 
 const SERVICE = 'Service and database:';
 const CONFIGS = 'Agents and their configs:';
@@ -17,29 +17,29 @@ const HELP = 'Help:';
 
 /** Each command with its group and where it is: only the one that is asked for is loaded. */
 const COMMANDS: readonly (readonly [name: string, group: string, load: () => Promise<Command>])[] = [
-  ['serve', SERVICE, async () => (await import('./serve.js')).serveCommand()],
-  ['migrate', SERVICE, async () => (await import('./migrate.js')).migrateCommand()],
-  ['seed', SERVICE, async () => (await import('./seed.js')).seedCommand()],
-  ['backup', SERVICE, async () => (await import('./backup.js')).backupCommand()],
-  ['restore', SERVICE, async () => (await import('./restore.js')).restoreCommand()],
-  ['store', SERVICE, async () => (await import('./store.js')).storeCommand()],
-  ['key', SERVICE, async () => (await import('./key.js')).keyCommand()],
-  ['cert', SERVICE, async () => (await import('./cert.js')).certCommand()],
-  ['doctor', SERVICE, async () => (await import('./doctor.js')).doctorCommand()],
-  ['agents', CONFIGS, async () => (await import('./agents.js')).agentsCommand()],
-  ['configs', CONFIGS, async () => (await import('./configs.js')).configsCommand()],
-  ['resolve', CONFIGS, async () => remoteCommand((await import('./resolve.js')).resolveAgent)],
-  ['watch', CHANGES, async () => remoteCommand((await import('./watch.js')).watch)],
-  ['watchers', CHANGES, async () => remoteCommand((await import('./watchers.js')).watchers)],
-  ['history', CHANGES, async () => remoteCommand((await import('./history.js')).history)],
-  ['diff', CHANGES, async () => remoteCommand((await import('./diff.js')).diff)],
-  ['rollback', CHANGES, async () => remoteCommand((await import('./rollback.js')).rollback)],
-  ['audit', CHANGES, async () => remoteCommand((await import('./audit.js')).audit)],
-  ['providers', KEYS, async () => (await import('./providers.js')).providersCommand()],
-  ['models', KEYS, async () => (await import('./models.js')).modelsCommand()],
-  ['credentials', KEYS, async () => (await import('./credentials.js')).credentialsCommand()],
-  ['token', ACCESS, async () => (await import('./token.js')).tokenCommand()],
-  ['completion', HELP, async () => (await import('./completion.js')).completionCommand()],
+  ['serve', SERVICE, async () => (await import('./local/serve.js')).serveCommand()],
+  ['migrate', SERVICE, async () => (await import('./local/migrate.js')).migrateCommand()],
+  ['seed', SERVICE, async () => (await import('./local/seed.js')).seedCommand()],
+  ['backup', SERVICE, async () => (await import('./local/backup.js')).backupCommand()],
+  ['restore', SERVICE, async () => (await import('./local/restore.js')).restoreCommand()],
+  ['store', SERVICE, async () => (await import('./local/store.js')).storeCommand()],
+  ['key', SERVICE, async () => (await import('./remote/key.js')).keyCommand()],
+  ['cert', SERVICE, async () => (await import('./local/cert.js')).certCommand()],
+  ['doctor', SERVICE, async () => (await import('./local/doctor.js')).doctorCommand()],
+  ['agents', CONFIGS, async () => (await import('./remote/agents.js')).agentsCommand()],
+  ['configs', CONFIGS, async () => (await import('./remote/configs.js')).configsCommand()],
+  ['resolve', CONFIGS, async () => remoteCommand((await import('./remote/resolve.js')).resolveAgent)],
+  ['watch', CHANGES, async () => remoteCommand((await import('./remote/watch.js')).watch)],
+  ['watchers', CHANGES, async () => remoteCommand((await import('./remote/watchers.js')).watchers)],
+  ['history', CHANGES, async () => remoteCommand((await import('./remote/history.js')).history)],
+  ['diff', CHANGES, async () => remoteCommand((await import('./remote/diff.js')).diff)],
+  ['rollback', CHANGES, async () => remoteCommand((await import('./remote/rollback.js')).rollback)],
+  ['audit', CHANGES, async () => remoteCommand((await import('./remote/audit.js')).audit)],
+  ['providers', KEYS, async () => (await import('./remote/providers.js')).providersCommand()],
+  ['models', KEYS, async () => (await import('./remote/models.js')).modelsCommand()],
+  ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
+  ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
+  ['completion', HELP, async () => (await import('./remote/completion.js')).completionCommand()],
 ];
 
 const FIRST_STEPS = `First steps, with a service that runs (agentllm serve):
@@ -97,7 +97,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.stderr.on('error', () => {});
 
 if (words[0] === '__complete') {
-  const { complete } = await import('./complete.js');
+  const { complete } = await import('./remote/complete.js');
   await complete(await program(words.slice(1)), words.slice(1));
 } else {
   const all = await program(words[0] === 'help' ? words.slice(1) : words);

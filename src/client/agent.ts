@@ -3,8 +3,8 @@ import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.j
 import type { Change } from './change.js';
 import type { ListenOptions } from './events.js';
 import { type Frozen, freeze } from './freeze.js';
-import { type KeyedHop, keyOfHop } from './key.js';
-import type { Leases } from './leases.js';
+import { type KeyedHop, keyOfHop } from './api_key.js';
+import type { Leases } from './lease_manager.js';
 import { type Resolution, type ResolveOptions, resolveFrom } from './resolution.js';
 import type { View } from './view.js';
 

@@ -2,7 +2,7 @@ import { onAbort } from './abort.js';
 import { Backoff } from './backoff.js';
 import { AgentLLMError } from './error.js';
 import { LEASE_METHOD, Lease, type LeaseWish, type WantedKey } from './lease.js';
-import type { LeaseParts } from './leases.js';
+import type { LeaseParts } from './lease_manager.js';
 import type { View } from './view.js';
 import { waitFor } from './wait.js';
 

@@ -11,9 +11,9 @@ import { checkAddress, isLocal } from './address.js';
 import { callChannel, securityOf, streamChannel, type TlsOptions } from './channel.js';
 import { Connection, checkDeadline } from './connection.js';
 import { checkToken, type Token } from './headers.js';
-import { hold, type ResidentAgentLLM, type ResidentOptions, settingsOf } from './hold.js';
+import { hold, type ResidentAgentLLM, type ResidentOptions, settingsOf } from './resident_client.js';
 import { type Methods, methodsOf } from './methods.js';
-import { outboxOf } from './outbox.js';
+import { outboxOf } from './ack_batcher.js';
 import { waitUntilReady } from './ready.js';
 
 /** How the service is reached. */

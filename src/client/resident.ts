@@ -1,22 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { onAbort } from './abort.js';
-import { Acknowledger } from './acknowledge.js';
+import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import { type Change, Changes } from './change.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
-import { Follow, type Follower } from './follow.js';
-import { type CacheOptions, Keeper } from './keep.js';
-import { Leases } from './leases.js';
-import type { Outbox } from './outbox.js';
+import { Follow, type Follower } from './watch_stream.js';
+import { type CacheOptions, Keeper } from './snapshot_cache.js';
+import { Leases } from './lease_manager.js';
+import type { Outbox } from './ack_batcher.js';
 import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
 import type { ClientState, Status } from './state.js';
 import { type Batch, View } from './view.js';
 import type { ClientWarning } from './warning.js';
-import { WatchedHandle } from './watched.js';
+import { WatchedHandle } from './watched_agent.js';
 
 /** What a resident client tells of. */
 export interface ClientEvents {

@@ -1,7 +1,7 @@
 import { AgentHandle, type ResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
-import type { Leases } from './leases.js';
+import type { Leases } from './lease_manager.js';
 import type { View } from './view.js';
 
 /** For how long a run goes on with the same revision: its whole life, one turn, or not at all. */

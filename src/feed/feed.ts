@@ -1,8 +1,8 @@
 import { ServiceError } from '../errors.js';
-import { tryWrite } from '../store/counter.js';
+import { tryWrite } from '../store/write/revision_counter.js';
 import { databaseFailure } from '../store/failure.js';
-import { type Listener, listen } from '../store/listen.js';
-import { catchUp } from '../store/log.js';
+import { type Listener, listen } from '../store/notifications.js';
+import { catchUp } from '../store/write/change_log.js';
 import type { Store } from '../store/store.js';
 
 /**

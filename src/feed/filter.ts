@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { State } from '../domain/state.js';
-import type { AgentMoment, Entry } from './entry.js';
+import type { AgentMoment, Entry } from './change_event.js';
 
 /** Which agents a watch is about; the catalogue concerns every watch. */
 export interface Filter {

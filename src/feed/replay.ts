@@ -1,11 +1,11 @@
 import { ServiceError } from '../errors.js';
-import { oldestKept } from '../store/compact.js';
+import { oldestKept } from '../store/history/compaction.js';
 import { databaseFailure } from '../store/failure.js';
-import { REVISIONS_PER_PAGE, readRevisions } from '../store/log.js';
-import { stateAt } from '../store/past.js';
+import { REVISIONS_PER_PAGE, readRevisions } from '../store/write/change_log.js';
+import { stateAt } from '../store/history/time_travel.js';
 import type { Made, Store } from '../store/store.js';
 import { inSlices } from '../time_slice.js';
-import { type Entry, entryOf } from './entry.js';
+import { type Entry, entryOf } from './change_event.js';
 
 interface Page {
   readonly from: number;

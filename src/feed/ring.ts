@@ -1,5 +1,5 @@
 import { limits } from '../limits.js';
-import type { Entry } from './entry.js';
+import type { Entry } from './change_event.js';
 
 /**
  * The newest revisions, once for all watchers: who is behind reads from here at a pace of its own, and who is further

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { AgentMoment, CatalogueMoment, Entry } from './entry.js';
+import type { AgentMoment, CatalogueMoment, Entry } from './change_event.js';
 import type { Filter } from './filter.js';
 
 /** The stream that a watch writes to. */

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import type { RequestBudget } from '../rpc/request_budget.js';
+import type { RequestBudget } from '../net/request_budget.js';
 import { hasBody } from './answer.js';
 
 const tooLarge = () =>

@@ -1,7 +1,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { limits } from '../limits.js';
-import type { Outgoing, OutgoingConnection } from '../rpc/outgoing.js';
+import type { Outgoing, OutgoingConnection } from '../net/unread_responses.js';
 
 /** Handles one request; `connection` counts its response. */
 export type Handle = (request: IncomingMessage, response: ServerResponse, connection: OutgoingConnection) => void;

@@ -1,5 +1,5 @@
 import type { Reply } from './egress.js';
-import type { Finding, Verdict } from './verdicts.js';
+import type { Finding, Verdict } from './check_outcomes.js';
 
 /** What of an error's body tells its kind. Read and compared, never passed on: providers put parts of keys into it. */
 interface Complaint {

@@ -6,7 +6,7 @@ import { addressProblem, isInRange, isLoopback, urlProblem } from '../domain/add
 import { canonicalBaseUrl } from '../domain/base_url.js';
 import { limits } from '../limits.js';
 import { version } from '../package.js';
-import { Turns } from './turns.js';
+import { Turns } from './semaphore.js';
 
 /** What a provider answered. */
 export interface Reply {

@@ -1,5 +1,5 @@
 import type { Provider } from '../domain/rows.js';
-import type { Verdict } from './verdicts.js';
+import type { Verdict } from './check_outcomes.js';
 
 /**
  * What a built-in provider says of a key besides the list of its models. Only

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import type { Cause, Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { limits } from '../limits.js';
-import { commitTogether } from './commit.js';
+import { commitTogether } from './write/commit.js';
 import type { Database } from './database.js';
-import { Line } from './line.js';
-import type { Ready } from './write.js';
+import { Line } from './write/write_queue.js';
+import type { Ready } from './write/planned_write.js';
 
 /** A revision, with all that is known of it. */
 export interface Made {

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { type BoundedRows, readBounded } from './bounded.js';
+import { type BoundedRows, readBounded } from './history/bounded_read.js';
 
 /** One agent process that watches, as its replica knows it. */
 export interface WatcherRow {

@@ -199,7 +199,7 @@ describe.each([
     expect(resumed.started?.resumed).toBe(true);
   });
 
-  // What waited is answered without another look at who asked: `read` in src/rpc/service.ts.
+  // What waited is answered without another look at who asked: `read` in src/api/handlers/backend.ts.
   it.each([
     ['AgentLLMConfigService/ResolveConfig', 'ROLE_AGENT'],
     ['AgentLLMConfigService/GetPrimaryConfig', 'ROLE_AGENT'],
@@ -232,7 +232,7 @@ describe.each([
     expect(await waiting).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'AGENT_NOT_ALLOWED' });
   });
 
-  // Nor is a write looked at once more that waits behind the revocation: `write` in src/rpc/service.ts.
+  // Nor is a write looked at once more that waits behind the revocation: `write` in src/api/handlers/backend.ts.
   it('a write that waits behind the revocation is not done', async () => {
     const [a] = replicas();
     const admin = await asAdmin(a);

@@ -211,7 +211,7 @@ describe('an agent that is deleted', () => {
       expect((await calls(RESOLVE, { agent })).reason).not.toBe('AGENT_NOT_ALLOWED');
   });
 
-  // The check of open streams looks for the id among the agents that there are: src/rpc/standing.ts ends it first.
+  // The check of open streams looks for the id among the agents that there are: src/api/dispatch/open_streams.ts ends it first.
   it('is told of as gone on a stream by its id, which its token was for', async () => {
     const admin = await asAdmin();
     const name = unique('desk');

@@ -1,7 +1,7 @@
 import { create, type DescMethod, fromJson, type JsonObject, toBinary } from '@bufbuild/protobuf';
 import { Client, credentials, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
 import { onTestFinished } from 'vitest';
-import { readContract } from '../../src/rpc/contract.js';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { CallError } from '../support/service.js';
 
 export { grant } from '../support/grant.js';

@@ -359,7 +359,7 @@ describe('the text of a token', () => {
   });
 });
 
-// src/rpc/method.ts logs a request id before anybody has seen whether it is one.
+// src/api/dispatch/method.ts logs a request id before anybody has seen whether it is one.
 it('the text of a token that is sent as a request id is in no log', async () => {
   const { text } = await grant(replica().store, { role: 'ROLE_ADMIN' });
   await callsOf(replica(), text)('AccessService/RevokeToken', { id: 'al_aaaaaaaaaa', requestId: text });

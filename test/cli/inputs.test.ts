@@ -3,7 +3,7 @@ import { createFileRegistry, type DescField, type DescMessage, fromBinary } from
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
-import { blame, type Input, inputOf, maskOf, placesOf, readInputs, UsageError, unset } from '../../src/cli/inputs.js';
+import { blame, type Input, inputOf, maskOf, placesOf, readInputs, UsageError, unset } from '../../src/cli/kit/inputs.js';
 import {
   agent,
   choice,
@@ -20,7 +20,7 @@ import {
   text,
   time,
   usd,
-} from '../../src/cli/values.js';
+} from '../../src/cli/kit/values.js';
 import { agentFields } from '../../src/domain/agent.js';
 import { modelFields, providerFields } from '../../src/domain/catalogue.js';
 import { configFields } from '../../src/domain/config.js';

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { tableOf } from '../../src/cli/lists.js';
-import { record } from '../../src/cli/print.js';
-import type { Call } from '../../src/cli/remote.js';
-import { wrote } from '../../src/cli/writes.js';
+import { tableOf } from '../../src/cli/kit/lists.js';
+import { record } from '../../src/cli/kit/print.js';
+import type { Call } from '../../src/cli/kit/remote_command.js';
+import { wrote } from '../../src/cli/kit/writes.js';
 
 describe('what is printed', () => {
   it('shows what a terminal would obey or hide, in results and titles too', () => {

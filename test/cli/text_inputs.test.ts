@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { decodeText } from '../../src/cli/text.js';
+import { decodeText } from '../../src/cli/kit/text.js';
 import { packageFile } from '../../src/package.js';
 import { agentllm } from '../support/command.js';
 import { freePort } from '../support/ports.js';

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { deedOfHappening, type Happening, Heard } from '../../src/cli/happened.js';
+import { deedOfHappening, type Happening, Heard } from '../../src/cli/remote/watch_diff.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { rowsOf, useCli } from './support.js';
 

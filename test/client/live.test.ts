@@ -6,7 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { AgentLLMError, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
 import { agentRow } from '../../src/client/rows.js';
 import { generateKey } from '../../src/domain/fernet.js';
-import { resolvedMessage } from '../../src/rpc/resolution_message.js';
+import { resolvedMessage } from '../../src/api/messages/resolution.js';
 import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
 import { startService, type TestService, unique, useService } from '../support/service.js';

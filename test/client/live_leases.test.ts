@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { ResidentAgentLLM, ResidentOptions } from '../../src/client/index.js';
 import { generateKey } from '../../src/domain/fernet.js';
-import { openVault } from '../../src/store/vault.js';
+import { openVault } from '../../src/store/keys/vault.js';
 import { grant } from '../access/support.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { migrations } from '../../migrations/index.js';
 import { namesOf } from '../../migrations/names.js';
 import { type Database, openDatabase } from '../../src/store/database.js';
-import { migrator } from '../../src/store/migrate.js';
+import { migrator } from '../../src/store/maintenance/migrate.js';
 import { agentllm } from '../support/command.js';
 import type { InstalledServer } from '../support/pg_tools.js';
 import { asRole, nameOf, serverKinds } from '../support/servers.js';

@@ -8,7 +8,7 @@ import {
   UpdateConfigResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { openDatabase } from '../../src/store/database.js';
-import { loadState } from '../../src/store/log.js';
+import { loadState } from '../../src/store/write/change_log.js';
 import { CallError, type Clients, unique } from '../support/service.js';
 import { contents, gapsInLog, replay } from '../support/store.js';
 

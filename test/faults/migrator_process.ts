@@ -1,6 +1,6 @@
 // A process that migrates, to be killed at any moment. Usage: node --import tsx migrator_process.ts <url>
 import knex from 'knex';
-import { migrator } from '../../src/store/migrate.js';
+import { migrator } from '../../src/store/maintenance/migrate.js';
 import { MIGRATIONS_WITH_CONCURRENT_INDEX } from '../support/concurrent_index.js';
 
 const [connectionString = ''] = process.argv.slice(2);

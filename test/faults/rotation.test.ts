@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { FernetKey, generateKey } from '../../src/domain/fernet.js';
 import { openDatabase } from '../../src/store/database.js';
-import { catchUp } from '../../src/store/log.js';
+import { catchUp } from '../../src/store/write/change_log.js';
 import { Store } from '../../src/store/store.js';
 import { useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';

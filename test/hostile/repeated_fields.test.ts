@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { BadRequest } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { limits } from '../../src/limits.js';
-import { maxElementsOf } from '../../src/rpc/request_shape.js';
+import { maxElementsOf } from '../../src/api/dispatch/request_shape.js';
 import { contract } from '../access/support.js';
 import { ServerProcess } from '../faults/server.js';
 import { errorOf, send } from '../http/support.js';

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ServiceError } from '../../src/errors.js';
-import { type IncomingRequest, RequestBudget } from '../../src/rpc/request_budget.js';
+import { type IncomingRequest, RequestBudget } from '../../src/net/request_budget.js';
 
 const KIB = 1024;
 const budgets: RequestBudget[] = [];

@@ -11,7 +11,7 @@ import { generateKey } from '../../src/domain/fernet.js';
 import { resolvePath } from '../../src/http/fields.js';
 import { createRouter, type Route } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
-import { readContract } from '../../src/rpc/contract.js';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { type Clients, useService } from '../support/service.js';
 import { send } from './support.js';
 

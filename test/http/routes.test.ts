@@ -10,7 +10,7 @@ import { FileDescriptorProtoSchema, MethodOptionsSchema } from '@bufbuild/protob
 import { describe, expect, it } from 'vitest';
 import { createRouter } from '../../src/http/routes.js';
 import { compileTemplate, writeTemplate } from '../../src/http/template.js';
-import { readContract } from '../../src/rpc/contract.js';
+import { readContract } from '../../src/api/dispatch/contract.js';
 
 const { registry } = readContract();
 const http = registry.getExtension('google.api.http') as DescExtension;

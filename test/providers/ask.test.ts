@@ -5,7 +5,7 @@ import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { limits } from '../../src/limits.js';
 import { version } from '../../src/package.js';
-import { type Answer, type AskOptions, askProvider } from '../../src/providers/ask.js';
+import { type Answer, type AskOptions, askProvider } from '../../src/providers/check_provider.js';
 import {
   claudeList,
   deepseekBalance,

@@ -2,7 +2,7 @@
 // Usage: node --import tsx ask_process.ts '<JSON of AskJob>'; prints the answers as JSON.
 import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
-import { askProvider } from '../../src/providers/ask.js';
+import { askProvider } from '../../src/providers/check_provider.js';
 import { fakeResolver, type Resolutions } from './fake_resolver.js';
 
 export interface AskJob {

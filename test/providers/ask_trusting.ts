@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, onTestFinished } from 'vitest';
-import type { Answer } from '../../src/providers/ask.js';
+import type { Answer } from '../../src/providers/check_provider.js';
 import type { AskJob } from './ask_process.js';
 import { type Certificate, makeCertificate } from './certificate.js';
 import { type FakeProvider, KEY, startFakeProvider } from './fake_provider.js';

@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { askProvider } from '../../src/providers/ask.js';
+import { askProvider } from '../../src/providers/check_provider.js';
 import { jsonOf, problemOf, saysNoModel } from '../../src/providers/classify.js';
 import { isModel, namesIn } from '../../src/providers/dialect.js';
-import { networkFinding } from '../../src/providers/network.js';
-import { statusOf, type Verdict, verdicts } from '../../src/providers/verdicts.js';
+import { networkFinding } from '../../src/providers/network_errors.js';
+import { statusOf, type Verdict, verdicts } from '../../src/providers/check_outcomes.js';
 import { KEY, KINDS, startFakeProvider } from './fake_provider.js';
 
 const verdictOf = (status: number, body: unknown) => problemOf({ status, headers: {}, body: '' }, body)?.verdict;

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { type Answer, askProvider } from '../../src/providers/ask.js';
+import { type Answer, askProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { freePort } from '../support/ports.js';
 import { askTrusting, authority, goodCertificate, NAME } from './ask_trusting.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Turns } from '../../src/providers/turns.js';
+import { Turns } from '../../src/providers/semaphore.js';
 
 const never = new AbortController().signal;
 

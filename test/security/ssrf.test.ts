@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { addressList, addressProblem, urlProblem } from '../../src/domain/addresses.js';
-import { askProvider } from '../../src/providers/ask.js';
+import { askProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { errorOf, send } from '../http/support.js';
 import { askInProcess, askTrusting, goodCertificate, NAME } from '../providers/ask_trusting.js';

@@ -11,9 +11,9 @@ import { startHttpServer } from '../../src/http/server.js';
 import { limits } from '../../src/limits.js';
 import { describeError } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import { startRpcServer } from '../../src/rpc/server.js';
-import { seed } from '../../src/store/seed.js';
-import { openVault } from '../../src/store/vault.js';
+import { startRpcServer } from '../../src/grpc/server.js';
+import { seed } from '../../src/store/maintenance/seed.js';
+import { openVault } from '../../src/store/keys/vault.js';
 import { contract, pathOf } from '../access/support.js';
 import { openStore, type StoreOptions, type TestStore } from '../support/store.js';
 

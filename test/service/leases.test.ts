@@ -4,7 +4,7 @@ import type { ApiKeyLease, LeaseApiKeysResponse } from '../../gen/ts/agentllm/v1
 import { generateKey } from '../../src/domain/fernet.js';
 import { type LeaseKeyPair, makeLeaseKeyPair, openSealedKey } from '../../src/domain/lease.js';
 import { Vault } from '../../src/domain/vault.js';
-import { openVault } from '../../src/store/vault.js';
+import { openVault } from '../../src/store/keys/vault.js';
 import { grant } from '../access/support.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { type Clients, connect, unique } from '../support/service.js';

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { ListAgentsResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { limits } from '../../src/limits.js';
-import { readBounded } from '../../src/store/bounded.js';
+import { readBounded } from '../../src/store/history/bounded_read.js';
 import { failure, type TestService, useService } from '../support/service.js';
 
 const PROMPT = 'p'.repeat(60_000);

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { generateKey } from '../../src/domain/fernet.js';
-import { openVault } from '../../src/store/vault.js';
+import { openVault } from '../../src/store/keys/vault.js';
 import { KEY, startFakeProvider } from '../providers/fake_provider.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { unique, useService } from '../support/service.js';

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { FernetKey, generateKey } from '../../src/domain/fernet.js';
 import { UNBOUND } from '../../src/domain/vault.js';
-import { openKey, openVault } from '../../src/store/vault.js';
+import { openKey, openVault } from '../../src/store/keys/vault.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { type Link, startProxy } from '../support/proxy.js';
 import { keysUnder, rotate } from '../support/rotation.js';

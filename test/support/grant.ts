@@ -1,6 +1,6 @@
 import { type MadeToken, makeToken, planToken, type TokenWish } from '../../src/domain/token.js';
 import type { Store } from '../../src/store/store.js';
-import { transact } from '../../src/store/transact.js';
+import { transact } from '../../src/store/write/transact.js';
 
 const NOTHING: TokenWish = {
   name: 'test',

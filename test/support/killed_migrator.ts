@@ -1,7 +1,7 @@
 // A process that is killed (SIGKILL) at the worst moment of a migration: its statements are done, its record is not.
 // Usage: node --import tsx killed_migrator.ts <url> <up|down> <name of the migration>
 import knex from 'knex';
-import { migrator } from '../../src/store/migrate.js';
+import { migrator } from '../../src/store/maintenance/migrate.js';
 import { MIGRATIONS_WITH_CONCURRENT_INDEX } from './concurrent_index.js';
 
 const [url, direction, victim] = process.argv.slice(2);

@@ -7,7 +7,7 @@ import {
 import { bindingOf } from '../../src/domain/credential.js';
 import { Keyring } from '../../src/domain/keyring.js';
 import type { Store } from '../../src/store/store.js';
-import { allTokens } from '../../src/store/tables.js';
+import { allTokens } from '../../src/store/write/rows.js';
 import { CallError } from './service.js';
 
 type Progress = RotateEncryptionKeyResponse;

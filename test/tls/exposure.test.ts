@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { connect } from '../../src/client/index.js';
 import { readSettings } from '../../src/config.js';
-import { accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from '../../src/exposure.js';
+import { accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from '../../src/net/exposure.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { makeAuthority, makeServer, tlsSettings, useFiles } from './support.js';
 

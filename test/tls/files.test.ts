@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { chmod, mkdir, rm } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { readFiles, TlsFilesError } from '../../src/tls/files.js';
+import { readFiles, TlsFilesError } from '../../src/net/tls_files.js';
 import { DAY_MS, type Files, makeAuthority, makeExpired, makeServer, type Pair, useFiles } from './support.js';
 
 let authority: Pair;

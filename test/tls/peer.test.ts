@@ -4,9 +4,9 @@ import { Server, ServerCredentials, type ServerUnaryCall } from '@grpc/grpc-js';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { AgentServiceService, GetAgentResponse } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { connect } from '../../src/client/index.js';
-import { listen } from '../../src/rpc/listen.js';
-import { peerIdentities, verifiedPeer } from '../../src/tls/peer.js';
-import { ServerTls } from '../../src/tls/tls.js';
+import { listen } from '../../src/net/listen.js';
+import { peerIdentities, verifiedPeer } from '../../src/net/peer_identity.js';
+import { ServerTls } from '../../src/net/tls.js';
 import { makeAuthority, makeClient, makeLeaf, makeServer, openLog, type Pair, useFiles } from './support.js';
 
 let authority: Pair;

@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Replay } from '../../src/feed/replay.js';
 import { limits } from '../../src/limits.js';
-import { forgetHistory } from '../../src/store/compact.js';
-import { renewStore } from '../../src/store/renew.js';
+import { forgetHistory } from '../../src/store/history/compaction.js';
+import { renewStore } from '../../src/store/maintenance/store_identity.js';
 import { GPT4, newAgent, newConfig, newModel, newProvider, present, status } from '../service/support.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';

@@ -1,0 +1,213 @@
+import { isAscii, isUtf8 } from 'node:buffer';
+import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { limits, maxElements } from '../../limits.js';
+import { invalidFields, Problems } from '../../problems.js';
+
+/** What is checked of a message on the wire. */
+interface MessageShape {
+  readonly fields: ReadonlyMap<number, FieldShape>;
+  /** Whether it can contain a repeated field, at any depth. */
+  hasLists: boolean;
+}
+
+interface FieldShape {
+  readonly name: string;
+  /** The wire type of a single value or element. */
+  readonly wireType: WireType;
+  /** The most elements; undefined for a field that is not repeated. */
+  readonly max: number | undefined;
+  readonly isText: boolean;
+  readonly message: MessageShape | undefined;
+}
+
+/** Checks the bytes of a request before they are decoded. Throws what is wrong with them. */
+export type RequestCheck = (bytes: Uint8Array) => void;
+
+/** Groups that are nested deeper than this are malformed, as for the decoder. */
+const MAX_GROUP_DEPTH = 100;
+/** A request of at most so many bytes cannot have too many fields: each takes two bytes at least. */
+const SHORT_BYTES = 2 * limits.maxRequestFields;
+
+/**
+ * Makes the check of a request type: no repeated field has more elements than its maximum, the whole request has at most
+ * `limits.maxRequestFields` fields, and every string is UTF-8. It runs on the bytes, because decoding them is what a
+ * hostile request makes expensive. It names the field; a decoder would replace invalid UTF-8 silently.
+ */
+export function requestCheckOf(desc: DescMessage): RequestCheck {
+  const shape = shapeOf(desc, new Map());
+  return (bytes) => {
+    // Most reads: no repeated field, and only ASCII. Nothing can be wrong with them.
+    const ascii = isAscii(bytes);
+    if (ascii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
+    new Scan(bytes, ascii).run(shape);
+  };
+}
+
+/** The most elements of a repeated field of a request. A field without a maximum stops the start of the service. */
+export function maxElementsOf(field: DescField): number {
+  const name = `${field.parent.typeName}.${field.name}`;
+  const max = (maxElements as Readonly<Record<string, number>>)[name];
+  if (max === undefined) throw new Error(`${name} is repeated and has no maximum in src/limits.ts`);
+  return max;
+}
+
+function shapeOf(desc: DescMessage, known: Map<DescMessage, MessageShape>): MessageShape {
+  const before = known.get(desc);
+  if (before) return before;
+  const fields = new Map<number, FieldShape>();
+  const shape: MessageShape = { fields, hasLists: false };
+  known.set(desc, shape);
+  for (const field of desc.fields) {
+    const one = fieldShapeOf(field, known);
+    fields.set(field.number, one);
+    if (one.max !== undefined || one.message?.hasLists) shape.hasLists = true;
+  }
+  return shape;
+}
+
+function fieldShapeOf(field: DescField, known: Map<DescMessage, MessageShape>): FieldShape {
+  // A map is a repeated message on the wire; no request has one whose entries must be looked into.
+  const isRepeated = field.fieldKind === 'list' || field.fieldKind === 'map';
+  return {
+    name: field.name,
+    wireType: field.fieldKind === 'map' ? WireType.LengthDelimited : wireTypeOf(field),
+    max: isRepeated ? maxElementsOf(field) : undefined,
+    isText: field.fieldKind !== 'map' && field.scalar === ScalarType.STRING,
+    message: field.fieldKind !== 'map' && field.message ? shapeOf(field.message, known) : undefined,
+  };
+}
+
+function wireTypeOf({ message, scalar }: DescField): WireType {
+  if (message) return WireType.LengthDelimited;
+  switch (scalar) {
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return WireType.LengthDelimited;
+    case ScalarType.DOUBLE:
+    case ScalarType.FIXED64:
+    case ScalarType.SFIXED64:
+      return WireType.Bit64;
+    case ScalarType.FLOAT:
+    case ScalarType.FIXED32:
+    case ScalarType.SFIXED32:
+      return WireType.Bit32;
+    default:
+      return WireType.Varint;
+  }
+}
+
+/** One pass over the bytes of a request, which reads them as the decoder does and creates nothing. */
+class Scan {
+  private readonly reader: BinaryReader;
+  private readonly problems = new Problems();
+  private readonly path: string[] = [];
+  private left: number = limits.maxRequestFields;
+
+  constructor(
+    private readonly bytes: Uint8Array,
+    private readonly ascii: boolean,
+  ) {
+    this.reader = new BinaryReader(bytes);
+  }
+
+  run(shape: MessageShape): void {
+    this.message(shape, this.bytes.length);
+    this.problems.throwIfAny();
+  }
+
+  private message(shape: MessageShape, end: number): void {
+    const { reader } = this;
+    // Elements of each repeated field of this message.
+    const counts = new Map<FieldShape, number>();
+    while (reader.pos < end) {
+      const [number, wireType] = reader.tag();
+      this.take(1);
+      const field = shape.fields.get(number);
+      const isPacked = field?.max !== undefined && wireType === WireType.LengthDelimited && !isDelimited(field);
+      if (!field || !(isPacked || wireType === field.wireType)) this.skip(wireType, number, 0);
+      else if (field.max === undefined) this.value(field, field.name);
+      else this.elements(field, counts, isPacked);
+    }
+    // A field that ends after its message is malformed.
+    if (reader.pos !== end) throw new RangeError('a field ends after its message');
+  }
+
+  private elements(field: FieldShape, counts: Map<FieldShape, number>, isPacked: boolean): void {
+    const before = counts.get(field) ?? 0;
+    const count = before + (isPacked ? this.packed(field) : 1);
+    counts.set(field, count);
+    if (count > (field.max as number)) throw this.tooMany(field);
+    if (!isPacked) this.value(field, `${field.name}[${before}]`);
+  }
+
+  private value(field: FieldShape, name: string): void {
+    const { reader } = this;
+    if (!isDelimited(field)) {
+      reader.skip(field.wireType);
+      return;
+    }
+    const length = reader.uint32();
+    const end = reader.pos + length;
+    if (end > this.bytes.length) throw new RangeError('a field ends after the request');
+    if (field.message) {
+      this.path.push(name);
+      this.message(field.message, end);
+      this.path.pop();
+      return;
+    }
+    if (field.isText && !this.ascii && !isUtf8(this.bytes.subarray(reader.pos, end)))
+      this.problems.add([...this.path, name].join('.'), 'must be valid UTF-8');
+    reader.pos = end;
+  }
+
+  /** Passes over packed elements, and returns how many there are. */
+  private packed(field: FieldShape): number {
+    const { reader, bytes } = this;
+    const length = reader.uint32();
+    const end = reader.pos + length;
+    if (end > bytes.length) throw new RangeError('a field ends after the request');
+    let count = 0;
+    if (field.wireType === WireType.Varint) {
+      // The last byte of a varint has no high bit.
+      for (let at = reader.pos; at < end; at++) if ((bytes[at] as number) < 0x80) count++;
+    } else count = Math.ceil(length / (field.wireType === WireType.Bit64 ? 8 : 4));
+    reader.pos = end;
+    if (count > (field.max as number)) throw this.tooMany(field);
+    this.take(count);
+    return count;
+  }
+
+  private skip(wireType: WireType, number: number, depth: number): void {
+    const { reader } = this;
+    if (wireType !== WireType.StartGroup) {
+      reader.skip(wireType, number);
+      return;
+    }
+    if (depth === MAX_GROUP_DEPTH) throw new RangeError('groups are nested too deep');
+    for (;;) {
+      const [inner, type] = reader.tag();
+      if (type === WireType.EndGroup) {
+        if (inner !== number) throw new RangeError('a group ends that has not begun');
+        return;
+      }
+      this.take(1);
+      this.skip(type, inner, depth + 1);
+    }
+  }
+
+  private take(fields: number): void {
+    this.left -= fields;
+    if (this.left < 0)
+      throw invalidFields([
+        { field: 'request', description: `must have at most ${limits.maxRequestFields} fields, nested ones included` },
+      ]);
+  }
+
+  private tooMany({ name, max }: FieldShape): Error {
+    const field = [...this.path, name].join('.');
+    return invalidFields([{ field, description: `must have at most ${max} elements` }]);
+  }
+}
+
+const isDelimited = ({ wireType }: FieldShape) => wireType === WireType.LengthDelimited;

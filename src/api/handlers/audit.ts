@@ -1,0 +1,149 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  type AuditEvent,
+  AuditEventKind,
+  type AuditServiceService,
+  type ListAuditEventsRequest,
+  ListAuditEventsResponse,
+} from '../../../gen/ts/agentllm/v1/audit_service.js';
+import type { Names } from '../../domain/history.js';
+import type { State } from '../../domain/state.js';
+import { textProblem } from '../../domain/text.js';
+import { ServiceError } from '../../errors.js';
+import { limits } from '../../limits.js';
+import { Problems } from '../../problems.js';
+import { type Audited, enterEvent, enterEvents, listAudited, type NewEvent, type Place } from '../../store/history/audit.js';
+import { namesIn } from '../../store/history/history.js';
+import { idOfAny, revisionMessage } from './history.js';
+import type { Handlers } from '../dispatch/method.js';
+import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import { checkRef } from './requests.js';
+import { type Backend, read } from './backend.js';
+
+/** AuditService over the log of writes and the events beside it. */
+export function auditService(backend: Backend): Handlers<typeof AuditServiceService> {
+  return {
+    listAuditEvents: (call) => read(backend, call, (state) => listAuditEvents(backend, state, call.request)),
+  };
+}
+
+/** Enters what a call did. Its answer never fails for that, nor waits for it for long. */
+export async function audit({ store, log }: Backend, event: NewEvent): Promise<void> {
+  const entered = enterEvent(store, event).catch((error) =>
+    log.warn({ err: error, event }, 'an event could not be entered in the audit'),
+  );
+  await Promise.race([entered, sleep(limits.auditWaitMs, undefined, { ref: false })]);
+}
+
+/** Enters what a call is about to do; throws when it cannot be entered, so that it is not done. */
+export async function auditFirst({ store, log }: Backend, events: readonly NewEvent[]): Promise<void> {
+  try {
+    await enterEvents(store, events);
+  } catch (error) {
+    if (!(error instanceof ServiceError)) log.error({ err: error }, 'events could not be entered in the audit');
+    throw error instanceof ServiceError && error.code === 'UNAVAILABLE'
+      ? error
+      : ServiceError.of('DATABASE_UNAVAILABLE', {}, { cause: error });
+  }
+}
+
+const KINDS: readonly AuditEventKind[] = [
+  AuditEventKind.WRITE,
+  AuditEventKind.HEALTH_CHECK,
+  AuditEventKind.KEY_VALIDATION,
+  AuditEventKind.KEY_LEASE,
+  AuditEventKind.KEY_ROTATION,
+  AuditEventKind.CALL_REFUSED,
+  AuditEventKind.TOKEN_USE,
+];
+
+async function listAuditEvents({ store }: Backend, state: State, request: ListAuditEventsRequest): Promise<Buffer> {
+  checkFilter(request);
+  const { agent, actor, since, until } = request;
+  const agentId = agent && idOfAny(state, agent);
+  const kinds = request.kinds.length > 0 ? request.kinds : KINDS;
+  const page = pageFrom(request, ['audit', agentId, request.kinds, actor, since, until]);
+  const { revision } = state;
+  const { rows, complete } = await listAudited(store, {
+    agentId,
+    actor: actor || undefined,
+    entries: kinds.includes(AuditEventKind.WRITE),
+    kinds: kinds.filter((kind) => kind !== AuditEventKind.WRITE),
+    since,
+    before: until,
+    until: state.revision,
+    behind: page.last && placeIn(page.last),
+    limit: page.size + 1,
+  });
+  const names = await namesIn(
+    store,
+    rows.flatMap((one) => ('entry' in one ? [one.entry] : [])),
+  );
+  return pageReply(
+    page,
+    rows,
+    {
+      type: ListAuditEventsResponse,
+      revision,
+      keyOf: ({ place }) => place,
+      rowOf: (one) => ({ events: [eventMessage(one, names)] }),
+    },
+    complete,
+  );
+}
+
+function checkFilter(request: ListAuditEventsRequest): void {
+  const { agent, kinds, actor, since, until } = request;
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (agent) checkRef(problems, agent);
+  for (const [at, kind] of kinds.entries())
+    if (!KINDS.includes(kind)) problems.add(`kinds[${at}]`, 'must be one of AuditEventKind');
+  problems.add('actor', textProblem(actor, limits.actor));
+  problems.add('since', since && timeProblem(since));
+  problems.add('until', until && timeProblem(until));
+  if (since && until && since >= until) problems.add('until', 'must be later than since');
+  problems.throwIfAny();
+}
+
+function timeProblem(time: Date): string | undefined {
+  const year = time.getUTCFullYear();
+  return year >= 1 && year <= 9999 ? undefined : 'must be a time between the years 1 and 9999';
+}
+
+/** The place in a page token, which anybody can make. */
+function placeIn(key: readonly (string | number)[]): Place {
+  const [ms, source, ...rest] = key;
+  const numbers = [ms, ...rest].every((part) => Number.isSafeInteger(part));
+  const known = source === 'entry' || source === 'event';
+  if (key.length !== 4 || !numbers || !known || timeProblem(new Date(ms as number)))
+    throw ServiceError.of('INVALID_PAGE_TOKEN', {});
+  return key as unknown as Place;
+}
+
+function eventMessage(audited: Audited, names: Names): AuditEvent {
+  if ('entry' in audited) {
+    const { entry } = audited;
+    return {
+      id: `w-${entry.revision}-${entry.position}`,
+      kind: AuditEventKind.WRITE,
+      created_at: entry.created_at,
+      actor: entry.actor,
+      method: entry.method,
+      agent_id: entry.agent_id ?? undefined,
+      config_id: entry.entity === 'config' ? entry.entity_id : undefined,
+      provider: '',
+      outcome: '',
+      change: revisionMessage(entry, names),
+    };
+  }
+  const { id, kind, agent_id, config_id, ...event } = audited.event;
+  return {
+    ...event,
+    id: `e-${id}`,
+    kind: KINDS.find((known) => known === kind) ?? AuditEventKind.UNSPECIFIED,
+    agent_id: agent_id ?? undefined,
+    config_id: config_id ?? undefined,
+    change: undefined,
+  };
+}

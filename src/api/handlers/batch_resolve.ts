@@ -1,0 +1,80 @@
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
+import {
+  type BatchResolveConfigsRequest,
+  BatchResolveConfigsResponse,
+  ResolveConfigResult,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
+import type { Agent } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { ServiceError } from '../../errors.js';
+import { limits, maxElements } from '../../limits.js';
+import { Problems } from '../../problems.js';
+import { checkPage, pageOf } from '../messages/pages.js';
+import { checkRef, findAgent, noAgent } from './requests.js';
+import { addUnknownProviders, encodedResolution, resolvedWithout } from './resolve_config.js';
+import { statusOf } from '../messages/status.js';
+
+/** ResolveConfig for many agents at one revision. */
+export function batchResolve(state: State, request: BatchResolveConfigsRequest): Uint8Array {
+  check(state, request);
+  const { agents, provider_down } = request;
+  const resultOf = (ref: AgentRef, agent: Agent | undefined) => framed(result(state, ref, agent, provider_down));
+  if (agents.length > 0)
+    return reply(
+      state,
+      agents.map((ref) => resultOf(ref, findAgent(state, ref))),
+    );
+  const page_size = Math.min(request.page_size || limits.defaultPageSize, MAX_AGENTS);
+  return pageOf(
+    { ...request, page_size },
+    {
+      type: BatchResolveConfigsResponse,
+      revision: state.revision,
+      values: state.agentsInOrder,
+      keyOf: (agent) => [agent.id],
+      filter: ['resolutions', provider_down],
+      keep: () => true,
+      rowOf: (agent) => resultOf({}, agent),
+    },
+  );
+}
+
+const MAX_AGENTS = maxElements['agentllm.v1.BatchResolveConfigsRequest.agents'];
+
+function check(state: State, request: BatchResolveConfigsRequest): void {
+  const { agents } = request;
+  const problems = new Problems();
+  checkPage(problems, request);
+  for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  addUnknownProviders(problems, state, request);
+  problems.throwIfAny();
+}
+
+const RESULTS = (1 << 3) | 2;
+const RESOLVED = (3 << 3) | 2;
+
+function result(state: State, ref: AgentRef, agent: Agent | undefined, down: readonly string[]): Uint8Array {
+  try {
+    if (!agent) throw noAgent(state, ref, false);
+    // Fields of protobuf messages concatenate, and a resolution is encoded already.
+    const resolved =
+      down.length === 0
+        ? encodedResolution(state, agent)
+        : ResolvedConfig.encode(resolvedWithout(state, agent, state, down)).finish();
+    const named = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
+    return Buffer.concat([named, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
+    return ResolveConfigResult.encode({ ...named, status: statusOf(error) }).finish();
+  }
+}
+
+const framed = (result: Uint8Array): Uint8Array => new BinaryWriter().uint32(RESULTS).bytes(result).finish();
+
+function reply(state: State, results: readonly Uint8Array[]): Uint8Array {
+  const rest = { results: [], next_page_token: '', revision: BigInt(state.revision) };
+  return Buffer.concat([...results, BatchResolveConfigsResponse.encode(rest).finish()]);
+}

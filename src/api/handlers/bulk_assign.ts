@@ -1,0 +1,156 @@
+import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
+import type { BulkAssignConfigRequest } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { Draft } from '../../domain/draft.js';
+import type { Patch } from '../../domain/patch.js';
+import type { Agent } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { printable } from '../../domain/text.js';
+import { ServiceError, type Violation } from '../../errors.js';
+import { invalidFields, type Problems } from '../../problems.js';
+import { findAgent, noAgent, refProblem } from './requests.js';
+import {
+  checkUpsert,
+  draftProposal,
+  keyRefusal,
+  type Proposal,
+  patchOf,
+  proposeUpsert,
+  type Upserted,
+  upsertTarget,
+} from './write_config.js';
+
+/** What became of one agent of the request. */
+export interface Assigned {
+  readonly ref: AgentRef;
+  readonly agent: Agent | undefined;
+  readonly outcome: Upserted | ServiceError;
+}
+
+interface Candidate {
+  readonly ref: AgentRef;
+  readonly agent: Agent | undefined;
+  readonly proposal: Proposal | ServiceError;
+}
+
+/** Upserts the same fields for many agents: all of them, or with `allow_partial` those that can be served. */
+export function bulkAssign(
+  state: State,
+  draft: Draft,
+  problems: Problems,
+  request: BulkAssignConfigRequest,
+): readonly Assigned[] {
+  const patch = patchOf(request);
+  checkUpsert(problems, request);
+  if (request.agents.length === 0) problems.add('agents', 'is required');
+  problems.addAll(patch.violations);
+  const candidates = candidatesOf(state, patch, request);
+  if (!request.allow_partial) refuseAny(candidates, problems);
+  problems.throwIfAny();
+  return candidates.map(({ ref, agent, proposal }) => {
+    if (proposal instanceof ServiceError) return { ref, agent, outcome: proposal };
+    return {
+      ref,
+      agent,
+      outcome: { config: draftProposal(state, draft, proposal, request), created: !proposal.before },
+    };
+  });
+}
+
+function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigRequest): Candidate[] {
+  const places = new Map<Agent, number>();
+  const asked = { ...request, texts: new Map<string, string>() };
+  return request.agents.map((ref, at): Candidate => {
+    const problem = refProblem(ref);
+    const agent = problem ? undefined : findAgent(state, ref);
+    const fail = (field: string, description: string) => ({
+      ref,
+      agent,
+      proposal: invalidFields([{ field: `agents[${at}]${field}`, description }]),
+    });
+    if (problem) return fail(problem.field, problem.description);
+    if (!agent) return { ref, agent, proposal: noAgent(state, ref, request.agents.length <= 10) };
+    const first = places.get(agent);
+    if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
+    places.set(agent, at);
+    const proposal = proposeOne(state, agent, patch, asked);
+    if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
+    return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
+  });
+}
+
+type SharedRequest = BulkAssignConfigRequest & { readonly texts: Map<string, string> };
+
+/** What the config has already is not refused. It is told apart only where something is, because that takes its time. */
+function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedRequest): Proposal {
+  const proposal = proposeUpsert(state, agent, patch, request);
+  const stored = upsertTarget(state, agent);
+  if (proposal.violations.length === 0 || !stored) return proposal;
+  return proposeUpsert(state, agent, patchOf(request, state, stored), request);
+}
+
+/** All or nothing: the problems of the request and those of every agent in one error, with the names of the agents. */
+function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
+  const errors = candidates.flatMap(({ proposal, agent }, at) =>
+    proposal instanceof ServiceError ? [{ at, name: agent?.name, error: proposal }] : [],
+  );
+  const [first] = errors;
+  if (!first) return;
+  if (problems.any || errors.some(({ error }) => error.reason === 'INVALID_FIELDS')) {
+    problems.addAll(merged(errors, candidates.length));
+    problems.throwIfAny();
+  }
+  const other = errors.find(({ error }) => error.reason !== 'AGENT_NOT_FOUND');
+  if (other) throw otherError(other.error, errors);
+  throw ServiceError.of('AGENT_NOT_FOUND', first.error.metadata as { agent: string }, {
+    violations: errors.flatMap(violationsAt),
+    resources: errors.flatMap(({ error }) => error.resources),
+  });
+}
+
+/** An error about single configs, such as a key that does not fit, with the agents that it is about. */
+function otherError({ reason, metadata, resources }: ServiceError, errors: readonly Failed[]): ServiceError {
+  const alike = errors.filter(({ error }) => error.reason === reason);
+  const about = metadata['remedy'] && { remedy: `${metadata['remedy']} (for ${namesOf(alike)})` };
+  const violations = errors.flatMap(violationsAt);
+  return ServiceError.of(reason, { ...metadata, ...about } as never, { violations, resources });
+}
+
+interface Failed {
+  readonly at: number;
+  /** Of the agent; undefined: there is none. */
+  readonly name: string | undefined;
+  readonly error: ServiceError;
+}
+
+function violationsAt({ at, name, error }: Failed): readonly Violation[] {
+  if (error.reason === 'INVALID_FIELDS') return error.violations;
+  const about = name === undefined ? '' : `${shown(name)}: `;
+  return [{ field: `agents[${at}]`, description: about + error.message }];
+}
+
+const NAMED = 5;
+const shown = (name: string) => JSON.stringify(printable(name, 60));
+
+/** The agents that something is wrong with, by name: `"trader", "risk_manager" and 3 more`. */
+function namesOf(failed: readonly Failed[]): string {
+  const named = failed.slice(0, NAMED).map(({ at, name }) => (name === undefined ? `agents[${at}]` : shown(name)));
+  const more = failed.length > NAMED ? ` and ${failed.length - NAMED} more` : '';
+  return named.join(', ') + more;
+}
+
+/** A field of the shared config that is wrong for several agents is named once; for which of them, unless for all. */
+function merged(errors: readonly Failed[], agents: number): Violation[] {
+  const places = new Map<string, { violation: Violation; failed: Failed[] }>();
+  for (const one of errors)
+    for (const violation of violationsAt(one)) {
+      const key = JSON.stringify([violation.field, violation.description]);
+      const place = places.get(key) ?? { violation, failed: [] };
+      place.failed.push(one);
+      places.set(key, place);
+    }
+  return [...places.values()].map(({ violation, failed }) => {
+    if (failed.length === agents || violation.field.startsWith('agents[')) return violation;
+    // A long list of what is known must not push the names out.
+    return { ...violation, description: `${printable(violation.description, 180)} (for ${namesOf(failed)})` };
+  });
+}

@@ -1,0 +1,118 @@
+import { AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
+import {
+  type EncryptionKey,
+  type GetEncryptionStatusResponse,
+  type RotateEncryptionKeyRequest,
+  RotateEncryptionKeyResponse,
+} from '../../../gen/ts/agentllm/v1/credential_service.js';
+import type { Config, Credential } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import type { Vault } from '../../domain/vault.js';
+import { ServiceError } from '../../errors.js';
+import { limits } from '../../limits.js';
+import { type RotationProgress, rotateKeys } from '../../store/keys/rotation.js';
+import { giveUpLost } from '../../store/keys/vault.js';
+import { audit } from './audit.js';
+import type { Backend } from './backend.js';
+import type { StreamCall } from '../dispatch/streaming.js';
+
+/** Encrypts the stored keys anew, and says how far it is; nobody's work is done once the caller or the service goes. */
+export async function rotateEncryptionKey(
+  backend: Backend,
+  call: StreamCall<RotateEncryptionKeyRequest>,
+): Promise<void> {
+  const { caller: actor, method, sink, signal } = call;
+  let last: RotationProgress | undefined;
+  try {
+    const order = { actor, method, skipUnreadable: call.request.skip_unreadable };
+    if (order.skipUnreadable) await giveUpLost(backend.store);
+    for await (const progress of rotateKeys(backend.store, order)) {
+      if (!last || progress.finished) await enter(backend, call, last ? 'finished' : 'begun', progress);
+      last = progress;
+      sink.write(progressMessage(backend.store.state, progress));
+      await sink.drained();
+      if (signal.aborted) throw signal.reason;
+      if (!progress.finished) call.checkOpen();
+    }
+    sink.finish();
+  } catch (error) {
+    if (last && !last.finished) await enter(backend, call, 'ended early', last);
+    throw error;
+  }
+}
+
+function progressMessage({ revision, vault }: State, progress: RotationProgress): Buffer {
+  const message = { ...progress, revision: BigInt(revision), key_id: vault.writable.primaryId };
+  return Buffer.from(RotateEncryptionKeyResponse.encode(message).finish());
+}
+
+function enter(
+  backend: Backend,
+  { caller: actor, method }: StreamCall<unknown>,
+  what: string,
+  { done, total, unreadable }: RotationProgress,
+): Promise<void> {
+  const key = backend.store.state.vault.writable.primaryId;
+  const outcome = `${what}: ${done} of ${total} under key ${key}, ${unreadable} unreadable`;
+  const about = { agent_id: null, config_id: null, provider: '' };
+  return audit(backend, { kind: AuditEventKind.KEY_ROTATION, actor, method, ...about, outcome });
+}
+
+/** Which encryption keys there are and what is under each, as this replica sees it. */
+export function encryptionStatus(state: State): GetEncryptionStatusResponse {
+  const { vault } = state;
+  const holders = [...holdersOf(state)];
+  const problem = problemOf(vault, holders.length > 0);
+  const primary = vault.keyring?.primaryId;
+  const unreadable = holders.filter(({ entity, row }) => vault.stateOf(entity, row) === 'API_KEY_STATE_UNREADABLE');
+  return {
+    ready: problem === '',
+    revision: BigInt(state.revision),
+    problem,
+    keys: keysOf(vault, holders),
+    outdated_count: holders.filter(({ row }) => row.key_id !== primary).length,
+    unreadable_count: unreadable.length,
+    unreadable: unreadable.slice(0, limits.namedUnreadable).map(spokenName),
+  };
+}
+
+function problemOf(vault: Vault, areKeysStored: boolean): string {
+  const { problem } = vault;
+  // Another one would not read them.
+  if (problem?.reason === 'ENCRYPTION_NOT_CONFIGURED' && areKeysStored)
+    return `API keys can neither be stored nor read: ENCRYPTION_KEY ${problem.problem}; set it to the key that they were stored under and start the service again`;
+  try {
+    void vault.writable;
+    return '';
+  } catch (error) {
+    if (error instanceof ServiceError) return error.message;
+    throw error;
+  }
+}
+
+/** A row that has a key. */
+type Holder =
+  | { readonly entity: 'config'; readonly row: Config }
+  | { readonly entity: 'credential'; readonly row: Credential };
+
+function* holdersOf({ configsInOrder, credentialsInOrder }: State): Generator<Holder> {
+  for (const row of configsInOrder.after()) if (row.key_id !== null) yield { entity: 'config', row };
+  for (const row of credentialsInOrder.after()) if (row.key_id !== null) yield { entity: 'credential', row };
+}
+
+const spokenName = ({ entity, row }: Holder) => `${entity} ${entity === 'config' ? row.id : row.name}`;
+
+/** Those of the keyring in its order, and behind them what else keys are under. */
+function keysOf({ keyring }: Vault, holders: readonly Holder[]): EncryptionKey[] {
+  const here = new Set(keyring?.ids);
+  const theirs = holders.map(({ row }) => row.key_id as string).filter((id) => !here.has(id));
+  const counted = (id: string, entity: Holder['entity']) =>
+    holders.filter((holder) => holder.entity === entity && holder.row.key_id === id).length;
+  return [...here, ...[...new Set(theirs)].sort()].map((id) => ({
+    id,
+    primary: id === keyring?.primaryId,
+    available: here.has(id),
+    config_count: counted(id, 'config'),
+    credential_count: counted(id, 'credential'),
+  }));
+}

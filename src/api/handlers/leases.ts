@@ -1,0 +1,187 @@
+import { randomUUID } from 'node:crypto';
+import { AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
+import type {
+  ApiKeyLease,
+  LeaseApiKeysRequest,
+  LeaseApiKeysResponse,
+} from '../../../gen/ts/agentllm/v1/credential_service.js';
+import { canonicalBaseUrl } from '../../domain/base_url.js';
+import { nanosProblem } from '../../domain/duration.js';
+import { type StoredKey, storedKeyOf } from '../../domain/key_choice.js';
+import { type LeaseBinding, publicKeyProblem, sealKey } from '../../domain/lease.js';
+import { originOf } from '../../domain/origin.js';
+import type { Agent } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { limits } from '../../limits.js';
+import { Problems } from '../../problems.js';
+import { type OpenedKeys, openKeys } from '../../store/keys/open_keys.js';
+import { auditFirst } from './audit.js';
+import type { Call, Reply } from '../dispatch/method.js';
+import { checkRef, namedAgent } from './requests.js';
+import { inUse } from './resolve_config.js';
+import { type Backend, read } from './backend.js';
+
+type LeaseCall = Call<LeaseApiKeysRequest, LeaseApiKeysResponse>;
+
+/** Gives an agent process its stored keys, sealed, when the audit has them. */
+export function leaseApiKeys(
+  backend: Backend,
+  call: LeaseCall,
+): Reply<LeaseApiKeysResponse> | Promise<Reply<LeaseApiKeysResponse>> {
+  checkRequest(call.request);
+  return read(backend, call, () => lease(backend, call));
+}
+
+function checkRequest(request: LeaseApiKeysRequest): void {
+  const { agent, public_key, lifetime } = request;
+  const problems = new Problems();
+  checkRef(problems, agent);
+  problems.add('public_key', public_key.length === 0 ? 'is required' : publicKeyProblem(public_key));
+  const { min, max } = limits.leaseLifetime;
+  const ms = lifetimeMs(request);
+  const nanos = lifetime && nanosProblem(lifetime);
+  if (nanos) problems.add('lifetime', nanos);
+  else if (ms < min * 1000 || ms > max * 1000) problems.add('lifetime', `must be ${min} to ${max} s`);
+  problems.throwIfAny();
+}
+
+/** What is less than a millisecond is left out. */
+function lifetimeMs({ lifetime }: LeaseApiKeysRequest): number {
+  if (!lifetime) return limits.defaultLeaseLifetime * 1000;
+  return Number(lifetime.seconds) * 1000 + Math.floor(lifetime.nanos / 1e6);
+}
+
+/** A stored key that is to be leased, and what it is for. */
+interface Wanted {
+  readonly stored: StoredKey;
+  readonly config_id: number;
+  readonly provider: string;
+  readonly origin: string;
+}
+
+/**
+ * The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is disabled, or whose
+ * base URL the agent process could read as another host than the one that the key is sealed for.
+ */
+function wantedOf(state: State, agent: Agent): Wanted[] {
+  return state.configsOf(agent.id).flatMap((config) => {
+    const provider = config.enabled ? state.provider(config.provider) : undefined;
+    const url = provider && canonicalBaseUrl(provider.base_url);
+    const stored = provider?.enabled && storedKeyOf(state, config, provider.name);
+    if (url === undefined || !stored || stored.row.key_id === null) return [];
+    return [{ stored, config_id: config.id, provider: provider.name, origin: originOf(url) }];
+  });
+}
+
+async function lease(backend: Backend, call: LeaseCall): Promise<LeaseApiKeysResponse> {
+  const { id } = namedAgent(backend.store.state, call.request.agent);
+  backend.access.passLease(call.principal, id);
+  for (;;) {
+    const opened = await open(backend, call);
+    if (opened) return give(backend, call, opened);
+  }
+}
+
+/** The keys that are wanted, open. */
+interface Opened {
+  readonly identity: string;
+  readonly revision: number;
+  readonly agent: Agent;
+  readonly wanted: readonly Wanted[];
+  readonly keys: OpenedKeys;
+}
+
+/** Opens an agent's keys; undefined when they changed meanwhile, and what is here now is to be looked at anew. */
+async function open({ store, feed }: Backend, { request, signal }: LeaseCall): Promise<Opened | undefined> {
+  const { state } = store;
+  const agent = inUse(namedAgent(state, request.agent));
+  // Of the moment at which they are looked at: a revision that comes later may replace a key.
+  const at = () => ({ identity: store.state.identity, revision: store.state.revision });
+  const wanted = wantedOf(state, agent);
+  if (wanted.length === 0) return { agent, wanted, keys: new Map(), ...at() };
+  // Throws when there is no ENCRYPTION_KEY, or that of another store.
+  void state.vault.writable;
+  const stored = wanted.map((one) => one.stored);
+  const opened = await openKeys(store, stored);
+  signal.throwIfAborted();
+  if ('keys' in opened)
+    return sameAs(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys, ...at() } : undefined;
+  await feed.reached(opened.newer, signal);
+  return undefined;
+}
+
+async function give(
+  backend: Backend,
+  call: LeaseCall,
+  { agent, wanted, keys, identity, revision }: Opened,
+): Promise<LeaseApiKeysResponse> {
+  const of = { store_id: identity, agent_id: agent.id, lifetime_ms: lifetimeMs(call.request) };
+  const sealing: Promise<ApiKeyLease>[] = [];
+  const unreadable_config_ids: number[] = [];
+  for (const one of wanted) {
+    const key = keys.get(one.stored.row);
+    if (key === undefined) unreadable_config_ids.push(one.config_id);
+    else sealing.push(sealed(call.request.public_key, key, bindingFor(one, of), one.stored));
+  }
+  const leases = await Promise.all(sealing);
+  const events = leases.map((one) => eventOf(call, one));
+  if (events.length > 0) await auditFirst(backend, events);
+  call.stillAllowed();
+  return { leases, revision: BigInt(revision), unreadable_config_ids };
+}
+
+/** Whether nothing of what keys were opened for has changed meanwhile. */
+function sameAs(wanted: readonly Wanted[], state: State, agent: Agent): boolean {
+  const now = state.agents.get(agent.id);
+  if (!now?.is_active) return false;
+  const others = wantedOf(state, now);
+  return (
+    others.length === wanted.length &&
+    others.every((other, at) => {
+      const one = wanted[at] as Wanted;
+      return (
+        other.config_id === one.config_id &&
+        other.origin === one.origin &&
+        other.provider === one.provider &&
+        other.stored.source === one.stored.source &&
+        other.stored.row.id === one.stored.row.id &&
+        other.stored.row.key_revision === one.stored.row.key_revision
+      );
+    })
+  );
+}
+
+const bindingFor = (
+  { stored, config_id, provider, origin }: Wanted,
+  of: Pick<LeaseBinding, 'store_id' | 'agent_id' | 'lifetime_ms'>,
+): LeaseBinding => ({
+  ...of,
+  lease_id: randomUUID(),
+  config_id,
+  provider,
+  origin,
+  key_revision: BigInt(stored.row.key_revision ?? 0),
+});
+
+async function sealed(
+  publicKey: Uint8Array,
+  key: string,
+  binding: LeaseBinding,
+  stored: StoredKey,
+): Promise<ApiKeyLease> {
+  const { encapsulated_key, ciphertext } = await sealKey(publicKey, key, binding);
+  const { lifetime_ms, ...of } = binding;
+  return {
+    ...of,
+    lifetime: { seconds: BigInt(Math.floor(lifetime_ms / 1000)), nanos: (lifetime_ms % 1000) * 1e6 },
+    key_source: stored.source,
+    credential_name: stored.source === 'KEY_SOURCE_CREDENTIAL' ? stored.row.name : '',
+    encapsulated_key: Buffer.from(encapsulated_key),
+    ciphertext: Buffer.from(ciphertext),
+  };
+}
+
+function eventOf({ caller, method, request }: LeaseCall, { agent_id, config_id, provider, lease_id }: ApiKeyLease) {
+  const outcome = `leased for ${lifetimeMs(request) / 1000} s, lease ${lease_id}`;
+  return { kind: AuditEventKind.KEY_LEASE, actor: caller, method, agent_id, config_id, provider, outcome };
+}

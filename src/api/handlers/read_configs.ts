@@ -1,0 +1,154 @@
+import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
+import {
+  type BatchGetPrimaryConfigsRequest,
+  BatchGetPrimaryConfigsResponse,
+  GetConfigResponse,
+  type ListConfigsRequest,
+  ListConfigsResponse,
+  type PrimaryConfigResult,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { hasDefaultModel, primaryIn } from '../../domain/chain.js';
+import { providerProblem } from '../../domain/config.js';
+import { Ordered } from '../../domain/ordered.js';
+import type { Agent, Config } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import type { Vault } from '../../domain/vault.js';
+import { ServiceError } from '../../errors.js';
+import { Problems } from '../../problems.js';
+import { configMessage } from '../messages/entities.js';
+import { checkPage, pageOf } from '../messages/pages.js';
+import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent } from './requests.js';
+import { withRevision } from '../messages/revision.js';
+import { statusOf } from '../messages/status.js';
+
+export function getConfig(state: State, id: number): Buffer {
+  const problems = new Problems();
+  problems.add('id', idProblem(id));
+  problems.throwIfAny();
+  return configReply(state, configOf(state, id));
+}
+
+export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
+  const agent = namedAgent(state, ref);
+  const config = primaryIn(state, agent.id);
+  if (!config) throw noEnabledConfig(agent);
+  return configReply(state, config);
+}
+
+export const noEnabledConfig = (agent: Agent) =>
+  ServiceError.of(
+    'NO_ENABLED_CONFIG',
+    { agent: agent.name, ...(hasDefaultModel(agent) && { model: `${agent.llm_provider}/${agent.llm_model}` }) },
+    { resources: [{ type: 'agent', name: agent.name }] },
+  );
+
+/** A config as bytes, for as long as its row lives and what else shows in it stands. */
+interface Encoded {
+  readonly identity: string;
+  readonly agentName: string;
+  readonly vault: Vault;
+  /** The answers of GetConfig and GetPrimaryConfig but for the revision. */
+  readonly entry: Uint8Array;
+  /** One result of BatchGetPrimaryConfigs; made when it is first asked for. */
+  result?: Uint8Array;
+}
+const encodings = new WeakMap<Config, Encoded>();
+
+function encodedConfig(state: State, config: Config, agentName: string): Encoded {
+  const known = encodings.get(config);
+  const { identity, vault } = state;
+  if (known?.agentName === agentName && known.identity === identity && known.vault === vault) return known;
+  const message = { config: configMessage(state, config, agentName), revision: 0n };
+  const encoded = { identity, agentName, vault, entry: GetConfigResponse.encode(message).finish() };
+  encodings.set(config, encoded);
+  return encoded;
+}
+
+/**
+ * The answer that holds one config: the entry, encoded once for as long as the
+ * row lives, followed by the encoded revision. Fields of protobuf messages
+ * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
+ */
+function configReply(state: State, config: Config): Buffer {
+  const { entry } = encodedConfig(state, config, state.agents.get(config.agent_id)?.name ?? '');
+  return withRevision(entry, state.revision);
+}
+
+export function listConfigs(state: State, request: ListConfigsRequest): Buffer {
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (request.agent) checkRef(problems, request.agent);
+  const provider = request.provider === '' ? undefined : state.provider(request.provider);
+  if (request.provider !== '' && !provider) problems.add('provider', providerProblem(state, request.provider));
+  problems.throwIfAny();
+  const agent = request.agent && agentOf(state, request.agent);
+  const { enabled, model_name, include_fallbacks } = request;
+  const isWanted = (ofProvider: string | null, model: string | null) =>
+    (provider === undefined || ofProvider === provider.name) && (model_name === '' || model === model_name);
+  return pageOf(request, {
+    type: ListConfigsResponse,
+    revision: state.revision,
+    values: agent ? configsById(state, agent) : state.configsInOrder,
+    keyOf: (config) => [config.id],
+    filter: ['configs', agent?.id, provider?.name, enabled, model_name, ...(include_fallbacks ? [true] : [])],
+    keep: (config) =>
+      (enabled === undefined || config.enabled === enabled) &&
+      (isWanted(config.provider, config.model_name) ||
+        (include_fallbacks && isWanted(config.fallback_provider, config.fallback_model))),
+    rowOf: (config) => ({ configs: [configMessage(state, config)] }),
+  });
+}
+
+function configsById(state: State, agent: Agent): Ordered<Config> {
+  const configs = new Ordered<Config>((a, b) => a.id - b.id);
+  for (const config of state.configsOf(agent.id)) configs.put(config);
+  return configs;
+}
+
+export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsRequest): Buffer {
+  const problems = new Problems();
+  checkPage(problems, request);
+  const { length } = request.agents;
+  for (const [at, ref] of request.agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  problems.throwIfAny();
+  if (length > 0) {
+    const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));
+    return batchReply(state, results);
+  }
+  return pageOf(request, {
+    type: BatchGetPrimaryConfigsResponse,
+    revision: state.revision,
+    values: state.agentsInOrder,
+    keyOf: (agent) => [agent.id],
+    filter: ['primaries'],
+    keep: () => true,
+    rowOf: (agent) => primaryResult(state, {}, agent),
+  });
+}
+
+/** The results as they are encoded, followed by the fields that the answer has once. */
+function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
+  const last = { results: [], next_page_token: '', revision: BigInt(state.revision) };
+  return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);
+}
+
+function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): Uint8Array {
+  const config = agent && primaryIn(state, agent.id);
+  if (config) {
+    const encoded = encodedConfig(state, config, agent.name);
+    encoded.result ??= encodedResult({
+      agent_id: agent.id,
+      agent_name: agent.name,
+      config: configMessage(state, config, agent.name),
+    });
+    return encoded.result;
+  }
+  return encodedResult({
+    agent_id: agent?.id ?? ref.id ?? 0,
+    agent_name: agent?.name ?? ref.name ?? '',
+    status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref, false)),
+  });
+}
+
+const encodedResult = (result: PrimaryConfigResult): Uint8Array =>
+  BatchGetPrimaryConfigsResponse.encode({ results: [result], next_page_token: '', revision: 0n }).finish();

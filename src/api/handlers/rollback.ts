@@ -1,0 +1,108 @@
+import type {
+  RollbackConfigRequest,
+  RollbackConfigResponse,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { newConfig } from '../../domain/config.js';
+import { keyProblem } from '../../domain/credential.js';
+import type { Draft } from '../../domain/draft.js';
+import { keyFits, modelsPass, patchBack } from '../../domain/rollback.js';
+import type { Config } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { ServiceError } from '../../errors.js';
+import { Problems } from '../../problems.js';
+import { etagOf } from '../messages/entities.js';
+import type { Call } from '../dispatch/method.js';
+import { type Earlier, standingThen } from './historical_config.js';
+import { agentOf, checkEtag, idProblem, revisionProblem } from './requests.js';
+import { type Backend, write } from './backend.js';
+import { answerConfig, type ConfigRequest, draftProposal, proposeUpdate } from './write_config.js';
+
+/**
+ * Returns a config to what it was. The log is read before the write is planned, because plans are pure and what it says
+ * of the past stays true. What was not found there is said by the plan like everything that is wrong with a request:
+ * behind what is wrong with its fields, and not at all to a retry of a write that was done.
+ */
+export async function rollbackConfig(
+  backend: Backend,
+  call: Call<RollbackConfigRequest, RollbackConfigResponse>,
+): Promise<Uint8Array> {
+  const { id, to_revision } = call.request;
+  const wanted = checkRollback(new Problems(), call.request).any
+    ? undefined
+    : await standingThen(backend, id, to_revision, call.signal).catch(asFailure);
+  return write(backend, call, {
+    plan(state, draft, problems) {
+      checkRollback(problems, call.request).throwIfAny();
+      if (!wanted || wanted instanceof ServiceError) throw wanted;
+      return planRollback(state, draft, problems, call.request, wanted);
+    },
+    respond: answerConfig,
+  });
+}
+
+function asFailure(error: unknown): ServiceError {
+  if (error instanceof ServiceError) return error;
+  throw error;
+}
+
+/** Adds what is wrong with the request itself. */
+function checkRollback(problems: Problems, { id, to_revision, api_key, without_key }: RollbackConfigRequest): Problems {
+  problems.add('id', idProblem(id));
+  problems.add('to_revision', revisionProblem(to_revision));
+  if (api_key !== undefined) problems.add('api_key', keyProblem(api_key));
+  if (api_key !== undefined && without_key) problems.add('without_key', 'must not be set together with api_key');
+  return problems;
+}
+
+function planRollback(
+  state: State,
+  draft: Draft,
+  problems: Problems,
+  request: RollbackConfigRequest,
+  earlier: Earlier,
+): Config {
+  const { id, etag } = request;
+  const stored = state.configs.get(id);
+  const current = stored && { state, config: stored };
+  agentOf(state, { id: earlier.config.agent_id });
+  const keepsKey = keyFits(earlier, current) && !request.without_key;
+  // Of a row that comes back nothing may be left, not even when it was deleted a moment ago.
+  const clear_api_key = stored?.key_id !== null && !keepsKey;
+  const change: ConfigRequest = { clear_api_key, allow_unknown_model: modelsPass(earlier, state) };
+  const proposal = proposeUpdate(state, stored ?? deleted(earlier.config), patchBack(earlier, current), change);
+  problems.addAll(proposal.violations);
+  checkCredential(state, problems, proposal.row, request);
+  problems.throwIfAny();
+  checkEtag(etag, stored && etagOf(state, stored), `Config ${id}`);
+  const hadKey = earlier.config.key_id !== null;
+  if (hadKey && !keepsKey && !request.without_key && request.api_key === undefined)
+    throw notRestorable(request, earlier);
+  const api_key = request.api_key;
+  return draftProposal(state, draft, { ...proposal, before: stored }, { ...change, api_key });
+}
+
+/** What a config that is gone is changed from: as good as new, under its own id. */
+export const deleted = ({ id, agent_id, created_at }: Config): Config => ({
+  ...newConfig(agent_id, 0),
+  id,
+  created_at,
+});
+
+/** The credential of the earlier state is found by its name, and may be another one by now. */
+function checkCredential(state: State, problems: Problems, row: Config, { api_key }: RollbackConfigRequest): void {
+  const credential = row.credential_id === null ? undefined : state.credentials.get(row.credential_id);
+  if (!credential) return;
+  const shown = JSON.stringify(credential.name);
+  if (api_key !== undefined) problems.add('api_key', `must not be set: the config uses credential ${shown} again`);
+  if (credential.provider !== row.provider)
+    problems.add('config.credential_name', `credential ${shown} is for ${credential.provider}, not ${row.provider}`);
+}
+
+function notRestorable({ id, to_revision }: RollbackConfigRequest, { config: { provider } }: Earlier): ServiceError {
+  const resources = [{ type: 'config', name: String(id) }] as const;
+  return ServiceError.of(
+    'KEY_NOT_RESTORABLE',
+    { id: String(id), provider, revision: String(to_revision) },
+    { resources },
+  );
+}

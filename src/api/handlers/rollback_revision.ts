@@ -1,0 +1,162 @@
+import type {
+  RollbackRevisionRequest,
+  RollbackRevisionResponse,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { Finding } from '../../../gen/ts/agentllm/v1/finding.js';
+import { type ConfigRevision, FieldChange } from '../../../gen/ts/agentllm/v1/history.js';
+import type { Draft } from '../../domain/draft.js';
+import { withoutConfig } from '../../domain/findings.js';
+import type { HistoryEntry, Names } from '../../domain/history.js';
+import type { Change, Config } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { ServiceError } from '../../errors.js';
+import { limits } from '../../limits.js';
+import type { Problems } from '../../problems.js';
+import { type PastRevision, revisionAt } from '../../store/history/history.js';
+import { revisionMessage } from './history.js';
+import type { Call } from '../dispatch/method.js';
+import { reachPast } from './historical_config.js';
+import { requestIdOf, revisionProblem } from './requests.js';
+import { type Backend, write } from './backend.js';
+import { type Conflict, UndoRevision } from './undo_revision.js';
+import { findingsOf } from './write_config.js';
+
+type RollbackCall = Call<RollbackRevisionRequest, RollbackRevisionResponse>;
+
+/**
+ * Undoes what one revision changed. The log is read before the write is planned, because plans are pure and the past
+ * stays what it is. What was wrong with it is reported by the plan, after what is wrong with the request, so that a retry
+ * of a write that was done gets its response.
+ */
+export async function rollbackRevision(backend: Backend, call: RollbackCall): Promise<Uint8Array> {
+  const { revision } = call.request;
+  const past = revisionProblem(revision)
+    ? undefined
+    : await pastRevision(backend, call).catch((error) => {
+        if (error instanceof ServiceError) return error;
+        throw error;
+      });
+  return write(backend, call, {
+    plan(state, draft, problems) {
+      checkRequest(problems, call.request);
+      if (!past || past instanceof ServiceError) throw past;
+      plan(state, draft, call.request, past);
+      return { past, draft };
+    },
+    respond: ({ past, draft }, at, state) => ({
+      entries: entriesOf(call, draft, namesOf(past.state, state)),
+      revision: at,
+      findings: findingsAfter(state, draft.changes),
+    }),
+  });
+}
+
+async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastRevision> {
+  const { revision } = call.request;
+  await reachPast(backend, revision, call.signal);
+  call.stillAllowed();
+  const past = await revisionAt(backend.store, Number(revision), limits.maxRollbackChanges + 1);
+  if (Number(revision) < past.oldest || past.entries.length === 0)
+    throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });
+  if (past.entries.some(({ entity }) => entity === 'agent')) call.require('PERMISSION_AGENTS_WRITE');
+  return past;
+}
+
+function checkRequest(problems: Problems, { revision }: RollbackRevisionRequest): void {
+  problems.add('revision', revisionProblem(revision));
+  problems.throwIfAny();
+}
+
+function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past: PastRevision): void {
+  const foreign = conflictsOfKind(past);
+  if (foreign.length > 0) throw conflictError(request, foreign);
+  const undo = new UndoRevision(state, draft, past, { withoutKeys: request.without_keys });
+  undo.run();
+  if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
+}
+
+/** What makes a revision one that is not undone, whatever has happened since. */
+function conflictsOfKind({ entries }: PastRevision): Conflict[] {
+  const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
+  const most = limits.maxRollbackChanges;
+  if (entries.length > most) return [conflict('the revision', `changed more than ${most} agents and configs`)];
+  const [first] = entries;
+  if (first && !first.method.includes('/'))
+    return [conflict('the revision', `was made by the service itself (${first.method})`)];
+  return entries
+    .filter(({ entity }) => entity !== 'agent' && entity !== 'config')
+    .map(({ entity, entity_id }) =>
+      conflict(`${entity} ${entity_id}`, 'is neither an agent nor a config; only these are undone'),
+    );
+}
+
+const NAMED = 5;
+
+function conflictError({ revision }: RollbackRevisionRequest, conflicts: readonly Conflict[]): ServiceError {
+  const named = conflicts.slice(0, NAMED).map(({ field, description }) => `${field} ${description}`);
+  const more = conflicts.length > NAMED ? [`and ${conflicts.length - NAMED} more`] : [];
+  return ServiceError.of(
+    'ROLLBACK_CONFLICT',
+    { revision: String(revision), conflicts: [...named, ...more].join('; ') },
+    {
+      violations: conflicts.map(({ field, description }) => ({ field, description })),
+      resources: conflicts.flatMap(({ resource }) => resource ?? []),
+    },
+  );
+}
+
+/** The names of credentials, from the revision and from now. */
+const namesOf = (then: State, now: State): Names => ({
+  credential: new Map([...then.credentials.values(), ...now.credentials.values()].map(({ id, name }) => [id, name])),
+  model: new Map(),
+});
+
+/** The draft as the history will show it; the field changes as far as the response has room. */
+function entriesOf(call: RollbackCall, draft: Draft, names: Names): ConfigRevision[] {
+  let bytes = 0;
+  return draft.changes.map((change, position) => {
+    const entry = revisionMessage(entryOf(call, draft, change, position), names);
+    for (const one of entry.changes) bytes += FieldChange.encode(one).finish().length;
+    return bytes > limits.rollbackChangesBytes ? { ...entry, changes: [] } : entry;
+  });
+}
+
+function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, position: number): HistoryEntry {
+  const { entity, id, before, after } = change;
+  return {
+    revision,
+    position,
+    entity,
+    entity_id: id,
+    agent_id: entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : id,
+    action: before ? (after ? 'update' : 'delete') : 'create',
+    before: before ? { ...before } : null,
+    after: after ? { ...after } : null,
+    actor: call.caller,
+    method: call.method,
+    request_id: requestIdOf(call.request) ?? null,
+    reason: call.request.reason || null,
+    created_at: now,
+  };
+}
+
+/** What the lint says of the configs that were set back, and of agents that are left without an enabled one. */
+function findingsAfter(state: State, changes: readonly Change[]): Finding[] {
+  const configs = changes.flatMap((change) => (change.entity === 'config' ? [change] : []));
+  const findings = configs.flatMap(({ after }) => (after ? findingsOf(state, after) : []));
+  const agents = new Set(configs.map(({ before, after }) => (after ?? before)?.agent_id as number));
+  for (const id of agents) {
+    const agent = state.agents.get(id);
+    if (agent) findings.push(...withoutConfig(agent, chainAfter(state, id, configs)));
+  }
+  return [...new Map(findings.map((one) => [one.message, one])).values()].slice(0, limits.maxFindings);
+}
+
+type ConfigChange = Extract<Change, { entity: 'config' }>;
+
+/** The configs of an agent once the changes are made, in any order. */
+function chainAfter(state: State, agentId: number, changes: readonly ConfigChange[]): Config[] {
+  const changed = new Map(changes.map(({ id, after }) => [id, after]));
+  const kept = state.configsOf(agentId).filter(({ id }) => !changed.has(id));
+  return [...kept, ...[...changed.values()].filter((after) => after?.agent_id === agentId)] as Config[];
+}

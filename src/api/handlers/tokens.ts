@@ -1,0 +1,125 @@
+import {
+  type AccessServiceService,
+  type CreateTokenRequest,
+  CreateTokenResponse,
+  type GetCallerResponse,
+  type ListTokensRequest,
+  ListTokensResponse,
+  type Token as TokenMessage,
+  TokenState,
+} from '../../../gen/ts/agentllm/v1/access_service.js';
+import { Permission } from '../../../gen/ts/agentllm/v1/options.js';
+import { may, type Principal } from '../../domain/access.js';
+import type { Token } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProblems } from '../../domain/token.js';
+import { tokenMessage, wishOf } from '../../domain/token_message.js';
+import { Problems } from '../../problems.js';
+import { usesOf } from '../../store/tokens.js';
+import type { Call, Handlers, Reply } from '../dispatch/method.js';
+import { checkPage, pageFrom, pageReply, valuesFrom } from '../messages/pages.js';
+import { requireText } from './requests.js';
+import { type Backend, read, write } from './backend.js';
+
+/** AccessService over the state in memory and the one write path. */
+export function accessService(backend: Backend): Handlers<typeof AccessServiceService> {
+  return {
+    createToken: (call) => createToken(backend, call),
+
+    getToken: (call) =>
+      read(backend, call, async (state) => {
+        requireText({ id: call.request.id });
+        const revision = BigInt(state.revision);
+        const token = tokenOf(state, call.request.id);
+        const messageOf = await messagesOf(backend, [token]);
+        return { token: messageOf(token), revision };
+      }),
+
+    listTokens: (call) => read(backend, call, (state) => listTokens(backend, state, call.request)),
+
+    revokeToken: (call) =>
+      write(backend, call, {
+        plan(state, draft, problems) {
+          if (call.request.id === '') problems.add('id', 'is required');
+          problems.throwIfAny();
+          return planRevocation(state, draft, call.request.id);
+        },
+        respond: (token, revision) => ({ token: tokenMessage(token, new Date()), revision }),
+      }),
+
+    getCaller: (call) => read(backend, call, (state) => callerMessage(call.principal, state)),
+  };
+}
+
+/** The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it. */
+async function createToken(
+  backend: Backend,
+  call: Call<CreateTokenRequest, CreateTokenResponse>,
+): Promise<Reply<CreateTokenResponse>> {
+  const made = makeToken();
+  const wish = wishOf(call.request);
+  const bytes = await write(backend, call, {
+    plan(state, draft, problems) {
+      for (const [field, problem] of tokenProblems(wish)) problems.add(field, problem);
+      problems.throwIfAny();
+      return planToken(state, draft, wish, made);
+    },
+    respond: (token, revision) => ({ token: tokenMessage(token, new Date()), revision, text: '' }),
+  });
+  const isOurs = CreateTokenResponse.decode(bytes).token?.id === made.id;
+  if (!isOurs || wish.certificate_identity !== '') return bytes;
+  return Buffer.concat([
+    bytes,
+    CreateTokenResponse.encode(CreateTokenResponse.fromPartial({ text: made.text })).finish(),
+  ]);
+}
+
+async function listTokens(backend: Backend, state: State, request: ListTokensRequest): Promise<Buffer> {
+  const problems = new Problems();
+  checkPage(problems, request);
+  problems.throwIfAny();
+  const now = new Date();
+  const start = pageFrom(request, ['tokens', request.show_ended]);
+  const keyOf = (token: Token) => [token.id];
+  const found = valuesFrom(start, {
+    values: state.tokensInOrder,
+    keyOf,
+    keep: (token) => request.show_ended || stateOfToken(token, now) === TokenState.ACTIVE,
+  });
+  const { revision } = state;
+  const messageOf = await messagesOf(backend, found);
+  return pageReply(start, found, {
+    type: ListTokensResponse,
+    revision,
+    keyOf,
+    rowOf: (token) => ({ tokens: [messageOf(token)] }),
+  });
+}
+
+/** Makes the messages of tokens, with the time of their last use; without it while the database is unavailable. */
+async function messagesOf(
+  { store, trail }: Backend,
+  tokens: readonly Token[],
+): Promise<(token: Token) => TokenMessage> {
+  const uses = await usesOf(store, tokens).catch(() => undefined);
+  const now = new Date();
+  return (token) => {
+    const [there, here] = [uses?.get(token.id), trail.lastUse(token)];
+    const last_used_at = uses && (there && here ? (there > here ? there : here) : (there ?? here));
+    return tokenMessage(token, now, last_used_at);
+  };
+}
+
+function callerMessage({ actor, role, token }: Principal, { revision }: State): GetCallerResponse {
+  return {
+    actor,
+    revision: BigInt(revision),
+    role,
+    permissions: Object.values(Permission).filter(
+      (one) => one !== Permission.UNSPECIFIED && one !== Permission.UNRECOGNIZED && may(role, one),
+    ),
+    agents: [...(token?.agents ?? [])],
+    all_agents: role === 'ROLE_AGENT' && token?.agents === null,
+    expires_at: token?.expires_at ?? undefined,
+  };
+}

@@ -1,0 +1,47 @@
+import { AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
+import type { ValidateApiKeyRequest, ValidateApiKeyResponse } from '../../../gen/ts/agentllm/v1/provider_service.js';
+import { keyProblem } from '../../domain/credential.js';
+import type { State } from '../../domain/state.js';
+import { nameProblem } from '../../domain/text.js';
+import { limits } from '../../limits.js';
+import { Problems } from '../../problems.js';
+import { type Answer, askProvider } from '../../providers/check_provider.js';
+import { audit } from './audit.js';
+import { patienceOf } from './check_config.js';
+import type { Call } from '../dispatch/method.js';
+import { passRate, type Rate } from '../dispatch/token_bucket.js';
+import { providerOf } from './requests.js';
+import type { Backend } from './backend.js';
+
+/** Asks a provider whether a key that somebody holds is good; nothing of it is kept. */
+export async function validateKey(
+  backend: Backend,
+  state: State,
+  call: Call<ValidateApiKeyRequest, ValidateApiKeyResponse>,
+  rate: Rate,
+): Promise<ValidateApiKeyResponse> {
+  const { provider: name, api_key, model_name } = call.request;
+  const problems = new Problems();
+  if (name === '') problems.add('provider', 'is required');
+  problems.add('api_key', keyProblem(api_key));
+  if (model_name !== '') problems.add('model_name', nameProblem(model_name, limits.modelName));
+  problems.throwIfAny();
+  const provider = providerOf(state, name);
+  const allowed = backend.allowedAddresses;
+  const models = model_name === '' ? [] : [model_name];
+  passRate(rate);
+  const revision = BigInt(state.revision);
+  const [answer] = await askProvider(provider, api_key, models, { allowed, ...patienceOf(call) });
+  const { status, message, latencyMs } = answer as Answer;
+  await audit(backend, {
+    kind: AuditEventKind.KEY_VALIDATION,
+    actor: call.caller,
+    method: call.method,
+    agent_id: null,
+    config_id: null,
+    provider: provider.name,
+    outcome: status,
+  });
+  const check = { status, message, latency_ms: latencyMs, checked_at: new Date() };
+  return { check, revision };
+}

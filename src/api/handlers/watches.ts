@@ -1,0 +1,158 @@
+import { randomUUID } from 'node:crypto';
+import type {
+  AgentLLMConfigWatchServiceService,
+  ListWatchersRequest,
+  WatchConfigsRequest,
+  Watcher,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { ListWatchersResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { State } from '../../domain/state.js';
+import { textProblem } from '../../domain/text.js';
+import { type Filter, filterOf } from '../../feed/filter.js';
+import type { Who } from '../../feed/watch.js';
+import type { Place } from '../../feed/watches.js';
+import { limits } from '../../limits.js';
+import { Problems } from '../../problems.js';
+import { databaseFailure } from '../../store/failure.js';
+import { listWatchers, type SeenWatcher } from '../../store/watchers.js';
+import type { Handlers } from '../dispatch/method.js';
+import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import { agentOf, checkRef, minRevisionProblem, UUID } from './requests.js';
+import { resumeAt } from './resume.js';
+import { type Backend, read } from './backend.js';
+import type { StreamCall } from '../dispatch/streaming.js';
+
+/** AgentLLMConfigWatchService over the feed. */
+export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWatchServiceService> {
+  const { presence } = backend;
+  return {
+    watchConfigs: (call) => watchConfigs(backend, call),
+
+    acknowledgeRevision(call) {
+      const { acknowledgements } = call.request;
+      checkAcknowledgements(acknowledgements);
+      for (const { client_id, revision } of acknowledgements)
+        presence.acknowledge(client_id.toLowerCase(), Number(revision), call.principal);
+      return { revision: BigInt(backend.store.state.revision) };
+    },
+
+    listWatchers: (call) => read(backend, call, (state) => listing(backend, state, call.request)),
+  };
+}
+
+async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
+  const { watches } = backend;
+  const { request, sink, principal } = call;
+  const { filter, who } = readRequest(backend.store.state, request, principal.agents);
+  const release = watches.reserve(sink);
+  try {
+    const point = await placeOf(backend, call, filter);
+    watches.open(filter, who, sink, point);
+  } finally {
+    release();
+  }
+}
+
+/** Where the stream goes on, as soon as the replica is as far as the caller asks; undefined: it begins with a snapshot. */
+async function placeOf(
+  backend: Backend,
+  { request, signal }: StreamCall<WatchConfigsRequest>,
+  filter: Filter,
+): Promise<Place | undefined> {
+  const { store, feed, watches } = backend;
+  if (request.min_revision > store.state.revision) await reached(backend, request.min_revision, signal);
+  if (request.resume_token === '') return undefined;
+  return await resumeAt({ store, feed, watches, signal }, request.resume_token, filter, backend.watchRetentionMs);
+}
+
+async function reached({ feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
+  await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
+}
+
+/** @param scope the agents that the caller's token is for; undefined: all. */
+function readRequest(
+  state: State,
+  request: WatchConfigsRequest,
+  scope: ReadonlySet<string> | undefined,
+): { filter: Filter; who: Who } {
+  const { agents, all_agents, client_id, client_name, client_version } = request;
+  const problems = new Problems();
+  if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
+  if (!all_agents && agents.length === 0) problems.add('agents', 'is required: name agents, or set all_agents');
+  for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
+  if (client_id !== '' && !UUID.test(client_id)) problems.add('client_id', 'must be a UUID');
+  problems.add('min_revision', minRevisionProblem(request.min_revision));
+  problems.add('client_name', textProblem(client_name, limits.clientName));
+  problems.add('client_version', textProblem(client_version, limits.clientVersion));
+  problems.throwIfAny();
+  const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [state.storedAgentName(name)])));
+  const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
+  const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
+  return { filter: filterOf(all_agents, names, ids, scope), who };
+}
+
+function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {
+  const problems = new Problems();
+  if (acknowledgements.length === 0) problems.add('acknowledgements', 'is required');
+  for (const [at, { client_id, revision }] of acknowledgements.entries()) {
+    if (!UUID.test(client_id)) problems.add(`acknowledgements[${at}].client_id`, 'must be a UUID');
+    if (revision < 1n) problems.add(`acknowledgements[${at}].revision`, `must be at least 1, not ${revision}`);
+  }
+  problems.throwIfAny();
+}
+
+async function listing({ store, presence }: Backend, state: State, request: ListWatchersRequest): Promise<Buffer> {
+  const problems = new Problems();
+  checkPage(problems, request);
+  if (request.agent) checkRef(problems, request.agent);
+  problems.throwIfAny();
+  const agent = request.agent && agentOf(state, request.agent);
+  const page = pageFrom(request, ['watchers', agent?.id, request.stale_only]);
+  const after = page.last && ([String(page.last[0]), String(page.last[1])] as const);
+  try {
+    await presence.flush();
+    const { rows, complete } = await listWatchers(store.database.knex, {
+      ...(agent && { agents: [agent.name, `#${agent.id}`] }),
+      staleOnly: request.stale_only,
+      ...(after && { after }),
+      limit: page.size + 1,
+      namedAgents: limits.namedWatchers,
+      staleMs: limits.staleWatcherMs,
+    });
+    const { revision } = store.state;
+    return pageReply(
+      page,
+      rows,
+      {
+        type: ListWatchersResponse,
+        revision,
+        keyOf: (one) => [one.client_name, one.client_id],
+        rowOf: (one) => ({ watchers: [watcherMessage(one, revision)] }),
+      },
+      complete,
+    );
+  } catch (error) {
+    throw databaseFailure(error);
+  }
+}
+
+function watcherMessage(row: SeenWatcher, head: number): Watcher {
+  const { stream_id: _, agents, agent_count, sent_revision, applied_revision, catching_up, ...rest } = row;
+  const applied = applied_revision ?? 0;
+  return {
+    client_id: rest.client_id,
+    client_name: rest.client_name,
+    client_version: rest.client_version,
+    replica: rest.replica,
+    connected_at: rest.connected_at,
+    last_seen_at: rest.last_seen_at,
+    agents: [...(agents ?? [])],
+    agent_count: agent_count ?? 0,
+    all_agents: agents === null,
+    sent_revision: BigInt(sent_revision),
+    applied_revision: applied_revision === null ? undefined : BigInt(applied_revision),
+    // Who has been given everything is behind by what it has not applied; who has not, by all that there is.
+    lag: BigInt(Math.max(0, (catching_up ? head : sent_revision) - applied)),
+    stale: rest.stale,
+  };
+}

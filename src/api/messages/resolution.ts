@@ -1,0 +1,31 @@
+import type { ResolvedHop as HopMessage, ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
+import type { Resolution, ResolvedHop, ResolvedParameter } from '../../domain/resolve.js';
+import type { Agent } from '../../domain/rows.js';
+import { priceMessage } from './entities.js';
+
+/** What is in effect for an agent, as a message: values are JSON, revisions are 64 bits wide. */
+export const resolvedMessage = (agent: Agent, { hops, skipped, findings }: Resolution): ResolvedConfig => ({
+  agent_id: agent.id,
+  agent_name: agent.name,
+  hops: hops.map(hopMessage),
+  skipped: [...skipped],
+  findings: [...findings],
+  substitution_policy: agent.substitution_policy,
+});
+
+const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({
+  ...hop,
+  parameters: parameters.map(parameterMessage),
+  key_source: key.source,
+  key_name: key.name || key.variables.join(','),
+  api_key_state: key.state,
+  price: price && { price: priceMessage(price.price), source: price.source },
+  provenance: provenance.map((one) => ({ ...one, revision: BigInt(one.revision) })),
+});
+
+const parameterMessage = ({ name, wire_name, value, configured }: ResolvedParameter) => ({
+  name,
+  wire_name,
+  value_json: JSON.stringify(value),
+  configured_json: configured === undefined ? '' : JSON.stringify(configured),
+});

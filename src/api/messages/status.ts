@@ -1,0 +1,138 @@
+import { Metadata, type StatusObject } from '@grpc/grpc-js';
+import {
+  BadRequest,
+  ErrorInfo,
+  PreconditionFailure,
+  ResourceInfo,
+  RetryInfo,
+} from '../../../gen/ts/google/rpc/error_details.js';
+import { Status } from '../../../gen/ts/google/rpc/status.js';
+import { printable } from '../../domain/text.js';
+import type { Resource, ServiceError } from '../../errors.js';
+import { limits } from '../../limits.js';
+import { StatusCode } from '../../status_codes.js';
+
+/** The domain of every ErrorInfo of this service. */
+const DOMAIN = 'agentllm';
+
+type Detail = Status['details'][number];
+const any = (type: string, value: Uint8Array): Detail => ({
+  type_url: `type.googleapis.com/google.rpc.${type}`,
+  value: Buffer.from(value),
+});
+
+/** How long the texts of a status may be: in characters, and in bytes as they travel. */
+const TEXTS = {
+  message: { characters: 600, bytes: 1600 },
+  metadata: { characters: 300, bytes: 500 },
+  field: { characters: 300, bytes: 300 },
+  description: { characters: 300, bytes: 600 },
+  resource: { characters: 120, bytes: 180 },
+} as const;
+/** Metadata of one error; no reason has more. */
+const MAX_METADATA = 4;
+/** Bytes that stay free for the violation that counts the rest, and for what encloses the details. */
+const RESERVED_BYTES = 160;
+
+/**
+ * An error as a google.rpc.Status with its details, within `limits.maxStatusBytes` as it travels. Every text is cut to
+ * its own bound, and violations are added as long as they fit, so that the time it takes does not depend on the error.
+ */
+export function statusOf(error: ServiceError): Status {
+  const message = short(error.message, TEXTS.message);
+  const info = any('ErrorInfo', ErrorInfo.encode(errorInfo(error)).finish());
+  const others = otherDetails(error, message);
+  const fixed = [info, ...others].reduce((sum, detail) => sum + sizeOf(detail), wireSize(message));
+  let left = limits.maxStatusBytes - RESERVED_BYTES - fixed;
+  const resources = error.resources.map(resourceInfo).filter((detail) => {
+    left -= sizeOf(detail);
+    return left >= 0;
+  });
+  const field_violations = violationsOf(error, left);
+  const named =
+    field_violations.length > 0 ? [any('BadRequest', BadRequest.encode({ field_violations }).finish())] : [];
+  return { code: StatusCode[error.code], message, details: [info, ...named, ...resources, ...others] };
+}
+
+/** Bytes in base64. */
+const base64 = (bytes: number) => Math.ceil(bytes / 3) * 4;
+const sizeOf = ({ type_url, value }: Detail) => base64(type_url.length + value.length + 10);
+/** A message travels twice: in base64 within the details, and with everything but ASCII escaped. */
+const wireSize = (text: string) => base64(Buffer.byteLength(text)) + encodeURI(text).length;
+
+/** A printable text within its bounds, cut between two characters. */
+function short(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
+  const whole = printable(text, characters);
+  if (whole.length * 4 <= bytes || wireSize(whole) <= bytes) return whole;
+  let size = 8;
+  let cut = '';
+  for (const character of whole) {
+    size += (Buffer.byteLength(character) * 4) / 3 + encodeURI(character).length;
+    if (size > bytes) return `${cut}…`;
+    cut += character;
+  }
+  return cut;
+}
+
+function resourceInfo({ type, name }: Resource): Detail {
+  const info = { resource_type: `agentllm.v1.${type}`, resource_name: short(name, TEXTS.resource) };
+  return any('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish());
+}
+
+function otherDetails(error: ServiceError, message: string): Detail[] {
+  const details: Detail[] = [];
+  if (error.code === 'FAILED_PRECONDITION') {
+    const subject = short(error.resources[0]?.name ?? '', TEXTS.resource);
+    const description = short(message, TEXTS.description);
+    const violations = [{ type: error.reason, subject, description }];
+    details.push(any('PreconditionFailure', PreconditionFailure.encode({ violations }).finish()));
+  }
+  if (error.retryAfterMs !== undefined) details.push(any('RetryInfo', retryInfo(error.retryAfterMs)));
+  return details;
+}
+
+function errorInfo(error: ServiceError): ErrorInfo {
+  const metadata = Object.entries(error.metadata).slice(0, MAX_METADATA);
+  return {
+    reason: error.reason,
+    domain: DOMAIN,
+    metadata: Object.fromEntries(metadata.map(([key, value]) => [key, short(value, TEXTS.metadata)])),
+  };
+}
+
+type FieldViolation = BadRequest['field_violations'][number];
+
+/** As many violations as fit into the bytes given; the last one counts those that did not. */
+function violationsOf({ violations, problemCount, reason }: ServiceError, bytes: number): FieldViolation[] {
+  const named: FieldViolation[] = [];
+  let left = bytes;
+  for (const { field, description } of violations) {
+    const one = violation(short(field, TEXTS.field), short(description, TEXTS.description), reason);
+    left -= base64(Buffer.byteLength(one.field) + Buffer.byteLength(one.description) + reason.length + 12);
+    if (left < 0) break;
+    named.push(one);
+  }
+  const more = problemCount - named.length;
+  if (more > 0) named.push(violation('', `and ${more} more problems`, reason));
+  return named;
+}
+
+const violation = (field: string, description: string, reason: string): FieldViolation => ({
+  field,
+  description,
+  reason,
+  localized_message: undefined,
+});
+
+function retryInfo(ms: number): Uint8Array {
+  const retry_delay = { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
+  return RetryInfo.encode({ retry_delay }).finish();
+}
+
+/** An error as grpc-js sends it. Everything in it is printable: a lone surrogate would end the process. */
+export function grpcStatus(error: ServiceError): StatusObject {
+  const status = statusOf(error);
+  const metadata = new Metadata();
+  metadata.set('grpc-status-details-bin', Buffer.from(Status.encode(status).finish()));
+  return { code: status.code as number, details: status.message, metadata };
+}

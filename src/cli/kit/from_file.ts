@@ -1,0 +1,84 @@
+import { readFileSync } from 'node:fs';
+import {
+  createFileRegistry,
+  type DescMessage,
+  fromBinary,
+  fromJson,
+  type JsonObject,
+  type JsonValue,
+  toBinary,
+} from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { packageFile } from '../../package.js';
+import { readNamedFile } from './connection.js';
+import { type Given, type Input, placesOf, UsageError } from './inputs.js';
+import { readStdin } from './stdin.js';
+
+/** What a write is about, and where it stands in the request. */
+export interface Body {
+  readonly at: string;
+  /** Its message in the contract, `AgentLLMConfig`. */
+  readonly type: string;
+  readonly message: { decode(bytes: Uint8Array): object };
+}
+
+/** Reads a message from a file of JSON, with what it says of each input: present sets, null clears, absent keeps. */
+export async function readBody(body: Body, inputs: readonly Input[], path: string): Promise<Partial<Given>> {
+  const typed = `--from-file ${path}`;
+  const json = unwrap(body, parse(typed, path === '-' ? await readStdin() : readNamedFile(typed, path)), typed);
+  const touched = inputs
+    .flatMap((input) => placesOf(input))
+    .filter((place) => place.startsWith(`${body.at}.`) && isIn(json, place.split('.').slice(1)));
+  return {
+    message: { [body.at]: decode(body, json, typed) },
+    touched: new Set(touched),
+    causes: [{ path: body.at, typed }],
+  };
+}
+
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function parse(typed: string, text: string): JsonValue {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw UsageError.of([{ typed, description: 'must be JSON' }]);
+  }
+}
+
+/** An answer of `get --json` has the message under its name. */
+function unwrap({ at }: Body, json: JsonValue, typed: string): JsonObject {
+  const inner = isObject(json) && isObject(json[at]) ? json[at] : json;
+  if (isObject(inner)) return inner;
+  throw UsageError.of([{ typed, description: 'must be a JSON object' }]);
+}
+
+function decode({ type, message }: Body, json: JsonObject, typed: string): object {
+  const desc = messageNamed(type);
+  try {
+    return message.decode(toBinary(desc, fromJson(desc, json)));
+  } catch (error) {
+    const description = (error as Error).message.replace(
+      /^cannot decode (message|field) agentllm\.v1\.(\S+) from JSON: /,
+      '$2: ',
+    );
+    throw UsageError.of([{ typed, description }]);
+  }
+}
+
+function messageNamed(type: string): DescMessage {
+  const set = fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb')));
+  const desc = createFileRegistry(set).getMessage(`agentllm.v1.${type}`);
+  if (!desc) throw new Error(`gen/descriptor.binpb has no message ${type}`);
+  return desc;
+}
+
+/** Whether JSON has something at a path, by the names of the contract or their JSON spelling; null has it all. */
+function isIn(json: JsonValue, [step, ...rest]: readonly string[]): boolean {
+  if (step === undefined || json === null) return true;
+  if (!isObject(json)) return false;
+  const camel = step.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+  const name = [step, camel].find((one) => one in json);
+  return name !== undefined && isIn(json[name] as JsonValue, rest);
+}

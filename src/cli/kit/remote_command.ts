@@ -1,0 +1,272 @@
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { Command, type CommanderError, type Option } from 'commander';
+import type { Duration } from '../../../gen/ts/google/protobuf/duration.js';
+import type { AgentLLM } from '../../client/index.js';
+import { type Connection, connectionInputs, DEFAULT_TIMEOUT_MS, openConnection } from './connection.js';
+import { type Body, readBody } from './from_file.js';
+import {
+  argumentOf,
+  type Given,
+  type Input,
+  inputOf,
+  isArgument,
+  maskOf,
+  optionsOf,
+  readInputs,
+  type Typed,
+  UsageError,
+  unset,
+} from './inputs.js';
+import { say, toJson } from './print.js';
+import { type Context, Exit, refuse } from './error_output.js';
+import { readSecret } from './stdin.js';
+import { file, list, said, word } from './values.js';
+
+/** A command that asks a service. */
+export interface RemoteCommand {
+  readonly name: string;
+  /** What it does, a sentence without its full stop. */
+  readonly about: string;
+  /** What else one has to know, below the options. */
+  readonly more?: string;
+  readonly inputs: readonly Input[];
+  /** A few that work on a fresh service, run in this order; a test does. */
+  readonly examples: readonly Example[];
+  /** Where to go from there. */
+  readonly next?: string;
+  /** What the request has in its body: such a command takes `--from-file`. */
+  readonly body?: Body;
+  /** Whether it changes what is there: then it takes `--unset` and sends a mask. */
+  readonly patches?: boolean;
+  /** How long it waits without `--timeout`. */
+  readonly timeoutMs?: number;
+  /** Prints its answer; gives an exit code where that is not 0. */
+  run(call: Call): Promise<number | undefined>;
+}
+
+export type Example = readonly [command: string, about: string];
+
+/** One run of a command. */
+export interface Call {
+  readonly api: AgentLLM;
+  /** Where the service is. */
+  readonly address: string;
+  readonly given: Given;
+  readonly json: boolean;
+  /** The request as the command line says it; the type is what the method takes. */
+  request<Request>(more?: Readonly<Record<string, unknown>>): Request;
+  /** The value of an input that goes nowhere. */
+  local<Value>(name: string): Value | undefined;
+  /** Prints an answer: as JSON, or as text. */
+  answer(response: object, text: () => string): undefined;
+}
+
+const asJson: Input = {
+  name: 'json',
+  kind: said,
+  help: 'print the answer as JSON, with the names of the contract; an error too, on standard error',
+};
+const fromFile = (patches: boolean): Input => ({
+  name: 'from-file',
+  short: 'f',
+  kind: file,
+  help: `JSON of it, as get --json prints it; - is standard input; options win over it${patches ? ', null clears' : ''}`,
+});
+function unsetInput(inputs: readonly Input[]): Input {
+  const offers = inputs.filter(({ clears }) => clears).map(({ name }) => name);
+  return {
+    name: 'unset',
+    kind: { ...list(word('names')), offers },
+    help: `options whose values to clear, such as ${offers.slice(0, 3).join(',')}`,
+  };
+}
+
+/** Everything that a command takes, with what all such commands do. */
+export const inputsOf = ({
+  inputs,
+  body,
+  patches = false,
+  timeoutMs = DEFAULT_TIMEOUT_MS,
+}: RemoteCommand): readonly Input[] => [
+  ...inputs,
+  ...(body ? [fromFile(patches)] : []),
+  ...(patches ? [unsetInput(inputs)] : []),
+  asJson,
+  ...connectionInputs(timeoutMs),
+];
+
+/** A group of commands over one thing, `agentllm agents …`. */
+export function remoteGroup(name: string, about: string, more: string, commands: readonly RemoteCommand[]): Command {
+  const group = quietly(new Command(name).description(about)).addHelpText('after', `\n${more}`);
+  for (const spec of commands) group.addCommand(remoteCommand(spec));
+  return group;
+}
+
+export function remoteCommand(spec: RemoteCommand): Command {
+  const command = quietly(new Command(spec.name).description(spec.about));
+  for (const input of inputsOf(spec)) {
+    if (isArgument(input)) command.addArgument(argumentOf(input));
+    else for (const option of optionsOf(input)) command.addOption(option);
+  }
+  return command.addHelpText('after', `\n${afterHelp(spec)}`).action(() => runRemote(spec, command));
+}
+
+function afterHelp({ more, examples, next }: RemoteCommand): string {
+  const lines = examples.map(([example, about]) => `  # ${about}\n  $ ${example}`);
+  return [more, `Examples:\n${lines.join('\n')}`, next && `Next: ${next}`].filter(Boolean).join('\n\n');
+}
+
+/** How an option stands in the help: a flag with its denial, a key without the value that it must not have. */
+function termOf(option: Option): string {
+  if (inputOf.get(option)?.kind.deniable) return option.flags.replace('--', '--[no-]');
+  return option.flags.replace(' [value]', '');
+}
+
+/** Mistakes on the command line end in a sentence of ours and exit code 2. */
+export function quietly(command: Command): Command {
+  return command
+    .configureOutput({ outputError: () => {} })
+    .configureHelp({ optionTerm: termOf })
+    .exitOverride((error: CommanderError) => {
+      if (error.exitCode === 0) process.exit(Exit.done);
+      // The help says what is missing.
+      if (error.code === 'commander.help') process.exit(Exit.usage);
+      const json = process.argv.includes('--json');
+      const context = { json, command: pathOf(command), inputs: [], causes: [] };
+      process.exit(refuse(usageOf(error, command), context));
+    });
+}
+
+/** Commander's sentence. What stands behind a `=` may be a key that was meant for another option. */
+function usageOf({ message, code }: CommanderError, command: Command): UsageError {
+  const isExcess = code === 'commander.excessArguments';
+  if (isExcess && isKeyTyped(command)) return keyTyped('An API key is never an argument');
+  const hint =
+    isExcess && command.options.some(({ long }) => long === '--agent')
+      ? ' (an agent is named with --agent)'
+      : code === 'commander.unknownOption' && command.commands.length > 0
+        ? ' (options go behind the command)'
+        : '';
+  const said = message
+    .replace(/^error: /, '')
+    .replace(/'(--?[\w-]+)=.*'/s, "'$1'")
+    .replace(/\n\(Did you mean/, ' (did you mean');
+  return new UsageError(said + hint);
+}
+
+/** Whether an argument too many is probably a key: the command reads one always, or it looks like one. */
+const isKeyTyped = ({ options, args }: Command) =>
+  options.some((option) => {
+    const input = inputOf.get(option);
+    return input?.kind.unseen && (input.required || args.some((arg) => /^(sk|xai|gsk)-/.test(arg)));
+  });
+
+const keyTyped = (what: string, more = '') =>
+  new UsageError(
+    `${what}: an argument can be read by every process of this machine and stays in the history of the shell. Leave the value out: the key is asked for unseen at a terminal, and read from standard input elsewhere. Change a key that you have typed this way${more}`,
+  );
+
+function pathOf(command: Command): string {
+  const names: string[] = [];
+  for (let at: Command | null = command; at; at = at.parent) names.unshift(at.name());
+  return names[0] === 'agentllm' ? names.join(' ') : ['agentllm', ...names].join(' ');
+}
+
+async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
+  const inputs = inputsOf(spec);
+  const json = command.opts()['json'] === true;
+  let context: Context = { json, command: pathOf(command), inputs, causes: [] };
+  let connection: Connection | undefined;
+  try {
+    const given = named(inputs, await readAll(spec, inputs, typedOf(command, inputs)));
+    // A read that finds nobody is soon typed again; a write whose answer is lost is sent again with its own id.
+    const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(given);
+    connection = openConnection(given.local, { retry: isWrite(inputs), deadlineMs });
+    context = { ...context, causes: given.causes, connection, requestId: given.message['request_id'] as string };
+    process.exitCode = (await spec.run(callOf(spec, inputs, given, connection, json))) ?? Exit.done;
+  } catch (error) {
+    process.exitCode = refuse(error, context);
+  } finally {
+    connection?.api.close();
+  }
+}
+
+const isWrite = (inputs: readonly Input[]) => inputs.some(({ to }) => to === 'request_id');
+
+/** How long the service is asked to wait once a write is done: its answer may take as much longer. */
+function waitMsOf({ message }: Given): number {
+  const { timeout } = (message['wait_for_adoption'] ?? {}) as { readonly timeout?: Duration };
+  return timeout ? Number(timeout.seconds) * 1000 + timeout.nanos / 1_000_000 : 0;
+}
+
+/** Every write has a name, by which it can be repeated. */
+function named(inputs: readonly Input[], given: Given): Given {
+  return isWrite(inputs) ? { ...given, message: { request_id: randomUUID(), ...given.message } } : given;
+}
+
+/** What commander has read, by the names of the inputs. */
+export function typedOf(command: Command, inputs: readonly Input[]): Typed {
+  const typed = new Map<string, string | readonly string[] | boolean>();
+  const values = inputs.filter(isArgument).map((input, at) => [input, command.processedArgs[at]] as const);
+  for (const option of command.options) {
+    const input = inputs.find(({ name }) => `--${name}` === option.long);
+    if (input) values.push([input, command.opts()[option.attributeName()]]);
+  }
+  for (const [{ name }, value] of values)
+    if (value !== undefined && !(Array.isArray(value) && value.length === 0)) typed.set(name, value);
+  return typed;
+}
+
+async function readAll(spec: RemoteCommand, inputs: readonly Input[], typed: Typed): Promise<Given> {
+  const keys = inputs.filter(({ kind, name, required }) => kind.unseen && (required || typed.has(name)));
+  for (const { name } of keys)
+    if (typeof typed.get(name) === 'string')
+      throw keyTyped(`--${name} takes no value`, `; an argument that is none goes before --${name}`);
+  const tlsKey = typed.get('key');
+  if (typeof tlsKey === 'string' && !typed.has('cert') && !existsSync(tlsKey))
+    throw keyTyped('--key is the file with the key of --cert, and takes no API key');
+  const path = typed.get('from-file') as string | undefined;
+  if (path === '-' && keys.length > 0)
+    throw new UsageError(`--from-file - and --${keys[0]?.name} both read standard input: give the JSON in a file`);
+  const withoutKeys = new Map([...typed].filter(([name]) => !keys.some((key) => key.name === name)));
+  const start = spec.body && path !== undefined ? await readBody(spec.body, inputs, path) : {};
+  const given = readInputs(inputs, withoutKeys, start);
+  const names = given.local.get('unset') as readonly string[] | undefined;
+  const cleared = names ? unset(inputs, names, given) : given;
+  return readKeys(keys, cleared);
+}
+
+/** Reads the key last, when nothing else is wrong: nobody likes to type one in vain. */
+async function readKeys(keys: readonly Input[], given: Given): Promise<Given> {
+  const message = { ...given.message };
+  const causes = [...given.causes];
+  for (const { name, to } of keys) {
+    message[to as string] = await readSecret('API key');
+    causes.push({ path: to as string, typed: `--${name}` });
+  }
+  return { ...given, message, causes };
+}
+
+function callOf(
+  spec: RemoteCommand,
+  inputs: readonly Input[],
+  given: Given,
+  { api, address }: Connection,
+  json: boolean,
+): Call {
+  return {
+    api,
+    address,
+    given,
+    json,
+    request<Request>(more: Readonly<Record<string, unknown>> = {}) {
+      const mask = spec.patches && spec.body ? maskOf(inputs, given.touched, spec.body.at) : [];
+      return { ...given.message, ...(mask.length > 0 && { update_mask: mask }), ...more } as Request;
+    },
+    local: <Value>(name: string) => given.local.get(name) as Value | undefined,
+    answer(response, text) {
+      say.out(json ? toJson(response) : text());
+    },
+  };
+}

@@ -1,0 +1,258 @@
+import { resolve as absolute } from 'node:path';
+import { Command } from 'commander';
+import { z } from 'zod';
+import type { GetCallerResponse } from '../../../gen/ts/agentllm/v1/access_service.js';
+import type { Say } from '../../admin/protocol.js';
+import { AgentLLMError } from '../../client/index.js';
+import { readSettings, type Settings, SettingsError, settings } from '../../config.js';
+import { editDistance } from '../../domain/text.js';
+import { StartError } from '../../errors.js';
+import { openConfigured } from '../../main.js';
+import type { Database } from '../../store/database.js';
+import { DirectoryInUseError, findHolder } from '../../store/embedded/directory_lock.js';
+import { Store } from '../../store/store.js';
+import { type Connection, connectionInputs, openConnection } from '../kit/connection.js';
+import { type Diagnosis, finder } from './diagnosis.js';
+import { examine, examineKeySetting } from './examine.js';
+import { examineCaller, lockedOut } from './examine_access.js';
+import { examineCertificate } from './examine_certificate.js';
+import { explain } from '../kit/failure.js';
+import { optionsOf, readInputs } from '../kit/inputs.js';
+import { counted, say } from '../kit/print.js';
+import { inOptions, isOfTls, refuse } from '../kit/error_output.js';
+import { typedOf } from '../kit/remote_command.js';
+import { absentDatabase, inDirectory, inServiceOr, type Task } from './store_task.js';
+
+const diagnosis = z.custom<Diagnosis>((value) => typeof value === 'object' && value !== null);
+const options = z.object({
+  json: z.boolean().default(false),
+  offline: z.boolean().default(false),
+  /** What was found before the database was asked. */
+  before: z.array(diagnosis).default([]),
+  /** Whether the service that has the database looks at itself. */
+  inService: z.boolean().default(false),
+});
+type Options = z.output<typeof options>;
+
+/** What the doctor does where the database is open. */
+export const doctorTask: Task<Options> = {
+  name: 'doctor',
+  options,
+  async run(place, given) {
+    const rounds = new Rounds(place.say, given);
+    try {
+      for await (const one of examine(place, { ask: !given.offline, inService: given.inService })) rounds.note(one);
+    } catch (error) {
+      rounds.note(broken(error));
+    }
+    rounds.end();
+  },
+};
+
+/** A service that is there says so soon. */
+const connection = connectionInputs(2_000);
+
+/** `agentllm doctor`: what is wrong here, and what to do about it. */
+export function doctorCommand(): Command {
+  const command = new Command('doctor')
+    .description('look at settings, service, database, schema, keys, configs, providers and clock, and say what to do')
+    .option('--offline', 'ask no provider', false)
+    .option('--json', 'print JSON', false);
+  for (const option of connection.flatMap(optionsOf)) command.addOption(option);
+  return command
+    .addHelpText(
+      'after',
+      `
+Reads the settings of this shell; where a service owns the embedded database, that service looks at itself.
+Nothing is changed and no token is spent. Ends with 1 when something does not work.
+
+Examples:
+  agentllm doctor
+  agentllm doctor --offline --json`,
+    )
+    .action((flags: Flags) => runDoctor(flags, command));
+}
+
+type Flags = Pick<Options, 'json' | 'offline'>;
+
+async function runDoctor({ json, offline }: Flags, command: Command): Promise<void> {
+  let local: ReadonlyMap<string, unknown>;
+  let shell: Shell;
+  try {
+    local = readInputs(connection, typedOf(command, connection)).local;
+    shell = await examineShell(process.env, local);
+  } catch (error) {
+    process.exitCode = refuse(error, { json, command: 'agentllm doctor', inputs: connection, causes: [] });
+    return;
+  }
+  const { given, before } = shell;
+  const options: Options = { json, offline, before, inService: false };
+  if (given) await examineDatabase(given, options);
+  else new Rounds(say, options).end();
+}
+
+/** Where the database is: in the service that has it, or here. */
+async function examineDatabase(given: Settings, options: Options): Promise<void> {
+  let heard = false;
+  const listening: Say = {
+    out: (text) => {
+      heard = true;
+      say.out(text);
+    },
+    err: say.err,
+  };
+  const request = { command: doctorTask.name, options: { ...options, inService: true } };
+  try {
+    await inServiceOr(given, request, () => examineHere(given, options), listening);
+  } catch (error) {
+    if (!(error instanceof StartError) || error instanceof Unwell) throw error;
+    // A service that is stuck: what is known without it is said all the same.
+    const rounds = new Rounds(say, heard ? { ...options, before: [] } : options);
+    rounds.note(broken(error));
+    rounds.end();
+  }
+}
+
+async function examineHere(given: Settings, options: Options): Promise<void> {
+  const database = await openHere(given);
+  if ('verdict' in database) {
+    const rounds = new Rounds(say, options);
+    rounds.note(database);
+    return rounds.end();
+  }
+  try {
+    await doctorTask.run({ store: new Store(database), settings: given, say }, options);
+  } finally {
+    await database.close();
+  }
+}
+
+/** The database, or why there is none to look at. */
+async function openHere(given: Settings): Promise<Database | Diagnosis> {
+  try {
+    const absent = await absentDatabase(given);
+    // Opening it would make one.
+    if (absent) return finder('database')('warn', absent, 'agentllm serve makes it at its first start');
+    return await openConfigured(given);
+  } catch (error) {
+    if (error instanceof DirectoryInUseError) throw error;
+    return broken(error);
+  }
+}
+
+/** A database that does not answer is a finding like any other. */
+const broken = (error: unknown): Diagnosis => ({
+  area: 'database',
+  verdict: 'fail',
+  finding: explain(error).replaceAll('agentllm: ', '').replaceAll('\n', ' '),
+});
+
+interface Shell {
+  /** Its settings, where they are valid; DATA_DIR with its whole path. */
+  readonly given?: Settings;
+  readonly before: Diagnosis[];
+}
+
+/** What can be said without a database: the settings, and whether a service answers. */
+async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, unknown>): Promise<Shell> {
+  const before = [...misspelt(env)];
+  try {
+    const read = readSettings(env);
+    const given = inDirectory(read) ? { ...read, DATA_DIR: absolute(read.DATA_DIR) } : read;
+    const wrong = [...examineKeySetting(given.ENCRYPTION_KEY)];
+    const fine: Diagnosis = { area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' };
+    const found = [...(wrong.length > 0 ? wrong : [fine]), ...before, ...(await examineCertificate(given))];
+    return { given, before: [...found, ...(await examineService(given, local))] };
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error;
+    const mistakes = error.mistakes.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
+    return { before: [...mistakes, ...before] };
+  }
+}
+
+/** Variables that look like a setting of ours and are none. */
+function* misspelt(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
+  const known = Object.keys(settings);
+  for (const name of Object.keys(env)) {
+    if (!/^[A-Z]+(_[A-Z]+)+$/.test(name) || known.includes(name)) continue;
+    // A key of some other provider is no misspelt one of ours.
+    const meant = name.endsWith('_API_KEY') ? undefined : known.find((one) => editDistance(name, one, 3) < 3);
+    if (meant)
+      yield { area: 'settings', verdict: 'warn', finding: `${name} is no setting`, remedy: `Is ${meant} meant?` };
+  }
+}
+
+async function examineService(given: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis[]> {
+  const { host, port } = given.GRPC_ADDRESS;
+  const own = [host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, 'GRPC_ADDRESS'] as const;
+  const connection = openConnection(local, { retry: false, deadlineMs: 2_000 }, own);
+  try {
+    const caller = await connection.api.access.getCaller();
+    return [await answering(given, connection, caller), ...examineCaller(caller, connection)];
+  } catch (error) {
+    return silent(error, connection);
+  } finally {
+    connection.api.close();
+  }
+}
+
+async function answering(given: Settings, { address }: Connection, { revision }: GetCallerResponse) {
+  const answers = `A service answers at ${address}, at revision ${revision}`;
+  const found = finder('service');
+  if (!inDirectory(given) || (await findHolder(given.DATA_DIR))) return found('ok', answers);
+  const remedy = 'Run the doctor in its directory, or set DATA_DIR';
+  return found('warn', `${answers}, and it does not use ${given.DATA_DIR}`, remedy);
+}
+
+/** Why a service does not say for whom it takes us. */
+function silent(error: unknown, connection: Connection): Diagnosis[] {
+  const { address, chosen } = connection;
+  const found = finder('service');
+  const none = found('warn', `No service answers at ${address} (${chosen})`, 'Start one: agentllm serve');
+  if (!(error instanceof AgentLLMError)) return [none];
+  // Who refuses is there.
+  const locked = lockedOut(error, address);
+  if (locked) return [found('ok', `A service answers at ${address}`), locked];
+  if (error.reason) return [found('fail', `${address} answers: ${error.message}`)];
+  if (error.code === 'UNIMPLEMENTED') return [found('warn', `What answers at ${address} is older than this command`)];
+  if (isOfTls(error.message))
+    return [found('fail', `${address} (${chosen}) cannot be called. ${inOptions(error.message)}`)];
+  return [none];
+}
+
+const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' } as const;
+
+/** Tells of each thing as it is found, and of all in the end. */
+class Rounds {
+  private readonly found: Diagnosis[] = [];
+
+  constructor(
+    private readonly say: Say,
+    private readonly options: Options,
+  ) {
+    for (const one of options.before) this.note(one);
+  }
+
+  note(one: Diagnosis): void {
+    this.found.push(one);
+    if (this.options.json) return;
+    this.say.out(`${MARKS[one.verdict]}  ${one.area.padEnd(9)}  ${one.finding}`);
+    if (one.remedy) this.say.out(`                 → ${one.remedy}`);
+  }
+
+  /** Throws when something does not work, for the exit code. */
+  end(): void {
+    const { found } = this;
+    const count = (verdict: Diagnosis['verdict']) => found.filter((one) => one.verdict === verdict).length;
+    if (this.options.json) this.say.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
+    const [fail, ok, warn] = [count('fail'), count('ok'), count('warn')];
+    if (fail > 0)
+      throw new Unwell(`${fail} of ${counted(found.length, 'thing')} looked at ${fail === 1 ? 'does' : 'do'} not work`);
+    if (this.options.json) return;
+    const knowing = warn > 0 ? `, ${warn} ${warn === 1 ? 'is' : 'are'} worth knowing` : '';
+    this.say.out(`${counted(ok, 'thing')} ${ok === 1 ? 'is' : 'are'} fine${knowing}`);
+  }
+}
+
+/** Something does not work, and was told of. */
+class Unwell extends StartError {}

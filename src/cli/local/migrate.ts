@@ -1,0 +1,99 @@
+import { Command } from 'commander';
+import { z } from 'zod';
+import { type Migrator, migrator } from '../../store/maintenance/migrate.js';
+import { table } from '../kit/print.js';
+import { type Place, runTask, type Task } from './store_task.js';
+
+const options = z.object({ json: z.boolean().default(false), dropAdopted: z.boolean().default(false) });
+type Options = z.output<typeof options>;
+type Print = (text: string) => void;
+
+const onMigrator = (run: (migrations: Migrator, print: Print, options: Options) => Promise<void>) =>
+  ({
+    options,
+    run: ({ store, say }: Place, given: Options) => run(migrator(store.database), say.out, given),
+  }) as const;
+
+const STOP_FIRST = 'it needs this schema as it is';
+
+export const migrateUp: Task<Options> = {
+  name: 'migrate up',
+  notInService: `${STOP_FIRST}, and applies what is pending when it starts`,
+  ...onMigrator(up),
+};
+export const migrateDown: Task<Options> = { name: 'migrate down', notInService: STOP_FIRST, ...onMigrator(down) };
+export const migrateStatus: Task<Options> = { name: 'migrate status', withoutDatabase: 'empty', ...onMigrator(status) };
+export const migrateHistory: Task<Options> = {
+  name: 'migrate history',
+  withoutDatabase: 'empty',
+  ...onMigrator(history),
+};
+
+/** `agentllm migrate up|down|status|history`: the document's four migration commands. */
+export function migrateCommand(): Command {
+  const command = new Command('migrate').description('apply, roll back and show migrations of the database');
+  const add = (name: string, about: string, task: Task<Options>) =>
+    command
+      .command(name)
+      .description(about)
+      .option('--json', 'print JSON', false)
+      .action((given: Options) => runTask(task, given));
+  add('up', 'apply all pending migrations', migrateUp);
+  add('down', 'roll back the last migration, with what its tables hold', migrateDown).option(
+    '--drop-adopted',
+    'also when it drops what another system had made before agentllm',
+    false,
+  );
+  add('status', 'show the current migration and what is pending', migrateStatus);
+  add('history', 'show all migrations and when they were applied', migrateHistory);
+  return command;
+}
+
+async function up(migrations: Migrator, print: Print, { json }: Options): Promise<void> {
+  const applied = await migrations.up((name) => !json && print(`applied ${name}`));
+  const adopted = await readAdopted(migrations);
+  if (json) return print(JSON.stringify({ applied, ...adopted }));
+  if (applied.length === 0) print('nothing to do: the schema is current');
+  else printAdopted(print, adopted);
+}
+
+async function down(migrations: Migrator, print: Print, { json, dropAdopted }: Options): Promise<void> {
+  const rolledBack = (await migrations.down({ dropAdopted })) ?? null;
+  if (json) print(JSON.stringify({ rolled_back: rolledBack }));
+  else print(rolledBack ? `rolled back ${rolledBack}` : 'nothing to do: no migration is applied');
+}
+
+async function status(migrations: Migrator, print: Print, { json }: Options): Promise<void> {
+  const { current, applied, pending, unknown } = await migrations.status();
+  const adopted = await readAdopted(migrations);
+  if (json) return print(JSON.stringify({ current: current ?? null, applied, pending, unknown, ...adopted }));
+  print(`current  ${current ?? 'none'}`);
+  print(`pending  ${pending.join(', ') || 'none'}`);
+  if (unknown.length > 0) print(`unknown  ${unknown.join(', ')}: a newer version of agentllm applied them`);
+  printAdopted(print, adopted);
+}
+
+/** Nothing for a database that was ours from the beginning. */
+async function readAdopted(
+  migrations: Migrator,
+): Promise<{ adopted?: readonly string[]; findings?: readonly string[] }> {
+  const { tables, findings } = await migrations.adoption();
+  return tables.length > 0 ? { adopted: tables, findings } : {};
+}
+
+function printAdopted(print: Print, { adopted, findings = [] }: Awaited<ReturnType<typeof readAdopted>>): void {
+  if (adopted) print(`adopted  ${adopted.join(', ')}`);
+  for (const finding of findings) print(`finding  ${finding}`);
+}
+
+async function history(migrations: Migrator, print: Print, { json }: Options): Promise<void> {
+  const entries = await migrations.history();
+  if (json)
+    return print(JSON.stringify(entries.map(({ name, appliedAt }) => ({ name, applied_at: appliedAt ?? null }))));
+  print(
+    table(
+      ['MIGRATION', 'APPLIED'],
+      entries.map((e) => [e.name, e.appliedAt?.toISOString() ?? 'pending']),
+    ),
+  );
+}

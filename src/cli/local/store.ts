@@ -1,0 +1,30 @@
+import { Command } from 'commander';
+import { z } from 'zod';
+import { StartError } from '../../errors.js';
+import { holdsStore } from '../../store/write/change_log.js';
+import { renewStore } from '../../store/maintenance/store_identity.js';
+import { type Place, runTask, type Task } from './store_task.js';
+
+const options = z.object({ json: z.boolean().default(false) });
+type Options = z.output<typeof options>;
+
+export const renewTask: Task<Options> = { name: 'store renew', options, run: renew };
+
+/** `agentllm store renew`: after a database was put back by other means than `agentllm restore`. */
+export function storeCommand(): Command {
+  const command = new Command('store').description('care for the store as a whole');
+  command
+    .command('renew')
+    .description('give the store a new identity, after its database was put back from a dump')
+    .option('--json', 'print JSON', false)
+    .action((given: Options) => runTask(renewTask, given));
+  return command;
+}
+
+async function renew({ store, say }: Place, { json }: Options): Promise<void> {
+  if (!(await holdsStore(store.database.knex)))
+    throw new StartError('There is no store in this database yet: it is made by agentllm serve or migrate up.');
+  const { revision, identity } = await renewStore(store);
+  if (json) say.out(JSON.stringify({ identity, revision }));
+  else say.out(`the store is ${identity} now, at revision ${revision}; etags from before match no more`);
+}

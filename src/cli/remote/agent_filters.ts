@@ -1,0 +1,68 @@
+import type { Agent, AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
+import { type Input, UsageError } from '../kit/inputs.js';
+import type { Call } from '../kit/remote_command.js';
+import { flag, provider, said, word } from '../kit/values.js';
+
+/* How a bulk change chooses its agents. */
+
+const group = 'Which agents:';
+
+export const agentFilters: readonly Input[] = [
+  { name: 'all', kind: said, group, help: 'all agents' },
+  { name: 'of-type', kind: word('type'), group, help: 'only agents of this type' },
+  { name: 'of-role', kind: word('role'), group, help: 'only agents with this role' },
+  { name: 'of-provider', kind: provider, group, help: 'only agents whose primary config is of this provider' },
+  { name: 'of-active', kind: flag, group, help: 'only agents that are active, or are not' },
+];
+
+/** Most agents of one bulk change, by the contract. */
+const MOST = 1000;
+const PAGE = 1000;
+
+/** The agents that the filters choose; undefined when the command line names them. */
+export async function chosenAgents(call: Call): Promise<AgentRef[] | undefined> {
+  const isNamed = 'agents' in call.given.message;
+  const isFiltered = agentFilters.some(({ name }) => call.local(name) !== undefined);
+  if (isNamed && isFiltered) throw new UsageError('name agents, or choose them with --all and the filters, not both');
+  if (isNamed) return undefined;
+  if (!isFiltered) throw new UsageError('no agents are named: name them, or choose them with --all or a filter');
+  const agents = await matching(call);
+  const ids = await usersOf(call, agents);
+  if (ids.length === 0) throw new UsageError('no agent matches');
+  if (ids.length > MOST)
+    throw new UsageError(
+      `${ids.length} agents match, and one change takes at most ${MOST}: choose fewer with a filter`,
+    );
+  return ids.map((id) => ({ id }));
+}
+
+async function matching({ api, local }: Call): Promise<Agent[]> {
+  const filter = {
+    agent_type: local<string>('of-type') ?? '',
+    role: local<string>('of-role') ?? '',
+    is_active: local<boolean>('of-active'),
+  };
+  const agents: Agent[] = [];
+  let page_token = '';
+  do {
+    const page = await api.agents.listAgents({ ...filter, page_size: PAGE, page_token });
+    agents.push(...page.agents);
+    page_token = page.next_page_token;
+  } while (page_token !== '');
+  return agents;
+}
+
+/** Those of the agents whose primary config is of the provider that is asked for. */
+async function usersOf({ api, local }: Call, agents: readonly Agent[]): Promise<number[]> {
+  const ids = agents.map(({ id }) => id);
+  const name = local<string>('of-provider');
+  if (name === undefined) return ids;
+  const { provider: wanted } = await api.providers.getProvider({ name });
+  const found: number[] = [];
+  for (let from = 0; from < ids.length; from += PAGE) {
+    const refs = ids.slice(from, from + PAGE).map((id) => ({ id }));
+    const { results } = await api.configs.batchGetPrimaryConfigs({ agents: refs });
+    for (const { agent_id, config } of results) if (config?.provider === wanted?.name) found.push(agent_id);
+  }
+  return found;
+}

@@ -1,0 +1,88 @@
+import { type AuditEvent, AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
+import { shortMethod } from './changes.js';
+import { agentNames, deedOf, newestInput } from './history.js';
+import { type Column, type List, minRevision, readAll, tableOf } from '../kit/lists.js';
+import { moment, say, small } from '../kit/print.js';
+import type { RemoteCommand } from '../kit/remote_command.js';
+import { agent, choice, list, time, word } from '../kit/values.js';
+
+const MOST = 50;
+/** Where a cell is cut; --json has it whole. */
+const LONGEST_CELL = 100;
+const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
+  'write',
+  'health-check',
+  'key-validation',
+  'key-lease',
+  'call-refused',
+  'token-use',
+  'key-rotation',
+]);
+
+/** `agentllm audit`: everything that was done, also what changed nothing. */
+export const audit: RemoteCommand = {
+  name: 'audit',
+  about: 'show what was done, by whom and when, the newest first: writes, uses of keys and tokens, refused calls',
+  inputs: [
+    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; may be given again' },
+    { name: 'actor', to: 'actor', kind: word('name'), help: 'only what this actor did' },
+    { name: 'since', to: 'since', kind: time, help: 'only at this time or later' },
+    { name: 'until', to: 'until', kind: time, help: 'only before this time' },
+    newestInput,
+    minRevision,
+  ],
+  examples: [
+    ['agentllm audit --limit 5', 'the last things that happened'],
+    ['agentllm audit --agent trader --kind write --since 2026-01-01', 'what was changed about the trader'],
+  ],
+  next: 'agentllm history shows the fields that writes changed',
+  async run(call) {
+    const { rows: events, revision, more } = await readAll(call, eventList);
+    const names = call.json ? new Map<number, string>() : await agentNames(call.api, events);
+    call.answer({ events, revision }, () =>
+      tableOf(events, { columns: columnsFor(names), empty: 'no event matches' }, LONGEST_CELL),
+    );
+    if (more && !call.json) say.err(`(the newest ${events.length}; --limit shows more)`);
+    return undefined;
+  },
+};
+
+const eventList: List<AuditEvent> = {
+  field: 'events',
+  columns: [],
+  empty: '',
+  most: MOST,
+  ask: (api, request) => api.audit.listAuditEvents(request),
+};
+
+const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEvent>[] => [
+  ['AT', ({ created_at }) => moment(created_at)],
+  ['WHO', ({ actor }) => actor],
+  ['METHOD', ({ method }) => shortMethod(method)],
+  ['ABOUT', (event) => aboutOf(event, names)],
+  ['WHAT', (event) => whatOf(event, names)],
+];
+
+/** What events are about that are about no agent. */
+const ABOUT: Readonly<Record<string, string>> = {
+  [AuditEventKind.CALL_REFUSED]: 'access',
+  [AuditEventKind.TOKEN_USE]: 'access',
+  [AuditEventKind.KEY_ROTATION]: 'keys',
+};
+
+function aboutOf({ kind, change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
+  if (change) return deedOf(change, names).about;
+  if (ABOUT[kind]) return ABOUT[kind];
+  return agent_id === undefined ? provider : (names.get(agent_id) ?? `agent #${agent_id}`);
+}
+
+function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
+  const { kind, change, config_id, provider, outcome } = event;
+  if (change) return deedOf(change, names).what;
+  if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
+  if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
+  if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';
+  const asked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
+  return `${asked}: ${small(outcome, 'CHECK_STATUS_')}`;
+}

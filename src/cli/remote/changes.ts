@@ -1,0 +1,151 @@
+import { cut, moment, pad, visible, widthOf } from '../kit/print.js';
+
+/* What is different from before, in words: the same in watch, history, diff and rollback. */
+
+/** A field with another value than before; undefined: it had none, or has none. */
+export interface Difference {
+  readonly field: string;
+  readonly before?: unknown;
+  readonly after?: unknown;
+}
+
+/** What every write moves, or what names the thing itself. */
+const UNSHOWN: ReadonlySet<string> = new Set([
+  'id',
+  'agent_id',
+  'agent_name',
+  'has_api_key_override',
+  'built_in',
+  'created_at',
+  'updated_at',
+  'revision',
+  'etag',
+  'chain_etag',
+]);
+/** What is shown under another name. */
+const NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_key' };
+
+/** The fields in which two states of a thing differ, by the names of the contract; undefined: there is no such thing. */
+export function differences(before: object | undefined, after: object | undefined): Difference[] {
+  const [then, now] = [fieldsOf(before), fieldsOf(after)];
+  return [...new Set([...then.keys(), ...now.keys()])]
+    .filter((field) => textOf(then.get(field)) !== textOf(now.get(field)))
+    .map((field) => ({ field, before: then.get(field), after: now.get(field) }));
+}
+
+/** The fields that have a value, those of messages in it too: `extra_params.seed`. */
+function fieldsOf(message: object | undefined, at = ''): Map<string, unknown> {
+  const fields = new Map<string, unknown>();
+  for (const [name, value] of Object.entries(message ?? {})) {
+    if (UNSHOWN.has(name) || isNothing(value)) continue;
+    const isMessage = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date);
+    if (isMessage) for (const [path, inner] of fieldsOf(value, `${at}${name}.`)) fields.set(path, inner);
+    else if (value !== 'API_KEY_STATE_NONE') fields.set(at + (NAMES[name] ?? name), value);
+  }
+  return fields;
+}
+
+const isNothing = (value: unknown) =>
+  value === undefined || value === '' || (Array.isArray(value) && value.length === 0);
+
+const LONGEST_VALUE = 60;
+
+/** A value as it stands in a sentence. */
+export function spoken(value: unknown): string {
+  if (value === undefined) return 'none';
+  if (typeof value === 'string' && value.startsWith('API_KEY_STATE_'))
+    return value === 'API_KEY_STATE_SET' ? 'set' : 'set, unreadable now';
+  if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  return cut(textOf(value), LONGEST_VALUE);
+}
+
+function textOf(value: unknown): string {
+  // A word is one without quotes.
+  if (typeof value === 'string') return /^[\w./:+-]+$/.test(value) ? value : JSON.stringify(value);
+  if (value instanceof Date) return moment(value);
+  if (typeof value === 'bigint') return String(value);
+  return JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? String(inner) : inner)) ?? '';
+}
+
+/** Two fields that say one thing: a model with its provider. */
+const PAIRS = [
+  ['provider', 'model_name', 'model'],
+  ['fallback_provider', 'fallback_model', 'fallback'],
+] as const;
+
+/**
+ * Differences as people read them: a model and its provider are one, and what stands in `extra_params` is a parameter.
+ * @param same what else is known of the thing, and is as it was.
+ */
+export function worded(all: readonly Difference[], same: Readonly<Record<string, unknown>> = {}): Difference[] {
+  let rest = [...all];
+  const pairs: Difference[] = [];
+  for (const [first, second, field] of PAIRS) {
+    const [a, b] = [first, second].map(
+      (name) => rest.find((one) => one.field === name) ?? { field: name, before: same[name], after: same[name] },
+    ) as [Difference, Difference];
+    const changed = rest.filter((one) => one.field === first || one.field === second);
+    // Of a pair of which only one half is known, that half is shown under its own name.
+    const isHalf = (['before', 'after'] as const).some((side) => (a[side] === undefined) !== (b[side] === undefined));
+    if (changed.length === 0 || isHalf) continue;
+    rest = rest.filter((one) => !changed.includes(one));
+    const joined = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
+    pairs.push({ field, before: joined(a.before, b.before), after: joined(a.after, b.after) });
+  }
+  return [...pairs, ...rest.map(named)];
+}
+
+const RATE = /^(?:price\.)?(\w+)_micro_usd_per_million$/;
+
+/** Under the name that people know. */
+function named({ field, before, after }: Difference): Difference {
+  const [, rate] = RATE.exec(field) ?? [];
+  if (rate === undefined) return { field: field.replace(/^extra_params\./, ''), before, after };
+  const usd = (micro: unknown) => (micro === undefined ? undefined : Number(micro) / 1e6);
+  return { field: `${rate} USD/M`, before: usd(before), after: usd(after) };
+}
+
+/** `temperature 0.7 → 0.2, model openai/gpt-4 → openai/gpt-4o` */
+export const inWords = (all: readonly Difference[], same?: Readonly<Record<string, unknown>>): string =>
+  worded(all, same)
+    .map(({ field, before, after }) => {
+      // Of a key the history has what was done to it.
+      if (field === 'api_key' && KEY_DEEDS.includes(after)) return `API key ${after}`;
+      return `${field} ${spoken(before)} → ${spoken(after)}`;
+    })
+    .join(', ');
+
+const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
+
+/** One line of what a revision did, behind whom it is about. */
+export interface Deed {
+  readonly about: string;
+  readonly what: string;
+}
+
+export interface Deeds {
+  readonly revision: bigint;
+  /** Nothing is known of who did it in a snapshot. */
+  readonly actor?: string | undefined;
+  readonly method?: string | undefined;
+  readonly reason?: string | undefined;
+  readonly created_at?: Date | undefined;
+  readonly deeds: readonly Deed[];
+}
+
+/** A revision as a block of lines: when, who, how and why, then what it did. */
+export function deedBlock({ revision, actor, method, reason, created_at, deeds }: Deeds): string {
+  const head = [
+    moment(created_at),
+    `revision ${revision}`,
+    actor,
+    method && shortMethod(method),
+    reason && `"${reason}"`,
+  ];
+  const width = Math.max(...deeds.map(({ about }) => widthOf(visible(about))));
+  const lines = deeds.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
+  return [visible(head.filter(Boolean).join('  ')), ...lines].join('\n');
+}
+
+/** `agentllm.v1.AgentLLMConfigService/UpdateConfig` is UpdateConfig; a word for what the service did itself stays. */
+export const shortMethod = (method: string): string => method.slice(method.lastIndexOf('/') + 1);

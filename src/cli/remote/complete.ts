@@ -1,0 +1,161 @@
+import type { Argument, Command, Option } from 'commander';
+import type { AgentLLM } from '../../client/index.js';
+import { modelOf } from './config_fields.js';
+import { openConnection } from '../kit/connection.js';
+import { inputOf } from '../kit/inputs.js';
+import type { Live } from '../kit/values.js';
+
+/*
+ * `agentllm __complete WORD…`, which the scripts of completion.ts ask: prints what the
+ * last of the words may become, a line each with a tab and what it means. One line
+ * `:files` says that it is the name of a file. Silent about everything else.
+ */
+
+/** People wait for it with a finger on the key. */
+const DEADLINE_MS = 800;
+
+interface Candidate {
+  readonly word: string;
+  readonly about: string;
+}
+const candidate = (word: string, about = ''): Candidate => ({ word, about });
+
+export async function complete(program: Command, typed: readonly string[]): Promise<void> {
+  // bash makes three words of `--model=openai`.
+  const words = typed.filter((word, at) => word !== '=' || at === 0);
+  const found = await candidatesFor(program, words).catch(() => []);
+  const start = words.at(-1) ?? '';
+  // A name that would be two lines cannot be said to a shell.
+  for (const { word, about } of found)
+    if ((word === ':files' || word.startsWith(start)) && !/[\p{Cc}]/u.test(word))
+      process.stdout.write(`${word}\t${firstOf(about)}\n`);
+}
+
+const firstOf = (about: string) =>
+  about
+    .replace(/\p{Cc}/gu, ' ')
+    .replace(/[;:(].*/s, '')
+    .trim();
+
+async function candidatesFor(program: Command, words: readonly string[]): Promise<Candidate[]> {
+  const start = words.at(-1) ?? '';
+  const { command, args, waiting, given } = walk(program, words.slice(0, -1));
+  if (waiting) return valuesOf(waiting, given);
+  const [, long, equals] = /^(--[\w-]+)(=)/.exec(start) ?? [];
+  const assigned = equals && command.options.find((option) => option.long === long);
+  if (assigned) return (await valuesOf(assigned, given)).map(({ word, about }) => candidate(`${long}=${word}`, about));
+  if (start.startsWith('-')) return optionsOf(command);
+  if (command.commands.length > 0) return command.commands.map((one) => candidate(one.name(), one.description()));
+  const { registeredArguments } = command;
+  const argument =
+    registeredArguments[args] ?? (registeredArguments.at(-1)?.variadic ? registeredArguments.at(-1) : undefined);
+  return argument ? valuesOf(argument, given) : optionsOf(command);
+}
+
+interface Place {
+  readonly command: Command;
+  /** How many arguments stand before. */
+  readonly args: number;
+  /** The option whose value is wanted. */
+  readonly waiting: Option | undefined;
+  /** The values of options that say where the service is. */
+  readonly given: ReadonlyMap<string, unknown>;
+}
+
+/** Reads words as commander would, and minds no mistake. */
+function walk(program: Command, words: readonly string[]): Place {
+  let command = program;
+  let args = 0;
+  let waiting: Option | undefined;
+  const given = new Map<string, unknown>();
+  for (const word of words) {
+    if (waiting) {
+      given.set(waiting.long?.slice(2) ?? '', word);
+      waiting = undefined;
+    } else if (word.startsWith('-')) {
+      const [, name = word, value] = /^(--[^=]+)=(.*)$/s.exec(word) ?? [];
+      const option = command.options.find(({ short, long }) => name === short || name === long);
+      if (value !== undefined) given.set(name.slice(2), value);
+      else if (option?.required) waiting = option;
+      else if (option) given.set(option.long?.slice(2) ?? '', true);
+    } else {
+      const next = command.commands.find((one) => one.name() === word);
+      if (next) command = next;
+      else args++;
+    }
+  }
+  return { command, args, waiting, given };
+}
+
+const optionsOf = (command: Command): Candidate[] => [
+  ...command.options.map(({ long, short, description }) => candidate(long ?? short ?? '', description)),
+  candidate('--help', 'display help for command'),
+];
+
+async function valuesOf(one: Option | Argument, given: Place['given']): Promise<Candidate[]> {
+  const input = inputOf.get(one);
+  if (input?.name === 'from-file' || input?.kind.live === 'files') return [candidate(':files')];
+  const choices = input?.kind.choices ?? input?.kind.offers ?? one.argChoices;
+  if (choices) return choices.map((choice) => candidate(choice));
+  return input?.kind.live ? liveNames(input.kind.live, given) : [];
+}
+
+/** Names that the service has; none when it does not answer at once. */
+async function liveNames(live: Live, given: Place['given']): Promise<Candidate[]> {
+  const where = new Map(given);
+  where.delete('timeout');
+  const { api } = openConnection(where, { deadlineMs: DEADLINE_MS, retry: false });
+  try {
+    return await NAMES[live](api);
+  } finally {
+    api.close();
+  }
+}
+
+/** Most names that are offered: with more of them, the next letter is typed first. */
+const MOST = 1000;
+
+/** Reads pages until there are enough names, or one does not arrive in time. */
+async function named(
+  list: (page: object) => Promise<{ readonly found: Candidate[]; readonly next: string }>,
+): Promise<Candidate[]> {
+  const names: Candidate[] = [];
+  const end = performance.now() + DEADLINE_MS;
+  let page_token = '';
+  do {
+    const { found, next } = await list({ page_size: MOST - names.length, page_token });
+    names.push(...found);
+    page_token = next;
+  } while (page_token !== '' && names.length < MOST && performance.now() < end);
+  return names;
+}
+
+const NAMES: Readonly<Record<Live, (api: AgentLLM) => Promise<Candidate[]>>> = {
+  agents: (api) =>
+    named(async (page) => {
+      const { agents, next_page_token: next } = await api.agents.listAgents(page);
+      return { found: agents.map(({ name, agent_type }) => candidate(name, agent_type)), next };
+    }),
+  configs: (api) =>
+    named(async (page) => {
+      const { configs, next_page_token: next } = await api.configs.listConfigs(page);
+      const found = configs.map((config) => candidate(`${config.id}`, `${config.agent_name} ${modelOf(config)}`));
+      return { found, next };
+    }),
+  credentials: (api) =>
+    named(async (page) => {
+      const { credentials, next_page_token: next } = await api.credentials.listCredentials(page);
+      return { found: credentials.map(({ name, provider }) => candidate(name, provider)), next };
+    }),
+  models: (api) =>
+    named(async (page) => {
+      const { models, next_page_token: next } = await api.providers.listModels(page);
+      return { found: models.map(({ provider, name }) => candidate(`${provider}/${name}`)), next };
+    }),
+  providers: (api) =>
+    named(async (page) => {
+      const { providers, next_page_token: next } = await api.providers.listProviders(page);
+      return { found: providers.map(({ name, display_name }) => candidate(name, display_name)), next };
+    }),
+  files: async () => [],
+};

@@ -1,0 +1,138 @@
+import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { BulkAssignResult } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { agentFilters, chosenAgents } from './agent_filters.js';
+import {
+  clearApiKey,
+  configBody,
+  configColumns,
+  configExtras,
+  configFields,
+  configNamed,
+  modelOf,
+} from './config_fields.js';
+import { agentArgument, tableOf } from '../kit/lists.js';
+import { counted } from '../kit/print.js';
+import { Exit } from '../kit/error_output.js';
+import type { RemoteCommand } from '../kit/remote_command.js';
+import { agent, configId, said } from '../kit/values.js';
+import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+
+/* What is done to an agent's chain, and not to one config by its id. */
+
+export const upsertConfig: RemoteCommand = {
+  name: 'upsert',
+  about: 'change the config that an agent uses, or give it one',
+  more: "Applies the options to the agent's primary; without one to its first disabled config, which is enabled; without\nany it creates one, which needs --model.",
+  inputs: [agentArgument, ...configFields, ...configExtras, clearApiKey, etagInput('config.etag'), ...writeInputs],
+  body: configBody,
+  patches: true,
+  examples: [
+    ['agentllm configs upsert trader --model openai/gpt-4o --temperature 0.2', 'another model from now on'],
+    ['agentllm configs upsert trader --unset temperature', 'and no temperature'],
+  ],
+  next: 'agentllm configs primary <agent> shows the result',
+  async run(call) {
+    refuseNothing(call, configBody, configFields);
+    const response = await call.api.configs.upsertPrimaryConfig(call.request());
+    const done = response.created ? 'created' : 'updated';
+    const what = configNamed(response.config as AgentLLMConfig);
+    return call.answer(response, () => wrote(call, done, what, response) + findingLines(response.findings));
+  },
+};
+
+export const bulkConfigs: RemoteCommand = {
+  name: 'bulk',
+  about: 'change the configs that several agents use in one step, as upsert does for one',
+  more: 'All or nothing: one agent that cannot be served fails the whole, unless --partial is given; then exit code 1 says\nthat some were refused.\nThe agents are named, or chosen with --all and the filters, which must all match.',
+  inputs: [
+    { name: '[agents...]', to: 'agents', kind: agent, help: 'the agents, 1 to 1000, by names or ids' },
+    ...agentFilters,
+    ...configFields,
+    ...configExtras,
+    {
+      name: 'partial',
+      to: 'allow_partial',
+      kind: said,
+      help: 'serve the agents that can be served, and say what is wrong with the others',
+    },
+    ...writeInputs,
+  ],
+  body: configBody,
+  patches: true,
+  examples: [
+    ['agentllm configs bulk trader market_analyst --model openai/gpt-4o', 'the same model for both'],
+    ['agentllm configs bulk trader market_analyst --temperature 0 --dry-run', 'check only'],
+    ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'every agent'],
+    [
+      'agentllm configs bulk --of-type researcher --of-provider openai --temperature 0.2',
+      'the researchers whose primary config is of openai',
+    ],
+  ],
+  next: 'agentllm configs list shows the result',
+  async run(call) {
+    refuseNothing(call, configBody, configFields);
+    const agents = await chosenAgents(call);
+    const response = await call.api.configs.bulkAssignConfig(call.request(agents && { agents }));
+    const { results } = response;
+    const refused = results.filter(({ status }) => status).length;
+    const what = counted(results.length - refused, 'config');
+    const plain = results.map(({ status, ...result }) => ({ ...result, ...(status && { status: statusOf(status) }) }));
+    call.answer(
+      { ...response, results: plain },
+      () =>
+        [wrote(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join('\n') +
+        findingLines(response.findings),
+    );
+    return refused > 0 ? Exit.refused : Exit.done;
+  },
+};
+
+type Status = NonNullable<BulkAssignResult['status']>;
+
+/** A status without its details, which are bytes to most readers. */
+const statusOf = ({ code, message }: Status) => ({ code, message });
+
+const bulkColumns = [
+  ['AGENT', ({ agent_name, agent_id }: BulkAssignResult) => agent_name || String(agent_id)],
+  ['CONFIG', ({ config }: BulkAssignResult) => (config?.id ? String(config.id) : '')],
+  ['MODEL', ({ config }: BulkAssignResult) => (config ? modelOf(config) : '')],
+  [
+    'RESULT',
+    ({ status, created }: BulkAssignResult) =>
+      status ? `refused: ${status.message}` : created ? 'created' : 'updated',
+  ],
+] as const;
+
+export const reorderConfigs: RemoteCommand = {
+  name: 'reorder',
+  about: "set the order of an agent's configs; the first enabled one is what it uses",
+  inputs: [
+    agentArgument,
+    {
+      name: '<ids...>',
+      to: 'config_ids',
+      kind: configId,
+      help: "all of the agent's configs, enabled or not, in the order wanted",
+    },
+    {
+      ...etagInput('chain_etag'),
+      help: 'reorder only when the agent still has this chain etag, as agents get shows it',
+    },
+    ...writeInputs,
+  ],
+  examples: [
+    ['agentllm configs create trader --model openai/gpt-4o', 'makes config 13 on a fresh service'],
+    ['agentllm configs reorder trader 13 8', 'the new one first'],
+  ],
+  next: 'agentllm configs primary <agent> shows what it uses now',
+  async run(call) {
+    const response = await call.api.configs.reorderConfigs(call.request());
+    const name = response.configs[0]?.agent_name ?? '';
+    return call.answer(response, () =>
+      [
+        wrote(call, 'reordered', `the configs of ${name}`, response),
+        tableOf(response.configs, { columns: configColumns, empty: '' }),
+      ].join('\n'),
+    );
+  },
+};

@@ -1,0 +1,162 @@
+import type { Command } from 'commander';
+import { Credential } from '../../../gen/ts/agentllm/v1/credential.js';
+import type { Body } from '../kit/from_file.js';
+import type { Input } from '../kit/inputs.js';
+import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
+import { ago, type Group, lines, record, recordOf, small } from '../kit/print.js';
+import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
+import { credential, provider, text } from '../kit/values.js';
+import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+
+const body: Body = { at: 'credential', type: 'Credential', message: Credential };
+
+const nameArgument = (to: string): Input => ({
+  name: '<name>',
+  to,
+  kind: credential,
+  mask: '',
+  help: 'the name, 1 to 100 characters',
+});
+
+const description: Input = {
+  name: 'description',
+  to: 'credential.description',
+  kind: text,
+  clears: true,
+  help: 'what it is for, at most 1000 characters',
+};
+
+const credentialList: List<Credential> = {
+  field: 'credentials',
+  columns: [
+    ['NAME', ({ name }) => name],
+    ['PROVIDER', (row) => row.provider],
+    ['KEY', ({ api_key_state }) => small(api_key_state, 'API_KEY_STATE_')],
+    ['CONFIGS', ({ config_count }) => String(config_count)],
+    ['DESCRIPTION', (row) => row.description ?? ''],
+    ['UPDATED', ({ updated_at }) => ago(updated_at)],
+  ],
+  noMatch: 'no credential matches',
+  empty: 'no credentials; agentllm credentials create <name> --provider openai makes one and asks for its key',
+  ask: (api, request) => api.credentials.listCredentials(request),
+};
+
+const list: RemoteCommand = {
+  name: 'list',
+  about: 'show the credentials, without their keys',
+  inputs: [
+    { name: 'provider', to: 'provider', kind: provider, help: 'only those of this provider' },
+    limitInput,
+    minRevision,
+  ],
+  examples: [['agentllm credentials list', 'all of them']],
+  next: 'agentllm configs update <id> --credential <name> has a config use one',
+  run: (call) => printList(call, credentialList),
+};
+
+const get: RemoteCommand = {
+  name: 'get',
+  about: 'show what is known of a credential; its key comes out of no command',
+  inputs: [nameArgument('name'), minRevision],
+  examples: [
+    ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
+    ['agentllm credentials get desk', 'and look at it'],
+  ],
+  async run(call) {
+    const response = await call.api.credentials.getCredential(call.request());
+    return call.answer(response, () => record(groupsOf(response.credential as Credential)));
+  },
+};
+
+const create: RemoteCommand = {
+  name: 'create',
+  about: 'store an API key under a name; any number of configs can use it',
+  more: 'The key is asked for unseen at a terminal, and read from standard input elsewhere; it is never an argument. The\nservice needs an ENCRYPTION_KEY to store it (agentllm key generate makes one).',
+  inputs: [
+    nameArgument('credential.name'),
+    {
+      name: 'provider',
+      to: 'credential.provider',
+      kind: provider,
+      mask: '',
+      help: 'the provider that the key is for, by name or alias; required',
+    },
+    description,
+    { ...keyInput, required: true },
+    ...writeInputs,
+  ],
+  body,
+  examples: [
+    ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'from the environment'],
+    ['agentllm configs upsert trader --model openai/gpt-4o --credential desk', 'have an agent use it'],
+  ],
+  next: 'agentllm configs upsert <agent> --credential <name> has an agent use it',
+  async run(call) {
+    const response = await call.api.credentials.createCredential(call.request());
+    return call.answer(response, () => wrote(call, 'created', named(response.credential as Credential), response));
+  },
+};
+
+const update: RemoteCommand = {
+  name: 'update',
+  about: 'replace the key of a credential for all configs that use it, or its description',
+  inputs: [
+    nameArgument('credential.name'),
+    description,
+    { ...keyInput, help: keyInput.help.replace('set an', 'replace the') },
+    etagInput('credential.etag'),
+    ...writeInputs,
+  ],
+  body,
+  patches: true,
+  examples: [
+    ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
+    ['printf %s "$NEW_API_KEY" | agentllm credentials update desk --api-key', 'and replace its key'],
+  ],
+  next: 'agentllm configs health --all asks the providers whether keys are good',
+  async run(call) {
+    refuseNothing(call, body, [description]);
+    const response = await call.api.credentials.updateCredential(call.request());
+    return call.answer(response, () => wrote(call, 'updated', named(response.credential as Credential), response));
+  },
+};
+
+const remove: RemoteCommand = {
+  name: 'delete',
+  about: 'delete a credential that no config uses',
+  inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
+  examples: [
+    ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
+    ['agentllm credentials delete desk', 'and delete it'],
+  ],
+  async run(call) {
+    const response = await call.api.credentials.deleteCredential(call.request());
+    return call.answer(response, () => wrote(call, 'deleted', `credential ${call.given.message['name']}`, response));
+  },
+};
+
+const named = (row: Credential) => `credential ${row.name} of ${row.provider}`;
+
+function groupsOf(row: Credential): Group[] {
+  return [
+    [
+      named(row),
+      lines(
+        ['key', small(row.api_key_state, 'API_KEY_STATE_')],
+        ['configs', row.config_count],
+        ['description', row.description],
+      ),
+    ],
+    recordOf(row),
+  ];
+}
+
+/** `agentllm credentials …`: API keys with names. */
+export function credentialsCommand(): Command {
+  return remoteGroup(
+    'credentials',
+    'store API keys under names that configs can share; a key goes in and never comes out',
+    'Start with: agentllm credentials create <name> --provider openai, which asks for the key.',
+    [list, get, create, update, remove],
+  );
+}

@@ -1,0 +1,141 @@
+import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
+import { ChangeAction, type ConfigRevision, type FieldChange } from '../../../gen/ts/agentllm/v1/history.js';
+import type { AgentLLM } from '../../client/index.js';
+import { type Deed, type Deeds, type Difference, deedBlock, inWords, spoken, worded } from './changes.js';
+import { type List, limitInput, minRevision, readAll } from '../kit/lists.js';
+import { say, small } from '../kit/print.js';
+import type { Call, RemoteCommand } from '../kit/remote_command.js';
+import { agent, choice, configId, list } from '../kit/values.js';
+
+/** A history can be long, and its newest part is what is asked for. */
+const MOST = 50;
+export const newestInput = { ...limitInput, help: `how many entries at most, the newest (default: ${MOST})` };
+
+const kind = choice('RESOURCE_KIND_', 'kind', ['agent', 'config', 'credential', 'provider', 'model', 'price']);
+
+const entryList: List<ConfigRevision> = {
+  field: 'entries',
+  columns: [],
+  empty: 'no entries',
+  most: MOST,
+  ask: (api, request) => api.configs.listConfigRevisions(request),
+};
+
+/** `agentllm history`: who changed what, when and why. */
+export const history: RemoteCommand = {
+  name: 'history',
+  about: 'show who changed what, when and why, the newest first',
+  more: 'Of one config, of an agent with its configs, or of everything; also of what was deleted, by its id.',
+  inputs: [
+    { name: '[id]', to: 'config_id', kind: configId, help: 'a config, by its id' },
+    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only about things of this kind; may be given again' },
+    newestInput,
+    minRevision,
+  ],
+  examples: [
+    ['agentllm history 8', 'one config'],
+    ['agentllm history --agent trader', 'an agent with its configs'],
+    ['agentllm history --kind provider --kind model --limit 3 --json', 'the catalogue, for a program'],
+  ],
+  next: 'agentllm diff <id> <revision> compares, agentllm rollback <id> --to <revision> takes back',
+  async run(call) {
+    const { rows: entries, revision, more } = await readAll(call, entryList);
+    const names = call.json ? new Map<number, string>() : await agentNames(call.api, entries);
+    call.answer({ entries, revision }, () => revisionsOf(entries, names).map(deedBlock).join('\n') || emptyFor(call));
+    if (more && !call.json) say.err(`(the newest ${entries.length}; --limit shows more)`);
+    return undefined;
+  },
+};
+
+const emptyFor = ({ given }: Call) => {
+  const isFiltered = Object.keys(given.message).some((field) => field !== 'min_revision');
+  return isFiltered ? 'nothing in the history matches' : 'the history is empty';
+};
+
+/** How many agents one call names. */
+const PAGE = 1000;
+
+/** The names that agents have now; those that are gone have none. */
+export async function agentNames(
+  api: AgentLLM,
+  entries: readonly { readonly agent_id?: number | undefined }[],
+): Promise<Map<number, string>> {
+  const ids = [...new Set(entries.flatMap(({ agent_id }) => agent_id ?? []))];
+  const names = new Map<number, string>();
+  for (let from = 0; from < ids.length; from += PAGE) {
+    const agents: AgentRef[] = ids.slice(from, from + PAGE).map((id) => ({ id }));
+    const { results } = await api.configs.batchGetPrimaryConfigs({ agents });
+    for (const { agent_id, agent_name } of results) if (agent_name) names.set(agent_id, agent_name);
+  }
+  return names;
+}
+
+/** The entries of each revision together. */
+function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<number, string>): Deeds[] {
+  const revisions = new Map<bigint, Deeds & { readonly deeds: Deed[] }>();
+  for (const entry of entries) {
+    const { revision, actor, method, reason, created_at } = entry;
+    const known = revisions.get(revision) ?? { revision, actor, method, reason, created_at, deeds: [] };
+    known.deeds.push(deedOf(entry, names));
+    revisions.set(revision, known);
+  }
+  return [...revisions.values()];
+}
+
+/** What an entry says, in words. */
+export function deedOf(entry: ConfigRevision, names: ReadonlyMap<number, string>): Deed {
+  const { kind, id, name, agent_id, action } = entry;
+  const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
+  const owner = agent_id === undefined ? undefined : (names.get(agent_id) ?? `agent #${agent_id}`);
+  const about = owner ?? ABOUT[kind] ?? 'catalogue';
+  const done = small(action, 'CHANGE_ACTION_');
+  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}${ratesOf(entry)}` };
+  if (isRevocation(entry)) return { about, what: `${what} revoked` };
+  return { about, what: `${what}: ${inWords(entry.changes.map(differenceOf), sameOf(entry)) || 'written again'}` };
+}
+
+const NOUNS: Readonly<Record<string, string>> = {
+  RESOURCE_KIND_AGENT: 'agent',
+  RESOURCE_KIND_CONFIG: 'config',
+  RESOURCE_KIND_CREDENTIAL: 'credential',
+  RESOURCE_KIND_PROVIDER: 'provider',
+  RESOURCE_KIND_MODEL: 'model',
+  RESOURCE_KIND_PRICE: 'price of',
+  RESOURCE_KIND_TOKEN: 'token',
+};
+const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
+
+const isRevocation = ({ kind, changes }: ConfigRevision) =>
+  kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');
+
+/** Of a token what it may do, and for whom: `: agent for trader`. */
+function roleOf({ kind, changes }: ConfigRevision): string {
+  if (kind !== 'RESOURCE_KIND_TOKEN') return '';
+  const now = (name: string) => parsed(changes.find(({ field }) => field === name)?.after_json ?? '');
+  const agents = now('agents') as readonly string[] | undefined;
+  const whose = agents ? ` for ${agents.join(', ')}` : '';
+  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}`;
+}
+
+/** The rates of a price: `: input USD/M 2, output USD/M 8`. */
+function ratesOf({ kind, changes }: ConfigRevision): string {
+  if (kind !== 'RESOURCE_KIND_PRICE') return '';
+  const known = worded(changes.map(differenceOf)).filter(({ field }) => field.endsWith('USD/M'));
+  const rates = known.map(({ field, before, after }) => `${field} ${spoken(after ?? before)}`);
+  return rates.length > 0 ? `: ${rates.join(', ')}` : '';
+}
+
+const parsed = (json: string): unknown => (json === '' ? undefined : JSON.parse(json));
+const differenceOf = ({ field, before_json, after_json }: FieldChange): Difference => ({
+  field,
+  before: parsed(before_json),
+  after: parsed(after_json),
+});
+
+/** What the name of a config says of it: provider and model, of which perhaps one was changed. */
+function sameOf({ kind, name }: ConfigRevision): Readonly<Record<string, unknown>> {
+  if (kind !== 'RESOURCE_KIND_CONFIG') return {};
+  const at = name.indexOf('/');
+  return { provider: name.slice(0, at), model_name: name.slice(at + 1) };
+}

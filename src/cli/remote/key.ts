@@ -1,0 +1,64 @@
+import type { Command } from 'commander';
+import type { EncryptionKey, GetEncryptionStatusResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
+import { generateKey } from '../../domain/fernet.js';
+import { minRevision } from '../kit/lists.js';
+import { counted, say, table, visible } from '../kit/print.js';
+import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
+import { rotate } from './rotate.js';
+
+/** `agentllm key status`: what is under which key. */
+const status: RemoteCommand = {
+  name: 'status',
+  about: 'show the encryption keys by their ids, and how many stored API keys are under each',
+  more: `As the service sees it that is asked; others may have another ENCRYPTION_KEY. A key encrypts, decrypts, or is missing:
+then the service cannot read what is under it.`,
+  inputs: [minRevision],
+  examples: [['agentllm key status', 'before and behind a rotation']],
+  next: 'agentllm key rotate has all under the one that encrypts',
+  async run(call) {
+    const response = await call.api.credentials.getEncryptionStatus(call.request());
+    return call.answer(response, () => statusText(response));
+  },
+};
+
+function statusText(response: GetEncryptionStatusResponse): string {
+  const { keys, problem } = response;
+  const heads = ['KEY', 'STATE', 'CONFIGS', 'CREDENTIALS'];
+  const rows = keys.map((key) => [key.id, roleOf(key), String(key.config_count), String(key.credential_count)]);
+  return [...(keys.length > 0 ? [table(heads, rows)] : []), ...(problem ? [problem] : []), ...verdicts(response)].join(
+    '\n',
+  );
+}
+
+const roleOf = ({ primary, available }: EncryptionKey) => (primary ? 'encrypts' : available ? 'decrypts' : 'missing');
+
+function verdicts({
+  ready,
+  keys,
+  outdated_count,
+  unreadable_count,
+  unreadable,
+}: GetEncryptionStatusResponse): string[] {
+  const stored = keys.reduce((sum, { config_count, credential_count }) => sum + config_count + credential_count, 0);
+  const said: string[] = [];
+  const all = counted(stored, 'stored API key');
+  if (stored === 0) said.push('no API keys are stored');
+  else if (ready && outdated_count === 0) said.push(`${all}, ${stored === 1 ? '' : 'all '}under the key that encrypts`);
+  else if (ready) said.push(`${outdated_count} of ${all} not under the key that encrypts: agentllm key rotate`);
+  if (unreadable_count > 0) {
+    const more = unreadable_count > unreadable.length ? ` and ${unreadable_count - unreadable.length} more` : '';
+    said.push(`${counted(unreadable_count, 'key')} cannot be decrypted: ${unreadable.map(visible).join(', ')}${more}`);
+  }
+  return said;
+}
+
+/** `agentllm key …`: the keys of ENCRYPTION_KEY. */
+export function keyCommand(): Command {
+  const about = 'make keys for ENCRYPTION_KEY, and change the one that stored API keys are under';
+  const command = remoteGroup('key', about, 'Start with: agentllm key generate', [rotate, status]);
+  command
+    .command('generate')
+    .description('print a new key; keep it where the service finds it and nobody else')
+    .action(() => say.out(generateKey()));
+  return command;
+}

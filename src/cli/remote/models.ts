@@ -1,0 +1,271 @@
+import type { Command } from 'commander';
+import type { RetiringModelUse } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { Model } from '../../../gen/ts/agentllm/v1/provider.js';
+import type { Body } from '../kit/from_file.js';
+import type { Input } from '../kit/inputs.js';
+import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
+import { dayOf, type Group, lines, moment, record, recordOf, shown, small } from '../kit/print.js';
+import { ruleInput, ruleText } from './providers.js';
+import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
+import { flag, integer, model, provider, text, time, usd, word } from '../kit/values.js';
+import { etagInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+
+const body: Body = { at: 'model', type: 'Model', message: Model };
+
+const modelArgument = (...to: string[]): Input => ({
+  name: '<provider/model>',
+  to,
+  kind: model,
+  mask: '',
+  help: 'the model, with its provider by name or alias',
+});
+
+const price = (name: string, field: string, of: string): Input => ({
+  name,
+  to: `model.price.${field}`,
+  mask: 'price',
+  kind: usd,
+  group: 'Price, in USD per million tokens (a new one replaces all rates: give every rate that is known):',
+  help: `price of ${of}`,
+});
+
+const fields: readonly Input[] = [
+  {
+    name: 'display-name',
+    to: 'model.display_name',
+    kind: text,
+    clears: true,
+    help: 'name for people, at most 100 characters',
+  },
+  {
+    name: 'context-window',
+    to: 'model.context_window_tokens',
+    kind: integer,
+    clears: true,
+    help: 'context window in tokens, at least 1',
+  },
+  {
+    name: 'max-output',
+    to: 'model.max_output_tokens',
+    kind: integer,
+    clears: true,
+    help: 'most output tokens of one call, at least 1',
+  },
+  {
+    name: 'functions',
+    to: 'model.supports_functions',
+    kind: flag,
+    clears: true,
+    help: 'whether it can call functions',
+  },
+  { name: 'vision', to: 'model.supports_vision', kind: flag, clears: true, help: 'whether it can see images' },
+  {
+    name: 'reasoning',
+    to: 'model.supports_reasoning',
+    kind: flag,
+    clears: true,
+    help: 'whether it reasons before it answers',
+  },
+  ruleInput('model.parameter_rules', 'it treats'),
+  { name: 'as-of', to: 'model.as_of', kind: time, clears: true, help: 'when these facts were last looked up' },
+  {
+    name: 'retires-at',
+    to: 'model.retires_at',
+    kind: time,
+    clears: true,
+    help: 'when its provider switches it off, or did',
+  },
+  {
+    name: 'replaced-by',
+    to: 'model.replaced_by',
+    kind: word('name'),
+    clears: true,
+    help: 'the model that its provider names as successor',
+  },
+  price('input-price', 'input_micro_usd_per_million', 'input'),
+  price('cached-input-price', 'cached_input_micro_usd_per_million', "input that is read from the provider's cache"),
+  price('cache-write-price', 'cache_write_micro_usd_per_million', "input that is written to the provider's cache"),
+  price('output-price', 'output_micro_usd_per_million', 'output'),
+  price('reasoning-price', 'reasoning_micro_usd_per_million', 'reasoning (default: that of output)'),
+  { ...price('price-source', 'source', ''), kind: text, help: 'where the price was read, at most 200 characters' },
+];
+
+const rate = (value: bigint | undefined) => (value === undefined ? '' : String(Number(value) / 1e6));
+
+const modelList: List<Model> = {
+  field: 'models',
+  columns: [
+    ['MODEL', (row) => `${row.provider}/${row.name}`],
+    ['CONTEXT', ({ context_window_tokens }) => shown(context_window_tokens)],
+    ['MAX OUTPUT', ({ max_output_tokens }) => shown(max_output_tokens)],
+    ['INPUT USD/M', (row) => rate(row.price?.input_micro_usd_per_million)],
+    ['OUTPUT USD/M', (row) => rate(row.price?.output_micro_usd_per_million)],
+    ['RETIRES', ({ retires_at }) => dayOf(retires_at)],
+    ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
+    ['BUILT IN', ({ built_in }) => shown(built_in)],
+  ],
+  noMatch: 'no model matches',
+  empty: 'no models; agentllm models create provider/model adds one',
+  ask: (api, request) => api.providers.listModels(request),
+};
+
+const list: RemoteCommand = {
+  name: 'list',
+  about: 'show the models of the catalogue',
+  inputs: [
+    { name: 'provider', to: 'provider', kind: provider, help: 'only those of this provider, by name or alias' },
+    limitInput,
+    minRevision,
+  ],
+  examples: [
+    ['agentllm models list --provider openai', 'what configs of openai can name'],
+    ['agentllm models list --limit 5 --json', 'for a program'],
+  ],
+  next: 'agentllm configs create <agent> --model provider/model has an agent use one',
+  run: (call) => printList(call, modelList),
+};
+
+const get: RemoteCommand = {
+  name: 'get',
+  about: 'show everything about a model: limits, how it treats parameters, its price',
+  inputs: [modelArgument('provider', 'name'), minRevision],
+  examples: [['agentllm models get openai/gpt-4o', 'one of them']],
+  async run(call) {
+    const response = await call.api.providers.getModel(call.request());
+    return call.answer(response, () => record(groupsOf(response.model as Model)));
+  },
+};
+
+const create: RemoteCommand = {
+  name: 'create',
+  about: 'add a model to a provider, built in or not',
+  inputs: [modelArgument('model.provider', 'model.name'), ...fields, ...writeInputs],
+  body,
+  examples: [
+    ['agentllm models create openai/gpt-next --context-window 200000 --max-output 16000', 'with its limits'],
+    [
+      'agentllm models create openai/gpt-next-mini --input-price 0.15 --output-price 0.6 --rule temperature=rejected',
+      'with a price and a rule',
+    ],
+  ],
+  next: 'agentllm configs create <agent> --model provider/model has an agent use it',
+  async run(call) {
+    const response = await call.api.providers.createModel(call.request());
+    return call.answer(response, () => wrote(call, 'created', named(response.model as Model), response));
+  },
+};
+
+const update: RemoteCommand = {
+  name: 'update',
+  about: 'change some facts about a model; all others are kept',
+  inputs: [modelArgument('model.provider', 'model.name'), ...fields, etagInput('model.etag'), ...writeInputs],
+  body,
+  patches: true,
+  examples: [
+    [
+      'agentllm models update openai/gpt-4o --input-price 2.5 --output-price 10 --price-source "price list"',
+      'a new price, from now on',
+    ],
+    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'it will be switched off'],
+    ['agentllm models update openai/gpt-4 --unset retires-at,replaced-by', 'or not'],
+  ],
+  next: 'agentllm models retiring shows who uses models that will be switched off',
+  async run(call) {
+    refuseNothing(call, body, fields);
+    const response = await call.api.providers.updateModel(call.request());
+    return call.answer(response, () => wrote(call, 'updated', named(response.model as Model), response));
+  },
+};
+
+const remove: RemoteCommand = {
+  name: 'delete',
+  about: 'delete a model that is not built in and that nobody uses',
+  inputs: [modelArgument('provider', 'name'), etagInput('etag'), ...writeInputs],
+  examples: [
+    ['agentllm models create openai/gpt-next', 'one'],
+    ['agentllm models delete openai/gpt-next', 'and away'],
+  ],
+  async run(call) {
+    const response = await call.api.providers.deleteModel(call.request());
+    const { provider: of, name } = call.given.message;
+    return call.answer(response, () => wrote(call, 'deleted', `model ${of}/${name}`, response));
+  },
+};
+
+const retiringList: List<RetiringModelUse> = {
+  field: 'uses',
+  columns: [
+    ['MODEL', (row) => `${row.provider}/${row.model_name}`],
+    ['STATE', ({ state }) => small(state, 'RETIREMENT_STATE_')],
+    ['ON', ({ retires_at }) => dayOf(retires_at)],
+    ['REPLACED BY', ({ replaced_by }) => replaced_by],
+    ['AGENT', ({ agent_name }) => agent_name],
+    ['CONFIG', ({ config_id }) => shown(config_id)],
+    ['AS', ({ source }) => small(source, 'HOP_SOURCE_')],
+    ['IN USE', ({ enabled }) => shown(enabled)],
+  ],
+  empty: 'nobody uses a model that is switched off within that time',
+  ask: (api, request) => api.configs.listRetiringModels(request),
+};
+
+const retiring: RemoteCommand = {
+  name: 'retiring',
+  about: 'show who uses models that are retired, will be soon, or have a successor',
+  inputs: [
+    { name: 'days', to: 'within_days', kind: integer, help: 'how many days ahead to look, 1 to 3650 (default 90)' },
+    limitInput,
+    minRevision,
+  ],
+  examples: [
+    ['agentllm models retiring', 'in the next 90 days'],
+    ['agentllm models retiring --days 365', 'in the next year'],
+  ],
+  next: 'agentllm configs update <id> --model provider/model moves a config to another model',
+  run: (call) => printList(call, retiringList),
+};
+
+const named = (row: Model) => `model ${row.provider}/${row.name}`;
+
+function groupsOf(row: Model): Group[] {
+  return [
+    [
+      named(row),
+      lines(
+        ['display name', row.display_name],
+        ['context window', row.context_window_tokens],
+        ['max output', row.max_output_tokens],
+        ['functions', row.supports_functions],
+        ['vision', row.supports_vision],
+        ['reasoning', row.supports_reasoning],
+        ['retires', moment(row.retires_at)],
+        ['replaced by', row.replaced_by],
+        ['as of', moment(row.as_of)],
+        ['built in', row.built_in],
+      ),
+    ],
+    ['Rules', row.parameter_rules.map((one) => ['rule', ruleText(one)] as const)],
+    [
+      'Price in USD per million tokens',
+      lines(
+        ['input', rate(row.price?.input_micro_usd_per_million)],
+        ['cached input', rate(row.price?.cached_input_micro_usd_per_million)],
+        ['cache write', rate(row.price?.cache_write_micro_usd_per_million)],
+        ['output', rate(row.price?.output_micro_usd_per_million)],
+        ['reasoning', rate(row.price?.reasoning_micro_usd_per_million)],
+        ['source', row.price?.source],
+        ['valid from', moment(row.price?.valid_from)],
+      ),
+    ],
+    recordOf(row),
+  ];
+}
+
+/** `agentllm models …`: the catalogue that configs are checked against. */
+export function modelsCommand(): Command {
+  return remoteGroup(
+    'models',
+    'show and change the catalogue of models, their limits and prices',
+    'Start with: agentllm models list --provider openai. A model is named with its provider: openai/gpt-4o.',
+    [list, get, create, update, remove, retiring],
+  );
+}

@@ -1,0 +1,141 @@
+import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
+import { UsageError } from '../kit/inputs.js';
+import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
+import { shown, small, visible } from '../kit/print.js';
+import { Exit } from '../kit/error_output.js';
+import type { RemoteCommand } from '../kit/remote_command.js';
+import { resolveAll } from './resolve_all.js';
+import { int64, list, provider, said } from '../kit/values.js';
+import { findingLines } from '../kit/writes.js';
+
+/** `agentllm resolve`: what an agent tries, in which order, and where every value comes from. */
+export const resolveAgent: RemoteCommand = {
+  name: 'resolve',
+  about: 'show what is in effect for an agent: the models it tries, what is sent, and where each value comes from',
+  more: 'No provider is called and nothing is spent. Exit code 1: an active agent has no model left to try.',
+  inputs: [
+    { ...agentArgument, name: '[agent]' },
+    { name: 'all', kind: said, help: 'all agents at one revision, in place of one' },
+    {
+      name: 'down',
+      to: 'provider_down',
+      kind: list(provider),
+      help: 'a provider to take for down, by name or alias; may be given again, or with commas',
+    },
+    { name: 'at', to: 'at_revision', kind: int64, help: 'as it was at this store revision (default: now)' },
+    { name: 'why', kind: said, help: 'show the field and the revision that each value comes from' },
+    minRevision,
+  ],
+  examples: [
+    ['agentllm resolve trader', 'now'],
+    ['agentllm resolve trader --down claude', 'what it would do without claude'],
+    ['agentllm resolve trader --at 3 --why', 'as it was at revision 3, in detail'],
+    ['agentllm resolve --all', 'every agent, one line each'],
+    ['agentllm resolve --all --down openai --json', 'what all would do without openai, for a program'],
+  ],
+  next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> says who did',
+  async run(call) {
+    const down = (call.given.message['provider_down'] ?? []) as readonly string[];
+    const provider_down = down.flatMap((names) => names.split(','));
+    if (call.local('all') === true) return resolveAll(call, provider_down);
+    if (!('agent' in call.given.message)) throw new UsageError('give an agent, by name or id, or --all');
+    const response = await call.api.configs.resolveConfig(call.request({ provider_down }));
+    const resolved = response.resolved as ResolvedConfig;
+    call.answer(response, () => textOf(resolved, response.revision, call.local('why') === true));
+    return resolved.hops.length === 0 ? Exit.refused : Exit.done;
+  },
+};
+
+function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): string {
+  const { agent_name, hops, skipped, findings, substitution_policy } = resolved;
+  const policy = small(substitution_policy, 'SUBSTITUTION_POLICY_');
+  const head = `${visible(agent_name)} at revision ${revision}, substitution ${policy}`;
+  const empty = 'no model is left to try';
+  return [
+    `${head}\n${tableOf(hops, { columns: hopColumns, empty })}`,
+    skipped.length > 0 && tableOf(skipped, { columns: skippedColumns, empty: '' }),
+    hops.length > 0 &&
+      tableOf(why ? hops.flatMap(valuesOf) : hops.flatMap(sourcesOf), { columns: originColumns(why), empty: '' }),
+    findings.length > 0 && findingLines(findings).trimStart(),
+  ]
+    .filter(Boolean)
+    .join('\n\n');
+}
+
+type Origin = Pick<ResolvedHop, 'source' | 'config_id'>;
+
+/** `config 8`, `config 8, fallback`, `agent` */
+function originOf({ source, config_id }: Origin): string {
+  if (source === 'HOP_SOURCE_AGENT') return 'agent';
+  return `config ${config_id}${source === 'HOP_SOURCE_FALLBACK' ? ', fallback' : ''}`;
+}
+
+const keyOf = ({ key_source, key_name, api_key_state }: ResolvedHop) =>
+  [
+    small(key_source, 'KEY_SOURCE_'),
+    key_name.replaceAll(',', ' or '),
+    api_key_state === 'API_KEY_STATE_UNREADABLE' && '(unreadable)',
+  ]
+    .filter(Boolean)
+    .join(' ');
+
+const rate = (micro: bigint | undefined) => (micro === undefined ? '?' : String(Number(micro) / 1e6));
+
+function priceOf({ price }: ResolvedHop): string {
+  const { input_micro_usd_per_million: input, output_micro_usd_per_million: output } = price?.price ?? {};
+  return input === undefined && output === undefined ? '' : `${rate(input)} / ${rate(output)}`;
+}
+
+const hopColumns: readonly Column<ResolvedHop>[] = [
+  ['HOP', ({ index }) => String(index)],
+  ['MODEL', ({ provider, model_name }) => `${provider}/${model_name}`],
+  ['FROM', originOf],
+  ['SENT', ({ parameters }) => parameters.map(({ wire_name, value_json }) => `${wire_name}=${value_json}`).join(' ')],
+  ['TIMEOUT', ({ request_timeout_ms }) => (request_timeout_ms === undefined ? '' : `${request_timeout_ms} ms`)],
+  ['KEY', keyOf],
+  ['USD/M IN / OUT', priceOf],
+];
+
+const skippedColumns: readonly Column<SkippedHop>[] = [
+  ['HOP', ({ index }) => String(index)],
+  ['SKIPPED', ({ provider, model_name }) => `${provider}/${model_name}`],
+  ['FROM', originOf],
+  ['WHY', ({ reason }) => small(reason, 'SKIP_REASON_').replaceAll('-', ' ')],
+];
+
+/** What comes from where. */
+interface Source {
+  readonly hop: number;
+  readonly what: string;
+  readonly from: string;
+  readonly path: string;
+  readonly revision: bigint;
+}
+
+const valuesOf = ({ index, provenance }: ResolvedHop): Source[] =>
+  provenance.map(({ field, source, resource, path, revision }) => ({
+    hop: index,
+    what: field,
+    from: `${small(source, 'VALUE_SOURCE_')} ${resource}`,
+    path,
+    revision,
+  }));
+
+/** The same with one line for all that comes from one place. */
+function sourcesOf(hop: ResolvedHop): Source[] {
+  const sources = new Map<string, Source>();
+  for (const value of valuesOf(hop)) {
+    const before = sources.get(value.from);
+    const what = value.what.replace('parameters.', '');
+    sources.set(value.from, { ...value, what: before ? `${before.what}, ${what}` : what });
+  }
+  return [...sources.values()];
+}
+
+const originColumns = (why: boolean): readonly Column<Source>[] => [
+  ['HOP', ({ hop }) => String(hop)],
+  [why ? 'VALUE' : 'VALUES', ({ what }) => what],
+  ['COME FROM', ({ from }) => from],
+  ...(why ? ([['ITS FIELD', ({ path }: Source) => path]] as const) : []),
+  ['CHANGED AT', ({ revision }) => shown(revision)],
+];

@@ -1,0 +1,305 @@
+import type { Command } from 'commander';
+import type { CreateTokenRequest, GetCallerResponse, Token } from '../../../gen/ts/agentllm/v1/access_service.js';
+import { makeToken } from '../../domain/token.js';
+import { variable } from '../kit/environment.js';
+import { type Input, UsageError } from '../kit/inputs.js';
+import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
+import { localAccess, storePlace, type TokenMethods } from '../local/local_access.js';
+import { ago, type Group, lines, moment, record, say, small, visible } from '../kit/print.js';
+import { Exit } from '../kit/error_output.js';
+import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
+import { choice, type Kind, list, said, span, text, word } from '../kit/values.js';
+import { writeInputs, wrote } from '../kit/writes.js';
+
+const role = choice('ROLE_', 'role', ['admin', 'operator', 'viewer', 'agent']);
+
+const localInput: Input = {
+  name: 'local',
+  kind: said,
+  help: 'do it in the store on this machine, which needs no token, also where a service is named',
+};
+
+/** Options that name a service, beside the environment. */
+const SERVICE_OPTIONS = ['address', 'token-file', 'tls', 'ca', 'cert', 'key', 'server-name'];
+
+const WHERE = `On the machine of the service no token is needed: it is done in the store itself, through the running service or
+directly in the database of DATABASE_URL or DATA_DIR. With --address, --token-file, --cert, AGENTLLM_ADDRESS,
+AGENTLLM_TOKEN or AGENTLLM_CERT that service is asked, which wants an administrator.`;
+
+/** A token by its id; whoever gives the text of one, which begins with it, is not made to type it again. */
+const tokenId: Kind = {
+  value: 'id',
+  read: (given) => TEXT.exec(given)?.[1] ?? given,
+};
+const TEXT = /\b(al_[a-z2-7]{10})_/;
+
+const idArgument: Input = {
+  name: '<id>',
+  to: 'id',
+  kind: tokenId,
+  help: 'the id of the token, al_ and ten characters',
+};
+
+/** Where a command is carried out. */
+interface Where {
+  readonly access: TokenMethods;
+  readonly isLocal: boolean;
+  readonly name: string;
+}
+
+function whereOf(call: Call): Where {
+  const named = SERVICE_OPTIONS.filter((option) => call.local(option) !== undefined);
+  const isNamed = (['AGENTLLM_ADDRESS', 'AGENTLLM_TOKEN', 'AGENTLLM_CERT'] as const).some(variable);
+  const isForced = call.local('local') === true;
+  if (isForced && named.length > 0)
+    throw UsageError.of([{ typed: '--local', description: `asks no service: leave out --${named.join(', --')}` }]);
+  if (!isForced && (named.length > 0 || isNamed))
+    return { access: call.api.access, isLocal: false, name: call.address };
+  if (call.given.message['wait_for_adoption'] !== undefined)
+    throw UsageError.of([
+      { typed: '--wait', description: 'asks a service, as with --address; the store knows of none' },
+    ]);
+  return { access: localAccess, isLocal: true, name: `the store itself (${storePlace()})` };
+}
+
+/** Says beside the answer where it comes from; programs know. */
+function tell(call: Call, line: string): void {
+  if (!call.json) say.err(visible(line));
+}
+
+const create: RemoteCommand = {
+  name: 'create',
+  about: 'make a token, or give a role to client certificates; prints the text of the token and nothing else',
+  more: `${WHERE}
+
+The text is shown this once. The first token closes the service: from then on everybody needs one.`,
+  inputs: [
+    { name: 'role', to: 'role', kind: role, help: 'what it may do; required' },
+    {
+      name: 'agents',
+      to: 'agents',
+      kind: list(word('names', 'agents')),
+      help: 'with --role agent: the agents that it is for, by name, separated by commas; may be given again',
+    },
+    { name: 'all-agents', to: 'all_agents', kind: said, help: 'with --role agent: it is for all, those to come too' },
+    { name: 'name', to: 'name', kind: text, help: 'what it is for, at most 100 characters (default: its role)' },
+    {
+      name: 'certificate',
+      to: 'certificate_identity',
+      kind: word('identity'),
+      help: 'in place of a text: who has a client certificate with this URI or DNS name, or CN=common-name',
+    },
+    {
+      name: 'lifetime',
+      to: 'lifetime',
+      kind: span,
+      help: 'how long it lives, 60s to 3650d (default: until it is revoked)',
+    },
+    localInput,
+    ...writeInputs,
+  ],
+  examples: [
+    [
+      'agentllm token create --role admin --local > admin.token',
+      'the first one; who may read the file is an administrator',
+    ],
+    ['agentllm token create --role agent --agents trader,news_analyst --lifetime 90d', 'for a process with two agents'],
+    ['agentllm token create --role viewer --certificate CN=dashboard', 'for a certificate; prints the id'],
+  ],
+  next: 'AGENTLLM_TOKEN or --token-file sends it; agentllm token list shows which there are',
+  async run(call) {
+    const where = whereOf(call);
+    const response = await where.access.createToken(call.request(wishOf(call)));
+    const token = response.token as Token;
+    if (call.json) return call.answer(response, () => '');
+    if (call.given.message['validate_only'] === true) say.out(wrote(call, 'created', titleOf(token), response));
+    else if (response.text === '' && token.certificate_identity === '') return repeated(call, token);
+    else {
+      say.out(response.text || token.id);
+      await explain(call, token, where);
+    }
+    return undefined;
+  },
+};
+
+/** The request with what the command line says shorter than the contract. */
+function wishOf({ given }: Call): Readonly<Record<string, unknown>> {
+  const { role = '', name, agents = [], certificate_identity } = given.message as Partial<CreateTokenRequest>;
+  // A variable of a script that is not set must not make a token with a text.
+  if (certificate_identity === '')
+    throw UsageError.of([
+      { typed: '--certificate ""', description: 'must not be empty; leave it out for a token with a text' },
+    ]);
+  const names = agents.flatMap((one) => one.split(',')).map((one) => one.trim());
+  return { agents: names, name: name ?? (small(role, 'ROLE_') || 'token') };
+}
+
+async function explain(call: Call, token: Token, { access, isLocal, name }: Where): Promise<void> {
+  const by = isLocal ? name : `${name} as ${(await call.api.access.getCaller()).actor}`;
+  tell(call, `${titleOf(token)}, ${expiryOf(token)}; made ${isLocal ? 'in' : 'by'} ${by}`);
+  if (token.certificate_identity !== '')
+    tell(call, `Who has a certificate with ${token.certificate_identity} is let in; agentllm token revoke ends that.`);
+  else {
+    tell(call, 'Its text is shown this once: keep it where its user finds it and nobody else does.');
+    tell(call, 'It is sent with AGENTLLM_TOKEN=<text> or --token-file <file>, and as authorization: Bearer <text>.');
+  }
+  if (isLocal && (await access.listTokens({ show_ended: true, page_size: 2 })).tokens.length === 1)
+    tell(call, 'It is the first one: from now on everybody needs a token, on this machine too.');
+}
+
+function repeated(call: Call, { id }: Token): number {
+  tell(call, `agentllm: this request has made ${id} before, and its text is shown once`);
+  tell(call, `(agentllm token revoke ${id}, and make another)`);
+  return Exit.refused;
+}
+
+/** `token al_k3x9q2m7wd "desk": agent, for trader` */
+function titleOf({ id, name, role, agents, all_agents }: Token): string {
+  const whose = all_agents ? ', for all agents' : agents.length > 0 ? `, for ${agents.join(', ')}` : '';
+  // One that is only rehearsed has no id.
+  return `token ${id ? `${id} ` : ''}"${name}": ${small(role, 'ROLE_')}${whose}`;
+}
+
+const expiryOf = ({ expires_at }: Token) => (expires_at ? `until ${moment(expires_at)}` : 'until it is revoked');
+const agentsOf = ({ agents, all_agents }: Token) => (all_agents ? 'all' : agents.join(', '));
+
+const tokenList: List<Token> = {
+  field: 'tokens',
+  columns: [
+    ['ID', ({ id }) => id],
+    ['NAME', ({ name }) => name],
+    ['ROLE', (token) => small(token.role, 'ROLE_')],
+    ['AGENTS', agentsOf],
+    ['CERTIFICATE', ({ certificate_identity }) => certificate_identity || '-'],
+    ['STATE', ({ state }) => small(state, 'TOKEN_STATE_')],
+    ['EXPIRES', ({ expires_at }) => moment(expires_at) || 'never'],
+    ['LAST USED', ({ last_used_at }) => ago(last_used_at) || 'never'],
+  ],
+  empty: 'no token is good; agentllm token create --role admin --local makes one, --all shows those that have ended',
+  noMatch:
+    'no tokens: the service is open to everybody on its machine; agentllm token create --role admin --local closes it',
+  ask: (api, request) => api.access.listTokens(request),
+};
+
+const listCommand: RemoteCommand = {
+  name: 'list',
+  about: 'show the tokens that are good, without their texts',
+  more: WHERE,
+  inputs: [
+    { name: 'all', to: 'show_ended', kind: said, help: 'also those that are revoked or have expired' },
+    localInput,
+    limitInput,
+    minRevision,
+  ],
+  examples: [
+    ['agentllm token list', 'who has access'],
+    ['agentllm token list --all --json', 'and who had, for a program'],
+  ],
+  next: 'agentllm token revoke <id> takes access away',
+  async run(call) {
+    const { access, name } = whereOf(call);
+    await printList(call, { ...tokenList, ask: (_, request) => access.listTokens(request) });
+    tell(call, `(of ${name})`);
+    return undefined;
+  },
+};
+
+const show: RemoteCommand = {
+  name: 'show',
+  about: 'show what is known of a token; its text comes out of no command',
+  more: WHERE,
+  inputs: [idArgument, localInput, minRevision],
+  examples: [
+    ['agentllm token create --role viewer --certificate CN=board > board.id', 'let a certificate in'],
+    ['agentllm token show $(cat board.id)', 'and look at it'],
+  ],
+  async run(call) {
+    const { access, name } = whereOf(call);
+    const response = await access.getToken(call.request());
+    call.answer(response, () => record(groupsOf(response.token as Token)));
+    tell(call, `(of ${name})`);
+    return undefined;
+  },
+};
+
+const revoke: RemoteCommand = {
+  name: 'revoke',
+  about: "take a token's access away, for good; its open streams are ended",
+  more: `${WHERE}
+
+It acts on every replica as soon as that sees it, and cannot spread while the database is away.`,
+  inputs: [idArgument, localInput, ...writeInputs],
+  examples: [
+    ['agentllm token create --role viewer --certificate CN=board > board.id', 'let a certificate in'],
+    ['agentllm token revoke $(cat board.id) --reason "the board is gone"', 'and not any more'],
+  ],
+  next: 'agentllm audit --kind write shows who made tokens and revoked them',
+  async run(call) {
+    const { access, name, isLocal } = whereOf(call);
+    const response = await access.revokeToken(call.request());
+    const token = response.token as Token;
+    call.answer(response, () => wrote(call, 'revoked', `token ${token.id} "${token.name}"`, response));
+    tell(call, `(${isLocal ? 'in' : 'by'} ${name})`);
+    return undefined;
+  },
+};
+
+function groupsOf(token: Token): Group[] {
+  return [
+    [
+      `token ${token.id}`,
+      lines(
+        ['name', token.name],
+        ['role', small(token.role, 'ROLE_')],
+        ['agents', agentsOf(token)],
+        ['certificate', token.certificate_identity],
+        ['state', small(token.state, 'TOKEN_STATE_')],
+        ['created', token.created_at],
+        ['expires', token.expires_at ?? 'never'],
+        ['revoked', token.revoked_at],
+        ['last used', token.last_used_at ?? 'never'],
+        ['revision', token.revision],
+      ),
+    ],
+  ];
+}
+
+const whoami: RemoteCommand = {
+  name: 'whoami',
+  about: 'ask a service whom it takes you for, and what you may do',
+  inputs: [minRevision],
+  examples: [['agentllm token whoami', 'with AGENTLLM_TOKEN, --token-file, --cert or nothing']],
+  async run(call) {
+    const response = await call.api.access.getCaller(call.request());
+    return call.answer(response, () => record([callerGroup(call, response)]));
+  },
+};
+
+function callerGroup({ address }: Call, caller: GetCallerResponse): Group {
+  const isAnonymous = caller.role === 'ROLE_UNSPECIFIED';
+  const permissions = caller.permissions.map((one) => small(one, 'PERMISSION_')).join(', ');
+  return [
+    `${caller.actor} at ${address}`,
+    lines(
+      ['role', isAnonymous ? 'none: the service is open' : small(caller.role, 'ROLE_')],
+      ['agents', caller.all_agents ? 'all' : caller.agents],
+      ['expires', caller.expires_at ?? (isAnonymous ? undefined : 'never')],
+      ['may', caller.role === 'ROLE_ADMIN' ? 'everything' : permissions],
+    ),
+  ];
+}
+
+/** `agentllm token …`: who may do what. */
+export function tokenCommand(): Command {
+  const command = remoteGroup(
+    'token',
+    'give access to the service and take it away: tokens and client certificates with roles',
+    'Start with: agentllm token create --role admin --local > admin.token, on the machine of the service.',
+    [create, listCommand, show, revoke, whoami],
+  );
+  command
+    .command('generate')
+    .description('print the text of a token for BOOTSTRAP_TOKEN_FILE; nothing is stored')
+    .action(() => say.out(makeToken().text));
+  return command;
+}

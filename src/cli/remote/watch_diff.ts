@@ -1,0 +1,164 @@
+import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Batch } from '../../client/view.js';
+import { type Deed, type Difference, differences, inWords } from './changes.js';
+import { modelOf } from './config_fields.js';
+
+/* What a stream of whole things says, told from what was there before. */
+
+/** What happened to one thing. */
+export interface Happening {
+  readonly kind: 'agent' | 'config' | 'provider' | 'model' | 'credential';
+  /** The agent that it is, or belongs to. */
+  readonly agent?: string;
+  /** Of a config. */
+  readonly id?: number;
+  /** Of a config its model. */
+  readonly name: string;
+  /** `seen`: it is not known what it was before. */
+  readonly action: 'created' | 'updated' | 'deleted' | 'seen';
+  /** Whether runs that are pinned to an earlier revision must not go on. */
+  readonly urgent: boolean;
+  /** Of what was updated, as far as it can be seen: a key that was replaced cannot. */
+  readonly fields: readonly Difference[];
+  /** What stands in it unchanged. */
+  readonly before?: object | undefined;
+}
+
+/** Everything that was heard so far. */
+export class Heard {
+  private agents = new Map<string, WatchedAgent>();
+  private catalogue = new Map<string, CatalogueItem>();
+  /** Whether there was a snapshot: then what is not here is not there. */
+  private whole = false;
+
+  get agentCount(): number {
+    return [...this.agents.values()].filter(({ agent }) => agent).length;
+  }
+
+  /** The names that are watched and that no agent has. */
+  get missing(): string[] {
+    return [...this.agents.values()].filter(({ agent }) => !agent).map(({ name, id }) => name || `#${id}`);
+  }
+
+  /** Takes what came, and says what is different; of the first snapshot nothing. */
+  take(batch: Batch): Happening[] {
+    if (!batch.snapshot) return this.change(batch);
+    const first = !this.whole;
+    const before = [...this.agents.values()];
+    const itemsBefore = [...this.catalogue.keys()];
+    const names = new Set(batch.agents.map(({ name }) => name));
+    const keys = new Set(batch.catalogue.map(keyOf));
+    const gone = before
+      .filter(({ name }) => !names.has(name))
+      .map((one) => ({ ...one, agent: undefined, configs: [] }));
+    const goneItems = itemsBefore.filter((key) => !keys.has(key)).map(deletedItem);
+    const happened = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
+    this.whole = true;
+    return first ? [] : happened;
+  }
+
+  private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): Happening[] {
+    const there = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
+    // One that is gone under a name and there under another was renamed.
+    const moved = agents.filter(({ agent, id }) => !agent && there.has(id)).map(({ name }) => this.agents.get(name));
+    const renamed = new Map(moved.filter((one) => one?.agent).map((one) => [one?.id, one]));
+    const happened = [
+      ...catalogue.flatMap((item) => this.toItem(item)),
+      ...agents
+        .filter(({ agent, id }) => agent || !there.has(id))
+        .flatMap((one) => this.toAgent(renamed.get(one.id) ?? this.agents.get(one.name), one)),
+    ];
+    for (const one of agents) this.agents.set(one.name, one);
+    for (const item of catalogue) this.catalogue.set(keyOf(item), item);
+    return happened;
+  }
+
+  private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): Happening[] {
+    const { name, urgent } = after;
+    const agent = { kind: 'agent', agent: name, name, urgent, fields: [] } as const;
+    if (!before && !this.whole) return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
+    if (!after.agent) return before?.agent ? [{ ...agent, action: 'deleted' }] : [];
+    const configs = configHappenings(before?.configs ?? [], after.configs, name, urgent);
+    if (!before?.agent) return [{ ...agent, action: 'created' }, ...configs];
+    const fields = differences(before.agent, after.agent);
+    return [...(fields.length > 0 ? [{ ...agent, action: 'updated', fields } as const] : []), ...configs];
+  }
+
+  private toItem(after: CatalogueItem): Happening[] {
+    const key = keyOf(after);
+    const stood = this.catalogue.get(key);
+    const [before, now] = [stood && thingIn(stood), thingIn(after)];
+    const at = key.indexOf(' ');
+    const kind = key.slice(0, at) as Happening['kind'];
+    const item = { kind, name: key.slice(at + 1), urgent: after.urgent, fields: [] };
+    if (!now) return before || !this.whole ? [{ ...item, action: 'deleted' }] : [];
+    if (!before) return [{ ...item, action: this.whole ? 'created' : 'seen' }];
+    if (before.revision === now.revision && differences(before, now).length === 0) return [];
+    return [{ ...item, action: 'updated', fields: differences(before, now) }];
+  }
+}
+
+const seen = (config: AgentLLMConfig, agent: string): Happening => ({
+  ...{ kind: 'config', agent, id: config.id, name: modelOf(config), action: 'seen', urgent: false, fields: [] },
+});
+
+function configHappenings(
+  before: readonly AgentLLMConfig[],
+  after: readonly AgentLLMConfig[],
+  agent: string,
+  urgent: boolean,
+): Happening[] {
+  const happening = (config: AgentLLMConfig, more: Pick<Happening, 'action' | 'fields'>): Happening => ({
+    ...{ kind: 'config', agent, id: config.id, name: modelOf(config), urgent, before: config },
+    ...more,
+  });
+  const then = new Map(before.map((config) => [config.id, config]));
+  const now = new Set(after.map(({ id }) => id));
+  const gone = before.filter(({ id }) => !now.has(id)).map((one) => happening(one, { action: 'deleted', fields: [] }));
+  const changed = after.flatMap((config) => {
+    const stood = then.get(config.id);
+    if (!stood) return [happening(config, { action: 'created', fields: [] })];
+    if (stood.revision === config.revision) return [];
+    const fields = differences(stood, config);
+    return [{ ...happening(config, { action: 'updated', fields }), before: stood }];
+  });
+  return [...changed, ...gone];
+}
+
+const thingIn = ({ provider, model, credential }: CatalogueItem) => provider ?? model ?? credential;
+
+/** What an item is about: its kind and its name. */
+function keyOf(item: CatalogueItem): string {
+  const { provider, model, credential } = item;
+  if (model) return `model ${model.provider}/${model.name}`;
+  if (item.deleted_model !== undefined) return `model ${item.deleted_model}`;
+  if (credential) return `credential ${credential.name}`;
+  if (item.deleted_credential !== undefined) return `credential ${item.deleted_credential}`;
+  return `provider ${provider?.name ?? item.deleted_provider}`;
+}
+
+function deletedItem(key: string): CatalogueItem {
+  const at = key.indexOf(' ');
+  return { [`deleted_${key.slice(0, at)}`]: key.slice(at + 1), urgent: false };
+}
+
+/** A happening in words. */
+export function deedOfHappening({ kind, agent, id, name, action, urgent, fields, before }: Happening): Deed {
+  const about = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
+  const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
+  return {
+    about,
+    what: `${what}${doneTo({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
+  };
+}
+
+function doneTo({ kind, name, action, urgent, fields, before }: Happening): string {
+  const model = kind === 'config' ? ` ${name}` : '';
+  if (action === 'seen') return `${model} as it is now`;
+  if (action === 'deleted' && kind === 'agent') return ' gone: none has this name any more';
+  if (action !== 'updated') return `${model} ${action}`;
+  if (fields.length > 0) return `: ${inWords(fields, { ...before })}`;
+  // What cannot be seen in a thing is its key, and what is urgent in one that looks as it was is nothing else.
+  return urgent ? ': API key replaced' : ': written again';
+}

@@ -1,0 +1,45 @@
+import type { Finding, Verdict } from './check_outcomes.js';
+
+/** What the codes of a failed request mean: Node's, OpenSSL's and our own. */
+const VERDICTS: ReadonlyMap<string, Verdict> = new Map<string, Verdict>([
+  ['URL_REFUSED', 'URL_REFUSED'],
+  ['ADDRESS_REFUSED', 'ADDRESS_REFUSED'],
+  ['TIMED_OUT', 'TIMED_OUT'],
+  ['NO_TURN', 'BUSY'],
+  ['STOPPED', 'STOPPED'],
+  ['ENOTFOUND', 'NAME_UNKNOWN'],
+  ['EAI_AGAIN', 'NO_NAME_SERVICE'],
+  ['EAI_FAIL', 'NO_NAME_SERVICE'],
+  ['ECONNREFUSED', 'REFUSES_CONNECTIONS'],
+  ['ECONNRESET', 'BROKE_CONNECTION'],
+  ['ECONNABORTED', 'BROKE_CONNECTION'],
+  ['EPIPE', 'BROKE_CONNECTION'],
+  ['ETIMEDOUT', 'NO_WAY'],
+  ['EHOSTUNREACH', 'NO_WAY'],
+  ['EHOSTDOWN', 'NO_WAY'],
+  ['ENETUNREACH', 'NO_WAY'],
+  ['ENETDOWN', 'NO_WAY'],
+  ['EADDRNOTAVAIL', 'NO_WAY'],
+  ['EACCES', 'NO_WAY'],
+  ['EPERM', 'NO_WAY'],
+  ['CERT_HAS_EXPIRED', 'CERTIFICATE_EXPIRED'],
+  ['CERT_NOT_YET_VALID', 'CERTIFICATE_EXPIRED'],
+  ['ERR_TLS_CERT_ALTNAME_INVALID', 'CERTIFICATE_OF_ANOTHER'],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', 'CERTIFICATE_UNTRUSTED'],
+  ['SELF_SIGNED_CERT_IN_CHAIN', 'CERTIFICATE_UNTRUSTED'],
+  ['UNABLE_TO_GET_ISSUER_CERT', 'CERTIFICATE_UNTRUSTED'],
+  ['UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'CERTIFICATE_UNTRUSTED'],
+  ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'CERTIFICATE_UNTRUSTED'],
+  ['CERT_UNTRUSTED', 'CERTIFICATE_UNTRUSTED'],
+  ['EPROTO', 'NO_TLS'],
+  ['SWITCHES_PROTOCOL', 'NOT_HTTP'],
+]);
+
+/** What a request that failed says of a provider. Errors of several addresses stand in one, under the first's code. */
+export function networkFinding(error: unknown): Finding {
+  const { code } = (error ?? {}) as { code?: unknown };
+  if (typeof code !== 'string') return { verdict: 'UNREACHABLE' };
+  if (code.startsWith('HPE_')) return { verdict: 'NOT_HTTP' };
+  if (/^ERR_(SSL|TLS)_|^CERT_/.test(code) && !VERDICTS.has(code)) return { verdict: 'NO_TLS' };
+  return { verdict: VERDICTS.get(code) ?? 'UNREACHABLE' };
+}

@@ -1,0 +1,142 @@
+import type { Knex } from 'knex';
+import type { HistoryEntry } from '../../domain/history.js';
+import { type BoundedRows, readBounded } from './bounded_read.js';
+import { onDatabase } from '../failure.js';
+import { ENTRY_COLUMNS } from './history.js';
+import type { Store } from '../store.js';
+
+/** What is audited but is no configuration. */
+export interface NewEvent {
+  /** A value of AuditEventKind. */
+  readonly kind: string;
+  readonly actor: string;
+  readonly method: string;
+  readonly agent_id: number | null;
+  readonly config_id: number | null;
+  readonly provider: string;
+  readonly outcome: string;
+}
+
+/** A row of `audit_events`. */
+export interface KeptEvent extends NewEvent {
+  readonly id: number;
+  readonly created_at: Date;
+}
+
+/** Enters an event, by the clock of the database and as finely as times are told apart here. */
+export const enterEvent = (store: Store, event: NewEvent): Promise<void> => enterEvents(store, [event]);
+
+/** Enters several events, all or none. */
+export const enterEvents = (store: Store, events: readonly NewEvent[]): Promise<void> =>
+  onDatabase(store, async (db) => {
+    const created_at = db.raw(`date_trunc('milliseconds', clock_timestamp())`);
+    await db('audit_events').insert(events.map((event) => ({ ...event, created_at })));
+  });
+
+/** Forgets events that are older than the history is kept, by the clock of the database. */
+export async function forgetEvents(db: Knex, historyMs: number): Promise<void> {
+  if (historyMs === Number.POSITIVE_INFINITY) return;
+  await db('audit_events').whereRaw(`created_at < now() - ? * interval '1 millisecond'`, [historyMs]).delete();
+}
+
+/** The place of an event among all, the newest first: time, where it stands, and its place there. */
+export type Place = readonly [ms: number, source: 'entry' | 'event', first: number, second: number];
+
+/** What is asked of the audit; what is undefined is not asked. */
+export interface AuditQuery {
+  readonly agentId: number | undefined;
+  /** undefined: of anybody. */
+  readonly actor: string | undefined;
+  /** Whether entries of the history are wanted, and events of which kinds. */
+  readonly entries: boolean;
+  readonly kinds: readonly string[];
+  readonly since: Date | undefined;
+  readonly before: Date | undefined;
+  /** The newest revision to answer from. */
+  readonly until: number;
+  readonly behind: Place | undefined;
+  readonly limit: number;
+}
+
+/** An entry of the history, or an event beside it. */
+export type Audited =
+  | { readonly place: Place; readonly entry: HistoryEntry }
+  | { readonly place: Place; readonly event: KeptEvent };
+
+type Row = Omit<HistoryEntry, 'revision'> &
+  Omit<KeptEvent, 'id'> & { readonly source: 'entry' | 'event'; readonly first: number; readonly second: number };
+
+/** Entries of the log and events beside it, the newest first. */
+export function listAudited(store: Store, query: AuditQuery): Promise<BoundedRows<Audited>> {
+  return onDatabase(store, (db) =>
+    readBounded(query.limit, (last, limit) =>
+      auditedAfter(db, { ...query, limit, ...(last && { behind: last.place }) }),
+    ),
+  );
+}
+
+async function auditedAfter(db: Knex, query: AuditQuery): Promise<Audited[]> {
+  const parts = [
+    ...(query.entries ? [entriesOf(db, query)] : []),
+    ...(query.kinds.length ? [eventsOf(db, query)] : []),
+  ];
+  const all = db.select('*').from(db.unionAll(parts, true).as('audited'));
+  const rows: Row[] = await newestFirst(all, query.limit);
+  return rows.map(auditedOf);
+}
+
+function entriesOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {
+  const columns = ENTRY_COLUMNS.filter((column) => column !== 'revision');
+  const entries = db('config_revisions')
+    .select(db.raw(`'entry' as source`), 'revision as first', db.raw('- position as second'), ...columns)
+    .select(...['kind', 'config_id', 'provider', 'outcome'].map((column) => db.raw('null as ??', [column])))
+    .where('revision', '<=', query.until);
+  return narrowed(entries, query, 'entry', ['revision', '- position']);
+}
+
+function eventsOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {
+  const own: readonly string[] = ['agent_id', 'actor', 'method', 'created_at'];
+  const columns = ENTRY_COLUMNS.filter((column) => column !== 'revision');
+  const events = db('audit_events')
+    .select(db.raw(`'event' as source`), 'id as first', db.raw('0 as second'))
+    .select(...columns.map((column) => (own.includes(column) ? column : db.raw('null as ??', [column]))))
+    .select('kind', 'config_id', 'provider', 'outcome')
+    .whereIn('kind', query.kinds);
+  return narrowed(events, query, 'event', ['id', '0']);
+}
+
+/** Narrows one of the two to the filter and to what stands behind the page before. */
+function narrowed(
+  rows: Knex.QueryBuilder,
+  { agentId, actor, since, before, behind, limit }: AuditQuery,
+  source: string,
+  [first, second]: readonly [string, string],
+): Knex.QueryBuilder {
+  if (agentId !== undefined) rows.where({ agent_id: agentId });
+  if (actor !== undefined) rows.where({ actor });
+  if (since) rows.where('created_at', '>=', since);
+  if (before) rows.where('created_at', '<', before);
+  if (behind) {
+    const [ms, ...rest] = behind;
+    const time = new Date(ms);
+    rows
+      .where('created_at', '<=', time)
+      .whereRaw(`(created_at, ?::text, ${first}, ${second}) < (?::timestamptz, ?::text, ?::bigint, ?::bigint)`, [
+        source,
+        time,
+        ...rest,
+      ]);
+  }
+  return newestFirst(rows, limit);
+}
+
+const newestFirst = (rows: Knex.QueryBuilder, limit: number): Knex.QueryBuilder =>
+  rows.orderBy(['created_at', 'source', 'first', 'second'].map((column) => ({ column, order: 'desc' }))).limit(limit);
+
+function auditedOf(row: Row): Audited {
+  const { source, first, second, kind, config_id, provider, outcome, ...entry } = row;
+  const place: Place = [row.created_at.getTime(), source, first, second];
+  if (source === 'entry') return { place, entry: { ...entry, revision: first } };
+  const { actor, method, agent_id, created_at } = row;
+  return { place, event: { id: first, kind, actor, method, agent_id, config_id, provider, outcome, created_at } };
+}

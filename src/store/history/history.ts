@@ -1,0 +1,163 @@
+import type { Knex } from 'knex';
+import { newAgent } from '../../domain/agent.js';
+import { newConfig } from '../../domain/config.js';
+import type { HistoryEntry, Names } from '../../domain/history.js';
+import type { Agent, Config, Entity } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
+import { type BoundedRows, readBounded } from './bounded_read.js';
+import { oldestKept } from './compaction.js';
+import { onDatabase } from '../failure.js';
+import { stateAt } from './time_travel.js';
+import type { Store } from '../store.js';
+import { fromLog } from '../write/rows.js';
+
+/** What an entry of the history is made of. */
+export const ENTRY_COLUMNS = [
+  'revision',
+  'position',
+  'entity',
+  'entity_id',
+  'agent_id',
+  'action',
+  'before',
+  'after',
+  'actor',
+  'method',
+  'request_id',
+  'reason',
+  'created_at',
+] as const;
+
+/** What is asked of the history; what is undefined is not asked. */
+export interface HistoryQuery {
+  /** Only entries about this agent and its configs. */
+  readonly agentId: number | undefined;
+  readonly configId: number | undefined;
+  /** Only entries about these; empty: about anything. */
+  readonly entities: readonly Entity[];
+  /** The newest revision to answer from. */
+  readonly until: number;
+  /** Revision and position of the entry that the page goes on behind. */
+  readonly behind: readonly [number, number] | undefined;
+  readonly limit: number;
+}
+
+/** Entries of the log, the newest revision first, those of one revision in the order in which it made them. */
+export function listEntries(store: Store, query: HistoryQuery): Promise<BoundedRows<HistoryEntry>> {
+  return onDatabase(store, (db) =>
+    readBounded(query.limit, (last, limit) =>
+      entriesAfter(db, { ...query, limit, ...(last && { behind: [last.revision, last.position] }) }),
+    ),
+  );
+}
+
+function entriesAfter(
+  db: Knex,
+  { agentId, configId, entities, until, behind, limit }: HistoryQuery,
+): PromiseLike<HistoryEntry[]> {
+  const entries = db<HistoryEntry>('config_revisions')
+    .select(...ENTRY_COLUMNS)
+    .where('revision', '<=', behind?.[0] ?? until)
+    .orderBy([{ column: 'revision', order: 'desc' }, 'position'])
+    .limit(limit);
+  if (behind) entries.where((rest) => rest.where('revision', '<', behind[0]).orWhere('position', '>', behind[1]));
+  if (agentId !== undefined) entries.where({ agent_id: agentId });
+  if (configId !== undefined) entries.where({ entity: 'config', entity_id: configId });
+  if (entities.length > 0) entries.whereIn('entity', entities as Entity[]);
+  return entries;
+}
+
+/** The names that entries need, from the log itself: neither models nor credentials are ever renamed. */
+export function namesIn(store: Store, entries: readonly HistoryEntry[]): Promise<Names> {
+  const rows = entries.flatMap(({ before, after }) => [before, after]);
+  const idsIn = (column: string) => [...new Set(rows.map((row) => row?.[column] as number | null | undefined))];
+  return onDatabase(store, async (db) => ({
+    credential: await namesOf(db, 'credential', idsIn('credential_id')),
+    model: await namesOf(db, 'model', idsIn('model_id')),
+  }));
+}
+
+async function namesOf(
+  db: Knex,
+  entity: 'credential' | 'model',
+  ids: readonly (number | null | undefined)[],
+): Promise<ReadonlyMap<number, string>> {
+  const wanted = ids.filter((id) => typeof id === 'number');
+  if (wanted.length === 0) return new Map();
+  const rows: { entity_id: number; row: { provider: string; name: string } }[] = await db('config_revisions')
+    .distinctOn('entity_id')
+    .select('entity_id', db.raw('coalesce(after, before) as row'))
+    .where({ entity })
+    .whereRaw('entity_id = any(?::int[])', [wanted])
+    .orderBy('entity_id');
+  const nameOf = ({ provider, name }: { provider: string; name: string }) =>
+    entity === 'model' ? `${provider}/${name}` : name;
+  return new Map(rows.map(({ entity_id, row }) => [entity_id, nameOf(row)]));
+}
+
+/** A config at a past revision. */
+export interface PastConfig {
+  /** The newest entry about it by then. */
+  readonly entry: HistoryEntry;
+  /** The config as that entry left it; undefined: deleted. */
+  readonly config: Config | undefined;
+  /** Its agent and the catalogue as they were. */
+  readonly state: State;
+}
+
+/** The config as an entry left it; what an older version did not enter has its default. */
+function configIn({ agent_id, after }: HistoryEntry): Config | undefined {
+  const row = fromLog('config', after && { ...after });
+  return row && { ...newConfig(agent_id as number, 0), ...row };
+}
+
+/** A revision as the log has it. */
+export interface PastRevision {
+  /** What it did, in order. */
+  readonly entries: readonly HistoryEntry[];
+  /** The catalogue at it. */
+  readonly state: State;
+  /** The oldest revision that the log has whole. */
+  readonly oldest: number;
+}
+
+/** @param most entries that are read. */
+export function revisionAt(store: Store, revision: number, most: number): Promise<PastRevision> {
+  return onDatabase(store, async (db) => ({
+    entries: await db<HistoryEntry>('config_revisions')
+      .select(...ENTRY_COLUMNS)
+      .where({ revision })
+      .orderBy('position')
+      .limit(most),
+    state: await stateAt(db, revision, { agents: [], catalogue: true }),
+    // Read last: what is deleted while we read is below it by then.
+    oldest: await oldestKept(db),
+  }));
+}
+
+/** A row of an agent or a config before an entry; columns that an older version did not enter have their defaults. */
+export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => {
+  const row = fromLog('agent', before && { ...before });
+  return row && { ...newAgent(), ...row };
+};
+export const configBefore = (entry: HistoryEntry): Config | undefined => configIn({ ...entry, after: entry.before });
+
+/** A config as it was at a revision; undefined where there was none by then, or the log does not go back that far. */
+export function configAt(store: Store, id: number, revision: number): Promise<PastConfig | undefined> {
+  return onDatabase(store, async (db) => {
+    const [entry] = await db<HistoryEntry>('config_revisions')
+      .select(...ENTRY_COLUMNS)
+      .where({ entity: 'config', entity_id: id })
+      .where('revision', '<=', revision)
+      .orderBy([
+        { column: 'revision', order: 'desc' },
+        { column: 'position', order: 'desc' },
+      ])
+      .limit(1);
+    if (!entry) return undefined;
+    const state = await stateAt(db, revision, { agents: [entry.agent_id as number], catalogue: true });
+    // Asked last: what is forgotten while we read is no longer promised by then.
+    if (revision < (await oldestKept(db))) return undefined;
+    return { entry, config: configIn(entry), state };
+  });
+}

@@ -1,0 +1,57 @@
+import { bindingOf } from '../../domain/credential.js';
+import type { StoredKey } from '../../domain/key_choice.js';
+import type { State } from '../../domain/state.js';
+import { keyHolder } from '../../domain/vault.js';
+import { onDatabase } from '../failure.js';
+import { readHead } from '../write/change_log.js';
+import type { Store } from '../store.js';
+import { tables } from '../write/rows.js';
+
+type Holder = 'config' | 'credential';
+
+/** Stored keys as they are in the database, by their rows; of those that cannot be read there is none. */
+export type OpenedKeys = ReadonlyMap<StoredKey['row'], string>;
+
+const holderOf = ({ source }: StoredKey): Holder => (source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential');
+
+/**
+ * Opens stored keys, for the moment of their use alone. The rows are of the state in memory: where the database has
+ * newer ones, its revision is given in place of the keys.
+ */
+export async function openKeys(
+  store: Store,
+  stored: readonly StoredKey[],
+): Promise<{ readonly keys: OpenedKeys } | { readonly newer: number }> {
+  const { state } = store;
+  const { keyring } = state.vault;
+  const tokens = await onDatabase(store, async (db) => {
+    const found = new Map<string, { readonly token: string | null; readonly key_revision: number | null }>();
+    for (const holder of ['config', 'credential'] as const) {
+      const ids = stored.filter((one) => holderOf(one) === holder).map(({ row }) => row.id);
+      if (ids.length === 0) continue;
+      const columns = ['id', 'api_key_encrypted as token', 'key_revision'];
+      const rows = await db(tables[holder].name).select(columns).whereIn('id', ids);
+      for (const { id, ...row } of rows) found.set(keyHolder(holder, id), row);
+    }
+    return found;
+  });
+  const keys = new Map<StoredKey['row'], string>();
+  for (const one of stored) {
+    const { row } = one;
+    const token = tokens.get(keyHolder(holderOf(one), row.id));
+    if (token?.token == null || token.key_revision !== row.key_revision) {
+      const newer = await newerThan(store, state);
+      if (newer !== undefined) return { newer };
+      // Changed with SQL behind the service's back: no key of what is held here.
+      continue;
+    }
+    const opened = keyring?.open(token.token, bindingOf(state, holderOf(one), row));
+    if (opened && 'key' in opened) keys.set(row, opened.key);
+  }
+  return { keys };
+}
+
+async function newerThan(store: Store, { identity, revision }: State): Promise<number | undefined> {
+  const head = await onDatabase(store, (db) => readHead(db));
+  return head.identity === identity && head.revision > revision ? head.revision : undefined;
+}

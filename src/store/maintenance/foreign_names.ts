@@ -1,0 +1,103 @@
+import type { Knex } from 'knex';
+import { refuseForeignTables } from '../../../migrations/adopt.js';
+import { type CreatedName, IMPORTABLE, namesOf } from '../../../migrations/names.js';
+import { CannotAdoptError } from '../../../migrations/take_over.js';
+import { StartError } from '../../errors.js';
+
+/*
+ * A schema may contain tables of another application. Every name that pending
+ * migrations would give is looked up before any of them runs.
+ */
+
+/** An object of the schema that has one of the names. */
+interface Standing {
+  readonly name: string;
+  /** `relkind`, or `T` for a type. */
+  readonly kind: string;
+  /** Of an index, its table. */
+  readonly table: string | null;
+}
+
+const KINDS: Readonly<Record<string, string>> = {
+  r: 'table',
+  p: 'table',
+  f: 'foreign table',
+  v: 'view',
+  m: 'materialized view',
+  i: 'index',
+  I: 'index',
+  S: 'sequence',
+  c: 'type',
+  T: 'type',
+};
+const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
+
+/** Throws a StartError that names what stands where the migrations would create something. */
+export async function refuseForeignNames(knex: Knex, pending: readonly string[]): Promise<void> {
+  const wanted = pending.flatMap(namesOf);
+  const standing = await standingOf(knex, [...wanted.map(({ name }) => name), ...(await bookkeeping(knex))]);
+  const isTable = (name: string) => standing.some((one) => one.name === name && /^[rp]$/.test(one.kind));
+  const imported = pending.includes('0001_initial')
+    ? isTable('agent_configs')
+    : (await standingOf(knex, ['agent_configs'])).length > 0;
+  const foreign = standing.filter((one) => {
+    const name = wanted.find((candidate) => candidate.name === one.name);
+    return !(name && imported && isImportable(one, name, isTable(name.table) || !pending.includes('0001_initial')));
+  });
+  if (foreign.length > 0) throw new StartError(await refusal(knex, foreign));
+  if (pending.includes('0001_initial')) await refuseOtherSystems(knex);
+}
+
+async function refuseOtherSystems(knex: Knex): Promise<void> {
+  try {
+    await refuseForeignTables(knex, IMPORTABLE);
+  } catch (error) {
+    throw error instanceof CannotAdoptError ? new StartError(error.message, { cause: error }) : error;
+  }
+}
+
+/** Whether an object may be part of a database of the Python system. */
+function isImportable(one: Standing, { kind, table }: CreatedName, tableStands: boolean): boolean {
+  if (!IMPORTABLE.includes(table) || !tableStands) return false;
+  if (kind === 'table') return /^[rp]$/.test(one.kind);
+  if (kind === 'sequence') return one.kind === 'S';
+  return /^[iI]$/.test(one.kind) && one.table === table;
+}
+
+/** Knex's own tables, which are ours only together. */
+async function bookkeeping(knex: Knex): Promise<string[]> {
+  return (await knex.schema.hasTable('knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
+}
+
+async function standingOf(knex: Knex, names: readonly string[]): Promise<Standing[]> {
+  const { rows } = await knex.raw<{ rows: Standing[] }>(
+    `select c.relname as name, c.relkind::text as kind, t.relname as table
+       from pg_class c left join pg_index i on i.indexrelid = c.oid left join pg_class t on t.oid = i.indrelid
+      where c.relnamespace = ${SCHEMA} and c.relname = any(?::text[])
+     union all
+     select typname, 'T', null from pg_type
+      where typnamespace = ${SCHEMA} and typrelid = 0 and typname = any(?::text[])
+        and not (typelem <> 0 and typname like '\\\\_%')
+     order by 1`,
+    [names as string[], names as string[]],
+  );
+  return rows;
+}
+
+async function refusal(knex: Knex, foreign: readonly Standing[]): Promise<string> {
+  const { rows } = await knex.raw<{ rows: { schema: string }[] }>('select current_schema() as schema');
+  const names = foreign.map(({ name, kind }) => `${KINDS[kind] ?? 'relation'} ${name}`).join(', ');
+  return `Schema "${rows[0]?.schema}" contains objects of another application with names that agentllm needs: ${names}. Nothing was created. Create a schema for agentllm and add it to DATABASE_URL as the parameter schema, for example: create schema agentllm; then postgres://…/database?schema=agentllm`;
+}
+
+const COLUMNS = ['id', 'name', 'batch', 'migration_time'];
+
+/** Refuses a table that has not the columns that Knex gives its table of migrations. */
+export async function refuseForeignTable(knex: Knex, table: string): Promise<void> {
+  const columns = Object.keys(await knex(table).columnInfo());
+  if (!COLUMNS.every((column) => columns.includes(column))) throw await foreignTable(knex, table);
+}
+
+/** The refusal of a table of migrations that belongs to another application. */
+export const foreignTable = async (knex: Knex, table: string): Promise<StartError> =>
+  new StartError(await refusal(knex, [{ name: table, kind: 'r', table: null }]));

@@ -1,0 +1,134 @@
+import type { Knex } from 'knex';
+import { StartError } from '../../errors.js';
+import { quoted } from './schema.js';
+
+/** A privilege that the role of the service lacks, and the statement that grants it. */
+export interface MissingPrivilege {
+  readonly finding: string;
+  readonly remedy: string;
+}
+
+const ALL = ['select', 'insert', 'update', 'delete'];
+
+/** What the service does with each table. */
+const NEEDED: Readonly<Record<string, readonly string[]>> = {
+  knex_migrations: ['select'],
+  store_state: ['select', 'update'],
+  store_seeds: ['select', 'insert'],
+  config_revisions: ['select', 'insert', 'delete'],
+  idempotent_answers: ALL,
+  agent_configs: ALL,
+  agent_llm_configs: ALL,
+  llm_providers: ALL,
+  llm_models: ALL,
+  llm_prices: ALL,
+  llm_credentials: ALL,
+  encryption_keys: ALL,
+  config_health: ALL,
+  watchers: ALL,
+  audit_events: ['select', 'insert', 'delete'],
+  api_tokens: ALL,
+};
+const SEQUENCES = [
+  'agent_configs',
+  'agent_llm_configs',
+  'llm_providers',
+  'llm_models',
+  'llm_prices',
+  'llm_credentials',
+  'audit_events',
+  'api_tokens',
+];
+const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
+
+interface Facts {
+  readonly role: string;
+  readonly schema: string;
+  readonly database: string;
+  readonly may_create: boolean;
+  readonly read_only: boolean;
+}
+
+/**
+ * Reads only the catalogue of PostgreSQL, which every role may do. Tables that do not exist yet are left out. The
+ * functions are called inside CASE because they fail for relations of other kinds, which the planner may try first.
+ */
+export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]> {
+  const wanted = Object.entries(NEEDED).flatMap(([table, all]) => all.map((privilege) => [table, privilege] as const));
+  const { rows } = await knex.raw<{ rows: { name: string; privilege: string; sequence: boolean }[] }>(
+    `select w.name, w.privilege, false as sequence
+       from unnest(?::text[], ?::text[]) with ordinality as w (name, privilege, place)
+       join pg_class c on c.relname = w.name and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+      where not case when c.relkind in ('r', 'p') then has_table_privilege(c.oid, w.privilege) else true end
+     union all
+     select s.oid::regclass::text, 'usage', true
+       from unnest(?::text[]) as w (name)
+       join pg_class c on c.relname = w.name and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+       join pg_depend d on d.refobjid = c.oid and d.deptype in ('a', 'i') and d.classid = 'pg_class'::regclass
+       join pg_class s on s.oid = d.objid and s.relkind = 'S'
+      where not case when s.relkind = 'S' then has_sequence_privilege(s.oid, 'usage') else true end`,
+    [wanted.map(([table]) => table), wanted.map(([, privilege]) => privilege), SEQUENCES],
+  );
+  if (rows.length === 0) return [];
+  const { role, schema } = await readFacts(knex);
+  const byName = groupBy(rows, ({ name }) => name);
+  const groups = groupBy([...byName.values()], (lacking) => lacking.map(({ privilege }) => privilege).join(', '));
+  return Array.from(groups, ([privileges, all]) => {
+    const what = all[0]?.[0]?.sequence ? 'sequence' : 'table';
+    const names = all.map(([first]) => first?.name).join(', ');
+    return {
+      finding: `Role "${role}" lacks ${privileges} on ${what} ${names} in schema "${schema}"`,
+      remedy: `grant ${privileges} on ${what} ${names} to ${quoted(role)}`,
+    };
+  });
+}
+
+/** What keeps migrations from being applied. */
+export async function missingForMigrations(knex: Knex): Promise<MissingPrivilege[]> {
+  const { role, schema, database, may_create, read_only } = await readFacts(knex);
+  const found: MissingPrivilege[] = [];
+  if (read_only)
+    found.push({
+      finding: `Database "${database}" is read-only (a standby, or default_transaction_read_only is on), so its schema cannot be created or migrated`,
+      remedy: 'use the primary server, or set default_transaction_read_only to off',
+    });
+  if (!may_create)
+    found.push({
+      finding: `Role "${role}" may not create tables in schema "${schema}" of database "${database}"`,
+      remedy: `grant create on schema ${quoted(schema)} to ${quoted(role)}`,
+    });
+  const { rows } = await knex.raw<{ rows: { name: string; owner: string }[] }>(
+    `select c.relname as name, pg_get_userbyid(c.relowner) as owner from pg_class c
+      where c.relname = any(?::text[]) and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+        and not pg_has_role(c.relowner, 'usage') order by 1`,
+    [Object.keys(NEEDED)],
+  );
+  const [first] = rows;
+  if (first)
+    found.push({
+      finding: `Role "${role}" does not own the tables ${rows.map(({ name }) => name).join(', ')}, so it cannot migrate them`,
+      remedy: `grant ${quoted(first.owner)} to ${quoted(role)}`,
+    });
+  return found;
+}
+
+async function readFacts(knex: Knex): Promise<Facts> {
+  const { rows } = await knex.raw<{ rows: Facts[] }>(
+    `select current_user as role, current_schema() as schema, current_database() as database,
+       has_schema_privilege(current_schema(), 'create') as may_create,
+       current_setting('transaction_read_only') = 'on' or pg_is_in_recovery() as read_only`,
+  );
+  return rows[0] as Facts;
+}
+
+/** Throws a StartError with one sentence for everything that is missing. */
+export function refuseMissing(missing: readonly MissingPrivilege[]): void {
+  if (missing.length === 0) return;
+  throw new StartError(missing.map(({ finding, remedy }) => `${finding}. Remedy: ${remedy}`).join('\n'));
+}
+
+function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
+  return groups;
+}

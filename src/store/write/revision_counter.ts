@@ -1,0 +1,81 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Knex } from 'knex';
+import { limits } from '../../limits.js';
+import { StoreLostError } from '../failure.js';
+import { CHANNEL } from '../notifications.js';
+import type { Head } from './change_log.js';
+import { missingPrivileges } from '../maintenance/privileges.js';
+
+/** The counter row, held, with the revision that is to be written. */
+export interface Turn extends Head {
+  readonly previous_nonce: string;
+  readonly now: Date;
+}
+
+/**
+ * The first statement of a transaction that writes. Timeouts are local to it:
+ * a pooler may hand the session on. The notification goes out with the commit.
+ * @param writer who others hear that has written; undefined where nobody is told.
+ */
+export async function begin(tx: Knex, writer?: string): Promise<void> {
+  await settings(tx, writer);
+}
+
+function settings(tx: Knex, writer: string | undefined): Knex.Raw {
+  const timeouts = [limits.lockTimeoutMs, limits.statementTimeoutMs, limits.idleInTransactionTimeoutMs];
+  return tx.raw(
+    `select set_config('lock_timeout', ?, true) as lock, set_config('statement_timeout', ?, true) as statement,
+            set_config('idle_in_transaction_session_timeout', ?, true) as idle
+            ${writer === undefined ? '' : ', pg_notify(?, ?) as notified'}`,
+    [...timeouts.map(String), ...(writer === undefined ? [] : [CHANNEL, writer])],
+  );
+}
+
+/**
+ * Begins as `begin` does, and in the same round trip takes the counter row. The
+ * settings stand before the row is waited for: the update has to have their row
+ * first. What bounds this one statement is the timeout of the lock.
+ */
+export async function lockCounter(tx: Knex, writer: string | undefined): Promise<Turn> {
+  const { rows } = await tx.raw<{ rows: Turn[] }>(
+    `with begun as materialized (?)
+     update store_state set revision = revision + 1, previous_nonce = nonce, nonce = ?
+       from begun
+       returning revision, nonce, previous_nonce, identity, hash_key,
+                 date_trunc('milliseconds', clock_timestamp()) as now`,
+    [settings(tx, writer), randomUUID()],
+  );
+  const [turn] = rows;
+  if (!turn) throw new StoreLostError('store_state has no row');
+  return turn;
+}
+
+/** Moves the counter, which is held, on to the last of several revisions. */
+export async function moveCounter(
+  tx: Knex,
+  to: { readonly revision: number; readonly nonce: string; readonly previous_nonce: string },
+): Promise<void> {
+  await tx('store_state').update(to);
+}
+
+/**
+ * Rejects while the database takes no writes; changes nothing. It needs more room
+ * than there may be left in a page: on a full disk a smaller write goes through.
+ */
+export async function tryWrite(db: Knex): Promise<void> {
+  // The probe writes two tables; a write may need any of them.
+  const [missing] = await missingPrivileges(db);
+  if (missing) throw Object.assign(new Error(missing.finding), { code: '42501' });
+  const tx = await db.transaction();
+  try {
+    await begin(tx);
+    await tx('store_state').update({ revision: tx.ref('revision') });
+    const bytes = randomBytes(PROBE_BYTES);
+    const probe = { caller: '', method: 'probe', request_id: randomUUID(), body_hash: bytes, response: bytes };
+    await tx('idempotent_answers').insert({ ...probe, revision: 0, created_at: tx.fn.now() });
+  } finally {
+    await tx.rollback();
+  }
+}
+
+const PROBE_BYTES = 65_536;

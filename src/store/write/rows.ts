@@ -1,0 +1,198 @@
+import type { Knex } from 'knex';
+import { newAgent } from '../../domain/agent.js';
+import { newModel, newProvider } from '../../domain/catalogue.js';
+import { newConfig } from '../../domain/config.js';
+import { newCredential } from '../../domain/credential.js';
+import type { Entities, Entity, Price } from '../../domain/rows.js';
+import { newTokenRow } from '../../domain/token.js';
+
+/** How an entity stands in its table. A row has the columns' names, so only what differs is said. */
+interface Table {
+  readonly name: string;
+  readonly columns: readonly string[];
+  /** Columns of type jsonb. */
+  readonly json: readonly string[];
+  /** Columns of type timestamptz. */
+  readonly times: readonly string[];
+}
+
+const TIMES = ['created_at', 'updated_at'];
+
+const priceColumns: Record<keyof Price, true> = {
+  id: true,
+  model_id: true,
+  valid_from: true,
+  input_micro_usd_per_million: true,
+  cached_input_micro_usd_per_million: true,
+  cache_write_micro_usd_per_million: true,
+  output_micro_usd_per_million: true,
+  reasoning_micro_usd_per_million: true,
+  source: true,
+  created_at: true,
+  revision: true,
+};
+
+/** The tables of the configuration, in the order in which rows can be inserted. */
+export const tables: Readonly<Record<Entity, Table>> = {
+  agent: { name: 'agent_configs', columns: Object.keys(newAgent()), json: [], times: TIMES },
+  credential: { name: 'llm_credentials', columns: Object.keys(newCredential()), json: [], times: TIMES },
+  config: {
+    name: 'agent_llm_configs',
+    columns: Object.keys(newConfig(0, 0)),
+    json: ['extra_params'],
+    times: TIMES,
+  },
+  provider: {
+    name: 'llm_providers',
+    columns: Object.keys(newProvider()),
+    json: ['aliases', 'api_key_env_vars', 'parameter_rules'],
+    times: TIMES,
+  },
+  model: {
+    name: 'llm_models',
+    columns: Object.keys(newModel()),
+    json: ['parameter_rules'],
+    times: [...TIMES, 'as_of', 'retires_at'],
+  },
+  price: {
+    name: 'llm_prices',
+    columns: Object.keys(priceColumns),
+    json: [],
+    times: ['valid_from', 'created_at'],
+  },
+  token: {
+    name: 'api_tokens',
+    columns: Object.keys(newTokenRow()),
+    json: ['agents'],
+    times: [...TIMES, 'expires_at', 'revoked_at'],
+  },
+};
+export const entities = Object.keys(tables) as readonly Entity[];
+
+/** A row as its table takes it: what is JSON becomes text, or pg would make an array literal of a list. */
+export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record<string, unknown> {
+  const columns: Record<string, unknown> = { ...row };
+  for (const column of tables[entity].json)
+    if (columns[column] !== null) columns[column] = JSON.stringify(columns[column]);
+  return columns;
+}
+
+/** A row as the log holds it: times have become text. */
+export function fromLog<E extends Entity>(entity: E, logged: Record<string, unknown> | null): Entities[E] | undefined {
+  if (!logged) return undefined;
+  const row: Record<string, unknown> = { ...logged };
+  for (const column of tables[entity].times)
+    if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
+  return row as unknown as Entities[E];
+}
+
+/** All rows of an entity, a chunk at a time by id, so that no table is ever held twice. */
+export async function* allRows<E extends Entity>(db: Knex, entity: E): AsyncGenerator<Entities[E]> {
+  const { name, columns } = tables[entity];
+  let last = 0;
+  for (;;) {
+    const rows: Entities[E][] = await db(name).select(columns).where('id', '>', last).orderBy('id').limit(CHUNK);
+    yield* rows;
+    if (rows.length < CHUNK) return;
+    last = (rows.at(-1) as Entities[E]).id;
+  }
+}
+const CHUNK = 5000;
+
+/** Next ids of an entity, from the sequence of its table. */
+export async function drawIds(db: Knex, entity: Entity, count: number): Promise<number[]> {
+  const { name } = tables[entity];
+  const query = db
+    .select(db.raw('nextval(pg_get_serial_sequence(?, ?))::int as id', [name, 'id']))
+    .from(db.raw('generate_series(1, ?)', [count]));
+  const rows: { id: number }[] = await query;
+  return rows.map((row) => row.id);
+}
+
+/** One statement of a write, on its way: a transaction chooses in what company it is sent. */
+export type Statement = Knex.QueryBuilder | Knex.Raw;
+
+/**
+ * Stores rows whole, new or not. Columns that are no part of a row keep what they hold.
+ * @param keepTimes of rows that stand: another system's are finer than a Date.
+ */
+export function putRows<E extends Entity>(
+  db: Knex,
+  entity: E,
+  rows: readonly Entities[E][],
+  keepTimes = false,
+): Statement[] {
+  const { name, columns } = tables[entity];
+  const kept = ['id', 'created_at', ...(keepTimes ? ['updated_at'] : [])];
+  const changing = columns.filter((column) => !kept.includes(column));
+  const statements: Statement[] = [];
+  for (let at = 0; at < rows.length; at += PUT_CHUNK) {
+    const chunk = rows.slice(at, at + PUT_CHUNK).map((row) => toColumns(entity, row));
+    statements.push(db(name).insert(chunk).onConflict('id').merge(changing));
+  }
+  return statements;
+}
+/** A statement takes 65 535 parameters; the widest row has 27. */
+const PUT_CHUNK = 1000;
+
+/** A ciphertext with its row, the key that it is under, and the revision at which it was stored there. */
+export interface Token {
+  readonly id: number;
+  readonly token: string;
+  readonly key_id: string | null;
+  readonly key_revision: number | null;
+}
+
+/** Stores ciphertexts, or takes them away; theirs is the only column that is no part of any row. */
+export function putTokens(
+  db: Knex,
+  entity: 'config' | 'credential',
+  tokens: readonly { readonly id: number; readonly token: string | null }[],
+): Statement {
+  return db.raw(
+    `update ?? as t set api_key_encrypted = v.token
+       from unnest(?::int[], ?::text[]) as v (id, token) where t.id = v.id`,
+    [tables[entity].name, tokens.map(({ id }) => id), tokens.map(({ token }) => token) as string[]],
+  );
+}
+
+/** The ciphertext of one row, or undefined. */
+export async function readToken(db: Knex, entity: 'config' | 'credential', id: number): Promise<string | undefined> {
+  const [row] = await db(tables[entity].name).select('api_key_encrypted as token').where({ id });
+  return row?.token ?? undefined;
+}
+
+/** The ciphertexts of some rows; where there is none, an empty one, which no key opens. */
+export const readTokens = (db: Knex, entity: 'config' | 'credential', ids: readonly number[]): Promise<Token[]> =>
+  db(tables[entity].name)
+    .select('id', 'key_id', 'key_revision', db.raw(`coalesce(api_key_encrypted, '') as token`))
+    .whereIn('id', ids);
+
+/** All ciphertexts of an entity, a chunk at a time by id. */
+export async function* allTokens(db: Knex, entity: 'config' | 'credential'): AsyncGenerator<readonly Token[]> {
+  let last = 0;
+  for (;;) {
+    const tokens: Token[] = await db(tables[entity].name)
+      .select('id', 'api_key_encrypted as token', 'key_id', 'key_revision')
+      .whereNotNull('api_key_encrypted')
+      .where('id', '>', last)
+      .orderBy('id')
+      .limit(TOKENS_AT_ONCE);
+    if (tokens.length > 0) yield tokens;
+    if (tokens.length < TOKENS_AT_ONCE) return;
+    last = (tokens.at(-1) as Token).id;
+  }
+}
+/** Opening a token takes 8 µs, and everybody waits meanwhile. */
+const TOKENS_AT_ONCE = 500;
+
+export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): Statement =>
+  db(tables[entity].name).whereIn('id', ids).delete();
+
+/** Notes by agent the revision that moved its chain. */
+export const moveChains = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
+  db.raw(
+    `update ?? as t set chain_revision = v.revision
+       from unnest(?::int[], ?::bigint[]) as v (id, revision) where t.id = v.id`,
+    [tables.agent.name, [...revisions.keys()], [...revisions.values()]],
+  );
