@@ -297,3 +297,6 @@ function messageOf(error: z.ZodError): string {
 
 /** Whether only this machine can reach an address. */
 export const isLoopback = ({ host }: Address): boolean => host === 'localhost' || isLoopbackAddress(host);
+
+/** Who may ask: everybody, those whom the service lets in, or nobody. */
+export type Reflection = 'on' | 'authenticated' | 'off';

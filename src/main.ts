@@ -1,24 +1,31 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
+import { readContract } from './api/dispatch/contract.js';
 import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
-import { type Access, accessOf, anonymousOf, refuseAnonymous, refusePlaintext, type ServeFlags } from './net/exposure.js';
+import type { Anonymous } from './domain/access.js';
 import { Feed } from './feed/feed.js';
+import { type GrpcServer, startGrpcServer } from './grpc/server.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
 import { limits } from './limits.js';
 import type { Log } from './log.js';
 import { createMetrics } from './metrics.js';
+import {
+  type AccessPolicy,
+  accessOf,
+  anonymousOf,
+  refuseAnonymous,
+  refusePlaintext,
+  type ServeFlags,
+} from './net/exposure.js';
 import { checkAddress } from './net/ports.js';
-import type { Anonymous } from './api/dispatch/authorizer.js';
-import { readContract } from './api/dispatch/contract.js';
-import { type RpcServer, startRpcServer } from './grpc/server.js';
+import { ServerTls } from './net/tls.js';
 import { type Database, openDatabase } from './store/database.js';
+import { openVault, type VaultReport } from './store/keys/vault.js';
+import { runMaintenance } from './store/maintenance/maintenance.js';
 import { migrator } from './store/maintenance/migrate.js';
 import { seed } from './store/maintenance/seed.js';
 import { Store } from './store/store.js';
-import { tidy } from './store/maintenance/maintenance.js';
-import { openVault, type VaultReport } from './store/keys/vault.js';
-import { ServerTls } from './net/tls.js';
 
 /** Runs a command of the admin socket on the store of the service; its result is the exit code. */
 export type RunInService = (
@@ -32,7 +39,7 @@ export interface Running {
   readonly httpPort: number | undefined;
   /** Why no API keys can be stored, or undefined. */
   readonly keyProblem: string | undefined;
-  readonly access: Access;
+  readonly access: AccessPolicy;
   /** Stops taking calls, lets those that run end, closes everything. Safe to call twice. */
   stop(): Promise<void>;
 }
@@ -118,7 +125,7 @@ async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ s
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // After the catalogue: keys of an adopted database are bound to their providers.
   reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
-  undo.push(everyHour(() => tidy(store, settings.HISTORY_RETENTION), log));
+  undo.push(everyHour(() => runMaintenance(store, settings.HISTORY_RETENTION), log));
   return { store, feed };
 }
 
@@ -171,7 +178,7 @@ interface ServersParts {
 
 async function startServers({ store, feed, settings, log, undo, tls, anonymous }: ServersParts) {
   const contract = readContract();
-  let rpc: RpcServer | undefined;
+  let rpc: GrpcServer | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
@@ -186,7 +193,7 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz tells of it until the end.
   undo.push(async () => http?.close());
-  const server = await startRpcServer(settings.GRPC_ADDRESS, backend, {
+  const server = await startGrpcServer(settings.GRPC_ADDRESS, backend, {
     contract,
     log,
     metrics,
@@ -204,7 +211,7 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
       metrics,
       notReady,
       methods: server.methods,
-      access: server.access,
+      access: server.authorizer,
       outgoing: server.outgoing,
       requests: server.requests,
       tls,

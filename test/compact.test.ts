@@ -5,12 +5,13 @@ import { newModel, newProvider } from '../src/domain/catalogue.js';
 import { newConfig } from '../src/domain/config.js';
 import type { Draft } from '../src/domain/draft.js';
 import type { State } from '../src/domain/state.js';
-import { forgetHistory, horizonOf, oldestKept } from '../src/store/history/compaction.js';
+import { compactHistory, horizonOf, oldestKept } from '../src/store/history/compaction.js';
 import { configAt } from '../src/store/history/history.js';
-import { advance, readHead } from '../src/store/write/change_log.js';
 import { stateAt } from '../src/store/history/time_travel.js';
+import { runMaintenance } from '../src/store/maintenance/maintenance.js';
 import { Store } from '../src/store/store.js';
-import { tidy } from '../src/store/maintenance/maintenance.js';
+import { advance } from '../src/store/write/change_log.js';
+import { readHead } from '../src/store/write/head.js';
 import { transact } from '../src/store/write/transact.js';
 import { startPostgres } from './support/postgres.js';
 import { unique } from './support/service.js';
@@ -66,7 +67,7 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
         const head = opened.store.state.revision;
         const horizon = Math.max(await oldestKept(db()), head - keep);
         await age(horizon - 1);
-        await forgetHistory(opened.store, HOUR, 4);
+        await compactHistory(opened.store, HOUR, 4);
         expect(await oldestKept(db())).toBe(horizon);
         for (let revision = horizon; revision <= head; revision++) {
           const past = await stateAt(db(), revision, { agents: 'all', catalogue: true });
@@ -89,7 +90,7 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
     for (let at = 0; at < 5; at++)
       await write((state, draft) => change(state, draft, { what: 0, which: at, many: true }));
     await age(slept + 3);
-    await forgetHistory(opened.store, HOUR);
+    await compactHistory(opened.store, HOUR);
     expect(await oldestKept(db())).toBe(slept + 4);
     await advance(sleeper, db(), await readHead(db()));
     expect(contents(sleeper.state)).toEqual(contents(opened.store.state));
@@ -113,10 +114,10 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
     await write((_, draft) => draft.create('agent', someAgent()));
     const rows = await rowsUpTo(made);
     await age(made);
-    await forgetHistory(store, FOREVER);
+    await compactHistory(store, FOREVER);
     expect(await rowsUpTo(made)).toBe(rows);
     expect((await configAt(store, id, made))?.config).toMatchObject({ id, provider: 'openai' });
-    await tidy(store, HOUR);
+    await runMaintenance(store, HOUR);
     expect(await configAt(store, id, made)).toBeUndefined();
     expect((await configAt(store, id, made + 1))?.config).toMatchObject({ id, provider: 'openai' });
   });
@@ -128,9 +129,9 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
       { ...event, created_at: db().raw('now()') },
     ]);
     const kept = async () => (await db()('audit_events').where({ actor: 'tester' })).length;
-    await tidy(opened.store, FOREVER);
+    await runMaintenance(opened.store, FOREVER);
     expect(await kept()).toBe(2);
-    await tidy(opened.store, HOUR);
+    await runMaintenance(opened.store, HOUR);
     expect(await kept()).toBe(1);
   });
 
@@ -143,7 +144,7 @@ describe.each(['embedded', 'postgres'] as const)('the log on %s', (engine) => {
     expect(await horizonOf(db(), FOREVER)).toBe(await oldestKept(db()));
     await age(second);
     expect(await horizonOf(db(), HOUR)).toBe(second);
-    await forgetHistory(opened.store, HOUR);
+    await compactHistory(opened.store, HOUR);
     expect([await oldestKept(db()), await horizonOf(db(), FOREVER)]).toEqual([second, second]);
     expect(await db()('config_revisions').where({ revision: second })).toHaveLength(1);
   });

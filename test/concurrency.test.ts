@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadState } from '../src/store/write/change_log.js';
 import { seed } from '../src/store/maintenance/seed.js';
+import { loadState } from '../src/store/write/change_log.js';
 import { startPostgres } from './support/postgres.js';
 import { type CallError, type Clients, connect, unique } from './support/service.js';
 import { contents, gapsInLog, openStore, replay, startBackend, type TestBackend } from './support/store.js';

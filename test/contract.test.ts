@@ -12,6 +12,8 @@ import { reflect } from '@bufbuild/protobuf/reflect';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { describe, expect, it } from 'vitest';
 import { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
+import { readContract } from '../src/api/dispatch/contract.js';
+import { maxElementsOf } from '../src/api/dispatch/request_shape.js';
 import { agentFields } from '../src/domain/agent.js';
 import { modelFields, newModelFields, newProviderFields } from '../src/domain/catalogue.js';
 import { checkConfig, configFields, newConfig, patchConfig } from '../src/domain/config.js';
@@ -22,8 +24,6 @@ import { catalogue, type Reason, ServiceError } from '../src/errors.js';
 import { limits, maxElements } from '../src/limits.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';
-import { readContract } from '../src/api/dispatch/contract.js';
-import { maxElementsOf } from '../src/api/dispatch/request_shape.js';
 import { configPatch } from './domain/support.js';
 
 const contract = readContract();

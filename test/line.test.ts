@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { Line } from '../src/store/write/write_queue.js';
+import { WriteQueue } from '../src/store/write/write_queue.js';
 
 const OPTIONS = { items: 4, weight: 10, longestWaitMs: 10_000 };
 
@@ -8,7 +8,7 @@ const OPTIONS = { items: 4, weight: 10, longestWaitMs: 10_000 };
 function makeLine(options = OPTIONS) {
   const batches: (readonly string[])[] = [];
   const gates: (() => void)[] = [];
-  const line = new Line<string, string>(options, async (items) => {
+  const line = new WriteQueue<string, string>(options, async (items) => {
     batches.push(items);
     await new Promise<void>((open) => gates.push(open));
     if (items.includes('breaks')) throw new RangeError('it broke');

@@ -2,9 +2,9 @@
 import { Command } from 'commander';
 import { StartError } from '../errors.js';
 import { version } from '../package.js';
+import { EXIT_CODES, printError } from './kit/error_output.js';
 import { fail } from './kit/failure.js';
 import { UsageError } from './kit/inputs.js';
-import { EXIT_CODES, refuse } from './kit/error_output.js';
 import { quietly, remoteCommand } from './kit/remote_command.js';
 import { stopRequest } from './kit/signals.js';
 
@@ -77,7 +77,7 @@ function helpWords(all: Command, names: readonly string[]): readonly string[] {
     command = command?.commands.find((one) => one.name() === name);
   if (command) return [...names, '--help'];
   const error = new UsageError(`there is no command ${names.join(' ')}`);
-  process.exit(refuse(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
+  process.exit(printError(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
 }
 
 const words = process.argv.slice(2);

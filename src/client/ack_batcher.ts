@@ -25,7 +25,7 @@ interface Letter {
  * Sends the acknowledgements of the clients of one process together: a thousand of them that hear of one change would
  * make a thousand calls, which cost as much as the change did.
  */
-export class Outbox {
+export class AckBatcher {
   private letters: Letter[] = [];
   private timer: NodeJS.Timeout | undefined;
   /** What is under way, by whose connection. */
@@ -88,15 +88,15 @@ interface Sender {
   readonly tls: boolean | TlsOptions | undefined;
 }
 
-const outboxes: (Sender & { readonly outbox: WeakRef<Outbox> })[] = [];
+const outboxes: (Sender & { readonly outbox: WeakRef<AckBatcher> })[] = [];
 
 /** The outbox of all clients with this address, token and certificate. */
-export function outboxOf({ address, token, tls }: Sender): Outbox {
+export function ackBatcherOf({ address, token, tls }: Sender): AckBatcher {
   for (const [at, { outbox }] of [...outboxes.entries()].reverse()) if (!outbox.deref()) outboxes.splice(at, 1);
   const same = outboxes.find((one) => one.address === address && one.token === token && one.tls === tls);
   const known = same?.outbox.deref();
   if (known) return known;
-  const outbox = new Outbox();
+  const outbox = new AckBatcher();
   outboxes.push({ address, token, tls, outbox: new WeakRef(outbox) });
   return outbox;
 }

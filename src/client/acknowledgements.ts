@@ -1,5 +1,5 @@
+import type { AckBatcher } from './ack_batcher.js';
 import type { Connection } from './connection.js';
-import type { Outbox } from './ack_batcher.js';
 
 /** A random time before the first one of several, so that all processes that heard of a change do not tell at once. */
 const FIRST_MS = { least: 50, most: 300 };
@@ -21,7 +21,7 @@ export class Acknowledger {
   constructor(
     private readonly connection: Connection,
     private readonly clientId: string,
-    private readonly outbox: Outbox,
+    private readonly outbox: AckBatcher,
   ) {}
 
   /** A stream begins, perhaps on a replica that knows nothing of this process: what was told is told again. */

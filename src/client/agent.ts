@@ -1,11 +1,12 @@
 import type { Agent } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import { type KeyedHop, keyOfHop } from './api_key.js';
 import type { Change } from './change.js';
 import type { ListenOptions } from './events.js';
 import { type Frozen, freeze } from './freeze.js';
-import { type KeyedHop, keyOfHop } from './api_key.js';
-import type { Leases } from './lease_manager.js';
-import { type Resolution, type ResolveOptions, resolveFrom } from './resolution.js';
+import type { LeaseManager } from './lease_manager.js';
+import { resolveFrom } from './resolution.js';
+import type { Resolution, ResolveOptions } from './resolution_types.js';
 import type { View } from './view.js';
 
 /** An agent that a resident client holds. */
@@ -68,7 +69,7 @@ export interface WatchedResidentAgent extends ResidentAgent {
 /** Who holds what agents are resolved from. */
 export interface Holder {
   readonly view: View;
-  readonly leases: Leases;
+  readonly leases: LeaseManager;
 }
 
 /** Resolves one agent from whatever its holder holds. */

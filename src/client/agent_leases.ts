@@ -1,10 +1,11 @@
 import { onAbort } from './abort.js';
 import { Backoff } from './backoff.js';
+import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { LEASE_METHOD, Lease, type LeaseWish, type WantedKey } from './lease.js';
-import type { LeaseParts } from './lease_manager.js';
 import type { View } from './view.js';
 import { waitFor } from './wait.js';
+import type { Warn } from './warning.js';
 
 /** What a change means for leases. */
 export interface LeaseChange {
@@ -44,7 +45,7 @@ export class AgentLeases {
   constructor(
     readonly agentId: number,
     public name: string,
-    private readonly parts: LeaseParts,
+    private readonly parts: LeaseManagerOptions,
   ) {}
 
   async keyFor(wanted: WantedKey, signal: AbortSignal | undefined): Promise<string> {
@@ -219,4 +220,16 @@ export class AgentLeases {
       : `The stored keys of agent ${agent} cannot be leased`;
     return error.reworded(`${what}: ${error.message}`, 'UNAVAILABLE');
   }
+}
+
+/** What leases are made with. */
+export interface LeaseManagerOptions {
+  /** For what somebody waits for. */
+  readonly calls: Connection;
+  /** For what is done ahead: keeps no process alive. */
+  readonly stream: Connection;
+  readonly lifetimeMs: number;
+  /** The revision that is held: keys are to be at least as new. */
+  readonly revision: () => bigint;
+  readonly warn: Warn;
 }

@@ -3,8 +3,8 @@ import { readAllowedVariables, sendProblem } from '../domain/key_choice.js';
 import { originOf } from '../domain/origin.js';
 import { AgentLLMError } from './error.js';
 import { LEASE_METHOD } from './lease.js';
-import type { Leases } from './lease_manager.js';
-import type { ResolutionHop } from './resolution.js';
+import type { LeaseManager } from './lease_manager.js';
+import type { ResolutionHop } from './resolution_types.js';
 import type { View } from './view.js';
 
 /** What of a hop says which key it takes; a hop of a resolution has it. */
@@ -12,7 +12,7 @@ export type KeyedHop = Pick<ResolutionHop, 'config_id' | 'provider' | 'base_url'
 
 /** The key of a hop: the stored one, or that of this process's environment. */
 export async function keyOfHop(
-  leases: Leases,
+  leases: LeaseManager,
   view: View,
   name: string,
   hop: KeyedHop | undefined,

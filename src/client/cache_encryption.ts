@@ -22,7 +22,7 @@ interface Derived {
 }
 
 /** Encrypts with authentication: what opens is what was sealed with the same secret, whole and unchanged. */
-export class Seal {
+export class CacheCipher {
   private derived: Derived | undefined;
 
   constructor(private readonly secret: string | Uint8Array) {}

@@ -1,4 +1,3 @@
-import type { ChannelOptions } from '@grpc/grpc-js';
 import * as access from '../../gen/ts/agentllm/v1/access_service.js';
 import * as configs from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import * as watch from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
@@ -7,80 +6,16 @@ import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import { onAbort } from './abort.js';
+import { ackBatcherOf } from './ack_batcher.js';
 import { checkAddress, isLocal } from './address.js';
-import { callChannel, securityOf, streamChannel, type TlsOptions } from './channel.js';
+import { callChannel, securityOf, streamChannel } from './channel.js';
+import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { Connection, checkDeadline } from './connection.js';
 import { checkToken, type Token } from './headers.js';
-import { hold, type ResidentAgentLLM, type ResidentOptions, settingsOf } from './resident_client.js';
-import { type Methods, methodsOf } from './methods.js';
-import { outboxOf } from './ack_batcher.js';
+import { methodsOf } from './methods.js';
+import type { ConnectOptions, ResidentOptions } from './options.js';
 import { waitUntilReady } from './ready.js';
-
-/** How the service is reached. */
-export interface ConnectOptions {
-  /**
-   * `host:port`, or any target that gRPC knows (`dns:///…`, `unix:…`). Default: the environment's AGENTLLM_ADDRESS, else
-   * 127.0.0.1:50051.
-   */
-  readonly address?: string | undefined;
-  /**
-   * Encrypts the connection; `true` trusts the certificate authorities of the system. Default: false, for a service on
-   * this machine.
-   */
-  readonly tls?: boolean | TlsOptions | undefined;
-  /**
-   * Sent as `authorization: Bearer …`; a function is asked anew for each call, and its failure is the call's, with code
-   * UNAUTHENTICATED; an empty text sends none. Default: AGENTLLM_TOKEN, else none.
-   */
-  readonly token?: Token | undefined;
-  /** Sends the token without TLS to another machine too, where the network keeps others out. Default: false. */
-  readonly allowPlaintextToken?: boolean | undefined;
-  /** How long a call waits for its answer, retries included, in ms. Default: 10 000. */
-  readonly deadlineMs?: number | undefined;
-  /**
-   * Whether calls that the service could not take are sent again, by the policy of `service_config.json`: up to five
-   * times in about four seconds. Writes carry a request id, so nothing is done twice. Default: true.
-   */
-  readonly retry?: boolean | undefined;
-  /** Closes the connection when it aborts. */
-  readonly signal?: AbortSignal | undefined;
-  /** Options of the channel, for what is not said here. */
-  readonly channelOptions?: ChannelOptions | undefined;
-}
-
-/**
- * A connection to the service: the methods of each of its services. Safe to share; one is enough for a process, and an
- * idle one keeps no process alive.
- */
-export interface AgentLLM extends AsyncDisposable {
-  /** The registry of agents. */
-  readonly agents: Methods<typeof agents.AgentServiceService>;
-  /** The configurations of the agents. */
-  readonly configs: Methods<typeof configs.AgentLLMConfigServiceService>;
-  /** Providers and models as data, and their prices. */
-  readonly providers: Methods<typeof providers.ProviderServiceService>;
-  /** API keys under a name, which many configurations share. */
-  readonly credentials: Methods<typeof sharedKeys.CredentialServiceService>;
-  /** The agent processes that watch, and what they have applied. */
-  readonly watchers: Pick<
-    Methods<typeof watch.AgentLLMConfigWatchServiceService>,
-    'listWatchers' | 'acknowledgeRevision'
-  >;
-  /** Who may do what: tokens, and whom the service takes this side for. */
-  readonly access: Methods<typeof access.AccessServiceService>;
-  /** What happened, who did it and when. */
-  readonly audit: Methods<typeof audit.AuditServiceService>;
-  /**
-   * Resolves once the service says that it serves; rejects with the last failure when it does not within the time.
-   * Default: `deadlineMs`. Calls need not wait for it.
-   */
-  ready(deadlineMs?: number): Promise<void>;
-  /**
-   * Ends the connection: calls that run are finished first, later ones fail with code CANCELLED. `await using` and
-   * `Symbol.asyncDispose` wait until it has ended.
-   */
-  close(): void;
-}
+import { createResidentClient, settingsOf } from './resident_client.js';
 
 const DEADLINE_MS = 10_000;
 /**
@@ -109,8 +44,11 @@ export function connect(options: string | ConnectOptions | ResidentOptions = {})
   };
   if (!resident) return closable(connected, given.signal, () => connection.close());
   const stream = new Connection(() => streamChannel(address, given), address, token, deadlineMs, securityOf(given));
-  const outbox = outboxOf({ address, token, tls: given.tls });
-  const held = hold({ connection: stream, calls: connection, outbox }, resident, { address, deadlineMs });
+  const outbox = ackBatcherOf({ address, token, tls: given.tls });
+  const held = createResidentClient({ connection: stream, calls: connection, outbox }, resident, {
+    address,
+    deadlineMs,
+  });
   const end = held.close;
   // Not by spreading, which would read the state once and for all.
   Object.defineProperties(connected, Object.getOwnPropertyDescriptors(held));

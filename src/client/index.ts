@@ -6,21 +6,22 @@
  */
 export type { Reason, Violation } from '../errors.js';
 export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.js';
+export type { KeyedHop } from './api_key.js';
 export type { Change } from './change.js';
 export type { TlsOptions } from './channel.js';
-export { type AgentLLM, type ConnectOptions, connect } from './connect.js';
+export type { AgentLLM, ResidentAgentLLM } from './client.js';
+export { connect } from './connect.js';
 export type { CallOptions } from './connection.js';
 export { AgentLLMError, type Code, type Resource } from './error.js';
 export type { ListenOptions } from './events.js';
 export type { Frozen } from './freeze.js';
 export type { Token } from './headers.js';
-export type { ResidentAgentLLM, ResidentOptions } from './resident_client.js';
-export type { CacheOptions } from './snapshot_cache.js';
-export type { KeyedHop } from './api_key.js';
 export type { Methods, Partially } from './methods.js';
+export type { ConnectOptions, ResidentOptions } from './options.js';
 export type * from './proto.js';
 export type { ClientEvents } from './resident.js';
-export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from './resolution.js';
+export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from './resolution_types.js';
 export type { Pin, Run, RunMoved } from './run.js';
+export type { CacheOptions } from './snapshot_cache.js';
 export type { ClientState, Status } from './state.js';
 export type { ClientWarning } from './warning.js';

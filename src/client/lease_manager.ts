@@ -1,28 +1,14 @@
-import { AgentLeases } from './agent_leases.js';
-import type { Connection } from './connection.js';
+import { AgentLeases, type LeaseManagerOptions } from './agent_leases.js';
 import { AgentLLMError } from './error.js';
 import { LEASE_METHOD, type WantedKey } from './lease.js';
 import type { Batch, View } from './view.js';
-import type { Warn } from './warning.js';
-
-/** What leases are made with. */
-export interface LeaseParts {
-  /** For what somebody waits for. */
-  readonly calls: Connection;
-  /** For what is done ahead: keeps no process alive. */
-  readonly stream: Connection;
-  readonly lifetimeMs: number;
-  /** The revision that is held: keys are to be at least as new. */
-  readonly revision: () => bigint;
-  readonly warn: Warn;
-}
 
 /** The stored keys of all agents of a client, in its memory alone. */
-export class Leases {
+export class LeaseManager {
   private readonly byAgent = new Map<number, AgentLeases>();
   private closed = false;
 
-  constructor(private readonly parts: LeaseParts) {}
+  constructor(private readonly parts: LeaseManagerOptions) {}
 
   /** The stored key of a config, leased when it is not held; rejects when it cannot be had. */
   async keyFor(agent: { id: number; name: string }, wanted: WantedKey, signal?: AbortSignal): Promise<string> {

@@ -28,7 +28,7 @@ const none = (): Parts => ({ agents: [], catalogue: [] });
  * a revision when the message with its resume token is there. What a broken stream leaves half done goes with it.
  * Messages of kinds that this version does not know say nothing, but complete their revision like others.
  */
-export class Assembly {
+export class MessageAssembler {
   private snapshot: Parts | undefined;
   private changes: Parts | undefined;
   private cause: ChangeCause | undefined;

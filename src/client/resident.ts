@@ -1,21 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { onAbort } from './abort.js';
+import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import { type Change, Changes } from './change.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
-import { Follow, type Follower } from './watch_stream.js';
-import { type CacheOptions, Keeper } from './snapshot_cache.js';
-import { Leases } from './lease_manager.js';
-import type { Outbox } from './ack_batcher.js';
+import { LeaseManager } from './lease_manager.js';
 import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
+import { type CacheOptions, SnapshotCache } from './snapshot_cache.js';
 import type { ClientState, Status } from './state.js';
 import { type Batch, View } from './view.js';
 import type { ClientWarning } from './warning.js';
+import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
 
 /** What a resident client tells of. */
@@ -43,7 +43,7 @@ export interface ResidentParts {
   readonly connection: Connection;
   /** For calls that somebody waits for. */
   readonly calls: Connection;
-  readonly outbox: Outbox;
+  readonly outbox: AckBatcher;
 }
 
 const METHOD = 'agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
@@ -52,10 +52,10 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const ALIVE_MS = 10_000;
 
 /** Holds what the stream brings, and everything that is asked of it. */
-export class Resident implements Follower, RunSource {
+export class Resident implements WatchObserver, RunSource {
   readonly clientId = randomUUID();
   readonly warnings: ClientWarning[] = [];
-  readonly leases: Leases;
+  readonly leases: LeaseManager;
   token = '';
   least = 0n;
 
@@ -79,9 +79,9 @@ export class Resident implements Follower, RunSource {
   private readonly refs = new WeakMap<PinnedRun, WeakRef<PinnedRun>>();
   /** Runs that nobody has ended and nobody has any more. */
   private readonly lost = new FinalizationRegistry<WeakRef<PinnedRun>>((ref) => this.runs.delete(ref));
-  private readonly keeper: Keeper | undefined;
+  private readonly keeper: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
-  private readonly follow: Follow;
+  private readonly follow: WatchStream;
   private retirement: NodeJS.Timeout | undefined;
 
   constructor({ connection, calls, outbox }: ResidentParts, settings: ResidentSettings) {
@@ -90,14 +90,14 @@ export class Resident implements Follower, RunSource {
     // Of a store that may be another one no revision is waited for.
     const revision = () => (this.token === '' ? this.least : this.view.revision);
     this.connection = connection;
-    this.leases = new Leases({ calls, stream: connection, lifetimeMs, revision, warn });
+    this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
-    this.keeper = cache && new Keeper(cache, agents, warn);
+    this.keeper = cache && new SnapshotCache(cache, agents, warn);
     this.load();
     this.acknowledger = new Acknowledger(connection, this.clientId, outbox);
     const refs = agents === 'all' ? [] : agents.map((name) => ({ name }));
     const who = { client_id: this.clientId, client_name: clientName, client_version: clientVersion };
-    this.follow = new Follow(connection, { agents: refs, all_agents: agents === 'all', ...who }, this);
+    this.follow = new WatchStream(connection, { agents: refs, all_agents: agents === 'all', ...who }, this);
   }
 
   // What is asked of it.

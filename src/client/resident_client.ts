@@ -1,78 +1,11 @@
 import { nameProblem, textProblem } from '../domain/text.js';
 import { limits, maxElements } from '../limits.js';
-import type { WatchedResidentAgent } from './agent.js';
-import type { Change } from './change.js';
-import type { AgentLLM, ConnectOptions } from './connect.js';
+import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { checkDeadline, refusing } from './connection.js';
-import type { ListenOptions } from './events.js';
-import { type CacheOptions, checkCache } from './snapshot_cache.js';
-import { type ClientEvents, Resident, type ResidentParts, type ResidentSettings } from './resident.js';
-import type { Pin, Run } from './run.js';
-import type { ClientState } from './state.js';
-import type { ClientWarning } from './warning.js';
-
-/** How the service is reached, and what is held of it. */
-export interface ResidentOptions extends ConnectOptions {
-  /** The agents to hold, 1 to 1000 by name, whether they exist yet or not; or `'all'`, also those to come. */
-  readonly agents: readonly string[] | 'all';
-  /** What this process is, for people who look at the list of watchers: at most 100 characters. Default: empty. */
-  readonly clientName?: string | undefined;
-  /** Its version, at most 50 characters. Default: empty. */
-  readonly clientVersion?: string | undefined;
-  /** Keeps what is held in a file, encrypted. Default: nothing is written. */
-  readonly cache?: CacheOptions | undefined;
-  /**
-   * For how long stored API keys are leased, 1 000 to 3 600 000 ms: so long can they be used while the service is away.
-   * Default: 600 000.
-   */
-  readonly leaseMs?: number | undefined;
-}
-
-/**
- * A connection that also holds the configuration of agents in memory. It keeps no process alive by itself, however long
- * its stream stands: who waits for it does, with `ready()` or in a loop over `changes()`, and so do its calls.
- */
-export interface ResidentAgentLLM extends AgentLLM {
-  /** Names this process to the service, as in the list of watchers: a UUID, made anew by each `connect`. */
-  readonly clientId: string;
-  /** How far what is held can be trusted, now. */
-  readonly state: ClientState;
-  /** The last 20 warnings, the oldest first. */
-  readonly warnings: readonly ClientWarning[];
-  /**
-   * One agent out of what is held; the same object for the same name. Throws AgentLLMError, code INVALID_ARGUMENT, for
-   * one that is not among `agents`. Whether the store has it shows when it is resolved.
-   */
-  agent(name: string): WatchedResidentAgent;
-  /** Begins a piece of work that keeps one revision. Default: `{ pin: 'run' }`. */
-  run(options?: { readonly pin?: Pin | undefined }): Run;
-  /**
-   * Calls back on `state` (the status has changed), `change` (something that is held is different; by then it can be
-   * resolved) and `warning`. What it returns ends it, and so does the signal. A listener that fails becomes a warning.
-   */
-  on<E extends keyof ClientEvents>(
-    event: E,
-    listener: (value: ClientEvents[E]) => unknown,
-    options?: ListenOptions,
-  ): () => void;
-  /**
-   * The changes from now on, to iterate over, until the client is closed, the signal aborts or the loop is left. A reader
-   * who is more than 64 changes behind gets the later ones put together in one, so that being slow costs no memory;
-   * `merged` tells how many they are.
-   */
-  changes(options?: ListenOptions): AsyncIterableIterator<Change>;
-  /**
-   * Resolves as soon as there is something to resolve from: from the service, or from the file while it is away.
-   * Rejects with UNAVAILABLE when there is nothing within the time, and at once with what the service says when it
-   * refuses the token or the request. Default: `deadlineMs`.
-   */
-  ready(deadlineMs?: number, options?: ListenOptions): Promise<void>;
-  /**
-   * Ends the connection and the stream: calls that run are finished first, the last acknowledgement is sent and the file
-   * is written. What was held can still be resolved. `await using` and `Symbol.asyncDispose` wait until it has ended.
-   */
-  close(): void;
-}
+import type { ResidentOptions } from './options.js';
+import { Resident, type ResidentParts, type ResidentSettings } from './resident.js';
+import type { Pin } from './run.js';
+import { checkCache } from './snapshot_cache.js';
 
 /** Options with their defaults; throws a TypeError for what the service would refuse. */
 export function settingsOf(options: ResidentOptions): ResidentSettings {
@@ -113,7 +46,7 @@ function checkAgents(agents: readonly string[]): readonly string[] {
 type Held = Omit<ResidentAgentLLM, keyof AgentLLM> & Pick<ResidentAgentLLM, 'ready'>;
 
 /** What a resident client has beside the calls, and how it ends. */
-export function hold(
+export function createResidentClient(
   parts: ResidentParts,
   settings: ResidentSettings,
   { address, deadlineMs }: { readonly address: string; readonly deadlineMs: number },

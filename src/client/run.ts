@@ -1,7 +1,7 @@
 import { AgentHandle, type ResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
-import type { Leases } from './lease_manager.js';
+import type { LeaseManager } from './lease_manager.js';
 import type { View } from './view.js';
 
 /** For how long a run goes on with the same revision: its whole life, one turn, or not at all. */
@@ -45,7 +45,7 @@ export interface RunSource {
   /** The same; throws when there is nothing. */
   readonly view: View;
   /** Keys are of no revision: one that was taken back is nobody's any more. */
-  readonly leases: Leases;
+  readonly leases: LeaseManager;
   /** Throws for an agent that is not held. */
   check(name: string): void;
   forget(run: PinnedRun): void;
@@ -79,7 +79,7 @@ export class PinnedRun {
     return view;
   }
 
-  get leases(): Leases {
+  get leases(): LeaseManager {
     return this.source.leases;
   }
 

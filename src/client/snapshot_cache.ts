@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ConfigChanges } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { Seal } from './cache_encryption.js';
+import { CacheCipher } from './cache_encryption.js';
 import { View } from './view.js';
 import type { Warn } from './warning.js';
 
@@ -21,7 +21,7 @@ export interface CacheOptions {
 }
 
 /** What a file held. */
-export interface Kept {
+export interface CachedSnapshot {
   readonly view: View;
   readonly savedAt: Date;
 }
@@ -51,8 +51,8 @@ export function checkCache({ path, key, maxAgeMs = DAY_MS }: CacheOptions): Requ
 }
 
 /** The file of the last known good: written whole or not at all, and never a reason to fail. */
-export class Keeper {
-  private readonly seal: Seal;
+export class SnapshotCache {
+  private readonly seal: CacheCipher;
   private readonly path: string;
   private readonly maxAgeMs: number;
   private unsaved: View | undefined;
@@ -73,11 +73,11 @@ export class Keeper {
     const { path, key, maxAgeMs } = checkCache(options);
     this.path = path;
     this.maxAgeMs = maxAgeMs;
-    this.seal = new Seal(key);
+    this.seal = new CacheCipher(key);
   }
 
   /** What the file holds, when it is good. */
-  load(): Kept | undefined {
+  load(): CachedSnapshot | undefined {
     try {
       const bytes = readFileSync(this.path);
       return this.read(this.seal.open(bytes));
@@ -108,7 +108,7 @@ export class Keeper {
     if (this.unsaved) await this.start();
   }
 
-  private read(content: Buffer): Kept {
+  private read(content: Buffer): CachedSnapshot {
     const length = content.readUInt32LE(0);
     const head = JSON.parse(content.subarray(4, 4 + length).toString()) as Head;
     const savedAt = new Date(head.saved_at);

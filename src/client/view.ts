@@ -8,7 +8,7 @@ import {
 import type { Agent, Config } from '../domain/rows.js';
 import { Catalogue } from './catalogue.js';
 import type { Change } from './change.js';
-import type { Resolution } from './resolution.js';
+import type { Resolution } from './resolution_types.js';
 import { agentRow, configRow, type Ids } from './rows.js';
 
 /** An agent as it was received, until it is received again. */

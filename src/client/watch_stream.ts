@@ -5,10 +5,10 @@ import {
   type WatchStarted,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { onAbort } from './abort.js';
-import { Assembly } from './message_assembler.js';
 import { Backoff } from './backoff.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError, type Code } from './error.js';
+import { MessageAssembler } from './message_assembler.js';
 import type { Batch } from './view.js';
 
 const METHOD = AgentLLMConfigWatchServiceService.watchConfigs;
@@ -39,7 +39,7 @@ export type Watched = Pick<
 >;
 
 /** What hears of the stream. */
-export interface Follower {
+export interface WatchObserver {
   /** Where to go on from; empty: from the beginning. */
   readonly token: string;
   /** Without a token: not before this revision, which a replica that lags behind may not have yet. */
@@ -58,7 +58,7 @@ export interface Follower {
  * Follows the service: one stream at a time, and after each a pause before the next. gRPC itself never opens a stream
  * again, so that all of it is here: where to go on from, how long to wait, and when a silent stream is dead.
  */
-export class Follow {
+export class WatchStream {
   private readonly backoff = new Backoff();
   private readonly closing = new AbortController();
   private readonly done: Promise<void>;
@@ -66,7 +66,7 @@ export class Follow {
   constructor(
     private readonly connection: Connection,
     private readonly watched: Watched,
-    private readonly follower: Follower,
+    private readonly follower: WatchObserver,
   ) {
     this.done = this.run();
   }
@@ -102,7 +102,7 @@ export class Follow {
 class Stream {
   /** Resolves with why it ended; there is always a reason, because a watch never ends by itself. */
   readonly end: Promise<AgentLLMError>;
-  private readonly assembly = new Assembly();
+  private readonly assembly = new MessageAssembler();
   private readonly closing = new AbortController();
   /** Ends when nothing was heard for too long. */
   private watchdog: NodeJS.Timeout;
@@ -113,7 +113,7 @@ class Stream {
   constructor(
     private readonly connection: Connection,
     private readonly watched: Watched,
-    private readonly follower: Follower,
+    private readonly follower: WatchObserver,
     private readonly backoff: Backoff,
     signal: AbortSignal,
   ) {

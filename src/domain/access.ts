@@ -85,3 +85,6 @@ export const principalOf = (token: Token): Principal => ({
   agents: token.agents ? new Set(token.agents) : undefined,
   token,
 });
+
+/** Whether callers that show nothing are let in: while there are no tokens, always, or never. */
+export type Anonymous = 'loopback' | 'allowed' | 'never';

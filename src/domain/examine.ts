@@ -1,26 +1,13 @@
-import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
-import { type Adaptation, adapt, type SentParameter } from './adapt.js';
+import { adapt } from './adapt.js';
 import { type ChainHop, chainOf, type PlannedHop } from './chain.js';
+import type { ExaminedHop } from './examined_hop.js';
 import { aboutAgent, aboutHop, cutByPolicy, duplicate, halfPrice } from './findings.js';
-import { type StoredKey, storedKeyOf } from './key_choice.js';
+import { storedKeyOf } from './key_choice.js';
 import { type ParameterValues, parametersOf } from './parameters.js';
-import { type HopPrice, priceOf } from './price.js';
-import type { Agent, Config, Model, Provider } from './rows.js';
+import { priceOf } from './price.js';
+import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';
-
-/** A hop of a chain with everything that is known of it, whether it can be tried or not. */
-export interface ExaminedHop {
-  readonly planned: ChainHop;
-  readonly provider: Provider | undefined;
-  readonly model: Model | undefined;
-  readonly sent: readonly SentParameter[];
-  readonly adaptations: readonly Adaptation[];
-  /** The stored key that it uses; undefined: it looks into the environment of the caller. */
-  readonly key: StoredKey | undefined;
-  readonly keyState: ApiKeyState;
-  readonly price: HopPrice | undefined;
-}
 
 /** A whole chain, in order, and everything there is to say about it, the gravest not first yet. */
 export interface Examined {

@@ -2,7 +2,7 @@ import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Adaptation } from './adapt.js';
 import { canonicalBaseUrl } from './base_url.js';
 import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
-import type { ExaminedHop } from './examine.js';
+import type { ExaminedHop } from './examined_hop.js';
 import { fieldOf } from './parameters.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
 import { nearest } from './text.js';

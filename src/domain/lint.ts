@@ -1,6 +1,7 @@
 import type { Finding, Hop } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Violation } from '../errors.js';
-import { type ExaminedHop, examine } from './examine.js';
+import { examine } from './examine.js';
+import type { ExaminedHop } from './examined_hop.js';
 import { finding, gravestFirst } from './findings.js';
 import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';

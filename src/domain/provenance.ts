@@ -1,5 +1,5 @@
 import type { ChainHop } from './chain.js';
-import type { ExaminedHop } from './examine.js';
+import type { ExaminedHop } from './examined_hop.js';
 import { fieldOf, type Parameter } from './parameters.js';
 import type { Agent, Model, Provider } from './rows.js';
 import { ruleFor } from './rules.js';

@@ -139,3 +139,6 @@ export function editDistance(a: string, b: string, limit: number): number {
   }
   return row[width] as number;
 }
+
+/** The spellings of a UUID. */
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -1,11 +1,10 @@
 import { isResealed } from '../domain/draft.js';
 import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import type { Made } from '../store/store.js';
-import type { Filter } from './filter.js';
+import type { CommittedRevision } from '../store/store.js';
 
 /** An agent with its configs at one revision. Rows are only ever replaced, so these stay what they were. */
-export interface AgentMoment {
+export interface AgentMaterial {
   readonly id: number | undefined;
   /** Under which it is watched. */
   readonly name: string;
@@ -19,23 +18,23 @@ export interface AgentMoment {
 }
 
 /** A part of the catalogue at one revision; what is gone has no row. */
-export type CatalogueMoment = { readonly name: string; readonly urgent: boolean } & (
+export type CatalogueMaterial = { readonly name: string; readonly urgent: boolean } & (
   | { readonly kind: 'provider'; readonly row: Provider | undefined }
   | { readonly kind: 'model'; readonly row: Model | undefined; readonly price: Price | undefined }
   | { readonly kind: 'credential'; readonly row: Credential | undefined }
 );
 
 /** One revision as watchers see it: everything that it touched, whole. */
-export interface Entry {
+export interface ChangeEvent {
   readonly revision: number;
   readonly nonce: string;
   readonly cause: Cause;
-  readonly agents: readonly AgentMoment[];
-  readonly catalogue: readonly CatalogueMoment[];
+  readonly agents: readonly AgentMaterial[];
+  readonly catalogue: readonly CatalogueMaterial[];
 }
 
 /** Takes down what a revision touched of what is shown; `state` must be exactly at that revision. */
-export function entryOf(state: State, { revision, nonce, changes: all, cause }: Made): Entry {
+export function changeEventOf(state: State, { revision, nonce, changes: all, cause }: CommittedRevision): ChangeEvent {
   const changes = all.some(isResealed) ? all.filter((change) => !isResealed(change)) : all;
   return {
     revision,
@@ -47,9 +46,9 @@ export function entryOf(state: State, { revision, nonce, changes: all, cause }: 
 }
 
 /** Snapshots have a moment of every agent in common, as long as its rows stand. */
-const moments = new WeakMap<Agent, AgentMoment>();
+const moments = new WeakMap<Agent, AgentMaterial>();
 
-export function momentOf(state: State, agent: Agent, urgent = false): AgentMoment {
+export function materialOf(state: State, agent: Agent, urgent = false): AgentMaterial {
   const { id, name } = agent;
   const configs = state.configsOf(id);
   const known = urgent ? undefined : moments.get(agent);
@@ -60,7 +59,7 @@ export function momentOf(state: State, agent: Agent, urgent = false): AgentMomen
   return moment;
 }
 
-const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;
+export const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;
 
 function credentialsOf(state: State, configs: readonly Config[]): ReadonlyMap<number, string> {
   let names: Map<number, string> | undefined;
@@ -73,7 +72,7 @@ function credentialsOf(state: State, configs: readonly Config[]): ReadonlyMap<nu
   return names ?? NONE.credentials;
 }
 
-function* touchedAgents(state: State, changes: readonly Change[]): Generator<AgentMoment> {
+function* touchedAgents(state: State, changes: readonly Change[]): Generator<AgentMaterial> {
   const touched = new Map<number, boolean>();
   for (const change of changes) {
     const id = agentIdOf(change);
@@ -85,7 +84,7 @@ function* touchedAgents(state: State, changes: readonly Change[]): Generator<Age
   }
   for (const [id, urgent] of touched) {
     const agent = state.agents.get(id);
-    if (agent) yield momentOf(state, agent, urgent);
+    if (agent) yield materialOf(state, agent, urgent);
   }
 }
 
@@ -106,10 +105,10 @@ function isUrgent(change: Change): boolean {
   return change.after?.key_id == null || change.after.key_revision !== change.before.key_revision;
 }
 
-function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMoment[] {
-  const moments = new Map<string, CatalogueMoment>();
+function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMaterial[] {
+  const moments = new Map<string, CatalogueMaterial>();
   for (const change of changes) {
-    const moment = catalogueMoment(state, change);
+    const moment = catalogueMaterialOf(state, change);
     if (!moment) continue;
     const key = `${moment.kind} ${moment.name}`;
     moments.set(key, { ...moment, urgent: moment.urgent || (moments.get(key)?.urgent ?? false) });
@@ -117,53 +116,27 @@ function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMo
   return [...moments.values()];
 }
 
-function catalogueMoment(state: State, change: Change): CatalogueMoment | undefined {
+function catalogueMaterialOf(state: State, change: Change): CatalogueMaterial | undefined {
   const { entity } = change;
   if (entity === 'provider' || entity === 'credential') {
     const name = (change.after ?? change.before)?.name as string;
-    return { kind: entity, name, row: change.after, urgent: isUrgent(change) } as CatalogueMoment;
+    return { kind: entity, name, row: change.after, urgent: isUrgent(change) } as CatalogueMaterial;
   }
-  if (entity === 'model') return modelMoment(state, (change.after ?? change.before) as Model, change.after);
+  if (entity === 'model') return modelMaterial(state, (change.after ?? change.before) as Model, change.after);
   if (entity !== 'price') return undefined;
   const model = state.modelWithId((change.after ?? change.before)?.model_id as number);
-  return model && modelMoment(state, model, model);
+  return model && modelMaterial(state, model, model);
 }
 
 /** @param row undefined when the model is gone. */
-const modelMoment = (state: State, { provider, name, id }: Model, row: Model | undefined): CatalogueMoment => ({
+export const modelMaterial = (
+  state: State,
+  { provider, name, id }: Model,
+  row: Model | undefined,
+): CatalogueMaterial => ({
   kind: 'model',
   name: `${provider}/${name}`,
   row,
   price: state.pricesOf(id).at(-1),
   urgent: false,
 });
-
-/** Every provider, model and credential as they are. */
-export function catalogueOf(state: State): CatalogueMoment[] {
-  const moments: CatalogueMoment[] = [];
-  for (const provider of state.providersInOrder.after())
-    moments.push({ kind: 'provider', name: provider.name, row: provider, urgent: false });
-  for (const model of state.modelsInOrder.after()) moments.push(modelMoment(state, model, model));
-  for (const credential of state.credentialsInOrder.after())
-    moments.push({ kind: 'credential', name: credential.name, row: credential, urgent: false });
-  return moments;
-}
-
-/** The agents that a watch is about as they are, and those that it names and that do not exist. */
-export function agentsFor(state: State, { all, names, ids }: Filter): AgentMoment[] {
-  if (all) return [...state.agentsInOrder.after()].map((agent) => momentOf(state, agent));
-  const found = new Map<number, AgentMoment>();
-  const missing: AgentMoment[] = [];
-  const nothing = { ...NONE, urgent: false };
-  for (const name of names) {
-    const agent = state.agentNamed(name);
-    if (agent) found.set(agent.id, momentOf(state, agent));
-    else missing.push({ id: undefined, name, ...nothing });
-  }
-  for (const id of ids) {
-    const agent = state.agents.get(id);
-    if (agent) found.set(id, momentOf(state, agent));
-    else missing.push({ id, name: '', ...nothing });
-  }
-  return [...found.values(), ...missing];
-}

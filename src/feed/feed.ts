@@ -1,9 +1,9 @@
 import { ServiceError } from '../errors.js';
-import { tryWrite } from '../store/write/revision_counter.js';
 import { databaseFailure } from '../store/failure.js';
 import { type Listener, listen } from '../store/notifications.js';
-import { catchUp } from '../store/write/change_log.js';
 import type { Store } from '../store/store.js';
+import { catchUp } from '../store/write/change_log.js';
+import { tryWrite } from '../store/write/revision_counter.js';
 
 /**
  * Called when the database can no longer be reached or written to, when the cause of that is another one than any since

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { State } from '../domain/state.js';
-import type { AgentMoment, Entry } from './change_event.js';
+import type { AgentMaterial, ChangeEvent } from './change_event.js';
 
 /** Which agents a watch is about; the catalogue concerns every watch. */
 export interface Filter {
@@ -32,7 +32,7 @@ export function filterOf(
 const hashOf = (parts: readonly string[]): string =>
   createHash('sha256').update(JSON.stringify(parts)).digest('base64url').slice(0, 10);
 
-export const concerns = ({ all, names, ids, scope }: Filter, { id, name }: AgentMoment): boolean =>
+export const concerns = ({ all, names, ids, scope }: Filter, { id, name }: AgentMaterial): boolean =>
   all || names.has(name) || (id !== undefined && ids.has(id) && (scope?.has(name) ?? true));
 
 /** Whether a watch is about these agents alone. */
@@ -42,5 +42,5 @@ export const isWithin = (state: State, { all, names, ids }: Filter, agents: Read
   [...ids].every((id) => agents.has(state.agents.get(id)?.name ?? ''));
 
 /** Whether there is anything in a revision for a watch. */
-export const concernsAny = (filter: Filter, { agents, catalogue }: Entry): boolean =>
+export const concernsAny = (filter: Filter, { agents, catalogue }: ChangeEvent): boolean =>
   catalogue.length > 0 || agents.some((moment) => concerns(filter, moment));

@@ -1,9 +1,9 @@
-import type { AgentMoment, Entry } from './change_event.js';
+import type { AgentMaterial, ChangeEvent } from './change_event.js';
 import { concerns } from './filter.js';
 import type { Watch } from './watch.js';
 
 /** The watches that have caught up, found by what they watch: a write touches those that it concerns and no others. */
-export class Live {
+export class LiveIndex {
   private readonly all = new Set<Watch>();
   private readonly everyone = new Set<Watch>();
   private readonly byName = new Map<string, Set<Watch>>();
@@ -28,13 +28,13 @@ export class Live {
   }
 
   /** Those that a revision concerns, each once. */
-  concernedBy({ agents, catalogue }: Entry): readonly Watch[] {
+  concernedBy({ agents, catalogue }: ChangeEvent): readonly Watch[] {
     if (catalogue.length > 0) return [...this.everyone];
-    if (agents.length === 1) return this.concernedByOne(agents[0] as AgentMoment);
+    if (agents.length === 1) return this.concernedByOne(agents[0] as AgentMaterial);
     return [...new Set(agents.flatMap((moment) => this.concernedByOne(moment)))];
   }
 
-  private concernedByOne(moment: AgentMoment): Watch[] {
+  private concernedByOne(moment: AgentMaterial): Watch[] {
     const { name, id } = moment;
     const named = this.byName.get(name) ?? [];
     const numbered = [...((id === undefined ? undefined : this.byId.get(id)) ?? [])];

@@ -1,17 +1,17 @@
 import { ServiceError } from '../errors.js';
-import { oldestKept } from '../store/history/compaction.js';
 import { databaseFailure } from '../store/failure.js';
-import { REVISIONS_PER_PAGE, readRevisions } from '../store/write/change_log.js';
+import { oldestKept } from '../store/history/compaction.js';
 import { stateAt } from '../store/history/time_travel.js';
-import type { Made, Store } from '../store/store.js';
+import type { CommittedRevision, Store } from '../store/store.js';
+import { REVISIONS_PER_PAGE, readRevisions } from '../store/write/change_log.js';
 import { inSlices } from '../time_slice.js';
-import { type Entry, entryOf } from './change_event.js';
+import { type ChangeEvent, changeEventOf } from './change_event.js';
 
 interface Page {
   readonly from: number;
   /** It has no revision behind this one. */
   readonly to: number;
-  readonly entries: Promise<readonly Entry[]>;
+  readonly entries: Promise<readonly ChangeEvent[]>;
 }
 
 const PAGES = 8;
@@ -27,11 +27,11 @@ export class Replay {
   constructor(private readonly store: Store) {}
 
   /** The entry of a revision that is not newer than the state; rejects with REVISION_COMPACTED when the log has lost it. */
-  async at(revision: number): Promise<Entry> {
+  async at(revision: number): Promise<ChangeEvent> {
     const tried = new Set<Page>();
     for (;;) {
       const page = this.pages.find((one) => one.from <= revision && revision <= one.to && !tried.has(one));
-      if (!page) return (await this.read(revision))[0] as Entry;
+      if (!page) return (await this.read(revision))[0] as ChangeEvent;
       tried.add(page);
       const entries = await page.entries.catch(() => []);
       const found = entries[revision - page.from];
@@ -43,7 +43,7 @@ export class Replay {
     this.pages.length = 0;
   }
 
-  private read(from: number): Promise<readonly Entry[]> {
+  private read(from: number): Promise<readonly ChangeEvent[]> {
     const entries = this.turn.then(() => this.load(from));
     this.turn = entries.catch(() => {});
     const page = { from, to: from + REVISIONS_PER_PAGE, entries };
@@ -57,7 +57,7 @@ export class Replay {
     return entries;
   }
 
-  private async load(from: number): Promise<readonly Entry[]> {
+  private async load(from: number): Promise<readonly ChangeEvent[]> {
     const { knex } = this.store.database;
     try {
       const revisions = await readRevisions(knex, from, this.store.state.revision);
@@ -69,10 +69,10 @@ export class Replay {
       const oldest = await oldestKept(knex);
       if (from < oldest || revisions[0]?.revision !== from)
         throw ServiceError.of('REVISION_COMPACTED', { revision: `${from}`, oldest: `${oldest}` });
-      const entries: Entry[] = [];
+      const entries: ChangeEvent[] = [];
       for await (const made of inSlices(revisions)) {
         state.apply(made.revision, made.nonce, made.changes);
-        entries.push(entryOf(state, made));
+        entries.push(changeEventOf(state, made));
       }
       return entries;
     } catch (error) {
@@ -81,7 +81,7 @@ export class Replay {
   }
 }
 
-function agentsOf(revisions: readonly Made[]): number[] {
+function agentsOf(revisions: readonly CommittedRevision[]): number[] {
   const ids = new Set<number>();
   for (const { changes } of revisions)
     for (const change of changes) {

@@ -1,5 +1,5 @@
 import { limits } from '../limits.js';
-import type { Entry } from './change_event.js';
+import type { ChangeEvent } from './change_event.js';
 
 /**
  * The newest revisions, once for all watchers: who is behind reads from here at a pace of its own, and who is further
@@ -7,10 +7,10 @@ import type { Entry } from './change_event.js';
  */
 export class Ring {
   /** In the order of the revisions, which have no gaps. */
-  private readonly entries = new Map<number, Entry>();
+  private readonly entries = new Map<number, ChangeEvent>();
   private touched = 0;
 
-  push(entry: Entry): void {
+  push(entry: ChangeEvent): void {
     // What does not follow makes everything before it useless.
     if (!this.entries.has(entry.revision - 1)) this.clear();
     this.entries.set(entry.revision, entry);
@@ -24,7 +24,7 @@ export class Ring {
   }
 
   /** The entry of a revision, if it is still here. */
-  at(revision: number): Entry | undefined {
+  at(revision: number): ChangeEvent | undefined {
     return this.entries.get(revision);
   }
 
@@ -34,4 +34,4 @@ export class Ring {
   }
 }
 
-const sizeOf = ({ agents, catalogue }: Entry) => agents.length + catalogue.length;
+const sizeOf = ({ agents, catalogue }: ChangeEvent) => agents.length + catalogue.length;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { AgentMoment, CatalogueMoment, Entry } from './change_event.js';
+import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from './change_event.js';
 import type { Filter } from './filter.js';
 
 /** The stream that a watch writes to. */
@@ -17,7 +17,7 @@ export interface Sink {
 }
 
 /** The agent process behind a watch. */
-export interface Who {
+export interface WatcherIdentity {
   readonly client_id: string;
   readonly client_name: string;
   readonly client_version: string;
@@ -27,17 +27,17 @@ export interface Who {
 export interface Snapshot {
   readonly revision: number;
   readonly nonce: string;
-  readonly agents: readonly AgentMoment[];
-  readonly catalogue: readonly CatalogueMoment[];
+  readonly agents: readonly AgentMaterial[];
+  readonly catalogue: readonly CatalogueMaterial[];
 }
 
 /** What goes out: the one place that knows the messages. */
-export interface Frames {
+export interface MessageEncoder {
   /** @param newest the newest revision of the replica: who has it has caught up. */
-  started(who: Who, resumed: boolean, newest: number): Buffer;
+  started(who: WatcherIdentity, resumed: boolean, newest: number): Buffer;
   snapshot(snapshot: Snapshot, filter: Filter): Iterable<Buffer>;
   /** The messages of a revision; none when it does not concern the filter. */
-  entry(entry: Entry, filter: Filter): readonly Buffer[];
+  entry(entry: ChangeEvent, filter: Filter): readonly Buffer[];
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
 }
 
@@ -59,7 +59,7 @@ export class Watch {
 
   constructor(
     readonly filter: Filter,
-    readonly who: Who,
+    readonly who: WatcherIdentity,
     readonly sink: Sink,
   ) {}
 

@@ -4,8 +4,8 @@ import type { Store } from '../store/store.js';
 import {
   acknowledgeElsewhere,
   confirmWatchers,
-  enterWatchers,
   removeWatchers,
+  upsertWatchers,
   type WatcherRow,
 } from '../store/watchers.js';
 import { inSlices } from '../time_slice.js';
@@ -48,7 +48,7 @@ interface Known {
  * Tells the `watchers` table of the streams of this replica, all of them in one statement a second and only what has
  * changed. It is no configuration: it takes no revision, and while the database is away it waits.
  */
-export class Presence {
+export class WatcherRegistry {
   private readonly known = new Map<Watch, Known>();
   private readonly ended: Pick<WatcherRow, 'client_id' | 'stream_id'>[] = [];
   private readonly elsewhere = new Map<string, Elsewhere>();
@@ -190,12 +190,12 @@ export class Presence {
     const began = changed.filter(([watch]) => !this.known.has(watch));
     // Of two streams of one process the later one counts.
     const entered = new Map(began.map(([, row]) => [row.client_id, row]));
-    await enterWatchers(knex, [...entered.values()], true);
+    await upsertWatchers(knex, [...entered.values()], true);
     const rows = changed.map(([, row]) => row);
     const confirmed = await confirmWatchers(knex, rows);
     // A row may be lost while the database is away for long, or with what a failover lost.
     const lost = rows.filter(({ stream_id }) => !confirmed.has(stream_id));
-    await enterWatchers(knex, [...new Map(lost.map((row) => [row.client_id, row])).values()], false);
+    await upsertWatchers(knex, [...new Map(lost.map((row) => [row.client_id, row])).values()], false);
     const at = performance.now();
     for (const [watch, row] of changed) this.known.set(watch, { row, at });
   }

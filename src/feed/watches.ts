@@ -3,17 +3,18 @@ import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
-import type { Made, Store } from '../store/store.js';
+import type { CommittedRevision, Store } from '../store/store.js';
 import { inSlices, timeSlice } from '../time_slice.js';
-import { type AgentMoment, agentsFor, type CatalogueMoment, catalogueOf, type Entry, entryOf } from './change_event.js';
+import { type AgentMaterial, type CatalogueMaterial, type ChangeEvent, changeEventOf } from './change_event.js';
 import type { Filter } from './filter.js';
-import { Live } from './live_index.js';
+import { LiveIndex } from './live_index.js';
 import { Replay } from './replay.js';
 import { Ring } from './ring.js';
-import { type Frames, type Sink, type Snapshot, Watch, type Who } from './watch.js';
+import { agentsFor, catalogueOf } from './snapshot.js';
+import { type MessageEncoder, type Sink, type Snapshot, Watch, type WatcherIdentity } from './watch.js';
 
 /** A revision, and by which nonce it is known. */
-export interface Place {
+export interface ResumePosition {
   readonly revision: number;
   readonly nonce: string;
 }
@@ -33,12 +34,12 @@ export class Watches {
   /** Of watches that are to be opened, and wait. */
   private readonly openings = new Set<Sink>();
   private readonly byClient = new Map<string, Watch>();
-  private readonly live = new Live();
+  private readonly live = new LiveIndex();
   private readonly ring = new Ring();
   private readonly replay: Replay;
-  private taken: { state: State; version: number; moments: readonly CatalogueMoment[] } | undefined;
+  private taken: { state: State; version: number; moments: readonly CatalogueMaterial[] } | undefined;
   /** The agents of the newest snapshot, for the streams that begin at the same revision. */
-  private listed: { state: State; revision: number; mark: string; agents: readonly AgentMoment[] } | undefined;
+  private listed: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
   private sweep: NodeJS.Timeout | undefined;
   private readonly unfollow: () => void;
   /** What new streams hear, once there are to be none. */
@@ -46,7 +47,7 @@ export class Watches {
 
   constructor(
     private readonly store: Store,
-    private readonly frames: Frames,
+    private readonly frames: MessageEncoder,
   ) {
     this.replay = new Replay(store);
     this.unfollow = store.follow({ applied: (made) => this.applied(made), replaced: () => this.replaced() });
@@ -74,7 +75,7 @@ export class Watches {
   }
 
   /** What a revision touched, from the ring or the log. */
-  entryAt(revision: number): Entry | Promise<Entry> {
+  entryAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
     return this.ring.at(revision) ?? this.replay.at(revision);
   }
 
@@ -92,7 +93,7 @@ export class Watches {
    * Begins a watch: with a snapshot, or behind a revision that the caller has checked.
    * It goes on by itself until its stream is closed.
    */
-  open(filter: Filter, who: Who, sink: Sink, resumeAt?: Place): Watch {
+  open(filter: Filter, who: WatcherIdentity, sink: Sink, resumeAt?: ResumePosition): Watch {
     // It takes the place that was kept for it.
     this.openings.delete(sink);
     this.checkRoom();
@@ -170,7 +171,7 @@ export class Watches {
   }
 
   /** While the database is away, who needs the log waits. */
-  private async fromLog(revision: number): Promise<Entry | undefined> {
+  private async fromLog(revision: number): Promise<ChangeEvent | undefined> {
     try {
       return await this.replay.at(revision);
     } catch (error) {
@@ -180,10 +181,10 @@ export class Watches {
     }
   }
 
-  private applied(made: Made): void {
-    let entry: Entry;
+  private applied(made: CommittedRevision): void {
+    let entry: ChangeEvent;
     try {
-      entry = entryOf(this.store.state, made);
+      entry = changeEventOf(this.store.state, made);
     } catch (error) {
       // Who has caught up has no cursor: to go on without this revision would be to leave it out in silence.
       for (const watch of [...this.watches]) this.end(watch, error);
@@ -201,7 +202,7 @@ export class Watches {
     }
   }
 
-  private deliver(watch: Watch, entry: Entry): void {
+  private deliver(watch: Watch, entry: ChangeEvent): void {
     const frames = this.frames.entry(entry, watch.filter);
     watch.sent = entry.revision;
     // What takes several messages is handed over as it is taken, or a big write would wait whole in every stream.
@@ -275,7 +276,7 @@ export class Watches {
   }
 
   /** The same list for all streams with the same filter that begin at a revision. */
-  private agentsOf(filter: Filter): readonly AgentMoment[] {
+  private agentsOf(filter: Filter): readonly AgentMaterial[] {
     const { state } = this.store;
     const { revision } = state;
     const { listed } = this;
@@ -286,7 +287,7 @@ export class Watches {
   }
 
   /** The same list for as long as the catalogue stands: what is encoded of it serves all who begin. */
-  private catalogue(): readonly CatalogueMoment[] {
+  private catalogue(): readonly CatalogueMaterial[] {
     const { state } = this.store;
     const { catalogueVersion: version } = state;
     if (this.taken?.state !== state || this.taken.version !== version)

@@ -8,16 +8,14 @@ import {
   ServerReflectionService as V1,
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
+import { credentialsOf } from '../api/dispatch/call_transport.js';
+import type { DispatchContext } from '../api/dispatch/method.js';
+import { grpcStatus } from '../api/messages/status.js';
+import type { Reflection } from '../config.js';
 import type { ServiceError } from '../errors.js';
+import type { UnreadResponses } from '../net/unread_responses.js';
 import { StatusCode } from '../status_codes.js';
 import { timeSlice } from '../time_slice.js';
-import type { MethodContext } from '../api/dispatch/method.js';
-import { credentialsOf } from '../api/dispatch/call_transport.js';
-import type { Outgoing } from '../net/unread_responses.js';
-import { grpcStatus } from '../api/messages/status.js';
-
-/** Who may ask: everybody, those whom the service lets in, or nobody. */
-export type Reflection = 'on' | 'authenticated' | 'off';
 
 /*
  * Server reflection, v1 and v1alpha: the same messages under two names. The
@@ -27,7 +25,7 @@ export type Reflection = 'on' | 'authenticated' | 'off';
  */
 export function addReflection(
   server: Server,
-  { contract: { registry }, access, outgoing }: Pick<MethodContext, 'contract' | 'access' | 'outgoing'>,
+  { contract: { registry }, authorizer: access, outgoing }: Pick<DispatchContext, 'contract' | 'access' | 'outgoing'>,
   reflection: Reflection,
 ): void {
   if (reflection === 'off') return;
@@ -46,7 +44,7 @@ export function addReflection(
 
 /** Answers one request after the other; reads the next one when the response has been sent and others had a turn. */
 function answerAll(
-  outgoing: Outgoing,
+  outgoing: UnreadResponses,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
   answerOne: (request: Request) => Partial<Response>,
 ) {

@@ -1,10 +1,10 @@
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Status } from '../../gen/ts/google/rpc/status.js';
+import { statusOf } from '../api/messages/status.js';
 import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { StatusCode } from '../status_codes.js';
-import { statusOf } from '../api/messages/status.js';
 
 /*
  * grpc-js refuses some calls by itself: too large, of an unknown method, not decompressible. Their statuses get the

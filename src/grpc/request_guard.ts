@@ -1,13 +1,14 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
+import type { Authorizer } from '../api/dispatch/authorizer.js';
+import type { Reflection } from '../config.js';
+import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { peerIdentities } from '../net/peer_identity.js';
-import type { Access, Anonymous } from '../api/dispatch/authorizer.js';
-import { Decompression } from './decompression.js';
-import type { Reflection } from './reflection.js';
-import { addRefusalDetails, trailersOf } from './refusal_details.js';
 import { type IncomingRequest, RequestBudget } from '../net/request_budget.js';
+import { Decompression } from './decompression.js';
+import { addRefusalDetails, trailersOf } from './refusal_details.js';
 
 /** Error codes of HTTP/2 (RFC 9113, 7). */
 const NO_ERROR = 0;
@@ -21,7 +22,7 @@ interface DecompressingCall {
 const TIMEOUT = /^\d{1,8}[HMSmun]$/;
 
 interface Rules {
-  readonly access: Access;
+  readonly access: Authorizer;
   readonly anonymous: Anonymous;
   readonly reflection: Reflection;
 }

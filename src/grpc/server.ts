@@ -7,31 +7,32 @@ import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
-import type { Address } from '../config.js';
-import { ServiceError } from '../errors.js';
-import { Presence } from '../feed/watcher_registry.js';
-import { Watches } from '../feed/watches.js';
-import { limits } from '../limits.js';
-import type { ServerTls } from '../net/tls.js';
-import { Access, type Anonymous } from '../api/dispatch/authorizer.js';
+import { AccessLog } from '../api/dispatch/access_log.js';
+import { Authorizer } from '../api/dispatch/authorizer.js';
+import { ConcurrencyLimiter } from '../api/dispatch/concurrency_limiter.js';
+import { type DispatchContext, type Invoke, serviceOf } from '../api/dispatch/method.js';
+import { OpenStreams } from '../api/dispatch/open_streams.js';
 import { agentService } from '../api/handlers/agents.js';
 import { auditService } from '../api/handlers/audit.js';
+import type { Backend } from '../api/handlers/backend.js';
 import { configService } from '../api/handlers/configs.js';
 import { credentialService } from '../api/handlers/credentials.js';
-import { Gate } from '../api/dispatch/concurrency_limiter.js';
-import { type Listener, listen } from '../net/listen.js';
-import { type Invoke, type MethodContext, serviceOf } from '../api/dispatch/method.js';
-import { Outgoing } from '../net/unread_responses.js';
 import { providerService } from '../api/handlers/providers.js';
-import { addReflection, type Reflection } from './reflection.js';
-import { RequestBudget } from '../net/request_budget.js';
-import { RequestGuard } from './request_guard.js';
-import type { Backend } from '../api/handlers/backend.js';
-import { Standing } from '../api/dispatch/open_streams.js';
 import { accessService } from '../api/handlers/tokens.js';
-import { Trail } from '../api/dispatch/access_log.js';
-import { WatchFrames } from '../api/messages/watch_messages.js';
 import { watchService } from '../api/handlers/watches.js';
+import { WatchMessageEncoder } from '../api/messages/watch_messages.js';
+import type { Address, Reflection } from '../config.js';
+import type { Anonymous } from '../domain/access.js';
+import { ServiceError } from '../errors.js';
+import { WatcherRegistry } from '../feed/watcher_registry.js';
+import { Watches } from '../feed/watches.js';
+import { limits } from '../limits.js';
+import { type Listener, listen } from '../net/listen.js';
+import { RequestBudget } from '../net/request_budget.js';
+import type { ServerTls } from '../net/tls.js';
+import { UnreadResponses } from '../net/unread_responses.js';
+import { addReflection } from './reflection.js';
+import { RequestGuard } from './request_guard.js';
 
 /** The entry of grpc.health.v1 that tells whether writes are taken; reads go on without the database. */
 const WRITES = 'agentllm.v1.Writes';
@@ -58,14 +59,14 @@ export const serverOptions = {
 };
 
 /** The gRPC server, listening. */
-export interface RpcServer {
+export interface GrpcServer {
   readonly port: number;
   /** Every unary method of the contract by its path `/package.Service/Method`, for other transports. */
   readonly methods: ReadonlyMap<string, Invoke>;
   /** Who may do what, for what is no method. */
-  readonly access: Access;
+  readonly authorizer: Authorizer;
   /** The responses that clients have not read, of all ports. */
-  readonly outgoing: Outgoing;
+  readonly outgoing: UnreadResponses;
   /** The memory of requests over both ports. */
   readonly requests: RequestBudget;
   /** How many streams of WatchConfigs there are, by whether they have caught up. */
@@ -75,30 +76,30 @@ export interface RpcServer {
   drain(graceMs: number): Promise<void>;
 }
 
-export async function startRpcServer(
+export async function startGrpcServer(
   address: Address,
-  parts: Omit<Backend, 'log' | 'watches' | 'presence' | 'trail' | 'access'>,
+  parts: Omit<Backend, 'log' | 'watches' | 'watcherRegistry' | 'accessLog' | 'authorizer'>,
   {
     anonymous,
     reflection,
     tls,
     ...given
-  }: Omit<MethodContext, 'gate' | 'access' | 'standing' | 'outgoing'> & {
+  }: Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams' | 'unreadResponses'> & {
     readonly anonymous: Anonymous;
     readonly reflection: Reflection;
     /** Without it the server speaks in clear. */
     readonly tls?: ServerTls | undefined;
   },
-): Promise<RpcServer> {
-  const gate = new Gate();
-  const trail = new Trail(parts.store, given.log);
-  const access = new Access(parts.store, anonymous, trail);
+): Promise<GrpcServer> {
+  const gate = new ConcurrencyLimiter();
+  const trail = new AccessLog(parts.store, given.log);
+  const access = new Authorizer(parts.store, anonymous, trail);
   // Before the watches, which hand over what it may take away.
-  const standing = new Standing(parts.store);
-  const outgoing = new Outgoing(given.log);
+  const standing = new OpenStreams(parts.store);
+  const outgoing = new UnreadResponses(given.log);
   const context = { ...given, gate, access, standing, outgoing };
-  const watches = new Watches(parts.store, new WatchFrames(parts.store));
-  const presence = new Presence(parts.store, watches);
+  const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store));
+  const presence = new WatcherRegistry(parts.store, watches);
   const backend = { ...parts, log: given.log, watches, presence, trail, access };
   const services = [
     serviceOf(AccessServiceService, accessService(backend), context),
@@ -126,7 +127,7 @@ export async function startRpcServer(
   });
   return {
     port: listener.port,
-    access,
+    authorizer: access,
     outgoing,
     requests,
     methods: new Map(services.flatMap(({ methods }) => [...methods])),
@@ -160,7 +161,7 @@ function bind(
   guard: RequestGuard,
   address: Address,
   tls: ServerTls | undefined,
-  outgoing: Outgoing,
+  outgoing: UnreadResponses,
 ): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   guard.install(server);
@@ -171,7 +172,7 @@ function bind(
 }
 
 /** tryShutdown waits for open streams for ever (a health watch is one), so it gets a cap. */
-async function shutDown(server: Server, listener: Listener, gate: Gate, graceMs: number): Promise<void> {
+async function shutDown(server: Server, listener: Listener, gate: ConcurrencyLimiter, graceMs: number): Promise<void> {
   listener.stop();
   let timer: NodeJS.Timeout | undefined;
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));

@@ -1,7 +1,7 @@
 import { type DescMessage, fromBinary, type JsonObject, type Registry, toJson } from '@bufbuild/protobuf';
 import { Status } from '../../gen/ts/google/rpc/status.js';
-import type { Reason, ServiceError } from '../errors.js';
 import { statusOf } from '../api/messages/status.js';
+import type { Reason, ServiceError } from '../errors.js';
 import type { StatusCode } from '../status_codes.js';
 import { type Answer, json } from './answer.js';
 

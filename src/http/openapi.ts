@@ -1,7 +1,7 @@
 import type { DescField, DescMessage, JsonObject } from '@bufbuild/protobuf';
+import type { Contract } from '../api/dispatch/contract.js';
 import { anonymous, may } from '../domain/access.js';
 import { version } from '../package.js';
-import type { Contract } from '../api/dispatch/contract.js';
 import { commentOf } from './comments.js';
 import { type FieldPath, isText } from './fields.js';
 import type { Route } from './routes.js';

@@ -1,13 +1,13 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { limits } from '../limits.js';
-import type { Outgoing, OutgoingConnection } from '../net/unread_responses.js';
+import type { ConnectionResponses, UnreadResponses } from '../net/unread_responses.js';
 
 /** Handles one request; `connection` counts its response. */
-export type Handle = (request: IncomingMessage, response: ServerResponse, connection: OutgoingConnection) => void;
+export type Handle = (request: IncomingMessage, response: ServerResponse, connection: ConnectionResponses) => void;
 
 interface Pipeline {
-  readonly connection: OutgoingConnection;
+  readonly connection: ConnectionResponses;
   readonly waiting: (() => void)[];
   busy: boolean;
 }
@@ -16,7 +16,7 @@ interface Pipeline {
  * Handles the requests of each connection one after the other. Node hands over every request that it finds in what it has
  * read, and keeps the responses until those before them are sent: 300 of them, of a client that reads none, took 8 GB.
  */
-export function oneAtATime(outgoing: Outgoing, handle: Handle): RequestListener {
+export function oneAtATime(outgoing: UnreadResponses, handle: Handle): RequestListener {
   const pipelines = new WeakMap<Socket, Pipeline>();
   return (request, response) => {
     const { socket } = request;

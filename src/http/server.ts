@@ -11,23 +11,22 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Registry } from '@bufbuild/protobuf';
 import { Permission } from '../../gen/ts/agentllm/v1/options.js';
-import type { Address } from '../config.js';
+import type { Authorizer } from '../api/dispatch/authorizer.js';
+import type { Credentials } from '../api/dispatch/call_transport.js';
+import type { Contract } from '../api/dispatch/contract.js';
+import { internalError } from '../api/dispatch/internal_error.js';
+import type { Invoke } from '../api/dispatch/method.js';
+import type { Address, Reflection } from '../config.js';
 import { printable } from '../domain/text.js';
 import { ServiceError, StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Metrics } from '../metrics.js';
-import type { Access } from '../api/dispatch/authorizer.js';
-import type { Contract } from '../api/dispatch/contract.js';
-import { internalError } from '../api/dispatch/internal_error.js';
 import { openSockets } from '../net/listen.js';
-import type { Invoke } from '../api/dispatch/method.js';
-import type { Credentials } from '../api/dispatch/call_transport.js';
-import type { Outgoing, OutgoingConnection } from '../net/unread_responses.js';
-import type { Reflection } from '../grpc/reflection.js';
-import type { RequestBudget } from '../net/request_budget.js';
 import { peerIdentities } from '../net/peer_identity.js';
+import type { RequestBudget } from '../net/request_budget.js';
 import type { ServerTls } from '../net/tls.js';
+import type { ConnectionResponses, UnreadResponses } from '../net/unread_responses.js';
 import { type Answer, json, send } from './answer.js';
 import { readBody } from './body.js';
 import { errorAnswer } from './failure.js';
@@ -48,8 +47,8 @@ export interface HttpContext {
   readonly metrics: Metrics;
   /** The methods of the contract, by their paths. */
   readonly methods: ReadonlyMap<string, Invoke>;
-  readonly access: Access;
-  readonly outgoing: Outgoing;
+  readonly access: Authorizer;
+  readonly outgoing: UnreadResponses;
   /** The memory of requests over both ports. */
   readonly requests: RequestBudget;
   /** Who may read `/openapi.json`. */
@@ -174,7 +173,7 @@ async function serve(
   site: Site,
   request: IncomingMessage,
   response: ServerResponse,
-  connection: OutgoingConnection,
+  connection: ConnectionResponses,
 ): Promise<void> {
   // Whoever goes away before the answer is out gets none.
   response.on('error', () => {});

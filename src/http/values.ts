@@ -1,6 +1,6 @@
 import { type DescField, type DescMessage, type JsonValue, ScalarType } from '@bufbuild/protobuf';
-import { Problems } from '../problems.js';
 import { maxElementsOf } from '../api/dispatch/request_shape.js';
+import { Problems } from '../problems.js';
 import { fieldNamed, isTextMessage, NUMBER } from './fields.js';
 import { FIELD_MASK } from './masks.js';
 

@@ -1,6 +1,6 @@
 import { type Address, isLoopback, type Settings } from '../config.js';
+import type { Anonymous } from '../domain/access.js';
 import { StartError } from '../errors.js';
-import type { Anonymous } from '../api/dispatch/authorizer.js';
 
 /** What was said on the command line and nowhere else, because it takes protection away. */
 export interface ServeFlags {
@@ -9,7 +9,7 @@ export interface ServeFlags {
 }
 
 /** Who has access to a service that runs. */
-export type Access = 'this machine' | 'tokens' | 'everybody';
+export type AccessPolicy = 'this machine' | 'tokens' | 'everybody';
 
 type Addresses = Pick<Settings, 'GRPC_ADDRESS' | 'HTTP_ADDRESS'>;
 
@@ -47,7 +47,7 @@ export function anonymousOf(settings: Addresses, { allowAnonymous }: ServeFlags)
   return exposed(settings).length === 0 ? 'loopback' : 'never';
 }
 
-export function accessOf(anonymous: Anonymous, tokensExist: boolean): Access {
+export function accessOf(anonymous: Anonymous, tokensExist: boolean): AccessPolicy {
   if (anonymous === 'allowed') return 'everybody';
   return anonymous === 'loopback' && !tokensExist ? 'this machine' : 'tokens';
 }

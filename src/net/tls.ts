@@ -1,8 +1,8 @@
 import type { Server, TLSSocket, TlsOptions } from 'node:tls';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
-import { type Material, readFiles, type Snapshot, type TlsFiles, TlsFilesError } from './tls_files.js';
 import { rememberPeer } from './peer_identity.js';
+import { type Material, readFiles, type Snapshot, type TlsFiles, TlsFilesError } from './tls_files.js';
 
 export interface TlsSettings extends TlsFiles {
   /** Whether a client without a certificate is let in, where there are authorities for them. */

@@ -21,7 +21,7 @@ interface Stream {
 
 /** A response that was handed over and that the network has not taken yet. */
 interface Unread {
-  readonly connection: OutgoingConnection;
+  readonly connection: ConnectionResponses;
   readonly bytes: number;
   readonly since: number;
 }
@@ -31,11 +31,11 @@ interface Unread {
  * Node keep them without a bound. Here they are counted: a connection with too many gets no more, one that does not read
  * a response in time is ended, and so are the slowest ones when all connections together have too many.
  */
-export class Outgoing {
+export class UnreadResponses {
   /** The oldest first. */
   private readonly unread = new Set<Unread>();
   /** Connections of gRPC by the addresses of their clients. */
-  private readonly peers = new Map<string, OutgoingConnection>();
+  private readonly peers = new Map<string, ConnectionResponses>();
   private readonly timer: NodeJS.Timeout;
   private total = 0;
 
@@ -49,8 +49,8 @@ export class Outgoing {
   }
 
   /** Counts for a new connection. */
-  open(socket: Socket): OutgoingConnection {
-    const connection = new OutgoingConnection(this, socket);
+  open(socket: Socket): ConnectionResponses {
+    const connection = new ConnectionResponses(this, socket);
     socket.once('close', () => this.forget(connection));
     return connection;
   }
@@ -66,12 +66,12 @@ export class Outgoing {
   }
 
   /** The connection of a call of gRPC; undefined for other transports, and when it has ended. */
-  connectionOf(stream: Stream): OutgoingConnection | undefined {
+  connectionOf(stream: Stream): ConnectionResponses | undefined {
     return stream.getPeer && this.peers.get(stream.getPeer());
   }
 
   /** Counts a response; returns what is called when it is sent. */
-  add(connection: OutgoingConnection, length: number): () => void {
+  add(connection: ConnectionResponses, length: number): () => void {
     const one = { connection, bytes: length + CALL_BYTES, since: performance.now() };
     if (connection.ended) return () => {};
     this.unread.add(one);
@@ -90,7 +90,7 @@ export class Outgoing {
     one.connection.bytes -= one.bytes;
   }
 
-  private forget(connection: OutgoingConnection): void {
+  private forget(connection: ConnectionResponses): void {
     if (connection.ended) return;
     connection.ended = true;
     this.total -= connection.bytes;
@@ -109,7 +109,7 @@ export class Outgoing {
     }
   }
 
-  private end(connection: OutgoingConnection, isLate: boolean): void {
+  private end(connection: ConnectionResponses, isLate: boolean): void {
     const { socket, bytes } = connection;
     const why = isLate ? 'its client did not read a response in time' : 'too many bytes of responses are not read';
     this.log.warn({ peer: socket.remoteAddress, bytes }, `a connection was ended: ${why}`);
@@ -119,12 +119,12 @@ export class Outgoing {
 }
 
 /** The responses of one connection. */
-export class OutgoingConnection {
+export class ConnectionResponses {
   bytes = 0;
   ended = false;
 
   constructor(
-    private readonly owner: Outgoing,
+    private readonly owner: UnreadResponses,
     readonly socket: Socket,
   ) {}
 

@@ -3,7 +3,7 @@ import { printable } from '../domain/text.js';
 import { limits } from '../limits.js';
 
 /** What a sentence can speak of. Nothing in it comes from a provider but numbers and the name of a model. */
-export interface Words {
+export interface OutcomeDetails {
   readonly provider: string;
   /** Whether a key was sent. */
   readonly keyed: boolean;
@@ -21,14 +21,14 @@ export interface Words {
 
 interface Entry {
   readonly status: CheckStatus;
-  readonly sentence: (words: Words) => string;
+  readonly sentence: (words: OutcomeDetails) => string;
 }
 const entry = (status: CheckStatus, sentence: Entry['sentence']): Entry => ({ status, sentence });
 
 const seconds = (ms: number) => `${Math.ceil(ms / 1000)} s`;
 
 /** Everything that can come of asking a provider, with its status and its sentence. */
-export const verdicts = {
+export const checkOutcomes = {
   KEY_OK: entry('CHECK_STATUS_OK', (w) => (w.keyed ? `${w.provider} took the key` : `${w.provider} wants no key`)),
   MODEL_OK: entry(
     'CHECK_STATUS_OK',
@@ -201,19 +201,19 @@ export const verdicts = {
   ),
 } satisfies Record<string, Entry>;
 
-export type Verdict = keyof typeof verdicts;
+export type CheckOutcome = keyof typeof checkOutcomes;
 
 /** What came of asking, before it is put into words. */
 export interface Finding {
-  readonly verdict: Verdict;
+  readonly verdict: CheckOutcome;
   /** The HTTP status. */
   readonly http?: number;
   /** How long the provider asks to wait. */
   readonly waitMs?: number;
 }
 
-export const statusOf = ({ verdict }: Finding): CheckStatus => verdicts[verdict].status;
+export const statusOf = ({ verdict }: Finding): CheckStatus => checkOutcomes[verdict].status;
 
 /** The sentence of a finding. */
-export const messageOf = ({ verdict, http, waitMs }: Finding, words: Words): string =>
-  printable(verdicts[verdict].sentence({ ...words, http, waitMs }), limits.providerMessage);
+export const messageOf = ({ verdict, http, waitMs }: Finding, words: OutcomeDetails): string =>
+  printable(checkOutcomes[verdict].sentence({ ...words, http, waitMs }), limits.providerMessage);

@@ -3,12 +3,12 @@ import type { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import type { Provider } from '../domain/rows.js';
 import { nearest, printable } from '../domain/text.js';
 import { limits } from '../limits.js';
+import { type CheckOutcome, type Finding, messageOf, statusOf } from './check_outcomes.js';
 import { jsonOf, problemOf, saysNoModel } from './classify.js';
-import { isModel, modelPath, namesIn, type Speech, speeches } from './dialect.js';
+import { type DialectAdapter, dialectAdapters, isModel, modelPath, namesIn } from './dialect.js';
 import { coded, type Egress, get, type Reply, TIMED_OUT } from './egress.js';
 import { type KeyEndpoint, keyEndpointOf } from './key_endpoints.js';
 import { networkFinding } from './network_errors.js';
-import { type Finding, messageOf, statusOf, type Verdict } from './check_outcomes.js';
 
 /** What a provider said of a key, or of a model with that key. */
 export interface Answer {
@@ -19,7 +19,7 @@ export interface Answer {
   readonly latencyMs: number | undefined;
 }
 
-export interface AskOptions {
+export interface CheckOptions {
   /** Addresses that PROVIDER_ALLOW_CIDRS allows. */
   readonly allowed: BlockList;
   /** The whole of it, all requests together. */
@@ -31,7 +31,7 @@ export interface AskOptions {
 /** A provider that is being asked. */
 interface Question {
   readonly provider: Provider;
-  readonly speech: Speech;
+  readonly speech: DialectAdapter;
   readonly key: string | undefined;
   readonly egress: Egress;
   readonly timeoutMs: number;
@@ -51,11 +51,11 @@ interface Found extends Finding {
  * answer for each model, in order; with no models one answer, about the key
  * alone. Never rejects.
  */
-export async function askProvider(
+export async function checkProvider(
   provider: Provider,
   key: string | undefined,
   models: readonly string[],
-  options: AskOptions,
+  options: CheckOptions,
 ): Promise<readonly Answer[]> {
   const started = performance.now();
   const quoted = (name = '') => name && JSON.stringify(printable(withoutKey(name, key), 80));
@@ -85,9 +85,9 @@ async function findWithin(
   provider: Provider,
   key: string | undefined,
   models: readonly string[],
-  { allowed, timeoutMs, signal }: AskOptions,
+  { allowed, timeoutMs, signal }: CheckOptions,
 ): Promise<readonly Found[]> {
-  const speech = speeches.get(provider.dialect);
+  const speech = dialectAdapters.get(provider.dialect);
   const unasked = whyNotAsked(provider, key, signal);
   if (unasked || !speech) return forEach(models, { verdict: unasked ?? 'NO_DIALECT', at: undefined });
   return await within(timeoutMs, signal, (ending) =>
@@ -120,7 +120,7 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 /** What a header can hold; anything else, a line break above all, would end it. */
 const SENDABLE = /^[\x21-\x7e]+$/;
 
-function whyNotAsked(provider: Provider, key: string | undefined, signal?: AbortSignal): Verdict | undefined {
+function whyNotAsked(provider: Provider, key: string | undefined, signal?: AbortSignal): CheckOutcome | undefined {
   if (signal?.aborted) return 'STOPPED';
   if (key === undefined) return provider.api_key_env_vars.length > 0 ? 'NO_KEY' : undefined;
   return SENDABLE.test(key) ? undefined : 'KEY_UNSENDABLE';

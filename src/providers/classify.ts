@@ -1,5 +1,5 @@
+import type { CheckOutcome, Finding } from './check_outcomes.js';
 import type { Reply } from './egress.js';
-import type { Finding, Verdict } from './check_outcomes.js';
 
 /** What of an error's body tells its kind. Read and compared, never passed on: providers put parts of keys into it. */
 interface Complaint {
@@ -66,7 +66,7 @@ export function problemOf(reply: Reply, json: unknown): Finding | undefined {
 export const saysNoModel = (reply: Reply, json: unknown): boolean =>
   [400, 404, 405, 410, 422, 501].includes(reply.status) || complaintOf(json).codes.includes('model_not_found');
 
-function verdictOf(http: number, { codes, words }: Complaint): Verdict {
+function verdictOf(http: number, { codes, words }: Complaint): CheckOutcome {
   const has = (wanted: readonly string[]) => codes.some((code) => wanted.includes(code));
   if (http === 402 || has(BILLING_CODES)) return 'NO_CREDIT';
   if (http === 401) return SCOPE_WORDS.test(words) ? 'FORBIDDEN' : 'KEY_REFUSED';

@@ -1,7 +1,7 @@
 import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 
 /** How the providers of a dialect are asked for their models, and how they answer. */
-export interface Speech {
+export interface DialectAdapter {
   /** The headers that carry a key. */
   readonly auth: (key: string) => Readonly<Record<string, string>>;
   /** Headers of every request. */
@@ -12,13 +12,13 @@ export interface Speech {
   readonly next?: (json: unknown) => string | undefined;
 }
 
-const openai: Speech = {
+const openai: DialectAdapter = {
   auth: (key) => ({ authorization: `Bearer ${key}` }),
   headers: {},
   list: '/models',
 };
 
-const anthropic: Speech = {
+const anthropic: DialectAdapter = {
   auth: (key) => ({ 'x-api-key': key }),
   headers: { 'anthropic-version': '2023-06-01' },
   list: '/models?limit=1000',
@@ -29,7 +29,7 @@ const anthropic: Speech = {
   },
 };
 
-export const speeches: ReadonlyMap<Dialect, Speech> = new Map<Dialect, Speech>([
+export const dialectAdapters: ReadonlyMap<Dialect, DialectAdapter> = new Map<Dialect, DialectAdapter>([
   ['DIALECT_OPENAI', openai],
   ['DIALECT_OPENAI_COMPATIBLE', openai],
   ['DIALECT_OPENAI_RESPONSES', openai],

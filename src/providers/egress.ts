@@ -6,7 +6,7 @@ import { addressProblem, isInRange, isLoopback, urlProblem } from '../domain/add
 import { canonicalBaseUrl } from '../domain/base_url.js';
 import { limits } from '../limits.js';
 import { version } from '../package.js';
-import { Turns } from './semaphore.js';
+import { Semaphore } from './semaphore.js';
 
 /** What a provider answered. */
 export interface Reply {
@@ -37,7 +37,7 @@ export const SWITCHES_PROTOCOL = 'SWITCHES_PROTOCOL';
 export const coded = (code: string) => Object.assign(new Error(code), { code });
 
 /** Bounds the memory that answers take, however many calls ask: without, 600 at once took 1.2 GB. */
-const turns = new Turns(limits.providerRequestsAtOnce);
+const turns = new Semaphore(limits.providerRequestsAtOnce);
 
 type FamilyOptions = Pick<TcpNetConnectOpts, 'autoSelectFamily' | 'autoSelectFamilyAttemptTimeout'>;
 

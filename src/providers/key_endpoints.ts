@@ -1,5 +1,5 @@
 import type { Provider } from '../domain/rows.js';
-import type { Verdict } from './check_outcomes.js';
+import type { CheckOutcome } from './check_outcomes.js';
 
 /**
  * What a built-in provider says of a key besides the list of its models. Only
@@ -12,7 +12,7 @@ export interface KeyEndpoint {
   /** Where it is, from the provider's base URL: another base, and a path below it. */
   readonly at: (base: string) => readonly [base: string, path: string];
   /** What its answer has against the key. */
-  readonly read: (json: Readonly<Record<string, unknown>>) => Verdict | undefined;
+  readonly read: (json: Readonly<Record<string, unknown>>) => CheckOutcome | undefined;
 }
 
 const endpoints: ReadonlyMap<string, KeyEndpoint> = new Map<string, KeyEndpoint>([

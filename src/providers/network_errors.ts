@@ -1,7 +1,7 @@
-import type { Finding, Verdict } from './check_outcomes.js';
+import type { CheckOutcome, Finding } from './check_outcomes.js';
 
 /** What the codes of a failed request mean: Node's, OpenSSL's and our own. */
-const VERDICTS: ReadonlyMap<string, Verdict> = new Map<string, Verdict>([
+const VERDICTS: ReadonlyMap<string, CheckOutcome> = new Map<string, CheckOutcome>([
   ['URL_REFUSED', 'URL_REFUSED'],
   ['ADDRESS_REFUSED', 'ADDRESS_REFUSED'],
   ['TIMED_OUT', 'TIMED_OUT'],

@@ -1,5 +1,5 @@
 /** Lets so many work at once, and the others when their turn comes: first come, first served. */
-export class Turns {
+export class Semaphore {
   #free: number;
   /** Sets keep the order in which something was added. */
   readonly #waiting = new Set<() => void>();

@@ -29,8 +29,8 @@ import { limits } from '../limits.js';
 import { invalidFields } from '../problems.js';
 import type { Store } from './store.js';
 import { usesOf } from './tokens.js';
-import { rehearse, transact } from './write/transact.js';
 import type { Write } from './write/planned_write.js';
+import { rehearse, transact } from './write/transact.js';
 
 /*
  * AccessService for whoever has the database, whom nobody has to let in: the command line on the machine of the service.

@@ -5,9 +5,9 @@ import { attemptOf, clientConfig, withConnection } from './connection.js';
 import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
-import { type Head, readHead } from './write/change_log.js';
 import { chooseSchema } from './maintenance/schema.js';
 import { SessionClient, SessionSettings } from './session.js';
+import { type Head, readHead } from './write/head.js';
 
 /** A PostgreSQL that is open, whichever way it runs. */
 export interface Database {

@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto';
 import type { Cause, Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import { limits } from '../limits.js';
-import { commitTogether } from './write/commit.js';
 import type { Database } from './database.js';
-import { Line } from './write/write_queue.js';
+import { commitTogether } from './write/commit.js';
 import type { Ready } from './write/planned_write.js';
+import { WriteQueue } from './write/write_queue.js';
 
 /** A revision, with all that is known of it. */
-export interface Made {
+export interface CommittedRevision {
   readonly revision: number;
   readonly nonce: string;
   readonly changes: readonly Change[];
@@ -17,7 +17,7 @@ export interface Made {
 
 /** Hears of everything that happens to the state. */
 export interface Follower {
-  applied(made: Made): void;
+  applied(made: CommittedRevision): void;
   /** The state was read anew: what was known of it may be of another store. */
   replaced(): void;
 }
@@ -37,11 +37,11 @@ export class Store {
   /** Whether the last write was refused by a database that only reads now; the feed tries again. */
   writesFail = false;
   /** The line in which writes wait. */
-  readonly writers: Line<Ready, Uint8Array>;
+  readonly writeQueue: WriteQueue<Ready, Uint8Array>;
 
   constructor(readonly database: Database) {
     const { batchWrites: items, batchChanges: weight, maxCallMs: longestWaitMs } = limits;
-    this.writers = new Line({ items, weight, longestWaitMs }, (writes) => commitTogether(this, writes));
+    this.writeQueue = new WriteQueue({ items, weight, longestWaitMs }, (writes) => commitTogether(this, writes));
   }
 
   /** The configuration at the newest revision that is known here. */
@@ -50,7 +50,7 @@ export class Store {
   }
 
   /** Moves `state` on by one revision; has no effect on a state that has been replaced meanwhile. */
-  apply(state: State, made: Made): void {
+  apply(state: State, made: CommittedRevision): void {
     const before = state.revision;
     state.apply(made.revision, made.nonce, made.changes);
     if (state !== this.current || state.revision === before) return;

@@ -6,7 +6,7 @@ import type { Store } from './store.js';
 type Uses = ReadonlyMap<number, Date>;
 
 /** Enters when tokens were used last; a later time that stands already stays. */
-export const enterUses = (store: Store, uses: Uses): Promise<void> =>
+export const recordTokenUses = (store: Store, uses: Uses): Promise<void> =>
   onDatabase(store, async (db) => {
     await db.raw(
       `update api_tokens as t set last_used_at = greatest(t.last_used_at, v.used_at)

@@ -38,7 +38,7 @@ const UP_TO_DATE = 'not v.catching_up and greatest(w.applied_revision, v.applied
  * @param moved they have just begun, so a process that has a row had its stream elsewhere before; else a row that stands is
  *   that of a later stream.
  */
-export async function enterWatchers(db: Knex, rows: readonly WatcherRow[], moved: boolean): Promise<void> {
+export async function upsertWatchers(db: Knex, rows: readonly WatcherRow[], moved: boolean): Promise<void> {
   if (rows.length === 0) return;
   const now = db.fn.now();
   const entered = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
@@ -202,6 +202,6 @@ function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]
 }
 
 /** Forgets those that no replica has confirmed for long. */
-export async function forgetWatchers(db: Knex): Promise<void> {
+export async function deleteExpiredWatchers(db: Knex): Promise<void> {
   await db('watchers').whereRaw(`last_seen_at < now() - interval '${FORGOTTEN}'`).delete();
 }

@@ -3,14 +3,15 @@ import { credentials, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { afterAll, beforeAll, onTestFinished } from 'vitest';
 import { AgentLLMConfigWatchServiceClient } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Authorizer } from '../../src/api/dispatch/authorizer.js';
+import type { Reflection } from '../../src/config.js';
+import type { Anonymous } from '../../src/domain/access.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { Feed } from '../../src/feed/feed.js';
+import { startGrpcServer } from '../../src/grpc/server.js';
 import { startHttpServer } from '../../src/http/server.js';
 import { describeError } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import type { Access, Anonymous } from '../../src/api/dispatch/authorizer.js';
-import type { Reflection } from '../../src/grpc/reflection.js';
-import { startRpcServer } from '../../src/grpc/server.js';
 import { type Database, openDatabase } from '../../src/store/database.js';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { seed } from '../../src/store/maintenance/seed.js';
@@ -25,7 +26,7 @@ export interface Replica {
   readonly database: Database;
   readonly store: Store;
   readonly feed: Feed;
-  readonly access: Access;
+  readonly access: Authorizer;
   readonly port: number;
   readonly http: number;
   /** What was logged, line by line. */
@@ -66,7 +67,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     watches: () => ({}),
     rows: () => ({}),
   });
-  const rpc = await startRpcServer(
+  const rpc = await startGrpcServer(
     HERE,
     {
       store,
@@ -82,7 +83,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     log,
     metrics,
     methods: rpc.methods,
-    access: rpc.access,
+    access: rpc.authorizer,
     outgoing: rpc.outgoing,
     requests: rpc.requests,
     reflection,
@@ -92,7 +93,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     database,
     store,
     feed,
-    access: rpc.access,
+    access: rpc.authorizer,
     port: rpc.port,
     http: http.port,
     logged,

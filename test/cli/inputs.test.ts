@@ -3,7 +3,16 @@ import { createFileRegistry, type DescField, type DescMessage, fromBinary } from
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
-import { blame, type Input, inputOf, maskOf, placesOf, readInputs, UsageError, unset } from '../../src/cli/kit/inputs.js';
+import {
+  blame,
+  type Input,
+  inputOf,
+  maskOf,
+  placesOf,
+  readInputs,
+  UsageError,
+  unset,
+} from '../../src/cli/kit/inputs.js';
 import {
   agent,
   choice,

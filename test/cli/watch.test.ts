@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { deedOfHappening, type Happening, Heard } from '../../src/cli/remote/watch_diff.js';
+import { changeRecordOfDiff, Heard, type WatchDiff } from '../../src/cli/remote/watch_diff.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { rowsOf, useCli } from './support.js';
 
@@ -139,7 +139,8 @@ describe('what is told of a snapshot after a gap', () => {
   const batch = (agents: WatchedAgent[], catalogue: CatalogueItem[], snapshot: boolean) => ({
     ...{ revision: 1n, token: '', cause: undefined, agents, catalogue, snapshot },
   });
-  const told = (happened: Happening[]) => happened.map(deedOfHappening).map(({ about, what }) => `${about}: ${what}`);
+  const told = (happened: WatchDiff[]) =>
+    happened.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
 
   it('is what has become different, also without being sent', () => {
     const heard = new Heard();

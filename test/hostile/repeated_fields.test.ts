@@ -6,8 +6,8 @@ import { type DescExtension, type DescMethod, getOption } from '@bufbuild/protob
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { BadRequest } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
-import { limits } from '../../src/limits.js';
 import { maxElementsOf } from '../../src/api/dispatch/request_shape.js';
+import { limits } from '../../src/limits.js';
 import { contract } from '../access/support.js';
 import { ServerProcess } from '../faults/server.js';
 import { errorOf, send } from '../http/support.js';

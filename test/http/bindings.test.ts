@@ -7,11 +7,11 @@ import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as auditMessages from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { resolvePath } from '../../src/http/fields.js';
 import { createRouter, type Route } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
-import { readContract } from '../../src/api/dispatch/contract.js';
 import { type Clients, useService } from '../support/service.js';
 import { send } from './support.js';
 

@@ -1,8 +1,8 @@
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { createRouter } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
-import { readContract } from '../../src/api/dispatch/contract.js';
 import { useService } from '../support/service.js';
 import { send } from './support.js';
 

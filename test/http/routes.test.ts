@@ -8,9 +8,9 @@ import {
 } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, MethodOptionsSchema } from '@bufbuild/protobuf/wkt';
 import { describe, expect, it } from 'vitest';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { createRouter } from '../../src/http/routes.js';
 import { compileTemplate, writeTemplate } from '../../src/http/template.js';
-import { readContract } from '../../src/api/dispatch/contract.js';
 
 const { registry } = readContract();
 const http = registry.getExtension('google.api.http') as DescExtension;

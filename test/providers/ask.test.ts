@@ -5,7 +5,7 @@ import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { limits } from '../../src/limits.js';
 import { version } from '../../src/package.js';
-import { type Answer, type AskOptions, askProvider } from '../../src/providers/check_provider.js';
+import { type Answer, type CheckOptions, checkProvider } from '../../src/providers/check_provider.js';
 import {
   claudeList,
   deepseekBalance,
@@ -31,9 +31,9 @@ async function ask(
   provider: Provider,
   models: readonly string[] = [],
   key: string | undefined = KEY,
-  options: Partial<AskOptions> = {},
+  options: Partial<CheckOptions> = {},
 ): Promise<readonly Answer[]> {
-  const answers = await askProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
+  const answers = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
   said.push(...answers.map(({ message }) => message));
   return answers;
 }
@@ -262,7 +262,7 @@ describe.each(KINDS)('%s', (kind) => {
 
   it('without a key: it is not asked', async () => {
     const fake = await fakeOf(kind);
-    const answers = await askProvider(fake.provider, undefined, ['a', 'b'], { allowed: local, timeoutMs: 5000 });
+    const answers = await checkProvider(fake.provider, undefined, ['a', 'b'], { allowed: local, timeoutMs: 5000 });
     expect(statuses(answers)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(answers[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
@@ -311,13 +311,13 @@ describe('a local server', () => {
 
   it('is asked without credentials', async () => {
     const { fake, provider } = await open();
-    const answers = await askProvider(provider, undefined, ['gpt-4o', 'nope'], { allowed: local, timeoutMs: 5000 });
+    const answers = await checkProvider(provider, undefined, ['gpt-4o', 'nope'], { allowed: local, timeoutMs: 5000 });
     expect(answers.map(({ status, message }) => [status, message])).toEqual([
       ['CHECK_STATUS_OK', 'local has the model "gpt-4o"'],
       ['CHECK_STATUS_MODEL_MISSING', 'local does not have the model "nope"; choose one of its models'],
     ]);
     expect(fake.seen.flatMap(({ headers }) => Object.keys(headers))).not.toContain('authorization');
-    expect((await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))[0]).toMatchObject({
+    expect((await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))[0]).toMatchObject({
       status: 'CHECK_STATUS_OK',
       message: 'local wants no key',
     });
@@ -334,7 +334,7 @@ describe('a local server', () => {
   ])('without a key in one of %j', async (api_key_env_vars, remedy) => {
     const { fake, provider } = await open();
     const name = remedy.includes('or another') ? 'l'.repeat(limits.provider) : 'local';
-    const [answer] = await askProvider({ ...provider, name, api_key_env_vars }, undefined, [], {
+    const [answer] = await checkProvider({ ...provider, name, api_key_env_vars }, undefined, [], {
       allowed: local,
       timeoutMs: 5000,
     });
@@ -353,7 +353,7 @@ describe('a local server', () => {
   ])('that wants a key after all, with %i', async (_, handler) => {
     const { fake, provider } = await open();
     fake.on('*', handler);
-    const [answer] = await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
+    const [answer] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
     expect(answer).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
       message: 'local wants a key and none is set; give the configuration one',
@@ -364,7 +364,7 @@ describe('a local server', () => {
   it('without models, as Ollama says it', async () => {
     const { fake, provider } = await open();
     fake.on('*', json(200, { object: 'list', data: null }));
-    expect(statuses(await askProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))).toEqual(['OK']);
+    expect(statuses(await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))).toEqual(['OK']);
   });
 
   it.each([
@@ -373,7 +373,7 @@ describe('a local server', () => {
   ])('with a list that is %s', async (_, body) => {
     const { fake, provider } = await open();
     fake.on('*', (request, response) => json(request.url === '/v1/models' ? 200 : 404, body)(request, response));
-    const answers = await askProvider(provider, undefined, ['b', 'c'], { allowed: local, timeoutMs: 5000 });
+    const answers = await checkProvider(provider, undefined, ['b', 'c'], { allowed: local, timeoutMs: 5000 });
     expect(statuses(answers)).toEqual(['OK', 'MODEL_MISSING']);
   });
 
@@ -736,7 +736,7 @@ describe('a message', () => {
     const fake = await fakeOf('openai');
     const model = letter.repeat(limits.modelName);
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: model.slice(1) }] }));
-    const [answer] = await askProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
+    const [answer] = await checkProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
       allowed: local,
       timeoutMs: 5000,
     });

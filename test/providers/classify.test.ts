@@ -3,17 +3,17 @@ import { describe, expect, it } from 'vitest';
 import { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { askProvider } from '../../src/providers/check_provider.js';
+import { type CheckOutcome, checkOutcomes, statusOf } from '../../src/providers/check_outcomes.js';
+import { checkProvider } from '../../src/providers/check_provider.js';
 import { jsonOf, problemOf, saysNoModel } from '../../src/providers/classify.js';
 import { isModel, namesIn } from '../../src/providers/dialect.js';
 import { networkFinding } from '../../src/providers/network_errors.js';
-import { statusOf, type Verdict, verdicts } from '../../src/providers/check_outcomes.js';
 import { KEY, KINDS, startFakeProvider } from './fake_provider.js';
 
 const verdictOf = (status: number, body: unknown) => problemOf({ status, headers: {}, body: '' }, body)?.verdict;
 
 describe('an error body', () => {
-  it.each<[string, number, unknown, Verdict]>([
+  it.each<[string, number, unknown, CheckOutcome]>([
     // xAI's three shapes.
     ['xAI 1', 400, { error: { message: 'Incorrect API key provided: xa***', type: 'x', code: 'y' } }, 'KEY_REFUSED'],
     [
@@ -215,7 +215,7 @@ describe('whatever comes', () => {
         fc.array(fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom(KEY, 'a')), { maxLength: 3 }),
         async (fake, status, body, models) => {
           fake.on('*', (_, response) => void response.writeHead(status).end(status === 204 ? '' : body));
-          const answers = await askProvider(fake.provider, KEY, models, { allowed: local, timeoutMs: 5000 });
+          const answers = await checkProvider(fake.provider, KEY, models, { allowed: local, timeoutMs: 5000 });
           expect(answers).toHaveLength(Math.max(1, models.length));
           for (const answer of answers) {
             expect(known).toContain(answer.status);
@@ -250,7 +250,7 @@ describe('isModel', () => {
 });
 
 describe('a failed request', () => {
-  it.each<[unknown, Verdict]>([
+  it.each<[unknown, CheckOutcome]>([
     [Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }), 'REFUSES_CONNECTIONS'],
     [{ code: 'EHOSTUNREACH' }, 'NO_WAY'],
     [{ code: 'ETIMEDOUT' }, 'NO_WAY'],
@@ -280,7 +280,7 @@ describe('every sentence', () => {
     nearest: '',
   };
 
-  it.each(Object.entries(verdicts))('%s names the provider and says what to do', (_, { status, sentence }) => {
+  it.each(Object.entries(checkOutcomes))('%s names the provider and says what to do', (_, { status, sentence }) => {
     const said = sentence({ ...words, http: 418 });
     expect(said).toContain('claude');
     expect(said).not.toMatch(/undefined|\.$/);

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { type Answer, askProvider } from '../../src/providers/check_provider.js';
+import { type Answer, checkProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { freePort } from '../support/ports.js';
 import { askTrusting, authority, goodCertificate, NAME } from './ask_trusting.js';
@@ -25,7 +25,7 @@ function resolving(table: Readonly<Record<string, Resolution>>): string[] {
 }
 
 async function ask(base_url: string, allowed = local, timeoutMs = 5000, signal?: AbortSignal): Promise<Answer> {
-  const [answer] = await askProvider(providerRow('openai', base_url), KEY, [], { allowed, timeoutMs, signal });
+  const [answer] = await checkProvider(providerRow('openai', base_url), KEY, [], { allowed, timeoutMs, signal });
   if (!answer) throw new Error('no answer');
   expect(answer.message).not.toMatch(/127\.0\.0|::1|llm\.example|undefined/);
   expect(answer.message).not.toContain(KEY);
@@ -346,14 +346,14 @@ describe('time', () => {
 
   it.each([0, -5, Number.NaN])('that is %d is no time', async (timeoutMs) => {
     const { url } = await silent('http')();
-    const [answer] = await askProvider(providerRow('openai', url), KEY, [], { allowed: local, timeoutMs });
+    const [answer] = await checkProvider(providerRow('openai', url), KEY, [], { allowed: local, timeoutMs });
     expect(answer?.status).toBe('CHECK_STATUS_UNREACHABLE');
   });
 
   it.each([Number.POSITIVE_INFINITY, 2 ** 40])('that is %d is enough', async (timeoutMs) => {
     const fake = await startFakeProvider('openai');
     fake.on('/v1/models', (request, response) => void setTimeout(wire.openai.list, 50, request, response));
-    const [answer] = await askProvider(fake.provider, KEY, [], { allowed: local, timeoutMs });
+    const [answer] = await checkProvider(fake.provider, KEY, [], { allowed: local, timeoutMs });
     expect(answer?.status).toBe('CHECK_STATUS_OK');
     expect(answer?.latencyMs).toBeGreaterThanOrEqual(49);
   });
@@ -364,7 +364,7 @@ describe('time', () => {
     const added = vi.spyOn(signal, 'addEventListener');
     const removed = vi.spyOn(signal, 'removeEventListener');
     const cleared = vi.spyOn(globalThis, 'clearTimeout');
-    await askProvider(fake.provider, KEY, ['grok-4'], { allowed: local, timeoutMs: 60_000, signal });
+    await checkProvider(fake.provider, KEY, ['grok-4'], { allowed: local, timeoutMs: 60_000, signal });
     expect(added).toHaveBeenCalledTimes(1);
     expect(removed.mock.calls[0]?.slice(0, 2)).toEqual(added.mock.calls[0]?.slice(0, 2));
     expect(cleared).toHaveBeenCalled();
@@ -379,7 +379,7 @@ describe('many at once', () => {
     silent.on('*', () => undefined);
     const controllers = Array.from({ length: limits.providerRequestsAtOnce }, () => new AbortController());
     const asking = controllers.map(({ signal }) =>
-      askProvider(silent.provider, KEY, [], { allowed: local, timeoutMs: 20_000, signal }),
+      checkProvider(silent.provider, KEY, [], { allowed: local, timeoutMs: 20_000, signal }),
     );
     const stop = async () => {
       for (const controller of controllers) controller.abort();
@@ -470,7 +470,7 @@ describe('a body', () => {
       pour();
     };
     fake.on('/v1/models', flood);
-    const [answer] = await askProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
+    const [answer] = await checkProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
     expect(answer?.message).toBe('openai answered with more than 2 MiB; check that its base_url is right');
     await sleep(50);
     expect(sent).toBeLessThan(limits.providerAnswerBytes * 3);
@@ -483,7 +483,7 @@ describe('a body', () => {
       '/v1/models',
       (_, response) => void response.end(body + ' '.repeat(limits.providerAnswerBytes - body.length)),
     );
-    const [answer] = await askProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 10_000 });
+    const [answer] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 10_000 });
     expect(answer?.status).toBe('CHECK_STATUS_OK');
   });
 
@@ -492,7 +492,7 @@ describe('a body', () => {
     async (body) => {
       const fake = await startFakeProvider('openai');
       fake.on('/v1/models', (_, response) => void response.end(body));
-      const [answer] = await askProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
+      const [answer] = await checkProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
       expect(answer?.status).toBe('CHECK_STATUS_PROVIDER_ERROR');
     },
   );
@@ -500,7 +500,7 @@ describe('a body', () => {
   it('is read with a byte order mark', async () => {
     const fake = await startFakeProvider('openai');
     fake.on('/v1/models', (_, response) => void response.end('\ufeff{"data":[{"id":"gpt-4o"}]}'));
-    const [answer] = await askProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 10_000 });
+    const [answer] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 10_000 });
     expect(answer?.status).toBe('CHECK_STATUS_OK');
   });
 });

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { Turns } from '../../src/providers/semaphore.js';
+import { Semaphore } from '../../src/providers/semaphore.js';
 
 const never = new AbortController().signal;
 
 describe('turns', () => {
   /** Takes a turn for each name, which is written down when it comes. */
-  function queue(turns: Turns, names: string, signals: Readonly<Record<string, AbortSignal>> = {}) {
+  function queue(turns: Semaphore, names: string, signals: Readonly<Record<string, AbortSignal>> = {}) {
     const came: string[] = [];
     const all = [...names].map((name) =>
       turns.take(signals[name] ?? never).then(
@@ -17,7 +17,7 @@ describe('turns', () => {
   }
 
   it('come at once to so many, and to the others in their order', async () => {
-    const turns = new Turns(2);
+    const turns = new Semaphore(2);
     const { came, settle } = queue(turns, 'abcde');
     await settle();
     expect(came.join('')).toBe('ab');
@@ -29,7 +29,7 @@ describe('turns', () => {
   });
 
   it('come to nobody who has gone, and are not lost with them', async () => {
-    const turns = new Turns(1);
+    const turns = new Semaphore(1);
     const gone = new AbortController();
     const { came, settle } = queue(turns, 'abc', { b: gone.signal });
     gone.abort('gone');
@@ -41,13 +41,13 @@ describe('turns', () => {
   });
 
   it('do not come to who has gone before', async () => {
-    const turns = new Turns(1);
+    const turns = new Semaphore(1);
     await expect(turns.take(AbortSignal.abort('gone'))).rejects.toBe('gone');
     await turns.take(never);
   });
 
   it('do not pass those by who wait', async () => {
-    const turns = new Turns(1);
+    const turns = new Semaphore(1);
     const { came, settle } = queue(turns, 'ab');
     await settle();
     turns.end();
@@ -63,7 +63,7 @@ describe('turns', () => {
   });
 
   it('leave nothing on the signal of who has had one', async () => {
-    const turns = new Turns(1);
+    const turns = new Semaphore(1);
     const controller = new AbortController();
     const { came, all } = queue(turns, 'ab', { b: controller.signal });
     await all[0];

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { addressList, addressProblem, urlProblem } from '../../src/domain/addresses.js';
-import { askProvider } from '../../src/providers/check_provider.js';
+import { checkProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { errorOf, send } from '../http/support.js';
 import { askInProcess, askTrusting, goodCertificate, NAME } from '../providers/ask_trusting.js';
@@ -342,7 +342,7 @@ describe('a provider that sends its callers elsewhere', () => {
     for (const location of [`http://127.0.0.1:${port}/v1/models`, `http://${KEY}@127.0.0.1:${port}/`, ...PLACES]) {
       const fake = await startFakeProvider('openai');
       fake.on('*', text(status, '', { location, refresh: `0; url=${location}` }));
-      const [answer] = await askProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 5_000 });
+      const [answer] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 5_000 });
       expect([location, answer?.status]).toEqual([location, 'CHECK_STATUS_PROVIDER_ERROR']);
       expect(answer?.message).not.toMatch(/169\.254|10\.0\.0|elsewhere|passwd|sk-/);
       expect(fake.paths()).toEqual(['GET /v1/models']);
@@ -362,7 +362,7 @@ describe('a provider that sends its callers elsewhere', () => {
       response.setHeader('content-location', elsewhere);
       wire.openai.list(request, response);
     });
-    const [answer] = await askProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 5_000 });
+    const [answer] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: local, timeoutMs: 5_000 });
     expect(answer).toMatchObject({ status: 'CHECK_STATUS_OK' });
     await sleep(30);
     expect(sockets).toEqual([]);
@@ -385,7 +385,7 @@ describe('a provider that sends its callers elsewhere', () => {
       fake.on('*', (request, response) =>
         request.url?.includes('after_id') ? wire.claude.list(request, response) : void response.end(page),
       );
-      await askProvider(fake.provider, KEY, [name], { allowed: local, timeoutMs: 5_000 });
+      await checkProvider(fake.provider, KEY, [name], { allowed: local, timeoutMs: 5_000 });
       const encoded = encodeURIComponent(name);
       expect(new Set(fake.paths())).toEqual(
         new Set([
@@ -417,7 +417,10 @@ it('a row that says what no check has seen is not asked', async () => {
     'https://127.1',
     '//127.0.0.1',
   ]) {
-    const [answer] = await askProvider(providerRow('openai', base_url), KEY, [], { allowed: nowhere, timeoutMs: 500 });
+    const [answer] = await checkProvider(providerRow('openai', base_url), KEY, [], {
+      allowed: nowhere,
+      timeoutMs: 500,
+    });
     expect([base_url, answer?.status]).toEqual([base_url, 'CHECK_STATUS_ADDRESS_REFUSED']);
   }
 });

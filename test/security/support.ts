@@ -7,13 +7,13 @@ import { ErrorInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { generateKey } from '../../src/domain/fernet.js';
+import { startGrpcServer } from '../../src/grpc/server.js';
 import { startHttpServer } from '../../src/http/server.js';
 import { limits } from '../../src/limits.js';
 import { describeError } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import { startRpcServer } from '../../src/grpc/server.js';
-import { seed } from '../../src/store/maintenance/seed.js';
 import { openVault } from '../../src/store/keys/vault.js';
+import { seed } from '../../src/store/maintenance/seed.js';
 import { contract, pathOf } from '../access/support.js';
 import { openStore, type StoreOptions, type TestStore } from '../support/store.js';
 
@@ -42,7 +42,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     rows: () => ({ agent: store.state.agents.size }),
   });
   const reflection = 'on';
-  const rpc = await startRpcServer(
+  const rpc = await startGrpcServer(
     HERE,
     {
       store,
@@ -53,7 +53,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     },
     { contract, log, metrics, anonymous: 'loopback', reflection },
   );
-  const { methods, access, outgoing, requests } = rpc;
+  const { methods, authorizer: access, outgoing, requests } = rpc;
   const http = await startHttpServer(HERE, {
     contract,
     log,

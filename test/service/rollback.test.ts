@@ -412,7 +412,7 @@ describe('a deletion and a rollback that are committed together', () => {
     // While the counter row is held, the first write waits for it, and the two behind it for the first.
     const holder = await knex.transaction();
     await holder('store_state').forUpdate();
-    const line = vi.spyOn(store.writers, 'add');
+    const line = vi.spyOn(store.writeQueue, 'add');
     const first = configs.updateConfig({ config: { id: other.id, temperature: 0 } });
     await vi.waitUntil(() => line.mock.calls.length === 1);
     const deletion = configs.deleteConfig({ id });

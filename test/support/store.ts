@@ -2,18 +2,19 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inject } from 'vitest';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
 import { Feed } from '../../src/feed/feed.js';
+import { startGrpcServer } from '../../src/grpc/server.js';
 import { createLog } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import { readContract } from '../../src/api/dispatch/contract.js';
-import { startRpcServer } from '../../src/grpc/server.js';
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/store/database.js';
-import { advance, readHead } from '../../src/store/write/change_log.js';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { seed } from '../../src/store/maintenance/seed.js';
 import { Store } from '../../src/store/store.js';
+import { advance } from '../../src/store/write/change_log.js';
+import { readHead } from '../../src/store/write/head.js';
 import { copyDirectory } from './copy_directory.js';
 import { type Clients, connect } from './service.js';
 
@@ -94,7 +95,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
     watches: () => ({}),
     rows: () => ({ agent: opened.store.state.agents.size, config: opened.store.state.configs.size }),
   });
-  const rpc = await startRpcServer(
+  const rpc = await startGrpcServer(
     { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
     {
       store: opened.store,

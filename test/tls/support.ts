@@ -9,9 +9,9 @@ import { pino } from 'pino';
 import { onTestFinished } from 'vitest';
 import { makeAuthority, makeLeaf, type Pair } from '../../src/cli/local/certificate_authority.js';
 import { readSettings } from '../../src/config.js';
-import type { ServeFlags } from '../../src/net/exposure.js';
 import type { Log } from '../../src/log.js';
 import { serve } from '../../src/main.js';
+import type { ServeFlags } from '../../src/net/exposure.js';
 import { makeCertificate } from '../providers/certificate.js';
 import { startPostgres } from '../support/postgres.js';
 

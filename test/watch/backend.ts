@@ -2,18 +2,18 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, onTestFinished } from 'vitest';
+import { readContract } from '../../src/api/dispatch/contract.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { Feed } from '../../src/feed/feed.js';
+import { type GrpcServer, startGrpcServer } from '../../src/grpc/server.js';
 import { createLog } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import { readContract } from '../../src/api/dispatch/contract.js';
-import { type RpcServer, startRpcServer } from '../../src/grpc/server.js';
 import { type Database, openDatabase } from '../../src/store/database.js';
+import { openVault } from '../../src/store/keys/vault.js';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { seed } from '../../src/store/maintenance/seed.js';
 import { Store } from '../../src/store/store.js';
-import { openVault } from '../../src/store/keys/vault.js';
 import { copyFirstStart } from '../support/command.js';
 import { startPostgres } from '../support/postgres.js';
 import { type Clients, connect } from '../support/service.js';
@@ -30,7 +30,7 @@ export interface WatchBackend extends Clients {
   readonly database: Database;
   readonly store: Store;
   readonly feed: Feed;
-  readonly rpc: RpcServer;
+  readonly rpc: GrpcServer;
   readonly port: number;
   /** Opens a stream that ends with the test. */
   watch(request: WatchRequest, options?: { readonly deadlineMs?: number }): RecordedWatch;
@@ -62,14 +62,14 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   const feed = await Feed.start(store, pollIntervalMs);
   await seed(store, 'missing');
   await openVault(store, options.encryptionKey ?? generateKey());
-  let server: RpcServer | undefined;
+  let server: GrpcServer | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
     watches: () => server?.watches() ?? {},
     rows: () => ({}),
   });
-  const rpc = await startRpcServer(
+  const rpc = await startGrpcServer(
     { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
     { store, feed, watchRetentionMs, allowedAddresses: addressList([]), providerKeys: new Map() },
     { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback', reflection: 'on' },

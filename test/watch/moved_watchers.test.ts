@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   confirmWatchers,
-  enterWatchers,
   listWatchers,
   removeWatchers,
+  upsertWatchers,
   type WatcherRow,
 } from '../../src/store/watchers.js';
 import { openStore, type TestStore } from '../support/store.js';
@@ -37,8 +37,8 @@ describe('the row of a watcher that has moved to another replica', () => {
     const { knex } = opened.database;
     const client_id = randomUUID();
     const [old, current] = [streamOn('old', client_id), streamOn('new', client_id)];
-    await enterWatchers(knex, [old], true);
-    await enterWatchers(knex, [current], true);
+    await upsertWatchers(knex, [old], true);
+    await upsertWatchers(knex, [current], true);
     return { knex, client_id, old, current };
   }
 
@@ -61,7 +61,7 @@ describe('the row of a watcher that has moved to another replica', () => {
 
   it('does not go back when the old replica enters its stream again as lost', async () => {
     const { knex, client_id, old, current } = await moved();
-    await enterWatchers(knex, [old], false);
+    await upsertWatchers(knex, [old], false);
     expect(await rowOf(client_id)).toMatchObject({ stream_id: current.stream_id, replica: 'new' });
   });
 });

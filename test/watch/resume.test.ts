@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Replay } from '../../src/feed/replay.js';
 import { limits } from '../../src/limits.js';
-import { forgetHistory } from '../../src/store/history/compaction.js';
-import { renewStore } from '../../src/store/maintenance/store_identity.js';
+import { compactHistory } from '../../src/store/history/compaction.js';
+import { renewStoreIdentity } from '../../src/store/maintenance/store_identity.js';
 import { GPT4, newAgent, newConfig, newModel, newProvider, present, status } from '../service/support.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';
@@ -153,7 +153,7 @@ describe.each(engines)('resuming on %s', (engine) => {
       const oldest = head - 4;
       await age(forgotten ? oldest : oldest + 1);
       const other = await replica({ watchRetentionMs: forgotten ? Number.POSITIVE_INFINITY : 60_000 });
-      if (forgotten) await forgetHistory(other.store, 60_000);
+      if (forgotten) await compactHistory(other.store, 60_000);
       const at = (revision: number) => other.watch(request(present(tokens.get(revision))));
       for (const revision of [oldest - 3, oldest - 1]) {
         const error = await at(revision).end();
@@ -181,7 +181,7 @@ describe.each(engines)('resuming on %s', (engine) => {
   it('of another store', async () => {
     const other = await startWatchBackend();
     // What all tests start from is a copy of one store.
-    await renewStore(other.store);
+    await renewStoreIdentity(other.store);
     const { request, tokens, head } = await written(other, 1);
     await other.stop();
     expect(await refusal(backend().watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
@@ -190,7 +190,7 @@ describe.each(engines)('resuming on %s', (engine) => {
   it('of before the store was renewed: open streams end, and every replica refuses the token', async () => {
     const { request, watch, tokens, head } = await written(backend(), 3);
     const all = await backend().watch({ all_agents: true }).ready();
-    await renewStore(backend().store);
+    await renewStoreIdentity(backend().store);
     for (const one of [watch, all]) expect([(await one.end()).code, one.error?.reason]).toEqual(CHANGED);
     const later = await replica();
     for (const where of [backend(), later])
@@ -287,7 +287,7 @@ describe.each(engines)('resuming on %s', (engine) => {
     const { revision } = await backend().configs.updateConfig({ config: { id, max_tokens: 2 } });
     const { revision: head } = await backend().configs.updateConfig({ config: { id, max_tokens: 3 } });
     await age(Number(head));
-    await forgetHistory(backend().store, 60_000);
+    await compactHistory(backend().store, 60_000);
     const left: number[] = await backend().database.knex('config_revisions').orderBy('revision').pluck('revision');
     // One stands and the next one is gone: what follows from it is not what followed.
     for (const [revision, stands] of [
@@ -321,7 +321,7 @@ describe.each(engines)('resuming on %s', (engine) => {
       );
     const last = await update(1000);
     await age(Number(last.revision));
-    await forgetHistory(other.store, 60_000);
+    await compactHistory(other.store, 60_000);
     stalled.resume();
     const error = await stalled.end();
     expect([error.code, error.reason]).toEqual(COMPACTED);

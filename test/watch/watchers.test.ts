@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { forgetWatchers } from '../../src/store/watchers.js';
+import { deleteExpiredWatchers } from '../../src/store/watchers.js';
 import { invalid, newAgent, notFound, present, refused, status } from '../service/support.js';
 import { unique } from '../support/service.js';
 import { engines, startWatchBackend, useWatchBackend, type WatchBackend } from './backend.js';
@@ -197,7 +197,7 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
     expect(watchers.filter(({ replica }) => replica === 'dead').map((one) => one.client_id)).toEqual([
       rows[0]?.client_id,
     ]);
-    await forgetWatchers(knex);
+    await deleteExpiredWatchers(knex);
     expect(await knex('watchers').where({ replica: 'dead' }).pluck('client_id')).toHaveLength(3);
   });
 

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { newAgent } from '../../src/domain/agent.js';
 import { ServiceError } from '../../src/errors.js';
 import { type Filter, filterOf } from '../../src/feed/filter.js';
-import type { Frames, Sink } from '../../src/feed/watch.js';
+import type { MessageEncoder, Sink } from '../../src/feed/watch.js';
 import { Watches } from '../../src/feed/watches.js';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
@@ -75,7 +75,7 @@ class FakeSink implements Sink {
   }
 }
 
-const frames: Frames = {
+const frames: MessageEncoder = {
   started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
   snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
   entry: ({ revision, agents }, { all, names }) => {

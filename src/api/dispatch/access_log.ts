@@ -4,11 +4,11 @@ import { actorOf, anonymous } from '../../domain/access.js';
 import type { Token } from '../../domain/rows.js';
 import { limits } from '../../limits.js';
 import type { Log } from '../../log.js';
-import { enterEvent, type NewEvent } from '../../store/history/audit.js';
+import { insertEvent, type NewEvent } from '../../store/history/audit.js';
 import type { Store } from '../../store/store.js';
-import { enterUses } from '../../store/tokens.js';
+import { recordTokenUses } from '../../store/tokens.js';
 import type { AccessEvents } from './authorizer.js';
-import { Rate } from './token_bucket.js';
+import { TokenBucket } from './token_bucket.js';
 
 const DAY_MS = 86_400_000;
 const MINUTE_MS = 60_000;
@@ -22,7 +22,7 @@ interface Use {
  * What callers leave behind: when their tokens were used, and that they were refused. Noting it costs a call nothing; it
  * is entered in the database a moment later, and while that is away what is new takes the place of what waits.
  */
-export class Trail implements AccessEvents {
+export class AccessLog implements AccessEvents {
   private readonly uses = new Map<number, Use>();
   /** Uses since the last flush, by the rows of the tokens. */
   private unsaid = new Set<number>();
@@ -30,8 +30,8 @@ export class Trail implements AccessEvents {
   private readonly told = new Map<number, number>();
   private readonly refusals = new Map<string, number>();
   private readonly rates = {
-    known: new Rate(limits.refusalsPerMinute.known),
-    anonymous: new Rate(limits.refusalsPerMinute.anonymous),
+    known: new TokenBucket(limits.refusalsPerMinute.known),
+    anonymous: new TokenBucket(limits.refusalsPerMinute.anonymous),
   };
   private readonly timer: NodeJS.Timeout;
   private turn: Promise<void> = Promise.resolve();
@@ -92,7 +92,7 @@ export class Trail implements AccessEvents {
     this.unsaid = new Set();
     const uses = ids.map((id) => this.uses.get(id) as Use);
     try {
-      await enterUses(this.store, new Map(uses.map(({ token, at }) => [token.id, new Date(at)])));
+      await recordTokenUses(this.store, new Map(uses.map(({ token, at }) => [token.id, new Date(at)])));
     } catch {
       for (const id of ids) this.unsaid.add(id);
       return;
@@ -109,7 +109,7 @@ export class Trail implements AccessEvents {
   /** Whether it was entered. */
   private async enter(event: Pick<NewEvent, 'kind' | 'actor' | 'method' | 'outcome'>): Promise<boolean> {
     try {
-      await enterEvent(this.store, { ...event, agent_id: null, config_id: null, provider: '' });
+      await insertEvent(this.store, { ...event, agent_id: null, config_id: null, provider: '' });
       return true;
     } catch (error) {
       this.log.warn({ err: error, event }, 'an event could not be entered in the audit');

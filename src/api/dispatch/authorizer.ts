@@ -1,18 +1,15 @@
 import { TokenState } from '../../../gen/ts/agentllm/v1/access_service.js';
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { Permission } from '../../../gen/ts/agentllm/v1/options.js';
-import { anonymous, may, type Principal, principalOf, roleName } from '../../domain/access.js';
+import { type Anonymous, anonymous, may, type Principal, principalOf, roleName } from '../../domain/access.js';
 import type { Token } from '../../domain/rows.js';
 import { hashOf, stateOfToken } from '../../domain/token.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Store } from '../../store/store.js';
-import type { MethodRule } from './contract.js';
 import type { Credentials } from './call_transport.js';
-import { Rate } from './token_bucket.js';
-
-/** Whether callers that show nothing are let in: while there are no tokens, always, or never. */
-export type Anonymous = 'loopback' | 'allowed' | 'never';
+import type { MethodRule } from './contract.js';
+import { TokenBucket } from './token_bucket.js';
 
 /** What Access tells of. */
 export interface AccessEvents {
@@ -23,7 +20,7 @@ export interface AccessEvents {
 }
 
 /** A call, as far as it matters who makes it. */
-export interface Asked {
+export interface RequestedMethod {
   /** Full name of the method, for errors. */
   readonly method: string;
   readonly rule: MethodRule;
@@ -41,10 +38,10 @@ const BEARER = /^bearer +([!-~]+) *$/i;
  * Who may do what, from the tokens in memory: nothing here waits. What is thrown is told to the caller, and says nothing
  * of whether what it asked for exists.
  */
-export class Access {
+export class Authorizer {
   private readonly principals = new WeakMap<Token, Principal>();
-  private readonly rates = new WeakMap<Token, Rate>();
-  private readonly leases = new WeakMap<Token, Map<number, Rate>>();
+  private readonly rates = new WeakMap<Token, TokenBucket>();
+  private readonly leases = new WeakMap<Token, Map<number, TokenBucket>>();
 
   constructor(
     private readonly store: Store,
@@ -53,9 +50,9 @@ export class Access {
   ) {}
 
   /** Lets a caller in to a method; throws when it may not be called by it, or not so often. */
-  admit(credentials: Credentials, asked: Asked): Principal {
+  admit(credentials: Credentials, asked: RequestedMethod): Principal {
     const principal = this.identify(credentials, asked.method);
-    this.passRate(principal);
+    this.takeCall(principal);
     this.require(principal, asked.rule.permission, asked.method);
     return principal;
   }
@@ -87,27 +84,27 @@ export class Access {
   }
 
   /** Throws when somebody leases the keys of an agent more often than processes need that keep them while they last. */
-  passLease(principal: Principal, agentId: number): void {
+  takeLease(principal: Principal, agentId: number): void {
     const { token, actor } = principal;
     if (!token) return;
-    const rates = this.leases.get(token) ?? new Map<number, Rate>();
+    const rates = this.leases.get(token) ?? new Map<number, TokenBucket>();
     this.leases.set(token, rates);
-    const rate = rates.get(agentId) ?? new Rate(limits.leasesPerMinute, limits.leasesAtOnce);
+    const rate = rates.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
     rates.set(agentId, rate);
     if (!rate.take())
       throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
   }
 
   /** Throws when somebody is for certain agents, and a request is not about those alone. */
-  checkAgents(principal: Principal, asked: Asked, request: object): void {
+  checkAgents(principal: Principal, asked: RequestedMethod, request: object): void {
     if (!principal.agents || asked.rule.agentRefs === undefined) return;
     const refs = this.refsIn(asked, request);
-    if (refs.length === 0 || !refs.every((ref) => this.isFor(principal, ref, false)))
+    if (refs.length === 0 || !refs.every((ref) => this.covers(principal, ref, false)))
       this.refuseAgents(principal, asked);
   }
 
   /** The agents that a request names, each once. */
-  refsIn({ rule }: Asked, request: object): readonly AgentRef[] {
+  refsIn({ rule }: RequestedMethod, request: object): readonly AgentRef[] {
     const refs = (rule.agentRefs ?? []).flatMap(
       (field) => (request as Record<string, AgentRef | AgentRef[]>)[field] ?? [],
     );
@@ -118,8 +115,8 @@ export class Access {
    * Throws when an open stream is about agents that its caller may not watch any more. One that is gone is still whose it
    * was: who watches it by its id is told that it is gone.
    */
-  checkStanding(principal: Principal, asked: Asked, refs: readonly AgentRef[]): void {
-    if (!refs.every((ref) => this.isFor(principal, ref, true))) this.refuseAgents(principal, asked);
+  checkOpenStream(principal: Principal, asked: RequestedMethod, refs: readonly AgentRef[]): void {
+    if (!refs.every((ref) => this.covers(principal, ref, true))) this.refuseAgents(principal, asked);
   }
 
   /**
@@ -127,23 +124,23 @@ export class Access {
    * @param name the agent's name at that revision; undefined: there was no such agent. Both are refused alike, because the
    * difference tells what agents there were.
    */
-  checkPast(principal: Principal, asked: Asked, name: string | undefined): void {
+  checkPast(principal: Principal, asked: RequestedMethod, name: string | undefined): void {
     if (principal.agents && (name === undefined || !principal.agents.has(name))) this.refuseAgents(principal, asked);
   }
 
-  private refuseAgents(principal: Principal, { method }: Asked): never {
+  private refuseAgents(principal: Principal, { method }: RequestedMethod): never {
     this.refuse(principal, method, ServiceError.of('AGENT_NOT_ALLOWED', { actor: principal.actor }));
   }
 
   /** Whom somebody who was let in earlier is now; throws when it would not be let in any more. */
-  standing(principal: Principal): Principal {
-    if (!principal.token) return this.nobody({});
+  currentPrincipal(principal: Principal): Principal {
+    if (!principal.token) return this.anonymousPrincipal({});
     const token = this.store.state.tokens.get(principal.token.id);
     if (!token || token.token_id !== principal.token.token_id) throw ServiceError.of('TOKEN_UNKNOWN', {});
-    return this.good(token);
+    return this.activePrincipal(token);
   }
 
-  private isFor({ agents }: Principal, { id, name }: AgentRef, gone: boolean): boolean {
+  private covers({ agents }: Principal, { id, name }: AgentRef, gone: boolean): boolean {
     if (id === undefined && name === undefined) return false;
     const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
     if (id !== undefined && (known === undefined ? !gone : !agents?.has(known))) return false;
@@ -157,16 +154,16 @@ export class Access {
       const text = BEARER.exec(authorization)?.[1];
       const token = text && state.tokenWithHash(hashOf(text));
       if (!token) throw ServiceError.of('TOKEN_UNKNOWN', {});
-      return this.good(token);
+      return this.activePrincipal(token);
     }
     for (const identity of identities) {
       const token = state.tokenOfCertificate(identity);
-      if (token) return this.good(token);
+      if (token) return this.activePrincipal(token);
     }
-    return this.nobody(credentials);
+    return this.anonymousPrincipal(credentials);
   }
 
-  private good(token: Token): Principal {
+  private activePrincipal(token: Token): Principal {
     const { token_id, expires_at } = token;
     // The times are the database's, which our clock is close to.
     const state = stateOfToken(token, new Date());
@@ -180,19 +177,19 @@ export class Access {
     return principal;
   }
 
-  private nobody({ identities = [] }: Credentials): Principal {
+  private anonymousPrincipal({ identities = [] }: Credentials): Principal {
     const open = this.anonymous === 'allowed' || (this.anonymous === 'loopback' && !this.store.state.tokensExist);
     if (open) return anonymous;
     const [identity] = identities;
     throw identity ? ServiceError.of('CERTIFICATE_NOT_BOUND', { identity }) : ServiceError.of('TOKEN_REQUIRED', {});
   }
 
-  private passRate(principal: Principal): void {
+  private takeCall(principal: Principal): void {
     const { token, actor } = principal;
     if (!token) return;
     let rate = this.rates.get(token);
     if (!rate) {
-      rate = new Rate(limits.callsPerSecond * 60, limits.callsAtOnce);
+      rate = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
       this.rates.set(token, rate);
     }
     if (!rate.take())

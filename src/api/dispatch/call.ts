@@ -1,26 +1,26 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import type { Permission } from '../../../gen/ts/agentllm/v1/options.js';
 import { anonymous, type Principal } from '../../domain/access.js';
+import { UUID } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Log } from '../../log.js';
 import type { Measure } from '../../metrics.js';
-import type { Asked } from './authorizer.js';
+import type { ConnectionResponses } from '../../net/unread_responses.js';
+import type { RequestedMethod } from './authorizer.js';
+import { type CallTransport, credentialsOf } from './call_transport.js';
 import { internalError } from './internal_error.js';
-import type { Call, MethodContext, Reply, UnaryDefinition } from './method.js';
-import { credentialsOf, type Origin } from './call_transport.js';
-import type { OutgoingConnection } from '../../net/unread_responses.js';
+import type { Call, DispatchContext, Reply, UnaryDefinition } from './method.js';
 import { requestCheckOf } from './request_shape.js';
-import { UUID } from '../handlers/requests.js';
 import { checkedResponse } from './response.js';
 
 export type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
 
 /** The bytes of a request, or how they are made. */
-export type Given = Uint8Array | (() => Uint8Array);
+export type RequestBytes = Uint8Array | (() => Uint8Array);
 
 /** Reads a request, or throws why it cannot be read. */
-export type Reader<Request> = (given: Given) => Request;
+export type Reader<Request> = (given: RequestBytes) => Request;
 
 export function readerOf<Request>(
   method: Pick<UnaryDefinition<Request, unknown>, 'requestDeserialize'>,
@@ -47,11 +47,11 @@ function encode<Request, Response>(method: UnaryDefinition<Request, Response>, r
 }
 
 /** What all calls of a method share. */
-export interface Shared<Request, Response> {
-  readonly asked: Asked;
+export interface MethodParts<Request, Response> {
+  readonly requested: RequestedMethod;
   readonly read: Reader<Request>;
   readonly method: UnaryDefinition<Request, Response>;
-  readonly context: MethodContext;
+  readonly context: DispatchContext;
   readonly measure: Measure;
 }
 
@@ -65,18 +65,18 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
   private entered = false;
-  private connection: OutgoingConnection | undefined;
+  private connection: ConnectionResponses | undefined;
   private parsed: Request | undefined;
 
   constructor(
-    private readonly shared: Shared<Request, Response>,
-    private readonly given: Given,
-    private readonly origin: Origin,
+    private readonly shared: MethodParts<Request, Response>,
+    private readonly given: RequestBytes,
+    private readonly origin: CallTransport,
     private readonly done: Done,
   ) {}
 
   get method(): string {
-    return this.shared.asked.method;
+    return this.shared.requested.method;
   }
 
   get caller(): string {
@@ -122,29 +122,29 @@ export class CallState<Request, Response> implements Call<Request, Response> {
 
   /** Who may not call the method hears nothing else of it, not even that the request cannot be read. */
   enter(): void {
-    const { asked, context } = this.shared;
-    context.gate.checkOpen();
-    this.principal = context.access.admit(credentialsOf(this.origin), asked);
+    const { requested: asked, context } = this.shared;
+    context.limiter.checkOpen();
+    this.principal = context.authorizer.admit(credentialsOf(this.origin), asked);
     this.connection = context.outgoing.connectionOf(this.origin);
     this.connection?.checkRoom();
-    context.gate.enter(this.principal.token?.id);
+    context.limiter.enter(this.principal.token?.id);
     this.entered = true;
     this.parsed = this.shared.read(this.given);
-    context.access.checkAgents(this.principal, asked, this.parsed as object);
+    context.authorizer.checkAgents(this.principal, asked, this.parsed as object);
   }
 
   stillAllowed(): void {
-    const { asked, context } = this.shared;
-    context.access.checkAgents(context.access.standing(this.principal), asked, this.request as object);
+    const { requested: asked, context } = this.shared;
+    context.authorizer.checkAgents(context.authorizer.currentPrincipal(this.principal), asked, this.request as object);
   }
 
   requirePast(name: string | undefined): void {
-    const { asked, context } = this.shared;
-    context.access.checkPast(this.principal, asked, name);
+    const { requested: asked, context } = this.shared;
+    context.authorizer.checkPast(this.principal, asked, name);
   }
 
   require(permission: Permission): void {
-    this.shared.context.access.require(this.principal, permission, this.method);
+    this.shared.context.authorizer.require(this.principal, permission, this.method);
   }
 
   succeed(reply: Reply<Response>): void {
@@ -171,7 +171,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private end(code: string, reason?: string): void {
     const { context, measure } = this.shared;
     clearTimeout(this.timer);
-    if (this.entered) context.gate.leave(this.principal.token?.id);
+    if (this.entered) context.limiter.leave(this.principal.token?.id);
     measure(code, performance.now() - this.started);
     if (!context.log.isLevelEnabled('debug')) return;
     const { request_id } = (this.parsed ?? {}) as { request_id?: string };

@@ -14,7 +14,7 @@ export interface Credentials {
  * What the transport knows of a call that it brings: grpc-js's own call object
  * is one, so that a gRPC call costs no other.
  */
-export interface Origin {
+export interface CallTransport {
   readonly cancelled: boolean;
   getDeadline(): Date | number;
   /** The headers; a transport that retries nothing has none to say so. */
@@ -38,7 +38,7 @@ export interface InvokeOptions {
 }
 
 /** The origin of a call that did not come over gRPC. */
-export function originOf({ signal, deadlineMs, credentials = {} }: InvokeOptions): Origin {
+export function transportOf({ signal, deadlineMs, credentials = {} }: InvokeOptions): CallTransport {
   const deadline = deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + deadlineMs;
   return {
     get cancelled() {
@@ -52,7 +52,7 @@ export function originOf({ signal, deadlineMs, credentials = {} }: InvokeOptions
 }
 
 /** What the caller of a call shows. */
-export function credentialsOf(origin: Pick<Origin, 'credentials' | 'metadata' | 'getAuthContext'>): Credentials {
+export function credentialsOf(origin: Pick<CallTransport, 'credentials' | 'metadata' | 'getAuthContext'>): Credentials {
   if (origin.credentials) return origin.credentials;
   const given = origin.metadata?.get('authorization') ?? [];
   return given.length > 0 ? { authorization: given.join(', ') } : { identities: peerIdentities(origin) };

@@ -2,7 +2,7 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 
 /** Lets calls in as long as there is room, and none once the server drains. */
-export class Gate {
+export class ConcurrencyLimiter {
   private running = 0;
   /** Those of each token, by the id of its row. */
   private readonly counts = new Map<number, number>();

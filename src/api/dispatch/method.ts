@@ -9,14 +9,14 @@ import type { Permission } from '../../../gen/ts/agentllm/v1/options.js';
 import type { Principal } from '../../domain/access.js';
 import type { Log } from '../../log.js';
 import type { Metrics } from '../../metrics.js';
-import type { Access } from './authorizer.js';
-import { CallState, type Done, type Given, readerOf, type Shared } from './call.js';
-import type { Contract } from './contract.js';
-import type { Gate } from './concurrency_limiter.js';
-import { type InvokeOptions, type Origin, originOf } from './call_transport.js';
-import type { Outgoing } from '../../net/unread_responses.js';
-import type { Standing } from './open_streams.js';
+import type { UnreadResponses } from '../../net/unread_responses.js';
 import { grpcStatus } from '../messages/status.js';
+import type { Authorizer } from './authorizer.js';
+import { CallState, type Done, type MethodParts, type RequestBytes, readerOf } from './call.js';
+import { type CallTransport, type InvokeOptions, transportOf } from './call_transport.js';
+import type { ConcurrencyLimiter } from './concurrency_limiter.js';
+import type { Contract } from './contract.js';
+import type { OpenStreams } from './open_streams.js';
 import { type StreamHandler, streaming } from './streaming.js';
 
 /** One call as a handler sees it. */
@@ -75,14 +75,14 @@ export type Handlers<Service> = {
 };
 
 /** What the adapter needs of the server that it works for. */
-export interface MethodContext {
+export interface DispatchContext {
   readonly contract: Contract;
   readonly log: Log;
   readonly metrics: Metrics;
-  readonly gate: Gate;
-  readonly access: Access;
-  readonly standing: Standing;
-  readonly outgoing: Outgoing;
+  readonly limiter: ConcurrencyLimiter;
+  readonly authorizer: Authorizer;
+  readonly openStreams: OpenStreams;
+  readonly outgoing: UnreadResponses;
 }
 
 /**
@@ -90,7 +90,7 @@ export interface MethodContext {
  * has to make them first gives how: what it refuses is a failed call like any
  * other. Rejects with a ServiceError and nothing else.
  */
-export type Invoke = (given: Given, options?: InvokeOptions) => Promise<Uint8Array>;
+export type Invoke = (given: RequestBytes, options?: InvokeOptions) => Promise<Uint8Array>;
 
 /** A service for both transports: what grpc-js registers, and its methods by path for everybody else. */
 export interface Service {
@@ -100,7 +100,7 @@ export interface Service {
 }
 
 type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
-type Run = (given: Given, origin: Origin, done: Done) => void;
+type Run = (given: RequestBytes, origin: CallTransport, done: Done) => void;
 
 /**
  * Makes a service of a definition and its handlers. It is the only place where
@@ -112,7 +112,7 @@ type Run = (given: Given, origin: Origin, done: Done) => void;
 export function serviceOf<Definition extends object>(
   definition: Definition,
   handlers: Handlers<Definition>,
-  context: MethodContext,
+  context: DispatchContext,
 ): Service {
   const definitions: Record<string, object> = {};
   const implementation: UntypedServiceImplementation = {};
@@ -127,7 +127,7 @@ export function serviceOf<Definition extends object>(
       implementation[name] = streaming(asked, read, handler as StreamHandler<unknown>, context);
       continue;
     }
-    const run = runnerOf({ method, asked, read, context }, handler as Handler<unknown, unknown>);
+    const run = runnerOf({ method, requested: asked, read, context }, handler as Handler<unknown, unknown>);
     implementation[name] = unary(run) as handleUnaryCall<unknown, unknown>;
     methods.set(method.path, invoker(run));
   }
@@ -146,15 +146,15 @@ const invoker =
   (run: Run): Invoke =>
   (given, options = {}) =>
     new Promise((resolve, reject) => {
-      run(given, originOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
+      run(given, transportOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
     });
 
 /** What every call of a method goes through, between the bytes of its request and those of its answer. */
 function runnerOf<Request, Response>(
-  facts: Omit<Shared<Request, Response>, 'measure'>,
+  facts: Omit<MethodParts<Request, Response>, 'measure'>,
   handler: Handler<Request, Response>,
 ): Run {
-  const shared = { ...facts, measure: facts.context.metrics.forMethod(facts.asked.method) };
+  const shared = { ...facts, measure: facts.context.metrics.forMethod(facts.requested.method) };
 
   return (given, origin, done) => {
     const call = new CallState(shared, given, origin, done);

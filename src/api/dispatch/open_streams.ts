@@ -2,7 +2,7 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
-import type { Made, Store } from '../../store/store.js';
+import type { CommittedRevision, Store } from '../../store/store.js';
 
 /** How often streams are looked at whose token may have come to its end. */
 const LOOK_MS = 1_000;
@@ -24,7 +24,7 @@ interface Open {
  * The streams that are open: each ends as soon as its caller may not have it any more. It must follow the store before
  * whoever writes to them, so that a revision that takes access away is not handed to those that it takes it from.
  */
-export class Standing {
+export class OpenStreams {
   private readonly streams = new Set<Open>();
   /** How many each token has, by the ids of their rows. */
   private readonly counts = new Map<number, number>();
@@ -79,5 +79,5 @@ export class Standing {
 }
 
 /** Whether a change may take an agent out of what tokens are for. */
-const isRenamed = (change: Made['changes'][number]): boolean =>
+const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>
   change.entity === 'agent' && change.before?.name !== change.after?.name;

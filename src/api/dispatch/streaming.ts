@@ -3,14 +3,14 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
+import type { ConnectionResponses } from '../../net/unread_responses.js';
 import { timeSlice } from '../../time_slice.js';
-import type { Asked } from './authorizer.js';
-import type { Reader, Shared } from './call.js';
-import { internalError } from './internal_error.js';
-import type { MethodContext } from './method.js';
-import { credentialsOf } from './call_transport.js';
-import type { OutgoingConnection } from '../../net/unread_responses.js';
 import { grpcStatus } from '../messages/status.js';
+import type { RequestedMethod } from './authorizer.js';
+import type { MethodParts, Reader } from './call.js';
+import { credentialsOf } from './call_transport.js';
+import { internalError } from './internal_error.js';
+import type { DispatchContext } from './method.js';
 
 /** A call whose answer is a stream, as a handler sees it. */
 export interface StreamCall<Request> {
@@ -41,10 +41,10 @@ type Raw = ServerWritableStream<Buffer, Buffer>;
 
 /** What every stream goes through: the counterpart of the adapter for unary methods. */
 export function streaming<Request>(
-  asked: Asked,
+  asked: RequestedMethod,
   read: Reader<Request>,
   handler: StreamHandler<Request>,
-  context: MethodContext,
+  context: DispatchContext,
 ): handleServerStreamingCall<unknown, unknown> {
   const { method: name } = asked;
   const measure = context.metrics.forMethod(name);
@@ -61,9 +61,9 @@ export function streaming<Request>(
       context.log.debug({ method: name, code: sink.code }, 'stream');
     });
     const begin = async () => {
-      const opened = admit(stream, sink, { asked, read, context });
+      const opened = admit(stream, sink, { requested: asked, read, context });
       connection?.checkRoom();
-      const checkOpen = () => context.gate.checkOpen();
+      const checkOpen = () => context.limiter.checkOpen();
       await handler({ ...opened, method: name, signal: controller.signal, sink, checkOpen });
     };
     begin().catch((thrown) => sink.end(thrown));
@@ -77,7 +77,11 @@ export function streaming<Request>(
 function admit<Request>(
   stream: Raw,
   sink: Sink,
-  { asked, read, context: { gate, access, standing } }: Omit<Shared<Request, unknown>, 'method' | 'measure'>,
+  {
+    requested: asked,
+    read,
+    context: { limiter: gate, authorizer: access, openStreams: standing },
+  }: Omit<MethodParts<Request, unknown>, 'method' | 'measure'>,
 ): Pick<StreamCall<Request>, 'request' | 'caller' | 'principal'> {
   gate.checkOpen();
   const principal = access.admit(credentialsOf(stream), asked);
@@ -86,8 +90,8 @@ function admit<Request>(
   // Not the request, which would live as long as the stream.
   const refs = principal.agents ? access.refsIn(asked, request as object) : [];
   standing.add(sink, principal, {
-    caller: () => access.standing(principal),
-    agents: () => access.checkStanding(principal, asked, refs),
+    caller: () => access.currentPrincipal(principal),
+    agents: () => access.checkOpenStream(principal, asked, refs),
   });
   return { request, caller: principal.actor, principal };
 }
@@ -107,7 +111,7 @@ class GrpcSink implements EndingSink {
 
   constructor(
     private readonly stream: ServerWritableStream<unknown, Buffer>,
-    private readonly connection: OutgoingConnection | undefined,
+    private readonly connection: ConnectionResponses | undefined,
     private readonly internal: (thrown: unknown) => ServiceError,
   ) {
     const close = () => this.close();

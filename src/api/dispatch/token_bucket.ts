@@ -1,7 +1,7 @@
 import { ServiceError } from '../../errors.js';
 
 /** Lets so many through in a minute, and so many of them at once. */
-export class Rate {
+export class TokenBucket {
   private left: number;
   private last = performance.now();
 
@@ -24,6 +24,6 @@ export class Rate {
 }
 
 /** Refuses what would ask providers more often than they and we like. */
-export function passRate(rate: Rate): void {
+export function passRate(rate: TokenBucket): void {
   if (!rate.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(rate.perMinute) });
 }

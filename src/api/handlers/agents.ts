@@ -14,11 +14,12 @@ import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
-import { agentMessage, etagOf } from '../messages/entities.js';
 import type { Handlers } from '../dispatch/method.js';
+import { agentMessage, etagOf } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
+import type { Backend } from './backend.js';
+import { read, write } from './read_write.js';
 import { agentOf, checkEtag, checkRef, idProblem, noAgent } from './requests.js';
-import { type Backend, read, write } from './backend.js';
 
 /** AgentService over the state in memory and the one write path. */
 export function agentService(backend: Backend): Handlers<typeof AgentServiceService> {

@@ -12,13 +12,21 @@ import { textProblem } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
-import { type Audited, enterEvent, enterEvents, listAudited, type NewEvent, type Place } from '../../store/history/audit.js';
+import {
+  type Audited,
+  insertEvent,
+  insertEvents,
+  listAudited,
+  type NewEvent,
+  type Place,
+} from '../../store/history/audit.js';
 import { namesIn } from '../../store/history/history.js';
-import { idOfAny, revisionMessage } from './history.js';
 import type { Handlers } from '../dispatch/method.js';
 import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import type { Backend } from './backend.js';
+import { idOfAny, revisionMessage } from './history.js';
+import { read } from './read_write.js';
 import { checkRef } from './requests.js';
-import { type Backend, read } from './backend.js';
 
 /** AuditService over the log of writes and the events beside it. */
 export function auditService(backend: Backend): Handlers<typeof AuditServiceService> {
@@ -29,7 +37,7 @@ export function auditService(backend: Backend): Handlers<typeof AuditServiceServ
 
 /** Enters what a call did. Its answer never fails for that, nor waits for it for long. */
 export async function audit({ store, log }: Backend, event: NewEvent): Promise<void> {
-  const entered = enterEvent(store, event).catch((error) =>
+  const entered = insertEvent(store, event).catch((error) =>
     log.warn({ err: error, event }, 'an event could not be entered in the audit'),
   );
   await Promise.race([entered, sleep(limits.auditWaitMs, undefined, { ref: false })]);
@@ -38,7 +46,7 @@ export async function audit({ store, log }: Backend, event: NewEvent): Promise<v
 /** Enters what a call is about to do; throws when it cannot be entered, so that it is not done. */
 export async function auditFirst({ store, log }: Backend, events: readonly NewEvent[]): Promise<void> {
   try {
-    await enterEvents(store, events);
+    await insertEvents(store, events);
   } catch (error) {
     if (!(error instanceof ServiceError)) log.error({ err: error }, 'events could not be entered in the audit');
     throw error instanceof ServiceError && error.code === 'UNAVAILABLE'

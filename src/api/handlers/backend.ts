@@ -1,20 +1,11 @@
 import type { BlockList } from 'node:net';
-import type { Draft } from '../../domain/draft.js';
-import type { State } from '../../domain/state.js';
-import { ServiceError } from '../../errors.js';
 import type { Feed } from '../../feed/feed.js';
-import type { Presence } from '../../feed/watcher_registry.js';
+import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import type { Watches } from '../../feed/watches.js';
 import type { Log } from '../../log.js';
-import { invalidFields, type Problems } from '../../problems.js';
 import type { Store } from '../../store/store.js';
-import { rehearse, transact } from '../../store/write/transact.js';
-import type { Access } from '../dispatch/authorizer.js';
-import { withAdoption } from './wait_for_adoption.js';
-import type { Call, Reply } from '../dispatch/method.js';
-import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
-import { ADDED_BYTES, checkedResponse } from '../dispatch/response.js';
-import type { Trail } from '../dispatch/access_log.js';
+import type { AccessLog } from '../dispatch/access_log.js';
+import type { Authorizer } from '../dispatch/authorizer.js';
 
 /** What the services work on. */
 export interface Backend {
@@ -22,10 +13,10 @@ export interface Backend {
   readonly feed: Feed;
   /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
   readonly watches: Watches;
-  readonly presence: Presence;
-  readonly access: Access;
+  readonly watcherRegistry: WatcherRegistry;
+  readonly authorizer: Authorizer;
   /** What callers leave behind. */
-  readonly trail: Trail;
+  readonly accessLog: AccessLog;
   /** How far back a stream can be resumed, in ms. */
   readonly watchRetentionMs: number;
   /** Addresses at which providers may be although they are not public. */
@@ -33,67 +24,4 @@ export interface Backend {
   /** The keys of providers that the environment has, by their variables. */
   readonly providerKeys: ReadonlyMap<string, string>;
   readonly log: Log;
-}
-
-interface ReadRequest {
-  readonly min_revision: bigint;
-}
-
-/** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
-export function read<Request extends ReadRequest, Response>(
-  { store, feed }: Backend,
-  call: Call<Request, Response>,
-  answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
-): Reply<Response> | Promise<Reply<Response>> {
-  const wanted = call.request.min_revision;
-  if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
-  if (wanted <= store.state.revision) return answer(store.state);
-  return feed.reached(wanted, call.signal).then(() => {
-    call.stillAllowed();
-    return answer(store.state);
-  });
-}
-
-/** How a write is planned and answered. */
-export interface Writing<Result, Response> {
-  /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
-  readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
-  /** The answer without `adoption`, which is not known before the write is done. */
-  readonly respond: (result: Result, revision: bigint, state: State) => Omit<Response, 'adoption'>;
-}
-
-/** Carries out a write, or only its checks when the caller asks for that. */
-export function write<Request extends WriteRequest, Result, Response>(
-  backend: Backend,
-  call: Call<Request, Response>,
-  writing: Writing<Result, Response>,
-): Promise<Uint8Array> {
-  const { request } = call;
-  if (call.isRetry && request.request_id === '' && !request.validate_only)
-    throw ServiceError.of('RETRY_WITHOUT_REQUEST_ID', {});
-  const planned = {
-    actor: call.caller,
-    method: call.method,
-    requestId: requestIdOf(request),
-    reason: request.reason || undefined,
-    // A rehearsal is of the same request as the write.
-    body: () => call.encode({ ...request, request_id: '', validate_only: false }),
-    signal: call.signal,
-    plan(state: State, draft: Draft) {
-      // Against the state that the write is made on: none of a revoked token stands behind its revocation.
-      call.stillAllowed();
-      return writing.plan(state, draft, writeProblems(request));
-    },
-    answer: (result: Result, revision: number) =>
-      // Checked before the commit: a response that cannot be sent must not belong to a write that was done.
-      checkedResponse(
-        call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
-        ADDED_BYTES,
-      ),
-  };
-  if (request.validate_only) return rehearse(backend.store, planned);
-  const done = transact(backend.store, planned);
-  const waitMs = adoptionWaitMs(request);
-  if (waitMs === undefined) return done;
-  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, remainingMs: call.remainingMs }));
 }

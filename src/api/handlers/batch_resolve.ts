@@ -12,9 +12,9 @@ import { ServiceError } from '../../errors.js';
 import { limits, maxElements } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { checkPage, pageOf } from '../messages/pages.js';
+import { statusOf } from '../messages/status.js';
 import { checkRef, findAgent, noAgent } from './requests.js';
 import { addUnknownProviders, encodedResolution, resolvedWithout } from './resolve_config.js';
-import { statusOf } from '../messages/status.js';
 
 /** ResolveConfig for many agents at one revision. */
 export function batchResolve(state: State, request: BatchResolveConfigsRequest): Uint8Array {

@@ -6,7 +6,7 @@ import { type KeyChoice, keyOfHop } from '../../domain/key_choice.js';
 import type { Config, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
-import { type Answer, askProvider } from '../../providers/check_provider.js';
+import { type Answer, checkProvider } from '../../providers/check_provider.js';
 import { saveHealth } from '../../store/config_health.js';
 import { openKey } from '../../store/keys/vault.js';
 import { healthMessage } from '../messages/entities.js';
@@ -109,7 +109,7 @@ async function ask(
   const askGroup = async (group: readonly Question[]) => {
     const [{ provider, key }] = group as [Question];
     const models = group.map(({ hop }) => hop.model_name);
-    const found = await askProvider(provider as Provider, key, models, { allowed, ...patience });
+    const found = await checkProvider(provider as Provider, key, models, { allowed, ...patience });
     group.forEach((question, at) => {
       answers.set(question, found[at] as Answer);
     });

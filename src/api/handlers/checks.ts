@@ -18,20 +18,21 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { listHealth } from '../../store/config_health.js';
-import { audit } from './audit.js';
-import { checkConfigHealth } from './check_config.js';
-import { healthMessage, retiringUseMessage } from '../messages/entities.js';
 import type { Call, Handlers } from '../dispatch/method.js';
+import { passRate, TokenBucket } from '../dispatch/token_bucket.js';
+import { healthMessage, retiringUseMessage } from '../messages/entities.js';
 import { checkPage, compareKeys, pageFrom, pageReply } from '../messages/pages.js';
-import { passRate, Rate } from '../dispatch/token_bucket.js';
+import { audit } from './audit.js';
+import type { Backend } from './backend.js';
+import { checkConfigHealth } from './check_config.js';
+import { read } from './read_write.js';
 import { agentOf, checkRef, configOf, idProblem } from './requests.js';
-import { type Backend, read } from './backend.js';
 
 type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';
 
 /** The methods of AgentLLMConfigService that look at whether configs work, and go on working. */
 export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMConfigServiceService>, CheckMethods> {
-  const rate = new Rate(limits.configChecksPerMinute);
+  const rate = new TokenBucket(limits.configChecksPerMinute);
   return {
     checkConfigHealth: (call) =>
       read(backend, call, (state) => {

@@ -2,19 +2,20 @@ import type { AgentLLMConfigServiceService } from '../../../gen/ts/agentllm/v1/a
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
+import type { Handlers } from '../dispatch/method.js';
+import { chainEtagOf, configMessage, etagOf } from '../messages/entities.js';
+import { statusOf } from '../messages/status.js';
+import type { Backend } from './backend.js';
 import { batchResolve } from './batch_resolve.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
 import { checkHandlers } from './checks.js';
 import { historyHandlers } from './history.js';
-import { chainEtagOf, configMessage, etagOf } from '../messages/entities.js';
-import type { Handlers } from '../dispatch/method.js';
 import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
+import { read, write } from './read_write.js';
 import { reorder } from './reorder.js';
 import { checkEtag, checkRef, configOf, idProblem } from './requests.js';
 import { resolveConfig } from './resolve_config.js';
 import { rollbackRevision } from './rollback_revision.js';
-import { type Backend, read, write } from './backend.js';
-import { statusOf } from '../messages/status.js';
 import { validateConfig } from './validate_config.js';
 import { answerConfig, findingsOf, leftWithout, planCreate, planUpdate, planUpsert } from './write_config.js';
 

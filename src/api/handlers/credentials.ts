@@ -1,5 +1,8 @@
 import { Credential as CredentialMessage } from '../../../gen/ts/agentllm/v1/credential.js';
-import { type CredentialServiceService, ListCredentialsResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
+import {
+  type CredentialServiceService,
+  ListCredentialsResponse,
+} from '../../../gen/ts/agentllm/v1/credential_service.js';
 import { providerProblem } from '../../domain/config.js';
 import { credentialFields, credentialOutputOnly, keyProblem, newCredential } from '../../domain/credential.js';
 import { normalName } from '../../domain/name_index.js';
@@ -10,13 +13,14 @@ import { nameProblem } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
+import type { Handlers } from '../dispatch/method.js';
+import { credentialMessage, etagOf } from '../messages/entities.js';
+import { checkPage, pageOf } from '../messages/pages.js';
+import type { Backend } from './backend.js';
 import { encryptionStatus, rotateEncryptionKey } from './encryption.js';
 import { leaseApiKeys } from './leases.js';
-import { credentialMessage, etagOf } from '../messages/entities.js';
-import type { Handlers } from '../dispatch/method.js';
-import { checkPage, pageOf } from '../messages/pages.js';
+import { read, write } from './read_write.js';
 import { checkEtag, credentialOf } from './requests.js';
-import { type Backend, read, write } from './backend.js';
 import { keyColumns } from './write_config.js';
 
 /** CredentialService over the state in memory and the one write path. */

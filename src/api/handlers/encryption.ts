@@ -12,9 +12,9 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { type RotationProgress, rotateKeys } from '../../store/keys/rotation.js';
 import { giveUpLost } from '../../store/keys/vault.js';
+import type { StreamCall } from '../dispatch/streaming.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
-import type { StreamCall } from '../dispatch/streaming.js';
 
 /** Encrypts the stored keys anew, and says how far it is; nobody's work is done once the caller or the service goes. */
 export async function rotateEncryptionKey(

@@ -14,13 +14,14 @@ import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
 import { listEntries, namesIn } from '../../store/history/history.js';
-import { configMessage } from '../messages/entities.js';
 import type { Call, Handlers } from '../dispatch/method.js';
+import { configMessage } from '../messages/entities.js';
 import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
-import { type Earlier, pastConfig } from './historical_config.js';
+import type { Backend } from './backend.js';
+import { type Earlier, historicalConfig } from './historical_config.js';
+import { read } from './read_write.js';
 import { agentOf, checkRef, idProblem, revisionProblem } from './requests.js';
 import { rollbackConfig } from './rollback.js';
-import { type Backend, read } from './backend.js';
 
 type HistoryMethods = 'listConfigRevisions' | 'getConfigRevision' | 'rollbackConfig';
 
@@ -115,7 +116,7 @@ async function getConfigRevision(
   problems.add('id', idProblem(id));
   problems.add('at_revision', revisionProblem(at_revision));
   problems.throwIfAny();
-  const past = await pastConfig(backend, id, at_revision, signal);
+  const past = await historicalConfig(backend, id, at_revision, signal);
   const { entry, config } = past;
   const names = await namesIn(backend.store, [entry]);
   const { state } = backend.store;

@@ -15,11 +15,12 @@ import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { type OpenedKeys, openKeys } from '../../store/keys/open_keys.js';
-import { auditFirst } from './audit.js';
 import type { Call, Reply } from '../dispatch/method.js';
+import { auditFirst } from './audit.js';
+import type { Backend } from './backend.js';
+import { read } from './read_write.js';
 import { checkRef, namedAgent } from './requests.js';
 import { inUse } from './resolve_config.js';
-import { type Backend, read } from './backend.js';
 
 type LeaseCall = Call<LeaseApiKeysRequest, LeaseApiKeysResponse>;
 
@@ -75,7 +76,7 @@ function wantedOf(state: State, agent: Agent): Wanted[] {
 
 async function lease(backend: Backend, call: LeaseCall): Promise<LeaseApiKeysResponse> {
   const { id } = namedAgent(backend.store.state, call.request.agent);
-  backend.access.passLease(call.principal, id);
+  backend.authorizer.takeLease(call.principal, id);
   for (;;) {
     const opened = await open(backend, call);
     if (opened) return give(backend, call, opened);

@@ -16,11 +16,12 @@ import type { Model, Price, Rates } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
-import { etagOf, modelMessage } from '../messages/entities.js';
 import type { Handlers } from '../dispatch/method.js';
+import { etagOf, modelMessage } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
+import type { Backend } from './backend.js';
+import { read, write } from './read_write.js';
 import { checkEtag, modelOf, providerOf, requireText } from './requests.js';
-import { type Backend, read, write } from './backend.js';
 
 type ModelMethods = 'listModels' | 'getModel' | 'createModel' | 'updateModel' | 'deleteModel';
 

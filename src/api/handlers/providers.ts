@@ -19,13 +19,14 @@ import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
-import { etagOf, providerMessage } from '../messages/entities.js';
 import type { Handlers } from '../dispatch/method.js';
-import { modelHandlers, removeModel } from './models.js';
+import { TokenBucket } from '../dispatch/token_bucket.js';
+import { etagOf, providerMessage } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
-import { Rate } from '../dispatch/token_bucket.js';
+import type { Backend } from './backend.js';
+import { modelHandlers, removeModel } from './models.js';
+import { read, write } from './read_write.js';
 import { checkEtag, providerOf, requireText } from './requests.js';
-import { type Backend, read, write } from './backend.js';
 import { validateKey } from './validate_key.js';
 
 /** ProviderService over the state in memory and the one write path. */
@@ -34,7 +35,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
     provider: providerMessage(state, provider),
     revision,
   });
-  const rate = new Rate(limits.keyValidationsPerMinute);
+  const rate = new TokenBucket(limits.keyValidationsPerMinute);
   return {
     listProviders: (call) =>
       read(backend, call, (state) => {

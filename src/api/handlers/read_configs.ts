@@ -17,9 +17,9 @@ import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
 import { configMessage } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
-import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent } from './requests.js';
 import { withRevision } from '../messages/revision.js';
 import { statusOf } from '../messages/status.js';
+import { agentOf, checkRef, configOf, findAgent, idProblem, namedAgent, noAgent } from './requests.js';
 
 export function getConfig(state: State, id: number): Buffer {
   const problems = new Problems();

@@ -3,7 +3,7 @@ import type { WaitForAdoption } from '../../../gen/ts/agentllm/v1/write.js';
 import { nanosProblem } from '../../domain/duration.js';
 import type { Agent, Config, Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { nearest, printable, textProblem } from '../../domain/text.js';
+import { nearest, printable, textProblem, UUID } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
@@ -15,9 +15,6 @@ export interface WriteRequest {
   readonly reason: string;
   readonly wait_for_adoption?: WaitForAdoption | undefined;
 }
-
-/** The spellings of a UUID. */
-export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The request id in its one spelling; undefined when there is none, or none that can be one. */
 export const requestIdOf = ({ request_id }: WriteRequest): string | undefined =>

@@ -1,5 +1,8 @@
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
-import type { ResolveConfigRequest, ResolveConfigResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type {
+  ResolveConfigRequest,
+  ResolveConfigResponse,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { hasDefaultModel, primaryOf } from '../../domain/chain.js';
 import { providerProblem } from '../../domain/config.js';
@@ -10,16 +13,17 @@ import type { Vault } from '../../domain/vault.js';
 import type { ResolveView } from '../../domain/view.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
-import { oldestKept } from '../../store/history/compaction.js';
 import { onDatabase } from '../../store/failure.js';
+import { oldestKept } from '../../store/history/compaction.js';
 import { agentAt } from '../../store/history/time_travel.js';
 import type { Call, Reply } from '../dispatch/method.js';
-import { reachPast } from './historical_config.js';
-import { noEnabledConfig } from './read_configs.js';
-import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js';
 import { resolvedMessage } from '../messages/resolution.js';
 import { withRevision } from '../messages/revision.js';
-import { type Backend, read } from './backend.js';
+import type { Backend } from './backend.js';
+import { requireHistory } from './historical_config.js';
+import { noEnabledConfig } from './read_configs.js';
+import { read } from './read_write.js';
+import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js';
 
 type ResolveCall = Call<ResolveConfigRequest, ResolveConfigResponse>;
 
@@ -143,7 +147,7 @@ export function addUnknownProviders(
 async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint): Promise<ResolveConfigResponse> {
   const { request, signal } = call;
   requestProblems(request).throwIfAny();
-  await reachPast(backend, wanted, signal);
+  await requireHistory(backend, wanted, signal);
   call.stillAllowed();
   const { state: current } = backend.store;
   const revision = Number(wanted);

@@ -1,12 +1,12 @@
 import { ServiceError } from '../../errors.js';
 import type { Feed } from '../../feed/feed.js';
 import type { Filter } from '../../feed/filter.js';
-import type { Place, Watches } from '../../feed/watches.js';
+import type { ResumePosition, Watches } from '../../feed/watches.js';
 import { limits } from '../../limits.js';
-import { horizonOf, oldestKept } from '../../store/history/compaction.js';
 import { databaseFailure, onDatabase } from '../../store/failure.js';
-import { readHead } from '../../store/write/change_log.js';
+import { horizonOf, oldestKept } from '../../store/history/compaction.js';
 import type { Store } from '../../store/store.js';
+import { readHead } from '../../store/write/head.js';
 import { isOf, type ResumePoint, readResumeToken } from '../messages/resume_token.js';
 
 interface Where {
@@ -21,7 +21,12 @@ interface Where {
  * The revision behind which a stream goes on; throws why it cannot, each with a reason of its own. What looks wrong may
  * only be newer than what this replica has seen, so it looks at the database before it refuses.
  */
-export async function resumeAt(where: Where, token: string, filter: Filter, retentionMs: number): Promise<Place> {
+export async function resumeAt(
+  where: Where,
+  token: string,
+  filter: Filter,
+  retentionMs: number,
+): Promise<ResumePosition> {
   const point = readResumeToken(token);
   if (point.mark !== filter.mark) throw ServiceError.of('RESUME_TOKEN_FILTER_CHANGED', {});
   const { store } = where;

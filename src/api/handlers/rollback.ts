@@ -10,11 +10,12 @@ import type { Config } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
-import { etagOf } from '../messages/entities.js';
 import type { Call } from '../dispatch/method.js';
+import { etagOf } from '../messages/entities.js';
+import type { Backend } from './backend.js';
 import { type Earlier, standingThen } from './historical_config.js';
+import { write } from './read_write.js';
 import { agentOf, checkEtag, idProblem, revisionProblem } from './requests.js';
-import { type Backend, write } from './backend.js';
 import { answerConfig, type ConfigRequest, draftProposal, proposeUpdate } from './write_config.js';
 
 /**

@@ -13,11 +13,12 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Problems } from '../../problems.js';
 import { type PastRevision, revisionAt } from '../../store/history/history.js';
-import { revisionMessage } from './history.js';
 import type { Call } from '../dispatch/method.js';
-import { reachPast } from './historical_config.js';
+import type { Backend } from './backend.js';
+import { requireHistory } from './historical_config.js';
+import { revisionMessage } from './history.js';
+import { write } from './read_write.js';
 import { requestIdOf, revisionProblem } from './requests.js';
-import { type Backend, write } from './backend.js';
 import { type Conflict, UndoRevision } from './undo_revision.js';
 import { findingsOf } from './write_config.js';
 
@@ -53,7 +54,7 @@ export async function rollbackRevision(backend: Backend, call: RollbackCall): Pr
 
 async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastRevision> {
   const { revision } = call.request;
-  await reachPast(backend, revision, call.signal);
+  await requireHistory(backend, revision, call.signal);
   call.stillAllowed();
   const past = await revisionAt(backend.store, Number(revision), limits.maxRollbackChanges + 1);
   if (Number(revision) < past.oldest || past.entries.length === 0)

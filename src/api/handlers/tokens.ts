@@ -18,8 +18,9 @@ import { Problems } from '../../problems.js';
 import { usesOf } from '../../store/tokens.js';
 import type { Call, Handlers, Reply } from '../dispatch/method.js';
 import { checkPage, pageFrom, pageReply, valuesFrom } from '../messages/pages.js';
+import type { Backend } from './backend.js';
+import { read, write } from './read_write.js';
 import { requireText } from './requests.js';
-import { type Backend, read, write } from './backend.js';
 
 /** AccessService over the state in memory and the one write path. */
 export function accessService(backend: Backend): Handlers<typeof AccessServiceService> {
@@ -98,7 +99,7 @@ async function listTokens(backend: Backend, state: State, request: ListTokensReq
 
 /** Makes the messages of tokens, with the time of their last use; without it while the database is unavailable. */
 async function messagesOf(
-  { store, trail }: Backend,
+  { store, accessLog: trail }: Backend,
   tokens: readonly Token[],
 ): Promise<(token: Token) => TokenMessage> {
   const uses = await usesOf(store, tokens).catch(() => undefined);

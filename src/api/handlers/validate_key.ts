@@ -5,20 +5,20 @@ import type { State } from '../../domain/state.js';
 import { nameProblem } from '../../domain/text.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
-import { type Answer, askProvider } from '../../providers/check_provider.js';
-import { audit } from './audit.js';
-import { patienceOf } from './check_config.js';
+import { type Answer, checkProvider } from '../../providers/check_provider.js';
 import type { Call } from '../dispatch/method.js';
-import { passRate, type Rate } from '../dispatch/token_bucket.js';
-import { providerOf } from './requests.js';
+import { passRate, type TokenBucket } from '../dispatch/token_bucket.js';
+import { audit } from './audit.js';
 import type { Backend } from './backend.js';
+import { patienceOf } from './check_config.js';
+import { providerOf } from './requests.js';
 
 /** Asks a provider whether a key that somebody holds is good; nothing of it is kept. */
 export async function validateKey(
   backend: Backend,
   state: State,
   call: Call<ValidateApiKeyRequest, ValidateApiKeyResponse>,
-  rate: Rate,
+  rate: TokenBucket,
 ): Promise<ValidateApiKeyResponse> {
   const { provider: name, api_key, model_name } = call.request;
   const problems = new Problems();
@@ -31,7 +31,7 @@ export async function validateKey(
   const models = model_name === '' ? [] : [model_name];
   passRate(rate);
   const revision = BigInt(state.revision);
-  const [answer] = await askProvider(provider, api_key, models, { allowed, ...patienceOf(call) });
+  const [answer] = await checkProvider(provider, api_key, models, { allowed, ...patienceOf(call) });
   const { status, message, latencyMs } = answer as Answer;
   await audit(backend, {
     kind: AuditEventKind.KEY_VALIDATION,

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteCredentialResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import type { AdoptingWatcher, Adoption } from '../../../gen/ts/agentllm/v1/write.js';
-import type { Entry } from '../../feed/change_event.js';
-import type { Presence } from '../../feed/watcher_registry.js';
+import type { ChangeEvent } from '../../feed/change_event.js';
+import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
 import type { Backend } from './backend.js';
@@ -38,10 +38,10 @@ export async function withAdoption(
 }
 
 /** How many writes wait on a server. */
-const waiting = new WeakMap<Presence, number>();
+const waiting = new WeakMap<WatcherRegistry, number>();
 
 /** One of the places to wait in, with how to leave it; undefined: all are taken. */
-function takePlace({ presence }: Backend): (() => void) | undefined {
+function takePlace({ watcherRegistry: presence }: Backend): (() => void) | undefined {
   const taken = waiting.get(presence) ?? 0;
   if (taken >= limits.adoptionWaits) return undefined;
   waiting.set(presence, taken + 1);
@@ -62,12 +62,16 @@ async function follow(backend: Backend, revision: number, end: number, hear: (se
 }
 
 /** Whom a revision concerns, as the table names them; undefined: everybody. */
-function agentsIn({ agents, catalogue }: Entry): string[] | undefined {
+function agentsIn({ agents, catalogue }: ChangeEvent): string[] | undefined {
   if (catalogue.length > 0) return undefined;
   return agents.flatMap(({ id, name }) => (id === undefined ? [name] : [name, `#${id}`]));
 }
 
-async function look({ store, presence }: Backend, revision: number, agents: string[] | undefined): Promise<Adoption> {
+async function look(
+  { store, watcherRegistry: presence }: Backend,
+  revision: number,
+  agents: string[] | undefined,
+): Promise<Adoption> {
   await presence.flush();
   const { knex } = store.database;
   const { applied, pending, ...counts } = await countAdopted(knex, revision, agents, limits.namedWatchers);

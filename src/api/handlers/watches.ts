@@ -7,24 +7,25 @@ import type {
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { ListWatchersResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { State } from '../../domain/state.js';
-import { textProblem } from '../../domain/text.js';
+import { textProblem, UUID } from '../../domain/text.js';
 import { type Filter, filterOf } from '../../feed/filter.js';
-import type { Who } from '../../feed/watch.js';
-import type { Place } from '../../feed/watches.js';
+import type { WatcherIdentity } from '../../feed/watch.js';
+import type { ResumePosition } from '../../feed/watches.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { databaseFailure } from '../../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../../store/watchers.js';
 import type { Handlers } from '../dispatch/method.js';
-import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
-import { agentOf, checkRef, minRevisionProblem, UUID } from './requests.js';
-import { resumeAt } from './resume.js';
-import { type Backend, read } from './backend.js';
 import type { StreamCall } from '../dispatch/streaming.js';
+import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import type { Backend } from './backend.js';
+import { read } from './read_write.js';
+import { agentOf, checkRef, minRevisionProblem } from './requests.js';
+import { resumeAt } from './resume.js';
 
 /** AgentLLMConfigWatchService over the feed. */
 export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWatchServiceService> {
-  const { presence } = backend;
+  const { watcherRegistry: presence } = backend;
   return {
     watchConfigs: (call) => watchConfigs(backend, call),
 
@@ -58,7 +59,7 @@ async function placeOf(
   backend: Backend,
   { request, signal }: StreamCall<WatchConfigsRequest>,
   filter: Filter,
-): Promise<Place | undefined> {
+): Promise<ResumePosition | undefined> {
   const { store, feed, watches } = backend;
   if (request.min_revision > store.state.revision) await reached(backend, request.min_revision, signal);
   if (request.resume_token === '') return undefined;
@@ -74,7 +75,7 @@ function readRequest(
   state: State,
   request: WatchConfigsRequest,
   scope: ReadonlySet<string> | undefined,
-): { filter: Filter; who: Who } {
+): { filter: Filter; who: WatcherIdentity } {
   const { agents, all_agents, client_id, client_name, client_version } = request;
   const problems = new Problems();
   if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
@@ -101,7 +102,11 @@ function checkAcknowledgements(acknowledgements: readonly { client_id: string; r
   problems.throwIfAny();
 }
 
-async function listing({ store, presence }: Backend, state: State, request: ListWatchersRequest): Promise<Buffer> {
+async function listing(
+  { store, watcherRegistry: presence }: Backend,
+  state: State,
+  request: ListWatchersRequest,
+): Promise<Buffer> {
   const problems = new Problems();
   checkPage(problems, request);
   if (request.agent) checkRef(problems, request.agent);

@@ -12,7 +12,16 @@ import type {
 import { ParameterRule as RuleMessage } from '../../../gen/ts/agentllm/v1/provider.js';
 import { canonicalBaseUrl } from '../../domain/base_url.js';
 import type { RetiringUse } from '../../domain/retiring.js';
-import type { Agent, Config, Credential, ExtraParams, Model, ParameterRule, Price, Provider } from '../../domain/rows.js';
+import type {
+  Agent,
+  Config,
+  Credential,
+  ExtraParams,
+  Model,
+  ParameterRule,
+  Price,
+  Provider,
+} from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import type { Health } from '../../store/config_health.js';
 

@@ -7,9 +7,9 @@ import {
 import type { Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import type { Vault } from '../../domain/vault.js';
-import type { AgentMoment, CatalogueMoment, Entry } from '../../feed/change_event.js';
+import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from '../../feed/change_event.js';
 import { concerns, concernsAny, type Filter } from '../../feed/filter.js';
-import type { Frames, Snapshot, Who } from '../../feed/watch.js';
+import type { MessageEncoder, Snapshot, WatcherIdentity } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
 import type { Store } from '../../store/store.js';
 import { agentMessage, configMessage, modelMessage, providerMessage } from './entities.js';
@@ -38,12 +38,12 @@ interface Kept {
  * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches of
  * the same agents.
  */
-export class WatchFrames implements Frames {
-  private readonly kept = new Map<Entry, Kept>();
+export class WatchMessageEncoder implements MessageEncoder {
+  private readonly kept = new Map<ChangeEvent, Kept>();
   /** What the newest streams began with. */
   private begun:
     | {
-        readonly catalogue: readonly CatalogueMoment[];
+        readonly catalogue: readonly CatalogueMaterial[];
         readonly revision: number;
         readonly vault: Vault;
         readonly frames: readonly Buffer[];
@@ -52,7 +52,7 @@ export class WatchFrames implements Frames {
 
   constructor(private readonly store: Store) {}
 
-  started({ client_id }: Who, resumed: boolean, newest: number): Buffer {
+  started({ client_id }: WatcherIdentity, resumed: boolean, newest: number): Buffer {
     const started = { client_id, resumed, replica: this.store.mark, bookmark_interval_ms: limits.bookmarkPromiseMs };
     return message({ started, revision: BigInt(newest) });
   }
@@ -68,7 +68,7 @@ export class WatchFrames implements Frames {
   }
 
   /** About 35 KB that all streams which begin at a revision have in common. */
-  private catalogueFrames(catalogue: readonly CatalogueMoment[], revision: number): readonly Buffer[] {
+  private catalogueFrames(catalogue: readonly CatalogueMaterial[], revision: number): readonly Buffer[] {
     const { vault } = this.store.state;
     const { begun } = this;
     if (begun?.catalogue === catalogue && begun.revision === revision && begun.vault === vault) return begun.frames;
@@ -78,7 +78,7 @@ export class WatchFrames implements Frames {
     return frames;
   }
 
-  entry(entry: Entry, filter: Filter): readonly Buffer[] {
+  entry(entry: ChangeEvent, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
     const kept = this.keptFor(entry);
     const known = kept.frames.get(filter.key);
@@ -95,7 +95,7 @@ export class WatchFrames implements Frames {
   }
 
   /** What of a revision concerns a filter: the same for all filters that the same agents concern. */
-  private partsOf(entry: Entry, filter: Filter, kept: Kept): readonly Buffer[] {
+  private partsOf(entry: ChangeEvent, filter: Filter, kept: Kept): readonly Buffer[] {
     const agents = entry.agents.filter((moment) => concerns(filter, moment));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
     const known = kept.parts.get(key);
@@ -106,14 +106,14 @@ export class WatchFrames implements Frames {
     return made;
   }
 
-  private framesOf({ revision, nonce, cause }: Entry, filter: Filter, all: readonly Buffer[]): Buffer[] {
+  private framesOf({ revision, nonce, cause }: ChangeEvent, filter: Filter, all: readonly Buffer[]): Buffer[] {
     return all.map((part, at) => {
       const resume_token = at === all.length - 1 ? this.token(revision, nonce, filter) : '';
       return Buffer.concat([part, message({ revision: BigInt(revision), resume_token, cause })]);
     });
   }
 
-  private keptFor(entry: Entry): Kept {
+  private keptFor(entry: ChangeEvent): Kept {
     const known = this.kept.get(entry);
     if (known) return known;
     const [oldest] = this.kept.keys();
@@ -123,7 +123,7 @@ export class WatchFrames implements Frames {
     return kept;
   }
 
-  private *items(catalogue: readonly CatalogueMoment[], agents: readonly AgentMoment[]): Generator<Uint8Array> {
+  private *items(catalogue: readonly CatalogueMaterial[], agents: readonly AgentMaterial[]): Generator<Uint8Array> {
     const { state } = this.store;
     for (const moment of catalogue) yield itemBytes(state, moment);
     for (const moment of agents) yield agentBytes(state, moment);
@@ -183,7 +183,7 @@ function extended(field: Uint8Array, tag: number, more: Uint8Array): Uint8Array 
 const URGENT_AGENT = WatchedAgent.encode(WatchedAgent.fromPartial({ urgent: true })).finish();
 const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: true })).finish();
 
-function agentBytes(state: State, { id, name, agent, configs, credentials, urgent }: AgentMoment): Uint8Array {
+function agentBytes(state: State, { id, name, agent, configs, credentials, urgent }: AgentMaterial): Uint8Array {
   if (!agent) return framed(AGENTS, WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish());
   const field = encodedOnce(agent, [configs, state.identity, state.vault], AGENTS, () =>
     WatchedAgent.encode({
@@ -200,7 +200,7 @@ function agentBytes(state: State, { id, name, agent, configs, credentials, urgen
   return urgent ? extended(field, AGENTS, URGENT_AGENT) : field;
 }
 
-function itemBytes(state: State, moment: CatalogueMoment): Uint8Array {
+function itemBytes(state: State, moment: CatalogueMaterial): Uint8Array {
   const { row, kind, name, urgent } = moment;
   if (!row) {
     const item = CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent });
@@ -213,7 +213,7 @@ function itemBytes(state: State, moment: CatalogueMoment): Uint8Array {
   return urgent ? extended(field, CATALOGUE, URGENT_ITEM) : field;
 }
 
-function itemMessage(state: State, moment: CatalogueMoment): object {
+function itemMessage(state: State, moment: CatalogueMaterial): object {
   if (moment.kind === 'provider') return providerMessage(state, moment.row as Provider);
   if (moment.kind === 'model') return modelMessage(state, moment.row as Model, moment.price);
   const { name, provider, revision } = moment.row as Credential;

@@ -62,7 +62,7 @@ export interface Context {
 }
 
 /** Says why a command failed and returns the exit code; faults of ours are thrown on. */
-export function refuse(error: unknown, context: Context): number {
+export function printError(error: unknown, context: Context): number {
   const told =
     error instanceof UsageError
       ? ofUsage(error, context)

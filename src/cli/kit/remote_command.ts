@@ -4,6 +4,7 @@ import { Command, type CommanderError, type Option } from 'commander';
 import type { Duration } from '../../../gen/ts/google/protobuf/duration.js';
 import type { AgentLLM } from '../../client/index.js';
 import { type Connection, connectionInputs, DEFAULT_TIMEOUT_MS, openConnection } from './connection.js';
+import { type Context, Exit, printError } from './error_output.js';
 import { type Body, readBody } from './from_file.js';
 import {
   argumentOf,
@@ -19,7 +20,6 @@ import {
   unset,
 } from './inputs.js';
 import { say, toJson } from './print.js';
-import { type Context, Exit, refuse } from './error_output.js';
 import { readSecret } from './stdin.js';
 import { file, list, said, word } from './values.js';
 
@@ -134,7 +134,7 @@ export function quietly(command: Command): Command {
       if (error.code === 'commander.help') process.exit(Exit.usage);
       const json = process.argv.includes('--json');
       const context = { json, command: pathOf(command), inputs: [], causes: [] };
-      process.exit(refuse(usageOf(error, command), context));
+      process.exit(printError(usageOf(error, command), context));
     });
 }
 
@@ -186,7 +186,7 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
     context = { ...context, causes: given.causes, connection, requestId: given.message['request_id'] as string };
     process.exitCode = (await spec.run(callOf(spec, inputs, given, connection, json))) ?? Exit.done;
   } catch (error) {
-    process.exitCode = refuse(error, context);
+    process.exitCode = printError(error, context);
   } finally {
     connection?.api.close();
   }

@@ -4,10 +4,10 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { certificateIdentities } from '../../domain/certificate.js';
-import type { Pair } from './certificate_authority.js';
+import { printError } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { say } from '../kit/print.js';
-import { refuse } from '../kit/error_output.js';
+import type { Pair } from './certificate_authority.js';
 
 /** What is asked of `agentllm cert dev`. */
 interface Wish {
@@ -61,7 +61,7 @@ async function run(wish: Wish): Promise<void> {
   try {
     await makeAll(wish);
   } catch (error) {
-    process.exitCode = refuse(error, { json: false, command: 'agentllm cert dev', inputs: [], causes: [] });
+    process.exitCode = printError(error, { json: false, command: 'agentllm cert dev', inputs: [], causes: [] });
   }
 }
 

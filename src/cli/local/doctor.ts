@@ -12,15 +12,15 @@ import type { Database } from '../../store/database.js';
 import { DirectoryInUseError, findHolder } from '../../store/embedded/directory_lock.js';
 import { Store } from '../../store/store.js';
 import { type Connection, connectionInputs, openConnection } from '../kit/connection.js';
+import { inOptions, isOfTls, printError } from '../kit/error_output.js';
+import { explain } from '../kit/failure.js';
+import { optionsOf, readInputs } from '../kit/inputs.js';
+import { counted, say } from '../kit/print.js';
+import { typedOf } from '../kit/remote_command.js';
 import { type Diagnosis, finder } from './diagnosis.js';
 import { examine, examineKeySetting } from './examine.js';
 import { examineCaller, lockedOut } from './examine_access.js';
 import { examineCertificate } from './examine_certificate.js';
-import { explain } from '../kit/failure.js';
-import { optionsOf, readInputs } from '../kit/inputs.js';
-import { counted, say } from '../kit/print.js';
-import { inOptions, isOfTls, refuse } from '../kit/error_output.js';
-import { typedOf } from '../kit/remote_command.js';
 import { absentDatabase, inDirectory, inServiceOr, type Task } from './store_task.js';
 
 const diagnosis = z.custom<Diagnosis>((value) => typeof value === 'object' && value !== null);
@@ -82,7 +82,7 @@ async function runDoctor({ json, offline }: Flags, command: Command): Promise<vo
     local = readInputs(connection, typedOf(command, connection)).local;
     shell = await examineShell(process.env, local);
   } catch (error) {
-    process.exitCode = refuse(error, { json, command: 'agentllm doctor', inputs: connection, causes: [] });
+    process.exitCode = printError(error, { json, command: 'agentllm doctor', inputs: connection, causes: [] });
     return;
   }
   const { given, before } = shell;

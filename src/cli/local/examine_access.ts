@@ -6,8 +6,8 @@ import type { Token } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { stateOfToken } from '../../domain/token.js';
 import type { Connection } from '../kit/connection.js';
-import { type Diagnosis, finder } from './diagnosis.js';
 import { counted, moment } from '../kit/print.js';
+import { type Diagnosis, finder } from './diagnosis.js';
 
 const found = finder('access');
 const DAY_MS = 86_400_000;

@@ -3,10 +3,10 @@ import { type KeyChoice, keyOfHop } from '../../domain/key_choice.js';
 import { Keyring } from '../../domain/keyring.js';
 import type { Config, Provider } from '../../domain/rows.js';
 import { limits } from '../../limits.js';
-import { askProvider } from '../../providers/check_provider.js';
+import { checkProvider } from '../../providers/check_provider.js';
 import { openKey } from '../../store/keys/vault.js';
-import { type Diagnosis, type Examination, finder } from './diagnosis.js';
 import { counted } from '../kit/print.js';
+import { type Diagnosis, type Examination, finder } from './diagnosis.js';
 import type { Place } from './store_task.js';
 
 /** Who has a key for each config has many: more than these are for `configs health`, which shows how far it is. */
@@ -106,7 +106,7 @@ function keyringOf(setting: string): Keyring | undefined {
 
 async function ask({ use, key }: Question, { settings }: Place): Promise<Diagnosis> {
   const options = { allowed: settings.PROVIDER_ALLOW_CIDRS, timeoutMs: limits.providerCheckMs };
-  const [answer] = await askProvider(use.provider, key, [], options);
+  const [answer] = await checkProvider(use.provider, key, [], options);
   const finding = `${use.provider.name} (${named(use)}): ${answer?.message ?? ''}`;
   if (answer?.status === 'CHECK_STATUS_OK') return found('ok', finding);
   return found('fail', finding, `See agentllm configs health --agent ${use.agent}`);

@@ -13,9 +13,9 @@ import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
 import { type Reason, ServiceError, StartError } from '../../errors.js';
 import { invalidFields } from '../../problems.js';
 import { createToken, getToken, listTokens, revokeToken } from '../../store/access.js';
-import { catchUp } from '../../store/write/change_log.js';
 import { migrator } from '../../store/maintenance/migrate.js';
 import type { Store } from '../../store/store.js';
+import { catchUp } from '../../store/write/change_log.js';
 import { type Place, runTask, type Task } from './store_task.js';
 
 /* Tokens where the database is: through the socket of the service that has it, or in it. It needs no token. */

@@ -1,15 +1,15 @@
 import type { AdminRequest } from '../../admin/protocol.js';
 import { StartError } from '../../errors.js';
 import { version } from '../../package.js';
+import { explain } from '../kit/failure.js';
 import { backupTask } from './backup.js';
 import { doctorTask } from './doctor.js';
-import { explain } from '../kit/failure.js';
 import { tokenTask } from './local_access.js';
 import { migrateDown, migrateHistory, migrateStatus, migrateUp } from './migrate.js';
 import { restoreTask } from './restore.js';
-import type { Place, Task } from './store_task.js';
 import { seedTask } from './seed.js';
 import { renewTask } from './store.js';
+import type { Place, Task } from './store_task.js';
 
 type Run = (place: Place, options: unknown) => Promise<void>;
 

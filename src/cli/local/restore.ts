@@ -3,8 +3,8 @@ import { Command } from 'commander';
 import { readSettings } from '../../config.js';
 import { StartError } from '../../errors.js';
 import { restoreBackup } from '../../store/maintenance/restore.js';
-import { refusePostgres } from './backup.js';
 import { say } from '../kit/print.js';
+import { refusePostgres } from './backup.js';
 import { inServiceOr } from './store_task.js';
 
 interface Options {

@@ -1,9 +1,9 @@
 import { Command } from 'commander';
 import { z } from 'zod';
 import { isImported } from '../../store/maintenance/database_import.js';
-import { catchUp } from '../../store/write/change_log.js';
 import { migrator } from '../../store/maintenance/migrate.js';
 import { seed } from '../../store/maintenance/seed.js';
+import { catchUp } from '../../store/write/change_log.js';
 import { table } from '../kit/print.js';
 import { type Place, runTask, type Task } from './store_task.js';
 

@@ -1,9 +1,9 @@
 import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../../config.js';
 import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
-import type { Access, ServeFlags } from '../../net/exposure.js';
 import { createLog, logOutput } from '../../log.js';
 import { type Running, serve } from '../../main.js';
+import type { AccessPolicy, ServeFlags } from '../../net/exposure.js';
 import { stopRequest } from '../kit/signals.js';
 import { runInService } from './local_tasks.js';
 
@@ -66,7 +66,7 @@ function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: R
   return lines;
 }
 
-const ACCESS: Readonly<Record<Access, string>> = {
+const ACCESS: Readonly<Record<AccessPolicy, string>> = {
   'this machine':
     'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin --local closes it',
   tokens: 'with tokens',

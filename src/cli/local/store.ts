@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { z } from 'zod';
 import { StartError } from '../../errors.js';
-import { holdsStore } from '../../store/write/change_log.js';
-import { renewStore } from '../../store/maintenance/store_identity.js';
+import { renewStoreIdentity } from '../../store/maintenance/store_identity.js';
+import { holdsStore } from '../../store/write/head.js';
 import { type Place, runTask, type Task } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false) });
@@ -24,7 +24,7 @@ export function storeCommand(): Command {
 async function renew({ store, say }: Place, { json }: Options): Promise<void> {
   if (!(await holdsStore(store.database.knex)))
     throw new StartError('There is no store in this database yet: it is made by agentllm serve or migrate up.');
-  const { revision, identity } = await renewStore(store);
+  const { revision, identity } = await renewStoreIdentity(store);
   if (json) say.out(JSON.stringify({ identity, revision }));
   else say.out(`the store is ${identity} now, at revision ${revision}; etags from before match no more`);
 }

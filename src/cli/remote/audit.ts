@@ -1,10 +1,10 @@
 import { type AuditEvent, AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
-import { shortMethod } from './changes.js';
-import { agentNames, deedOf, newestInput } from './history.js';
 import { type Column, type List, minRevision, readAll, tableOf } from '../kit/lists.js';
 import { moment, say, small } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, list, time, word } from '../kit/values.js';
+import { shortMethod } from './changes.js';
+import { agentNames, changeRecordOf, newestInput } from './history.js';
 
 const MOST = 50;
 /** Where a cell is cut; --json has it whole. */
@@ -72,14 +72,14 @@ const ABOUT: Readonly<Record<string, string>> = {
 };
 
 function aboutOf({ kind, change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
-  if (change) return deedOf(change, names).about;
+  if (change) return changeRecordOf(change, names).about;
   if (ABOUT[kind]) return ABOUT[kind];
   return agent_id === undefined ? provider : (names.get(agent_id) ?? `agent #${agent_id}`);
 }
 
 function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
   const { kind, change, config_id, provider, outcome } = event;
-  if (change) return deedOf(change, names).what;
+  if (change) return changeRecordOf(change, names).what;
   if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
   if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
   if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';

@@ -118,23 +118,23 @@ export const inWords = (all: readonly Difference[], same?: Readonly<Record<strin
 const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
 
 /** One line of what a revision did, behind whom it is about. */
-export interface Deed {
+export interface ChangeRecord {
   readonly about: string;
   readonly what: string;
 }
 
-export interface Deeds {
+export interface ChangeRecords {
   readonly revision: bigint;
   /** Nothing is known of who did it in a snapshot. */
   readonly actor?: string | undefined;
   readonly method?: string | undefined;
   readonly reason?: string | undefined;
   readonly created_at?: Date | undefined;
-  readonly deeds: readonly Deed[];
+  readonly deeds: readonly ChangeRecord[];
 }
 
 /** A revision as a block of lines: when, who, how and why, then what it did. */
-export function deedBlock({ revision, actor, method, reason, created_at, deeds }: Deeds): string {
+export function changeBlock({ revision, actor, method, reason, created_at, deeds }: ChangeRecords): string {
   const head = [
     moment(created_at),
     `revision ${revision}`,

@@ -1,9 +1,9 @@
 import type { Argument, Command, Option } from 'commander';
 import type { AgentLLM } from '../../client/index.js';
-import { modelOf } from './config_fields.js';
 import { openConnection } from '../kit/connection.js';
 import { inputOf } from '../kit/inputs.js';
 import type { Live } from '../kit/values.js';
+import { modelOf } from './config_fields.js';
 
 /*
  * `agentllm __complete WORD…`, which the scripts of completion.ts ask: prints what the

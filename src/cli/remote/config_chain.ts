@@ -1,5 +1,11 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { BulkAssignResult } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { Exit } from '../kit/error_output.js';
+import { agentArgument, tableOf } from '../kit/lists.js';
+import { counted } from '../kit/print.js';
+import type { RemoteCommand } from '../kit/remote_command.js';
+import { agent, configId, said } from '../kit/values.js';
+import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
 import { agentFilters, chosenAgents } from './agent_filters.js';
 import {
   clearApiKey,
@@ -10,12 +16,6 @@ import {
   configNamed,
   modelOf,
 } from './config_fields.js';
-import { agentArgument, tableOf } from '../kit/lists.js';
-import { counted } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
-import type { RemoteCommand } from '../kit/remote_command.js';
-import { agent, configId, said } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
 
 /* What is done to an agent's chain, and not to one config by its id. */
 

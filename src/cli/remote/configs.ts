@@ -1,5 +1,11 @@
 import type { Command } from 'commander';
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { Input } from '../kit/inputs.js';
+import { agentArgument, limitInput, minRevision, printList } from '../kit/lists.js';
+import { record } from '../kit/print.js';
+import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
+import { agent, configId, flag, model, provider, said, word } from '../kit/values.js';
+import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
 import { bulkConfigs, reorderConfigs, upsertConfig } from './config_chain.js';
 import {
   clearApiKey,
@@ -11,13 +17,7 @@ import {
   configNamed,
 } from './config_fields.js';
 import { configHealth } from './health.js';
-import type { Input } from '../kit/inputs.js';
-import { agentArgument, limitInput, minRevision, printList } from '../kit/lists.js';
-import { record } from '../kit/print.js';
-import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { validateConfig } from './validate.js';
-import { agent, configId, flag, model, provider, said, word } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
 
 const idArgument = (to: string): Input => ({
   name: '<id>',

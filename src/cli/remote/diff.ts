@@ -1,10 +1,10 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
-import { type Difference, differences, spoken, worded } from './changes.js';
+import { Exit } from '../kit/error_output.js';
 import { minRevision } from '../kit/lists.js';
 import { table } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
 import { configId, int64, type Kind, said } from '../kit/values.js';
+import { type Difference, differences, spoken, worded } from './changes.js';
 
 const NOW = 'now';
 const revisionOrNow: Kind = {

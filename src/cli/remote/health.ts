@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ConfigHealth, HopCheck } from '../../../gen/ts/agentllm/v1/check.js';
 import { AgentLLMError } from '../../client/index.js';
-import { configList } from './config_fields.js';
+import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { type Column, type List, limitInput, minRevision, readAll, tableOf } from '../kit/lists.js';
 import { ago, say, shown, small, visible } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, configId, list, said } from '../kit/values.js';
+import { configList } from './config_fields.js';
 
 /** How many providers are asked at once: they are slow, and the service allows a few hundred checks a minute. */
 const AT_ONCE = 4;

@@ -1,11 +1,19 @@
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import { ChangeAction, type ConfigRevision, type FieldChange } from '../../../gen/ts/agentllm/v1/history.js';
 import type { AgentLLM } from '../../client/index.js';
-import { type Deed, type Deeds, type Difference, deedBlock, inWords, spoken, worded } from './changes.js';
 import { type List, limitInput, minRevision, readAll } from '../kit/lists.js';
 import { say, small } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, configId, list } from '../kit/values.js';
+import {
+  type ChangeRecord,
+  type ChangeRecords,
+  changeBlock,
+  type Difference,
+  inWords,
+  spoken,
+  worded,
+} from './changes.js';
 
 /** A history can be long, and its newest part is what is asked for. */
 const MOST = 50;
@@ -42,7 +50,7 @@ export const history: RemoteCommand = {
   async run(call) {
     const { rows: entries, revision, more } = await readAll(call, entryList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, entries);
-    call.answer({ entries, revision }, () => revisionsOf(entries, names).map(deedBlock).join('\n') || emptyFor(call));
+    call.answer({ entries, revision }, () => revisionsOf(entries, names).map(changeBlock).join('\n') || emptyFor(call));
     if (more && !call.json) say.err(`(the newest ${entries.length}; --limit shows more)`);
     return undefined;
   },
@@ -72,19 +80,19 @@ export async function agentNames(
 }
 
 /** The entries of each revision together. */
-function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<number, string>): Deeds[] {
-  const revisions = new Map<bigint, Deeds & { readonly deeds: Deed[] }>();
+function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<number, string>): ChangeRecords[] {
+  const revisions = new Map<bigint, ChangeRecords & { readonly deeds: ChangeRecord[] }>();
   for (const entry of entries) {
     const { revision, actor, method, reason, created_at } = entry;
     const known = revisions.get(revision) ?? { revision, actor, method, reason, created_at, deeds: [] };
-    known.deeds.push(deedOf(entry, names));
+    known.deeds.push(changeRecordOf(entry, names));
     revisions.set(revision, known);
   }
   return [...revisions.values()];
 }
 
 /** What an entry says, in words. */
-export function deedOf(entry: ConfigRevision, names: ReadonlyMap<number, string>): Deed {
+export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number, string>): ChangeRecord {
   const { kind, id, name, agent_id, action } = entry;
   const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
   const owner = agent_id === undefined ? undefined : (names.get(agent_id) ?? `agent #${agent_id}`);

@@ -5,10 +5,10 @@ import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
 import { dayOf, type Group, lines, moment, record, recordOf, shown, small } from '../kit/print.js';
-import { ruleInput, ruleText } from './providers.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { flag, integer, model, provider, text, time, usd, word } from '../kit/values.js';
 import { etagInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { ruleInput, ruleText } from './providers.js';
 
 const body: Body = { at: 'model', type: 'Model', message: Model };
 

@@ -1,15 +1,15 @@
 import type { Command } from 'commander';
 import type { KeyCheck } from '../../../gen/ts/agentllm/v1/check.js';
 import { type ParameterRule, Provider } from '../../../gen/ts/agentllm/v1/provider.js';
+import { Exit } from '../kit/error_output.js';
 import type { Body } from '../kit/from_file.js';
-import { CHECK_TIMEOUT_MS } from './health.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
 import { ago, counted, type Group, lines, record, recordOf, shown, small } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { choice, flag, list as listOf, provider, rule, text, word } from '../kit/values.js';
 import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { CHECK_TIMEOUT_MS } from './health.js';
 
 const body: Body = { at: 'provider', type: 'Provider', message: Provider };
 

@@ -1,12 +1,12 @@
 import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
+import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
 import { shown, small, visible } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
-import { resolveAll } from './resolve_all.js';
 import { int64, list, provider, said } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
+import { resolveAll } from './resolve_all.js';
 
 /** `agentllm resolve`: what an agent tries, in which order, and where every value comes from. */
 export const resolveAgent: RemoteCommand = {

@@ -1,8 +1,8 @@
 import type { ResolveConfigResult } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { type Column, tableOf } from '../kit/lists.js';
 import { counted } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { Call } from '../kit/remote_command.js';
 
 /** Agents of a page, by the contract. */

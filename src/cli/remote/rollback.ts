@@ -1,14 +1,14 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import { AgentLLMError } from '../../client/index.js';
-import { differences } from './changes.js';
-import { configNamed } from './config_fields.js';
-import { differenceTable } from './diff.js';
-import { agentNames, deedOf } from './history.js';
 import { UsageError } from '../kit/inputs.js';
 import { visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { configId, int64, said } from '../kit/values.js';
 import { etagInput, findingLines, keyInput, writeInputs, wrote } from '../kit/writes.js';
+import { differences } from './changes.js';
+import { configNamed } from './config_fields.js';
+import { differenceTable } from './diff.js';
+import { agentNames, changeRecordOf } from './history.js';
 
 /** `agentllm rollback`: a config as it was, or everything that one revision changed, as a new revision. */
 export const rollback: RemoteCommand = {
@@ -96,7 +96,7 @@ async function undoRevision(call: Call): Promise<undefined> {
   const names = call.json ? new Map<number, string>() : await agentNames(call.api, response.entries);
   return call.answer(response, () => {
     if (response.entries.length === 0) return `nothing is left to undo of revision ${revision}`;
-    const deeds = response.entries.map((entry) => deedOf(entry, names));
+    const deeds = response.entries.map((entry) => changeRecordOf(entry, names));
     const lines = deeds.map(({ about, what }) => `  ${visible(about)}  ${visible(what)}`);
     return `${wrote(call, 'undone', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
   });

@@ -5,8 +5,8 @@ import {
 } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import { AgentLLMError } from '../../client/index.js';
 import { openStream } from '../kit/connection.js';
-import { counted, say, toJson } from '../kit/print.js';
 import { Exit } from '../kit/error_output.js';
+import { counted, say, toJson } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { said } from '../kit/values.js';
 

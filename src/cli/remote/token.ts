@@ -2,14 +2,14 @@ import type { Command } from 'commander';
 import type { CreateTokenRequest, GetCallerResponse, Token } from '../../../gen/ts/agentllm/v1/access_service.js';
 import { makeToken } from '../../domain/token.js';
 import { variable } from '../kit/environment.js';
+import { Exit } from '../kit/error_output.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { localAccess, storePlace, type TokenMethods } from '../local/local_access.js';
 import { ago, type Group, lines, moment, record, say, small, visible } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { choice, type Kind, list, said, span, text, word } from '../kit/values.js';
 import { writeInputs, wrote } from '../kit/writes.js';
+import { localAccess, storePlace, type TokenMethods } from '../local/local_access.js';
 
 const role = choice('ROLE_', 'role', ['admin', 'operator', 'viewer', 'agent']);
 

@@ -1,12 +1,12 @@
 import type { Hop } from '../../../gen/ts/agentllm/v1/finding.js';
-import { allowUnknownModel, configBody, configFields } from './config_fields.js';
+import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { minRevision } from '../kit/lists.js';
 import { small, table } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { agent, configId } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
+import { allowUnknownModel, configBody, configFields } from './config_fields.js';
 
 /** `agentllm configs validate`: what the lint says of what is stored, or of what would be. */
 export const validateConfig: RemoteCommand = {

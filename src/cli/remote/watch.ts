@@ -1,21 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { WatchStarted } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { AckBatcher } from '../../client/ack_batcher.js';
 import { Acknowledger } from '../../client/acknowledgements.js';
 import type { Connection } from '../../client/connection.js';
-import { Follow, type Follower } from '../../client/watch_stream.js';
 import type { AgentLLMError } from '../../client/index.js';
-import { Outbox } from '../../client/ack_batcher.js';
 import type { Batch } from '../../client/view.js';
+import { type WatchObserver, WatchStream } from '../../client/watch_stream.js';
 import { version } from '../../package.js';
-import { deedBlock } from './changes.js';
 import { DEFAULT_TIMEOUT_MS, openStream } from '../kit/connection.js';
-import { deedOfHappening, type Happening, Heard } from './watch_diff.js';
+import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { counted, say, toJson, visible } from '../kit/print.js';
-import { Exit } from '../kit/error_output.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { agent, integer, list, said, word } from '../kit/values.js';
+import { changeBlock } from './changes.js';
+import { changeRecordOfDiff, Heard, type WatchDiff } from './watch_diff.js';
 
 /** `agentllm watch`: changes as they are made. */
 export const watch: RemoteCommand = {
@@ -65,14 +65,14 @@ before --count was reached.`,
 const FOREVER_MS = 2 ** 31 - 1;
 
 /** Prints what a stream brings, until it has printed enough or somebody ends it. */
-class Tail implements Follower {
+class Tail implements WatchObserver {
   /** The exit code; rejects with what time will not mend. */
   readonly ended: Promise<number>;
   token: string;
   private readonly heard = new Heard();
   private readonly names: readonly string[];
   private readonly acknowledger: Acknowledger;
-  private readonly follow: Follow;
+  private readonly follow: WatchStream;
   private readonly timers: NodeJS.Timeout[] = [];
   private printed = 0;
   /** Why there is no stream; undefined while there is one. */
@@ -98,8 +98,8 @@ class Tail implements Follower {
     const client_id = randomUUID();
     const who = { client_id, client_name: 'agentllm watch', client_version: version };
     // It has what it prints, and a write that waits for adoption is not to wait for it.
-    this.acknowledger = new Acknowledger(connection, client_id, new Outbox());
-    this.follow = new Follow(connection, { agents, all_agents: agents.length === 0, ...who }, this);
+    this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
+    this.follow = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...who }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;
     this.timers.push(setTimeout(() => !this.begun && this.failure && this.reject(this.failure), timeoutMs));
   }
@@ -163,7 +163,7 @@ class Tail implements Follower {
     for (const name of this.heard.missing) say.err(`there is no agent ${visible(name)} yet`);
   }
 
-  private print({ revision, token, cause, snapshot }: Batch, happened: readonly Happening[]): void {
+  private print({ revision, token, cause, snapshot }: Batch, happened: readonly WatchDiff[]): void {
     // What came in the same moment as the last one that was asked for.
     if (this.printed === this.call.local<number>('count')) return;
     if (this.call.json) {
@@ -171,8 +171,8 @@ class Tail implements Follower {
       say.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
     } else {
       const gap = { about: 'all', what: 'read anew: what was changed since, by whom and why, is in agentllm history' };
-      const deeds = happened.map(deedOfHappening);
-      say.out(`${deedBlock({ revision, ...cause, deeds: snapshot ? [gap, ...deeds] : deeds })}`);
+      const deeds = happened.map(changeRecordOfDiff);
+      say.out(`${changeBlock({ revision, ...cause, deeds: snapshot ? [gap, ...deeds] : deeds })}`);
     }
     this.printed++;
     if (this.printed === this.call.local<number>('count')) this.resolve(Exit.done);

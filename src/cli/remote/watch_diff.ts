@@ -1,13 +1,13 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Batch } from '../../client/view.js';
-import { type Deed, type Difference, differences, inWords } from './changes.js';
+import { type ChangeRecord, type Difference, differences, inWords } from './changes.js';
 import { modelOf } from './config_fields.js';
 
 /* What a stream of whole things says, told from what was there before. */
 
 /** What happened to one thing. */
-export interface Happening {
+export interface WatchDiff {
   readonly kind: 'agent' | 'config' | 'provider' | 'model' | 'credential';
   /** The agent that it is, or belongs to. */
   readonly agent?: string;
@@ -42,7 +42,7 @@ export class Heard {
   }
 
   /** Takes what came, and says what is different; of the first snapshot nothing. */
-  take(batch: Batch): Happening[] {
+  take(batch: Batch): WatchDiff[] {
     if (!batch.snapshot) return this.change(batch);
     const first = !this.whole;
     const before = [...this.agents.values()];
@@ -58,7 +58,7 @@ export class Heard {
     return first ? [] : happened;
   }
 
-  private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): Happening[] {
+  private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): WatchDiff[] {
     const there = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
     // One that is gone under a name and there under another was renamed.
     const moved = agents.filter(({ agent, id }) => !agent && there.has(id)).map(({ name }) => this.agents.get(name));
@@ -74,7 +74,7 @@ export class Heard {
     return happened;
   }
 
-  private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): Happening[] {
+  private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): WatchDiff[] {
     const { name, urgent } = after;
     const agent = { kind: 'agent', agent: name, name, urgent, fields: [] } as const;
     if (!before && !this.whole) return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
@@ -85,12 +85,12 @@ export class Heard {
     return [...(fields.length > 0 ? [{ ...agent, action: 'updated', fields } as const] : []), ...configs];
   }
 
-  private toItem(after: CatalogueItem): Happening[] {
+  private toItem(after: CatalogueItem): WatchDiff[] {
     const key = keyOf(after);
     const stood = this.catalogue.get(key);
     const [before, now] = [stood && thingIn(stood), thingIn(after)];
     const at = key.indexOf(' ');
-    const kind = key.slice(0, at) as Happening['kind'];
+    const kind = key.slice(0, at) as WatchDiff['kind'];
     const item = { kind, name: key.slice(at + 1), urgent: after.urgent, fields: [] };
     if (!now) return before || !this.whole ? [{ ...item, action: 'deleted' }] : [];
     if (!before) return [{ ...item, action: this.whole ? 'created' : 'seen' }];
@@ -99,7 +99,7 @@ export class Heard {
   }
 }
 
-const seen = (config: AgentLLMConfig, agent: string): Happening => ({
+const seen = (config: AgentLLMConfig, agent: string): WatchDiff => ({
   ...{ kind: 'config', agent, id: config.id, name: modelOf(config), action: 'seen', urgent: false, fields: [] },
 });
 
@@ -108,8 +108,8 @@ function configHappenings(
   after: readonly AgentLLMConfig[],
   agent: string,
   urgent: boolean,
-): Happening[] {
-  const happening = (config: AgentLLMConfig, more: Pick<Happening, 'action' | 'fields'>): Happening => ({
+): WatchDiff[] {
+  const happening = (config: AgentLLMConfig, more: Pick<WatchDiff, 'action' | 'fields'>): WatchDiff => ({
     ...{ kind: 'config', agent, id: config.id, name: modelOf(config), urgent, before: config },
     ...more,
   });
@@ -144,7 +144,7 @@ function deletedItem(key: string): CatalogueItem {
 }
 
 /** A happening in words. */
-export function deedOfHappening({ kind, agent, id, name, action, urgent, fields, before }: Happening): Deed {
+export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fields, before }: WatchDiff): ChangeRecord {
   const about = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
   const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
   return {
@@ -153,7 +153,7 @@ export function deedOfHappening({ kind, agent, id, name, action, urgent, fields,
   };
 }
 
-function doneTo({ kind, name, action, urgent, fields, before }: Happening): string {
+function doneTo({ kind, name, action, urgent, fields, before }: WatchDiff): string {
   const model = kind === 'config' ? ` ${name}` : '';
   if (action === 'seen') return `${model} as it is now`;
   if (action === 'deleted' && kind === 'agent') return ' gone: none has this name any more';

@@ -1,9 +1,9 @@
 import type { Knex } from 'knex';
 import type { HistoryEntry } from '../../domain/history.js';
-import { type BoundedRows, readBounded } from './bounded_read.js';
 import { onDatabase } from '../failure.js';
-import { ENTRY_COLUMNS } from './history.js';
 import type { Store } from '../store.js';
+import { type BoundedRows, readBounded } from './bounded_read.js';
+import { ENTRY_COLUMNS } from './history.js';
 
 /** What is audited but is no configuration. */
 export interface NewEvent {
@@ -24,17 +24,17 @@ export interface KeptEvent extends NewEvent {
 }
 
 /** Enters an event, by the clock of the database and as finely as times are told apart here. */
-export const enterEvent = (store: Store, event: NewEvent): Promise<void> => enterEvents(store, [event]);
+export const insertEvent = (store: Store, event: NewEvent): Promise<void> => insertEvents(store, [event]);
 
 /** Enters several events, all or none. */
-export const enterEvents = (store: Store, events: readonly NewEvent[]): Promise<void> =>
+export const insertEvents = (store: Store, events: readonly NewEvent[]): Promise<void> =>
   onDatabase(store, async (db) => {
     const created_at = db.raw(`date_trunc('milliseconds', clock_timestamp())`);
     await db('audit_events').insert(events.map((event) => ({ ...event, created_at })));
   });
 
 /** Forgets events that are older than the history is kept, by the clock of the database. */
-export async function forgetEvents(db: Knex, historyMs: number): Promise<void> {
+export async function deleteOldEvents(db: Knex, historyMs: number): Promise<void> {
   if (historyMs === Number.POSITIVE_INFINITY) return;
   await db('audit_events').whereRaw(`created_at < now() - ? * interval '1 millisecond'`, [historyMs]).delete();
 }

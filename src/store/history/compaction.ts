@@ -35,7 +35,7 @@ async function firstSince(db: Knex, retentionMs: number): Promise<number> {
  * made it so: from there on, every state can be told as before, and every revision is whole.
  * @param rowsAtOnce how many are looked at in one statement, more where one revision has more: nothing waits for long.
  */
-export async function forgetHistory(
+export async function compactHistory(
   { database: { knex: db } }: Store,
   retentionMs: number,
   rowsAtOnce = 5000,

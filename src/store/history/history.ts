@@ -4,12 +4,12 @@ import { newConfig } from '../../domain/config.js';
 import type { HistoryEntry, Names } from '../../domain/history.js';
 import type { Agent, Config, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { type BoundedRows, readBounded } from './bounded_read.js';
-import { oldestKept } from './compaction.js';
 import { onDatabase } from '../failure.js';
-import { stateAt } from './time_travel.js';
 import type { Store } from '../store.js';
 import { fromLog } from '../write/rows.js';
+import { type BoundedRows, readBounded } from './bounded_read.js';
+import { oldestKept } from './compaction.js';
+import { stateAt } from './time_travel.js';
 
 /** What an entry of the history is made of. */
 export const ENTRY_COLUMNS = [

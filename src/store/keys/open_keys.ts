@@ -3,8 +3,8 @@ import type { StoredKey } from '../../domain/key_choice.js';
 import type { State } from '../../domain/state.js';
 import { keyHolder } from '../../domain/vault.js';
 import { onDatabase } from '../failure.js';
-import { readHead } from '../write/change_log.js';
 import type { Store } from '../store.js';
+import { readHead } from '../write/head.js';
 import { tables } from '../write/rows.js';
 
 type Holder = 'config' | 'credential';

@@ -1,8 +1,8 @@
 import { StartError } from '../../errors.js';
 import { version } from '../../package.js';
-import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
 import type { Database } from '../database.js';
-import { holdsStore } from '../write/change_log.js';
+import { holdsStore } from '../write/head.js';
+import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
 
 export interface BackupOptions {
   /** Absolute: the service has another working directory than who asks it. */

@@ -6,8 +6,8 @@ import { listed } from '../../../migrations/take_over.js';
 import type { State } from '../../domain/state.js';
 import { REBOUND, UNBOUND } from '../../domain/vault.js';
 import type { Store } from '../store.js';
-import { transact } from '../write/transact.js';
 import type { Plan } from '../write/planned_write.js';
+import { transact } from '../write/transact.js';
 
 /*
  * What is particular to a database that the Python system made. The migrations
@@ -16,7 +16,7 @@ import type { Plan } from '../write/planned_write.js';
  */
 
 /** What an operator has to know of an imported database. */
-export interface Adoption {
+export interface DatabaseImport {
   /** The tables that were there before ours. */
   readonly tables: readonly string[];
   /** What is or was wrong with them, one sentence each; what is put right is not said again. */
@@ -24,7 +24,7 @@ export interface Adoption {
 }
 
 /** Reads only; also in a database that was not adopted, or is not migrated to the end. */
-export async function readAdoption(db: Knex): Promise<Adoption> {
+export async function readImport(db: Knex): Promise<DatabaseImport> {
   if (!(await db.schema.hasTable('adopted_tables'))) return { tables: [], findings: [] };
   const adopted: { name: string; notes: string[] }[] = await db('adopted_tables').orderBy('name');
   const tables = adopted.map(({ name }) => name);
@@ -90,7 +90,7 @@ export async function isImported(db: Knex): Promise<boolean> {
  * log has a revision, so what is done is not done again.
  * @returns how many they were.
  */
-export async function adoptRows(store: Store): Promise<number> {
+export async function importRows(store: Store): Promise<number> {
   if (rowsWithoutRevision(store.state).next().done) return 0;
   let entered = 0;
   await transact(store, {

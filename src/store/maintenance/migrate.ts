@@ -5,11 +5,11 @@ import { isAdopted } from '../../../migrations/adopt.js';
 import { type Migration, migrations as ours } from '../../../migrations/index.js';
 import { CannotAdoptError } from '../../../migrations/take_over.js';
 import { StartError } from '../../errors.js';
-import { type Adoption, readAdoption } from './database_import.js';
 import { withConnection } from '../connection.js';
+import { outsideTransaction } from '../session.js';
+import { type DatabaseImport, readImport } from './database_import.js';
 import { foreignTable, refuseForeignNames, refuseForeignTable } from './foreign_names.js';
 import { missingForMigrations, missingPrivileges, refuseMissing } from './privileges.js';
-import { outsideTransaction } from '../session.js';
 
 /** What the migrator needs to know of a database. */
 export interface MigratableDatabase {
@@ -59,7 +59,7 @@ export interface Migrator {
   /** Throws SchemaMismatchError when the schema is newer than the code or, when asked, has migrations pending. */
   check(options?: { pending?: boolean }): Promise<void>;
   /** What was there before us, and what is wrong with it. Reads only. */
-  adoption(): Promise<Adoption>;
+  adoption(): Promise<DatabaseImport>;
 }
 
 /** The schema and the code do not fit. `newer`: the code is too old. `behind`: migrations are pending. */
@@ -199,7 +199,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     return await withAdvisoryLock(database, lockWaitMs, run);
   }
 
-  return { up, down, status, history, check, adoption: () => readAdoption(knex) };
+  return { up, down, status, history, check, adoption: () => readImport(knex) };
 }
 
 function nothingToApply(status: MigrationStatus): boolean {

@@ -1,14 +1,14 @@
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { StartError } from '../../errors.js';
-import { type AboutBackup, type Backup, readBackup } from './backup_file.js';
 import { openDatabase } from '../database.js';
 import { type ClusterPaths, clusterPaths, exists, settleRestore } from '../embedded/data_directory.js';
 import { acquireDirectoryLock } from '../embedded/directory_lock.js';
 import { fsyncDirectory } from '../embedded/durable_files.js';
-import { migrator } from './migrate.js';
-import { renewStore } from './store_identity.js';
 import { Store } from '../store.js';
+import { type AboutBackup, type Backup, readBackup } from './backup_file.js';
+import { migrator } from './migrate.js';
+import { renewStoreIdentity } from './store_identity.js';
 
 export interface RestoreOptions {
   readonly dataDir: string;
@@ -78,7 +78,7 @@ async function openAndRenew({ tarball }: Backup, directory: string): Promise<str
   try {
     // Throws when a newer version has made the schema; an older one is migrated by the next start.
     await migrator(database).check();
-    return (await renewStore(new Store(database))).identity;
+    return (await renewStoreIdentity(new Store(database))).identity;
   } finally {
     await database.close();
   }

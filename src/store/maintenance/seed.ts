@@ -1,7 +1,7 @@
 import { type Seed, seeds } from '../../../seeds/index.js';
-import { adoptRows, isImported } from './database_import.js';
 import type { Store } from '../store.js';
 import { transact } from '../write/transact.js';
+import { importRows, isImported } from './database_import.js';
 
 /**
  * How many rows each seed created; 0 for one that found nothing to do.
@@ -29,7 +29,7 @@ export async function seed(
   const rows: Record<string, number> = {};
   await run(store, catalogue, rows);
   // After the catalogue, which has the canonical names of providers; before the seeds that build on the rows.
-  const adopted = await adoptRows(store);
+  const adopted = await importRows(store);
   if (adopted > 0) rows['adopted'] = adopted;
   if (evenImported || !(await isImported(knex))) await run(store, rest, rows);
   return rows;

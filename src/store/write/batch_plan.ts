@@ -4,16 +4,16 @@ import { bindingOf } from '../../domain/credential.js';
 import type { Draft, IdSource } from '../../domain/draft.js';
 import type { Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { type Answers, bodyHash, outcomeOf } from './idempotency.js';
-import type { Turn } from './revision_counter.js';
+import { bodyHash, matchingResponse, type StoredResponses } from './idempotency.js';
 import { DrawnIds, OutOfIds } from './ids.js';
 import { planOf, type Ready, type Write } from './planned_write.js';
+import type { LockedCounter } from './revision_counter.js';
 
 /** What became of a write: the bytes of its answer, or why there is none. */
 export type Outcome = PromiseSettledResult<Uint8Array>;
 
 /** One revision of a batch. */
-export interface Step {
+export interface PlannedRevision {
   readonly write: Write<unknown>;
   readonly revision: number;
   readonly nonce: string;
@@ -29,8 +29,8 @@ export interface Step {
   readonly hash: Buffer | undefined;
 }
 
-export interface Steps {
-  readonly steps: readonly Step[];
+export interface BatchPlan {
+  readonly steps: readonly PlannedRevision[];
   /** One for each write, in order. */
   readonly outcomes: readonly Outcome[];
 }
@@ -40,13 +40,13 @@ export interface Steps {
  * they take; when the state has moved since and more are needed, the plans, being
  * pure, are simply made again.
  */
-export async function planSteps(
+export async function planBatch(
   tx: Knex,
   state: State,
-  turn: Turn,
+  turn: LockedCounter,
   writes: readonly Ready[],
-  kept: Answers,
-): Promise<Steps> {
+  kept: StoredResponses,
+): Promise<BatchPlan> {
   const ids = new DrawnIds();
   for (const [entity, count] of sum(writes)) await ids.draw(tx, entity, count);
   for (;;) {
@@ -68,13 +68,19 @@ function sum(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
   return all;
 }
 
-function planEach(state: State, turn: Turn, writes: readonly Ready[], answers: Answers, ids: IdSource): Steps {
-  const steps: Step[] = [];
+function planEach(
+  state: State,
+  turn: LockedCounter,
+  writes: readonly Ready[],
+  answers: StoredResponses,
+  ids: IdSource,
+): BatchPlan {
+  const steps: PlannedRevision[] = [];
   const outcomes = writes.map(({ write }): Outcome => {
     try {
       const hash = write.requestId ? bodyHash(turn.hash_key, write.body()) : undefined;
       const given = hash && answers.of(write);
-      if (given) return { status: 'fulfilled', value: outcomeOf(write, given, hash) };
+      if (given) return { status: 'fulfilled', value: matchingResponse(write, given, hash) };
       const revision = turn.revision + steps.length;
       const { result, draft } = planOf(state, write, ids, revision, turn.now);
       if (draft.changes.length === 0) return { status: 'fulfilled', value: write.answer(result, revision - 1) };
@@ -101,7 +107,7 @@ function planEach(state: State, turn: Turn, writes: readonly Ready[], answers: A
   return { steps, outcomes };
 }
 
-const seal = (state: State, { keys, now }: Draft): Step['tokens'] =>
+const seal = (state: State, { keys, now }: Draft): PlannedRevision['tokens'] =>
   keys.map(({ entity, row, key }) => ({
     entity,
     id: row.id,

@@ -3,18 +3,10 @@ import type { Knex } from 'knex';
 import type { Change, Entity } from '../../domain/rows.js';
 import { State } from '../../domain/state.js';
 import { oldestKept } from '../history/compaction.js';
-import { StoreLostError } from '../failure.js';
-import type { Made, Store } from '../store.js';
+import type { CommittedRevision, Store } from '../store.js';
+import { type Head, readHead } from './head.js';
+import type { ChangeAuthor } from './planned_write.js';
 import { allRows, entities, fromLog, type Statement } from './rows.js';
-
-/** The counter row: which store this is and how far it has come. */
-export interface Head {
-  readonly revision: number;
-  readonly nonce: string;
-  readonly identity: string;
-  /** Key of the hashes by which requests are told apart. */
-  readonly hash_key: Buffer;
-}
 
 interface LogRow {
   revision: number;
@@ -31,28 +23,9 @@ interface LogRow {
   history_from: number;
 }
 
-/** Who wrote what and why; the same for all rows of a revision. */
-export interface Entry {
-  readonly actor: string;
-  readonly method: string;
-  readonly requestId: string | undefined;
-  readonly reason: string | undefined;
-}
-
 /** How many revisions behind its first one a page of the log has at most. */
 export const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
-
-/** Whether a database has come as far as to be a store: what is older has no identity and no history. */
-export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('store_state');
-
-/** @param connection the one to ask on; without it any of the pool. */
-export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
-  const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
-  const [head] = await (connection === undefined ? query : query.connection(connection as never));
-  if (!head) throw new StoreLostError('store_state has no row');
-  return head;
-}
 
 /** Reads the whole configuration at one revision. */
 export async function loadState(db: Knex): Promise<State> {
@@ -123,7 +96,7 @@ function applyRows(store: Store, state: State, rows: readonly LogRow[]): void {
 }
 
 /** Whole revisions out of the rows that they were entered as. */
-function* revisionsOf(rows: readonly LogRow[]): Generator<Made> {
+function* revisionsOf(rows: readonly LogRow[]): Generator<CommittedRevision> {
   for (let from = 0; from < rows.length; ) {
     const first = rows[from] as LogRow;
     let end = from + 1;
@@ -152,7 +125,7 @@ const readLog = (db: Knex, revision: number, last = revision + REVISIONS_PER_PAG
     .orderBy(['revision', 'position']);
 
 /** Revisions from the log, those that it still has; at most a page of them. */
-export async function readRevisions(db: Knex, from: number, last: number): Promise<Made[]> {
+export async function readRevisions(db: Knex, from: number, last: number): Promise<CommittedRevision[]> {
   return [...revisionsOf(await readLog(db, from, Math.min(last, from + REVISIONS_PER_PAGE)))];
 }
 
@@ -164,7 +137,7 @@ function agentOf(change: Change): number | null {
 
 /** One revision as it is entered into the log. */
 export interface Revision {
-  readonly write: Entry;
+  readonly write: ChangeAuthor;
   readonly revision: number;
   readonly nonce: string;
   readonly draft: { readonly changes: readonly Change[] };
@@ -174,7 +147,12 @@ export interface Revision {
  * Enters the changes of revisions.
  * @param alongside a statement that is sent with the first of them: a round trip less while the counter row is held.
  */
-export async function enter(tx: Knex, now: Date, revisions: readonly Revision[], alongside?: Statement): Promise<void> {
+export async function appendChanges(
+  tx: Knex,
+  now: Date,
+  revisions: readonly Revision[],
+  alongside?: Statement,
+): Promise<void> {
   const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
     draft.changes.map((change, position) => ({
       revision,

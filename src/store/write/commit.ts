@@ -3,14 +3,15 @@ import { altersChain, isResealed } from '../../domain/draft.js';
 import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
-import { keepAnswers, keptAnswers } from './idempotency.js';
-import { lockCounter, moveCounter, type Turn } from './revision_counter.js';
 import { databaseFailure, isAboutValues, isLostConnection, takesNoWrites } from '../failure.js';
-import { advance, enter, readHead } from './change_log.js';
-import { type Outcome, planSteps, type Step } from './batch_plan.js';
 import type { Store } from '../store.js';
-import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } from './rows.js';
+import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
+import { advance, appendChanges } from './change_log.js';
+import { readHead } from './head.js';
+import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
+import { type LockedCounter, lockCounter, moveCounter } from './revision_counter.js';
+import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } from './rows.js';
 
 /**
  * Carries out writes in one transaction, each with a revision of its own, in
@@ -40,7 +41,7 @@ interface Batch {
   readonly now: Date;
   /** The state that it was planned against. */
   readonly state: State;
-  readonly steps: readonly Step[];
+  readonly steps: readonly PlannedRevision[];
   readonly outcomes: readonly Outcome[];
 }
 
@@ -76,30 +77,30 @@ class NothingToDo extends Error {
 async function prepare(store: Store, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
   const turn = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
   await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
-  const kept = await keptAnswers(
+  const kept = await readResponses(
     tx,
     writes.map(({ write }) => write),
   );
   const { state } = store;
-  const { steps, outcomes } = await planSteps(tx, state, turn, writes, kept);
+  const { steps, outcomes } = await planBatch(tx, state, turn, writes, kept);
   if (steps.length === 0) throw new NothingToDo(outcomes);
   await carryOut(tx, turn, steps);
   return { now: turn.now, state, steps, outcomes };
 }
 
-async function carryOut(tx: Knex, turn: Turn, steps: readonly Step[]): Promise<void> {
+async function carryOut(tx: Knex, turn: LockedCounter, steps: readonly PlannedRevision[]): Promise<void> {
   const statements = [...rowStatements(tx, steps), ...keyStatements(tx, steps)];
   const last = statements.pop();
   for (const statement of statements) await statement;
-  await enter(tx, turn.now, steps, last);
+  await appendChanges(tx, turn.now, steps, last);
   if (steps.length > 1) {
-    const [before, newest] = steps.slice(-2) as [Step, Step];
+    const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
     await moveCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce });
   }
   const answers = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
-  await keepAnswers(tx, turn.now, answers);
+  await storeResponses(tx, turn.now, answers);
 }
 
 /** The state may have been read anew while the transaction ran; then the log leads to the revision. */
@@ -108,13 +109,13 @@ async function applyCommitted(store: Store, { now, state, steps }: Batch): Promi
     const cause = { actor: write.actor, method: write.method, reason: write.reason ?? '', created_at: now };
     store.apply(state, { revision, nonce, changes: draft.changes, cause });
   }
-  if (store.state.revision >= (steps.at(-1) as Step).revision) return;
+  if (store.state.revision >= (steps.at(-1) as PlannedRevision).revision) return;
   const { knex } = store.database;
   await advance(store, knex, await readHead(knex));
 }
 
 /** Deletes first and children first, then stores parents before children; each row once, as the last step leaves it. */
-function rowStatements(tx: Knex, steps: readonly Step[]): Statement[] {
+function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
   const changes = netChanges(steps);
   const statements: Statement[] = [];
   for (const entity of entities.toReversed()) {
@@ -143,7 +144,7 @@ function rowStatements(tx: Knex, steps: readonly Step[]): Statement[] {
 }
 
 /** What all steps together do to each row, in the order in which the rows are changed last. */
-function netChanges(steps: readonly Step[]): Change[] {
+function netChanges(steps: readonly PlannedRevision[]): Change[] {
   const net = new Map<string, Change>();
   for (const { draft } of steps)
     for (const change of draft.changes) {
@@ -156,7 +157,7 @@ function netChanges(steps: readonly Step[]): Change[] {
 }
 
 /** The agents whose chains were moved, with the revision that moved them last. */
-function movedChains(steps: readonly Step[]): ReadonlyMap<number, number> {
+function movedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, number> {
   const moved = new Map<number, number>();
   for (const { draft, revision } of steps)
     for (const change of draft.changes)
@@ -166,7 +167,7 @@ function movedChains(steps: readonly Step[]): ReadonlyMap<number, number> {
 }
 
 /** The ciphertexts of keys, each row's as the last step leaves it. */
-function keyStatements(tx: Knex, steps: readonly Step[]): Statement[] {
+function keyStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
   const all = steps.flatMap(({ tokens }) => tokens);
   return (['config', 'credential'] as const).flatMap((entity) => {
     const last = new Map(all.filter((token) => token.entity === entity).map((token) => [token.id, token]));

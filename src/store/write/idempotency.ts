@@ -2,7 +2,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Knex } from 'knex';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
-import type { Entry } from './change_log.js';
+import type { ChangeAuthor } from './planned_write.js';
 
 /*
  * Answers that are kept for their request ids, so that a lost reply can be asked
@@ -13,42 +13,42 @@ import type { Entry } from './change_log.js';
 export const bodyHash = (key: Buffer, body: Uint8Array): Buffer => createHmac('sha256', key).update(body).digest();
 
 /** An answer with the hash of the request that it was given to. */
-export interface Answer {
+export interface StoredResponse {
   readonly hash: Buffer;
   readonly bytes: Uint8Array;
 }
 
 /** Answers by the requests that they were given to: of one caller and method, under one id. */
-export class Answers {
-  private readonly all = new Map<string, Answer>();
+export class StoredResponses {
+  private readonly all = new Map<string, StoredResponse>();
 
   /** The answer to a request with the id of this one. */
-  of(entry: Entry): Answer | undefined {
+  of(entry: ChangeAuthor): StoredResponse | undefined {
     return entry.requestId === undefined ? undefined : this.all.get(keyOf(entry));
   }
 
-  put(entry: Entry, answer: Answer): void {
+  put(entry: ChangeAuthor, answer: StoredResponse): void {
     this.all.set(keyOf(entry), answer);
   }
 
-  copy(): Answers {
-    const copy = new Answers();
+  copy(): StoredResponses {
+    const copy = new StoredResponses();
     for (const [key, answer] of this.all) copy.all.set(key, answer);
     return copy;
   }
 }
 
-const keyOf = ({ actor, method, requestId }: Entry) => JSON.stringify([actor, method, requestId]);
+const keyOf = ({ actor, method, requestId }: ChangeAuthor) => JSON.stringify([actor, method, requestId]);
 
 /** The bytes of an answer; throws when it was given to another request. */
-export function outcomeOf({ requestId }: Entry, answer: Answer, hash: Buffer): Uint8Array {
+export function matchingResponse({ requestId }: ChangeAuthor, answer: StoredResponse, hash: Buffer): Uint8Array {
   if (timingSafeEqual(answer.hash, hash)) return answer.bytes;
   throw ServiceError.of('REQUEST_ID_REUSED', { request_id: requestId as string });
 }
 
 /** The answers that are kept for the ids of these requests. */
-export async function keptAnswers(db: Knex, entries: readonly Entry[]): Promise<Answers> {
-  const kept = new Answers();
+export async function readResponses(db: Knex, entries: readonly ChangeAuthor[]): Promise<StoredResponses> {
+  const kept = new StoredResponses();
   const named = entries.filter(({ requestId }) => requestId !== undefined);
   if (named.length === 0) return kept;
   const rows: { caller: string; method: string; request_id: string; body_hash: Buffer; response: Buffer }[] = await db(
@@ -66,13 +66,13 @@ export async function keptAnswers(db: Knex, entries: readonly Entry[]): Promise<
 }
 
 /** An answer that is to be kept. */
-export interface Kept extends Answer {
-  readonly entry: Entry;
+export interface NewStoredResponse extends StoredResponse {
+  readonly entry: ChangeAuthor;
   readonly revision: number;
 }
 
 /** Keeps answers; one that is past its time makes room. */
-export async function keepAnswers(tx: Knex, now: Date, answers: readonly Kept[]): Promise<void> {
+export async function storeResponses(tx: Knex, now: Date, answers: readonly NewStoredResponse[]): Promise<void> {
   if (answers.length === 0) return;
   const rows = answers.map(({ entry, hash, bytes, revision }) => ({
     caller: entry.actor,
@@ -90,7 +90,7 @@ export async function keepAnswers(tx: Knex, now: Date, answers: readonly Kept[])
 }
 
 /** Deletes answers that are past their time. */
-export async function forgetAnswers(db: Knex): Promise<void> {
+export async function deleteExpiredResponses(db: Knex): Promise<void> {
   await db('idempotent_answers').where('created_at', '<=', hoursAgo(db)).delete();
 }
 

@@ -1,8 +1,6 @@
 import { CountedIds, Draft, type IdSource } from '../../domain/draft.js';
 import type { Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import type { Entry } from './change_log.js';
-
 /**
  * What a write wants, as a function of the configuration that it finds: it
  * throws a ServiceError with all that is wrong, or fills the draft. It must be
@@ -12,7 +10,7 @@ import type { Entry } from './change_log.js';
 export type Plan<T> = (state: State, draft: Draft) => T;
 
 /** A write with what the log and the answers need to know of it. */
-export interface Write<T> extends Entry {
+export interface Write<T> extends ChangeAuthor {
   readonly plan: Plan<T>;
   /** The answer as it goes out and is kept for its request id. */
   readonly answer: (result: T, revision: number) => Uint8Array;
@@ -40,4 +38,12 @@ export function dryRun<T>(state: State, write: Write<T>): Ready<T> {
   const counted = new CountedIds();
   const { draft } = planOf(state, write, counted);
   return { write, wanted: counted.counts, changes: draft.changes.length };
+}
+
+/** Who wrote what and why; the same for all rows of a revision. */
+export interface ChangeAuthor {
+  readonly actor: string;
+  readonly method: string;
+  readonly requestId: string | undefined;
+  readonly reason: string | undefined;
 }

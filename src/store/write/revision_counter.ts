@@ -2,12 +2,12 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import { limits } from '../../limits.js';
 import { StoreLostError } from '../failure.js';
-import { CHANNEL } from '../notifications.js';
-import type { Head } from './change_log.js';
 import { missingPrivileges } from '../maintenance/privileges.js';
+import { CHANNEL } from '../notifications.js';
+import type { Head } from './head.js';
 
 /** The counter row, held, with the revision that is to be written. */
-export interface Turn extends Head {
+export interface LockedCounter extends Head {
   readonly previous_nonce: string;
   readonly now: Date;
 }
@@ -17,7 +17,7 @@ export interface Turn extends Head {
  * a pooler may hand the session on. The notification goes out with the commit.
  * @param writer who others hear that has written; undefined where nobody is told.
  */
-export async function begin(tx: Knex, writer?: string): Promise<void> {
+export async function setTimeouts(tx: Knex, writer?: string): Promise<void> {
   await settings(tx, writer);
 }
 
@@ -36,8 +36,8 @@ function settings(tx: Knex, writer: string | undefined): Knex.Raw {
  * settings stand before the row is waited for: the update has to have their row
  * first. What bounds this one statement is the timeout of the lock.
  */
-export async function lockCounter(tx: Knex, writer: string | undefined): Promise<Turn> {
-  const { rows } = await tx.raw<{ rows: Turn[] }>(
+export async function lockCounter(tx: Knex, writer: string | undefined): Promise<LockedCounter> {
+  const { rows } = await tx.raw<{ rows: LockedCounter[] }>(
     `with begun as materialized (?)
      update store_state set revision = revision + 1, previous_nonce = nonce, nonce = ?
        from begun
@@ -68,7 +68,7 @@ export async function tryWrite(db: Knex): Promise<void> {
   if (missing) throw Object.assign(new Error(missing.finding), { code: '42501' });
   const tx = await db.transaction();
   try {
-    await begin(tx);
+    await setTimeouts(tx);
     await tx('store_state').update({ revision: tx.ref('revision') });
     const bytes = randomBytes(PROBE_BYTES);
     const probe = { caller: '', method: 'probe', request_id: randomUUID(), body_hash: bytes, response: bytes };

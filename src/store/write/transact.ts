@@ -1,9 +1,10 @@
 import { CountedIds } from '../../domain/draft.js';
 import { ServiceError } from '../../errors.js';
-import { bodyHash, keptAnswers, outcomeOf } from './idempotency.js';
 import { databaseFailure } from '../failure.js';
-import { advance, readHead } from './change_log.js';
 import type { Store } from '../store.js';
+import { advance } from './change_log.js';
+import { readHead } from './head.js';
+import { bodyHash, matchingResponse, readResponses } from './idempotency.js';
 import { dryRun, planOf, type Ready, type Write } from './planned_write.js';
 
 /** Does all the checks of a write and answers what it would do, without writing anything. */
@@ -29,7 +30,7 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
   try {
     const look = await lookAhead(store, write);
     if ('kept' in look) return look.kept;
-    return await store.writers.add({ item: look as Ready, weight: look.changes, signal: write.signal });
+    return await store.writeQueue.add({ item: look as Ready, weight: look.changes, signal: write.signal });
   } catch (error) {
     throw databaseFailure(error);
   }
@@ -64,6 +65,6 @@ async function lookBack<T>(store: Store, write: Write<T>): Promise<Uint8Array | 
   await advance(store, knex, head);
   if (!write.requestId) return undefined;
   const hash = bodyHash(head.hash_key, write.body());
-  const kept = (await keptAnswers(knex, [write])).of(write);
-  return kept && outcomeOf(write, kept, hash);
+  const kept = (await readResponses(knex, [write])).of(write);
+  return kept && matchingResponse(write, kept, hash);
 }

@@ -9,7 +9,7 @@ export interface Waiting<Item> {
   readonly signal: AbortSignal | undefined;
 }
 
-export interface LineOptions {
+export interface WriteQueueOptions {
   /** Items of one batch, and their weight together. */
   readonly items: number;
   readonly weight: number;
@@ -31,13 +31,13 @@ interface Place<Item, Result> extends Waiting<Item> {
  * what 16 writers get done. A caller who gives up while waiting leaves the line,
  * and nothing is done.
  */
-export class Line<Item, Result> {
+export class WriteQueue<Item, Result> {
   private busy = false;
   private readonly waiting: Place<Item, Result>[] = [];
 
   /** @param work has a settled result for each item, in order; when it rejects, they all have. */
   constructor(
-    private readonly options: LineOptions,
+    private readonly options: WriteQueueOptions,
     private readonly work: (items: readonly Item[]) => Promise<readonly PromiseSettledResult<Result>[]>,
   ) {}
 

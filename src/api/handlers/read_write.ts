@@ -1,0 +1,73 @@
+import type { Draft } from '../../domain/draft.js';
+import type { State } from '../../domain/state.js';
+import { ServiceError } from '../../errors.js';
+import { invalidFields, type Problems } from '../../problems.js';
+import { rehearse, transact } from '../../store/write/transact.js';
+import type { Call, Reply } from '../dispatch/method.js';
+import { ADDED_BYTES, checkedResponse } from '../dispatch/response.js';
+import type { Backend } from './backend.js';
+import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
+import { withAdoption } from './wait_for_adoption.js';
+
+interface ReadRequest {
+  readonly min_revision: bigint;
+}
+
+/** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
+export function read<Request extends ReadRequest, Response>(
+  { store, feed }: Backend,
+  call: Call<Request, Response>,
+  answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
+): Reply<Response> | Promise<Reply<Response>> {
+  const wanted = call.request.min_revision;
+  if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
+  if (wanted <= store.state.revision) return answer(store.state);
+  return feed.reached(wanted, call.signal).then(() => {
+    call.stillAllowed();
+    return answer(store.state);
+  });
+}
+
+/** How a write is planned and answered. */
+export interface Writing<Result, Response> {
+  /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
+  readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
+  /** The answer without `adoption`, which is not known before the write is done. */
+  readonly respond: (result: Result, revision: bigint, state: State) => Omit<Response, 'adoption'>;
+}
+
+/** Carries out a write, or only its checks when the caller asks for that. */
+export function write<Request extends WriteRequest, Result, Response>(
+  backend: Backend,
+  call: Call<Request, Response>,
+  writing: Writing<Result, Response>,
+): Promise<Uint8Array> {
+  const { request } = call;
+  if (call.isRetry && request.request_id === '' && !request.validate_only)
+    throw ServiceError.of('RETRY_WITHOUT_REQUEST_ID', {});
+  const planned = {
+    actor: call.caller,
+    method: call.method,
+    requestId: requestIdOf(request),
+    reason: request.reason || undefined,
+    // A rehearsal is of the same request as the write.
+    body: () => call.encode({ ...request, request_id: '', validate_only: false }),
+    signal: call.signal,
+    plan(state: State, draft: Draft) {
+      // Against the state that the write is made on: none of a revoked token stands behind its revocation.
+      call.stillAllowed();
+      return writing.plan(state, draft, writeProblems(request));
+    },
+    answer: (result: Result, revision: number) =>
+      // Checked before the commit: a response that cannot be sent must not belong to a write that was done.
+      checkedResponse(
+        call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
+        ADDED_BYTES,
+      ),
+  };
+  if (request.validate_only) return rehearse(backend.store, planned);
+  const done = transact(backend.store, planned);
+  const waitMs = adoptionWaitMs(request);
+  if (waitMs === undefined) return done;
+  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, remainingMs: call.remainingMs }));
+}
