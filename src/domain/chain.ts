@@ -1,6 +1,5 @@
 import { storedKeyOf } from './key_choice.js';
 import type { Agent, Config } from './rows.js';
-import type { State } from './state.js';
 import { canonicalName, type ResolveView } from './view.js';
 
 /** The one order of an agent's configs: by (`priority`, `id`). */
@@ -98,4 +97,10 @@ function mayStandIn(agent: Agent, first: PlannedHop, hop: PlannedHop): boolean {
 }
 
 /** The primary of an agent in a state. */
-export const primaryIn = (state: State, agentId: number): Config | undefined => primaryOf(state.configsOf(agentId));
+export const primaryIn = (configs: ConfigLookup, agentId: number): Config | undefined =>
+  primaryOf(configs.configsOf(agentId));
+
+/** The part of a state that finds an agent's configs in chain order. */
+export interface ConfigLookup {
+  configsOf(agentId: number): readonly Config[];
+}

@@ -1,7 +1,7 @@
 import { isResealed } from '../domain/draft.js';
 import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
-import type { CommittedRevision } from '../store/store.js';
+import type { CommittedRevision } from '../store/replica_state.js';
 
 /** An agent with its configs at one revision. Rows are only ever replaced, so these stay what they were. */
 export interface AgentMaterial {

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { ServiceError } from '../errors.js';
-import type { Store } from './store.js';
+import type { Database } from './database.js';
 
 /*
  * What a database failure means to a caller. Knex puts the SQL into messages and
@@ -53,7 +53,10 @@ export function databaseFailure(error: unknown): unknown {
 }
 
 /** Asks the database outside of any write. */
-export async function onDatabase<T>(store: Store, run: (db: Knex) => PromiseLike<T>): Promise<T> {
+export async function onDatabase<T>(
+  store: { readonly database: Database },
+  run: (db: Knex) => PromiseLike<T>,
+): Promise<T> {
   try {
     return await run(store.database.knex);
   } catch (error) {

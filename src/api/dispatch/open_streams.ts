@@ -2,7 +2,8 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
-import type { CommittedRevision, Store } from '../../store/store.js';
+import type { CommittedRevision } from '../../store/replica_state.js';
+import type { Store } from '../../store/store.js';
 
 /** How often streams are looked at whose token may have come to its end. */
 const LOOK_MS = 1_000;

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import type { Store } from '../store.js';
+import type { Database } from '../database.js';
 
 /*
  * How far back the log goes. Of what is older than HISTORY_RETENTION as much is kept as it takes to tell every state
@@ -36,7 +36,7 @@ async function firstSince(db: Knex, retentionMs: number): Promise<number> {
  * @param rowsAtOnce how many are looked at in one statement, more where one revision has more: nothing waits for long.
  */
 export async function compactHistory(
-  { database: { knex: db } }: Store,
+  { database: { knex: db } }: { readonly database: Database },
   retentionMs: number,
   rowsAtOnce = 5000,
 ): Promise<void> {

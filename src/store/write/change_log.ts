@@ -3,7 +3,7 @@ import type { Knex } from 'knex';
 import type { Change, Entity } from '../../domain/rows.js';
 import { State } from '../../domain/state.js';
 import { oldestKept } from '../history/compaction.js';
-import type { CommittedRevision, Store } from '../store.js';
+import type { CommittedRevision, ReplicaState } from '../replica_state.js';
 import { type Head, readHead } from './head.js';
 import type { ChangeAuthor } from './planned_write.js';
 import { allRows, entities, fromLog, type Statement } from './rows.js';
@@ -42,7 +42,7 @@ async function readState(tx: Knex): Promise<State> {
 }
 
 /** Brings the store's state up to what is newest, or loads it when there is none yet. */
-export async function catchUp(store: Store): Promise<void> {
+export async function catchUp(store: ReplicaState): Promise<void> {
   const { knex } = store.database;
   if (store.state.identity === '') return store.replaceState(await loadState(knex));
   const head = await readHead(knex);
@@ -57,7 +57,7 @@ export async function catchUp(store: Store): Promise<void> {
  * because it was given a new identity, or because the log does not go back that
  * far, the state is read anew.
  */
-export async function advance(store: Store, db: Knex, wanted: Head): Promise<void> {
+export async function advance(store: ReplicaState, db: Knex, wanted: Head): Promise<void> {
   let head: Mark = wanted;
   for (;;) {
     // What is compared is what was seen before the log was read: a write may move the state meanwhile.
@@ -80,7 +80,7 @@ type Mark = Pick<Head, 'revision' | 'nonce' | 'identity'>;
  * Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it.
  * @param forgotten that the log does not lead here says nothing of the store: it does not go back that far.
  */
-async function replaceState(store: Store, db: Knex, stale: State, head: Mark, forgotten: boolean): Promise<Mark> {
+async function replaceState(store: ReplicaState, db: Knex, stale: State, head: Mark, forgotten: boolean): Promise<Mark> {
   if (stale.identity !== '' && stale.identity === head.identity && !forgotten)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
   const fresh = db.isTransaction ? await readState(db) : await loadState(db);
@@ -91,7 +91,7 @@ async function replaceState(store: Store, db: Knex, stale: State, head: Mark, fo
   return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
 }
 
-function applyRows(store: Store, state: State, rows: readonly LogRow[]): void {
+function applyRows(store: ReplicaState, state: State, rows: readonly LogRow[]): void {
   for (const made of revisionsOf(rows)) store.apply(state, made);
 }
 

@@ -4,7 +4,7 @@ import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { databaseFailure, isAboutValues, isLostConnection, takesNoWrites } from '../failure.js';
-import type { Store } from '../store.js';
+import type { ReplicaState } from '../replica_state.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
 import { advance, appendChanges } from './change_log.js';
 import { readHead } from './head.js';
@@ -21,7 +21,7 @@ import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } 
  * memory, brought up to it, is what the plans are made against, and no row is
  * read back. Never rejects; when it resolves, the local state has all of them.
  */
-export async function commitTogether(store: Store, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   try {
     return await commit(store, writes);
   } catch (error) {
@@ -31,7 +31,7 @@ export async function commitTogether(store: Store, writes: readonly Ready[]): Pr
   }
 }
 
-async function oneByOne(store: Store, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   const outcomes: Outcome[] = [];
   for (const write of writes) outcomes.push(...(await commitTogether(store, [write])));
   return outcomes;
@@ -45,7 +45,7 @@ interface Batch {
   readonly outcomes: readonly Outcome[];
 }
 
-async function commit(store: Store, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   const stage = { committing: false, committed: false };
   try {
     const batch = await store.database.knex.transaction(async (tx) => {
@@ -74,7 +74,7 @@ class NothingToDo extends Error {
 }
 
 /** Takes the counter, plans, and stores everything: only the commit is left then. */
-async function prepare(store: Store, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
+async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
   const turn = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
   await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
   const kept = await readResponses(
@@ -104,7 +104,7 @@ async function carryOut(tx: Knex, turn: LockedCounter, steps: readonly PlannedRe
 }
 
 /** The state may have been read anew while the transaction ran; then the log leads to the revision. */
-async function applyCommitted(store: Store, { now, state, steps }: Batch): Promise<void> {
+async function applyCommitted(store: ReplicaState, { now, state, steps }: Batch): Promise<void> {
   for (const { write, revision, nonce, draft } of steps) {
     const cause = { actor: write.actor, method: write.method, reason: write.reason ?? '', created_at: now };
     store.apply(state, { revision, nonce, changes: draft.changes, cause });
