@@ -1,11 +1,12 @@
 import type { AdminRequest, Say } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
+import { type Api, createApi } from './api/api.js';
 import { readContract } from './api/dispatch/contract.js';
 import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
 import type { Anonymous } from './domain/access.js';
 import { Feed } from './feed/feed.js';
-import { type GrpcServer, startGrpcServer } from './grpc/server.js';
+import { startGrpcServer } from './grpc/server.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
 import { limits } from './limits.js';
 import type { Log } from './log.js';
@@ -178,11 +179,11 @@ interface ServersParts {
 
 async function startServers({ store, feed, settings, log, undo, tls, anonymous }: ServersParts) {
   const contract = readContract();
-  let rpc: GrpcServer | undefined;
+  let api: Api | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
-    watches: () => rpc?.watches() ?? {},
+    watches: () => api?.watches() ?? {},
     rows: () => ({ agent: store.state.agents.size, config: store.state.configs.size }),
     certificateExpiry: tls && (() => tls.expires),
   });
@@ -193,30 +194,13 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz tells of it until the end.
   undo.push(async () => http?.close());
-  const server = await startGrpcServer(settings.GRPC_ADDRESS, backend, {
-    contract,
-    log,
-    metrics,
-    anonymous,
-    tls,
-    reflection: settings.REFLECTION,
-  });
-  rpc = server;
+  const reflection = settings.REFLECTION;
+  api = createApi(backend, { contract, log, metrics, anonymous });
+  const server = await startGrpcServer(settings.GRPC_ADDRESS, api, { tls, reflection });
   undo.push(() => server.drain(settings.SHUTDOWN_GRACE_MS));
   const notReady = () => (draining ? 'draining' : undefined);
   if (settings.HTTP_ADDRESS !== 'off')
-    http = await startHttpServer(settings.HTTP_ADDRESS, {
-      contract,
-      log,
-      metrics,
-      notReady,
-      methods: server.methods,
-      access: server.authorizer,
-      outgoing: server.outgoing,
-      requests: server.requests,
-      tls,
-      reflection: settings.REFLECTION,
-    });
+    http = await startHttpServer(settings.HTTP_ADDRESS, { ...api, log, metrics, notReady, tls, reflection });
   const drain = () => {
     draining = true;
   };

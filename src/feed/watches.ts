@@ -3,7 +3,7 @@ import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
-import type { CommittedRevision } from '../store/replica_state.js';
+import type { CommittedRevision, Follower } from '../store/replica_state.js';
 import type { Store } from '../store/store.js';
 import { inSlices, timeSlice } from '../time_slice.js';
 import { type AgentMaterial, type CatalogueMaterial, type ChangeEvent, changeEventOf } from './change_event.js';
@@ -49,6 +49,8 @@ export class Watches {
   constructor(
     private readonly store: Store,
     private readonly frames: MessageEncoder,
+    /** Notified of each revision before it is delivered. */
+    private readonly beforeDelivery: Follower,
   ) {
     this.replay = new Replay(store);
     this.unfollow = store.follow({ applied: (made) => this.applied(made), replaced: () => this.replaced() });
@@ -183,6 +185,7 @@ export class Watches {
   }
 
   private applied(made: CommittedRevision): void {
+    this.beforeDelivery.applied(made);
     let entry: ChangeEvent;
     try {
       entry = changeEventOf(this.store.state, made);
@@ -223,6 +226,7 @@ export class Watches {
 
   /** The state was read anew. Only a store that was put back or renewed is; its numbers mean something else. */
   private replaced(): void {
+    this.beforeDelivery.replaced();
     this.ring.clear();
     this.replay.clear();
     for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));

@@ -8,14 +8,14 @@ import {
   ServerReflectionService as V1,
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
+import type { Api } from '../api/api.js';
 import { credentialsOf } from '../api/dispatch/call_transport.js';
-import type { DispatchContext } from '../api/dispatch/method.js';
-import { grpcStatus } from '../api/messages/status.js';
 import type { Reflection } from '../config.js';
 import type { ServiceError } from '../errors.js';
 import type { UnreadResponses } from '../net/unread_responses.js';
 import { StatusCode } from '../status_codes.js';
 import { timeSlice } from '../time_slice.js';
+import { grpcStatus } from './status.js';
 
 /*
  * Server reflection, v1 and v1alpha: the same messages under two names. The
@@ -25,18 +25,17 @@ import { timeSlice } from '../time_slice.js';
  */
 export function addReflection(
   server: Server,
-  { contract: { registry }, authorizer: access, outgoing }: Pick<DispatchContext, 'contract' | 'access' | 'outgoing'>,
+  { contract: { registry }, authorizer, unreadResponses }: Pick<Api, 'contract' | 'authorizer' | 'unreadResponses'>,
   reflection: Reflection,
 ): void {
   if (reflection === 'off') return;
   const admit = (stream: ServerDuplexStream<Request, Response>) => {
-    if (reflection === 'authenticated') access.identify(credentialsOf(stream), 'grpc.reflection');
+    if (reflection === 'authenticated') authorizer.identify(credentialsOf(stream), 'grpc.reflection');
   };
   const implementation = {
-    serverReflectionInfo: answerAll(outgoing, admit, (request) => answer(registry, request)) as handleBidiStreamingCall<
-      Request,
-      Response
-    >,
+    serverReflectionInfo: answerAll(unreadResponses, admit, (request) =>
+      answer(registry, request),
+    ) as handleBidiStreamingCall<Request, Response>,
   };
   server.addService(V1, implementation);
   server.addService(V1Alpha, implementation);
@@ -44,7 +43,7 @@ export function addReflection(
 
 /** Answers one request after the other; reads the next one when the response has been sent and others had a turn. */
 function answerAll(
-  outgoing: UnreadResponses,
+  unreadResponses: UnreadResponses,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
   answerOne: (request: Request) => Partial<Response>,
 ) {
@@ -57,7 +56,7 @@ function answerAll(
     }
     const giveUp = () => stream.destroy();
     stream.on('error', giveUp);
-    const connection = outgoing.connectionOf(stream);
+    const connection = unreadResponses.connectionOf(stream);
     stream.on('data', (original_request: Request) => {
       if (stream.writableEnded) return;
       try {

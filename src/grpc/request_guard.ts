@@ -1,8 +1,7 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
-import type { Authorizer } from '../api/dispatch/authorizer.js';
+import type { Api } from '../api/api.js';
 import type { Reflection } from '../config.js';
-import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { peerIdentities } from '../net/peer_identity.js';
@@ -21,12 +20,6 @@ interface DecompressingCall {
 
 const TIMEOUT = /^\d{1,8}[HMSmun]$/;
 
-interface Rules {
-  readonly access: Authorizer;
-  readonly anonymous: Anonymous;
-  readonly reflection: Reflection;
-}
-
 /**
  * Stands between HTTP/2 and grpc-js: it refuses calls by their headers and bounds the memory of their requests.
  * Interceptors of grpc-js could do the first part, but they cost a quarter of the throughput, see no call of an unknown
@@ -40,8 +33,8 @@ export class RequestGuard {
   private compressed: IncomingRequest | undefined;
 
   constructor(
-    private readonly rules: Rules,
-    private readonly budget: RequestBudget,
+    private readonly api: Pick<Api, 'authorizer' | 'anonymous' | 'requestBudget'>,
+    private readonly reflection: Reflection,
   ) {}
 
   /** Decompresses the messages of calls that announce it, in place of grpc-js; costs other calls nothing. */
@@ -88,13 +81,13 @@ export class RequestGuard {
       const encoding = headers['grpc-encoding'] ?? 'identity';
       if (encoding !== 'identity')
         return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'Compression of requests to this service' });
-    } else if (this.rules.anonymous === 'never') {
+    } else if (this.api.anonymous === 'never') {
       const { authorization } = headers;
       const socket = stream.session?.socket;
       const credentials =
         authorization !== undefined ? { authorization } : { identities: socket ? peerIdentities(socket) : [] };
       try {
-        this.rules.access.identify(credentials, path.slice(1));
+        this.api.authorizer.identify(credentials, path.slice(1));
       } catch (error) {
         return error as ServiceError;
       }
@@ -104,11 +97,11 @@ export class RequestGuard {
 
   /** Whether a path needs no token. */
   private isOpen(path: string): boolean {
-    return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.rules.reflection === 'on');
+    return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.reflection === 'on');
   }
 
   private pass(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, begin: () => void): void {
-    const budget = this.isOpen(headers[':path'] ?? '') ? this.open : this.budget;
+    const budget = this.isOpen(headers[':path'] ?? '') ? this.open : this.api.requestBudget;
     const request = budget.open(stream.session ?? this, {
       refuse: (error) => refuse(stream, error),
       isComplete: () => stream.readableEnded && !this.decompression.isFor(request),

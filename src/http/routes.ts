@@ -1,6 +1,6 @@
 import { type DescExtension, type DescMethod, getOption } from '@bufbuild/protobuf';
+import type { Invoke } from '../api/dispatch/api_service.js';
 import type { Contract } from '../api/dispatch/contract.js';
-import type { Invoke } from '../api/dispatch/method.js';
 import { type FieldPath, isText, resolvePath } from './fields.js';
 import { compileTemplate, type Template } from './template.js';
 

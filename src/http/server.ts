@@ -11,11 +11,10 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Registry } from '@bufbuild/protobuf';
 import { Permission } from '../../gen/ts/agentllm/v1/options.js';
-import type { Authorizer } from '../api/dispatch/authorizer.js';
+import type { Api } from '../api/api.js';
 import type { Credentials } from '../api/dispatch/call_transport.js';
 import type { Contract } from '../api/dispatch/contract.js';
 import { internalError } from '../api/dispatch/internal_error.js';
-import type { Invoke } from '../api/dispatch/method.js';
 import type { Address, Reflection } from '../config.js';
 import { printable } from '../domain/text.js';
 import { ServiceError, StartError } from '../errors.js';
@@ -24,9 +23,8 @@ import type { Log } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { openSockets } from '../net/listen.js';
 import { peerIdentities } from '../net/peer_identity.js';
-import type { RequestBudget } from '../net/request_budget.js';
 import type { ServerTls } from '../net/tls.js';
-import type { ConnectionResponses, UnreadResponses } from '../net/unread_responses.js';
+import type { ConnectionResponses } from '../net/unread_responses.js';
 import { type Answer, json, send } from './answer.js';
 import { readBody } from './body.js';
 import { errorAnswer } from './failure.js';
@@ -41,16 +39,10 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-export interface HttpContext {
-  readonly contract: Contract;
+export interface HttpContext
+  extends Pick<Api, 'contract' | 'methods' | 'authorizer' | 'unreadResponses' | 'requestBudget'> {
   readonly log: Log;
   readonly metrics: Metrics;
-  /** The methods of the contract, by their paths. */
-  readonly methods: ReadonlyMap<string, Invoke>;
-  readonly access: Authorizer;
-  readonly outgoing: UnreadResponses;
-  /** The memory of requests over both ports. */
-  readonly requests: RequestBudget;
   /** Who may read `/openapi.json`. */
   readonly reflection: Reflection;
   /** Why the service should get no traffic now, or undefined. */
@@ -87,7 +79,7 @@ export async function startHttpServer(address: Address, context: HttpContext): P
   };
   // The last response of each connection, for what the parser refuses while it is being sent.
   const responses = new WeakMap<Duplex, ServerResponse>();
-  const listener = oneAtATime(context.outgoing, (request, response, connection) => {
+  const listener = oneAtATime(context.unreadResponses, (request, response, connection) => {
     responses.set(request.socket, response);
     void serve(site, request, response, connection);
   });
@@ -138,7 +130,10 @@ const text = (status: number, body: string, type = 'text/plain; charset=utf-8'):
   type,
 });
 
-function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContext, router: Router): Map<string, Page> {
+function pagesOf(
+  { contract, metrics, notReady, authorizer, reflection }: HttpContext,
+  router: Router,
+): Map<string, Page> {
   let described: Answer | undefined;
   return new Map<string, Page>([
     ['/healthz', () => text(200, 'ok')],
@@ -152,7 +147,7 @@ function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContex
     [
       '/metrics',
       async (credentials) => {
-        access.admit(credentials, METRICS);
+        authorizer.admit(credentials, METRICS);
         return text(200, await metrics.registry.metrics(), metrics.registry.contentType);
       },
     ],
@@ -160,7 +155,7 @@ function pagesOf({ contract, metrics, notReady, access, reflection }: HttpContex
       '/openapi.json',
       (credentials) => {
         if (reflection === 'off') throw nothingAt('/openapi.json');
-        if (reflection === 'authenticated') access.identify(credentials, '/openapi.json');
+        if (reflection === 'authenticated') authorizer.identify(credentials, '/openapi.json');
         described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
         return described;
       },
@@ -260,7 +255,7 @@ function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: r
 }
 
 async function callMethod(
-  { contract: { registry }, access, requests }: Site,
+  { contract: { registry }, authorizer, requestBudget }: Site,
   route: Route,
   target: { values: readonly string[]; query: string },
   request: IncomingMessage,
@@ -269,10 +264,10 @@ async function callMethod(
   const deadlineMs = readTimeout(request.headers['grpc-timeout']);
   const credentials = credentialsOf(request);
   // Of a stranger no body is taken.
-  access.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
+  authorizer.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
   const gone = new AbortController();
   response.once('close', () => gone.abort());
-  const body = await readBody(request, response, requests);
+  const body = await readBody(request, response, requestBudget);
   const read = () => requestBytes(registry, route, { ...target, body });
   const reply = await route.invoke(read, {
     signal: gone.signal,

@@ -1,6 +1,5 @@
 import type { Knex } from 'knex';
 import { ServiceError } from '../errors.js';
-import type { Database } from './database.js';
 
 /*
  * What a database failure means to a caller. Knex puts the SQL into messages and
@@ -54,7 +53,7 @@ export function databaseFailure(error: unknown): unknown {
 
 /** Asks the database outside of any write. */
 export async function onDatabase<T>(
-  store: { readonly database: Database },
+  store: { readonly database: { readonly knex: Knex } },
   run: (db: Knex) => PromiseLike<T>,
 ): Promise<T> {
   try {

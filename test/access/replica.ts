@@ -3,6 +3,7 @@ import { credentials, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { afterAll, beforeAll, onTestFinished } from 'vitest';
 import { AgentLLMConfigWatchServiceClient } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { createApi } from '../../src/api/api.js';
 import type { Authorizer } from '../../src/api/dispatch/authorizer.js';
 import type { Reflection } from '../../src/config.js';
 import type { Anonymous } from '../../src/domain/access.js';
@@ -67,8 +68,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     watches: () => ({}),
     rows: () => ({}),
   });
-  const rpc = await startGrpcServer(
-    HERE,
+  const api = createApi(
     {
       store,
       feed,
@@ -76,24 +76,15 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
       allowedAddresses: addressList([]),
       providerKeys: new Map(),
     },
-    { contract, log, metrics, anonymous, reflection },
+    { contract, log, metrics, anonymous },
   );
-  const http = await startHttpServer(HERE, {
-    contract,
-    log,
-    metrics,
-    methods: rpc.methods,
-    access: rpc.authorizer,
-    outgoing: rpc.outgoing,
-    requests: rpc.requests,
-    reflection,
-    notReady: () => undefined,
-  });
+  const rpc = await startGrpcServer(HERE, api, { reflection });
+  const http = await startHttpServer(HERE, { ...api, log, metrics, reflection, notReady: () => undefined });
   return {
     database,
     store,
     feed,
-    access: rpc.authorizer,
+    access: api.authorizer,
     port: rpc.port,
     http: http.port,
     logged,

@@ -5,6 +5,7 @@ import { type DestinationStream, pino } from 'pino';
 import { ErrorReason } from '../../gen/ts/agentllm/v1/error_reason.js';
 import { ErrorInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
+import { createApi } from '../../src/api/api.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { startGrpcServer } from '../../src/grpc/server.js';
@@ -42,8 +43,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     rows: () => ({ agent: store.state.agents.size }),
   });
   const reflection = 'on';
-  const rpc = await startGrpcServer(
-    HERE,
+  const api = createApi(
     {
       store,
       feed,
@@ -51,20 +51,10 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
       allowedAddresses: addressList(['127.0.0.0/8']),
       providerKeys: new Map(),
     },
-    { contract, log, metrics, anonymous: 'loopback', reflection },
+    { contract, log, metrics, anonymous: 'loopback' },
   );
-  const { methods, authorizer: access, outgoing, requests } = rpc;
-  const http = await startHttpServer(HERE, {
-    contract,
-    log,
-    metrics,
-    methods,
-    access,
-    outgoing,
-    requests,
-    reflection,
-    notReady: () => undefined,
-  });
+  const rpc = await startGrpcServer(HERE, api, { reflection });
+  const http = await startHttpServer(HERE, { ...api, log, metrics, reflection, notReady: () => undefined });
   return {
     ...opened,
     grpcPort: rpc.port,

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inject } from 'vitest';
+import { createApi } from '../../src/api/api.js';
 import { readContract } from '../../src/api/dispatch/contract.js';
 import { addressList } from '../../src/domain/addresses.js';
 import type { State } from '../../src/domain/state.js';
@@ -95,8 +96,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
     watches: () => ({}),
     rows: () => ({ agent: opened.store.state.agents.size, config: opened.store.state.configs.size }),
   });
-  const rpc = await startGrpcServer(
-    { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
+  const api = createApi(
     {
       store: opened.store,
       feed: opened.feed,
@@ -104,8 +104,9 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
       allowedAddresses: addressList([]),
       providerKeys: new Map(),
     },
-    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback', reflection: 'on' },
+    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback' },
   );
+  const rpc = await startGrpcServer({ host: '127.0.0.1', port: 0, text: '127.0.0.1:0' }, api, { reflection: 'on' });
   const clients = connect(rpc.port);
   return {
     ...opened,

@@ -128,8 +128,8 @@ describe('a stream that is not read', () => {
       ({ revision: last } = await backend().agents.updateAgent({ agent: { id: agent.id, prompt_template } }));
     }
     await healthy.has(last);
-    expect(backend().rpc.watches()).toEqual({ live: 1, behind: 1 });
-    await vi.waitFor(() => expect(backend().rpc.watches()).toEqual({ live: 1, behind: 0 }), patience);
+    expect(backend().api.watches()).toEqual({ live: 1, behind: 1 });
+    await vi.waitFor(() => expect(backend().api.watches()).toEqual({ live: 1, behind: 0 }), patience);
     stalled.resume();
     const error = await stalled.end();
     expect([error.code, error.reason]).toEqual([status.RESOURCE_EXHAUSTED, 'SLOW_CONSUMER']);
@@ -171,7 +171,7 @@ describe('a stream that is not read', () => {
     const config = { provider: 'openai', model_name: 'gpt-4', metadata_json };
     const { revision } = await backend().configs.bulkAssignConfig({ agents, config });
     await new Promise((resolve) => setTimeout(resolve, 200));
-    expect(backend().rpc.watches().behind).toBe(1);
+    expect(backend().api.watches().behind).toBe(1);
     stalled.resume();
     await stalled.has(revision);
     const { messages } = stalled.itemsOf(revision);

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, onTestFinished } from 'vitest';
+import { type Api, createApi } from '../../src/api/api.js';
 import { readContract } from '../../src/api/dispatch/contract.js';
 import { addressList } from '../../src/domain/addresses.js';
 import { generateKey } from '../../src/domain/fernet.js';
@@ -30,6 +31,7 @@ export interface WatchBackend extends Clients {
   readonly database: Database;
   readonly store: Store;
   readonly feed: Feed;
+  readonly api: Api;
   readonly rpc: GrpcServer;
   readonly port: number;
   /** Opens a stream that ends with the test. */
@@ -62,19 +64,18 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   const feed = await Feed.start(store, pollIntervalMs);
   await seed(store, 'missing');
   await openVault(store, options.encryptionKey ?? generateKey());
-  let server: GrpcServer | undefined;
+  let api: Api | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,
-    watches: () => server?.watches() ?? {},
+    watches: () => api?.watches() ?? {},
     rows: () => ({}),
   });
-  const rpc = await startGrpcServer(
-    { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' },
+  api = createApi(
     { store, feed, watchRetentionMs, allowedAddresses: addressList([]), providerKeys: new Map() },
-    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback', reflection: 'on' },
+    { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback' },
   );
-  server = rpc;
+  const rpc = await startGrpcServer({ host: '127.0.0.1', port: 0, text: '127.0.0.1:0' }, api, { reflection: 'on' });
   const clients = connect(rpc.port);
   const ground = () => readGround(database.knex);
   return {
@@ -82,6 +83,7 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
     database,
     store,
     feed,
+    api,
     rpc,
     port: rpc.port,
     watch(request, watching) {

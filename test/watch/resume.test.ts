@@ -313,7 +313,7 @@ describe.each(engines)('resuming on %s', (engine) => {
     const update = (at: number) => other.agents.updateAgent({ agent: { id: agent.id, ...big, description: `${at}` } });
     // Enough that the transport takes no more.
     for (let at = 0; at < 60; at++) await update(at);
-    expect(other.rpc.watches().behind).toBe(1);
+    expect(other.api.watches().behind).toBe(1);
     const { id } = await newConfig(other, {});
     for (let at = 0; at < 300; at += 100)
       await Promise.all(

@@ -105,7 +105,7 @@ function start() {
     throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
   };
   const store = new Store({ kind: 'embedded', knex } as unknown as Database);
-  const watches = new Watches(store, frames);
+  const watches = new Watches(store, frames, { applied() {}, replaced() {} });
   let clients = 0;
   const open = (sink: FakeSink, filter = ALL, resumeAt?: { revision: number; nonce: string }) =>
     watches.open(filter, { client_id: `client ${clients++}`, client_name: '', client_version: '' }, sink, resumeAt);

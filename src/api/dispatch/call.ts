@@ -125,7 +125,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     const { requested: asked, context } = this.shared;
     context.limiter.checkOpen();
     this.principal = context.authorizer.admit(credentialsOf(this.origin), asked);
-    this.connection = context.outgoing.connectionOf(this.origin);
+    this.connection = context.unreadResponses.connectionOf(this.origin);
     this.connection?.checkRoom();
     context.limiter.enter(this.principal.token?.id);
     this.entered = true;

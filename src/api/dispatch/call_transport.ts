@@ -1,5 +1,4 @@
 import type { PeerCertificate } from 'node:tls';
-import type { Metadata } from '@grpc/grpc-js';
 import { peerIdentities } from '../../net/peer_identity.js';
 
 /** What a caller shows to say who it is. */
@@ -18,7 +17,7 @@ export interface CallTransport {
   readonly cancelled: boolean;
   getDeadline(): Date | number;
   /** The headers; a transport that retries nothing has none to say so. */
-  readonly metadata?: Metadata;
+  readonly metadata?: { get(name: string): readonly (string | Buffer)[] };
   /** The address of the other end; a transport that counts its responses itself has none. */
   getPeer?(): string;
   /** What TLS says of the other end. */

@@ -1,23 +1,13 @@
-import type {
-  handleUnaryCall,
-  ServerUnaryCall,
-  ServiceDefinition,
-  sendUnaryData,
-  UntypedServiceImplementation,
-} from '@grpc/grpc-js';
 import type { Permission } from '../../../gen/ts/agentllm/v1/options.js';
 import type { Principal } from '../../domain/access.js';
+import type { Sink } from '../../feed/watch.js';
 import type { Log } from '../../log.js';
 import type { Metrics } from '../../metrics.js';
 import type { UnreadResponses } from '../../net/unread_responses.js';
-import { grpcStatus } from '../messages/status.js';
 import type { Authorizer } from './authorizer.js';
-import { CallState, type Done, type MethodParts, type RequestBytes, readerOf } from './call.js';
-import { type CallTransport, type InvokeOptions, transportOf } from './call_transport.js';
 import type { ConcurrencyLimiter } from './concurrency_limiter.js';
 import type { Contract } from './contract.js';
 import type { OpenStreams } from './open_streams.js';
-import { type StreamHandler, streaming } from './streaming.js';
 
 /** One call as a handler sees it. */
 export interface Call<Request, Response> {
@@ -65,6 +55,33 @@ export type StreamDefinition<Request> = Omit<
   readonly responseStream: true;
 };
 
+/** A call whose answer is a stream, as a handler sees it. */
+export interface StreamCall<Request> {
+  readonly request: Request;
+  /** Full name of the method. */
+  readonly method: string;
+  /** Who calls, for the audit. */
+  readonly caller: string;
+  /** What the caller may do. */
+  readonly principal: Principal;
+  /** Aborts when the caller is gone or its deadline has passed. */
+  readonly signal: AbortSignal;
+  readonly sink: EndingSink;
+  /** Throws once the service shuts down: for streams that work for long. */
+  checkOpen(): void;
+}
+
+/** A stream that may come to an end by itself. */
+export interface EndingSink extends Sink {
+  /** How the stream ended, as a status code. */
+  readonly code: string;
+  /** Ends it with OK, after the messages that wait in it. */
+  finish(): void;
+}
+
+/** Resolves when the stream goes on by itself; what it rejects with is what the caller hears. */
+export type StreamHandler<Request> = (call: StreamCall<Request>) => Promise<void>;
+
 /** The handlers of a service, one for each method of its definition: a missing or misspelt one does not compile. */
 export type Handlers<Service> = {
   readonly [M in keyof Service]: Service[M] extends UnaryDefinition<infer Request, infer Response>
@@ -82,95 +99,5 @@ export interface DispatchContext {
   readonly limiter: ConcurrencyLimiter;
   readonly authorizer: Authorizer;
   readonly openStreams: OpenStreams;
-  readonly outgoing: UnreadResponses;
-}
-
-/**
- * Calls a method with the bytes of its request, without gRPC. A transport that
- * has to make them first gives how: what it refuses is a failed call like any
- * other. Rejects with a ServiceError and nothing else.
- */
-export type Invoke = (given: RequestBytes, options?: InvokeOptions) => Promise<Uint8Array>;
-
-/** A service for both transports: what grpc-js registers, and its methods by path for everybody else. */
-export interface Service {
-  readonly definition: ServiceDefinition;
-  readonly implementation: UntypedServiceImplementation;
-  readonly methods: ReadonlyMap<string, Invoke>;
-}
-
-type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
-type Run = (given: RequestBytes, origin: CallTransport, done: Done) => void;
-
-/**
- * Makes a service of a definition and its handlers. It is the only place where
- * calls begin and end, whichever way they come: it admits, decodes, runs the handler
- * with its deadline, encodes, maps errors, counts and logs. grpc-js turns a
- * rejected handler into an unhandled rejection and an undecodable request into
- * INTERNAL, so nothing of that is left to it.
- */
-export function serviceOf<Definition extends object>(
-  definition: Definition,
-  handlers: Handlers<Definition>,
-  context: DispatchContext,
-): Service {
-  const definitions: Record<string, object> = {};
-  const implementation: UntypedServiceImplementation = {};
-  const methods = new Map<string, Invoke>();
-  for (const [name, method] of Object.entries(definition) as [string, AnyDefinition][]) {
-    definitions[name] = { ...method, requestDeserialize: asIs, responseSerialize: asIs };
-    const read = readerOf(method, context.contract.requestType(method.path));
-    // A method that does not say what it needs is not registered.
-    const asked = { method: method.path.slice(1), rule: context.contract.rule(method.path) };
-    const handler: unknown = handlers[name as keyof Definition];
-    if (method.responseStream) {
-      implementation[name] = streaming(asked, read, handler as StreamHandler<unknown>, context);
-      continue;
-    }
-    const run = runnerOf({ method, requested: asked, read, context }, handler as Handler<unknown, unknown>);
-    implementation[name] = unary(run) as handleUnaryCall<unknown, unknown>;
-    methods.set(method.path, invoker(run));
-  }
-  return { definition: definitions as unknown as ServiceDefinition, implementation, methods };
-}
-
-/** Requests are read when it is known that their caller may make them, answers are bytes already. */
-const asIs = (bytes: Buffer) => bytes;
-
-const unary =
-  (run: Run) =>
-  (grpc: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void =>
-    run(grpc.request, grpc, (error, bytes) => (error ? callback(grpcStatus(error)) : callback(null, bytes)));
-
-const invoker =
-  (run: Run): Invoke =>
-  (given, options = {}) =>
-    new Promise((resolve, reject) => {
-      run(given, transportOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
-    });
-
-/** What every call of a method goes through, between the bytes of its request and those of its answer. */
-function runnerOf<Request, Response>(
-  facts: Omit<MethodParts<Request, Response>, 'measure'>,
-  handler: Handler<Request, Response>,
-): Run {
-  const shared = { ...facts, measure: facts.context.metrics.forMethod(facts.requested.method) };
-
-  return (given, origin, done) => {
-    const call = new CallState(shared, given, origin, done);
-    let reply: Reply<Response> | Promise<Reply<Response>>;
-    try {
-      call.enter();
-      reply = handler(call);
-    } catch (error) {
-      return call.fail(error);
-    }
-    // What is answered from memory is answered at once: a promise would cost a turn of the loop.
-    if (!(reply instanceof Promise)) call.succeed(reply);
-    else
-      reply.then(
-        (answer) => call.succeed(answer),
-        (error) => call.fail(error),
-      );
-  };
+  readonly unreadResponses: UnreadResponses;
 }

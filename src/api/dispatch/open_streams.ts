@@ -2,11 +2,10 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
-import type { CommittedRevision } from '../../store/replica_state.js';
-import type { Store } from '../../store/store.js';
+import type { CommittedRevision, Follower } from '../../store/replica_state.js';
 
-/** How often streams are looked at whose token may have come to its end. */
-const LOOK_MS = 1_000;
+/** How often streams are checked for tokens that have expired. */
+const CHECK_MS = 1_000;
 
 /** What throws once a stream is no longer for its caller. */
 export interface Checks {
@@ -22,31 +21,26 @@ interface Open {
 }
 
 /**
- * The streams that are open: each ends as soon as its caller may not have it any more. It must follow the store before
- * whoever writes to them, so that a revision that takes access away is not handed to those that it takes it from.
+ * The open streams. A stream ends as soon as its caller loses access to it. `Watches` notifies this class of a revision
+ * before it delivers it, so that a revision that takes access away is not delivered to the callers that lose it.
  */
-export class OpenStreams {
+export class OpenStreams implements Follower {
   private readonly streams = new Set<Open>();
-  /** How many each token has, by the ids of their rows. */
+  /** The number of streams of each token, by the ids of their rows. */
   private readonly counts = new Map<number, number>();
-  private readonly timer: NodeJS.Timeout;
-  private readonly unfollow: () => void;
+  private readonly timer = setInterval(() => this.check('caller'), CHECK_MS).unref();
 
-  constructor(store: Store) {
-    this.unfollow = store.follow({
-      applied: ({ changes }) => {
-        if (changes.some(({ entity }) => entity === 'token')) this.look('caller');
-        if (changes.some(isRenamed)) this.look('agents');
-      },
-      replaced: () => {
-        this.look('caller');
-        this.look('agents');
-      },
-    });
-    this.timer = setInterval(() => this.look('caller'), LOOK_MS).unref();
+  applied({ changes }: CommittedRevision): void {
+    if (changes.some(({ entity }) => entity === 'token')) this.check('caller');
+    if (changes.some(isRenamed)) this.check('agents');
   }
 
-  /** Keeps an eye on a stream; throws when its token has enough of them, so that one cannot take the place of all. */
+  replaced(): void {
+    this.check('caller');
+    this.check('agents');
+  }
+
+  /** Registers a stream; throws when its token has too many, so that one token cannot use up all streams. */
   add(sink: Sink, { token }: Principal, checks: Checks): void {
     const open = { sink, checks };
     if (token) this.count(token.id, 1);
@@ -59,7 +53,6 @@ export class OpenStreams {
 
   close(): void {
     clearInterval(this.timer);
-    this.unfollow();
   }
 
   private count(token: number, by: 1 | -1): void {
@@ -69,7 +62,7 @@ export class OpenStreams {
     else this.counts.delete(token);
   }
 
-  private look(what: keyof Checks): void {
+  private check(what: keyof Checks): void {
     for (const { sink, checks } of [...this.streams])
       try {
         checks[what]();

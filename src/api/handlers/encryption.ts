@@ -12,7 +12,7 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { type RotationProgress, rotateKeys } from '../../store/keys/rotation.js';
 import { giveUpLost } from '../../store/keys/vault.js';
-import type { StreamCall } from '../dispatch/streaming.js';
+import type { StreamCall } from '../dispatch/method.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
 

@@ -1,4 +1,3 @@
-import { Metadata, type StatusObject } from '@grpc/grpc-js';
 import {
   BadRequest,
   ErrorInfo,
@@ -6,7 +5,7 @@ import {
   ResourceInfo,
   RetryInfo,
 } from '../../../gen/ts/google/rpc/error_details.js';
-import { Status } from '../../../gen/ts/google/rpc/status.js';
+import type { Status } from '../../../gen/ts/google/rpc/status.js';
 import { printable } from '../../domain/text.js';
 import type { Resource, ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
@@ -127,12 +126,4 @@ const violation = (field: string, description: string, reason: string): FieldVio
 function retryInfo(ms: number): Uint8Array {
   const retry_delay = { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
   return RetryInfo.encode({ retry_delay }).finish();
-}
-
-/** An error as grpc-js sends it. Everything in it is printable: a lone surrogate would end the process. */
-export function grpcStatus(error: ServiceError): StatusObject {
-  const status = statusOf(error);
-  const metadata = new Metadata();
-  metadata.set('grpc-status-details-bin', Buffer.from(Status.encode(status).finish()));
-  return { code: status.code as number, details: status.message, metadata };
 }

@@ -80,7 +80,13 @@ type Mark = Pick<Head, 'revision' | 'nonce' | 'identity'>;
  * Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it.
  * @param forgotten that the log does not lead here says nothing of the store: it does not go back that far.
  */
-async function replaceState(store: ReplicaState, db: Knex, stale: State, head: Mark, forgotten: boolean): Promise<Mark> {
+async function replaceState(
+  store: ReplicaState,
+  db: Knex,
+  stale: State,
+  head: Mark,
+  forgotten: boolean,
+): Promise<Mark> {
   if (stale.identity !== '' && stale.identity === head.identity && !forgotten)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
   const fresh = db.isTransaction ? await readState(db) : await loadState(db);

@@ -1,0 +1,113 @@
+import { AccessServiceService } from '../../gen/ts/agentllm/v1/access_service.js';
+import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import { AgentLLMConfigWatchServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
+import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
+import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
+import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import type { Anonymous } from '../domain/access.js';
+import { ServiceError } from '../errors.js';
+import { WatcherRegistry } from '../feed/watcher_registry.js';
+import { Watches } from '../feed/watches.js';
+import { limits } from '../limits.js';
+import { RequestBudget } from '../net/request_budget.js';
+import { UnreadResponses } from '../net/unread_responses.js';
+import { AccessLog } from './dispatch/access_log.js';
+import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
+import { Authorizer } from './dispatch/authorizer.js';
+import { ConcurrencyLimiter } from './dispatch/concurrency_limiter.js';
+import type { Contract } from './dispatch/contract.js';
+import type { DispatchContext } from './dispatch/method.js';
+import { OpenStreams } from './dispatch/open_streams.js';
+import { agentService } from './handlers/agents.js';
+import { auditService } from './handlers/audit.js';
+import type { Backend } from './handlers/backend.js';
+import { configService } from './handlers/configs.js';
+import { credentialService } from './handlers/credentials.js';
+import { providerService } from './handlers/providers.js';
+import { accessService } from './handlers/tokens.js';
+import { watchService } from './handlers/watches.js';
+import { WatchMessageEncoder } from './messages/watch_messages.js';
+
+/** What the API works on, without what it makes itself. */
+export type ApiParts = Omit<Backend, 'log' | 'watches' | 'watcherRegistry' | 'accessLog' | 'authorizer'>;
+
+export interface ApiOptions
+  extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams' | 'unreadResponses'> {
+  readonly anonymous: Anonymous;
+}
+
+/** All services of the contract, for any transport. */
+export interface Api {
+  readonly contract: Contract;
+  readonly services: readonly ApiService[];
+  /** Every unary method by its path `/package.Service/Method`. */
+  readonly methods: ReadonlyMap<string, Invoke>;
+  /** Authorizes requests that are not calls of a method. */
+  readonly authorizer: Authorizer;
+  /** The responses that clients have not read, over all transports. */
+  readonly unreadResponses: UnreadResponses;
+  /** The memory of requests, over all transports. */
+  readonly requestBudget: RequestBudget;
+  /** Whether a caller without a token can ever be admitted. */
+  readonly anonymous: Anonymous;
+  /** The number of open watches, by whether they have caught up. */
+  watches(): { readonly live: number; readonly behind: number };
+  /** Rejects new calls and ends every watch; resolves when the calls in progress have ended. */
+  drain(): Promise<void>;
+  /** Releases what is left; call it once, after the transports are closed. */
+  close(): Promise<void>;
+}
+
+export function createApi(parts: ApiParts, { anonymous, ...given }: ApiOptions): Api {
+  const limiter = new ConcurrencyLimiter();
+  const accessLog = new AccessLog(parts.store, given.log);
+  const authorizer = new Authorizer(parts.store, anonymous, accessLog);
+  const openStreams = new OpenStreams();
+  const unreadResponses = new UnreadResponses(given.log);
+  const requestBudget = new RequestBudget(limits.requests);
+  const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
+  const watcherRegistry = new WatcherRegistry(parts.store, watches);
+  const backend = { ...parts, log: given.log, watches, watcherRegistry, accessLog, authorizer };
+  const services = servicesOf(backend, { ...given, limiter, authorizer, openStreams, unreadResponses });
+  const unary = services.flatMap((service) => [...service.unary.values()]);
+  let registryClosed: Promise<void> | undefined;
+  return {
+    contract: given.contract,
+    services,
+    methods: new Map(unary.map((method) => [method.path, invokerOf(method)])),
+    authorizer,
+    unreadResponses,
+    requestBudget,
+    anonymous,
+    watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
+    drain() {
+      registryClosed ??= watcherRegistry.close();
+      // Watches never end by themselves, so they are ended before the calls are awaited.
+      watches.close(shuttingDown);
+      return limiter.drain();
+    },
+    async close() {
+      registryClosed ??= watcherRegistry.close();
+      watches.close(shuttingDown);
+      openStreams.close();
+      unreadResponses.close();
+      requestBudget.stop();
+      await Promise.all([registryClosed, accessLog.close()]);
+    },
+  };
+}
+
+const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
+  apiServiceOf(AccessServiceService, accessService(backend), context),
+  apiServiceOf(AgentServiceService, agentService(backend), context),
+  apiServiceOf(AgentLLMConfigServiceService, configService(backend), context),
+  apiServiceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
+  apiServiceOf(ProviderServiceService, providerService(backend), context),
+  apiServiceOf(CredentialServiceService, credentialService(backend), context),
+  apiServiceOf(AuditServiceService, auditService(backend), context),
+];
+
+/** The delay is random, so that watchers do not all reconnect in the same moment. */
+const shuttingDown = () =>
+  ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: Math.round(Math.random() * 1000) });

@@ -1,0 +1,105 @@
+import { CallState, type Done, type MethodParts, type RequestBytes, readerOf } from './call.js';
+import { type CallTransport, type InvokeOptions, transportOf } from './call_transport.js';
+import type {
+  DispatchContext,
+  Handler,
+  Handlers,
+  Reply,
+  StreamDefinition,
+  StreamHandler,
+  UnaryDefinition,
+} from './method.js';
+import { type OpenStream, streamOpener } from './streaming.js';
+
+/**
+ * Calls a method with the bytes of its request. A transport that has to make the bytes first passes a function; what
+ * that function throws fails the call. Rejects with a ServiceError and nothing else.
+ */
+export type Invoke = (request: RequestBytes, options?: InvokeOptions) => Promise<Uint8Array>;
+
+/** Runs one call and reports its outcome once. */
+export type Run = (request: RequestBytes, transport: CallTransport, done: Done) => void;
+
+/** A unary method that any transport can call. */
+export interface UnaryMethod {
+  readonly path: string;
+  readonly run: Run;
+}
+
+/** A server-streaming method that any transport can call. */
+export interface StreamMethod {
+  readonly path: string;
+  readonly open: OpenStream;
+}
+
+/** A service of the contract without a transport. */
+export interface ApiService {
+  /** As ts-proto generates it: method name → path and codecs. */
+  readonly definition: object;
+  /** By method name, as in the definition. */
+  readonly unary: ReadonlyMap<string, UnaryMethod>;
+  readonly streams: ReadonlyMap<string, StreamMethod>;
+}
+
+type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
+
+/**
+ * Makes a service of its definition and its handlers. Calls begin and end here, whichever transport brings them: the
+ * call is authorized, decoded, run with its deadline, encoded, counted and logged.
+ */
+export function apiServiceOf<Definition extends object>(
+  definition: Definition,
+  handlers: Handlers<Definition>,
+  context: DispatchContext,
+): ApiService {
+  const unary = new Map<string, UnaryMethod>();
+  const streams = new Map<string, StreamMethod>();
+  for (const [name, method] of Object.entries(definition) as [string, AnyDefinition][]) {
+    const { path } = method;
+    const read = readerOf(method, context.contract.requestType(path));
+    // `rule` throws for a method without a permission, so such a method cannot be registered.
+    const requested = { method: path.slice(1), rule: context.contract.rule(path) };
+    const handler: unknown = handlers[name as keyof Definition];
+    if (method.responseStream) {
+      const open = streamOpener({ requested, read, context }, handler as StreamHandler<unknown>);
+      streams.set(name, { path, open });
+      continue;
+    }
+    const run = runnerOf({ method, requested, read, context }, handler as Handler<unknown, unknown>);
+    unary.set(name, { path, run });
+  }
+  return { definition, unary, streams };
+}
+
+/** A unary method as a function that returns a promise, for transports without calls of their own. */
+export const invokerOf =
+  ({ run }: UnaryMethod): Invoke =>
+  (request, options = {}) =>
+    new Promise((resolve, reject) => {
+      run(request, transportOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
+    });
+
+function runnerOf<Request, Response>(
+  parts: Omit<MethodParts<Request, Response>, 'measure'>,
+  handler: Handler<Request, Response>,
+): Run {
+  const shared = { ...parts, measure: parts.context.metrics.forMethod(parts.requested.method) };
+
+  return (request, transport, done) => {
+    const call = new CallState(shared, request, transport, done);
+    let reply: Reply<Response> | Promise<Reply<Response>>;
+    try {
+      call.enter();
+      reply = handler(call);
+    } catch (error) {
+      return call.fail(error);
+    }
+    // A response from memory is sent at once: awaiting it would cost one turn of the event loop.
+    if (!(reply instanceof Promise)) call.succeed(reply);
+    else
+      reply.then(
+        (response) => call.succeed(response),
+        (error) => call.fail(error),
+      );
+  };
+}

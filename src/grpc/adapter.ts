@@ -1,0 +1,50 @@
+import type {
+  handleServerStreamingCall,
+  handleUnaryCall,
+  ServerUnaryCall,
+  ServerWritableStream,
+  ServiceDefinition,
+  sendUnaryData,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import type { ApiService, StreamMethod, UnaryMethod } from '../api/dispatch/api_service.js';
+import { grpcStatus } from './status.js';
+import { GrpcSink } from './stream_sink.js';
+
+/** A service as grpc-js registers it. */
+export interface GrpcService {
+  readonly definition: ServiceDefinition;
+  readonly implementation: UntypedServiceImplementation;
+}
+
+/**
+ * Makes a service of the API known to grpc-js. Requests and responses pass as bytes: grpc-js turns an undecodable
+ * request into INTERNAL and a rejected handler into an unhandled rejection, so it does neither here.
+ */
+export function grpcServiceOf({ definition, unary, streams }: ApiService): GrpcService {
+  const definitions: Record<string, object> = {};
+  const implementation: UntypedServiceImplementation = {};
+  for (const [name, method] of Object.entries(definition) as [string, object][])
+    definitions[name] = { ...method, requestDeserialize: asBytes, responseSerialize: asBytes };
+  for (const [name, method] of unary) implementation[name] = unaryHandler(method);
+  for (const [name, method] of streams) implementation[name] = streamHandler(method);
+  return { definition: definitions as unknown as ServiceDefinition, implementation };
+}
+
+const asBytes = (bytes: Buffer) => bytes;
+
+// The call object of grpc-js is the transport itself, so that a call needs no other object.
+const unaryHandler = ({ run }: UnaryMethod) =>
+  ((call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void =>
+    run(call.request, call, (error, bytes) =>
+      error ? callback(grpcStatus(error)) : callback(null, bytes),
+    )) as handleUnaryCall<unknown, unknown>;
+
+const streamHandler = ({ open }: StreamMethod) =>
+  ((stream: ServerWritableStream<Buffer, Buffer>): void =>
+    open(
+      stream.request,
+      stream,
+      (toServiceError, connection) =>
+        new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, connection, toServiceError),
+    )) as handleServerStreamingCall<unknown, unknown>;
