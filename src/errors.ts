@@ -1,9 +1,8 @@
-import type { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
+import { catalogue, type Entry, type Reason } from './error_catalogue.js';
 import { limits } from './limits.js';
 import type { StatusCode } from './status_codes.js';
 
-/** A value of ErrorReason without its prefix, as it stands in ErrorInfo.reason. */
-export type Reason = Exclude<keyof typeof ErrorReason, 'UNSPECIFIED' | 'UNRECOGNIZED'>;
+export type { Reason } from './error_catalogue.js';
 
 /** One problem with one field of a request. */
 export interface Violation {
@@ -19,286 +18,6 @@ export interface Resource {
   readonly name: string;
 }
 
-interface Entry<M> {
-  readonly code: StatusCode;
-  readonly message: (metadata: M) => string;
-  /** When trying again may help: after how long. */
-  readonly retryAfterMs?: number;
-}
-
-type None = Record<never, never>;
-
-const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfterMs?: number): Entry<M> => ({
-  code,
-  message,
-  ...(retryAfterMs !== undefined && { retryAfterMs }),
-});
-
-const q = (text: string) => JSON.stringify(text);
-const didYouMean = (suggestion: string | undefined) => (suggestion ? `; did you mean ${q(suggestion)}?` : '');
-
-/** The catalogue of errors: every way in which a call can fail, with its code and its sentence. */
-export const catalogue = {
-  INVALID_FIELDS: entry<{ violations: string }>('INVALID_ARGUMENT', (m) => m.violations),
-  MALFORMED_REQUEST: entry<{ type: string }>(
-    'INVALID_ARGUMENT',
-    (m) => `The request is not a valid ${m.type}; encode it with the service's own proto files`,
-  ),
-  INVALID_PAGE_TOKEN: entry<None>(
-    'INVALID_ARGUMENT',
-    () => 'page_token does not belong to this list and filter; start again without one',
-  ),
-  REQUEST_ID_REUSED: entry<{ request_id: string }>(
-    'INVALID_ARGUMENT',
-    (m) => `request_id ${m.request_id} was used for another request; use a new one for every new write`,
-  ),
-  AGENT_NOT_FOUND: entry<{ agent: string; suggestion?: string }>(
-    'NOT_FOUND',
-    (m) => `No agent has the ${m.agent}${didYouMean(m.suggestion)}`,
-  ),
-  CONFIG_NOT_FOUND: entry<{ id: string }>('NOT_FOUND', (m) => `No config has the id ${m.id}`),
-  NO_ENABLED_CONFIG: entry<{ agent: string; model?: string }>('NOT_FOUND', (m) =>
-    m.model
-      ? `Agent ${q(m.agent)} has no enabled config; it uses its own llm_provider and llm_model, ${m.model}`
-      : `Agent ${q(m.agent)} has no enabled config and no default model; create or enable a config`,
-  ),
-  PROVIDER_NOT_FOUND: entry<{ provider: string; suggestion?: string }>(
-    'NOT_FOUND',
-    (m) => `No provider has the name ${q(m.provider)}${didYouMean(m.suggestion)}`,
-  ),
-  MODEL_NOT_FOUND: entry<{ provider: string; model: string; suggestion?: string }>(
-    'NOT_FOUND',
-    (m) => `Provider ${q(m.provider)} has no model ${q(m.model)}${didYouMean(m.suggestion)}`,
-  ),
-  AGENT_NAME_TAKEN: entry<{ agent: string }>('ALREADY_EXISTS', (m) => `An agent has the name ${q(m.agent)} already`),
-  PROVIDER_NAME_TAKEN: entry<{ provider: string; name: string }>(
-    'ALREADY_EXISTS',
-    (m) => `Provider ${q(m.provider)} has the name or alias ${q(m.name)} already`,
-  ),
-  MODEL_NAME_TAKEN: entry<{ provider: string; model: string }>(
-    'ALREADY_EXISTS',
-    (m) => `Provider ${q(m.provider)} has a model ${q(m.model)} already`,
-  ),
-  STALE_ETAG: entry<{ resource: string }>(
-    'ABORTED',
-    (m) => `${m.resource} has changed since this etag was read; read it again and repeat the change`,
-  ),
-  AGENT_RESERVED: entry<{ agent: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Agent ${q(m.agent)} is reserved and cannot be deleted; set is_active to false instead`,
-  ),
-  AGENT_HAS_CONFIGS: entry<{ agent: string; configs: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Agent ${q(m.agent)} has ${m.configs} configs; set cascade to delete them too`,
-  ),
-  PROVIDER_IN_USE: entry<{ provider: string; users: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs, agents or credentials; change those first`,
-  ),
-  MODEL_IN_USE: entry<{ model: string; users: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Model ${q(m.model)} is used by ${m.users} configs or agents; change those first`,
-  ),
-  BUILT_IN_PROVIDER: entry<{ provider: string; what: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Provider ${q(m.provider)} is built in: ${m.what}; create a provider of your own instead`,
-  ),
-  BUILT_IN_MODEL: entry<{ model: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Model ${q(m.model)} is built in and cannot be deleted`,
-  ),
-  ENCRYPTION_NOT_CONFIGURED: entry<{ problem: string }>(
-    'FAILED_PRECONDITION',
-    (m) =>
-      `API keys cannot be stored: ENCRYPTION_KEY ${m.problem}; set it to what \`agentllm key generate\` prints and start the service again`,
-  ),
-  ENCRYPTION_KEY_WRONG: entry<{ ours: string; theirs: string }>(
-    'FAILED_PRECONDITION',
-    (m) =>
-      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the one that the stored keys were encrypted with (key ${m.theirs}); set the right one, or both, separated by a comma; where it is lost, \`agentllm key rotate --skip-unreadable\` goes on without the keys under it`,
-  ),
-  KEY_PROVIDER_MISMATCH: entry<{ key_provider: string; provider: string; remedy: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `The stored API key is for ${m.key_provider} and cannot be used for ${m.provider}; ${m.remedy}`,
-  ),
-  CREDENTIAL_NOT_FOUND: entry<{ credential: string; suggestion?: string }>(
-    'NOT_FOUND',
-    (m) => `No credential has the name ${q(m.credential)}${didYouMean(m.suggestion)}`,
-  ),
-  CREDENTIAL_NAME_TAKEN: entry<{ credential: string }>(
-    'ALREADY_EXISTS',
-    (m) => `A credential has the name ${q(m.credential)} already`,
-  ),
-  CREDENTIAL_IN_USE: entry<{ credential: string; users: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Credential ${q(m.credential)} is used by ${m.users} configs; change those first`,
-  ),
-  REVISION_NOT_REACHED: entry<{ wanted: string; reached: string }>(
-    'UNAVAILABLE',
-    (m) =>
-      `Revision ${m.wanted} is not reached here, this replica is at ${m.reached}; retry, or ask without min_revision`,
-    500,
-  ),
-  DATABASE_UNAVAILABLE: entry<None>(
-    'UNAVAILABLE',
-    () => 'The database cannot be reached or does not take writes; nothing was written, retry',
-    1000,
-  ),
-  OUTCOME_UNKNOWN: entry<None>(
-    'UNAVAILABLE',
-    () => 'It is not known whether the write took effect; retry with the same request_id',
-    1000,
-  ),
-  WRITE_CONFLICT: entry<None>(
-    'ABORTED',
-    () => 'Another write held the store for too long; nothing was written, retry',
-    500,
-  ),
-  SERVER_SHUTTING_DOWN: entry<None>('UNAVAILABLE', () => 'The service is shutting down; connect again', 1000),
-  FEATURE_NOT_AVAILABLE: entry<{ feature: string }>(
-    'UNIMPLEMENTED',
-    (m) => `${m.feature} is not available in this release; leave it out`,
-  ),
-  DEADLINE_EXCEEDED: entry<None>('DEADLINE_EXCEEDED', () => 'The deadline passed before the call was done'),
-  CANCELLED: entry<None>('CANCELLED', () => 'The caller cancelled the call'),
-  TOO_MANY_CALLS: entry<{ calls: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `The server is handling ${m.calls} calls already; retry`,
-    200,
-  ),
-  TOO_MANY_REQUEST_BYTES: entry<{ what: string; limit: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `The service keeps at most ${m.limit} bytes of ${m.what}; send less, or retry`,
-    500,
-  ),
-  TOO_MANY_CHECKS: entry<{ checks: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `The service asks providers this ${m.checks} times at once and then as often a minute; retry later`,
-    2_000,
-  ),
-  RETRY_WITHOUT_REQUEST_ID: entry<None>(
-    'FAILED_PRECONDITION',
-    () =>
-      'This is another attempt of a write without request_id, and the first may have been done; look, then send it again with a request_id',
-  ),
-  INVALID_RESUME_TOKEN: entry<None>(
-    'INVALID_ARGUMENT',
-    () => 'resume_token is none that this service gave; start over without one',
-  ),
-  RESUME_TOKEN_FILTER_CHANGED: entry<None>(
-    'INVALID_ARGUMENT',
-    () => 'resume_token is of a stream with other agents; start over without one',
-  ),
-  REVISION_COMPACTED: entry<{ revision: string; oldest: string }>(
-    'OUT_OF_RANGE',
-    (m) => `Revision ${m.revision} is no longer kept; the oldest that is kept is ${m.oldest}`,
-  ),
-  REVISION_IN_FUTURE: entry<{ revision: string; newest: string }>(
-    'OUT_OF_RANGE',
-    (m) => `Revision ${m.revision} is newer than the store, which is at ${m.newest}`,
-  ),
-  STORE_CHANGED: entry<None>(
-    'FAILED_PRECONDITION',
-    () => 'The store is not the one that this stream began with; start over without resume_token',
-  ),
-  SLOW_CONSUMER: entry<{ seconds: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `Nothing was read from this stream for ${m.seconds} s; connect again with its last resume token`,
-    1_000,
-  ),
-  TOO_MANY_WATCHES: entry<{ watches: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `The server has ${m.watches} watches already; retry, or connect to another replica`,
-    2_000,
-  ),
-  AGENT_INACTIVE: entry<{ agent: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Agent ${q(m.agent)} is inactive; set is_active to true to use it`,
-  ),
-  KEY_NOT_RESTORABLE: entry<{ id: string; provider: string; revision: string }>(
-    'FAILED_PRECONDITION',
-    (m) =>
-      `Config ${m.id} had an API key for ${m.provider} at revision ${m.revision}, and none that fits is stored now; bring one in api_key, or set without_key`,
-  ),
-  CONFIG_REVISION_NOT_FOUND: entry<{ id: string; revision: string }>(
-    'NOT_FOUND',
-    (m) => `No config ${m.id} is in the history at revision ${m.revision}`,
-  ),
-  TOKEN_REQUIRED: entry<None>(
-    'UNAUTHENTICATED',
-    () =>
-      'This service needs a token: send it as `authorization: Bearer ...`; the command line takes --token-file or AGENTLLM_TOKEN',
-  ),
-  TOKEN_UNKNOWN: entry<None>('UNAUTHENTICATED', () => 'The token that was sent is none of this service'),
-  TOKEN_EXPIRED: entry<{ token: string; at: string }>(
-    'UNAUTHENTICATED',
-    (m) => `Token ${m.token} expired at ${m.at}; use another one`,
-  ),
-  TOKEN_REVOKED: entry<{ token: string }>('UNAUTHENTICATED', (m) => `Token ${m.token} was revoked; use another one`),
-  CERTIFICATE_NOT_BOUND: entry<{ identity: string }>(
-    'UNAUTHENTICATED',
-    (m) => `The certificate ${m.identity} is bound to no token; \`agentllm token create --certificate\` binds it`,
-  ),
-  PERMISSION_DENIED: entry<{ actor: string; role: string; permission: string; method: string }>(
-    'PERMISSION_DENIED',
-    (m) => `The role ${m.role} of ${m.actor} does not include ${m.permission}, which ${m.method} needs`,
-  ),
-  AGENT_NOT_ALLOWED: entry<{ actor: string }>(
-    'PERMISSION_DENIED',
-    (m) => `${m.actor} is for certain agents, and the request names others`,
-  ),
-  TOKEN_NOT_FOUND: entry<{ token: string }>('NOT_FOUND', (m) => `No token has the id ${m.token}`),
-  CERTIFICATE_BOUND: entry<{ identity: string; token: string }>(
-    'ALREADY_EXISTS',
-    (m) => `The certificate identity ${m.identity} is bound to token ${m.token} already; revoke that first`,
-  ),
-  RATE_LIMITED: entry<{ actor: string; calls: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `${m.actor} makes more than ${m.calls}; retry later`,
-    500,
-  ),
-  ENCRYPTION_KEY_MISSING: entry<{ count: string; keys: string }>(
-    'FAILED_PRECONDITION',
-    (m) =>
-      `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
-  ),
-  MALFORMED_JSON: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The body of the request ${m.problem}`),
-  REQUEST_TOO_LARGE: entry<{ what: string; max_bytes: string }>(
-    'RESOURCE_EXHAUSTED',
-    (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
-  ),
-  METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
-  PATH_NOT_FOUND: entry<{ path: string }>(
-    'NOT_FOUND',
-    (m) => `There is nothing at ${m.path}; /openapi.json lists the paths`,
-  ),
-  HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path takes ${m.allowed} only`),
-  INVALID_HEADER: entry<{ header: string; problem: string }>(
-    'INVALID_ARGUMENT',
-    (m) => `The header ${m.header} ${m.problem}`,
-  ),
-  MALFORMED_HTTP: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The ${m.problem}`),
-  UNSUPPORTED_BODY: entry<None>(
-    'INVALID_ARGUMENT',
-    () => 'The body must be uncompressed JSON; send content-type: application/json',
-  ),
-  HOST_NOT_ALLOWED: entry<{ address: string }>(
-    'INVALID_ARGUMENT',
-    (m) => `The Host header must name ${m.address} or localhost`,
-  ),
-  ORIGIN_NOT_ALLOWED: entry<None>('PERMISSION_DENIED', () => 'Requests from web pages of other origins are refused'),
-  RESPONSE_TOO_LARGE: entry<None>('RESOURCE_EXHAUSTED', () => 'The response is too large; request fewer agents'),
-  RESPONSES_NOT_READ: entry<None>('RESOURCE_EXHAUSTED', () => 'Read the responses on this connection first', 1_000),
-  ROLLBACK_CONFLICT: entry<{ revision: string; conflicts: string }>(
-    'FAILED_PRECONDITION',
-    (m) => `Revision ${m.revision} cannot be undone: ${m.conflicts}`,
-  ),
-  INTERNAL: entry<{ call: string }>(
-    'INTERNAL',
-    (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,
-  ),
-} satisfies { [R in Reason]: Entry<never> };
-
 type MetadataOf<R extends Reason> = Parameters<(typeof catalogue)[R]['message']>[0];
 
 interface ErrorDetails {
@@ -310,7 +29,7 @@ interface ErrorDetails {
   readonly retryAfterMs?: number;
 }
 
-/** A failure that a caller is told about. Everything else that is thrown is INTERNAL. */
+/** A failure that the caller may see. Everything else that is thrown becomes INTERNAL. */
 export class ServiceError extends Error {
   readonly code: StatusCode;
   readonly retryAfterMs: number | undefined;
@@ -333,7 +52,7 @@ export class ServiceError extends Error {
     this.retryAfterMs = details.retryAfterMs ?? (catalogue[reason] as Entry<never>).retryAfterMs;
   }
 
-  /** For those who must not learn the names of what is not theirs. */
+  /** Without the names that a caller with limited access must not learn. */
   withoutSuggestion(): ServiceError {
     const { suggestion, ...metadata } = this.metadata;
     if (suggestion === undefined) return this;

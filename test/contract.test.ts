@@ -20,7 +20,8 @@ import { checkConfig, configFields, newConfig, patchConfig } from '../src/domain
 import { PARAMETERS } from '../src/domain/parameters.js';
 import type { FieldSpecs } from '../src/domain/patch.js';
 import { State } from '../src/domain/state.js';
-import { catalogue, type Reason, ServiceError } from '../src/errors.js';
+import { catalogue } from '../src/error_catalogue.js';
+import { type Reason, ServiceError } from '../src/errors.js';
 import { limits, maxElements } from '../src/limits.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';

@@ -45,11 +45,18 @@ function sourcesOf(directory: string): Source[] {
 const src = sourcesOf('src');
 const all = [...src, ...sourcesOf('migrations'), ...sourcesOf('seeds')];
 
-/** `src/api/dispatch/method.ts` is in `rpc`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
+/** Folders of which each sub-folder is a part of its own. */
+const SPLIT = ['api', 'cli'];
+
+/** `src/api/dispatch/call.ts` is in `api/dispatch`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
 function partOf(path: string): string {
-  const [top = '', part = ''] = path.split('/');
-  return top === 'src' ? part.replace(/\.ts$/, '') : top;
+  const [top = '', part = '', sub = ''] = path.split('/');
+  if (top !== 'src') return top;
+  return SPLIT.includes(part) && !sub.endsWith('.ts') ? `${part}/${sub}` : part.replace(/\.ts$/, '');
 }
+
+/** Whether a file is in one of these parts or in a sub-folder of theirs. */
+const inParts = (path: string, ...parts: string[]) => parts.includes(partOf(path).split('/')[0] as string);
 
 /** Every import that breaks a rule, as a line to read. */
 const breaking = (sources: readonly Source[], wrong: (one: Import, source: Source) => boolean) =>
@@ -58,41 +65,73 @@ const breaking = (sources: readonly Source[], wrong: (one: Import, source: Sourc
   );
 const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
 
-/** What each part may import of the others: house.md, "Arrows point one way". */
+/** What each part may import of the others; docs/architecture.md has the same directions. */
 const BELOW = ['errors', 'limits', 'problems', 'status_codes'];
+const PROCESS = ['config', 'log', 'metrics', 'package'];
 const STORE = ['domain', 'time_slice', ...BELOW];
 const FEED = ['store', ...STORE];
-const EDGE = ['feed', 'providers', ...FEED, 'config', 'log', 'metrics', 'package', 'tls'];
+const MESSAGES = ['feed', ...FEED];
+const DISPATCH = ['api/messages', 'net', ...PROCESS, ...MESSAGES];
+const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
+const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...FEED];
+const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
+const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const MAY: Readonly<Record<string, readonly string[]>> = {
   limits: [],
   package: [],
   time_slice: [],
   log: ['limits'],
-  ports: ['config', 'errors'],
   metrics: [],
   status_codes: [],
-  errors: ['limits', 'status_codes'],
+  error_catalogue: ['status_codes'],
+  errors: ['error_catalogue', 'limits', 'status_codes'],
   problems: ['errors', 'limits'],
   domain: BELOW,
   config: STORE,
-  exposure: ['config', 'errors', 'rpc'],
-  bootstrap: [...STORE, 'store', 'log'],
-  // The certificates of both ports.
-  tls: [...STORE, 'log'],
+  net: ['config', 'log', ...STORE],
   store: [...STORE, 'package', 'migrations', 'seeds'],
+  bootstrap_token: ['store', 'log', ...STORE],
   feed: FEED,
-  // Asks providers over HTTP, and knows nothing of the store.
+  // Calls providers over HTTP, and knows nothing of the store.
   providers: [...STORE, 'package'],
-  rpc: EDGE,
-  // The HTTP port serves the same methods, so it reaches them; never the other way round.
-  http: [...EDGE, 'rpc'],
-  admin: EDGE,
-  cli: [...EDGE, 'admin', 'main', 'exposure', 'client'],
-  main: [...EDGE, 'admin', 'bootstrap', 'rpc', 'http', 'ports', 'exposure'],
+  'api/messages': MESSAGES,
+  'api/dispatch': DISPATCH,
+  'api/handlers': HANDLERS,
+  api: ['api/handlers', ...HANDLERS],
+  grpc: TRANSPORT,
+  http: TRANSPORT,
+  admin: ['log', ...FEED],
+  main: MAIN,
   client: STORE,
+  'cli/kit': KIT,
+  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', ...KIT],
+  'cli/remote': ['cli/kit', 'cli/local', ...KIT],
+  cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
   seeds: ['package', ...STORE],
 };
+
+/** The groups of files that reach each other (Tarjan, 1972). */
+function cyclesIn(arrows: ReadonlyMap<string, readonly string[]>): string[][] {
+  const [index, low] = [new Map<string, number>(), new Map<string, number>()];
+  const stack: string[] = [];
+  const cycles: string[][] = [];
+  const visit = (file: string): void => {
+    index.set(file, index.size);
+    low.set(file, index.get(file) as number);
+    stack.push(file);
+    for (const next of arrows.get(file) ?? []) {
+      if (!arrows.has(next)) continue;
+      if (!index.has(next)) visit(next);
+      if (stack.includes(next)) low.set(file, Math.min(low.get(file) as number, low.get(next) as number));
+    }
+    if (low.get(file) !== index.get(file)) return;
+    const group = stack.splice(stack.indexOf(file));
+    if (group.length > 1) cycles.push(group.sort());
+  };
+  for (const file of arrows.keys()) if (!index.has(file)) visit(file);
+  return cycles;
+}
 
 describe('the reader of imports', () => {
   it('sees every form of an import', () => {
@@ -129,7 +168,7 @@ describe('arrows point one way', () => {
     expect([...new Set(src.map(({ path }) => partOf(path)))].filter((part) => !(part in MAY))).toEqual([]);
   });
 
-  it('rpc, http, cli → feed, providers; feed → store → domain; providers → domain; domain → errors, limits', () => {
+  it('cli → main → grpc, http → api → feed → store → domain → errors, limits', () => {
     const wrong = breaking(all, (one, { path }) => {
       if (!isOwn(one) || one.target.startsWith('gen/')) return false;
       const [from, to] = [partOf(path), partOf(one.target)];
@@ -141,7 +180,7 @@ describe('arrows point one way', () => {
   });
 
   it('nothing imports main except cli', () => {
-    expect(breaking(all, (one, { path }) => one.target === 'src/main.ts' && partOf(path) !== 'cli')).toEqual([]);
+    expect(breaking(all, (one, { path }) => one.target === 'src/main.ts' && !inParts(path, 'cli'))).toEqual([]);
   });
 
   it('migrations and seeds are imported from the store alone', () => {
@@ -156,15 +195,19 @@ describe('arrows point one way', () => {
     expect(breaking(all, (one) => one.target.startsWith('test/') || one.target === 'vitest')).toEqual([]);
   });
 
-  it('no two files of the domain import each other at run time', () => {
-    const arrows = new Map(
-      src
-        .filter(({ path }) => partOf(path) === 'domain')
-        .map(({ path, imports }) => [path, imports.filter((one) => !one.typeOnly).map(({ target }) => target)]),
-    );
-    const reaches = (from: string, to: string, seen = new Set<string>()): boolean =>
-      (arrows.get(from) ?? []).some((next) => next === to || (!seen.has(next) && reaches(next, to, seen.add(next))));
-    expect([...arrows.keys()].filter((path) => reaches(path, path))).toEqual([]);
+  it('no files import each other, also not for their types', () => {
+    const arrows = new Map(all.map(({ path, imports }) => [path, imports.map(({ target }) => target)]));
+    expect(cyclesIn(arrows)).toEqual([]);
+  });
+
+  it('a cycle is found', () => {
+    const arrows = new Map([
+      ['a.ts', ['b.ts']],
+      ['b.ts', ['c.ts', 'd.ts']],
+      ['c.ts', ['a.ts']],
+      ['d.ts', []],
+    ]);
+    expect(cyclesIn(arrows)).toEqual([['a.ts', 'b.ts', 'c.ts']]);
   });
 });
 
@@ -184,13 +227,13 @@ describe('one place for each', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
-  it('grpc-js stands in rpc, and in the client', () => {
-    expect(only(/^(@grpc\/|grpc-)/, 'rpc', 'client')).toEqual([]);
+  it('grpc-js stands in grpc, and in the client', () => {
+    expect(only(/^(@grpc\/|grpc-)/, 'grpc', 'client')).toEqual([]);
   });
 
   it('node:http stands in http as a server, in providers as a client; node:http2 stands below grpc-js', () => {
     expect(only(/^node:https?$/, 'http', 'providers')).toEqual([]);
-    expect(only(/^node:http2$/, 'rpc')).toEqual([]);
+    expect(only(/^node:http2$/, 'grpc')).toEqual([]);
   });
 
   it('nothing but providers calls out over HTTP', () => {
@@ -211,9 +254,7 @@ describe('one place for each', () => {
 
   it('arguments and environment are read in cli, and in the client that others install', () => {
     const places = ['cli', 'client'];
-    const wrong = src.filter(
-      ({ path, text }) => !places.includes(partOf(path)) && /\bprocess\.(env|argv)\b/.test(text),
-    );
+    const wrong = src.filter(({ path, text }) => !inParts(path, ...places) && /\bprocess\.(env|argv)\b/.test(text));
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 });

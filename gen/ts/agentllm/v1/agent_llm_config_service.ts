@@ -904,8 +904,10 @@ export interface BatchResolveConfigsRequest {
    */
   min_revision: bigint;
   /**
-   * Most agents of a page, used when `agents` is empty; 0 means 100, more than 1000
-   * means 1000. A page has at most 200.
+   * How many to return at most, used when `agents` is empty: 0 means 100, more than
+   * 1000 means 1000, negative is INVALID_ARGUMENT. A page has at most 200, and fewer
+   * when its rows have more than 1 MiB; only an empty `next_page_token` marks the
+   * last page.
    */
   page_size: number;
   /** `next_page_token` of the page before; empty for the first one. */
