@@ -254,10 +254,8 @@ export const catalogue = {
     (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
   ),
   METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
-  PATH_NOT_FOUND: entry<{ path: string }>(
-    'NOT_FOUND',
-    (m) => `There is nothing at ${m.path}; /openapi.json lists the paths`,
-  ),
+  // Without the path, which may contain a secret that was sent to the wrong place.
+  PATH_NOT_FOUND: entry<None>('NOT_FOUND', () => 'The service has nothing at this path; /openapi.json lists the paths'),
   HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path takes ${m.allowed} only`),
   INVALID_HEADER: entry<{ header: string; problem: string }>(
     'INVALID_ARGUMENT',

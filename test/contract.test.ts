@@ -275,7 +275,7 @@ describe('every reason', () => {
     MALFORMED_JSON: { problem: 'must be JSON' },
     REQUEST_TOO_LARGE: { what: 'request', max_bytes: String(limits.maxRequestBytes) },
     METHOD_NOT_FOUND: { method: 'agentllm.v1.AgentService/FindAgent' },
-    PATH_NOT_FOUND: { path: '/v1/agent' },
+    PATH_NOT_FOUND: {},
     HTTP_METHOD_NOT_ALLOWED: { allowed: 'GET, HEAD, OPTIONS' },
     INVALID_HEADER: { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' },
     MALFORMED_HTTP: { problem: 'target of the request must be a path in ASCII, percent-encoded' },

@@ -1,4 +1,4 @@
-import type { ChannelOptions } from '../../node_modules/@grpc/grpc-js/build/src/index.d.js';
+import type { ChannelOptions } from '@grpc/grpc-js';
 import type { TlsOptions } from './channel.js';
 import type { Token } from './headers.js';
 import type { CacheOptions } from './snapshot_cache.js';

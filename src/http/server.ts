@@ -16,7 +16,6 @@ import type { Credentials } from '../api/dispatch/call_transport.js';
 import type { Contract } from '../api/dispatch/contract.js';
 import { internalError } from '../api/dispatch/internal_error.js';
 import type { Address, Reflection } from '../config.js';
-import { printable } from '../domain/text.js';
 import { ServiceError, StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
@@ -154,7 +153,7 @@ function pagesOf(
     [
       '/openapi.json',
       (credentials) => {
-        if (reflection === 'off') throw nothingAt('/openapi.json');
+        if (reflection === 'off') throw nothingHere();
         if (reflection === 'authenticated') authorizer.identify(credentials, '/openapi.json');
         described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
         return described;
@@ -230,14 +229,14 @@ async function answerTo(site: Site, request: IncomingMessage, response: ServerRe
   if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(site, request, ['GET']);
   // A HEAD is a GET of which only the headers go out.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
-  if (!found) throw nothingAt(path);
+  if (!found) throw nothingHere();
   if ('allowed' in found) return otherMethod(site, request, found.allowed);
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
 
 const METRICS = { method: '/metrics', rule: { permission: Permission.METRICS_READ, agentRefs: undefined } } as const;
 
-const nothingAt = (path: string) => ServiceError.of('PATH_NOT_FOUND', { path: printable(path, 100) });
+const nothingHere = () => ServiceError.of('PATH_NOT_FOUND', {});
 
 const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
   // Several are no good, and `headers` has the first of them alone.

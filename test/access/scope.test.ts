@@ -384,14 +384,14 @@ describe('a request over HTTP', () => {
     const [myId, theirId] = [await agentNamed(admin, mine), await agentNamed(admin, theirs)];
     const headers = { authorization: `Bearer ${await forAgents(mine)}` };
     const { paths } = (await send(a().http, 'GET', '/openapi.json', { headers })).json as { paths: JsonObject };
-    const places = Object.entries(paths).filter(([path]) => path.includes('{agent.'));
+    const places = Object.entries(paths).filter(([path]) => path.includes('{agent_'));
     expect(places.length).toBeGreaterThan(3);
     for (const [path, verbs] of places)
       for (const verb of Object.keys(verbs as JsonObject)) {
         const at = (id: number, name: string) =>
           path
-            .replace('{agent.id}', String(id))
-            .replace('{agent.name}', name)
+            .replace('{agent_id}', String(id))
+            .replace('{agent_name}', name)
             .replace(/\{[^}]*\}/g, '1');
         for (const [target, query, agent] of [
           [at(theirId, theirs), '', undefined],

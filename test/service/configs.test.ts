@@ -797,7 +797,7 @@ describe('configs', () => {
       const { id } = await newConfig(service());
       const { config } = await update({ id, temperature: 1 }, Array(100).fill('temperature'));
       expect(config?.temperature).toBe(1);
-      await invalid(update({ id, temperature: 0 }, Array(101).fill('temperature')), 'update_mask');
+      await invalid(update({ id, temperature: 0 }, Array(101).fill('temperature')), 'update_mask.paths');
     });
 
     it('replaces everything under the mask *', async () => {

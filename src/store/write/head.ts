@@ -1,4 +1,4 @@
-import type { Knex } from '../../../node_modules/knex/types/index.d.js';
+import type { Knex } from 'knex';
 import { StoreLostError } from '../failure.js';
 
 /** The counter row: which store this is and how far it has come. */

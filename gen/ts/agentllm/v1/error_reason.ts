@@ -297,8 +297,8 @@ export const ErrorReason = {
    */
   METHOD_NOT_FOUND: "ERROR_REASON_METHOD_NOT_FOUND",
   /**
-   * PATH_NOT_FOUND - NOT_FOUND. Over HTTP only. "There is nothing at /v1/agent; /openapi.json lists
-   * the paths"
+   * PATH_NOT_FOUND - NOT_FOUND. Over HTTP only. "The service has nothing at this path; /openapi.json
+   * lists the paths"
    */
   PATH_NOT_FOUND: "ERROR_REASON_PATH_NOT_FOUND",
   /** HTTP_METHOD_NOT_ALLOWED - INVALID_ARGUMENT, HTTP status 405. "The path takes GET, HEAD, OPTIONS only" */
