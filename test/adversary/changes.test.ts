@@ -57,7 +57,7 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
       ),
     );
     const calls = Array.from({ length: MANY }, (_, i) =>
-      ending(service().configs.checkConfigHealth({ id: present(ids[i % ids.length]) }, { deadlineMs: 6_000 })),
+      ending(service().configs.checkConfigHealth({ id: present(ids[i % ids.length]) }, { deadlineMs: 20_000 })),
     );
     await sleep(100);
     let settled = false;

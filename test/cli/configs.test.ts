@@ -204,8 +204,9 @@ describe('agentllm configs', () => {
         expect.stringMatching(/^agentllm: Config \d+ has changed since this etag was read/),
       ]);
     }
+    // The agent's last config: the finding says which model the agent uses from now on.
     expect((await cli(['configs', 'delete', id])).stdout).toMatch(
-      new RegExp(`^deleted config ${id} at revision \\d+\n$`),
+      new RegExp(`^deleted config ${id} at revision \\d+\n[^]*no enabled config`),
     );
   });
 

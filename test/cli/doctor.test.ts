@@ -259,7 +259,7 @@ describe('agentllm doctor on PostgreSQL', () => {
   it('tells a database that is not there, one without a schema, and one that takes no writes', async () => {
     const gone = await diagnose({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/x', DATABASE_WAIT_MS: '500' });
     expect([gone.code, gone.about('database')]).toMatchObject([1, [{ verdict: 'fail' }]]);
-    const DATABASE_URL = await postgres.createDatabase('seeded');
+    const DATABASE_URL = await postgres.createDatabase();
     expect((await diagnose({ DATABASE_URL })).about('schema')).toMatchObject([{ verdict: 'warn' }]);
     const readOnly = await diagnose({
       DATABASE_URL: `${DATABASE_URL}?options=-c%20default_transaction_read_only%3Don`,
