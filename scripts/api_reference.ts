@@ -43,16 +43,16 @@ const routesOf = ({ pattern, additionalBindings }: HttpRule): string[] => [
   ...additionalBindings.flatMap(routesOf),
 ];
 
-function method(one: DescMethod): string[] {
-  const permission = registry.getEnum(`${PACKAGE}.Permission`)?.value[option(one, `${PACKAGE}.permission`) as number];
-  const unary = one.methodKind === 'unary';
-  const routes = unary ? routesOf(option(one, 'google.api.http') as HttpRule).join(', ') : 'none (stream)';
+function method(rpc: DescMethod): string[] {
+  const permission = registry.getEnum(`${PACKAGE}.Permission`)?.value[option(rpc, `${PACKAGE}.permission`) as number];
+  const unary = rpc.methodKind === 'unary';
+  const routes = unary ? routesOf(option(rpc, 'google.api.http') as HttpRule).join(', ') : 'none (stream)';
   return [
-    `### ${one.name}`,
-    commentOf(one),
+    `### ${rpc.name}`,
+    commentOf(rpc),
     `Permission: \`${permission?.name}\`  \nHTTP: ${routes}`,
-    ...fieldsOfPart('Request', one.input),
-    ...fieldsOfPart('Response', one.output),
+    ...fieldsOfPart('Request', rpc.input),
+    ...fieldsOfPart('Response', rpc.output),
   ];
 }
 
@@ -124,10 +124,10 @@ function typeOf(field: DescField): string {
 const linked = ({ name, typeName }: DescMessage | DescEnum) =>
   typeName === `${PACKAGE}.${name}` ? link(name) : typeName;
 
-const values = (one: DescEnum): string =>
+const values = (desc: DescEnum): string =>
   table(
     ['value', 'meaning'],
-    one.values.map((value) => [`\`${value.name}\``, cell(commentOf(value))]),
+    desc.values.map((value) => [`\`${value.name}\``, cell(commentOf(value))]),
   );
 
 const otherMessages = files
@@ -141,12 +141,12 @@ const parts = [
     'fields that many methods have.',
   [
     '- [Shared fields](#shared-fields)',
-    ...services.map(({ name, methods }) => `- ${link(name)}: ${methods.map((one) => link(one.name)).join(', ')}`),
+    ...services.map(({ name, methods }) => `- ${link(name)}: ${methods.map((rpc) => link(rpc.name)).join(', ')}`),
     `- ${link('Messages')}: ${otherMessages.map(({ name }) => link(name)).join(', ')}`,
     `- ${link('Enums')}: ${files.flatMap(({ enums }) => enums.map(({ name }) => link(name))).join(', ')}`,
   ].join('\n'),
   '## Shared fields',
-  'These fields have the same meaning in every method that links here.',
+  'These fields have the same meaning in every method that links here. `revision` has one meaning in reads and one in writes.',
   '**Request**',
   tableOf(sharedFields('Request')),
   '**Response**',
@@ -155,6 +155,6 @@ const parts = [
   '## Messages',
   ...otherMessages.flatMap((message) => [`### ${message.name}`, commentOf(message), tableOf(message.fields)]),
   '## Enums',
-  ...files.flatMap(({ enums }) => enums.flatMap((one) => [`### ${one.name}`, commentOf(one), values(one)])),
+  ...files.flatMap(({ enums }) => enums.flatMap((desc) => [`### ${desc.name}`, commentOf(desc), values(desc)])),
 ];
 writeFileSync(target, `${parts.filter(Boolean).join('\n\n')}\n`);

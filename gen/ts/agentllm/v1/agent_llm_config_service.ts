@@ -6157,9 +6157,9 @@ export const AgentLLMConfigServiceService = {
   },
   /**
    * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default, an error for one agent fails the request: the response lists
-   * all errors and nothing is written. With `allow_partial`, each agent has its result or
-   * its status.
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/BulkAssignConfig" as const,
@@ -6216,7 +6216,8 @@ export const AgentLLMConfigServiceService = {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 at once, refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
@@ -6385,7 +6386,7 @@ export const AgentLLMConfigServiceService = {
    * lists every conflict, for example a config that has been changed since, or a revision
    * that changed the catalogue, credentials or tokens.
    *
-   * Errors: also OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision: {
     path: "/agentllm.v1.AgentLLMConfigService/RollbackRevision" as const,
@@ -6455,9 +6456,9 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
   upsertPrimaryConfig: handleUnaryCall<UpsertPrimaryConfigRequest, UpsertPrimaryConfigResponse>;
   /**
    * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default, an error for one agent fails the request: the response lists
-   * all errors and nothing is written. With `allow_partial`, each agent has its result or
-   * its status.
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig: handleUnaryCall<BulkAssignConfigRequest, BulkAssignConfigResponse>;
   /**
@@ -6484,7 +6485,8 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 at once, refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
   /**
@@ -6574,7 +6576,7 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * lists every conflict, for example a config that has been changed since, or a revision
    * that changed the catalogue, credentials or tokens.
    *
-   * Errors: also OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision: handleUnaryCall<RollbackRevisionRequest, RollbackRevisionResponse>;
 }
@@ -6746,9 +6748,9 @@ export interface AgentLLMConfigServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default, an error for one agent fails the request: the response lists
-   * all errors and nothing is written. With `allow_partial`, each agent has its result or
-   * its status.
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig(
     request: BulkAssignConfigRequest,
@@ -6817,7 +6819,8 @@ export interface AgentLLMConfigServiceClient extends Client {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 at once, refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth(
     request: CheckConfigHealthRequest,
@@ -7019,7 +7022,7 @@ export interface AgentLLMConfigServiceClient extends Client {
    * lists every conflict, for example a config that has been changed since, or a revision
    * that changed the catalogue, credentials or tokens.
    *
-   * Errors: also OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision(
     request: RollbackRevisionRequest,

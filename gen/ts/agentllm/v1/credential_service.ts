@@ -2390,9 +2390,9 @@ export const CredentialServiceService = {
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
-   * the key. Disabling a config is not urgent; the lease is unused after that change. A
-   * lease cannot be revoked from a process that keeps the key; replace the key in that
-   * case.
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
@@ -2488,9 +2488,9 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
-   * the key. Disabling a config is not urgent; the lease is unused after that change. A
-   * lease cannot be revoked from a process that keeps the key; replace the key in that
-   * case.
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
@@ -2627,9 +2627,9 @@ export interface CredentialServiceClient extends Client {
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
-   * the key. Disabling a config is not urgent; the lease is unused after that change. A
-   * lease cannot be revoked from a process that keeps the key; replace the key in that
-   * case.
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
