@@ -203,7 +203,7 @@ export interface Token {
     | undefined;
   /** Whether it is valid at present. */
   state: TokenState;
-  /** The store revision of the credential's last change. */
+  /** The store revision of the token's last change. */
   revision: bigint;
 }
 

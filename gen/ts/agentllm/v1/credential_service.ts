@@ -77,7 +77,7 @@ export interface CreateCredentialResponse {
 
 /** The request of GetCredential. */
 export interface GetCredentialRequest {
-  /** The name. Required. */
+  /** The credential's name. Required. */
   name: string;
   /**
    * The lowest store revision at which the request may be served. A replica that has not
@@ -201,7 +201,7 @@ export interface UpdateCredentialResponse {
 
 /** The request of DeleteCredential. */
 export interface DeleteCredentialRequest {
-  /** The name. Required. */
+  /** The credential's name. Required. */
   name: string;
   /**
    * The etag that the resource is expected to have. If its current etag is different, the
@@ -246,7 +246,7 @@ export interface DeleteCredentialResponse {
 
 /** The request of LeaseApiKeys. */
 export interface LeaseApiKeysRequest {
-  /** The agent whose keys are leased. Required. */
+  /** The agent whose API keys are leased. Required. */
   agent:
     | AgentRef
     | undefined;

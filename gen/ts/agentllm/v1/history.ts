@@ -219,7 +219,7 @@ export interface ConfigRevision {
   request_id: string;
   /** The `reason` of the write; empty if the request had none. */
   reason: string;
-  /** The time of the event, by the database's clock. */
+  /** The time of the commit, by the database's clock. */
   created_at:
     | Date
     | undefined;

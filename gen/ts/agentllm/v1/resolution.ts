@@ -314,7 +314,7 @@ export interface SkippedHop {
 
 /** The configuration in effect for an agent. */
 export interface ResolvedConfig {
-  /** The agent. */
+  /** The agent's id. */
   agent_id: number;
   /** The agent's name. */
   agent_name: string;

@@ -37,8 +37,8 @@ export interface AdoptingWatcher {
 /** How far a write has been applied by the watchers of what it changed, on all replicas. */
 export interface Adoption {
   /**
-   * Whether no watcher is pending, according to the replicas' reports, which they send
-   * once a second.
+   * Whether no watcher is pending. Replicas report the state of their watchers once a
+   * second.
    */
   complete: boolean;
   /** The number of watchers that have applied the write. */
