@@ -1,4 +1,4 @@
-// Writes the API reference from the descriptor: the proto files are the manual, and this is how they read on a page.
+// Writes the API reference, docs/api.md, from the comments of the proto files.
 // Usage: tsx scripts/api_reference.ts <descriptor> <file>
 import { readFileSync, writeFileSync } from 'node:fs';
 import {
@@ -22,7 +22,7 @@ const files = [...registry.files].filter((file) => file.proto.package === PACKAG
 const services = files.flatMap((file) => file.services);
 const methods = services.flatMap((service) => service.methods);
 
-/** A heading's anchor, as Markdown readers make it. */
+/** A link to a heading of the page. */
 const link = (name: string) => `[${name}](#${name.toLowerCase()})`;
 const cell = (text: string) => text.replaceAll('|', '\\|').replaceAll('\n\n', '<br>');
 const table = (heads: readonly string[], rows: readonly (readonly string[])[]) =>
@@ -43,25 +43,74 @@ const routesOf = ({ pattern, additionalBindings }: HttpRule): string[] => [
   ...additionalBindings.flatMap(routesOf),
 ];
 
-function method(one: DescMethod): string[] {
-  const permission = registry.getEnum(`${PACKAGE}.Permission`)?.value[option(one, `${PACKAGE}.permission`) as number];
-  const unary = one.methodKind === 'unary';
-  const routes = unary ? routesOf(option(one, 'google.api.http') as HttpRule).join(', ') : 'none; it is a stream';
+function method(rpc: DescMethod): string[] {
+  const permission = registry.getEnum(`${PACKAGE}.Permission`)?.value[option(rpc, `${PACKAGE}.permission`) as number];
+  const unary = rpc.methodKind === 'unary';
+  const routes = unary ? routesOf(option(rpc, 'google.api.http') as HttpRule).join(', ') : 'none (stream)';
   return [
-    `### ${one.name}`,
-    commentOf(one),
+    `### ${rpc.name}`,
+    commentOf(rpc),
     `Permission: \`${permission?.name}\`  \nHTTP: ${routes}`,
-    '**Request**',
-    fields(one.input),
-    '**Answer**',
-    fields(one.output),
+    ...fieldsOfPart('Request', rpc.input),
+    ...fieldsOfPart('Response', rpc.output),
   ];
 }
 
-const fields = (message: DescMessage): string =>
+/** Fields that are documented once, in the order of the page. */
+const SHARED_FIELDS = {
+  Request: [
+    'min_revision',
+    'page_size',
+    'page_token',
+    'update_mask',
+    'etag',
+    'request_id',
+    'validate_only',
+    'reason',
+    'wait_for_adoption',
+  ],
+  Response: ['revision', 'next_page_token', 'adoption'],
+};
+/** The number of messages in which a comment must occur. A field with a comment of its own stays in its table. */
+const SHARED_BY = 5;
+
+type Part = keyof typeof SHARED_FIELDS;
+const MESSAGES: Readonly<Record<Part, readonly DescMessage[]>> = {
+  Request: methods.map(({ input }) => input),
+  Response: methods.map(({ output }) => output),
+};
+
+function isShared(part: Part, field: DescField): boolean {
+  if (!SHARED_FIELDS[part].includes(field.name)) return false;
+  const comment = commentOf(field);
+  const same = MESSAGES[part].filter(({ fields }) =>
+    fields.some((other) => other.name === field.name && commentOf(other) === comment),
+  );
+  return same.length >= SHARED_BY;
+}
+
+/** One field for each shared comment. `revision` has two: one of reads and one of writes. */
+function sharedFields(part: Part): DescField[] {
+  const all = MESSAGES[part].flatMap(({ fields }) => fields).filter((field) => isShared(part, field));
+  const first = [...new Map(all.reverse().map((field) => [commentOf(field), field])).values()];
+  const position = ({ name }: DescField) => SHARED_FIELDS[part].indexOf(name);
+  return first.reverse().sort((a, b) => position(a) - position(b));
+}
+
+function fieldsOfPart(part: Part, { fields }: DescMessage): string[] {
+  const [own, shared] = [false, true].map((wanted) => fields.filter((field) => isShared(part, field) === wanted));
+  return [
+    `**${part}**`,
+    fields.length === 0 ? 'No fields.' : '',
+    own?.length ? tableOf(own) : '',
+    shared?.length ? `[Shared fields](#shared-fields): ${shared.map(({ name }) => `\`${name}\``).join(', ')}` : '',
+  ];
+}
+
+const tableOf = (fields: readonly DescField[]): string =>
   table(
     ['field', 'type', 'meaning'],
-    message.fields.map((field) => [`\`${field.name}\``, typeOf(field), cell(commentOf(field))]),
+    fields.map((field) => [`\`${field.name}\``, typeOf(field), cell(commentOf(field))]),
   );
 
 function typeOf(field: DescField): string {
@@ -75,29 +124,37 @@ function typeOf(field: DescField): string {
 const linked = ({ name, typeName }: DescMessage | DescEnum) =>
   typeName === `${PACKAGE}.${name}` ? link(name) : typeName;
 
-const values = (one: DescEnum): string =>
+const values = (desc: DescEnum): string =>
   table(
     ['value', 'meaning'],
-    one.values.map((value) => [`\`${value.name}\``, cell(commentOf(value))]),
+    desc.values.map((value) => [`\`${value.name}\``, cell(commentOf(value))]),
   );
 
-const shared = files
+const otherMessages = files
   .flatMap((file) => file.messages)
-  .filter((message) => !methods.some(({ input, output }) => message === input || message === output));
+  .filter((message) => ![...MESSAGES.Request, ...MESSAGES.Response].includes(message));
 const parts = [
   '# API reference',
-  '<!-- Made by npm run generate from the comments in proto/agentllm/v1. Do not edit. -->',
-  'Package `agentllm.v1`. A field that is *optional* tells absent from empty; every reason of an error stands in ' +
-    `${link('ErrorReason')}.`,
+  '<!-- Generated by npm run generate from the comments in proto/agentllm/v1. Do not edit. -->',
+  'Package `agentllm.v1`. An *optional* field distinguishes absent from empty. Errors are written as status code ' +
+    `(reason); ${link('ErrorReason')} lists every reason with an example. [Shared fields](#shared-fields) describes the ` +
+    'fields that many methods have.',
   [
-    ...services.map(({ name, methods }) => `- ${link(name)}: ${methods.map((one) => link(one.name)).join(', ')}`),
-    `- ${link('Messages')}: ${shared.map(({ name }) => link(name)).join(', ')}`,
+    '- [Shared fields](#shared-fields)',
+    ...services.map(({ name, methods }) => `- ${link(name)}: ${methods.map((rpc) => link(rpc.name)).join(', ')}`),
+    `- ${link('Messages')}: ${otherMessages.map(({ name }) => link(name)).join(', ')}`,
     `- ${link('Enums')}: ${files.flatMap(({ enums }) => enums.map(({ name }) => link(name))).join(', ')}`,
   ].join('\n'),
+  '## Shared fields',
+  'These fields have the same meaning in every method that links here. `revision` has one meaning in reads and one in writes.',
+  '**Request**',
+  tableOf(sharedFields('Request')),
+  '**Response**',
+  tableOf(sharedFields('Response')),
   ...services.flatMap((service) => [`## ${service.name}`, commentOf(service), ...service.methods.flatMap(method)]),
   '## Messages',
-  ...shared.flatMap((message) => [`### ${message.name}`, commentOf(message), fields(message)]),
+  ...otherMessages.flatMap((message) => [`### ${message.name}`, commentOf(message), tableOf(message.fields)]),
   '## Enums',
-  ...files.flatMap(({ enums }) => enums.flatMap((one) => [`### ${one.name}`, commentOf(one), values(one)])),
+  ...files.flatMap(({ enums }) => enums.flatMap((desc) => [`### ${desc.name}`, commentOf(desc), values(desc)])),
 ];
 writeFileSync(target, `${parts.filter(Boolean).join('\n\n')}\n`);

@@ -23,22 +23,22 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Permission, permissionFromJSON, permissionToNumber } from "./options.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
-/** What a token may do. */
+/** The role of a token. */
 export const Role = {
-  /** UNSPECIFIED - Not stated. Of GetCaller: the caller is anonymous. */
+  /** UNSPECIFIED - Unspecified. In GetCaller: the caller is anonymous. */
   UNSPECIFIED: "ROLE_UNSPECIFIED",
-  /** ADMIN - Everything. */
+  /** ADMIN - All permissions. */
   ADMIN: "ROLE_ADMIN",
   /**
-   * OPERATOR - Reads everything but tokens; changes agents, configurations, the catalogue and
-   * credentials, but no base URL of a provider. No leases.
+   * OPERATOR - Reads everything except tokens; changes agents, configs, the catalogue and
+   * credentials, but not the base URL of a provider. No leases.
    */
   OPERATOR: "ROLE_OPERATOR",
-  /** VIEWER - Reads what an operator reads, and changes nothing. */
+  /** VIEWER - Reads what an operator reads; changes nothing. */
   VIEWER: "ROLE_VIEWER",
   /**
-   * AGENT - Resolves, watches and leases keys, for certain agents or for all. It sees providers,
-   * models and the names of credentials, which resolution needs, and nothing of other
+   * AGENT - Resolves, watches and leases keys, for certain agents or for all agents. It reads the
+   * providers, models and credential names that resolution needs, and nothing of other
    * agents.
    */
   AGENT: "ROLE_AGENT",
@@ -98,15 +98,15 @@ export function roleToNumber(object: Role): number {
   }
 }
 
-/** Whether a token is good. */
+/** Whether a token is valid. */
 export const TokenState = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "TOKEN_STATE_UNSPECIFIED",
-  /** ACTIVE - It is. */
+  /** ACTIVE - The token is valid. */
   ACTIVE: "TOKEN_STATE_ACTIVE",
-  /** EXPIRED - Its time is over. */
+  /** EXPIRED - The token has expired. */
   EXPIRED: "TOKEN_STATE_EXPIRED",
-  /** REVOKED - It was revoked. */
+  /** REVOKED - The token was revoked. */
   REVOKED: "TOKEN_STATE_REVOKED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -158,238 +158,256 @@ export function tokenStateToNumber(object: TokenState): number {
   }
 }
 
-/** One token: a row of `api_tokens`. */
+/** An access token: one row of `api_tokens`. */
 export interface Token {
   /**
-   * Names it in lists, the audit and logs: `al_` and ten characters, with which its text
-   * begins.
+   * The id in lists, the audit log and logs: `al_` and ten characters. The text of the
+   * token starts with it.
    */
   id: string;
-  /** What it is for, at most 100 characters. */
+  /** The purpose of the token, at most 100 characters. */
   name: string;
-  /** What it may do. */
+  /** The role. */
   role: Role;
   /**
-   * Of ROLE_AGENT: the agents that it is for, by name; they need not exist yet. An agent
-   * that is renamed leaves it.
+   * For ROLE_AGENT: the names of the agents that the token covers. They need not exist
+   * yet. An agent that is renamed to another name is no longer covered.
    */
   agents: string[];
-  /** Of ROLE_AGENT: it is for all agents. */
+  /** For ROLE_AGENT: whether the token covers all agents. */
   all_agents: boolean;
   /**
-   * The client certificates that act as this token, which then has no text: a URI or DNS
-   * name of theirs, or `CN=` and the common name. Empty: it is a token with a text.
+   * The identity of the client certificates that are bound to this token, which then has
+   * no text: a URI or DNS name of the certificate, or `CN=` and the common name. Empty:
+   * the token has a text.
    */
   certificate_identity: string;
-  /** When it was made, by the database's clock. */
+  /** The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** When it ends, by the database's clock; absent: it does not. */
+  /** The time at which it expires, by the database's clock; absent if it does not expire. */
   expires_at:
     | Date
     | undefined;
-  /** When it was revoked; absent: it was not. */
+  /** The time at which it was revoked; absent if it was not revoked. */
   revoked_at:
     | Date
     | undefined;
-  /** When it was last used, to the minute; absent: it was not, or the database is away. */
+  /**
+   * The time of its last use, to the minute; absent if it has not been used or the
+   * database is unavailable.
+   */
   last_used_at:
     | Date
     | undefined;
-  /** Whether it is good now. */
+  /** Whether it is valid at present. */
   state: TokenState;
-  /** The store revision of its last change. */
+  /** The store revision of the token's last change. */
   revision: bigint;
 }
 
-/** Request of CreateToken. */
+/** The request of CreateToken. */
 export interface CreateTokenRequest {
-  /** What it is for, 1 to 100 characters. Required. */
+  /** The purpose of the token, 1 to 100 characters. Required. */
   name: string;
-  /** What it may do. Required. */
+  /** The role. Required. */
   role: Role;
   /**
-   * The agents that it is for, by name, at most 1000; with ROLE_AGENT, which needs these or
-   * `all_agents`, and with no other.
+   * The names of the agents that the token covers, at most 1000. ROLE_AGENT requires
+   * either `agents` or `all_agents`; no other role accepts them.
    */
   agents: string[];
-  /** It is for all agents, also those to come; with ROLE_AGENT only. */
+  /**
+   * The token covers all agents, including agents that are created later; only with
+   * ROLE_AGENT.
+   */
   all_agents: boolean;
   /**
-   * Binds the identity of client certificates in place of a text: a URI or DNS name of
-   * theirs, or `CN=` and the common name, 1 to 300 visible ASCII characters. DNS names are
-   * the same in any case.
+   * Binds an identity of client certificates to the token instead of issuing a text: a
+   * URI or DNS name of the certificate, or `CN=` and the common name, 1 to 300 visible
+   * ASCII characters. DNS names are case-insensitive.
    */
   certificate_identity: string;
-  /** How long it lives, 60 s to 3650 days. Absent: until it is revoked. */
+  /** The lifetime, 60 s to 3650 days. Absent: the token is valid until it is revoked. */
   lifetime:
     | Duration
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateToken. */
+/** The response of CreateToken. */
 export interface CreateTokenResponse {
   /** The token as stored. */
   token:
     | Token
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
   /**
-   * The text to send, `al_...`: keep it where the caller finds it and nobody else. Empty
-   * for a certificate, with `validate_only`, and when the answer is repeated.
+   * The text to send, `al_...`. Store it where only the client can read it. Empty for a
+   * certificate, with `validate_only`, and in the response to a retry.
    */
   text: string;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetToken. */
+/** The request of GetToken. */
 export interface GetTokenRequest {
   /** The token's id. Required. */
   id: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetToken. */
+/** The response of GetToken. */
 export interface GetTokenResponse {
   /** The token. */
   token:
     | Token
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of ListTokens. */
+/** The request of ListTokens. */
 export interface ListTokensRequest {
-  /** Also those that are revoked or expired. */
+  /** Whether to include tokens that are revoked or expired. */
   show_ended: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListTokens. */
+/** The response of ListTokens. */
 export interface ListTokensResponse {
-  /** The tokens of this page, the oldest first. */
+  /** The tokens of this page, oldest first. */
   tokens: Token[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of RevokeToken. */
+/** The request of RevokeToken. */
 export interface RevokeTokenRequest {
   /** The token's id. Required. */
   id: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of RevokeToken. */
+/** The response of RevokeToken. */
 export interface RevokeTokenResponse {
   /** The token as stored. */
   token:
     | Token
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetCaller. */
+/** The request of GetCaller. */
 export interface GetCallerRequest {
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetCaller. */
+/** The response of GetCaller. */
 export interface GetCallerResponse {
-  /** Whom the audit names for what the caller does. */
+  /** The name under which the audit log records the caller's actions. */
   actor: string;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** What it may do; ROLE_UNSPECIFIED for an anonymous caller. */
+  /** The caller's role; ROLE_UNSPECIFIED for an anonymous caller. */
   role: Role;
-  /** The permissions that it has, in their order. */
+  /** The caller's permissions, in the order of Permission. */
   permissions: Permission[];
-  /** Of ROLE_AGENT: the agents that it is for, by name. */
+  /** For ROLE_AGENT: the names of the agents that the token covers. */
   agents: string[];
-  /** Whether it is for all agents. */
+  /** Whether the token covers all agents. */
   all_agents: boolean;
-  /** When its access ends, by the database's clock; absent: it does not. */
+  /**
+   * The time at which the caller's access expires, by the database's clock; absent if it
+   * does not expire.
+   */
   expires_at: Date | undefined;
 }
 
@@ -1625,29 +1643,35 @@ export const GetCallerResponse: MessageFns<GetCallerResponse> = {
 };
 
 /**
- * Who may do what. A caller shows a token, sent as `authorization: Bearer <token>`, or a
- * client certificate whose identity is bound to one; its role says what it may do, and
- * for which agents. Every method declares the permission that it needs, and permission is
- * checked before anything else is said of a request.
+ * Access tokens. A caller sends a token as `authorization: Bearer <token>`, or presents a
+ * client certificate whose identity is bound to a token. The role of the token determines
+ * what the caller may do and for which agents. Every method declares the permission that
+ * it needs, and the permission is checked before anything else about a request is
+ * revealed.
  *
- * While no token has ever been made, a service that listens on loopback only is open to
- * everybody on its machine, for everything but this service's own writes and reads and
- * LeaseApiKeys. The first token, for an administrator, is created on the machine itself with
- * `agentllm token create --role admin --local`, or at the start of the service from
- * BOOTSTRAP_TOKEN_FILE. It closes the service for everybody else, and it stays closed when
- * all tokens have ended. Only `agentllm serve --allow-anonymous` lets
- * callers without a token in then, and a restored backup that is older than the first token.
+ * Until the first token has been created, a service that listens on loopback only accepts
+ * requests without a token from its own machine, except for the reads and writes of this
+ * service and LeaseApiKeys. The first token, of an administrator, is created on that
+ * machine with `agentllm token create --role admin --local`, or when the service starts,
+ * from BOOTSTRAP_TOKEN_FILE. From then on every request needs a token or a bound
+ * certificate, even after all tokens have expired or been revoked. There are two
+ * exceptions: `agentllm serve --allow-anonymous`, and a store restored from a backup that
+ * is older than the first token.
  *
- * Tokens are part of the configuration: each change is a revision, takes effect on every
- * replica as soon as that sees it (at most POLL_INTERVAL_MS, unless the database is away),
- * and ends open streams that are no longer allowed.
+ * Tokens are part of the configuration. Each change is a revision. It takes effect on
+ * every replica as soon as the replica has read it, after at most POLL_INTERVAL_MS unless
+ * the database is unavailable, and ends open streams that are no longer permitted.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type AccessServiceService = typeof AccessServiceService;
 export const AccessServiceService = {
   /**
-   * Makes a token. Its text is in this one answer and nowhere else: the service keeps a
-   * SHA-256 of it. A repetition with the same `request_id` answers without the text;
-   * revoke the token then, and make another. ALREADY_EXISTS, reason CERTIFICATE_BOUND.
+   * Creates a token. Only this response contains the text of the token; the service
+   * stores its SHA-256. A retry with the same `request_id` returns the response without
+   * the text: revoke the token in that case and create another.
+   *
+   * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */
   createToken: {
     path: "/agentllm.v1.AccessService/CreateToken" as const,
@@ -1658,7 +1682,11 @@ export const AccessServiceService = {
     responseSerialize: (value: CreateTokenResponse): Buffer => Buffer.from(CreateTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateTokenResponse => CreateTokenResponse.decode(value),
   },
-  /** Returns one token. NOT_FOUND, reason TOKEN_NOT_FOUND. */
+  /**
+   * Returns one token.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
+   */
   getToken: {
     path: "/agentllm.v1.AccessService/GetToken" as const,
     requestStream: false as const,
@@ -1668,7 +1696,7 @@ export const AccessServiceService = {
     responseSerialize: (value: GetTokenResponse): Buffer => Buffer.from(GetTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetTokenResponse => GetTokenResponse.decode(value),
   },
-  /** Lists tokens in the order of their making, a page at a time. */
+  /** Lists tokens, oldest first, in pages. */
   listTokens: {
     path: "/agentllm.v1.AccessService/ListTokens" as const,
     requestStream: false as const,
@@ -1679,8 +1707,9 @@ export const AccessServiceService = {
     responseDeserialize: (value: Buffer): ListTokensResponse => ListTokensResponse.decode(value),
   },
   /**
-   * Takes a token's access away, for good. One that is revoked already stays as it is.
-   * NOT_FOUND, reason TOKEN_NOT_FOUND.
+   * Revokes a token permanently. Revoking a revoked token has no effect.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
    */
   revokeToken: {
     path: "/agentllm.v1.AccessService/RevokeToken" as const,
@@ -1691,7 +1720,7 @@ export const AccessServiceService = {
     responseSerialize: (value: RevokeTokenResponse): Buffer => Buffer.from(RevokeTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RevokeTokenResponse => RevokeTokenResponse.decode(value),
   },
-  /** Returns whom the service takes the caller for and what that may do. */
+  /** Returns the identity and the permissions of the caller. */
   getCaller: {
     path: "/agentllm.v1.AccessService/GetCaller" as const,
     requestStream: false as const,
@@ -1705,29 +1734,38 @@ export const AccessServiceService = {
 
 export interface AccessServiceServer extends UntypedServiceImplementation {
   /**
-   * Makes a token. Its text is in this one answer and nowhere else: the service keeps a
-   * SHA-256 of it. A repetition with the same `request_id` answers without the text;
-   * revoke the token then, and make another. ALREADY_EXISTS, reason CERTIFICATE_BOUND.
+   * Creates a token. Only this response contains the text of the token; the service
+   * stores its SHA-256. A retry with the same `request_id` returns the response without
+   * the text: revoke the token in that case and create another.
+   *
+   * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */
   createToken: handleUnaryCall<CreateTokenRequest, CreateTokenResponse>;
-  /** Returns one token. NOT_FOUND, reason TOKEN_NOT_FOUND. */
+  /**
+   * Returns one token.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
+   */
   getToken: handleUnaryCall<GetTokenRequest, GetTokenResponse>;
-  /** Lists tokens in the order of their making, a page at a time. */
+  /** Lists tokens, oldest first, in pages. */
   listTokens: handleUnaryCall<ListTokensRequest, ListTokensResponse>;
   /**
-   * Takes a token's access away, for good. One that is revoked already stays as it is.
-   * NOT_FOUND, reason TOKEN_NOT_FOUND.
+   * Revokes a token permanently. Revoking a revoked token has no effect.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
    */
   revokeToken: handleUnaryCall<RevokeTokenRequest, RevokeTokenResponse>;
-  /** Returns whom the service takes the caller for and what that may do. */
+  /** Returns the identity and the permissions of the caller. */
   getCaller: handleUnaryCall<GetCallerRequest, GetCallerResponse>;
 }
 
 export interface AccessServiceClient extends Client {
   /**
-   * Makes a token. Its text is in this one answer and nowhere else: the service keeps a
-   * SHA-256 of it. A repetition with the same `request_id` answers without the text;
-   * revoke the token then, and make another. ALREADY_EXISTS, reason CERTIFICATE_BOUND.
+   * Creates a token. Only this response contains the text of the token; the service
+   * stores its SHA-256. A retry with the same `request_id` returns the response without
+   * the text: revoke the token in that case and create another.
+   *
+   * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */
   createToken(
     request: CreateTokenRequest,
@@ -1744,7 +1782,11 @@ export interface AccessServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Returns one token. NOT_FOUND, reason TOKEN_NOT_FOUND. */
+  /**
+   * Returns one token.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
+   */
   getToken(
     request: GetTokenRequest,
     callback: (error: ServiceError | null, response: GetTokenResponse) => void,
@@ -1760,7 +1802,7 @@ export interface AccessServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Lists tokens in the order of their making, a page at a time. */
+  /** Lists tokens, oldest first, in pages. */
   listTokens(
     request: ListTokensRequest,
     callback: (error: ServiceError | null, response: ListTokensResponse) => void,
@@ -1777,8 +1819,9 @@ export interface AccessServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListTokensResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Takes a token's access away, for good. One that is revoked already stays as it is.
-   * NOT_FOUND, reason TOKEN_NOT_FOUND.
+   * Revokes a token permanently. Revoking a revoked token has no effect.
+   *
+   * Errors: NOT_FOUND (TOKEN_NOT_FOUND).
    */
   revokeToken(
     request: RevokeTokenRequest,
@@ -1795,7 +1838,7 @@ export interface AccessServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RevokeTokenResponse) => void,
   ): ClientUnaryCall;
-  /** Returns whom the service takes the caller for and what that may do. */
+  /** Returns the identity and the permissions of the caller. */
   getCaller(
     request: GetCallerRequest,
     callback: (error: ServiceError | null, response: GetCallerResponse) => void,

@@ -9,20 +9,20 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /**
- * Which hops of an agent's chain may stand in for its first one when that
- * fails. The chain is cut in the lint and in the client alike.
+ * Which hops of an agent's chain may replace the first hop if it fails. The lint and the
+ * client apply the policy in the same way.
  */
 export const SubstitutionPolicy = {
-  /** UNSPECIFIED - Not stated; treated as SUBSTITUTION_POLICY_ANY on create. */
+  /** UNSPECIFIED - Unspecified; treated as SUBSTITUTION_POLICY_ANY on create. */
   UNSPECIFIED: "SUBSTITUTION_POLICY_UNSPECIFIED",
-  /** NEVER - Only the first hop is ever used. */
+  /** NEVER - No hop: only the first hop is used. */
   NEVER: "SUBSTITUTION_POLICY_NEVER",
   /**
-   * SAME_MODEL - Only hops with the same model name as the first one (another provider or
-   * another credential may serve it).
+   * SAME_MODEL - Only hops with the same model name as the first one; the provider or the credential
+   * may differ.
    */
   SAME_MODEL: "SUBSTITUTION_POLICY_SAME_MODEL",
-  /** SAME_PROVIDER - Only hops of the same provider as the first one. */
+  /** SAME_PROVIDER - Only hops with the same provider as the first one. */
   SAME_PROVIDER: "SUBSTITUTION_POLICY_SAME_PROVIDER",
   /** ANY - Every hop of the chain. The default. */
   ANY: "SUBSTITUTION_POLICY_ANY",
@@ -83,9 +83,9 @@ export function substitutionPolicyToNumber(object: SubstitutionPolicy): number {
 }
 
 /**
- * Names one agent, by id or by name. Exactly one of the two must be set:
- * neither, or both, is INVALID_ARGUMENT. An id or name that no agent has is
- * NOT_FOUND with reason AGENT_NOT_FOUND.
+ * Identifies one agent, by id or by name. Exactly one of the two must be set; otherwise
+ * the request is INVALID_ARGUMENT. An id or name that no agent has is NOT_FOUND
+ * (AGENT_NOT_FOUND).
  */
 export interface AgentRef {
   /** The agent's id, 1 to 2147483647. */
@@ -93,51 +93,49 @@ export interface AgentRef {
     | number
     | undefined;
   /**
-   * The agent's name, letter by letter, in any Unicode normalization form, 1 to 255
-   * characters. Agent processes know names; ids differ from store to store.
+   * The agent's exact name, 1 to 255 characters, in any Unicode normalization form.
+   * Agent processes use names, because ids differ between stores.
    */
   name?: string | undefined;
 }
 
 /**
- * An agent: one row of `agent_configs`. Its LLM configurations stand in
- * AgentLLMConfig; the `llm_*`, `temperature` and `max_tokens` fields here are
- * what the agent uses when it has no enabled configuration.
+ * An agent: one row of `agent_configs`. Its LLM configs are AgentLLMConfig resources. The
+ * fields `llm_*`, `temperature` and `max_tokens` of the agent are used if it has no
+ * enabled config.
  */
 export interface Agent {
-  /** Output only. The agent's id, 1 to 2147483647, given by the store. */
+  /** Output only. The agent's id, 1 to 2147483647, assigned by the store. */
   id: number;
   /**
-   * The agent's unique name, 1 to 255 characters without control characters or
-   * white space around it, required on create. Stored in Unicode normalization form
-   * C and found in any form. Taken already: ALREADY_EXISTS with reason
-   * AGENT_NAME_TAKEN.
+   * The agent's unique name: 1 to 255 characters without control characters and without
+   * leading or trailing white space. Required on create. Stored in Unicode normalization
+   * form C; requests may use any form. A name that is already used is ALREADY_EXISTS
+   * (AGENT_NAME_TAKEN).
    */
   name: string;
   /**
-   * What kind of agent it is, 1 to 50 characters, required on create; in use:
-   * `analyst`, `researcher`, `manager`, `trader`, `risk_analyst`. The same
-   * characters as in `name`.
+   * The type of the agent, 1 to 50 characters, with the same syntax as `name`. Required
+   * on create. Used so far: `analyst`, `researcher`, `manager`, `trader`, `risk_analyst`.
    */
   agent_type: string;
-  /** Its role among agents of its type, 1 to 50 characters. Default `analyst`. */
+  /** The agent's role among agents of its type, 1 to 50 characters. Default `analyst`. */
   role?:
     | string
     | undefined;
   /**
-   * Provider used when the agent has no enabled configuration. Aliases are
-   * resolved and the canonical name is stored. Absent on create, or cleared:
-   * `openai`. Empty, together with an empty `llm_model`: the agent has no default
-   * model. Without an enabled configuration it then calls no model, and
-   * ResolveConfig fails with reason NO_ENABLED_CONFIG.
+   * The provider to use if the agent has no enabled config. Aliases are resolved, and the
+   * canonical name is stored. Absent on create, or cleared: `openai`. Empty, together
+   * with an empty `llm_model`: the agent has no default model. Without an enabled config
+   * such an agent calls no model, and ResolveConfig fails with NOT_FOUND
+   * (NO_ENABLED_CONFIG).
    */
   llm_provider?:
     | string
     | undefined;
   /**
-   * Model used when the agent has no enabled configuration, 1 to 100
-   * characters. Absent on create, or cleared: `gpt-4o-mini`. Empty only together
-   * with an empty `llm_provider`.
+   * The model to use if the agent has no enabled config, 1 to 100 characters. Absent on
+   * create, or cleared: `gpt-4o-mini`. May be empty only together with `llm_provider`.
    */
   llm_model?:
     | string
@@ -146,45 +144,42 @@ export interface Agent {
   llm_type?:
     | string
     | undefined;
-  /** Sampling temperature used with `llm_model`, 0.0 to 2.0. Default 0.7. */
+  /** The sampling temperature for `llm_model`, 0.0 to 2.0. Default 0.7. */
   temperature?:
     | number
     | undefined;
-  /**
-   * Output limit in tokens used with `llm_model`, at least 1. Absent: the
-   * provider's own limit.
-   */
+  /** The output limit for `llm_model` in tokens, at least 1. Absent: the provider's limit. */
   max_tokens?:
     | number
     | undefined;
   /**
-   * The agent's prompt template, at most 65536 characters. Never sent anywhere
-   * by this service.
+   * The agent's prompt template, at most 65536 characters. The service never sends it to
+   * a provider.
    */
   prompt_template?:
     | string
     | undefined;
-  /** JSON list of the agent's capabilities, at most 16384 bytes. */
+  /** The agent's capabilities as a JSON list, at most 16384 bytes. */
   capabilities_json?:
     | string
     | undefined;
-  /** JSON list of the tools that the agent needs, at most 16384 bytes. */
+  /** The tools that the agent needs as a JSON list, at most 16384 bytes. */
   required_tools_json?:
     | string
     | undefined;
-  /** Whether the agent keeps a memory. Default false. */
+  /** Whether the agent uses a memory. Default false. */
   requires_memory?:
     | boolean
     | undefined;
-  /** Name of that memory, at most 100 characters. */
+  /** The name of that memory, at most 100 characters. */
   memory_name?:
     | string
     | undefined;
   /**
-   * Whether the agent belongs to the system. A reserved agent cannot be deleted
-   * (FAILED_PRECONDITION, reason AGENT_RESERVED). Default false for agents
-   * created through this API; true for the seeded ones. Cannot be changed
-   * after creation: another value in an update is INVALID_ARGUMENT.
+   * Whether the agent is reserved by the system. A reserved agent cannot be deleted:
+   * FAILED_PRECONDITION (AGENT_RESERVED). Default false for agents created through this
+   * API, true for the seeded ones. Immutable: a different value in an update is
+   * INVALID_ARGUMENT.
    */
   is_reserved?:
     | boolean
@@ -193,56 +188,50 @@ export interface Agent {
   slot_name?:
     | string
     | undefined;
-  /** JSON object of settings of the agent's own, at most 16384 bytes. */
+  /** Application-specific settings of the agent as a JSON object, at most 16384 bytes. */
   config_json?:
     | string
     | undefined;
-  /**
-   * Whether the agent takes part. Default true. An inactive agent keeps its
-   * configurations.
-   */
+  /** Whether the agent is active. Default true. An inactive agent keeps its configs. */
   is_active?:
     | boolean
     | undefined;
-  /** Version of the agent, at most 20 characters. Default `1.0.0`. */
+  /** The version of the agent, at most 20 characters. Default `1.0.0`. */
   version?:
     | string
     | undefined;
-  /** What the agent does, at most 1000 characters. */
+  /** A description of the agent, at most 1000 characters. */
   description?:
     | string
     | undefined;
   /**
-   * JSON object of the user's own, at most 16384 bytes, nested at most 32 deep,
-   * no key twice, no `\u0000` or lone surrogates. Never interpreted.
+   * Application data as a JSON object: at most 16384 bytes, nested at most 32 deep, no
+   * duplicate keys, no `\u0000` and no lone surrogates. Never interpreted.
    */
   metadata_json?:
     | string
     | undefined;
-  /** Output only. When the agent was created, by the database's clock. */
+  /** Output only. The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. When the agent was last changed, by the database's clock. */
+  /** Output only. The time of its last change, by the database's clock. */
   updated_at:
     | Date
     | undefined;
-  /**
-   * Which hops may stand in for the first one. Default
-   * SUBSTITUTION_POLICY_ANY.
-   */
+  /** Which hops may replace the first hop of the chain. Default SUBSTITUTION_POLICY_ANY. */
   substitution_policy: SubstitutionPolicy;
   /** Output only. The store revision of the agent's last change. */
   revision: bigint;
   /**
-   * Opaque version of this agent. Sent back in an update, the update is
-   * refused with ABORTED, reason STALE_ETAG, when the agent has changed since.
+   * The etag of the agent. An update that sends it fails with ABORTED (STALE_ETAG) if the
+   * agent has changed since. Absent: the last writer wins.
    */
   etag: string;
   /**
-   * Output only. Opaque version of the order and membership of the agent's
-   * configurations; changes when one is created, deleted, enabled, disabled or
-   * moved. Guards ReorderConfigs.
+   * Output only. The etag of the order and membership of the agent's configs. It changes
+   * when a config is created, deleted, enabled, disabled or moved. ReorderConfigs checks
+   * it.
    */
   chain_etag: string;
 }

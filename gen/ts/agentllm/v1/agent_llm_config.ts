@@ -8,21 +8,21 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-/** What is known of an API key that is stored here. */
+/** The state of a stored API key. */
 export const ApiKeyState = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "API_KEY_STATE_UNSPECIFIED",
   /**
-   * NONE - The row stores no key of its own: its credential's key is used when it names
-   * one, else the provider's environment variable.
+   * NONE - No key is stored with this resource. The key of its credential is used if it names
+   * one, otherwise the provider's environment variable.
    */
   NONE: "API_KEY_STATE_NONE",
-  /** SET - A key is stored and can be read. */
+  /** SET - A key is stored and can be decrypted. */
   SET: "API_KEY_STATE_SET",
   /**
-   * UNREADABLE - A key is stored, but none of the keys in ENCRYPTION_KEY reads it, or it was
-   * copied here from another row. It is never replaced by the environment's in
-   * silence: calls that need it fail until a key is set or cleared.
+   * UNREADABLE - A key is stored, but no key of ENCRYPTION_KEY decrypts it, or its ciphertext was
+   * copied from another row. No other key is used instead: calls that need it fail until
+   * a key is set or cleared.
    */
   UNREADABLE: "API_KEY_STATE_UNREADABLE",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -76,173 +76,167 @@ export function apiKeyStateToNumber(object: ApiKeyState): number {
 }
 
 /**
- * Parameters beyond the document's columns, stored as JSON and validated
- * against the model like the others. A parameter that the model is known to
- * refuse is INVALID_ARGUMENT; one that the model merely ignores is a finding.
+ * Parameters without a column of their own, stored as JSON. They are validated against
+ * the model like all parameters: one that the model is known to reject is
+ * INVALID_ARGUMENT; one that the model only ignores is a finding.
  */
 export interface ExtraParams {
   /**
-   * How much the model thinks, for example `none`, `minimal`, `low`, `medium`,
-   * `high`; the values that a model accepts stand in the catalogue. 1 to 20
-   * characters.
+   * The reasoning effort of the model, for example `none`, `minimal`, `low`, `medium`,
+   * `high`; the catalogue lists the values that a model accepts. 1 to 20 characters.
    */
   reasoning_effort?:
     | string
     | undefined;
-  /** Thinking budget in tokens, 0 to 1000000; 0 switches thinking off. */
+  /** The thinking budget in tokens, 0 to 1000000. 0 disables thinking. */
   thinking_budget_tokens?:
     | number
     | undefined;
   /**
-   * Sequences at which generation stops: at most 16 of 1 to 256 characters
-   * each, none of them twice. Empty: none.
+   * Sequences that stop the generation: at most 16 of 1 to 256 characters each, without
+   * duplicates. Empty: none.
    */
   stop_sequences: string[];
   /**
-   * Seed for repeatable sampling, where the model supports one:
-   * -9007199254740991 to 9007199254740991, what every JSON reader holds exactly.
+   * The seed for repeatable sampling, for models that support one: -9007199254740991 to
+   * 9007199254740991, the range that every JSON parser represents exactly.
    */
   seed?:
     | bigint
     | undefined;
   /**
-   * Deadline of one model call in milliseconds, 1 to 3600000. Used by the
-   * client, not sent to the provider.
+   * The timeout of one model call in milliseconds, 1 to 3600000. The client applies it;
+   * it is not sent to the provider.
    */
   request_timeout_ms?: number | undefined;
 }
 
 /**
- * One LLM configuration of an agent: one row of `agent_llm_configs`.
+ * One LLM config of an agent: one row of `agent_llm_configs`.
  *
- * The enabled configurations of an agent, ordered by (`priority`, `id`), are
- * its chain; the first one is its primary. In requests, `optional` fields have
- * three states: absent keeps the value (or takes the default on create), a
- * value sets it (0 and "" are values), and a field that is named in the update
- * mask and absent in the body is cleared.
+ * The enabled configs of an agent, ordered by (`priority`, `id`), form its chain; the
+ * first is its primary config. In requests, an `optional` field has three states. Absent:
+ * the value is kept or, on create, the default applies. Present: the value is set; 0 and
+ * "" are values. In the update mask and absent from the body: the value is cleared.
  */
 export interface AgentLLMConfig {
   /**
-   * Output only on create; names the configuration in an update. 1 to
-   * 2147483647.
+   * The config's id, 1 to 2147483647. Output only on create; identifies the config in an
+   * update.
    */
   id: number;
   /**
-   * Output only: the agent that the configuration belongs to. It cannot be
-   * changed; requests name the agent in their field `agent`.
+   * Output only. The agent that owns the config. Immutable; requests identify the agent
+   * in their field `agent`.
    */
   agent_id: number;
-  /** Output only: that agent's name. */
+  /** Output only. The agent's name. */
   agent_name: string;
   /**
-   * The provider's name, case-insensitive, aliases resolved (`anthropic` is
-   * `claude`, `xai` is `grok`); stored and returned canonical. Required on
-   * create. Not in the catalogue: a violation that begins "Invalid provider".
+   * The provider's name, case-insensitive. Aliases are resolved (`anthropic` is `claude`,
+   * `xai` is `grok`), and the canonical name is stored and returned. Required on create.
+   * A name that is not in the catalogue is a field violation whose text starts with
+   * "Invalid provider".
    */
   provider?:
     | string
     | undefined;
   /**
-   * The model's name, 1 to 100 characters without control characters or white
-   * space around it. Required on create. Not in the
-   * catalogue of a provider that does not allow unknown models: a violation
-   * that begins "Invalid model"; `allow_unknown_model` on the request allows it
-   * once.
+   * The model's name: 1 to 100 characters without control characters and without leading
+   * or trailing white space. Required on create. If the provider does not allow unknown
+   * models, a name that is not in its catalogue is a field violation whose text starts
+   * with "Invalid model"; `allow_unknown_model` in the request accepts it once.
    */
   model_name?:
     | string
     | undefined;
   /**
-   * Sampling temperature, 0.0 to 2.0, or less where the model's own range is
-   * smaller. Default 0.7 when absent on create. Cleared: not sent at all. 0 is
-   * sent as 0. A model that refuses it is called without it, and a finding says
-   * so.
+   * The sampling temperature, 0.0 to 2.0, or the model's range if that is narrower.
+   * Default 0.7 if absent on create. If cleared, no temperature is sent. 0 is sent as 0.
+   * For a model that rejects the parameter, it is omitted and a finding reports this.
    */
   temperature?:
     | number
     | undefined;
-  /**
-   * Output limit in tokens, at least 1 and at most the model's own. Default:
-   * none.
-   */
+  /** The output limit in tokens, at least 1 and at most the model's limit. Default: none. */
   max_tokens?:
     | number
     | undefined;
-  /** Nucleus sampling, 0.0 to 1.0. Default: none. */
+  /** The nucleus sampling threshold, 0.0 to 1.0. Default: none. */
   top_p?:
     | number
     | undefined;
   /**
-   * Provider used when this one fails; set together with `fallback_model` or
-   * not at all, and the pair must differ from `provider`/`model_name`.
+   * The provider to use if the first one fails. It must be set together with
+   * `fallback_model`, and the pair must differ from `provider` and `model_name`.
    */
   fallback_provider?:
     | string
     | undefined;
-  /** Model used with `fallback_provider`, 1 to 100 characters. */
+  /** The model to use with `fallback_provider`, 1 to 100 characters. */
   fallback_model?:
     | string
     | undefined;
   /**
-   * Price of this configuration's input in USD per 1 000 tokens, 0 to 1000000;
-   * wins over the price book when given. 0 is a price. Default 0.0, not given.
+   * The price of input tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
+   * given, it overrides the price book; 0 is a price. Default 0.0, not given.
    */
   cost_per_1k_input_tokens?:
     | number
     | undefined;
   /**
-   * Price of this configuration's output in USD per 1 000 tokens, 0 to 1000000;
-   * wins over the price book when given. 0 is a price. Default 0.0, not given.
+   * The price of output tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
+   * given, it overrides the price book; 0 is a price. Default 0.0, not given.
    */
   cost_per_1k_output_tokens?:
     | number
     | undefined;
   /**
-   * Whether the two costs are a price that somebody gave. Absent in a request:
-   * true as soon as one of the costs is in it. `false` takes both prices back,
-   * so the costs must then be 0 or absent.
+   * Whether the two costs are a price that overrides the price book. If absent in a
+   * request, it becomes true when the request has one of the costs. `false` removes both
+   * prices; the costs must then be 0 or absent.
    */
   price_given?:
     | boolean
     | undefined;
-  /** Whether the configuration takes part in the chain. Default true. */
+  /** Whether the config is part of the chain. Default true. */
   enabled?:
     | boolean
     | undefined;
   /**
-   * JSON object of the user's own, at most 16384 bytes, nested at most 32 deep,
-   * no key twice, no `\u0000` or lone surrogates. Stored as it is written,
-   * never interpreted and never sent to a provider.
+   * Application data as a JSON object: at most 16384 bytes, nested at most 32 deep, no
+   * duplicate keys, no `\u0000` and no lone surrogates. Stored as written, never
+   * interpreted and never sent to a provider.
    */
   metadata_json?:
     | string
     | undefined;
   /**
-   * Place among the agent's configurations, -1000000 to 1000000, lowest first,
-   * ties broken by id. Default on create: behind the agent's last one.
+   * The position among the agent's configs, -1000000 to 1000000, lowest first; equal
+   * priorities are ordered by id. Default on create: after the agent's last config.
    */
   priority?:
     | number
     | undefined;
   /**
-   * Parameters beyond the document's columns. Single ones are named in a mask
-   * as `extra_params.seed`; the bare `extra_params` replaces all of them.
+   * Parameters without a column of their own. In a mask, `extra_params.seed` names a
+   * single one; `extra_params` replaces all of them.
    */
   extra_params:
     | ExtraParams
     | undefined;
   /**
-   * Output only. Whether the configuration has an API key of its own. The key
-   * itself is in no response of any method.
+   * Output only. Whether an API key is stored with the config. No response contains the
+   * key itself.
    */
   has_api_key_override: boolean;
-  /** Output only. When it was created, by the database's clock. */
+  /** Output only. The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
   /**
-   * Output only. When it was last changed, by the database's clock; every
-   * update moves it, also one that sets what was set already.
+   * Output only. The time of its last update, by the database's clock. An update that
+   * sets the same values also changes it.
    */
   updated_at:
     | Date
@@ -250,17 +244,17 @@ export interface AgentLLMConfig {
   /** Output only. The store revision of its last change. */
   revision: bigint;
   /**
-   * Opaque version of this configuration. Sent back in an update, the update is
-   * refused with ABORTED, reason STALE_ETAG, when it has changed since; absent:
-   * the last writer wins.
+   * The etag of the config. An update that sends it fails with ABORTED (STALE_ETAG) if
+   * the config has changed since. Absent: the last writer wins.
    */
   etag: string;
-  /** Output only. What is known of the configuration's own API key. */
+  /** Output only. The state of the API key that is stored with the config. */
   api_key_state: ApiKeyState;
   /**
-   * Name of the credential whose key is used, in place of a key of its own: not
-   * both. It must be of the same provider, else KEY_PROVIDER_MISMATCH. An
-   * unknown one is INVALID_ARGUMENT. Default: none.
+   * The name of the credential whose key is used. Cannot be combined with an API key
+   * override. The credential must be of the config's provider; otherwise the request
+   * fails with FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH). An unknown credential is
+   * INVALID_ARGUMENT. Default: none.
    */
   credential_name?: string | undefined;
 }

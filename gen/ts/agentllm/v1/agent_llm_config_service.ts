@@ -29,15 +29,18 @@ import { ConfigRevision, ResourceKind, resourceKindFromJSON, resourceKindToNumbe
 import { ResolvedConfig } from "./resolution.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
-/** What becomes of a model that a configuration uses. */
+/** The retirement state of a model. */
 export const RetirementState = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "RETIREMENT_STATE_UNSPECIFIED",
-  /** RETIRED - Its provider has switched it off: calls fail. */
+  /** RETIRED - The provider has retired the model: calls fail. */
   RETIRED: "RETIREMENT_STATE_RETIRED",
-  /** RETIRING - Its provider switches it off within the days asked for. */
+  /** RETIRING - The provider retires the model within the requested number of days. */
   RETIRING: "RETIREMENT_STATE_RETIRING",
-  /** DEPRECATED - Its provider names a successor and no day that is near. */
+  /**
+   * DEPRECATED - The provider names a successor, and no retirement date within the requested number of
+   * days.
+   */
   DEPRECATED: "RETIREMENT_STATE_DEPRECATED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -89,1036 +92,1075 @@ export function retirementStateToNumber(object: RetirementState): number {
   }
 }
 
-/** Request of CreateConfig. */
+/** The request of CreateConfig. */
 export interface CreateConfigRequest {
-  /** The agent that the configuration is for. Required. */
+  /** The agent that owns the config. Required. */
   agent:
     | AgentRef
     | undefined;
-  /**
-   * The configuration. `provider` and `model_name` are required; output-only
-   * fields are ignored.
-   */
+  /** The config. `provider` and `model_name` are required. Output-only fields are ignored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
-   * Travels only towards the service and is stored encrypted, bound to this
-   * configuration and its provider. Without a usable ENCRYPTION_KEY:
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
+   * An API key for this config only (an override): 1 to 286 visible ASCII characters. It
+   * is never returned. It is stored encrypted, bound to this config and its provider.
+   * Without a usable ENCRYPTION_KEY the request fails with FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Accept, for this once, a model that the catalogue lacks, as primary and as
-   * fallback. Default false.
+   * Accept a model that is not in the catalogue, for `model_name` and for
+   * `fallback_model`, in this request only. Default false.
    */
   allow_unknown_model: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateConfig. */
+/** The response of CreateConfig. */
 export interface CreateConfigResponse {
-  /** The configuration as stored. */
+  /** The config as stored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about what was stored; empty when nothing. */
+  /** The findings of the lint for what was stored; empty if there are none. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetConfig. */
+/** The request of GetConfig. */
 export interface GetConfigRequest {
-  /** The configuration's id. Required. */
+  /** The config's id. Required. */
   id: number;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetConfig. */
+/** The response of GetConfig. */
 export interface GetConfigResponse {
-  /** The configuration. */
+  /** The config. */
   config:
     | AgentLLMConfig
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of ListConfigs. Filters that are set must all match. */
+/** The request of ListConfigs. A config must match all filters that are set. */
 export interface ListConfigsRequest {
-  /** Only configurations of this agent; absent: of all. */
+  /** Only configs of this agent. Absent: configs of all agents. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * Only configurations of this provider, by name or alias; empty: of any. An
+   * Only configs of this provider, by name or alias. Empty: configs of all providers. An
    * unknown provider is INVALID_ARGUMENT.
    */
   provider: string;
-  /** Only enabled (true) or disabled (false) ones; absent: both. */
+  /** Only enabled (true) or only disabled (false) configs. Absent: both. */
   enabled?:
     | boolean
     | undefined;
-  /** Only configurations of this model, exactly; empty: of any. */
+  /** Only configs of the model with exactly this name. Empty: configs of all models. */
   model_name: string;
   /**
-   * Whether `provider` and `model_name` are compared with the fallback as well:
-   * a configuration matches when its model or its fallback matches both.
+   * Whether `provider` and `model_name` are also compared with the fallback. A config
+   * then matches if either its model or its fallback matches both filters.
    */
   include_fallbacks: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListConfigs. */
+/** The response of ListConfigs. */
 export interface ListConfigsResponse {
-  /** The configurations of this page, by id. */
+  /** The configs of this page, ordered by id. */
   configs: AgentLLMConfig[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of UpdateConfig. */
+/** The request of UpdateConfig. */
 export interface UpdateConfigRequest {
   /**
-   * The configuration with `id` and the fields to change. With `etag` the
-   * update is refused when the configuration has changed since.
+   * The config, with `id` and the fields to change. If `etag` is set and the config has
+   * changed since, the update fails with ABORTED (STALE_ETAG).
    */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is named
-   * here and absent in the body is cleared. Empty: the fields present are applied.
-   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
-   * paths; `*` names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
-   * Travels only towards the service and is stored encrypted, bound to this
-   * configuration and its provider. Absent keeps what is stored. Without a usable
-   * ENCRYPTION_KEY: FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or
-   * ENCRYPTION_KEY_WRONG.
+   * An API key for this config only (an override): 1 to 286 visible ASCII characters. It
+   * is never returned. It is stored encrypted, bound to this config and its provider.
+   * Absent: the stored key is kept. Without a usable ENCRYPTION_KEY the request fails
+   * with FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Remove the configuration's own API key. Not together with `api_key`. A change
-   * of `provider` needs one of the two when a key is stored, else
-   * FAILED_PRECONDITION, reason KEY_PROVIDER_MISMATCH.
+   * Delete the config's API key override. Cannot be combined with `api_key`. If a key is
+   * stored, a change of `provider` needs either `api_key` or `clear_api_key`; otherwise
+   * the request fails with FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH).
    */
   clear_api_key: boolean;
   /**
-   * Accept, for this once, a model that the catalogue lacks, as primary and as
-   * fallback. Default false.
+   * Accept a model that is not in the catalogue, for `model_name` and for
+   * `fallback_model`, in this request only. Default false.
    */
   allow_unknown_model: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpdateConfig. */
+/** The response of UpdateConfig. */
 export interface UpdateConfigResponse {
-  /** The configuration as stored. */
+  /** The config as stored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about what was stored; empty when nothing. */
+  /** The findings of the lint for what was stored; empty if there are none. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of DeleteConfig. */
+/** The request of DeleteConfig. */
 export interface DeleteConfigRequest {
-  /** The configuration's id. Required. */
+  /** The config's id. Required. */
   id: number;
   /**
-   * Delete only when the configuration still has this etag; empty: in any
-   * state.
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
    */
   etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of DeleteConfig. */
+/** The response of DeleteConfig. */
 export interface DeleteConfigResponse {
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /**
-   * What follows from the write: a warning when the agent is left without an
-   * enabled configuration.
-   */
+  /** A warning if the agent is left without an enabled config; otherwise empty. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetPrimaryConfig. */
+/** The request of GetPrimaryConfig. */
 export interface GetPrimaryConfigRequest {
-  /** Which agent. Required. */
+  /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetPrimaryConfig. */
+/** The response of GetPrimaryConfig. */
 export interface GetPrimaryConfigResponse {
-  /** The agent's first enabled configuration. */
+  /** The agent's primary config. */
   config:
     | AgentLLMConfig
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of BatchGetPrimaryConfigs. */
+/** The request of BatchGetPrimaryConfigs. */
 export interface BatchGetPrimaryConfigsRequest {
   /**
-   * The agents, at most 1000, answered in this order; empty: all agents, by id,
-   * a page at a time. When the response for named agents would have more than
-   * 4 MiB, the call is RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
+   * The agents, at most 1000; the results have the same order. Empty: all agents, ordered
+   * by id, in pages. If the response for named agents would have more than 4 MiB, the
+   * request fails with RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE).
    */
   agents: AgentRef[];
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** The primary of one agent, or why there is none. */
+/** The primary config of one agent, or the reason why there is none. */
 export interface PrimaryConfigResult {
-  /** The agent's id; 0 when the agent does not exist and was named by name. */
+  /** The agent's id; 0 if the request gave a name that no agent has. */
   agent_id: number;
-  /** The agent's name; empty when the agent does not exist and was named by id. */
+  /** The agent's name; empty if the request gave an id that no agent has. */
   agent_name: string;
-  /** The agent's first enabled configuration. */
+  /** The agent's primary config. */
   config?:
     | AgentLLMConfig
     | undefined;
-  /** NOT_FOUND with reason AGENT_NOT_FOUND or NO_ENABLED_CONFIG. */
+  /** NOT_FOUND (AGENT_NOT_FOUND or NO_ENABLED_CONFIG). */
   status?: Status | undefined;
 }
 
-/** Answer of BatchGetPrimaryConfigs. */
+/** The response of BatchGetPrimaryConfigs. */
 export interface BatchGetPrimaryConfigsResponse {
   /** One result for each agent, in the order of the request. */
   results: PrimaryConfigResult[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of UpsertPrimaryConfig. */
+/** The request of UpsertPrimaryConfig. */
 export interface UpsertPrimaryConfigRequest {
   /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * The fields to apply; `id` is ignored. When one has to be created,
-   * `provider` and `model_name` are required. With `etag` it is refused when
-   * the configuration that it would change has another one.
+   * The fields to apply; `id` is ignored. If a config has to be created, `provider` and
+   * `model_name` are required. If `etag` is set and is not the current etag of the config
+   * to change, the request fails with ABORTED (STALE_ETAG).
    */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is named
-   * here and absent in the body is cleared. Empty: the fields present are applied.
-   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
-   * paths; `*` names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
-   * Travels only towards the service and is stored encrypted, bound to this
-   * configuration and its provider. Absent keeps what is stored. Without a usable
-   * ENCRYPTION_KEY: FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or
-   * ENCRYPTION_KEY_WRONG.
+   * An API key for this config only (an override): 1 to 286 visible ASCII characters. It
+   * is never returned. It is stored encrypted, bound to this config and its provider.
+   * Absent: the stored key is kept. Without a usable ENCRYPTION_KEY the request fails
+   * with FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Remove the configuration's own API key. Not together with `api_key`. A change
-   * of `provider` needs one of the two when a key is stored, else
-   * FAILED_PRECONDITION, reason KEY_PROVIDER_MISMATCH.
+   * Delete the config's API key override. Cannot be combined with `api_key`. If a key is
+   * stored, a change of `provider` needs either `api_key` or `clear_api_key`; otherwise
+   * the request fails with FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH).
    */
   clear_api_key: boolean;
   /**
-   * Accept, for this once, a model that the catalogue lacks, as primary and as
-   * fallback. Default false.
+   * Accept a model that is not in the catalogue, for `model_name` and for
+   * `fallback_model`, in this request only. Default false.
    */
   allow_unknown_model: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpsertPrimaryConfig. */
+/** The response of UpsertPrimaryConfig. */
 export interface UpsertPrimaryConfigResponse {
-  /** The configuration as stored. */
+  /** The config as stored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about what was stored; empty when nothing. */
+  /** The findings of the lint for what was stored; empty if there are none. */
   findings: Finding[];
-  /** Whether the configuration was created by this call. */
+  /** Whether this request created the config. */
   created: boolean;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of BulkAssignConfig. */
+/** The request of BulkAssignConfig. */
 export interface BulkAssignConfigRequest {
   /**
-   * The agents, 1 to 1000, each once. When the response would have more than 4 MiB,
-   * nothing is written: RESOURCE_EXHAUSTED, reason RESPONSE_TOO_LARGE.
+   * The agents, 1 to 1000, each once. If the response would have more than 4 MiB, nothing
+   * is written and the request fails with RESOURCE_EXHAUSTED (RESPONSE_TOO_LARGE).
    */
   agents: AgentRef[];
-  /** The fields to apply to each agent's primary; `id` and `etag` are ignored. */
+  /** The fields to apply to the primary config of each agent. `id` and `etag` are ignored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The fields to change, by their names in AgentLLMConfig. A field that is named
-   * here and absent in the body is cleared. Empty: the fields present are applied.
-   * Unknown and output-only fields are INVALID_ARGUMENT, each named. At most 100
-   * paths; `*` names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * An API key for this configuration alone: 1 to 286 visible ASCII characters.
-   * Travels only towards the service and is stored encrypted, bound to this
-   * configuration and its provider. Without a usable ENCRYPTION_KEY:
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
+   * An API key for this config only (an override): 1 to 286 visible ASCII characters. It
+   * is never returned. It is stored encrypted, bound to this config and its provider.
+   * Without a usable ENCRYPTION_KEY the request fails with FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Accept, for this once, a model that the catalogue lacks, as primary and as
-   * fallback. Default false.
+   * Accept a model that is not in the catalogue, for `model_name` and for
+   * `fallback_model`, in this request only. Default false.
    */
   allow_unknown_model: boolean;
   /**
-   * Serve the agents that can be served and answer a status for the others.
-   * Default false: all or nothing.
+   * Apply the change to the agents for which it is valid, and return a status for each of
+   * the rest. Default false: all or nothing.
    */
   allow_partial: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** What BulkAssignConfig did for one agent. */
+/** The result of BulkAssignConfig for one agent. */
 export interface BulkAssignResult {
-  /** The agent's id; 0 when the agent does not exist and was named by name. */
+  /** The agent's id; 0 if the request gave a name that no agent has. */
   agent_id: number;
-  /** The agent's name; empty when the agent does not exist and was named by id. */
+  /** The agent's name; empty if the request gave an id that no agent has. */
   agent_name: string;
-  /** The configuration as stored. */
+  /** The config as stored. */
   config?:
     | AgentLLMConfig
     | undefined;
-  /** Why nothing was stored for this agent; only with `allow_partial`. */
+  /** The reason why nothing was stored for this agent; only with `allow_partial`. */
   status?:
     | Status
     | undefined;
-  /** Whether the configuration was created by this call. */
+  /** Whether this request created the config. */
   created: boolean;
 }
 
-/** Answer of BulkAssignConfig. */
+/** The response of BulkAssignConfig. */
 export interface BulkAssignConfigResponse {
   /** One result for each agent, in the order of the request. */
   results: BulkAssignResult[];
   /**
-   * The store revision that the write produced; the current one when nothing was
-   * stored; with `validate_only` the one that the checks were done at.
+   * The store revision that the write produced. If nothing was stored, the current
+   * revision; with `validate_only`, the revision at which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about what was stored; empty when nothing. */
+  /** The findings of the lint for what was stored; empty if there are none. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of ReorderConfigs. */
+/** The request of ReorderConfigs. */
 export interface ReorderConfigsRequest {
   /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * The ids of all the agent's configurations, in the order wanted; their
-   * priorities become 0, 1, 2, … At most 10000.
+   * The ids of all configs of the agent in the new order. Their priorities become 0, 1,
+   * 2, … At most 10000.
    */
   config_ids: number[];
   /**
-   * Reorder only when the agent still has this `chain_etag`; empty: in any
-   * state.
+   * The `chain_etag` that the agent is expected to have. If its current value is
+   * different, the request fails with ABORTED (STALE_ETAG). Empty: no check.
    */
   chain_etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of ReorderConfigs. */
+/** The response of ReorderConfigs. */
 export interface ReorderConfigsResponse {
-  /** The agent's configurations in their new order. */
+  /** The configs of the agent in the new order. */
   configs: AgentLLMConfig[];
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
   /** The agent's new `chain_etag`. */
   chain_etag: string;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
 /**
- * Request of ValidateConfig. Exactly one of `id`, `agent` alone, or `config` is the
+ * The request of ValidateConfig. Exactly one of `id`, `agent` alone, or `config` is the
  * target: a stored configuration, the chain of an agent as stored, or a proposal.
  */
 export interface ValidateConfigRequest {
-  /** A stored configuration to lint with its agent's chain. */
+  /** A stored config, which is linted with its agent's chain. */
   id?:
     | number
     | undefined;
   /**
-   * The agent. Alone: its chain as stored is linted. With `config`: the agent
-   * that the proposal is for; not needed when `config.id` names a stored one.
+   * The agent. Without `config`, its stored chain is linted. With `config`, it is the
+   * agent that the proposal is for, and is not needed if `config.id` names a stored
+   * config.
    */
   agent:
     | AgentRef
     | undefined;
   /**
-   * A proposal, read as CreateConfig would, or as UpdateConfig would when
-   * `config.id` is set. It is linted in its place in the chain.
+   * A proposed config. It is interpreted as in UpdateConfig if `config.id` is set,
+   * otherwise as in CreateConfig, and linted at its place in the chain.
    */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * For a proposal with `config.id`: the mask that UpdateConfig would get. At most
-   * 100 paths; `*` names every field.
+   * The mask that UpdateConfig would receive, for a proposal with `config.id`. At most
+   * 100 paths; `*` stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * Accept, for this once, a model that the catalogue lacks, as primary and as
-   * fallback. Default false.
+   * Accept a model that is not in the catalogue, for `model_name` and for
+   * `fallback_model`, in this request only. Default false.
    */
   allow_unknown_model: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of ValidateConfig. */
+/** The response of ValidateConfig. */
 export interface ValidateConfigResponse {
-  /** Everything that the lint found, the gravest first; empty when all is well. */
+  /** All findings, most severe first; empty if there are none. */
   findings: Finding[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
   /**
-   * The chain that would be tried, adapted to each model. Empty when the
-   * proposal is invalid.
+   * The chain that would be tried, adapted to each model. Empty if the proposal is
+   * invalid.
    */
   hops: Hop[];
-  /**
-   * Whether a write of the proposal would be accepted; always true for what is
-   * stored.
-   */
+  /** Whether a write of the proposal would be accepted. Always true for a stored config. */
   acceptable: boolean;
 }
 
-/** Request of CheckConfigHealth. */
+/** The request of CheckConfigHealth. */
 export interface CheckConfigHealthRequest {
-  /** The configuration's id, enabled or not. Required. */
+  /** The id of the config, which may be disabled. Required. */
   id: number;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of CheckConfigHealth. */
+/** The response of CheckConfigHealth. */
 export interface CheckConfigHealthResponse {
-  /** What was found out, as it is kept. */
+  /** The result as stored. */
   health:
     | ConfigHealth
     | undefined;
-  /** The store revision at which the configuration was read. */
+  /** The store revision at which the config was read. */
   revision: bigint;
 }
 
-/** Request of ListConfigHealth. Filters that are set must all match. */
+/** The request of ListConfigHealth. A result must match all filters that are set. */
 export interface ListConfigHealthRequest {
-  /** Only configurations of this agent; absent: of all. */
+  /** Only configs of this agent. Absent: configs of all agents. */
   agent:
     | AgentRef
     | undefined;
-  /** Only this configuration; 0: all. */
+  /** Only this config. 0: all configs. */
   config_id: number;
-  /** Only those with a hop in one of these states; empty: in any. At most 100. */
+  /** Only configs with a hop in one of these states. Empty: any state. At most 100. */
   statuses: CheckStatus[];
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListConfigHealth. */
+/** The response of ListConfigHealth. */
 export interface ListConfigHealthResponse {
-  /** The results of this page, by the configurations' ids. */
+  /** The results of this page, ordered by config id. */
   health: ConfigHealth[];
-  /** The store revision of the configurations that they are about. */
+  /** The store revision at which the configs of the results were read. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of ListRetiringModels. */
+/** The request of ListRetiringModels. */
 export interface ListRetiringModelsRequest {
-  /** How many days ahead to look, 1 to 3650. Default 90. */
+  /** The number of days ahead to include, 1 to 3650. Default 90. */
   within_days?:
     | number
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** One place that names a model which is retired, or is about to be. */
+/** One use of a model that is retired, retires soon, or has a successor. */
 export interface RetiringModelUse {
-  /** The agent. */
+  /** The agent's id. */
   agent_id: number;
-  /** That agent's name. */
+  /** The agent's name. */
   agent_name: string;
-  /** The configuration; absent when it is the model of the agent itself. */
+  /** The config; absent if the agent itself names the model. */
   config_id?:
     | number
     | undefined;
-  /** Whether that configuration, or agent, is in use: enabled, or active. */
+  /**
+   * Whether the config is enabled or, for a model of the agent itself, the agent is
+   * active.
+   */
   enabled: boolean;
-  /** Which of its models it is. */
+  /** Which field names the model. */
   source: HopSource;
-  /** Canonical provider name. */
+  /** The provider's canonical name. */
   provider: string;
-  /** Model name. */
+  /** The model's name. */
   model_name: string;
-  /** What becomes of the model. */
+  /** The retirement state of the model. */
   state: RetirementState;
-  /** When its provider switches it off, or did; absent when that is not known. */
+  /** When the provider retires or retired the model; absent if unknown. */
   retires_at:
     | Date
     | undefined;
-  /** The model that its provider names as successor; empty when none is known. */
+  /** The successor that the provider names; empty if none is known. */
   replaced_by: string;
 }
 
-/** Answer of ListRetiringModels. */
+/** The response of ListRetiringModels. */
 export interface ListRetiringModelsResponse {
   /** The uses of this page. */
   uses: RetiringModelUse[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of ResolveConfig. */
+/** The request of ResolveConfig. */
 export interface ResolveConfigRequest {
   /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * Providers to take for down, by name or alias, at most 100: their hops are
-   * skipped, and the findings stay. An unknown one is INVALID_ARGUMENT.
+   * Providers to treat as down, by name or alias, at most 100. Their hops are skipped;
+   * findings about these hops are still returned. An unknown provider is
+   * INVALID_ARGUMENT.
    */
   provider_down: string[];
   /**
-   * Answer for this store revision instead of the newest: configurations, agent and
-   * catalogue as they were, by the dates of today. An agent is meant by the name
-   * that it had then. The history holds no keys, so one that was replaced since
-   * counts as API_KEY_STATE_SET. A token for certain agents must be for the name that
-   * the agent had at that revision; else PERMISSION_DENIED, reason AGENT_NOT_ALLOWED.
-   * From 1 to the newest; anything below 1 is INVALID_ARGUMENT.
+   * Resolve at this store revision instead of the current one: configs, agent and
+   * catalogue have their state of that revision, while dates (such as retirement) are
+   * compared with today. An agent name is the name at that revision. The history holds no
+   * keys, so a key that has been replaced since is reported as API_KEY_STATE_SET. A token
+   * that is limited to certain agents must include the name that the agent had at that
+   * revision; otherwise the request fails with PERMISSION_DENIED (AGENT_NOT_ALLOWED). The
+   * range is from 1 to the current revision; a value below 1 is INVALID_ARGUMENT.
    */
   at_revision?:
     | bigint
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of ResolveConfig. */
+/** The response of ResolveConfig. */
 export interface ResolveConfigResponse {
-  /** What is in effect. */
+  /** The configuration in effect. */
   resolved:
     | ResolvedConfig
     | undefined;
-  /** The store revision at which this was served; with `at_revision` that one. */
+  /**
+   * The store revision at which the request was served; with `at_revision`, that
+   * revision.
+   */
   revision: bigint;
 }
 
-/** Request of BatchResolveConfigs. */
+/** The request of BatchResolveConfigs. */
 export interface BatchResolveConfigsRequest {
   /**
-   * The agents, at most 200; an agent may be named more than once. Empty: all agents,
-   * a page at a time, in the order of their ids.
+   * The agents, at most 200; an agent may occur more than once. Empty: all agents,
+   * ordered by id, in pages.
    */
   agents: AgentRef[];
-  /** Providers to take for down, by name or alias, at most 100: their hops are skipped. */
+  /** Providers to treat as down, by name or alias, at most 100. Their hops are skipped. */
   provider_down: string[];
   /**
-   * Serve at this store revision or a later one: waits for it within the
-   * deadline, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait. Send
-   * the last revision that you saw to read your own writes on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most, used when `agents` is empty: 0 means 100, more than
-   * 1000 means 1000, negative is INVALID_ARGUMENT. A page has at most 200, and fewer
-   * when its rows have more than 1 MiB; only an empty `next_page_token` marks the
-   * last page.
+   * The maximum number of results to return if `agents` is empty: 0 means 100, more than
+   * 1000 means 1000. A negative value is INVALID_ARGUMENT. A page holds no more than 200
+   * results, and fewer if they would take more than 1 MiB; only an empty
+   * `next_page_token` marks the last page.
    */
   page_size: number;
-  /** `next_page_token` of the page before; empty for the first one. */
+  /** The `next_page_token` of the previous page. Empty: the first page. */
   page_token: string;
 }
 
-/** What is in effect for one of the agents, or why nothing is. */
+/** The configuration in effect for one agent, or the reason why there is none. */
 export interface ResolveConfigResult {
-  /** The agent's id; of one that does not exist as the request gave it. */
+  /** The agent's id; for an agent that does not exist, the value in the request. */
   agent_id: number;
-  /** The agent's name; of one that does not exist as the request gave it. */
+  /** The agent's name; for an agent that does not exist, the value in the request. */
   agent_name: string;
-  /** What is in effect. */
+  /** The configuration in effect. */
   resolved?:
     | ResolvedConfig
     | undefined;
-  /** Why nothing is, as ResolveConfig would say it. */
+  /** The error that ResolveConfig would return for this agent. */
   status?: Status | undefined;
 }
 
-/** Answer of BatchResolveConfigs. */
+/** The response of BatchResolveConfigs. */
 export interface BatchResolveConfigsResponse {
-  /** One result for each agent of the request in its order, or for each of the page. */
+  /**
+   * One result for each agent of the request, in its order, or for each agent of the
+   * page.
+   */
   results: ResolveConfigResult[];
-  /** The store revision at which all of it was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty when this is the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of ListConfigRevisions. Filters that are set must all match. */
+/** The request of ListConfigRevisions. An entry must match all filters that are set. */
 export interface ListConfigRevisionsRequest {
-  /** Only entries about this agent and its configurations; absent: about everything. */
+  /** Only entries of this agent and its configs. Absent: all entries. */
   agent:
     | AgentRef
     | undefined;
-  /** Only entries about this configuration, also one that was deleted. */
+  /** Only entries of this config, which may have been deleted. */
   config_id?:
     | number
     | undefined;
-  /** Only entries about things of these kinds; empty: of any. At most 100. */
+  /** Only entries of resources of these kinds. Empty: all kinds. At most 100. */
   kinds: ResourceKind[];
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListConfigRevisions. */
+/** The response of ListConfigRevisions. */
 export interface ListConfigRevisionsResponse {
   /**
-   * The entries of this page, the newest first; those of one revision in the order in
-   * which it made them.
+   * The entries of this page, newest first; entries of one revision are in the order in
+   * which the write made them.
    */
   entries: ConfigRevision[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of GetConfigRevision. */
+/** The request of GetConfigRevision. */
 export interface GetConfigRevisionRequest {
-  /** The configuration's id, also of one that was deleted. Required. */
+  /** The config's id; the config may have been deleted. Required. */
   id: number;
   /**
-   * The store revision: the state that held then, made by the newest entry at or
-   * before it. From 1 to the newest. Required.
+   * The store revision, from 1 to the current one. The response has the state that the
+   * newest entry at or before it produced. Required.
    */
   at_revision: bigint;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetConfigRevision. */
+/** The response of GetConfigRevision. */
 export interface GetConfigRevisionResponse {
   /**
-   * The configuration as it was; absent when it was deleted by then. Its etag is
-   * empty: it guards nothing. `api_key_state` is of today: what is known of the key
-   * that it had, API_KEY_STATE_UNREADABLE when that key is no longer stored.
+   * The config at that revision; absent if it had been deleted by then. Its etag is
+   * empty, because a past state cannot be updated. `api_key_state` is the current state
+   * of the key that the config had at that revision: API_KEY_STATE_UNREADABLE if that key
+   * is no longer stored.
    */
   config:
     | AgentLLMConfig
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** The entry that made it so. */
+  /** The history entry that produced this state. */
   entry: ConfigRevision | undefined;
 }
 
-/** Request of RollbackConfig. */
+/** The request of RollbackConfig. */
 export interface RollbackConfigRequest {
-  /** The configuration's id, also of one that was deleted. Required. */
+  /** The config's id; the config may have been deleted. Required. */
   id: number;
-  /** The store revision to return to: the state that held then. Required. */
+  /** The store revision whose content is written again. Required. */
   to_revision: bigint;
-  /** Roll back only when the configuration still has this etag; empty: in any state. */
+  /**
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
+   */
   etag: string;
   /**
-   * A key to store with it, in place of the one that cannot be restored: 1 to 286
-   * visible ASCII characters. Travels only towards the service. Not where the earlier
-   * state names a credential.
+   * An API key to store with the config instead of the one that cannot be restored: 1 to
+   * 286 visible ASCII characters. It is never returned. Invalid if the earlier state
+   * names a credential.
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Do without a key of its own: the current one is taken away, none is wanted. Not
-   * together with `api_key`.
+   * Restore the config without an API key override; a current one is deleted. Cannot be
+   * combined with `api_key`.
    */
   without_key: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of RollbackConfig. */
+/** The response of RollbackConfig. */
 export interface RollbackConfigResponse {
-  /** The configuration as stored. */
+  /** The config as stored. */
   config:
     | AgentLLMConfig
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about what was stored; empty when nothing. */
+  /** The findings of the lint for what was stored; empty if there are none. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of RollbackRevision. */
+/** The request of RollbackRevision. */
 export interface RollbackRevisionRequest {
-  /** The store revision to undo. From 1 to the newest. Required. */
+  /** The store revision to revert, from 1 to the current one. Required. */
   revision: bigint;
   /**
-   * Bring back configurations whose own API key cannot be restored without one. Default
-   * false: such a configuration is a conflict.
+   * Restore configs without their API key override if it cannot be restored. Default
+   * false: such a config is a conflict.
    */
   without_keys: boolean;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
-  /** Do all the checks and answer what would be undone, but write nothing. */
+  /** Run all checks and return what would be reverted, but write nothing. */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of RollbackRevision. */
+/** The response of RollbackRevision. */
 export interface RollbackRevisionResponse {
   /**
-   * What the write did, as entries of the history; with `validate_only` their revision
-   * is 0. Empty when nothing was left to undo. From the entry on at which all `changes`
-   * together exceed 1048576 bytes, they are left out; ListConfigRevisions has them.
+   * The history entries of the rollback; with `validate_only` their revision is 0. Empty
+   * if there was nothing left to revert. Once all `changes` together exceed 1048576
+   * bytes, the `changes` of that entry and of all later ones are omitted;
+   * ListConfigRevisions returns them.
    */
   entries: ConfigRevision[];
   /**
-   * The store revision that the write produced; with `validate_only`, or when nothing
-   * was left to undo, the one that the checks were done at.
+   * The store revision that the write produced. With `validate_only`, or if there was
+   * nothing left to revert, the revision at which the checks ran.
    */
   revision: bigint;
-  /** What the lint has to say about the configurations that were set back, at most 100. */
+  /** The findings of the lint for the restored configs, at most 100. */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
@@ -5972,23 +6014,26 @@ export const RollbackRevisionResponse: MessageFns<RollbackRevisionResponse> = {
 };
 
 /**
- * The LLM configurations of agents: which provider and model each agent uses,
- * with which parameters, and what stands in when that fails.
+ * The LLM configs of agents: the provider and model that each agent uses, the parameters,
+ * and the fallbacks for when a model fails.
  *
- * The enabled configurations of an agent ordered by (`priority`, `id`) are its
- * chain, and the first of them is its primary; this is the one definition that
- * every method uses. Reads are answered from memory at one store revision, which
- * the answer states, and go on while the database is away. Every write is one
- * transaction with its entry in the history; on the replica that took it, it is
- * visible to every later read. The reasons that stand in an error's ErrorInfo are
- * listed in ErrorReason.
+ * The enabled configs of an agent, ordered by (`priority`, `id`), form its chain. The
+ * first of them is its primary config. Every method uses this definition.
+ *
+ * Reads are served from memory at one store revision, which the response states, and
+ * continue while the database is unavailable. Every write is one transaction together
+ * with its history entry. The replica that executes a write serves it to every later
+ * read.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type AgentLLMConfigServiceService = typeof AgentLLMConfigServiceService;
 export const AgentLLMConfigServiceService = {
   /**
-   * Creates a configuration. An agent may have any number of them. NOT_FOUND,
-   * reason AGENT_NOT_FOUND; INVALID_ARGUMENT names every field that is wrong at
-   * once.
+   * Creates a config. An agent may have any number of configs.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); INVALID_ARGUMENT, which lists all invalid
+   * fields.
    */
   createConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/CreateConfig" as const,
@@ -6001,8 +6046,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): CreateConfigResponse => CreateConfigResponse.decode(value),
   },
   /**
-   * Returns one configuration by id, enabled or not. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND.
+   * Returns one config by id, enabled or disabled.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND).
    */
   getConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/GetConfig" as const,
@@ -6014,8 +6060,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): GetConfigResponse => GetConfigResponse.decode(value),
   },
   /**
-   * Lists configurations in the order of their ids, a page at a time. NOT_FOUND,
-   * reason AGENT_NOT_FOUND, when the filter names an agent that does not exist.
+   * Lists configs, ordered by id, in pages.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not exist.
    */
   listConfigs: {
     path: "/agentllm.v1.AgentLLMConfigService/ListConfigs" as const,
@@ -6027,9 +6074,10 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ListConfigsResponse => ListConfigsResponse.decode(value),
   },
   /**
-   * Changes the fields of a configuration that the mask names, or those present
-   * when there is no mask; everything else is kept. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Changes the fields of a config that the mask names or, without a mask, the fields
+   * that are present. All other fields keep their values.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/UpdateConfig" as const,
@@ -6042,8 +6090,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): UpdateConfigResponse => UpdateConfigResponse.decode(value),
   },
   /**
-   * Deletes a configuration. NOT_FOUND, reason CONFIG_NOT_FOUND; ABORTED, reason
-   * STALE_ETAG.
+   * Deletes a config.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   deleteConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/DeleteConfig" as const,
@@ -6056,9 +6105,10 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): DeleteConfigResponse => DeleteConfigResponse.decode(value),
   },
   /**
-   * Returns the first enabled configuration of an agent. NOT_FOUND has two
-   * reasons: AGENT_NOT_FOUND, and NO_ENABLED_CONFIG when the agent exists and uses
-   * its own llm_provider and llm_model.
+   * Returns the primary config of an agent.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent
+   * exists and uses its own `llm_provider` and `llm_model`.
    */
   getPrimaryConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/GetPrimaryConfig" as const,
@@ -6072,9 +6122,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): GetPrimaryConfigResponse => GetPrimaryConfigResponse.decode(value),
   },
   /**
-   * Returns the primaries of up to 1000 named agents, or of all agents a page at
-   * a time, in one call and at one revision. An agent that does not exist or has no
-   * enabled configuration gets a status in its place; the call itself succeeds.
+   * Returns the primary configs of up to 1000 named agents, or of all agents in pages, in
+   * one request and at one revision. For an agent that does not exist or has no enabled
+   * config, the result is a status; the request still succeeds.
    */
   batchGetPrimaryConfigs: {
     path: "/agentllm.v1.AgentLLMConfigService/BatchGetPrimaryConfigs" as const,
@@ -6089,9 +6139,10 @@ export const AgentLLMConfigServiceService = {
       BatchGetPrimaryConfigsResponse.decode(value),
   },
   /**
-   * Applies the fields present to the agent's primary; without one, to its first
-   * disabled configuration, which is enabled; without any, creates one. Atomic: any
-   * number of callers at once leave one row. `enabled = false` is INVALID_ARGUMENT.
+   * Updates the primary config of an agent with the fields that are present. If the agent
+   * has only disabled configs, the first of them is updated and enabled. If it has none,
+   * a config is created. The method is atomic: concurrent requests for one agent create a
+   * single config. `enabled = false` is INVALID_ARGUMENT.
    */
   upsertPrimaryConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/UpsertPrimaryConfig" as const,
@@ -6105,10 +6156,10 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): UpsertPrimaryConfigResponse => UpsertPrimaryConfigResponse.decode(value),
   },
   /**
-   * UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default all or nothing: one agent that cannot be served fails
-   * the call with every problem named and nothing is written. With `allow_partial`
-   * each agent has a result or a status of its own.
+   * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/BulkAssignConfig" as const,
@@ -6122,9 +6173,11 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): BulkAssignConfigResponse => BulkAssignConfigResponse.decode(value),
   },
   /**
-   * Sets the order of an agent's configurations in one step. All of them must be
-   * listed, enabled or not, each once; what is missing, foreign or repeated is
-   * named. ABORTED, reason STALE_ETAG, when `chain_etag` is no longer current.
+   * Sets the order of all configs of an agent. The request must list each config of the
+   * agent exactly once, enabled or disabled. The error lists ids that are missing,
+   * repeated or of another agent.
+   *
+   * Errors: ABORTED (STALE_ETAG) if `chain_etag` is no longer current.
    */
   reorderConfigs: {
     path: "/agentllm.v1.AgentLLMConfigService/ReorderConfigs" as const,
@@ -6138,9 +6191,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ReorderConfigsResponse => ReorderConfigsResponse.decode(value),
   },
   /**
-   * Lints a stored or a proposed configuration together with the whole chain of
-   * its agent, without saving: what is wrong, what is risky, and what would be
-   * changed when the chain is resolved. Problems are findings, not errors.
+   * Lints a stored or proposed config together with the chain of its agent and saves
+   * nothing. The response lists errors, risks, and the adaptations that resolution would
+   * make. Problems are findings, not errors.
    */
   validateConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/ValidateConfig" as const,
@@ -6154,15 +6207,17 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ValidateConfigResponse => ValidateConfigResponse.decode(value),
   },
   /**
-   * Asks the providers of a configuration, of its model and of its fallback, whether
-   * key and model are good, each with the key that a call would use: the
-   * configuration's own, else that of its credential, else the environment variable
-   * of the provider in the environment of this service. Spends no tokens: model
-   * lists and key endpoints are read. What a provider says is an answer, not an
-   * error; it comes within the deadline, at most 10 s, and is kept for
-   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
-   * once and then as many a minute.
+   * Checks with the providers of a config, for its model and its fallback, that the API
+   * key is valid and the model exists. The check uses the same key as a call would: the
+   * config's override, else the key of its credential, else the provider's environment
+   * variable in the environment of this service. It uses no model tokens: it reads only
+   * model lists and key endpoints. A negative result is a response, not an error. The
+   * check ends within the deadline, at most 10 s. The result is stored for
+   * ListConfigHealth.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
@@ -6176,11 +6231,13 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): CheckConfigHealthResponse => CheckConfigHealthResponse.decode(value),
   },
   /**
-   * Lists what the last checks of configurations found, in the order of the
-   * configurations' ids, a page at a time. Nobody is asked; configurations that
-   * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
-   * the filter names an agent that does not exist.
+   * Lists the stored results of the last checks of configs, ordered by config id, in
+   * pages. The method sends nothing to providers. Configs that have never been checked
+   * are not listed.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the results are read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not
+   * exist.
    */
   listConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/ListConfigHealth" as const,
@@ -6194,10 +6251,9 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ListConfigHealthResponse => ListConfigHealthResponse.decode(value),
   },
   /**
-   * Lists everything that uses a model which is retired, will be soon, or has a
-   * successor: enabled and disabled configurations with their fallbacks, and the
-   * models that stand on agents themselves. In the order of agents, then of their
-   * configurations, a page at a time.
+   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
+   * then by config, in pages.
    */
   listRetiringModels: {
     path: "/agentllm.v1.AgentLLMConfigService/ListRetiringModels" as const,
@@ -6211,15 +6267,17 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ListRetiringModelsResponse => ListRetiringModelsResponse.decode(value),
   },
   /**
-   * Answers what is in effect for an agent: the models to try in order, each with its
-   * provider, its parameters after adaptation, its key source and its price, where
-   * each value comes from, the hops that are skipped and why, and all warnings. The
-   * resident client runs the same function in the agent's process; this method is for
-   * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
-   * the agent has neither an enabled configuration nor a default model;
-   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
-   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns the configuration that is in effect for an agent: the hops in order, each
+   * with its provider, adapted parameters, key source and price; the provenance of each
+   * value; the skipped hops with the reason; and all findings. The resident client runs
+   * the same function in the agent's process; this method is for people and for clients
+   * in other languages. It can simulate providers that are down, and it can resolve a
+   * past revision.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent has
+   * neither an enabled config nor a default model; FAILED_PRECONDITION (AGENT_INACTIVE).
+   * With `at_revision` also OUT_OF_RANGE (REVISION_COMPACTED or REVISION_IN_FUTURE) and
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   resolveConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/ResolveConfig" as const,
@@ -6232,11 +6290,13 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ResolveConfigResponse => ResolveConfigResponse.decode(value),
   },
   /**
-   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
-   * one call and at one revision. An agent that does not exist, is inactive, or has no
-   * model to try gets a status in its place; the call itself succeeds. A token for
-   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
-   * unknown provider in `provider_down`.
+   * Runs ResolveConfig for up to 200 named agents, or for all agents in pages, in one
+   * request and at one revision. For an agent that does not exist, is inactive, or has no
+   * model, the result is a status; the request still succeeds. A caller whose token is
+   * limited to certain agents must name them.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `provider_down` names an unknown
+   * provider.
    */
   batchResolveConfigs: {
     path: "/agentllm.v1.AgentLLMConfigService/BatchResolveConfigs" as const,
@@ -6250,12 +6310,14 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): BatchResolveConfigsResponse => BatchResolveConfigsResponse.decode(value),
   },
   /**
-   * Lists the history, the newest entries first, a page at a time: who changed what,
-   * when and why, with every field before and after. Of one configuration, of an
-   * agent with its configurations, or of everything; also of what was deleted. Read
-   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists the entries of the history, newest first, in pages. An entry states which
+   * caller changed what, when and why, with the value of each field before and after. The
+   * list can be limited to one config, or to an agent and its configs. It includes
+   * entries of deleted resources.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the history is read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter gives a name that no agent has.
+   * Filter for a deleted agent by its id.
    */
   listConfigRevisions: {
     path: "/agentllm.v1.AgentLLMConfigService/ListConfigRevisions" as const,
@@ -6269,10 +6331,12 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ListConfigRevisionsResponse => ListConfigRevisionsResponse.decode(value),
   },
   /**
-   * Returns a configuration as it was at a store revision, with the entry of the
-   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns a config as it was at a store revision, with the history entry that produced
+   * that state.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND) if the config did not exist at that
+   * revision or the history no longer covers it; OUT_OF_RANGE (REVISION_IN_FUTURE);
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   getConfigRevision: {
     path: "/agentllm.v1.AgentLLMConfigService/GetConfigRevision" as const,
@@ -6286,16 +6350,19 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): GetConfigRevisionResponse => GetConfigRevisionResponse.decode(value),
   },
   /**
-   * Returns a configuration to what it was at a store revision, as a new revision
-   * like any other write. A configuration that was deleted comes back under its id.
-   * The history holds no keys: the configuration's current key stays where it is for
-   * the provider and the origin that the earlier state names, and is taken away
-   * otherwise, and where that state names a credential. Where it had a key of its own
-   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
-   * the request brings one or says `without_key`. NOT_FOUND, reason
-   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer, or a credential that is gone.
+   * Writes a new revision of a config with its content at an earlier store revision. A
+   * deleted config is created again with its id.
+   *
+   * The history holds no keys. The config's current key is kept if it fits the provider
+   * and the origin of the earlier state and that state names no credential; otherwise it
+   * is deleted. If the config had an override at the earlier revision and no fitting key
+   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
+   * request sets `api_key` or `without_key`.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
+   * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
+   * of the earlier state that the catalogue no longer allows, or a credential that no
+   * longer exists.
    */
   rollbackConfig: {
     path: "/agentllm.v1.AgentLLMConfigService/RollbackConfig" as const,
@@ -6309,15 +6376,17 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): RollbackConfigResponse => RollbackConfigResponse.decode(value),
   },
   /**
-   * Undoes everything that one revision changed, in one transaction, as a new
-   * revision: what it created is deleted, what it changed is set back, what it deleted
-   * comes back under its id. It is for revisions that changed agents and
-   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
-   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
-   * configuration that was changed again, or a revision that changed the catalogue,
-   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
-   * key which the revision added is taken away. OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * deletes what the revision created, restores the earlier content of what the revision
+   * changed, and creates again, with their ids, resources that it deleted. The method
+   * supports revisions that changed agents and configs. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted.
+   *
+   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
+   * lists every conflict, for example a config that has been changed since, or a revision
+   * that changed the catalogue, credentials or tokens.
+   *
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision: {
     path: "/agentllm.v1.AgentLLMConfigService/RollbackRevision" as const,
@@ -6334,164 +6403,190 @@ export const AgentLLMConfigServiceService = {
 
 export interface AgentLLMConfigServiceServer extends UntypedServiceImplementation {
   /**
-   * Creates a configuration. An agent may have any number of them. NOT_FOUND,
-   * reason AGENT_NOT_FOUND; INVALID_ARGUMENT names every field that is wrong at
-   * once.
+   * Creates a config. An agent may have any number of configs.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); INVALID_ARGUMENT, which lists all invalid
+   * fields.
    */
   createConfig: handleUnaryCall<CreateConfigRequest, CreateConfigResponse>;
   /**
-   * Returns one configuration by id, enabled or not. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND.
+   * Returns one config by id, enabled or disabled.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND).
    */
   getConfig: handleUnaryCall<GetConfigRequest, GetConfigResponse>;
   /**
-   * Lists configurations in the order of their ids, a page at a time. NOT_FOUND,
-   * reason AGENT_NOT_FOUND, when the filter names an agent that does not exist.
+   * Lists configs, ordered by id, in pages.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not exist.
    */
   listConfigs: handleUnaryCall<ListConfigsRequest, ListConfigsResponse>;
   /**
-   * Changes the fields of a configuration that the mask names, or those present
-   * when there is no mask; everything else is kept. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Changes the fields of a config that the mask names or, without a mask, the fields
+   * that are present. All other fields keep their values.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateConfig: handleUnaryCall<UpdateConfigRequest, UpdateConfigResponse>;
   /**
-   * Deletes a configuration. NOT_FOUND, reason CONFIG_NOT_FOUND; ABORTED, reason
-   * STALE_ETAG.
+   * Deletes a config.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   deleteConfig: handleUnaryCall<DeleteConfigRequest, DeleteConfigResponse>;
   /**
-   * Returns the first enabled configuration of an agent. NOT_FOUND has two
-   * reasons: AGENT_NOT_FOUND, and NO_ENABLED_CONFIG when the agent exists and uses
-   * its own llm_provider and llm_model.
+   * Returns the primary config of an agent.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent
+   * exists and uses its own `llm_provider` and `llm_model`.
    */
   getPrimaryConfig: handleUnaryCall<GetPrimaryConfigRequest, GetPrimaryConfigResponse>;
   /**
-   * Returns the primaries of up to 1000 named agents, or of all agents a page at
-   * a time, in one call and at one revision. An agent that does not exist or has no
-   * enabled configuration gets a status in its place; the call itself succeeds.
+   * Returns the primary configs of up to 1000 named agents, or of all agents in pages, in
+   * one request and at one revision. For an agent that does not exist or has no enabled
+   * config, the result is a status; the request still succeeds.
    */
   batchGetPrimaryConfigs: handleUnaryCall<BatchGetPrimaryConfigsRequest, BatchGetPrimaryConfigsResponse>;
   /**
-   * Applies the fields present to the agent's primary; without one, to its first
-   * disabled configuration, which is enabled; without any, creates one. Atomic: any
-   * number of callers at once leave one row. `enabled = false` is INVALID_ARGUMENT.
+   * Updates the primary config of an agent with the fields that are present. If the agent
+   * has only disabled configs, the first of them is updated and enabled. If it has none,
+   * a config is created. The method is atomic: concurrent requests for one agent create a
+   * single config. `enabled = false` is INVALID_ARGUMENT.
    */
   upsertPrimaryConfig: handleUnaryCall<UpsertPrimaryConfigRequest, UpsertPrimaryConfigResponse>;
   /**
-   * UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default all or nothing: one agent that cannot be served fails
-   * the call with every problem named and nothing is written. With `allow_partial`
-   * each agent has a result or a status of its own.
+   * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig: handleUnaryCall<BulkAssignConfigRequest, BulkAssignConfigResponse>;
   /**
-   * Sets the order of an agent's configurations in one step. All of them must be
-   * listed, enabled or not, each once; what is missing, foreign or repeated is
-   * named. ABORTED, reason STALE_ETAG, when `chain_etag` is no longer current.
+   * Sets the order of all configs of an agent. The request must list each config of the
+   * agent exactly once, enabled or disabled. The error lists ids that are missing,
+   * repeated or of another agent.
+   *
+   * Errors: ABORTED (STALE_ETAG) if `chain_etag` is no longer current.
    */
   reorderConfigs: handleUnaryCall<ReorderConfigsRequest, ReorderConfigsResponse>;
   /**
-   * Lints a stored or a proposed configuration together with the whole chain of
-   * its agent, without saving: what is wrong, what is risky, and what would be
-   * changed when the chain is resolved. Problems are findings, not errors.
+   * Lints a stored or proposed config together with the chain of its agent and saves
+   * nothing. The response lists errors, risks, and the adaptations that resolution would
+   * make. Problems are findings, not errors.
    */
   validateConfig: handleUnaryCall<ValidateConfigRequest, ValidateConfigResponse>;
   /**
-   * Asks the providers of a configuration, of its model and of its fallback, whether
-   * key and model are good, each with the key that a call would use: the
-   * configuration's own, else that of its credential, else the environment variable
-   * of the provider in the environment of this service. Spends no tokens: model
-   * lists and key endpoints are read. What a provider says is an answer, not an
-   * error; it comes within the deadline, at most 10 s, and is kept for
-   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
-   * once and then as many a minute.
+   * Checks with the providers of a config, for its model and its fallback, that the API
+   * key is valid and the model exists. The check uses the same key as a call would: the
+   * config's override, else the key of its credential, else the provider's environment
+   * variable in the environment of this service. It uses no model tokens: it reads only
+   * model lists and key endpoints. A negative result is a response, not an error. The
+   * check ends within the deadline, at most 10 s. The result is stored for
+   * ListConfigHealth.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
   /**
-   * Lists what the last checks of configurations found, in the order of the
-   * configurations' ids, a page at a time. Nobody is asked; configurations that
-   * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
-   * the filter names an agent that does not exist.
+   * Lists the stored results of the last checks of configs, ordered by config id, in
+   * pages. The method sends nothing to providers. Configs that have never been checked
+   * are not listed.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the results are read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not
+   * exist.
    */
   listConfigHealth: handleUnaryCall<ListConfigHealthRequest, ListConfigHealthResponse>;
   /**
-   * Lists everything that uses a model which is retired, will be soon, or has a
-   * successor: enabled and disabled configurations with their fallbacks, and the
-   * models that stand on agents themselves. In the order of agents, then of their
-   * configurations, a page at a time.
+   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
+   * then by config, in pages.
    */
   listRetiringModels: handleUnaryCall<ListRetiringModelsRequest, ListRetiringModelsResponse>;
   /**
-   * Answers what is in effect for an agent: the models to try in order, each with its
-   * provider, its parameters after adaptation, its key source and its price, where
-   * each value comes from, the hops that are skipped and why, and all warnings. The
-   * resident client runs the same function in the agent's process; this method is for
-   * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
-   * the agent has neither an enabled configuration nor a default model;
-   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
-   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns the configuration that is in effect for an agent: the hops in order, each
+   * with its provider, adapted parameters, key source and price; the provenance of each
+   * value; the skipped hops with the reason; and all findings. The resident client runs
+   * the same function in the agent's process; this method is for people and for clients
+   * in other languages. It can simulate providers that are down, and it can resolve a
+   * past revision.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent has
+   * neither an enabled config nor a default model; FAILED_PRECONDITION (AGENT_INACTIVE).
+   * With `at_revision` also OUT_OF_RANGE (REVISION_COMPACTED or REVISION_IN_FUTURE) and
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   resolveConfig: handleUnaryCall<ResolveConfigRequest, ResolveConfigResponse>;
   /**
-   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
-   * one call and at one revision. An agent that does not exist, is inactive, or has no
-   * model to try gets a status in its place; the call itself succeeds. A token for
-   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
-   * unknown provider in `provider_down`.
+   * Runs ResolveConfig for up to 200 named agents, or for all agents in pages, in one
+   * request and at one revision. For an agent that does not exist, is inactive, or has no
+   * model, the result is a status; the request still succeeds. A caller whose token is
+   * limited to certain agents must name them.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `provider_down` names an unknown
+   * provider.
    */
   batchResolveConfigs: handleUnaryCall<BatchResolveConfigsRequest, BatchResolveConfigsResponse>;
   /**
-   * Lists the history, the newest entries first, a page at a time: who changed what,
-   * when and why, with every field before and after. Of one configuration, of an
-   * agent with its configurations, or of everything; also of what was deleted. Read
-   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists the entries of the history, newest first, in pages. An entry states which
+   * caller changed what, when and why, with the value of each field before and after. The
+   * list can be limited to one config, or to an agent and its configs. It includes
+   * entries of deleted resources.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the history is read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter gives a name that no agent has.
+   * Filter for a deleted agent by its id.
    */
   listConfigRevisions: handleUnaryCall<ListConfigRevisionsRequest, ListConfigRevisionsResponse>;
   /**
-   * Returns a configuration as it was at a store revision, with the entry of the
-   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns a config as it was at a store revision, with the history entry that produced
+   * that state.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND) if the config did not exist at that
+   * revision or the history no longer covers it; OUT_OF_RANGE (REVISION_IN_FUTURE);
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   getConfigRevision: handleUnaryCall<GetConfigRevisionRequest, GetConfigRevisionResponse>;
   /**
-   * Returns a configuration to what it was at a store revision, as a new revision
-   * like any other write. A configuration that was deleted comes back under its id.
-   * The history holds no keys: the configuration's current key stays where it is for
-   * the provider and the origin that the earlier state names, and is taken away
-   * otherwise, and where that state names a credential. Where it had a key of its own
-   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
-   * the request brings one or says `without_key`. NOT_FOUND, reason
-   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer, or a credential that is gone.
+   * Writes a new revision of a config with its content at an earlier store revision. A
+   * deleted config is created again with its id.
+   *
+   * The history holds no keys. The config's current key is kept if it fits the provider
+   * and the origin of the earlier state and that state names no credential; otherwise it
+   * is deleted. If the config had an override at the earlier revision and no fitting key
+   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
+   * request sets `api_key` or `without_key`.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
+   * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
+   * of the earlier state that the catalogue no longer allows, or a credential that no
+   * longer exists.
    */
   rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
   /**
-   * Undoes everything that one revision changed, in one transaction, as a new
-   * revision: what it created is deleted, what it changed is set back, what it deleted
-   * comes back under its id. It is for revisions that changed agents and
-   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
-   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
-   * configuration that was changed again, or a revision that changed the catalogue,
-   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
-   * key which the revision added is taken away. OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * deletes what the revision created, restores the earlier content of what the revision
+   * changed, and creates again, with their ids, resources that it deleted. The method
+   * supports revisions that changed agents and configs. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted.
+   *
+   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
+   * lists every conflict, for example a config that has been changed since, or a revision
+   * that changed the catalogue, credentials or tokens.
+   *
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision: handleUnaryCall<RollbackRevisionRequest, RollbackRevisionResponse>;
 }
 
 export interface AgentLLMConfigServiceClient extends Client {
   /**
-   * Creates a configuration. An agent may have any number of them. NOT_FOUND,
-   * reason AGENT_NOT_FOUND; INVALID_ARGUMENT names every field that is wrong at
-   * once.
+   * Creates a config. An agent may have any number of configs.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); INVALID_ARGUMENT, which lists all invalid
+   * fields.
    */
   createConfig(
     request: CreateConfigRequest,
@@ -6509,8 +6604,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: CreateConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns one configuration by id, enabled or not. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND.
+   * Returns one config by id, enabled or disabled.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND).
    */
   getConfig(
     request: GetConfigRequest,
@@ -6528,8 +6624,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists configurations in the order of their ids, a page at a time. NOT_FOUND,
-   * reason AGENT_NOT_FOUND, when the filter names an agent that does not exist.
+   * Lists configs, ordered by id, in pages.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not exist.
    */
   listConfigs(
     request: ListConfigsRequest,
@@ -6547,9 +6644,10 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListConfigsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Changes the fields of a configuration that the mask names, or those present
-   * when there is no mask; everything else is kept. NOT_FOUND, reason
-   * CONFIG_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Changes the fields of a config that the mask names or, without a mask, the fields
+   * that are present. All other fields keep their values.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateConfig(
     request: UpdateConfigRequest,
@@ -6567,8 +6665,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes a configuration. NOT_FOUND, reason CONFIG_NOT_FOUND; ABORTED, reason
-   * STALE_ETAG.
+   * Deletes a config.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   deleteConfig(
     request: DeleteConfigRequest,
@@ -6586,9 +6685,10 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns the first enabled configuration of an agent. NOT_FOUND has two
-   * reasons: AGENT_NOT_FOUND, and NO_ENABLED_CONFIG when the agent exists and uses
-   * its own llm_provider and llm_model.
+   * Returns the primary config of an agent.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent
+   * exists and uses its own `llm_provider` and `llm_model`.
    */
   getPrimaryConfig(
     request: GetPrimaryConfigRequest,
@@ -6606,9 +6706,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetPrimaryConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns the primaries of up to 1000 named agents, or of all agents a page at
-   * a time, in one call and at one revision. An agent that does not exist or has no
-   * enabled configuration gets a status in its place; the call itself succeeds.
+   * Returns the primary configs of up to 1000 named agents, or of all agents in pages, in
+   * one request and at one revision. For an agent that does not exist or has no enabled
+   * config, the result is a status; the request still succeeds.
    */
   batchGetPrimaryConfigs(
     request: BatchGetPrimaryConfigsRequest,
@@ -6626,9 +6726,10 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: BatchGetPrimaryConfigsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Applies the fields present to the agent's primary; without one, to its first
-   * disabled configuration, which is enabled; without any, creates one. Atomic: any
-   * number of callers at once leave one row. `enabled = false` is INVALID_ARGUMENT.
+   * Updates the primary config of an agent with the fields that are present. If the agent
+   * has only disabled configs, the first of them is updated and enabled. If it has none,
+   * a config is created. The method is atomic: concurrent requests for one agent create a
+   * single config. `enabled = false` is INVALID_ARGUMENT.
    */
   upsertPrimaryConfig(
     request: UpsertPrimaryConfigRequest,
@@ -6646,10 +6747,10 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpsertPrimaryConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * UpsertPrimaryConfig with the same fields for up to 1000 agents in one
-   * transaction. By default all or nothing: one agent that cannot be served fails
-   * the call with every problem named and nothing is written. With `allow_partial`
-   * each agent has a result or a status of its own.
+   * Runs UpsertPrimaryConfig with the same fields for up to 1000 agents in one
+   * transaction. By default, an error for one agent fails the request: nothing is
+   * written, and the error lists the problems of all agents. With `allow_partial`, the
+   * response has a result or a status for each agent.
    */
   bulkAssignConfig(
     request: BulkAssignConfigRequest,
@@ -6667,9 +6768,11 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: BulkAssignConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Sets the order of an agent's configurations in one step. All of them must be
-   * listed, enabled or not, each once; what is missing, foreign or repeated is
-   * named. ABORTED, reason STALE_ETAG, when `chain_etag` is no longer current.
+   * Sets the order of all configs of an agent. The request must list each config of the
+   * agent exactly once, enabled or disabled. The error lists ids that are missing,
+   * repeated or of another agent.
+   *
+   * Errors: ABORTED (STALE_ETAG) if `chain_etag` is no longer current.
    */
   reorderConfigs(
     request: ReorderConfigsRequest,
@@ -6687,9 +6790,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReorderConfigsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lints a stored or a proposed configuration together with the whole chain of
-   * its agent, without saving: what is wrong, what is risky, and what would be
-   * changed when the chain is resolved. Problems are findings, not errors.
+   * Lints a stored or proposed config together with the chain of its agent and saves
+   * nothing. The response lists errors, risks, and the adaptations that resolution would
+   * make. Problems are findings, not errors.
    */
   validateConfig(
     request: ValidateConfigRequest,
@@ -6707,15 +6810,17 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ValidateConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Asks the providers of a configuration, of its model and of its fallback, whether
-   * key and model are good, each with the key that a call would use: the
-   * configuration's own, else that of its credential, else the environment variable
-   * of the provider in the environment of this service. Spends no tokens: model
-   * lists and key endpoints are read. What a provider says is an answer, not an
-   * error; it comes within the deadline, at most 10 s, and is kept for
-   * ListConfigHealth. NOT_FOUND, reason CONFIG_NOT_FOUND; UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 600 at
-   * once and then as many a minute.
+   * Checks with the providers of a config, for its model and its fallback, that the API
+   * key is valid and the model exists. The check uses the same key as a call would: the
+   * config's override, else the key of its credential, else the provider's environment
+   * variable in the environment of this service. It uses no model tokens: it reads only
+   * model lists and key endpoints. A negative result is a response, not an error. The
+   * check ends within the deadline, at most 10 s. The result is stored for
+   * ListConfigHealth.
+   *
+   * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
+   * refilled at 600 per minute.
    */
   checkConfigHealth(
     request: CheckConfigHealthRequest,
@@ -6733,11 +6838,13 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: CheckConfigHealthResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists what the last checks of configurations found, in the order of the
-   * configurations' ids, a page at a time. Nobody is asked; configurations that
-   * were never checked are left out. Read from the database: UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while it is away. NOT_FOUND, reason AGENT_NOT_FOUND, when
-   * the filter names an agent that does not exist.
+   * Lists the stored results of the last checks of configs, ordered by config id, in
+   * pages. The method sends nothing to providers. Configs that have never been checked
+   * are not listed.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the results are read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter names an agent that does not
+   * exist.
    */
   listConfigHealth(
     request: ListConfigHealthRequest,
@@ -6755,10 +6862,9 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListConfigHealthResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists everything that uses a model which is retired, will be soon, or has a
-   * successor: enabled and disabled configurations with their fallbacks, and the
-   * models that stand on agents themselves. In the order of agents, then of their
-   * configurations, a page at a time.
+   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
+   * then by config, in pages.
    */
   listRetiringModels(
     request: ListRetiringModelsRequest,
@@ -6776,15 +6882,17 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListRetiringModelsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Answers what is in effect for an agent: the models to try in order, each with its
-   * provider, its parameters after adaptation, its key source and its price, where
-   * each value comes from, the hops that are skipped and why, and all warnings. The
-   * resident client runs the same function in the agent's process; this method is for
-   * people and for other languages. Can simulate that providers are down, and answer
-   * for a past revision. NOT_FOUND, reason AGENT_NOT_FOUND, or NO_ENABLED_CONFIG when
-   * the agent has neither an enabled configuration nor a default model;
-   * FAILED_PRECONDITION, reason AGENT_INACTIVE; with `at_revision` OUT_OF_RANGE, reason REVISION_COMPACTED
-   * or REVISION_IN_FUTURE, and UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns the configuration that is in effect for an agent: the hops in order, each
+   * with its provider, adapted parameters, key source and price; the provenance of each
+   * value; the skipped hops with the reason; and all findings. The resident client runs
+   * the same function in the agent's process; this method is for people and for clients
+   * in other languages. It can simulate providers that are down, and it can resolve a
+   * past revision.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (NO_ENABLED_CONFIG) if the agent has
+   * neither an enabled config nor a default model; FAILED_PRECONDITION (AGENT_INACTIVE).
+   * With `at_revision` also OUT_OF_RANGE (REVISION_COMPACTED or REVISION_IN_FUTURE) and
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   resolveConfig(
     request: ResolveConfigRequest,
@@ -6802,11 +6910,13 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ResolveConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * ResolveConfig for up to 200 named agents, or for all agents a page at a time, in
-   * one call and at one revision. An agent that does not exist, is inactive, or has no
-   * model to try gets a status in its place; the call itself succeeds. A token for
-   * certain agents must name them. INVALID_ARGUMENT, reason INVALID_FIELDS, for an
-   * unknown provider in `provider_down`.
+   * Runs ResolveConfig for up to 200 named agents, or for all agents in pages, in one
+   * request and at one revision. For an agent that does not exist, is inactive, or has no
+   * model, the result is a status; the request still succeeds. A caller whose token is
+   * limited to certain agents must name them.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `provider_down` names an unknown
+   * provider.
    */
   batchResolveConfigs(
     request: BatchResolveConfigsRequest,
@@ -6824,12 +6934,14 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: BatchResolveConfigsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists the history, the newest entries first, a page at a time: who changed what,
-   * when and why, with every field before and after. Of one configuration, of an
-   * agent with its configurations, or of everything; also of what was deleted. Read
-   * from the database: UNAVAILABLE, reason DATABASE_UNAVAILABLE, while it is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists the entries of the history, newest first, in pages. An entry states which
+   * caller changed what, when and why, with the value of each field before and after. The
+   * list can be limited to one config, or to an agent and its configs. It includes
+   * entries of deleted resources.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE), because the history is read from the
+   * database; NOT_FOUND (AGENT_NOT_FOUND) if the filter gives a name that no agent has.
+   * Filter for a deleted agent by its id.
    */
   listConfigRevisions(
     request: ListConfigRevisionsRequest,
@@ -6847,10 +6959,12 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListConfigRevisionsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns a configuration as it was at a store revision, with the entry of the
-   * history that made it so. NOT_FOUND, reason CONFIG_REVISION_NOT_FOUND, when there
-   * was none by then or its history is not kept that far; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; UNAVAILABLE, reason DATABASE_UNAVAILABLE.
+   * Returns a config as it was at a store revision, with the history entry that produced
+   * that state.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND) if the config did not exist at that
+   * revision or the history no longer covers it; OUT_OF_RANGE (REVISION_IN_FUTURE);
+   * UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   getConfigRevision(
     request: GetConfigRevisionRequest,
@@ -6868,16 +6982,19 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetConfigRevisionResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns a configuration to what it was at a store revision, as a new revision
-   * like any other write. A configuration that was deleted comes back under its id.
-   * The history holds no keys: the configuration's current key stays where it is for
-   * the provider and the origin that the earlier state names, and is taken away
-   * otherwise, and where that state names a credential. Where it had a key of its own
-   * and none is left that fits: FAILED_PRECONDITION, reason KEY_NOT_RESTORABLE, unless
-   * the request brings one or says `without_key`. NOT_FOUND, reason
-   * CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND; OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE; ABORTED, reason STALE_ETAG; INVALID_ARGUMENT names what of the
-   * earlier state the catalogue allows no longer, or a credential that is gone.
+   * Writes a new revision of a config with its content at an earlier store revision. A
+   * deleted config is created again with its id.
+   *
+   * The history holds no keys. The config's current key is kept if it fits the provider
+   * and the origin of the earlier state and that state names no credential; otherwise it
+   * is deleted. If the config had an override at the earlier revision and no fitting key
+   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
+   * request sets `api_key` or `without_key`.
+   *
+   * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
+   * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
+   * of the earlier state that the catalogue no longer allows, or a credential that no
+   * longer exists.
    */
   rollbackConfig(
     request: RollbackConfigRequest,
@@ -6895,15 +7012,17 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Undoes everything that one revision changed, in one transaction, as a new
-   * revision: what it created is deleted, what it changed is set back, what it deleted
-   * comes back under its id. It is for revisions that changed agents and
-   * configurations. It does nothing by halves: FAILED_PRECONDITION, reason
-   * ROLLBACK_CONFLICT, names everything that stands in the way, such as a
-   * configuration that was changed again, or a revision that changed the catalogue,
-   * credentials or tokens. The rule for keys is that of RollbackConfig, except that a
-   * key which the revision added is taken away. OUT_OF_RANGE, reason
-   * REVISION_IN_FUTURE or REVISION_COMPACTED.
+   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * deletes what the revision created, restores the earlier content of what the revision
+   * changed, and creates again, with their ids, resources that it deleted. The method
+   * supports revisions that changed agents and configs. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted.
+   *
+   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
+   * lists every conflict, for example a config that has been changed since, or a revision
+   * that changed the catalogue, credentials or tokens.
+   *
+   * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
   rollbackRevision(
     request: RollbackRevisionRequest,

@@ -25,45 +25,48 @@ import { Agent, AgentRef } from "./agent.js";
 import { AgentLLMConfig, ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 import { Model, Provider } from "./provider.js";
 
-/** Request of WatchConfigs. */
+/** The request of WatchConfigs. */
 export interface WatchConfigsRequest {
   /**
-   * The agents to watch, at most 1000, by name or id. They may not exist yet: then
-   * the snapshot says so, and their creation is a change. Not together with
-   * `all_agents`.
+   * The agents to watch, at most 1000, by name or id. An agent need not exist: the
+   * snapshot then states that it does not exist, and its creation is delivered as a
+   * change. Cannot be combined with `all_agents`.
    */
   agents: AgentRef[];
-  /** Watch all agents, also those that will be created. */
+  /** Watch all agents, including agents that are created later. */
   all_agents: boolean;
   /**
-   * Go on behind this token: the last one that was applied, of a stream with the same
-   * agents, on any replica. Empty: begin with a snapshot.
+   * Continue after this token: the last one that was applied on a stream with the same
+   * agents, on any replica. Empty: start with a snapshot.
    */
   resume_token: string;
   /**
-   * Names the process that watches, a UUID of its own choice that it keeps for its
-   * life. Empty: the service makes one.
+   * The id of the watching process: a UUID that the process chooses and keeps while it
+   * runs. Empty: the service assigns one.
    */
   client_id: string;
-  /** What the process is, for people: at most 100 characters. */
+  /** A name of the process for people: at most 100 characters. */
   client_name: string;
-  /** Its version, or that of its library: at most 50 characters. */
+  /** The version of the process or of its client library: at most 50 characters. */
   client_version: string;
   /**
-   * Begin at this store revision or a later one: waits for it within the deadline,
-   * at most 30 s, else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait;
-   * negative is INVALID_ARGUMENT.
+   * The lowest store revision at which the stream may start. A replica that has not
+   * reached it waits until the deadline, at most 30 s, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** One message of WatchConfigs. */
+/** One message of a WatchConfigs stream. */
 export interface WatchConfigsResponse {
   /** The first message of every stream. */
   started?:
     | WatchStarted
     | undefined;
-  /** A snapshot begins: what follows up to its end replaces everything. */
+  /**
+   * The start of a snapshot. The messages up to `snapshot_end` replace the whole state
+   * of the client.
+   */
   snapshot_begin?:
     | SnapshotBegin
     | undefined;
@@ -71,13 +74,13 @@ export interface WatchConfigsResponse {
   snapshot?:
     | ConfigChanges
     | undefined;
-  /** The snapshot is whole. */
+  /** The end of the snapshot. */
   snapshot_end?:
     | SnapshotEnd
     | undefined;
   /**
-   * The changes of one revision, or a part of them when no resume token stands in
-   * the message: then more of the same revision follow.
+   * The changes of one revision. In a message without `resume_token`, only a part of
+   * them: more changes of the same revision follow.
    */
   changes?:
     | ConfigChanges
@@ -87,114 +90,123 @@ export interface WatchConfigsResponse {
     | Bookmark
     | undefined;
   /**
-   * The store revision that it is of; of `started`: the newest revision of the
-   * replica; a client has caught up when it has reached it.
+   * The store revision of the message. In `started`, the current revision of the replica:
+   * a client that has reached it is up to date.
    */
   revision: bigint;
-  /** Where a later stream can go on; empty in messages that do not complete a revision. */
+  /**
+   * The resume token from which a later stream can continue. Empty in messages that do
+   * not complete a revision.
+   */
   resume_token: string;
-  /** Who made the change, of `changes` only. */
+  /** The write that made the change; only in `changes`. */
   cause: ChangeCause | undefined;
 }
 
 /**
- * How a stream begins. The `revision` of its message is the newest one of the
- * replica: a client has caught up when it has reached it.
+ * The first message of a stream. The `revision` of the message is the current revision of
+ * the replica: a client that has reached it is up to date.
  */
 export interface WatchStarted {
   /**
-   * Names the process in ListWatchers and AcknowledgeRevision: the `client_id` of the
-   * request, or one that was made.
+   * The id of the process in ListWatchers and AcknowledgeRevision: the `client_id` of the
+   * request, or the one that the service assigned.
    */
   client_id: string;
   /**
-   * A message comes at least this often, in milliseconds; a stream that is silent for
-   * twice as long is dead.
+   * The maximum interval between two messages, in milliseconds. A stream without a
+   * message for twice this time is dead.
    */
   bookmark_interval_ms: number;
-  /** Whether the stream goes on behind the resume token; false: a snapshot follows. */
+  /** Whether the stream continues from the resume token. False: a snapshot follows. */
   resumed: boolean;
   /** The replica that serves the stream. */
   replica: string;
 }
 
-/** A snapshot begins, of the revision of its message. */
+/** The start of a snapshot at the revision of the message. */
 export interface SnapshotBegin {
-  /** How many agents it has. */
+  /** The number of agents in the snapshot. */
   agent_count: number;
 }
 
-/** The snapshot is complete. */
+/** The end of a snapshot. */
 export interface SnapshotEnd {
 }
 
-/** A sign of life, and a place to go on from. */
+/**
+ * Guarantees that everything up to the revision of the message has been delivered. It
+ * also shows that the stream is alive.
+ */
 export interface Bookmark {
 }
 
-/** Who made a change, and why. */
+/** The write that made a change. */
 export interface ChangeCause {
-  /** Who. */
+  /** The caller that made the change. */
   actor: string;
   /** The full name of the method. */
   method: string;
-  /** Why, as the writer said; empty when nothing was said. */
+  /** The `reason` of the write; empty if the request had none. */
   reason: string;
-  /** When it was committed, by the database's clock. */
+  /** The time of the commit, by the database's clock. */
   created_at: Date | undefined;
 }
 
 /**
- * Things as they are from a revision on, each whole: what is here replaces what
- * was there.
+ * Resources in their complete state from a revision on. Each replaces the earlier state
+ * of the same resource.
  */
 export interface ConfigChanges {
-  /** Agents with their configurations. */
+  /** Agents with their configs. */
   agents: WatchedAgent[];
-  /** Providers, models with their prices, and credentials. Every stream has all of them. */
+  /**
+   * Providers, models with their prices, and credentials. Every stream delivers all of
+   * them.
+   */
   catalogue: CatalogueItem[];
 }
 
-/** One agent with everything that is configured for it, whole. */
+/** The complete state of one agent and its configs. */
 export interface WatchedAgent {
   /**
-   * The agent's name; for one that was renamed or deleted the name under which it was
-   * watched.
+   * The agent's name. For an agent that was renamed or deleted, the name under which it
+   * was watched.
    */
   name: string;
   /**
-   * The agent; absent when there is none of this name (any more). `chain_etag` is not
-   * set: read it with GetAgent.
+   * The agent; absent if no agent has this name, or no longer. `chain_etag` is not set;
+   * GetAgent returns it.
    */
   agent:
     | Agent
     | undefined;
-  /** Its configurations, enabled or not, in the order of the chain. */
+  /** The agent's configs, enabled and disabled, in the order of the chain. */
   configs: AgentLLMConfig[];
   /**
-   * Whether a run that is pinned to an earlier revision must not go on with it: a key
-   * was replaced or taken away, or the agent was switched off.
+   * Whether runs that are pinned to an earlier revision must stop using it, because a key
+   * was replaced or deleted or the agent was made inactive.
    */
   urgent: boolean;
-  /** The agent's id, also of one that is gone; absent when none of this name ever was. */
+  /** The agent's id, also for a deleted agent; absent if no agent has ever had this name. */
   id?: number | undefined;
 }
 
-/** One part of the catalogue, whole, or that it is gone. */
+/** The complete state of one catalogue item, or its deletion. */
 export interface CatalogueItem {
   /** A provider. */
   provider?:
     | Provider
     | undefined;
-  /** A model, with the price in effect. */
+  /** A model, with its current price. */
   model?:
     | Model
     | undefined;
-  /** What is known of a credential. */
+  /** A credential, without its key. */
   credential?:
     | WatchedCredential
     | undefined;
-  /** Name of a provider that was deleted. */
+  /** The name of a provider that was deleted. */
   deleted_provider?:
     | string
     | undefined;
@@ -202,123 +214,129 @@ export interface CatalogueItem {
   deleted_model?:
     | string
     | undefined;
-  /** Name of a credential that was deleted. */
+  /** The name of a credential that was deleted. */
   deleted_credential?:
     | string
     | undefined;
   /**
-   * Whether runs that are pinned to an earlier revision must not go on with it: a
-   * provider was switched off, or a key was replaced or taken away.
+   * Whether runs that are pinned to an earlier revision must stop using it, because the
+   * provider was disabled or a key was replaced or deleted.
    */
   urgent: boolean;
 }
 
-/** What is known of a credential; its key is in no message. */
+/** A credential without its key. No message contains the key. */
 export interface WatchedCredential {
-  /** Its name. */
+  /** The credential's name. */
   name: string;
-  /** The provider that its key is for. */
+  /** The provider that the key is for. */
   provider: string;
-  /** What is known of its key. */
+  /** The state of the stored key. */
   api_key_state: ApiKeyState;
-  /** The store revision of its last change. */
+  /** The store revision of the credential's last change. */
   revision: bigint;
 }
 
-/** What one process has applied. */
+/** The revision that one process has applied. */
 export interface Acknowledgement {
-  /** The process: `client_id` of its stream. */
+  /** The `client_id` of the process's stream. */
   client_id: string;
-  /** The revision up to which it has applied everything. */
+  /** The revision up to which the process has applied everything. */
   revision: bigint;
 }
 
-/** Request of AcknowledgeRevision. */
+/** The request of AcknowledgeRevision. */
 export interface AcknowledgeRevisionRequest {
-  /** What was applied, of 1 to 1000 processes. */
+  /** The acknowledgements of 1 to 1000 processes. */
   acknowledgements: Acknowledgement[];
 }
 
-/** Answer of AcknowledgeRevision. */
+/** The response of AcknowledgeRevision. */
 export interface AcknowledgeRevisionResponse {
-  /** The store revision of the replica that heard it. */
+  /** The current store revision of the replica that received the report. */
   revision: bigint;
 }
 
-/** One agent process that watches. */
+/** A process with an open watch. */
 export interface Watcher {
-  /** The process. */
+  /** The id of the process. */
   client_id: string;
-  /** What it is, as it said. */
+  /** The name that the process sent. */
   client_name: string;
-  /** Its version, as it said. */
+  /** The version that the process sent. */
   client_version: string;
-  /** The replica that its stream is on. */
+  /** The replica that serves its stream. */
   replica: string;
-  /** The agents that it watches, by name, at most 100 of them; ids are written `#7`. */
+  /**
+   * The agents that it watches, by name, at most 100 of them. An agent watched by id is
+   * written `#7`.
+   */
   agents: string[];
-  /** How many agents it names. */
+  /** The number of agents that the watch names. */
   agent_count: number;
   /** Whether it watches all agents. */
   all_agents: boolean;
-  /** When its stream began, by the database's clock. */
+  /** The time at which its stream started, by the database's clock. */
   connected_at:
     | Date
     | undefined;
-  /** When its replica said last that the stream stands, by the database's clock. */
+  /**
+   * The time at which its replica last reported the stream as open, by the database's
+   * clock.
+   */
   last_seen_at:
     | Date
     | undefined;
-  /** The newest revision with something for it that was handed to its stream. */
+  /** The newest revision with a change for this process that was sent on its stream. */
   sent_revision: bigint;
-  /** The revision that it says it has applied; absent when it has acknowledged none. */
+  /** The revision that the process has acknowledged; absent if it has acknowledged none. */
   applied_revision?:
     | bigint
     | undefined;
   /**
-   * How many revisions it is behind: 0 when it has applied everything that concerns
-   * it.
+   * The number of revisions that are not yet applied: 0 if the process has applied every
+   * change that concerns it.
    */
   lag: bigint;
-  /** Whether it has been behind for more than 10 s. */
+  /** Whether the lag has been above 0 for more than 10 s. */
   stale: boolean;
 }
 
-/** Request of ListWatchers. */
+/** The request of ListWatchers. */
 export interface ListWatchersRequest {
-  /** Only processes that watch this agent; absent: all. */
+  /** Only processes that watch this agent. Absent: all processes. */
   agent:
     | AgentRef
     | undefined;
-  /** Only those that are stale. */
+  /** Only processes that are stale. */
   stale_only: boolean;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListWatchers. */
+/** The response of ListWatchers. */
 export interface ListWatchersResponse {
-  /** The processes of this page, by name and id. */
+  /** The processes of this page, ordered by name and id. */
   watchers: Watcher[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
@@ -2019,46 +2037,57 @@ export const ListWatchersResponse: MessageFns<ListWatchersResponse> = {
 };
 
 /**
- * The live configuration: what agent processes hold, kept up to date within a
- * second of a commit, over any replica.
+ * Delivers configuration changes to agent processes within a second of the commit, from
+ * any replica.
  *
- * Six sentences hold for every stream of WatchConfigs:
+ * Every stream of WatchConfigs has these six guarantees:
  *
- *   - ordered: changes come in the order of their revisions;
- *   - unique: no change comes twice on a stream, nor again on one that resumes it;
- *   - reliable: no change of what is watched is left out;
- *   - atomic: all changes of one revision come together: whoever applies them when
- *     the last message of the revision is there never holds half of it;
- *   - resumable: a stream that broke goes on behind its resume token, on any replica;
- *   - bookmarkable: a bookmark at revision R says that everything up to R has been
- *     delivered on this stream.
+ * - Ordered: changes are delivered in the order of their revisions.
+ *
+ * - Unique: a change is never delivered twice on a stream, nor again on a stream that
+ *   resumes it.
+ *
+ * - Reliable: every change to a watched resource is delivered.
+ *
+ * - Atomic: a client that applies the changes of a revision when the last message of that
+ *   revision has arrived never holds a part of a revision.
+ *
+ * - Resumable: a broken stream can be continued, on any replica, from its last resume
+ *   token.
+ *
+ * - Bookmarkable: a bookmark at revision R guarantees that everything up to R has been
+ *   delivered on this stream.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type AgentLLMConfigWatchServiceService = typeof AgentLLMConfigWatchServiceService;
 export const AgentLLMConfigWatchServiceService = {
   /**
-   * Streams the configuration of agents: first a snapshot, or with a resume token
-   * only what came after it, then every change until the caller ends it.
+   * Streams the configuration of agents: first a snapshot or, with a resume token, the
+   * changes since that token; then every change until the caller ends the stream.
    *
-   * The first message is `started`. A snapshot follows as `snapshot_begin`, any
-   * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
-   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
-   * everything up to it, and keep the token.
+   * The first message is `started`. A snapshot consists of `snapshot_begin`, any number
+   * of `snapshot` messages, and `snapshot_end`; the client replaces its state with the
+   * complete snapshot. Then `changes` follow, and a `bookmark` after 10 s without any
+   * other message. A message arrives at least every 15 s, so a client can detect a dead
+   * stream. A message with a `resume_token` completes its revision: apply everything up
+   * to and including it, and keep the token.
    *
-   * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none
-   * (INVALID_RESUME_TOKEN) or is for other agents (RESUME_TOKEN_FILTER_CHANGED);
-   * OUT_OF_RANGE for one that is older than the retained log (REVISION_COMPACTED, with
-   * the oldest revision that can be resumed) or newer than the store
-   * (REVISION_IN_FUTURE); FAILED_PRECONDITION for one of another store or of one that
-   * was put back (STORE_CHANGED). The client then starts over without a token.
-   * RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES.
+   * Errors at the start: INVALID_ARGUMENT (INVALID_RESUME_TOKEN) for a value that is not
+   * a resume token; INVALID_ARGUMENT (RESUME_TOKEN_FILTER_CHANGED) for a token of other
+   * agents; OUT_OF_RANGE (REVISION_COMPACTED) for a token older than the retained change
+   * log, with the oldest revision that can be resumed; OUT_OF_RANGE (REVISION_IN_FUTURE)
+   * for a token newer than the store; FAILED_PRECONDITION (STORE_CHANGED) for a token of
+   * another store, or of this store before it was restored from a backup. After any of
+   * these the client starts again without a token. RESOURCE_EXHAUSTED (TOO_MANY_WATCHES)
+   * if the replica has reached its maximum number of watches.
    *
-   * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
-   * was read for 60 s although there was something; OUT_OF_RANGE, reason
-   * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
-   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
-   * expires, or an agent is renamed out of what it may watch.
+   * Errors that end a stream: RESOURCE_EXHAUSTED (SLOW_CONSUMER) if nothing was read for
+   * 60 s while messages were pending; OUT_OF_RANGE (REVISION_COMPACTED) if the stream
+   * fell behind the retained change log; FAILED_PRECONDITION (STORE_CHANGED); UNAVAILABLE
+   * (SERVER_SHUTTING_DOWN) with a RetryInfo; UNAUTHENTICATED or PERMISSION_DENIED as soon
+   * as the caller's token is revoked or expires, or a watched agent is renamed to a name
+   * that the token does not include.
    */
   watchConfigs: {
     path: "/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs" as const,
@@ -2071,10 +2100,10 @@ export const AgentLLMConfigWatchServiceService = {
     responseDeserialize: (value: Buffer): WatchConfigsResponse => WatchConfigsResponse.decode(value),
   },
   /**
-   * Tells what agent processes have applied, for ListWatchers and for writes that
-   * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over, as is one
-   * that watches what the caller may not.
+   * Reports the revisions that agent processes have applied, for ListWatchers and for
+   * writes with `wait_for_adoption`. Any replica accepts the report. A revision lower
+   * than one already reported has no effect. Processes without an open watch, and
+   * processes that watch agents outside the caller's permission, are ignored.
    */
   acknowledgeRevision: {
     path: "/agentllm.v1.AgentLLMConfigWatchService/AcknowledgeRevision" as const,
@@ -2088,11 +2117,11 @@ export const AgentLLMConfigWatchServiceService = {
     responseDeserialize: (value: Buffer): AcknowledgeRevisionResponse => AcknowledgeRevisionResponse.decode(value),
   },
   /**
-   * Lists the agent processes that watch, over all replicas, in the order of their
-   * names and ids, a page at a time. What other replicas know is at most two seconds
-   * old. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names an agent that does not
-   * exist.
+   * Lists the processes with an open watch on any replica, ordered by name and id, in
+   * pages. Data from other replicas is at most two seconds old.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * names an agent that does not exist.
    */
   listWatchers: {
     path: "/agentllm.v1.AgentLLMConfigWatchService/ListWatchers" as const,
@@ -2108,73 +2137,77 @@ export const AgentLLMConfigWatchServiceService = {
 
 export interface AgentLLMConfigWatchServiceServer extends UntypedServiceImplementation {
   /**
-   * Streams the configuration of agents: first a snapshot, or with a resume token
-   * only what came after it, then every change until the caller ends it.
+   * Streams the configuration of agents: first a snapshot or, with a resume token, the
+   * changes since that token; then every change until the caller ends the stream.
    *
-   * The first message is `started`. A snapshot follows as `snapshot_begin`, any
-   * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
-   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
-   * everything up to it, and keep the token.
+   * The first message is `started`. A snapshot consists of `snapshot_begin`, any number
+   * of `snapshot` messages, and `snapshot_end`; the client replaces its state with the
+   * complete snapshot. Then `changes` follow, and a `bookmark` after 10 s without any
+   * other message. A message arrives at least every 15 s, so a client can detect a dead
+   * stream. A message with a `resume_token` completes its revision: apply everything up
+   * to and including it, and keep the token.
    *
-   * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none
-   * (INVALID_RESUME_TOKEN) or is for other agents (RESUME_TOKEN_FILTER_CHANGED);
-   * OUT_OF_RANGE for one that is older than the retained log (REVISION_COMPACTED, with
-   * the oldest revision that can be resumed) or newer than the store
-   * (REVISION_IN_FUTURE); FAILED_PRECONDITION for one of another store or of one that
-   * was put back (STORE_CHANGED). The client then starts over without a token.
-   * RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES.
+   * Errors at the start: INVALID_ARGUMENT (INVALID_RESUME_TOKEN) for a value that is not
+   * a resume token; INVALID_ARGUMENT (RESUME_TOKEN_FILTER_CHANGED) for a token of other
+   * agents; OUT_OF_RANGE (REVISION_COMPACTED) for a token older than the retained change
+   * log, with the oldest revision that can be resumed; OUT_OF_RANGE (REVISION_IN_FUTURE)
+   * for a token newer than the store; FAILED_PRECONDITION (STORE_CHANGED) for a token of
+   * another store, or of this store before it was restored from a backup. After any of
+   * these the client starts again without a token. RESOURCE_EXHAUSTED (TOO_MANY_WATCHES)
+   * if the replica has reached its maximum number of watches.
    *
-   * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
-   * was read for 60 s although there was something; OUT_OF_RANGE, reason
-   * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
-   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
-   * expires, or an agent is renamed out of what it may watch.
+   * Errors that end a stream: RESOURCE_EXHAUSTED (SLOW_CONSUMER) if nothing was read for
+   * 60 s while messages were pending; OUT_OF_RANGE (REVISION_COMPACTED) if the stream
+   * fell behind the retained change log; FAILED_PRECONDITION (STORE_CHANGED); UNAVAILABLE
+   * (SERVER_SHUTTING_DOWN) with a RetryInfo; UNAUTHENTICATED or PERMISSION_DENIED as soon
+   * as the caller's token is revoked or expires, or a watched agent is renamed to a name
+   * that the token does not include.
    */
   watchConfigs: handleServerStreamingCall<WatchConfigsRequest, WatchConfigsResponse>;
   /**
-   * Tells what agent processes have applied, for ListWatchers and for writes that
-   * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over, as is one
-   * that watches what the caller may not.
+   * Reports the revisions that agent processes have applied, for ListWatchers and for
+   * writes with `wait_for_adoption`. Any replica accepts the report. A revision lower
+   * than one already reported has no effect. Processes without an open watch, and
+   * processes that watch agents outside the caller's permission, are ignored.
    */
   acknowledgeRevision: handleUnaryCall<AcknowledgeRevisionRequest, AcknowledgeRevisionResponse>;
   /**
-   * Lists the agent processes that watch, over all replicas, in the order of their
-   * names and ids, a page at a time. What other replicas know is at most two seconds
-   * old. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names an agent that does not
-   * exist.
+   * Lists the processes with an open watch on any replica, ordered by name and id, in
+   * pages. Data from other replicas is at most two seconds old.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * names an agent that does not exist.
    */
   listWatchers: handleUnaryCall<ListWatchersRequest, ListWatchersResponse>;
 }
 
 export interface AgentLLMConfigWatchServiceClient extends Client {
   /**
-   * Streams the configuration of agents: first a snapshot, or with a resume token
-   * only what came after it, then every change until the caller ends it.
+   * Streams the configuration of agents: first a snapshot or, with a resume token, the
+   * changes since that token; then every change until the caller ends the stream.
    *
-   * The first message is `started`. A snapshot follows as `snapshot_begin`, any
-   * number of `snapshot`, `snapshot_end`; the client swaps it in whole. Then
-   * `changes`, and a `bookmark` when nothing else was to be said for 10 s: something comes
-   * at least every 15 s, so that a quiet stream proves that it is alive. A message with a `resume_token` completes its revision: apply
-   * everything up to it, and keep the token.
+   * The first message is `started`. A snapshot consists of `snapshot_begin`, any number
+   * of `snapshot` messages, and `snapshot_end`; the client replaces its state with the
+   * complete snapshot. Then `changes` follow, and a `bookmark` after 10 s without any
+   * other message. A message arrives at least every 15 s, so a client can detect a dead
+   * stream. A message with a `resume_token` completes its revision: apply everything up
+   * to and including it, and keep the token.
    *
-   * Refused, each with its own reason: INVALID_ARGUMENT for a token that is none
-   * (INVALID_RESUME_TOKEN) or is for other agents (RESUME_TOKEN_FILTER_CHANGED);
-   * OUT_OF_RANGE for one that is older than the retained log (REVISION_COMPACTED, with
-   * the oldest revision that can be resumed) or newer than the store
-   * (REVISION_IN_FUTURE); FAILED_PRECONDITION for one of another store or of one that
-   * was put back (STORE_CHANGED). The client then starts over without a token.
-   * RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES.
+   * Errors at the start: INVALID_ARGUMENT (INVALID_RESUME_TOKEN) for a value that is not
+   * a resume token; INVALID_ARGUMENT (RESUME_TOKEN_FILTER_CHANGED) for a token of other
+   * agents; OUT_OF_RANGE (REVISION_COMPACTED) for a token older than the retained change
+   * log, with the oldest revision that can be resumed; OUT_OF_RANGE (REVISION_IN_FUTURE)
+   * for a token newer than the store; FAILED_PRECONDITION (STORE_CHANGED) for a token of
+   * another store, or of this store before it was restored from a backup. After any of
+   * these the client starts again without a token. RESOURCE_EXHAUSTED (TOO_MANY_WATCHES)
+   * if the replica has reached its maximum number of watches.
    *
-   * Ended by the service with: RESOURCE_EXHAUSTED, reason SLOW_CONSUMER, when nothing
-   * was read for 60 s although there was something; OUT_OF_RANGE, reason
-   * REVISION_COMPACTED, when it fell behind the retained log; FAILED_PRECONDITION,
-   * reason STORE_CHANGED; UNAVAILABLE, reason SERVER_SHUTTING_DOWN, with a RetryInfo;
-   * UNAUTHENTICATED or PERMISSION_DENIED as soon as the caller's token is revoked or
-   * expires, or an agent is renamed out of what it may watch.
+   * Errors that end a stream: RESOURCE_EXHAUSTED (SLOW_CONSUMER) if nothing was read for
+   * 60 s while messages were pending; OUT_OF_RANGE (REVISION_COMPACTED) if the stream
+   * fell behind the retained change log; FAILED_PRECONDITION (STORE_CHANGED); UNAVAILABLE
+   * (SERVER_SHUTTING_DOWN) with a RetryInfo; UNAUTHENTICATED or PERMISSION_DENIED as soon
+   * as the caller's token is revoked or expires, or a watched agent is renamed to a name
+   * that the token does not include.
    */
   watchConfigs(
     request: WatchConfigsRequest,
@@ -2186,10 +2219,10 @@ export interface AgentLLMConfigWatchServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchConfigsResponse>;
   /**
-   * Tells what agent processes have applied, for ListWatchers and for writes that
-   * wait for adoption. May be told to any replica; what is older than what was told
-   * before changes nothing, and a process that does not watch is passed over, as is one
-   * that watches what the caller may not.
+   * Reports the revisions that agent processes have applied, for ListWatchers and for
+   * writes with `wait_for_adoption`. Any replica accepts the report. A revision lower
+   * than one already reported has no effect. Processes without an open watch, and
+   * processes that watch agents outside the caller's permission, are ignored.
    */
   acknowledgeRevision(
     request: AcknowledgeRevisionRequest,
@@ -2207,11 +2240,11 @@ export interface AgentLLMConfigWatchServiceClient extends Client {
     callback: (error: ServiceError | null, response: AcknowledgeRevisionResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists the agent processes that watch, over all replicas, in the order of their
-   * names and ids, a page at a time. What other replicas know is at most two seconds
-   * old. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names an agent that does not
-   * exist.
+   * Lists the processes with an open watch on any replica, ordered by name and id, in
+   * pages. Data from other replicas is at most two seconds old.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * names an agent that does not exist.
    */
   listWatchers(
     request: ListWatchersRequest,

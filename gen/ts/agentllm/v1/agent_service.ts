@@ -23,221 +23,236 @@ import { Agent, AgentRef } from "./agent.js";
 import { Finding } from "./finding.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
-/** Request of CreateAgent. */
+/** The request of CreateAgent. */
 export interface CreateAgentRequest {
   /**
-   * The agent to create. `name` and `agent_type` are required; output-only
-   * fields are ignored.
+   * The agent to create. `name` and `agent_type` are required. Output-only fields are
+   * ignored.
    */
   agent:
     | Agent
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateAgent. */
+/** The response of CreateAgent. */
 export interface CreateAgentResponse {
   /** The agent as stored. */
   agent:
     | Agent
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
   /**
-   * What follows from the write: a warning when the agent has no enabled
-   * configuration and uses its own `llm_provider` and `llm_model`.
+   * A warning if the agent has no enabled config and therefore uses its own
+   * `llm_provider` and `llm_model`; otherwise empty.
    */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetAgent. */
+/** The request of GetAgent. */
 export interface GetAgentRequest {
-  /** Which agent. Required. */
+  /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetAgent. */
+/** The response of GetAgent. */
 export interface GetAgentResponse {
   /** The agent. */
   agent:
     | Agent
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of ListAgents. Filters that are set must all match. */
+/** The request of ListAgents. An agent must match all filters that are set. */
 export interface ListAgentsRequest {
-  /** Only agents of this type; empty: of any. */
+  /** Only agents of this type. Empty: all types. */
   agent_type: string;
-  /** Only agents with this role; empty: with any. */
+  /** Only agents with this role. Empty: all roles. */
   role: string;
-  /** Only active (true) or inactive (false) agents; absent: both. */
+  /** Only active (true) or only inactive (false) agents. Absent: both. */
   is_active?:
     | boolean
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListAgents. */
+/** The response of ListAgents. */
 export interface ListAgentsResponse {
-  /** The agents of this page, by id. */
+  /** The agents of this page, ordered by id. */
   agents: Agent[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of UpdateAgent. */
+/** The request of UpdateAgent. */
 export interface UpdateAgentRequest {
   /**
-   * The agent with `id` and the fields to change. With `etag` the update is
-   * refused when the agent has changed since.
+   * The agent, with `id` and the fields to change. If `etag` is set and the agent has
+   * changed since, the update fails with ABORTED (STALE_ETAG).
    */
   agent:
     | Agent
     | undefined;
   /**
-   * The fields to change, by their names in Agent. A field that is named here and
-   * absent in the body is cleared. Empty: the fields present are applied. Unknown
-   * and output-only fields are INVALID_ARGUMENT, each named. At most 100 paths; `*`
-   * names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpdateAgent. */
+/** The response of UpdateAgent. */
 export interface UpdateAgentResponse {
   /** The agent as stored. */
   agent:
     | Agent
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
   /**
-   * What follows from the write: a warning when the agent has no enabled
-   * configuration and uses its own `llm_provider` and `llm_model`.
+   * A warning if the agent has no enabled config and therefore uses its own
+   * `llm_provider` and `llm_model`; otherwise empty.
    */
   findings: Finding[];
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of DeleteAgent. */
+/** The request of DeleteAgent. */
 export interface DeleteAgentRequest {
-  /** Which agent. Required. */
+  /** The agent. Required. */
   agent:
     | AgentRef
     | undefined;
-  /** Delete the agent's configurations with it. Default false. */
+  /** Whether to delete the agent's configs as well. Default false. */
   cascade: boolean;
-  /** Delete only when the agent still has this etag; empty: in any state. */
+  /**
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
+   */
   etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of DeleteAgent. */
+/** The response of DeleteAgent. */
 export interface DeleteAgentResponse {
-  /** How many configurations were deleted with the agent. */
+  /** The number of configs that were deleted with the agent. */
   deleted_configs: number;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
@@ -1262,18 +1277,20 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
 };
 
 /**
- * The registry of agents.
+ * Agents. An agent owns configs.
  *
- * An agent is what configurations belong to. Every method may fail with
- * UNAVAILABLE while the service starts or stops, and every write with UNAVAILABLE
- * while the database is away; reads go on from memory. The reasons that stand in
- * an error's ErrorInfo are listed in ErrorReason.
+ * Every method can fail with UNAVAILABLE while the service starts or stops, and every
+ * write while the database is unavailable. Reads continue from memory.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type AgentServiceService = typeof AgentServiceService;
 export const AgentServiceService = {
   /**
-   * Creates an agent. INVALID_ARGUMENT names every field that is wrong at once;
-   * ALREADY_EXISTS, reason AGENT_NAME_TAKEN.
+   * Creates an agent.
+   *
+   * Errors: INVALID_ARGUMENT, which lists all invalid fields; ALREADY_EXISTS
+   * (AGENT_NAME_TAKEN).
    */
   createAgent: {
     path: "/agentllm.v1.AgentService/CreateAgent" as const,
@@ -1284,7 +1301,11 @@ export const AgentServiceService = {
     responseSerialize: (value: CreateAgentResponse): Buffer => Buffer.from(CreateAgentResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateAgentResponse => CreateAgentResponse.decode(value),
   },
-  /** Returns one agent, by id or by name. NOT_FOUND, reason AGENT_NOT_FOUND. */
+  /**
+   * Returns one agent, by id or by name.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND).
+   */
   getAgent: {
     path: "/agentllm.v1.AgentService/GetAgent" as const,
     requestStream: false as const,
@@ -1294,7 +1315,7 @@ export const AgentServiceService = {
     responseSerialize: (value: GetAgentResponse): Buffer => Buffer.from(GetAgentResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetAgentResponse => GetAgentResponse.decode(value),
   },
-  /** Lists agents in the order of their ids, a page at a time. */
+  /** Lists agents, ordered by id, in pages. */
   listAgents: {
     path: "/agentllm.v1.AgentService/ListAgents" as const,
     requestStream: false as const,
@@ -1305,10 +1326,11 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): ListAgentsResponse => ListAgentsResponse.decode(value),
   },
   /**
-   * Changes the fields of an agent that the mask names, or those present when
-   * there is no mask. A field that the mask names and the body lacks is cleared:
-   * set to its default, or to nothing. NOT_FOUND, reason AGENT_NOT_FOUND; ABORTED,
-   * reason STALE_ETAG.
+   * Changes the fields of an agent that the mask names or, without a mask, the fields
+   * that are present. A field that is in the mask and absent from the body is cleared: it
+   * gets its default, or no value.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateAgent: {
     path: "/agentllm.v1.AgentService/UpdateAgent" as const,
@@ -1320,9 +1342,11 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): UpdateAgentResponse => UpdateAgentResponse.decode(value),
   },
   /**
-   * Deletes an agent. FAILED_PRECONDITION, reason AGENT_RESERVED, for a reserved
-   * one, and AGENT_HAS_CONFIGS for one that has configurations unless `cascade`
-   * says to delete them too.
+   * Deletes an agent.
+   *
+   * Errors: FAILED_PRECONDITION (AGENT_RESERVED) for a reserved agent;
+   * FAILED_PRECONDITION (AGENT_HAS_CONFIGS) if the agent has configs and `cascade` is not
+   * set.
    */
   deleteAgent: {
     path: "/agentllm.v1.AgentService/DeleteAgent" as const,
@@ -1337,33 +1361,44 @@ export const AgentServiceService = {
 
 export interface AgentServiceServer extends UntypedServiceImplementation {
   /**
-   * Creates an agent. INVALID_ARGUMENT names every field that is wrong at once;
-   * ALREADY_EXISTS, reason AGENT_NAME_TAKEN.
+   * Creates an agent.
+   *
+   * Errors: INVALID_ARGUMENT, which lists all invalid fields; ALREADY_EXISTS
+   * (AGENT_NAME_TAKEN).
    */
   createAgent: handleUnaryCall<CreateAgentRequest, CreateAgentResponse>;
-  /** Returns one agent, by id or by name. NOT_FOUND, reason AGENT_NOT_FOUND. */
+  /**
+   * Returns one agent, by id or by name.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND).
+   */
   getAgent: handleUnaryCall<GetAgentRequest, GetAgentResponse>;
-  /** Lists agents in the order of their ids, a page at a time. */
+  /** Lists agents, ordered by id, in pages. */
   listAgents: handleUnaryCall<ListAgentsRequest, ListAgentsResponse>;
   /**
-   * Changes the fields of an agent that the mask names, or those present when
-   * there is no mask. A field that the mask names and the body lacks is cleared:
-   * set to its default, or to nothing. NOT_FOUND, reason AGENT_NOT_FOUND; ABORTED,
-   * reason STALE_ETAG.
+   * Changes the fields of an agent that the mask names or, without a mask, the fields
+   * that are present. A field that is in the mask and absent from the body is cleared: it
+   * gets its default, or no value.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateAgent: handleUnaryCall<UpdateAgentRequest, UpdateAgentResponse>;
   /**
-   * Deletes an agent. FAILED_PRECONDITION, reason AGENT_RESERVED, for a reserved
-   * one, and AGENT_HAS_CONFIGS for one that has configurations unless `cascade`
-   * says to delete them too.
+   * Deletes an agent.
+   *
+   * Errors: FAILED_PRECONDITION (AGENT_RESERVED) for a reserved agent;
+   * FAILED_PRECONDITION (AGENT_HAS_CONFIGS) if the agent has configs and `cascade` is not
+   * set.
    */
   deleteAgent: handleUnaryCall<DeleteAgentRequest, DeleteAgentResponse>;
 }
 
 export interface AgentServiceClient extends Client {
   /**
-   * Creates an agent. INVALID_ARGUMENT names every field that is wrong at once;
-   * ALREADY_EXISTS, reason AGENT_NAME_TAKEN.
+   * Creates an agent.
+   *
+   * Errors: INVALID_ARGUMENT, which lists all invalid fields; ALREADY_EXISTS
+   * (AGENT_NAME_TAKEN).
    */
   createAgent(
     request: CreateAgentRequest,
@@ -1380,7 +1415,11 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateAgentResponse) => void,
   ): ClientUnaryCall;
-  /** Returns one agent, by id or by name. NOT_FOUND, reason AGENT_NOT_FOUND. */
+  /**
+   * Returns one agent, by id or by name.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND).
+   */
   getAgent(
     request: GetAgentRequest,
     callback: (error: ServiceError | null, response: GetAgentResponse) => void,
@@ -1396,7 +1435,7 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetAgentResponse) => void,
   ): ClientUnaryCall;
-  /** Lists agents in the order of their ids, a page at a time. */
+  /** Lists agents, ordered by id, in pages. */
   listAgents(
     request: ListAgentsRequest,
     callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
@@ -1413,10 +1452,11 @@ export interface AgentServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Changes the fields of an agent that the mask names, or those present when
-   * there is no mask. A field that the mask names and the body lacks is cleared:
-   * set to its default, or to nothing. NOT_FOUND, reason AGENT_NOT_FOUND; ABORTED,
-   * reason STALE_ETAG.
+   * Changes the fields of an agent that the mask names or, without a mask, the fields
+   * that are present. A field that is in the mask and absent from the body is cleared: it
+   * gets its default, or no value.
+   *
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateAgent(
     request: UpdateAgentRequest,
@@ -1434,9 +1474,11 @@ export interface AgentServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateAgentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes an agent. FAILED_PRECONDITION, reason AGENT_RESERVED, for a reserved
-   * one, and AGENT_HAS_CONFIGS for one that has configurations unless `cascade`
-   * says to delete them too.
+   * Deletes an agent.
+   *
+   * Errors: FAILED_PRECONDITION (AGENT_RESERVED) for a reserved agent;
+   * FAILED_PRECONDITION (AGENT_HAS_CONFIGS) if the agent has configs and `cascade` is not
+   * set.
    */
   deleteAgent(
     request: DeleteAgentRequest,

@@ -22,26 +22,26 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { AgentRef } from "./agent.js";
 import { ConfigRevision } from "./history.js";
 
-/** What kind of event it is. */
+/** The kind of an audit event. */
 export const AuditEventKind = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "AUDIT_EVENT_KIND_UNSPECIFIED",
-  /** WRITE - A write: it has an entry of the history. */
+  /** WRITE - A write, which has an entry in the history. */
   WRITE: "AUDIT_EVENT_KIND_WRITE",
-  /** HEALTH_CHECK - A provider was asked about a stored key: CheckConfigHealth. */
+  /** HEALTH_CHECK - A check of a stored key with its provider: CheckConfigHealth. */
   HEALTH_CHECK: "AUDIT_EVENT_KIND_HEALTH_CHECK",
-  /** KEY_VALIDATION - A provider was asked about a key that somebody brought: ValidateApiKey. */
+  /** KEY_VALIDATION - A check of a key that was sent in the request: ValidateApiKey. */
   KEY_VALIDATION: "AUDIT_EVENT_KIND_KEY_VALIDATION",
-  /** KEY_LEASE - An agent process was given keys: LeaseApiKeys. */
+  /** KEY_LEASE - A lease of keys to an agent process: LeaseApiKeys. */
   KEY_LEASE: "AUDIT_EVENT_KIND_KEY_LEASE",
   /**
-   * CALL_REFUSED - A call was refused for want of a token or a permission. Of equal ones in a minute,
-   * the first.
+   * CALL_REFUSED - A request that was rejected because of a missing token or permission. Of equal
+   * rejections within a minute, only the first is recorded.
    */
   CALL_REFUSED: "AUDIT_EVENT_KIND_CALL_REFUSED",
-  /** TOKEN_USE - A token or certificate was used for the first time within a day, on this replica. */
+  /** TOKEN_USE - The first use of a token or certificate within a day, on this replica. */
   TOKEN_USE: "AUDIT_EVENT_KIND_TOKEN_USE",
-  /** KEY_ROTATION - The stored keys were encrypted anew, or that was begun: RotateEncryptionKey. */
+  /** KEY_ROTATION - The start or the end of a rotation of the encryption key: RotateEncryptionKey. */
   KEY_ROTATION: "AUDIT_EVENT_KIND_KEY_ROTATION",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -117,88 +117,89 @@ export function auditEventKindToNumber(object: AuditEventKind): number {
   }
 }
 
-/** One event. */
+/** One audit event. */
 export interface AuditEvent {
-  /** Unique and stable. */
+  /** The unique, stable id of the event. */
   id: string;
-  /** What kind it is. */
+  /** The kind of the event. */
   kind: AuditEventKind;
-  /** When, by the database's clock. */
+  /** The time of the event, by the database's clock. */
   created_at:
     | Date
     | undefined;
   /**
-   * Who: `token:` and a token's id, `cert:` and a certificate's identity, `anonymous`,
-   * or `agentllm` for what the service or its command line did on the machine.
+   * The caller: `token:` and the id of a token, `cert:` and the identity of a
+   * certificate, `anonymous`, or `agentllm` for an action of the service itself or of its
+   * command line on the machine.
    */
   actor: string;
   /** The full name of the method. */
   method: string;
-  /** The agent that it is about; absent when it is about none. */
+  /** The agent that the event concerns; absent if there is none. */
   agent_id?:
     | number
     | undefined;
-  /** The configuration that it is about; absent when it is about none. */
+  /** The config that the event concerns; absent if there is none. */
   config_id?:
     | number
     | undefined;
-  /** The provider that was asked, of a configuration its own; empty for writes. */
+  /** The provider that was contacted; for a config, its own provider. Empty for writes. */
   provider: string;
   /**
-   * What came of it: the CheckStatus of a check, of a configuration that of its first
-   * hop, for example `CHECK_STATUS_OK`; of a lease for how long; of a refusal its
-   * reason; of a rotation how far it is; empty for writes.
+   * The outcome. Of a check: the CheckStatus, of a config that of its first hop, for
+   * example `CHECK_STATUS_OK`. Of a lease: its lifetime. Of a rejected request: the
+   * reason. Of a rotation: its progress. Empty for writes.
    */
   outcome: string;
-  /** What a write did; absent for other kinds. */
+  /** The change that a write made; absent for other kinds. */
   change: ConfigRevision | undefined;
 }
 
-/** Request of ListAuditEvents. */
+/** The request of ListAuditEvents. */
 export interface ListAuditEventsRequest {
-  /** Only events about this agent and its configurations; absent: of all. */
+  /** Only events of this agent and its configs. Absent: all events. */
   agent:
     | AgentRef
     | undefined;
-  /** Only events of these kinds; empty: of any. At most 100. */
+  /** Only events of these kinds. Empty: all kinds. At most 100. */
   kinds: AuditEventKind[];
-  /** Only events of this actor, at most 100 characters; empty: of any. */
+  /** Only events of this actor, at most 100 characters. Empty: all actors. */
   actor: string;
-  /** Only events at this time or later; absent: from the first. */
+  /** Only events at or after this time. Absent: from the first event. */
   since:
     | Date
     | undefined;
-  /** Only events before this time; absent: until now. */
+  /** Only events before this time. Absent: up to now. */
   until:
     | Date
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListAuditEvents. */
+/** The response of ListAuditEvents. */
 export interface ListAuditEventsResponse {
-  /** The events of this page, the newest first. */
+  /** The events of this page, newest first. */
   events: AuditEvent[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
@@ -639,17 +640,18 @@ export const ListAuditEventsResponse: MessageFns<ListAuditEventsResponse> = {
 };
 
 /**
- * What happened, who did it and when: the writes of the history and, beside them,
- * what is audited but is no configuration. Read from the database; secrets are in
- * none of it.
+ * The audit log: all writes of the history, and other audited events such as checks,
+ * leases and rejected requests. It is read from the database and contains no secrets.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type AuditServiceService = typeof AuditServiceService;
 export const AuditServiceService = {
   /**
-   * Lists events, the newest first, a page at a time. Filters that are set must all
-   * match. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists events, newest first, in pages. An event must match all filters that are set.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * gives a name that no agent has. Filter for a deleted agent by its id.
    */
   listAuditEvents: {
     path: "/agentllm.v1.AuditService/ListAuditEvents" as const,
@@ -666,20 +668,20 @@ export const AuditServiceService = {
 
 export interface AuditServiceServer extends UntypedServiceImplementation {
   /**
-   * Lists events, the newest first, a page at a time. Filters that are set must all
-   * match. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists events, newest first, in pages. An event must match all filters that are set.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * gives a name that no agent has. Filter for a deleted agent by its id.
    */
   listAuditEvents: handleUnaryCall<ListAuditEventsRequest, ListAuditEventsResponse>;
 }
 
 export interface AuditServiceClient extends Client {
   /**
-   * Lists events, the newest first, a page at a time. Filters that are set must all
-   * match. UNAVAILABLE, reason DATABASE_UNAVAILABLE, while the database is away.
-   * NOT_FOUND, reason AGENT_NOT_FOUND, when the filter names by name an agent that
-   * does not exist; one that was deleted is named by its id.
+   * Lists events, newest first, in pages. An event must match all filters that are set.
+   *
+   * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE); NOT_FOUND (AGENT_NOT_FOUND) if the filter
+   * gives a name that no agent has. Filter for a deleted agent by its id.
    */
   listAuditEvents(
     request: ListAuditEventsRequest,

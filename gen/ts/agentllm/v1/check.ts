@@ -10,59 +10,59 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
 
 /**
- * What a provider said when it was asked whether a key and a model are good.
- * Asking costs no tokens: a model list or a key endpoint is read, never a model
- * called. Stable: programs may switch on it.
+ * The result of a check of an API key and a model with the provider. A check uses no
+ * model tokens: it reads a model list or a key endpoint and never calls a model. The
+ * values are stable, so programs may depend on them.
  */
 export const CheckStatus = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "CHECK_STATUS_UNSPECIFIED",
-  /** OK - The provider took the key and has the model. */
+  /** OK - The provider accepts the key and has the model. */
   OK: "CHECK_STATUS_OK",
-  /** INVALID - The provider refused the key: it is wrong, expired, blocked or disabled. */
+  /** INVALID - The provider rejects the key: it is wrong, expired, blocked or disabled. */
   INVALID: "CHECK_STATUS_INVALID",
   /**
-   * UNREACHABLE - Nobody answered within the time, or the connection failed: name not found,
-   * refused, reset, no valid certificate. Nothing is known of key and model.
+   * UNREACHABLE - There was no response in time, or the connection failed: name not found, connection
+   * refused or reset, invalid certificate. Key and model were not verified.
    */
   UNREACHABLE: "CHECK_STATUS_UNREACHABLE",
-  /** RATE_LIMITED - The provider asks to wait (HTTP 429). Nothing is known of key and model. */
+  /** RATE_LIMITED - The provider limits the request rate (HTTP 429). Key and model were not verified. */
   RATE_LIMITED: "CHECK_STATUS_RATE_LIMITED",
-  /** MODEL_MISSING - The provider took the key and does not have the model. */
+  /** MODEL_MISSING - The provider accepts the key but does not have the model. */
   MODEL_MISSING: "CHECK_STATUS_MODEL_MISSING",
   /**
-   * NO_KEY - No key is set anywhere for this provider, so it was not asked; or it was asked
-   * without one and wants one.
+   * NO_KEY - No key is set for this provider, so no request was sent; or a request was sent
+   * without a key and the provider requires one.
    */
   NO_KEY: "CHECK_STATUS_NO_KEY",
   /**
-   * KEY_UNREADABLE - A key is stored that cannot be decrypted. It is never replaced by another one
-   * in silence, so the provider was not asked.
+   * KEY_UNREADABLE - A stored key cannot be decrypted. No other key is used instead, so no request was
+   * sent.
    */
   KEY_UNREADABLE: "CHECK_STATUS_KEY_UNREADABLE",
   /**
-   * FORBIDDEN - The provider knows the key and does not let it read its models: a restricted
-   * key, or a region. Calls with it may work.
+   * FORBIDDEN - The provider knows the key but does not permit it to read the models: a restricted
+   * key, or a region. Model calls with it may work.
    */
   FORBIDDEN: "CHECK_STATUS_FORBIDDEN",
-  /** NO_CREDIT - The provider knows the key, and its account has nothing left to spend. */
+  /** NO_CREDIT - The provider knows the key, but its account has no credit left. */
   NO_CREDIT: "CHECK_STATUS_NO_CREDIT",
   /**
-   * UNSUPPORTED - The provider has no model list to ask, so nothing is known without spending
+   * UNSUPPORTED - The provider has no model list, so nothing can be verified without using model
    * tokens.
    */
   UNSUPPORTED: "CHECK_STATUS_UNSUPPORTED",
   /**
-   * PROVIDER_ERROR - The provider answered with an error of its own (HTTP 5xx), a redirect, which
-   * is not followed, or something that is no model list.
+   * PROVIDER_ERROR - The provider responded with an error (HTTP 5xx), a redirect, which is not followed,
+   * or a body that is not a model list.
    */
   PROVIDER_ERROR: "CHECK_STATUS_PROVIDER_ERROR",
   /**
-   * ADDRESS_REFUSED - The address must not be connected to: it is, or resolves to, a loopback,
-   * link-local or private one that PROVIDER_ALLOW_CIDRS does not allow.
+   * ADDRESS_REFUSED - The address is not allowed: it is, or resolves to, a loopback, link-local or private
+   * address that PROVIDER_ALLOW_CIDRS does not include.
    */
   ADDRESS_REFUSED: "CHECK_STATUS_ADDRESS_REFUSED",
-  /** PROVIDER_DISABLED - The provider is not in the catalogue, or is switched off, so it was not asked. */
+  /** PROVIDER_DISABLED - The provider is not in the catalogue or is disabled, so no request was sent. */
   PROVIDER_DISABLED: "CHECK_STATUS_PROVIDER_DISABLED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -174,19 +174,19 @@ export function checkStatusToNumber(object: CheckStatus): number {
   }
 }
 
-/** Where the key of a hop comes from. */
+/** The source of a hop's API key. */
 export const KeySource = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "KEY_SOURCE_UNSPECIFIED",
-  /** NONE - There is none. */
+  /** NONE - There is no key. */
   NONE: "KEY_SOURCE_NONE",
-  /** CONFIG - The configuration's own API key. */
+  /** CONFIG - The API key override of the config. */
   CONFIG: "KEY_SOURCE_CONFIG",
-  /** CREDENTIAL - The credential that the configuration names. */
+  /** CREDENTIAL - The credential that the config names. */
   CREDENTIAL: "KEY_SOURCE_CREDENTIAL",
   /**
-   * ENVIRONMENT - An environment variable: of the service where that asks, of the process that calls
-   * in ResolveConfig.
+   * ENVIRONMENT - An environment variable: of the service in a check, of the calling agent process in
+   * ResolveConfig.
    */
   ENVIRONMENT: "KEY_SOURCE_ENVIRONMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -245,81 +245,81 @@ export function keySourceToNumber(object: KeySource): number {
   }
 }
 
-/** What was found out about one hop of a configuration. */
+/** The result of the check of one hop of a config. */
 export interface HopCheck {
-  /** Place among the configuration's own hops: 0 its model, 1 its fallback. */
+  /** The position among the config's hops: 0 is its model, 1 its fallback. */
   index: number;
-  /** Where it comes from: HOP_SOURCE_CONFIG or HOP_SOURCE_FALLBACK. */
+  /** The source of the hop: HOP_SOURCE_CONFIG or HOP_SOURCE_FALLBACK. */
   source: HopSource;
-  /** Canonical provider name. */
+  /** The provider's canonical name. */
   provider: string;
-  /** Model name. */
+  /** The model's name. */
   model_name: string;
-  /** What the provider said. */
+  /** The result of the check. */
   status: CheckStatus;
   /**
-   * The same for people: one sentence, with what to do. Never the key, and never
-   * the provider's own words.
+   * One sentence for people that explains the status and what to do. It never contains
+   * the key or text from the provider.
    */
   message: string;
-  /** Where the key came from that the hop would use. */
+  /** The source of the key that the hop would use. */
   key_source: KeySource;
-  /** Name of that environment variable or credential; empty for other sources. */
+  /** The name of that environment variable or credential; empty for other sources. */
   key_name: string;
   /**
-   * How long the provider took to answer, in milliseconds, until the answer stood or
-   * was given up; absent when it was not asked.
+   * The duration of the request to the provider in milliseconds, until the response was
+   * complete or the request was abandoned. Absent if no request was sent.
    */
   latency_ms?: number | undefined;
 }
 
-/** What a provider said of a key, and of a model where one was named. */
+/** The result of the check of an API key and, if one was named, of a model. */
 export interface KeyCheck {
-  /** What it said. */
+  /** The result of the check. */
   status: CheckStatus;
   /**
-   * The same for people: one sentence, with what to do. Never the key, and never the
-   * provider's own words.
+   * One sentence for people that explains the status and what to do. It never contains
+   * the key or text from the provider.
    */
   message: string;
   /**
-   * How long the provider took to answer, in milliseconds, until the answer stood or
-   * was given up; absent when it was not asked.
+   * The duration of the request to the provider in milliseconds, until the response was
+   * complete or the request was abandoned. Absent if no request was sent.
    */
   latency_ms?:
     | number
     | undefined;
-  /** When it was asked, by the clock of the service. */
+  /** The time of the check, by the clock of the service. */
   checked_at: Date | undefined;
 }
 
 /**
- * The last check of a configuration: one row of `config_health`. It is no part of
- * the configuration: it takes no revision and has no history.
+ * The last check of a config: one row of `config_health`. It is not part of the config:
+ * it has no revision and no history.
  */
 export interface ConfigHealth {
-  /** The configuration that was checked. */
+  /** The config that was checked. */
   config_id: number;
-  /** The configuration's agent. */
+  /** The agent that owns the config. */
   agent_id: number;
-  /** That agent's name. */
+  /** The agent's name. */
   agent_name: string;
-  /** The status of the first hop: what a call of this configuration meets first. */
+  /** The status of the first hop, which a call of this config tries first. */
   status: CheckStatus;
   /**
-   * Its hops: its model, then its fallback when it has one. Hops with the same
-   * provider and key share one question to the provider.
+   * The hops of the config: its model, then its fallback if there is one. Hops with the
+   * same provider and key share one request to the provider.
    */
   hops: HopCheck[];
-  /** When the answers stood, by the database's clock. */
+  /** The time at which the results were complete, by the database's clock. */
   checked_at:
     | Date
     | undefined;
-  /** Revision of the configuration that was checked. */
+  /** The revision of the config that was checked. */
   config_revision: bigint;
   /**
-   * Whether the configuration has been changed since, so that the result may no
-   * longer be true of it. A change of its credential or provider does not show here.
+   * Whether the config has changed since the check, so that the result may no longer
+   * apply. A change of its credential or provider does not set this field.
    */
   outdated: boolean;
 }

@@ -10,40 +10,43 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 
 /**
- * An API key with a name, which any number of configurations of its provider can
- * use and which is replaced once for all of them: one row of `llm_credentials`.
- * The key itself is in no response of any method.
+ * A named API key that any number of configs of its provider can use, so that it is
+ * replaced in one place: one row of `llm_credentials`. No response contains the key.
  */
 export interface Credential {
   /**
-   * The unique name, 1 to 100 characters without control characters or white
-   * space around it. Required; cannot be changed.
+   * The unique name: 1 to 100 characters without control characters and without leading
+   * or trailing white space. Required; immutable.
    */
   name: string;
   /**
-   * The provider that the key is for, by name or alias; returned canonical.
-   * Required on create; cannot be changed: the key would go to somebody else.
+   * The provider that the key is for, by name or alias; returned as the canonical name.
+   * Required on create. Immutable, because a change would send the key to a different
+   * provider.
    */
   provider: string;
-  /** What it is for, at most 1000 characters. */
+  /** The purpose of the credential, at most 1000 characters. */
   description?:
     | string
     | undefined;
-  /** Output only. What is known of the key; never API_KEY_STATE_NONE. */
+  /** Output only. The state of the stored key; never API_KEY_STATE_NONE. */
   api_key_state: ApiKeyState;
-  /** Output only. How many configurations use it. */
+  /** Output only. The number of configs that use the credential. */
   config_count: number;
-  /** Output only. When it was created, by the database's clock. */
+  /** Output only. The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. When it was last changed, by the database's clock. */
+  /** Output only. The time of its last change, by the database's clock. */
   updated_at:
     | Date
     | undefined;
   /** Output only. The store revision of its last change. */
   revision: bigint;
-  /** Opaque version; sent back in an update it guards against changes since. */
+  /**
+   * The etag of the resource. An update that sends it fails with ABORTED (STALE_ETAG) if
+   * the resource has changed since. Absent: the last writer wins.
+   */
   etag: string;
 }
 

@@ -27,373 +27,400 @@ import { KeySource, keySourceFromJSON, keySourceToNumber } from "./check.js";
 import { Credential } from "./credential.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
-/** Request of CreateCredential. */
+/** The request of CreateCredential. */
 export interface CreateCredentialRequest {
   /** The credential. `name` and `provider` are required. */
   credential:
     | Credential
     | undefined;
-  /**
-   * The key: 1 to 286 visible ASCII characters. Required. Travels only towards
-   * the service.
-   */
+  /** The API key: 1 to 286 visible ASCII characters. Required. It is never returned. */
   api_key: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateCredential. */
+/** The response of CreateCredential. */
 export interface CreateCredentialResponse {
   /** The credential as stored. */
   credential:
     | Credential
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of GetCredential. */
+/** The request of GetCredential. */
 export interface GetCredentialRequest {
-  /** The name. Required. */
+  /** The credential's name. Required. */
   name: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetCredential. */
+/** The response of GetCredential. */
 export interface GetCredentialResponse {
   /** The credential. */
   credential:
     | Credential
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of ListCredentials. */
+/** The request of ListCredentials. */
 export interface ListCredentialsRequest {
   /**
-   * Only credentials of this provider, by name or alias; empty: of any. An
-   * unknown provider is INVALID_ARGUMENT.
+   * Only credentials of this provider, by name or alias. Empty: credentials of all
+   * providers. An unknown provider is INVALID_ARGUMENT.
    */
   provider: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListCredentials. */
+/** The response of ListCredentials. */
 export interface ListCredentialsResponse {
-  /** The credentials of this page, by name. */
+  /** The credentials of this page, ordered by name. */
   credentials: Credential[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of UpdateCredential. */
+/** The request of UpdateCredential. */
 export interface UpdateCredentialRequest {
   /**
-   * The credential with `name` and the fields to change. With `etag` the update
-   * is refused when it has changed since.
+   * The credential, with `name` and the fields to change. If `etag` is set and the
+   * credential has changed since, the update fails with ABORTED (STALE_ETAG).
    */
   credential:
     | Credential
     | undefined;
   /**
-   * The fields to change, by their names in Credential: `description` is the only
-   * one. Empty: the fields present are applied. At most 100 paths; `*` names every
-   * field.
+   * The fields to change; `description` is the only one that can be changed. An empty
+   * mask applies the fields that are present in the body. At most 100 paths; `*` stands
+   * for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * The new key: 1 to 286 visible ASCII characters. Absent keeps the one there
-   * is.
+   * The new API key: 1 to 286 visible ASCII characters. It is never returned. Absent: the
+   * stored key is kept.
    */
   api_key?:
     | string
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpdateCredential. */
+/** The response of UpdateCredential. */
 export interface UpdateCredentialResponse {
   /** The credential as stored. */
   credential:
     | Credential
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of DeleteCredential. */
+/** The request of DeleteCredential. */
 export interface DeleteCredentialRequest {
-  /** The name. Required. */
+  /** The credential's name. Required. */
   name: string;
-  /** Delete only when the credential still has this etag; empty: in any state. */
+  /**
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
+   */
   etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of DeleteCredential. */
+/** The response of DeleteCredential. */
 export interface DeleteCredentialResponse {
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of LeaseApiKeys. */
+/** The request of LeaseApiKeys. */
 export interface LeaseApiKeysRequest {
-  /** The agent whose keys are wanted. Required. */
+  /** The agent whose API keys are leased. Required. */
   agent:
     | AgentRef
     | undefined;
   /**
-   * The X25519 public key to seal them for, 32 bytes: of a key pair that the process made
-   * for this request and keeps in its memory only. Required.
+   * The X25519 public key for which the API keys are sealed, 32 bytes. The process
+   * generates the key pair for this request and keeps it in memory only. Required.
    */
   public_key: Buffer;
-  /** For how long, 1 s to 3600 s. Absent: 600 s. */
+  /** The lifetime of the lease, 1 s to 3600 s. Absent: 600 s. */
   lifetime:
     | Duration
     | undefined;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of LeaseApiKeys. */
+/** The response of LeaseApiKeys. */
 export interface LeaseApiKeysResponse {
   /**
-   * One for each enabled configuration of the agent that has a stored key, in the order
-   * of the chain. Configurations whose key is in the environment of the process have none.
+   * One lease for each enabled config with a stored key, in the order of the chain.
+   * Configs that take their key from the environment of the process have none.
    */
   leases: ApiKeyLease[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** The configurations whose stored key cannot be decrypted, by id. */
+  /** The ids of the configs whose stored key cannot be decrypted. */
   unreadable_config_ids: number[];
 }
 
 /**
- * One key, sealed by HPKE (RFC 9180) in base mode with DHKEM(X25519, HKDF-SHA256),
- * HKDF-SHA256 and AES-256-GCM.
+ * One API key, sealed with HPKE (RFC 9180) in base mode: DHKEM(X25519, HKDF-SHA256),
+ * HKDF-SHA256, AES-256-GCM.
  *
- * It is opened with the private key of the request, `info` being the UTF-8 text
- * `agentllm api key lease v1`, and `aad` these lines, joined by a line feed, without one at
- * the end:
+ * To open it, use the private key that belongs to the request's `public_key`. `info` is
+ * the UTF-8 text `agentllm api key lease v1`. `aad` consists of these lines, joined by
+ * line feeds, without one at the end:
  *
- *   store=<store_id>
- *   lease=<lease_id>
- *   agent=<agent_id>
- *   config=<config_id>
- *   provider=<provider>
- *   origin=<origin>
- *   key_revision=<key_revision>
- *   lifetime_ms=<lifetime in milliseconds>
+ * - `store=<store_id>`
  *
- * so that what is opened is for that configuration, origin and time and no other. Send
- * the key nowhere but to `origin`.
+ * - `lease=<lease_id>`
+ *
+ * - `agent=<agent_id>`
+ *
+ * - `config=<config_id>`
+ *
+ * - `provider=<provider>`
+ *
+ * - `origin=<origin>`
+ *
+ * - `key_revision=<key_revision>`
+ *
+ * - `lifetime_ms=<lifetime in milliseconds>`
+ *
+ * This binds the lease to its config, origin and lifetime. Send the key only to `origin`.
  */
 export interface ApiKeyLease {
-  /** Names the lease in the audit: a UUID. */
+  /** The id of the lease in the audit log: a UUID. */
   lease_id: string;
-  /** The store that it is of. */
+  /** The store that issued the lease. */
   store_id: string;
-  /** The agent. */
+  /** The agent that the lease is for. */
   agent_id: number;
-  /** The configuration. */
+  /** The config that the lease is for. */
   config_id: number;
-  /** The provider that the key is for, canonical. */
+  /** The canonical name of the provider that the key is for. */
   provider: string;
-  /** Scheme, host and port of the provider's base URL, `https://api.openai.com`. */
+  /**
+   * The scheme, host and port of the provider's base URL, for example
+   * `https://api.openai.com`.
+   */
   origin: string;
-  /** Whether the key is the configuration's own or a credential's. */
+  /** Whether the key is an override of the config or belongs to a credential. */
   key_source: KeySource;
-  /** The credential's name; empty for a key of the configuration's own. */
+  /** The name of the credential; empty for an override. */
   credential_name: string;
   /** The store revision at which the key was stored. */
   key_revision: bigint;
-  /** How long it may be used, from when it was asked for. */
+  /** How long the key may be used, counted from the time of the request. */
   lifetime:
     | Duration
     | undefined;
   /** The encapsulated key of HPKE, 32 bytes. */
   encapsulated_key: Buffer;
-  /** The key, sealed. */
+  /** The sealed API key. */
   ciphertext: Buffer;
 }
 
-/** Request of RotateEncryptionKey. */
+/** The request of RotateEncryptionKey. */
 export interface RotateEncryptionKeyRequest {
   /**
-   * Leave keys as they are whose encryption key is not there, and go on with the others.
-   * Single ones that do not open although it is there are left in any case.
-   * Also where the encryption key of all of them is lost: keys can be stored again then,
-   * under the one that is here.
+   * Skip stored keys whose encryption key is not in ENCRYPTION_KEY and rotate the rest.
+   * Stored keys that cannot be decrypted although their encryption key is present are
+   * always skipped. The option also applies if the encryption keys of all stored keys are
+   * lost: new keys can then be stored with the current encryption key.
    */
   skip_unreadable: boolean;
 }
 
-/** How far a rotation is: sent at its beginning, after every step and at its end. */
+/** The progress of a rotation, sent at its start, after every step and at its end. */
 export interface RotateEncryptionKeyResponse {
-  /** How many stored keys were not under the first key of ENCRYPTION_KEY when it began. */
+  /**
+   * The number of stored keys that were not encrypted with the first key of
+   * ENCRYPTION_KEY at the start.
+   */
   total: number;
-  /** The store revision behind the last step. */
+  /** The store revision after the last step. */
   revision: bigint;
-  /** How many of them need nothing more: they were encrypted anew or replaced, or are gone. */
+  /** The number of those keys that are finished: encrypted again, replaced or deleted. */
   done: number;
-  /** How many of them could not be decrypted and were left. */
+  /** The number of those keys that could not be decrypted and were skipped. */
   unreadable: number;
-  /** The id of the key that they are encrypted with now. */
+  /** The id of the encryption key that is used now. */
   key_id: string;
-  /** Whether it has come to its end: only the last message says so. */
+  /** Whether the rotation is complete; true only in the last message. */
   finished: boolean;
 }
 
-/** Request of GetEncryptionStatus. */
+/** The request of GetEncryptionStatus. */
 export interface GetEncryptionStatusRequest {
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetEncryptionStatus, as this replica sees it. */
+/** The response of GetEncryptionStatus, as seen by this replica. */
 export interface GetEncryptionStatusResponse {
-  /** Whether keys can be stored and read here. */
+  /** Whether this replica can store and decrypt API keys. */
   ready: boolean;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Why they cannot; empty when `ready`. */
+  /** The reason why it cannot; empty if `ready`. */
   problem: string;
   /**
-   * The encryption keys that this replica has or that stored keys are under; the one that
-   * encrypts first.
+   * The encryption keys that this replica has, and those with which stored keys are
+   * encrypted. The primary key is first.
    */
   keys: EncryptionKey[];
   /**
-   * How many stored keys are not under the one that encrypts: RotateEncryptionKey changes
-   * that.
+   * The number of stored keys that are not encrypted with the primary key.
+   * RotateEncryptionKey encrypts them with it.
    */
   outdated_count: number;
-  /** How many stored keys this replica cannot decrypt. */
+  /** The number of stored keys that this replica cannot decrypt. */
   unreadable_count: number;
-  /** Where those are, as `config 7` or `credential desk`, at most 100 of them. */
+  /** The owners of those keys, as `config 7` or `credential desk`, at most 100 of them. */
   unreadable: string[];
 }
 
-/** One encryption key; the key itself is in no message. */
+/** An encryption key. No message contains the key itself. */
 export interface EncryptionKey {
   /**
-   * Its id: 12 hexadecimal digits of a hash of it. `unbound` stands for the keys of an
-   * adopted database that could not be read when it was adopted.
+   * The id: 12 hexadecimal digits of a hash of the key. `unbound` stands for the stored
+   * keys of an imported database that could not be decrypted during the import.
    */
   id: string;
-  /** Whether it is the first of ENCRYPTION_KEY here, which encrypts. */
+  /**
+   * Whether it is the first key of ENCRYPTION_KEY on this replica, which encrypts new
+   * keys.
+   */
   primary: boolean;
-  /** Whether this replica has it. */
+  /** Whether this replica has the key. */
   available: boolean;
-  /** How many configurations have a key under it. */
+  /** The number of configs whose API key is encrypted with it. */
   config_count: number;
-  /** How many credentials have a key under it. */
+  /** The number of credentials whose API key is encrypted with it. */
   credential_count: number;
 }
 
@@ -2269,16 +2296,19 @@ export const EncryptionKey: MessageFns<EncryptionKey> = {
 };
 
 /**
- * Named API keys, and what becomes of all stored keys. A key goes in and never comes
- * out: there is no method, and no field of any response, that returns one. Agent
- * processes are given theirs sealed, so that only they can open them. The reasons that
- * stand in an error's ErrorInfo are listed in ErrorReason.
+ * Named API keys (credentials), and the encryption of all stored keys. No method returns
+ * a stored key in plaintext: an agent process receives keys only as sealed leases, which
+ * it alone can open.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type CredentialServiceService = typeof CredentialServiceService;
 export const CredentialServiceService = {
   /**
-   * Stores a key under a name. ALREADY_EXISTS, reason CREDENTIAL_NAME_TAKEN;
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
+   * Stores an API key under a name.
+   *
+   * Errors: ALREADY_EXISTS (CREDENTIAL_NAME_TAKEN); FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   createCredential: {
     path: "/agentllm.v1.CredentialService/CreateCredential" as const,
@@ -2292,8 +2322,9 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): CreateCredentialResponse => CreateCredentialResponse.decode(value),
   },
   /**
-   * Returns what is known of one credential. NOT_FOUND, reason
-   * CREDENTIAL_NOT_FOUND.
+   * Returns one credential without its key.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND).
    */
   getCredential: {
     path: "/agentllm.v1.CredentialService/GetCredential" as const,
@@ -2305,7 +2336,7 @@ export const CredentialServiceService = {
       Buffer.from(GetCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetCredentialResponse => GetCredentialResponse.decode(value),
   },
-  /** Lists credentials in the order of their names, a page at a time. */
+  /** Lists credentials without their keys, ordered by name, in pages. */
   listCredentials: {
     path: "/agentllm.v1.CredentialService/ListCredentials" as const,
     requestStream: false as const,
@@ -2318,8 +2349,10 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): ListCredentialsResponse => ListCredentialsResponse.decode(value),
   },
   /**
-   * Replaces the key of a credential for all configurations that use it, or its
-   * description. NOT_FOUND, reason CREDENTIAL_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Replaces the key of a credential, for all configs that use it, or changes its
+   * description.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateCredential: {
     path: "/agentllm.v1.CredentialService/UpdateCredential" as const,
@@ -2333,8 +2366,9 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): UpdateCredentialResponse => UpdateCredentialResponse.decode(value),
   },
   /**
-   * Deletes a credential. FAILED_PRECONDITION, reason CREDENTIAL_IN_USE while a
-   * configuration names it.
+   * Deletes a credential.
+   *
+   * Errors: FAILED_PRECONDITION (CREDENTIAL_IN_USE) while a config names it.
    */
   deleteCredential: {
     path: "/agentllm.v1.CredentialService/DeleteCredential" as const,
@@ -2348,20 +2382,21 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): DeleteCredentialResponse => DeleteCredentialResponse.decode(value),
   },
   /**
-   * Gives an agent process the stored keys of an agent's configurations, each sealed for
-   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
-   * providers that are switched off have none.
+   * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
+   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
+   * configs and configs of disabled providers have no lease.
    *
-   * Needs a token or a certificate, also where everything else is open. Audited. A lease
-   * ends early when its key is replaced or taken away, its configuration is deleted, or its
-   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
-   * process must not use what it has any more. Of a configuration that is switched off the
-   * change is a plain one, after which its lease is of no use either. Nothing can take back a
-   * key that somebody has kept; for that the key itself must be replaced.
+   * The method always requires a token or a client certificate, even where anonymous
+   * access is allowed. Every lease is recorded in the audit log. A lease ends early if
+   * its key is replaced or deleted, its config is deleted, or its agent or provider is
+   * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
-   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
-   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
-   * reason DATABASE_UNAVAILABLE, while the database is away.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
+   * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
+   * has stored keys; UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   leaseApiKeys: {
     path: "/agentllm.v1.CredentialService/LeaseApiKeys" as const,
@@ -2374,17 +2409,18 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): LeaseApiKeysResponse => LeaseApiKeysResponse.decode(value),
   },
   /**
-   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
-   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
-   * again and goes on with what is left; when the caller goes away it ends behind the step
-   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
-   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
-   * The history has an entry for each, the audit one for its beginning and its end.
+   * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
+   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
+   * the method again: it continues with the remaining keys. If the caller disconnects,
+   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
+   * themselves do not change: leases, etags and the revisions of configs and credentials
+   * stay valid, and watchers receive no change. The history has an entry for each key;
+   * the audit log has one for the start and one for the end.
    *
-   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
-   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
-   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
+   * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE or SERVER_SHUTTING_DOWN).
    */
   rotateEncryptionKey: {
     path: "/agentllm.v1.CredentialService/RotateEncryptionKey" as const,
@@ -2398,8 +2434,8 @@ export const CredentialServiceService = {
     responseDeserialize: (value: Buffer): RotateEncryptionKeyResponse => RotateEncryptionKeyResponse.decode(value),
   },
   /**
-   * Returns which encryption keys there are, by their ids, and how many stored keys are
-   * under each.
+   * Returns the ids of the encryption keys and the number of stored keys encrypted with
+   * each.
    */
   getEncryptionStatus: {
     path: "/agentllm.v1.CredentialService/GetEncryptionStatus" as const,
@@ -2416,69 +2452,79 @@ export const CredentialServiceService = {
 
 export interface CredentialServiceServer extends UntypedServiceImplementation {
   /**
-   * Stores a key under a name. ALREADY_EXISTS, reason CREDENTIAL_NAME_TAKEN;
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
+   * Stores an API key under a name.
+   *
+   * Errors: ALREADY_EXISTS (CREDENTIAL_NAME_TAKEN); FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   createCredential: handleUnaryCall<CreateCredentialRequest, CreateCredentialResponse>;
   /**
-   * Returns what is known of one credential. NOT_FOUND, reason
-   * CREDENTIAL_NOT_FOUND.
+   * Returns one credential without its key.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND).
    */
   getCredential: handleUnaryCall<GetCredentialRequest, GetCredentialResponse>;
-  /** Lists credentials in the order of their names, a page at a time. */
+  /** Lists credentials without their keys, ordered by name, in pages. */
   listCredentials: handleUnaryCall<ListCredentialsRequest, ListCredentialsResponse>;
   /**
-   * Replaces the key of a credential for all configurations that use it, or its
-   * description. NOT_FOUND, reason CREDENTIAL_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Replaces the key of a credential, for all configs that use it, or changes its
+   * description.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateCredential: handleUnaryCall<UpdateCredentialRequest, UpdateCredentialResponse>;
   /**
-   * Deletes a credential. FAILED_PRECONDITION, reason CREDENTIAL_IN_USE while a
-   * configuration names it.
+   * Deletes a credential.
+   *
+   * Errors: FAILED_PRECONDITION (CREDENTIAL_IN_USE) while a config names it.
    */
   deleteCredential: handleUnaryCall<DeleteCredentialRequest, DeleteCredentialResponse>;
   /**
-   * Gives an agent process the stored keys of an agent's configurations, each sealed for
-   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
-   * providers that are switched off have none.
+   * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
+   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
+   * configs and configs of disabled providers have no lease.
    *
-   * Needs a token or a certificate, also where everything else is open. Audited. A lease
-   * ends early when its key is replaced or taken away, its configuration is deleted, or its
-   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
-   * process must not use what it has any more. Of a configuration that is switched off the
-   * change is a plain one, after which its lease is of no use either. Nothing can take back a
-   * key that somebody has kept; for that the key itself must be replaced.
+   * The method always requires a token or a client certificate, even where anonymous
+   * access is allowed. Every lease is recorded in the audit log. A lease ends early if
+   * its key is replaced or deleted, its config is deleted, or its agent or provider is
+   * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
-   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
-   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
-   * reason DATABASE_UNAVAILABLE, while the database is away.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
+   * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
+   * has stored keys; UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   leaseApiKeys: handleUnaryCall<LeaseApiKeysRequest, LeaseApiKeysResponse>;
   /**
-   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
-   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
-   * again and goes on with what is left; when the caller goes away it ends behind the step
-   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
-   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
-   * The history has an entry for each, the audit one for its beginning and its end.
+   * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
+   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
+   * the method again: it continues with the remaining keys. If the caller disconnects,
+   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
+   * themselves do not change: leases, etags and the revisions of configs and credentials
+   * stay valid, and watchers receive no change. The history has an entry for each key;
+   * the audit log has one for the start and one for the end.
    *
-   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
-   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
-   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
+   * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE or SERVER_SHUTTING_DOWN).
    */
   rotateEncryptionKey: handleServerStreamingCall<RotateEncryptionKeyRequest, RotateEncryptionKeyResponse>;
   /**
-   * Returns which encryption keys there are, by their ids, and how many stored keys are
-   * under each.
+   * Returns the ids of the encryption keys and the number of stored keys encrypted with
+   * each.
    */
   getEncryptionStatus: handleUnaryCall<GetEncryptionStatusRequest, GetEncryptionStatusResponse>;
 }
 
 export interface CredentialServiceClient extends Client {
   /**
-   * Stores a key under a name. ALREADY_EXISTS, reason CREDENTIAL_NAME_TAKEN;
-   * FAILED_PRECONDITION, reason ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG.
+   * Stores an API key under a name.
+   *
+   * Errors: ALREADY_EXISTS (CREDENTIAL_NAME_TAKEN); FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG).
    */
   createCredential(
     request: CreateCredentialRequest,
@@ -2496,8 +2542,9 @@ export interface CredentialServiceClient extends Client {
     callback: (error: ServiceError | null, response: CreateCredentialResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns what is known of one credential. NOT_FOUND, reason
-   * CREDENTIAL_NOT_FOUND.
+   * Returns one credential without its key.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND).
    */
   getCredential(
     request: GetCredentialRequest,
@@ -2514,7 +2561,7 @@ export interface CredentialServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetCredentialResponse) => void,
   ): ClientUnaryCall;
-  /** Lists credentials in the order of their names, a page at a time. */
+  /** Lists credentials without their keys, ordered by name, in pages. */
   listCredentials(
     request: ListCredentialsRequest,
     callback: (error: ServiceError | null, response: ListCredentialsResponse) => void,
@@ -2531,8 +2578,10 @@ export interface CredentialServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListCredentialsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Replaces the key of a credential for all configurations that use it, or its
-   * description. NOT_FOUND, reason CREDENTIAL_NOT_FOUND; ABORTED, reason STALE_ETAG.
+   * Replaces the key of a credential, for all configs that use it, or changes its
+   * description.
+   *
+   * Errors: NOT_FOUND (CREDENTIAL_NOT_FOUND); ABORTED (STALE_ETAG).
    */
   updateCredential(
     request: UpdateCredentialRequest,
@@ -2550,8 +2599,9 @@ export interface CredentialServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateCredentialResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes a credential. FAILED_PRECONDITION, reason CREDENTIAL_IN_USE while a
-   * configuration names it.
+   * Deletes a credential.
+   *
+   * Errors: FAILED_PRECONDITION (CREDENTIAL_IN_USE) while a config names it.
    */
   deleteCredential(
     request: DeleteCredentialRequest,
@@ -2569,20 +2619,21 @@ export interface CredentialServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteCredentialResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives an agent process the stored keys of an agent's configurations, each sealed for
-   * the public key of the request. See ApiKeyLease for how to open one. Configurations and
-   * providers that are switched off have none.
+   * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
+   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
+   * configs and configs of disabled providers have no lease.
    *
-   * Needs a token or a certificate, also where everything else is open. Audited. A lease
-   * ends early when its key is replaced or taken away, its configuration is deleted, or its
-   * agent or provider is switched off: WatchConfigs marks such a change as urgent, and the
-   * process must not use what it has any more. Of a configuration that is switched off the
-   * change is a plain one, after which its lease is of no use either. Nothing can take back a
-   * key that somebody has kept; for that the key itself must be replaced.
+   * The method always requires a token or a client certificate, even where anonymous
+   * access is allowed. Every lease is recorded in the audit log. A lease ends early if
+   * its key is replaced or deleted, its config is deleted, or its agent or provider is
+   * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
+   * the key. Disabling a config is a change that is not urgent; clients that have applied
+   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
+   * from using it; replace the key in that case.
    *
-   * NOT_FOUND, reason AGENT_NOT_FOUND; FAILED_PRECONDITION, reason AGENT_INACTIVE, or where
-   * there are stored keys ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG; UNAVAILABLE,
-   * reason DATABASE_UNAVAILABLE, while the database is away.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
+   * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
+   * has stored keys; UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
   leaseApiKeys(
     request: LeaseApiKeysRequest,
@@ -2600,17 +2651,18 @@ export interface CredentialServiceClient extends Client {
     callback: (error: ServiceError | null, response: LeaseApiKeysResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Encrypts every stored key anew under the first key of ENCRYPTION_KEY, while reads and
-   * writes go on, and streams how far it is. Ended early, by whatever, it is simply called
-   * again and goes on with what is left; when the caller goes away it ends behind the step
-   * that it is at. Two at once do no harm. The keys themselves stay what they are: leases,
-   * etags and revisions of configurations and credentials hold, and watchers hear nothing.
-   * The history has an entry for each, the audit one for its beginning and its end.
+   * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
+   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
+   * the method again: it continues with the remaining keys. If the caller disconnects,
+   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
+   * themselves do not change: leases, etags and the revisions of configs and credentials
+   * stay valid, and watchers receive no change. The history has an entry for each key;
+   * the audit log has one for the start and one for the end.
    *
-   * FAILED_PRECONDITION, reason ENCRYPTION_KEY_MISSING when there are stored keys under
-   * encryption keys that are not in ENCRYPTION_KEY, before anything is changed;
-   * ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG. UNAVAILABLE, reason
-   * DATABASE_UNAVAILABLE, while the database is away, and SERVER_SHUTTING_DOWN.
+   * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
+   * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION
+   * (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE or SERVER_SHUTTING_DOWN).
    */
   rotateEncryptionKey(
     request: RotateEncryptionKeyRequest,
@@ -2622,8 +2674,8 @@ export interface CredentialServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<RotateEncryptionKeyResponse>;
   /**
-   * Returns which encryption keys there are, by their ids, and how many stored keys are
-   * under each.
+   * Returns the ids of the encryption keys and the number of stored keys encrypted with
+   * each.
    */
   getEncryptionStatus(
     request: GetEncryptionStatusRequest,

@@ -7,30 +7,31 @@
 /* eslint-disable */
 
 /**
- * Why a call failed. Every error is a google.rpc.Status in the trailer
- * `grpc-status-details-bin` with one google.rpc.ErrorInfo whose `domain` is
- * `agentllm` and whose `reason` is the name of one of these values without its
- * prefix, for example `AGENT_NOT_FOUND`. Reasons are stable; messages are for
- * people and may change. The comment of each value gives its status code and an
- * example.
+ * The reason of an error. Every error is a google.rpc.Status in the trailer
+ * `grpc-status-details-bin`, with one google.rpc.ErrorInfo. The `domain` of the
+ * ErrorInfo is `agentllm`, and its `reason` is the name of one of these values without
+ * the prefix, for example `AGENT_NOT_FOUND`. Reasons are stable; messages are for people
+ * and may change. The comment of each value states its status code and an example of its
+ * message.
  *
- * A status has at most 4096 bytes as it travels in the headers. An error lists the
- * first 50 problems of a request at most, as far as they fit into the status; when
- * there are more, its last field violation has no field and says how many. It has
- * at most 5 ResourceInfos.
+ * A status has at most 4096 bytes as encoded in the headers. An error lists at most the
+ * first 50 problems of a request, and fewer if they do not fit into the status. If there
+ * are more problems, the last field violation has no field and states how many are not
+ * listed. An error has at most 5 ResourceInfos.
  */
 export const ErrorReason = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "ERROR_REASON_UNSPECIFIED",
   /**
    * INVALID_FIELDS - INVALID_ARGUMENT, with a google.rpc.BadRequest that has one field violation
-   * for each problem, up to the bounds above. "The request has 2 problems: config.temperature: must be a
+   * for each problem, within the bounds above. "The
+   * request has 2 problems: config.temperature: must be a
    * number between 0 and 2, not 3; config.model_name: is required"
    */
   INVALID_FIELDS: "ERROR_REASON_INVALID_FIELDS",
   /**
-   * MALFORMED_REQUEST - INVALID_ARGUMENT. The bytes are not the message that the method takes. Over HTTP
-   * the reason is MALFORMED_JSON. "The request is not a valid
+   * MALFORMED_REQUEST - INVALID_ARGUMENT. The request is not a valid encoding of the method's request
+   * message. Over HTTP the reason is MALFORMED_JSON. "The request is not a valid
    * agentllm.v1.GetConfigRequest; encode it with the service's own proto files"
    */
   MALFORMED_REQUEST: "ERROR_REASON_MALFORMED_REQUEST",
@@ -46,7 +47,7 @@ export const ErrorReason = {
   REQUEST_ID_REUSED: "ERROR_REASON_REQUEST_ID_REUSED",
   /**
    * AGENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo for each of the first 5. A request for several
-   * agents also gets one field violation for each of them, as INVALID_FIELDS has.
+   * agents also has one field violation for each unknown agent, as in INVALID_FIELDS.
    * "No agent has the name
    * \"markt_analyst\"; did you mean \"market_analyst\"?"
    */
@@ -54,8 +55,8 @@ export const ErrorReason = {
   /** CONFIG_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config has the id 4711" */
   CONFIG_NOT_FOUND: "ERROR_REASON_CONFIG_NOT_FOUND",
   /**
-   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. The message says which model the agent uses
-   * instead, or that it has no default model either. "Agent \"trader\" has no enabled
+   * NO_ENABLED_CONFIG - NOT_FOUND, with a ResourceInfo. The message states which model the agent
+   * uses instead, or that it has no default model. "Agent \"trader\" has no enabled
    * config; it uses its own llm_provider and llm_model, openai/gpt-4o-mini"
    */
   NO_ENABLED_CONFIG: "ERROR_REASON_NO_ENABLED_CONFIG",
@@ -146,8 +147,8 @@ export const ErrorReason = {
   /** SERVER_SHUTTING_DOWN - UNAVAILABLE, with a RetryInfo. "The service is shutting down; connect again" */
   SERVER_SHUTTING_DOWN: "ERROR_REASON_SERVER_SHUTTING_DOWN",
   /**
-   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For what the contract has a place for before a release can do it;
-   * nothing at present. "wait_for_adoption is not available in this release; leave it
+   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For a field of the contract that the release does not support yet;
+   * not used at present. "wait_for_adoption is not available in this release; leave it
    * out"
    */
   FEATURE_NOT_AVAILABLE: "ERROR_REASON_FEATURE_NOT_AVAILABLE",
@@ -161,8 +162,8 @@ export const ErrorReason = {
    */
   TOO_MANY_CALLS: "ERROR_REASON_TOO_MANY_CALLS",
   /**
-   * INTERNAL - INTERNAL. A fault of the service; details are in its log under the call id
-   * that the metadata names. "Something went wrong inside the service; its log
+   * INTERNAL - INTERNAL. An internal error; its details are in the service's log under the call
+   * id in the metadata. "Something went wrong inside the service; its log
    * has the details under call 5f0c"
    */
   INTERNAL: "ERROR_REASON_INTERNAL",
@@ -197,9 +198,9 @@ export const ErrorReason = {
    */
   TOO_MANY_CHECKS: "ERROR_REASON_TOO_MANY_CHECKS",
   /**
-   * RETRY_WITHOUT_REQUEST_ID - FAILED_PRECONDITION, with a PreconditionFailure. gRPC libraries that retry say so in the header
-   * `grpc-previous-rpc-attempts`; a write that is sent again needs a request_id, or it
-   * could be done twice. "This is another attempt of a write without request_id, and
+   * RETRY_WITHOUT_REQUEST_ID - FAILED_PRECONDITION, with a PreconditionFailure. gRPC libraries mark a
+   * retry with the header `grpc-previous-rpc-attempts`. A retried write needs a request_id;
+   * otherwise it could be executed twice. "This is another attempt of a write without request_id, and
    * the first may have been done; look, then send it again with a request_id"
    */
   RETRY_WITHOUT_REQUEST_ID: "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID",
@@ -215,7 +216,8 @@ export const ErrorReason = {
   /** REVISION_IN_FUTURE - OUT_OF_RANGE. "Revision 90 is newer than the store, which is at 88" */
   REVISION_IN_FUTURE: "ERROR_REASON_REVISION_IN_FUTURE",
   /**
-   * STORE_CHANGED - FAILED_PRECONDITION, with a PreconditionFailure. The database was put back, or is another one. "The
+   * STORE_CHANGED - FAILED_PRECONDITION, with a PreconditionFailure. The database
+   * was restored from a backup, or is a different one. "The
    * store is not the one that this stream began with; start over without resume_token"
    */
   STORE_CHANGED: "ERROR_REASON_STORE_CHANGED",
@@ -263,7 +265,7 @@ export const ErrorReason = {
    */
   PERMISSION_DENIED: "ERROR_REASON_PERMISSION_DENIED",
   /**
-   * AGENT_NOT_ALLOWED - PERMISSION_DENIED. Says nothing of whether there is such an agent.
+   * AGENT_NOT_ALLOWED - PERMISSION_DENIED. The error does not reveal whether the agent exists.
    * "token:al_k3x9q2m7wd is for certain agents, and the request names others"
    */
   AGENT_NOT_ALLOWED: "ERROR_REASON_AGENT_NOT_ALLOWED",
@@ -309,8 +311,8 @@ export const ErrorReason = {
    */
   INVALID_HEADER: "ERROR_REASON_INVALID_HEADER",
   /**
-   * MALFORMED_HTTP - INVALID_ARGUMENT. Over HTTP only, for what is not HTTP/1.1 as the service reads
-   * it. "The target of the request must be a path in ASCII, percent-encoded"
+   * MALFORMED_HTTP - INVALID_ARGUMENT. Over HTTP only, for a request that is not valid HTTP/1.1.
+   * "The target of the request must be a path in ASCII, percent-encoded"
    */
   MALFORMED_HTTP: "ERROR_REASON_MALFORMED_HTTP",
   /**
@@ -334,8 +336,8 @@ export const ErrorReason = {
    */
   RESPONSE_TOO_LARGE: "ERROR_REASON_RESPONSE_TOO_LARGE",
   /**
-   * RESPONSES_NOT_READ - RESOURCE_EXHAUSTED, with a RetryInfo. The client does not read what it has
-   * requested. "Read the responses on this connection first"
+   * RESPONSES_NOT_READ - RESOURCE_EXHAUSTED, with a RetryInfo. The client does not read the responses to its
+   * requests. "Read the responses on this connection first"
    */
   RESPONSES_NOT_READ: "ERROR_REASON_RESPONSES_NOT_READ",
   /**

@@ -7,15 +7,18 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
-/** How much a finding matters. */
+/** The severity of a finding. */
 export const Severity = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "SEVERITY_UNSPECIFIED",
-  /** INFO - Worth knowing; nothing has to be done. */
+  /** INFO - Information; no action is needed. */
   INFO: "SEVERITY_INFO",
-  /** WARNING - It works, but not as written: something is left out, changed or risky. */
+  /**
+   * WARNING - The config works, but not as written: a value is omitted or changed, or there is a
+   * risk.
+   */
   WARNING: "SEVERITY_WARNING",
-  /** ERROR - A call through this hop would fail, or the write would be refused. */
+  /** ERROR - A call of this hop would fail, or the write would be rejected. */
   ERROR: "SEVERITY_ERROR",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -67,70 +70,64 @@ export function severityToNumber(object: Severity): number {
   }
 }
 
-/** What a finding says. Stable: programs may switch on it. */
+/** The reason of a finding. The values are stable, so programs may depend on them. */
 export const FindingReason = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "FINDING_REASON_UNSPECIFIED",
   /**
-   * INVALID_FIELD - A field of a proposed configuration is invalid; a write would be refused
-   * with the same message.
+   * INVALID_FIELD - A field of a proposed config is invalid. A write would be rejected with the same
+   * message.
    */
   INVALID_FIELD: "FINDING_REASON_INVALID_FIELD",
   /** UNKNOWN_PROVIDER - The hop's provider is not, or no longer, in the catalogue. */
   UNKNOWN_PROVIDER: "FINDING_REASON_UNKNOWN_PROVIDER",
   /**
-   * UNKNOWN_MODEL - The hop's model is not in the catalogue of its provider; the message names the
-   * one that may have been meant.
+   * UNKNOWN_MODEL - The hop's model is not in the catalogue of its provider. The message suggests a model
+   * with a similar name.
    */
   UNKNOWN_MODEL: "FINDING_REASON_UNKNOWN_MODEL",
-  /** PROVIDER_DISABLED - The hop's provider is switched off. */
+  /** PROVIDER_DISABLED - The hop's provider is disabled. */
   PROVIDER_DISABLED: "FINDING_REASON_PROVIDER_DISABLED",
-  /**
-   * PARAMETER_REJECTED - The model or its wire API does not accept a parameter; it is left out when the
-   * hop is called.
-   */
+  /** PARAMETER_REJECTED - The model or its wire API does not accept a parameter; a call omits it. */
   PARAMETER_REJECTED: "FINDING_REASON_PARAMETER_REJECTED",
-  /** PARAMETER_IGNORED - The model ignores a parameter; it is left out when the hop is called. */
+  /** PARAMETER_IGNORED - The model ignores a parameter; a call omits it. */
   PARAMETER_IGNORED: "FINDING_REASON_PARAMETER_IGNORED",
-  /**
-   * PARAMETER_CLAMPED - The value is not one that the model accepts; the nearest one that it accepts is
-   * sent, or none.
-   */
+  /** PARAMETER_CLAMPED - The model does not accept the value; the nearest accepted value is sent, or none. */
   PARAMETER_CLAMPED: "FINDING_REASON_PARAMETER_CLAMPED",
-  /** PARAMETER_CONFLICT - Two parameters that the model does not accept together; one is left out. */
+  /** PARAMETER_CONFLICT - The model does not accept two parameters together; one is omitted. */
   PARAMETER_CONFLICT: "FINDING_REASON_PARAMETER_CONFLICT",
-  /** PARAMETER_REQUIRED - The model needs a parameter that is not set; the catalogue's value is sent. */
+  /** PARAMETER_REQUIRED - The model requires a parameter that is not set; the value in the catalogue is sent. */
   PARAMETER_REQUIRED: "FINDING_REASON_PARAMETER_REQUIRED",
-  /** MODEL_RETIRING - The model is retired, or will be on a known date. */
+  /** MODEL_RETIRING - The model is retired, or has a retirement date. */
   MODEL_RETIRING: "FINDING_REASON_MODEL_RETIRING",
-  /** DUPLICATE_HOP - The hop repeats an earlier one and is dropped from the chain. */
+  /** DUPLICATE_HOP - The hop repeats an earlier one and is removed from the chain. */
   DUPLICATE_HOP: "FINDING_REASON_DUPLICATE_HOP",
-  /** HOP_CUT_BY_POLICY - The agent's substitution policy cuts the hop from the chain. */
+  /** HOP_CUT_BY_POLICY - The agent's substitution policy removes the hop from the chain. */
   HOP_CUT_BY_POLICY: "FINDING_REASON_HOP_CUT_BY_POLICY",
   /**
-   * NO_ENABLED_CONFIG - The agent has no enabled configuration; its own llm_provider and llm_model
-   * are used, or nothing where these are empty.
+   * NO_ENABLED_CONFIG - The agent has no enabled config. Its own `llm_provider` and `llm_model` are used, or
+   * no model if these are empty.
    */
   NO_ENABLED_CONFIG: "FINDING_REASON_NO_ENABLED_CONFIG",
   /** AGENT_INACTIVE - The agent is inactive. */
   AGENT_INACTIVE: "FINDING_REASON_AGENT_INACTIVE",
-  /** PRICE_UNKNOWN - No price is known for the hop's model; its cost would be unknown. */
+  /** PRICE_UNKNOWN - The price of the hop's model is unknown, and so is the cost of a call. */
   PRICE_UNKNOWN: "FINDING_REASON_PRICE_UNKNOWN",
-  /** PRICE_HALF_GIVEN - One of the two prices was given, so the other one counts as 0. */
+  /** PRICE_HALF_GIVEN - Only one of the two prices is given; the other one counts as 0. */
   PRICE_HALF_GIVEN: "FINDING_REASON_PRICE_HALF_GIVEN",
-  /**
-   * MODEL_DEPRECATED - The model's provider names a successor, and no day on which the model is
-   * switched off.
-   */
+  /** MODEL_DEPRECATED - The provider names a successor of the model, but no retirement date. */
   MODEL_DEPRECATED: "FINDING_REASON_MODEL_DEPRECATED",
-  /** KEY_UNREADABLE - The hop's stored key cannot be read; calls fail until it is set again or cleared. */
+  /**
+   * KEY_UNREADABLE - The hop's stored key cannot be decrypted. Calls fail until it is set again or
+   * cleared.
+   */
   KEY_UNREADABLE: "FINDING_REASON_KEY_UNREADABLE",
-  /** NO_USABLE_HOP - No hop of the chain can be tried: every one is skipped. */
+  /** NO_USABLE_HOP - Every hop of the chain is skipped. */
   NO_USABLE_HOP: "FINDING_REASON_NO_USABLE_HOP",
   /**
-   * BASE_URL_INVALID - The base URL of the hop's provider is not canonical, so programs may read
-   * different hosts in it. It was stored by an earlier release or with SQL. The
-   * hop is skipped until `base_url` is set again.
+   * BASE_URL_INVALID - The base URL of the hop's provider is not canonical, so different programs could
+   * connect to different hosts. It was stored by an earlier release or with SQL. The hop
+   * is skipped until `base_url` is set again.
    */
   BASE_URL_INVALID: "FINDING_REASON_BASE_URL_INVALID",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -285,15 +282,15 @@ export function findingReasonToNumber(object: FindingReason): number {
   }
 }
 
-/** Where a hop of a chain comes from. */
+/** The source of a hop. */
 export const HopSource = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "HOP_SOURCE_UNSPECIFIED",
-  /** CONFIG - A configuration's `provider` and `model_name`. */
+  /** CONFIG - `provider` and `model_name` of a config. */
   CONFIG: "HOP_SOURCE_CONFIG",
-  /** FALLBACK - A configuration's `fallback_provider` and `fallback_model`. */
+  /** FALLBACK - `fallback_provider` and `fallback_model` of a config. */
   FALLBACK: "HOP_SOURCE_FALLBACK",
-  /** AGENT - The agent's own `llm_provider` and `llm_model`. */
+  /** AGENT - `llm_provider` and `llm_model` of the agent. */
   AGENT: "HOP_SOURCE_AGENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -345,72 +342,68 @@ export function hopSourceToNumber(object: HopSource): number {
   }
 }
 
-/** One thing that the lint has to say about a configuration or its chain. */
+/** One result of the lint of a config and its chain. */
 export interface Finding {
-  /** How much it matters. */
+  /** The severity. */
   severity: Severity;
   /**
-   * The hop that it is about, counted from 0 in the chain that was linted: the
-   * agent's in ValidateConfig, that of the one configuration in the answer of a
-   * write; in ResolveConfig skipped hops are counted too. Absent when it is about
-   * the whole.
+   * The index of the hop that the finding concerns, counted from 0 in the chain that was
+   * linted: the agent's chain in ValidateConfig, the chain of the single config in the
+   * response of a write. In ResolveConfig, skipped hops are counted too. Absent if the
+   * finding concerns the whole chain.
    */
   hop?:
     | number
     | undefined;
   /**
-   * The field that it is about, for example `config.temperature`; empty when it
-   * is about no single field.
+   * The field that the finding concerns, for example `config.temperature`; empty if it
+   * concerns no single field.
    */
   field: string;
-  /** What it says, for programs. */
+  /** The reason, for programs. */
   reason: FindingReason;
-  /** What it says, for people: one sentence, with what to do. */
+  /** One sentence for people that explains the finding and what to do. */
   message: string;
-  /** The value as configured, as JSON, where a value is changed or left out. */
+  /** The configured value as JSON, if a value is changed or omitted. */
   configured: string;
-  /**
-   * The value that would be sent instead, as JSON; empty when the parameter is
-   * left out.
-   */
+  /** The value that would be sent instead, as JSON; empty if the parameter is omitted. */
   effective: string;
 }
 
 /**
- * One parameter that would be sent for a hop, under the name that the
- * provider's wire format wants.
+ * One parameter that would be sent for a hop, with the name that the provider's wire API
+ * uses.
  */
 export interface EffectiveParameter {
-  /** The parameter's name here, for example `max_tokens`. */
+  /** The parameter's name in AgentLLMConfig, for example `max_tokens`. */
   name: string;
   /**
-   * Its name in the body of the provider's request, for example
-   * `max_completion_tokens`; a dot separates the names of nested objects, as in
-   * ParameterRule.
+   * The name in the body of the provider's request, for example `max_completion_tokens`.
+   * A dot separates the names of nested objects, as in ParameterRule.
    */
   wire_name: string;
-  /** Its value as JSON, in the form in which it is sent. */
+  /** The value as JSON, in the form in which it is sent. */
   value_json: string;
 }
 
-/** One hop of an agent's chain: a model that would be tried, in order. */
+/** One hop of an agent's chain: one provider and model. */
 export interface Hop {
-  /** Place in the chain, counted from 0. */
+  /** The position in the chain, counted from 0. */
   index: number;
-  /** Where it comes from. */
+  /** Where the hop comes from. */
   source: HopSource;
   /**
-   * The configuration that it comes from; absent for HOP_SOURCE_AGENT and for a
-   * proposal that is not stored.
+   * The config that the hop comes from; absent for HOP_SOURCE_AGENT and for a proposal
+   * that is not stored.
    */
   config_id?:
     | number
     | undefined;
-  /** Canonical provider name. */
+  /** The provider's canonical name. */
   provider: string;
-  /** Model name. */
+  /** The model's name. */
   model_name: string;
-  /** What would be sent, after adaptation to the model. */
+  /** The parameters that would be sent, after adaptation to the model. */
   parameters: EffectiveParameter[];
 }
 

@@ -8,15 +8,15 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-/** What kind of thing an entry of the history is about. */
+/** The kind of a changed resource. */
 export const ResourceKind = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "RESOURCE_KIND_UNSPECIFIED",
   /** AGENT - An agent. */
   AGENT: "RESOURCE_KIND_AGENT",
-  /** CONFIG - A configuration of an agent. */
+  /** CONFIG - A config of an agent. */
   CONFIG: "RESOURCE_KIND_CONFIG",
-  /** CREDENTIAL - A named credential. */
+  /** CREDENTIAL - A credential. */
   CREDENTIAL: "RESOURCE_KIND_CREDENTIAL",
   /** PROVIDER - A provider of the catalogue. */
   PROVIDER: "RESOURCE_KIND_PROVIDER",
@@ -24,7 +24,7 @@ export const ResourceKind = {
   MODEL: "RESOURCE_KIND_MODEL",
   /** PRICE - A price of a model. */
   PRICE: "RESOURCE_KIND_PRICE",
-  /** TOKEN - A token, in the audit only. */
+  /** TOKEN - An access token; only in the audit log. */
   TOKEN: "RESOURCE_KIND_TOKEN",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -100,15 +100,15 @@ export function resourceKindToNumber(object: ResourceKind): number {
   }
 }
 
-/** What was done to it. */
+/** What a write did to a resource. */
 export const ChangeAction = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "CHANGE_ACTION_UNSPECIFIED",
-  /** CREATE - It was created. */
+  /** CREATE - The resource was created. */
   CREATE: "CHANGE_ACTION_CREATE",
-  /** UPDATE - It was changed. */
+  /** UPDATE - The resource was changed. */
   UPDATE: "CHANGE_ACTION_UPDATE",
-  /** DELETE - It was deleted. */
+  /** DELETE - The resource was deleted. */
   DELETE: "CHANGE_ACTION_DELETE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -160,68 +160,72 @@ export function changeActionToNumber(object: ChangeAction): number {
   }
 }
 
-/** One field before and after. */
+/** The value of one field before and after a write. */
 export interface FieldChange {
   /**
-   * The field's name in its message, `temperature`, `extra_params.seed`. An API key
-   * is `api_key`.
+   * The field's path in its message, for example `temperature` or `extra_params.seed`. An
+   * API key has the path `api_key`.
    */
   field: string;
   /**
-   * Its value before, as JSON; empty when there was none. Of a key `"set"` or
-   * empty, never more.
+   * The value before the write, as JSON; empty if there was none. For an API key only
+   * `"set"` or empty.
    */
   before_json: string;
   /**
-   * Its value after, as JSON; empty when there is none. Of a key `"set"`,
-   * `"replaced"`, `"encrypted anew"` when it is the same key under another encryption
-   * key, or `"cleared"`, which it is too when what had it is deleted.
+   * The value after the write, as JSON; empty if there is none. For an API key only
+   * `"set"`, `"replaced"`, `"encrypted anew"` (the same key, encrypted with another
+   * encryption key) or `"cleared"`, which includes the deletion of its resource.
    */
   after_json: string;
 }
 
 /**
- * One entry of the history: what one write did to one thing. A write that changed
- * several things has an entry for each, with the same revision.
+ * One entry of the history: the change of one resource by one write. A write that changes
+ * several resources has an entry for each, all with the same revision.
  */
 export interface ConfigRevision {
   /** The store revision that the write produced. */
   revision: bigint;
-  /** Place among the entries of that revision, counted from 0. */
+  /** The position among the entries of that revision, counted from 0. */
   position: number;
-  /** What kind of thing was changed. */
+  /** The kind of the resource. */
   kind: ResourceKind;
-  /** Its id. */
+  /** The id of the resource. */
   id: number;
   /**
-   * Its name: of a configuration `provider/model`, of a model and a price likewise, of
-   * a token its name with its id, `desk (al_k3x9q2m7wd)`.
+   * The name of the resource: `provider/model` for a config, a model and a price; the
+   * name with the id for a token, for example `desk (al_k3x9q2m7wd)`.
    */
   name: string;
-  /** The agent that it is, or belongs to; absent for the catalogue and credentials. */
+  /**
+   * The agent that was changed or that owns the config; absent for the catalogue and
+   * credentials.
+   */
   agent_id?:
     | number
     | undefined;
-  /** What was done. */
+  /** What the write did. */
   action: ChangeAction;
-  /** Who did it. */
+  /** The caller that made the change. */
   actor: string;
   /**
-   * The full name of the method, `agentllm.v1.AgentLLMConfigService/UpdateConfig`; a
-   * word such as `seed` for what the service did by itself.
+   * The full name of the method, for example
+   * `agentllm.v1.AgentLLMConfigService/UpdateConfig`, or a word such as `seed` for a
+   * change that the service made itself.
    */
   method: string;
-  /** The request id of the write; empty when it had none. */
+  /** The idempotency key of the write; empty if it had none. */
   request_id: string;
-  /** Why, as the writer said; empty when nothing was said. */
+  /** The `reason` of the write; empty if the request had none. */
   reason: string;
-  /** When, by the database's clock. */
+  /** The time of the commit, by the database's clock. */
   created_at:
     | Date
     | undefined;
   /**
-   * The fields that it changed, by name; everything that was set where it was
-   * created, everything that stood where it was deleted. Secrets never.
+   * The changed fields, ordered by name. For a created resource, all fields that were
+   * set; for a deleted one, all fields that had a value. Never secrets.
    */
   changes: FieldChange[];
 }

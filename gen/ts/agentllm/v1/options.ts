@@ -7,74 +7,73 @@
 /* eslint-disable */
 
 /**
- * What a caller must be allowed to do before a method runs.
+ * The permission that a method requires of its caller.
  *
- * Every method of every agentllm service declares exactly one permission with
- * the option `(agentllm.v1.permission)`. The server reads it from the
- * descriptor when it starts and refuses to start when a method has none, so a
- * method can never be reachable by accident.
+ * Every method of every agentllm service declares exactly one permission with the option
+ * `(agentllm.v1.permission)`. The server reads it from the descriptor and does not start
+ * if a method has none, so no method is unprotected by accident.
  */
 export const Permission = {
-  /** UNSPECIFIED - No permission declared. The server refuses to register such a method. */
+  /** UNSPECIFIED - No permission declared. The server does not register such a method. */
   UNSPECIFIED: "PERMISSION_UNSPECIFIED",
   /** AGENTS_READ - Read agents: GetAgent, ListAgents. */
   AGENTS_READ: "PERMISSION_AGENTS_READ",
   /** AGENTS_WRITE - Create, change and delete agents. */
   AGENTS_WRITE: "PERMISSION_AGENTS_WRITE",
-  /** CONFIGS_READ - Read any configuration, lint proposals. */
+  /** CONFIGS_READ - Read configs and lint proposals. */
   CONFIGS_READ: "PERMISSION_CONFIGS_READ",
-  /** CONFIGS_WRITE - Create, change, reorder and delete configurations. */
+  /** CONFIGS_WRITE - Create, change, reorder and delete configs. */
   CONFIGS_WRITE: "PERMISSION_CONFIGS_WRITE",
   /**
-   * RESOLVE - Read the configuration that is in effect for an agent. An agent process
-   * holds this for its own agents only.
+   * RESOLVE - Read the configuration in effect for an agent. An agent process has this permission
+   * only for its own agents.
    */
   RESOLVE: "PERMISSION_RESOLVE",
   /** CATALOGUE_READ - Read providers, models and prices. */
   CATALOGUE_READ: "PERMISSION_CATALOGUE_READ",
   /** CATALOGUE_WRITE - Create, change and delete providers, models and prices. */
   CATALOGUE_WRITE: "PERMISSION_CATALOGUE_WRITE",
-  /** CREDENTIALS_READ - Read which credentials there are. Their keys cannot be read by anybody. */
+  /** CREDENTIALS_READ - List and read credentials, without their keys. No permission allows reading the keys. */
   CREDENTIALS_READ: "PERMISSION_CREDENTIALS_READ",
   /** CREDENTIALS_WRITE - Create, replace and delete credentials. */
   CREDENTIALS_WRITE: "PERMISSION_CREDENTIALS_WRITE",
-  /**
-   * CHECK - Have the service ask providers whether keys and models are good:
-   * CheckConfigHealth, ValidateApiKey.
-   */
+  /** CHECK - Check keys and models with their providers: CheckConfigHealth, ValidateApiKey. */
   CHECK: "PERMISSION_CHECK",
   /**
-   * WATCH - Watch the configuration of agents, and say what of it was applied. An agent
-   * process holds this for its own agents only.
+   * WATCH - Watch the configuration of agents and acknowledge revisions. An agent process has
+   * this permission only for its own agents.
    */
   WATCH: "PERMISSION_WATCH",
-  /** WATCHERS_READ - Read which agent processes are connected: ListWatchers. */
+  /** WATCHERS_READ - List the processes with an open watch: ListWatchers. */
   WATCHERS_READ: "PERMISSION_WATCHERS_READ",
   /**
-   * HISTORY_READ - Read who changed what and when, and return to it only with the permission to
-   * write: ListConfigRevisions, GetConfigRevision.
+   * HISTORY_READ - Read the history: ListConfigRevisions, GetConfigRevision. A rollback also needs the
+   * permission to write.
    */
   HISTORY_READ: "PERMISSION_HISTORY_READ",
   /** AUDIT_READ - Read the audit log: ListAuditEvents. */
   AUDIT_READ: "PERMISSION_AUDIT_READ",
-  /** ACCESS_READ - Read who has access: GetToken, ListTokens. */
+  /** ACCESS_READ - Read tokens: GetToken, ListTokens. */
   ACCESS_READ: "PERMISSION_ACCESS_READ",
-  /** ACCESS_WRITE - Give access and take it away: CreateToken, RevokeToken. */
+  /** ACCESS_WRITE - Create and revoke tokens: CreateToken, RevokeToken. */
   ACCESS_WRITE: "PERMISSION_ACCESS_WRITE",
-  /** CALLER_READ - Read what of the caller's access the service knows: GetCaller. Everybody holds it. */
+  /**
+   * CALLER_READ - Read the caller's own identity and permissions: GetCaller. Every caller has this
+   * permission.
+   */
   CALLER_READ: "PERMISSION_CALLER_READ",
   /**
-   * LEASE - Receive API keys, sealed: LeaseApiKeys. An agent process holds this for its own
-   * agents only.
+   * LEASE - Lease API keys: LeaseApiKeys. An agent process has this permission only for its own
+   * agents.
    */
   LEASE: "PERMISSION_LEASE",
-  /** ENCRYPTION_READ - Read which encryption keys are in use: GetEncryptionStatus. */
+  /** ENCRYPTION_READ - Read the status of the encryption keys: GetEncryptionStatus. */
   ENCRYPTION_READ: "PERMISSION_ENCRYPTION_READ",
-  /** ENCRYPTION_ROTATE - Encrypt the stored keys anew: RotateEncryptionKey. */
+  /** ENCRYPTION_ROTATE - Rotate the encryption key: RotateEncryptionKey. */
   ENCRYPTION_ROTATE: "PERMISSION_ENCRYPTION_ROTATE",
   /**
-   * ENDPOINTS_WRITE - Change the base URL of a provider, beside PERMISSION_CATALOGUE_WRITE: requests with
-   * keys go there.
+   * ENDPOINTS_WRITE - Change the base URL of a provider, in addition to PERMISSION_CATALOGUE_WRITE. A
+   * permission of its own, because API keys are sent to that URL.
    */
   ENDPOINTS_WRITE: "PERMISSION_ENDPOINTS_WRITE",
   /** METRICS_READ - Read `/metrics` over HTTP. */

@@ -9,20 +9,19 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /**
- * The wire API of a provider. It determines under which name and in which form
- * each parameter is sent, and which parameters exist; docs/parameters.md has the
- * table.
+ * The wire API of a provider. It determines which parameters exist, and the name and form
+ * in which each is sent; see the table in docs/parameters.md.
  */
 export const Dialect = {
-  /** UNSPECIFIED - Not stated; refused on create. */
+  /** UNSPECIFIED - Unspecified; rejected on create. */
   UNSPECIFIED: "DIALECT_UNSPECIFIED",
-  /** OPENAI - Chat completions, as OpenAI itself serves them. */
+  /** OPENAI - Chat completions, as served by OpenAI. */
   OPENAI: "DIALECT_OPENAI",
-  /** OPENAI_COMPATIBLE - Chat completions of an endpoint that is compatible with OpenAI's. */
+  /** OPENAI_COMPATIBLE - Chat completions, as served by an OpenAI-compatible endpoint. */
   OPENAI_COMPATIBLE: "DIALECT_OPENAI_COMPATIBLE",
-  /** ANTHROPIC - Messages, as Anthropic serves them. */
+  /** ANTHROPIC - Messages, as served by Anthropic. */
   ANTHROPIC: "DIALECT_ANTHROPIC",
-  /** OPENAI_RESPONSES - Responses, as OpenAI serves them. */
+  /** OPENAI_RESPONSES - Responses, as served by OpenAI. */
   OPENAI_RESPONSES: "DIALECT_OPENAI_RESPONSES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -80,15 +79,15 @@ export function dialectToNumber(object: Dialect): number {
   }
 }
 
-/** What a model does with a parameter. */
+/** How a model treats a parameter. */
 export const ParameterSupport = {
-  /** UNSPECIFIED - Not stated; refused on write. */
+  /** UNSPECIFIED - Unspecified; rejected on write. */
   UNSPECIFIED: "PARAMETER_SUPPORT_UNSPECIFIED",
-  /** ACCEPTED - The model honours it. */
+  /** ACCEPTED - The model applies it. */
   ACCEPTED: "PARAMETER_SUPPORT_ACCEPTED",
-  /** REJECTED - The model rejects it with an error; it is left out when a hop is called. */
+  /** REJECTED - The model rejects it with an error; a call omits it. */
   REJECTED: "PARAMETER_SUPPORT_REJECTED",
-  /** IGNORED - The model accepts it without any effect; it is left out. */
+  /** IGNORED - The model accepts it without any effect; a call omits it. */
   IGNORED: "PARAMETER_SUPPORT_IGNORED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -141,11 +140,10 @@ export function parameterSupportToNumber(object: ParameterSupport): number {
 }
 
 /**
- * How a model, or every model of a provider, treats one parameter. A rule of a
- * model replaces the provider's rule for the same parameter, and a provider's
- * rule that of the dialect. Each dialect has a rule for every parameter
- * (docs/parameters.md). A rule that does not state `wire_name` or
- * `required_default` takes them from the dialect.
+ * How a model, or all models of a provider, treat one parameter. For the same parameter,
+ * a rule of the model replaces the rule of the provider, and that replaces the rule of
+ * the dialect. Each dialect has a rule for every parameter (docs/parameters.md).
+ * `wire_name` and `required_default` come from the dialect unless the rule sets them.
  */
 export interface ParameterRule {
   /**
@@ -153,43 +151,43 @@ export interface ParameterRule {
    * `thinking_budget_tokens`, `stop_sequences` or `seed`.
    */
   parameter: string;
-  /** What the model does with it. */
+  /** How the model treats it. */
   support: ParameterSupport;
-  /** Least value allowed, inclusive; absent: the field's own. */
+  /** The lowest allowed value, inclusive. Absent: the lower bound of the field. */
   minimum?:
     | number
     | undefined;
   /**
-   * Greatest value allowed, inclusive; of a list, the greatest number of entries;
-   * absent: the field's own.
+   * The highest allowed value, inclusive; for a list, the highest number of entries.
+   * Absent: the upper bound of the field.
    */
   maximum?:
     | number
     | undefined;
-  /** The values allowed, for parameters that are text; empty: any. At most 50. */
+  /** The allowed values of a text parameter. Empty: any. At most 50. */
   allowed_values: string[];
   /**
-   * Name in the body of the provider's request, for example
-   * `max_completion_tokens`; empty: that of the dialect. A dot separates the
-   * names of nested objects: `reasoning.effort` with the value "low" is sent as
-   * {"reasoning":{"effort":"low"}}. Names that begin alike share their objects.
+   * The name in the body of the provider's request, for example `max_completion_tokens`.
+   * Empty: the name in the dialect. A dot separates the names of nested objects:
+   * `reasoning.effort` with the value "low" is sent as {"reasoning":{"effort":"low"}}.
+   * Names with the same prefix share one object.
    */
   wire_name: string;
   /**
-   * Parameters that the model does not accept together with this one. When one
-   * of them is sent, this one is left out; one that is left out itself rules
-   * nothing out. `reasoning_effort` is never left out for another parameter: it
-   * decides first, because others depend on it. At most 20.
+   * Parameters that the model does not accept together with this one. If one of them is
+   * sent, this one is omitted; an omitted parameter excludes nothing. `reasoning_effort`
+   * is never omitted because of another parameter: it is evaluated first, because others
+   * depend on it. At most 20.
    */
   not_with: string[];
   /**
-   * A rejected or ignored parameter is accepted after all when
-   * `reasoning_effort` is sent with one of these values. At most 50.
+   * Values of `reasoning_effort` with which a rejected or ignored parameter is accepted.
+   * At most 50.
    */
   accepted_with_reasoning_effort: string[];
   /**
-   * Value sent when the parameter is not set and the model needs one; absent:
-   * that of the dialect, if it needs one.
+   * The value to send if the parameter is not set and the model requires one. Absent: the
+   * dialect's default, if there is one.
    */
   required_default?: number | undefined;
 }
@@ -197,195 +195,199 @@ export interface ParameterRule {
 /** A provider of models: one row of `llm_providers`. */
 export interface Provider {
   /**
-   * Canonical name, 1 to 50 of `a-z 0-9 . _ -`, starting with a letter or digit;
-   * capitals are made small. Required; cannot be changed.
+   * The canonical name: 1 to 50 of `a-z 0-9 . _ -`, starting with a letter or digit.
+   * Upper case is converted to lower case. Required; immutable.
    */
   name: string;
-  /** Name for people, at most 100 characters. Default: the name. */
+  /** A name for people, at most 100 characters. Default: the canonical name. */
   display_name?:
     | string
     | undefined;
   /**
-   * Other names that mean this provider, at most 20, each in the form of a
-   * name; no two providers share one.
+   * Other names of this provider, at most 20, each with the syntax of `name`. An alias
+   * belongs to one provider only.
    */
   aliases: string[];
-  /** Its wire API. Required on create. */
+  /** The wire API. Required on create. */
   dialect: Dialect;
   /**
-   * The URL of its API, for example `https://llm.example.com/v1`. Required on
-   * create. Never taken from a configuration. It is stored and returned in one
-   * canonical form: scheme and host in lower case, no default port, no trailing
-   * slash. URLs that programs may read differently are
-   * refused: characters that are not visible ASCII, backslashes, a user, query or
-   * fragment, percent-encoding, empty, `.` and `..` segments in the path, host
-   * names that are not letters, digits, hyphens and dots, IP addresses in any
-   * other than their usual form.
+   * The base URL of the provider's API, for example `https://llm.example.com/v1`.
+   * Required on create. Configs cannot override it. It is stored and returned in a
+   * canonical form: lower-case scheme and host, no default port, no trailing slash. URLs
+   * that different programs could parse differently are rejected: characters other than
+   * visible ASCII; backslashes; a user, query or fragment; percent-encoding; empty, `.`
+   * and `..` path segments; host names with characters other than letters, digits,
+   * hyphens and dots; IP addresses in an unusual notation.
    *
-   * https only, to public addresses. Where the environment of the service has
-   * PROVIDER_ALLOW_CIDRS, http and https to the addresses in those ranges too,
-   * and to host names: the service connects to a name only when it resolves to
-   * public addresses (https) or to addresses in those ranges. An agent process
-   * resolves names itself.
+   * The scheme must be https and the address public. If PROVIDER_ALLOW_CIDRS is set in
+   * the environment of the service, http and https to addresses in those ranges and to
+   * host names are allowed too; the service then connects to a host name only if it
+   * resolves to public addresses (https) or to addresses in those ranges. An agent
+   * process resolves host names itself.
    */
   base_url: string;
   /**
-   * Environment variables that hold its key, in the order in which they are
-   * tried; at most 5. Each consists of capital letters, digits and underscores,
-   * ends in `_API_KEY`, for example `LOCAL_LLM_API_KEY`, and is none of a built-in
-   * provider's. A process sends the variables of an operator-defined provider only
-   * where its own environment lists them in PROVIDER_ALLOW_KEY_VARS; both the
-   * service and `@agentllm/client` enforce this. Without it, anyone who can write
-   * to this catalogue could have any key of a process sent to any address.
+   * Environment variables that can hold the provider's API key, in the order in which
+   * they are tried; at most 5. A name consists of upper-case letters, digits and
+   * underscores, ends in `_API_KEY`, for example `LOCAL_LLM_API_KEY`, and must not be a
+   * variable of a built-in provider. A process sends the variables of an operator-defined
+   * provider only if its own environment lists them in PROVIDER_ALLOW_KEY_VARS; the
+   * service and `@agentllm/client` both enforce this. Otherwise anyone with write access
+   * to the catalogue could have any key of a process sent to any address.
    */
   api_key_env_vars: string[];
-  /** Output only. Whether it comes with the product. */
+  /** Output only. Whether it is part of the built-in catalogue. */
   built_in: boolean;
   /**
-   * Whether it may be used. Default true. Chains report the hops of a disabled
-   * one, and new configurations cannot name it.
+   * Whether the provider may be used. Default true. Hops of a disabled provider are
+   * skipped and reported, and new configs cannot name it.
    */
   enabled?:
     | boolean
     | undefined;
   /**
-   * Whether configurations may name models that the catalogue lacks. Default
-   * true for operator-defined providers, false for the built-in ones.
+   * Whether configs may name models that are not in the catalogue. Default true for
+   * operator-defined providers, false for built-in ones.
    */
   allow_unknown_models?:
     | boolean
     | undefined;
   /**
-   * How all its models treat parameters, unless a model says otherwise; at most
-   * 20, one for each parameter.
+   * How all models of the provider treat parameters, unless a model has its own rule; at
+   * most 20, one for each parameter.
    */
   parameter_rules: ParameterRule[];
-  /** Output only. When it was created. */
+  /** Output only. The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. When it was last changed. */
+  /** Output only. The time of its last change, by the database's clock. */
   updated_at:
     | Date
     | undefined;
   /** Output only. The store revision of its last change. */
   revision: bigint;
-  /** Opaque version; sent back in an update it guards against changes since. */
+  /**
+   * The etag of the resource. An update that sends it fails with ABORTED (STALE_ETAG) if
+   * the resource has changed since. Absent: the last writer wins.
+   */
   etag: string;
 }
 
 /**
- * A price of a model, from `valid_from` until the next one: one row of
- * `llm_prices`, never changed once written. Rates are whole micro-USD per one
- * million tokens (one of them is 10^-12 USD a token); a rate that is not known
- * is absent, never guessed. In the price book each is 0 to 10^12; the price of a
- * configuration, given in USD per 1000 tokens, is 0 to 10^15.
+ * A price of a model, valid from `valid_from` until the next price: one immutable row of
+ * `llm_prices`. Rates are integers in micro-USD per one million tokens (a rate of 1 is
+ * 10^-12 USD per token). An unknown rate is absent, never estimated. Rates in the price
+ * book are 0 to 10^12. Rates that come from a config, where they are given in USD per
+ * 1000 tokens, are 0 to 10^15.
  */
 export interface ModelPrice {
-  /** Rate of input tokens. */
+  /** The rate of input tokens. */
   input_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** Rate of input tokens read from the provider's cache. */
+  /** The rate of input tokens that are read from the provider's cache. */
   cached_input_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** Rate of input tokens written to the provider's cache. */
+  /** The rate of input tokens that are written to the provider's cache. */
   cache_write_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** Rate of output tokens. */
+  /** The rate of output tokens. */
   output_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** Rate of reasoning tokens; absent: that of output tokens. */
+  /** The rate of reasoning tokens. Absent: the rate of output tokens. */
   reasoning_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** Where the price was read, at most 200 characters. */
+  /** The source of the price, for example a URL, at most 200 characters. */
   source: string;
-  /** Output only. Since when it holds, by the database's clock. */
+  /** Output only. The time from which the price is valid, by the database's clock. */
   valid_from:
     | Date
     | undefined;
   /**
-   * Output only. The store revision at which it was entered, by which a price can be
-   * named; of a price that stands on a configuration, that of the configuration.
+   * Output only. The store revision at which the price was added, which identifies it.
+   * For a price that comes from a config, the config's revision.
    */
   revision: bigint;
 }
 
 /**
- * A model of a provider: one row of `llm_models` with its newest price. What is
- * not known is absent, never guessed.
+ * A model of a provider: one row of `llm_models` with its current price. Unknown facts
+ * are absent, never estimated.
  */
 export interface Model {
-  /** The provider, by name or alias; returned canonical. Required. */
+  /** The provider, by name or alias; returned as the canonical name. Required. */
   provider: string;
   /**
-   * The model's name as the provider wants it, 1 to 100 characters. Required;
-   * cannot be changed.
+   * The model's name as the provider expects it, 1 to 100 characters. Required;
+   * immutable.
    */
   name: string;
-  /** Name for people, at most 100 characters. */
+  /** A name for people, at most 100 characters. */
   display_name?:
     | string
     | undefined;
-  /** Context window in tokens, at least 1. */
+  /** The context window in tokens, at least 1. */
   context_window_tokens?:
     | number
     | undefined;
-  /** Most output tokens that one call can give, at least 1. */
+  /** The maximum number of output tokens of one call, at least 1. */
   max_output_tokens?:
     | number
     | undefined;
-  /** Whether it can call functions. */
+  /** Whether it supports function calls. */
   supports_functions?:
     | boolean
     | undefined;
-  /** Whether it can see images. */
+  /** Whether it accepts images. */
   supports_vision?:
     | boolean
     | undefined;
-  /** Whether it reasons before it answers. */
+  /** Whether it reasons before it responds. */
   supports_reasoning?:
     | boolean
     | undefined;
-  /** How it treats parameters; at most 20, one for each parameter. */
+  /** How the model treats parameters; at most 20, one for each parameter. */
   parameter_rules: ParameterRule[];
-  /** The newest price. In a write: a new row of the price book, valid from now. */
+  /** The current price. In a write: a new row of the price book, valid from now. */
   price:
     | ModelPrice
     | undefined;
-  /** When these facts were last looked up. */
+  /** When these facts were last verified. */
   as_of:
     | Date
     | undefined;
-  /** When the provider switches it off, or did. */
+  /** When the provider retires or retired the model. */
   retires_at:
     | Date
     | undefined;
   /**
-   * The model that its provider names as successor, at most 100 characters. A model
-   * that has one is deprecated, also when no day is known on which it is switched
-   * off.
+   * The successor that the provider names, at most 100 characters. A model with a
+   * successor is deprecated, even if its retirement date is unknown.
    */
   replaced_by?:
     | string
     | undefined;
-  /** Output only. Whether it comes with the product. */
+  /** Output only. Whether it is part of the built-in catalogue. */
   built_in: boolean;
-  /** Output only. When it was created. */
+  /** Output only. The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. When it was last changed. */
+  /** Output only. The time of its last change, by the database's clock. */
   updated_at:
     | Date
     | undefined;
   /** Output only. The store revision of its last change. */
   revision: bigint;
-  /** Opaque version; sent back in an update it guards against changes since. */
+  /**
+   * The etag of the resource. An update that sends it fails with ABORTED (STALE_ETAG) if
+   * the resource has changed since. Absent: the last writer wins.
+   */
   etag: string;
 }
 

@@ -23,419 +23,451 @@ import { KeyCheck } from "./check.js";
 import { Model, Provider } from "./provider.js";
 import { Adoption, WaitForAdoption } from "./write.js";
 
-/** Request of ListProviders. */
+/** The request of ListProviders. */
 export interface ListProvidersRequest {
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListProviders. */
+/** The response of ListProviders. */
 export interface ListProvidersResponse {
-  /** The providers of this page, by name. */
+  /** The providers of this page, ordered by name. */
   providers: Provider[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of GetProvider. */
+/** The request of GetProvider. */
 export interface GetProviderRequest {
-  /** Name or alias, case-insensitive. Required. */
+  /** The provider's name or an alias, case-insensitive. Required. */
   name: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetProvider. */
+/** The response of GetProvider. */
 export interface GetProviderResponse {
   /** The provider. */
   provider:
     | Provider
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of CreateProvider. */
+/** The request of CreateProvider. */
 export interface CreateProviderRequest {
   /** The provider. `name`, `dialect` and `base_url` are required. */
   provider:
     | Provider
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateProvider. */
+/** The response of CreateProvider. */
 export interface CreateProviderResponse {
   /** The provider as stored. */
   provider:
     | Provider
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of UpdateProvider. */
+/** The request of UpdateProvider. */
 export interface UpdateProviderRequest {
   /**
-   * The provider with `name` and the fields to change. With `etag` the update
-   * is refused when the provider has changed since.
+   * The provider, with `name` and the fields to change. If `etag` is set and the provider
+   * has changed since, the update fails with ABORTED (STALE_ETAG).
    */
   provider:
     | Provider
     | undefined;
   /**
-   * The fields to change, by their names in Provider. A field that is named here
-   * and absent in the body is cleared. Empty: the fields present are applied. At
-   * most 100 paths; `*` names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpdateProvider. */
+/** The response of UpdateProvider. */
 export interface UpdateProviderResponse {
   /** The provider as stored. */
   provider:
     | Provider
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of DeleteProvider. */
+/** The request of DeleteProvider. */
 export interface DeleteProviderRequest {
-  /** Canonical name. Required. */
+  /** The provider's canonical name. Required. */
   name: string;
-  /** Delete only when the provider still has this etag; empty: in any state. */
+  /**
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
+   */
   etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of DeleteProvider. */
+/** The response of DeleteProvider. */
 export interface DeleteProviderResponse {
-  /** How many models were deleted with the provider. */
+  /** The number of models that were deleted with the provider. */
   deleted_models: number;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of ListModels. */
+/** The request of ListModels. */
 export interface ListModelsRequest {
   /**
-   * Only models of this provider, by name or alias; empty: of all. An unknown
-   * one is NOT_FOUND, reason PROVIDER_NOT_FOUND.
+   * Only models of this provider, by name or alias. Empty: models of all providers. An
+   * unknown provider is NOT_FOUND (PROVIDER_NOT_FOUND).
    */
   provider: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
   /**
-   * How many to return at most: 0 means 100, more than 1000 means 1000,
-   * negative is INVALID_ARGUMENT. A page has fewer when its rows have more than
-   * 1 MiB; only an empty `next_page_token` marks the last page.
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
    */
   page_size: number;
   /**
-   * `next_page_token` of the page before, with the same filter; anything else
-   * is INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN.
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
    */
   page_token: string;
 }
 
-/** Answer of ListModels. */
+/** The response of ListModels. */
 export interface ListModelsResponse {
-  /** The models of this page, by (provider, name). */
+  /** The models of this page, ordered by (provider, name). */
   models: Model[];
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
-  /** Token of the next page; empty on the last one. */
+  /** The page token of the next page; empty on the last page. */
   next_page_token: string;
 }
 
-/** Request of GetModel. */
+/** The request of GetModel. */
 export interface GetModelRequest {
   /** The provider, by name or alias. Required. */
   provider: string;
-  /** The model's name, exactly. Required. */
+  /** The model's exact name. Required. */
   name: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of GetModel. */
+/** The response of GetModel. */
 export interface GetModelResponse {
   /** The model. */
   model:
     | Model
     | undefined;
-  /** The store revision at which this was served. */
+  /** The store revision at which the request was served. */
   revision: bigint;
 }
 
-/** Request of CreateModel. */
+/** The request of CreateModel. */
 export interface CreateModelRequest {
   /** The model. `provider` and `name` are required. */
   model:
     | Model
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of CreateModel. */
+/** The response of CreateModel. */
 export interface CreateModelResponse {
   /** The model as stored. */
   model:
     | Model
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of UpdateModel. */
+/** The request of UpdateModel. */
 export interface UpdateModelRequest {
   /**
-   * The model with `provider` and `name` and the fields to change. With `etag`
-   * the update is refused when the model has changed since.
+   * The model, with `provider`, `name` and the fields to change. If `etag` is set and the
+   * model has changed since, the update fails with ABORTED (STALE_ETAG).
    */
   model:
     | Model
     | undefined;
   /**
-   * The fields to change, by their names in Model. A field that is named here and
-   * absent in the body is cleared. Empty: the fields present are applied. At most
-   * 100 paths; `*` names every field.
+   * The fields to change. A field that is in the mask and absent from the body is
+   * cleared. An empty mask applies the fields that are present in the body. Unknown and
+   * output-only fields are INVALID_ARGUMENT, and each is reported. At most 100 paths; `*`
+   * stands for every field.
    */
   update_mask:
     | string[]
     | undefined;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of UpdateModel. */
+/** The response of UpdateModel. */
 export interface UpdateModelResponse {
   /** The model as stored. */
   model:
     | Model
     | undefined;
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of DeleteModel. */
+/** The request of DeleteModel. */
 export interface DeleteModelRequest {
   /** The provider, by name or alias. Required. */
   provider: string;
-  /** The model's name, exactly. Required. */
+  /** The model's exact name. Required. */
   name: string;
-  /** Delete only when the model still has this etag; empty: in any state. */
+  /**
+   * The etag that the resource is expected to have. If its current etag is different, the
+   * request fails with ABORTED (STALE_ETAG). Empty: no check.
+   */
   etag: string;
   /**
-   * Names this write, a UUID. The answer is kept for 24 hours: the same id with
-   * the same request returns the first answer again without writing twice; with
-   * another request it is INVALID_ARGUMENT, reason REQUEST_ID_REUSED. A lost
-   * reply can so be retried safely.
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
   /**
-   * Do all the checks and answer what would be stored and the findings, but
-   * write nothing. Ids and revisions of what would be created are 0.
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
    */
   validate_only: boolean;
-  /** Why, for the history: at most 500 characters. */
+  /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
   /**
-   * Answer only when the connected agent processes that watch what is changed have
-   * applied it, or the time is over; the answer says who has.
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
    */
   wait_for_adoption: WaitForAdoption | undefined;
 }
 
-/** Answer of DeleteModel. */
+/** The response of DeleteModel. */
 export interface DeleteModelResponse {
   /**
-   * The store revision that the write produced; with `validate_only` the
-   * revision that the checks were done at.
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
    */
   revision: bigint;
-  /** Who has applied the write; absent unless the request asked to wait for it. */
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
   adoption: Adoption | undefined;
 }
 
-/** Request of ValidateApiKey. */
+/** The request of ValidateApiKey. */
 export interface ValidateApiKeyRequest {
   /** The provider, by name or alias. Required. */
   provider: string;
   /**
-   * The key: 1 to 286 visible ASCII characters. Required. Sent to the provider's own
-   * base URL and nowhere else.
+   * The API key: 1 to 286 visible ASCII characters. Required. It is sent only to the
+   * provider's base URL.
    */
   api_key: string;
   /**
-   * A model to look for too, known to the catalogue or not, 1 to 100 characters;
-   * empty: none.
+   * A model to check as well, 1 to 100 characters; it need not be in the catalogue.
+   * Empty: only the key is checked.
    */
   model_name: string;
   /**
-   * Serve at this store revision or a later one: waits for it within the deadline,
-   * else UNAVAILABLE, reason REVISION_NOT_REACHED. 0: no wait; negative is
-   * INVALID_ARGUMENT. Send the last revision that you saw to read your own writes
-   * on any replica.
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
    */
   min_revision: bigint;
 }
 
-/** Answer of ValidateApiKey. */
+/** The response of ValidateApiKey. */
 export interface ValidateApiKeyResponse {
-  /** What the provider said. */
+  /** The result of the check. */
   check:
     | KeyCheck
     | undefined;
@@ -2532,15 +2564,16 @@ export const ValidateApiKeyResponse: MessageFns<ValidateApiKeyResponse> = {
 };
 
 /**
- * Providers and models as data. Four providers are built in (`openai`, `deepseek`,
- * `grok`, `claude`); any number of OpenAI-compatible or Anthropic-compatible
- * endpoints can be added, and models to any of them. Configurations are validated
- * against this catalogue. The reasons that stand in an error's ErrorInfo are
- * listed in ErrorReason.
+ * Providers and models, stored as data (the catalogue). Four providers are built in:
+ * `openai`, `deepseek`, `grok` and `claude`. Operators can add any number of
+ * OpenAI-compatible or Anthropic-compatible endpoints, and models to any provider.
+ * Configs are validated against the catalogue.
+ *
+ * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type ProviderServiceService = typeof ProviderServiceService;
 export const ProviderServiceService = {
-  /** Lists providers in the order of their names, a page at a time. */
+  /** Lists providers, ordered by name, in pages. */
   listProviders: {
     path: "/agentllm.v1.ProviderService/ListProviders" as const,
     requestStream: false as const,
@@ -2551,7 +2584,11 @@ export const ProviderServiceService = {
       Buffer.from(ListProvidersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListProvidersResponse => ListProvidersResponse.decode(value),
   },
-  /** Returns one provider, by name or alias. NOT_FOUND, reason PROVIDER_NOT_FOUND. */
+  /**
+   * Returns one provider, by name or alias.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND).
+   */
   getProvider: {
     path: "/agentllm.v1.ProviderService/GetProvider" as const,
     requestStream: false as const,
@@ -2562,8 +2599,10 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): GetProviderResponse => GetProviderResponse.decode(value),
   },
   /**
-   * Adds an operator-defined provider. ALREADY_EXISTS, reason
-   * PROVIDER_NAME_TAKEN, when a provider has the name or an alias already.
+   * Creates an operator-defined provider.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
+   * of the aliases, as its name or alias.
    */
   createProvider: {
     path: "/agentllm.v1.ProviderService/CreateProvider" as const,
@@ -2577,10 +2616,12 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): CreateProviderResponse => CreateProviderResponse.decode(value),
   },
   /**
-   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
-   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
-   * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
+   * Changes a provider. A change of `base_url` also needs PERMISSION_ENDPOINTS_WRITE. Of
+   * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
+   * `aliases` can be changed.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
+   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider: {
     path: "/agentllm.v1.ProviderService/UpdateProvider" as const,
@@ -2594,9 +2635,10 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): UpdateProviderResponse => UpdateProviderResponse.decode(value),
   },
   /**
-   * Deletes an operator-defined provider with its models. FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER, or PROVIDER_IN_USE while a configuration or an agent
-   * names it.
+   * Deletes an operator-defined provider and its models.
+   *
+   * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
+   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
    */
   deleteProvider: {
     path: "/agentllm.v1.ProviderService/DeleteProvider" as const,
@@ -2609,7 +2651,7 @@ export const ProviderServiceService = {
       Buffer.from(DeleteProviderResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteProviderResponse => DeleteProviderResponse.decode(value),
   },
-  /** Lists models in the order of (provider, name), a page at a time. */
+  /** Lists models, ordered by (provider, name), in pages. */
   listModels: {
     path: "/agentllm.v1.ProviderService/ListModels" as const,
     requestStream: false as const,
@@ -2619,7 +2661,11 @@ export const ProviderServiceService = {
     responseSerialize: (value: ListModelsResponse): Buffer => Buffer.from(ListModelsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListModelsResponse => ListModelsResponse.decode(value),
   },
-  /** Returns one model. NOT_FOUND, reason PROVIDER_NOT_FOUND or MODEL_NOT_FOUND. */
+  /**
+   * Returns one model.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
   getModel: {
     path: "/agentllm.v1.ProviderService/GetModel" as const,
     requestStream: false as const,
@@ -2630,8 +2676,9 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): GetModelResponse => GetModelResponse.decode(value),
   },
   /**
-   * Adds a model to a provider, built in or not. ALREADY_EXISTS, reason
-   * MODEL_NAME_TAKEN.
+   * Creates a model of a provider, which may be built in.
+   *
+   * Errors: ALREADY_EXISTS (MODEL_NAME_TAKEN).
    */
   createModel: {
     path: "/agentllm.v1.ProviderService/CreateModel" as const,
@@ -2643,8 +2690,8 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): CreateModelResponse => CreateModelResponse.decode(value),
   },
   /**
-   * Changes a model. A new price adds a row to the price book, valid from now; rows
-   * that stand are never changed.
+   * Changes a model. A new price adds a row to the price book that is valid from now;
+   * existing rows never change.
    */
   updateModel: {
     path: "/agentllm.v1.ProviderService/UpdateModel" as const,
@@ -2656,8 +2703,10 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): UpdateModelResponse => UpdateModelResponse.decode(value),
   },
   /**
-   * Deletes a model. FAILED_PRECONDITION, reason MODEL_IN_USE while a configuration
-   * or an agent names it, BUILT_IN_MODEL for one that the seeds brought.
+   * Deletes a model.
+   *
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
+   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
    */
   deleteModel: {
     path: "/agentllm.v1.ProviderService/DeleteModel" as const,
@@ -2669,12 +2718,14 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): DeleteModelResponse => DeleteModelResponse.decode(value),
   },
   /**
-   * Asks a provider whether an API key is good, and has a model when one is named,
-   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
-   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
-   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
-   * once and then as many a minute.
+   * Checks with a provider that an API key is valid and, if the request names a model,
+   * that the model exists. Nothing is stored, and the key is discarded after the check.
+   * An invalid key is a response (CHECK_STATUS_INVALID), not an error. The check uses no
+   * model tokens: it reads only a model list or a key endpoint. It ends within the
+   * deadline, at most 10 s.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
+   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
    */
   validateApiKey: {
     path: "/agentllm.v1.ProviderService/ValidateApiKey" as const,
@@ -2690,60 +2741,78 @@ export const ProviderServiceService = {
 } as const;
 
 export interface ProviderServiceServer extends UntypedServiceImplementation {
-  /** Lists providers in the order of their names, a page at a time. */
+  /** Lists providers, ordered by name, in pages. */
   listProviders: handleUnaryCall<ListProvidersRequest, ListProvidersResponse>;
-  /** Returns one provider, by name or alias. NOT_FOUND, reason PROVIDER_NOT_FOUND. */
+  /**
+   * Returns one provider, by name or alias.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND).
+   */
   getProvider: handleUnaryCall<GetProviderRequest, GetProviderResponse>;
   /**
-   * Adds an operator-defined provider. ALREADY_EXISTS, reason
-   * PROVIDER_NAME_TAKEN, when a provider has the name or an alias already.
+   * Creates an operator-defined provider.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
+   * of the aliases, as its name or alias.
    */
   createProvider: handleUnaryCall<CreateProviderRequest, CreateProviderResponse>;
   /**
-   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
-   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
-   * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
+   * Changes a provider. A change of `base_url` also needs PERMISSION_ENDPOINTS_WRITE. Of
+   * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
+   * `aliases` can be changed.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
+   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider: handleUnaryCall<UpdateProviderRequest, UpdateProviderResponse>;
   /**
-   * Deletes an operator-defined provider with its models. FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER, or PROVIDER_IN_USE while a configuration or an agent
-   * names it.
+   * Deletes an operator-defined provider and its models.
+   *
+   * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
+   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
    */
   deleteProvider: handleUnaryCall<DeleteProviderRequest, DeleteProviderResponse>;
-  /** Lists models in the order of (provider, name), a page at a time. */
+  /** Lists models, ordered by (provider, name), in pages. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
-  /** Returns one model. NOT_FOUND, reason PROVIDER_NOT_FOUND or MODEL_NOT_FOUND. */
+  /**
+   * Returns one model.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
   getModel: handleUnaryCall<GetModelRequest, GetModelResponse>;
   /**
-   * Adds a model to a provider, built in or not. ALREADY_EXISTS, reason
-   * MODEL_NAME_TAKEN.
+   * Creates a model of a provider, which may be built in.
+   *
+   * Errors: ALREADY_EXISTS (MODEL_NAME_TAKEN).
    */
   createModel: handleUnaryCall<CreateModelRequest, CreateModelResponse>;
   /**
-   * Changes a model. A new price adds a row to the price book, valid from now; rows
-   * that stand are never changed.
+   * Changes a model. A new price adds a row to the price book that is valid from now;
+   * existing rows never change.
    */
   updateModel: handleUnaryCall<UpdateModelRequest, UpdateModelResponse>;
   /**
-   * Deletes a model. FAILED_PRECONDITION, reason MODEL_IN_USE while a configuration
-   * or an agent names it, BUILT_IN_MODEL for one that the seeds brought.
+   * Deletes a model.
+   *
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
+   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
    */
   deleteModel: handleUnaryCall<DeleteModelRequest, DeleteModelResponse>;
   /**
-   * Asks a provider whether an API key is good, and has a model when one is named,
-   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
-   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
-   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
-   * once and then as many a minute.
+   * Checks with a provider that an API key is valid and, if the request names a model,
+   * that the model exists. Nothing is stored, and the key is discarded after the check.
+   * An invalid key is a response (CHECK_STATUS_INVALID), not an error. The check uses no
+   * model tokens: it reads only a model list or a key endpoint. It ends within the
+   * deadline, at most 10 s.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
+   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
    */
   validateApiKey: handleUnaryCall<ValidateApiKeyRequest, ValidateApiKeyResponse>;
 }
 
 export interface ProviderServiceClient extends Client {
-  /** Lists providers in the order of their names, a page at a time. */
+  /** Lists providers, ordered by name, in pages. */
   listProviders(
     request: ListProvidersRequest,
     callback: (error: ServiceError | null, response: ListProvidersResponse) => void,
@@ -2759,7 +2828,11 @@ export interface ProviderServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListProvidersResponse) => void,
   ): ClientUnaryCall;
-  /** Returns one provider, by name or alias. NOT_FOUND, reason PROVIDER_NOT_FOUND. */
+  /**
+   * Returns one provider, by name or alias.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND).
+   */
   getProvider(
     request: GetProviderRequest,
     callback: (error: ServiceError | null, response: GetProviderResponse) => void,
@@ -2776,8 +2849,10 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetProviderResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Adds an operator-defined provider. ALREADY_EXISTS, reason
-   * PROVIDER_NAME_TAKEN, when a provider has the name or an alias already.
+   * Creates an operator-defined provider.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
+   * of the aliases, as its name or alias.
    */
   createProvider(
     request: CreateProviderRequest,
@@ -2795,10 +2870,12 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: CreateProviderResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Changes a provider. ALREADY_EXISTS, reason PROVIDER_NAME_TAKEN, when another
-   * one has a new alias already. Of a built-in one only `display_name`, `enabled`,
-   * `allow_unknown_models` and `aliases` can be changed: FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER. A change of `base_url` needs PERMISSION_ENDPOINTS_WRITE too.
+   * Changes a provider. A change of `base_url` also needs PERMISSION_ENDPOINTS_WRITE. Of
+   * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
+   * `aliases` can be changed.
+   *
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
+   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider(
     request: UpdateProviderRequest,
@@ -2816,9 +2893,10 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateProviderResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes an operator-defined provider with its models. FAILED_PRECONDITION,
-   * reason BUILT_IN_PROVIDER, or PROVIDER_IN_USE while a configuration or an agent
-   * names it.
+   * Deletes an operator-defined provider and its models.
+   *
+   * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
+   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
    */
   deleteProvider(
     request: DeleteProviderRequest,
@@ -2835,7 +2913,7 @@ export interface ProviderServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteProviderResponse) => void,
   ): ClientUnaryCall;
-  /** Lists models in the order of (provider, name), a page at a time. */
+  /** Lists models, ordered by (provider, name), in pages. */
   listModels(
     request: ListModelsRequest,
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
@@ -2851,7 +2929,11 @@ export interface ProviderServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListModelsResponse) => void,
   ): ClientUnaryCall;
-  /** Returns one model. NOT_FOUND, reason PROVIDER_NOT_FOUND or MODEL_NOT_FOUND. */
+  /**
+   * Returns one model.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
   getModel(
     request: GetModelRequest,
     callback: (error: ServiceError | null, response: GetModelResponse) => void,
@@ -2868,8 +2950,9 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetModelResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Adds a model to a provider, built in or not. ALREADY_EXISTS, reason
-   * MODEL_NAME_TAKEN.
+   * Creates a model of a provider, which may be built in.
+   *
+   * Errors: ALREADY_EXISTS (MODEL_NAME_TAKEN).
    */
   createModel(
     request: CreateModelRequest,
@@ -2887,8 +2970,8 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: CreateModelResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Changes a model. A new price adds a row to the price book, valid from now; rows
-   * that stand are never changed.
+   * Changes a model. A new price adds a row to the price book that is valid from now;
+   * existing rows never change.
    */
   updateModel(
     request: UpdateModelRequest,
@@ -2906,8 +2989,10 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateModelResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes a model. FAILED_PRECONDITION, reason MODEL_IN_USE while a configuration
-   * or an agent names it, BUILT_IN_MODEL for one that the seeds brought.
+   * Deletes a model.
+   *
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
+   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
    */
   deleteModel(
     request: DeleteModelRequest,
@@ -2925,12 +3010,14 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteModelResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Asks a provider whether an API key is good, and has a model when one is named,
-   * before anything is stored. A key that is wrong is an answer (CHECK_STATUS_INVALID),
-   * not an error. Spends no tokens: a model list or a key endpoint is read. The answer
-   * comes within the deadline, at most 10 s. The key is kept nowhere. NOT_FOUND, reason
-   * PROVIDER_NOT_FOUND; RESOURCE_EXHAUSTED, reason TOO_MANY_CHECKS, beyond 60 at
-   * once and then as many a minute.
+   * Checks with a provider that an API key is valid and, if the request names a model,
+   * that the model exists. Nothing is stored, and the key is discarded after the check.
+   * An invalid key is a response (CHECK_STATUS_INVALID), not an error. The check uses no
+   * model tokens: it reads only a model list or a key endpoint. It ends within the
+   * deadline, at most 10 s.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
+   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
    */
   validateApiKey(
     request: ValidateApiKeyRequest,

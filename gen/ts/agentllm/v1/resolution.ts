@@ -12,19 +12,19 @@ import { KeySource, keySourceFromJSON, keySourceToNumber } from "./check.js";
 import { Finding, HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
 import { Dialect, dialectFromJSON, dialectToNumber, ModelPrice } from "./provider.js";
 
-/** Where a value of a resolved hop comes from. */
+/** The kind of row that a resolved value comes from. */
 export const ValueSource = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "VALUE_SOURCE_UNSPECIFIED",
-  /** CONFIG - The configuration of the hop. */
+  /** CONFIG - The config of the hop. */
   CONFIG: "VALUE_SOURCE_CONFIG",
-  /** AGENT - The agent itself. */
+  /** AGENT - The agent. */
   AGENT: "VALUE_SOURCE_AGENT",
   /** PROVIDER - The provider in the catalogue. */
   PROVIDER: "VALUE_SOURCE_PROVIDER",
-  /** MODEL - The model in the catalogue, its price included. */
+  /** MODEL - The model in the catalogue, including its price. */
   MODEL: "VALUE_SOURCE_MODEL",
-  /** CREDENTIAL - The credential that the configuration names. */
+  /** CREDENTIAL - The credential that the config names. */
   CREDENTIAL: "VALUE_SOURCE_CREDENTIAL",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -89,26 +89,26 @@ export function valueSourceToNumber(object: ValueSource): number {
 }
 
 /**
- * Why a hop of a chain is not tried. Where there are several reasons: that it is a
- * duplicate, else the policy, else what is wrong with the provider.
+ * Why a hop is skipped. If several reasons apply, a duplicate is reported first, then the
+ * policy, then the state of the provider.
  */
 export const SkipReason = {
-  /** UNSPECIFIED - Not stated; never sent. */
+  /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "SKIP_REASON_UNSPECIFIED",
-  /** PROVIDER_DOWN - The request says that its provider is down. */
+  /** PROVIDER_DOWN - The request lists its provider in `provider_down`. */
   PROVIDER_DOWN: "SKIP_REASON_PROVIDER_DOWN",
-  /** PROVIDER_DISABLED - Its provider is switched off in the catalogue. */
+  /** PROVIDER_DISABLED - Its provider is disabled in the catalogue. */
   PROVIDER_DISABLED: "SKIP_REASON_PROVIDER_DISABLED",
   /** PROVIDER_UNKNOWN - Its provider is not in the catalogue. */
   PROVIDER_UNKNOWN: "SKIP_REASON_PROVIDER_UNKNOWN",
   /** DUPLICATE - It repeats an earlier hop. */
   DUPLICATE: "SKIP_REASON_DUPLICATE",
   /**
-   * POLICY - The agent's substitution policy cuts it: it may not stand in for the first hop of
-   * the chain, whether that one can be tried or not.
+   * POLICY - The agent's substitution policy does not allow it to replace the first hop of the
+   * chain. This applies whether or not the first hop is usable.
    */
   POLICY: "SKIP_REASON_POLICY",
-  /** BASE_URL_INVALID - The base URL of its provider is not canonical (FINDING_REASON_BASE_URL_INVALID). */
+  /** BASE_URL_INVALID - Its provider's base URL is not canonical (FINDING_REASON_BASE_URL_INVALID). */
   BASE_URL_INVALID: "SKIP_REASON_BASE_URL_INVALID",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -178,164 +178,153 @@ export function skipReasonToNumber(object: SkipReason): number {
   }
 }
 
-/**
- * Where one value of a resolved hop comes from: the row, its field and when that
- * was changed last.
- */
+/** The row, field and revision that a resolved value comes from. */
 export interface Provenance {
   /**
-   * The value, by its path in ResolvedHop: `provider`, `dialect`, `base_url`,
-   * `model_name`, `parameters.temperature`, `request_timeout_ms`, `key_source`,
-   * `price`.
+   * The path of the value in ResolvedHop: `provider`, `dialect`, `base_url`,
+   * `model_name`, `parameters.temperature`, `request_timeout_ms`, `key_source`, `price`.
    */
   field: string;
   /**
-   * What kind of row it comes from; of an adapted parameter the one whose rule
-   * changed it, which is the provider with the path `dialect` for a rule of its
-   * dialect.
+   * The kind of row. For an adapted parameter, the row whose rule changed it; for a rule
+   * of the dialect, the provider with the path `dialect`.
    */
   source: ValueSource;
   /**
-   * Which row: the id of a configuration, the name of an agent, a provider or a
-   * credential, `provider/model` of a model.
+   * The row: the id of a config; the name of an agent, a provider or a credential;
+   * `provider/model` of a model.
    */
   resource: string;
   /**
-   * The field of that row, for example `fallback_model`, `llm_provider`,
+   * The field of the row, for example `fallback_model`, `llm_provider`,
    * `parameter_rules`.
    */
   path: string;
   /**
-   * The store revision at which that row was changed last; of a price in the
-   * catalogue the one at which it was entered.
+   * The store revision of the row's last change; for a price in the catalogue, the
+   * revision at which it was added.
    */
   revision: bigint;
 }
 
 /** One parameter of a resolved hop. */
 export interface ResolvedParameter {
-  /** The parameter's name here, for example `max_tokens`. */
+  /** The parameter's name in AgentLLMConfig, for example `max_tokens`. */
   name: string;
   /**
-   * Its name in the body of the provider's request, for example
-   * `max_completion_tokens`. A dot separates the names of nested objects:
-   * `reasoning.effort` with the value "low" is sent as
-   * {"reasoning":{"effort":"low"}}, in one object with other names that begin
-   * alike.
+   * The name in the body of the provider's request, for example `max_completion_tokens`.
+   * A dot separates the names of nested objects: `reasoning.effort` with the value "low"
+   * is sent as {"reasoning":{"effort":"low"}}. Names with the same prefix share one
+   * object.
    */
   wire_name: string;
   /**
-   * Its value as JSON, in the form in which it is sent: that of
-   * `thinking_budget_tokens` for Anthropic's Messages, for example, is
-   * {"type":"enabled","budget_tokens":2048} under `thinking`.
+   * The value as JSON, in the form in which it is sent. For example,
+   * `thinking_budget_tokens` for Anthropic's Messages has the value
+   * {"type":"enabled","budget_tokens":2048} and the name `thinking`.
    */
   value_json: string;
   /**
-   * The value as configured, as JSON, where the model wants another one; empty
-   * where it is sent as configured. A parameter that is left out stands in the
-   * findings.
+   * The configured value as JSON, if adaptation changed it; empty if it is sent as
+   * configured. Omitted parameters are reported in the findings.
    */
   configured_json: string;
 }
 
-/** What a hop costs. */
+/** The price of a hop. */
 export interface ResolvedPrice {
   /**
-   * The rates per million tokens. Those that are not known are absent. A price that
-   * stands on the configuration (`cost_per_1k_input_tokens` and its sibling) is
-   * converted; it is that of the configuration's own model, so its fallback has the
-   * price of the catalogue.
+   * The rates per million tokens; unknown rates are absent. A price given in the config
+   * (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`) is converted. It applies to
+   * the config's own model; the fallback has the price in the catalogue.
    */
   price:
     | ModelPrice
     | undefined;
   /**
-   * Whether it stands on the configuration (VALUE_SOURCE_CONFIG) or in the price
-   * book of the catalogue (VALUE_SOURCE_MODEL).
+   * Whether the price is given in the config (VALUE_SOURCE_CONFIG) or comes from the
+   * price book (VALUE_SOURCE_MODEL).
    */
   source: ValueSource;
 }
 
-/** One hop of a resolved chain: everything that a call of it needs but the key. */
+/** One hop of a resolved chain, with everything that a call needs except the API key. */
 export interface ResolvedHop {
-  /** Place in the chain, counted from 0, skipped hops included. */
+  /** The position in the chain, counted from 0, including skipped hops. */
   index: number;
-  /** Where it comes from. */
+  /** Where the hop comes from. */
   source: HopSource;
-  /** The configuration that it comes from; absent for HOP_SOURCE_AGENT. */
+  /** The config that the hop comes from; absent for HOP_SOURCE_AGENT. */
   config_id?:
     | number
     | undefined;
-  /** Canonical provider name. */
+  /** The provider's canonical name. */
   provider: string;
-  /** The wire API of the provider. */
+  /** The provider's wire API. */
   dialect: Dialect;
-  /** The URL of the provider's API in its canonical form, without a trailing slash. */
+  /** The base URL of the provider's API in canonical form, without a trailing slash. */
   base_url: string;
-  /** Model name. */
+  /** The model's name. */
   model_name: string;
-  /** What to send, after adaptation to the model, each parameter once. */
+  /** The parameters to send, after adaptation to the model, each once. */
   parameters: ResolvedParameter[];
-  /** Deadline of one call in milliseconds; absent: the caller's own. */
+  /** The timeout of one call in milliseconds. Absent: the caller chooses it. */
   request_timeout_ms?:
     | number
     | undefined;
   /**
-   * Where the key is: with the configuration, in a credential, or in the environment
-   * of the process that calls; KEY_SOURCE_NONE where the provider names no variable.
+   * The source of the API key: the config, a credential, or the environment of the
+   * calling process. KEY_SOURCE_NONE if the provider names no environment variable.
    */
   key_source: KeySource;
   /**
-   * Name of that credential, or the environment variables to look at in this
-   * order, separated by commas; empty for other sources. A process sends variables
-   * of an operator-defined provider only where its own environment lists them in
+   * The name of the credential, or the environment variables to try in this order,
+   * separated by commas; empty for other sources. A process sends the variables of an
+   * operator-defined provider only if its own environment lists them in
    * PROVIDER_ALLOW_KEY_VARS.
    */
   key_name: string;
-  /** What is known of a stored key; API_KEY_STATE_NONE for keys of the environment. */
+  /** The state of the stored key; API_KEY_STATE_NONE for keys of the environment. */
   api_key_state: ApiKeyState;
-  /** What it costs; absent when nothing is known. */
+  /** The price; absent if it is unknown. */
   price:
     | ResolvedPrice
     | undefined;
-  /** Where each of the values above comes from. */
+  /** The provenance of each of the values above. */
   provenance: Provenance[];
 }
 
-/** A hop of the chain that is not tried. */
+/** A hop of the chain that is skipped. */
 export interface SkippedHop {
-  /** Why. */
+  /** Why the hop is skipped. */
   reason: SkipReason;
-  /** Where it comes from. */
+  /** Where the hop comes from. */
   source: HopSource;
-  /** The configuration that it comes from; absent for HOP_SOURCE_AGENT. */
+  /** The config that the hop comes from; absent for HOP_SOURCE_AGENT. */
   config_id?:
     | number
     | undefined;
-  /** Provider name. */
+  /** The provider's name. */
   provider: string;
-  /** Model name. */
+  /** The model's name. */
   model_name: string;
-  /** Place in the chain, counted from 0, as findings name it. */
+  /** The position in the chain, counted from 0, as used in findings. */
   index: number;
 }
 
-/** What is in effect for an agent. */
+/** The configuration in effect for an agent. */
 export interface ResolvedConfig {
-  /** The agent. */
+  /** The agent's id. */
   agent_id: number;
-  /** That agent's name. */
+  /** The agent's name. */
   agent_name: string;
-  /** The models to try, in this order. Empty when every hop is skipped. */
+  /** The hops to try, in this order. Empty if every hop is skipped. */
   hops: ResolvedHop[];
-  /** The hops of the chain that are not tried, and why. */
+  /** The hops of the chain that are skipped, with the reason. */
   skipped: SkippedHop[];
-  /**
-   * Everything there is to say about it: adaptations, models that retire, unknown
-   * prices, unreadable keys.
-   */
+  /** All findings: adaptations, retiring models, unknown prices, unreadable keys. */
   findings: Finding[];
-  /** Which hops may stand in for the first one. */
+  /** Which hops may replace the first one. */
   substitution_policy: SubstitutionPolicy;
 }
 

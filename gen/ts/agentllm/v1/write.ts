@@ -9,46 +9,45 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
 
 /**
- * Asks a write to answer only when the connected agent processes that watch what
- * it changed have applied it, or the time is over. The write has committed by then
- * and answers OK either way, with who has applied it and who has not yet.
+ * Delays the response of a write until the connected watchers of what it changed have
+ * applied it, or the timeout has passed. The write has committed by then, so the status
+ * is OK in both cases; the response lists the watchers that have applied it and those
+ * that have not.
  */
 export interface WaitForAdoption {
   /**
-   * How long to wait at most, 0 to 60 s; ends before the deadline of the call in any
-   * case, of which the first 30 s count. Absent or 0: not at all, the answer says how it stands right after the commit.
-   * So it does when 500 writes wait on the server already.
+   * The maximum time to wait, 0 to 60 s. The wait always ends before the deadline of the
+   * call, of which at most the first 30 s count. Absent or 0: no wait; the response has
+   * the state right after the commit. The same applies when 500 writes wait on the server
+   * already.
    */
   timeout: Duration | undefined;
 }
 
-/** One agent process that watches what a write changed. */
+/** A watcher of what a write changed. */
 export interface AdoptingWatcher {
-  /** The process, as in Watcher. */
+  /** The id of the process, as in Watcher. */
   client_id: string;
-  /** Its name, as it gave it. */
+  /** The name that the process sent. */
   client_name: string;
-  /** The revision that it has applied; 0 when it has acknowledged none. */
+  /** The revision that it has applied; 0 if it has acknowledged none. */
   applied_revision: bigint;
 }
 
-/**
- * How far a write has come to the agent processes that watch what it changed, on
- * all replicas.
- */
+/** How far a write has been applied by the watchers of what it changed, on all replicas. */
 export interface Adoption {
   /**
-   * Whether none of them is pending, as far as the replicas have told: they do once a
+   * Whether no watcher is pending. Replicas report the state of their watchers once a
    * second.
    */
   complete: boolean;
-  /** How many have applied it. */
+  /** The number of watchers that have applied the write. */
   applied_count: number;
-  /** How many have not said yet that they have. */
+  /** The number of watchers that have not acknowledged it yet. */
   pending_count: number;
-  /** Those that have applied it, at most 100 of them. */
+  /** The watchers that have applied it, at most 100 of them. */
   applied: AdoptingWatcher[];
-  /** Those that are pending, at most 100 of them. */
+  /** The watchers that are pending, at most 100 of them. */
   pending: AdoptingWatcher[];
 }
 
