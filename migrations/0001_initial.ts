@@ -1,15 +1,16 @@
 import type { Knex } from 'knex';
 import { PLUGIN_COLUMNS } from './0002_plugin_agent_fields.js';
-import { addForeignKey, createOrAdopt, dropTables, refuseForeignTables } from './adopt.js';
 import { timestamps } from './columns.js';
+import { addForeignKey, createOrImport, dropTables, refuseForeignTables } from './import_tables.js';
 
-// The document's `ac7a9a8391bc`: all base models of the trading system. Only `agent_configs` is ours to serve; the
-// other tables belong to the processes that share the database, and are here so that the chain is the document's.
-// Money is double precision as in the source; money that we add up stands in tables of our own, as integers. Names of
-// indexes and keys are those that SQLAlchemy and PostgreSQL give, so that a database of either origin looks the same:
-// where the Python system has made a table already, it is taken over (adopt.ts).
+// The first revision (`ac7a9a8391bc`) of the original Python system, a trading system whose database schema agentllm
+// imports. It contains all base tables. agentllm uses only `agent_configs`; the other tables belong to processes that
+// share the database, and are created so that both migration chains give the same schema. Amounts of money are double
+// precision as in the Python system; agentllm stores the amounts that it adds up as integers, in separate tables.
+// Indexes and keys have the names that SQLAlchemy and PostgreSQL give, so that a new and an imported database have the
+// same schema. A table that the Python system has created already is imported (import_tables.ts).
 
-/** Children before parents: a foreign key would refuse the other order of dropping them. */
+/** Children before parents, the order in which foreign keys allow dropping them. */
 export const TABLES = [
   'executions',
   'trades',
@@ -20,7 +21,7 @@ export const TABLES = [
   'agent_configs',
 ];
 
-const OF_LATER_STEPS = ['trading_sessions', 'risk_metrics', 'agent_llm_configs'];
+const TABLES_OF_LATER_MIGRATIONS = ['trading_sessions', 'risk_metrics', 'agent_llm_configs'];
 
 async function createAgentConfigs(knex: Knex): Promise<void> {
   const columns = (table: Knex.CreateTableBuilder) => {
@@ -38,11 +39,11 @@ async function createAgentConfigs(knex: Knex): Promise<void> {
     table.text('metadata_json');
     table.unique(['name'], { indexName: 'ix_agent_configs_name', useConstraint: false });
   };
-  await createOrAdopt(knex, 'agent_configs', columns, { others: PLUGIN_COLUMNS, served: true });
+  await createOrImport(knex, 'agent_configs', columns, { others: PLUGIN_COLUMNS, served: true });
 }
 
 async function createPortfolios(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'portfolios', (table) => {
+  await createOrImport(knex, 'portfolios', (table) => {
     table.increments('id');
     table.string('name', 255).notNullable();
     table.string('description', 1000);
@@ -56,7 +57,7 @@ async function createPortfolios(knex: Knex): Promise<void> {
 }
 
 async function createRunLogs(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'run_logs', (table) => {
+  await createOrImport(knex, 'run_logs', (table) => {
     table.increments('id');
     table.string('session_id', 255).notNullable().index('ix_run_logs_session_id');
     table.string('run_type', 50).notNullable().index('ix_run_logs_run_type');
@@ -79,7 +80,7 @@ async function createRunLogs(knex: Knex): Promise<void> {
 }
 
 async function createVendorConfigs(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'vendor_configs', (table) => {
+  await createOrImport(knex, 'vendor_configs', (table) => {
     table.increments('id');
     table.string('name', 255).notNullable();
     table.string('vendor_type', 50).notNullable().index('ix_vendor_configs_vendor_type');
@@ -98,7 +99,7 @@ async function createVendorConfigs(knex: Knex): Promise<void> {
 }
 
 async function createPositions(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'positions', (table) => {
+  await createOrImport(knex, 'positions', (table) => {
     table.increments('id');
     table.integer('portfolio_id').notNullable().index('ix_positions_portfolio_id');
     table.string('symbol', 20).notNullable().index('ix_positions_symbol');
@@ -116,7 +117,7 @@ async function createPositions(knex: Knex): Promise<void> {
 }
 
 async function createTrades(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'trades', (table) => {
+  await createOrImport(knex, 'trades', (table) => {
     table.increments('id');
     table.integer('portfolio_id').notNullable().index('ix_trades_portfolio_id');
     table.string('symbol', 20).notNullable().index('ix_trades_symbol');
@@ -138,7 +139,7 @@ async function createTrades(knex: Knex): Promise<void> {
 }
 
 async function createExecutions(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'executions', (table) => {
+  await createOrImport(knex, 'executions', (table) => {
     table.increments('id');
     table.integer('trade_id').notNullable().index('ix_executions_trade_id');
     table.string('symbol', 20).notNullable().index('ix_executions_symbol');
@@ -158,7 +159,7 @@ async function createExecutions(knex: Knex): Promise<void> {
 }
 
 export async function up(knex: Knex): Promise<void> {
-  await refuseForeignTables(knex, [...TABLES, ...OF_LATER_STEPS]);
+  await refuseForeignTables(knex, [...TABLES, ...TABLES_OF_LATER_MIGRATIONS]);
   await createAgentConfigs(knex);
   await createPortfolios(knex);
   await createRunLogs(knex);

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
-import { extendOrAdopt } from './adopt.js';
+import { extendOrImport } from './import_tables.js';
 
-// The document's `plugin_agent_fields`. `is_reserved` defaults to true as there: agents that exist before this
-// migration are the system's own. What is created through the API says false itself.
+// The revision `plugin_agent_fields` of the Python system. `is_reserved` defaults to true, as it does there: agents
+// that exist before this migration are built in. Agents that are created through the API are stored with false.
 
-/** What it adds. */
+/** The columns that this migration adds. */
 export const PLUGIN_COLUMNS = [
   'role',
   'llm_type',
@@ -19,7 +19,7 @@ export const PLUGIN_COLUMNS = [
 ];
 
 export async function up(knex: Knex): Promise<void> {
-  await extendOrAdopt(knex, 'agent_configs', (table) => {
+  await extendOrImport(knex, 'agent_configs', (table) => {
     table.string('role', 50).notNullable().defaultTo('analyst').index('ix_agent_configs_role');
     table.string('llm_type', 20).notNullable().defaultTo('quick');
     table.text('prompt_template');

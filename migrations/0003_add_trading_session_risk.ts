@@ -1,13 +1,13 @@
 import type { Knex } from 'knex';
-import { addForeignKey, createOrAdopt, dropTables } from './adopt.js';
 import { timestamps } from './columns.js';
+import { addForeignKey, createOrImport, dropTables } from './import_tables.js';
 
-// The document's `add_trading_session_risk`.
+// The revision `add_trading_session_risk` of the Python system.
 
 export const TABLES = ['risk_metrics', 'trading_sessions'];
 
 async function createTradingSessions(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'trading_sessions', (table) => {
+  await createOrImport(knex, 'trading_sessions', (table) => {
     table.increments('id');
     table.integer('portfolio_id').notNullable().index('ix_trading_sessions_portfolio_id');
     table.string('session_type', 20).notNullable().index('ix_trading_sessions_session_type');
@@ -33,7 +33,7 @@ async function createTradingSessions(knex: Knex): Promise<void> {
 }
 
 async function createRiskMetrics(knex: Knex): Promise<void> {
-  await createOrAdopt(knex, 'risk_metrics', (table) => {
+  await createOrImport(knex, 'risk_metrics', (table) => {
     table.increments('id');
     table.integer('portfolio_id').notNullable().index('ix_risk_metrics_portfolio_id');
     table.integer('session_id').index('ix_risk_metrics_session_id');

@@ -1,9 +1,10 @@
 import type { Knex } from 'knex';
-import { addForeignKey, createOrAdopt, dropTables, moveOrphans } from './adopt.js';
 import { timestamps } from './columns.js';
+import { addForeignKey, createOrImport, dropTables, moveOrphans } from './import_tables.js';
 
-// The document's `add_agent_llm_configs`, column by column. What we add to the table comes in 0005, so that this one
-// can be held against the document. `temperature` is nullable with a default: NULL means "not sent to the model".
+// The revision `add_agent_llm_configs` of the Python system, column by column. Migration 0005 adds the columns of
+// agentllm, so that this one can be compared with the original. `temperature` is nullable with a default: NULL means
+// "not sent to the model".
 
 export const TABLES = ['agent_llm_configs'];
 
@@ -25,7 +26,10 @@ export async function up(knex: Knex): Promise<void> {
     timestamps(knex, table);
     table.text('metadata_json');
   };
-  await createOrAdopt(knex, 'agent_llm_configs', columns, { served: true, sortOut: () => moveOrphans(knex) });
+  await createOrImport(knex, 'agent_llm_configs', columns, {
+    served: true,
+    beforeConstraints: () => moveOrphans(knex),
+  });
   await addForeignKey(knex, 'agent_llm_configs', 'agent_id', 'agent_configs');
 }
 

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
-import { isAdopted } from './adopt.js';
+import { isImportedTable } from './import_tables.js';
 
-// What makes the document's rows a chain: an order, revisions (etags), a policy of substitution. The CHECKs are the
-// second line of defence behind the validation of requests, for whatever reaches the table another way.
+// The columns that turn the rows of the Python system into a chain: an order, revisions (for etags) and a substitution
+// policy. The CHECK constraints repeat the validation of requests for rows that are written with SQL.
 //
-// An upper bound is what refuses NaN and Infinity: PostgreSQL sorts NaN above every number, so `>= 0` alone lets it in.
+// The upper bounds also reject NaN and Infinity: PostgreSQL sorts NaN above every number, so `>= 0` alone accepts it.
 
 const AGENT_CHECKS: Readonly<Record<string, string>> = {
   ck_agent_configs_name: `name <> ''`,
@@ -33,14 +33,17 @@ const CONFIG_CHECKS: Readonly<Record<string, string>> = {
   ck_agent_llm_configs_priority: 'priority >= -1000000 and priority <= 1000000',
 };
 
-/** What each table is held to. */
+/** The CHECK constraints of each table, by name. */
 export const CHECKS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   agent_configs: AGENT_CHECKS,
   agent_llm_configs: CONFIG_CHECKS,
 };
 
-/** Stronger than the check itself: making the names of providers canonical can make the pair equal. */
-const MAY_BREAK: Readonly<Record<string, string>> = {
+/**
+ * Predicates that are stricter than the constraint, to find rows that may violate it later: when the names of providers
+ * are made canonical, the pair can become equal.
+ */
+const STRICTER: Readonly<Record<string, string>> = {
   ck_agent_llm_configs_fallback_differs: 'fallback_model <> model_name',
 };
 
@@ -59,12 +62,12 @@ export async function up(knex: Knex): Promise<void> {
     table.integer('credential_id');
     table.index(['agent_id', 'enabled', 'priority', 'id'], 'ix_agent_llm_configs_chain');
   });
-  // Rows from before the flag: whoever wrote a cost other than the default meant it as a price.
+  // Rows from before the flag: a cost other than the default was entered as a price.
   await knex('agent_llm_configs')
     .where('cost_per_1k_input_tokens', '<>', 0)
     .orWhere('cost_per_1k_output_tokens', '<>', 0)
     .update({ price_given: true });
-  // Likewise tokens from before the binding; the empty text was no key to the Python system.
+  // Ciphertexts from before the binding are marked too. The Python system treats an empty text as no key.
   await knex('agent_llm_configs').where({ api_key_encrypted: '' }).update({ api_key_encrypted: null });
   await knex('agent_llm_configs').whereNotNull('api_key_encrypted').update({ key_id: 'unbound' });
   for (const [table, checks] of Object.entries(CHECKS)) await addChecks(knex, table, checks);
@@ -87,7 +90,7 @@ export async function addChecks(
   tableName: string,
   checks: Readonly<Record<string, string>>,
 ): Promise<void> {
-  if (await isAdopted(knex, tableName)) return addChecksForNewRows(knex, tableName, checks);
+  if (await isImportedTable(knex, tableName)) return addChecksForNewRows(knex, tableName, checks);
   await knex.schema.alterTable(tableName, (table) => {
     for (const [name, predicate] of Object.entries(checks)) {
       table.check(predicate, undefined, name);
@@ -96,17 +99,17 @@ export async function addChecks(
 }
 
 /**
- * Rows of an adopted table may break a check. NOT VALID alone would lock them up: PostgreSQL holds a row to it at every
- * update, also of another column, so an agent with max_tokens 0 could not get a config. The rows that break it now are
- * exempt by their ids.
+ * Rows of an imported table may violate a check. NOT VALID alone would make them read-only: PostgreSQL checks a row at
+ * every update, also of another column, so an agent with max_tokens 0 could not get a config. Rows that violate the
+ * check now are therefore exempted by their ids.
  */
 async function addChecksForNewRows(knex: Knex, table: string, checks: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, predicate] of Object.entries(checks)) {
-    const broken: number[] = await knex(table)
-      .whereRaw(`not (${MAY_BREAK[name] ?? predicate})`)
+    const violating: number[] = await knex(table)
+      .whereRaw(`not (${STRICTER[name] ?? predicate})`)
       .orderBy('id')
       .pluck('id');
-    const exempt = broken.length > 0 ? ` or id in (${broken.join(', ')})` : '';
+    const exempt = violating.length > 0 ? ` or id in (${violating.join(', ')})` : '';
     await knex.raw(`alter table ${table} add constraint ${name} check ((${predicate})${exempt}) not valid`);
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 
-// The counter row that makes revisions dense and in commit order, and the log that they number.
+// The counter row, which makes revisions gapless and in commit order, and the change log.
 
 const HASH_KEY_BYTES = 32;
 
@@ -9,7 +9,7 @@ async function createStoreState(knex: Knex): Promise<void> {
   await knex.schema.createTable('store_state', (table) => {
     table.smallint('id').primary().defaultTo(1);
     table.bigInteger('revision').notNullable().defaultTo(0);
-    // Random marks of this revision and the one before: who follows the log sees that a store was put back.
+    // Random values of this revision and the previous one. A reader of the log detects a restored store by them.
     table.uuid('nonce').notNullable();
     table.uuid('previous_nonce').notNullable();
     table.uuid('identity').notNullable();
@@ -18,13 +18,13 @@ async function createStoreState(knex: Knex): Promise<void> {
     table.check('revision >= 0', undefined, 'ck_store_state_revision');
     table.check(`octet_length(hash_key) = ${HASH_KEY_BYTES}`, undefined, 'ck_store_state_hash_key');
   });
-  // Drawn here and not by the database: gen_random_bytes() would need an extension.
+  // Generated here, because gen_random_bytes() in the database would need an extension.
   const nonce = randomUUID();
   const hash_key = randomBytes(HASH_KEY_BYTES);
   await knex('store_state').insert({ id: 1, nonce, previous_nonce: nonce, identity: randomUUID(), hash_key });
 }
 
-// Which seeds a store has had: `serve` brings each of them once.
+// The seeds that have been applied to the store: `serve` applies each of them once.
 async function createStoreSeeds(knex: Knex): Promise<void> {
   await knex.schema.createTable('store_seeds', (table) => {
     table.string('name', 50).primary();
@@ -63,8 +63,8 @@ export async function down(knex: Knex): Promise<void> {
   await knex.schema.dropTable('config_revisions');
   await knex.schema.dropTable('store_seeds');
   await knex.schema.dropTable('store_state');
-  // Revisions of rows point into the log that is gone; kept, they would lie ahead of the next counter, which starts
-  // at 0.
+  // Revisions of rows refer to the dropped log. If they were kept, they would be ahead of the next counter, which
+  // starts at 0.
   await knex('agent_llm_configs').update({ revision: 0 });
   await knex('agent_configs').update({ revision: 0, chain_revision: 0 });
 }

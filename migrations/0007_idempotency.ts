@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// The answers of writes that carried a request id, kept so that a retry after a lost reply returns the first answer.
+// The stored responses of writes with a request_id, so that a retry after a lost response returns the same one.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.createTable('idempotent_answers', (table) => {

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { timestamps } from './columns.js';
 
-// Providers, models and prices as data. Prices are whole micro-USD per million tokens, so sums of them are exact.
+// Providers, models and prices. Prices are integers in micro-USD per million tokens, so that sums are exact.
 
 const ORIGINS = `origin in ('seed', 'operator')`;
 const RATE_MAXIMUM = '1000000000000';
@@ -60,7 +60,7 @@ async function createModels(knex: Knex): Promise<void> {
     table.string('origin', 20).notNullable().defaultTo('operator');
     timestamps(knex, table);
     table.bigInteger('revision').notNullable().defaultTo(0);
-    // Serves the foreign key too: `provider` comes first.
+    // Also the index for the foreign key, because `provider` is the first column.
     table.unique(['provider', 'name'], { indexName: 'uq_llm_models_provider_name' });
     table.check(`name <> ''`, undefined, 'ck_llm_models_name');
     table.check('context_window_tokens >= 1', undefined, 'ck_llm_models_context_window_tokens');
@@ -92,7 +92,7 @@ async function createPrices(knex: Knex): Promise<void> {
   });
 }
 
-// `pg` writes a JavaScript array as a PostgreSQL array literal, and that of an empty one, `{}`, is a valid JSON object.
+// `pg` converts a JavaScript array to a PostgreSQL array literal. For an empty array this is `{}`, a valid JSON object.
 function checkIsList(table: Knex.CreateTableBuilder, tableName: string, column: string): void {
   table.check(`jsonb_typeof(${column}) = 'array'`, undefined, `ck_${tableName}_${column}`);
 }
@@ -107,6 +107,6 @@ export async function down(knex: Knex): Promise<void> {
   await knex.schema.dropTable('llm_prices');
   await knex.schema.dropTable('llm_models');
   await knex.schema.dropTable('llm_providers');
-  // Or a store that comes back up would stay without a catalogue.
+  // Otherwise the catalogue would not be seeded again after the next `up`.
   await knex('store_seeds').where({ name: 'catalogue' }).delete();
 }

@@ -1,12 +1,12 @@
 import type { Knex } from 'knex';
 import { timestamps } from './columns.js';
 
-// Named credentials, and which encryption keys a store has been written with (their ids, never the keys).
+// Credentials, and the ids of the encryption keys that the store has used. The keys themselves are not stored.
 
 async function createEncryptionKeys(knex: Knex): Promise<void> {
   await knex.schema.createTable('encryption_keys', (table) => {
     table.string('key_id', 64).primary();
-    // A known text under the key: what cannot read it is the wrong key.
+    // A known text, encrypted with the key. An encryption key that cannot decrypt it is the wrong one.
     table.string('canary', 500).notNullable();
     table.timestamp('created_at').notNullable().defaultTo(knex.fn.now());
   });

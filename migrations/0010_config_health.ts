@@ -1,13 +1,13 @@
 import type { Knex } from 'knex';
 
-// What providers said of a config when they were asked last. It is no configuration: it takes no revision, and goes with
-// its config.
+// The results of the last check of each config. They are not configuration: they take no revision, and they are deleted
+// with their config.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.createTable('config_health', (table) => {
     table.integer('config_id').primary();
     table.bigInteger('config_revision').notNullable();
-    // The state of each hop, to look for; the hops themselves beside it.
+    // The status of each hop, for filters; `hops` has the complete results.
     table.specificType('statuses', 'text[]').notNullable();
     table.jsonb('hops').notNullable();
     table.timestamp('checked_at').notNullable().defaultTo(knex.fn.now());

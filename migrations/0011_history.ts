@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// What it takes to read the log as history: whose an entry is, and when; and from which revision on it is whole.
+// Columns and indexes for reading the log as history: the agent of an entry, the time, and the first complete revision.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.alterTable('config_revisions', (table) => {

@@ -1,11 +1,12 @@
 import type { Knex } from 'knex';
 
-// Which agent processes watch, over all replicas. Rows expire: a replica that dies takes nothing back.
+// The watchers of all replicas. Rows expire, because a replica that crashes does not delete its rows.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.createTable('watchers', (table) => {
     table.uuid('client_id').primary();
-    // Of the stream: a process that has moved on has another one, and the replica that it left must not take its row.
+    // Identifies the stream. A process that reconnects to another replica has a new one, and the old replica must not
+    // delete its row.
     table.uuid('stream_id').notNullable();
     table.string('client_name', 100).notNullable();
     table.string('client_version', 50).notNullable();
@@ -16,9 +17,9 @@ export async function up(knex: Knex): Promise<void> {
     table.timestamp('last_seen_at').notNullable().defaultTo(knex.fn.now());
     table.bigInteger('sent_revision').notNullable();
     table.bigInteger('applied_revision');
-    // Since when something is sent that is not applied.
+    // Since when the newest sent revision is not applied.
     table.timestamp('behind_since');
-    // Whether the stream has not been given everything yet.
+    // Whether the watch has not caught up.
     table.boolean('catching_up').notNullable();
     table.index(['client_name', 'client_id'], 'ix_watchers_client_name');
     table.index(['last_seen_at'], 'ix_watchers_last_seen_at');

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// What is audited but is no configuration: it takes no revision.
+// Audit events that do not change the configuration. They take no revision.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.createTable('audit_events', (table) => {

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// Who may do what: tokens by the SHA-256 of their text, and certificates by their identity.
+// Access tokens, identified by the SHA-256 of their text, and client certificates, identified by their identity.
 
 export async function up(knex: Knex): Promise<void> {
   await knex.schema.createTable('api_tokens', (table) => {
@@ -13,7 +13,7 @@ export async function up(knex: Knex): Promise<void> {
     table.string('certificate_identity', 300);
     table.timestamp('expires_at');
     table.timestamp('revoked_at');
-    // Written about once a minute and by every replica, so it is no part of the row that takes revisions.
+    // Written about once a minute by every replica, and therefore not part of the revisioned row.
     table.timestamp('last_used_at');
     table.timestamp('created_at').notNullable();
     table.timestamp('updated_at').notNullable();

@@ -1,14 +1,14 @@
 import type { Knex } from 'knex';
 import { addChecks } from './0005_chain_columns.js';
 
-// An agent can be set to have no default model: both columns are empty then. The checks of 0005 refuse that.
+// An agent without a default model has two empty columns, which the checks of 0005 reject.
 
 const REPLACED: Readonly<Record<string, string>> = {
   ck_agent_configs_llm_provider: `llm_provider <> ''`,
   ck_agent_configs_llm_model: `llm_model <> ''`,
 };
 
-/** What the table is held to instead. */
+/** The checks that replace those of 0005. */
 export const DEFAULT_MODEL_CHECKS: Readonly<Record<string, string>> = {
   ck_agent_configs_default_model: `(llm_provider = '') = (llm_model = '')`,
 };
@@ -18,7 +18,7 @@ export async function up(knex: Knex): Promise<void> {
   await addChecks(knex, 'agent_configs', DEFAULT_MODEL_CHECKS);
 }
 
-/** Refuses where an agent has no default model: an earlier version would give it one. */
+/** Fails when an agent has no default model, because an earlier version would give it one. */
 export async function down(knex: Knex): Promise<void> {
   const empty: string[] = await knex('agent_configs')
     .where({ llm_provider: '', llm_model: '' })

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// The Responses API is a dialect of its own.
+// Adds the Responses API as a separate dialect.
 
 const TABLE = 'llm_providers';
 const NAME = 'ck_llm_providers_dialect';
@@ -14,7 +14,7 @@ async function allow(knex: Knex, dialects: readonly string[]): Promise<void> {
 
 export const up = (knex: Knex): Promise<void> => allow(knex, [...BEFORE, 'DIALECT_OPENAI_RESPONSES']);
 
-/** Earlier releases know chat completions of the same providers. */
+/** Earlier releases use chat completions with the same providers. */
 export async function down(knex: Knex): Promise<void> {
   await knex(TABLE).where({ dialect: 'DIALECT_OPENAI_RESPONSES' }).update({ dialect: 'DIALECT_OPENAI' });
   await allow(knex, BEFORE);

@@ -16,22 +16,22 @@ import * as access from './0014_access.js';
 import * as optionalDefaultModel from './0015_optional_default_model.js';
 import * as responsesDialect from './0016_responses_dialect.js';
 
-/** One step of the schema. */
+/** One migration of the schema. */
 export interface Migration {
-  /** What is recorded in `knex_migrations`: without an extension, so that it is the same compiled and from source. */
+  /** The name in `knex_migrations`, without a file extension, so that it is the same when compiled and from source. */
   readonly name: string;
   /**
-   * `transaction: false` for a step that PostgreSQL refuses inside one (CREATE INDEX CONCURRENTLY). A process killed in
-   * the middle leaves such a step half done and not recorded, so both its directions must be safe to repeat.
+   * `transaction: false` for a migration that PostgreSQL rejects inside a transaction (CREATE INDEX CONCURRENTLY). If
+   * the process is killed, such a migration is half done and not recorded, so `up` and `down` must be safe to repeat.
    */
   readonly config?: { readonly transaction?: boolean };
-  /** Tables of the document that rolling it back drops, whole or in part; they may be another system's. */
+  /** Tables of the Python system that `down` drops or removes columns from. They may have been imported. */
   readonly tables?: readonly string[];
   up(knex: Knex): Promise<void>;
   down(knex: Knex): Promise<void>;
 }
 
-/** Every migration, in order. Only ever appended to. */
+/** Every migration, in order. New migrations are appended; existing ones never change. */
 export const migrations: readonly Migration[] = [
   { name: '0001_initial', tables: initial.TABLES, up: initial.up, down: initial.down },
   {

@@ -1,7 +1,6 @@
 /*
- * The names that each migration gives to tables, indexes and sequences. They are
- * compared with what a schema contains before the first of them is created. A
- * test compares this list with what the migrations create.
+ * The names of the tables, indexes and sequences that each migration creates. Before the first migration runs, they are
+ * compared with the contents of the schema. A test compares this list with the objects that the migrations create.
  */
 
 interface Names {
@@ -114,14 +113,14 @@ const NAMES: Readonly<Record<string, Names>> = {
   },
 };
 
-/** One name that a migration gives, and the table that it belongs to. */
+/** A name that a migration creates, and the table that it belongs to. */
 export interface CreatedName {
   readonly name: string;
   readonly kind: 'table' | 'index' | 'sequence';
   readonly table: string;
 }
 
-/** Every name that a migration gives; none of a migration that is not listed. */
+/** The names that a migration creates; empty for a migration without new names. */
 export function namesOf(migration: string): CreatedName[] {
   const { tables = [], indexes = {} } = NAMES[migration] ?? {};
   return [

@@ -214,7 +214,7 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   const applied = await migrations.up();
   if (applied.length === 0) return;
   log.info({ applied }, 'migrated the database');
-  const { tables, findings } = await migrations.adoption();
+  const { tables, findings } = await migrations.readImport();
   if (tables.length > 0)
     log.info({ tables }, 'imported the tables of the Python system; no agents or default configs are created for it');
   for (const finding of findings) log.warn({ finding }, 'found in the imported database; see agentllm migrate status');

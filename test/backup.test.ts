@@ -162,9 +162,9 @@ describe('backup and restore of the embedded engine', () => {
     };
     const flipped = Buffer.from(bytes);
     flipped[bytes.length - 1000] = (flipped[bytes.length - 1000] as number) ^ 1;
-    await wrong(/no backup that agentllm has made/, '');
-    await wrong(/no backup that agentllm has made/, 'PGDMP and so on\n');
-    await wrong(/no backup that agentllm has made/, Buffer.alloc(100_000));
+    await wrong(/is not a backup of agentllm/, '');
+    await wrong(/is not a backup of agentllm/, 'PGDMP and so on\n');
+    await wrong(/is not a backup of agentllm/, Buffer.alloc(100_000));
     await wrong(/damaged/, bytes.subarray(0, -1));
     await wrong(/damaged/, bytes.subarray(0, 600));
     await wrong(/damaged/, Buffer.concat([bytes, Buffer.from('x')]));

@@ -3,28 +3,30 @@ import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider }
 import type { State } from '../domain/state.js';
 import type { CommittedRevision } from '../store/replica_state.js';
 
-/** An agent with its configs at one revision. Rows are only ever replaced, so these stay what they were. */
+/** An agent with its configs at one revision. Immutable, because rows are replaced and never modified. */
 export interface AgentMaterial {
   readonly id: number | undefined;
-  /** Under which it is watched. */
+  /** The name that a watch filters by. */
   readonly name: string;
-  /** undefined: there is none of this name. */
+  /** undefined: no agent has this name or id. */
   readonly agent: Agent | undefined;
   readonly configs: readonly Config[];
-  /** Names of the credentials that they use, by id: these may be gone when what they were called is still to be said. */
+  /**
+   * Names of the credentials that the configs use, by id. A credential may be deleted before the message is encoded.
+   */
   readonly credentials: ReadonlyMap<number, string>;
-  /** Whether nobody may go on with what was before. */
+  /** Whether the change overrides pins. */
   readonly urgent: boolean;
 }
 
-/** A part of the catalogue at one revision; what is gone has no row. */
+/** A catalogue item at one revision; `row` is undefined when the item is deleted. */
 export type CatalogueMaterial = { readonly name: string; readonly urgent: boolean } & (
   | { readonly kind: 'provider'; readonly row: Provider | undefined }
   | { readonly kind: 'model'; readonly row: Model | undefined; readonly price: Price | undefined }
   | { readonly kind: 'credential'; readonly row: Credential | undefined }
 );
 
-/** One revision as watchers see it: everything that it touched, whole. */
+/** One revision as watchers receive it: the complete new material of every agent and catalogue item that it changed. */
 export interface ChangeEvent {
   readonly revision: number;
   readonly nonce: string;
@@ -33,7 +35,7 @@ export interface ChangeEvent {
   readonly catalogue: readonly CatalogueMaterial[];
 }
 
-/** Takes down what a revision touched of what is shown; `state` must be exactly at that revision. */
+/** Collects the material that a revision changed. `state` must be exactly at that revision. */
 export function changeEventOf(state: State, { revision, nonce, changes: all, cause }: CommittedRevision): ChangeEvent {
   const changes = all.some(isResealed) ? all.filter((change) => !isResealed(change)) : all;
   return {
@@ -45,18 +47,18 @@ export function changeEventOf(state: State, { revision, nonce, changes: all, cau
   };
 }
 
-/** Snapshots have a moment of every agent in common, as long as its rows stand. */
-const moments = new WeakMap<Agent, AgentMaterial>();
+/** Snapshots share the material of an agent until its rows are replaced. */
+const cachedMaterial = new WeakMap<Agent, AgentMaterial>();
 
 export function materialOf(state: State, agent: Agent, urgent = false): AgentMaterial {
   const { id, name } = agent;
   const configs = state.configsOf(id);
-  const known = urgent ? undefined : moments.get(agent);
-  if (known?.configs === configs) return known;
-  const moment = { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
-  // Credentials are rows of their own and may be renamed while the agent stays as it is.
-  if (!urgent && configs.every(({ credential_id }) => !credential_id)) moments.set(agent, moment);
-  return moment;
+  const cached = urgent ? undefined : cachedMaterial.get(agent);
+  if (cached?.configs === configs) return cached;
+  const material = { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
+  // A credential is a separate row: its name may change while the rows of the agent do not.
+  if (!urgent && configs.every(({ credential_id }) => !credential_id)) cachedMaterial.set(agent, material);
+  return material;
 }
 
 export const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;
@@ -78,7 +80,7 @@ function* touchedAgents(state: State, changes: readonly Change[]): Generator<Age
     const id = agentIdOf(change);
     if (id === undefined) continue;
     touched.set(id, (touched.get(id) ?? false) || isUrgent(change));
-    // Under its old name it is gone, for those who watch that name and for those who hold it.
+    // A rename deletes the agent under its old name, for watches by that name and for clients that hold it.
     if (change.entity === 'agent' && change.before && change.before.name !== change.after?.name)
       yield { id, name: change.before.name, ...NONE, urgent: true };
   }
@@ -93,7 +95,7 @@ function agentIdOf(change: Change): number | undefined {
   return change.entity === 'config' ? (change.after ?? change.before)?.agent_id : undefined;
 }
 
-/** Whether a change takes back what a run must not go on using: a key, an agent, a provider. */
+/** Whether a change revokes something that a running client must stop using: a key, an agent or a provider. */
 function isUrgent(change: Change): boolean {
   if (!change.before) return false;
   if (change.entity === 'agent') return change.before?.is_active === true && change.after?.is_active !== true;
@@ -106,14 +108,14 @@ function isUrgent(change: Change): boolean {
 }
 
 function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMaterial[] {
-  const moments = new Map<string, CatalogueMaterial>();
+  const byKey = new Map<string, CatalogueMaterial>();
   for (const change of changes) {
-    const moment = catalogueMaterialOf(state, change);
-    if (!moment) continue;
-    const key = `${moment.kind} ${moment.name}`;
-    moments.set(key, { ...moment, urgent: moment.urgent || (moments.get(key)?.urgent ?? false) });
+    const material = catalogueMaterialOf(state, change);
+    if (!material) continue;
+    const key = `${material.kind} ${material.name}`;
+    byKey.set(key, { ...material, urgent: material.urgent || (byKey.get(key)?.urgent ?? false) });
   }
-  return [...moments.values()];
+  return [...byKey.values()];
 }
 
 function catalogueMaterialOf(state: State, change: Change): CatalogueMaterial | undefined {
@@ -128,7 +130,7 @@ function catalogueMaterialOf(state: State, change: Change): CatalogueMaterial | 
   return model && modelMaterial(state, model, model);
 }
 
-/** @param row undefined when the model is gone. */
+/** @param row undefined when the model is deleted. */
 export const modelMaterial = (
   state: State,
   { provider, name, id }: Model,

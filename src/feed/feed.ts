@@ -6,19 +6,18 @@ import { catchUp } from '../store/write/change_log.js';
 import { tryWrite } from '../store/write/revision_counter.js';
 
 /**
- * Called when the database can no longer be reached or written to, when the cause of that is another one than any since
- * it began, and when it can again.
+ * Called when the database becomes unavailable or read-only, when a further cause of that appears, and when the
+ * database accepts writes again.
  */
 export type OnWritable = (writable: boolean, error?: unknown) => void;
 
 /**
- * Keeps the store's state at the newest revision: loads it once and then follows
- * the log, so that what other replicas write is seen here too. Reads are served
- * from the state and go on while the database is away.
+ * Keeps the store's state at the newest revision. It loads the state once and then reads the change log, which contains
+ * the writes of all replicas. Reads are served from the state and continue while the database is unavailable.
  */
 export class Feed {
   private timer: NodeJS.Timeout | undefined;
-  private turn: Promise<void> | undefined;
+  private polling: Promise<void> | undefined;
   private closed = false;
   private writable = true;
   private listener: Listener | undefined;
@@ -30,37 +29,37 @@ export class Feed {
     private readonly pollIntervalMs: number,
   ) {}
 
-  /** Loads the configuration and begins to follow it. */
+  /** Loads the configuration and starts to poll the change log. */
   static async start(store: Store, pollIntervalMs: number): Promise<Feed> {
     await catchUp(store);
     const feed = new Feed(store, pollIntervalMs);
     feed.schedule();
     const { listenUrl } = store.database;
-    if (listenUrl !== undefined) feed.listener = listen(listenUrl, (writer) => feed.heard(writer));
+    if (listenUrl !== undefined) feed.listener = listen(listenUrl, (writer) => feed.onNotification(writer));
     return feed;
   }
 
-  /** Whether the database answered, and took writes, when it was last asked. */
+  /** Whether the database was reachable and accepted writes at the last poll. */
   get isWritable(): boolean {
     return this.writable;
   }
 
-  onWritable(hear: OnWritable): void {
-    this.listeners.push(hear);
+  onWritable(listener: OnWritable): void {
+    this.listeners.push(listener);
   }
 
-  /** Looks at the log now; calls at the same time share one look. */
+  /** Polls the change log now; concurrent calls share one poll. */
   poll(): Promise<void> {
-    this.turn ??= this.look().finally(() => {
-      this.turn = undefined;
+    this.polling ??= this.pollOnce().finally(() => {
+      this.polling = undefined;
     });
-    return this.turn;
+    return this.polling;
   }
 
-  /** Looks after a write that was heard of, if it is not our own; a look that runs may have read the head before it. */
-  private heard(writer: string | undefined): void {
+  /** Polls after the write of another replica. A poll that is in progress may have read the head before that write. */
+  private onNotification(writer: string | undefined): void {
     if (writer === this.store.mark) return;
-    if (this.turn) void this.turn.then(() => this.poll());
+    if (this.polling) void this.polling.then(() => this.poll());
     else void this.poll();
   }
 
@@ -69,18 +68,18 @@ export class Feed {
     if (this.store.state.revision >= revision) return;
     void this.poll();
     await new Promise<void>((resolve, reject) => {
-      const done = () => {
-        stop();
+      const cleanUp = () => {
+        unsubscribe();
         signal.removeEventListener('abort', abort);
       };
       const abort = () => {
-        done();
+        cleanUp();
         const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };
         reject(ServiceError.of('REVISION_NOT_REACHED', metadata));
       };
-      const stop = this.store.onAdvance(() => {
+      const unsubscribe = this.store.onAdvance(() => {
         if (this.store.state.revision < revision) return;
-        done();
+        cleanUp();
         resolve();
       });
       if (signal.aborted) abort();
@@ -92,10 +91,10 @@ export class Feed {
     this.closed = true;
     clearTimeout(this.timer);
     await this.listener?.close();
-    await this.turn;
+    await this.polling;
   }
 
-  private async look(): Promise<void> {
+  private async pollOnce(): Promise<void> {
     try {
       await catchUp(this.store);
       if (this.store.writesFail) await tryWrite(this.store.database.knex);
@@ -113,10 +112,10 @@ export class Feed {
     if (writable) this.causes.clear();
     else this.causes.add(cause);
     this.writable = writable;
-    if (changed) for (const hear of this.listeners) hear(writable, error);
+    if (changed) for (const listener of this.listeners) listener(writable, error);
   }
 
-  // One look after the other, never two at once, with a tenth of jitter so that replicas do not ask in step.
+  // The next poll starts after the previous one has ended. ±5 % of jitter keeps replicas from polling in step.
   private schedule(): void {
     if (this.closed) return;
     const delay = this.pollIntervalMs * (0.95 + Math.random() / 10);
@@ -124,7 +123,7 @@ export class Feed {
   }
 }
 
-/** By which causes are told apart: the code that the database or the network gave. */
+/** The code from the database or the network that distinguishes causes. */
 function causeOf(error: unknown): string {
   const { code } = (error instanceof Error && (error.cause ?? error)) as { code?: unknown };
   return typeof code === 'string' ? code : '';

@@ -2,20 +2,20 @@ import { createHash } from 'node:crypto';
 import type { State } from '../domain/state.js';
 import type { AgentMaterial, ChangeEvent } from './change_event.js';
 
-/** Which agents a watch is about; the catalogue concerns every watch. */
+/** The agents that a watch selects. Catalogue changes concern every watch. */
 export interface Filter {
   readonly all: boolean;
   readonly names: ReadonlySet<string>;
   readonly ids: ReadonlySet<number>;
-  /** The names that an agent watched by its id must have at a revision to be shown at it; undefined: any. */
+  /** The names that an agent watched by id must have at a revision to be sent; undefined: any name. */
   readonly scope: ReadonlySet<string> | undefined;
-  /** Equal for requests for the same agents, in any order. A resume token carries it. */
+  /** Equal for requests for the same agents, in any order. Part of the resume token. */
   readonly mark: string;
-  /** Equal for filters that match the same changes: encoded messages are shared under it. */
+  /** Equal for filters that match the same changes. Encoded messages are cached under it. */
   readonly key: string;
 }
 
-/** @param scope the agents that the caller's token is for; undefined: all. */
+/** @param scope names of the agents that the caller's token permits; undefined: all. */
 export function filterOf(
   all: boolean,
   names: ReadonlySet<string>,
@@ -24,7 +24,7 @@ export function filterOf(
 ): Filter {
   const parts = all ? ['*'] : [...[...names].map((name) => `=${name}`), ...[...ids].map((id) => `#${id}`)].sort();
   const mark = hashOf(parts);
-  // Names are checked when the watch begins, and stay what they are. The agent with an id is renamed.
+  // Names are checked when the watch begins and cannot change. An agent watched by id can be renamed out of the scope.
   const limited = ids.size > 0 ? scope : undefined;
   return { all, names, ids, scope: limited, mark, key: limited ? `${mark} ${hashOf([...limited].sort())}` : mark };
 }
@@ -35,12 +35,12 @@ const hashOf = (parts: readonly string[]): string =>
 export const concerns = ({ all, names, ids, scope }: Filter, { id, name }: AgentMaterial): boolean =>
   all || names.has(name) || (id !== undefined && ids.has(id) && (scope?.has(name) ?? true));
 
-/** Whether a watch is about these agents alone. */
+/** Whether a filter selects no other agents than these. */
 export const isWithin = (state: State, { all, names, ids }: Filter, agents: ReadonlySet<string>): boolean =>
   !all &&
   [...names].every((name) => agents.has(name)) &&
   [...ids].every((id) => agents.has(state.agents.get(id)?.name ?? ''));
 
-/** Whether there is anything in a revision for a watch. */
+/** Whether a revision contains a change for a filter. */
 export const concernsAny = (filter: Filter, { agents, catalogue }: ChangeEvent): boolean =>
-  catalogue.length > 0 || agents.some((moment) => concerns(filter, moment));
+  catalogue.length > 0 || agents.some((material) => concerns(filter, material));

@@ -10,32 +10,37 @@ import { type ChangeEvent, changeEventOf } from './change_event.js';
 
 interface Page {
   readonly from: number;
-  /** It has no revision behind this one. */
+  /** The page ends at this revision or earlier. */
   readonly to: number;
-  readonly entries: Promise<readonly ChangeEvent[]>;
+  readonly events: Promise<readonly ChangeEvent[]>;
 }
 
 const PAGES = 8;
 
 /**
- * Revisions that are no longer in the ring, out of the log. Watchers that are equally far behind share a page, and one
- * page is read at a time, so that a crowd that comes back is one reader to the database.
+ * Reads revisions that are no longer in the ring from the change log. Watches at the same position share a page, and
+ * only one page is read at a time, so a crowd of reconnecting clients is one reader to the database.
  */
 export class Replay {
   private readonly pages: Page[] = [];
-  private turn: Promise<unknown> = Promise.resolve();
+  private lastRead: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly store: Store) {}
 
-  /** The entry of a revision that is not newer than the state; rejects with REVISION_COMPACTED when the log has lost it. */
+  /**
+   * The event of a revision up to that of the state.
+   * @throws REVISION_COMPACTED when the change log no longer contains the revision.
+   */
   async at(revision: number): Promise<ChangeEvent> {
-    const tried = new Set<Page>();
+    const visited = new Set<Page>();
     for (;;) {
-      const page = this.pages.find((one) => one.from <= revision && revision <= one.to && !tried.has(one));
+      const page = this.pages.find(
+        (candidate) => candidate.from <= revision && revision <= candidate.to && !visited.has(candidate),
+      );
       if (!page) return (await this.read(revision))[0] as ChangeEvent;
-      tried.add(page);
-      const entries = await page.entries.catch(() => []);
-      const found = entries[revision - page.from];
+      visited.add(page);
+      const events = await page.events.catch(() => []);
+      const found = events[revision - page.from];
       if (found) return found;
     }
   }
@@ -45,17 +50,17 @@ export class Replay {
   }
 
   private read(from: number): Promise<readonly ChangeEvent[]> {
-    const entries = this.turn.then(() => this.load(from));
-    this.turn = entries.catch(() => {});
-    const page = { from, to: from + REVISIONS_PER_PAGE, entries };
+    const events = this.lastRead.then(() => this.load(from));
+    this.lastRead = events.catch(() => {});
+    const page = { from, to: from + REVISIONS_PER_PAGE, events };
     this.pages.unshift(page);
     this.pages.length = Math.min(this.pages.length, PAGES);
-    // What failed is read again by whoever asks next.
-    entries.catch(() => {
-      const at = this.pages.indexOf(page);
-      if (at >= 0) this.pages.splice(at, 1);
+    // A failed page is dropped, so that the next call reads it again.
+    events.catch(() => {
+      const index = this.pages.indexOf(page);
+      if (index >= 0) this.pages.splice(index, 1);
     });
-    return entries;
+    return events;
   }
 
   private async load(from: number): Promise<readonly ChangeEvent[]> {
@@ -66,16 +71,16 @@ export class Replay {
         agents: agentsOf(revisions),
         catalogue: true,
       });
-      // Asked last: of what is forgotten, also while we read, some entries stay and others do not.
+      // Read last: compaction, also during the reads above, deletes only some entries of a revision.
       const oldest = await oldestKept(knex);
       if (from < oldest || revisions[0]?.revision !== from)
         throw ServiceError.of('REVISION_COMPACTED', { revision: `${from}`, oldest: `${oldest}` });
-      const entries: ChangeEvent[] = [];
-      for await (const made of inSlices(revisions)) {
-        state.apply(made.revision, made.nonce, made.changes);
-        entries.push(changeEventOf(state, made));
+      const events: ChangeEvent[] = [];
+      for await (const revision of inSlices(revisions)) {
+        state.apply(revision.revision, revision.nonce, revision.changes);
+        events.push(changeEventOf(state, revision));
       }
-      return entries;
+      return events;
     } catch (error) {
       throw databaseFailure(error);
     }

@@ -2,35 +2,35 @@ import { limits } from '../limits.js';
 import type { ChangeEvent } from './change_event.js';
 
 /**
- * The newest revisions, once for all watchers: who is behind reads from here at a pace of its own, and who is further
- * behind reads the log. It is bounded in revisions and in what they touched.
+ * The newest revisions, shared by all watches. A watch that is catching up reads them at its own pace; one that needs
+ * older revisions reads the change log. The ring is bounded in revisions and in the number of changed items.
  */
 export class Ring {
-  /** In the order of the revisions, which have no gaps. */
-  private readonly entries = new Map<number, ChangeEvent>();
-  private touched = 0;
+  /** Consecutive revisions, oldest first. */
+  private readonly events = new Map<number, ChangeEvent>();
+  private changedItems = 0;
 
-  push(entry: ChangeEvent): void {
-    // What does not follow makes everything before it useless.
-    if (!this.entries.has(entry.revision - 1)) this.clear();
-    this.entries.set(entry.revision, entry);
-    this.touched += sizeOf(entry);
-    for (const [revision, oldest] of this.entries) {
-      if (this.entries.size <= limits.ringRevisions && this.touched <= limits.ringChanges) return;
-      if (oldest === entry) return;
-      this.entries.delete(revision);
-      this.touched -= sizeOf(oldest);
+  push(event: ChangeEvent): void {
+    // After a gap the earlier revisions are useless: a watch cannot continue across it.
+    if (!this.events.has(event.revision - 1)) this.clear();
+    this.events.set(event.revision, event);
+    this.changedItems += sizeOf(event);
+    for (const [revision, oldest] of this.events) {
+      if (this.events.size <= limits.ringRevisions && this.changedItems <= limits.ringChanges) return;
+      if (oldest === event) return;
+      this.events.delete(revision);
+      this.changedItems -= sizeOf(oldest);
     }
   }
 
-  /** The entry of a revision, if it is still here. */
+  /** The event of a revision; undefined when the ring does not contain it. */
   at(revision: number): ChangeEvent | undefined {
-    return this.entries.get(revision);
+    return this.events.get(revision);
   }
 
   clear(): void {
-    this.entries.clear();
-    this.touched = 0;
+    this.events.clear();
+    this.changedItems = 0;
   }
 }
 

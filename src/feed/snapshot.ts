@@ -2,18 +2,18 @@ import type { State } from '../domain/state.js';
 import { type AgentMaterial, type CatalogueMaterial, materialOf, modelMaterial, NONE } from './change_event.js';
 import type { Filter } from './filter.js';
 
-/** Every provider, model and credential as they are. */
+/** All providers, models and credentials of a state. */
 export function catalogueOf(state: State): CatalogueMaterial[] {
-  const moments: CatalogueMaterial[] = [];
+  const items: CatalogueMaterial[] = [];
   for (const provider of state.providersInOrder.after())
-    moments.push({ kind: 'provider', name: provider.name, row: provider, urgent: false });
-  for (const model of state.modelsInOrder.after()) moments.push(modelMaterial(state, model, model));
+    items.push({ kind: 'provider', name: provider.name, row: provider, urgent: false });
+  for (const model of state.modelsInOrder.after()) items.push(modelMaterial(state, model, model));
   for (const credential of state.credentialsInOrder.after())
-    moments.push({ kind: 'credential', name: credential.name, row: credential, urgent: false });
-  return moments;
+    items.push({ kind: 'credential', name: credential.name, row: credential, urgent: false });
+  return items;
 }
 
-/** The agents that a watch is about as they are, and those that it names and that do not exist. */
+/** The agents that a filter selects, including those that it names and that do not exist. */
 export function agentsFor(state: State, { all, names, ids }: Filter): AgentMaterial[] {
   if (all) return [...state.agentsInOrder.after()].map((agent) => materialOf(state, agent));
   const found = new Map<number, AgentMaterial>();

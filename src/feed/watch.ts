@@ -5,25 +5,25 @@ import type { Filter } from './filter.js';
 /** The stream that a watch writes to. */
 export interface Sink {
   readonly closed: boolean;
-  /** Since when nothing was taken of what waits in it, in ms of `performance.now()`; undefined: nothing waits. */
+  /** When the client last read from a stream with waiting data, in ms of `performance.now()`; undefined: none waits. */
   readonly waitingSince: number | undefined;
-  /** Hands a message over; false: no more before `drained` resolves. */
+  /** Writes a message. Returns false when the next write must wait for `drained`. */
   write(bytes: Buffer): boolean;
-  /** Resolves when everything that was handed over is on its way, or the stream is closed. */
+  /** Resolves when the transport has taken every message, or the stream is closed. */
   drained(): Promise<void>;
-  /** Ends the stream with a failure; of what the caller must not see, it hears no more than that. */
+  /** Ends the stream with an error. The sink hides internal details from the caller. */
   end(thrown: unknown): void;
   onClose(callback: () => void): void;
 }
 
-/** The agent process behind a watch. */
+/** The agent process that opened a watch. */
 export interface WatcherIdentity {
   readonly client_id: string;
   readonly client_name: string;
   readonly client_version: string;
 }
 
-/** Everything at one revision: how a stream without a token begins. */
+/** The complete selected state at one revision: the start of a stream without a resume token. */
 export interface Snapshot {
   readonly revision: number;
   readonly nonce: string;
@@ -31,45 +31,45 @@ export interface Snapshot {
   readonly catalogue: readonly CatalogueMaterial[];
 }
 
-/** What goes out: the one place that knows the messages. */
+/** Encodes the messages of a watch, so that the feed does not depend on the protocol. */
 export interface MessageEncoder {
-  /** @param newest the newest revision of the replica: who has it has caught up. */
-  started(who: WatcherIdentity, resumed: boolean, newest: number): Buffer;
+  /** @param newest the newest revision of the replica; a client that has received it has caught up. */
+  started(watcher: WatcherIdentity, resumed: boolean, newest: number): Buffer;
   snapshot(snapshot: Snapshot, filter: Filter): Iterable<Buffer>;
   /** The messages of a revision; none when it does not concern the filter. */
-  entry(entry: ChangeEvent, filter: Filter): readonly Buffer[];
+  entry(event: ChangeEvent, filter: Filter): readonly Buffer[];
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
 }
 
-/** One stream: a cursor over the revisions, never a queue. */
+/** One stream: a cursor over the revisions, not a queue. */
 export class Watch {
-  /** Of the stream: a process that comes back has another one. */
+  /** Identifies the stream: a process that reconnects gets another id. */
   readonly id = randomUUID();
-  /** Everything up to here has been handed to the stream, while it is not live; a live one is at the head. */
+  /** While the watch is not live: the last revision that was written completely. A live watch is at the head. */
   cursor = 0;
-  /** Of that revision; empty while it is no place to go on from. */
+  /** The nonce of that revision; empty while the watch cannot be resumed from it. */
   nonce = '';
-  /** Caught up, so that new revisions are handed over as they come. */
+  /** Whether the watch has caught up and receives new revisions directly. */
   live = false;
-  /** The newest revision with something in it for this watch that was handed over. */
+  /** The newest revision with a change for this watch that was written. */
   sent = 0;
-  /** What the process says it has applied. */
+  /** The newest revision that the process has acknowledged. */
   applied: number | undefined;
   lastWrite = 0;
 
   constructor(
     readonly filter: Filter,
-    readonly who: WatcherIdentity,
+    readonly watcher: WatcherIdentity,
     readonly sink: Sink,
   ) {}
 
-  /** Hands a message over; whether there is room for another. */
+  /** Writes a message. Returns whether the stream accepts another one at once. */
   write(bytes: Buffer): boolean {
     this.lastWrite = performance.now();
     return this.sink.write(bytes);
   }
 
-  /** Hands a message over when there is room for it; resolves when it is on its way. */
+  /** Writes a message; resolves when the transport has taken it. */
   async send(bytes: Buffer): Promise<void> {
     if (this.sink.closed) return;
     this.write(bytes);

@@ -14,48 +14,50 @@ import type { Watch } from './watch.js';
 import type { Watches } from './watches.js';
 
 const FLUSH_MS = 1_000;
-/** Every row is confirmed this often: well within the time after which it would count as gone. */
+/** Interval at which every row is confirmed; well below the time after which it expires. */
 const CONFIRM_MS = 15_000;
-/** Acknowledgements for other replicas that wait for the database at most; later ones come again. */
-const MOST_ELSEWHERE = 10_000;
-/** For how long since it was told: a stream is entered within a second or two, and a process that does not watch has no row. */
-const KEEP_ELSEWHERE_MS = 10_000;
-/** How soon what found no row is said again: a write that waits for adoption has the table brought up to date all the time. */
-const AGAIN_MS = 500;
-const ROWS_AT_ONCE = 1_000;
+/** Most acknowledgements for streams of other replicas that wait for the database. Clients repeat dropped ones. */
+const MAX_REMOTE = 10_000;
+/**
+ * How long such an acknowledgement is retried. A row is inserted within two seconds; a process without watch has none.
+ */
+const KEEP_REMOTE_MS = 10_000;
+/** Delay before an acknowledgement that found no row is retried: a write that waits for adoption flushes constantly. */
+const RETRY_MS = 500;
+const ROWS_PER_STATEMENT = 1_000;
 
-/** Who says what processes have applied. */
-type Teller = Pick<Principal, 'actor' | 'agents'>;
-const ANYBODY: Teller = { actor: '', agents: undefined };
+/** The caller that sends an acknowledgement. */
+type Acknowledger = Pick<Principal, 'actor' | 'agents'>;
+const UNRESTRICTED: Acknowledger = { actor: '', agents: undefined };
 
-/** What a process with its stream on another replica has applied; times in ms of `performance.now()`. */
-interface Elsewhere {
+/** An acknowledgement of a process whose stream is on another replica; times in ms of `performance.now()`. */
+interface RemoteAck {
   readonly clientId: string;
   readonly revision: number;
-  /** Agents by name, beyond which the teller may not know of streams; undefined: it may of all. */
+  /** Names of the agents that the caller may read; undefined: all. Streams that watch other agents are not updated. */
   readonly agents: ReadonlySet<string> | undefined;
-  readonly until: number;
-  readonly next: number;
+  readonly expiresAt: number;
+  readonly retryAt: number;
 }
 
-/** What was said of a watch in the table. */
-interface Known {
+/** The last row that was written for a watch. */
+interface WrittenRow {
   readonly row: WatcherRow;
   readonly at: number;
 }
 
 /**
- * Tells the `watchers` table of the streams of this replica, all of them in one statement a second and only what has
- * changed. It is no configuration: it takes no revision, and while the database is away it waits.
+ * Writes the streams of this replica to the `watchers` table: once a second, in one statement, only rows that have
+ * changed. These rows are not configuration: they take no revision, and they wait while the database is unavailable.
  */
 export class WatcherRegistry {
-  private readonly known = new Map<Watch, Known>();
+  private readonly written = new Map<Watch, WrittenRow>();
   private readonly ended: Pick<WatcherRow, 'client_id' | 'stream_id'>[] = [];
-  private readonly elsewhere = new Map<string, Elsewhere>();
+  private readonly remoteAcks = new Map<string, RemoteAck>();
   private readonly timer: NodeJS.Timeout;
-  private turn: Promise<void> = Promise.resolve();
+  private lastFlush: Promise<void> = Promise.resolve();
   private closed = false;
-  private next: Promise<void> | undefined;
+  private nextFlush: Promise<void> | undefined;
 
   constructor(
     private readonly store: Store,
@@ -65,145 +67,149 @@ export class WatcherRegistry {
   }
 
   /**
-   * Notes that a process has applied everything up to a revision.
-   * @param teller who says so; of a process that watches what that one may not, nothing is noted.
+   * Records that a process has applied everything up to a revision.
+   * @param caller of the acknowledgement; ignored when the process watches agents that the caller may not read.
    */
-  acknowledge(clientId: string, revision: number, teller: Teller = ANYBODY): void {
+  acknowledge(clientId: string, revision: number, caller: Acknowledger = UNRESTRICTED): void {
     const watch = this.watches.ofClient(clientId);
     if (!watch) {
-      this.acknowledgeElsewhere(clientId, revision, teller);
+      this.acknowledgeElsewhere(clientId, revision, caller);
       return;
     }
-    if (teller.agents && !isWithin(this.store.state, watch.filter, teller.agents)) return;
+    if (caller.agents && !isWithin(this.store.state, watch.filter, caller.agents)) return;
     watch.applied = Math.max(watch.applied ?? 0, Math.min(revision, this.store.state.revision));
   }
 
-  /** What one says in a process's name is not joined with what another does, who may do it for other agents. */
-  private acknowledgeElsewhere(clientId: string, revision: number, { actor, agents }: Teller): void {
+  /** Acknowledgements are kept per caller, because each caller may acknowledge for other agents. */
+  private acknowledgeElsewhere(clientId: string, revision: number, { actor, agents }: Acknowledger): void {
     const key = `${actor} ${clientId}`;
-    const known = this.elsewhere.get(key);
-    if (!known && this.elsewhere.size >= (agents ? MOST_ELSEWHERE / 2 : MOST_ELSEWHERE)) return;
-    this.elsewhere.set(key, {
+    const earlier = this.remoteAcks.get(key);
+    if (!earlier && this.remoteAcks.size >= (agents ? MAX_REMOTE / 2 : MAX_REMOTE)) return;
+    this.remoteAcks.set(key, {
       clientId,
-      // What is more than the store has is cut by the statement; what is more than a number holds would make it fail.
-      revision: Math.max(known?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
+      // The statement cuts the value to the store's revision, but fails when it exceeds the range of a number.
+      revision: Math.max(earlier?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
       agents,
-      until: performance.now() + KEEP_ELSEWHERE_MS,
-      next: 0,
+      expiresAt: performance.now() + KEEP_REMOTE_MS,
+      retryAt: 0,
     });
-  }
-
-  /** Brings the table up to date. One runs, and one waits for all who ask meanwhile. Rejects while the database is away. */
-  flush(): Promise<void> {
-    if (this.closed) return this.turn;
-    this.next ??= this.turn.then(() => {
-      this.next = undefined;
-      return this.write();
-    });
-    this.turn = this.next.catch(() => {});
-    return this.next;
   }
 
   /**
-   * Says no more. The rows of the streams that end with the service stay until they expire: their processes come back,
-   * and a write that waits for adoption meanwhile must not take them for gone.
+   * Updates the table. At most one flush runs and one waits; calls share the waiting one. Rejects while the database is
+   * unavailable.
+   */
+  flush(): Promise<void> {
+    if (this.closed) return this.lastFlush;
+    this.nextFlush ??= this.lastFlush.then(() => {
+      this.nextFlush = undefined;
+      return this.write();
+    });
+    this.lastFlush = this.nextFlush.catch(() => {});
+    return this.nextFlush;
+  }
+
+  /**
+   * Stops the updates. Rows of streams that end with the service stay until they expire: their processes reconnect, and
+   * a write that waits for adoption meanwhile must still count them.
    */
   close(): Promise<void> {
     this.closed = true;
     clearInterval(this.timer);
-    return this.turn;
+    return this.lastFlush;
   }
 
   private async write(): Promise<void> {
     const { knex } = this.store.database;
     try {
       this.dropEnded();
-      const ended = this.ended.slice(0, ROWS_AT_ONCE);
+      const ended = this.ended.slice(0, ROWS_PER_STATEMENT);
       await removeWatchers(knex, ended);
       this.ended.splice(0, ended.length);
-      const changed = await this.changed();
-      for (let at = 0; at < changed.length; at += ROWS_AT_ONCE) await this.say(changed.slice(at, at + ROWS_AT_ONCE));
-      await this.tellElsewhere();
+      const changed = await this.changedRows();
+      for (let at = 0; at < changed.length; at += ROWS_PER_STATEMENT)
+        await this.writeRows(changed.slice(at, at + ROWS_PER_STATEMENT));
+      await this.writeRemoteAcks();
     } catch (error) {
       throw databaseFailure(error);
     }
   }
 
-  /** The other replica may not have entered the stream yet, so what finds no row is said again for a while. */
-  private async tellElsewhere(): Promise<void> {
-    const began = performance.now();
-    // Those of one token have the same set.
-    const byAgents = new Map<Elsewhere['agents'], (readonly [string, Elsewhere])[]>();
-    for (const entry of this.elsewhere) {
-      const [, { agents, next }] = entry;
-      if (next > began) continue;
-      const others = byAgents.get(agents);
-      if (others) others.push(entry);
+  /** The other replica may not have inserted the row yet, so an acknowledgement that finds none is retried. */
+  private async writeRemoteAcks(): Promise<void> {
+    const startedAt = performance.now();
+    // Acknowledgements of one token share the same set object.
+    const byAgents = new Map<RemoteAck['agents'], (readonly [string, RemoteAck])[]>();
+    for (const entry of this.remoteAcks) {
+      const [, { agents, retryAt }] = entry;
+      if (retryAt > startedAt) continue;
+      const group = byAgents.get(agents);
+      if (group) group.push(entry);
       else byAgents.set(agents, [entry]);
     }
     for (const [agents, all] of byAgents)
-      for (let at = 0; at < all.length; at += ROWS_AT_ONCE)
-        await this.tellSome(all.slice(at, at + ROWS_AT_ONCE), agents, began);
+      for (let at = 0; at < all.length; at += ROWS_PER_STATEMENT)
+        await this.writeAcks(all.slice(at, at + ROWS_PER_STATEMENT), agents, startedAt);
   }
 
-  private async tellSome(
-    some: readonly (readonly [string, Elsewhere])[],
-    agents: Elsewhere['agents'],
-    began: number,
+  private async writeAcks(
+    acks: readonly (readonly [string, RemoteAck])[],
+    agents: RemoteAck['agents'],
+    startedAt: number,
   ): Promise<void> {
     const found = await acknowledgeElsewhere(
       this.store.database.knex,
-      some.map(([, { clientId, revision }]) => [clientId, revision] as const),
+      acks.map(([, { clientId, revision }]) => [clientId, revision] as const),
       agents && [...agents],
     );
-    for (const [key, said] of some) {
-      // What was said meanwhile is newer, and not told yet.
-      if (this.elsewhere.get(key) !== said) continue;
-      if (found.has(said.clientId) || said.until <= began) this.elsewhere.delete(key);
-      else this.elsewhere.set(key, { ...said, next: began + AGAIN_MS });
+    for (const [key, ack] of acks) {
+      // A newer acknowledgement has arrived during the statement and is not written yet.
+      if (this.remoteAcks.get(key) !== ack) continue;
+      if (found.has(ack.clientId) || ack.expiresAt <= startedAt) this.remoteAcks.delete(key);
+      else this.remoteAcks.set(key, { ...ack, retryAt: startedAt + RETRY_MS });
     }
   }
 
   private dropEnded(): void {
-    for (const [watch, { row }] of this.known) {
+    for (const [watch, { row }] of this.written) {
       if (!watch.sink.closed) continue;
       this.ended.push({ client_id: row.client_id, stream_id: row.stream_id });
-      this.known.delete(watch);
+      this.written.delete(watch);
     }
   }
 
-  /** The watches of which the table does not know how they stand, or has not heard for long. */
-  private async changed(): Promise<(readonly [Watch, WatcherRow])[]> {
+  /** The watches whose row is outdated or due for confirmation. */
+  private async changedRows(): Promise<(readonly [Watch, WatcherRow])[]> {
     const now = performance.now();
     const rows: (readonly [Watch, WatcherRow])[] = [];
     for await (const watch of inSlices([...this.watches.every])) {
       if (watch.sink.closed) continue;
-      const known = this.known.get(watch);
-      if (known && now - known.at < CONFIRM_MS && isAsSaid(watch, known.row)) continue;
+      const last = this.written.get(watch);
+      if (last && now - last.at < CONFIRM_MS && isUpToDate(watch, last.row)) continue;
       rows.push([watch, this.rowOf(watch)]);
     }
     return rows;
   }
 
-  private async say(changed: readonly (readonly [Watch, WatcherRow])[]): Promise<void> {
+  private async writeRows(changed: readonly (readonly [Watch, WatcherRow])[]): Promise<void> {
     const { knex } = this.store.database;
-    const began = changed.filter(([watch]) => !this.known.has(watch));
-    // Of two streams of one process the later one counts.
-    const entered = new Map(began.map(([, row]) => [row.client_id, row]));
-    await upsertWatchers(knex, [...entered.values()], true);
+    const opened = changed.filter(([watch]) => !this.written.has(watch));
+    // The later of two streams of one process replaces the earlier one.
+    const inserted = new Map(opened.map(([, row]) => [row.client_id, row]));
+    await upsertWatchers(knex, [...inserted.values()], true);
     const rows = changed.map(([, row]) => row);
     const confirmed = await confirmWatchers(knex, rows);
-    // A row may be lost while the database is away for long, or with what a failover lost.
-    const lost = rows.filter(({ stream_id }) => !confirmed.has(stream_id));
-    await upsertWatchers(knex, [...new Map(lost.map((row) => [row.client_id, row])).values()], false);
+    // A row may have expired while the database was unavailable, or been lost in a failover.
+    const missing = rows.filter(({ stream_id }) => !confirmed.has(stream_id));
+    await upsertWatchers(knex, [...new Map(missing.map((row) => [row.client_id, row])).values()], false);
     const at = performance.now();
-    for (const [watch, row] of changed) this.known.set(watch, { row, at });
+    for (const [watch, row] of changed) this.written.set(watch, { row, at });
   }
 
   private rowOf(watch: Watch): WatcherRow {
     const { all, names, ids } = watch.filter;
     return {
-      ...watch.who,
+      ...watch.watcher,
       stream_id: watch.id,
       replica: this.store.mark,
       agents: all ? null : [...names, ...[...ids].map((id) => `#${id}`)],
@@ -214,7 +220,7 @@ export class WatcherRegistry {
   }
 }
 
-const isAsSaid = (watch: Watch, row: WatcherRow): boolean =>
+const isUpToDate = (watch: Watch, row: WatcherRow): boolean =>
   row.sent_revision === watch.sent &&
   row.applied_revision === (watch.applied ?? null) &&
   row.catching_up === !watch.live;

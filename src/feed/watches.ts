@@ -14,46 +14,47 @@ import { Ring } from './ring.js';
 import { agentsFor, catalogueOf } from './snapshot.js';
 import { type MessageEncoder, type Sink, type Snapshot, Watch, type WatcherIdentity } from './watch.js';
 
-/** A revision, and by which nonce it is known. */
+/** A revision and its nonce, which distinguishes it from the same number after a restore. */
 export interface ResumePosition {
   readonly revision: number;
   readonly nonce: string;
 }
 
-/** How the sweep goes through the watches: one in a second. */
+/** Interval of the sweep over all watches. */
 const SWEEP_MS = 1_000;
-/** How long a watch that needs the log waits for a database that is away. */
-const DATABASE_PAUSE_MS = 200;
+/** Delay before a watch that needs the change log retries while the database is unavailable. */
+const DATABASE_RETRY_MS = 200;
 
 /**
- * All watches of this replica. New revisions go into the ring, once, and to the streams that have caught up and that
- * they concern; every other stream comes by at its own pace and reads the ring, or the log through one shared reader.
- * So a stream that is not read costs its cursor and the one message that waits in its transport.
+ * All watches of this replica. A new revision is stored once in the ring and written to the live streams that it
+ * concerns. Every other stream reads the ring at its own pace, or the change log through one shared reader. So a client
+ * that does not read costs its cursor and the one message that waits in its transport.
  */
 export class Watches {
   private readonly watches = new Set<Watch>();
-  /** Of watches that are to be opened, and wait. */
-  private readonly openings = new Set<Sink>();
+  /** Streams with a reserved watch that is not open yet. */
+  private readonly reservations = new Set<Sink>();
   private readonly byClient = new Map<string, Watch>();
   private readonly live = new LiveIndex();
   private readonly ring = new Ring();
   private readonly replay: Replay;
-  private taken: { state: State; version: number; moments: readonly CatalogueMaterial[] } | undefined;
-  /** The agents of the newest snapshot, for the streams that begin at the same revision. */
-  private listed: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
-  private sweep: NodeJS.Timeout | undefined;
+  /** The catalogue of the newest snapshot. */
+  private cachedCatalogue: { state: State; version: number; items: readonly CatalogueMaterial[] } | undefined;
+  /** The agents of the newest snapshot, for streams that begin at the same revision. */
+  private cachedAgents: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
+  private sweepTimer: NodeJS.Timeout | undefined;
   private readonly unfollow: () => void;
-  /** What new streams hear, once there are to be none. */
+  /** Creates the error of new streams; set once the service closes. */
   private closed: (() => ServiceError) | undefined;
 
   constructor(
     private readonly store: Store,
-    private readonly frames: MessageEncoder,
+    private readonly encoder: MessageEncoder,
     /** Notified of each revision before it is delivered. */
     private readonly beforeDelivery: Follower,
   ) {
     this.replay = new Replay(store);
-    this.unfollow = store.follow({ applied: (made) => this.applied(made), replaced: () => this.replaced() });
+    this.unfollow = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
     this.scheduleSweep();
   }
 
@@ -61,7 +62,7 @@ export class Watches {
     return this.watches.size;
   }
 
-  /** Those that have not been given everything yet. */
+  /** Number of watches that have not caught up. */
   get behind(): number {
     let behind = 0;
     for (const { live } of this.watches) if (!live) behind++;
@@ -77,53 +78,54 @@ export class Watches {
     return this.watches;
   }
 
-  /** What a revision touched, from the ring or the log. */
+  /** The event of a revision, from the ring or the change log. */
   entryAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
     return this.ring.at(revision) ?? this.replay.at(revision);
   }
 
   /**
-   * Keeps room for a watch that is to be opened on a stream; throws when there is none. It counts as one until it is
-   * opened, or released by what is returned, and ends like one when there are to be none.
+   * Reserves a watch for a stream. The reservation counts as a watch until it is opened, or released with the returned
+   * function. Its stream ends with the others in `close`.
+   * @throws TOO_MANY_WATCHES when the limit is reached.
    */
   reserve(sink: Sink): () => void {
-    this.checkRoom();
-    this.openings.add(sink);
-    return () => void this.openings.delete(sink);
+    this.checkLimit();
+    this.reservations.add(sink);
+    return () => void this.reservations.delete(sink);
   }
 
   /**
-   * Begins a watch: with a snapshot, or behind a revision that the caller has checked.
-   * It goes on by itself until its stream is closed.
+   * Starts a watch that runs until its stream is closed.
+   * @param resumeAt a position that the caller has checked; undefined: start with a snapshot.
    */
-  open(filter: Filter, who: WatcherIdentity, sink: Sink, resumeAt?: ResumePosition): Watch {
-    // It takes the place that was kept for it.
-    this.openings.delete(sink);
-    this.checkRoom();
-    const watch = new Watch(filter, who, sink);
+  open(filter: Filter, watcher: WatcherIdentity, sink: Sink, resumeAt?: ResumePosition): Watch {
+    // The watch replaces its reservation.
+    this.reservations.delete(sink);
+    this.checkLimit();
+    const watch = new Watch(filter, watcher, sink);
     this.watches.add(watch);
-    this.byClient.set(who.client_id, watch);
-    sink.onClose(() => this.forget(watch));
+    this.byClient.set(watcher.client_id, watch);
+    sink.onClose(() => this.remove(watch));
     Object.assign(watch, { cursor: resumeAt?.revision ?? 0, nonce: resumeAt?.nonce ?? '' });
-    // Who goes on behind a revision says that it has applied it.
+    // A client resumes after the last revision that it has applied.
     watch.applied = resumeAt?.revision;
     void this.run(watch, resumeAt !== undefined);
     return watch;
   }
 
-  /** Ends every watch, and those that come later, each with an error of its own. */
-  close(why: () => ServiceError): void {
-    this.closed = why;
-    clearTimeout(this.sweep);
+  /** Ends every watch, and each one that is opened later, with a new error from `errorOf`. */
+  close(errorOf: () => ServiceError): void {
+    this.closed = errorOf;
+    clearTimeout(this.sweepTimer);
     this.unfollow();
-    for (const watch of [...this.watches]) this.end(watch, why());
-    for (const sink of this.openings) sink.end(why());
+    for (const watch of [...this.watches]) this.end(watch, errorOf());
+    for (const sink of this.reservations) sink.end(errorOf());
   }
 
-  private checkRoom(): void {
+  private checkLimit(): void {
     if (this.closed) throw this.closed();
-    const taken = this.watches.size + this.openings.size;
-    if (taken >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${taken}` });
+    const count = this.watches.size + this.reservations.size;
+    if (count >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${count}` });
   }
 
   private async run(watch: Watch, resumed: boolean): Promise<void> {
@@ -131,11 +133,10 @@ export class Watches {
       if (timeSlice.isSpent) await timeSlice.next();
       if (watch.sink.closed) return;
       const snapshot = resumed ? undefined : this.snapshotFor(watch.filter);
-      // A snapshot is at the newest revision: nothing has happened since it was taken.
-      await watch.send(this.frames.started(watch.who, resumed, this.store.state.revision));
+      await watch.send(this.encoder.started(watch.watcher, resumed, this.store.state.revision));
       if (snapshot) await this.sendSnapshot(watch, snapshot);
       await this.catchUp(watch);
-      // The first sign that everything is there; a snapshot says so by its end.
+      // The first bookmark after catching up. The last message of a snapshot already contains one.
       if (watch.live && (!snapshot || watch.cursor !== snapshot.revision)) this.bookmark(watch);
     } catch (error) {
       this.end(watch, error);
@@ -144,87 +145,90 @@ export class Watches {
 
   private async sendSnapshot(watch: Watch, snapshot: Snapshot): Promise<void> {
     const { sink, filter } = watch;
-    for await (const frame of inSlices(this.frames.snapshot(snapshot, filter), () => sink.closed))
-      await watch.send(frame);
+    for await (const message of inSlices(this.encoder.snapshot(snapshot, filter), () => sink.closed))
+      await watch.send(message);
     if (sink.closed) return;
     watch.cursor = snapshot.revision;
     watch.nonce = snapshot.nonce;
     watch.sent = snapshot.revision;
   }
 
-  /** Hands over revision after revision, as fast as they are taken, until there are no more. */
+  /** Writes the missing revisions as fast as the client reads them; then the watch becomes live. */
   private async catchUp(watch: Watch): Promise<void> {
-    const isOver = () => watch.sink.closed;
-    while (!isOver()) {
+    const isClosed = () => watch.sink.closed;
+    while (!isClosed()) {
       if (timeSlice.isSpent) await timeSlice.next();
-      if (isOver()) return;
+      if (isClosed()) return;
       if (watch.cursor >= this.store.state.revision) {
         this.live.add(watch);
         return;
       }
-      const entry = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
-      if (!entry) continue;
-      for await (const frame of inSlices(this.frames.entry(entry, watch.filter), isOver)) {
-        watch.sent = entry.revision;
-        await watch.send(frame);
+      const event = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
+      if (!event) continue;
+      for await (const message of inSlices(this.encoder.entry(event, watch.filter), isClosed)) {
+        watch.sent = event.revision;
+        await watch.send(message);
       }
-      watch.cursor = entry.revision;
-      watch.nonce = entry.nonce;
+      watch.cursor = event.revision;
+      watch.nonce = event.nonce;
     }
   }
 
-  /** While the database is away, who needs the log waits. */
+  /** Reads one revision from the change log; undefined after a delay while the database is unavailable. */
   private async fromLog(revision: number): Promise<ChangeEvent | undefined> {
     try {
       return await this.replay.at(revision);
     } catch (error) {
-      if (!isAway(error)) throw error;
-      await sleep(DATABASE_PAUSE_MS, undefined, { ref: false });
+      if (!isUnavailable(error)) throw error;
+      await sleep(DATABASE_RETRY_MS, undefined, { ref: false });
       return undefined;
     }
   }
 
-  private applied(made: CommittedRevision): void {
-    this.beforeDelivery.applied(made);
-    let entry: ChangeEvent;
+  private applied(revision: CommittedRevision): void {
+    this.beforeDelivery.applied(revision);
+    let event: ChangeEvent;
     try {
-      entry = changeEventOf(this.store.state, made);
+      event = changeEventOf(this.store.state, revision);
     } catch (error) {
-      // Who has caught up has no cursor: to go on without this revision would be to leave it out in silence.
+      // A live watch has no cursor, so it would miss this revision without an error.
       for (const watch of [...this.watches]) this.end(watch, error);
       return;
     }
-    this.ring.push(entry);
-    for (const watch of this.live.concernedBy(entry)) {
+    this.ring.push(event);
+    for (const watch of this.live.concernedBy(event)) {
       try {
-        // The others read it from the ring, each when it has its turn.
-        if (timeSlice.isSpent) this.fallBehind(watch, entry.revision - 1, '', timeSlice.next());
-        else this.deliver(watch, entry);
+        // When the time slice is spent, the remaining watches read the event from the ring later.
+        if (timeSlice.isSpent) this.fallBehind(watch, event.revision - 1, '', timeSlice.next());
+        else this.deliver(watch, event);
       } catch (error) {
         this.end(watch, error);
       }
     }
   }
 
-  private deliver(watch: Watch, entry: ChangeEvent): void {
-    const frames = this.frames.entry(entry, watch.filter);
-    watch.sent = entry.revision;
-    // What takes several messages is handed over as it is taken, or a big write would wait whole in every stream.
-    if (frames.length > 1) this.fallBehind(watch, entry.revision - 1, entry.nonce, Promise.resolve());
-    else if (!watch.write(frames[0] as Buffer))
-      this.fallBehind(watch, entry.revision, entry.nonce, watch.sink.drained());
+  private deliver(watch: Watch, event: ChangeEvent): void {
+    const messages = this.encoder.entry(event, watch.filter);
+    watch.sent = event.revision;
+    // Several messages are written as the client reads them. Otherwise every stream would buffer a large write
+    // completely.
+    if (messages.length > 1) this.fallBehind(watch, event.revision - 1, event.nonce, Promise.resolve());
+    else if (!watch.write(messages[0] as Buffer))
+      this.fallBehind(watch, event.revision, event.nonce, watch.sink.drained());
   }
 
-  /** Takes a watch out of those that are served at once; it comes back when it has caught up. */
-  private fallBehind(watch: Watch, cursor: number, nonce: string, room: Promise<void>): void {
+  /** Removes a watch from the live ones; it becomes live again when it has caught up. */
+  private fallBehind(watch: Watch, cursor: number, nonce: string, ready: Promise<void>): void {
     this.live.remove(watch);
     watch.cursor = cursor;
-    // A place to go on from only when the whole of the revision has been handed over.
+    // The watch can be resumed from the cursor only when that revision has been written completely.
     watch.nonce = cursor === this.store.state.revision ? nonce : '';
-    room.then(() => this.catchUp(watch)).catch((error) => this.end(watch, error));
+    ready.then(() => this.catchUp(watch)).catch((error) => this.end(watch, error));
   }
 
-  /** The state was read anew. Only a store that was put back or renewed is; its numbers mean something else. */
+  /**
+   * The state was reloaded: the store was restored or has a new identity, so its revision numbers have other contents.
+   */
   private replaced(): void {
     this.beforeDelivery.replaced();
     this.ring.clear();
@@ -232,76 +236,76 @@ export class Watches {
     for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
   }
 
-  /** One look after the other, however long one takes. */
+  /** The next sweep is scheduled when the previous one has ended. */
   private scheduleSweep(): void {
     if (this.closed) return;
-    this.sweep = setTimeout(() => void this.look().finally(() => this.scheduleSweep()), SWEEP_MS).unref();
+    this.sweepTimer = setTimeout(() => void this.sweep().finally(() => this.scheduleSweep()), SWEEP_MS).unref();
   }
 
-  private async look(): Promise<void> {
+  private async sweep(): Promise<void> {
     for await (const watch of inSlices([...this.watches], () => this.closed !== undefined)) {
       if (watch.sink.closed) continue;
       const now = performance.now();
       const { waitingSince } = watch.sink;
       if (waitingSince !== undefined && now - waitingSince > limits.slowConsumerMs)
         this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
-      else if (now - watch.lastWrite >= limits.bookmarkMs) this.signOfLife(watch);
+      else if (now - watch.lastWrite >= limits.bookmarkMs) this.sendBookmark(watch);
     }
   }
 
-  /** Also for who is far behind, or waits for the database: a stream that says nothing is given up as dead. */
-  private signOfLife(watch: Watch): void {
+  /** Also serves watches that are catching up or wait for the database: clients give up a silent stream as dead. */
+  private sendBookmark(watch: Watch): void {
     if (watch.live) this.bookmark(watch);
     else if (watch.sink.waitingSince === undefined && watch.nonce !== '')
-      watch.write(this.frames.bookmark(watch.cursor, watch.nonce, watch.filter));
+      watch.write(this.encoder.bookmark(watch.cursor, watch.nonce, watch.filter));
   }
 
   private bookmark(watch: Watch): void {
     const { revision, nonce } = this.store.state;
-    if (!watch.write(this.frames.bookmark(revision, nonce, watch.filter)))
+    if (!watch.write(this.encoder.bookmark(revision, nonce, watch.filter)))
       this.fallBehind(watch, revision, nonce, watch.sink.drained());
   }
 
   private end(watch: Watch, thrown: unknown): void {
-    this.forget(watch);
+    this.remove(watch);
     watch.sink.end(thrown);
   }
 
-  private forget(watch: Watch): void {
+  private remove(watch: Watch): void {
     this.live.remove(watch);
     this.watches.delete(watch);
-    if (this.byClient.get(watch.who.client_id) === watch) this.byClient.delete(watch.who.client_id);
+    if (this.byClient.get(watch.watcher.client_id) === watch) this.byClient.delete(watch.watcher.client_id);
   }
 
-  /** Everything at this moment. Rows are only replaced, so what is taken down here stays true of it. */
+  /** The state at the newest revision. Rows are replaced, never modified, so the snapshot stays consistent. */
   private snapshotFor(filter: Filter): Snapshot {
     const { state } = this.store;
     const { revision, nonce } = state;
     return { revision, nonce, agents: this.agentsOf(filter), catalogue: this.catalogue() };
   }
 
-  /** The same list for all streams with the same filter that begin at a revision. */
+  /** Streams with the same filter that begin at the same revision share one list. */
   private agentsOf(filter: Filter): readonly AgentMaterial[] {
     const { state } = this.store;
     const { revision } = state;
-    const { listed } = this;
-    if (listed?.state === state && listed.revision === revision && listed.mark === filter.mark) return listed.agents;
+    const { cachedAgents: cached } = this;
+    if (cached?.state === state && cached.revision === revision && cached.mark === filter.mark) return cached.agents;
     const agents = agentsFor(state, filter);
-    this.listed = { state, revision, mark: filter.mark, agents };
+    this.cachedAgents = { state, revision, mark: filter.mark, agents };
     return agents;
   }
 
-  /** The same list for as long as the catalogue stands: what is encoded of it serves all who begin. */
+  /** Streams share one list until the catalogue changes, and with it the encoded items. */
   private catalogue(): readonly CatalogueMaterial[] {
     const { state } = this.store;
     const { catalogueVersion: version } = state;
-    if (this.taken?.state !== state || this.taken.version !== version)
-      this.taken = { state, version, moments: catalogueOf(state) };
-    return this.taken.moments;
+    if (this.cachedCatalogue?.state !== state || this.cachedCatalogue.version !== version)
+      this.cachedCatalogue = { state, version, items: catalogueOf(state) };
+    return this.cachedCatalogue.items;
   }
 }
 
-const isAway = (error: unknown): boolean => {
+const isUnavailable = (error: unknown): boolean => {
   const failure = databaseFailure(error);
   return failure instanceof ServiceError && failure.reason === 'DATABASE_UNAVAILABLE';
 };

@@ -33,8 +33,8 @@ import type { Write } from './write/planned_write.js';
 import { rehearse, transact } from './write/transact.js';
 
 /*
- * AccessService for whoever has the database, whom nobody has to let in: the command line on the machine of the service.
- * The state of the store is up to date when these are called.
+ * The methods of AccessService for the command line on the machine of the service. Access to the database is
+ * sufficient, so these check no permission. The caller brings the state of the store up to date first.
  */
 
 interface WriteRequest {
@@ -48,20 +48,21 @@ type Checks = readonly (readonly [field: string, problem: string | undefined])[]
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 export async function createToken(store: Store, request: CreateTokenRequest): Promise<CreateTokenResponse> {
-  const made = makeToken();
-  const wish = wishOf(request);
-  const bytes = await carryOut(store, request, {
+  const created = makeToken();
+  const input = wishOf(request);
+  const bytes = await execute(store, request, {
     method: 'token/create',
     plan(state, draft) {
-      check(request, tokenProblems(wish));
-      return planToken(state, draft, wish, made);
+      check(request, tokenProblems(input));
+      return planToken(state, draft, input, created);
     },
     answer: (token, revision) => CreateTokenResponse.encode(responseOf(token, revision)).finish(),
     body: () => CreateTokenRequest.encode({ ...request, request_id: '' }).finish(),
   });
   const response = CreateTokenResponse.decode(bytes);
-  const isOurs = response.token?.id === made.id;
-  return isOurs && wish.certificate_identity === '' ? { ...response, text: made.text } : response;
+  // A repeated request returns the token of the first one, whose text is not stored.
+  const isNew = response.token?.id === created.id;
+  return isNew && input.certificate_identity === '' ? { ...response, text: created.text } : response;
 }
 
 const FIRST: TokenWish = {
@@ -73,8 +74,11 @@ const FIRST: TokenWish = {
   lifetimeMs: undefined,
 };
 
-/** Creates the first token of a store; false when the store has had one, on whichever replica. */
-export async function createFirstToken(store: Store, made: MadeToken): Promise<boolean> {
+/**
+ * Creates the first token of a store.
+ * @returns false when the store has or had a token, also one that another replica created.
+ */
+export async function createFirstToken(store: Store, token: MadeToken): Promise<boolean> {
   let isCreated = false;
   await transact<boolean>(store, {
     actor: 'agentllm',
@@ -83,7 +87,7 @@ export async function createFirstToken(store: Store, made: MadeToken): Promise<b
     reason: undefined,
     plan(state, draft) {
       if (state.tokensExist) return false;
-      planToken(state, draft, FIRST, made);
+      planToken(state, draft, FIRST, token);
       return true;
     },
     answer: (created) => {
@@ -96,7 +100,7 @@ export async function createFirstToken(store: Store, made: MadeToken): Promise<b
 }
 
 export async function revokeToken(store: Store, request: RevokeTokenRequest): Promise<RevokeTokenResponse> {
-  const bytes = await carryOut(store, request, {
+  const bytes = await execute(store, request, {
     method: 'token/revoke',
     plan(state, draft) {
       check(request, [['id', request.id === '' ? 'is required' : undefined]]);
@@ -128,17 +132,17 @@ export async function listTokens(store: Store, request: ListTokensRequest): Prom
   return { tokens: await messagesOf(store, page), next_page_token, revision: BigInt(state.revision) };
 }
 
-function checkRevision({ revision }: State, wanted: bigint): void {
-  if (wanted > BigInt(revision))
-    throw ServiceError.of('REVISION_NOT_REACHED', { wanted: String(wanted), reached: String(revision) });
+function checkRevision({ revision }: State, required: bigint): void {
+  if (required > BigInt(revision))
+    throw ServiceError.of('REVISION_NOT_REACHED', { wanted: String(required), reached: String(revision) });
 }
 
-type Deed = Omit<Write<Token>, 'actor' | 'requestId' | 'reason' | 'signal'>;
+type TokenWrite = Omit<Write<Token>, 'actor' | 'requestId' | 'reason' | 'signal'>;
 
-function carryOut(store: Store, request: WriteRequest, deed: Deed): Promise<Uint8Array> {
+function execute(store: Store, request: WriteRequest, tokenWrite: TokenWrite): Promise<Uint8Array> {
   const { request_id, reason, validate_only } = request;
   const requestId = UUID.test(request_id) ? request_id.toLowerCase() : undefined;
-  const write = { ...deed, actor: 'agentllm', requestId, reason: reason || undefined };
+  const write = { ...tokenWrite, actor: 'agentllm', requestId, reason: reason || undefined };
   return validate_only ? rehearse(store, write) : transact(store, write);
 }
 

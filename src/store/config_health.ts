@@ -14,8 +14,8 @@ export interface Health {
 }
 
 /**
- * Keeps what was found out about a config; returns when that was, by the clock of the database. What is known of a later
- * revision of the config stays.
+ * Stores the result of a check of a config. The result for a later revision of the config is not replaced.
+ * @returns the time of the check, by the clock of the database.
  */
 export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'>): Promise<Date> {
   const { config_id, config_revision, hops } = health;
@@ -34,7 +34,7 @@ export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'
       .where('config_health.config_revision', '<=', config_revision)
       .returning('checked_at'),
   ).catch((error) => {
-    // Deleted while its providers were asked.
+    // The config was deleted during the check.
     if ((error as { code?: unknown }).code !== '23503') throw error;
     const id = String(config_id);
     throw ServiceError.of('CONFIG_NOT_FOUND', { id }, { resources: [{ type: 'config', name: id }] });
@@ -47,18 +47,18 @@ async function readClock(db: Knex): Promise<Date> {
   return rows[0].now;
 }
 
-/** What is asked of the kept results. */
+/** Filter and page of the stored results. */
 export interface HealthQuery {
   /** Only these configs; undefined: all. */
   readonly ids: readonly number[] | undefined;
-  /** Only those with a hop in one of these states; empty: in any. */
+  /** Only configs with a hop in one of these states; empty: any state. */
   readonly statuses: readonly CheckStatus[];
-  /** Only configs behind this one. */
+  /** Only configs with a higher id. */
   readonly after: number;
   readonly limit: number;
 }
 
-/** Kept results by the ids of their configs. */
+/** Stored results, ordered by config id. */
 export function listHealth(store: Store, { ids, statuses, after, limit }: HealthQuery): Promise<Health[]> {
   return onDatabase(store, (db) => {
     const query = db('config_health')

@@ -6,10 +6,13 @@ import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
 
-/** A setting that holds the URL of a database. */
+/** A setting that contains the URL of a database. */
 export type UrlSetting = 'DATABASE_URL' | 'DATABASE_DIRECT_URL';
 
-/** How `pg` connects to a database. Throws a StartError that names a file that cannot be read. */
+/**
+ * The options with which `pg` connects to a database.
+ * @throws StartError that names a certificate file that cannot be read.
+ */
 export function clientConfig(setting: UrlSetting, text: string): pg.ClientConfig {
   const url = parseDatabaseUrl(text);
   const { applicationName = 'agentllm', connectTimeoutMs, options, channelBinding } = url.parameters;
@@ -51,9 +54,9 @@ function readPem(what: string, path: string): string {
   }
 }
 
-/** What a failure message may contain of a URL. */
+/** The properties of a URL that a failure message may contain. */
 export function attemptOf(url: DatabaseUrl): Attempt {
-  // The driver completes what is not given, from the environment of libpq.
+  // The driver takes missing values from the environment variables of libpq.
   const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
     place: placeOf({ host, port }),
@@ -65,8 +68,8 @@ export function attemptOf(url: DatabaseUrl): Attempt {
 }
 
 /**
- * Connects and runs one task on a connection of its own. A server that starts up
- * is waited for; every other failure to connect is a StartError with its cause.
+ * Opens a separate connection, runs one task on it and closes it. Waits for a server that is starting up.
+ * @throws StartError with the cause of any other failure to connect.
  */
 export async function withConnection<T>(
   setting: UrlSetting,
@@ -75,7 +78,7 @@ export async function withConnection<T>(
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
   const config = clientConfig(setting, text);
-  const giveUpAt = performance.now() + limits.databaseStartMs;
+  const deadline = performance.now() + limits.databaseStartMs;
   const { timeoutMs, applicationName } = options;
   for (;;) {
     const client = new pg.Client({
@@ -83,13 +86,13 @@ export async function withConnection<T>(
       ...config,
       ...(applicationName && { application_name: applicationName }),
     });
-    // What is lost later fails the query that runs.
+    // A later loss of the connection fails the running query.
     client.on('error', () => undefined);
     try {
       await client.connect();
     } catch (error) {
       await client.end().catch(() => undefined);
-      if (isStartingUp(error) && performance.now() < giveUpAt) {
+      if (isStartingUp(error) && performance.now() < deadline) {
         await sleep(START_POLL_MS);
         continue;
       }

@@ -1,11 +1,9 @@
 /*
- * Why PostgreSQL cannot be reached or used, as a sentence for an operator: one
- * table for the start, the commands, the doctor and the log. A message of the
- * server is quoted only where it was refused at the connection, which it does
- * before it sees any data.
+ * Describes to an operator why PostgreSQL cannot be reached or used. The start, the commands, `agentllm doctor` and the
+ * log share this table. A message of the server is quoted only for a rejected connection, before it has received data.
  */
 
-/** What a message may say of the connection that failed. */
+/** The properties of the failed connection that a message may contain. */
 export interface Attempt {
   /** Host and port, or the socket. */
   readonly place: string;
@@ -18,75 +16,78 @@ export interface Attempt {
 
 interface Failure {
   readonly code?: RegExp;
-  /** The function of the server that refused: other than its message, it is not translated. */
+  /** The function of the server that reported the error. Unlike the message, it is not translated. */
   readonly routine?: RegExp;
-  /** Of errors of the driver, which have no code. */
+  /** Matches errors of the driver, which have no code. */
   readonly message?: RegExp;
-  readonly say: (attempt: Attempt) => string;
+  readonly describe: (attempt: Attempt) => string;
 }
 
 function noPassword({ place, user }: Attempt): string {
   return `${place} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`;
 }
 
-/** The first that fits applies. */
+/** The first matching entry applies. */
 const FAILURES: readonly Failure[] = [
   // Network
   {
     code: /^(ENOTFOUND|EAI_)/,
-    say: ({ place }) => `the host name of ${place} cannot be resolved; check the name`,
+    describe: ({ place }) => `the host name of ${place} cannot be resolved; check the name`,
   },
   {
     code: /^ECONNREFUSED$/,
-    say: ({ place }) => `nothing listens at ${place}; check that PostgreSQL is running there`,
+    describe: ({ place }) => `nothing listens at ${place}; check that PostgreSQL is running there`,
   },
   {
     code: /^(ENOENT|EACCES)$/,
-    say: ({ place }) => `${place} does not exist or may not be opened; check host and port, and that PostgreSQL runs`,
+    describe: ({ place }) =>
+      `${place} does not exist or may not be opened; check host and port, and that PostgreSQL runs`,
   },
   {
     code: /^(ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|EHOSTDOWN)$/,
-    say: ({ place }) => `${place} cannot be reached over the network; check address, routes and firewall`,
+    describe: ({ place }) => `${place} cannot be reached over the network; check address, routes and firewall`,
   },
   {
     message: /timeout expired|timed out|timeout exceeded|Timeout acquiring/i,
-    say: ({ place }) => `${place} does not respond in time; check address and firewall, and whether it is overloaded`,
+    describe: ({ place }) =>
+      `${place} does not respond in time; check address and firewall, and whether it is overloaded`,
   },
   // TLS
   {
     code: /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_(VERIFY_LEAF_SIGNATURE|GET_ISSUER_CERT.*))$/,
-    say: ({ place }) =>
+    describe: ({ place }) =>
       `the certificate of ${place} is not signed by a known authority; name its authority with sslrootcert=<file>, or encrypt without verification with sslmode=no-verify`,
   },
   {
     code: /^CERT_(HAS_EXPIRED|NOT_YET_VALID)$/,
-    say: ({ place }) => `the certificate of ${place} has expired or is not valid yet; renew it, and check the clocks`,
+    describe: ({ place }) =>
+      `the certificate of ${place} has expired or is not valid yet; renew it, and check the clocks`,
   },
   {
     code: /^ERR_TLS_CERT_ALTNAME_INVALID$/,
-    say: ({ place }) =>
+    describe: ({ place }) =>
       `the certificate of ${place} is for another host name; use the name in the certificate, or sslmode=verify-ca`,
   },
   {
     code: /^ERR_SSL.*CERTIFICATE_REQUIRED$/,
-    say: ({ place }) => `${place} requires a client certificate; set sslcert=<file> and sslkey=<file>`,
+    describe: ({ place }) => `${place} requires a client certificate; set sslcert=<file> and sslkey=<file>`,
   },
   {
     code: /^(ERR_SSL|ERR_OSSL|CERT_|EPROTO)/,
-    say: ({ place }) => `the TLS connection to ${place} failed; check sslmode, sslrootcert, sslcert and sslkey`,
+    describe: ({ place }) => `the TLS connection to ${place} failed; check sslmode, sslrootcert, sslcert and sslkey`,
   },
   {
     message: /does not support SSL/i,
-    say: ({ place }) => `${place} offers no TLS; enable it there, or set sslmode=disable`,
+    describe: ({ place }) => `${place} offers no TLS; enable it there, or set sslmode=disable`,
   },
   // Login
   {
     message: /client password must be|no password/i,
-    say: noPassword,
+    describe: noPassword,
   },
   {
     code: /^28P01$/,
-    say: (attempt) =>
+    describe: (attempt) =>
       attempt.hasPassword
         ? `${attempt.place} refuses the password of user "${attempt.user}"; check user and password`
         : noPassword(attempt),
@@ -94,7 +95,7 @@ const FAILURES: readonly Failure[] = [
   {
     code: /^28000$/,
     routine: /^ClientAuthentication$/,
-    say: ({ place, user, database, tls }) =>
+    describe: ({ place, user, database, tls }) =>
       `pg_hba.conf of ${place} has no entry that admits user "${user}" to database "${database}" ${
         tls
           ? 'from this address over TLS'
@@ -103,62 +104,62 @@ const FAILURES: readonly Failure[] = [
   },
   {
     code: /^28000$/,
-    say: ({ place, user }) =>
+    describe: ({ place, user }) =>
       `${place} has no role "${user}" that may log in; create it, or run: alter role "${user}" login`,
   },
   {
     code: /^3D000$/,
-    say: ({ place, database }) => `${place} has no database "${database}"; create it first`,
+    describe: ({ place, database }) => `${place} has no database "${database}"; create it first`,
   },
   {
     code: /^55000$/,
-    say: ({ place, database }) => `database "${database}" of ${place} accepts no connections at present`,
+    describe: ({ place, database }) => `database "${database}" of ${place} accepts no connections at present`,
   },
   {
     code: /^53300$/,
-    say: ({ place }) =>
+    describe: ({ place }) =>
       `${place} has no connection left for this role or database; lower DATABASE_POOL_SIZE, or raise max_connections or the connection limit`,
   },
   // State of the server
   {
     code: /^57P03$/,
-    say: ({ place }) => `${place} is starting up, shutting down or in recovery, and accepts no connections yet`,
+    describe: ({ place }) => `${place} is starting up, shutting down or in recovery, and accepts no connections yet`,
   },
   {
     code: /^57P0[1245]$/,
-    say: ({ place }) => `${place} ended the connection: it shuts down, or an administrator or timeout ended it`,
+    describe: ({ place }) => `${place} ended the connection: it shuts down, or an administrator or timeout ended it`,
   },
   {
     code: /^25006$/,
-    say: ({ place, database }) =>
+    describe: ({ place, database }) =>
       `database "${database}" of ${place} is read-only: it is a standby or set to read-only; use the primary server`,
   },
-  { code: /^53100$/, say: ({ place }) => `the disk of ${place} is full` },
-  { code: /^(53|58030)/, say: ({ place }) => `${place} lacks resources or cannot write its files` },
-  { code: /^57014$/, say: ({ place }) => `${place} did not finish a statement in time` },
-  // Rights and content
+  { code: /^53100$/, describe: ({ place }) => `the disk of ${place} is full` },
+  { code: /^(53|58030)/, describe: ({ place }) => `${place} lacks resources or cannot write its files` },
+  { code: /^57014$/, describe: ({ place }) => `${place} did not finish a statement in time` },
+  // Privileges and content
   {
     code: /^42501$/,
-    say: ({ user, database }) =>
+    describe: ({ user, database }) =>
       `role "${user}" lacks a privilege in database "${database}"; agentllm doctor names the missing grants`,
   },
   {
     code: /^(42P01|3F000|NO_STORE)$/,
-    say: ({ place, database }) =>
+    describe: ({ place, database }) =>
       `database "${database}" of ${place} no longer contains the tables of the store; restore it from a backup, or restart the service to create a new store`,
   },
   {
     code: /^08P01$/,
-    say: ({ place }) =>
+    describe: ({ place }) =>
       `${place} refuses the connection; if it is PgBouncer, check that it knows this database and user, and remove the parameter options`,
   },
   {
     code: /^(ECONNRESET|EPIPE|ECONNABORTED|08)/,
-    say: ({ place }) => `the connection to ${place} was closed`,
+    describe: ({ place }) => `the connection to ${place} was closed`,
   },
   {
     message: /Connection terminated|connection (is )?(closed|ended)|not queryable|aborted/i,
-    say: ({ place }) => `the connection to ${place} was closed`,
+    describe: ({ place }) => `the connection to ${place} was closed`,
   },
 ];
 
@@ -167,20 +168,22 @@ const textOf = (error: unknown, key: 'code' | 'routine' | 'message'): string => 
   return typeof value === 'string' ? value : '';
 };
 
-/** The cause of a failure; of one that is not in the table, what the driver says, which holds no data. */
+/**
+ * The cause of a failure. One that is not in the table is described by the driver's message, which contains no data.
+ */
 export function causeOf(error: unknown, attempt: Attempt): string {
   return knownCauseOf(error, attempt) ?? `the connection to ${attempt.place} failed: ${textOf(error, 'message')}`;
 }
 
-/** The cause of a failure that is in the table. */
+/** The cause of a failure; undefined when it is not in the table. */
 export function knownCauseOf(error: unknown, attempt: Attempt): string | undefined {
   const code = textOf(error, 'code');
-  const fits = (failure: Failure): boolean => {
+  const matches = (failure: Failure): boolean => {
     if (failure.message) return code === '' && failure.message.test(textOf(error, 'message'));
     return failure.code?.test(code) === true && (failure.routine?.test(textOf(error, 'routine')) ?? true);
   };
-  return FAILURES.find(fits)?.say(attempt);
+  return FAILURES.find(matches)?.describe(attempt);
 }
 
-/** Whether the server will accept connections soon. */
+/** Whether the server is starting and will accept connections soon. */
 export const isStartingUp = (error: unknown): boolean => textOf(error, 'code') === '57P03';

@@ -9,33 +9,32 @@ import { chooseSchema } from './maintenance/schema.js';
 import { SessionClient, SessionSettings } from './session.js';
 import { type Head, readHead } from './write/head.js';
 
-/** A PostgreSQL that is open, whichever way it runs. */
+/** An open database: a PostgreSQL server or the embedded engine. */
 export interface Database {
   readonly knex: Knex;
   readonly kind: 'embedded' | 'postgres';
-  /** Of the server; undefined for the embedded engine. */
+  /** URL of the server; undefined for the embedded engine. */
   readonly url?: string | undefined;
-  /** The same database without a pooler, where a session is kept. */
+  /** URL of the same database without a pooler, for statements that need a session. */
   readonly directUrl?: string | undefined;
-  /** Where to hear of other replicas' writes; undefined where nobody says or hears anything. */
+  /** URL for LISTEN on the writes of other replicas; undefined: notifications are off. */
   readonly listenUrl?: string | undefined;
   /**
-   * From now on ends connections that say nothing for so long: one whose other
-   * end has vanished would hold its caller, and the feed, until TCP gives up. Not
-   * while the schema is brought up, when a statement may take its time.
+   * Closes connections that receive nothing for `ms`. A connection to a vanished server would block its caller, and the
+   * feed, until the TCP timeout. Called after the migrations, whose statements may take longer.
    */
   limitSilence?(ms: number): void;
-  /** The cause of a failure of the connection or of a right that is missing, as a sentence; undefined for others. */
+  /** The cause of a connection failure or a missing privilege, as a sentence; undefined for other errors. */
   readonly explain?: (error: unknown) => string | undefined;
-  /** All files of the embedded engine, as of one moment between two transactions. */
+  /** All files of the embedded engine, consistent between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
 }
 
 export interface Dump {
-  /** The counter row in it. */
+  /** The counter row in the dump. */
   readonly head: Head;
-  /** What `loadDump` takes. */
+  /** The data directory as a tarball, for `loadDump`. */
   readonly tarball: Uint8Array<ArrayBuffer>;
 }
 
@@ -43,20 +42,23 @@ export interface DatabaseOptions {
   /** `postgres://…`; undefined opens the embedded engine. */
   readonly url: string | undefined;
   readonly directUrl?: string | undefined;
-  /** Whether writers tell other replicas, so that those need not wait for their next look. */
+  /** Whether writes notify other replicas, which then poll at once. */
   readonly notify?: boolean;
   /** Most connections to PostgreSQL. */
   readonly poolSize: number;
-  /** Where the embedded engine keeps its files; `memory:` keeps nothing. */
+  /** Data directory of the embedded engine; `memory:` stores nothing on disk. */
   readonly dataDir: string;
-  /** Makes the embedded database from a dump, where there is none yet. */
+  /** A dump from which a missing embedded database is created. */
   readonly loadDump?: Uint8Array;
-  /** How long a call waits for a connection. */
+  /** How long a call waits for a connection, in ms. */
   readonly acquireTimeoutMs: number;
   readonly log?: EngineLog;
 }
 
-/** Opens the database; rejects with a sentence that names the cause and the remedy. */
+/**
+ * Opens the database.
+ * @throws StartError that states the cause and the remedy.
+ */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   return options.url === undefined ? openEmbedded(options) : openPostgres(options.url, options);
 }
@@ -84,7 +86,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
   try {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
-    // All connections to the engine are one session, so there is one (platform-traps.md, "PGlite").
+    // The engine has a single session, so the pool has one connection.
     const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
     const close = async () => {
       try {
@@ -100,7 +102,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
   }
 }
 
-/** Whoever has the one connection has the engine for himself. */
+/** Takes the only connection, so that no transaction runs during the dump. */
 async function dump(db: Knex, engine: Engine): Promise<Dump> {
   const { client } = db as { client: Knex.Client };
   const connection: unknown = await client.acquireConnection();
@@ -113,7 +115,9 @@ async function dump(db: Knex, engine: Engine): Promise<Dump> {
 
 type Connection = pg.ClientConfig & { types: typeof types };
 
-/** @param session the settings of every transaction; undefined for the embedded engine, whose only session is ours. */
+/**
+ * @param session settings of every transaction; undefined for the embedded engine, whose only session is not shared.
+ */
 function open(
   connection: Connection,
   options: DatabaseOptions,
@@ -127,50 +131,50 @@ function open(
     connection: async () =>
       ({ connectionTimeoutMillis: options.acquireTimeoutMs, keepAlive: true, ...connection }) as never,
     pool: { min: 0, max: poolSize, afterCreate: sessions.watch },
-    // What goes wrong is thrown, and told by our own log; Knex would print it with addresses and SQL.
+    // Errors are thrown and logged by the service. Knex would print them with addresses and SQL.
     log: { debug() {}, warn() {}, error() {}, deprecate() {} },
     acquireConnectionTimeout: options.acquireTimeoutMs,
   });
 }
 
-/** The connections of a pool, watched for what pg and Knex do not notice. */
+/** Handles conditions of pooled connections that pg and Knex do not handle. */
 class Sessions {
   private readonly open = new Set<Session>();
   private silenceMs = 0;
 
-  readonly watch = (session: Session, done: (error: null, session: Session) => void): void => {
+  readonly watch = (session: Session, callback: (error: null, session: Session) => void): void => {
     this.open.add(session);
     session.once('end', () => this.open.delete(session));
-    // A session that has become read-only (after a failover, 25006) stays so, and polling would keep it in the pool
-    // for ever. Knex drops a connection that carries this mark.
+    // After a failover a session can be read-only (25006) permanently, and polling would keep it in the pool. Knex
+    // drops a connection with this property.
     session.connection.on('errorMessage', ({ code }) => {
       if (code === '25006') session.__knex__disposed = code;
     });
-    this.time(session);
-    done(null, session);
+    this.setTimeout(session);
+    callback(null, session);
   };
 
   limitSilence(ms: number): void {
     this.silenceMs = ms;
-    for (const session of this.open) this.time(session);
+    for (const session of this.open) this.setTimeout(session);
   }
 
-  private time({ connection: { stream } }: Session): void {
+  private setTimeout({ connection: { stream } }: Session): void {
     if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
   }
 }
 
-/** What of a `pg` client and its connection is used here. */
+/** The members of a `pg` client and its connection that are used here. */
 interface Session {
   once(event: 'end', listener: () => void): unknown;
   readonly connection: {
     on(event: 'errorMessage', listener: (message: { code?: string }) => void): void;
-    readonly stream: { setTimeout?(ms: number, late: () => void): unknown; destroy(): unknown };
+    readonly stream: { setTimeout?(ms: number, onTimeout: () => void): unknown; destroy(): unknown };
   };
   __knex__disposed?: string;
 }
 
-/** int8 as a number: revisions and rates stay below 2^53, and what does not is a fault that must be seen. */
+/** Parses int8 as a number: revisions and rates stay below 2^53. A larger value is a defect and causes an error. */
 const types = {
   getTypeParser(oid: number, format?: 'text' | 'binary') {
     return oid === pg.types.builtins.INT8 ? parseInt8 : pg.types.getTypeParser(oid, format as 'text');

@@ -2,19 +2,19 @@ import type { Knex } from 'knex';
 import { ServiceError } from '../errors.js';
 
 /*
- * What a database failure means to a caller. Knex puts the SQL into messages and
- * PostgreSQL echoes values, so nothing of the original text is passed on.
+ * Maps database errors to service errors. Knex puts SQL into messages and PostgreSQL quotes values in them, so the
+ * original text is never returned to a caller.
  */
 
 /**
- * SQLSTATE classes and codes with which the database says that it cannot serve now: no connection, no login, no
- * privilege, no tables, no room. An operator can remove each of these causes, and then a retry succeeds.
+ * SQLSTATE classes and codes of errors that are not caused by the request: no connection, failed login, missing
+ * privilege, missing tables, no disk space. After an operator has removed the cause, a retry succeeds.
  */
 const UNAVAILABLE = /^(08|28|53|57P|25006|3D000|3F000|42501|42P01|55000|57014|58030|NO_STORE)/;
-/** Codes of writes that lost against another one. */
+/** Codes of conflicts with a concurrent transaction. */
 const CONFLICT = /^(40001|40P01|55P03|25P03)$/;
 const NETWORK = /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)/;
-/** What pg and Knex say, without a code, of a connection that broke or was not to be had. */
+/** Messages of pg and Knex, which have no code, about a connection that was lost or could not be acquired. */
 const LOST =
   /Connection terminated|timeout expired|connection (is )?(closed|ended)|Timeout acquiring a connection|not queryable|aborted/i;
 
@@ -23,13 +23,13 @@ const codeOf = (error: unknown): string => {
   return typeof code === 'string' ? code : '';
 };
 
-/** Whether a connection broke, so that nobody knows how far its last statement got. */
+/** Whether the connection was lost, so that the outcome of its last statement is unknown. */
 export function isLostConnection(error: unknown): boolean {
   const code = codeOf(error);
   return NETWORK.test(code) || /^(08|57P)/.test(code) || (code === '' && LOST.test(String(error)));
 }
 
-/** Whether a database that can be read takes no writes: read-only after a failover, out of disk, or a right revoked. */
+/** Whether the database rejects writes: read-only after a failover, disk full, or a privilege revoked. */
 export const takesNoWrites = (error: unknown): boolean => /^(25006|42501|53100|58030)$/.test(codeOf(error));
 
 /** The tables of the store have been emptied or replaced while the service ran. */
@@ -38,10 +38,10 @@ export class StoreLostError extends Error {
   readonly code = 'NO_STORE';
 }
 
-/** Whether the database has something against what was to be stored, not against storing it now. */
+/** Whether the database rejected the stored values, so that a retry fails in the same way. */
 export const isAboutValues = (error: unknown): boolean => /^(22|23|54)/.test(codeOf(error));
 
-/** A failure of the database as the error that callers see; everything else passes unchanged. */
+/** Converts a database error to the ServiceError for callers. Other errors are returned unchanged. */
 export function databaseFailure(error: unknown): unknown {
   if (error instanceof ServiceError) return error;
   const code = codeOf(error);
@@ -51,7 +51,7 @@ export function databaseFailure(error: unknown): unknown {
   return error;
 }
 
-/** Asks the database outside of any write. */
+/** Runs a query outside of a write and converts its errors. */
 export async function onDatabase<T>(
   store: { readonly database: { readonly knex: Knex } },
   run: (db: Knex) => PromiseLike<T>,

@@ -1,9 +1,9 @@
-// Knex's class for PostgreSQL, which its own types leave out.
+// Types for Knex's PostgreSQL classes, which the package does not declare.
 declare module 'knex/lib/dialects/postgres/index.js' {
   import type { Knex } from 'knex';
 
   class PostgresClient extends Knex.Client {
-    /** Set on the clients that Knex makes for transactions. */
+    /** Set on the clients that Knex creates for transactions. */
     readonly transacting?: boolean;
     _query(connection: unknown, query: object): Promise<object>;
   }

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { clientConfig } from './connection.js';
 
-/** The channel on which a writer says that there is a new revision. */
+/** The NOTIFY channel for new revisions. */
 export const CHANNEL = 'agentllm_revision';
 
 export interface Listener {
@@ -12,12 +12,11 @@ const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 30_000;
 
 /**
- * Calls back when a replica says that it has written, with the mark of its store. It is a hint that
- * makes followers faster and nothing more: a notification is lost while the
- * connection is down or a pooler stands between, and polling is what makes them
- * right. So every failure only means trying again later.
+ * Calls back when a replica has committed a write, with the id of that replica. A notification only triggers an earlier
+ * poll. It is lost while the connection is down or goes through a pooler, and polling ensures correctness. Therefore
+ * every failure only leads to a later retry.
  */
-export function listen(url: string, heard: (writer?: string) => void): Listener {
+export function listen(url: string, onNotification: (writer?: string) => void): Listener {
   let client: pg.Client | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
@@ -32,18 +31,18 @@ export function listen(url: string, heard: (writer?: string) => void): Listener 
   const connect = async () => {
     const next = new pg.Client({ ...clientConfig('DATABASE_URL', url), application_name: 'agentllm listen' });
     client = next;
-    // `end` follows every error, also that of a connection which was never made.
+    // `end` follows every error, also that of a failed connection attempt.
     next.on('error', () => {});
     next.once('end', retry);
-    next.on('notification', ({ payload }) => heard(payload));
+    next.on('notification', ({ payload }) => onNotification(payload));
     try {
       await next.connect();
-      // The session does nothing but wait, so the role must not end it for that.
+      // The session is idle by design, so a timeout of the role must not end it.
       await next.query(`select set_config('idle_session_timeout', '0', false)`);
       await next.query(`listen ${CHANNEL}`);
       delay = FIRST_DELAY_MS;
-      // What was said while nobody listened is caught up with.
-      heard();
+      // Notifications before LISTEN were lost, so poll once.
+      onNotification();
     } catch {
       await next.end().catch(() => {});
     }

@@ -3,7 +3,7 @@ import type { Cause, Change } from '../domain/rows.js';
 import { State } from '../domain/state.js';
 import type { Database } from './database.js';
 
-/** A revision, with all that is known of it. */
+/** A committed revision with its changes and their cause. */
 export interface CommittedRevision {
   readonly revision: number;
   readonly nonce: string;
@@ -11,63 +11,69 @@ export interface CommittedRevision {
   readonly cause: Cause;
 }
 
-/** Hears of everything that happens to the state. */
+/** Receives every change of the state. */
 export interface Follower {
-  applied(made: CommittedRevision): void;
-  /** The state was read anew: what was known of it may be of another store. */
+  applied(revision: CommittedRevision): void;
+  /** The state was reloaded. Anything derived from the previous state may belong to another store. */
   replaced(): void;
 }
 
 /**
- * The database together with the state that this replica holds of it. The state moves only through `apply` and
- * `replaceState`, so that followers and waiters are notified of every move.
+ * The database and the in-memory state that this replica has loaded from it. The state changes only through `apply` and
+ * `replaceState`, so followers and listeners are notified of every change.
  */
 export class ReplicaState {
   private current = new State();
   private readonly listeners = new Set<() => void>();
   private readonly followers = new Set<Follower>();
 
-  /** By which this store's writes are told from those of other replicas. */
+  /** The id of this replica, which distinguishes its writes from those of other replicas. */
   readonly mark = randomUUID();
-  /** Whether the last write was refused by a database that only reads now; the feed tries again. */
+  /** Whether the database rejected the last write as read-only. The feed probes it again. */
   writesFail = false;
 
   constructor(readonly database: Database) {}
 
-  /** The configuration at the newest revision that is known here. */
+  /** The configuration at the newest revision that this replica has. */
   get state(): State {
     return this.current;
   }
 
-  /** Moves `state` on by one revision; has no effect on a state that has been replaced meanwhile. */
-  apply(state: State, made: CommittedRevision): void {
+  /** Applies one revision to `state`. Followers are not notified when that state has been replaced meanwhile. */
+  apply(state: State, revision: CommittedRevision): void {
     const before = state.revision;
-    state.apply(made.revision, made.nonce, made.changes);
+    state.apply(revision.revision, revision.nonce, revision.changes);
     if (state !== this.current || state.revision === before) return;
-    for (const hear of [...this.followers]) hear.applied(made);
-    this.announce();
+    for (const follower of [...this.followers]) follower.applied(revision);
+    this.notifyListeners();
   }
 
   replaceState(state: State): void {
     state.vault = this.current.vault;
     this.current = state;
-    for (const hear of [...this.followers]) hear.replaced();
-    this.announce();
+    for (const follower of [...this.followers]) follower.replaced();
+    this.notifyListeners();
   }
 
-  /** Tells of every revision, in order and while the state is exactly at it, until the returned function is called. */
+  /**
+   * Notifies a follower of every revision, in order and while the state is exactly at it.
+   * @returns a function that unsubscribes.
+   */
   follow(follower: Follower): () => void {
     this.followers.add(follower);
     return () => this.followers.delete(follower);
   }
 
-  /** Calls back after every move of the state, until the returned function is called. */
+  /**
+   * Calls a listener after every change of the state.
+   * @returns a function that unsubscribes.
+   */
   onAdvance(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 
-  private announce(): void {
+  private notifyListeners(): void {
     for (const listener of [...this.listeners]) listener();
   }
 }

@@ -3,16 +3,15 @@ import PostgresTransaction from 'knex/lib/dialects/postgres/execution/pg-transac
 import PostgresClient from 'knex/lib/dialects/postgres/index.js';
 
 /*
- * The settings of a session decide how PostgreSQL reads statements and writes
- * values. A role, a database or a pooler may set each of them, so nothing here
- * relies on a session: every statement runs in a transaction that begins with
- * the settings below, local to it. That holds behind PgBouncer in transaction
- * mode too, where start-up parameters are refused and a session is shared.
+ * Session settings determine how PostgreSQL parses statements and formats values. A role, a database or a pooler may
+ * change any of them. Therefore every statement runs in a transaction that first sets the settings below, local to the
+ * transaction. This also works with PgBouncer in transaction mode, which rejects start-up parameters and shares
+ * sessions.
  */
 
-/** What every transaction sets. The values are those that PostgreSQL has by itself. */
+/** The settings of every transaction. The values are PostgreSQL's defaults. */
 const SETTINGS: Readonly<Record<string, string>> = {
-  // How values are written and read.
+  // Formats of values.
   DateStyle: 'ISO, MDY',
   IntervalStyle: 'postgres',
   TimeZone: 'UTC',
@@ -25,15 +24,15 @@ const SETTINGS: Readonly<Record<string, string>> = {
   transform_null_equals: 'off',
   quote_all_identifiers: 'off',
   xmloption: 'content',
-  // A policy that hides rows from the service is an error, not a smaller result.
+  // A row security policy that hides rows causes an error instead of an incomplete result.
   row_security: 'off',
-  // Writes set their own timeouts after these (counter.ts).
+  // Writes then set their own timeouts (write/revision_counter.ts).
   statement_timeout: '0',
   lock_timeout: '0',
   idle_in_transaction_session_timeout: '0',
 };
 
-/** An acknowledged write is on the disk of the server, whatever the role prefers. */
+/** An acknowledged write is on the disk of the server, even if the role sets synchronous_commit to off. */
 const DURABLE = `set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'local'), `;
 const HAS_TRANSACTION_TIMEOUT = 170_000;
 
@@ -41,13 +40,15 @@ const HAS_TRANSACTION_TIMEOUT = 170_000;
 export class SessionSettings {
   private readonly settings: ReadonlyMap<string, string>;
 
-  /** @param outsideTransaction statements run outside of a transaction: of a migration that PostgreSQL refuses inside. */
+  /**
+   * @param outsideTransaction run statements without a transaction, for migrations that PostgreSQL rejects inside one.
+   */
   constructor(
     private readonly target: { readonly schema: string; readonly serverVersion: number },
     readonly outsideTransaction = false,
   ) {
     const settings = new Map(Object.entries(SETTINGS));
-    // The temporary schema last: by itself it would come first, and its tables before ours.
+    // The temporary schema is last. By default it is searched first, and its tables would hide those of the store.
     settings.set('search_path', `"${target.schema.replaceAll('"', '""')}", pg_temp`);
     if (target.serverVersion >= HAS_TRANSACTION_TIMEOUT) settings.set('transaction_timeout', '0');
     this.settings = settings;
@@ -57,12 +58,12 @@ export class SessionSettings {
     return new SessionSettings(this.target, true);
   }
 
-  /** Begins a transaction with the settings, in one message. */
+  /** The statements that begin a transaction and set the settings, in one message. */
   begin(isolationLevel = 'read committed', readOnly = false): string {
     return `begin isolation level ${isolationLevel}${readOnly ? ' read only' : ''}; ${this.set(true)}`;
   }
 
-  /** One column: the result is not looked at. */
+  /** One statement that applies all settings. Its single result column is not used. */
   set(local: boolean): string {
     const each = Array.from(
       this.settings,
@@ -82,7 +83,7 @@ interface SessionConfig {
 }
 const settingsOf = ({ config }: { readonly config: object }) => (config as SessionConfig).session as SessionSettings;
 
-/** The same pool, for statements that PostgreSQL refuses inside a transaction. */
+/** The same pool, for statements that PostgreSQL rejects inside a transaction. */
 export function outsideTransaction(knex: Knex): Knex {
   const clone = knex.withUserParams({ ...knex.userParams });
   const config = clone.client.config as SessionConfig;
@@ -90,13 +91,13 @@ export function outsideTransaction(knex: Knex): Knex {
   return clone;
 }
 
-/** Knex's client for PostgreSQL. It needs `session` in its config, and connections that are pipelined. */
+/** Knex's client for PostgreSQL. Its config must contain `session`, and its connections must be pipelined. */
 export class SessionClient extends PostgresClient {
   override transaction(container: unknown, config: unknown, outerTx: unknown): Knex.Transaction {
     return new SessionTransaction(this, container, config, outerTx) as unknown as Knex.Transaction;
   }
 
-  /** This timeout acts between transactions, so no transaction can set it. */
+  /** idle_session_timeout applies between transactions, so it is set once per connection. */
   override async acquireRawConnection(): Promise<Connection> {
     const connection: Connection = await super.acquireRawConnection();
     await connection.query(`select set_config('idle_session_timeout', '0', false)`);
@@ -107,14 +108,14 @@ export class SessionClient extends PostgresClient {
     if (this.transacting) return super._query(connection, query);
     const session = settingsOf(this);
     const [first, last] = session.outsideTransaction ? [session.set(false), 'reset all'] : [session.begin(), 'commit'];
-    // All three are sent at once, so this takes one round trip. After an error the commit rolls back.
-    const [begun, done, ended] = await Promise.allSettled([
+    // All three are sent together, so this takes one round trip. After an error the commit rolls back.
+    const [began, result, ended] = await Promise.allSettled([
       connection.query(first),
       super._query(connection, query),
       connection.query(last),
     ]);
-    for (const outcome of [begun, done, ended]) if (outcome.status === 'rejected') throw outcome.reason;
-    return (done as PromiseFulfilledResult<object>).value;
+    for (const outcome of [began, result, ended]) if (outcome.status === 'rejected') throw outcome.reason;
+    return (result as PromiseFulfilledResult<object>).value;
   }
 }
 
@@ -123,7 +124,7 @@ class SessionTransaction extends PostgresTransaction {
     try {
       return await connection.query(settingsOf(this.client).begin(this.isolationLevel, this.readOnly));
     } catch (error) {
-      // The transaction may have begun and failed; no one else may get it.
+      // The transaction may have begun and failed, so the connection must not be reused.
       connection.__knex__disposed = error;
       throw error;
     }

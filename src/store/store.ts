@@ -5,7 +5,7 @@ import { commitTogether } from './write/commit.js';
 import type { Ready } from './write/planned_write.js';
 import { WriteQueue } from './write/write_queue.js';
 
-/** The state of a replica together with the queue in which its writes wait for the database. */
+/** The state of a replica and the queue of its writes. */
 export class Store extends ReplicaState {
   readonly writeQueue: WriteQueue<Ready, Uint8Array>;
 

@@ -2,10 +2,10 @@ import type { Token } from '../domain/rows.js';
 import { onDatabase } from './failure.js';
 import type { Store } from './store.js';
 
-/** When a token was used last, by its row's id. */
+/** The time of last use by token row id. */
 type Uses = ReadonlyMap<number, Date>;
 
-/** Enters when tokens were used last; a later time that stands already stays. */
+/** Stores times of last use. A later stored time is kept. */
 export const recordTokenUses = (store: Store, uses: Uses): Promise<void> =>
   onDatabase(store, async (db) => {
     await db.raw(
@@ -15,7 +15,7 @@ export const recordTokenUses = (store: Store, uses: Uses): Promise<void> =>
     );
   });
 
-/** When tokens were used last, as far as the replicas have said. */
+/** Reads times of last use. Replicas store them with a delay. */
 export const usesOf = (store: Store, tokens: readonly Token[]): Promise<Uses> =>
   onDatabase(store, async (db) => {
     const rows: { id: number; last_used_at: Date }[] = await db('api_tokens')

@@ -1,10 +1,10 @@
 import type { Knex } from 'knex';
 import { type BoundedRows, readBounded } from './history/bounded_read.js';
 
-/** One agent process that watches, as its replica knows it. */
+/** A row of `watchers`: an agent process with an open watch, as its replica reports it. */
 export interface WatcherRow {
   readonly client_id: string;
-  /** Of the stream, which another replica may have taken over. */
+  /** Identifies the stream. The process may have a newer stream on another replica. */
   readonly stream_id: string;
   readonly client_name: string;
   readonly client_version: string;
@@ -13,40 +13,42 @@ export interface WatcherRow {
   readonly agents: readonly string[] | null;
   readonly sent_revision: number;
   readonly applied_revision: number | null;
-  /** Whether it has not been given everything yet. */
+  /** Whether the watch has not caught up. */
   readonly catching_up: boolean;
 }
 
-/** A watcher as it is read. */
+/** A watcher as ListWatchers returns it. */
 export interface SeenWatcher extends WatcherRow {
   readonly connected_at: Date;
   readonly last_seen_at: Date;
-  /** Whether it has been behind for too long. */
+  /** Whether it has not applied a sent revision for longer than the limit. */
   readonly stale: boolean;
-  /** Number of its agents, of which `agents` has the first ones; null: all agents. */
+  /** Number of watched agents, of which `agents` contains the first ones; null: all agents. */
   readonly agent_count: number | null;
 }
 
-/** A watcher that its replica has not confirmed for so long is gone. */
+/** A watcher that its replica has not confirmed for this long is not listed. */
 const EXPIRES = `45 seconds`;
-const FORGOTTEN = `1 hour`;
+/** Age at which such a row is deleted. */
+const DELETED_AFTER = `1 hour`;
 
 const UP_TO_DATE = 'not v.catching_up and greatest(w.applied_revision, v.applied_revision) >= v.sent_revision';
 
 /**
- * Enters streams.
- * @param moved they have just begun, so a process that has a row had its stream elsewhere before; else a row that stands is
- *   that of a later stream.
+ * Inserts the rows of streams.
+ * @param moved true for streams that have just been opened: an existing row of the process is of an earlier stream and
+ * is
+ *   replaced. false: an existing row is of a later stream and is kept.
  */
 export async function upsertWatchers(db: Knex, rows: readonly WatcherRow[], moved: boolean): Promise<void> {
   if (rows.length === 0) return;
   const now = db.fn.now();
-  const entered = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
-  const insert = db('watchers').insert(entered).onConflict('client_id');
+  const inserted = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
+  const insert = db('watchers').insert(inserted).onConflict('client_id');
   await (moved ? insert.merge() : insert.ignore());
 }
 
-/** Says that streams stand, and how far they are; returns the streams that have a row of their own. */
+/** Updates the position and last_seen_at of open streams. Returns the ids of the streams that have a row. */
 export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Promise<ReadonlySet<string>> {
   if (rows.length === 0) return new Set();
   const { rows: confirmed } = await db.raw<{ rows: { stream_id: string }[] }>(
@@ -69,7 +71,7 @@ export async function confirmWatchers(db: Knex, rows: readonly WatcherRow[]): Pr
   return new Set(confirmed.map(({ stream_id }) => stream_id));
 }
 
-/** Takes out streams that have ended, unless their processes have another one by now. */
+/** Deletes the rows of ended streams, except rows that a newer stream of the process has replaced. */
 export async function removeWatchers(
   db: Knex,
   ended: readonly Pick<WatcherRow, 'client_id' | 'stream_id'>[],
@@ -83,9 +85,10 @@ export async function removeWatchers(
 }
 
 /**
- * Notes what processes say that have their streams on other replicas; nobody has applied what there is not.
- * @param agents names of those about which alone their streams may be; undefined: about any.
- * @returns those that have such a row.
+ * Stores acknowledgements of processes whose streams are on other replicas. A revision above the store's own is cut to
+ * it.
+ * @param agents update only watchers that watch no other agents than these names; undefined: any watcher.
+ * @returns the client ids whose row was updated.
  */
 export async function acknowledgeElsewhere(
   db: Knex,
@@ -96,8 +99,8 @@ export async function acknowledgeElsewhere(
   const { rows } = await db.raw<{ rows: { client_id: string }[] }>(
     `update watchers as w set applied_revision = greatest(w.applied_revision, v.revision),
             behind_since = case when not w.catching_up and v.revision >= w.sent_revision then null else w.behind_since end
-       from (select client_id, least(told, (select revision from store_state)) as revision
-               from unnest(?::uuid[], ?::bigint[]) as told (client_id, told)) as v
+       from (select client_id, least(acknowledged, (select revision from store_state)) as revision
+               from unnest(?::uuid[], ?::bigint[]) as input (client_id, acknowledged)) as v
       where w.client_id = v.client_id and (?::text[] is null or w.agents <@ ?::text[])
       returning w.client_id`,
     [applied.map(([id]) => id), applied.map(([, revision]) => revision), ids ?? null, ids ?? null] as never,
@@ -105,7 +108,7 @@ export async function acknowledgeElsewhere(
   return new Set(rows.map(({ client_id }) => client_id));
 }
 
-/** Agents by name, and by `#id`. */
+/** The agents by name, and also by `#id`. */
 async function agentIds(db: Knex, names: readonly string[]): Promise<string[]> {
   const rows: { id: number }[] = await db('agent_configs')
     .select('id')
@@ -113,7 +116,7 @@ async function agentIds(db: Knex, names: readonly string[]): Promise<string[]> {
   return [...names, ...rows.map(({ id }) => `#${id}`)];
 }
 
-/** How many watchers have applied a revision, and how many have not; a few of each by their names. */
+/** How many watchers have applied a revision and how many have not, with the first few of each by name. */
 export interface Adopted {
   readonly applied_count: number;
   readonly pending_count: number;
@@ -122,20 +125,23 @@ export interface Adopted {
 }
 type AdoptedWatcher = Pick<WatcherRow, 'client_id' | 'client_name' | 'applied_revision'>;
 
-/** Who of the watchers of these agents has applied a revision. */
+/**
+ * Counts the watchers of these agents that have applied a revision.
+ * @param named most watchers that are returned by name.
+ */
 export async function countAdopted(
   db: Knex,
   revision: number,
   agents: readonly string[] | undefined,
   named: number,
 ): Promise<Adopted> {
-  const has = 'coalesce(applied_revision, 0) >= ?';
+  const isApplied = 'coalesce(applied_revision, 0) >= ?';
   const watching = () => watchersOf(db, agents);
   const [counts] = await watching().select(
-    db.raw(`count(*) filter (where ${has})::int as applied, count(*) filter (where not ${has})::int as pending`, [
-      revision,
-      revision,
-    ]),
+    db.raw(
+      `count(*) filter (where ${isApplied})::int as applied, count(*) filter (where not ${isApplied})::int as pending`,
+      [revision, revision],
+    ),
   );
   const some = (condition: string): Promise<AdoptedWatcher[]> =>
     watching()
@@ -143,27 +149,27 @@ export async function countAdopted(
       .whereRaw(condition, [revision])
       .orderBy(['client_name', 'client_id'])
       .limit(named);
-  const applied = counts.applied > 0 ? await some(has) : [];
-  const pending = counts.pending > 0 ? await some(`not (${has})`) : [];
+  const applied = counts.applied > 0 ? await some(isApplied) : [];
+  const pending = counts.pending > 0 ? await some(`not (${isApplied})`) : [];
   return { applied_count: counts.applied, pending_count: counts.pending, applied, pending };
 }
 
-/** Those that are there, of these agents by name or `#id`; undefined: of any. */
+/** The watchers that have not expired, of these agents by name or `#id`; undefined: of any agent. */
 function watchersOf(db: Knex, agents: readonly string[] | undefined): Knex.QueryBuilder {
   const rows = db('watchers').whereRaw(`last_seen_at > now() - interval '${EXPIRES}'`);
   if (agents) rows.where((one) => one.whereNull('agents').orWhereRaw('agents && ?::text[]', [agents as string[]]));
   return rows;
 }
 
-/** Which watchers are asked for. */
+/** Filter and page of ListWatchers. */
 export interface WatcherQuery {
-  /** Only those that watch one of these, by name or `#id`; undefined: all. */
+  /** Only watchers of one of these agents, by name or `#id`; undefined: all. */
   readonly agents?: readonly string[];
   readonly staleOnly?: boolean;
-  /** Only those behind this name and id. */
+  /** Only watchers after this name and id. */
   readonly after?: readonly [name: string, id: string];
   readonly limit: number;
-  /** Most agents that are read of one watcher. */
+  /** Most agents that are returned per watcher. */
   readonly namedAgents: number;
   readonly staleMs: number;
 }
@@ -181,7 +187,7 @@ const COLUMNS = [
   'last_seen_at',
 ] as const;
 
-/** The watchers that are connected to any replica, by name and id. */
+/** The watchers that are connected to any replica, ordered by name and id. */
 export function listWatchers(db: Knex, query: WatcherQuery): Promise<BoundedRows<SeenWatcher>> {
   return readBounded(query.limit, (last, limit) =>
     watchersAfter(db, { ...query, limit, ...(last && { after: [last.client_name, last.client_id] }) }),
@@ -193,7 +199,7 @@ function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]
   const rows = watchersOf(db, query.agents)
     .select(...COLUMNS, db.raw('cardinality(agents) as agent_count'))
     .select(db.raw('agents[1:?] as agents', [query.namedAgents]), db.raw(`${stale} as stale`, [query.staleMs]))
-    // Bytes, as the page tokens compare.
+    // Bytewise order, as page tokens compare names.
     .orderByRaw('client_name collate "C", client_id');
   const { after } = query;
   if (query.staleOnly) rows.whereRaw(stale, [query.staleMs]);
@@ -201,7 +207,7 @@ function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]
   return rows.limit(query.limit) as PromiseLike<SeenWatcher[]>;
 }
 
-/** Forgets those that no replica has confirmed for long. */
+/** Deletes the rows that no replica has confirmed for an hour. */
 export async function deleteExpiredWatchers(db: Knex): Promise<void> {
-  await db('watchers').whereRaw(`last_seen_at < now() - interval '${FORGOTTEN}'`).delete();
+  await db('watchers').whereRaw(`last_seen_at < now() - interval '${DELETED_AFTER}'`).delete();
 }

@@ -82,7 +82,7 @@ test('a dump starts a new directory, and is refused by one in use', async () => 
   await memory.close();
   const dataDir = useDirectory();
   await (await openEngine({ dataDir, loadDump: new Blob([loadDump]) })).close();
-  await expect(openEngine({ dataDir, loadDump })).rejects.toThrow(/already holds a database/);
+  await expect(openEngine({ dataDir, loadDump })).rejects.toThrow(/already contains a database/);
 });
 
 test('a directory that cannot be used is explained in a sentence', async () => {

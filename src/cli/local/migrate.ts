@@ -77,7 +77,7 @@ async function status(migrations: Migrator, print: Print, { json }: Options): Pr
 async function readAdopted(
   migrations: Migrator,
 ): Promise<{ adopted?: readonly string[]; findings?: readonly string[] }> {
-  const { tables, findings } = await migrations.adoption();
+  const { tables, findings } = await migrations.readImport();
   return tables.length > 0 ? { adopted: tables, findings } : {};
 }
 

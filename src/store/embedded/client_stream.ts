@@ -3,28 +3,27 @@ import { type Frame, FrameReader } from './wire_frames.js';
 import { EngineLostError, type WorkerLink } from './worker_link.js';
 
 /**
- * What `pg` takes for a socket: a stream into the engine that speaks PostgreSQL's wire protocol.
- *
- * It "connects" when the engine serves it, and then owns the engine's one session until it closes.
+ * A stream to the engine with PostgreSQL's wire protocol, which `pg` uses as its socket. It emits `connect` when the
+ * engine serves it, and then owns the engine's only session until it closes.
  */
 export class ClientStream extends Duplex {
   readonly #reader = new FrameReader();
-  readonly #admit: (stream: ClientStream) => void;
+  readonly #onConnect: (stream: ClientStream) => void;
   #link: WorkerLink | undefined;
   /** Resolves when the client or the engine has ended the connection. */
-  readonly gone: Promise<void>;
+  readonly disconnected: Promise<void>;
 
-  constructor(admit: (stream: ClientStream) => void) {
+  constructor(onConnect: (stream: ClientStream) => void) {
     super({ allowHalfOpen: false });
-    this.#admit = admit;
-    // The engine may end a stream before `pg` listens to it, and an unheard error would end the process.
+    this.#onConnect = onConnect;
+    // The engine may end a stream before `pg` listens for errors, and an unhandled error would end the process.
     this.on('error', () => undefined);
-    this.gone = new Promise((resolve) => this.once('close', resolve));
+    this.disconnected = new Promise((resolve) => this.once('close', resolve));
   }
 
-  /** Called by `pg`; port and host mean nothing here. */
+  /** Called by `pg`, with a port and host that are ignored. */
   connect(): this {
-    this.#admit(this);
+    this.#onConnect(this);
     return this;
   }
 
@@ -35,7 +34,7 @@ export class ClientStream extends Duplex {
   }
 
   override _read(): void {
-    // Output is pushed as it comes: the engine runs a statement to its end and cannot be slowed down.
+    // Output is pushed as it arrives. The engine completes each statement, so backpressure is not possible.
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
@@ -46,9 +45,9 @@ export class ClientStream extends Duplex {
       callback(error instanceof Error ? error : new Error(String(error)));
       return;
     }
-    // Most writes only add to a batch that is not complete.
+    // Most writes only extend an incomplete batch.
     if (frames.length === 0) callback();
-    else this.#answer(frames).then(() => callback(), callback);
+    else this.#process(frames).then(() => callback(), callback);
   }
 
   override _final(callback: (error?: Error | null) => void): void {
@@ -56,7 +55,7 @@ export class ClientStream extends Duplex {
     this.destroy();
   }
 
-  async #answer(frames: Frame[]): Promise<void> {
+  async #process(frames: Frame[]): Promise<void> {
     for (const frame of frames) {
       if (this.destroyed) return;
       if (frame.kind === 'encryption') this.push('N');
@@ -67,14 +66,14 @@ export class ClientStream extends Duplex {
 
   async #exchange(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     if (this.#link === undefined) throw new EngineLostError('not connected yet');
-    const output = (piece: Uint8Array<ArrayBuffer>): void => {
-      if (piece.length > 0 && !this.destroyed) this.push(Buffer.from(piece.buffer, piece.byteOffset, piece.length));
+    const output = (chunk: Uint8Array<ArrayBuffer>): void => {
+      if (chunk.length > 0 && !this.destroyed) this.push(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length));
     };
     const last = await this.#link.request({ kind: 'exchange', bytes }, output);
     if (last !== undefined) output(last);
   }
 
-  // The rest of a net.Socket that `pg` calls.
+  // The other methods of net.Socket that `pg` calls.
   setNoDelay(): this {
     return this;
   }

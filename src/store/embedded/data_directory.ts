@@ -1,10 +1,10 @@
 import { access, constants, mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { resolve as absolute, dirname, join } from 'node:path';
 
-/** A fresh cluster is 39 MB, of which one 16 MB WAL segment; a second segment comes with the first real load. */
-const ROOM_FOR_A_NEW_CLUSTER = 96 * 1024 * 1024;
+/** A new cluster takes 39 MB, including one 16 MB WAL segment. The first load adds a second segment. */
+const NEW_CLUSTER_BYTES = 96 * 1024 * 1024;
 
-/** Why DATA_DIR cannot be used, in one sentence that says what to do about it. */
+/** DATA_DIR cannot be used. The message states the cause and the remedy. */
 export class DataDirectoryError extends Error {
   override readonly name = 'DataDirectoryError';
   constructor(
@@ -19,11 +19,11 @@ export class DataDirectoryError extends Error {
 export interface ClusterPaths {
   /** The cluster in use. */
   cluster: string;
-  /** Where a cluster is made before it is renamed: never the remains of a killed first start under the real name. */
+  /** Where a cluster is created before it is renamed, so that a killed first start leaves no partial `cluster`. */
   unfinished: string;
-  /** A data directory of its own in which a restore makes its cluster. */
+  /** A separate data directory in which a restore creates its cluster. */
   restoring: string;
-  /** The cluster of a restore when it is complete: from here on the restore is finished by whoever opens next. */
+  /** The complete cluster of a restore. If the restore is killed after creating it, the next open completes it. */
   restored: string;
 }
 
@@ -36,7 +36,7 @@ export function clusterPaths(dataDir: string): ClusterPaths {
   };
 }
 
-/** Whether there is a database in DATA_DIR, looked at from outside: nothing is made. */
+/** Whether DATA_DIR contains a database. Creates nothing and needs no lock. */
 export async function holdsDatabase(dataDir: string): Promise<boolean> {
   const { cluster, restored } = clusterPaths(dataDir);
   try {
@@ -46,7 +46,10 @@ export async function holdsDatabase(dataDir: string): Promise<boolean> {
   }
 }
 
-/** Makes DATA_DIR ready for the engine, or says what is wrong with it. Call it only as the owner of the lock. */
+/**
+ * Prepares DATA_DIR for the engine. The caller must hold the lock.
+ * @throws DataDirectoryError when the directory cannot be used.
+ */
 export async function prepareDataDirectory(dataDir: string): Promise<ClusterPaths> {
   await makeOwnDirectory(dataDir);
   const paths = clusterPaths(dataDir);
@@ -57,7 +60,7 @@ export async function prepareDataDirectory(dataDir: string): Promise<ClusterPath
     if (await exists(paths.cluster)) {
       await access(paths.cluster, constants.R_OK | constants.W_OK | constants.X_OK);
     } else {
-      await requireRoom(dataDir);
+      await requireFreeSpace(dataDir);
     }
   } catch (error) {
     throw explainDirectoryFailure(dataDir, error);
@@ -66,8 +69,8 @@ export async function prepareDataDirectory(dataDir: string): Promise<ClusterPath
 }
 
 /**
- * Ends a restore that was killed. Between its last two renames there is no cluster, and an empty one must not take its
- * place; before them the old cluster is in use still, and goes on.
+ * Completes or undoes a restore that was killed. Between its last two renames there is no cluster, and the restored one
+ * is activated so that no empty one is created. Before them the old cluster stays in use.
  */
 export async function settleRestore({ cluster, restoring, restored }: ClusterPaths): Promise<void> {
   await rm(restoring, { recursive: true, force: true });
@@ -77,8 +80,8 @@ export async function settleRestore({ cluster, restoring, restored }: ClusterPat
 }
 
 /**
- * Creates the directory, and the ones above it, for its owner alone. One that exists keeps its mode.
- * @param dataDir the data directory that it is part of, which a failure names.
+ * Creates the directory and its parents, accessible only to the owner. An existing directory keeps its mode.
+ * @param dataDir the data directory that it belongs to, for error messages.
  */
 export async function makeOwnDirectory(directory: string, dataDir = directory): Promise<void> {
   try {
@@ -91,7 +94,7 @@ export async function makeOwnDirectory(directory: string, dataDir = directory): 
   }
 }
 
-/** Node reports ENOENT when a recursive mkdir fails on a read-only file system; the parent says why. */
+/** Node reports ENOENT when a recursive mkdir fails on a read-only file system. The parent has the actual cause. */
 async function causeOf(directory: string, error: unknown): Promise<unknown> {
   if (errorCode(error) !== 'ENOENT') return error;
   const parent = dirname(absolute(directory));
@@ -121,19 +124,19 @@ const ADVICE: Record<string, string | undefined> = {
   ENOTDIR: 'is not a directory: remove the file of that name, or set DATA_DIR to another directory.',
   EEXIST: 'is not a directory: remove the file of that name, or set DATA_DIR to another directory.',
   ENAMETOOLONG: 'has too long a name: set DATA_DIR to a shorter one.',
-  ELOOP: 'is a symbolic link that leads back to itself: set DATA_DIR to another directory.',
-  ENOENT: 'cannot be created: a symbolic link in its path leads nowhere. Set DATA_DIR to another directory.',
+  ELOOP: 'is a symbolic link that points to itself: set DATA_DIR to another directory.',
+  ENOENT: 'cannot be created: a symbolic link in its path is dangling. Set DATA_DIR to another directory.',
   EIO: 'is on a disk that reports input/output errors: check the disk before starting again.',
 };
 
-async function requireRoom(dataDir: string): Promise<void> {
+async function requireFreeSpace(dataDir: string): Promise<void> {
   const { bavail, bsize } = await statfs(dataDir);
   const free = bavail * bsize;
-  // Some network and virtual file systems report nothing at all.
-  if (bsize === 0 || free >= ROOM_FOR_A_NEW_CLUSTER) return;
+  // Some network and virtual file systems report no sizes.
+  if (bsize === 0 || free >= NEW_CLUSTER_BYTES) return;
   throw new DataDirectoryError(
     `The data directory ${dataDir} has ${Math.floor(free / 1e6)} MB free, and a new database needs ` +
-      `${Math.ceil(ROOM_FOR_A_NEW_CLUSTER / 1e6)} MB: free some space, or set DATA_DIR to another disk.`,
+      `${Math.ceil(NEW_CLUSTER_BYTES / 1e6)} MB: free some space, or set DATA_DIR to another disk.`,
     'ENOSPC',
   );
 }

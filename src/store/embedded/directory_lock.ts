@@ -1,19 +1,21 @@
 /**
- * One owner per data directory.
+ * The lock on a data directory, which ensures a single owner.
  *
- * PGlite has no lock of its own: two processes on one directory lost 1 078 acknowledged rows without an error. A file
- * with a PID proves nothing across containers and after a PID is reused, and a file with a time robs a holder that is
- * merely slow. So the proof of life is a listening UNIX-domain socket, which the kernel takes away when its process
- * dies, however it dies, and keeps while the process is only stopped.
+ * PGlite has no lock: two processes on one directory lost 1 078 acknowledged rows without an error. A file with a PID
+ * is not reliable across containers and after a PID is reused. A file with a timestamp takes the lock from a process
+ * that is only slow. Therefore a listening UNIX-domain socket shows that the owner is alive: the kernel closes it when
+ * the process ends for any reason, and keeps it while the process is stopped.
  *
- * A process *claims* (makes a socket visible under `.lock/claim-*`), then *lists* the other claims, and holds the lock
- * if none of them is alive. Why two processes can never both hold it: each claims before it lists. Had both won, A's
- * list missed B's claim, so B claimed after A listed; A had claimed by then, so B's list, which is later still, showed
- * A's claim, and A, being alive, answered. A claim that is visible is always already listening, because the socket
- * listens under another name first and is then renamed; so a refused connection means a dead process, not one that is
- * about to listen. And names are never used twice, so unlinking a dead claim can not hit a live one.
+ * A process *claims* (makes a socket visible as `.lock/claim-*`), then *lists* the other claims, and holds the lock if
+ * none of them is alive. Two processes can never both hold it, because each claims before it lists. Assume that both
+ * hold it. A's list did not contain B's claim, so B claimed after A listed, and therefore after A claimed. B's list is
+ * later still, so it contained A's claim, and A, being alive, responded: a contradiction. A visible claim always
+ * listens already, because the socket first listens under another name and is then renamed. So a refused connection
+ * means that the process is dead, not that it is about to listen. Names are never reused, so unlinking a dead claim
+ * cannot remove a live one.
  *
- * Any doubt counts as alive. It does not protect a directory that two machines share over a network.
+ * In case of doubt a claim counts as alive. The lock does not protect a directory that two machines share over a
+ * network.
  */
 import { randomUUID } from 'node:crypto';
 import { chmod, readdir, rename, stat, unlink } from 'node:fs/promises';
@@ -23,11 +25,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode, explainDirectoryFailure, makeOwnDirectory } from './data_directory.js';
 import { withShortPath } from './socket_path.js';
 
-/** How long a live claim may take to say what it is before it counts as the holder. */
-const ANSWER_WITHIN_MS = 500;
-/** Candidates that keep meeting each other give up after this; with eight at once it takes well under a second. */
-const CONTEND_FOR_MS = 10_000;
-/** A socket that was never renamed this long after it was made belongs to a process that died in between. */
+/** A live claim that does not respond within this time counts as the holder. */
+const RESPONSE_TIMEOUT_MS = 500;
+/** Candidates that keep conflicting give up after this time. With eight candidates it takes well under a second. */
+const CONTENTION_TIMEOUT_MS = 10_000;
+/** A socket that was not renamed within this time belongs to a process that died before the rename. */
 const ABANDONED_AFTER_MS = 60_000;
 
 const CLAIM = /^claim-(\d+)-.*\.sock$/;
@@ -35,11 +37,11 @@ const UNCLAIMED = /^new-.*\.sock$/;
 
 export interface DirectoryLock {
   readonly directory: string;
-  /** Gives the directory up. Close the database first. */
+  /** Releases the directory. Close the database first. */
   release(): Promise<void>;
 }
 
-/** Another process, or another part of this one, owns the data directory. */
+/** Another process, or another component of this process, owns the data directory. */
 export class DirectoryInUseError extends Error {
   override readonly name = 'DirectoryInUseError';
   constructor(
@@ -56,13 +58,16 @@ export class DirectoryInUseError extends Error {
 
 type Role = 'candidate' | 'holder';
 
-interface Introduction {
+interface OwnerInfo {
   role: Role;
   pid: number;
   since: string;
 }
 
-/** Becomes the owner of `dataDir`, or fails with DirectoryInUseError. Creates the directory if it is missing. */
+/**
+ * Acquires the lock on `dataDir`. Creates the directory if it is missing.
+ * @throws DirectoryInUseError when another owner is alive.
+ */
 export async function acquireDirectoryLock(dataDir: string): Promise<DirectoryLock> {
   const directory = absolute(dataDir);
   const lockDirectory = join(directory, '.lock');
@@ -76,14 +81,14 @@ export async function acquireDirectoryLock(dataDir: string): Promise<DirectoryLo
   }
 }
 
-/** Who owns the directory now, asked without wanting it. */
+/** The current owner of the directory, without acquiring the lock; undefined when there is none. */
 export async function findHolder(dataDir: string): Promise<{ readonly pid: number } | undefined> {
   const lockDirectory = join(absolute(dataDir), '.lock');
   return findLiveRival(lockDirectory, '').catch(() => undefined);
 }
 
 async function contend(directory: string, lockDirectory: string): Promise<DirectoryLock> {
-  const giveUpAt = performance.now() + CONTEND_FOR_MS;
+  const deadline = performance.now() + CONTENTION_TIMEOUT_MS;
   for (;;) {
     const claim = await makeClaim(lockDirectory);
     let rival: Rival | undefined;
@@ -95,12 +100,12 @@ async function contend(directory: string, lockDirectory: string): Promise<Direct
     }
     if (rival === undefined) {
       claim.become('holder');
-      await sweepUnclaimed(lockDirectory);
+      await removeAbandoned(lockDirectory);
       return { directory, release: () => claim.withdraw() };
     }
     await claim.withdraw();
     if (rival.role === 'holder') throw new DirectoryInUseError(directory, rival.pid, rival.detail);
-    if (performance.now() > giveUpAt) throw new DirectoryInUseError(directory, rival.pid, 'which is also starting');
+    if (performance.now() > deadline) throw new DirectoryInUseError(directory, rival.pid, 'which is also starting');
     await delay(20 + Math.random() * 80);
   }
 }
@@ -114,8 +119,8 @@ interface Claim {
 async function makeClaim(lockDirectory: string): Promise<Claim> {
   const identity = `${process.pid}-${randomUUID()}.sock`;
   const name = `claim-${identity}`;
-  const introduction: Introduction = { role: 'candidate', pid: process.pid, since: new Date().toISOString() };
-  const server = createServer((socket) => introduce(socket, introduction));
+  const info: OwnerInfo = { role: 'candidate', pid: process.pid, since: new Date().toISOString() };
+  const server = createServer((socket) => sendInfo(socket, info));
   const unclaimed = join(lockDirectory, `new-${identity}`);
   await withShortPath(lockDirectory, `new-${identity}`, (path) => listen(server, path));
   try {
@@ -129,21 +134,22 @@ async function makeClaim(lockDirectory: string): Promise<Claim> {
   return {
     name,
     become: (role) => {
-      introduction.role = role;
+      info.role = role;
     },
     withdraw: () => {
-      // close() takes the listening socket away at once; its callback would wait for askers that may be stopped.
+      // close() stops listening at once. Its callback would also wait for open connections of processes that may be
+      // stopped.
       withdrawn ??= removeIfPresent(join(lockDirectory, name)).finally(() => server.close());
       return withdrawn;
     },
   };
 }
 
-function introduce(socket: Socket, introduction: Introduction): void {
+function sendInfo(socket: Socket, info: OwnerInfo): void {
   socket.unref();
   socket.on('error', () => socket.destroy());
   socket.resume();
-  socket.end(`${JSON.stringify(introduction)}\n`, () => socket.destroy());
+  socket.end(`${JSON.stringify(info)}\n`, () => socket.destroy());
 }
 
 interface Rival {
@@ -152,7 +158,7 @@ interface Rival {
   detail: string;
 }
 
-/** The holder if one is alive, else a live candidate, else nothing. Removes the claims of the dead on its way. */
+/** The holder if one is alive, else a live candidate, else undefined. Removes claims of dead processes. */
 async function findLiveRival(lockDirectory: string, ownName: string): Promise<Rival | undefined> {
   const names = (await readdir(lockDirectory)).filter((name) => CLAIM.test(name) && name !== ownName);
   const rivals = await Promise.all(names.map((name) => probe(lockDirectory, name)));
@@ -161,29 +167,29 @@ async function findLiveRival(lockDirectory: string, ownName: string): Promise<Ri
 }
 
 async function probe(lockDirectory: string, name: string): Promise<Rival | undefined> {
-  const reply = await askUntilClear(lockDirectory, name);
+  const reply = await queryWithRetry(lockDirectory, name);
   if (reply === 'dead') {
     await removeIfPresent(join(lockDirectory, name));
     return undefined;
   }
   if (typeof reply === 'object') return { role: reply.role, pid: reply.pid, detail: `since ${reply.since}` };
-  return { role: 'holder', pid: Number(CLAIM.exec(name)?.[1]), detail: 'which is alive but does not answer' };
+  return { role: 'holder', pid: Number(CLAIM.exec(name)?.[1]), detail: 'which is alive but does not respond' };
 }
 
-/** `cut off`: it was there and hung up without a word, as a candidate does that withdraws with us in its backlog. */
-type Reply = Introduction | 'dead' | 'silent' | 'cut off';
+/** `closed`: the connection was closed without data, for example by a candidate that withdrew after it was accepted. */
+type Reply = OwnerInfo | 'dead' | 'silent' | 'closed';
 
-/** A claim that cut us off is asked again: by then it is gone, or it answers. */
-async function askUntilClear(lockDirectory: string, name: string): Promise<Reply> {
-  let reply: Reply = 'cut off';
-  for (let attempt = 0; attempt < 5 && reply === 'cut off'; attempt++) {
+/** Repeats the query when a claim closed the connection: then it is removed, or it responds. */
+async function queryWithRetry(lockDirectory: string, name: string): Promise<Reply> {
+  let reply: Reply = 'closed';
+  for (let attempt = 0; attempt < 5 && reply === 'closed'; attempt++) {
     if (attempt > 0) await delay(10);
-    reply = await withShortPath(lockDirectory, name, ask);
+    reply = await withShortPath(lockDirectory, name, query);
   }
   return reply;
 }
 
-function ask(path: string): Promise<Reply> {
+function query(path: string): Promise<Reply> {
   return new Promise((resolve) => {
     const socket = dial(path);
     const finish = (reply: Reply): void => {
@@ -191,27 +197,27 @@ function ask(path: string): Promise<Reply> {
       socket.destroy();
       resolve(reply);
     };
-    const timer = setTimeout(() => finish('silent'), ANSWER_WITHIN_MS);
+    const timer = setTimeout(() => finish('silent'), RESPONSE_TIMEOUT_MS);
     let text = '';
     socket.setEncoding('utf8');
     socket.on('data', (chunk: string) => {
       text += chunk;
-      if (text.includes('\n') || text.length > 1_000) finish(readIntroduction(text));
+      if (text.includes('\n') || text.length > 1_000) finish(parseInfo(text));
     });
-    socket.on('end', () => finish(text === '' ? 'cut off' : readIntroduction(text)));
-    socket.on('error', (error) => finish(readRefusal(errorCode(error))));
+    socket.on('end', () => finish(text === '' ? 'closed' : parseInfo(text)));
+    socket.on('error', (error) => finish(replyForError(errorCode(error))));
   });
 }
 
-/** A full backlog (EAGAIN), missing rights and whatever else there may be are doubts, and a doubt is a holder. */
-function readRefusal(code: string | undefined): Reply {
+/** A full backlog (EAGAIN), missing permissions and all other errors are doubtful cases, which count as a holder. */
+function replyForError(code: string | undefined): Reply {
   if (code === 'ECONNREFUSED' || code === 'ENOENT') return 'dead';
-  return code === 'ECONNRESET' || code === 'EPIPE' ? 'cut off' : 'silent';
+  return code === 'ECONNRESET' || code === 'EPIPE' ? 'closed' : 'silent';
 }
 
-function readIntroduction(text: string): Introduction | 'silent' {
+function parseInfo(text: string): OwnerInfo | 'silent' {
   try {
-    const { role, pid, since } = JSON.parse(text) as Partial<Introduction>;
+    const { role, pid, since } = JSON.parse(text) as Partial<OwnerInfo>;
     if ((role !== 'candidate' && role !== 'holder') || typeof pid !== 'number') return 'silent';
     return { role, pid, since: String(since) };
   } catch {
@@ -224,7 +230,7 @@ function listen(server: Server, path: string): Promise<void> {
     server.once('error', reject);
     server.listen(path, () => {
       server.off('error', reject);
-      // Accepting may fail later (too many open files); the claim stays alive, and the asker sees a silent holder.
+      // Accepting may fail later (too many open files). The claim stays alive, and other processes see a silent holder.
       server.on('error', () => undefined);
       server.unref();
       resolve();
@@ -240,13 +246,14 @@ async function removeIfPresent(path: string): Promise<void> {
   }
 }
 
-/** Only the holder sweeps, and only what is old: a young one may be about to be renamed by a live process. */
-async function sweepUnclaimed(lockDirectory: string): Promise<void> {
+/** Removes abandoned sockets. Only old ones, because a live process may be about to rename a new one. */
+async function removeAbandoned(lockDirectory: string): Promise<void> {
   const names = await readdir(lockDirectory).catch(() => []);
   for (const name of names.filter((entry) => UNCLAIMED.test(entry))) {
     const path = join(lockDirectory, name);
-    const made = await stat(path).catch(() => undefined);
-    if (made && Date.now() - made.mtimeMs > ABANDONED_AFTER_MS) await removeIfPresent(path).catch(() => undefined);
+    const created = await stat(path).catch(() => undefined);
+    if (created && Date.now() - created.mtimeMs > ABANDONED_AFTER_MS)
+      await removeIfPresent(path).catch(() => undefined);
   }
 }
 

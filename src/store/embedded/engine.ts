@@ -5,11 +5,11 @@ import type { WorkerSettings } from './worker_messages.js';
 
 export { ClientStream, EngineLostError, EngineOpenError };
 
-const WEDGED_AFTER_MS = 5_000;
-const CONNECT_WITHIN_MS = 30_000;
-/** The shutdown checkpoint writes what is in memory to disk. */
-const CLOSE_WITHIN_MS = 30_000;
-const DUMP_WITHIN_MS = 60_000;
+const REQUEST_TIMEOUT_MS = 5_000;
+const CONNECT_TIMEOUT_MS = 30_000;
+/** The shutdown checkpoint writes all changes in memory to disk. */
+const CLOSE_TIMEOUT_MS = 30_000;
+const DUMP_TIMEOUT_MS = 60_000;
 
 export interface EngineLog {
   info(details: object, message: string): void;
@@ -17,25 +17,29 @@ export interface EngineLog {
 }
 
 export interface EngineOptions {
-  /** DATA_DIR; the database is in its `pg`. Hold its lock (directory_lock.ts) first. Undefined: in memory. */
+  /** DATA_DIR, whose lock (directory_lock.ts) the caller holds. The database is in its `pg`. undefined: in memory. */
   dataDir: string | undefined;
-  /** What `dump` returned once: start a new database from it, instead of from initdb. */
+  /** A tarball from `dump`, from which a new database is created instead of with initdb. */
   loadDump?: Blob | Uint8Array;
-  /** A request that has no answer after this long ends the engine, and so is the longest time a statement may take. */
+  /**
+   * A request without a response after this time, in ms, ends the engine. So this is the longest time of a statement.
+   */
   wedgedAfterMs?: number;
-  /** A client that is not served after this long is refused. */
+  /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
-  /** Survive a power failure, not only a crash of the process: one fsync for each commit. */
+  /** Survive a power failure, not only a crash of the process. Costs one fsync per commit. */
   fsync?: boolean;
   log?: EngineLog;
 }
 
 export interface Engine {
-  /** A new connection, for the `stream` option of `pg`. One is served at a time; the next waits until it has closed. */
+  /**
+   * A new connection, for the `stream` option of `pg`. One is served at a time; the next one waits until it has closed.
+   */
   connect(): ClientStream;
   /** The whole database as a tarball, for `loadDump`. */
   dump(): Promise<Uint8Array<ArrayBuffer>>;
-  /** Waits for the statement in flight, ends the clients, and closes the database. */
+  /** Waits for the running statement, disconnects the clients, and closes the database. */
   close(): Promise<void>;
 }
 
@@ -49,13 +53,14 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 async function workerSettings({ dataDir, loadDump, fsync = false }: EngineOptions): Promise<WorkerSettings> {
   return {
     directory: dataDir === undefined ? undefined : await prepareDataDirectory(dataDir),
-    loadDump: loadDump instanceof Blob ? new Uint8Array(await loadDump.arrayBuffer()) : loadDump && asOwn(loadDump),
+    loadDump:
+      loadDump instanceof Blob ? new Uint8Array(await loadDump.arrayBuffer()) : loadDump && withoutExcess(loadDump),
     fsync,
   };
 }
 
-/** A view into a larger buffer would be cloned into the worker with all of it. */
-function asOwn(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+/** Copies a view, because the whole underlying buffer would be cloned into the worker. */
+function withoutExcess(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const { buffer } = bytes;
   return buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length
     ? new Uint8Array(buffer)
@@ -66,8 +71,8 @@ class EmbeddedEngine implements Engine {
   #link: WorkerLink | undefined;
   #opening: Promise<WorkerLink> | undefined;
   #closing: Promise<void> | undefined;
-  /** Resolves when the client that came last has gone and left a clean session. */
-  #turn: Promise<void> = Promise.resolve();
+  /** Resolves when the last client in the queue has disconnected and the session is reset. */
+  #lastClient: Promise<void> = Promise.resolve();
   readonly #clients = new Set<ClientStream>();
   readonly #wedgedAfterMs: number;
   readonly #connectWithinMs: number;
@@ -76,11 +81,11 @@ class EmbeddedEngine implements Engine {
     private readonly options: EngineOptions,
     private readonly settings: WorkerSettings,
   ) {
-    this.#wedgedAfterMs = options.wedgedAfterMs ?? WEDGED_AFTER_MS;
-    this.#connectWithinMs = options.connectWithinMs ?? CONNECT_WITHIN_MS;
+    this.#wedgedAfterMs = options.wedgedAfterMs ?? REQUEST_TIMEOUT_MS;
+    this.#connectWithinMs = options.connectWithinMs ?? CONNECT_TIMEOUT_MS;
   }
 
-  /** The open database; opens it if it is not. Opening again is tried anew by each client that needs it. */
+  /** The open database. Opens it if necessary; after a failure each client that needs it tries again. */
   open(): Promise<WorkerLink> {
     if (this.#link !== undefined && !this.#link.isLost) return Promise.resolve(this.#link);
     this.#opening ??= this.#openLink().finally(() => {
@@ -92,14 +97,14 @@ class EmbeddedEngine implements Engine {
   connect(): ClientStream {
     const stream = new ClientStream((client) => void this.#serve(client));
     this.#clients.add(stream);
-    void stream.gone.then(() => this.#clients.delete(stream));
+    void stream.disconnected.then(() => this.#clients.delete(stream));
     return stream;
   }
 
   async dump(): Promise<Uint8Array<ArrayBuffer>> {
     const link = await this.open();
-    const tarball = await link.request({ kind: 'dump' }, undefined, DUMP_WITHIN_MS);
-    if (tarball === undefined) throw new Error('the engine answered a dump with nothing');
+    const tarball = await link.request({ kind: 'dump' }, undefined, DUMP_TIMEOUT_MS);
+    if (tarball === undefined) throw new Error('the engine returned no dump');
     return tarball;
   }
 
@@ -114,8 +119,8 @@ class EmbeddedEngine implements Engine {
     if (previous !== undefined && this.options.dataDir === undefined) {
       throw new EngineLostError('the embedded database was lost, and it was in memory only');
     }
-    // Two engines on one directory would destroy it: the old thread must be gone.
-    await previous?.end('it is opened again');
+    // Two engines would corrupt the directory, so the old thread must have ended.
+    await previous?.end('the embedded database is opened again');
     const startedAt = performance.now();
     const link = await this.#openOrExplain();
     this.#link = link;
@@ -126,7 +131,7 @@ class EmbeddedEngine implements Engine {
   }
 
   async #openOrExplain(): Promise<WorkerLink> {
-    // A dump is for the first start only: a database that is opened again is there already.
+    // A dump is loaded at the first start only. A database that is opened again exists already.
     const settings = this.#link === undefined ? this.settings : { ...this.settings, loadDump: undefined };
     try {
       return await WorkerLink.open(settings, this.#wedgedAfterMs);
@@ -135,7 +140,7 @@ class EmbeddedEngine implements Engine {
     }
   }
 
-  /** Opens the database again at once, so that the next client need not wait for it. */
+  /** Opens the database again at once, so that the next client does not wait for it. */
   #recover(error: EngineLostError): void {
     if (this.#closing !== undefined) return;
     this.options.log?.warn({ err: error, dataDir: this.options.dataDir }, 'embedded database lost; opening it again');
@@ -145,39 +150,39 @@ class EmbeddedEngine implements Engine {
   }
 
   async #serve(client: ClientStream): Promise<void> {
-    const timer = setTimeout(() => client.destroy(this.#notServed()), this.#connectWithinMs);
-    void client.gone.then(() => clearTimeout(timer));
-    const previous = this.#turn;
-    let leave = (): void => undefined;
-    this.#turn = new Promise((resolve) => {
-      leave = resolve;
+    const timer = setTimeout(() => client.destroy(this.#timeoutError()), this.#connectWithinMs);
+    void client.disconnected.then(() => clearTimeout(timer));
+    const previous = this.#lastClient;
+    let release = (): void => undefined;
+    this.#lastClient = new Promise((resolve) => {
+      release = resolve;
     });
     try {
-      await Promise.race([previous, client.gone]);
-      await this.#converse(client, timer);
+      await Promise.race([previous, client.disconnected]);
+      await this.#serveSession(client, timer);
     } catch (error) {
-      // It opened when the process started, so to a client this is a database that is away.
+      // The database was open before, so for a client it is unavailable.
       client.destroy(
         error instanceof EngineLostError ? error : new EngineLostError(messageOf(error), { cause: error }),
       );
     } finally {
-      void previous.then(leave);
+      void previous.then(release);
     }
   }
 
-  async #converse(client: ClientStream, timer: NodeJS.Timeout): Promise<void> {
+  async #serveSession(client: ClientStream, timer: NodeJS.Timeout): Promise<void> {
     if (client.destroyed) return;
     const link = await this.open();
     clearTimeout(timer);
     if (client.destroyed) return;
     client.attach(link);
-    const lost = await Promise.race([client.gone, link.lost]);
+    const lost = await Promise.race([client.disconnected, link.lost]);
     if (lost !== undefined) client.destroy(lost);
-    // A reset that fails has lost the engine, which recovers by itself.
+    // If the reset fails, the engine is lost and is opened again by `#recover`.
     else await link.request({ kind: 'reset' }).catch(() => undefined);
   }
 
-  #notServed(): EngineLostError {
+  #timeoutError(): EngineLostError {
     return new EngineLostError(
       `the embedded database did not serve this client within ${this.#connectWithinMs} ms ` +
         '(it serves one at a time, and none while it opens)',
@@ -186,9 +191,9 @@ class EmbeddedEngine implements Engine {
 
   async #close(): Promise<void> {
     const link = await (this.#opening ?? Promise.resolve(this.#link)).catch(() => undefined);
-    // Behind the statement in flight: PGlite hangs when it is closed during one.
-    await link?.request({ kind: 'close' }, undefined, CLOSE_WITHIN_MS).catch((error: unknown) => {
-      this.options.log?.warn({ err: error }, 'embedded database was ended without a clean close');
+    // After the running statement: PGlite hangs when it is closed during one.
+    await link?.request({ kind: 'close' }, undefined, CLOSE_TIMEOUT_MS).catch((error: unknown) => {
+      this.options.log?.warn({ err: error }, 'embedded database was terminated without a clean close');
     });
     const reason = 'the embedded database is closed';
     for (const client of this.#clients) client.destroy(new EngineLostError(reason));
@@ -198,13 +203,13 @@ class EmbeddedEngine implements Engine {
 
 function explainOpening(dataDir: string, error: unknown): Error {
   if (!(error instanceof EngineOpenError)) return new EngineOpenError(messageOf(error));
-  const code = error.code ?? SAID_BY_POSTGRES.find(([words]) => error.message.includes(words))?.[1];
+  const code = error.code ?? POSTGRES_MESSAGES.find(([text]) => error.message.includes(text))?.[1];
   if (code !== undefined) return explainDirectoryFailure(dataDir, new EngineOpenError(error.message, code));
   return new EngineOpenError(`The embedded database in ${dataDir} cannot be opened: ${error.message}.`);
 }
 
-/** PostgreSQL reports the operating system's errors in words. */
-const SAID_BY_POSTGRES: [string, string][] = [
+/** PostgreSQL reports errors of the operating system as text. */
+const POSTGRES_MESSAGES: [string, string][] = [
   ['No space left on device', 'ENOSPC'],
   ['Read-only file system', 'EROFS'],
   ['Permission denied', 'EACCES'],

@@ -1,41 +1,41 @@
 /**
- * The worker thread in which PGlite runs: here a long query blocks nobody's event loop, and a wedged one can be ended.
- * It gets one request at a time (see worker_link.ts) and runs each to its end.
+ * The worker thread in which PGlite runs, so that a long query does not block the event loop of the service and a
+ * hanging one can be terminated. It receives one request at a time (see worker_link.ts).
  */
 import { existsSync, renameSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
 import { DURABLE_START_PARAMS, DurableNodeFS, fsyncDirectory } from './durable_files.js';
-import type { Answer, Request, WorkerSettings } from './worker_messages.js';
+import type { Request, Response, WorkerSettings } from './worker_messages.js';
 
-/** Output goes to the main thread in pieces of about this size; PostgreSQL hands it over 8 kB at a time. */
-const PIECE = 256 * 1024;
+/** Output is sent to the main thread in chunks of about this size; PostgreSQL produces it in 8 kB pieces. */
+const OUTPUT_CHUNK_BYTES = 256 * 1024;
 /** A checkpoint after this much write-ahead log keeps the restart after a crash under a second. */
 const CHECKPOINT_EVERY_WAL_BYTES = 64 * 1024 * 1024;
-const LOOK_AT_WAL_EVERY_MS = 5_000;
-/** How PGlite's build says "an SQL error jumps back to the main loop": the one exception that is harmless. */
+const WAL_CHECK_INTERVAL_MS = 5_000;
+/** The exit status with which PGlite's build reports a jump to the main loop after an SQL error. It is harmless. */
 const POSTGRES_MAIN_LONGJMP = 100;
 const ERROR_RESPONSE = 0x45;
-/** ReadyForQuery, idle: no transaction is open, and the backend waits for a new query. */
+/** ReadyForQuery with status idle: no transaction is open. */
 const IDLE = [0x5a, 0, 0, 0, 5, 0x49];
 
 if (parentPort === null) throw new Error('engine_worker runs as a worker thread');
 const port = parentPort;
 const settings = workerData as WorkerSettings;
-/** What PostgreSQL said last on stderr: the reason when it cannot start. */
-const lastWords: string[] = [];
-let lastLookAtWal = performance.now();
+/** The last lines of PostgreSQL on stderr, which contain the reason when it cannot start. */
+const stderrTail: string[] = [];
+let lastWalCheck = performance.now();
 
 let database: PGlite;
 try {
   database = await open();
   port.on('message', (request: Request) => {
-    void answer(request);
+    void handle(request);
   });
-  say({ kind: 'opened' });
+  post({ kind: 'opened' });
 } catch (error) {
-  giveUp(error);
+  crash(error);
 }
 
 async function open(): Promise<PGlite> {
@@ -44,12 +44,12 @@ async function open(): Promise<PGlite> {
   if (!existsSync(directory.cluster)) {
     await createCluster(directory);
   } else if (settings.loadDump !== undefined) {
-    throw new Error('it already holds a database, so that no dump can be loaded into it');
+    throw new Error('it already contains a database, so a dump cannot be loaded');
   }
   return start(storedAt(directory.cluster));
 }
 
-/** A first start may be killed at any point: only the rename makes it count. */
+/** Creates the cluster atomically: if the first start is killed before the rename, the next one starts over. */
 async function createCluster({ cluster, unfinished }: { cluster: string; unfinished: string }): Promise<void> {
   const created = await start({ ...storedAt(unfinished), loadDataDir: dumpToLoad() });
   await created.close();
@@ -63,14 +63,14 @@ function storedAt(directory: string): PGliteOptions {
 }
 
 async function start(options: PGliteOptions): Promise<PGlite> {
-  const started = await PGlite.create({ ...options, onStderr: remember });
+  const started = await PGlite.create({ ...options, onStderr: keepLine });
   exitWhenBroken(started);
   return started;
 }
 
-function remember(line: string): boolean {
-  lastWords.push(line);
-  if (lastWords.length > 20) lastWords.shift();
+function keepLine(line: string): boolean {
+  stderrTail.push(line);
+  if (stderrTail.length > 20) stderrTail.shift();
   return true;
 }
 
@@ -79,10 +79,11 @@ function dumpToLoad(): Blob | undefined {
 }
 
 /**
- * PGlite 0.5.16 swallows every exception out of the backend. Only the SQL error is meant to be: after any other (the
- * stack ran out in deeply nested input, the backend exited) the client got no answer or half of one, the statement's
- * transaction is still open and would be committed by the next, and some inputs spin for ever. So the first one ends
- * the thread, as a crash ends a PostgreSQL backend; the log on disk is complete.
+ * PGlite 0.5.16 swallows every exception of the backend. That is correct only for SQL errors. After any other exception
+ * (stack overflow in deeply nested input, exit of the backend) the client has received no response or a part of one,
+ * the transaction of the statement is still open and would be committed by the next one, and some inputs loop
+ * endlessly. So the first such exception ends the thread, as a crash ends a PostgreSQL backend. The write-ahead log on
+ * disk is complete.
  */
 function exitWhenBroken(started: PGlite): void {
   const module = started.Module as unknown as { _PostgresMainLoopOnce: () => void };
@@ -91,21 +92,21 @@ function exitWhenBroken(started: PGlite): void {
     try {
       runOnce();
     } catch (error) {
-      if (exitStatus(error) !== POSTGRES_MAIN_LONGJMP) giveUp(error);
+      if (exitStatus(error) !== POSTGRES_MAIN_LONGJMP) crash(error);
       throw error;
     }
   };
 }
 
-function giveUp(error: unknown): never {
+function crash(error: unknown): never {
   const { message, code } = explain(error);
-  const words = lastWords.filter((line) => /\b(FATAL|PANIC|HINT|DETAIL):/.test(line));
-  say({ kind: 'crashed', message: [message, ...words].join('; '), code });
-  // In a worker this ends the thread, also from within WebAssembly, and not the process.
+  const details = stderrTail.filter((line) => /\b(FATAL|PANIC|HINT|DETAIL):/.test(line));
+  post({ kind: 'crashed', message: [message, ...details].join('; '), code });
+  // In a worker this ends the thread and not the process, also when called from WebAssembly.
   process.exit(1);
 }
 
-/** Emscripten numbers errors as WASI does and gives them no code. */
+/** Emscripten reports errors with the numbers of WASI and without a code. */
 const WASI_CODES: Record<number, string> = {
   2: 'EACCES',
   19: 'EDQUOT',
@@ -126,28 +127,28 @@ function exitStatus(error: unknown): unknown {
   return typeof error === 'object' && error !== null && 'status' in error ? error.status : undefined;
 }
 
-function say(message: Answer): void {
+function post(message: Response): void {
   const bytes = 'bytes' in message ? message.bytes : undefined;
   port.postMessage(message, bytes === undefined ? [] : [bytes.buffer]);
 }
 
-async function answer(request: Request): Promise<void> {
+async function handle(request: Request): Promise<void> {
   try {
     if (request.kind === 'exchange') await exchange(request.bytes);
     else if (request.kind === 'reset') await reset();
     else if (request.kind === 'dump') await dump();
     else await close();
   } catch (error) {
-    giveUp(error);
+    crash(error);
   }
 }
 
 async function exchange(bytes: Uint8Array): Promise<void> {
-  const output = new OutputPieces((piece) => say({ kind: 'output', bytes: piece }));
+  const output = new OutputChunks((chunk) => post({ kind: 'output', bytes: chunk }));
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
   const last = output.rest();
   const idle = endsIdle(last);
-  say({ kind: 'done', bytes: last });
+  post({ kind: 'done', bytes: last });
   if (idle) await checkpointWhenDue();
 }
 
@@ -156,43 +157,43 @@ function endsIdle(output: Uint8Array): boolean {
   return IDLE.every((byte, index) => tail[index] === byte);
 }
 
-/** Collects output, which lies in the engine's memory and must be copied, into pieces that are handed over. */
-class OutputPieces {
-  #piece = new Uint8Array(8 * 1024);
+/** Copies output from the engine's memory and passes it on in chunks. */
+class OutputChunks {
+  #buffer = new Uint8Array(8 * 1024);
   #length = 0;
 
-  constructor(private readonly handOver: (piece: Uint8Array<ArrayBuffer>) => void) {}
+  constructor(private readonly onChunk: (chunk: Uint8Array<ArrayBuffer>) => void) {}
 
   add(data: Uint8Array): void {
-    if (this.#length > 0 && this.#length + data.length > PIECE) this.handOver(this.rest());
-    this.#makeRoom(data.length);
-    this.#piece.set(data, this.#length);
+    if (this.#length > 0 && this.#length + data.length > OUTPUT_CHUNK_BYTES) this.onChunk(this.rest());
+    this.#reserve(data.length);
+    this.#buffer.set(data, this.#length);
     this.#length += data.length;
   }
 
   rest(): Uint8Array<ArrayBuffer> {
-    const piece = this.#piece.slice(0, this.#length);
+    const chunk = this.#buffer.slice(0, this.#length);
     this.#length = 0;
-    return piece;
+    return chunk;
   }
 
-  #makeRoom(wanted: number): void {
-    const needed = this.#length + wanted;
-    if (needed <= this.#piece.length) return;
-    const larger = new Uint8Array(Math.max(needed, Math.min(PIECE, this.#piece.length * 4)));
-    larger.set(this.#piece.subarray(0, this.#length));
-    this.#piece = larger;
+  #reserve(bytes: number): void {
+    const needed = this.#length + bytes;
+    if (needed <= this.#buffer.length) return;
+    const larger = new Uint8Array(Math.max(needed, Math.min(OUTPUT_CHUNK_BYTES, this.#buffer.length * 4)));
+    larger.set(this.#buffer.subarray(0, this.#length));
+    this.#buffer = larger;
   }
 }
 
-/** PGlite has one session for all: what one client leaves behind, the next would find. */
+/** Resets the session, because PGlite has one session for all clients. */
 async function reset(): Promise<void> {
   await resetSession();
-  say({ kind: 'done' });
+  post({ kind: 'done' });
 }
 
 async function resetSession(): Promise<void> {
-  // Sync first: after an error the backend skips everything else until it sees one.
+  // Sync first: after an error the backend ignores everything else until it receives one.
   await runOutsideSession(Buffer.from([0x53, 0, 0, 0, 4]));
   await runOutsideSession(simpleQuery('ROLLBACK'));
   const output = await runOutsideSession(simpleQuery('DISCARD ALL'));
@@ -200,7 +201,7 @@ async function resetSession(): Promise<void> {
 }
 
 async function runOutsideSession(bytes: Uint8Array): Promise<Uint8Array> {
-  const output = new OutputPieces(() => undefined);
+  const output = new OutputChunks(() => undefined);
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
   return output.rest();
 }
@@ -214,36 +215,37 @@ function simpleQuery(text: string): Uint8Array {
 }
 
 /**
- * PGlite is a single-user backend: nobody takes checkpoints in the background, so the log grows for ever (measured:
- * 500 MB and counting), and with it the time to open after a kill. Called only while no transaction is open.
+ * Runs a checkpoint when enough write-ahead log has accumulated. PGlite is a single-user backend without a background
+ * checkpointer, so the log would grow without bound (measured: 500 MB and growing), and with it the time to open after
+ * a kill. Called only while no transaction is open.
  */
 async function checkpointWhenDue(): Promise<void> {
   const now = performance.now();
-  if (settings.directory === undefined || now - lastLookAtWal < LOOK_AT_WAL_EVERY_MS) return;
-  lastLookAtWal = now;
+  if (settings.directory === undefined || now - lastWalCheck < WAL_CHECK_INTERVAL_MS) return;
+  lastWalCheck = now;
   try {
     const { rows } = await database.query<{ due: boolean }>(
       `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), redo_lsn) > ${CHECKPOINT_EVERY_WAL_BYTES} AS due FROM pg_control_checkpoint()`,
     );
     if (rows[0]?.due) await database.exec('CHECKPOINT');
   } catch {
-    // A full disk, most likely. The next write tells the client; the next look tries again.
+    // Probably a full disk. The next write reports it to the client, and the next check tries again.
   }
 }
 
 async function dump(): Promise<void> {
   try {
-    // A dump after a checkpoint opens without recovery; within a transaction that has failed, no statement runs.
+    // A dump after a checkpoint opens without recovery. In a failed transaction no statement can run.
     if (!database.isInTransaction()) await database.exec('CHECKPOINT');
     const tarball = await database.dumpDataDir('none');
-    say({ kind: 'done', bytes: new Uint8Array(await tarball.arrayBuffer()) });
+    post({ kind: 'done', bytes: new Uint8Array(await tarball.arrayBuffer()) });
   } catch (error) {
-    say({ kind: 'failed', message: explain(error).message });
+    post({ kind: 'failed', message: explain(error).message });
   }
 }
 
 async function close(): Promise<void> {
   await resetSession();
   await database.close();
-  say({ kind: 'done' });
+  post({ kind: 'done' });
 }

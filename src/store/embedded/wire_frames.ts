@@ -1,16 +1,16 @@
-/** Cuts the byte stream of a PostgreSQL client into pieces that the engine can answer one by one. */
+/** Splits the byte stream of a PostgreSQL client into frames that the engine executes one at a time. */
 
 export type Frame =
   | { kind: 'exchange'; bytes: Uint8Array<ArrayBuffer> }
-  /** The client asks for TLS or GSS encryption before anything else. */
+  /** The client requests TLS or GSS encryption as its first message. */
   | { kind: 'encryption' }
   /** Cancel or Terminate: the client expects that the connection ends. */
   | { kind: 'goodbye' };
 
 const STARTUP_CODES = { cancel: 80877102, ssl: 80877103, gss: 80877104 };
 /**
- * What the engine gets instead of the client's startup message. There is one user and one database, and a message that
- * PostgreSQL does not like (no user name is enough, and `pg` takes it from the environment) ends the backend.
+ * The startup message that the engine receives instead of the client's. There is one user and one database, and an
+ * invalid message ends the backend. A missing user name is enough, and `pg` takes that from the environment.
  */
 const STARTUP = startupMessage({ user: 'postgres', database: 'postgres', client_encoding: 'UTF8' });
 
@@ -19,16 +19,16 @@ const SYNC = 0x53;
 const FLUSH = 0x48;
 const FUNCTION_CALL = 0x46;
 const TERMINATE = 0x58;
-/** PostgreSQL refuses larger messages itself. */
-const LARGEST_MESSAGE = 0x3fffffff;
+/** The size limit of PostgreSQL for messages. */
+const MAX_MESSAGE_BYTES = 0x3fffffff;
 
 export class WireError extends Error {
   override readonly name = 'WireError';
 }
 
 /**
- * Gathers messages until one that the backend answers. Two reasons: the four small messages of a prepared query cross
- * the thread boundary as one; and a client that dies half-way through them has changed nothing in the backend.
+ * Collects messages up to one that the backend responds to. So the four small messages of a prepared query cross the
+ * thread boundary together, and a client that disconnects between them has changed nothing in the backend.
  */
 export class FrameReader {
   #rest: Buffer = Buffer.alloc(0);
@@ -46,12 +46,12 @@ export class FrameReader {
   }
 
   #nextMessage(): Buffer | undefined {
-    // The first messages of a connection have a length, and no type byte in front of it.
+    // The first messages of a connection have no type byte before the length.
     const prefix = this.#started ? 1 : 0;
     if (this.#rest.length < prefix + 4) return undefined;
     const length = this.#rest.readUInt32BE(prefix);
-    const shortest = this.#started ? 4 : 8;
-    if (length < shortest || length > LARGEST_MESSAGE) throw new WireError(`a message of ${length} bytes`);
+    const minimum = this.#started ? 4 : 8;
+    if (length < minimum || length > MAX_MESSAGE_BYTES) throw new WireError(`a message of ${length} bytes`);
     const end = prefix + length;
     if (this.#rest.length < end) return undefined;
     const message = this.#rest.subarray(0, end);
@@ -65,7 +65,7 @@ export class FrameReader {
     if (code === STARTUP_CODES.cancel) return { kind: 'goodbye' };
     if (code >>> 16 !== 3) throw new WireError(`protocol version ${code >>> 16}.${code & 0xffff}`);
     this.#started = true;
-    return { kind: 'exchange', bytes: ownCopy([STARTUP]) };
+    return { kind: 'exchange', bytes: copyOf([STARTUP]) };
   }
 
   #readMessage(message: Buffer): Frame | undefined {
@@ -73,14 +73,16 @@ export class FrameReader {
     if (type === TERMINATE) return { kind: 'goodbye' };
     this.#batch.push(message);
     if (type !== QUERY && type !== SYNC && type !== FLUSH && type !== FUNCTION_CALL) return undefined;
-    const bytes = ownCopy(this.#batch);
+    const bytes = copyOf(this.#batch);
     this.#batch = [];
     return { kind: 'exchange', bytes };
   }
 }
 
-/** Bytes in a buffer of their own: small ones from `pg` lie in Node's shared pool, which must not be transferred. */
-function ownCopy(parts: Buffer[]): Uint8Array<ArrayBuffer> {
+/**
+ * Copies bytes to a separate buffer: small buffers of `pg` are in Node's shared pool, which must not be transferred.
+ */
+function copyOf(parts: Buffer[]): Uint8Array<ArrayBuffer> {
   const copy = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
   for (const part of parts) {

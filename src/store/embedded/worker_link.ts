@@ -1,21 +1,21 @@
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker, type WorkerOptions } from 'node:worker_threads';
-import type { Answer, Request, WorkerSettings } from './worker_messages.js';
+import type { Request, Response, WorkerSettings } from './worker_messages.js';
 
 /**
- * V8 gives a worker 4 MB of stack. PostgreSQL's own limit (2 MB of WebAssembly stack) needs far more of V8's, so that
- * deeply nested JSON or a recursive function broke the engine (PGlite, RangeError swallowed, state corrupt). With room
- * enough PostgreSQL notices first and answers 54001. Measured: 64 MB is too little, 256 MB is enough. The memory is
- * reserved, not used.
+ * Stack size of the worker. V8's default for a worker is 4 MB. PostgreSQL's limit of 2 MB of WebAssembly stack needs
+ * far more of V8's stack, so deeply nested JSON or a recursive function corrupted the engine (PGlite swallows the
+ * RangeError). With a large stack PostgreSQL reaches its limit first and returns error 54001. Measured: 64 MB is too
+ * little, 256 MB is enough. The memory is reserved, not used.
  */
 const STACK_MB = 256;
-/** The first open runs initdb: 2.4 to 3.5 s here, several times that on a small machine. */
-const OPEN_WITHIN_MS = 60_000;
-/** The time allowed for one answer is counted in so many steps; see `#watch`. */
-const WATCH_STEPS = 10;
+/** The first open runs initdb, which was measured at 2.4 to 3.5 s and takes several times that on a small machine. */
+const OPEN_TIMEOUT_MS = 60_000;
+/** The number of timer steps in the time limit of one response; see `#startTimer`. */
+const TIMER_STEPS = 10;
 
-/** The engine went away under its client: maps to UNAVAILABLE, as the death of a PostgreSQL server does. */
+/** The engine ended while a client was connected. Maps to UNAVAILABLE, as the crash of a PostgreSQL server does. */
 export class EngineLostError extends Error {
   override readonly name = 'EngineLostError';
   readonly code = 'ECONNRESET';
@@ -24,7 +24,7 @@ export class EngineLostError extends Error {
   }
 }
 
-/** The engine could not open its database. `code` is the operating system's, where there is one. */
+/** The engine could not open its database. `code` is the error code of the operating system, if there is one. */
 export class EngineOpenError extends Error {
   override readonly name = 'EngineOpenError';
   constructor(
@@ -41,18 +41,18 @@ interface Pending {
   onOutput: Output;
   resolve: (bytes: Uint8Array<ArrayBuffer> | undefined) => void;
   reject: (error: Error) => void;
-  watch: NodeJS.Timeout | undefined;
+  timer: NodeJS.Timeout | undefined;
   steps: number;
 }
 
-/** One worker with an open database, from its opening to its end. Requests are answered in order, one at a time. */
+/** One worker with an open database. Requests are executed in order, one at a time. */
 export class WorkerLink {
   #pending: Pending | undefined;
-  #turn: Promise<unknown> = Promise.resolve();
+  #lastRequest: Promise<unknown> = Promise.resolve();
   #lost: EngineLostError | undefined;
   #ended: Promise<void> | undefined;
   readonly #whenLost: (error: EngineLostError) => void;
-  /** Resolves, with the reason, when the engine is gone: crashed, wedged or closed. */
+  /** Resolves with the reason when the engine has ended: crashed, hanging or closed. */
   readonly lost: Promise<EngineLostError>;
 
   private constructor(
@@ -64,7 +64,7 @@ export class WorkerLink {
       whenLost = resolve;
     });
     this.#whenLost = (error) => whenLost?.(error);
-    worker.on('message', (message: Answer) => this.#hear(message));
+    worker.on('message', (message: Response) => this.#onMessage(message));
     worker.on('error', (error) => this.#lose(new EngineLostError(`the embedded database crashed (${error.message})`)));
     worker.on('exit', () => this.#lose(new EngineLostError('the embedded database exited')));
   }
@@ -72,7 +72,7 @@ export class WorkerLink {
   static async open(settings: WorkerSettings, wedgedAfterMs: number): Promise<WorkerLink> {
     const worker = startWorker(settings);
     try {
-      await opened(worker);
+      await waitUntilOpen(worker);
     } catch (error) {
       await worker.terminate();
       throw error;
@@ -84,18 +84,18 @@ export class WorkerLink {
     return this.#lost !== undefined;
   }
 
-  /** Sends a request when the ones before it are answered. Rejects with EngineLostError when the engine dies first. */
+  /** Sends a request after the earlier ones have finished. Rejects with EngineLostError when the engine ends first. */
   request(
     request: Request,
     onOutput: Output = ignore,
     withinMs = this.wedgedAfterMs,
   ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    const answered = this.#turn.then(() => this.#send(request, onOutput, withinMs));
-    this.#turn = answered.catch(ignore);
-    return answered;
+    const response = this.#lastRequest.then(() => this.#send(request, onOutput, withinMs));
+    this.#lastRequest = response.catch(ignore);
+    return response;
   }
 
-  /** Ends the worker. Resolves when its thread is gone, so that another may open the directory. */
+  /** Terminates the worker. Resolves when its thread has ended, so that another one can open the directory. */
   async end(reason: string): Promise<void> {
     this.#lose(new EngineLostError(reason));
     await this.#ended;
@@ -104,25 +104,25 @@ export class WorkerLink {
   #send(request: Request, onOutput: Output, withinMs: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
     if (this.#lost !== undefined) return Promise.reject(this.#lost);
     return new Promise((resolve, reject) => {
-      this.#pending = { onOutput, resolve, reject, watch: undefined, steps: 0 };
-      this.#watch(this.#pending, withinMs);
+      this.#pending = { onOutput, resolve, reject, timer: undefined, steps: 0 };
+      this.#startTimer(this.#pending, withinMs);
       this.worker.postMessage(request, request.kind === 'exchange' ? [request.bytes.buffer] : []);
     });
   }
 
   /**
-   * Counted in steps, because a process that was stopped or busy for longer than the whole time finds one timer
-   * expired when it goes on, before it gets to read the answer that has long been there.
+   * Starts the timer of a request. It counts steps instead of using one timer: after the process was stopped or busy
+   * for longer than the limit, one timer would expire before the response that has already arrived is read.
    */
-  #watch(pending: Pending, withinMs: number): void {
-    pending.watch = setInterval(() => {
+  #startTimer(pending: Pending, withinMs: number): void {
+    pending.timer = setInterval(() => {
       pending.steps += 1;
-      if (pending.steps < WATCH_STEPS) return;
-      this.#lose(new EngineLostError(`the embedded database did not answer within ${withinMs} ms and was ended`));
-    }, withinMs / WATCH_STEPS);
+      if (pending.steps < TIMER_STEPS) return;
+      this.#lose(new EngineLostError(`the embedded database did not respond within ${withinMs} ms and was terminated`));
+    }, withinMs / TIMER_STEPS);
   }
 
-  #hear(message: Answer): void {
+  #onMessage(message: Response): void {
     if (message.kind === 'crashed') {
       this.#lose(new EngineLostError(`the embedded database crashed (${message.message})`));
       return;
@@ -140,7 +140,7 @@ export class WorkerLink {
   }
 
   #settle(): void {
-    clearInterval(this.#pending?.watch);
+    clearInterval(this.#pending?.timer);
     this.#pending = undefined;
   }
 
@@ -159,12 +159,12 @@ function ignore(): void {
   // Nothing to do.
 }
 
-/** Waits for the worker's first message, with the listeners taken off again whatever it is. */
-function opened(worker: Worker): Promise<void> {
+/** Waits for the worker's first message and then removes the listeners. */
+function waitUntilOpen(worker: Worker): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = (message: string, code?: string): void => finish(() => reject(new EngineOpenError(message, code)));
-    const timer = setTimeout(() => fail(`it did not open within ${OPEN_WITHIN_MS} ms`), OPEN_WITHIN_MS);
-    const onMessage = (message: Answer): void => {
+    const timer = setTimeout(() => fail(`it did not open within ${OPEN_TIMEOUT_MS} ms`), OPEN_TIMEOUT_MS);
+    const onMessage = (message: Response): void => {
       if (message.kind === 'opened') finish(resolve);
       else if (message.kind === 'crashed') fail(message.message, message.code);
     };
@@ -185,7 +185,7 @@ function startWorker(settings: WorkerSettings): Worker {
   const options: WorkerOptions = {
     workerData: settings,
     name: 'agentllm-engine',
-    // Flags of the process (--import, --inspect) are not for this thread.
+    // The thread must not inherit the flags of the process (--import, --inspect).
     execArgv: [],
     resourceLimits: { stackSizeMb: STACK_MB },
   };
@@ -193,8 +193,8 @@ function startWorker(settings: WorkerSettings): Worker {
 }
 
 /**
- * From source (tests, benchmarks): `--import tsx` has no effect in worker threads on Node 20, whether inherited or
- * given in execArgv (tsx 4.23), so the thread registers it by itself.
+ * Starts the worker from source (tests, benchmarks). `--import tsx` has no effect in worker threads on Node 20, whether
+ * inherited or in execArgv (tsx 4.23), so the thread registers tsx itself.
  */
 function startFromSource(url: URL, options: WorkerOptions): Worker {
   const tsx = import.meta.resolve('tsx/esm/api');

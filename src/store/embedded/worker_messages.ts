@@ -1,27 +1,27 @@
-/** What the main thread and the engine's worker say to each other. One request at a time; each has one final answer. */
+/** The messages between the main thread and the engine's worker. One request at a time; each has one final response. */
 
 export interface WorkerSettings {
-  /** Absent: the database lives in memory. */
+  /** undefined: the database is in memory. */
   directory?: { cluster: string; unfinished: string };
-  /** The tarball of a data directory, made by `dump`, to start a new database from. */
+  /** A tarball from `dump`, from which a new database is created. */
   loadDump?: Uint8Array<ArrayBuffer>;
   fsync: boolean;
 }
 
 export type Request =
-  /** Protocol bytes of the client: whole messages, up to one that makes the backend answer. */
+  /** Protocol bytes of the client: complete messages, up to one that the backend responds to. */
   | { kind: 'exchange'; bytes: Uint8Array<ArrayBuffer> }
-  /** The client has gone: leave nothing of its session to the next one. */
+  /** The client has disconnected: reset the session for the next one. */
   | { kind: 'reset' }
   | { kind: 'dump' }
   | { kind: 'close' };
 
-export type Answer =
+export type Response =
   | { kind: 'opened' }
-  /** Part of the answer to an exchange; more follows. */
+  /** Part of the response to an exchange; more follows. */
   | { kind: 'output'; bytes: Uint8Array<ArrayBuffer> }
   | { kind: 'done'; bytes?: Uint8Array<ArrayBuffer> }
-  /** The request failed, the engine is well. */
+  /** The request failed; the engine continues. */
   | { kind: 'failed'; message: string }
-  /** The engine is lost: nothing that it says from now on can be trusted. Before `opened`: it could not open. */
+  /** The engine crashed, and its later messages are invalid. Before `opened`: it could not open the database. */
   | { kind: 'crashed'; message: string; code?: string };

@@ -5,7 +5,7 @@ import type { Store } from '../store.js';
 import { type BoundedRows, readBounded } from './bounded_read.js';
 import { ENTRY_COLUMNS } from './history.js';
 
-/** What is audited but is no configuration. */
+/** An audit event that does not change the configuration. */
 export interface NewEvent {
   /** A value of AuditEventKind. */
   readonly kind: string;
@@ -18,55 +18,56 @@ export interface NewEvent {
 }
 
 /** A row of `audit_events`. */
-export interface KeptEvent extends NewEvent {
+export interface StoredEvent extends NewEvent {
   readonly id: number;
   readonly created_at: Date;
 }
 
-/** Enters an event, by the clock of the database and as finely as times are told apart here. */
+/** Stores an event with the time of the database, truncated to milliseconds, the precision of a Date. */
 export const insertEvent = (store: Store, event: NewEvent): Promise<void> => insertEvents(store, [event]);
 
-/** Enters several events, all or none. */
+/** Stores several events, all or none. */
 export const insertEvents = (store: Store, events: readonly NewEvent[]): Promise<void> =>
   onDatabase(store, async (db) => {
     const created_at = db.raw(`date_trunc('milliseconds', clock_timestamp())`);
     await db('audit_events').insert(events.map((event) => ({ ...event, created_at })));
   });
 
-/** Forgets events that are older than the history is kept, by the clock of the database. */
+/** Deletes events older than `historyMs`, by the clock of the database. */
 export async function deleteOldEvents(db: Knex, historyMs: number): Promise<void> {
   if (historyMs === Number.POSITIVE_INFINITY) return;
   await db('audit_events').whereRaw(`created_at < now() - ? * interval '1 millisecond'`, [historyMs]).delete();
 }
 
-/** The place of an event among all, the newest first: time, where it stands, and its place there. */
+/** The sort key of an audited event, newest first: time, source table, and the key within that table. */
 export type Place = readonly [ms: number, source: 'entry' | 'event', first: number, second: number];
 
-/** What is asked of the audit; what is undefined is not asked. */
+/** Filter and page of an audit query. A field that is undefined does not filter. */
 export interface AuditQuery {
   readonly agentId: number | undefined;
-  /** undefined: of anybody. */
+  /** undefined: events of all actors. */
   readonly actor: string | undefined;
-  /** Whether entries of the history are wanted, and events of which kinds. */
+  /** Whether to include entries of the history. */
   readonly entries: boolean;
+  /** Kinds of events to include. */
   readonly kinds: readonly string[];
   readonly since: Date | undefined;
   readonly before: Date | undefined;
-  /** The newest revision to answer from. */
+  /** The newest revision to return. */
   readonly until: number;
   readonly behind: Place | undefined;
   readonly limit: number;
 }
 
-/** An entry of the history, or an event beside it. */
+/** An entry of the history, or an audit event. */
 export type Audited =
   | { readonly place: Place; readonly entry: HistoryEntry }
-  | { readonly place: Place; readonly event: KeptEvent };
+  | { readonly place: Place; readonly event: StoredEvent };
 
 type Row = Omit<HistoryEntry, 'revision'> &
-  Omit<KeptEvent, 'id'> & { readonly source: 'entry' | 'event'; readonly first: number; readonly second: number };
+  Omit<StoredEvent, 'id'> & { readonly source: 'entry' | 'event'; readonly first: number; readonly second: number };
 
-/** Entries of the log and events beside it, the newest first. */
+/** Entries of the log and audit events, newest first. */
 export function listAudited(store: Store, query: AuditQuery): Promise<BoundedRows<Audited>> {
   return onDatabase(store, (db) =>
     readBounded(query.limit, (last, limit) =>
@@ -91,22 +92,22 @@ function entriesOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {
     .select(db.raw(`'entry' as source`), 'revision as first', db.raw('- position as second'), ...columns)
     .select(...['kind', 'config_id', 'provider', 'outcome'].map((column) => db.raw('null as ??', [column])))
     .where('revision', '<=', query.until);
-  return narrowed(entries, query, 'entry', ['revision', '- position']);
+  return filtered(entries, query, 'entry', ['revision', '- position']);
 }
 
 function eventsOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {
-  const own: readonly string[] = ['agent_id', 'actor', 'method', 'created_at'];
+  const shared: readonly string[] = ['agent_id', 'actor', 'method', 'created_at'];
   const columns = ENTRY_COLUMNS.filter((column) => column !== 'revision');
   const events = db('audit_events')
     .select(db.raw(`'event' as source`), 'id as first', db.raw('0 as second'))
-    .select(...columns.map((column) => (own.includes(column) ? column : db.raw('null as ??', [column]))))
+    .select(...columns.map((column) => (shared.includes(column) ? column : db.raw('null as ??', [column]))))
     .select('kind', 'config_id', 'provider', 'outcome')
     .whereIn('kind', query.kinds);
-  return narrowed(events, query, 'event', ['id', '0']);
+  return filtered(events, query, 'event', ['id', '0']);
 }
 
-/** Narrows one of the two to the filter and to what stands behind the page before. */
-function narrowed(
+/** Restricts the rows of one source to the filter and to those after the previous page. */
+function filtered(
   rows: Knex.QueryBuilder,
   { agentId, actor, since, before, behind, limit }: AuditQuery,
   source: string,

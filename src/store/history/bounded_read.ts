@@ -1,19 +1,19 @@
 import { limits } from '../../limits.js';
 
-/** Rows that were read. */
+/** The result of a bounded read. */
 export interface BoundedRows<Row> {
   readonly rows: Row[];
-  /** false: there may be more, because reading stopped when the rows had enough bytes. */
+  /** false: there may be more rows, because reading stopped at the byte limit. */
   readonly complete: boolean;
 }
 
-/** Rows of the first batch: rows of the largest size are a few MiB together. */
+/** Size of the first batch: this many rows of the largest size are a few MiB. */
 const FIRST_ROWS = 32;
 
 /**
- * Reads rows in batches until there are `limit` of them, or they have `limits.readBytes`. Rows of a page differ in size by
- * a factor of a thousand, so their number alone does not bound the memory that one call needs.
- * @param next reads at most `limit` rows after the last one that was read.
+ * Reads rows in batches up to `limit` rows or `limits.readBytes`. Rows differ in size by a factor of a thousand, so a
+ * limit on their number alone does not bound the memory of a call.
+ * @param next reads at most `limit` rows after the given last row.
  */
 export async function readBounded<Row extends object>(
   limit: number,
@@ -23,21 +23,21 @@ export async function readBounded<Row extends object>(
   let bytes = 0;
   let size = FIRST_ROWS;
   while (rows.length < limit) {
-    const wanted = Math.min(size, limit - rows.length);
-    const batch = await next(rows.at(-1), wanted);
+    const requested = Math.min(size, limit - rows.length);
+    const batch = await next(rows.at(-1), requested);
     for (const row of batch) {
       rows.push(row);
       bytes += sizeOf(row);
     }
-    if (batch.length < wanted) return { rows, complete: true };
+    if (batch.length < requested) return { rows, complete: true };
     if (bytes >= limits.readBytes) return { rows, complete: rows.length >= limit };
-    // As many as should fit, by the size of those that were read.
+    // The number of rows that should fit, by the average size so far.
     size = Math.max(1, Math.floor((limits.readBytes - bytes) / (bytes / rows.length)));
   }
   return { rows, complete: true };
 }
 
-/** About how many bytes a value takes. */
+/** Approximate size of a value in bytes. */
 function sizeOf(value: unknown): number {
   if (typeof value === 'string') return value.length;
   if (typeof value !== 'object' || value === null || value instanceof Date) return 8;

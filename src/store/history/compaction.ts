@@ -2,18 +2,21 @@ import type { Knex } from 'knex';
 import type { Database } from '../database.js';
 
 /*
- * How far back the log goes. Of what is older than HISTORY_RETENTION as much is kept as it takes to tell every state
- * since; `history_from` says from where on. It is moved before anything is deleted, so whoever reads the log and then
- * finds it below what was read has read all of it.
+ * Compaction of the log. Of the entries older than HISTORY_RETENTION, only those are kept that are needed to
+ * reconstruct every state since. `history_from` is the oldest revision that can be reconstructed. It is advanced before
+ * anything is deleted: a reader that reads the log first and then finds `history_from` not above it has read complete
+ * revisions.
  */
 
-/** The oldest revision whose state, and everything after it, the log still tells. */
+/** The oldest revision from which on the log can reconstruct every state. */
 export async function oldestKept(db: Knex): Promise<number> {
   const [row] = await db('store_state').select('history_from');
   return Math.max(1, row?.history_from ?? 1);
 }
 
-/** The oldest revision that is kept for watches: of those within the retention by the database's clock; else the head. */
+/**
+ * The oldest revision from which a watch can resume: the first one within the retention, or the head if there is none.
+ */
 export async function horizonOf(db: Knex, retentionMs: number): Promise<number> {
   const oldest = await oldestKept(db);
   return retentionMs === Number.POSITIVE_INFINITY ? oldest : Math.max(oldest, await firstSince(db, retentionMs));
@@ -31,9 +34,9 @@ async function firstSince(db: Knex, retentionMs: number): Promise<number> {
 }
 
 /**
- * Deletes what of the log is older than the retention, except of everything that stood before the horizon the entry that
- * made it so: from there on, every state can be told as before, and every revision is whole.
- * @param rowsAtOnce how many are looked at in one statement, more where one revision has more: nothing waits for long.
+ * Deletes entries older than the retention, except the newest entry of each row that existed before the horizon. So
+ * every state from the horizon on can still be reconstructed, and every revision from there on is complete.
+ * @param rowsAtOnce rows per statement, so that no lock is held for long. A revision with more rows is one statement.
  */
 export async function compactHistory(
   { database: { knex: db } }: { readonly database: Database },
@@ -43,7 +46,7 @@ export async function compactHistory(
   if (retentionMs === Number.POSITIVE_INFINITY) return;
   const horizon = await firstSince(db, retentionMs);
   await db('store_state').where('history_from', '<', horizon).update({ history_from: horizon });
-  // From the oldest on: a deletion must not be forgotten before what it deleted.
+  // Oldest first: the entry of a deletion must not be deleted before the entries of the deleted row.
   for (let from = 0; ; ) {
     const window: { revision: number }[] = await db('config_revisions')
       .select('revision')
@@ -53,13 +56,13 @@ export async function compactHistory(
       .limit(rowsAtOnce);
     const last = window.at(-1)?.revision;
     if (last === undefined) return;
-    await forgetBetween(db, from, last, horizon);
+    await deleteBetween(db, from, last, horizon);
     from = last;
   }
 }
 
-/** Deletes what the state before the horizon does not need: deletions, and what a later entry has replaced. */
-const forgetBetween = (db: Knex, from: number, last: number, horizon: number) =>
+/** Deletes the entries that the state before the horizon does not need: deletions, and entries with a later one. */
+const deleteBetween = (db: Knex, from: number, last: number, horizon: number) =>
   db.raw(
     `delete from config_revisions as old
       where old.revision > ? and old.revision <= ?

@@ -11,7 +11,7 @@ import { type BoundedRows, readBounded } from './bounded_read.js';
 import { oldestKept } from './compaction.js';
 import { stateAt } from './time_travel.js';
 
-/** What an entry of the history is made of. */
+/** The columns of a history entry. */
 export const ENTRY_COLUMNS = [
   'revision',
   'position',
@@ -28,21 +28,21 @@ export const ENTRY_COLUMNS = [
   'created_at',
 ] as const;
 
-/** What is asked of the history; what is undefined is not asked. */
+/** Filter and page of a history query. A field that is undefined does not filter. */
 export interface HistoryQuery {
-  /** Only entries about this agent and its configs. */
+  /** Only entries of this agent and its configs. */
   readonly agentId: number | undefined;
   readonly configId: number | undefined;
-  /** Only entries about these; empty: about anything. */
+  /** Only entries of these entities; empty: all. */
   readonly entities: readonly Entity[];
-  /** The newest revision to answer from. */
+  /** The newest revision to return. */
   readonly until: number;
-  /** Revision and position of the entry that the page goes on behind. */
+  /** Revision and position of the last entry of the previous page. */
   readonly behind: readonly [number, number] | undefined;
   readonly limit: number;
 }
 
-/** Entries of the log, the newest revision first, those of one revision in the order in which it made them. */
+/** Entries of the log, newest revision first; within a revision in the order of its changes. */
 export function listEntries(store: Store, query: HistoryQuery): Promise<BoundedRows<HistoryEntry>> {
   return onDatabase(store, (db) =>
     readBounded(query.limit, (last, limit) =>
@@ -67,7 +67,7 @@ function entriesAfter(
   return entries;
 }
 
-/** The names that entries need, from the log itself: neither models nor credentials are ever renamed. */
+/** The names of the models and credentials in entries, from the log. Models and credentials are never renamed. */
 export function namesIn(store: Store, entries: readonly HistoryEntry[]): Promise<Names> {
   const rows = entries.flatMap(({ before, after }) => [before, after]);
   const idsIn = (column: string) => [...new Set(rows.map((row) => row?.[column] as number | null | undefined))];
@@ -82,13 +82,13 @@ async function namesOf(
   entity: 'credential' | 'model',
   ids: readonly (number | null | undefined)[],
 ): Promise<ReadonlyMap<number, string>> {
-  const wanted = ids.filter((id) => typeof id === 'number');
-  if (wanted.length === 0) return new Map();
+  const present = ids.filter((id) => typeof id === 'number');
+  if (present.length === 0) return new Map();
   const rows: { entity_id: number; row: { provider: string; name: string } }[] = await db('config_revisions')
     .distinctOn('entity_id')
     .select('entity_id', db.raw('coalesce(after, before) as row'))
     .where({ entity })
-    .whereRaw('entity_id = any(?::int[])', [wanted])
+    .whereRaw('entity_id = any(?::int[])', [present])
     .orderBy('entity_id');
   const nameOf = ({ provider, name }: { provider: string; name: string }) =>
     entity === 'model' ? `${provider}/${name}` : name;
@@ -97,27 +97,27 @@ async function namesOf(
 
 /** A config at a past revision. */
 export interface PastConfig {
-  /** The newest entry about it by then. */
+  /** The newest entry of the config up to that revision. */
   readonly entry: HistoryEntry;
-  /** The config as that entry left it; undefined: deleted. */
+  /** The config after that entry; undefined: deleted. */
   readonly config: Config | undefined;
-  /** Its agent and the catalogue as they were. */
+  /** The agent and the catalogue at that revision. */
   readonly state: State;
 }
 
-/** The config as an entry left it; what an older version did not enter has its default. */
+/** The config after an entry. Columns that an older version did not log have their defaults. */
 function configIn({ agent_id, after }: HistoryEntry): Config | undefined {
   const row = fromLog('config', after && { ...after });
   return row && { ...newConfig(agent_id as number, 0), ...row };
 }
 
-/** A revision as the log has it. */
+/** A revision from the log. */
 export interface PastRevision {
-  /** What it did, in order. */
+  /** Its changes, in order. */
   readonly entries: readonly HistoryEntry[];
-  /** The catalogue at it. */
+  /** The catalogue at the revision. */
   readonly state: State;
-  /** The oldest revision that the log has whole. */
+  /** The oldest revision that the log contains completely. */
   readonly oldest: number;
 }
 
@@ -130,19 +130,19 @@ export function revisionAt(store: Store, revision: number, most: number): Promis
       .orderBy('position')
       .limit(most),
     state: await stateAt(db, revision, { agents: [], catalogue: true }),
-    // Read last: what is deleted while we read is below it by then.
+    // Read last: revisions that are compacted during the reads above are then below it.
     oldest: await oldestKept(db),
   }));
 }
 
-/** A row of an agent or a config before an entry; columns that an older version did not enter have their defaults. */
+/** The agent before an entry. Columns that an older version did not log have their defaults. */
 export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => {
   const row = fromLog('agent', before && { ...before });
   return row && { ...newAgent(), ...row };
 };
 export const configBefore = (entry: HistoryEntry): Config | undefined => configIn({ ...entry, after: entry.before });
 
-/** A config as it was at a revision; undefined where there was none by then, or the log does not go back that far. */
+/** A config at a past revision; undefined when it did not exist yet, or when the revision has been compacted. */
 export function configAt(store: Store, id: number, revision: number): Promise<PastConfig | undefined> {
   return onDatabase(store, async (db) => {
     const [entry] = await db<HistoryEntry>('config_revisions')
@@ -156,7 +156,7 @@ export function configAt(store: Store, id: number, revision: number): Promise<Pa
       .limit(1);
     if (!entry) return undefined;
     const state = await stateAt(db, revision, { agents: [entry.agent_id as number], catalogue: true });
-    // Asked last: what is forgotten while we read is no longer promised by then.
+    // Read last: the entry may be compacted during the reads above.
     if (revision < (await oldestKept(db))) return undefined;
     return { entry, config: configIn(entry), state };
   });

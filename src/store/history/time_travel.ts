@@ -3,11 +3,11 @@ import type { Agent, Entity } from '../../domain/rows.js';
 import { State } from '../../domain/state.js';
 import { fromLog } from '../write/rows.js';
 
-/** What of a past revision is wanted. */
-export interface Wanted {
-  /** Agents with their configs; 'all' for every one. */
+/** The part of a past state to read. */
+export interface Selection {
+  /** Ids of the agents to read with their configs, or all agents. */
   readonly agents: readonly number[] | 'all';
-  /** Whether providers, models, prices and credentials are wanted too. */
+  /** Whether to read providers, models, prices and credentials. */
   readonly catalogue: boolean;
 }
 
@@ -20,11 +20,11 @@ interface PastRow {
 }
 
 /**
- * Part of the configuration as it was at a revision, from the log: of each thing the newest entry by then. What the
- * log no longer keeps is missing, so whoever asks looks at the horizon first. `chain_revision` is that of the agent's
- * own last entry: moves of its chain are not entered with it.
+ * Reads part of the configuration at a past revision from the log: the newest entry of each row up to that revision.
+ * Compacted entries are missing, so the caller must compare the revision with `oldestKept`. `chain_revision` is the
+ * value of the agent's last entry, because changes of the chain do not add an entry for the agent.
  */
-export async function stateAt(db: Knex, revision: number, { agents, catalogue }: Wanted): Promise<State> {
+export async function stateAt(db: Knex, revision: number, { agents, catalogue }: Selection): Promise<State> {
   const state = new State();
   const rows: PastRow[] = await db
     .select('entity', 'after')
@@ -47,25 +47,25 @@ export async function stateAt(db: Knex, revision: number, { agents, catalogue }:
   return state;
 }
 
-/** Who is looked for in the past. */
-export interface Sought {
+/** The agent to find at a past revision, by id or name. */
+export interface PastAgentRef {
   readonly id?: number | undefined;
   readonly name?: string | undefined;
 }
 
 /**
- * An agent as it was at a revision, with its configs and the whole catalogue; undefined where there was none by then.
- * @param bearer who has the name now: mostly the one that had it then, and found without a search.
+ * An agent at a past revision, with its configs and the whole catalogue; undefined when it did not exist.
+ * @param currentId the id of the agent that has the name now. It usually had the name then too, which saves a search.
  */
 export async function agentAt(
   db: Knex,
   revision: number,
-  { id, name }: Sought,
-  bearer?: number,
+  { id, name }: PastAgentRef,
+  currentId?: number,
 ): Promise<{ agent: Agent; state: State } | undefined> {
-  const likely = await agentWithId(db, revision, id ?? bearer);
+  const likely = await agentWithId(db, revision, id ?? currentId);
   if (name === undefined || likely?.agent.name === name) return likely;
-  return agentWithId(db, revision, await bearerAt(db, revision, name));
+  return agentWithId(db, revision, await idByName(db, revision, name));
 }
 
 async function agentWithId(db: Knex, revision: number, id: number | undefined) {
@@ -75,9 +75,9 @@ async function agentWithId(db: Knex, revision: number, id: number | undefined) {
   return agent && { agent, state };
 }
 
-/** Which agent had a name at a revision: agents are renamed, and names are given again. */
-async function bearerAt(db: Knex, revision: number, name: string): Promise<number | undefined> {
-  const [bearer] = await db
+/** The id of the agent that had a name at a revision. Agents can be renamed and names reused. */
+async function idByName(db: Knex, revision: number, name: string): Promise<number | undefined> {
+  const [agent] = await db
     .select('entity_id')
     .from(
       db('config_revisions')
@@ -89,5 +89,5 @@ async function bearerAt(db: Knex, revision: number, name: string): Promise<numbe
         .as('newest'),
     )
     .whereRaw(`after ->> 'name' = ?`, [name]);
-  return bearer?.entity_id;
+  return agent?.entity_id;
 }

@@ -9,14 +9,14 @@ import { tables } from '../write/rows.js';
 
 type Holder = 'config' | 'credential';
 
-/** Stored keys as they are in the database, by their rows; of those that cannot be read there is none. */
+/** Decrypted API keys by their rows. A key that cannot be decrypted is missing. */
 export type OpenedKeys = ReadonlyMap<StoredKey['row'], string>;
 
 const holderOf = ({ source }: StoredKey): Holder => (source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential');
 
 /**
- * Opens stored keys, for the moment of their use alone. The rows are of the state in memory: where the database has
- * newer ones, its revision is given in place of the keys.
+ * Decrypts stored API keys for immediate use; they must not be kept. The rows are of the state in memory.
+ * @returns the keys, or the revision of the database when that has newer rows.
  */
 export async function openKeys(
   store: Store,
@@ -27,7 +27,7 @@ export async function openKeys(
   const tokens = await onDatabase(store, async (db) => {
     const found = new Map<string, { readonly token: string | null; readonly key_revision: number | null }>();
     for (const holder of ['config', 'credential'] as const) {
-      const ids = stored.filter((one) => holderOf(one) === holder).map(({ row }) => row.id);
+      const ids = stored.filter((storedKey) => holderOf(storedKey) === holder).map(({ row }) => row.id);
       if (ids.length === 0) continue;
       const columns = ['id', 'api_key_encrypted as token', 'key_revision'];
       const rows = await db(tables[holder].name).select(columns).whereIn('id', ids);
@@ -36,16 +36,16 @@ export async function openKeys(
     return found;
   });
   const keys = new Map<StoredKey['row'], string>();
-  for (const one of stored) {
-    const { row } = one;
-    const token = tokens.get(keyHolder(holderOf(one), row.id));
+  for (const storedKey of stored) {
+    const { row } = storedKey;
+    const token = tokens.get(keyHolder(holderOf(storedKey), row.id));
     if (token?.token == null || token.key_revision !== row.key_revision) {
       const newer = await newerThan(store, state);
       if (newer !== undefined) return { newer };
-      // Changed with SQL behind the service's back: no key of what is held here.
+      // Changed with SQL outside of the service, so it is not a key of this row.
       continue;
     }
-    const opened = keyring?.open(token.token, bindingOf(state, holderOf(one), row));
+    const opened = keyring?.open(token.token, bindingOf(state, holderOf(storedKey), row));
     if (opened && 'key' in opened) keys.set(row, opened.key);
   }
   return { keys };

@@ -12,96 +12,96 @@ import { readTokens } from '../write/rows.js';
 import { transact } from '../write/transact.js';
 import { checkTokens, rowOf } from './vault.js';
 
-/** How a rotation is done, and for whom. */
-export interface RotationOrder {
+/** The caller and the options of a rotation. */
+export interface RotationOptions {
   readonly actor: string;
   readonly method: string;
-  /** Whether keys that are under encryption keys which are not here are left, instead of refusing to begin. */
+  /** Skip API keys whose encryption key is missing. Otherwise the rotation fails before it begins. */
   readonly skipUnreadable: boolean;
 }
 
-/** How far a rotation is. */
+/** Progress of a rotation. */
 export interface RotationProgress {
-  /** The stored keys that were not under the first encryption key when it began. */
+  /** API keys that were not encrypted with the first encryption key when the rotation began. */
   readonly total: number;
-  /** Those of them that need nothing more: encrypted anew, replaced, or gone. */
+  /** Those that are finished: re-encrypted, replaced or deleted. */
   readonly done: number;
-  /** Those of them that do not open and were left. */
+  /** Those that cannot be decrypted and were skipped. */
   readonly unreadable: number;
   readonly finished: boolean;
 }
 
 type KeyEntity = KeyChange['entity'];
 
-/** A row that has a key. */
+/** A row with a stored API key. */
 interface Holder {
   readonly entity: KeyEntity;
   readonly id: number;
 }
 
-/** A key in clear, for the moment between two ciphertexts. */
+/** An API key in plaintext, between decryption and encryption. */
 interface OpenedKey extends Holder {
-  /** Of the token that it was in. */
+  /** Identifies the ciphertext that the key was decrypted from. */
   readonly mark: string;
   readonly key: string;
 }
 
 /**
- * Encrypts every stored key anew under the first encryption key, a batch at a time, while everything else goes on;
- * tells how far it is at its beginning, after every batch and at its end. What is left to do is what is under another
- * key, and nothing else remembers how far it came: ended by whatever, it is begun again, and two at once do no harm.
+ * Re-encrypts every stored API key with the first encryption key, in batches, while the service continues. Yields the
+ * progress at the beginning, after every batch and at the end. The remaining work is every key under another encryption
+ * key, and no other progress is stored. So an interrupted rotation can be started again, and concurrent ones are safe.
  */
-export async function* rotateKeys(store: Store, order: RotationOrder): AsyncGenerator<RotationProgress> {
+export async function* rotateKeys(store: Store, options: RotationOptions): AsyncGenerator<RotationProgress> {
   const { ids, primaryId } = store.state.vault.writable;
   await refresh(store);
   const outdated = keysNotUnder(store.state, primaryId);
-  const lacking = outdated.filter(({ key_id }) => !ids.includes(key_id));
-  if (lacking.length > 0 && !order.skipUnreadable) throw missing(lacking);
-  const tally = new Tally(outdated.length, lacking);
-  yield tally.progress(store.state);
+  const withoutKey = outdated.filter(({ key_id }) => !ids.includes(key_id));
+  if (withoutKey.length > 0 && !options.skipUnreadable) throw encryptionKeyMissing(withoutKey);
+  const progress = new Progress(outdated.length, withoutKey);
+  yield progress.report(store.state);
   const rest = outdated.filter(({ key_id }) => ids.includes(key_id));
   for (let at = 0; at < rest.length; at += limits.rotatedAtOnce) {
     const batch = rest.slice(at, at + limits.rotatedAtOnce);
-    tally.add(batch, await rotateBatch(store, order, batch));
-    yield tally.progress(store.state);
+    progress.add(batch, await rotateBatch(store, options, batch));
+    yield progress.report(store.state);
   }
-  // Where they are is known from then on.
-  if (tally.foundUnreadable) await onDatabase(store, () => checkTokens(store));
+  // Records which keys are unreadable.
+  if (progress.foundUnreadable) await onDatabase(store, () => checkTokens(store));
   await refresh(store);
-  yield tally.progress(store.state, true);
+  yield progress.report(store.state, true);
 }
 
-/** What has become of the keys that a rotation began with. */
-class Tally {
-  /** Those that are still as they were when they were looked at last. */
-  private waiting: readonly Holder[];
+/** Tracks the API keys that were outdated when the rotation began. */
+class Progress {
+  /** Processed keys that were still outdated at the last report. */
+  private remaining: readonly Holder[];
   private readonly unreadable: Set<string>;
-  private taken: number;
+  private processed: number;
 
-  /** @param lacking those whose encryption keys are not here: nobody needs to try them. */
+  /** @param withoutKey keys whose encryption key is missing, so that they are not tried. */
   constructor(
     private readonly total: number,
-    private readonly lacking: readonly Holder[],
+    private readonly withoutKey: readonly Holder[],
   ) {
-    this.waiting = lacking;
-    this.taken = lacking.length;
-    this.unreadable = new Set(lacking.map(nameOf));
+    this.remaining = withoutKey;
+    this.processed = withoutKey.length;
+    this.unreadable = new Set(withoutKey.map(nameOf));
   }
 
   get foundUnreadable(): boolean {
-    return this.unreadable.size > this.lacking.length;
+    return this.unreadable.size > this.withoutKey.length;
   }
 
   add(batch: readonly Holder[], unreadable: readonly Holder[]): void {
-    this.waiting = [...this.waiting, ...batch];
-    this.taken += batch.length;
+    this.remaining = [...this.remaining, ...batch];
+    this.processed += batch.length;
     for (const holder of unreadable) this.unreadable.add(nameOf(holder));
   }
 
-  progress(state: State, finished = false): RotationProgress {
-    this.waiting = this.waiting.filter((holder) => isOutdated(state, holder));
-    const unreadable = this.waiting.filter((holder) => this.unreadable.has(nameOf(holder))).length;
-    return { total: this.total, done: this.taken - this.waiting.length, unreadable, finished };
+  report(state: State, finished = false): RotationProgress {
+    this.remaining = this.remaining.filter((holder) => isOutdated(state, holder));
+    const unreadable = this.remaining.filter((holder) => this.unreadable.has(nameOf(holder))).length;
+    return { total: this.total, done: this.processed - this.remaining.length, unreadable, finished };
   }
 }
 
@@ -122,23 +122,27 @@ function keysNotUnder(state: State, keyId: string): (Holder & { readonly key_id:
   );
 }
 
-function missing(lacking: readonly { readonly key_id: string }[]): ServiceError {
-  const keys = [...new Set(lacking.map(({ key_id }) => key_id))].sort().join(', ');
-  return ServiceError.of('ENCRYPTION_KEY_MISSING', { count: String(lacking.length), keys });
+function encryptionKeyMissing(holders: readonly { readonly key_id: string }[]): ServiceError {
+  const keys = [...new Set(holders.map(({ key_id }) => key_id))].sort().join(', ');
+  return ServiceError.of('ENCRYPTION_KEY_MISSING', { count: String(holders.length), keys });
 }
 
-/** Brings the state up to what other replicas have written: what is not known to be outdated would be left. */
+/** Reads the writes of other replicas, so that no outdated key is missed. */
 const refresh = (store: Store): Promise<void> => onDatabase(store, () => catchUp(store));
 
-/** Encrypts the keys of some rows anew in one write; returns those that do not open. */
-async function rotateBatch(store: Store, order: RotationOrder, batch: readonly Holder[]): Promise<readonly Holder[]> {
+/** Re-encrypts the keys of some rows in one write. Returns the rows whose key cannot be decrypted. */
+async function rotateBatch(
+  store: Store,
+  options: RotationOptions,
+  batch: readonly Holder[],
+): Promise<readonly Holder[]> {
   await refresh(store);
-  const { opened, unreadable } = await openAll(store, batch);
-  if (opened.length > 0) await storeAnew(store, order, opened);
+  const { opened, unreadable } = await decryptAll(store, batch);
+  if (opened.length > 0) await storeReencrypted(store, options, opened);
   return unreadable;
 }
 
-async function openAll(store: Store, batch: readonly Holder[]) {
+async function decryptAll(store: Store, batch: readonly Holder[]) {
   const opened: OpenedKey[] = [];
   const unreadable: Holder[] = [];
   for (const entity of ['config', 'credential'] as const) {
@@ -148,18 +152,22 @@ async function openAll(store: Store, batch: readonly Holder[]) {
     const { state } = store;
     for (const token of tokens) {
       const row = rowOf(state, entity, token);
-      // It has another key by now, or will have one as soon as the state knows.
+      // The row has another key by now, in the state or in the database.
       if (!row || !isOutdated(state, { entity, id: token.id })) continue;
-      const found = state.vault.writable.open(token.token, bindingOf(state, entity, row));
-      if ('key' in found) opened.push({ entity, id: token.id, mark: tokenMark(row), key: found.key });
+      const decrypted = state.vault.writable.open(token.token, bindingOf(state, entity, row));
+      if ('key' in decrypted) opened.push({ entity, id: token.id, mark: tokenMark(row), key: decrypted.key });
       else unreadable.push({ entity, id: token.id });
     }
   }
   return { opened, unreadable };
 }
 
-/** Rows that have been given another key meanwhile, or have been encrypted anew by somebody else, are left. */
-async function storeAnew(store: Store, { actor, method }: RotationOrder, keys: readonly OpenedKey[]): Promise<void> {
+/** Stores the ciphertexts. Skips rows whose ciphertext has changed meanwhile. */
+async function storeReencrypted(
+  store: Store,
+  { actor, method }: RotationOptions,
+  keys: readonly OpenedKey[],
+): Promise<void> {
   await transact(store, {
     actor,
     method,

@@ -9,44 +9,43 @@ import type { Store } from '../store.js';
 import { allTokens, readToken, type Token } from '../write/rows.js';
 import { transact } from '../write/transact.js';
 
-/** What was found when the vault was opened, for the log. */
+/** The result of opening the vault, for the log. */
 export interface VaultReport {
   readonly problem: VaultProblem | undefined;
-  /** Rows whose key cannot be read, as `config 7`. */
+  /** Rows whose API key cannot be decrypted, as `config 7`. */
   readonly unreadable: readonly string[];
-  /** Rows of an adopted database whose tokens were bound to them now. */
+  /** Number of rows of an imported database whose ciphertext was bound to its row. */
   readonly rebound: number;
 }
 
 /**
- * Takes the keys of ENCRYPTION_KEY into use. Whatever is wrong with them, the
- * service goes on: what needs no key is served, and what does says precisely
- * what is missing.
+ * Opens the vault with the keys of ENCRYPTION_KEY. If they are missing or wrong, the service continues: requests that
+ * need no key are served, and the others fail with an error that states the problem.
  */
 export async function openVault(store: Store, setting: string): Promise<VaultReport> {
   const { keyring, problem } = await readVault(store, setting);
   store.state.vault = new Vault(keyring, problem);
-  if (keyring && !problem) await enterKey(store.database.knex, keyring);
+  if (keyring && !problem) await recordPrimaryKey(store.database.knex, keyring);
   const rebound = keyring && !problem ? await rebind(store, keyring) : 0;
   return { problem, unreadable: await checkTokens(store), rebound };
 }
 
-/** Looks at the keys of ENCRYPTION_KEY as `openVault` does, and changes nothing, not even in memory. */
+/** Checks the keys of ENCRYPTION_KEY as `openVault` does, without changing anything, not even in memory. */
 export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
   const { keyring, problem } = await readVault(store, setting);
   return { problem, unreadable: [...(await unreadableTokens(store, keyring)).keys()], rebound: 0 };
 }
 
 /**
- * Goes on with the encryption keys that are here, where all that the stored keys are under are lost: those stay
- * unreadable until they are stored again, or their encryption key is found.
+ * Accepts the current encryption keys when all earlier ones are lost. The stored API keys stay unreadable until they
+ * are stored again or their encryption key is added.
  */
 export async function giveUpLost(store: Store): Promise<void> {
   const { keyring, problem } = store.state.vault;
   if (!keyring || problem?.reason !== 'ENCRYPTION_KEY_WRONG') return;
   await onDatabase(store, async (db) => {
     await db('encryption_keys').whereNotIn('key_id', keyring.ids).delete();
-    await enterKey(db, keyring);
+    await recordPrimaryKey(db, keyring);
   });
   const unreadable = await onDatabase(store, () => unreadableTokens(store, keyring));
   store.state.vault = new Vault(keyring, undefined, unreadable);
@@ -56,12 +55,12 @@ async function readVault(
   store: Store,
   setting: string,
 ): Promise<{ keyring: Keyring | undefined; problem: VaultProblem | undefined }> {
-  const { keyring, problem } = read(setting);
-  const wrong = problem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
-  return { keyring, problem: wrong };
+  const { keyring, problem: settingProblem } = parseSetting(setting);
+  const problem = settingProblem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
+  return { keyring, problem };
 }
 
-function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
+function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
   if (setting.trim() === '') return { problem: { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' } };
   try {
     return { keyring: Keyring.parse(setting) };
@@ -71,22 +70,22 @@ function read(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
   }
 }
 
-/** Why the keys are not those of this store: it was written with others that we do not have. */
+/** The problem if the store's API keys were encrypted with other keys, and none of those is in the keyring. */
 async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
-  const known: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
-  const theirs = known.filter(({ key_id }) => isInUse(state, key_id));
-  const ours = theirs.filter(({ canary }) => keyring.readsCanary(canary));
-  if (theirs.length > 0 && ours.length === 0)
+  const recorded: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
+  const inUse = recorded.filter(({ key_id }) => isInUse(state, key_id));
+  const readable = inUse.filter(({ canary }) => keyring.readsCanary(canary));
+  if (inUse.length > 0 && readable.length === 0)
     return {
       reason: 'ENCRYPTION_KEY_WRONG',
       ours: keyring.primaryId,
-      theirs: theirs.map(({ key_id }) => key_id).join(', '),
+      theirs: inUse.map(({ key_id }) => key_id).join(', '),
     };
   return undefined;
 }
 
-/** Enters the key that encrypts, by which a wrong one is told at a later start. */
-async function enterKey(db: Knex, keyring: Keyring): Promise<void> {
+/** Records the key that encrypts, so that a later start detects a wrong key. */
+async function recordPrimaryKey(db: Knex, keyring: Keyring): Promise<void> {
   const entry = { key_id: keyring.primaryId, canary: keyring.canary(new Date()) };
   await db('encryption_keys').insert(entry).onConflict('key_id').ignore();
 }
@@ -97,7 +96,7 @@ function isInUse(state: State, keyId: string): boolean {
   return false;
 }
 
-/** Tries every stored token; what does not open is shown as unreadable, and by its row alone. */
+/** Tries to decrypt every ciphertext. Rows whose ciphertext cannot be decrypted are marked as unreadable. */
 export async function checkTokens(store: Store): Promise<string[]> {
   const { keyring, problem } = store.state.vault;
   const unreadable = await unreadableTokens(store, keyring);
@@ -105,7 +104,7 @@ export async function checkTokens(store: Store): Promise<string[]> {
   return [...unreadable.keys()];
 }
 
-/** The rows whose token a keyring does not open, with the mark of that token; without a keyring all that have one. */
+/** The rows whose ciphertext cannot be decrypted, with its mark; without a keyring all rows with a ciphertext. */
 async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
   if (!keyring) return keyHolders(store.state);
   const unreadable = new Map<string, string>();
@@ -119,13 +118,13 @@ async function unreadableTokens(store: Store, keyring: Keyring | undefined): Pro
   return unreadable;
 }
 
-/** The row of a token, unless it has been given another one since the token was read. */
+/** The row of a ciphertext; undefined when the row has got another ciphertext since the read. */
 export function rowOf(state: State, entity: 'config' | 'credential', token: Token): Config | Credential | undefined {
   const row = (entity === 'config' ? state.configs : state.credentials).get(token.id);
   return row && tokenMark(row) === tokenMark(token) ? row : undefined;
 }
 
-/** The stored key of a row; undefined when there is none that can be read. For the moment of its use alone. */
+/** The API key of a row for immediate use; undefined when there is none that can be decrypted. */
 export async function openKey(
   store: Store,
   entity: 'config' | 'credential',
@@ -142,7 +141,7 @@ export async function openKey(
   }
 }
 
-/** Every row that has a key: without ENCRYPTION_KEY none of them can be read. */
+/** Every row with an API key. Without ENCRYPTION_KEY none of them can be decrypted. */
 function keyHolders({ configs, credentials }: State): Map<string, string> {
   const holders = new Map<string, string>();
   for (const row of configs.values()) if (row.key_id !== null) holders.set(keyHolder('config', row.id), tokenMark(row));
@@ -152,9 +151,8 @@ function keyHolders({ configs, credentials }: State): Map<string, string> {
 }
 
 /**
- * Binds ciphertexts that another system wrote to their rows and providers. It
- * happens once: later an unbound ciphertext is unreadable. Otherwise anyone who
- * can write to the database could plant one.
+ * Binds the ciphertexts of an imported database to their rows and providers. This happens once; later an unbound
+ * ciphertext is unreadable. Otherwise anyone with write access to the database could insert one.
  */
 async function rebind(store: Store, keyring: Keyring): Promise<number> {
   const { knex } = store.database;
@@ -167,8 +165,8 @@ async function rebind(store: Store, keyring: Keyring): Promise<number> {
   return keys.size;
 }
 
-/** How both generations of the Python system's tokens begin. */
-const SEALED = /^(gAAAAA|Z0FBQUFB)/;
+/** The prefixes of the Python system's ciphertexts: Fernet, and Fernet in base64. */
+const CIPHERTEXT = /^(gAAAAA|Z0FBQUFB)/;
 
 async function readUnbound(store: Store, keyring: Keyring, unbound: readonly Config[]): Promise<Map<number, string>> {
   const texts = new Map<number, string>();
@@ -176,18 +174,18 @@ async function readUnbound(store: Store, keyring: Keyring, unbound: readonly Con
     for await (const tokens of allTokens(store.database.knex, 'config'))
       for (const { id, token } of tokens) texts.set(id, token);
   const keys = new Map<number, string>();
-  const clear = new Map<number, string>();
+  const plaintext = new Map<number, string>();
   for (const config of unbound) {
     const text = texts.get(config.id) ?? '';
-    // A schema that was rolled back and applied again has forgotten which tokens were ours.
+    // After the schema was rolled back and applied again, bound ciphertexts are marked as unbound.
     const bound = keyring.open(text, bindingOf(store.state, 'config', config));
     const opened = 'key' in bound ? bound : keyring.openUnbound(text);
     if ('key' in opened && !keyProblem(opened.key)) keys.set(config.id, opened.key);
-    else if (!SEALED.test(text) && !keyProblem(text)) clear.set(config.id, text);
+    else if (!CIPHERTEXT.test(text) && !keyProblem(text)) plaintext.set(config.id, text);
   }
-  // Another generation kept keys in clear. While none of the tokens opens, ENCRYPTION_KEY may be the wrong one, and
-  // nothing is encrypted under it.
-  return keys.size > 0 || clear.size === unbound.length ? new Map([...keys, ...clear]) : keys;
+  // An early version of the Python system stored keys in plaintext. If no ciphertext can be decrypted, ENCRYPTION_KEY
+  // may be wrong, so nothing is encrypted with it.
+  return keys.size > 0 || plaintext.size === unbound.length ? new Map([...keys, ...plaintext]) : keys;
 }
 
 async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Promise<void> {
@@ -195,10 +193,10 @@ async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Prom
     actor: 'agentllm',
     method: 'keys/rebind',
     requestId: undefined,
-    reason: 'API keys of the imported database are encrypted anew, bound to their rows',
+    reason: 'API keys of the imported database are re-encrypted and bound to their rows',
     plan(state, draft) {
       const { primaryId } = state.vault.writable;
-      // The key stays the same and so does everything that callers see of the row: times, revision and etag.
+      // The API key does not change, so the times, revision and etag of the row do not change either.
       for (const [id, key] of keys) {
         const before = state.configs.get(id);
         if (before?.key_id === UNBOUND) draft.reseal('config', before, primaryId, key);

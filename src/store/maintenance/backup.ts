@@ -5,19 +5,19 @@ import { holdsStore } from '../write/head.js';
 import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
 
 export interface BackupOptions {
-  /** Absolute: the service has another working directory than who asks it. */
+  /** An absolute path, because the service has another working directory than the caller. */
   readonly file: string;
-  /** Replace a file that is there. */
+  /** Replace an existing file. */
   readonly force: boolean;
   readonly onStep?: (text: string) => void;
 }
 
-/** Writes the whole embedded database, as of one moment between two writes, into a file. */
+/** Writes a consistent copy of the embedded database to a file. */
 export async function makeBackup(database: Database, options: BackupOptions): Promise<AboutBackup> {
   const { file, force, onStep } = options;
   await refuseOverwrite(file, force);
   if (!database.dump) throw new StartError('A PostgreSQL server is backed up with its own pg_dump.');
-  // Its schema may be older or newer than this program: a backup before an upgrade is made with either version.
+  // The schema may be older or newer than this program, so that either version can back up before an upgrade.
   if (!(await holdsStore(database.knex))) throw new StartError('There is nothing to back up: the database is empty.');
   onStep?.('copying the database; writes wait meanwhile');
   const { head, tarball } = await database.dump();

@@ -1,6 +1,6 @@
 /**
- * The file that a backup is: a line that says what it is, and behind it the engine's files as a compressed tarball.
- * Without agentllm, `tail -n +2 FILE | tar xz` unpacks it.
+ * The format of a backup file: a header line, then the engine's files as a compressed tarball. Without agentllm,
+ * `tail -n +2 FILE | tar xz` unpacks it.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { access, constants, type FileHandle, link, lstat, open, rename, rm } from 'node:fs/promises';
@@ -14,22 +14,23 @@ import { fsyncDirectory } from '../embedded/durable_files.js';
 
 const MAGIC = 'agentllm-backup ';
 const FORMAT = 1;
-const LONGEST_FIRST_LINE = 4096;
+const MAX_HEADER_BYTES = 4096;
 
 const about = z.object({
-  /** The version of agentllm that made it. */
+  /** The version of agentllm that wrote the backup. */
   version: z.string(),
   made_at: z.string(),
   revision: z.number(),
   identity: z.string(),
-  /** Of the compressed part. */
+  /** Size of the compressed tarball. */
   bytes: z.number(),
+  /** Of the compressed tarball. */
   sha256: z.string(),
-  /** Of the tarball. */
+  /** Size of the tarball. */
   unpacked_bytes: z.number(),
 });
 
-/** What the first line says. */
+/** The contents of the header line. */
 export type AboutBackup = z.output<typeof about>;
 
 export interface Backup {
@@ -37,21 +38,21 @@ export interface Backup {
   readonly tarball: Uint8Array;
 }
 
-/** Throws when the file cannot or may not be written: it is there, and nobody said that it may be replaced. */
+/** Throws a StartError when the file cannot be written, or exists and `force` is false. */
 export async function refuseOverwrite(file: string, force: boolean): Promise<void> {
   await access(dirname(file), constants.W_OK).catch((error: unknown) => {
     throw cannotWrite(file, error);
   });
-  const there = await lstat(file).catch((error: unknown) => {
+  const existing = await lstat(file).catch((error: unknown) => {
     if (errorCode(error) === 'ENOENT') return undefined;
     throw cannotWrite(file, error);
   });
-  if (there && !force)
-    throw new StartError(`${file} is there already: name another file, or add --force to replace it.`);
-  if (there?.isDirectory()) throw new StartError(`${file} is a directory: name a file.`);
+  if (existing && !force)
+    throw new StartError(`${file} already exists: use another file name, or add --force to replace it.`);
+  if (existing?.isDirectory()) throw new StartError(`${file} is a directory: use a file name.`);
 }
 
-/** Writes the file whole or not at all, for its owner alone. */
+/** Writes the file atomically, readable only for its owner. */
 export async function writeBackup(
   file: string,
   tarball: Uint8Array,
@@ -85,7 +86,7 @@ async function writeDurably(file: string, parts: readonly Uint8Array[]): Promise
   }
 }
 
-/** Unlike a rename, a second name never takes the place of a file that has come meanwhile. */
+/** Renames a file with a hard link, which unlike a rename does not replace a file that has been created meanwhile. */
 async function renameToNew(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
@@ -97,19 +98,22 @@ async function renameToNew(from: string, to: string): Promise<void> {
   await rm(from);
 }
 
-/** Reads a backup and checks every byte of it. */
+/**
+ * Reads a backup and verifies its checksum.
+ * @throws StartError when the file cannot be read or is damaged.
+ */
 export async function readBackup(file: string): Promise<Backup> {
   const handle = await open(file, 'r').catch((error: unknown) => {
     throw new StartError(`${file} cannot be read (${messageOf(error)}).`, { cause: error });
   });
   try {
-    const { said, length } = await readFirstLine(file, handle);
-    const packed = await readExactly(handle, length, said.bytes);
-    if (packed === undefined || sumOf(packed) !== said.sha256) throw damaged(file);
-    const tarball = await promisify(gunzip)(packed, { maxOutputLength: said.unpacked_bytes || 1 }).catch(() => {
+    const { header, length } = await readHeader(file, handle);
+    const packed = await readExactly(handle, length, header.bytes);
+    if (packed === undefined || sumOf(packed) !== header.sha256) throw damaged(file);
+    const tarball = await promisify(gunzip)(packed, { maxOutputLength: header.unpacked_bytes || 1 }).catch(() => {
       throw damaged(file);
     });
-    return { about: said, tarball };
+    return { about: header, tarball };
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(`${file} cannot be read (${messageOf(error)}).`, { cause: error });
@@ -118,24 +122,24 @@ export async function readBackup(file: string): Promise<Backup> {
   }
 }
 
-async function readFirstLine(file: string, handle: FileHandle): Promise<{ said: AboutBackup; length: number }> {
-  const { buffer, bytesRead } = await handle.read({ buffer: Buffer.alloc(LONGEST_FIRST_LINE), position: 0 });
+async function readHeader(file: string, handle: FileHandle): Promise<{ header: AboutBackup; length: number }> {
+  const { buffer, bytesRead } = await handle.read({ buffer: Buffer.alloc(MAX_HEADER_BYTES), position: 0 });
   const start = buffer.subarray(0, bytesRead);
   const length = start.indexOf('\n') + 1;
   const [, format, json] = /^agentllm-backup (\d+) (.*)\n$/.exec(start.toString('utf8', 0, length)) ?? [];
-  if (json === undefined) throw new StartError(`${file} is no backup that agentllm has made.`);
+  if (json === undefined) throw new StartError(`${file} is not a backup of agentllm.`);
   if (Number(format) !== FORMAT)
     throw new StartError(
-      `${file} was made by another version of agentllm (format ${format}): restore it with that one.`,
+      `${file} was written by another version of agentllm (format ${format}): restore it with that version.`,
     );
   try {
-    return { said: about.parse(JSON.parse(json)), length };
+    return { header: about.parse(JSON.parse(json)), length };
   } catch {
     throw damaged(file);
   }
 }
 
-/** The rest of the file, or nothing when it has not this length. */
+/** The rest of the file; undefined when it does not have this length. */
 async function readExactly(handle: FileHandle, from: number, bytes: number): Promise<Buffer | undefined> {
   if ((await handle.stat()).size !== from + bytes) return undefined;
   const all = Buffer.alloc(bytes);
@@ -148,7 +152,7 @@ async function readExactly(handle: FileHandle, from: number, bytes: number): Pro
 }
 
 const sumOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
-const damaged = (file: string) => new StartError(`${file} is a damaged backup: it is cut short or has been changed.`);
+const damaged = (file: string) => new StartError(`${file} is a damaged backup: it is truncated or has been changed.`);
 const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 function cannotWrite(file: string, error: unknown): unknown {

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 import { CHECKS } from '../../../migrations/0005_chain_columns.js';
 import { DEFAULT_MODEL_CHECKS } from '../../../migrations/0015_optional_default_model.js';
-import { isAdopted } from '../../../migrations/adopt.js';
-import { listed } from '../../../migrations/take_over.js';
+import { describeRows } from '../../../migrations/convert_table.js';
+import { isImportedTable } from '../../../migrations/import_tables.js';
 import type { State } from '../../domain/state.js';
 import { REBOUND, UNBOUND } from '../../domain/vault.js';
 import type { Store } from '../store.js';
@@ -10,42 +10,41 @@ import type { Plan } from '../write/planned_write.js';
 import { transact } from '../write/transact.js';
 
 /*
- * What is particular to a database that the Python system made. The migrations
- * take over its tables. What remains is to enter its rows in the log, and to
- * report what is wrong with them.
+ * Import of a database of the original Python system. The migrations convert its tables. This module adds the rows to
+ * the log and reports findings about them.
  */
 
-/** What an operator has to know of an imported database. */
+/** Report about an imported database for an operator. */
 export interface DatabaseImport {
-  /** The tables that were there before ours. */
+  /** The imported tables. */
   readonly tables: readonly string[];
-  /** What is or was wrong with them, one sentence each; what is put right is not said again. */
+  /** Changes that the import made and problems that remain, one sentence each. */
   readonly findings: readonly string[];
 }
 
-/** Reads only; also in a database that was not adopted, or is not migrated to the end. */
+/** Reads the report. Also works for a database that was not imported or is not migrated completely. */
 export async function readImport(db: Knex): Promise<DatabaseImport> {
   if (!(await db.schema.hasTable('adopted_tables'))) return { tables: [], findings: [] };
-  const adopted: { name: string; notes: string[] }[] = await db('adopted_tables').orderBy('name');
-  const tables = adopted.map(({ name }) => name);
-  const notes = adopted.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
+  const imported: { name: string; notes: string[] }[] = await db('adopted_tables').orderBy('name');
+  const tables = imported.map(({ name }) => name);
+  const notes = imported.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
   return { tables, findings: [...notes, ...(await violations(db, tables)), ...(await unboundKeys(db))] };
 }
 
 const SHOWN = 20;
 
-/** What a table is or was held to; those that stand are looked up by their names. */
+/** The checks of a table in any version of the schema. The current ones are found by their names. */
 const checksOf = (table: string): readonly [string, string][] => [
   ...Object.entries(CHECKS[table] ?? {}),
   ...(table === 'agent_configs' ? Object.entries(DEFAULT_MODEL_CHECKS) : []),
 ];
 
-/** Rows that break a check now. */
+/** Findings for rows that violate a check now. */
 async function violations(db: Knex, tables: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const table of tables)
     for (const [name, predicate] of checksOf(table)) {
-      if (!(await isChecked(db, name))) continue;
+      if (!(await hasUnvalidatedCheck(db, name))) continue;
       const rows: { id: number; count: string | number }[] = await db(table)
         .select('id', db.raw('count(*) over () as count'))
         .whereRaw(`not (${predicate})`)
@@ -53,69 +52,68 @@ async function violations(db: Knex, tables: readonly string[]): Promise<string[]
         .limit(SHOWN);
       const ids = rows.map(({ id }) => id);
       const rule = predicate.replace(/\s+/g, ' ');
-      if (rows[0]) found.push(`${table}: ${listed(ids, Number(rows[0].count))} must be corrected to keep to: ${rule}`);
+      if (rows[0])
+        found.push(`${table}: ${describeRows(ids, Number(rows[0].count))} must be corrected to satisfy: ${rule}`);
     }
   return found;
 }
 
-const isChecked = async (db: Knex, name: string): Promise<boolean> =>
+const hasUnvalidatedCheck = async (db: Knex, name: string): Promise<boolean> =>
   (await db('pg_constraint').select('conname').where({ conname: name, convalidated: false }).limit(1)).length > 0;
 
-/** Ciphertexts that are still as the Python system wrote them. */
+/** Findings for ciphertexts that are not bound to their rows yet. */
 async function unboundKeys(db: Knex): Promise<string[]> {
   if (!(await db.schema.hasColumn('agent_llm_configs', 'key_id'))) return [];
   const ids: number[] = await db('agent_llm_configs').where({ key_id: UNBOUND }).orderBy('id').pluck('id');
   if (ids.length === 0) return [];
-  const isOver =
+  const isBindingDone =
     (await db.schema.hasTable('store_seeds')) && (await db('store_seeds').where({ name: REBOUND }).limit(1)).length > 0;
   return [
-    isOver
-      ? `agent_llm_configs: the API keys of ${listed(ids)} cannot be read. ENCRYPTION_KEY did not list their encryption key when the keys of this database were imported. Store these API keys again`
-      : `agent_llm_configs: the API keys of ${listed(ids)} become readable when the service starts with every encryption key of the Python system in ENCRYPTION_KEY`,
+    isBindingDone
+      ? `agent_llm_configs: the API keys of ${describeRows(ids)} cannot be read. ENCRYPTION_KEY did not list their encryption key when the keys of this database were imported. Store these API keys again`
+      : `agent_llm_configs: the API keys of ${describeRows(ids)} become readable when the service starts with every encryption key of the Python system in ENCRYPTION_KEY`,
   ];
 }
 
 /**
- * Whether the database was imported. The migration that takes over a table also
- * notes that it did, in the same transaction, so an import that was interrupted
- * is still known as one.
+ * Whether the database was imported. The migration that converts a table records this in the same transaction, so an
+ * interrupted import is detected too.
  */
 export async function isImported(db: Knex): Promise<boolean> {
-  return await isAdopted(db, 'agent_configs');
+  return await isImportedTable(db, 'agent_configs');
 }
 
 /**
- * Enters the rows in the log that it does not know, all under one revision, with
- * the names of their providers made canonical. Every row that goes through the
- * log has a revision, so what is done is not done again.
- * @returns how many they were.
+ * Adds the imported rows that have no revision to the log, as one revision, and makes their provider names canonical.
+ * Rows in the log have a revision, so a repeated call does not add them again.
+ * @returns the number of rows.
  */
 export async function importRows(store: Store): Promise<number> {
   if (rowsWithoutRevision(store.state).next().done) return 0;
-  let entered = 0;
+  let imported = 0;
   await transact(store, {
     actor: 'agentllm',
     method: 'adopt',
     requestId: undefined,
     reason: 'rows that the database had before agentllm',
-    plan: enterRows,
+    plan: importPlan,
     answer: (count) => {
-      entered = count;
+      imported = count;
       return new Uint8Array();
     },
     body: () => new Uint8Array(),
   });
-  return entered;
+  return imported;
 }
 
-const enterRows: Plan<number> = (state, draft) => {
+const importPlan: Plan<number> = (state, draft) => {
   const canonical = (name: string) => state.provider(name.trim())?.name ?? name;
-  for (const one of rowsWithoutRevision(state))
-    if (one.entity === 'agent') draft.adopt('agent', { ...one.row, llm_provider: canonical(one.row.llm_provider) });
+  for (const { entity, row } of rowsWithoutRevision(state))
+    if (entity === 'agent') draft.adopt('agent', { ...row, llm_provider: canonical(row.llm_provider) });
     else {
-      const fallback_provider = one.row.fallback_provider && canonical(one.row.fallback_provider);
-      const key_revision = one.row.key_id === null ? null : (one.row.key_revision ?? draft.revision);
-      draft.adopt('config', { ...one.row, provider: canonical(one.row.provider), fallback_provider, key_revision });
+      const fallback_provider = row.fallback_provider && canonical(row.fallback_provider);
+      const key_revision = row.key_id === null ? null : (row.key_revision ?? draft.revision);
+      draft.adopt('config', { ...row, provider: canonical(row.provider), fallback_provider, key_revision });
     }
   return draft.changes.length;
 };

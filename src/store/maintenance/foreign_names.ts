@@ -1,20 +1,20 @@
 import type { Knex } from 'knex';
-import { refuseForeignTables } from '../../../migrations/adopt.js';
+import { ImportError } from '../../../migrations/convert_table.js';
+import { refuseForeignTables } from '../../../migrations/import_tables.js';
 import { type CreatedName, IMPORTABLE, namesOf } from '../../../migrations/names.js';
-import { CannotAdoptError } from '../../../migrations/take_over.js';
 import { StartError } from '../../errors.js';
 
 /*
- * A schema may contain tables of another application. Every name that pending
- * migrations would give is looked up before any of them runs.
+ * A schema may contain tables of another application. Therefore every name that pending migrations would create is
+ * looked up before any of them runs.
  */
 
-/** An object of the schema that has one of the names. */
-interface Standing {
+/** An existing object of the schema with one of the names. */
+interface ExistingObject {
   readonly name: string;
   /** `relkind`, or `T` for a type. */
   readonly kind: string;
-  /** Of an index, its table. */
+  /** The table of an index; null for other objects. */
   readonly table: string | null;
 }
 
@@ -32,15 +32,15 @@ const KINDS: Readonly<Record<string, string>> = {
 };
 const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
 
-/** Throws a StartError that names what stands where the migrations would create something. */
+/** Throws a StartError that names the existing objects with names that the migrations need. */
 export async function refuseForeignNames(knex: Knex, pending: readonly string[]): Promise<void> {
   const wanted = pending.flatMap(namesOf);
-  const standing = await standingOf(knex, [...wanted.map(({ name }) => name), ...(await bookkeeping(knex))]);
-  const isTable = (name: string) => standing.some((one) => one.name === name && /^[rp]$/.test(one.kind));
+  const existing = await existingObjects(knex, [...wanted.map(({ name }) => name), ...(await bookkeeping(knex))]);
+  const isTable = (name: string) => existing.some((one) => one.name === name && /^[rp]$/.test(one.kind));
   const imported = pending.includes('0001_initial')
     ? isTable('agent_configs')
-    : (await standingOf(knex, ['agent_configs'])).length > 0;
-  const foreign = standing.filter((one) => {
+    : (await existingObjects(knex, ['agent_configs'])).length > 0;
+  const foreign = existing.filter((one) => {
     const name = wanted.find((candidate) => candidate.name === one.name);
     return !(name && imported && isImportable(one, name, isTable(name.table) || !pending.includes('0001_initial')));
   });
@@ -52,25 +52,25 @@ async function refuseOtherSystems(knex: Knex): Promise<void> {
   try {
     await refuseForeignTables(knex, IMPORTABLE);
   } catch (error) {
-    throw error instanceof CannotAdoptError ? new StartError(error.message, { cause: error }) : error;
+    throw error instanceof ImportError ? new StartError(error.message, { cause: error }) : error;
   }
 }
 
 /** Whether an object may be part of a database of the Python system. */
-function isImportable(one: Standing, { kind, table }: CreatedName, tableStands: boolean): boolean {
-  if (!IMPORTABLE.includes(table) || !tableStands) return false;
+function isImportable(one: ExistingObject, { kind, table }: CreatedName, tableExists: boolean): boolean {
+  if (!IMPORTABLE.includes(table) || !tableExists) return false;
   if (kind === 'table') return /^[rp]$/.test(one.kind);
   if (kind === 'sequence') return one.kind === 'S';
   return /^[iI]$/.test(one.kind) && one.table === table;
 }
 
-/** Knex's own tables, which are ours only together. */
+/** The tables of Knex, unless they exist: then they belong to this store or are checked in `refuseForeignTable`. */
 async function bookkeeping(knex: Knex): Promise<string[]> {
   return (await knex.schema.hasTable('knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
 }
 
-async function standingOf(knex: Knex, names: readonly string[]): Promise<Standing[]> {
-  const { rows } = await knex.raw<{ rows: Standing[] }>(
+async function existingObjects(knex: Knex, names: readonly string[]): Promise<ExistingObject[]> {
+  const { rows } = await knex.raw<{ rows: ExistingObject[] }>(
     `select c.relname as name, c.relkind::text as kind, t.relname as table
        from pg_class c left join pg_index i on i.indexrelid = c.oid left join pg_class t on t.oid = i.indrelid
       where c.relnamespace = ${SCHEMA} and c.relname = any(?::text[])
@@ -84,7 +84,7 @@ async function standingOf(knex: Knex, names: readonly string[]): Promise<Standin
   return rows;
 }
 
-async function refusal(knex: Knex, foreign: readonly Standing[]): Promise<string> {
+async function refusal(knex: Knex, foreign: readonly ExistingObject[]): Promise<string> {
   const { rows } = await knex.raw<{ rows: { schema: string }[] }>('select current_schema() as schema');
   const names = foreign.map(({ name, kind }) => `${KINDS[kind] ?? 'relation'} ${name}`).join(', ');
   return `Schema "${rows[0]?.schema}" contains objects of another application with names that agentllm needs: ${names}. Nothing was created. Create a schema for agentllm and add it to DATABASE_URL as the parameter schema, for example: create schema agentllm; then postgres://…/database?schema=agentllm`;
@@ -92,12 +92,12 @@ async function refusal(knex: Knex, foreign: readonly Standing[]): Promise<string
 
 const COLUMNS = ['id', 'name', 'batch', 'migration_time'];
 
-/** Refuses a table that has not the columns that Knex gives its table of migrations. */
+/** Throws a StartError when a table does not have the columns of Knex's table of migrations. */
 export async function refuseForeignTable(knex: Knex, table: string): Promise<void> {
   const columns = Object.keys(await knex(table).columnInfo());
   if (!COLUMNS.every((column) => columns.includes(column))) throw await foreignTable(knex, table);
 }
 
-/** The refusal of a table of migrations that belongs to another application. */
+/** The error for a table of migrations that belongs to another application. */
 export const foreignTable = async (knex: Knex, table: string): Promise<StartError> =>
   new StartError(await refusal(knex, [{ name: table, kind: 'r', table: null }]));

@@ -1,13 +1,13 @@
 import type { Database } from '../database.js';
 
-/** What a database says of itself. */
+/** Properties of a database, for `agentllm doctor`. */
 export interface DatabaseFacts {
   readonly version: string;
   /** `server_version_num`: 150004 is 15.4. */
   readonly versionNumber: number;
-  /** Whether it takes no writes: a standby, or set so. */
+  /** Whether it rejects writes: a standby, or set to read-only. */
   readonly readOnly: boolean;
-  /** How far its clock is ahead of ours, in ms, give or take half the time that the answer took. */
+  /** How far its clock is ahead of the local one, in ms, ± half of `answeredInMs`. */
   readonly clockAheadMs: number;
   readonly answeredInMs: number;
 }

@@ -6,8 +6,8 @@ import { deleteExpiredWatchers } from '../watchers.js';
 import { deleteExpiredResponses } from '../write/idempotency.js';
 
 /**
- * What is done once an hour.
- * @param historyMs how long the history is kept.
+ * The hourly maintenance of a store.
+ * @param historyMs how long the history is kept, in ms.
  */
 export async function runMaintenance(store: Store, historyMs: number): Promise<void> {
   const { knex, kind } = store.database;

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import type pg from 'pg';
-import { isAdopted } from '../../../migrations/adopt.js';
-import { type Migration, migrations as ours } from '../../../migrations/index.js';
-import { CannotAdoptError } from '../../../migrations/take_over.js';
+import { ImportError } from '../../../migrations/convert_table.js';
+import { isImportedTable } from '../../../migrations/import_tables.js';
+import { migrations as allMigrations, type Migration } from '../../../migrations/index.js';
 import { StartError } from '../../errors.js';
 import { withConnection } from '../connection.js';
 import { outsideTransaction } from '../session.js';
@@ -11,29 +11,29 @@ import { type DatabaseImport, readImport } from './database_import.js';
 import { foreignTable, refuseForeignNames, refuseForeignTable } from './foreign_names.js';
 import { missingForMigrations, missingPrivileges, refuseMissing } from './privileges.js';
 
-/** What the migrator needs to know of a database. */
+/** The properties of a database that the migrator uses. */
 export interface MigratableDatabase {
   readonly knex: Knex;
   readonly kind: 'embedded' | 'postgres';
-  /** Of the server. */
+  /** URL of the server. */
   readonly url?: string | undefined;
-  /** The same database without a pooler, where the session that holds the lock is kept (DATABASE_DIRECT_URL). */
+  /** URL without a pooler (DATABASE_DIRECT_URL), because the lock belongs to a session. */
   readonly directUrl?: string | undefined;
 }
 
 export interface MigratorOptions {
-  /** The migrations that the code knows; another list than ours only in tests. */
+  /** The migrations to apply. Tests use other lists. */
   readonly migrations?: readonly Migration[];
-  /** How long to wait for another process that migrates. */
+  /** How long to wait for another process that migrates, in ms. */
   readonly lockWaitMs?: number;
 }
 
 export interface MigrationStatus {
-  /** The migration that was applied last. */
+  /** The last applied migration. */
   readonly current: string | undefined;
-  /** In the order in which they were applied. */
+  /** Names in the order of application. */
   readonly applied: string[];
-  /** Known to the code and not applied, in the order in which they will be. */
+  /** Known to the code and not applied, in order. */
   readonly pending: string[];
   /** Applied and not known to the code: the schema is newer. */
   readonly unknown: string[];
@@ -45,24 +45,24 @@ export interface MigrationEntry {
 }
 
 export interface Migrator {
-  /** Applies all that is pending and returns the names; `onStep` hears of each as soon as it is committed. */
+  /** Applies all pending migrations and returns their names. Calls `onStep` after each commit. */
   up(onStep?: (name: string) => void): Promise<string[]>;
   /**
-   * Rolls back exactly one migration, the last one, and returns its name.
-   * @param options.dropAdopted also when it destroys a table that was there before us; refused otherwise.
+   * Rolls back the last migration and returns its name.
+   * @param options.dropAdopted also drop imported tables; otherwise a rollback that would drop one fails.
    */
   down(options?: { dropAdopted?: boolean }): Promise<string | undefined>;
   /** Reads only: creates nothing and takes no lock. */
   status(): Promise<MigrationStatus>;
-  /** Every migration of the code in order, then those that only the database knows. */
+  /** Every migration of the code in order, then those that only the database contains. */
   history(): Promise<MigrationEntry[]>;
   /** Throws SchemaMismatchError when the schema is newer than the code or, when asked, has migrations pending. */
   check(options?: { pending?: boolean }): Promise<void>;
-  /** What was there before us, and what is wrong with it. Reads only. */
-  adoption(): Promise<DatabaseImport>;
+  /** The report about an imported database. Reads only. */
+  readImport(): Promise<DatabaseImport>;
 }
 
-/** The schema and the code do not fit. `newer`: the code is too old. `behind`: migrations are pending. */
+/** The schema does not match the code. `newer`: the code is too old. `behind`: migrations are pending. */
 export class SchemaMismatchError extends Error {
   override readonly name = 'SchemaMismatchError';
 
@@ -79,7 +79,7 @@ export class SchemaMismatchError extends Error {
   }
 }
 
-/** Another process has been migrating for longer than we are willing to wait. */
+/** Another process has held the migration lock for longer than the wait limit. */
 export class MigrationLockTimeoutError extends Error {
   override readonly name = 'MigrationLockTimeoutError';
 
@@ -91,7 +91,7 @@ export class MigrationLockTimeoutError extends Error {
 }
 
 const TABLE = 'knex_migrations';
-/** "agentllm" in ASCII, as a bigint. Advisory locks are per database, so one number does for every store. */
+/** "agentllm" in ASCII, as a bigint. Advisory locks are per database, so all stores can use the same number. */
 const LOCK_ID = '7018690069354277997';
 const LOCK_WAIT_MS = 60_000;
 const LOCK_POLL_MS = 100;
@@ -99,8 +99,8 @@ const CONNECT_TIMEOUT_MS = 10_000;
 
 /** The counterpart of `alembic upgrade head`, `downgrade -1`, `current` and `history`. */
 export function migrator(database: MigratableDatabase, options: MigratorOptions = {}): Migrator {
-  const { migrations = ours, lockWaitMs = LOCK_WAIT_MS } = options;
-  const knex = silenced(database.knex);
+  const { migrations = allMigrations, lockWaitMs = LOCK_WAIT_MS } = options;
+  const knex = withoutLogging(database.knex);
   const config = { tableName: TABLE, migrationSource: sourceOf(migrations) };
 
   async function status(): Promise<MigrationStatus> {
@@ -128,17 +128,17 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
 
   async function up(onStep?: (name: string) => void): Promise<string[]> {
     refuseMissing(await missingPrivileges(knex));
-    // The usual start has nothing to do, and needs neither a lock nor a session to hold it.
+    // At a usual start nothing is pending, so no lock and no extra session are needed.
     if (nothingToApply(await status())) return [];
-    return await exclusively(async (assertHeld) => {
+    return await withLock(async (assertLocked) => {
       const { pending } = refuseMismatch(await status());
       if (pending.length === 0) return [];
       refuseMissing(await missingForMigrations(knex));
       await refuseForeignNames(knex, pending);
-      await cleaningUp(async () => {
+      await cleanUpAfterFailure(async () => {
         for (const name of pending) {
-          assertHeld();
-          await naming(name, () => runnerOf(name).migrate.up({ ...config, name }));
+          assertLocked();
+          await withMigrationName(name, () => runnerOf(name).migrate.up({ ...config, name }));
           onStep?.(name);
         }
       });
@@ -146,13 +146,13 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     });
   }
 
-  /** A first migration that fails leaves nothing, not even the tables of Knex, which it creates outside of any. */
-  async function cleaningUp(work: () => Promise<void>): Promise<void> {
-    const wasThere = await knex.schema.hasTable(TABLE);
+  /** If the first migration fails, also drops the tables of Knex, which are created outside of its transaction. */
+  async function cleanUpAfterFailure(work: () => Promise<void>): Promise<void> {
+    const existedBefore = await knex.schema.hasTable(TABLE);
     try {
       await work();
     } catch (error) {
-      const leftovers = !wasThere && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
+      const leftovers = !existedBefore && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
       if (leftovers) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
       throw error;
     }
@@ -160,46 +160,47 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
 
   function runnerOf(name: string): Knex {
     const { config: { transaction = true } = {} } = migrations.find((one) => one.name === name) as Migration;
-    return transaction ? knex : silenced(outsideTransaction(knex));
+    return transaction ? knex : withoutLogging(outsideTransaction(knex));
   }
 
   async function down({ dropAdopted = false } = {}): Promise<string | undefined> {
-    return await exclusively(async () => {
+    return await withLock(async () => {
       const { applied } = refuseMismatch(await status());
       const last = migrations.findLast(({ name }) => applied.includes(name));
       if (last !== undefined && !dropAdopted) await refuseToDrop(last);
-      if (last !== undefined) await naming(last.name, () => rollBack(last));
+      if (last !== undefined) await withMigrationName(last.name, () => rollBack(last));
       return last?.name;
     });
   }
 
-  // Knex removes the record of a rolled-back migration after the migration's own transaction: a process killed between
-  // the two would leave a step recorded that is gone. One transaction around both closes the gap (`up` has one anyway).
+  // Knex deletes the record of a rolled-back migration after the transaction of the migration. If the process were
+  // killed between the two, the record would remain. One transaction around both prevents that; `up` has such a
+  // transaction.
   async function rollBack({ name, config: { transaction = true } = {} }: Migration): Promise<void> {
-    if (!transaction) await silenced(outsideTransaction(knex)).migrate.down({ ...config, name });
+    if (!transaction) await withoutLogging(outsideTransaction(knex)).migrate.down({ ...config, name });
     else await knex.transaction((trx) => trx.migrate.down({ ...config, name }));
   }
 
   async function refuseToDrop({ name, tables = [] }: Migration): Promise<void> {
     for (const table of tables)
-      if (await isAdopted(knex, table))
+      if (await isImportedTable(knex, table))
         throw new StartError(
-          `Rolling back ${name} would destroy what the table ${table} holds, and another system made it: agentllm has only taken it over. To drop it with all its rows, add --drop-adopted.`,
+          `Rolling back ${name} would drop columns or all rows of the table ${table}, which was imported from another system. To do so nevertheless, add --drop-adopted.`,
         );
   }
 
-  async function exclusively<T>(work: (assertHeld: () => void) => Promise<T>): Promise<T> {
-    const run = async (assertHeld: () => void): Promise<T> => {
+  async function withLock<T>(work: (assertLocked: () => void) => Promise<T>): Promise<T> {
+    const run = async (assertLocked: () => void): Promise<T> => {
       await freeStaleLockRow(knex, config);
-      return await work(assertHeld);
+      return await work(assertLocked);
     };
-    // The embedded engine has one owner, by the lock on its directory, and one session, which an advisory lock would
-    // not protect from itself.
+    // The embedded engine has one owner, through the lock on its directory, and one session, in which an advisory lock
+    // has no effect.
     if (database.kind === 'embedded') return await run(() => undefined);
     return await withAdvisoryLock(database, lockWaitMs, run);
   }
 
-  return { up, down, status, history, check, adoption: () => readImport(knex) };
+  return { up, down, status, history, check, readImport: () => readImport(knex) };
 }
 
 function nothingToApply(status: MigrationStatus): boolean {
@@ -218,7 +219,7 @@ async function readApplied(knex: Knex, known: readonly Migration[]): Promise<{ n
   const applied: { name: string; appliedAt: Date }[] = await knex(TABLE)
     .select({ name: 'name', appliedAt: 'migration_time' })
     .orderBy('id');
-  const names = [...known, ...ours].map(({ name }) => name);
+  const names = [...known, ...allMigrations].map(({ name }) => name);
   if (applied.length > 0 && !applied.some(({ name }) => names.includes(name))) throw await foreignTable(knex, TABLE);
   return applied;
 }
@@ -231,25 +232,25 @@ function sourceOf(migrations: readonly Migration[]): Knex.MigrationSource<Migrat
   };
 }
 
-/** Knex says which migration failed only in what it prints, and printing is not its business here. */
-async function naming(name: string, step: () => Promise<unknown>): Promise<void> {
+/** Adds the name of the migration to an error: Knex only prints it. */
+async function withMigrationName(name: string, step: () => Promise<unknown>): Promise<void> {
   try {
     await step();
   } catch (cause) {
-    if (cause instanceof CannotAdoptError) throw new StartError(cause.message, { cause });
+    if (cause instanceof ImportError) throw new StartError(cause.message, { cause });
     throw new Error(`Migration ${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
   }
 }
 
-/** The same pool, with a logger of its own that says nothing: Knex prints every failure to the console. */
-function silenced(knex: Knex): Knex {
-  const quiet = knex.withUserParams({ ...knex.userParams });
+/** The same pool without logging, because Knex prints every failure to the console. */
+function withoutLogging(knex: Knex): Knex {
+  const silent = knex.withUserParams({ ...knex.userParams });
   const ignore = (): void => undefined;
-  (quiet.client as { logger: object }).logger = { debug: ignore, warn: ignore, error: ignore, deprecate: ignore };
-  return quiet;
+  (silent.client as { logger: object }).logger = { debug: ignore, warn: ignore, error: ignore, deprecate: ignore };
+  return silent;
 }
 
-/** We hold the lock that counts, so a row that says "locked" was left by a process that was killed. */
+/** This process holds the advisory lock, so a locked row of Knex was left by a process that was killed. */
 async function freeStaleLockRow(knex: Knex, config: Knex.MigratorConfig): Promise<void> {
   const table = `${TABLE}_lock`;
   if (!(await knex.schema.hasTable(table))) return;
@@ -258,13 +259,13 @@ async function freeStaleLockRow(knex: Knex, config: Knex.MigratorConfig): Promis
 }
 
 /**
- * Runs `work` while this process alone holds the database's migration lock. Knex's own lock is a row in a table that it
- * creates first, and replicas that start together race to create it.
+ * Runs `work` while this process holds the migration lock of the database. The lock of Knex is not sufficient: it is a
+ * row of a table that Knex creates first, and replicas that start together would race to create the table.
  */
 async function withAdvisoryLock<T>(
   { url, directUrl }: MigratableDatabase,
   waitMs: number,
-  work: (assertHeld: () => void) => Promise<T>,
+  work: (assertLocked: () => void) => Promise<T>,
 ): Promise<T> {
   const target = directUrl ?? url;
   if (target === undefined) throw new Error('the migration lock of a server needs its URL');
@@ -286,11 +287,11 @@ async function withAdvisoryLock<T>(
   });
 }
 
-// Polled, never blocked: a session that waits inside pg_advisory_lock() holds a snapshot, CREATE INDEX CONCURRENTLY
-// waits for every older snapshot to go, and the two would wait for each other.
+// The lock is polled. A session that blocks in pg_advisory_lock() has a snapshot, and CREATE INDEX CONCURRENTLY waits
+// for every older snapshot, so the two would deadlock.
 async function takeLock(client: pg.Client, waitMs: number): Promise<void> {
   const deadline = performance.now() + waitMs;
-  // The session is idle while the migrations run on others, and a timeout of the role must not end it for that.
+  // The session is idle while migrations run in other sessions, and a timeout of the role must not end it.
   await client.query(
     `select set_config('idle_session_timeout', '0', false), set_config('statement_timeout', '0', false)`,
   );
@@ -302,12 +303,12 @@ async function takeLock(client: pg.Client, waitMs: number): Promise<void> {
   }
 }
 
-// The end of the session releases the lock as well. It is released by name because a pooler keeps sessions alive, and
-// a failure here must not hide the result of the work.
+// The end of the session also releases the lock. It is released explicitly because a pooler keeps sessions open. A
+// failure here must not hide the result of the work.
 async function releaseLock(client: pg.Client): Promise<void> {
   try {
     await client.query('select pg_advisory_unlock($1)', [LOCK_ID]);
   } catch {
-    // The session is lost, and the lock with it.
+    // The session is lost, so the lock is released.
   }
 }

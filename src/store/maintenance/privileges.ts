@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import { StartError } from '../../errors.js';
 import { quoted } from './schema.js';
 
-/** A privilege that the role of the service lacks, and the statement that grants it. */
+/** A privilege that the role of the service lacks, and the remedy: usually the statement that grants it. */
 export interface MissingPrivilege {
   readonly finding: string;
   readonly remedy: string;
@@ -10,7 +10,7 @@ export interface MissingPrivilege {
 
 const ALL = ['select', 'insert', 'update', 'delete'];
 
-/** What the service does with each table. */
+/** The privileges that the service needs on each table. */
 const NEEDED: Readonly<Record<string, readonly string[]>> = {
   knex_migrations: ['select'],
   store_state: ['select', 'update'],
@@ -50,8 +50,9 @@ interface Facts {
 }
 
 /**
- * Reads only the catalogue of PostgreSQL, which every role may do. Tables that do not exist yet are left out. The
- * functions are called inside CASE because they fail for relations of other kinds, which the planner may try first.
+ * Finds missing privileges. Reads only the system catalogue of PostgreSQL, which every role may read. Tables that do
+ * not exist yet are ignored. The functions are called inside CASE because they fail for other kinds of relations, which
+ * the planner may evaluate first.
  */
 export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]> {
   const wanted = Object.entries(NEEDED).flatMap(([table, all]) => all.map((privilege) => [table, privilege] as const));
@@ -83,7 +84,7 @@ export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]>
   });
 }
 
-/** What keeps migrations from being applied. */
+/** Finds conditions that prevent migrations: a read-only database, and missing privileges or ownership. */
 export async function missingForMigrations(knex: Knex): Promise<MissingPrivilege[]> {
   const { role, schema, database, may_create, read_only } = await readFacts(knex);
   const found: MissingPrivilege[] = [];
@@ -121,7 +122,7 @@ async function readFacts(knex: Knex): Promise<Facts> {
   return rows[0] as Facts;
 }
 
-/** Throws a StartError with one sentence for everything that is missing. */
+/** Throws a StartError with one line per missing privilege. */
 export function refuseMissing(missing: readonly MissingPrivilege[]): void {
   if (missing.length === 0) return;
   throw new StartError(missing.map(({ finding, remedy }) => `${finding}. Remedy: ${remedy}`).join('\n'));

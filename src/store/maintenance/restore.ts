@@ -13,22 +13,23 @@ import { renewStoreIdentity } from './store_identity.js';
 export interface RestoreOptions {
   readonly dataDir: string;
   readonly file: string;
-  /** Replace a database that is there; it is kept aside. */
+  /** Replace an existing database, which is renamed and kept. */
   readonly force: boolean;
   readonly onStep?: (text: string) => void;
 }
 
 export interface Restored {
   readonly about: AboutBackup;
-  /** The identity that the restored store has taken. */
+  /** The new identity of the restored store. */
   readonly identity: string;
-  /** Where the database is now that was there before. */
+  /** The directory of the previous database; undefined when there was none. */
   readonly keptAside: string | undefined;
 }
 
 /**
- * Makes the embedded database in `dataDir` from a backup. Until the new one is complete and has been opened and looked
- * at, nothing of what was there is touched; a process killed at any point leaves the old database or the new one.
+ * Restores the embedded database in `dataDir` from a backup. The existing database is not changed until the new one is
+ * complete and has been opened and checked. If the process is killed at any point, either the old or the new one
+ * remains.
  */
 export async function restoreBackup(options: RestoreOptions): Promise<Restored> {
   const { file, force, onStep } = options;
@@ -41,20 +42,20 @@ export async function restoreBackup(options: RestoreOptions): Promise<Restored> 
     await settleRestore(paths);
     if (!force && (await exists(paths.cluster)))
       throw new StartError(
-        `${dataDir} holds a database already: set DATA_DIR to another directory, or add --force to replace it (the old one is kept aside).`,
+        `${dataDir} already contains a database: set DATA_DIR to another directory, or add --force to replace it (the old one is renamed and kept).`,
       );
     onStep?.(`unpacking revision ${backup.about.revision} of ${backup.about.made_at}`);
-    const identity = await makeCluster(backup, file, paths);
-    return { about: backup.about, identity, keptAside: await putInPlace(dataDir, paths) };
+    const identity = await createCluster(backup, file, paths);
+    return { about: backup.about, identity, keptAside: await activateCluster(dataDir, paths) };
   } finally {
     await lock.release();
   }
 }
 
-/** Unpacks, opens, checks and renews a cluster beside the one in use. */
-async function makeCluster(backup: Backup, file: string, { restoring, restored }: ClusterPaths): Promise<string> {
+/** Unpacks a cluster next to the one in use, opens and checks it, and gives it a new identity. */
+async function createCluster(backup: Backup, file: string, { restoring, restored }: ClusterPaths): Promise<string> {
   try {
-    const identity = await openAndRenew(backup, restoring);
+    const identity = await openWithNewIdentity(backup, restoring);
     const { cluster } = clusterPaths(restoring);
     await fsyncTree(cluster);
     await rename(cluster, restored);
@@ -67,7 +68,7 @@ async function makeCluster(backup: Backup, file: string, { restoring, restored }
   }
 }
 
-async function openAndRenew({ tarball }: Backup, directory: string): Promise<string> {
+async function openWithNewIdentity({ tarball }: Backup, directory: string): Promise<string> {
   const database = await openDatabase({
     url: undefined,
     dataDir: directory,
@@ -76,7 +77,7 @@ async function openAndRenew({ tarball }: Backup, directory: string): Promise<str
     acquireTimeoutMs: 30_000,
   });
   try {
-    // Throws when a newer version has made the schema; an older one is migrated by the next start.
+    // Throws when the schema is newer than this program. An older schema is migrated by the next start.
     await migrator(database).check();
     return (await renewStoreIdentity(new Store(database))).identity;
   } finally {
@@ -84,20 +85,20 @@ async function openAndRenew({ tarball }: Backup, directory: string): Promise<str
   }
 }
 
-/** From here to the end a kill is made good by `settleRestore` of the next open. */
-async function putInPlace(dataDir: string, { cluster, restored }: ClusterPaths): Promise<string | undefined> {
+/** If the process is killed during this function, `settleRestore` completes the restore at the next open. */
+async function activateCluster(dataDir: string, { cluster, restored }: ClusterPaths): Promise<string | undefined> {
   fsyncDirectory(dataDir);
-  let aside: string | undefined;
+  let previous: string | undefined;
   if (await exists(cluster)) {
-    aside = join(dataDir, `pg.replaced-${new Date().toISOString().replaceAll(':', '-')}`);
-    await rename(cluster, aside);
+    previous = join(dataDir, `pg.replaced-${new Date().toISOString().replaceAll(':', '-')}`);
+    await rename(cluster, previous);
   }
   await rename(restored, cluster);
   fsyncDirectory(dataDir);
-  return aside;
+  return previous;
 }
 
-/** The engine leaves when its files reach the disk to the system; what takes the place of a database has to be there. */
+/** The engine does not sync its files here, but they must be on disk before they replace a database. */
 async function fsyncTree(directory: string): Promise<void> {
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { StartError } from '../../errors.js';
 
-/** The schema that holds the store, or will hold it. */
+/** The schema of the store. */
 export interface ChosenSchema {
   readonly schema: string;
   /** `server_version_num`: 150004 is 15.4. */
@@ -20,29 +20,30 @@ const FACTS = `
   select current_setting('server_version_num')::int as version, current_setting('server_encoding') as encoding,
     current_user as role, current_database() as database, current_setting('search_path') as path`;
 
-/** The connection is closed afterwards, and the transaction with it. */
+/** The transaction ends when the connection is closed. */
 const BEGIN = `begin isolation level read committed read only; select set_config('statement_timeout', '0', true),
   set_config('idle_in_transaction_session_timeout', '0', true)`;
 
 /**
- * Chooses the schema once, before anything is read: from then on every transaction
- * names it, and another search_path of the role changes nothing.
- * @param wanted the parameter `schema` of the URL.
+ * Chooses the schema once, before anything is read. Every transaction then sets it as search_path, so a later change of
+ * the role's search_path has no effect.
+ * @param requested the parameter `schema` of the URL; undefined: the first existing schema of the search_path.
+ * @throws StartError with the remedy when the schema cannot be used.
  */
-export async function chooseSchema(client: pg.Client, wanted: string | undefined): Promise<ChosenSchema> {
+export async function chooseSchema(client: pg.Client, requested: string | undefined): Promise<ChosenSchema> {
   await client.query(BEGIN);
   const { rows } = await client.query<Facts>(FACTS);
   const facts = rows[0] as Facts;
   refuseEncoding(facts);
-  const path = wanted === undefined ? pathOf(facts) : [wanted];
-  const standing = await schemasOf(client, path);
-  const first = path.map((name) => standing.get(name)).find((schema) => schema !== undefined);
-  if (!first) throw new StartError(missing(facts, path, wanted));
+  const path = requested === undefined ? pathOf(facts) : [requested];
+  const existing = await schemasOf(client, path);
+  const first = path.map((name) => existing.get(name)).find((schema) => schema !== undefined);
+  if (!first) throw new StartError(missingMessage(facts, path, requested));
   if (!first.usable)
     throw new StartError(
       `Role "${facts.role}" may not use schema "${first.name}" of database "${facts.database}". Run: grant usage, create on schema ${quoted(first.name)} to ${quoted(facts.role)}`,
     );
-  if (wanted === undefined) await refuseOtherStore(client, facts, first.name);
+  if (requested === undefined) await refuseOtherStore(client, facts, first.name);
   return { schema: first.name, serverVersion: facts.version };
 }
 
@@ -53,7 +54,7 @@ function refuseEncoding({ encoding, database }: Facts): void {
   );
 }
 
-/** The names of search_path; a name with a comma in it is not recognized. */
+/** The schema names of search_path. A name that contains a comma is not supported. */
 function pathOf({ path, role }: Facts): string[] {
   const names = path.split(',').map((name) => name.trim());
   return names
@@ -70,13 +71,17 @@ async function schemasOf(client: pg.Client, names: readonly string[]) {
   return new Map(rows.map((row) => [row.name, row]));
 }
 
-function missing({ role, database, path }: Facts, names: readonly string[], wanted: string | undefined): string {
+function missingMessage(
+  { role, database, path }: Facts,
+  names: readonly string[],
+  requested: string | undefined,
+): string {
   const create = `create schema ${quoted(names[0] ?? 'agentllm')} authorization ${quoted(role)}`;
-  if (wanted !== undefined) return `Database "${database}" has no schema "${wanted}". Run: ${create}`;
+  if (requested !== undefined) return `Database "${database}" has no schema "${requested}". Run: ${create}`;
   return `No schema of the search_path of role "${role}" (${path || 'empty'}) exists in database "${database}". Run: ${create}; or name a schema with the parameter schema of DATABASE_URL`;
 }
 
-/** A search_path that leads to another schema than before would make a second, empty store there. */
+/** Throws when another schema has a store: a changed search_path would otherwise create a second, empty store. */
 async function refuseOtherStore(client: pg.Client, { role, database }: Facts, schema: string): Promise<void> {
   const { rows } = await client.query<{ schema: string }>(
     `select n.nspname as schema from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -92,6 +97,6 @@ async function refuseOtherStore(client: pg.Client, { role, database }: Facts, sc
   );
 }
 
-/** An identifier, in quotes only where it needs them. */
+/** A quoted identifier; the quotes are omitted where SQL does not need them. */
 export const quoted = (name: string): string =>
   /^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;

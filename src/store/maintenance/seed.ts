@@ -4,18 +4,17 @@ import { transact } from '../write/transact.js';
 import { importRows, isImported } from './database_import.js';
 
 /**
- * How many rows each seed created; 0 for one that found nothing to do.
- * `adopted`: how many rows of an imported database were entered in the log, if any.
+ * Number of rows that each seed created; 0 when nothing was missing.
+ * `adopted`: the number of imported rows that were added to the log, if any.
  */
 export type Seeded = Readonly<Record<string, number>>;
 
 /**
- * Runs seeds through Knex's seed runner, each as one write like any other. This
- * is safe to repeat and to do in several processes at once. An imported store
- * gets the catalogue alone: its agents and configs are those of its operator,
- * and what was deleted there stays deleted.
- * @param which `missing`: only seeds that this store never had; `all`: every seed again.
- * @param options.evenImported run the seeds of agents and configs on an imported store, too.
+ * Runs seeds through Knex's seed runner, each as an ordinary write. This is safe to repeat, also in concurrent
+ * processes. An imported store gets only the catalogue: its agents and configs belong to its operator, and deleted rows
+ * must not reappear.
+ * @param which `missing`: only seeds that were never applied to this store; `all`: every seed again.
+ * @param options.evenImported also run the seeds of agents and configs on an imported store.
  */
 export async function seed(
   store: Store,
@@ -23,25 +22,25 @@ export async function seed(
   { evenImported = false }: { readonly evenImported?: boolean } = {},
 ): Promise<Seeded> {
   const { knex } = store.database;
-  const had: string[] = which === 'all' ? [] : await knex('store_seeds').pluck('name');
-  const missing = seeds.filter(({ name }) => !had.includes(name));
-  const [catalogue, rest] = [missing.filter((one) => one.catalogue), missing.filter((one) => !one.catalogue)];
+  const applied: string[] = which === 'all' ? [] : await knex('store_seeds').pluck('name');
+  const missing = seeds.filter(({ name }) => !applied.includes(name));
+  const [catalogue, others] = [missing.filter((one) => one.catalogue), missing.filter((one) => !one.catalogue)];
   const rows: Record<string, number> = {};
   await run(store, catalogue, rows);
-  // After the catalogue, which has the canonical names of providers; before the seeds that build on the rows.
-  const adopted = await importRows(store);
-  if (adopted > 0) rows['adopted'] = adopted;
-  if (evenImported || !(await isImported(knex))) await run(store, rest, rows);
+  // After the catalogue, which has the canonical names of providers, and before the seeds that depend on the rows.
+  const imported = await importRows(store);
+  if (imported > 0) rows['adopted'] = imported;
+  if (evenImported || !(await isImported(knex))) await run(store, others, rows);
   return rows;
 }
 
-async function run(store: Store, wanted: readonly Seed[], rows: Record<string, number>): Promise<void> {
+async function run(store: Store, selected: readonly Seed[], rows: Record<string, number>): Promise<void> {
   const { knex } = store.database;
   const seedSource = {
-    getSeeds: async () => wanted.map(({ name }) => name),
+    getSeeds: async () => selected.map(({ name }) => name),
     getSeed: async (name: string) => ({
       seed: async () => {
-        rows[name] = await runSeed(store, wanted.find((one) => one.name === name) as Seed);
+        rows[name] = await runSeed(store, selected.find((one) => one.name === name) as Seed);
         await knex('store_seeds').insert({ name }).onConflict('name').ignore();
       },
     }),

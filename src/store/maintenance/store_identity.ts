@@ -5,15 +5,15 @@ import type { Head } from '../write/head.js';
 import { setTimeouts } from '../write/revision_counter.js';
 
 /**
- * Makes the database a store of its own, as it has to be after it was put back: the numbers behind its head were used
- * before, for other contents. Replicas that run on it read everything anew, and etags from before match no more. Its
- * revision stays and the log gets no entry, because the configuration has not changed.
+ * Gives the store a new identity. This is necessary after a restore, because the revision numbers after its head were
+ * already used for other contents. Running replicas reload the state, and earlier etags no longer match. The revision
+ * does not change and the log gets no entry, because the configuration has not changed.
  */
 export async function renewStoreIdentity(store: Store): Promise<Pick<Head, 'revision' | 'identity'>> {
   const nonce = randomUUID();
   const head = await store.database.knex.transaction(async (tx) => {
     await setTimeouts(tx, store.database.listenUrl !== undefined ? '' : undefined);
-    // The counter row first, as in every write: nobody else has a revision in hand now.
+    // The counter row is locked first, as in every write, so that no write is in progress.
     const [renewed] = await tx<Head>('store_state')
       .update({ identity: randomUUID(), nonce })
       .returning(['revision', 'identity']);

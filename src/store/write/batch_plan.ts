@@ -9,7 +9,7 @@ import { DrawnIds, OutOfIds } from './ids.js';
 import { planOf, type Ready, type Write } from './planned_write.js';
 import type { LockedCounter } from './revision_counter.js';
 
-/** What became of a write: the bytes of its answer, or why there is none. */
+/** The result of a write: the encoded response, or the error. */
 export type Outcome = PromiseSettledResult<Uint8Array>;
 
 /** One revision of a batch. */
@@ -18,14 +18,14 @@ export interface PlannedRevision {
   readonly revision: number;
   readonly nonce: string;
   readonly draft: Draft;
-  /** Encrypted for their rows and the origins of their providers, and for no others; null: taken away. */
+  /** Ciphertexts, each bound to its row and to the origin of its provider; null: the key is deleted. */
   readonly tokens: readonly {
     readonly entity: 'config' | 'credential';
     readonly id: number;
     readonly token: string | null;
   }[];
   readonly bytes: Uint8Array;
-  /** Of the request, when its answer is to be kept. */
+  /** Hash of the request, when it has an idempotency key and its response is stored. */
   readonly hash: Buffer | undefined;
 }
 
@@ -36,24 +36,23 @@ export interface BatchPlan {
 }
 
 /**
- * Plans writes one behind the other, with real ids. The dry runs said how many
- * they take; when the state has moved since and more are needed, the plans, being
- * pure, are simply made again.
+ * Plans writes in order, with ids from the sequences. The dry runs determined how many ids are needed. If the state has
+ * changed since and more are needed, all plans run again, which is safe because they are pure.
  */
 export async function planBatch(
   tx: Knex,
   state: State,
-  turn: LockedCounter,
+  counter: LockedCounter,
   writes: readonly Ready[],
-  kept: StoredResponses,
+  stored: StoredResponses,
 ): Promise<BatchPlan> {
   const ids = new DrawnIds();
   for (const [entity, count] of sum(writes)) await ids.draw(tx, entity, count);
   for (;;) {
     try {
       ids.rewind();
-      // What is planned is not committed: each plan sees those before it, and nobody else does.
-      return state.speculate(() => planEach(state, turn, writes, kept.copy(), ids));
+      // Planned changes are speculative: later plans see them, but nothing else does until the commit.
+      return state.speculate(() => planEach(state, counter, writes, stored.copy(), ids));
     } catch (error) {
       if (!(error instanceof OutOfIds)) throw error;
       await ids.draw(tx, error.entity, ids.count(error.entity) + 1);
@@ -70,34 +69,34 @@ function sum(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
 
 function planEach(
   state: State,
-  turn: LockedCounter,
+  counter: LockedCounter,
   writes: readonly Ready[],
-  answers: StoredResponses,
+  stored: StoredResponses,
   ids: IdSource,
 ): BatchPlan {
   const steps: PlannedRevision[] = [];
   const outcomes = writes.map(({ write }): Outcome => {
     try {
-      const hash = write.requestId ? bodyHash(turn.hash_key, write.body()) : undefined;
-      const given = hash && answers.of(write);
-      if (given) return { status: 'fulfilled', value: matchingResponse(write, given, hash) };
-      const revision = turn.revision + steps.length;
-      const { result, draft } = planOf(state, write, ids, revision, turn.now);
+      const hash = write.requestId ? bodyHash(counter.hash_key, write.body()) : undefined;
+      const earlier = hash && stored.of(write);
+      if (earlier) return { status: 'fulfilled', value: matchingResponse(write, earlier, hash) };
+      const revision = counter.revision + steps.length;
+      const { result, draft } = planOf(state, write, ids, revision, counter.now);
       if (draft.changes.length === 0) return { status: 'fulfilled', value: write.answer(result, revision - 1) };
-      const nonce = steps.length === 0 ? turn.nonce : randomUUID();
+      const nonce = steps.length === 0 ? counter.nonce : randomUUID();
       const step = {
         write,
         revision,
         nonce,
         draft,
-        tokens: seal(state, draft),
+        tokens: encryptKeys(state, draft),
         bytes: write.answer(result, revision),
         hash,
       };
       state.apply(revision, nonce, draft.changes);
       steps.push(step);
-      // Two of a batch may be one request, sent twice.
-      if (hash) answers.put(write, { hash, bytes: step.bytes });
+      // A batch may contain the same request twice.
+      if (hash) stored.put(write, { hash, bytes: step.bytes });
       return { status: 'fulfilled', value: step.bytes };
     } catch (reason) {
       if (reason instanceof OutOfIds) throw reason;
@@ -107,7 +106,7 @@ function planEach(
   return { steps, outcomes };
 }
 
-const seal = (state: State, { keys, now }: Draft): PlannedRevision['tokens'] =>
+const encryptKeys = (state: State, { keys, now }: Draft): PlannedRevision['tokens'] =>
   keys.map(({ entity, row, key }) => ({
     entity,
     id: row.id,

@@ -19,17 +19,17 @@ interface LogRow {
   method: string;
   reason: string | null;
   created_at: Date;
-  /** From which revision on the log is whole. */
+  /** The first revision that the log contains completely. */
   history_from: number;
 }
 
-/** How many revisions behind its first one a page of the log has at most. */
+/** Most revisions of a page of the log after its first one. */
 export const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
 
 /** Reads the whole configuration at one revision. */
 export async function loadState(db: Knex): Promise<State> {
-  // One snapshot over all tables: without it, two of them could be of different revisions.
+  // One snapshot over all tables, so that all rows are of the same revision.
   return db.transaction((tx) => readState(tx), { isolationLevel: 'repeatable read', readOnly: true });
 }
 
@@ -41,7 +41,7 @@ async function readState(tx: Knex): Promise<State> {
   return state;
 }
 
-/** Brings the store's state up to what is newest, or loads it when there is none yet. */
+/** Updates the store's state to the newest revision, or loads it when it is not loaded yet. */
 export async function catchUp(store: ReplicaState): Promise<void> {
   const { knex } = store.database;
   if (store.state.identity === '') return store.replaceState(await loadState(knex));
@@ -52,56 +52,56 @@ export async function catchUp(store: ReplicaState): Promise<void> {
 }
 
 /**
- * Brings the store's state up to `head` from the log. When the log does not lead
- * there, because the database was put back and its numbers were used again, or
- * because it was given a new identity, or because the log does not go back that
- * far, the state is read anew.
+ * Updates the store's state to `target` from the log. The state is reloaded when the log does not contain the revisions
+ * in between: the database was restored and its revision numbers are reused, it has a new identity, or the revisions
+ * have been compacted.
  */
-export async function advance(store: ReplicaState, db: Knex, wanted: Head): Promise<void> {
-  let head: Mark = wanted;
+export async function advance(store: ReplicaState, db: Knex, target: Head): Promise<void> {
+  let head: Position = target;
   for (;;) {
-    // What is compared is what was seen before the log was read: a write may move the state meanwhile.
+    // The comparison uses the position from before the log is read: a write may change the state meanwhile.
     const { state } = store;
-    const seen: Mark = { revision: state.revision, nonce: state.nonce, identity: state.identity };
-    const known = seen.identity === '' || seen.identity === head.identity;
-    if (known && seen.revision === head.revision && seen.nonce === head.nonce) return;
-    const rows = known ? await readLog(db, seen.revision) : [];
-    const stands = seen.revision === 0 || rows.find((row) => row.revision === seen.revision)?.nonce === seen.nonce;
-    if (known && stands && seen.revision >= head.revision && seen.revision > 0) return;
-    const forgotten = known && seen.revision < (rows[0]?.history_from ?? (await oldestKept(db)));
-    if (known && stands && !forgotten && seen.revision < head.revision) applyRows(store, state, rows);
-    else head = await replaceState(store, db, state, head, forgotten);
+    const seen: Position = { revision: state.revision, nonce: state.nonce, identity: state.identity };
+    const sameStore = seen.identity === '' || seen.identity === head.identity;
+    if (sameStore && seen.revision === head.revision && seen.nonce === head.nonce) return;
+    const rows = sameStore ? await readLog(db, seen.revision) : [];
+    const isContinuous =
+      seen.revision === 0 || rows.find((row) => row.revision === seen.revision)?.nonce === seen.nonce;
+    if (sameStore && isContinuous && seen.revision >= head.revision && seen.revision > 0) return;
+    const isCompacted = sameStore && seen.revision < (rows[0]?.history_from ?? (await oldestKept(db)));
+    if (sameStore && isContinuous && !isCompacted && seen.revision < head.revision) applyRows(store, state, rows);
+    else head = await replaceState(store, db, state, head, isCompacted);
   }
 }
 
-type Mark = Pick<Head, 'revision' | 'nonce' | 'identity'>;
+type Position = Pick<Head, 'revision' | 'nonce' | 'identity'>;
 
 /**
- * Reads the state anew, and gives a store that was put back a new identity: old etags must not fit it.
- * @param forgotten that the log does not lead here says nothing of the store: it does not go back that far.
+ * Reloads the state. A store that was restored gets a new identity, so that earlier etags do not match.
+ * @param isCompacted the revisions of the state have been compacted, so the store was not necessarily restored.
  */
 async function replaceState(
   store: ReplicaState,
   db: Knex,
   stale: State,
-  head: Mark,
-  forgotten: boolean,
-): Promise<Mark> {
-  if (stale.identity !== '' && stale.identity === head.identity && !forgotten)
+  head: Position,
+  isCompacted: boolean,
+): Promise<Position> {
+  if (stale.identity !== '' && stale.identity === head.identity && !isCompacted)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
   const fresh = db.isTransaction ? await readState(db) : await loadState(db);
-  // Within a write the counter row is a revision ahead of the tables already, so the state is at `head`.
+  // Within a write the counter row is one revision ahead of the tables, so the state is at `head`.
   if (db.isTransaction) Object.assign(fresh, { revision: head.revision, nonce: head.nonce });
-  // Whoever has replaced it meanwhile has read it later than we began to.
+  // A state that has been replaced meanwhile was read later than this one.
   if (store.state === stale) store.replaceState(fresh);
   return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
 }
 
 function applyRows(store: ReplicaState, state: State, rows: readonly LogRow[]): void {
-  for (const made of revisionsOf(rows)) store.apply(state, made);
+  for (const revision of revisionsOf(rows)) store.apply(state, revision);
 }
 
-/** Whole revisions out of the rows that they were entered as. */
+/** Groups rows of the log by revision. */
 function* revisionsOf(rows: readonly LogRow[]): Generator<CommittedRevision> {
   for (let from = 0; from < rows.length; ) {
     const first = rows[from] as LogRow;
@@ -122,7 +122,7 @@ const changeOf = (row: LogRow): Change =>
     after: fromLog(row.entity, row.after),
   }) as Change;
 
-/** The rows of a revision and of those behind it, whole revisions only. */
+/** The rows of a revision and of those after it, up to `last`. */
 const readLog = (db: Knex, revision: number, last = revision + REVISIONS_PER_PAGE): Promise<LogRow[]> =>
   db('config_revisions')
     .select('revision', 'nonce', 'entity', 'entity_id', 'before', 'after', 'actor', 'method', 'reason', 'created_at')
@@ -130,18 +130,18 @@ const readLog = (db: Knex, revision: number, last = revision + REVISIONS_PER_PAG
     .whereBetween('revision', [revision, last])
     .orderBy(['revision', 'position']);
 
-/** Revisions from the log, those that it still has; at most a page of them. */
+/** Reads revisions that the log still contains, at most one page. */
 export async function readRevisions(db: Knex, from: number, last: number): Promise<CommittedRevision[]> {
   return [...revisionsOf(await readLog(db, from, Math.min(last, from + REVISIONS_PER_PAGE)))];
 }
 
-/** The agent that a change is about; null for the catalogue and credentials. */
+/** The agent of a change; null for the catalogue and credentials. */
 function agentOf(change: Change): number | null {
   if (change.entity === 'agent') return change.id;
   return change.entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : null;
 }
 
-/** One revision as it is entered into the log. */
+/** One revision to append to the log. */
 export interface Revision {
   readonly write: ChangeAuthor;
   readonly revision: number;
@@ -150,8 +150,9 @@ export interface Revision {
 }
 
 /**
- * Enters the changes of revisions.
- * @param alongside a statement that is sent with the first of them: a round trip less while the counter row is held.
+ * Appends the changes of revisions.
+ * @param alongside a statement that is sent with the first insert, which saves a round trip while the counter row is
+ * locked.
  */
 export async function appendChanges(
   tx: Knex,

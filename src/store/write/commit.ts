@@ -10,22 +10,20 @@ import { advance, appendChanges } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
-import { type LockedCounter, lockCounter, moveCounter } from './revision_counter.js';
+import { lockCounter, moveCounter } from './revision_counter.js';
 import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } from './rows.js';
 
 /**
- * Carries out writes in one transaction, each with a revision of its own, in
- * their order. The counter row is locked first, so that revisions are handed out
- * in the order in which they are committed and no reader of the log can miss one;
- * with it held, the log up to the revision before is final, so the state in
- * memory, brought up to it, is what the plans are made against, and no row is
- * read back. Never rejects; when it resolves, the local state has all of them.
+ * Executes writes in one transaction, in order, each as a separate revision. The counter row is locked first, so
+ * revisions are assigned in commit order and no reader of the log can miss one. While it is locked, the log up to the
+ * previous revision is final. The plans therefore run against the state in memory, updated to that revision, and no row
+ * is read back. Never rejects. When it resolves, the local state contains all the revisions.
  */
 export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   try {
     return await commit(store, writes);
   } catch (error) {
-    // What the database has against the values of one must not hit the others.
+    // Values of one write that the database rejects must not fail the other writes.
     if (writes.length > 1 && isAboutValues(error)) return await oneByOne(store, writes);
     return writes.map(() => ({ status: 'rejected', reason: databaseFailure(error) }));
   }
@@ -39,7 +37,7 @@ async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<
 
 interface Batch {
   readonly now: Date;
-  /** The state that it was planned against. */
+  /** The state that the plans ran against. */
   readonly state: State;
   readonly steps: readonly PlannedRevision[];
   readonly outcomes: readonly Outcome[];
@@ -59,7 +57,7 @@ async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<re
   } catch (error) {
     if (error instanceof NothingToDo) return error.outcomes;
     if (takesNoWrites(error)) store.writesFail = true;
-    // Whatever fails behind the commit, nobody may be told that nothing was written.
+    // After the commit has been sent, an error must not be reported as a write that did not happen.
     if (stage.committed || (stage.committing && isLostConnection(error)))
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw error;
@@ -73,37 +71,37 @@ class NothingToDo extends Error {
   }
 }
 
-/** Takes the counter, plans, and stores everything: only the commit is left then. */
+/** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const turn = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
-  await advance(store, tx, { ...turn, revision: turn.revision - 1, nonce: turn.previous_nonce });
-  const kept = await readResponses(
+  const counter = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
+  await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
+  const stored = await readResponses(
     tx,
     writes.map(({ write }) => write),
   );
   const { state } = store;
-  const { steps, outcomes } = await planBatch(tx, state, turn, writes, kept);
+  const { steps, outcomes } = await planBatch(tx, state, counter, writes, stored);
   if (steps.length === 0) throw new NothingToDo(outcomes);
-  await carryOut(tx, turn, steps);
-  return { now: turn.now, state, steps, outcomes };
+  await execute(tx, counter.now, steps);
+  return { now: counter.now, state, steps, outcomes };
 }
 
-async function carryOut(tx: Knex, turn: LockedCounter, steps: readonly PlannedRevision[]): Promise<void> {
+async function execute(tx: Knex, now: Date, steps: readonly PlannedRevision[]): Promise<void> {
   const statements = [...rowStatements(tx, steps), ...keyStatements(tx, steps)];
   const last = statements.pop();
   for (const statement of statements) await statement;
-  await appendChanges(tx, turn.now, steps, last);
+  await appendChanges(tx, now, steps, last);
   if (steps.length > 1) {
     const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
     await moveCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce });
   }
-  const answers = steps.flatMap(({ write, revision, bytes, hash }) =>
+  const responses = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
-  await storeResponses(tx, turn.now, answers);
+  await storeResponses(tx, now, responses);
 }
 
-/** The state may have been read anew while the transaction ran; then the log leads to the revision. */
+/** Applies a committed batch. If the state was reloaded during the transaction, it is updated from the log instead. */
 async function applyCommitted(store: ReplicaState, { now, state, steps }: Batch): Promise<void> {
   for (const { write, revision, nonce, draft } of steps) {
     const cause = { actor: write.actor, method: write.method, reason: write.reason ?? '', created_at: now };
@@ -114,27 +112,29 @@ async function applyCommitted(store: ReplicaState, { now, state, steps }: Batch)
   await advance(store, knex, await readHead(knex));
 }
 
-/** Deletes first and children first, then stores parents before children; each row once, as the last step leaves it. */
+/**
+ * Deletes children before parents, then stores parents before children. Each row is written once, in its final form.
+ */
 function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
   const changes = netChanges(steps);
   const statements: Statement[] = [];
   for (const entity of entities.toReversed()) {
-    const gone = changes.filter((change) => change.entity === entity && change.before && !change.after);
-    if (gone.length > 0)
+    const deleted = changes.filter((change) => change.entity === entity && change.before && !change.after);
+    if (deleted.length > 0)
       statements.push(
         deleteRows(
           tx,
           entity,
-          gone.map(({ id }) => id),
+          deleted.map(({ id }) => id),
         ),
       );
   }
-  const adopts = steps.some(({ draft }) => draft.adopts);
+  const isImport = steps.some(({ draft }) => draft.adopts);
   for (const entity of entities) {
     const put = changes.filter((change) => change.entity === entity && change.after);
     const written = put.filter((change) => !isResealed(change)).map(rowAfter);
     statements.push(
-      ...putRows(tx, entity, written, adopts),
+      ...putRows(tx, entity, written, isImport),
       ...putRows(tx, entity, put.filter(isResealed).map(rowAfter), true),
     );
   }
@@ -143,7 +143,7 @@ function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[]
   return statements;
 }
 
-/** What all steps together do to each row, in the order in which the rows are changed last. */
+/** The combined change of all steps per row, ordered by the last change of each row. */
 function netChanges(steps: readonly PlannedRevision[]): Change[] {
   const net = new Map<string, Change>();
   for (const { draft } of steps)
@@ -156,7 +156,7 @@ function netChanges(steps: readonly PlannedRevision[]): Change[] {
   return [...net.values()];
 }
 
-/** The agents whose chains were moved, with the revision that moved them last. */
+/** The agents whose chains changed, with the last revision that changed them. */
 function movedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, number> {
   const moved = new Map<number, number>();
   for (const { draft, revision } of steps)
@@ -166,7 +166,7 @@ function movedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, num
   return moved;
 }
 
-/** The ciphertexts of keys, each row's as the last step leaves it. */
+/** Stores the final ciphertext of each row. */
 function keyStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
   const all = steps.flatMap(({ tokens }) => tokens);
   return (['config', 'credential'] as const).flatMap((entity) => {

@@ -1,19 +1,19 @@
 import type { Knex } from 'knex';
 import { StoreLostError } from '../failure.js';
 
-/** The counter row: which store this is and how far it has come. */
+/** The counter row: the identity of the store and its newest revision. */
 export interface Head {
   readonly revision: number;
   readonly nonce: string;
   readonly identity: string;
-  /** Key of the hashes by which requests are told apart. */
+  /** HMAC key for the hashes of stored requests. */
   readonly hash_key: Buffer;
 }
 
-/** Whether a database has come as far as to be a store: what is older has no identity and no history. */
+/** Whether a database contains a store. A schema from before migration 0006 has no identity and no history. */
 export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('store_state');
 
-/** @param connection the one to ask on; without it any of the pool. */
+/** @param connection the connection to use; undefined: any connection of the pool. */
 export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
   const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
   const [head] = await (connection === undefined ? query : query.connection(connection as never));

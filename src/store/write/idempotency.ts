@@ -5,76 +5,82 @@ import { limits } from '../../limits.js';
 import type { ChangeAuthor } from './planned_write.js';
 
 /*
- * Answers that are kept for their request ids, so that a lost reply can be asked
- * for again. They are stored in the transaction of the write that they answer.
+ * Stored responses of writes with a request_id, so that a retry after a lost response returns the same one. A response
+ * is stored in the transaction of its write.
  */
 
-/** A request may carry a key, so what is kept of it is a keyed hash. */
+/** A keyed hash of the request, because the request may contain an API key. */
 export const bodyHash = (key: Buffer, body: Uint8Array): Buffer => createHmac('sha256', key).update(body).digest();
 
-/** An answer with the hash of the request that it was given to. */
+/** A response and the hash of its request. */
 export interface StoredResponse {
   readonly hash: Buffer;
   readonly bytes: Uint8Array;
 }
 
-/** Answers by the requests that they were given to: of one caller and method, under one id. */
+/** Stored responses by caller, method and request id. */
 export class StoredResponses {
   private readonly all = new Map<string, StoredResponse>();
 
-  /** The answer to a request with the id of this one. */
+  /** The stored response with the request id of this write. */
   of(entry: ChangeAuthor): StoredResponse | undefined {
     return entry.requestId === undefined ? undefined : this.all.get(keyOf(entry));
   }
 
-  put(entry: ChangeAuthor, answer: StoredResponse): void {
-    this.all.set(keyOf(entry), answer);
+  put(entry: ChangeAuthor, response: StoredResponse): void {
+    this.all.set(keyOf(entry), response);
   }
 
   copy(): StoredResponses {
     const copy = new StoredResponses();
-    for (const [key, answer] of this.all) copy.all.set(key, answer);
+    for (const [key, response] of this.all) copy.all.set(key, response);
     return copy;
   }
 }
 
 const keyOf = ({ actor, method, requestId }: ChangeAuthor) => JSON.stringify([actor, method, requestId]);
 
-/** The bytes of an answer; throws when it was given to another request. */
-export function matchingResponse({ requestId }: ChangeAuthor, answer: StoredResponse, hash: Buffer): Uint8Array {
-  if (timingSafeEqual(answer.hash, hash)) return answer.bytes;
+/**
+ * The bytes of a stored response.
+ * @throws REQUEST_ID_REUSED when it belongs to a different request.
+ */
+export function matchingResponse({ requestId }: ChangeAuthor, response: StoredResponse, hash: Buffer): Uint8Array {
+  if (timingSafeEqual(response.hash, hash)) return response.bytes;
   throw ServiceError.of('REQUEST_ID_REUSED', { request_id: requestId as string });
 }
 
-/** The answers that are kept for the ids of these requests. */
+/** Reads the stored responses for the request ids of these writes. */
 export async function readResponses(db: Knex, entries: readonly ChangeAuthor[]): Promise<StoredResponses> {
-  const kept = new StoredResponses();
-  const named = entries.filter(({ requestId }) => requestId !== undefined);
-  if (named.length === 0) return kept;
+  const stored = new StoredResponses();
+  const withId = entries.filter(({ requestId }) => requestId !== undefined);
+  if (withId.length === 0) return stored;
   const rows: { caller: string; method: string; request_id: string; body_hash: Buffer; response: Buffer }[] = await db(
     'idempotent_answers',
   )
     .select('caller', 'method', 'request_id', 'body_hash', 'response')
     .whereIn(
       ['caller', 'method', 'request_id'],
-      named.map(({ actor, method, requestId }) => [actor, method, requestId as string]),
+      withId.map(({ actor, method, requestId }) => [actor, method, requestId as string]),
     )
-    .where('created_at', '>', hoursAgo(db));
+    .where('created_at', '>', expiryTime(db));
   for (const { caller, method, request_id, body_hash, response } of rows)
-    kept.put({ actor: caller, method, requestId: request_id, reason: undefined }, { hash: body_hash, bytes: response });
-  return kept;
+    stored.put(
+      { actor: caller, method, requestId: request_id, reason: undefined },
+      { hash: body_hash, bytes: response },
+    );
+  return stored;
 }
 
-/** An answer that is to be kept. */
+/** A response to store. */
 export interface NewStoredResponse extends StoredResponse {
   readonly entry: ChangeAuthor;
   readonly revision: number;
 }
 
-/** Keeps answers; one that is past its time makes room. */
-export async function storeResponses(tx: Knex, now: Date, answers: readonly NewStoredResponse[]): Promise<void> {
-  if (answers.length === 0) return;
-  const rows = answers.map(({ entry, hash, bytes, revision }) => ({
+/** Stores responses. An expired response with the same key is replaced. */
+export async function storeResponses(tx: Knex, now: Date, responses: readonly NewStoredResponse[]): Promise<void> {
+  if (responses.length === 0) return;
+  const rows = responses.map(({ entry, hash, bytes, revision }) => ({
     caller: entry.actor,
     method: entry.method,
     request_id: entry.requestId,
@@ -89,9 +95,9 @@ export async function storeResponses(tx: Knex, now: Date, answers: readonly NewS
     .merge(['body_hash', 'response', 'revision', 'created_at']);
 }
 
-/** Deletes answers that are past their time. */
+/** Deletes responses older than `limits.requestIdHours`. */
 export async function deleteExpiredResponses(db: Knex): Promise<void> {
-  await db('idempotent_answers').where('created_at', '<=', hoursAgo(db)).delete();
+  await db('idempotent_answers').where('created_at', '<=', expiryTime(db)).delete();
 }
 
-const hoursAgo = (db: Knex) => db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]);
+const expiryTime = (db: Knex) => db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]);

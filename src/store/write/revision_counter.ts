@@ -6,16 +6,16 @@ import { missingPrivileges } from '../maintenance/privileges.js';
 import { CHANNEL } from '../notifications.js';
 import type { Head } from './head.js';
 
-/** The counter row, held, with the revision that is to be written. */
+/** The locked counter row, with the revision of the current write. */
 export interface LockedCounter extends Head {
   readonly previous_nonce: string;
   readonly now: Date;
 }
 
 /**
- * The first statement of a transaction that writes. Timeouts are local to it:
- * a pooler may hand the session on. The notification goes out with the commit.
- * @param writer who others hear that has written; undefined where nobody is told.
+ * The first statement of a transaction that writes. The timeouts are local to the transaction, because a pooler may
+ * share the session. The notification is sent with the commit.
+ * @param writer the replica id in the notification; undefined: no notification.
  */
 export async function setTimeouts(tx: Knex, writer?: string): Promise<void> {
   await settings(tx, writer);
@@ -32,9 +32,8 @@ function settings(tx: Knex, writer: string | undefined): Knex.Raw {
 }
 
 /**
- * Begins as `begin` does, and in the same round trip takes the counter row. The
- * settings stand before the row is waited for: the update has to have their row
- * first. What bounds this one statement is the timeout of the lock.
+ * Applies the settings of `setTimeouts` and locks the counter row in one round trip. The update depends on the row of
+ * the settings, so they take effect before it waits for the lock. This statement is bounded by the lock timeout.
  */
 export async function lockCounter(tx: Knex, writer: string | undefined): Promise<LockedCounter> {
   const { rows } = await tx.raw<{ rows: LockedCounter[] }>(
@@ -45,12 +44,12 @@ export async function lockCounter(tx: Knex, writer: string | undefined): Promise
                  date_trunc('milliseconds', clock_timestamp()) as now`,
     [settings(tx, writer), randomUUID()],
   );
-  const [turn] = rows;
-  if (!turn) throw new StoreLostError('store_state has no row');
-  return turn;
+  const [counter] = rows;
+  if (!counter) throw new StoreLostError('store_state has no row');
+  return counter;
 }
 
-/** Moves the counter, which is held, on to the last of several revisions. */
+/** Sets the locked counter to the last of several revisions. */
 export async function moveCounter(
   tx: Knex,
   to: { readonly revision: number; readonly nonce: string; readonly previous_nonce: string },
@@ -59,11 +58,11 @@ export async function moveCounter(
 }
 
 /**
- * Rejects while the database takes no writes; changes nothing. It needs more room
- * than there may be left in a page: on a full disk a smaller write goes through.
+ * Rejects while the database does not accept writes. Changes nothing: the transaction is rolled back. The probe is
+ * larger than the free space of a page, because a smaller write succeeds on a full disk.
  */
 export async function tryWrite(db: Knex): Promise<void> {
-  // The probe writes two tables; a write may need any of them.
+  // The probe writes to two tables, but a write may need any of them.
   const [missing] = await missingPrivileges(db);
   if (missing) throw Object.assign(new Error(missing.finding), { code: '42501' });
   const tx = await db.transaction();

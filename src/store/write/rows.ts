@@ -6,7 +6,7 @@ import { newCredential } from '../../domain/credential.js';
 import type { Entities, Entity, Price } from '../../domain/rows.js';
 import { newTokenRow } from '../../domain/token.js';
 
-/** How an entity stands in its table. A row has the columns' names, so only what differs is said. */
+/** The table of an entity. The fields of a row have the names of the columns. */
 interface Table {
   readonly name: string;
   readonly columns: readonly string[];
@@ -69,7 +69,7 @@ export const tables: Readonly<Record<Entity, Table>> = {
 };
 export const entities = Object.keys(tables) as readonly Entity[];
 
-/** A row as its table takes it: what is JSON becomes text, or pg would make an array literal of a list. */
+/** Converts a row for its table. JSON values become text, because pg would convert a list to an array literal. */
 export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record<string, unknown> {
   const columns: Record<string, unknown> = { ...row };
   for (const column of tables[entity].json)
@@ -77,7 +77,7 @@ export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record
   return columns;
 }
 
-/** A row as the log holds it: times have become text. */
+/** Converts a row of the log, in which times are text. */
 export function fromLog<E extends Entity>(entity: E, logged: Record<string, unknown> | null): Entities[E] | undefined {
   if (!logged) return undefined;
   const row: Record<string, unknown> = { ...logged };
@@ -86,7 +86,7 @@ export function fromLog<E extends Entity>(entity: E, logged: Record<string, unkn
   return row as unknown as Entities[E];
 }
 
-/** All rows of an entity, a chunk at a time by id, so that no table is ever held twice. */
+/** Reads all rows of an entity in chunks by id, so that no second copy of a table is in memory. */
 export async function* allRows<E extends Entity>(db: Knex, entity: E): AsyncGenerator<Entities[E]> {
   const { name, columns } = tables[entity];
   let last = 0;
@@ -99,7 +99,7 @@ export async function* allRows<E extends Entity>(db: Knex, entity: E): AsyncGene
 }
 const CHUNK = 5000;
 
-/** Next ids of an entity, from the sequence of its table. */
+/** Draws ids from the sequence of an entity's table. */
 export async function drawIds(db: Knex, entity: Entity, count: number): Promise<number[]> {
   const { name } = tables[entity];
   const query = db
@@ -109,12 +109,12 @@ export async function drawIds(db: Knex, entity: Entity, count: number): Promise<
   return rows.map((row) => row.id);
 }
 
-/** One statement of a write, on its way: a transaction chooses in what company it is sent. */
+/** A statement of a write that is not sent yet, so that the transaction can combine it with others. */
 export type Statement = Knex.QueryBuilder | Knex.Raw;
 
 /**
- * Stores rows whole, new or not. Columns that are no part of a row keep what they hold.
- * @param keepTimes of rows that stand: another system's are finer than a Date.
+ * Inserts or updates complete rows. Columns that are not part of a row keep their values.
+ * @param keepTimes keep updated_at of existing rows: times of an imported database are more precise than a Date.
  */
 export function putRows<E extends Entity>(
   db: Knex,
@@ -123,8 +123,8 @@ export function putRows<E extends Entity>(
   keepTimes = false,
 ): Statement[] {
   const { name, columns } = tables[entity];
-  const kept = ['id', 'created_at', ...(keepTimes ? ['updated_at'] : [])];
-  const changing = columns.filter((column) => !kept.includes(column));
+  const unchanged = ['id', 'created_at', ...(keepTimes ? ['updated_at'] : [])];
+  const changing = columns.filter((column) => !unchanged.includes(column));
   const statements: Statement[] = [];
   for (let at = 0; at < rows.length; at += PUT_CHUNK) {
     const chunk = rows.slice(at, at + PUT_CHUNK).map((row) => toColumns(entity, row));
@@ -132,10 +132,10 @@ export function putRows<E extends Entity>(
   }
   return statements;
 }
-/** A statement takes 65 535 parameters; the widest row has 27. */
+/** A statement can have 65 535 parameters; the widest row has 27. */
 const PUT_CHUNK = 1000;
 
-/** A ciphertext with its row, the key that it is under, and the revision at which it was stored there. */
+/** A ciphertext with its row, its encryption key, and the revision at which it was stored. */
 export interface Token {
   readonly id: number;
   readonly token: string;
@@ -143,7 +143,7 @@ export interface Token {
   readonly key_revision: number | null;
 }
 
-/** Stores ciphertexts, or takes them away; theirs is the only column that is no part of any row. */
+/** Stores or deletes ciphertexts. Their column is the only one that is not part of a row in memory. */
 export function putTokens(
   db: Knex,
   entity: 'config' | 'credential',
@@ -162,13 +162,13 @@ export async function readToken(db: Knex, entity: 'config' | 'credential', id: n
   return row?.token ?? undefined;
 }
 
-/** The ciphertexts of some rows; where there is none, an empty one, which no key opens. */
+/** The ciphertexts of some rows; empty, and so not decryptable, for a row without one. */
 export const readTokens = (db: Knex, entity: 'config' | 'credential', ids: readonly number[]): Promise<Token[]> =>
   db(tables[entity].name)
     .select('id', 'key_id', 'key_revision', db.raw(`coalesce(api_key_encrypted, '') as token`))
     .whereIn('id', ids);
 
-/** All ciphertexts of an entity, a chunk at a time by id. */
+/** Reads all ciphertexts of an entity in chunks by id. */
 export async function* allTokens(db: Knex, entity: 'config' | 'credential'): AsyncGenerator<readonly Token[]> {
   let last = 0;
   for (;;) {
@@ -177,19 +177,19 @@ export async function* allTokens(db: Knex, entity: 'config' | 'credential'): Asy
       .whereNotNull('api_key_encrypted')
       .where('id', '>', last)
       .orderBy('id')
-      .limit(TOKENS_AT_ONCE);
+      .limit(TOKEN_CHUNK);
     if (tokens.length > 0) yield tokens;
-    if (tokens.length < TOKENS_AT_ONCE) return;
+    if (tokens.length < TOKEN_CHUNK) return;
     last = (tokens.at(-1) as Token).id;
   }
 }
-/** Opening a token takes 8 µs, and everybody waits meanwhile. */
-const TOKENS_AT_ONCE = 500;
+/** Decryption takes 8 µs per ciphertext and blocks the event loop. */
+const TOKEN_CHUNK = 500;
 
 export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): Statement =>
   db(tables[entity].name).whereIn('id', ids).delete();
 
-/** Notes by agent the revision that moved its chain. */
+/** Stores for each agent the revision that changed its chain. */
 export const moveChains = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
   db.raw(
     `update ?? as t set chain_revision = v.revision

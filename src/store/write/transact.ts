@@ -7,14 +7,14 @@ import { readHead } from './head.js';
 import { bodyHash, matchingResponse, readResponses } from './idempotency.js';
 import { dryRun, planOf, type Ready, type Write } from './planned_write.js';
 
-/** Does all the checks of a write and answers what it would do, without writing anything. */
+/** Runs all checks of a write and returns the response that it would have, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
-    // A request id that was used is refused for another request, and has its first answer for the same one.
-    const kept = write.requestId ? await lookBack(store, write) : undefined;
-    if (kept) return kept;
-    const look = await lookAhead(store, write);
-    if ('kept' in look) return look.kept;
+    // A used request id returns the stored response for the same request and is rejected for a different one.
+    const stored = write.requestId ? await readStoredResponse(store, write) : undefined;
+    if (stored) return stored;
+    const prepared = await prepare(store, write);
+    if ('stored' in prepared) return prepared.stored;
     return write.answer(planOf(store.state, write, new CountedIds()).result, store.state.revision);
   } catch (error) {
     throw databaseFailure(error);
@@ -22,49 +22,48 @@ export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8A
 }
 
 /**
- * Carries out a write: the one way in which configuration changes. It is planned
- * dry first, so that bad requests end at once, and then waits in the line of the
- * store, where `commitTogether` takes it. Resolves when the local state has it.
+ * Executes a write. All changes of the configuration go through this function. A dry run first rejects invalid
+ * requests. Then the write waits in the write queue for `commitTogether`. Resolves when the local state contains the
+ * write.
  */
 export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
-    const look = await lookAhead(store, write);
-    if ('kept' in look) return look.kept;
-    return await store.writeQueue.add({ item: look as Ready, weight: look.changes, signal: write.signal });
+    const prepared = await prepare(store, write);
+    if ('stored' in prepared) return prepared.stored;
+    return await store.writeQueue.add({ item: prepared as Ready, weight: prepared.changes, signal: write.signal });
   } catch (error) {
     throw databaseFailure(error);
   }
 }
 
-/** What a write needs, or the answer that was kept for its request id. */
-type Look<T> = Ready<T> | { readonly kept: Uint8Array };
+/** A write after its dry run, or the stored response of its request id. */
+type Prepared<T> = Ready<T> | { readonly stored: Uint8Array };
 
 /**
- * Makes the plan dry, so that bad requests end without a lock. What seems wrong
- * may be right at a later revision that another replica has written, and a
- * retry finds its own first try in the way, so before a request is refused the
- * state is brought up to date and the kept answers are looked through.
+ * Runs the plan without a lock, so that invalid requests fail early. A request that fails may be valid at a newer
+ * revision of another replica, and a retry may conflict with its own first attempt. Therefore the state is updated and
+ * the stored responses are read before a request is rejected.
  */
-async function lookAhead<T>(store: Store, write: Write<T>): Promise<Look<T>> {
+async function prepare<T>(store: Store, write: Write<T>): Promise<Prepared<T>> {
   try {
     return dryRun(store.state, write);
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    const kept = await lookBack(store, write).catch((away) => {
-      // Without the database, what is wrong with the fields themselves is still worth saying.
-      throw error.reason === 'INVALID_FIELDS' ? error : away;
+    const stored = await readStoredResponse(store, write).catch((databaseError) => {
+      // Invalid fields are reported even while the database is unavailable.
+      throw error.reason === 'INVALID_FIELDS' ? error : databaseError;
     });
-    return kept ? { kept } : dryRun(store.state, write);
+    return stored ? { stored } : dryRun(store.state, write);
   }
 }
 
-/** Brings the state up to date; returns the answer that was kept for the write's request id, if any. */
-async function lookBack<T>(store: Store, write: Write<T>): Promise<Uint8Array | undefined> {
+/** Updates the state and returns the stored response of the write's request id, if there is one. */
+async function readStoredResponse<T>(store: Store, write: Write<T>): Promise<Uint8Array | undefined> {
   const { knex } = store.database;
   const head = await readHead(knex);
   await advance(store, knex, head);
   if (!write.requestId) return undefined;
   const hash = bodyHash(head.hash_key, write.body());
-  const kept = (await readResponses(knex, [write])).of(write);
-  return kept && matchingResponse(write, kept, hash);
+  const stored = (await readResponses(knex, [write])).of(write);
+  return stored && matchingResponse(write, stored, hash);
 }

@@ -1,41 +1,40 @@
 import { ServiceError } from '../../errors.js';
 
-/** What waits in a line. */
+/** An item that waits in the queue. */
 export interface Waiting<Item> {
   readonly item: Item;
-  /** How much of a batch it takes. */
+  /** Its share of the maximum weight of a batch. */
   readonly weight: number;
-  /** Aborts when nobody waits for the result any more. */
+  /** Aborts when the caller no longer waits for the result. */
   readonly signal: AbortSignal | undefined;
 }
 
 export interface WriteQueueOptions {
-  /** Items of one batch, and their weight together. */
+  /** Most items of one batch. */
   readonly items: number;
+  /** Highest total weight of one batch. */
   readonly weight: number;
   readonly longestWaitMs: number;
 }
 
-interface Place<Item, Result> extends Waiting<Item> {
-  /** Ends the waiting: the item is worked on, or given up. */
-  leave(): void;
+interface QueuedItem<Item, Result> extends Waiting<Item> {
+  /** Removes the item from the queue and stops its timer. */
+  dequeue(): void;
   resolve(result: Result): void;
   reject(reason: unknown): void;
 }
 
 /**
- * Where writes wait for the database: while one batch commits the next one
- * gathers, and goes as one (group commit, as databases and logs do it
- * themselves). The busier it is, the less each of them costs; two batches at once
- * would be smaller ones that wait for each other at the counter row, and halve
- * what 16 writers get done. A caller who gives up while waiting leaves the line,
- * and nothing is done.
+ * The queue of writes (group commit): while one batch commits, the next one collects and is then committed as one
+ * transaction, so the cost per write decreases under load. Two concurrent batches would be smaller and would wait for
+ * each other at the counter row, which halves the throughput of 16 writers. A write whose caller gives up is removed
+ * from the queue without effect.
  */
 export class WriteQueue<Item, Result> {
   private busy = false;
-  private readonly waiting: Place<Item, Result>[] = [];
+  private readonly waiting: QueuedItem<Item, Result>[] = [];
 
-  /** @param work has a settled result for each item, in order; when it rejects, they all have. */
+  /** @param work returns a settled result for each item, in order. If it rejects, every item rejects. */
   constructor(
     private readonly options: WriteQueueOptions,
     private readonly work: (items: readonly Item[]) => Promise<readonly PromiseSettledResult<Result>[]>,
@@ -44,52 +43,52 @@ export class WriteQueue<Item, Result> {
   add({ item, weight, signal }: Waiting<Item>): Promise<Result> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      const leave = () => {
+      const dequeue = () => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', giveUp);
-        const at = this.waiting.indexOf(place);
-        if (at >= 0) this.waiting.splice(at, 1);
+        signal?.removeEventListener('abort', cancel);
+        const index = this.waiting.indexOf(queued);
+        if (index >= 0) this.waiting.splice(index, 1);
       };
-      const place = { item, weight, signal, leave, resolve, reject };
-      const giveUp = () => {
-        leave();
+      const queued = { item, weight, signal, dequeue, resolve, reject };
+      const cancel = () => {
+        dequeue();
         reject(signal?.reason);
       };
       const timer = setTimeout(() => {
-        leave();
+        dequeue();
         reject(ServiceError.of('WRITE_CONFLICT', {}));
       }, this.options.longestWaitMs);
-      signal?.addEventListener('abort', giveUp);
-      this.waiting.push(place);
-      void this.proceed();
+      signal?.addEventListener('abort', cancel);
+      this.waiting.push(queued);
+      void this.run();
     });
   }
 
-  private async proceed(): Promise<void> {
+  private async run(): Promise<void> {
     if (this.busy) return;
     this.busy = true;
-    while (this.waiting.length > 0) await this.workOn(this.nextBatch());
+    while (this.waiting.length > 0) await this.process(this.nextBatch());
     this.busy = false;
   }
 
-  /** Those at the front, as many as fit; one that is too heavy goes alone. */
-  private nextBatch(): Place<Item, Result>[] {
+  /** The first items up to the limits of a batch. An item above the maximum weight forms a batch alone. */
+  private nextBatch(): QueuedItem<Item, Result>[] {
     let [count, weight] = [0, 0];
-    for (const place of this.waiting) {
-      if (count > 0 && (count === this.options.items || weight + place.weight > this.options.weight)) break;
+    for (const queued of this.waiting) {
+      if (count > 0 && (count === this.options.items || weight + queued.weight > this.options.weight)) break;
       count++;
-      weight += place.weight;
+      weight += queued.weight;
     }
     const batch = this.waiting.slice(0, count);
-    for (const { leave } of batch) leave();
+    for (const { dequeue } of batch) dequeue();
     return batch;
   }
 
-  private async workOn(batch: readonly Place<Item, Result>[]): Promise<void> {
+  private async process(batch: readonly QueuedItem<Item, Result>[]): Promise<void> {
     const failed = (reason: unknown) => batch.map(() => ({ status: 'rejected', reason }) as const);
     const results = await this.work(batch.map(({ item }) => item)).catch(failed);
-    for (const [at, { resolve, reject }] of batch.entries()) {
-      const result = results[at] as PromiseSettledResult<Result>;
+    for (const [index, { resolve, reject }] of batch.entries()) {
+      const result = results[index] as PromiseSettledResult<Result>;
       if (result.status === 'fulfilled') resolve(result.value);
       else reject(result.reason);
     }

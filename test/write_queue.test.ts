@@ -4,13 +4,13 @@ import { WriteQueue } from '../src/store/write/write_queue.js';
 
 const OPTIONS = { items: 4, weight: 10, longestWaitMs: 10_000 };
 
-/** A line whose batches are let go by hand; what each was is written down. */
-function makeLine(options = OPTIONS) {
+/** A queue whose batches the test completes one by one; `batches` records their items. */
+function makeQueue(options = OPTIONS) {
   const batches: (readonly string[])[] = [];
-  const gates: (() => void)[] = [];
-  const line = new WriteQueue<string, string>(options, async (items) => {
+  const completions: (() => void)[] = [];
+  const queue = new WriteQueue<string, string>(options, async (items) => {
     batches.push(items);
-    await new Promise<void>((open) => gates.push(open));
+    await new Promise<void>((complete) => completions.push(complete));
     if (items.includes('breaks')) throw new RangeError('it broke');
     return items.map((item) =>
       item === 'bad'
@@ -19,18 +19,18 @@ function makeLine(options = OPTIONS) {
     );
   });
   const add = (item: string, { weight = 1, signal }: { weight?: number; signal?: AbortSignal } = {}) =>
-    line.add({ item, weight, signal });
-  /** Lets the batch go that is worked on, and waits until the next one is. */
+    queue.add({ item, weight, signal });
+  /** Completes the current batch and waits until the next one begins. */
   const next = async () => {
-    gates.shift()?.();
+    completions.shift()?.();
     await sleep(1);
   };
   return { add, next, batches };
 }
 
-describe('a line', () => {
+describe('a write queue', () => {
   it('sends the first alone and those that come meanwhile together, in order', async () => {
-    const { add, next, batches } = makeLine();
+    const { add, next, batches } = makeQueue();
     const all = ['a', 'b', 'c', 'd'].map((item) => add(item));
     await next();
     await next();
@@ -39,7 +39,7 @@ describe('a line', () => {
   });
 
   it('sends no more at once than it may, by number and by weight; what is too heavy goes alone', async () => {
-    const { add, next, batches } = makeLine();
+    const { add, next, batches } = makeQueue();
     const weights = [1, 1, 1, 1, 1, 6, 4, 1, 99, 1];
     const all = weights.map((weight, at) => add(String(at), { weight }));
     for (let round = 0; round < 6; round++) await next();
@@ -48,7 +48,7 @@ describe('a line', () => {
   });
 
   it('fails one without the others, and all of a batch that fails; the next goes on', async () => {
-    const { add, next } = makeLine();
+    const { add, next } = makeQueue();
     const first = add('first');
     const mixed = Promise.allSettled([add('good'), add('bad')]);
     await next();
@@ -63,7 +63,7 @@ describe('a line', () => {
   });
 
   it('lets go who gives up while waiting, and nothing is done for them', async () => {
-    const { add, next, batches } = makeLine();
+    const { add, next, batches } = makeQueue();
     const first = add('first');
     const gone = new AbortController();
     const given = add('gone', { signal: gone.signal });
@@ -78,7 +78,7 @@ describe('a line', () => {
   });
 
   it('finishes what has begun although its caller gives up', async () => {
-    const { add, next } = makeLine();
+    const { add, next } = makeQueue();
     const gone = new AbortController();
     const begun = add('begun', { signal: gone.signal });
     gone.abort();
@@ -87,7 +87,7 @@ describe('a line', () => {
   });
 
   it('refuses what has waited for too long as WRITE_CONFLICT', async () => {
-    const { add, next, batches } = makeLine({ ...OPTIONS, longestWaitMs: 20 });
+    const { add, next, batches } = makeQueue({ ...OPTIONS, longestWaitMs: 20 });
     const first = add('first');
     await expect(add('second')).rejects.toMatchObject({ reason: 'WRITE_CONFLICT' });
     await next();

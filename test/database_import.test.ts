@@ -119,7 +119,7 @@ describe('rows of the Python system', () => {
     );
   });
 
-  it('have the defaults of the document where a column was missing', async () => {
+  it('have the defaults of the Python system where a column was missing', async () => {
     const url = await pythonDatabase(1);
     await migrate(url);
     const [row] = await readRows(url, 'agent_configs');
@@ -133,7 +133,7 @@ describe('rows of the Python system', () => {
     expect(row).toMatchObject({ ...defaults, prompt_template: null, slot_name: null });
   });
 
-  it('keep columns that are not ours, which do not stand in the way of new rows', async () => {
+  it('keep additional columns, which do not prevent new rows', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ configs }) => {
       const agent = { name: 'macro_analyst' };
@@ -143,7 +143,7 @@ describe('rows of the Python system', () => {
     expect(rows.map(({ team }) => team)).toEqual(rows.map(({ id }) => ((id as number) < 20 ? 'quant' : null)));
   });
 
-  it('give new ones ids behind theirs, also where the sequence was behind', async () => {
+  it('are followed by new ids, also when the sequence was too low', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ agents, configs }) => {
       const { agent } = await agents.createAgent({ agent: { name: 'new_one', agent_type: 'analyst' } });
@@ -157,7 +157,7 @@ describe('rows of the Python system', () => {
     });
   });
 
-  it('are served: the primary of an adopted agent, its names canonical', async () => {
+  it('are served with canonical provider names', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ configs, agents }) => {
       const { config } = await configs.getPrimaryConfig({ agent: { name: 'market_analyst' } });
@@ -207,7 +207,7 @@ describe('rows of the Python system', () => {
     }
   });
 
-  it('are joined by default configs when agentllm seed is told so, and only then', async () => {
+  it('get default configs from agentllm seed only with --even-imported', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     const run = (...args: string[]) => agentllm(['seed', ...args], { DATABASE_URL: url }).ended;
@@ -248,8 +248,8 @@ describe('the schema', () => {
        alter table trades drop column order_type`,
     );
     await migrate(url);
-    const { findings } = await onDatabase(url, (database) => migrator(database).adoption());
-    expect(findings).toContain('positions: portfolio_id names no row of portfolios in row 1');
+    const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
+    expect(findings).toContain('positions: portfolio_id refers to no row of portfolios in row 1');
     await expect(execute(url, 'update positions set portfolio_id = 8')).rejects.toMatchObject({ code: '23503' });
     expect((await readRows(url, 'positions'))[0]).toMatchObject({ portfolio_id: 7 });
     expect((await readRows(url, 'trades'))[0]).toMatchObject({ order_type: 'market' });
@@ -294,7 +294,7 @@ describe('the schema', () => {
     );
     await migrate(url);
     expect((await readRows(url, 'agent_configs'))[0]?.['description']).toHaveLength(2000);
-    const { findings } = await onDatabase(url, (database) => migrator(database).adoption());
+    const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
     expect(findings).toContainEqual(
       expect.stringMatching(/^agent_configs: column description stays character varying/),
     );
@@ -304,7 +304,7 @@ describe('the schema', () => {
 describe('a second start', () => {
   it('changes nothing', async () => {
     const url = await pythonDatabase();
-    const look = () =>
+    const readSchema = () =>
       onDatabase(url, async ({ knex }) => {
         const rows: Record<string, unknown> = {};
         for (const table of await readTables(knex))
@@ -312,9 +312,9 @@ describe('a second start', () => {
         return { catalogue: await readCatalogue(knex), rows };
       });
     await onService(url, async () => {});
-    const first = await look();
+    const first = await readSchema();
     await onService(url, async () => {});
-    expect(await look()).toEqual(first);
+    expect(await readSchema()).toEqual(first);
   });
 
   it('of two replicas at once enters every row once', async () => {
@@ -374,24 +374,24 @@ describe('the log', () => {
 
 describe('rows that break rules', () => {
   const RULES = [
-    /agent_configs: row 14 must be corrected to keep to: temperature/,
-    /agent_configs: row 14 must be corrected to keep to: max_tokens/,
-    /agent_llm_configs: row 10 must be corrected to keep to: temperature/,
-    /agent_llm_configs: row 11 must be corrected to keep to: \(fallback_provider is null\)/,
-    /agent_llm_configs: row 12 must be corrected to keep to: provider <> ''/,
-    /agent_llm_configs: row 12 must be corrected to keep to: max_tokens/,
-    /agent_llm_configs: row 15 must be corrected to keep to: cost_per_1k_input/,
-    /agent_llm_configs: row 13 must be corrected to keep to: \(fallback_provider, fallback_model\)/,
-    /agent_llm_configs: temperature was not a number in row 14 and is '0.7'/,
-    /agent_llm_configs: top_p was not a number in row 14 and is NULL/,
-    /agent_llm_configs: rows 20, 21 belonged to no agent and stand in adopted_orphans/,
-    /agent_llm_configs: column team, which agentllm does not fill, may be NULL/,
+    /agent_configs: row 14 must be corrected to satisfy: temperature/,
+    /agent_configs: row 14 must be corrected to satisfy: max_tokens/,
+    /agent_llm_configs: row 10 must be corrected to satisfy: temperature/,
+    /agent_llm_configs: row 11 must be corrected to satisfy: \(fallback_provider is null\)/,
+    /agent_llm_configs: row 12 must be corrected to satisfy: provider <> ''/,
+    /agent_llm_configs: row 12 must be corrected to satisfy: max_tokens/,
+    /agent_llm_configs: row 15 must be corrected to satisfy: cost_per_1k_input/,
+    /agent_llm_configs: row 13 must be corrected to satisfy: \(fallback_provider, fallback_model\)/,
+    /agent_llm_configs: temperature was NaN or infinite in row 14 and was set to '0.7'/,
+    /agent_llm_configs: top_p was NaN or infinite in row 14 and was set to NULL/,
+    /agent_llm_configs: rows 20, 21 belonged to no agent and were moved to adopted_orphans/,
+    /agent_llm_configs: column team, which agentllm does not fill, is nullable now/,
   ];
 
   it('are findings, until they are put right', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ configs }) => {
-      const findings = () => onDatabase(url, async (database) => (await migrator(database).adoption()).findings);
+      const findings = () => onDatabase(url, async (database) => (await migrator(database).readImport()).findings);
       for (const rule of RULES) expect(await findings()).toContainEqual(expect.stringMatching(rule));
       expect(await findings()).toHaveLength(RULES.length);
       await configs.updateConfig({ config: { id: 10, temperature: 1 } });
@@ -416,17 +416,17 @@ describe('rows that break rules', () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
-      const { down, up, status, adoption } = migrator(database);
-      const before = await adoption();
+      const { down, up, status, readImport } = migrator(database);
+      const before = await readImport();
       while ((await status()).current !== '0004_add_agent_llm_configs') await down();
       await up();
-      expect(await adoption()).toEqual(before);
+      expect(await readImport()).toEqual(before);
     });
   });
 });
 
 describe('configs of agents that do not exist', () => {
-  it('stand in adopted_orphans, whole but for keys in clear', async () => {
+  it('are moved to adopted_orphans, without API keys in plaintext', async () => {
     const url = await pythonDatabase();
     const before = await readRows(url, 'agent_llm_configs');
     await execute(
@@ -450,32 +450,32 @@ describe('configs of agents that do not exist', () => {
   });
 });
 
-describe('a database that cannot be adopted', () => {
+describe('a database that cannot be imported', () => {
   async function refused(url: string, message: RegExp): Promise<void> {
-    const look = () => onDatabase(url, ({ knex }) => readCatalogue(knex));
-    const before = await look();
+    const readSchema = () => onDatabase(url, ({ knex }) => readCatalogue(knex));
+    const before = await readSchema();
     await expect(migrate(url)).rejects.toMatchObject({ name: 'StartError', message: expect.stringMatching(message) });
-    expect(await look()).toEqual(before);
+    expect(await readSchema()).toEqual(before);
   }
 
-  it('is left as it is: agents of one name', async () => {
+  it('is not changed: agents of one name', async () => {
     const url = await pythonDatabase();
     await execute(url, `drop index ix_agent_configs_name; update agent_configs set name = 'trader' where id in (3, 5)`);
     const rows = await readRows(url, 'agent_configs');
-    await refused(url, /same name more than once.*"trader" \(rows 3, 5, 8\).*Rename or delete/);
+    await refused(url, /column name of the table agent_configs must be unique.*"trader" \(rows 3, 5, 8\).*Rename or delete/);
     expect(await readRows(url, 'agent_configs')).toEqual(rows);
     await execute(url, `update agent_configs set name = name || '_' || id where id in (3, 5)`);
     await migrate(url);
     expect(await readRows(url, 'agent_configs')).toHaveLength(AGENTS.length);
   });
 
-  it('is left as it is: a column where we add ours', async () => {
+  it('is not changed: a column where we add ours', async () => {
     const url = await pythonDatabase();
     await execute(url, 'alter table agent_llm_configs add priority varchar(10)');
-    await refused(url, /columns of its own named priority.*rename column priority to old_priority/);
+    await refused(url, /already has the columns priority.*rename column priority to old_priority/);
   });
 
-  it('is left as it is: tables of another system', async () => {
+  it('is not changed: tables of another system', async () => {
     const url = await server.createDatabase();
     await execute(url, 'create table trades (id uuid primary key, ticker text not null)');
     await refused(url, /objects of another application .*table trades/);
@@ -487,7 +487,7 @@ describe('a database that cannot be adopted', () => {
     await refused(other, /no column id, name, agent_type/);
   });
 
-  it('is left as it is: a view on a column whose type changes', async () => {
+  it('is not changed: a view on a column whose type changes', async () => {
     const url = await pythonDatabase();
     await execute(url, 'create view young as select name from agent_configs where created_at > now()');
     await refused(url, /A view or a rule uses columns of agent_configs/);
@@ -497,7 +497,7 @@ describe('a database that cannot be adopted', () => {
 describe('rolling back', () => {
   const NAMES = migrations.map(({ name }) => name);
 
-  it('stops before tables that were adopted, unless it is told', async () => {
+  it('stops before imported tables, unless dropAdopted is set', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
@@ -510,11 +510,11 @@ describe('rolling back', () => {
       expect(undone).toEqual(NAMES.slice(0, 4).toReversed());
       expect(await readTables(database.knex)).toEqual(['alembic_version']);
       expect(await up()).toEqual(NAMES);
-      expect((await migrator(database).adoption()).tables).toEqual([]);
+      expect((await migrator(database).readImport()).tables).toEqual([]);
     });
   });
 
-  it('passes tables that we have made in an adopted database', async () => {
+  it('drops tables that agentllm has created in an imported database', async () => {
     const url = await pythonDatabase(2);
     await migrate(url);
     await onDatabase(url, async (database) => {
@@ -525,7 +525,7 @@ describe('rolling back', () => {
     });
   });
 
-  it('is done and told by the commands', async () => {
+  it('is run and reported by the commands', async () => {
     const url = await pythonDatabase();
     const run = (...args: string[]) => agentllm(args, { DATABASE_URL: url }).ended;
     const up = await run('migrate', 'up');
@@ -633,7 +633,7 @@ describe('API keys of the Python system', () => {
     const foreign = Keyring.parse(other).seal('sk-other', binding, new Date());
     await execute(url, `update agent_llm_configs set api_key_encrypted = '${foreign}' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
-    const { findings } = await onDatabase(url, (database) => migrator(database).adoption());
+    const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
     expect(findings).toContainEqual(
       expect.stringMatching(/the API keys of row 2 cannot be read.*Store these API keys again/),
     );
@@ -647,7 +647,7 @@ describe('API keys of the Python system', () => {
         async (service) => {
           expect(await statesOf(service)).toEqual(every('API_KEY_STATE_UNREADABLE'));
           await service.configs.updateConfig({ config: { id: 1, temperature: 0.4 } });
-          const { findings } = await onDatabase(url, (database) => migrator(database).adoption());
+          const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
           expect(findings).toContainEqual(expect.stringMatching(/the API keys of rows 1, 4.* ENCRYPTION_KEY/));
         },
         { ENCRYPTION_KEY },
@@ -663,7 +663,7 @@ describe('API keys of the Python system', () => {
     expect(await keysIn(url)).toEqual(plain);
   });
 
-  it('are encrypted when they were stored in clear, but not under a key that may be the wrong one', async () => {
+  it('are encrypted when they were stored in plaintext, but not with a key that may be wrong', async () => {
     const url = await withKeys();
     await execute(url, `update agent_llm_configs set api_key_encrypted = 'sk-in-clear' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: generateKey() });
@@ -689,7 +689,7 @@ describe('API keys of the Python system', () => {
     expect(await keysIn(url)).toEqual(plain);
   });
 
-  it('stand in no log, answer or finding', async () => {
+  it('are in no log entry and no finding', async () => {
     const url = await withKeys();
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
     const { rows } = await execute(
