@@ -252,6 +252,11 @@ describe('one place for each', () => {
     expect(fetching.map(({ path }) => path)).toEqual([]);
   });
 
+  it('the largest int32 and the longest timer are in limits', () => {
+    const wrong = src.filter(({ text }) => /\b2 \*\* 31\b|\b2_?147_?483_?64[78]\b|\b0x7f{7}\b/i.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual(['src/limits.ts']);
+  });
+
   it('arguments and environment are read in cli, and in the client that others install', () => {
     const places = ['cli', 'client'];
     const wrong = src.filter(({ path, text }) => !inParts(path, ...places) && /\bprocess\.(env|argv)\b/.test(text));

@@ -103,7 +103,7 @@ async function within<T>(
 ): Promise<T> {
   const ending = new AbortController();
   const stop = () => ending.abort(coded('STOPPED'));
-  const timer = setTimeout(() => ending.abort(coded(TIMED_OUT)), Math.min(timeoutMs, MAX_TIMER_MS));
+  const timer = setTimeout(() => ending.abort(coded(TIMED_OUT)), Math.min(timeoutMs, limits.maxTimerMs));
   signal?.addEventListener('abort', stop);
   if (signal?.aborted) stop();
   try {
@@ -113,9 +113,6 @@ async function within<T>(
     signal?.removeEventListener('abort', stop);
   }
 }
-
-/** setTimeout takes what is longer for 1 ms. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** What a header can hold; anything else, a line break above all, would end it. */
 const SENDABLE = /^[\x21-\x7e]+$/;
