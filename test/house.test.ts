@@ -66,7 +66,7 @@ const breaking = (sources: readonly Source[], wrong: (one: Import, source: Sourc
 const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
 
 /** What each part may import of the others; docs/architecture.md has the same directions. */
-const BELOW = ['errors', 'limits', 'problems', 'status_codes'];
+const BELOW = ['abort', 'errors', 'limits', 'problems', 'status_codes'];
 const PROCESS = ['config', 'log', 'metrics', 'package'];
 const STORE = ['domain', 'time_slice', ...BELOW];
 const FEED = ['store', ...STORE];
@@ -77,6 +77,7 @@ const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...
 const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const MAY: Readonly<Record<string, readonly string[]>> = {
+  abort: [],
   limits: [],
   package: [],
   time_slice: [],
@@ -250,6 +251,11 @@ describe('one place for each', () => {
     expect(wrong).toEqual([]);
     const fetching = all.filter(({ text }) => /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text));
     expect(fetching.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('signals are listened to in abort', () => {
+    const wrong = src.filter(({ text }) => /\b(add|remove)EventListener\(\s*['"]abort|\.onabort\b/.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual(['src/abort.ts']);
   });
 
   it('the largest int32 and the longest timer are in limits', () => {

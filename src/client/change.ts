@@ -1,6 +1,6 @@
 import type { ChangeCause } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
-import { onAbort } from './abort.js';
 
 /** Something is different from what was held before. */
 export interface Change {

@@ -1,6 +1,6 @@
 import { type Client, connectivityState, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
+import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
-import { onAbort } from './abort.js';
 import { AgentLLMError } from './error.js';
 import { headersOf, type Token } from './headers.js';
 import type { Security } from './message.js';

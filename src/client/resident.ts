@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
-import { onAbort } from './abort.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';

@@ -1,5 +1,5 @@
+import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
-import { onAbort } from './abort.js';
 import { AgentLLMError } from './error.js';
 
 /** Waits for what others may wait for, too: the signal ends the wait, not the work. Waiting keeps the process alive. */

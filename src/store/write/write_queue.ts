@@ -1,3 +1,4 @@
+import { onAbort } from '../../abort.js';
 import { ServiceError } from '../../errors.js';
 
 /** What waits in a line. */
@@ -46,20 +47,19 @@ export class WriteQueue<Item, Result> {
       if (signal?.aborted) return reject(signal.reason);
       const leave = () => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', giveUp);
+        release();
         const at = this.waiting.indexOf(place);
         if (at >= 0) this.waiting.splice(at, 1);
       };
       const place = { item, weight, signal, leave, resolve, reject };
-      const giveUp = () => {
-        leave();
-        reject(signal?.reason);
-      };
       const timer = setTimeout(() => {
         leave();
         reject(ServiceError.of('WRITE_CONFLICT', {}));
       }, this.options.longestWaitMs);
-      signal?.addEventListener('abort', giveUp);
+      const release = onAbort(signal, () => {
+        leave();
+        reject(signal?.reason);
+      });
       this.waiting.push(place);
       void this.proceed();
     });
