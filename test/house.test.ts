@@ -69,7 +69,7 @@ const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//
 const BELOW = ['abort', 'errors', 'limits', 'problems', 'status_codes'];
 const PROCESS = ['config', 'log', 'metrics', 'package'];
 const STORE = ['domain', 'time_slice', ...BELOW];
-const FEED = ['store', ...STORE];
+const FEED = ['store', 'concurrency_limiter', ...STORE];
 const MESSAGES = ['feed', ...FEED];
 const DISPATCH = ['api/messages', 'net', ...PROCESS, ...MESSAGES];
 const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
@@ -78,6 +78,7 @@ const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc',
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const MAY: Readonly<Record<string, readonly string[]>> = {
   abort: [],
+  concurrency_limiter: ['errors'],
   limits: [],
   package: [],
   time_slice: [],
@@ -251,6 +252,18 @@ describe('one place for each', () => {
     expect(wrong).toEqual([]);
     const fetching = all.filter(({ text }) => /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text));
     expect(fetching.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('encodings are kept in EncodeOnce', () => {
+    const wrong = src.filter(
+      ({ path, text }) => partOf(path).startsWith('api') && /\bnew WeakMap\b/.test(text) && /\.finish\(/.test(text),
+    );
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('what exists at once is bounded by ConcurrencyLimiter', () => {
+    const bound = /(?<!=)[<>]=?\s*limits\.(maxConcurrentCalls|callsPerToken|streamsPerToken|maxWatches|adoptionWaits)\b/;
+    expect(src.filter(({ text }) => bound.test(text)).map(({ path }) => path)).toEqual([]);
   });
 
   it('signals are listened to in abort', () => {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
@@ -34,6 +35,8 @@ export class Watches {
   private readonly watches = new Set<Watch>();
   /** Of watches that are to be opened, and wait. */
   private readonly openings = new Set<Sink>();
+  /** Counts both. */
+  private readonly limiter = new ConcurrencyLimiter({ total: () => limits.maxWatches });
   private readonly byClient = new Map<string, Watch>();
   private readonly live = new LiveIndex();
   private readonly ring = new Ring();
@@ -87,9 +90,12 @@ export class Watches {
    * opened, or released by what is returned, and ends like one when there are to be none.
    */
   reserve(sink: Sink): () => void {
-    this.checkRoom();
+    this.checkOpen();
+    this.limiter.enter(undefined, tooManyWatches);
     this.openings.add(sink);
-    return () => void this.openings.delete(sink);
+    return () => {
+      if (this.openings.delete(sink)) this.limiter.leave();
+    };
   }
 
   /**
@@ -97,9 +103,9 @@ export class Watches {
    * It goes on by itself until its stream is closed.
    */
   open(filter: Filter, who: WatcherIdentity, sink: Sink, resumeAt?: ResumePosition): Watch {
-    // It takes the place that was kept for it.
-    this.openings.delete(sink);
-    this.checkRoom();
+    this.checkOpen();
+    // A watch that was reserved is counted already.
+    if (!this.openings.delete(sink)) this.limiter.enter(undefined, tooManyWatches);
     const watch = new Watch(filter, who, sink);
     this.watches.add(watch);
     this.byClient.set(who.client_id, watch);
@@ -120,10 +126,8 @@ export class Watches {
     for (const sink of this.openings) sink.end(why());
   }
 
-  private checkRoom(): void {
+  private checkOpen(): void {
     if (this.closed) throw this.closed();
-    const taken = this.watches.size + this.openings.size;
-    if (taken >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${taken}` });
   }
 
   private async run(watch: Watch, resumed: boolean): Promise<void> {
@@ -269,7 +273,7 @@ export class Watches {
 
   private forget(watch: Watch): void {
     this.live.remove(watch);
-    this.watches.delete(watch);
+    if (this.watches.delete(watch)) this.limiter.leave();
     if (this.byClient.get(watch.who.client_id) === watch) this.byClient.delete(watch.who.client_id);
   }
 
@@ -300,6 +304,8 @@ export class Watches {
     return this.taken.moments;
   }
 }
+
+const tooManyWatches = (_: number, total: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(total) });
 
 const isAway = (error: unknown): boolean => {
   const failure = databaseFailure(error);

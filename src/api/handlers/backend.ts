@@ -1,4 +1,5 @@
 import type { BlockList } from 'node:net';
+import type { ConcurrencyLimiter } from '../../concurrency_limiter.js';
 import type { Feed } from '../../feed/feed.js';
 import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import type { Watches } from '../../feed/watches.js';
@@ -14,6 +15,8 @@ export interface Backend {
   /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
   readonly watches: Watches;
   readonly watcherRegistry: WatcherRegistry;
+  /** The writes that wait for watchers to adopt them. */
+  readonly adoptionWaits: ConcurrencyLimiter;
   readonly authorizer: Authorizer;
   /** What callers leave behind. */
   readonly accessLog: AccessLog;

@@ -2,7 +2,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteCredentialResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import type { AdoptingWatcher, Adoption } from '../../../gen/ts/agentllm/v1/write.js';
 import type { ChangeEvent } from '../../feed/change_event.js';
-import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
 import type { Backend } from './backend.js';
@@ -28,24 +27,14 @@ export async function withAdoption(
   };
   const answered = new AbortController();
   const late = sleep(remainingMs, undefined, { signal: answered.signal }).catch(() => {});
-  const leave = waitMs > 0 ? takePlace(backend) : undefined;
-  const end = performance.now() + (leave ? Math.min(waitMs, remainingMs) : 0);
+  // Without room to wait, the response has what is known now.
+  const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
+  const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
   await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
-  leave?.();
+  if (waits) backend.adoptionWaits.leave();
   answered.abort();
   const encoded = DeleteCredentialResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
-}
-
-/** How many writes wait on a server. */
-const waiting = new WeakMap<WatcherRegistry, number>();
-
-/** One of the places to wait in, with how to leave it; undefined: all are taken. */
-function takePlace({ watcherRegistry: presence }: Backend): (() => void) | undefined {
-  const taken = waiting.get(presence) ?? 0;
-  if (taken >= limits.adoptionWaits) return undefined;
-  waiting.set(presence, taken + 1);
-  return () => void waiting.set(presence, (waiting.get(presence) ?? 0) - 1);
 }
 
 const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
