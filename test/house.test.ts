@@ -106,7 +106,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   main: MAIN,
   client: STORE,
   'cli/kit': KIT,
-  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', ...KIT],
+  // Tokens in the store itself go through the handlers of the API.
+  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', ...KIT],
   'cli/remote': ['cli/kit', 'cli/local', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
@@ -261,8 +262,14 @@ describe('one place for each', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
+  it('tokens are planned by the handlers of the API, and at the first start', () => {
+    const wrong = src.filter(({ path, text }) => partOf(path) !== 'domain' && /\bplan(Token|Revocation)\(/.test(text));
+    expect(wrong.map(({ path }) => path).sort()).toEqual(['src/api/handlers/tokens.ts', 'src/bootstrap_token.ts']);
+  });
+
   it('what exists at once is bounded by ConcurrencyLimiter', () => {
-    const bound = /(?<!=)[<>]=?\s*limits\.(maxConcurrentCalls|callsPerToken|streamsPerToken|maxWatches|adoptionWaits)\b/;
+    const bound =
+      /(?<!=)[<>]=?\s*limits\.(maxConcurrentCalls|callsPerToken|streamsPerToken|maxWatches|adoptionWaits)\b/;
     expect(src.filter(({ text }) => bound.test(text)).map(({ path }) => path)).toEqual([]);
   });
 

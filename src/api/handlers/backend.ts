@@ -8,6 +8,18 @@ import type { Store } from '../../store/store.js';
 import type { AccessLog } from '../dispatch/access_log.js';
 import type { Authorizer } from '../dispatch/authorizer.js';
 
+/** What reads need. */
+export interface ReadBackend {
+  readonly store: Store;
+  readonly feed: Pick<Feed, 'reached'>;
+}
+
+/** What a write that waits for adoption needs. */
+export type AdoptionBackend = Pick<Backend, 'store' | 'watches' | 'watcherRegistry' | 'adoptionWaits'>;
+
+/** What writes need; without the second part, none of them waits for adoption. */
+export type WriteBackend = Pick<Backend, 'store'> | AdoptionBackend;
+
 /** What the services work on. */
 export interface Backend {
   readonly store: Store;

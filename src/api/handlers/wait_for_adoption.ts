@@ -4,7 +4,7 @@ import type { AdoptingWatcher, Adoption } from '../../../gen/ts/agentllm/v1/writ
 import type { ChangeEvent } from '../../feed/change_event.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
-import type { Backend } from './backend.js';
+import type { AdoptionBackend } from './backend.js';
 
 const FIRST_LOOK_MS = 50;
 const LONGEST_PAUSE_MS = 250;
@@ -15,7 +15,7 @@ const LONGEST_PAUSE_MS = 250;
  * caller waits: an answer that knows less is better than an error that says it failed.
  */
 export async function withAdoption(
-  backend: Backend,
+  backend: AdoptionBackend,
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
@@ -39,7 +39,12 @@ export async function withAdoption(
 
 const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
 
-async function follow(backend: Backend, revision: number, end: number, hear: (seen: Adoption) => void): Promise<void> {
+async function follow(
+  backend: AdoptionBackend,
+  revision: number,
+  end: number,
+  hear: (seen: Adoption) => void,
+): Promise<void> {
   const agents = agentsIn(await backend.watches.entryAt(revision));
   for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
     const adoption = await look(backend, revision, agents);
@@ -57,7 +62,7 @@ function agentsIn({ agents, catalogue }: ChangeEvent): string[] | undefined {
 }
 
 async function look(
-  { store, watcherRegistry: presence }: Backend,
+  { store, watcherRegistry: presence }: AdoptionBackend,
   revision: number,
   agents: string[] | undefined,
 ): Promise<Adoption> {
