@@ -2,9 +2,10 @@ import { defineConfig } from 'vitest/config';
 
 /** Tests that need no database, no running service and no build. */
 const UNIT = [
+  'test/api/**/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/providers/**/*.test.ts',
-  'test/{contract,house,line,log,metrics,readme,seed_data,settings}.test.ts',
+  'test/{abort,concurrency_limiter,contract,house,line,log,metrics,readme,seed_data,settings}.test.ts',
   'test/cli/print.test.ts',
   'test/embedded/wire_frames.test.ts',
   'test/http/routes.test.ts',

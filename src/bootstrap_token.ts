@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { link, open, readFile, unlink } from 'node:fs/promises';
-import { type MadeToken, makeToken, readToken } from './domain/token.js';
+import { type MadeToken, makeToken, planToken, readToken, type TokenWish } from './domain/token.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
-import { createFirstToken } from './store/access.js';
 import type { Store } from './store/store.js';
+import { transact } from './store/write/transact.js';
 
 /**
  * Creates the first token of a store, for an administrator. Its text comes from
@@ -25,6 +25,37 @@ export async function bootstrapToken(store: Store, file: string, log: Log): Prom
   // Another replica was faster, with a text of its own.
   if (!given) await unlink(file).catch(() => {});
   log.info({ file }, 'another replica created the first token; BOOTSTRAP_TOKEN_FILE is not used');
+}
+
+const FIRST: TokenWish = {
+  name: 'bootstrap',
+  role: 'ROLE_ADMIN',
+  agents: [],
+  all_agents: false,
+  certificate_identity: '',
+  lifetimeMs: undefined,
+};
+
+/** Creates the first token of a store; false when the store has had one, on whichever replica. */
+async function createFirstToken(store: Store, made: MadeToken): Promise<boolean> {
+  let isCreated = false;
+  await transact<boolean>(store, {
+    actor: 'agentllm',
+    method: 'token/bootstrap',
+    requestId: undefined,
+    reason: undefined,
+    plan(state, draft) {
+      if (state.tokensExist) return false;
+      planToken(state, draft, FIRST, made);
+      return true;
+    },
+    answer: (created) => {
+      isCreated = created;
+      return new Uint8Array();
+    },
+    body: () => new Uint8Array(),
+  });
+  return isCreated;
 }
 
 /** The token in the file; undefined where there is none yet. */

@@ -1,10 +1,14 @@
+const MAX_INT32 = 2 ** 31 - 1;
+
 /**
  * Every number that a caller can hit, in one place. The proto comments and
  * docs/limits.md state the same numbers; test/contract.test.ts holds them together.
  */
 export const limits = {
-  /** Largest id of an `int32` column. */
-  maxId: 2_147_483_647,
+  /** Largest `int32`: of a field, of an id, and of an integer column. */
+  maxInt32: MAX_INT32,
+  /** Longest delay of a timer of Node, in ms (24.8 days): a timer with a longer one ends after 1 ms. */
+  maxTimerMs: MAX_INT32,
   /** Rows of a list when the request does not say. */
   defaultPageSize: 100,
   /** Most rows of a list; larger requests are cut to it (AIP-158). */

@@ -402,9 +402,9 @@ describe('the numbers in the comments', () => {
 
   /** What the comment of a field must say, from limits.ts. */
   const phrases: Readonly<Record<string, readonly string[]>> = {
-    'AgentRef.id': [oneTo(limits.maxId, '')],
+    'AgentRef.id': [oneTo(limits.maxInt32, '')],
     'AgentRef.name': [oneTo(limits.agentName)],
-    'Agent.id': [oneTo(limits.maxId, '')],
+    'Agent.id': [oneTo(limits.maxInt32, '')],
     'Agent.name': [oneTo(limits.agentName)],
     'Agent.agent_type': [oneTo(limits.agentType)],
     'Agent.role': [oneTo(limits.agentType)],
@@ -426,7 +426,7 @@ describe('the numbers in the comments', () => {
     ],
     'ExtraParams.seed': [between({ min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER })],
     'ExtraParams.request_timeout_ms': [between(limits.requestTimeoutMs)],
-    'AgentLLMConfig.id': [oneTo(limits.maxId, '')],
+    'AgentLLMConfig.id': [oneTo(limits.maxInt32, '')],
     'AgentLLMConfig.model_name': [oneTo(limits.modelName)],
     'AgentLLMConfig.temperature': [decimals(limits.temperature)],
     'AgentLLMConfig.top_p': [decimals(limits.topP)],

@@ -66,10 +66,10 @@ const breaking = (sources: readonly Source[], wrong: (one: Import, source: Sourc
 const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
 
 /** What each part may import of the others; docs/architecture.md has the same directions. */
-const BELOW = ['errors', 'limits', 'problems', 'status_codes'];
+const BELOW = ['abort', 'errors', 'limits', 'problems', 'status_codes'];
 const PROCESS = ['config', 'log', 'metrics', 'package'];
 const STORE = ['domain', 'time_slice', ...BELOW];
-const FEED = ['store', ...STORE];
+const FEED = ['store', 'concurrency_limiter', ...STORE];
 const MESSAGES = ['feed', ...FEED];
 const DISPATCH = ['api/messages', 'net', ...PROCESS, ...MESSAGES];
 const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
@@ -77,6 +77,8 @@ const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...
 const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const MAY: Readonly<Record<string, readonly string[]>> = {
+  abort: [],
+  concurrency_limiter: ['errors'],
   limits: [],
   package: [],
   time_slice: [],
@@ -104,7 +106,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   main: MAIN,
   client: STORE,
   'cli/kit': KIT,
-  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', ...KIT],
+  // Tokens in the store itself go through the handlers of the API.
+  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', ...KIT],
   'cli/remote': ['cli/kit', 'cli/local', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
@@ -250,6 +253,34 @@ describe('one place for each', () => {
     expect(wrong).toEqual([]);
     const fetching = all.filter(({ text }) => /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text));
     expect(fetching.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('encodings are kept in EncodeOnce', () => {
+    const wrong = src.filter(
+      ({ path, text }) => partOf(path).startsWith('api') && /\bnew WeakMap\b/.test(text) && /\.finish\(/.test(text),
+    );
+    expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('tokens are planned by the handlers of the API, and at the first start', () => {
+    const wrong = src.filter(({ path, text }) => partOf(path) !== 'domain' && /\bplan(Token|Revocation)\(/.test(text));
+    expect(wrong.map(({ path }) => path).sort()).toEqual(['src/api/handlers/tokens.ts', 'src/bootstrap_token.ts']);
+  });
+
+  it('what exists at once is bounded by ConcurrencyLimiter', () => {
+    const bound =
+      /(?<!=)[<>]=?\s*limits\.(maxConcurrentCalls|callsPerToken|streamsPerToken|maxWatches|adoptionWaits)\b/;
+    expect(src.filter(({ text }) => bound.test(text)).map(({ path }) => path)).toEqual([]);
+  });
+
+  it('signals are listened to in abort', () => {
+    const wrong = src.filter(({ text }) => /\b(add|remove)EventListener\(\s*['"]abort|\.onabort\b/.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual(['src/abort.ts']);
+  });
+
+  it('the largest int32 and the longest timer are in limits', () => {
+    const wrong = src.filter(({ text }) => /\b2 \*\* 31\b|\b2_?147_?483_?64[78]\b|\b0x7f{7}\b/i.test(text));
+    expect(wrong.map(({ path }) => path)).toEqual(['src/limits.ts']);
   });
 
   it('arguments and environment are read in cli, and in the client that others install', () => {

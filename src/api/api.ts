@@ -5,6 +5,7 @@ import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
 import { WatcherRegistry } from '../feed/watcher_registry.js';
@@ -15,7 +16,7 @@ import { UnreadResponses } from '../net/unread_responses.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
 import { Authorizer } from './dispatch/authorizer.js';
-import { ConcurrencyLimiter } from './dispatch/concurrency_limiter.js';
+import { CallLimiter } from './dispatch/call_limiter.js';
 import type { Contract } from './dispatch/contract.js';
 import type { DispatchContext } from './dispatch/method.js';
 import { OpenStreams } from './dispatch/open_streams.js';
@@ -30,7 +31,10 @@ import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
 
 /** What the API works on, without what it makes itself. */
-export type ApiParts = Omit<Backend, 'log' | 'watches' | 'watcherRegistry' | 'accessLog' | 'authorizer'>;
+export type ApiParts = Omit<
+  Backend,
+  'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
+>;
 
 export interface ApiOptions
   extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams' | 'unreadResponses'> {
@@ -60,7 +64,7 @@ export interface Api {
 }
 
 export function createApi(parts: ApiParts, { anonymous, ...given }: ApiOptions): Api {
-  const limiter = new ConcurrencyLimiter();
+  const limiter = new CallLimiter();
   const accessLog = new AccessLog(parts.store, given.log);
   const authorizer = new Authorizer(parts.store, anonymous, accessLog);
   const openStreams = new OpenStreams();
@@ -68,7 +72,8 @@ export function createApi(parts: ApiParts, { anonymous, ...given }: ApiOptions):
   const requestBudget = new RequestBudget(limits.requests);
   const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
-  const backend = { ...parts, log: given.log, watches, watcherRegistry, accessLog, authorizer };
+  const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
+  const backend = { ...parts, log: given.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
   const services = servicesOf(backend, { ...given, limiter, authorizer, openStreams, unreadResponses });
   const unary = services.flatMap((service) => [...service.unary.values()]);
   let registryClosed: Promise<void> | undefined;

@@ -1,4 +1,4 @@
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
 import { Backoff } from './backoff.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';

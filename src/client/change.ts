@@ -1,5 +1,6 @@
 import type { ChangeCause } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
+import { limits } from '../limits.js';
 
 /** Something is different from what was held before. */
 export interface Change {
@@ -37,8 +38,6 @@ export function merge(a: Change, b: Change): Change {
 
 /** Changes that wait for a reader; from here on they are put together, so that one who never reads costs no more. */
 const MOST_WAITING = 64;
-/** Longer than any process: it is there to be waited for. */
-const FOREVER_MS = 2 ** 31 - 1;
 
 /** Changes for one reader, in order. */
 export class Changes implements AsyncIterableIterator<Change> {
@@ -88,7 +87,7 @@ export class Changes implements AsyncIterableIterator<Change> {
     const value = this.waiting.shift();
     if (value) return Promise.resolve({ done: false, value });
     if (this.ended) return Promise.resolve({ done: true, value: undefined });
-    this.alive ??= setInterval(() => {}, FOREVER_MS);
+    this.alive ??= setInterval(() => {}, limits.maxTimerMs);
     return new Promise((resolve) => this.readers.push(resolve));
   }
 

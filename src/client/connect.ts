@@ -5,7 +5,7 @@ import * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
 import { ackBatcherOf } from './ack_batcher.js';
 import { checkAddress, isLocal } from './address.js';
 import { callChannel, securityOf, streamChannel } from './channel.js';

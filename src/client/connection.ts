@@ -1,5 +1,6 @@
 import { type Client, connectivityState, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
+import { limits } from '../limits.js';
 import { AgentLLMError } from './error.js';
 import { headersOf, type Token } from './headers.js';
 import type { Security } from './message.js';
@@ -267,10 +268,8 @@ export function refusing<T>(method: string, what: string, make: () => T): T {
  */
 export function checkDeadline(ms: number): number {
   if (typeof ms !== 'number' || Number.isNaN(ms)) throw new TypeError(`deadlineMs must be a number, not ${String(ms)}`);
-  return ms > LONGEST_TIMER_MS ? Number.POSITIVE_INFINITY : Math.max(ms, 0);
+  return ms > limits.maxTimerMs ? Number.POSITIVE_INFINITY : Math.max(ms, 0);
 }
-
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 const aborted = ({ method, requestId, signal }: Trip) =>
   AgentLLMError.here('The caller aborted the call', { code: 'CANCELLED', method, requestId, cause: signal?.reason });

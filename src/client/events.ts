@@ -1,4 +1,4 @@
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
 
 /** Until when something listens. */
 export interface ListenOptions {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
+import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
@@ -48,7 +49,6 @@ export interface ResidentParts {
 
 const METHOD = 'agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
 const MOST_WARNINGS = 20;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const ALIVE_MS = 10_000;
 
 /** Holds what the stream brings, and everything that is asked of it. */
@@ -179,7 +179,7 @@ export class Resident implements WatchObserver, RunSource {
         const why = this.error?.message ?? 'it has not answered';
         settle(() => refuse(`No service is ready at ${address} within ${ms} ms: ${why}`, this.error, 'UNAVAILABLE'));
       };
-      const timer = setTimeout(late, Math.min(ms, LONGEST_TIMER_MS));
+      const timer = setTimeout(late, Math.min(ms, limits.maxTimerMs));
       const off = this.on('state', look);
       let release = () => {};
       release = onAbort(signal, () => settle(() => refuse('The caller aborted the wait', signal?.reason, 'CANCELLED')));
@@ -295,7 +295,7 @@ export class Resident implements WatchObserver, RunSource {
       }
       this.awaitRetirement();
     };
-    this.retirement = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, LONGEST_TIMER_MS)).unref();
+    this.retirement = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
   }
 
   private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {

@@ -1,12 +1,10 @@
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
+import { limits } from '../limits.js';
 import { AgentLLMError } from './error.js';
-
-/** Longer than any process: it is there to be waited for. */
-const FOREVER_MS = 2 ** 31 - 1;
 
 /** Waits for what others may wait for, too: the signal ends the wait, not the work. Waiting keeps the process alive. */
 export function waitFor<T>(work: Promise<T>, signal: AbortSignal | undefined, method: string): Promise<T> {
-  const alive = setInterval(() => {}, FOREVER_MS);
+  const alive = setInterval(() => {}, limits.maxTimerMs);
   let release = () => {};
   const aborted = new Promise<never>((_, reject) => {
     release = onAbort(signal, () =>

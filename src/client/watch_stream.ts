@@ -4,7 +4,7 @@ import {
   type WatchConfigsResponse,
   type WatchStarted,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { onAbort } from './abort.js';
+import { onAbort } from '../abort.js';
 import { Backoff } from './backoff.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError, type Code } from './error.js';

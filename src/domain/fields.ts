@@ -60,7 +60,7 @@ export const int64 = (range: Range) =>
   ).transform(Number);
 
 /** A count of at least one that fits its column. */
-export const count = integer({ min: 1, max: limits.maxId });
+export const count = integer({ min: 1, max: limits.maxInt32 });
 
 export const flag = z.boolean();
 

@@ -1,3 +1,4 @@
+import { onAbort } from '../abort.js';
 import { ServiceError } from '../errors.js';
 import { databaseFailure } from '../store/failure.js';
 import { type Listener, listen } from '../store/notifications.js';
@@ -68,22 +69,18 @@ export class Feed {
     if (this.store.state.revision >= revision) return;
     void this.poll();
     await new Promise<void>((resolve, reject) => {
-      const cleanUp = () => {
-        unsubscribe();
-        signal.removeEventListener('abort', abort);
-      };
-      const abort = () => {
-        cleanUp();
-        const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };
-        reject(ServiceError.of('REVISION_NOT_REACHED', metadata));
-      };
+      let release = () => {};
       const unsubscribe = this.store.onAdvance(() => {
         if (this.store.state.revision < revision) return;
-        cleanUp();
+        unsubscribe();
+        release();
         resolve();
       });
-      if (signal.aborted) abort();
-      else signal.addEventListener('abort', abort);
+      release = onAbort(signal, () => {
+        unsubscribe();
+        const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };
+        reject(ServiceError.of('REVISION_NOT_REACHED', metadata));
+      });
     });
   }
 

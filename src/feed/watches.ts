@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
@@ -34,6 +35,8 @@ export class Watches {
   private readonly watches = new Set<Watch>();
   /** Streams with a reserved watch that is not open yet. */
   private readonly reservations = new Set<Sink>();
+  /** Counts watches and reservations. */
+  private readonly limiter = new ConcurrencyLimiter({ total: () => limits.maxWatches });
   private readonly byClient = new Map<string, Watch>();
   private readonly live = new LiveIndex();
   private readonly ring = new Ring();
@@ -89,9 +92,12 @@ export class Watches {
    * @throws TOO_MANY_WATCHES when the limit is reached.
    */
   reserve(sink: Sink): () => void {
-    this.checkLimit();
+    this.checkOpen();
+    this.limiter.enter(undefined, tooManyWatches);
     this.reservations.add(sink);
-    return () => void this.reservations.delete(sink);
+    return () => {
+      if (this.reservations.delete(sink)) this.limiter.leave();
+    };
   }
 
   /**
@@ -99,9 +105,9 @@ export class Watches {
    * @param resumeAt a position that the caller has checked; undefined: start with a snapshot.
    */
   open(filter: Filter, watcher: WatcherIdentity, sink: Sink, resumeAt?: ResumePosition): Watch {
-    // The watch replaces its reservation.
-    this.reservations.delete(sink);
-    this.checkLimit();
+    this.checkOpen();
+    // A reserved watch is already counted.
+    if (!this.reservations.delete(sink)) this.limiter.enter(undefined, tooManyWatches);
     const watch = new Watch(filter, watcher, sink);
     this.watches.add(watch);
     this.byClient.set(watcher.client_id, watch);
@@ -122,10 +128,8 @@ export class Watches {
     for (const sink of this.reservations) sink.end(errorOf());
   }
 
-  private checkLimit(): void {
+  private checkOpen(): void {
     if (this.closed) throw this.closed();
-    const count = this.watches.size + this.reservations.size;
-    if (count >= limits.maxWatches) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${count}` });
   }
 
   private async run(watch: Watch, resumed: boolean): Promise<void> {
@@ -273,7 +277,7 @@ export class Watches {
 
   private remove(watch: Watch): void {
     this.live.remove(watch);
-    this.watches.delete(watch);
+    if (this.watches.delete(watch)) this.limiter.leave();
     if (this.byClient.get(watch.watcher.client_id) === watch) this.byClient.delete(watch.watcher.client_id);
   }
 
@@ -304,6 +308,8 @@ export class Watches {
     return this.cachedCatalogue.items;
   }
 }
+
+const tooManyWatches = (_: number, total: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(total) });
 
 const isUnavailable = (error: unknown): boolean => {
   const failure = databaseFailure(error);

@@ -1,5 +1,5 @@
 import { type DescEnum, type DescField, type DescMessage, type JsonObject, ScalarType } from '@bufbuild/protobuf';
-import { maxElements } from '../limits.js';
+import { limits, maxElements } from '../limits.js';
 import { commentOf } from './comments.js';
 
 /** JSON Schemas of messages and enums in canonical proto3 JSON, by their full names. */
@@ -64,7 +64,7 @@ function single(field: DescField, refer: Schemas['refer']): JsonObject {
 
 const int64 = { type: 'string', format: 'int64', pattern: '^-?[0-9]+$' };
 const uint64 = { type: 'string', format: 'uint64', pattern: '^[0-9]+$' };
-const int32 = { type: 'integer', format: 'int32', minimum: -(2 ** 31), maximum: 2 ** 31 - 1 };
+const int32 = { type: 'integer', format: 'int32', minimum: -limits.maxInt32 - 1, maximum: limits.maxInt32 };
 const uint32 = { type: 'integer', format: 'uint32', minimum: 0, maximum: 2 ** 32 - 1 };
 
 const SCALARS: Readonly<Record<ScalarType, JsonObject>> = {

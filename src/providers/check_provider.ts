@@ -1,5 +1,6 @@
 import type { BlockList } from 'node:net';
 import type { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
+import { onAbort } from '../abort.js';
 import type { Provider } from '../domain/rows.js';
 import { nearest, printable } from '../domain/text.js';
 import { limits } from '../limits.js';
@@ -102,20 +103,15 @@ async function within<T>(
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const ending = new AbortController();
-  const stop = () => ending.abort(coded('STOPPED'));
-  const timer = setTimeout(() => ending.abort(coded(TIMED_OUT)), Math.min(timeoutMs, MAX_TIMER_MS));
-  signal?.addEventListener('abort', stop);
-  if (signal?.aborted) stop();
+  const timer = setTimeout(() => ending.abort(coded(TIMED_OUT)), Math.min(timeoutMs, limits.maxTimerMs));
+  const release = onAbort(signal, () => ending.abort(coded('STOPPED')));
   try {
     return await work(ending.signal);
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener('abort', stop);
+    release();
   }
 }
-
-/** setTimeout takes what is longer for 1 ms. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** What a header can hold; anything else, a line break above all, would end it. */
 const SENDABLE = /^[\x21-\x7e]+$/;

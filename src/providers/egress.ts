@@ -2,6 +2,7 @@ import { type LookupAddress, lookup as lookupName } from 'node:dns';
 import { type ClientRequest, type IncomingHttpHeaders, type IncomingMessage, request as requestHttp } from 'node:http';
 import { type RequestOptions, request as requestHttps } from 'node:https';
 import type { BlockList, LookupFunction, TcpNetConnectOpts } from 'node:net';
+import { onAbort } from '../abort.js';
 import { addressProblem, isInRange, isLoopback, urlProblem } from '../domain/addresses.js';
 import { canonicalBaseUrl } from '../domain/base_url.js';
 import { limits } from '../limits.js';
@@ -128,11 +129,10 @@ function usableOf(found: readonly LookupAddress[], allowed: BlockList, protocol:
 
 /** Sends a request and reads its reply. The connection is closed whatever happens. */
 async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Reply> {
-  let stop = () => {};
+  let release = () => {};
   try {
     return await new Promise((resolve, reject) => {
-      stop = () => reject(signal.reason);
-      signal.addEventListener('abort', stop);
+      release = onAbort(signal, () => reject(signal.reason));
       request.on('error', reject);
       // Unheard, it closes the connection without an error or a response.
       request.on('upgrade', (_, socket) => {
@@ -143,7 +143,7 @@ async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Rep
       request.end();
     });
   } finally {
-    signal.removeEventListener('abort', stop);
+    release();
     request.destroy();
   }
 }

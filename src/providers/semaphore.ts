@@ -1,3 +1,5 @@
+import { onAbort } from '../abort.js';
+
 /** Lets so many work at once, and the others when their turn comes: first come, first served. */
 export class Semaphore {
   #free: number;
@@ -17,14 +19,13 @@ export class Semaphore {
     }
     await new Promise<void>((resolve, reject) => {
       const go = () => {
-        signal.removeEventListener('abort', stop);
+        release();
         resolve();
       };
-      const stop = () => {
+      const release = onAbort(signal, () => {
         this.#waiting.delete(go);
         reject(signal.reason);
-      };
-      signal.addEventListener('abort', stop, { once: true });
+      });
       this.#waiting.add(go);
     });
   }

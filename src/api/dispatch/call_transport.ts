@@ -1,4 +1,5 @@
 import type { PeerCertificate } from 'node:tls';
+import { onAbort } from '../../abort.js';
 import { peerIdentities } from '../../net/peer_identity.js';
 
 /** What a caller shows to say who it is. */
@@ -46,7 +47,7 @@ export function transportOf({ signal, deadlineMs, credentials = {} }: InvokeOpti
     getDeadline: () => deadline,
     getAuthContext: () => ({}),
     credentials,
-    on: (_, listener) => signal?.addEventListener('abort', listener, { once: true }),
+    on: (_, listener) => onAbort(signal, listener),
   };
 }
 

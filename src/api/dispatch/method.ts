@@ -5,7 +5,7 @@ import type { Log } from '../../log.js';
 import type { Metrics } from '../../metrics.js';
 import type { UnreadResponses } from '../../net/unread_responses.js';
 import type { Authorizer } from './authorizer.js';
-import type { ConcurrencyLimiter } from './concurrency_limiter.js';
+import type { CallLimiter } from './call_limiter.js';
 import type { Contract } from './contract.js';
 import type { OpenStreams } from './open_streams.js';
 
@@ -96,7 +96,7 @@ export interface DispatchContext {
   readonly contract: Contract;
   readonly log: Log;
   readonly metrics: Metrics;
-  readonly limiter: ConcurrencyLimiter;
+  readonly limiter: CallLimiter;
   readonly authorizer: Authorizer;
   readonly openStreams: OpenStreams;
   readonly unreadResponses: UnreadResponses;

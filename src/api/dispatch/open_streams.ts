@@ -1,3 +1,4 @@
+import { ConcurrencyLimiter } from '../../concurrency_limiter.js';
 import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
@@ -26,8 +27,7 @@ interface Open {
  */
 export class OpenStreams implements Follower {
   private readonly streams = new Set<Open>();
-  /** The number of streams of each token, by the ids of their rows. */
-  private readonly counts = new Map<number, number>();
+  private readonly limiter = new ConcurrencyLimiter({ perKey: () => limits.streamsPerToken });
   private readonly timer = setInterval(() => this.check('caller'), CHECK_MS).unref();
 
   applied({ changes }: CommittedRevision): void {
@@ -43,23 +43,16 @@ export class OpenStreams implements Follower {
   /** Registers a stream; throws when its token has too many, so that one token cannot use up all streams. */
   add(sink: Sink, { token }: Principal, checks: Checks): void {
     const open = { sink, checks };
-    if (token) this.count(token.id, 1);
+    if (token) this.limiter.enter(token.id, tooManyStreams);
     this.streams.add(open);
     sink.onClose(() => {
       this.streams.delete(open);
-      if (token) this.count(token.id, -1);
+      if (token) this.limiter.leave(token.id);
     });
   }
 
   close(): void {
     clearInterval(this.timer);
-  }
-
-  private count(token: number, by: 1 | -1): void {
-    const streams = (this.counts.get(token) ?? 0) + by;
-    if (streams > limits.streamsPerToken) throw ServiceError.of('TOO_MANY_WATCHES', { watches: `${streams - 1}` });
-    if (streams > 0) this.counts.set(token, streams);
-    else this.counts.delete(token);
   }
 
   private check(what: keyof Checks): void {
@@ -71,6 +64,8 @@ export class OpenStreams implements Follower {
       }
   }
 }
+
+const tooManyStreams = (ofToken: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(ofToken) });
 
 /** Whether a change may take an agent out of what tokens are for. */
 const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>

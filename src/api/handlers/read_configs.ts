@@ -12,9 +12,9 @@ import { providerProblem } from '../../domain/config.js';
 import { Ordered } from '../../domain/ordered.js';
 import type { Agent, Config } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import type { Vault } from '../../domain/vault.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
+import { EncodeOnce } from '../messages/encode_once.js';
 import { configMessage } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
 import { withRevision } from '../messages/revision.js';
@@ -42,27 +42,12 @@ export const noEnabledConfig = (agent: Agent) =>
     { resources: [{ type: 'agent', name: agent.name }] },
   );
 
-/** A config as bytes, for as long as its row lives and what else shows in it stands. */
-interface Encoded {
-  readonly identity: string;
-  readonly agentName: string;
-  readonly vault: Vault;
-  /** The answers of GetConfig and GetPrimaryConfig but for the revision. */
-  readonly entry: Uint8Array;
-  /** One result of BatchGetPrimaryConfigs; made when it is first asked for. */
-  result?: Uint8Array;
-}
-const encodings = new WeakMap<Config, Encoded>();
-
-function encodedConfig(state: State, config: Config, agentName: string): Encoded {
-  const known = encodings.get(config);
-  const { identity, vault } = state;
-  if (known?.agentName === agentName && known.identity === identity && known.vault === vault) return known;
-  const message = { config: configMessage(state, config, agentName), revision: 0n };
-  const encoded = { identity, agentName, vault, entry: GetConfigResponse.encode(message).finish() };
-  encodings.set(config, encoded);
-  return encoded;
-}
+/** The responses of GetConfig and GetPrimaryConfig without the revision; the detail is the agent's name. */
+const responses = new EncodeOnce<Config, string>({
+  encode: (state, config, agentName) =>
+    GetConfigResponse.encode({ config: configMessage(state, config, agentName), revision: 0n }).finish(),
+  inputs: [(_, agentName) => agentName],
+});
 
 /**
  * The answer that holds one config: the entry, encoded once for as long as the
@@ -70,8 +55,8 @@ function encodedConfig(state: State, config: Config, agentName: string): Encoded
  * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
  */
 function configReply(state: State, config: Config): Buffer {
-  const { entry } = encodedConfig(state, config, state.agents.get(config.agent_id)?.name ?? '');
-  return withRevision(entry, state.revision);
+  const agentName = state.agents.get(config.agent_id)?.name ?? '';
+  return withRevision(responses.get(state, config, agentName), state.revision);
 }
 
 export function listConfigs(state: State, request: ListConfigsRequest): Buffer {
@@ -134,21 +119,20 @@ function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
 
 function primaryResult(state: State, ref: AgentRef, agent: Agent | undefined): Uint8Array {
   const config = agent && primaryIn(state, agent.id);
-  if (config) {
-    const encoded = encodedConfig(state, config, agent.name);
-    encoded.result ??= encodedResult({
-      agent_id: agent.id,
-      agent_name: agent.name,
-      config: configMessage(state, config, agent.name),
-    });
-    return encoded.result;
-  }
+  if (config) return results.get(state, config, agent);
   return encodedResult({
     agent_id: agent?.id ?? ref.id ?? 0,
     agent_name: agent?.name ?? ref.name ?? '',
     status: statusOf(agent ? noEnabledConfig(agent) : noAgent(state, ref, false)),
   });
 }
+
+/** Results of BatchGetPrimaryConfigs; the detail is the agent. */
+const results = new EncodeOnce<Config, Agent>({
+  encode: (state, config, { id, name }) =>
+    encodedResult({ agent_id: id, agent_name: name, config: configMessage(state, config, name) }),
+  inputs: [(_, { name }) => name],
+});
 
 const encodedResult = (result: PrimaryConfigResult): Uint8Array =>
   BatchGetPrimaryConfigsResponse.encode({ results: [result], next_page_token: '', revision: 0n }).finish();

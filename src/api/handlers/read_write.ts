@@ -5,7 +5,7 @@ import { invalidFields, type Problems } from '../../problems.js';
 import { rehearse, transact } from '../../store/write/transact.js';
 import type { Call, Reply } from '../dispatch/method.js';
 import { ADDED_BYTES, checkedResponse } from '../dispatch/response.js';
-import type { Backend } from './backend.js';
+import type { ReadBackend, WriteBackend } from './backend.js';
 import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
 import { withAdoption } from './wait_for_adoption.js';
 
@@ -15,7 +15,7 @@ interface ReadRequest {
 
 /** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
 export function read<Request extends ReadRequest, Response>(
-  { store, feed }: Backend,
+  { store, feed }: ReadBackend,
   call: Call<Request, Response>,
   answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
 ): Reply<Response> | Promise<Reply<Response>> {
@@ -38,7 +38,7 @@ export interface Writing<Result, Response> {
 
 /** Carries out a write, or only its checks when the caller asks for that. */
 export function write<Request extends WriteRequest, Result, Response>(
-  backend: Backend,
+  backend: WriteBackend,
   call: Call<Request, Response>,
   writing: Writing<Result, Response>,
 ): Promise<Uint8Array> {
@@ -68,6 +68,6 @@ export function write<Request extends WriteRequest, Result, Response>(
   if (request.validate_only) return rehearse(backend.store, planned);
   const done = transact(backend.store, planned);
   const waitMs = adoptionWaitMs(request);
-  if (waitMs === undefined) return done;
+  if (waitMs === undefined || !('adoptionWaits' in backend)) return done;
   return done.then((bytes) => withAdoption(backend, bytes, { waitMs, remainingMs: call.remainingMs }));
 }

@@ -51,7 +51,7 @@ export function requireText(fields: Readonly<Record<string, string>>): void {
 }
 
 export function idProblem(id: number): string | undefined {
-  return id >= 1 && id <= limits.maxId ? undefined : `must be 1 to ${limits.maxId}, not ${id}`;
+  return id >= 1 && id <= limits.maxInt32 ? undefined : `must be 1 to ${limits.maxInt32}, not ${id}`;
 }
 
 export const minRevisionProblem = (revision: bigint): string | undefined =>

@@ -9,7 +9,6 @@ import { providerProblem } from '../../domain/config.js';
 import { resolve } from '../../domain/resolve.js';
 import type { Agent, Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import type { Vault } from '../../domain/vault.js';
 import type { ResolveView } from '../../domain/view.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
@@ -17,6 +16,7 @@ import { onDatabase } from '../../store/failure.js';
 import { oldestKept } from '../../store/history/compaction.js';
 import { agentAt } from '../../store/history/time_travel.js';
 import type { Call, Reply } from '../dispatch/method.js';
+import { EncodeOnce } from '../messages/encode_once.js';
 import { resolvedMessage } from '../messages/resolution.js';
 import { withRevision } from '../messages/revision.js';
 import type { Backend } from './backend.js';
@@ -53,40 +53,21 @@ export function inUse(agent: Agent): Agent {
   throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });
 }
 
-/** An answer as bytes, for as long as everything that it was made of stands. */
-interface Encoded {
-  readonly state: State;
-  readonly configs: readonly Config[];
-  readonly catalogueVersion: number;
-  readonly vault: Vault;
-  /** In ms; models are retired without anybody writing. */
-  readonly until: number;
-  /** A ResolvedConfig. */
-  readonly bytes: Uint8Array;
-}
-const encodings = new WeakMap<Agent, Encoded>();
+/** Encoded ResolvedConfigs; the detail is the agent's configurations. */
+const resolutions = new EncodeOnce<Agent, readonly Config[]>({
+  encode: (state, agent, configs) =>
+    ResolvedConfig.encode(resolvedMessage(agent, resolve(state, agent, configs, new Date()))).finish(),
+  inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
+  // The date on which a model retires comes without a write.
+  maxAgeMs: 60_000,
+});
 
 /** What is in effect for an agent now, as an encoded ResolvedConfig; throws where nothing can be. */
 export function encodedResolution(state: State, agent: Agent): Uint8Array {
-  const { catalogueVersion, vault } = state;
   const configs = state.configsOf(agent.id);
   refuseIdle(agent, configs);
-  const now = Date.now();
-  const known = encodings.get(agent);
-  if (
-    known?.state === state &&
-    known.configs === configs &&
-    known.catalogueVersion === catalogueVersion &&
-    known.vault === vault &&
-    now < known.until
-  )
-    return known.bytes;
-  const resolved = resolvedMessage(agent, resolve(state, agent, configs, new Date(now)));
-  const bytes = ResolvedConfig.encode(resolved).finish();
-  encodings.set(agent, { state, configs, catalogueVersion, vault, until: now + FRESH_MS, bytes });
-  return bytes;
+  return resolutions.get(state, agent, configs);
 }
-const FRESH_MS = 60_000;
 
 /** A ResolveConfigResponse without its revision. */
 const response = (resolved: Uint8Array) =>

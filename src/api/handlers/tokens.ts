@@ -16,14 +16,18 @@ import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProbl
 import { tokenMessage, wishOf } from '../../domain/token_message.js';
 import { Problems } from '../../problems.js';
 import { usesOf } from '../../store/tokens.js';
+import type { AccessLog } from '../dispatch/access_log.js';
 import type { Call, Handlers, Reply } from '../dispatch/method.js';
 import { checkPage, pageFrom, pageReply, valuesFrom } from '../messages/pages.js';
-import type { Backend } from './backend.js';
+import type { ReadBackend, WriteBackend } from './backend.js';
 import { read, write } from './read_write.js';
 import { requireText } from './requests.js';
 
+/** What AccessService needs of the backend. */
+export type AccessBackend = ReadBackend & WriteBackend & { readonly accessLog: Pick<AccessLog, 'lastUse'> };
+
 /** AccessService over the state in memory and the one write path. */
-export function accessService(backend: Backend): Handlers<typeof AccessServiceService> {
+export function accessService(backend: AccessBackend): Handlers<typeof AccessServiceService> {
   return {
     createToken: (call) => createToken(backend, call),
 
@@ -54,7 +58,7 @@ export function accessService(backend: Backend): Handlers<typeof AccessServiceSe
 
 /** The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it. */
 async function createToken(
-  backend: Backend,
+  backend: AccessBackend,
   call: Call<CreateTokenRequest, CreateTokenResponse>,
 ): Promise<Reply<CreateTokenResponse>> {
   const made = makeToken();
@@ -75,7 +79,7 @@ async function createToken(
   ]);
 }
 
-async function listTokens(backend: Backend, state: State, request: ListTokensRequest): Promise<Buffer> {
+async function listTokens(backend: AccessBackend, state: State, request: ListTokensRequest): Promise<Buffer> {
   const problems = new Problems();
   checkPage(problems, request);
   problems.throwIfAny();
@@ -99,7 +103,7 @@ async function listTokens(backend: Backend, state: State, request: ListTokensReq
 
 /** Makes the messages of tokens, with the time of their last use; without it while the database is unavailable. */
 async function messagesOf(
-  { store, accessLog: trail }: Backend,
+  { store, accessLog: trail }: AccessBackend,
   tokens: readonly Token[],
 ): Promise<(token: Token) => TokenMessage> {
   const uses = await usesOf(store, tokens).catch(() => undefined);

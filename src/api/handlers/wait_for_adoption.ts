@@ -2,10 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteCredentialResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import type { AdoptingWatcher, Adoption } from '../../../gen/ts/agentllm/v1/write.js';
 import type { ChangeEvent } from '../../feed/change_event.js';
-import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
-import type { Backend } from './backend.js';
+import type { AdoptionBackend } from './backend.js';
 
 const FIRST_LOOK_MS = 50;
 const LONGEST_PAUSE_MS = 250;
@@ -16,7 +15,7 @@ const LONGEST_PAUSE_MS = 250;
  * caller waits: an answer that knows less is better than an error that says it failed.
  */
 export async function withAdoption(
-  backend: Backend,
+  backend: AdoptionBackend,
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
@@ -28,29 +27,24 @@ export async function withAdoption(
   };
   const answered = new AbortController();
   const late = sleep(remainingMs, undefined, { signal: answered.signal }).catch(() => {});
-  const leave = waitMs > 0 ? takePlace(backend) : undefined;
-  const end = performance.now() + (leave ? Math.min(waitMs, remainingMs) : 0);
+  // Without room to wait, the response has what is known now.
+  const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
+  const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
   await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
-  leave?.();
+  if (waits) backend.adoptionWaits.leave();
   answered.abort();
   const encoded = DeleteCredentialResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
 }
 
-/** How many writes wait on a server. */
-const waiting = new WeakMap<WatcherRegistry, number>();
-
-/** One of the places to wait in, with how to leave it; undefined: all are taken. */
-function takePlace({ watcherRegistry: presence }: Backend): (() => void) | undefined {
-  const taken = waiting.get(presence) ?? 0;
-  if (taken >= limits.adoptionWaits) return undefined;
-  waiting.set(presence, taken + 1);
-  return () => void waiting.set(presence, (waiting.get(presence) ?? 0) - 1);
-}
-
 const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
 
-async function follow(backend: Backend, revision: number, end: number, hear: (seen: Adoption) => void): Promise<void> {
+async function follow(
+  backend: AdoptionBackend,
+  revision: number,
+  end: number,
+  hear: (seen: Adoption) => void,
+): Promise<void> {
   const agents = agentsIn(await backend.watches.entryAt(revision));
   for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
     const adoption = await look(backend, revision, agents);
@@ -68,7 +62,7 @@ function agentsIn({ agents, catalogue }: ChangeEvent): string[] | undefined {
 }
 
 async function look(
-  { store, watcherRegistry: presence }: Backend,
+  { store, watcherRegistry: presence }: AdoptionBackend,
   revision: number,
   agents: string[] | undefined,
 ): Promise<Adoption> {

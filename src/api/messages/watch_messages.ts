@@ -4,7 +4,7 @@ import {
   WatchConfigsResponse,
   WatchedAgent,
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import type { Credential, Model, Provider } from '../../domain/rows.js';
+import type { Agent, Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import type { Vault } from '../../domain/vault.js';
 import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from '../../feed/change_event.js';
@@ -12,6 +12,7 @@ import { concerns, concernsAny, type Filter } from '../../feed/filter.js';
 import type { MessageEncoder, Snapshot, WatcherIdentity } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
 import type { Store } from '../../store/store.js';
+import { EncodeOnce } from './encode_once.js';
 import { agentMessage, configMessage, modelMessage, providerMessage } from './entities.js';
 import { writeResumeToken } from './resume_token.js';
 
@@ -157,22 +158,6 @@ function* parts(items: Iterable<Uint8Array>): Generator<Uint8Array> {
   yield Buffer.concat(part);
 }
 
-/** What was encoded of a row, as a field of the message that it is part of, and what else showed in it. */
-interface Encoded {
-  readonly field: Uint8Array;
-  readonly shown: readonly unknown[];
-}
-const encodings = new WeakMap<object, Encoded>();
-
-/** A field with a row in it, encoded once for as long as the row lives and what else shows in it stands. */
-function encodedOnce(row: object, shown: readonly unknown[], tag: number, encode: () => Uint8Array): Uint8Array {
-  const known = encodings.get(row);
-  if (known?.shown.every((one, at) => one === shown[at])) return known.field;
-  const field = framed(tag, encode());
-  encodings.set(row, { field, shown });
-  return field;
-}
-
 /** A field that holds a message, with more at the end of the message. */
 function extended(field: Uint8Array, tag: number, more: Uint8Array): Uint8Array {
   const reader = new BinaryReader(field);
@@ -183,10 +168,10 @@ function extended(field: Uint8Array, tag: number, more: Uint8Array): Uint8Array 
 const URGENT_AGENT = WatchedAgent.encode(WatchedAgent.fromPartial({ urgent: true })).finish();
 const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: true })).finish();
 
-function agentBytes(state: State, { id, name, agent, configs, credentials, urgent }: AgentMaterial): Uint8Array {
-  if (!agent) return framed(AGENTS, WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish());
-  const field = encodedOnce(agent, [configs, state.identity, state.vault], AGENTS, () =>
-    WatchedAgent.encode({
+/** Agents with their configurations, as fields of the message. */
+const agentFields = new EncodeOnce<Agent, AgentMaterial>({
+  encode: (state, agent, { id, name, configs, credentials }) => {
+    const watched = WatchedAgent.encode({
       name,
       agent: { ...agentMessage(state, agent), chain_etag: '' },
       configs: configs.map((config) => ({
@@ -195,10 +180,29 @@ function agentBytes(state: State, { id, name, agent, configs, credentials, urgen
       })),
       urgent: false,
       id,
-    }).finish(),
-  );
+    });
+    return framed(AGENTS, watched.finish());
+  },
+  inputs: [(_, { configs }) => configs],
+});
+
+function agentBytes(state: State, material: AgentMaterial): Uint8Array {
+  const { id, name, agent, urgent } = material;
+  if (!agent) return framed(AGENTS, WatchedAgent.encode(WatchedAgent.fromPartial({ name, id, urgent })).finish());
+  const field = agentFields.get(state, agent, material);
   return urgent ? extended(field, AGENTS, URGENT_AGENT) : field;
 }
+
+/** Rows of the catalogue, as fields of the message. */
+const itemFields = new EncodeOnce<Provider | Model | Credential, CatalogueMaterial>({
+  encode: (state, _, item) => {
+    const fields = CatalogueItem.fromPartial({ [item.kind]: itemMessage(state, item) });
+    return framed(CATALOGUE, CatalogueItem.encode(fields).finish());
+  },
+  inputs: [(_, item) => priceOf(item)],
+});
+
+const priceOf = (item: CatalogueMaterial) => (item.kind === 'model' ? item.price : undefined);
 
 function itemBytes(state: State, moment: CatalogueMaterial): Uint8Array {
   const { row, kind, name, urgent } = moment;
@@ -206,10 +210,7 @@ function itemBytes(state: State, moment: CatalogueMaterial): Uint8Array {
     const item = CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent });
     return framed(CATALOGUE, CatalogueItem.encode(item).finish());
   }
-  const price = moment.kind === 'model' ? moment.price : undefined;
-  const field = encodedOnce(row, [price, state.identity, state.vault], CATALOGUE, () =>
-    CatalogueItem.encode(CatalogueItem.fromPartial({ [kind]: itemMessage(state, moment) })).finish(),
-  );
+  const field = itemFields.get(state, row, moment);
   return urgent ? extended(field, CATALOGUE, URGENT_ITEM) : field;
 }
 

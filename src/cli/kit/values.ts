@@ -1,5 +1,6 @@
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { ParameterRule } from '../../../gen/ts/agentllm/v1/provider.js';
+import { limits } from '../../limits.js';
 
 /** Names that the shell completes with what the service has. */
 export type Live = 'agents' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
@@ -26,8 +27,6 @@ export interface Kind {
 /** What is wrong with a value, as a sentence without a subject. */
 export class BadValue extends Error {}
 
-const MAX_INT32 = 2 ** 31 - 1;
-
 export const text: Kind = { value: 'text', read: (given) => given };
 export const word = (value: string, live?: Live): Kind => ({ value, ...(live && { live }), read: (given) => given });
 /** An option that is said or not; commander makes a boolean of it. */
@@ -49,7 +48,7 @@ export const integer: Kind = {
   read(given) {
     const value = Number(given);
     if (!/^[-+]?\d+$/.test(given)) throw new BadValue('must be a whole number');
-    if (Math.abs(value) > MAX_INT32) throw new BadValue(`must be a whole number of at most ${MAX_INT32}`);
+    if (Math.abs(value) > limits.maxInt32) throw new BadValue(`must be a whole number of at most ${limits.maxInt32}`);
     return value;
   },
 };

@@ -7,21 +7,20 @@ import {
   RevokeTokenRequest,
 } from '../../../gen/ts/agentllm/v1/access_service.js';
 import type { Say } from '../../admin/protocol.js';
+import { callLocally, isLocalMethod, type LocalMethod } from '../../api/local_access.js';
 import { type AgentLLM, AgentLLMError } from '../../client/index.js';
 import { readSettings } from '../../config.js';
 import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
 import { type Reason, ServiceError, StartError } from '../../errors.js';
 import { invalidFields } from '../../problems.js';
-import { createToken, getToken, listTokens, revokeToken } from '../../store/access.js';
 import { migrator } from '../../store/maintenance/migrate.js';
-import type { Store } from '../../store/store.js';
 import { catchUp } from '../../store/write/change_log.js';
 import { type Place, runTask, type Task } from './store_task.js';
 
 /* Tokens where the database is: through the socket of the service that has it, or in it. It needs no token. */
 
 /** What can be asked without a service. */
-export type TokenMethods = Pick<AgentLLM['access'], 'createToken' | 'getToken' | 'listTokens' | 'revokeToken'>;
+export type TokenMethods = Pick<AgentLLM['access'], LocalMethod>;
 
 /** As of a client of the port: the same messages go through the socket. */
 export const localAccess: TokenMethods = {
@@ -44,8 +43,6 @@ export function storePlace(): string {
 interface Method<Request, Response> {
   readonly path: string;
   readonly requestSerialize: (request: Request) => Buffer;
-  readonly requestDeserialize: (bytes: Buffer) => Request;
-  readonly responseSerialize: (response: Response) => Buffer;
   readonly responseDeserialize: (bytes: Buffer) => Response;
 }
 
@@ -72,12 +69,11 @@ export const tokenTask: Task<Options> = {
 };
 
 async function outcomeOf({ store }: Place, { method, request }: Options): Promise<z.output<typeof outcome>> {
-  const answer = ANSWERS.get(method);
-  if (!answer) throw new StartError(`the service that runs does not know ${method} of tokens`);
+  if (!isLocalMethod(method)) throw new StartError(`the service that runs does not know ${method} of tokens`);
   await migrator(store.database).check({ pending: true });
   try {
     await catchUp(store);
-    return { response: (await answer(store, Buffer.from(request, 'base64'))).toString('base64') };
+    return { response: (await callLocally(store, method, Buffer.from(request, 'base64'))).toString('base64') };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     const { reason, metadata, violations } = error;
@@ -85,25 +81,8 @@ async function outcomeOf({ store }: Place, { method, request }: Options): Promis
   }
 }
 
-type Answer = (store: Store, request: Buffer) => Promise<Buffer>;
-
-const answering =
-  <Request, Response>(
-    method: Method<Request, Response>,
-    run: (store: Store, request: Request) => Promise<Response>,
-  ): Answer =>
-  async (store, request) =>
-    method.responseSerialize(await run(store, method.requestDeserialize(request)));
-
-const ANSWERS: ReadonlyMap<string, Answer> = new Map([
-  ['createToken', answering(AccessServiceService.createToken, createToken)],
-  ['getToken', answering(AccessServiceService.getToken, getToken)],
-  ['listTokens', answering(AccessServiceService.listTokens, listTokens)],
-  ['revokeToken', answering(AccessServiceService.revokeToken, revokeToken)],
-]);
-
 async function ask<Request, Response>(
-  name: keyof TokenMethods,
+  name: LocalMethod,
   method: Method<Request, Response>,
   request: Request,
 ): Promise<Response> {

@@ -7,6 +7,7 @@ import type { Connection } from '../../client/connection.js';
 import type { AgentLLMError } from '../../client/index.js';
 import type { Batch } from '../../client/view.js';
 import { type WatchObserver, WatchStream } from '../../client/watch_stream.js';
+import { limits } from '../../limits.js';
 import { version } from '../../package.js';
 import { DEFAULT_TIMEOUT_MS, openStream } from '../kit/connection.js';
 import { Exit } from '../kit/error_output.js';
@@ -49,7 +50,8 @@ before --count was reached.`,
     const { message } = call.given;
     if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents, or give --all');
     const connection = openStream(call.given.local);
-    const alive = setInterval(() => {}, FOREVER_MS);
+    // An open stream does not keep the process alive; a timer does.
+    const alive = setInterval(() => {}, limits.maxTimerMs);
     const tail = new Tail(call, connection);
     try {
       return await tail.ended;
@@ -60,9 +62,6 @@ before --count was reached.`,
     }
   },
 };
-
-/** Longer than any watch: a stream keeps no process alive, and this does. */
-const FOREVER_MS = 2 ** 31 - 1;
 
 /** Prints what a stream brings, until it has printed enough or somebody ends it. */
 class Tail implements WatchObserver {
@@ -150,7 +149,9 @@ class Tail implements WatchObserver {
     const ms = this.call.local<number>('for');
     const unmet = this.call.local<number>('count') !== undefined;
     if (ms !== undefined)
-      this.timers.push(setTimeout(() => this.resolve(unmet ? Exit.refused : Exit.done), Math.min(ms, FOREVER_MS)));
+      this.timers.push(
+        setTimeout(() => this.resolve(unmet ? Exit.refused : Exit.done), Math.min(ms, limits.maxTimerMs)),
+      );
   }
 
   private watched(): string {

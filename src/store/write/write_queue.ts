@@ -1,3 +1,4 @@
+import { onAbort } from '../../abort.js';
 import { ServiceError } from '../../errors.js';
 
 /** An item that waits in the queue. */
@@ -45,20 +46,19 @@ export class WriteQueue<Item, Result> {
       if (signal?.aborted) return reject(signal.reason);
       const dequeue = () => {
         clearTimeout(timer);
-        signal?.removeEventListener('abort', cancel);
+        release();
         const index = this.waiting.indexOf(queued);
         if (index >= 0) this.waiting.splice(index, 1);
       };
       const queued = { item, weight, signal, dequeue, resolve, reject };
-      const cancel = () => {
-        dequeue();
-        reject(signal?.reason);
-      };
       const timer = setTimeout(() => {
         dequeue();
         reject(ServiceError.of('WRITE_CONFLICT', {}));
       }, this.options.longestWaitMs);
-      signal?.addEventListener('abort', cancel);
+      const release = onAbort(signal, () => {
+        dequeue();
+        reject(signal?.reason);
+      });
       this.waiting.push(queued);
       void this.run();
     });

@@ -3,10 +3,10 @@ interface Waiting {
   readonly listener: () => void;
 }
 
-/** What each signal would end: one listener for all, because Node 20 warns of a leak from the eleventh on. */
+/** The callbacks of each signal. They share one listener, because Node 20 warns of a leak from the eleventh on. */
 const waiting = new WeakMap<AbortSignal, Waiting>();
 
-/** Calls back once when the signal aborts, or at once when it has; what it returns takes that back. */
+/** Calls back once when the signal aborts, or at once if it has aborted; the returned function cancels that. */
 export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
   if (!signal) return () => {};
   if (signal.aborted) {
@@ -27,7 +27,8 @@ function listen(signal: AbortSignal): Waiting {
   const callbacks = new Set<() => void>();
   const listener = () => {
     waiting.delete(signal);
-    for (const callback of [...callbacks]) callback();
+    // A callback that another one releases is not called: a set skips what is deleted while it is iterated.
+    for (const callback of callbacks) callback();
   };
   const entry = { callbacks, listener };
   waiting.set(signal, entry);

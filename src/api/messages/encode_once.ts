@@ -1,0 +1,49 @@
+import type { State } from '../../domain/state.js';
+
+/** What was encoded of a row, and everything besides the row that it was made of. */
+interface Entry<Encoded> {
+  readonly encoded: Encoded;
+  readonly identity: State['identity'];
+  readonly vault: State['vault'];
+  readonly inputs: readonly unknown[];
+  /** In ms since the epoch. */
+  readonly expiresAt: number;
+}
+
+export interface EncodeOnceOptions<Row, Detail, Encoded> {
+  encode(state: State, row: Row, detail: Detail): Encoded;
+  /** Everything that `encode` reads besides the row, the identity of the store and the vault. Compared with `===`. */
+  readonly inputs: readonly ((state: State, detail: Detail) => unknown)[];
+  /** How long the encoding of unchanged inputs may be used, in ms; by default without end. */
+  readonly maxAgeMs?: number;
+}
+
+/**
+ * Encodes each row once, for as long as the row and all inputs stay the same. Rows are immutable: a change replaces the
+ * row, and the encoding is collected with it. A hit allocates nothing, because it is on the path of every read.
+ */
+export class EncodeOnce<Row extends object, Detail, Encoded = Uint8Array> {
+  private readonly entries = new WeakMap<Row, Entry<Encoded>>();
+
+  constructor(private readonly options: EncodeOnceOptions<Row, Detail, Encoded>) {}
+
+  /** @param detail what `encode` needs besides the state and the row. */
+  get(state: State, row: Row, detail: Detail): Encoded {
+    const entry = this.entries.get(row);
+    if (entry && this.isCurrent(entry, state, detail)) return entry.encoded;
+    const { encode, inputs, maxAgeMs = Number.POSITIVE_INFINITY } = this.options;
+    const { identity, vault } = state;
+    const expiresAt = maxAgeMs === Number.POSITIVE_INFINITY ? maxAgeMs : Date.now() + maxAgeMs;
+    const encoded = encode(state, row, detail);
+    const values = inputs.map((read) => read(state, detail));
+    this.entries.set(row, { encoded, identity, vault, inputs: values, expiresAt });
+    return encoded;
+  }
+
+  private isCurrent(entry: Entry<Encoded>, state: State, detail: Detail): boolean {
+    if (entry.identity !== state.identity || entry.vault !== state.vault) return false;
+    const { inputs } = this.options;
+    for (let at = 0; at < inputs.length; at++) if (entry.inputs[at] !== inputs[at]?.(state, detail)) return false;
+    return entry.expiresAt === Number.POSITIVE_INFINITY || Date.now() < entry.expiresAt;
+  }
+}

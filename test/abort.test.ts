@@ -1,0 +1,52 @@
+import { getEventListeners } from 'node:events';
+import { describe, expect, it, vi } from 'vitest';
+import { onAbort } from '../src/abort.js';
+
+describe('onAbort', () => {
+  it('calls back once when the signal aborts', () => {
+    const [controller, callback] = [new AbortController(), vi.fn()];
+    onAbort(controller.signal, callback);
+    expect(callback).not.toHaveBeenCalled();
+    controller.abort();
+    controller.abort();
+    expect(callback).toHaveBeenCalledTimes(1);
+  });
+
+  it('calls back at once when the signal has aborted', () => {
+    const callback = vi.fn();
+    onAbort(AbortSignal.abort(), callback)();
+    expect(callback).toHaveBeenCalledTimes(1);
+  });
+
+  it('does nothing without a signal', () => {
+    const callback = vi.fn();
+    onAbort(undefined, callback)();
+    expect(callback).not.toHaveBeenCalled();
+  });
+
+  it('does not call back after its release', () => {
+    const [controller, callback] = [new AbortController(), vi.fn()];
+    const release = onAbort(controller.signal, callback);
+    release();
+    release();
+    controller.abort();
+    expect(callback).not.toHaveBeenCalled();
+  });
+
+  it('does not call back what another callback of the same signal releases', () => {
+    const [controller, callback] = [new AbortController(), vi.fn()];
+    let release = () => {};
+    onAbort(controller.signal, () => release());
+    release = onAbort(controller.signal, callback);
+    controller.abort();
+    expect(callback).not.toHaveBeenCalled();
+  });
+
+  it('adds one listener for all callbacks and removes it with the last one', () => {
+    const { signal } = new AbortController();
+    const releases = [1, 2, 3].map(() => onAbort(signal, () => {}));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    for (const release of releases) release();
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+});
