@@ -13,7 +13,12 @@ const UNIT = [
 ];
 
 /** Kill rounds, floods, replicas and load: tests that break things for many seconds. */
-const FAULTS = ['test/faults/**/*.test.ts', 'test/replicas.test.ts', 'test/security/frames.test.ts'];
+const FAULTS = [
+  'test/faults/**/*.test.ts',
+  'test/hostile/{pipelined_requests,snapshot_disconnects,unfinished_requests,unread_responses,unread_watches}.test.ts',
+  'test/replicas.test.ts',
+  'test/security/frames.test.ts',
+];
 
 export default defineConfig({
   test: {
