@@ -5,7 +5,7 @@ const UNIT = [
   'test/api/**/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/providers/**/*.test.ts',
-  'test/{abort,concurrency_limiter,contract,house,line,log,metrics,readme,seed_data,settings}.test.ts',
+  'test/{abort,concurrency_limiter,contract,house,log,metrics,readme,seed_data,settings,write_queue}.test.ts',
   'test/cli/print.test.ts',
   'test/embedded/wire_frames.test.ts',
   'test/http/routes.test.ts',
