@@ -1,12 +1,12 @@
 import { onAbort } from './abort.js';
 import { AgentLLMError } from './error.js';
 
-/** Longer than any process: it is there to be waited for. */
-const FOREVER_MS = 2 ** 31 - 1;
+/** Interval of a timer whose only purpose is to keep the process alive. */
+const KEEP_ALIVE_MS = 2 ** 31 - 1;
 
-/** Waits for what others may wait for, too: the signal ends the wait, not the work. Waiting keeps the process alive. */
+/** Waits for shared work: the signal ends the wait, not the work. A wait keeps the process alive. */
 export function waitFor<T>(work: Promise<T>, signal: AbortSignal | undefined, method: string): Promise<T> {
-  const alive = setInterval(() => {}, FOREVER_MS);
+  const keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
   let release = () => {};
   const aborted = new Promise<never>((_, reject) => {
     release = onAbort(signal, () =>
@@ -14,7 +14,7 @@ export function waitFor<T>(work: Promise<T>, signal: AbortSignal | undefined, me
     );
   });
   return Promise.race([work, aborted]).finally(() => {
-    clearInterval(alive);
+    clearInterval(keepAlive);
     release();
   });
 }

@@ -106,7 +106,7 @@ describe('the file', () => {
     stream.start().snapshot(10, [agent('trader', 1)]);
     const written = () => warnings.filter(({ kind }) => kind === 'CACHE_NOT_WRITTEN');
     await until(() => written().length === 1);
-    expect(written()[0]?.message).toMatch(/^What is held cannot be written to .*: E/);
+    expect(written()[0]?.message).toMatch(/^The state cannot be written to .*: E/);
     stream.change(11, [agent('trader', 11)]);
     await sleep(1_500);
     expect(written()).toHaveLength(1);
