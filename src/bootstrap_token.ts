@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { link, open, readFile, unlink } from 'node:fs/promises';
-import { type MadeToken, makeToken, readToken } from './domain/token.js';
+import { makeToken, type NewToken, readToken } from './domain/token.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
 import { createFirstToken } from './store/access.js';
@@ -28,7 +28,7 @@ export async function bootstrapToken(store: Store, file: string, log: Log): Prom
 }
 
 /** The token in the file; undefined where there is none yet. */
-async function readGiven(file: string): Promise<MadeToken | undefined> {
+async function readGiven(file: string): Promise<NewToken | undefined> {
   let text: string;
   try {
     text = (await readFile(file, 'utf8')).replace(/^\ufeff/, '').trim();
@@ -45,7 +45,7 @@ async function readGiven(file: string): Promise<MadeToken | undefined> {
 }
 
 /** Writes a new token to the file. Of several processes that share the file, all get the token of the first. */
-async function writeNew(file: string): Promise<MadeToken> {
+async function writeNew(file: string): Promise<NewToken> {
   const made = makeToken();
   const unfinished = `${file}.${randomUUID()}`;
   try {

@@ -14,12 +14,12 @@ import type { Token } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import { textProblem } from '../domain/text.js';
 import {
-  type MadeToken,
   makeToken,
+  type NewToken,
   planRevocation,
   planToken,
   stateOfToken,
-  type TokenWish,
+  type TokenRequest,
   tokenOf,
   tokenProblems,
 } from '../domain/token.js';
@@ -64,7 +64,7 @@ export async function createToken(store: Store, request: CreateTokenRequest): Pr
   return isOurs && wish.certificate_identity === '' ? { ...response, text: made.text } : response;
 }
 
-const FIRST: TokenWish = {
+const FIRST: TokenRequest = {
   name: 'bootstrap',
   role: 'ROLE_ADMIN',
   agents: [],
@@ -74,7 +74,7 @@ const FIRST: TokenWish = {
 };
 
 /** Creates the first token of a store; false when the store has had one, on whichever replica. */
-export async function createFirstToken(store: Store, made: MadeToken): Promise<boolean> {
+export async function createFirstToken(store: Store, made: NewToken): Promise<boolean> {
   let isCreated = false;
   await transact<boolean>(store, {
     actor: 'agentllm',

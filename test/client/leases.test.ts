@@ -414,7 +414,9 @@ describe('a lease', () => {
     await sleep(Math.max(0, 1_550 - (performance.now() - leased)));
     const error = await failed(key());
     expect(error.code).toBe('UNAVAILABLE');
-    expect(error.message).toMatch(/^The leased keys of agent "trader" expired at .*Z and could not be renewed: No conn/);
+    expect(error.message).toMatch(
+      /^The leased keys of agent "trader" expired at .*Z and could not be renewed: No conn/,
+    );
     expect(client.warnings.filter(({ kind }) => kind === 'LEASE_NOT_RENEWED')).toHaveLength(1);
     expect(client.warnings[0]?.message).toMatch(
       /The leased keys of agent "trader" expire at .*Z and could not be renewed/,
