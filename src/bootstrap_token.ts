@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { link, open, readFile, unlink } from 'node:fs/promises';
-import { type MadeToken, makeToken, planToken, readToken, type TokenWish } from './domain/token.js';
+import { makeToken, type NewToken, planToken, readToken, type TokenRequest } from './domain/token.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
 import type { Store } from './store/store.js';
@@ -27,7 +27,7 @@ export async function bootstrapToken(store: Store, file: string, log: Log): Prom
   log.info({ file }, 'another replica created the first token; BOOTSTRAP_TOKEN_FILE is not used');
 }
 
-const FIRST: TokenWish = {
+const FIRST: TokenRequest = {
   name: 'bootstrap',
   role: 'ROLE_ADMIN',
   agents: [],
@@ -37,7 +37,7 @@ const FIRST: TokenWish = {
 };
 
 /** Creates the first token of a store; false when the store has had one, on whichever replica. */
-async function createFirstToken(store: Store, made: MadeToken): Promise<boolean> {
+async function createFirstToken(store: Store, made: NewToken): Promise<boolean> {
   let isCreated = false;
   await transact<boolean>(store, {
     actor: 'agentllm',
@@ -59,7 +59,7 @@ async function createFirstToken(store: Store, made: MadeToken): Promise<boolean>
 }
 
 /** The token in the file; undefined where there is none yet. */
-async function readGiven(file: string): Promise<MadeToken | undefined> {
+async function readGiven(file: string): Promise<NewToken | undefined> {
   let text: string;
   try {
     text = (await readFile(file, 'utf8')).replace(/^\ufeff/, '').trim();
@@ -76,7 +76,7 @@ async function readGiven(file: string): Promise<MadeToken | undefined> {
 }
 
 /** Writes a new token to the file. Of several processes that share the file, all get the token of the first. */
-async function writeNew(file: string): Promise<MadeToken> {
+async function writeNew(file: string): Promise<NewToken> {
   const made = makeToken();
   const unfinished = `${file}.${randomUUID()}`;
   try {

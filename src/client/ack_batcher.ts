@@ -9,11 +9,11 @@ import type { Connection } from './connection.js';
 import type { Token } from './headers.js';
 
 const METHOD = AgentLLMConfigWatchServiceService.acknowledgeRevision;
-/** How long the first acknowledgement waits for others to travel with. */
-const GATHER_MS = 50;
+/** How long the first acknowledgement of a batch waits for more. */
+const BATCH_MS = 50;
 const MAX_ACKNOWLEDGEMENTS = maxElements['agentllm.v1.AcknowledgeRevisionRequest.acknowledgements'];
 
-interface Letter {
+interface PendingAck {
   readonly connection: Connection;
   readonly acknowledgement: Acknowledgement;
   readonly ms: number;
@@ -22,54 +22,54 @@ interface Letter {
 }
 
 /**
- * Sends the acknowledgements of the clients of one process together: a thousand of them that hear of one change would
- * make a thousand calls, which cost as much as the change did.
+ * Batches the acknowledgements of the clients of one process. Otherwise a thousand clients that receive one change would
+ * make a thousand calls, which cost as much as the change itself.
  */
 export class AckBatcher {
-  private letters: Letter[] = [];
+  private pending: PendingAck[] = [];
   private timer: NodeJS.Timeout | undefined;
-  /** What is under way, by whose connection. */
+  /** The calls in progress, by the connection that they use. */
   private readonly calls = new Map<Connection, AbortController>();
 
-  /** Resolves when the service has heard it; by one of the connections of those who send together. */
+  /** Resolves when the service has received the acknowledgement, over the connection of any client in the batch. */
   send(connection: Connection, acknowledgement: Acknowledgement, ms: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.letters.push({ connection, acknowledgement, ms, resolve, reject });
-      this.timer ??= setTimeout(() => this.flush(), GATHER_MS).unref();
+      this.pending.push({ connection, acknowledgement, ms, resolve, reject });
+      this.timer ??= setTimeout(() => this.flush(), BATCH_MS).unref();
     });
   }
 
-  /** Ends what goes over a connection that is being closed; it goes over another one's. */
+  /** Cancels the call over a connection that is being closed. The batch is sent again over another one. */
   leave(connection: Connection): void {
     this.calls.get(connection)?.abort();
   }
 
   private flush(): void {
     this.timer = undefined;
-    const { letters } = this;
-    this.letters = [];
-    for (let at = 0; at < letters.length; at += MAX_ACKNOWLEDGEMENTS)
-      void this.carry(letters.slice(at, at + MAX_ACKNOWLEDGEMENTS));
+    const { pending } = this;
+    this.pending = [];
+    for (let at = 0; at < pending.length; at += MAX_ACKNOWLEDGEMENTS)
+      void this.sendBatch(pending.slice(at, at + MAX_ACKNOWLEDGEMENTS));
   }
 
-  private async carry(letters: readonly Letter[]): Promise<void> {
-    const [first, last] = [letters[0] as Letter, letters.at(-1) as Letter];
-    const acknowledgements = letters.map(({ acknowledgement }) => acknowledgement);
+  private async sendBatch(batch: readonly PendingAck[]): Promise<void> {
+    const [first, last] = [batch[0] as PendingAck, batch.at(-1) as PendingAck];
+    const acknowledgements = batch.map(({ acknowledgement }) => acknowledgement);
     try {
-      await this.post(first, acknowledgements).catch((error) => {
+      await this.call(first, acknowledgements).catch((error) => {
         if (last.connection === first.connection || error.code !== 'CANCELLED') throw error;
-        return this.post(last, acknowledgements);
+        return this.call(last, acknowledgements);
       });
-      for (const { resolve } of letters) resolve();
+      for (const { resolve } of batch) resolve();
     } catch (error) {
-      for (const { reject } of letters) reject(error);
+      for (const { reject } of batch) reject(error);
     }
   }
 
-  private async post({ connection, ms }: Letter, acknowledgements: readonly Acknowledgement[]): Promise<void> {
+  private async call({ connection, ms }: PendingAck, acknowledgements: readonly Acknowledgement[]): Promise<void> {
     const call = new AbortController();
     this.calls.set(connection, call);
-    // A deadline of grpc-js would keep the process alive for as long as it runs.
+    // Not a deadline of grpc-js, whose timer would keep the process alive.
     const timer = setTimeout(() => call.abort(), ms).unref();
     const bytes = METHOD.requestSerialize(Request.fromPartial({ acknowledgements: [...acknowledgements] }));
     try {
@@ -81,22 +81,22 @@ export class AckBatcher {
   }
 }
 
-/** What makes two clients the same to the service. */
+/** Clients with the same address and credentials can share a batch. */
 interface Sender {
   readonly address: string;
   readonly token: Token | undefined;
   readonly tls: boolean | TlsOptions | undefined;
 }
 
-const outboxes: (Sender & { readonly outbox: WeakRef<AckBatcher> })[] = [];
+const batchers: (Sender & { readonly batcher: WeakRef<AckBatcher> })[] = [];
 
-/** The outbox of all clients with this address, token and certificate. */
+/** The batcher that all clients with this address, token and TLS options share. */
 export function ackBatcherOf({ address, token, tls }: Sender): AckBatcher {
-  for (const [at, { outbox }] of [...outboxes.entries()].reverse()) if (!outbox.deref()) outboxes.splice(at, 1);
-  const same = outboxes.find((one) => one.address === address && one.token === token && one.tls === tls);
-  const known = same?.outbox.deref();
+  for (const [at, { batcher }] of [...batchers.entries()].reverse()) if (!batcher.deref()) batchers.splice(at, 1);
+  const same = batchers.find((one) => one.address === address && one.token === token && one.tls === tls);
+  const known = same?.batcher.deref();
   if (known) return known;
-  const outbox = new AckBatcher();
-  outboxes.push({ address, token, tls, outbox: new WeakRef(outbox) });
-  return outbox;
+  const batcher = new AckBatcher();
+  batchers.push({ address, token, tls, batcher: new WeakRef(batcher) });
+  return batcher;
 }

@@ -1,9 +1,9 @@
 import { isIP } from 'node:net';
 
-/** What gRPC has resolvers for beside `host:port`. */
+/** Schemes that gRPC resolves, in addition to `host:port`. */
 const TARGET = /^(dns|unix|unix-abstract|ipv4|ipv6|passthrough|xds):./i;
 
-/** Why an address is none, as a sentence without its subject; gRPC would only fail to find it. */
+/** Why an address is not valid, as a sentence without its subject. gRPC would only fail to resolve it. */
 export function addressProblem(address: string): string | undefined {
   if (TARGET.test(address) || isIP(address) === 6) return undefined;
   const [, inBrackets, plain, port = '443'] = /^(?:\[([^\]]+)\]|([^\s:/@?#[\]]+))(?::(\d{1,5}))?$/.exec(address) ?? [];
@@ -13,30 +13,30 @@ export function addressProblem(address: string): string | undefined {
   return `is no host:port, such as 127.0.0.1:50051${scheme}`;
 }
 
-/** A target for gRPC; throws for what is none. */
+/** Returns a valid gRPC target unchanged; throws a TypeError for any other text. */
 export function checkAddress(address: string): string {
   const problem = addressProblem(address);
   if (problem) throw new TypeError(`The address ${JSON.stringify(address)} ${problem}`);
   return address;
 }
 
-/** Whether gRPC takes port 443 because an address names none. */
+/** Whether gRPC uses port 443 because the address has no port. */
 export const lacksPort = (address: string): boolean =>
   !TARGET.test(address) && (isIP(address) === 6 || !/:\d+$/.test(address));
 
-/** The host of an address as it stands there; of a list of addresses and of a path it is none. */
+/** The host part of an address. The result is no host for a list of addresses or a path. */
 function hostOf(address: string): string {
   const host = address.replace(/^(dns:\/*|ipv[46]:)/, '').replace(/:\d+$/, '');
   return host.replace(/^\[|\]$/g, '').toLowerCase();
 }
 
-/** The IP that an address names, where it is one. */
+/** The IP address of a target; undefined if its host is a name. */
 export function ipOf(address: string): string | undefined {
   const host = hostOf(address);
   return isIP(host) > 0 ? host : undefined;
 }
 
-/** Whether an address cannot be anywhere but on this machine. */
+/** Whether an address is certainly on this machine: a Unix socket, localhost or a loopback address. */
 export function isLocal(address: string): boolean {
   if (/^unix(-abstract)?:/.test(address)) return true;
   const host = hostOf(address);

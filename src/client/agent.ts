@@ -13,73 +13,77 @@ import type { View } from './view.js';
 export interface ResidentAgent {
   readonly name: string;
   /**
-   * What is in effect for the agent, out of what this process holds: no network, no promise, well over a million times
-   * a second. The same frozen object until something changes.
+   * Resolves the agent from the state that this process holds: synchronously, without the network, well over a million
+   * times per second. Returns the same frozen object until something changes.
    *
-   * Throws AgentLLMError as ResolveConfig does: NOT_FOUND, reason AGENT_NOT_FOUND, when the store has no such agent;
-   * FAILED_PRECONDITION, reason AGENT_INACTIVE; INVALID_ARGUMENT, reason INVALID_FIELDS, for an unknown provider in
-   * `providerDown`; and UNAVAILABLE without a reason while nothing is held yet, which `ready()` waits for.
+   * Throws the AgentLLMError that ResolveConfig returns: NOT_FOUND with reason AGENT_NOT_FOUND when the store has no such
+   * agent; FAILED_PRECONDITION with reason AGENT_INACTIVE or NO_ENABLED_CONFIG; INVALID_ARGUMENT with reason
+   * INVALID_FIELDS for an unknown provider in `providerDown`. Throws UNAVAILABLE without a reason while the client holds
+   * no state; `ready()` waits for one.
    */
   resolve(options?: ResolveOptions): Resolution;
   /**
-   * The API key to use for a hop of `resolve()`, its first one by default: the one that is stored for its configuration
-   * or credential, else the first environment variable of the provider that is set in this process and may be sent;
-   * undefined when none is set. Ask for it before each call and do not keep it: it is read from memory as long as it has
-   * not changed. Send it to the hop's `base_url` and nowhere else.
+   * Returns the API key for a hop of `resolve()`; without `hop`, for its first hop. This is the key that is stored with
+   * the configuration or its credential; if none is stored, the first environment variable of the provider that is set in
+   * this process and may be sent; undefined if none is set. Call it before each request and do not keep the key: an
+   * unchanged key is read from memory. Send the key to the `base_url` of the hop and nowhere else.
    *
-   * The variables of the built-in providers may be sent to those providers at their own addresses. The variables of
+   * The variables of the built-in providers may be sent to those providers at their built-in addresses. The variables of
    * operator-defined providers may be sent only if PROVIDER_ALLOW_KEY_VARS in the environment of this process lists them.
    *
-   * A stored key is leased from the service when it is asked for first, which needs a token, and again before its time
-   * is over (`leaseMs`) while it is asked for. It is dropped the moment that it is replaced or taken away. While the
-   * service is away, what is leased goes on until its time is over.
+   * A stored key is leased from the service on first use, which requires a token. While it is in use, the lease is
+   * renewed before it expires (`leaseMs`). The lease is dropped as soon as the key is replaced or revoked. While the
+   * service is unavailable, leased keys remain usable until their lease expires.
    *
-   * Rejects with AgentLLMError, and never with another key in the place of a stored one: UNAUTHENTICATED, reason
-   * TOKEN_REQUIRED; PERMISSION_DENIED; FAILED_PRECONDITION when the service cannot read the key, or has none for this hop
-   * any more (resolve again), or the agent is inactive, or variables of the environment are set and none may be sent; UNAVAILABLE when none is held and none can be had; CANCELLED by
-   * the signal, which ends the wait alone, or when the client was closed. Without a hop it fails as `resolve()` does,
-   * too.
+   * Rejects with AgentLLMError; another key never replaces a stored one:
+   * - UNAUTHENTICATED with reason TOKEN_REQUIRED, or PERMISSION_DENIED;
+   * - FAILED_PRECONDITION when the service cannot decrypt the key or no longer has one for this hop (resolve again), when
+   *   the agent is inactive, or when environment variables are set but none may be sent;
+   * - UNAVAILABLE when no lease is held and none can be obtained;
+   * - CANCELLED when the signal aborts, which ends only this wait, or when the client is closed.
+   *
+   * Without `hop` it also rejects with the errors of `resolve()`.
    */
   apiKey(hop?: KeyedHop, options?: ListenOptions): Promise<string | undefined>;
   /**
-   * The agent and all its configurations, enabled or not, as the service sent them and frozen; undefined when the store
-   * has no such agent. `chain_etag` is empty.
+   * The agent and all its configurations, enabled or not, as the service sent them, frozen; undefined if the store has no
+   * such agent. `chain_etag` is empty. Throws UNAVAILABLE while the client holds no state.
    */
   readonly held: HeldConfigs | undefined;
 }
 
-/** The stored things behind a resolution. */
+/** The stored agent and configurations from which an agent is resolved. */
 export interface HeldConfigs {
   readonly agent: Frozen<Agent>;
   /** In the order of the chain. */
   readonly configs: readonly Frozen<AgentLLMConfig>[];
 }
 
-/** An agent as the client has it, with its changes. */
+/** An agent of a resident client, with its changes. */
 export interface WatchedResidentAgent extends ResidentAgent {
   /**
-   * Calls back after each change that may alter what `resolve()` gives: of the agent, its configurations or the
-   * catalogue. What it returns ends it, and so does the signal.
+   * Adds a listener for each change that may alter the result of `resolve()`: of the agent, its configurations or the
+   * catalogue. The returned function removes the listener, and so does the signal.
    */
   onChange(listener: (change: Change) => unknown, options?: ListenOptions): () => void;
-  /** The same changes to iterate over; like those of the client. */
+  /** Iterates over the same changes, like `changes()` of the client. */
   changes(options?: ListenOptions): AsyncIterableIterator<Change>;
 }
 
-/** Who holds what agents are resolved from. */
+/** The owner of the state that agents are resolved from: a resident client or a run. */
 export interface Holder {
+  /** Throws while no state is held. */
   readonly view: View;
   readonly leases: LeaseManager;
 }
 
-/** Resolves one agent from whatever its holder holds. */
+/** Resolves one agent from the state of its holder. */
 export class AgentHandle implements ResidentAgent {
   private view: View | undefined;
   private resolution: Resolution | undefined;
 
   constructor(
     readonly name: string,
-    /** What to resolve from; throws when there is nothing. */
     private readonly holder: Holder,
   ) {}
 
@@ -87,7 +91,7 @@ export class AgentHandle implements ResidentAgent {
     const { view } = this.holder;
     if (options !== undefined) return resolveFrom(view, this.name, options);
     if (view === this.view) return this.resolution as Resolution;
-    // Of a view with this agent and its catalogue unchanged it is still the same one.
+    // If the agent and the catalogue are unchanged in the new view, this returns the same resolution.
     this.resolution = resolveFrom(view, this.name);
     this.view = view;
     return this.resolution;

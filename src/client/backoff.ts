@@ -1,27 +1,27 @@
-/** Bounds of the pause before another attempt. */
-const LEAST_MS = 100;
-export const LONGEST_MS = 5_000;
-/** A service that asks for a longer pause is not believed: it may be something else that answers. */
-const MOST_ASKED_MS = 60_000;
+/** Bounds of the pause before a retry. */
+const MIN_MS = 100;
+export const MAX_MS = 5_000;
+/** Upper bound of the pause that a service can request; a longer one is probably not from an agentllm service. */
+const MAX_RETRY_AFTER_MS = 60_000;
 
 /**
- * Pauses before attempts: each a random time up to a bound that doubles with every failure, so that many clients that
- * lost the same service do not come back in step.
+ * Exponential backoff with jitter: each pause is a random time up to a bound that doubles with every failure, so that
+ * many clients of the same service do not reconnect simultaneously.
  */
 export class Backoff {
   private failures = 0;
 
-  /** In ms. @param askedMs the least that the service asks for. */
-  next(askedMs = 0): number {
-    const bound = Math.min(LONGEST_MS, 2 * LEAST_MS * 2 ** this.failures);
+  /** The next pause in ms. @param retryAfterMs the minimum that the service requests. */
+  next(retryAfterMs = 0): number {
+    const bound = Math.min(MAX_MS, 2 * MIN_MS * 2 ** this.failures);
     this.failures = Math.min(this.failures + 1, 10);
-    const pause = LEAST_MS + Math.random() * (bound - LEAST_MS);
-    return Math.max(pause, Math.min(askedMs, MOST_ASKED_MS));
+    const pause = MIN_MS + Math.random() * (bound - MIN_MS);
+    return Math.max(pause, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS));
   }
 
-  /** For what time alone will not mend. */
+  /** The pause in ms after a failure that persists until someone changes the configuration. */
   longest(): number {
-    return LONGEST_MS * (0.8 + 0.2 * Math.random());
+    return MAX_MS * (0.8 + 0.2 * Math.random());
   }
 
   reset(): void {

@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes, scrypt, scryptSync } from 'node:crypto';
 
-/** Begins every file; another format has another number. */
+/** The beginning of every file, with the number of the format. */
 const MAGIC = Buffer.from('agentllm-held-1\n');
 const SALT = 16;
 const NONCE = 12;
@@ -8,39 +8,38 @@ const TAG = 16;
 const HEAD = MAGIC.length + SALT + NONCE;
 const CIPHER = 'aes-256-gcm';
 /**
- * A caller's secret may be something that people can remember, so it is stretched: guessing costs 32 MiB and about a
- * tenth of a second a time. A fast derivation (HKDF) would do for 32 random bytes only, and nobody can tell from a text
- * whether it is that.
+ * The secret may be a memorable password, so the key derivation is slow: each guess costs 32 MiB and about 0.1 s. A fast
+ * derivation (HKDF) would suffice only for 32 random bytes, and a text does not show whether it is random.
  */
 const COST = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 1024 * 1024 };
 const KEY_BYTES = 32;
 
-/** A secret and a salt as a key. */
+/** The key that is derived from the secret and a salt. */
 interface Derived {
   readonly salt: Buffer;
   readonly key: Buffer;
 }
 
-/** Encrypts with authentication: what opens is what was sealed with the same secret, whole and unchanged. */
+/** Authenticated encryption: only content that was encrypted with the same secret and is unchanged can be decrypted. */
 export class CacheCipher {
   private derived: Derived | undefined;
 
   constructor(private readonly secret: string | Uint8Array) {}
 
-  async seal(content: Uint8Array): Promise<Buffer> {
+  async encrypt(content: Uint8Array): Promise<Buffer> {
     this.derived ??= await this.derive(randomBytes(SALT));
     const { salt, key } = this.derived;
     const nonce = randomBytes(NONCE);
     const head = Buffer.concat([MAGIC, salt, nonce]);
     const cipher = createCipheriv(CIPHER, key, nonce).setAAD(head);
-    const sealed = [cipher.update(content), cipher.final()];
-    return Buffer.concat([head, cipher.getAuthTag(), ...sealed]);
+    const ciphertext = [cipher.update(content), cipher.final()];
+    return Buffer.concat([head, cipher.getAuthTag(), ...ciphertext]);
   }
 
-  /** Throws with the reason when it cannot be opened. At once, because a process that starts waits for it. */
+  /** Decrypts a file; throws an Error with the reason. Synchronous, because connect() needs the content. */
   open(bytes: Buffer): Buffer {
-    if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) throw new Error('it is of another format');
-    if (bytes.length < HEAD + TAG) throw new Error('it is torn');
+    if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) throw new Error('it has another format');
+    if (bytes.length < HEAD + TAG) throw new Error('it is truncated');
     const salt = bytes.subarray(MAGIC.length, MAGIC.length + SALT);
     const key = scryptSync(this.secret, salt, KEY_BYTES, COST);
     const decipher = createDecipheriv(CIPHER, key, bytes.subarray(HEAD - NONCE, HEAD))
@@ -48,11 +47,11 @@ export class CacheCipher {
       .setAuthTag(bytes.subarray(HEAD, HEAD + TAG));
     try {
       const content = Buffer.concat([decipher.update(bytes.subarray(HEAD + TAG)), decipher.final()]);
-      // Stretched once for the life of the process: every file has a nonce of its own.
+      // The derived key is reused for all writes of this process; every file has a different nonce.
       this.derived = { salt: Buffer.from(salt), key };
       return content;
     } catch {
-      throw new Error('it is torn, or sealed with another key');
+      throw new Error('it is damaged, or encrypted with another key');
     }
   }
 

@@ -4,7 +4,7 @@ import type { Config, Credential, Model, Price, Provider } from '../domain/rows.
 import type { ResolveView } from '../domain/view.js';
 import { credentialKey, credentialRow, Ids, keyStateOf, modelKey, modelRow, priceRow, providerRow } from './rows.js';
 
-/** Names an item of the catalogue; undefined for one of a kind that this version does not know. */
+/** The key of an item of the catalogue; undefined for a kind that this version does not know. */
 function keyOf(item: CatalogueItem): string | undefined {
   if (item.provider) return `provider ${item.provider.name}`;
   if (item.model) return modelKey(item.model.provider, item.model.name);
@@ -15,10 +15,10 @@ function keyOf(item: CatalogueItem): string | undefined {
   return undefined;
 }
 
-/** Numbers of what catalogues and configs name, the same in all clients of this process. */
+/** Ids for the names in catalogues and configs, the same in all clients of this process. */
 const ids = new Ids();
 
-/** What is in a catalogue, as rows to resolve from. */
+/** The content of a catalogue as rows, with the indexes that resolution needs. */
 class Contents {
   readonly providers = new Map<string, Provider>();
   readonly models = new Map<string, Model>();
@@ -28,8 +28,8 @@ class Contents {
 
   constructor(
     readonly items: ReadonlyMap<string, CatalogueItem>,
-    /** Equal marks are equal contents. */
-    readonly mark: string,
+    /** Equal digests mean equal contents. */
+    readonly digest: string,
   ) {
     for (const item of items.values()) this.put(item);
     for (const models of this.modelsByProvider.values()) models.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -60,37 +60,36 @@ class Contents {
 }
 
 /**
- * Contents that some client of this process holds. Every stream brings the whole catalogue, a few hundred objects: held
- * once for each of a thousand clients in one process, they made collections of garbage that stopped all of them for
- * 100 ms and more.
+ * The contents that the clients of this process share. Every stream delivers the whole catalogue, a few hundred objects.
+ * One copy for each of a thousand clients caused garbage collections that stopped the process for 100 ms and more.
  */
-class Shared {
+class ContentsCache {
   private readonly known = new Map<string, WeakRef<Contents>>();
-  private readonly gone = new FinalizationRegistry<string>((mark) => {
-    if (!this.known.get(mark)?.deref()) this.known.delete(mark);
+  private readonly collected = new FinalizationRegistry<string>((digest) => {
+    if (!this.known.get(digest)?.deref()) this.known.delete(digest);
   });
 
-  with(mark: string, make: () => ReadonlyMap<string, CatalogueItem>): Contents {
-    const known = this.known.get(mark)?.deref();
+  getOrCreate(digest: string, createItems: () => ReadonlyMap<string, CatalogueItem>): Contents {
+    const known = this.known.get(digest)?.deref();
     if (known) return known;
-    const made = new Contents(make(), mark);
-    this.known.set(mark, new WeakRef(made));
-    this.gone.register(made, mark);
-    return made;
+    const contents = new Contents(createItems(), digest);
+    this.known.set(digest, new WeakRef(contents));
+    this.collected.register(contents, digest);
+    return contents;
   }
 }
-const shared = new Shared();
+const contentsCache = new ContentsCache();
 
-/** The mark of what changes make of what was before. */
-function markOf(before: string, changes: readonly CatalogueItem[]): string {
+/** The digest of the contents after changes, from the digest of the contents before. */
+function digestOf(before: string, changes: readonly CatalogueItem[]): string {
   const hash = createHash('sha256').update(before);
   for (const change of changes) hash.update(CatalogueItem.encode(change).finish());
   return hash.digest('base64url');
 }
 
 /**
- * Providers, models, prices and credentials as they were held at one moment. It never changes: a change makes another
- * one, so that what was resolved from it can be told by its identity.
+ * An immutable catalogue: providers, models, prices and credentials. A change creates another one, so that a cached
+ * resolution is valid exactly as long as the catalogue object is the same.
  */
 export class Catalogue implements ResolveView {
   readonly vault = { stateOf: (_: 'config' | 'credential', row: Config | Credential) => keyStateOf(row) };
@@ -98,22 +97,22 @@ export class Catalogue implements ResolveView {
 
   private constructor(
     private readonly contents: Contents,
-    /** Store revision at which it became this. */
+    /** Store revision of the last change. */
     readonly revision: bigint,
   ) {}
 
   static empty(): Catalogue {
     return new Catalogue(
-      shared.with('', () => new Map()),
+      contentsCache.getOrCreate('', () => new Map()),
       0n,
     );
   }
 
-  /** The catalogue with changes; `whole` ones leave nothing of what was before. */
+  /** The catalogue after changes. @param whole the changes are a complete catalogue, which replaces this one. */
   with(changes: readonly CatalogueItem[], revision: bigint, whole = false): Catalogue {
     if (changes.length === 0 && !whole) return new Catalogue(this.contents, revision);
-    const before = whole ? '' : this.contents.mark;
-    const contents = shared.with(markOf(before, changes), () => {
+    const before = whole ? '' : this.contents.digest;
+    const contents = contentsCache.getOrCreate(digestOf(before, changes), () => {
       const items = new Map(whole ? [] : this.contents.items);
       for (const change of changes) alter(items, change);
       return items;
@@ -121,7 +120,7 @@ export class Catalogue implements ResolveView {
     return new Catalogue(contents, revision);
   }
 
-  /** Everything in it, as it was received. */
+  /** All items as they were received. */
   get all(): readonly CatalogueItem[] {
     return [...this.contents.items.values()];
   }
@@ -146,7 +145,7 @@ export class Catalogue implements ResolveView {
     return this.contents.prices.get(modelId) ?? [];
   }
 
-  /** When the next model is switched off: what is said of it is another thing from then on. */
+  /** The next retirement date of a model after `after`; resolutions change at that time. */
   nextRetirement(after: Date): Date | undefined {
     let next: Date | undefined;
     for (const { retires_at } of this.contents.models.values())

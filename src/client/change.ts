@@ -2,28 +2,28 @@ import type { ChangeCause } from '../../gen/ts/agentllm/v1/agent_llm_config_watc
 import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 
-/** Something is different from what was held before. */
+/** A change of the state that a resident client holds. */
 export interface Change {
-  /** The store revision that is held now. */
+  /** The store revision after the change. */
   readonly revision: bigint;
   /** Names of the agents that were changed, created, deleted or renamed. */
   readonly agents: readonly string[];
-  /** Whether providers, models, prices or credentials were changed, which may concern any agent. */
+  /** Whether providers, models, prices or credentials have changed, which may concern any agent. */
   readonly catalogue: boolean;
   /**
-   * Whether runs that are pinned to an earlier revision have left it: a key was replaced or taken away, a provider or an
-   * agent switched off. Of a snapshot it is not known, and they have left theirs too.
+   * Whether the change overrides pins and moves pinned runs: a key was replaced or removed, or a provider or an agent was
+   * disabled. False for a snapshot, which does not report urgency; a snapshot after a gap always moves pinned runs.
    */
   readonly urgent: boolean;
-  /** Who made the change, and why; absent for a snapshot. Of several changes in one, the last one's. */
+  /** Actor and reason of the change; undefined for a snapshot. Merged changes have the cause of the last one. */
   readonly cause: ChangeCause | undefined;
-  /** Whether everything was taken anew, after a gap that is not known in its parts. */
+  /** Whether a snapshot replaced the whole state, so that the individual changes are not known. */
   readonly snapshot: boolean;
-  /** How many changes this is: more than 1 where they were not read in time and were put together. */
+  /** The number of changes in this one; more than 1 if a slow reader caused changes to be merged. */
   readonly merged: number;
 }
 
-/** Two changes in one: nothing is lost but which came with which. */
+/** Merges two changes. Only the assignment of agents to revisions and causes is lost. */
 export function merge(a: Change, b: Change): Change {
   return {
     revision: b.revision,
@@ -36,28 +36,28 @@ export function merge(a: Change, b: Change): Change {
   };
 }
 
-/** Changes that wait for a reader; from here on they are put together, so that one who never reads costs no more. */
-const MOST_WAITING = 64;
+/** Buffered changes per reader. Later changes are merged into the last one, which bounds the memory of a slow reader. */
+const MAX_BUFFERED = 64;
 
-/** Changes for one reader, in order. */
+/** The changes for one reader, in revision order. */
 export class Changes implements AsyncIterableIterator<Change> {
-  private readonly waiting: Change[] = [];
+  private readonly buffered: Change[] = [];
   private readers: ((result: IteratorResult<Change>) => void)[] = [];
-  /** Runs while somebody waits: an open stream keeps no process alive, but a loop over its changes does. */
-  private alive: NodeJS.Timeout | undefined;
+  /** Runs while a reader waits: the watch does not keep the process alive, but a loop over its changes does. */
+  private keepAlive: NodeJS.Timeout | undefined;
   private ended = false;
   private release = () => {};
   private wanted: (change: Change) => boolean = () => true;
 
-  /** @param stop called once, when nothing more is wanted. */
+  /** @param onEnd called once, when the iteration ends. */
   constructor(
-    private readonly stop: (reader: Changes) => void,
+    private readonly onEnd: (reader: Changes) => void,
     signal: AbortSignal | undefined,
   ) {
     this.release = onAbort(signal, () => this.end());
   }
 
-  /** Leaves out all others. */
+  /** Restricts the iteration to some changes. */
   only(wanted: (change: Change) => boolean): this {
     this.wanted = wanted;
     return this;
@@ -67,32 +67,32 @@ export class Changes implements AsyncIterableIterator<Change> {
     if (this.ended || !this.wanted(change)) return;
     const reader = this.readers.shift();
     if (reader) {
-      this.rest();
+      this.stopKeepAlive();
       reader({ done: false, value: change });
-    } else if (this.waiting.length < MOST_WAITING) this.waiting.push(change);
-    else this.waiting.push(merge(this.waiting.pop() as Change, change));
+    } else if (this.buffered.length < MAX_BUFFERED) this.buffered.push(change);
+    else this.buffered.push(merge(this.buffered.pop() as Change, change));
   }
 
-  /** No more come; what waits can still be read. */
+  /** Ends the iteration. Buffered changes can still be read. */
   end(): void {
     if (this.ended) return;
     this.ended = true;
     this.release();
-    this.stop(this);
+    this.onEnd(this);
     for (const reader of this.readers.splice(0)) reader({ done: true, value: undefined });
-    this.rest();
+    this.stopKeepAlive();
   }
 
   next(): Promise<IteratorResult<Change>> {
-    const value = this.waiting.shift();
+    const value = this.buffered.shift();
     if (value) return Promise.resolve({ done: false, value });
     if (this.ended) return Promise.resolve({ done: true, value: undefined });
-    this.alive ??= setInterval(() => {}, limits.maxTimerMs);
+    this.keepAlive ??= setInterval(() => {}, limits.maxTimerMs);
     return new Promise((resolve) => this.readers.push(resolve));
   }
 
   return(): Promise<IteratorResult<Change>> {
-    this.waiting.length = 0;
+    this.buffered.length = 0;
     this.end();
     return Promise.resolve({ done: true, value: undefined });
   }
@@ -101,9 +101,9 @@ export class Changes implements AsyncIterableIterator<Change> {
     return this;
   }
 
-  private rest(): void {
+  private stopKeepAlive(): void {
     if (this.readers.length > 0) return;
-    clearInterval(this.alive);
-    this.alive = undefined;
+    clearInterval(this.keepAlive);
+    this.keepAlive = undefined;
   }
 }

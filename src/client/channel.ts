@@ -5,42 +5,41 @@ import { ipOf, isLocal } from './address.js';
 import type { Security } from './message.js';
 import { unref } from './unref.js';
 
-/** PEM texts. */
+/** TLS settings. Certificates and keys are in PEM format. */
 export interface TlsOptions {
-  /** Authorities to trust in place of the system's. */
+  /** Certificate authorities to trust. Default: those of the system. */
   readonly ca?: string | Uint8Array | undefined;
-  /** Certificate of this client, where the service wants one (mutual TLS); with its key. */
+  /** The certificate of this client, for a service that requires one (mutual TLS). Set `key` too. Default: none. */
   readonly cert?: string | Uint8Array | undefined;
-  /** The key of `cert`. */
+  /** The private key of `cert`. */
   readonly key?: string | Uint8Array | undefined;
-  /** The name in the service's certificate, where the address has another one. */
+  /** The host name in the certificate of the service, if it differs from the one in the address. */
   readonly serverName?: string | undefined;
 }
 
-/** What a channel is made of. */
+/** Settings of a channel. */
 export interface ChannelSettings {
   readonly tls?: boolean | TlsOptions | undefined;
   readonly retry?: boolean | undefined;
   readonly channelOptions?: ChannelOptions | undefined;
 }
 
-/** Answers may be long: a thousand configs with 16 KiB of metadata each. */
-const MOST_BYTES = 64 * 1024 * 1024;
+/** Responses may be large: a thousand configs with 16 KiB of metadata each. */
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
-/** What TLS is asked for. */
+/** The security that the options request. */
 export function securityOf({ tls }: ChannelSettings): Security {
-  if (!tls) return 'clear';
+  if (!tls) return 'plaintext';
   return typeof tls === 'object' && tls.cert !== undefined ? 'mutual' : 'tls';
 }
 
-/** A channel for calls. */
+/** A channel for unary calls. */
 export const callChannel = (address: string, settings: ChannelSettings): Client =>
   new Client(address, channelCredentials(address, settings.tls), channelOptions(address, settings));
 
 /**
- * A channel for a stream that stays: a connection of its own, which keeps no process alive while those of calls do. It
- * asks less often whether the other end is there, as the stream says so by itself, and nothing is sent again behind the
- * back of who owns the stream.
+ * A channel for a long-lived stream. It has a separate connection, which does not keep the process alive. Its keepalive
+ * is less frequent, because the stream sends bookmarks, and it has no retries, because the owner of the stream reopens it.
  */
 export const streamChannel = (address: string, settings: ChannelSettings): Client =>
   new Client(address, unref(channelCredentials(address, settings.tls)), {
@@ -61,11 +60,12 @@ function channelCredentials(address: string, tls: ChannelSettings['tls']): Chann
   return credentials.createSsl(bytes(ca), bytes(key), bytes(cert), verify);
 }
 
-/** The names that TLS and HTTP/2 are told when they are not to be those of the address. */
+/** The names for TLS and HTTP/2 if they differ from the address. */
 function serverNames(address: string, tls: ChannelSettings['tls']): ChannelOptions {
   const serverName = typeof tls === 'object' ? tls.serverName : undefined;
   if (serverName) return { 'grpc.ssl_target_name_override': serverName, 'grpc.default_authority': serverName };
-  // grpc-js takes an IP for the name to ask for, which newer Node refuses; the certificate is checked for the IP anyway.
+  // grpc-js would send an IP address as server name, which newer versions of Node reject. The certificate is still
+  // checked for the IP address.
   return tls && ipOf(address) ? { 'grpc.ssl_target_name_override': 'agentllm' } : {};
 }
 
@@ -74,20 +74,20 @@ const channelOptions = (
   { tls, retry = true, channelOptions: more }: ChannelSettings,
 ): ChannelOptions => ({
   'grpc.service_config': JSON.stringify(serviceConfig),
-  // What a resolver says in its place must not take the retries away.
+  // A service config from the resolver must not replace the retry policy.
   'grpc.service_config_disable_resolution': 1,
   'grpc.enable_retries': retry ? 1 : 0,
-  // Room to keep the largest request that the service takes until it is answered, or it could not be sent again.
+  // Room for the largest request that the service accepts; a request that is not buffered cannot be sent again.
   'grpc.per_rpc_retry_buffer_size': 8 * 1024 * 1024,
-  'grpc.retry_buffer_size': MOST_BYTES,
-  'grpc.max_receive_message_length': MOST_BYTES,
-  // A service that is frozen or gone without a word is noticed within 8 s, so that the call that finds out can still be
-  // sent again before its deadline. Nothing is sent while no call runs.
+  'grpc.retry_buffer_size': MAX_MESSAGE_BYTES,
+  'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+  // Detects a service that hangs or has lost its network within 8 s, so that the call can be retried before its default
+  // deadline. No pings are sent while no call is in progress.
   'grpc.keepalive_time_ms': 4_000,
   'grpc.keepalive_timeout_ms': 4_000,
   'grpc.initial_reconnect_backoff_ms': 100,
   'grpc.max_reconnect_backoff_ms': 1_000,
-  // A proxy that the environment names is for what is outside of this machine.
+  // A proxy from the environment cannot reach this machine.
   ...(isLocal(address) && { 'grpc.enable_http_proxy': 0 }),
   ...serverNames(address, tls),
   ...more,

@@ -15,60 +15,63 @@ import type { ClientState } from './state.js';
 import type { ClientWarning } from './warning.js';
 
 /**
- * A connection to the service: the methods of each of its services. Safe to share; one is enough for a process, and an
- * idle one keeps no process alive.
+ * A connection to the service, with the methods of each gRPC service. It can be shared by the whole process. An idle
+ * connection does not keep the process alive.
  */
 export interface AgentLLM extends AsyncDisposable {
   /** The registry of agents. */
   readonly agents: Methods<typeof agents.AgentServiceService>;
   /** The configurations of the agents. */
   readonly configs: Methods<typeof configs.AgentLLMConfigServiceService>;
-  /** Providers and models as data, and their prices. */
+  /** The catalogue: providers, models and their prices. */
   readonly providers: Methods<typeof providers.ProviderServiceService>;
-  /** API keys under a name, which many configurations share. */
+  /** Named API keys that many configurations can use. */
   readonly credentials: Methods<typeof sharedKeys.CredentialServiceService>;
-  /** The agent processes that watch, and what they have applied. */
+  /** The processes with an open watch, and the revision that each has applied. */
   readonly watchers: Pick<
     Methods<typeof watch.AgentLLMConfigWatchServiceService>,
     'listWatchers' | 'acknowledgeRevision'
   >;
-  /** Who may do what: tokens, and whom the service takes this side for. */
+  /** Access tokens, and the identity of this caller. */
   readonly access: Methods<typeof access.AccessServiceService>;
-  /** What happened, who did it and when. */
+  /** The audit log: events with actor and time. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
   /**
-   * Resolves once the service says that it serves; rejects with the last failure when it does not within the time.
-   * Default: `deadlineMs`. Calls need not wait for it.
+   * Resolves when the health check of the service reports that it serves. Calls need not wait for it.
+   *
+   * @param deadlineMs how long to wait, in ms. Default: `deadlineMs` of `connect`. Rejects with code UNAVAILABLE after
+   * this time; `cause` is the last failure. Other failures, such as UNAUTHENTICATED, reject immediately.
    */
   ready(deadlineMs?: number): Promise<void>;
   /**
-   * Ends the connection: calls that run are finished first, later ones fail with code CANCELLED. `await using` and
-   * `Symbol.asyncDispose` wait until it has ended.
+   * Closes the connection. Calls in progress finish first; later calls fail with code CANCELLED. `await using` and
+   * `Symbol.asyncDispose` wait until the connection is closed.
    */
   close(): void;
 }
 
 /**
- * A connection that also holds the configuration of agents in memory. It keeps no process alive by itself, however long
- * its stream stands: who waits for it does, with `ready()` or in a loop over `changes()`, and so do its calls.
+ * A connection that also holds the configuration of agents in memory. Its open watch does not keep the process alive;
+ * pending calls, a pending `ready()` and a loop over `changes()` do.
  */
 export interface ResidentAgentLLM extends AgentLLM {
-  /** Names this process to the service, as in the list of watchers: a UUID, made anew by each `connect`. */
+  /** Identifies this client in the list of watchers: a UUID that each `connect` generates. */
   readonly clientId: string;
-  /** How far what is held can be trusted, now. */
+  /** Whether the held state is current. */
   readonly state: ClientState;
   /** The last 20 warnings, the oldest first. */
   readonly warnings: readonly ClientWarning[];
   /**
-   * One agent out of what is held; the same object for the same name. Throws AgentLLMError, code INVALID_ARGUMENT, for
-   * one that is not among `agents`. Whether the store has it shows when it is resolved.
+   * Returns the handle of an agent, the same object for the same name. Throws AgentLLMError with code INVALID_ARGUMENT if
+   * the name is not in the option `agents`. Whether the store has the agent is checked when it is resolved.
    */
   agent(name: string): WatchedResidentAgent;
-  /** Begins a piece of work that keeps one revision. Default: `{ pin: 'run' }`. */
+  /** Starts a unit of work that is pinned to one revision. Default: `{ pin: 'run' }`. */
   run(options?: { readonly pin?: Pin | undefined }): Run;
   /**
-   * Calls back on `state` (the status has changed), `change` (something that is held is different; by then it can be
-   * resolved) and `warning`. What it returns ends it, and so does the signal. A listener that fails becomes a warning.
+   * Adds a listener for `state` (the status has changed), `change` (the held state has changed; `resolve()` already uses
+   * the new state) or `warning`. The returned function removes the listener, and so does the signal. A listener that
+   * throws or rejects causes a warning LISTENER_FAILED.
    */
   on<E extends keyof ClientEvents>(
     event: E,
@@ -76,20 +79,22 @@ export interface ResidentAgentLLM extends AgentLLM {
     options?: ListenOptions,
   ): () => void;
   /**
-   * The changes from now on, to iterate over, until the client is closed, the signal aborts or the loop is left. A reader
-   * who is more than 64 changes behind gets the later ones put together in one, so that being slow costs no memory;
-   * `merged` tells how many they are.
+   * Iterates over the changes from now on, until the client is closed, the signal aborts or the loop ends. At most 64
+   * changes are buffered for a slow reader; later ones are merged into the last, and `merged` is their number.
    */
   changes(options?: ListenOptions): AsyncIterableIterator<Change>;
   /**
-   * Resolves as soon as there is something to resolve from: from the service, or from the file while it is away.
-   * Rejects with UNAVAILABLE when there is nothing within the time, and at once with what the service says when it
-   * refuses the token or the request. Default: `deadlineMs`.
+   * Resolves as soon as the client holds a state to resolve from, received from the service or read from the cache file.
+   *
+   * @param deadlineMs how long to wait, in ms. Default: `deadlineMs` of `connect`. Rejects with code UNAVAILABLE after
+   * this time, with CANCELLED when the signal aborts, and immediately with the error of the service when it rejects the
+   * token or the request.
    */
   ready(deadlineMs?: number, options?: ListenOptions): Promise<void>;
   /**
-   * Ends the connection and the stream: calls that run are finished first, the last acknowledgement is sent and the file
-   * is written. What was held can still be resolved. `await using` and `Symbol.asyncDispose` wait until it has ended.
+   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement is sent and the cache
+   * file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
+   * is closed.
    */
   close(): void;
 }

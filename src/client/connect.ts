@@ -18,21 +18,26 @@ import { waitUntilReady } from './ready.js';
 import { createResidentClient, settingsOf } from './resident_client.js';
 
 const DEADLINE_MS = 10_000;
+
 /**
- * Connects to a service and holds the configuration of agents in this process, kept up to date by a stream: resolving
- * it needs no network, and goes on while the service is away. Returns at once; the stream begins in the background.
+ * Connects to a service and holds the configuration of agents in this process. A watch keeps it current. Resolving needs
+ * no network and continues while the service is unavailable. Returns immediately; the watch starts in the background.
+ * Throws a TypeError for options that are not valid.
  */
 export function connect(options: ResidentOptions): ResidentAgentLLM;
-/** Connects to a service; returns at once, the connection is made with the first call and again whenever it breaks. */
+/**
+ * Connects to a service. Returns immediately: the connection is opened by the first call, and reopened after it breaks.
+ * Throws a TypeError for options that are not valid.
+ */
 export function connect(options?: string | ConnectOptions): AgentLLM;
 export function connect(options: string | ConnectOptions | ResidentOptions = {}): AgentLLM {
-  const given: ConnectOptions = typeof options === 'string' ? { address: options } : options;
-  const address = checkAddress(given.address ?? (process.env['AGENTLLM_ADDRESS']?.trim() || '127.0.0.1:50051'));
-  const token = checkedToken(given, address);
-  const deadlineMs = checkDeadline(given.deadlineMs ?? DEADLINE_MS);
-  const resident = isResident(given) ? settingsOf(given) : undefined;
-  const connection = new Connection(() => callChannel(address, given), address, token, deadlineMs, securityOf(given));
-  const connected = {
+  const input: ConnectOptions = typeof options === 'string' ? { address: options } : options;
+  const address = checkAddress(input.address ?? (process.env['AGENTLLM_ADDRESS']?.trim() || '127.0.0.1:50051'));
+  const token = checkedToken(input, address);
+  const deadlineMs = checkDeadline(input.deadlineMs ?? DEADLINE_MS);
+  const settings = isResident(input) ? settingsOf(input) : undefined;
+  const connection = new Connection(() => callChannel(address, input), address, token, deadlineMs, securityOf(input));
+  const client = {
     agents: methodsOf(agents.AgentServiceService, agents, connection),
     configs: methodsOf(configs.AgentLLMConfigServiceService, configs, connection),
     providers: methodsOf(providers.ProviderServiceService, providers, connection),
@@ -42,41 +47,41 @@ export function connect(options: string | ConnectOptions | ResidentOptions = {})
     audit: methodsOf(audit.AuditServiceService, audit, connection),
     ready: (ms = deadlineMs) => waitUntilReady(connection, address, ms),
   };
-  if (!resident) return closable(connected, given.signal, () => connection.close());
-  const stream = new Connection(() => streamChannel(address, given), address, token, deadlineMs, securityOf(given));
-  const outbox = ackBatcherOf({ address, token, tls: given.tls });
-  const held = createResidentClient({ connection: stream, calls: connection, outbox }, resident, {
+  if (!settings) return closable(client, input.signal, () => connection.close());
+  const stream = new Connection(() => streamChannel(address, input), address, token, deadlineMs, securityOf(input));
+  const ackBatcher = ackBatcherOf({ address, token, tls: input.tls });
+  const resident = createResidentClient({ connection: stream, calls: connection, ackBatcher }, settings, {
     address,
     deadlineMs,
   });
-  const end = held.close;
-  // Not by spreading, which would read the state once and for all.
-  Object.defineProperties(connected, Object.getOwnPropertyDescriptors(held));
-  return closable(connected, given.signal, () => Promise.all([end(), connection.close()]).then(() => {}));
+  const closeResident = resident.close;
+  // Copies the getters; spreading would copy the values that they have now.
+  Object.defineProperties(client, Object.getOwnPropertyDescriptors(resident));
+  return closable(client, input.signal, () => Promise.all([closeResident(), connection.close()]).then(() => {}));
 }
 
 const isResident = (options: ConnectOptions): options is ResidentOptions =>
   (options as Partial<ResidentOptions>).agents !== undefined;
 
-function checkedToken(given: ConnectOptions, address: string): Token | undefined {
-  const token = (given.token ?? process.env['AGENTLLM_TOKEN']?.trim()) || undefined;
+function checkedToken(options: ConnectOptions, address: string): Token | undefined {
+  const token = (options.token ?? process.env['AGENTLLM_TOKEN']?.trim()) || undefined;
   if (token !== undefined && typeof token !== 'function') checkToken(token);
-  if (token !== undefined && !given.tls && !given.allowPlaintextToken && !isLocal(address))
-    throw new TypeError(`A token would go to ${address} in clear: set tls, or allowPlaintextToken`);
+  if (token !== undefined && !options.tls && !options.allowPlaintextToken && !isLocal(address))
+    throw new TypeError(`The token would be sent to ${address} in plaintext: set tls, or allowPlaintextToken`);
   return token;
 }
 
-/** Adds the ways to close it. */
-function closable<C extends object>(connected: C, signal: AbortSignal | undefined, end: () => Promise<void>) {
+/** Adds `close` and `Symbol.asyncDispose`, and closes the client when the signal aborts. */
+function closable<C extends object>(client: C, signal: AbortSignal | undefined, end: () => Promise<void>) {
   let release = () => {};
   const close = () => {
     release();
     return end();
   };
-  Object.assign(connected, { close: () => void close() });
-  // Node 20 has the symbol since 20.5; before, `await using` has nothing to call.
+  Object.assign(client, { close: () => void close() });
+  // Node 20 has the symbol since 20.5.
   const dispose = Symbol.asyncDispose as symbol | undefined;
-  if (dispose) Object.assign(connected, { [dispose]: close });
+  if (dispose) Object.assign(client, { [dispose]: close });
   release = onAbort(signal, () => void close());
-  return connected as C & Pick<AgentLLM, 'close' | typeof Symbol.asyncDispose>;
+  return client as C & Pick<AgentLLM, 'close' | typeof Symbol.asyncDispose>;
 }

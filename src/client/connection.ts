@@ -5,54 +5,54 @@ import { AgentLLMError } from './error.js';
 import { headersOf, type Token } from './headers.js';
 import type { Security } from './message.js';
 
-/** How one call is made. */
+/** Options of one call. */
 export interface CallOptions {
-  /** Ends the call: it fails with code CANCELLED, and `cause` is the signal's reason. */
+  /** Cancels the call: it fails with code CANCELLED, and `cause` is the reason of the signal. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * How long to wait for the answer in ms, retries and the token included; Infinity for as long as it takes. The call
-   * fails with code DEADLINE_EXCEEDED then. Default: what `connect` was given, else 10 000.
+   * How long to wait for the response in ms, including retries and the token function; Infinity: without a limit. After
+   * this time the call fails with code DEADLINE_EXCEEDED. Default: `deadlineMs` of `connect`, else 10 000.
    */
   readonly deadlineMs?: number | undefined;
-  /** Headers to send with it; values of headers that end in `-bin` are base64. */
+  /** Additional request headers. The values of headers whose name ends in `-bin` are base64. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
 }
 
-/** A method as it travels: its path `/package.Service/Method`, and how its answer is read. */
+/** A method on the wire: its path `/package.Service/Method`, and the decoder of its response. */
 export interface Method<Response> {
   readonly path: string;
   readonly responseDeserialize: (bytes: Buffer) => Response;
 }
 
-/** A request as it travels. */
+/** An encoded request. */
 export interface Outgoing {
   readonly bytes: Buffer;
-  /** The request id in it, of a write that has one. */
+  /** The request id, if the request is a write that has one. */
   readonly requestId?: string | undefined;
 }
 
-/** What a call is on its way. */
-interface Trip {
+/** The parameters of a call in progress. */
+interface CallContext {
   readonly method: string;
   readonly requestId: string | undefined;
   readonly signal: AbortSignal | undefined;
   readonly deadlineMs: number;
-  /** When it ends, in ms since 1970. */
+  /** The absolute deadline, in ms since 1970. */
   readonly deadline: number;
-  /** Nobody waits for it, so it keeps no process alive. */
+  /** The call does not keep the process alive, because no caller waits for it. */
   readonly background?: boolean;
 }
 
-/** A channel that knows its calls: it takes none once it is closed, and ends when the last one has. */
+/** A channel that counts its calls. After `close` it rejects new ones, and it closes when the last one has ended. */
 export class Connection {
   private running = 0;
   private closing = false;
-  /** Whether there ever was a connection, over which a call could have gone. */
+  /** Whether there ever was a connection, so that the service may have received a call. */
   private connected = false;
   private readonly ended: Promise<void>;
   private end = () => {};
   private client: Client;
-  /** Where nobody who prints a client, or an agent of one, sees it. */
+  /** A private field, so that printing or serializing a client does not reveal the token. */
   readonly #token: Token | undefined;
 
   constructor(
@@ -73,7 +73,7 @@ export class Connection {
     });
   }
 
-  /** Takes no calls from now on; resolves when those that run have ended. */
+  /** Rejects new calls from now on; resolves when the calls in progress have ended. */
   close(): Promise<void> {
     if (!this.closing && this.running === 0) this.end();
     this.closing = true;
@@ -81,8 +81,8 @@ export class Connection {
   }
 
   /**
-   * Leaves what is at the other end for another connection, which may lead elsewhere; gRPC would keep one that says
-   * nothing until its own check finds it dead. Calls that run go on over the old one.
+   * Opens a new connection in place of a silent one; it may reach another replica. gRPC itself would keep the old one
+   * until its keepalive fails. Calls in progress continue on the old connection.
    */
   renew(): void {
     if (this.closing) return;
@@ -91,7 +91,7 @@ export class Connection {
     this.watch();
   }
 
-  /** @param make the request; what it throws is a failed call like any other. */
+  /** Makes a unary call. @param make encodes the request; if it throws, the call fails with INVALID_ARGUMENT. */
   async call<Response>(
     method: Method<Response>,
     make: () => Outgoing,
@@ -99,17 +99,17 @@ export class Connection {
   ): Promise<Response> {
     const name = method.path.slice(1);
     return this.counted(name, async () => {
-      const { bytes, requestId } = refusing(name, 'request', make);
-      const deadline = Date.now() + refusing(name, 'call', () => checkDeadline(deadlineMs));
-      const trip = { method: name, requestId, signal, deadlineMs, deadline };
-      const metadata = await this.headers(trip, headers);
-      return this.sent(trip, this.request(method, bytes, metadata, trip));
+      const { bytes, requestId } = asCallError(name, 'request', make);
+      const deadline = Date.now() + asCallError(name, 'call', () => checkDeadline(deadlineMs));
+      const context = { method: name, requestId, signal, deadlineMs, deadline };
+      const metadata = await this.headers(context, headers);
+      return this.withErrors(context, this.request(method, bytes, metadata, context));
     });
   }
 
   /**
-   * Opens a stream and hands its messages over as they come; resolves when the service ends it, rejects with what it
-   * failed with. It has no deadline, and close() waits for it: the signal ends it. What `onMessage` throws ends it too.
+   * Opens a stream and passes each message to `onMessage`. Resolves when the service ends the stream, rejects when it
+   * fails. The stream has no deadline and ends when the signal aborts or `onMessage` throws; close() waits for that.
    */
   async stream<Response>(
     method: Method<Response>,
@@ -119,16 +119,16 @@ export class Connection {
   ): Promise<void> {
     const name = method.path.slice(1);
     return this.counted(name, async () => {
-      const { bytes, requestId } = refusing(name, 'request', make);
-      // The token alone has a deadline.
-      const asking = { method: name, requestId, signal, deadlineMs: this.deadlineMs, background: true };
-      const metadata = await this.headers({ ...asking, deadline: Date.now() + this.deadlineMs }, {});
-      const trip = { ...asking, deadlineMs: Number.POSITIVE_INFINITY, deadline: Number.POSITIVE_INFINITY };
-      return this.sent(trip, this.read(method, bytes, metadata, signal, onMessage));
+      const { bytes, requestId } = asCallError(name, 'request', make);
+      // Only the token function has a deadline.
+      const opening = { method: name, requestId, signal, deadlineMs: this.deadlineMs, background: true };
+      const metadata = await this.headers({ ...opening, deadline: Date.now() + this.deadlineMs }, {});
+      const context = { ...opening, deadlineMs: Number.POSITIVE_INFINITY, deadline: Number.POSITIVE_INFINITY };
+      return this.withErrors(context, this.read(method, bytes, metadata, signal, onMessage));
     });
   }
 
-  /** Runs a call while the connection is open, and ends the connection behind the last one. */
+  /** Runs a call unless the connection is closed, and closes a closing connection after its last call. */
   private async counted<R>(method: string, run: () => Promise<R>): Promise<R> {
     if (this.closing)
       throw AgentLLMError.here('This connection was closed; connect again', { code: 'CANCELLED', method });
@@ -137,22 +137,23 @@ export class Connection {
       return await run();
     } finally {
       this.running--;
-      // Behind those who wait for the call: who closes the connection finds that they have its answer.
+      // After the callers of this call have received its result.
       if (this.closing && this.running === 0) setImmediate(this.end);
     }
   }
 
-  private async headers(trip: Trip, own: Readonly<Record<string, string>>): Promise<Metadata> {
-    if (trip.signal?.aborted) throw aborted(trip);
-    const token = typeof this.#token === 'function' ? await askFor(this.#token, trip) : this.#token;
-    return refusing(trip.method, 'call', () => headersOf(token, own));
+  private async headers(context: CallContext, callHeaders: Readonly<Record<string, string>>): Promise<Metadata> {
+    if (context.signal?.aborted) throw aborted(context);
+    const token = typeof this.#token === 'function' ? await requestToken(this.#token, context) : this.#token;
+    return asCallError(context.method, 'call', () => headersOf(token, callHeaders));
   }
 
-  private async sent<R>(trip: Trip, answer: Promise<R>): Promise<R> {
+  /** Converts errors of grpc-js. */
+  private async withErrors<R>(context: CallContext, response: Promise<R>): Promise<R> {
     try {
-      return await answer;
+      return await response;
     } catch (error) {
-      throw await this.failure(error as GrpcError, trip);
+      throw await this.failure(error as GrpcError, context);
     }
   }
 
@@ -160,16 +161,23 @@ export class Connection {
     { path, responseDeserialize }: Method<R>,
     bytes: Buffer,
     metadata: Metadata,
-    trip: Pick<Trip, 'signal' | 'deadline'>,
+    { signal, deadline }: Pick<CallContext, 'signal' | 'deadline'>,
   ): Promise<R> {
-    const { signal, deadline } = trip;
     return new Promise((resolve, reject) => {
       const settle = (error: GrpcError | null, response?: R) => {
         release();
         if (error) reject(error);
         else resolve(response as R);
       };
-      const call = this.client.makeUnaryRequest(path, asIs, responseDeserialize, bytes, metadata, { deadline }, settle);
+      const call = this.client.makeUnaryRequest(
+        path,
+        identity,
+        responseDeserialize,
+        bytes,
+        metadata,
+        { deadline },
+        settle,
+      );
       const release = onAbort(signal, () => call.cancel());
     });
   }
@@ -183,20 +191,20 @@ export class Connection {
   ): Promise<void> {
     return new Promise((resolve, reject) => {
       let failure: Error | undefined;
-      let taken = true;
-      const call = this.client.makeServerStreamRequest(path, asIs, responseDeserialize, bytes, metadata);
+      let accepting = true;
+      const call = this.client.makeServerStreamRequest(path, identity, responseDeserialize, bytes, metadata);
       const release = onAbort(signal, () => call.cancel());
       call.on('data', (message: R) => {
         try {
-          if (!signal.aborted && taken) onMessage(message);
+          if (!signal.aborted && accepting) onMessage(message);
         } catch (thrown) {
-          // It would be nobody's exception here, and end the process.
-          taken = false;
-          failure = untakable(thrown);
+          // Thrown from here, it would be an uncaught exception and end the process.
+          accepting = false;
+          failure = messageFailure(thrown);
           call.cancel();
         }
       });
-      // An error comes at once, the end behind the messages that are there already.
+      // The error event can precede messages that have already been received.
       call.on('error', (error) => {
         failure ??= error;
         setImmediate(settle);
@@ -210,12 +218,12 @@ export class Connection {
     });
   }
 
-  private async failure(error: GrpcError, trip: Trip): Promise<AgentLLMError> {
-    if (error.code === status.CANCELLED && trip.signal?.aborted) return aborted(trip);
+  private async failure(error: GrpcError, context: CallContext): Promise<AgentLLMError> {
+    if (error.code === status.CANCELLED && context.signal?.aborted) return aborted(context);
     const unsent = !this.connected;
     const lastFailure = unsent && error.code === status.DEADLINE_EXCEEDED ? await this.lastFailure() : undefined;
-    return AgentLLMError.from(error, trip.method, {
-      ...trip,
+    return AgentLLMError.from(error, context.method, {
+      ...context,
       address: this.address,
       security: this.security,
       unsent,
@@ -224,13 +232,13 @@ export class Connection {
   }
 
   /**
-   * Why there is no connection, where that is known: a call of a method that is not sent again is told of it at once,
-   * while one that is sent again hears of its deadline alone.
+   * Why there is no connection, if that is known. grpc-js reports the cause for methods without a retry policy; a method
+   * with retries fails with its deadline alone, so a health check without retries asks again.
    */
   private async lastFailure(): Promise<GrpcError | undefined> {
     const probe = { path: '/grpc.health.v1.Health/Check', responseDeserialize: () => undefined };
-    const trip = { signal: undefined, deadline: Date.now() + PROBE_MS };
-    const error = await this.request(probe, Buffer.alloc(0), new Metadata(), trip).catch((error: GrpcError) => error);
+    const options = { signal: undefined, deadline: Date.now() + PROBE_MS };
+    const error = await this.request(probe, Buffer.alloc(0), new Metadata(), options).catch((e: GrpcError) => e);
     return error?.code === status.UNAVAILABLE ? error : undefined;
   }
 
@@ -242,18 +250,18 @@ export class Connection {
   }
 }
 
-/** A connection that is refused is refused in less than this. */
+/** A refused connection is reported in less than this time. */
 const PROBE_MS = 30;
 
-const untakable = (thrown: unknown): GrpcError => {
-  const details = `A message could not be taken: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+const messageFailure = (thrown: unknown): GrpcError => {
+  const details = `A message could not be processed: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
   return Object.assign(new Error(details), { code: status.INTERNAL, details, metadata: new Metadata() });
 };
 
-const asIs = (bytes: Buffer) => bytes;
+const identity = (bytes: Buffer) => bytes;
 
-/** What cannot be sent is refused here, with a rejected promise like every other failure. */
-export function refusing<T>(method: string, what: string, make: () => T): T {
+/** Runs `make` and converts what it throws to an AgentLLMError with code INVALID_ARGUMENT. */
+export function asCallError<T>(method: string, what: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
@@ -263,38 +271,40 @@ export function refusing<T>(method: string, what: string, make: () => T): T {
 }
 
 /**
- * A number of milliseconds as a call can have it: at most what a timer can, beyond which there is no end. grpc-js
- * rejects a promise of its own that nobody handles when a deadline does not fit into its header.
+ * Validates a timeout in ms; throws a TypeError if it is not a number. More than a timer can hold (2^31 − 1 ms) becomes
+ * Infinity: grpc-js causes an unhandled rejection if a deadline does not fit into its header.
  */
 export function checkDeadline(ms: number): number {
   if (typeof ms !== 'number' || Number.isNaN(ms)) throw new TypeError(`deadlineMs must be a number, not ${String(ms)}`);
   return ms > limits.maxTimerMs ? Number.POSITIVE_INFINITY : Math.max(ms, 0);
 }
 
-const aborted = ({ method, requestId, signal }: Trip) =>
+const aborted = ({ method, requestId, signal }: CallContext) =>
   AgentLLMError.here('The caller aborted the call', { code: 'CANCELLED', method, requestId, cause: signal?.reason });
 
-/** Asks for a token, no longer than the call may take. */
-function askFor(token: () => string | Promise<string>, trip: Trip): Promise<string> {
-  const { method, requestId, signal, deadline, background } = trip;
+/** Calls the token function; rejects when the deadline of the call passes or its signal aborts. */
+function requestToken(getToken: () => string | Promise<string>, context: CallContext): Promise<string> {
+  const { method, requestId, signal, deadline, background } = context;
   const facts = { method, requestId };
   const remaining = deadline - Date.now();
   let timer: NodeJS.Timeout | undefined;
   let release = () => {};
-  const given = new Promise<string>((resolve, reject) => {
-    const refused = (cause: unknown) => {
+  const token = new Promise<string>((resolve, reject) => {
+    const onFailure = (cause: unknown) => {
       const why = cause instanceof Error ? cause.message : String(cause);
       const text = `There is no token for the call: ${why}`;
       reject(AgentLLMError.here(text, { ...facts, code: 'UNAUTHENTICATED', cause }));
     };
-    const late = () =>
-      reject(AgentLLMError.here('The token did not come before the deadline', { ...facts, code: 'DEADLINE_EXCEEDED' }));
-    release = onAbort(signal, () => reject(aborted(trip)));
-    if (Number.isFinite(remaining)) timer = setTimeout(late, remaining);
+    const onDeadline = () => {
+      const text = 'The token function did not return before the deadline';
+      reject(AgentLLMError.here(text, { ...facts, code: 'DEADLINE_EXCEEDED' }));
+    };
+    release = onAbort(signal, () => reject(aborted(context)));
+    if (Number.isFinite(remaining)) timer = setTimeout(onDeadline, remaining);
     if (background) timer?.unref();
-    new Promise<string>((settle) => settle(token())).then(resolve, refused);
+    new Promise<string>((settle) => settle(getToken())).then(resolve, onFailure);
   });
-  return given.finally(() => {
+  return token.finally(() => {
     clearTimeout(timer);
     release();
   });

@@ -4,17 +4,17 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 import type { Reason, ServiceError, Violation } from '../errors.js';
 import { type About, messageOf } from './message.js';
 
-/** A gRPC status code by its name, `NOT_FOUND` for one. */
+/** The name of a gRPC status code, for example `NOT_FOUND`. */
 export type Code = Exclude<keyof typeof status, 'OK'>;
 
-/** Something that was looked for, or is in the way. */
+/** A resource that was not found, or that causes a conflict. */
 export interface Resource {
   /** `agent`, `config`, `provider`, `model` or `credential`. */
   readonly type: string;
   readonly name: string;
 }
 
-/** What a failed call is known by. */
+/** What this side knows about a failed call. */
 interface Facts {
   readonly code: Code;
   readonly method: string;
@@ -23,7 +23,7 @@ interface Facts {
   readonly unsent?: boolean | undefined;
 }
 
-/** What the service has said of it, in the details of the status. */
+/** What the service reports about a failed call, in the details of the status. */
 interface Details {
   readonly reason: Reason | undefined;
   readonly violations: readonly Violation[];
@@ -32,42 +32,42 @@ interface Details {
   readonly retryAfterMs: number | undefined;
 }
 
-/** The domain of our reasons in google.rpc.ErrorInfo. */
+/** The domain of agentllm's reasons in google.rpc.ErrorInfo. */
 const DOMAIN = 'agentllm';
-/** On every error of this class, whichever copy of the library made it: a process may have loaded both module systems. */
+/** Marks errors of this class across copies of the library: a process may load both its ESM and its CommonJS build. */
 const BRAND = Symbol.for('agentllm.AgentLLMError');
 const NOTHING: Details = { reason: undefined, violations: [], metadata: {}, resources: [], retryAfterMs: undefined };
 
 /**
- * A call that failed, whichever way. `reason` is what programs switch on: one of
- * ErrorReason in the proto, which has an example of each; undefined when no
- * agentllm service answered (nobody there, a proxy, this side's own deadline).
- * A newer service may give a reason that this version has no type for, so a
- * `switch` wants a `default`.
+ * The error of every failed call. Programs switch on `reason`: a value of
+ * ErrorReason in the proto, which documents each with an example. It is
+ * undefined when the failure is not a response of an agentllm service: no
+ * connection, a proxy, a deadline of this process. A newer service may send a
+ * reason that this version has no type for, so a `switch` needs a `default`.
  */
 export class AgentLLMError extends Error {
   override readonly name = 'AgentLLMError';
   /** The gRPC status code. */
   readonly code: Code;
-  /** Why, as the service names it. */
+  /** The reason that the service reports; undefined for failures on the way or in this process. */
   readonly reason: Reason | undefined;
-  /** Full name of the method, `agentllm.v1.AgentService/GetAgent`. */
+  /** Full name of the method, for example `agentllm.v1.AgentService/GetAgent`. */
   readonly method: string;
-  /** What is wrong with which field of the request: all of it at once. */
+  /** Every invalid field of the request, with a description. */
   readonly violations: readonly Violation[];
-  /** The values in the message, for programs: `suggestion`, `agent`, … */
+  /** The values that the message contains, for programs: `suggestion`, `agent`, … */
   readonly metadata: Readonly<Record<string, string>>;
-  /** What was not found, or is in the way. */
+  /** The resources that were not found, or that cause a conflict. */
   readonly resources: readonly Resource[];
-  /** After how many milliseconds another try may help; undefined when none will by itself. */
+  /** After how many ms a retry may succeed; undefined if the service recommends no retry. */
   readonly retryAfterMs: number | undefined;
   /**
-   * The request id that a write went out with, given or made. The same request with the same id is done at most once
-   * within 24 hours: send it again with this one when it is not known whether it was done.
+   * The request id of a write, set by the caller or generated. The service executes a request with the same id at most
+   * once within 24 hours. If the outcome of a write is unknown, send it again with this id.
    */
   readonly requestId: string | undefined;
 
-  /** True: there was no connection at any time, so the service has never heard of the call. */
+  /** True if there never was a connection, so the service cannot have received the call. */
   readonly unsent: boolean;
 
   private constructor(message: string, facts: Facts, details: Details) {
@@ -84,7 +84,7 @@ export class AgentLLMError extends Error {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
-  /** A failed call of grpc-js, with the details that the service has put into its trailer; for the bare stubs too. */
+  /** Converts an error of grpc-js, including the details in its trailer. It also serves programs that use the stubs. */
   static from(error: GrpcError, method: string, about: About = {}): AgentLLMError {
     const code = (status[error.code] ?? 'UNKNOWN') as Code;
     const { requestId, unsent } = about;
@@ -92,25 +92,25 @@ export class AgentLLMError extends Error {
     return new AgentLLMError(messageOf(error, about) || code, facts, detailsOf(error));
   }
 
-  /** A call that failed on this side. */
+  /** An error for a call that failed in this process. */
   static here(message: string, facts: Facts): AgentLLMError {
     return new AgentLLMError(message, facts, NOTHING);
   }
 
-  /** What this side refuses in the place of the service: with the same code, reason and words. */
+  /** An error that this process raises in place of the service, with the same code, reason and message. */
   static like(refusal: ServiceError, method: string): AgentLLMError {
     const { code, reason, metadata, violations, resources, retryAfterMs } = refusal;
     const details = { reason, metadata, violations, resources, retryAfterMs };
     return new AgentLLMError(refusal.message, { code, method }, details);
   }
 
-  /** The same failure in the words of what it means where it happened; it is the cause. */
+  /** The same failure with a message that fits its context; this error becomes its cause. */
   reworded(message: string, code = this.code): AgentLLMError {
     const { method, requestId, unsent } = this;
     return new AgentLLMError(message, { code, method, requestId, unsent, cause: this }, this);
   }
 
-  /** With the message, which JSON would leave out of an Error. */
+  /** Includes the message, which JSON.stringify omits for an Error. */
   toJSON(): object {
     return { ...this, message: this.message };
   }
@@ -120,7 +120,7 @@ export class AgentLLMError extends Error {
   }
 }
 
-/** What the trailer says; one that cannot be read, from somebody between, says nothing. */
+/** The details in the trailer; none if it cannot be decoded, because a proxy may have written it. */
 function detailsOf(error: GrpcError): Details {
   try {
     return readDetails(error);

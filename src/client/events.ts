@@ -1,16 +1,16 @@
 import { onAbort } from '../abort.js';
 
-/** Until when something listens. */
+/** Options of listeners, iterations and waits. */
 export interface ListenOptions {
-  /** Ends it when it aborts. */
+  /** Removes the listener, or ends the iteration or the wait, when it aborts. */
   readonly signal?: AbortSignal | undefined;
 }
 
 type Listener = (value: never) => unknown;
 
 /**
- * Calls listeners in the order in which they came. One that throws, or gives a promise that rejects, stops neither the
- * others nor what the event is about: it is handed to `failed`.
+ * Calls listeners in the order in which they were added. When a listener throws or returns a promise that rejects, the
+ * error goes to `failed`, and the remaining listeners are called all the same.
  */
 export class Events<Map> {
   private readonly listeners = new globalThis.Map<keyof Map, Set<Listener>>();
@@ -22,7 +22,7 @@ export class Events<Map> {
     if (signal?.aborted) return () => {};
     const listeners = this.listeners.get(event) ?? new Set();
     this.listeners.set(event, listeners);
-    // The same function may listen twice, and each time ends by itself.
+    // The same function may be added twice, and each registration is removed separately.
     const own: Listener = (value) => listener(value);
     listeners.add(own);
     const release = onAbort(signal, () => listeners.delete(own));
@@ -35,8 +35,8 @@ export class Events<Map> {
   emit<E extends keyof Map>(event: E, value: Map[E]): void {
     for (const listener of [...(this.listeners.get(event) ?? [])]) {
       try {
-        const given = listener(value as never);
-        if (given instanceof Promise) given.catch((error: unknown) => this.failed(error, event));
+        const result = listener(value as never);
+        if (result instanceof Promise) result.catch((error: unknown) => this.failed(error, event));
       } catch (error) {
         this.failed(error, event);
       }

@@ -1,8 +1,9 @@
 /*
- * @agentllm/client: what agent processes install. `connect()` gives the methods
- * of every service as functions with promises, and with `agents` a client that
- * holds their configuration in memory; the types of the messages, and the bare
- * grpc-js stubs, are in `@agentllm/client/proto`.
+ * @agentllm/client, the package that agent processes install. `connect()`
+ * returns the methods of every service as functions that return promises. With
+ * the option `agents` it returns a resident client, which also holds the
+ * configuration of these agents in memory. The message types and the plain
+ * grpc-js stubs are exported by `@agentllm/client/proto`.
  */
 export type { Reason, Violation } from '../errors.js';
 export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.js';

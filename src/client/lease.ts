@@ -14,23 +14,23 @@ import type { View } from './view.js';
 const METHOD = CredentialServiceService.leaseApiKeys;
 export const LEASE_METHOD = METHOD.path.slice(1);
 
-/** A moment by both clocks: one that nobody sets, and one that goes on while the machine sleeps. */
+/** A time on two clocks: the monotonic one cannot be set, and the wall clock includes time in which the machine slept. */
 interface Moment {
   readonly monotonic: number;
   readonly wall: number;
 }
 const now = (): Moment => ({ monotonic: performance.now(), wall: Date.now() });
 
-/** What is asked for. */
-export interface LeaseWish {
+/** The parameters of a lease request. */
+export interface LeaseParameters {
   readonly agentId: number;
   readonly lifetimeMs: number;
-  /** Not before this revision. */
-  readonly least: bigint;
+  /** The least revision of the lease. */
+  readonly minRevision: bigint;
 }
 
-/** Whose key is wanted, and where it is to be sent. */
-export interface WantedKey {
+/** The key that is requested, and where it will be sent. */
+export interface RequestedKey {
   readonly config_id: number;
   /** Canonical name. */
   readonly provider: string;
@@ -40,15 +40,15 @@ export interface WantedKey {
 type Facts = Omit<ApiKeyLease, 'encapsulated_key' | 'ciphertext'>;
 
 /**
- * The keys of one agent from one request, for as long as they may be used. The texts stand where nothing that prints,
- * inspects or serializes objects finds them.
+ * The keys of one agent from one lease request. The key texts are in a private field, so that printing, inspecting or
+ * serializing a lease does not reveal them.
  */
 export class Lease {
   readonly #texts: ReadonlyMap<number, string>;
   private readonly facts: ReadonlyMap<number, Facts>;
 
   private constructor(
-    /** Store revision that it is of. */
+    /** Store revision of the keys. */
     readonly revision: bigint,
     private readonly sent: Moment,
     private readonly lifetimeMs: number,
@@ -59,32 +59,36 @@ export class Lease {
     this.#texts = new Map(opened.map(([{ config_id }, text]) => [config_id, text]));
   }
 
-  /** Asks the service, with a key pair for this once. What it lasts counts from before it was asked. */
-  static async request(connection: Connection, wish: LeaseWish, options: CallOptions): Promise<Lease> {
+  /** Leases the keys with a new key pair. The lifetime counts from before the request was sent. */
+  static async request(connection: Connection, parameters: LeaseParameters, options: CallOptions): Promise<Lease> {
     const pair = await makeLeaseKeyPair();
     const request = LeaseApiKeysRequest.fromPartial({
-      agent: { id: wish.agentId },
+      agent: { id: parameters.agentId },
       public_key: Buffer.from(pair.publicKey),
-      lifetime: { seconds: BigInt(Math.floor(wish.lifetimeMs / 1000)), nanos: (wish.lifetimeMs % 1000) * 1e6 },
-      min_revision: wish.least,
+      lifetime: {
+        seconds: BigInt(Math.floor(parameters.lifetimeMs / 1000)),
+        nanos: (parameters.lifetimeMs % 1000) * 1e6,
+      },
+      min_revision: parameters.minRevision,
     });
     const sent = now();
-    const answer = await connection.call(METHOD, () => ({ bytes: METHOD.requestSerialize(request) }), options);
+    const response = await connection.call(METHOD, () => ({ bytes: METHOD.requestSerialize(request) }), options);
     const opened = await Promise.all(
-      answer.leases.map(async (one) => {
+      response.leases.map(async (one) => {
         const { ciphertext: _, encapsulated_key: __, ...facts } = one;
-        return [facts, await open(pair, wish, one)] as const;
+        return [facts, await open(pair, parameters, one)] as const;
       }),
     );
-    return new Lease(answer.revision, sent, lifetimeOf(answer, wish), answer.unreadable_config_ids, opened);
+    const lifetimeMs = lifetimeOf(response, parameters);
+    return new Lease(response.revision, sent, lifetimeMs, response.unreadable_config_ids, opened);
   }
 
-  /** When it ends, as it is told to people. */
-  get endsAt(): Date {
+  /** When the lease expires, by the wall clock; for messages. */
+  get expiresAt(): Date {
     return new Date(this.sent.wall + this.lifetimeMs);
   }
 
-  /** How long it lasts yet, in ms; by the clock that is further. */
+  /** The remaining lifetime in ms, by the clock on which more time has passed. */
   get remainingMs(): number {
     return this.lifetimeMs - this.ageMs;
   }
@@ -94,17 +98,17 @@ export class Lease {
     return Math.max(monotonic - this.sent.monotonic, wall - this.sent.wall);
   }
 
-  /** In how many ms another one is to be had. */
+  /** In how many ms the lease is due for renewal. */
   get dueInMs(): number {
     return this.lifetimeMs * RENEWED_AT - this.ageMs;
   }
 
-  /** The key; undefined when there is none of this config. Throws when it is for somebody else. */
-  keyFor({ config_id, provider, origin }: WantedKey): string | undefined {
+  /** The key; undefined if there is none for the config. Throws if the key is for another provider or origin. */
+  keyFor({ config_id, provider, origin }: RequestedKey): string | undefined {
     const facts = this.facts.get(config_id);
     if (!facts) return undefined;
     if (facts.provider !== provider || facts.origin !== origin)
-      throw refused(
+      throw failure(
         `The stored key of config ${config_id} is for ${facts.provider} at ${facts.origin}, not for ${provider} at ${origin}; resolve again`,
       );
     return this.#texts.get(config_id);
@@ -119,13 +123,13 @@ export class Lease {
     return this.unreadable.includes(configId);
   }
 
-  /** Why there is no key of a config. */
-  lackOf(configId: number): AgentLLMError {
+  /** The error for a config without a key. */
+  missingKey(configId: number): AgentLLMError {
     return this.cannotRead(configId)
-      ? refused(
-          `The service cannot read the stored key of config ${configId} with its ENCRYPTION_KEY; set the key again. Nothing is used in its place`,
+      ? failure(
+          `The service cannot decrypt the stored key of config ${configId} with its ENCRYPTION_KEY; set the key again. No other key is used instead`,
         )
-      : refused(`Config ${configId} has no stored key any more, or is switched off; resolve again`);
+      : failure(`Config ${configId} no longer has a stored key, or is disabled; resolve again`);
   }
 
   /** Whether it has a key of one of these credentials or providers. */
@@ -136,10 +140,10 @@ export class Lease {
   }
 
   /**
-   * Whether all of its keys are still those that a later view has. That a key was replaced is not seen in a view, only
-   * that its row was changed. @param unchanged whether no row may have changed since, either.
+   * Whether all keys of the lease are still valid in a later view. A view does not show that a key was replaced, only
+   * that its row has changed. @param unchanged require that no row has changed since the lease.
    */
-  stands(view: View, name: string, unchanged: boolean): boolean {
+  isValidIn(view: View, name: string, unchanged: boolean): boolean {
     const { agent, configs = [] } = view.agent(name)?.message ?? {};
     if (agent?.is_active === false) return false;
     return [...this.facts.values()].every((facts) => {
@@ -151,40 +155,40 @@ export class Lease {
         key_source === 'KEY_SOURCE_CREDENTIAL'
           ? config.credential_name === credential_name
           : config.has_api_key_override;
-      const sameSide = provider.name === facts.provider && originOf(provider.base_url) === facts.origin;
-      if (!sameKey || !sameSide) return false;
+      const sameTarget = provider.name === facts.provider && originOf(provider.base_url) === facts.origin;
+      if (!sameKey || !sameTarget) return false;
       const credential = view.catalogue.credentials.get(view.catalogue.ids.of(credentialKey(credential_name)));
       return !unchanged || (config.revision <= this.revision && (credential?.revision ?? 0) <= this.revision);
     });
   }
 }
 
-/** Another one is had when this much of one is over, so that a service that is away for a while is not noticed. */
+/** A lease in use is renewed after this share of its lifetime, which bridges a short outage of the service. */
 const RENEWED_AT = 0.8;
 
-/** Never longer than was asked for, whatever the answer says. */
-function lifetimeOf({ leases }: LeaseApiKeysResponse, { lifetimeMs }: LeaseWish): number {
+/** The lifetime of the response, but never longer than requested. */
+function lifetimeOf({ leases }: LeaseApiKeysResponse, { lifetimeMs }: LeaseParameters): number {
   return Math.min(lifetimeMs, ...leases.map(msOf));
 }
 
 const msOf = ({ lifetime }: ApiKeyLease): number =>
   lifetime ? Number(lifetime.seconds) * 1000 + Math.floor(lifetime.nanos / 1e6) : 0;
 
-async function open(pair: LeaseKeyPair, { agentId }: LeaseWish, lease: ApiKeyLease): Promise<string> {
+async function open(pair: LeaseKeyPair, { agentId }: LeaseParameters, lease: ApiKeyLease): Promise<string> {
   const { config_id, agent_id } = lease;
-  const bad = (why: string, cause?: unknown) =>
+  const invalid = (why: string, cause?: unknown) =>
     AgentLLMError.here(`The leased key of config ${config_id} is not used: ${why}`, {
       code: 'DATA_LOSS',
       method: LEASE_METHOD,
       cause,
     });
-  if (agent_id !== agentId) throw bad(`it is of agent ${agent_id}, and agent ${agentId} was asked for`);
+  if (agent_id !== agentId) throw invalid(`it belongs to agent ${agent_id}, not to the requested agent ${agentId}`);
   try {
     return await openSealedKey(pair, lease, { ...lease, lifetime_ms: msOf(lease) });
   } catch (cause) {
-    throw bad('it was sealed for somebody else, or changed on its way', cause);
+    throw invalid('it was sealed for another recipient, or changed in transit', cause);
   }
 }
 
-const refused = (message: string): AgentLLMError =>
+const failure = (message: string): AgentLLMError =>
   AgentLLMError.here(message, { code: 'FAILED_PRECONDITION', method: LEASE_METHOD });

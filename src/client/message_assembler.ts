@@ -8,12 +8,12 @@ import type {
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Batch } from './view.js';
 
-/** What a message of the stream makes known, once it is known whole. */
-export type Known =
-  /** With the newest revision that the service has. */
+/** A complete event of the stream. */
+export type WatchEvent =
+  /** `newest` is the newest revision of the service. */
   | { readonly kind: 'started'; readonly started: WatchStarted; readonly newest: bigint }
   | { readonly kind: 'batch'; readonly batch: Batch }
-  /** Everything up to a revision has come. */
+  /** Everything up to the revision has been delivered. */
   | { readonly kind: 'bookmark'; readonly revision: bigint; readonly token: string };
 
 interface Parts {
@@ -21,23 +21,23 @@ interface Parts {
   readonly catalogue: CatalogueItem[];
 }
 
-const none = (): Parts => ({ agents: [], catalogue: [] });
+const noParts = (): Parts => ({ agents: [], catalogue: [] });
 
 /**
- * Puts the messages of one stream together to what can be applied: a snapshot from its begin to its end, the changes of
- * a revision when the message with its resume token is there. What a broken stream leaves half done goes with it.
- * Messages of kinds that this version does not know say nothing, but complete their revision like others.
+ * Assembles the messages of one stream into events that can be applied atomically: a snapshot when its end arrives, the
+ * changes of a revision when the message with its resume token arrives. An incomplete event of a broken stream is
+ * discarded. A message of an unknown kind has no content, but its resume token completes the revision.
  */
 export class MessageAssembler {
   private snapshot: Parts | undefined;
   private changes: Parts | undefined;
   private cause: ChangeCause | undefined;
 
-  add(message: WatchConfigsResponse): Known | undefined {
+  add(message: WatchConfigsResponse): WatchEvent | undefined {
     const { revision, resume_token: token } = message;
     if (message.started) return { kind: 'started', started: message.started, newest: revision };
     if (message.snapshot_begin) {
-      this.snapshot = none();
+      this.snapshot = noParts();
       this.changes = undefined;
       return undefined;
     }
@@ -47,7 +47,7 @@ export class MessageAssembler {
     }
     if (message.snapshot_end) return this.endSnapshot(revision, token);
     if (message.changes) {
-      this.changes ??= none();
+      this.changes ??= noParts();
       collect(this.changes, message.changes);
       this.cause = message.cause;
     }
@@ -56,14 +56,14 @@ export class MessageAssembler {
     return { kind: 'bookmark', revision, token };
   }
 
-  private endSnapshot(revision: bigint, token: string): Known | undefined {
+  private endSnapshot(revision: bigint, token: string): WatchEvent | undefined {
     const parts = this.snapshot;
     this.snapshot = undefined;
     return parts && { kind: 'batch', batch: { revision, token, ...parts, cause: undefined, snapshot: true } };
   }
 
-  private endRevision(revision: bigint, token: string): Known {
-    const { changes = none(), cause } = this;
+  private endRevision(revision: bigint, token: string): WatchEvent {
+    const { changes = noParts(), cause } = this;
     this.changes = undefined;
     this.cause = undefined;
     return { kind: 'batch', batch: { revision, token, ...changes, cause, snapshot: false } };
@@ -71,7 +71,7 @@ export class MessageAssembler {
 }
 
 function collect(parts: Parts | undefined, { agents, catalogue }: ConfigChanges): void {
-  // Not by spreading: a part may have more than fit on the stack.
+  // Spreading into push() would overflow the stack for a large part.
   for (const agent of agents) parts?.agents.push(agent);
   for (const item of catalogue) parts?.catalogue.push(item);
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { CallOptions, Connection, Outgoing } from './connection.js';
 
-/** A request as it is written: what is left out has its default. */
+/** A message in which every field is optional. Omitted fields have their default. */
 export type Partially<T> = T extends Date | Uint8Array | string | number | boolean | bigint | undefined
   ? T
   : T extends readonly (infer E)[]
@@ -16,7 +16,7 @@ interface UnaryDefinition<Request, Response> {
   readonly responseDeserialize: (bytes: Buffer) => Response;
 }
 
-/** The methods of a service as functions that give promises, each with the comment of the proto. */
+/** The unary methods of a service as functions that return promises, with the comments of the proto. */
 export type Methods<Definition> = {
   readonly [M in keyof Definition]: Definition[M] extends UnaryDefinition<infer Request, infer Response>
     ? (request?: Partially<Request>, options?: CallOptions) => Promise<Response>
@@ -28,9 +28,9 @@ interface MessageType {
 }
 
 /**
- * Methods for every method of a service definition. The module that defines the
- * service has its request types too, by the rule that the request of `GetConfig`
- * is `GetConfigRequest` (buf lint holds it).
+ * Creates a function for every unary method of a service definition. `messages`
+ * is the module that defines the service and its request types; buf lint ensures
+ * that the request of `GetConfig` is named `GetConfigRequest`.
  */
 export function methodsOf<Definition extends object>(
   definition: Definition,
@@ -38,7 +38,7 @@ export function methodsOf<Definition extends object>(
   connection: Connection,
 ): Methods<Definition> {
   const all = Object.entries(definition) as [string, UnaryDefinition<object, object>][];
-  // A stream is no promise: what it is for has functions of its own.
+  // Streams do not fit into a promise; the resident client handles them.
   const methods = all.filter(([, { responseStream }]) => !responseStream);
   const entries = methods.map(([name, method]) => {
     const type = messages[`${name[0]?.toUpperCase()}${name.slice(1)}Request`] as MessageType;
@@ -50,12 +50,12 @@ export function methodsOf<Definition extends object>(
 }
 
 /**
- * A request's bytes. Every write can be sent again, by this library or by its
- * caller, without being done twice: it gets a request id where it has none. An
- * empty one is left as it is, for those who want none.
+ * Encodes a request. A write without a request id gets one, so that this library
+ * or its caller can send it again without executing it twice. A caller that wants
+ * no request id passes an empty one.
  */
-function outgoing(method: UnaryDefinition<object, object>, type: MessageType, given: object): Outgoing {
-  const request = type.fromPartial(given) as { request_id?: string };
-  if ('request_id' in request && (given as typeof request).request_id === undefined) request.request_id = randomUUID();
+function outgoing(method: UnaryDefinition<object, object>, type: MessageType, input: object): Outgoing {
+  const request = type.fromPartial(input) as { request_id?: string };
+  if ('request_id' in request && (input as typeof request).request_id === undefined) request.request_id = randomUUID();
   return { bytes: method.requestSerialize(request), requestId: request.request_id || undefined };
 }

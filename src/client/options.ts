@@ -3,51 +3,59 @@ import type { TlsOptions } from './channel.js';
 import type { Token } from './headers.js';
 import type { CacheOptions } from './snapshot_cache.js';
 
-/** How the service is reached. */
+/** Options of a connection to the service. */
 export interface ConnectOptions {
   /**
-   * `host:port`, or any target that gRPC knows (`dns:///…`, `unix:…`). Default: the environment's AGENTLLM_ADDRESS, else
-   * 127.0.0.1:50051.
+   * `host:port`, or any target that gRPC can resolve (`dns:///…`, `unix:…`). Default: the environment variable
+   * AGENTLLM_ADDRESS, else 127.0.0.1:50051.
    */
   readonly address?: string | undefined;
   /**
-   * Encrypts the connection; `true` trusts the certificate authorities of the system. Default: false, for a service on
-   * this machine.
+   * Encrypts the connection with TLS. `true` trusts the certificate authorities of the system; an object sets others, or
+   * a client certificate. Default: false, which suits a service on the same machine.
    */
   readonly tls?: boolean | TlsOptions | undefined;
   /**
-   * Sent as `authorization: Bearer …`; a function is asked anew for each call, and its failure is the call's, with code
-   * UNAUTHENTICATED; an empty text sends none. Default: AGENTLLM_TOKEN, else none.
+   * The access token, sent as `authorization: Bearer …`. A function is called for each call; if it fails, the call fails
+   * with code UNAUTHENTICATED. An empty string sends no token. Default: the environment variable AGENTLLM_TOKEN, else no
+   * token.
    */
   readonly token?: Token | undefined;
-  /** Sends the token without TLS to another machine too, where the network keeps others out. Default: false. */
+  /**
+   * Permits sending the token without TLS to another machine. Set it only on a network that nobody else can read.
+   * Default: false: `connect` throws a TypeError instead.
+   */
   readonly allowPlaintextToken?: boolean | undefined;
-  /** How long a call waits for its answer, retries included, in ms. Default: 10 000. */
+  /** How long a call waits for its response, including retries, in ms. Default: 10 000. */
   readonly deadlineMs?: number | undefined;
   /**
-   * Whether calls that the service could not take are sent again, by the policy of `service_config.json`: up to five
-   * times in about four seconds. Writes carry a request id, so nothing is done twice. Default: true.
+   * Whether a call that failed with a retryable status is sent again, by the policy of `service_config.json`: up to five
+   * attempts within about four seconds. Writes carry a request id, so a retry never executes a write twice. Default:
+   * true.
    */
   readonly retry?: boolean | undefined;
-  /** Closes the connection when it aborts. */
+  /** Closes the connection when the signal aborts. */
   readonly signal?: AbortSignal | undefined;
-  /** Options of the channel, for what is not said here. */
+  /** Additional channel options of grpc-js. */
   readonly channelOptions?: ChannelOptions | undefined;
 }
 
-/** How the service is reached, and what is held of it. */
+/** Options of a resident client: those of the connection, and which agents it holds. */
 export interface ResidentOptions extends ConnectOptions {
-  /** The agents to hold, 1 to 1000 by name, whether they exist yet or not; or `'all'`, also those to come. */
+  /**
+   * Names of the agents to hold, 1 to 1000; they need not exist yet. `'all'` holds every agent, including those that are
+   * created later.
+   */
   readonly agents: readonly string[] | 'all';
-  /** What this process is, for people who look at the list of watchers: at most 100 characters. Default: empty. */
+  /** A name for this process in the list of watchers, at most 100 characters. Default: empty. */
   readonly clientName?: string | undefined;
-  /** Its version, at most 50 characters. Default: empty. */
+  /** The version of this process in the list of watchers, at most 50 characters. Default: empty. */
   readonly clientVersion?: string | undefined;
-  /** Keeps what is held in a file, encrypted. Default: nothing is written. */
+  /** Saves the held state in an encrypted file. Default: no file is written. */
   readonly cache?: CacheOptions | undefined;
   /**
-   * For how long stored API keys are leased, 1 000 to 3 600 000 ms: so long can they be used while the service is away.
-   * Default: 600 000.
+   * Lifetime of the leases of stored API keys, 1 000 to 3 600 000 ms. While the service is unavailable, a leased key
+   * remains usable until its lease expires. Default: 600 000.
    */
   readonly leaseMs?: number | undefined;
 }

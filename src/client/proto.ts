@@ -1,4 +1,4 @@
-// The messages and services of the contract, as ts-proto generates them: for those who want only the stubs.
+// The messages and services of the contract as ts-proto generates them, for programs that need only the stubs.
 export * from '../../gen/ts/agentllm/v1/access_service.js';
 export * from '../../gen/ts/agentllm/v1/agent.js';
 export * from '../../gen/ts/agentllm/v1/agent_llm_config.js';

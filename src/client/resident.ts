@@ -19,17 +19,17 @@ import type { ClientWarning } from './warning.js';
 import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
 
-/** What a resident client tells of. */
+/** The events of a resident client, with the value that each listener receives. */
 export interface ClientEvents {
   /** The status has changed. */
   readonly state: ClientState;
-  /** Something that is held is different. */
+  /** The held state has changed. */
   readonly change: Change;
-  /** Something that somebody should know of; `warnings` has the last ones. */
+  /** A problem that does not stop the client. `warnings` contains the last ones. */
   readonly warning: ClientWarning;
 }
 
-/** What a resident client is made of. */
+/** The validated options of a resident client, with their defaults. */
 export interface ResidentSettings {
   readonly agents: readonly string[] | 'all';
   readonly clientName: string;
@@ -38,35 +38,35 @@ export interface ResidentSettings {
   readonly leaseMs: number;
 }
 
-/** What it works with. */
+/** The components that a resident client uses. */
 export interface ResidentParts {
-  /** For the stream; keeps no process alive. */
+  /** For the watch and other background work; does not keep the process alive. */
   readonly connection: Connection;
-  /** For calls that somebody waits for. */
+  /** For calls that a caller waits for. */
   readonly calls: Connection;
-  readonly outbox: AckBatcher;
+  readonly ackBatcher: AckBatcher;
 }
 
 const METHOD = 'agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
-const MOST_WARNINGS = 20;
-const ALIVE_MS = 10_000;
+const MAX_WARNINGS = 20;
+const KEEP_ALIVE_MS = 10_000;
 
-/** Holds what the stream brings, and everything that is asked of it. */
+/** Holds the state that the watch delivers, and serves agents, runs and listeners from it. */
 export class Resident implements WatchObserver, RunSource {
   readonly clientId = randomUUID();
   readonly warnings: ClientWarning[] = [];
   readonly leases: LeaseManager;
   token = '';
-  least = 0n;
+  minRevision = 0n;
 
   private held: View | undefined;
   private status: Status = 'CONNECTING';
   private since = new Date();
-  /** When everything was known to be the newest for the last time. */
-  private freshUntil = new Date();
+  /** When the held state was last known to be current. */
+  private currentUntil = new Date();
   private error: AgentLLMError | undefined;
   private replica = '';
-  /** The newest revision of the service when the stream began. */
+  /** The newest revision of the service when the stream was opened; the client is READY once it has reached it. */
   private target = 0n;
   private closing: Promise<void> | undefined;
 
@@ -77,30 +77,30 @@ export class Resident implements WatchObserver, RunSource {
   private readonly readers = new Set<Changes>();
   private readonly runs = new Set<WeakRef<PinnedRun>>();
   private readonly refs = new WeakMap<PinnedRun, WeakRef<PinnedRun>>();
-  /** Runs that nobody has ended and nobody has any more. */
-  private readonly lost = new FinalizationRegistry<WeakRef<PinnedRun>>((ref) => this.runs.delete(ref));
-  private readonly keeper: SnapshotCache | undefined;
+  /** Forgets runs that were garbage-collected without end(). */
+  private readonly collectedRuns = new FinalizationRegistry<WeakRef<PinnedRun>>((ref) => this.runs.delete(ref));
+  private readonly cache: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
-  private readonly follow: WatchStream;
-  private retirement: NodeJS.Timeout | undefined;
+  private readonly watch: WatchStream;
+  private retirementTimer: NodeJS.Timeout | undefined;
 
-  constructor({ connection, calls, outbox }: ResidentParts, settings: ResidentSettings) {
+  constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings) {
     const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
     const warn = this.warn.bind(this);
-    // Of a store that may be another one no revision is waited for.
-    const revision = () => (this.token === '' ? this.least : this.view.revision);
+    // Without a resume token the store may be another one, in which the held revision has no meaning.
+    const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
-    this.keeper = cache && new SnapshotCache(cache, agents, warn);
+    this.cache = cache && new SnapshotCache(cache, agents, warn);
     this.load();
-    this.acknowledger = new Acknowledger(connection, this.clientId, outbox);
+    this.acknowledger = new Acknowledger(connection, this.clientId, ackBatcher);
     const refs = agents === 'all' ? [] : agents.map((name) => ({ name }));
-    const who = { client_id: this.clientId, client_name: clientName, client_version: clientVersion };
-    this.follow = new WatchStream(connection, { agents: refs, all_agents: agents === 'all', ...who }, this);
+    const identity = { client_id: this.clientId, client_name: clientName, client_version: clientVersion };
+    this.watch = new WatchStream(connection, { agents: refs, all_agents: agents === 'all', ...identity }, this);
   }
 
-  // What is asked of it.
+  // Used by the program.
 
   get state(): ClientState {
     const { status, since, error, replica } = this;
@@ -121,7 +121,7 @@ export class Resident implements WatchObserver, RunSource {
     if (known) return known;
     this.check(name);
     const handle = new WatchedHandle(name, this);
-    // Whoever asks for names that nobody has does not fill the memory with them.
+    // With agents: 'all' only existing names are remembered, so that arbitrary names do not fill the memory.
     if (this.names || this.held?.agent(name)) this.handles.set(name, handle);
     return handle;
   }
@@ -146,54 +146,54 @@ export class Resident implements WatchObserver, RunSource {
     const ref = new WeakRef(run);
     this.runs.add(ref);
     this.refs.set(run, ref);
-    this.lost.register(run, ref, run);
+    this.collectedRuns.register(run, ref, run);
     return run as PinnedRun & Run;
   }
 
   forget(run: PinnedRun): void {
     const ref = this.refs.get(run);
     if (ref) this.runs.delete(ref);
-    this.lost.unregister(run);
+    this.collectedRuns.unregister(run);
   }
 
   failed(error: unknown): void {
     this.listenerFailed(error, 'moved');
   }
 
-  /** Resolves when there is something to resolve from. Waiting for it keeps the process alive. */
+  /** Resolves when a state is held. The wait keeps the process alive. */
   ready(address: string, ms: number, { signal }: ListenOptions = {}): Promise<void> {
     return new Promise((resolve, reject) => {
-      const refuse = (message: string, cause: unknown, code: 'UNAVAILABLE' | 'CANCELLED') =>
+      const fail = (message: string, cause: unknown, code: 'UNAVAILABLE' | 'CANCELLED') =>
         reject(AgentLLMError.here(message, { code, method: METHOD, cause }));
       const settle = (act: () => void) => {
         clearTimeout(timer);
-        off();
+        removeListener();
         release();
         act();
       };
-      const look = () => {
+      const check = () => {
         if (this.held) settle(resolve);
         else if (this.status === 'FAILED') settle(() => reject(this.error));
       };
-      const late = () => {
-        const why = this.error?.message ?? 'it has not answered';
-        settle(() => refuse(`No service is ready at ${address} within ${ms} ms: ${why}`, this.error, 'UNAVAILABLE'));
+      const onTimeout = () => {
+        const why = this.error?.message ?? 'it has not responded';
+        settle(() => fail(`No service is ready at ${address} within ${ms} ms: ${why}`, this.error, 'UNAVAILABLE'));
       };
-      const timer = setTimeout(late, Math.min(ms, limits.maxTimerMs));
-      const off = this.on('state', look);
+      const timer = setTimeout(onTimeout, Math.min(ms, limits.maxTimerMs));
+      const removeListener = this.on('state', check);
       let release = () => {};
-      release = onAbort(signal, () => settle(() => refuse('The caller aborted the wait', signal?.reason, 'CANCELLED')));
-      if (!signal?.aborted) look();
+      release = onAbort(signal, () => settle(() => fail('The caller aborted the wait', signal?.reason, 'CANCELLED')));
+      if (!signal?.aborted) check();
     });
   }
 
-  /** Ends the stream, with a last acknowledgement, and writes the file. */
+  /** Sends a last acknowledgement, ends the watch and writes the cache file. */
   close(): Promise<void> {
     this.closing ??= this.end();
     return this.closing;
   }
 
-  // What the stream brings.
+  // Called by the watch.
 
   started({ replica }: WatchStarted, newest: bigint): void {
     this.replica = replica;
@@ -203,140 +203,138 @@ export class Resident implements WatchObserver, RunSource {
 
   batch(batch: Batch): void {
     const before = this.held;
-    // Each comes once; one that did come again would take back what came since.
+    // Each revision is delivered once; applying an earlier one again would revert later changes.
     if (before && !batch.snapshot && batch.revision <= before.revision) return;
     const { view, change } = (before ?? View.empty()).apply(batch);
     const gap = batch.snapshot && before !== undefined;
-    this.take(view);
+    this.hold(view);
     this.leases.changed(batch, view);
-    if (gap || change.urgent) this.pierce(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
+    if (gap || change.urgent) this.moveRuns(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
-    this.keeper?.save(view);
-    if (change.catalogue) this.awaitRetirement();
-    if (view.revision >= this.target) this.become('READY', undefined);
-    this.tell(change);
+    this.cache?.save(view);
+    if (change.catalogue) this.scheduleRetirement();
+    if (view.revision >= this.target) this.setStatus('READY', undefined);
+    this.publish(change);
   }
 
   bookmark(revision: bigint, token: string): void {
     const { held } = this;
     if (!held || revision < held.revision) return;
-    if (revision > held.revision || token !== held.token) this.take(held.at(revision, token));
+    if (revision > held.revision || token !== held.token) this.hold(held.at(revision, token));
     this.acknowledger.apply(revision, true);
-    // A stream that still catches up gives signs of life, too.
+    // A stream that is still catching up sends bookmarks, too.
     if (revision < this.target) return;
-    this.keeper?.refresh(this.view);
-    this.become('READY', undefined);
+    this.cache?.refresh(this.view);
+    this.setStatus('READY', undefined);
   }
 
-  broken(error: AgentLLMError, lasting: boolean): void {
-    this.become(lasting ? 'FAILED' : this.held ? 'STALE' : 'CONNECTING', error);
+  broken(error: AgentLLMError, permanent: boolean): void {
+    this.setStatus(permanent ? 'FAILED' : this.held ? 'STALE' : 'CONNECTING', error);
   }
 
   startOver(sameStore: boolean): void {
     const { held } = this;
-    // Nor may what is held, or kept in the file, bring it back.
-    if (held) this.take(held.at(held.revision, ''));
+    // Removes the resume token from the held state too, and thus from the cache file.
+    if (held) this.hold(held.at(held.revision, ''));
     this.token = '';
     if (!sameStore) this.leases.clear();
-    this.least = sameStore && held ? held.revision : 0n;
+    this.minRevision = sameStore && held ? held.revision : 0n;
   }
-
-  // How it does so.
 
   private load(): void {
-    const kept = this.keeper?.load();
-    if (!kept) return;
-    this.take(kept.view);
-    this.awaitRetirement();
+    const cached = this.cache?.load();
+    if (!cached) return;
+    this.hold(cached.view);
+    this.scheduleRetirement();
     this.status = 'STALE';
-    this.since = kept.savedAt;
-    this.freshUntil = kept.savedAt;
+    this.since = cached.savedAt;
+    this.currentUntil = cached.savedAt;
   }
 
-  private take(view: View): void {
+  private hold(view: View): void {
     this.held = view;
     this.token = view.token;
   }
 
-  private become(status: Status, error: AgentLLMError | undefined): void {
+  private setStatus(status: Status, error: AgentLLMError | undefined): void {
     const { status: before } = this;
     this.error = error;
     if (this.closing && status !== 'STALE' && status !== 'FAILED') return;
     if (status === before) return;
     const now = new Date();
-    if (before === 'READY') this.freshUntil = now;
+    if (before === 'READY') this.currentUntil = now;
     this.status = status;
-    this.since = status === 'STALE' ? this.freshUntil : now;
+    this.since = status === 'STALE' ? this.currentUntil : now;
     this.events.emit('state', this.state);
   }
 
-  /** Moves the runs that must not go on with what they are pinned to. */
-  private pierce(change: Change, all: boolean, { agents }: Batch): void {
+  /** Moves the runs whose pin an urgent change overrides. */
+  private moveRuns(change: Change, all: boolean, { agents }: Batch): void {
     const urgent = all ? undefined : agents.filter((agent) => agent.urgent).map(({ name }) => name);
-    for (const ref of this.runs) ref.deref()?.hear(change, urgent);
+    for (const ref of this.runs) ref.deref()?.onUrgentChange(change, urgent);
   }
 
-  private tell(change: Change): void {
+  private publish(change: Change): void {
     for (const reader of this.readers) reader.push(change);
     this.events.emit('change', change);
   }
 
-  /** A model that is switched off on a day changes what is to be said of it, with no change in the store. */
-  private awaitRetirement(): void {
-    clearTimeout(this.retirement);
+  /** The retirement date of a model changes resolutions without a change in the store. */
+  private scheduleRetirement(): void {
+    clearTimeout(this.retirementTimer);
     const at = this.held?.catalogue.nextRetirement(new Date());
     if (!at) return;
     const due = () => {
       if (this.held && at <= new Date()) {
-        this.take(this.held.renewed());
+        this.hold(this.held.withNewCatalogue());
         const { revision } = this.view;
-        const nothing = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
-        this.tell({ revision, catalogue: true, ...nothing });
+        const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
+        this.publish({ revision, catalogue: true, ...others });
       }
-      this.awaitRetirement();
+      this.scheduleRetirement();
     };
-    this.retirement = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+    this.retirementTimer = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
   }
 
   private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {
     const warning = { kind, message, cause, at: new Date() };
     this.warnings.push(warning);
-    if (this.warnings.length > MOST_WARNINGS) this.warnings.shift();
-    // What is found within connect() finds its listeners when the caller has them.
+    if (this.warnings.length > MAX_WARNINGS) this.warnings.shift();
+    // Deferred, so that the caller of connect() can add a listener for a warning that occurs within it.
     setImmediate(() => this.events.emit('warning', warning)).unref();
   }
 
   private listenerFailed(error: unknown, event: string): void {
-    // A listener of warnings that fails would be told of its own failure without end.
+    // A failing listener of warnings would receive a warning about itself, endlessly.
     if (event === 'warning') return;
     const why = error instanceof Error ? error.message : String(error);
     this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${why}`, error);
   }
 
   private async end(): Promise<void> {
-    // Nothing else of a stream keeps the process alive, and who closes it waits for this.
-    const alive = setInterval(() => {}, ALIVE_MS);
+    // The watch does not keep the process alive, but its closing must finish.
+    const keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
     try {
       await this.endAll();
     } finally {
-      clearInterval(alive);
+      clearInterval(keepAlive);
     }
   }
 
   private async endAll(): Promise<void> {
     this.leases.close();
     if (this.status === 'READY') {
-      // With the time of now: it is known to be the newest.
-      this.keeper?.save(this.view);
+      // Saved again with the current time, because the state is known to be current.
+      this.cache?.save(this.view);
       await this.acknowledger.end();
     }
     this.acknowledger.stop();
-    await this.follow.close();
-    clearTimeout(this.retirement);
+    await this.watch.close();
+    clearTimeout(this.retirementTimer);
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
-    this.become(this.held ? 'STALE' : 'FAILED', closed);
+    this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();
-    await this.keeper?.flush();
+    await this.cache?.flush();
     await this.connection.close();
   }
 }

@@ -1,13 +1,13 @@
 import { nameProblem, textProblem } from '../domain/text.js';
 import { limits, maxElements } from '../limits.js';
 import type { AgentLLM, ResidentAgentLLM } from './client.js';
-import { checkDeadline, refusing } from './connection.js';
+import { asCallError, checkDeadline } from './connection.js';
 import type { ResidentOptions } from './options.js';
 import { Resident, type ResidentParts, type ResidentSettings } from './resident.js';
 import type { Pin } from './run.js';
 import { checkCache } from './snapshot_cache.js';
 
-/** Options with their defaults; throws a TypeError for what the service would refuse. */
+/** Applies the defaults; throws a TypeError for values that the service would reject. */
 export function settingsOf(options: ResidentOptions): ResidentSettings {
   const { agents, clientName = '', clientVersion = '', cache, leaseMs = limits.defaultLeaseLifetime * 1000 } = options;
   checkLength('clientName', clientName, limits.clientName);
@@ -28,29 +28,29 @@ function checkLength(option: string, text: string, most: number): void {
   if (problem) throw new TypeError(`${option} ${problem}`);
 }
 
-/** In an order of their own: the same agents are the same stream, and the same file. */
+/** Sorts the names, so that the same agents in any order have the same resume token and the same cache file. */
 function checkAgents(agents: readonly string[]): readonly string[] {
   if (!Array.isArray(agents)) throw new TypeError("agents must be a list of names, or 'all'");
   const names = [...new Set<unknown>(agents)].sort() as string[];
   const isWrong = (name: unknown) => typeof name !== 'string' || nameProblem(name, limits.agentName) !== undefined;
   const wrong = names.filter(isWrong);
-  if (wrong.length > 0) throw new TypeError(`${JSON.stringify(wrong[0])} in agents is no name of an agent`);
-  if (names.length === 0) throw new TypeError("agents is empty; name some, or 'all'");
+  if (wrong.length > 0) throw new TypeError(`${JSON.stringify(wrong[0])} in agents is not a valid agent name`);
+  if (names.length === 0) throw new TypeError("agents is empty; name at least one, or set 'all'");
   if (names.length > maxElements['agentllm.v1.WatchConfigsRequest.agents'])
     throw new TypeError(
-      `agents has ${names.length} names, at most ${maxElements['agentllm.v1.WatchConfigsRequest.agents']} can be; hold 'all'`,
+      `agents has ${names.length} names, at most ${maxElements['agentllm.v1.WatchConfigsRequest.agents']} are allowed; set 'all'`,
     );
   return names;
 }
 
-type Held = Omit<ResidentAgentLLM, keyof AgentLLM> & Pick<ResidentAgentLLM, 'ready'>;
+type ResidentMembers = Omit<ResidentAgentLLM, keyof AgentLLM> & Pick<ResidentAgentLLM, 'ready'>;
 
-/** What a resident client has beside the calls, and how it ends. */
+/** The members of a resident client in addition to the service methods. */
 export function createResidentClient(
   parts: ResidentParts,
   settings: ResidentSettings,
   { address, deadlineMs }: { readonly address: string; readonly deadlineMs: number },
-): Held & { close(): Promise<void> } {
+): ResidentMembers & { close(): Promise<void> } {
   const resident = new Resident(parts, settings);
   return {
     clientId: resident.clientId,
@@ -67,7 +67,7 @@ export function createResidentClient(
     ready: async (ms = deadlineMs, options = {}) =>
       resident.ready(
         address,
-        refusing('ready', 'wait', () => checkDeadline(ms)),
+        asCallError('ready', 'wait', () => checkDeadline(ms)),
         options,
       ),
     close: () => resident.close(),

@@ -10,26 +10,27 @@ import { freeze } from './freeze.js';
 import type { Resolution, ResolveOptions } from './resolution_types.js';
 import type { HeldAgent, View } from './view.js';
 
-/** What resolves here in the place of the service, for errors. */
+/** The method that errors name: the same resolution in the service. */
 const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
 
-/** Resolves from what is held, and keeps the result for as long as it is true. */
+/** Resolves an agent from the held state. The result is cached until the agent or the catalogue changes. */
 export function resolveFrom(view: View, name: string, { providerDown = [] }: ResolveOptions = {}): Resolution {
   const held = view.agent(name);
   const { catalogue } = view;
   if (!held?.message.agent) throw notFound(view, name);
-  if (providerDown.length > 0) return make(catalogue, held, checked(catalogue, providerDown));
+  if (providerDown.length > 0) return compute(catalogue, held, checkProviders(catalogue, providerDown));
   if (held.resolved?.catalogue === catalogue) return held.resolved.resolution;
-  const resolution = make(catalogue, held, []);
+  const resolution = compute(catalogue, held, []);
   held.resolved = { catalogue, resolution };
   return resolution;
 }
 
-function make(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): Resolution {
+function compute(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): Resolution {
   const { agent, configs } = held.rows(catalogue.ids);
-  if (!agent.is_active) throw refusal(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, about(agent.name)));
+  if (!agent.is_active)
+    throw toClientError(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, resource(agent.name)));
   if (!hasDefaultModel(agent) && !primaryOf(configs))
-    throw refusal(ServiceError.of('NO_ENABLED_CONFIG', { agent: agent.name }, about(agent.name)));
+    throw toClientError(ServiceError.of('NO_ENABLED_CONFIG', { agent: agent.name }, resource(agent.name)));
   const { id, agent_type, role, substitution_policy } = agent;
   return freeze({
     agent: { id, name: agent.name, agent_type, role, substitution_policy },
@@ -38,7 +39,7 @@ function make(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): R
   });
 }
 
-function checked(catalogue: Catalogue, down: readonly string[]): readonly string[] {
+function checkProviders(catalogue: Catalogue, down: readonly string[]): readonly string[] {
   const violations = down.flatMap((name, at) =>
     catalogue.provider(String(name))
       ? []
@@ -49,7 +50,7 @@ function checked(catalogue: Catalogue, down: readonly string[]): readonly string
       field: 'providerDown',
       description: `must have at most ${maxElements['agentllm.v1.ResolveConfigRequest.provider_down']} entries, not ${down.length}`,
     });
-  if (violations.length > 0) throw refusal(invalidFields(violations));
+  if (violations.length > 0) throw toClientError(invalidFields(violations));
   return down;
 }
 
@@ -57,21 +58,23 @@ function notFound(view: View, name: string): AgentLLMError {
   const existing = [...view.agentNames].filter((one) => view.agent(one)?.message.agent);
   const suggestion = nearest(name, existing);
   const agent = `name ${JSON.stringify(name)}`;
-  return refusal(ServiceError.of('AGENT_NOT_FOUND', { agent, ...(suggestion && { suggestion }) }, about(name)));
+  return toClientError(
+    ServiceError.of('AGENT_NOT_FOUND', { agent, ...(suggestion && { suggestion }) }, resource(name)),
+  );
 }
 
-const about = (name: string) => ({ resources: [{ type: 'agent', name }] }) as const;
-const refusal = (error: ServiceError) => AgentLLMError.like(error, METHOD);
+const resource = (name: string) => ({ resources: [{ type: 'agent', name }] }) as const;
+const toClientError = (error: ServiceError) => AgentLLMError.like(error, METHOD);
 
-/** Nothing is held to resolve from. */
+/** The error while the client holds no state. */
 export const nothingHeld = (cause: AgentLLMError | undefined): AgentLLMError =>
-  AgentLLMError.here(`Nothing is held yet: ${cause?.message ?? 'the first connection is being made'}; await ready()`, {
+  AgentLLMError.here(`Nothing is held yet: ${cause?.message ?? 'the client is connecting'}; await ready()`, {
     code: 'UNAVAILABLE',
     method: METHOD,
     cause,
   });
 
-/** An agent was asked for that is not among those of `connect`. */
+/** The error for an agent that is not in the option `agents` of `connect`. */
 export const notWatched = (name: string): AgentLLMError =>
   AgentLLMError.here(`This client does not hold agent ${JSON.stringify(name)}; name it in the agents of connect()`, {
     code: 'INVALID_ARGUMENT',

@@ -3,40 +3,40 @@ import type { resolve } from '../domain/resolve.js';
 
 type Resolved = ReturnType<typeof resolve>;
 
-/** One model to try, with everything that a call of it needs but the key. */
+/** One model of the chain, with everything that a call needs except the API key. */
 export type ResolutionHop = Resolved['hops'][number];
 
-/** A model of the chain that is not tried, and why. */
+/** A model of the chain that is skipped, with the reason. */
 export type ResolutionSkip = Resolved['skipped'][number];
 
 /**
- * What is in effect for an agent: what ResolveConfig answers, worked out in this process by the same function. It is
- * frozen to its leaves and shared; as long as nothing changes, each `resolve()` gives the very same object.
+ * The effective hops and parameters of an agent: the response of ResolveConfig, computed in this process by the same
+ * function. It is deeply frozen and shared; until something changes, each `resolve()` returns the same object.
  */
 export interface Resolution extends Resolved {
-  /** Whose it is. */
+  /** The agent that was resolved. */
   readonly agent: {
-    /** The agent's id in its store. */
+    /** The id of the agent in its store. */
     readonly id: number;
     readonly name: string;
     /** `analyst`, `trader`, … */
     readonly agent_type: string;
     readonly role: string;
-    /** Which hops may stand in for the first one; the chain is cut already. */
+    /** Which hops may replace the first one. `hops` contains only those that the policy permits. */
     readonly substitution_policy: SubstitutionPolicy;
   };
   /**
-   * The store revision from which on it has been so: of the last change of the agent, its configurations or the
-   * catalogue. That of everything held is `state.revision`.
+   * The store revision of the last change of the agent, its configurations or the catalogue. `state.revision` is the
+   * revision of the whole held state.
    */
   readonly revision: bigint;
 }
 
-/** What a resolution takes for given. */
+/** Assumptions for one resolution. */
 export interface ResolveOptions {
   /**
-   * Providers to take for down, by name or alias, at most 100: their hops are skipped. One that is not in the catalogue
-   * is INVALID_ARGUMENT. Default: none.
+   * Providers to treat as down, by name or alias, at most 100: their hops are skipped. A name that is not in the
+   * catalogue fails with INVALID_ARGUMENT. Default: none.
    */
   readonly providerDown?: readonly string[] | undefined;
 }

@@ -13,13 +13,13 @@ import type {
 import type { Agent, Config, Credential, ExtraParams, Model, Price, Provider } from '../domain/rows.js';
 
 /*
- * Messages as the rows that the domain resolves from: the way back of what the
- * service does when it sends them. What is absent is null, and what no message
- * has (who wrote a row, under which key one is encrypted) has a stand-in that
- * resolution does not look at.
+ * Converts messages to the rows that the domain resolves from, the inverse of
+ * the conversion in the service. Absent fields become null. Columns that no
+ * message contains (such as the id of the encryption key) get a placeholder that
+ * resolution does not read.
  */
 
-/** Numbers for things that the service names and the domain numbers: the same name has always the same one. */
+/** Assigns ids to names: messages refer to resources by name, rows by id. The same name always has the same id. */
 export class Ids {
   private readonly known = new Map<string, number>();
 
@@ -42,8 +42,8 @@ const times = (message: { created_at?: Date | undefined; updated_at?: Date | und
 });
 
 /**
- * What is known of a key stands in the place of the id of the key that it is encrypted with, which only the service
- * knows; `keyStateOf` reads it again.
+ * Stores the state of an API key in the column of its encryption key id, which only the service knows. `keyStateOf` reads
+ * it back.
  */
 const keyOf = (state: ApiKeyState) => ({
   key_id: state === 'API_KEY_STATE_NONE' || state === 'API_KEY_STATE_UNSPECIFIED' ? null : state,
@@ -163,7 +163,7 @@ export function modelRow(message: ModelMessage, ids: Ids): Model {
   };
 }
 
-/** The price in effect of a model; the price book itself is not watched. */
+/** The price of a model that is in effect. The watch does not deliver the whole price book. */
 export function priceRow(price: ModelPrice, model: Model): Price {
   const rate = (value: bigint | undefined) => (value === undefined ? null : Number(value));
   return {

@@ -4,51 +4,52 @@ import { Events, type ListenOptions } from './events.js';
 import type { LeaseManager } from './lease_manager.js';
 import type { View } from './view.js';
 
-/** For how long a run goes on with the same revision: its whole life, one turn, or not at all. */
+/** How long a run keeps the same revision: until it ends, until its next turn, or not at all. */
 export type Pin = 'run' | 'turn' | 'call';
 
-/** A run left the revision that it was pinned to, because a change could not wait. */
+/** An urgent change moved a run away from the revision that it was pinned to. */
 export interface RunMoved {
-  /** The revision that it was pinned to. */
+  /** The revision that the run was pinned to. */
   readonly from: bigint;
-  /** The revision that it goes on with. */
+  /** The revision that the run is pinned to now. */
   readonly to: bigint;
-  /** Why: an urgent change, or everything taken anew after a gap in which there may have been one. */
+  /** The cause: an urgent change, or a snapshot after a gap that may contain one. */
   readonly change: Change;
 }
 
 /**
- * A piece of work of an agent process that shall not see its configuration change half-way. It holds one revision of
- * everything: with `pin: 'run'` until it ends, with `'turn'` until the next `turn()`; with `'call'` each `resolve()` is
- * current. An urgent change of an agent that the run has asked for, or of the catalogue, moves it to the newest
- * revision at once, and so does a snapshot after a gap; `on('moved')` tells of it.
+ * A unit of work during which the configuration must not change. A run is pinned to one revision of everything: with
+ * `pin: 'run'` until it ends, with `'turn'` until the next `turn()`. With `'call'` each `resolve()` uses the newest
+ * revision. An urgent change of the catalogue, or of an agent that the run has requested with `agent()`, moves the run to
+ * the newest revision immediately; a snapshot after a gap does the same. The event `moved` reports it.
  */
 export interface Run extends Disposable {
-  /** How it is pinned. */
+  /** The pin that the run was started with. */
   readonly pin: Pin;
-  /** The store revision that it resolves from now; 0n while nothing is held. */
+  /** The store revision that the run resolves from; 0n while the client holds no state. */
   readonly revision: bigint;
-  /** The agent, as it is at the revision of the run. Fails like `agent()` of the client. */
+  /** The agent at the revision of the run. Throws the errors of `agent()` of the client. */
   agent(name: string): ResidentAgent;
-  /** Begins the next turn: with `pin: 'turn'` the run goes on with what is newest now. */
+  /** Starts the next turn: with `pin: 'turn'` the run moves to the newest revision. No effect with other pins. */
   turn(): void;
-  /** Calls back when the run is moved; what it returns ends it, and so does the signal. */
+  /** Adds a listener for moves of the run. The returned function removes it, and so does the signal. */
   on(event: 'moved', listener: (moved: RunMoved) => unknown, options?: ListenOptions): () => void;
-  /** Ends it, and lets go of what it holds; `using` does it too. What is asked afterwards is answered as it is then. */
+  /** Ends the run and releases its revision; `using` does this too. Its agents then resolve from the newest revision. */
   end(): void;
 }
 
-/** What a run needs of its client. */
+/** The parts of the client that a run uses. */
 export interface RunSource {
-  /** What is held now; undefined: nothing yet. */
+  /** The held state; undefined before the first. */
   readonly current: View | undefined;
-  /** The same; throws when there is nothing. */
+  /** The held state; throws before the first. */
   readonly view: View;
-  /** Keys are of no revision: one that was taken back is nobody's any more. */
+  /** Keys are not pinned: a run must not use a revoked key. */
   readonly leases: LeaseManager;
-  /** Throws for an agent that is not held. */
+  /** Throws for an agent that the client does not hold. */
   check(name: string): void;
   forget(run: PinnedRun): void;
+  /** Reports that a listener failed. */
   failed(error: unknown): void;
 }
 
@@ -56,7 +57,7 @@ export class PinnedRun {
   private pinned: View | undefined;
   private ended = false;
   private readonly handles = new Map<string, AgentHandle>();
-  /** Agents with an urgent change that this run has not asked for; asking for one moves it. */
+  /** Agents with an urgent change that this run has not requested yet; requesting one moves the run. */
   private readonly outdated = new Map<string, Change>();
   private readonly events: Events<{ moved: RunMoved }>;
 
@@ -65,17 +66,17 @@ export class PinnedRun {
     private readonly source: RunSource,
   ) {
     this.events = new Events((error) => source.failed(error));
-    this.take(source.current);
+    this.pinTo(source.current);
     // Node 20 has the symbol since 20.5.
     const dispose = Symbol.dispose as symbol | undefined;
     if (dispose) Object.defineProperty(this, dispose, { value: () => this.end() });
   }
 
-  /** What its agents are resolved from; throws when there is nothing. */
+  /** The state that the agents of the run are resolved from; throws when there is none. */
   get view(): View {
     if (this.pinned) return this.pinned;
     const { view } = this.source;
-    if (this.pin !== 'call' && !this.ended) this.take(view);
+    if (this.pin !== 'call' && !this.ended) this.pinTo(view);
     return view;
   }
 
@@ -99,7 +100,7 @@ export class PinnedRun {
   }
 
   turn(): void {
-    if (this.pin === 'turn' && !this.ended) this.take(this.source.current);
+    if (this.pin === 'turn' && !this.ended) this.pinTo(this.source.current);
   }
 
   on(event: 'moved', listener: (moved: RunMoved) => unknown, options?: ListenOptions): () => void {
@@ -114,8 +115,8 @@ export class PinnedRun {
     this.source.forget(this);
   }
 
-  /** Hears of a change that may not let it go on. @param urgent agents with urgent changes; undefined: all of them. */
-  hear(change: Change, urgent: readonly string[] | undefined): void {
+  /** Applies an urgent change. @param urgent agents with urgent changes; undefined: the change concerns all agents. */
+  onUrgentChange(change: Change, urgent: readonly string[] | undefined): void {
     if (!this.pinned || this.ended) return;
     if (!urgent || urgent.some((name) => this.handles.has(name))) this.move(change);
     else for (const name of urgent) this.outdated.set(name, change);
@@ -123,11 +124,11 @@ export class PinnedRun {
 
   private move(change: Change): void {
     const from = this.revision;
-    this.take(this.source.current);
+    this.pinTo(this.source.current);
     this.events.emit('moved', { from, to: this.revision, change });
   }
 
-  private take(view: View | undefined): void {
+  private pinTo(view: View | undefined): void {
     if (this.pin === 'call') return;
     if (this.pinned) this.pinned.pins--;
     if (view) view.pins++;

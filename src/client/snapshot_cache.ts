@@ -7,27 +7,26 @@ import { CacheCipher } from './cache_encryption.js';
 import { View } from './view.js';
 import type { Warn } from './warning.js';
 
-/** Where the last known good is kept, so that a process can start while the service is away. */
+/** The cache file of the last known good state, with which a process can start while the service is unavailable. */
 export interface CacheOptions {
-  /** The file; its directory is made when it is not there. Processes may share it: the last one to write wins. */
-  readonly path: string;
   /**
-   * A secret that the file is encrypted and authenticated with; without it none is written. Any text or bytes: 32 random
-   * bytes are best.
+   * The path of the file. Missing directories are created. Processes may share a file; the last write wins.
    */
+  readonly path: string;
+  /** The secret with which the file is encrypted and authenticated: any non-empty text or bytes, at best 32 random bytes. */
   readonly key: string | Uint8Array;
-  /** How old the file may be at the start, in ms; an older one is not used. Default: 24 hours. */
+  /** The maximum age of the file at start, in ms, above 0. An older file is ignored. Default: 86 400 000 (24 hours). */
   readonly maxAgeMs?: number | undefined;
 }
 
-/** What a file held. */
+/** The content of a cache file. */
 export interface CachedSnapshot {
   readonly view: View;
   readonly savedAt: Date;
 }
 
-/** In front of the state, in JSON. */
-interface Head {
+/** The header of the file, in JSON; the state follows it. */
+interface Header {
   readonly saved_at: number;
   readonly revision: string;
   readonly resume_token: string;
@@ -35,35 +34,36 @@ interface Head {
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
-/** Between two writes: at least this, and so much that encoding takes at most a twentieth of the time. */
+/** Least pause between two writes. */
 const PAUSE_MS = 1_000;
-const SHARE = 20;
-/** What a process that was killed has left behind is older than this. */
+/** The pause is at least this many times the duration of the encoding, which blocks the process. */
+const PAUSE_FACTOR = 20;
+/** A temporary file that is older than this belongs to a process that was killed. */
 const ABANDONED_MS = 10 * 60 * 1000;
 
-/** Refuses options that would write in clear, or nowhere. */
+/** Applies the defaults; throws a TypeError for options that are not valid. */
 export function checkCache({ path, key, maxAgeMs = DAY_MS }: CacheOptions): Required<CacheOptions> {
   if (typeof path !== 'string' || path === '') throw new TypeError('cache.path must be the name of a file');
   const isKey = (typeof key === 'string' || key instanceof Uint8Array) && key.length > 0;
-  if (!isKey) throw new TypeError('cache.key is missing: nothing is written without a key to encrypt it with');
+  if (!isKey) throw new TypeError('cache.key is missing: the file is written only with a key to encrypt it');
   if (!(maxAgeMs > 0)) throw new TypeError(`cache.maxAgeMs must be a number above 0, not ${String(maxAgeMs)}`);
   return { path, key, maxAgeMs };
 }
 
-/** The file of the last known good: written whole or not at all, and never a reason to fail. */
+/** Reads and writes the cache file. Writes are atomic, and failures only cause warnings. */
 export class SnapshotCache {
-  private readonly seal: CacheCipher;
+  private readonly cipher: CacheCipher;
   private readonly path: string;
   private readonly maxAgeMs: number;
   private unsaved: View | undefined;
   private writing: Promise<void> | undefined;
   private timer: NodeJS.Timeout | undefined;
-  /** Before when not to write again, in ms of `performance.now()`. */
+  /** The earliest time of the next write, in ms of `performance.now()`. */
   private pauseUntil = 0;
   private savedAt = 0;
-  private tidied = false;
-  /** Kinds of failure that were told of since the last success. */
-  private readonly told = new Set<string>();
+  private cleaned = false;
+  /** Kinds of failure that were reported since the last success. */
+  private readonly reported = new Set<string>();
 
   constructor(
     options: CacheOptions,
@@ -73,14 +73,14 @@ export class SnapshotCache {
     const { path, key, maxAgeMs } = checkCache(options);
     this.path = path;
     this.maxAgeMs = maxAgeMs;
-    this.seal = new CacheCipher(key);
+    this.cipher = new CacheCipher(key);
   }
 
-  /** What the file holds, when it is good. */
+  /** The content of the file; undefined if there is none or it is not valid. */
   load(): CachedSnapshot | undefined {
     try {
       const bytes = readFileSync(this.path);
-      return this.read(this.seal.open(bytes));
+      return this.read(this.cipher.open(bytes));
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       const why = cause instanceof Error ? cause.message : String(cause);
@@ -89,7 +89,7 @@ export class SnapshotCache {
     }
   }
 
-  /** Writes what is held, soon. */
+  /** Schedules a write. */
   save(view: View): void {
     this.unsaved = view;
     if (this.writing || this.timer) return;
@@ -97,12 +97,12 @@ export class SnapshotCache {
     this.timer = setTimeout(() => this.start(), pause).unref();
   }
 
-  /** Writes what is held when the file is so old that a start would soon not take it any more. */
+  /** Schedules a write if the file is so old that it could soon be ignored at a start. */
   refresh(view: View): void {
     if (Date.now() - this.savedAt > Math.min(5 * 60 * 1000, this.maxAgeMs / 10)) this.save(view);
   }
 
-  /** Resolves when what is held is in the file, or cannot be written. */
+  /** Resolves when the scheduled write has been executed or has failed. */
   async flush(): Promise<void> {
     await this.writing;
     if (this.unsaved) await this.start();
@@ -110,16 +110,16 @@ export class SnapshotCache {
 
   private read(content: Buffer): CachedSnapshot {
     const length = content.readUInt32LE(0);
-    const head = JSON.parse(content.subarray(4, 4 + length).toString()) as Head;
-    const savedAt = new Date(head.saved_at);
+    const header = JSON.parse(content.subarray(4, 4 + length).toString()) as Header;
+    const savedAt = new Date(header.saved_at);
     const age = Date.now() - savedAt.getTime();
-    // A clock that was put back makes the file as old as it seems to be young.
-    if (!(Math.abs(age) <= this.maxAgeMs)) throw new Error(`it is of ${savedAt.toISOString()}, and too old`);
-    if (JSON.stringify(head.agents) !== JSON.stringify(this.agents)) throw new Error('it is of other agents');
+    // A time in the future means that the clock was set back; the real age is not known.
+    if (!(Math.abs(age) <= this.maxAgeMs)) throw new Error(`it is too old: it was saved at ${savedAt.toISOString()}`);
+    if (JSON.stringify(header.agents) !== JSON.stringify(this.agents)) throw new Error('it is for other agents');
     const { agents, catalogue } = ConfigChanges.decode(content.subarray(4 + length));
     this.savedAt = savedAt.getTime();
-    const place = { revision: BigInt(head.revision), token: head.resume_token };
-    const batch = { ...place, agents, catalogue, cause: undefined, snapshot: true };
+    const position = { revision: BigInt(header.revision), token: header.resume_token };
+    const batch = { ...position, agents, catalogue, cause: undefined, snapshot: true };
     return { view: View.empty().apply(batch).view, savedAt };
   }
 
@@ -130,7 +130,7 @@ export class SnapshotCache {
     this.unsaved = undefined;
     if (!view) return Promise.resolve();
     this.writing = this.write(view)
-      .then(() => this.told.clear())
+      .then(() => this.reported.clear())
       .catch((cause: NodeJS.ErrnoException) => this.failed(cause))
       .finally(() => {
         this.writing = undefined;
@@ -141,48 +141,49 @@ export class SnapshotCache {
 
   private failed(cause: NodeJS.ErrnoException): void {
     const kind = cause.code ?? cause.message;
-    if (this.told.has(kind)) return;
-    this.told.add(kind);
-    this.warn('CACHE_NOT_WRITTEN', `What is held cannot be written to ${this.path}: ${cause.message}`, cause);
+    if (this.reported.has(kind)) return;
+    this.reported.add(kind);
+    this.warn('CACHE_NOT_WRITTEN', `The state cannot be written to ${this.path}: ${cause.message}`, cause);
   }
 
   private async write(view: View): Promise<void> {
     const began = performance.now();
     const now = Date.now();
     const content = this.encode(view, now);
-    this.pauseUntil = performance.now() + Math.max(PAUSE_MS, SHARE * (performance.now() - began));
-    const bytes = await this.seal.seal(content);
+    this.pauseUntil = performance.now() + Math.max(PAUSE_MS, PAUSE_FACTOR * (performance.now() - began));
+    const bytes = await this.cipher.encrypt(content);
     await mkdir(dirname(this.path), { recursive: true, mode: 0o700 });
-    if (!this.tidied) await this.tidy();
+    if (!this.cleaned) await this.removeAbandoned();
     await writeWhole(this.path, bytes);
     this.savedAt = now;
   }
 
   private encode(view: View, savedAt: number): Buffer {
     const { revision, token: resume_token } = view;
-    const head: Head = { saved_at: savedAt, revision: String(revision), resume_token, agents: this.agents };
-    const text = Buffer.from(JSON.stringify(head));
+    const header: Header = { saved_at: savedAt, revision: String(revision), resume_token, agents: this.agents };
+    const text = Buffer.from(JSON.stringify(header));
     const length = Buffer.alloc(4);
     length.writeUInt32LE(text.length);
     return Buffer.concat([length, text, ConfigChanges.encode(view.toMessage()).finish()]);
   }
 
-  /** Takes away what processes that were killed have left half-written. */
-  private async tidy(): Promise<void> {
-    this.tidied = true;
+  /** Removes the temporary files of processes that were killed during a write. */
+  private async removeAbandoned(): Promise<void> {
+    this.cleaned = true;
     const directory = dirname(this.path);
-    const before = `${basename(this.path)}.`;
-    const isLeft = (name: string) => name.startsWith(before) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(before.length));
-    for (const name of (await readdir(directory)).filter(isLeft)) {
+    const prefix = `${basename(this.path)}.`;
+    const isTemporary = (name: string) =>
+      name.startsWith(prefix) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(prefix.length));
+    for (const name of (await readdir(directory)).filter(isTemporary)) {
       const path = join(directory, name);
-      // Another process may tidy the same directory.
+      // Another process may remove the same file at the same time.
       const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }));
       if (Date.now() - mtimeMs > ABANDONED_MS) await rm(path, { force: true });
     }
   }
 }
 
-/** Writes a file so that it is there whole or as it was before, also after a loss of power. */
+/** Writes a file atomically: after a crash or a loss of power the path has the new content or the previous one. */
 async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
@@ -201,7 +202,7 @@ async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   await syncDirectory(dirname(path));
 }
 
-/** Not every system lets a directory be opened; the file is there then, too. */
+/** Makes the rename durable. Some systems cannot open a directory; the file is in place there, too. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r').catch(() => undefined);
   await directory?.sync().catch(() => {});

@@ -1,25 +1,25 @@
 import type { AgentLLMError } from './error.js';
 
 /**
- * How far a resident client can be trusted to hold what the store has:
+ * The status of a resident client:
  *
- * - `CONNECTING`: nothing is held yet, and the service has not answered;
- * - `READY`: the stream stands, and everything up to `revision` is held;
- * - `STALE`: the stream is broken, or the client was closed; what was held is served on;
- * - `FAILED`: the service refuses the token or the request, which only somebody else can mend. It is tried again every
- *   few seconds all the same, and what is held is served on.
+ * - `CONNECTING`: no state is held, and the service has not responded yet;
+ * - `READY`: the watch is open, and everything up to `revision` is held;
+ * - `STALE`: the watch is interrupted, or the client is closed; the last known good state is served;
+ * - `FAILED`: the service rejects the token or the request, which needs other credentials or options. The client retries
+ *   every few seconds and serves the last known good state, if it has one.
  */
 export type Status = 'CONNECTING' | 'READY' | 'STALE' | 'FAILED';
 
 /** The state of a resident client. */
 export interface ClientState {
   readonly status: Status;
-  /** Since when it is so; of STALE, when what is held was known to be the newest for the last time. */
+  /** When the status began. For STALE: when the held state was last known to be current. */
   readonly since: Date;
-  /** The store revision that is held; 0n: none. */
+  /** The store revision of the held state; 0n if none is held. */
   readonly revision: bigint;
-  /** Why it is not READY, of the last attempt. */
+  /** The failure of the last attempt; undefined while READY. */
   readonly error: AgentLLMError | undefined;
-  /** The replica of the service that the stream is, or was, on; empty before the first. */
+  /** The replica that serves the watch, or served the last one; empty before the first. */
   readonly replica: string;
 }

@@ -5,10 +5,10 @@ interface Connector {
 }
 
 /**
- * Credentials whose connections keep no process alive, also while a call runs: grpc-js refers to the socket for as long
- * as there is one, and a stream that is never to end would hold every process back that does not close it. The socket
- * is reached where it is secured; a grpc-js that does that in another way keeps the process alive, and nothing else is
- * different.
+ * Credentials whose connections do not keep the process alive, even during a call. grpc-js refs the socket while a call
+ * is in progress, so an endless stream would prevent every process that does not close it from exiting. The secure
+ * connector gives access to the socket. With a version of grpc-js that has no such connector the stream keeps the
+ * process alive; nothing else changes.
  */
 export function unref(credentials: ChannelCredentials): ChannelCredentials {
   const inner = credentials as unknown as { _createSecureConnector?: (...args: unknown[]) => Connector };

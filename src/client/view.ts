@@ -11,42 +11,42 @@ import type { Change } from './change.js';
 import type { Resolution } from './resolution_types.js';
 import { agentRow, configRow, type Ids } from './rows.js';
 
-/** An agent as it was received, until it is received again. */
+/** An agent as the watch delivered it; the next delivery replaces it. */
 export class HeldAgent {
-  /** What was resolved from it last, and with which catalogue. */
+  /** The last resolution, and the catalogue that it was computed with. */
   resolved: { readonly catalogue: Catalogue; readonly resolution: Resolution } | undefined;
 
   constructor(
     readonly message: WatchedAgent,
-    /** Store revision at which it became this. */
+    /** Store revision of the last change of the agent or its configurations. */
     readonly revision: bigint,
   ) {}
 
-  /** The rows to resolve from, when the store has an agent of this name. */
+  /** The rows to resolve from. Call it only if the message has an agent. */
   rows(ids: Ids): { readonly agent: Agent; readonly configs: readonly Config[] } {
     const { agent, configs } = this.message;
     return { agent: agentRow(agent as AgentMessage), configs: configs.map((config) => configRow(config, ids)) };
   }
 }
 
-/** All that comes with one revision, or with a snapshot. */
+/** The content of one revision, or of a snapshot. */
 export interface Batch {
   readonly revision: bigint;
-  /** Where a later stream can go on; empty: only from a snapshot. */
+  /** The resume token for a later stream; empty: a later stream starts with a snapshot. */
   readonly token: string;
   readonly agents: readonly WatchedAgent[];
   readonly catalogue: readonly CatalogueItem[];
   readonly cause: ChangeCause | undefined;
-  /** It replaces everything. */
+  /** Whether the batch replaces the whole state. */
   readonly snapshot: boolean;
 }
 
 /**
- * What is held at one revision. A view never changes while a run holds it: one that nobody holds hands its map of agents
- * on to the next, so that a change costs what it touches, however many agents there are.
+ * The held state at one revision. A view that is pinned by a run never changes. A view without pins passes its map of
+ * agents on to the next view, so that the cost of a change does not depend on the number of agents.
  */
 export class View {
-  /** How many runs go on with it whatever comes. */
+  /** The number of runs that are pinned to this view. */
   pins = 0;
 
   private constructor(
@@ -54,7 +54,7 @@ export class View {
     readonly token: string,
     private readonly agents: Map<string, HeldAgent>,
     readonly catalogue: Catalogue,
-    /** Whether a view before this one, which a run holds, has the same map. */
+    /** Whether an earlier, pinned view uses the same map. */
     private readonly shared = false,
   ) {}
 
@@ -70,25 +70,25 @@ export class View {
     return this.agents.keys();
   }
 
-  /** The same with another place to go on from. */
+  /** The same state with another revision and resume token. */
   at(revision: bigint, token: string): View {
     return new View(revision, token, this.agents, this.catalogue, this.pins > 0 || this.shared);
   }
 
-  /** The same, to be resolved anew: time alone has changed what is to be said of it. */
-  renewed(): View {
+  /** The same state with a new catalogue object, which invalidates cached resolutions: a model's retirement is due. */
+  withNewCatalogue(): View {
     const catalogue = this.catalogue.with([], this.catalogue.revision);
     return new View(this.revision, this.token, this.agents, catalogue, this.pins > 0 || this.shared);
   }
 
-  /** The view after a batch, and what is different in it. */
+  /** The view after a batch, and the change between the two views. */
   apply(batch: Batch): { readonly view: View; readonly change: Change } {
     return batch.snapshot ? this.replace(batch) : this.alter(batch);
   }
 
   private alter({ revision, token, agents, catalogue, cause }: Batch) {
     const map = this.mapForNext();
-    for (const agent of agents) map.set(agent.name, new HeldAgent(plain(agent), revision));
+    for (const agent of agents) map.set(agent.name, new HeldAgent(withoutUrgent(agent), revision));
     const next = catalogue.length > 0 ? this.catalogue.with(catalogue, revision) : this.catalogue;
     const names = [...new Set(agents.map(({ name }) => name))];
     const urgent = [...agents, ...catalogue].some((one) => one.urgent);
@@ -98,15 +98,15 @@ export class View {
     };
   }
 
-  /** A snapshot in the place of everything; what is as it was stays the same object, with what was resolved from it. */
+  /** Replaces everything by a snapshot. Unchanged agents keep their object, and with it their cached resolution. */
   private replace({ revision, token, agents, catalogue }: Batch) {
     const map = new Map<string, HeldAgent>();
     const names: string[] = [];
     for (const agent of agents) {
       const before = this.agents.get(agent.name);
-      const same = before !== undefined && equal(before.message, plain(agent));
+      const same = before !== undefined && equal(before.message, withoutUrgent(agent));
       if (!same) names.push(agent.name);
-      map.set(agent.name, same ? before : new HeldAgent(plain(agent), revision));
+      map.set(agent.name, same ? before : new HeldAgent(withoutUrgent(agent), revision));
     }
     for (const name of this.agents.keys()) if (!map.has(name)) names.push(name);
     const whole = this.catalogue.with(catalogue, revision, true);
@@ -118,7 +118,7 @@ export class View {
         revision,
         agents: names,
         catalogue: !sameCatalogue,
-        // Whatever was urgent in the gap came with no mark.
+        // A snapshot does not report whether a change in the gap was urgent.
         urgent: false,
         cause: undefined,
         snapshot: true,
@@ -127,7 +127,7 @@ export class View {
     };
   }
 
-  /** Everything as one message: what the file of the last known good holds. */
+  /** The whole state as one message, for the cache file. */
   toMessage(): ConfigChanges {
     return { agents: [...this.agents.values()].map(({ message }) => message), catalogue: [...this.catalogue.all] };
   }
@@ -137,13 +137,13 @@ export class View {
   }
 }
 
-/** Urgency is of the change, not of the agent. */
-const plain = (agent: WatchedAgent): WatchedAgent => (agent.urgent ? { ...agent, urgent: false } : agent);
+/** Removes the urgent mark, which describes the change and not the agent. */
+const withoutUrgent = (agent: WatchedAgent): WatchedAgent => (agent.urgent ? { ...agent, urgent: false } : agent);
 
 const equal = (a: WatchedAgent, b: WatchedAgent): boolean =>
   Buffer.compare(WatchedAgent.encode(a).finish(), WatchedAgent.encode(b).finish()) === 0;
 
-/** Whether two catalogues have the same in them; the service sends them in any order. */
+/** Whether two catalogues have the same content. The service sends the items in any order. */
 function equalItems(a: readonly CatalogueItem[], b: readonly CatalogueItem[]): boolean {
   const bytes = (items: readonly CatalogueItem[]) =>
     items

@@ -2,9 +2,9 @@ import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 import { AgentLLMError } from './error.js';
 
-/** Waits for what others may wait for, too: the signal ends the wait, not the work. Waiting keeps the process alive. */
+/** Waits for shared work: the signal ends the wait, not the work. A wait keeps the process alive. */
 export function waitFor<T>(work: Promise<T>, signal: AbortSignal | undefined, method: string): Promise<T> {
-  const alive = setInterval(() => {}, limits.maxTimerMs);
+  const keepAlive = setInterval(() => {}, limits.maxTimerMs);
   let release = () => {};
   const aborted = new Promise<never>((_, reject) => {
     release = onAbort(signal, () =>
@@ -12,7 +12,7 @@ export function waitFor<T>(work: Promise<T>, signal: AbortSignal | undefined, me
     );
   });
   return Promise.race([work, aborted]).finally(() => {
-    clearInterval(alive);
+    clearInterval(keepAlive);
     release();
   });
 }

@@ -1,13 +1,15 @@
-/** Something that does not keep the client from its work, but that somebody should know of. */
+/** A problem that does not stop the client, but that its operator should know. */
 export interface ClientWarning {
   /**
-   * The file of the cache was not used, or could not be written; leased keys that are used end soon and could not be
-   * renewed; or a listener has failed.
+   * - `CACHE_IGNORED`: the cache file was not used;
+   * - `CACHE_NOT_WRITTEN`: the cache file could not be written;
+   * - `LEASE_NOT_RENEWED`: leased keys in use expire soon and could not be renewed;
+   * - `LISTENER_FAILED`: a listener threw or rejected.
    */
   readonly kind: 'CACHE_IGNORED' | 'CACHE_NOT_WRITTEN' | 'LEASE_NOT_RENEWED' | 'LISTENER_FAILED';
-  /** One sentence for people. */
+  /** One sentence, for a log. */
   readonly message: string;
-  /** What was thrown. */
+  /** The error that was thrown. */
   readonly cause: unknown;
   readonly at: Date;
 }

@@ -13,13 +13,13 @@ import type { Batch } from './view.js';
 
 const METHOD = AgentLLMConfigWatchServiceService.watchConfigs;
 const NAME = METHOD.path.slice(1);
-/** A stream that stood for this long was good: the next pause is a short one again. */
-const STOOD_MS = 5_000;
-/** How long a stream may say nothing before it has said how often it does. */
+/** A stream that has been open for this long resets the backoff. */
+const STABLE_MS = 5_000;
+/** How long a stream may be silent before it has reported its bookmark interval. */
 const FIRST_MESSAGE_MS = 30_000;
-/** Bounds of what a stream may say of that: an absurd one would make it dead at once, or never. */
-const INTERVAL_MS = { least: 50, most: 10 * 60 * 1000 };
-/** The place to go on from is no good; everything is. */
+/** Bounds of the bookmark interval; without them an absurd value would end the stream immediately, or never. */
+const INTERVAL_MS = { min: 50, max: 10 * 60 * 1000 };
+/** Reasons for which the resume token is not valid, so that the watch needs a new snapshot. */
 const START_OVER: readonly string[] = [
   'INVALID_RESUME_TOKEN',
   'RESUME_TOKEN_FILTER_CHANGED',
@@ -27,114 +27,114 @@ const START_OVER: readonly string[] = [
   'REVISION_IN_FUTURE',
   'STORE_CHANGED',
 ];
-/** With these the numbers of revisions still mean what they did. */
+/** Of these, the reasons for which the store is still the same one. */
 const SAME_STORE: readonly string[] = ['INVALID_RESUME_TOKEN', 'RESUME_TOKEN_FILTER_CHANGED', 'REVISION_COMPACTED'];
-/** What time alone will not mend: somebody must give other credentials, other options or another service. */
-const LASTING: readonly Code[] = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED'];
+/** Codes that persist until someone changes the credentials, the options or the service. */
+const PERMANENT: readonly Code[] = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED'];
 
-/** What the stream is about, and who asks for it. */
-export type Watched = Pick<
+/** The filter of the watch, and the identity of the client. */
+export type WatchFilter = Pick<
   WatchConfigsRequest,
   'agents' | 'all_agents' | 'client_id' | 'client_name' | 'client_version'
 >;
 
-/** What hears of the stream. */
+/** Receives the events of the watch. */
 export interface WatchObserver {
-  /** Where to go on from; empty: from the beginning. */
+  /** The resume token to continue from; empty: start with a snapshot. */
   readonly token: string;
-  /** Without a token: not before this revision, which a replica that lags behind may not have yet. */
-  readonly least?: bigint;
-  /** A stream stands. It goes on behind the token, or a snapshot follows; who has the newest revision has caught up. */
+  /** Without a token: the least revision of the snapshot, which a replica that lags may not have yet. */
+  readonly minRevision?: bigint;
+  /** A stream is open. It continues after the token or sends a snapshot. `newest` is the revision to catch up to. */
   started(started: WatchStarted, newest: bigint): void;
   batch(batch: Batch): void;
   bookmark(revision: bigint, token: string): void;
-  /** The stream broke, or none could be had; another attempt follows. @param lasting time alone will not mend it. */
-  broken(error: AgentLLMError, lasting: boolean): void;
-  /** The token is no good any more. @param sameStore the store is the one that it was of, only its log is not. */
+  /** The stream failed or could not be opened; a retry follows. @param permanent retries alone will not help. */
+  broken(error: AgentLLMError, permanent: boolean): void;
+  /** The resume token is no longer valid. @param sameStore whether the revisions are still those of the same store. */
   startOver(sameStore: boolean): void;
 }
 
 /**
- * Follows the service: one stream at a time, and after each a pause before the next. gRPC itself never opens a stream
- * again, so that all of it is here: where to go on from, how long to wait, and when a silent stream is dead.
+ * Keeps a watch open: one stream at a time, with a pause before the next. gRPC never reopens a stream, so this class
+ * resumes it, waits between attempts and detects a silent stream.
  */
 export class WatchStream {
   private readonly backoff = new Backoff();
   private readonly closing = new AbortController();
-  private readonly done: Promise<void>;
+  private readonly finished: Promise<void>;
 
   constructor(
     private readonly connection: Connection,
-    private readonly watched: Watched,
-    private readonly follower: WatchObserver,
+    private readonly filter: WatchFilter,
+    private readonly observer: WatchObserver,
   ) {
-    this.done = this.run();
+    this.finished = this.run();
   }
 
-  /** Resolves when nothing more is heard of the stream. */
+  /** Resolves when the observer receives no more events. */
   close(): Promise<void> {
     this.closing.abort();
-    return this.done;
+    return this.finished;
   }
 
   private async run(): Promise<void> {
-    // Not within connect(), whose caller has no client to listen to yet.
+    // Deferred, so that the caller of connect() can add listeners first.
     await Promise.resolve();
     while (!this.closing.signal.aborted) {
-      const error = await new Stream(this.connection, this.watched, this.follower, this.backoff, this.closing.signal)
+      const error = await new Stream(this.connection, this.filter, this.observer, this.backoff, this.closing.signal)
         .end;
       if (this.closing.signal.aborted) return;
       await pause(this.react(error), this.closing.signal);
     }
   }
 
-  /** What is to be done about the end of a stream; gives the pause before the next, in ms. */
+  /** Reports the end of a stream; returns the pause before the next one, in ms. */
   private react(error: AgentLLMError): number {
     const startOver = START_OVER.includes(error.reason ?? '') || error.code === 'OUT_OF_RANGE';
-    const lasting = !startOver && isOfService(error) && LASTING.includes(error.code);
-    if (startOver) this.follower.startOver(SAME_STORE.includes(error.reason ?? ''));
-    this.follower.broken(error, lasting);
-    return lasting ? this.backoff.longest() : this.backoff.next(error.retryAfterMs);
+    const permanent = !startOver && isRemote(error) && PERMANENT.includes(error.code);
+    if (startOver) this.observer.startOver(SAME_STORE.includes(error.reason ?? ''));
+    this.observer.broken(error, permanent);
+    return permanent ? this.backoff.longest() : this.backoff.next(error.retryAfterMs);
   }
 }
 
 /** One attempt: a stream from its request to its end. */
 class Stream {
-  /** Resolves with why it ended; there is always a reason, because a watch never ends by itself. */
+  /** Resolves with the error that ended the stream; a watch never ends without one. */
   readonly end: Promise<AgentLLMError>;
-  private readonly assembly = new MessageAssembler();
+  private readonly assembler = new MessageAssembler();
   private readonly closing = new AbortController();
-  /** Ends when nothing was heard for too long. */
+  /** Ends the stream when no message arrives for too long. */
   private watchdog: NodeJS.Timeout;
   private silenceMs = FIRST_MESSAGE_MS;
-  private stood: NodeJS.Timeout | undefined;
+  private stableTimer: NodeJS.Timeout | undefined;
   private silent = false;
 
   constructor(
     private readonly connection: Connection,
-    private readonly watched: Watched,
-    private readonly follower: WatchObserver,
+    private readonly filter: WatchFilter,
+    private readonly observer: WatchObserver,
     private readonly backoff: Backoff,
     signal: AbortSignal,
   ) {
-    this.watchdog = this.watch();
+    this.watchdog = this.startWatchdog();
     const release = onAbort(signal, () => this.closing.abort());
     this.end = this.open().finally(() => {
       release();
       clearTimeout(this.watchdog);
-      clearTimeout(this.stood);
+      clearTimeout(this.stableTimer);
     });
   }
 
   private async open(): Promise<AgentLLMError> {
-    const { token: resume_token, least = 0n } = this.follower;
-    const min_revision = resume_token === '' ? least : 0n;
+    const { token: resume_token, minRevision = 0n } = this.observer;
+    const min_revision = resume_token === '' ? minRevision : 0n;
     const make = () => {
-      const request = WatchConfigsRequest.fromPartial({ ...this.watched, resume_token, min_revision });
+      const request = WatchConfigsRequest.fromPartial({ ...this.filter, resume_token, min_revision });
       return { bytes: METHOD.requestSerialize(request) };
     };
     try {
-      await this.connection.stream(METHOD, make, (message) => this.hear(message), this.closing.signal);
+      await this.connection.stream(METHOD, make, (message) => this.onMessage(message), this.closing.signal);
       return AgentLLMError.here('The service ended the stream', { code: 'UNAVAILABLE', method: NAME });
     } catch (error) {
       if (this.silent) {
@@ -146,39 +146,39 @@ class Stream {
     }
   }
 
-  private hear(message: WatchConfigsResponse): void {
+  private onMessage(message: WatchConfigsResponse): void {
     this.watchdog.refresh();
-    const known = this.assembly.add(message);
-    if (!known) return;
-    if (known.kind === 'batch') this.follower.batch(known.batch);
-    else if (known.kind === 'bookmark') this.follower.bookmark(known.revision, known.token);
-    else this.started(known.started, known.newest);
+    const event = this.assembler.add(message);
+    if (!event) return;
+    if (event.kind === 'batch') this.observer.batch(event.batch);
+    else if (event.kind === 'bookmark') this.observer.bookmark(event.revision, event.token);
+    else this.started(event.started, event.newest);
   }
 
   private started(started: WatchStarted, newest: bigint): void {
-    const { least, most } = INTERVAL_MS;
+    const { min, max } = INTERVAL_MS;
     if (started.bookmark_interval_ms > 0)
-      this.silenceMs = 2 * Math.min(Math.max(started.bookmark_interval_ms, least), most);
+      this.silenceMs = 2 * Math.min(Math.max(started.bookmark_interval_ms, min), max);
     clearTimeout(this.watchdog);
-    this.watchdog = this.watch();
-    this.stood = setTimeout(() => this.backoff.reset(), STOOD_MS).unref();
-    this.follower.started(started, newest);
+    this.watchdog = this.startWatchdog();
+    this.stableTimer = setTimeout(() => this.backoff.reset(), STABLE_MS).unref();
+    this.observer.started(started, newest);
   }
 
-  private watch(): NodeJS.Timeout {
-    const dead = () => {
+  private startWatchdog(): NodeJS.Timeout {
+    const onSilence = () => {
       this.silent = true;
       this.closing.abort();
     };
-    return setTimeout(dead, this.silenceMs).unref();
+    return setTimeout(onSilence, this.silenceMs).unref();
   }
 }
 
-/** Whether the service has said so, or something before it: what fails on this side, such as a token, may work next time. */
-const isOfService = ({ cause }: AgentLLMError): boolean =>
+/** Whether the error is from the service or a proxy. A failure in this process, such as of the token, may be transient. */
+const isRemote = ({ cause }: AgentLLMError): boolean =>
   typeof (cause as { code?: unknown } | undefined)?.code === 'number';
 
-/** Keeps no process alive, and ends early when it is to end. */
+/** Waits without keeping the process alive; ends early when the signal aborts. */
 function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     let release = () => {};

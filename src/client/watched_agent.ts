@@ -2,28 +2,28 @@ import { AgentHandle, type Holder, type WatchedResidentAgent } from './agent.js'
 import type { Change, Changes } from './change.js';
 import type { ListenOptions } from './events.js';
 
-/** Who holds agents, and hears of their changes. */
-export interface Watching extends Holder {
+/** A holder of agents that reports their changes. */
+export interface WatchedHolder extends Holder {
   on(event: 'change', listener: (change: Change) => unknown, options?: ListenOptions): () => void;
   changes(options?: ListenOptions): Changes;
 }
 
-/** An agent with what only the client knows of it. */
+/** The handle of an agent of a resident client, with its changes. */
 export class WatchedHandle extends AgentHandle implements WatchedResidentAgent {
   constructor(
     name: string,
-    private readonly watching: Watching,
+    private readonly client: WatchedHolder,
   ) {
-    super(name, watching);
+    super(name, client);
   }
 
   onChange(listener: (change: Change) => unknown, options?: ListenOptions): () => void {
-    const own = (change: Change) => (this.concerns(change) ? listener(change) : undefined);
-    return this.watching.on('change', own, options);
+    const filtered = (change: Change) => (this.concerns(change) ? listener(change) : undefined);
+    return this.client.on('change', filtered, options);
   }
 
   changes(options?: ListenOptions): AsyncIterableIterator<Change> {
-    return this.watching.changes(options).only((change) => this.concerns(change));
+    return this.client.changes(options).only((change) => this.concerns(change));
   }
 
   private concerns({ agents, catalogue }: Change): boolean {

@@ -3,14 +3,14 @@ import type { Permission } from '../../gen/ts/agentllm/v1/options.js';
 import { limits } from '../limits.js';
 import type { Token } from './rows.js';
 
-/** Somebody who calls. */
+/** The identity and rights of a caller. */
 export interface Principal {
-  /** As the history and the audit name it: `token:al_k3x9q2m7wd`, `cert:spiffe://desk/trader`, `anonymous`. */
+  /** The name in history and audit: `token:al_k3x9q2m7wd`, `cert:spiffe://desk/trader`, `anonymous`. */
   readonly actor: string;
   readonly role: Role;
-  /** Names of the agents that it may do what its role may do for; undefined: all. */
+  /** Names of the agents that the role is limited to; undefined: all. */
   readonly agents: ReadonlySet<string> | undefined;
-  /** undefined: nobody in particular. */
+  /** undefined: the caller is anonymous. */
   readonly token: Token | undefined;
 }
 
@@ -45,20 +45,20 @@ const FOR_AGENTS: readonly Permission[] = [
   'PERMISSION_CALLER_READ',
 ];
 
-/** What takes a key out of the service or lets somebody in: for nobody who is not known. */
+/** Permissions that an anonymous caller never has: they deliver API keys or manage access. */
 const NEVER_ANONYMOUS: readonly Permission[] = [
   'PERMISSION_LEASE',
   'PERMISSION_ACCESS_READ',
   'PERMISSION_ACCESS_WRITE',
 ];
 
-/** Whether a role has a permission. One that is new and stands in no list is the administrator's and the open service's. */
+/** Whether a role has a permission. A permission that no list contains is granted to administrators and anonymous callers. */
 export function may(role: Role, permission: Permission): boolean {
   if (role === 'ROLE_ADMIN') return true;
   if (role === 'ROLE_OPERATOR') return OPERATES.includes(permission);
   if (role === 'ROLE_VIEWER') return READS.includes(permission);
   if (role === 'ROLE_AGENT') return FOR_AGENTS.includes(permission);
-  // Whoever needs no token; a role of a later version than this one may do nothing.
+  // Anonymous callers have no role. A role that only a later version knows has no permission.
   return role === 'ROLE_UNSPECIFIED' && !NEVER_ANONYMOUS.includes(permission);
 }
 
@@ -69,16 +69,16 @@ export const anonymous: Principal = {
   token: undefined,
 };
 
-/** A role as people write it: `viewer`. */
+/** The short name of a role, for example `viewer`. */
 export const roleName = (role: Role): string => role.replace('ROLE_', '').toLowerCase();
 
-/** As whom a token stands in the history: an identity that is too long for it by the token that it is bound to. */
+/** The actor of a token in the history. A certificate identity that is too long is replaced by the token id. */
 export function actorOf({ token_id, certificate_identity: identity }: Token): string {
   const certificate = `cert:${identity}`;
   return identity === null || certificate.length > limits.actor ? `token:${token_id}` : certificate;
 }
 
-/** Whom a token stands for. No row makes its bearer what somebody is who needs no token. */
+/** The principal of a token. ROLE_UNSPECIFIED marks anonymous callers, so a row with that role gets no permission. */
 export const principalOf = (token: Token): Principal => ({
   actor: actorOf(token),
   role: token.role === 'ROLE_UNSPECIFIED' ? 'UNRECOGNIZED' : token.role,
@@ -86,5 +86,5 @@ export const principalOf = (token: Token): Principal => ({
   token,
 });
 
-/** Whether callers that show nothing are let in: while there are no tokens, always, or never. */
+/** When callers without credentials are admitted: on loopback while no token exists, always, or never. */
 export type Anonymous = 'loopback' | 'allowed' | 'never';

@@ -4,7 +4,7 @@ import { PARAMETERS, type Parameter, type ParameterValue, type ParameterValues }
 import type { Model, Provider } from './rows.js';
 import { accepts, type EffectiveRule, isOff, ruleFor } from './rules.js';
 
-/** A value in the form in which it is sent. */
+/** A value as it appears in the request body. */
 export type WireValue = ParameterValue | Readonly<Record<string, string | number>>;
 
 /** One parameter as it is sent. */
@@ -15,7 +15,7 @@ export interface SentParameter {
   readonly value: WireValue;
 }
 
-/** One parameter that is not sent as it was configured. */
+/** One parameter whose sent value differs from the configured one. */
 export interface Adaptation {
   readonly parameter: Parameter;
   readonly reason: FindingReason;
@@ -26,7 +26,7 @@ export interface Adaptation {
   readonly because: string;
 }
 
-/** What is configured, with what there is to know of its parameters. */
+/** The configured parameters, and the rules that apply to them. */
 interface Configured {
   readonly values: ParameterValues;
   readonly ruleOf: (parameter: Parameter) => EffectiveRule | undefined;
@@ -45,9 +45,9 @@ interface Candidate {
 }
 
 /**
- * Fits parameters to a model (runtime.md, "Adaptation"): what the model or its wire API does not accept is left out, what
- * is outside its range becomes the nearest allowed value, and what it needs is filled in. Every difference is reported; 0
- * is a value like any other.
+ * Adapts parameters to a model. A parameter that the model or its wire API does not accept is left out, a value outside
+ * the range becomes the nearest allowed value, and a required parameter gets its default. Every difference is reported.
+ * 0 is a value, not an absent one.
  */
 export function adapt(
   provider: Provider | undefined,
@@ -55,29 +55,30 @@ export function adapt(
   values: ParameterValues,
 ): { sent: SentParameter[]; adaptations: Adaptation[] } {
   const api = WIRE_APIS[provider?.dialect ?? 'DIALECT_UNSPECIFIED'] ?? 'the API of its provider';
-  const settled = settle({ values, ruleOf: (parameter) => ruleFor(provider, model, parameter), api });
+  const adapted = adaptAll({ values, ruleOf: (parameter) => ruleFor(provider, model, parameter), api });
   return {
-    sent: settled.flatMap(({ parameter, rule, value }) =>
+    sent: adapted.flatMap(({ parameter, rule, value }) =>
       value === undefined
         ? []
         : [{ name: parameter, wire_name: rule?.wire_name || parameter, value: wireValue(rule, value) }],
     ),
-    adaptations: settled.flatMap(({ parameter, configured, value, change }) =>
+    adaptations: adapted.flatMap(({ parameter, configured, value, change }) =>
       change ? [{ parameter, configured, effective: value, ...change }] : [],
     ),
   };
 }
 
-/** Every parameter with what is sent of it, together with the others. */
-function settle(parameters: Configured): readonly Candidate[] {
-  const effort = alone(parameters, 'reasoning_effort', undefined);
-  return resolveConflicts(makeRoom(PARAMETERS.map((parameter) => alone(parameters, parameter, effort.value))));
+/** Adapts each parameter separately, then resolves the conflicts between them. */
+function adaptAll(parameters: Configured): readonly Candidate[] {
+  const effort = adaptOne(parameters, 'reasoning_effort', undefined);
+  const candidates = PARAMETERS.map((parameter) => adaptOne(parameters, parameter, effort.value));
+  return resolveConflicts(raiseDefaults(candidates));
 }
 
 const isEffort = ({ parameter }: Candidate) => parameter === 'reasoning_effort';
 
-/** A parameter on its own: support, range and required value. */
-function alone(
+/** Adapts one parameter: support, range and required value. */
+function adaptOne(
   { ruleOf, values, api }: Configured,
   parameter: Parameter,
   effort: ParameterValue | undefined,
@@ -92,7 +93,7 @@ function alone(
   if (configured === undefined) {
     if (rule.required_default === undefined) return outcome();
     const value = clamp(rule, rule.required_default);
-    return outcome(value, 'FINDING_REASON_PARAMETER_REQUIRED', 'the model needs a value');
+    return outcome(value, 'FINDING_REASON_PARAMETER_REQUIRED', 'the model requires a value');
   }
   if (!accepts(rule, effort)) {
     if (rule.support === 'PARAMETER_SUPPORT_IGNORED')
@@ -105,37 +106,37 @@ function alone(
   return outcome(nearest, 'FINDING_REASON_PARAMETER_CLAMPED', `the model accepts ${rangeText(rule)}`);
 }
 
-/** A required default leaves room for a parameter that has to be less, such as a thinking budget. */
-function makeRoom(candidates: readonly Candidate[]): Candidate[] {
+/** Raises a required default above a parameter that must be less than it, such as a thinking budget. */
+function raiseDefaults(candidates: readonly Candidate[]): Candidate[] {
   return candidates.map((candidate) => {
     const { parameter, rule, configured, value } = candidate;
-    const inside = candidates.find((one) => one.rule?.less_than === parameter)?.value;
-    if (!rule || configured !== undefined || typeof value !== 'number' || typeof inside !== 'number') return candidate;
-    return { ...candidate, value: clamp(rule, value + inside) };
+    const lesser = candidates.find((one) => one.rule?.less_than === parameter)?.value;
+    if (!rule || configured !== undefined || typeof value !== 'number' || typeof lesser !== 'number') return candidate;
+    return { ...candidate, value: clamp(rule, value + lesser) };
   });
 }
 
 /**
- * Leaves out parameters that the model does not accept together with others. A parameter yields to those in its rule's
- * `not_with`, so those are looked at first; where rules form a circle, the order of PARAMETERS decides. The reasoning
- * effort is kept before all others, because whether they are accepted depends on it. Only what is kept counts: what is
- * left out itself rules nothing out.
+ * Leaves out parameters that the model does not accept together with other ones. A parameter yields to those in the
+ * `not_with` of its rule, so those are processed first; in a cycle of rules the order of PARAMETERS decides. The reasoning
+ * effort always has precedence, because the acceptance of other parameters depends on it. A parameter that is left out
+ * does not exclude other ones.
  */
 function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
-  const rivals = new Map<Candidate, Candidate>();
+  const conflicts = new Map<Candidate, Candidate>();
   const on = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
   const kept = on.filter(isEffort);
   const waiting = on.filter((one) => !isEffort(one));
   while (waiting.length > 0) {
     const free = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
     const [next] = waiting.splice(Math.max(free, 0), 1) as [Candidate];
-    const rival = kept.find((one) => yieldsTo(next, one) || yieldsTo(one, next));
-    if (rival) rivals.set(next, rival);
+    const conflict = kept.find((one) => yieldsTo(next, one) || yieldsTo(one, next));
+    if (conflict) conflicts.set(next, conflict);
     else kept.push(next);
   }
   return candidates.map((candidate) => {
-    const rival = rivals.get(candidate);
-    return rival ? leftOutFor(rival, candidate) : candidate;
+    const conflict = conflicts.get(candidate);
+    return conflict ? leftOutFor(conflict, candidate) : candidate;
   });
 }
 
@@ -149,16 +150,16 @@ const isBeyond = ({ rule, value }: Candidate, bound: Candidate): boolean =>
   typeof bound.value === 'number' &&
   value >= bound.value;
 
-function leftOutFor(rival: Candidate, candidate: Candidate): Candidate {
-  const because = isBeyond(candidate, rival)
-    ? `it must be less than ${rival.parameter}, which is ${rival.value}`
-    : `the model does not accept it together with ${rival.parameter}`;
-  // A default that is not sent is no change of what was configured.
+function leftOutFor(kept: Candidate, candidate: Candidate): Candidate {
+  const because = isBeyond(candidate, kept)
+    ? `it must be less than ${kept.parameter}, which is ${kept.value}`
+    : `the model does not accept it together with ${kept.parameter}`;
+  // Leaving out a default does not change a configured value, so it is not reported.
   const change = { reason: 'FINDING_REASON_PARAMETER_CONFLICT', because } as const;
   return { ...candidate, value: undefined, change: candidate.configured === undefined ? undefined : change };
 }
 
-/** The nearest value that a rule allows. A word that is not allowed has none, and neither has "off" below a minimum. */
+/** The nearest value that a rule allows; undefined for a word that is not allowed and for "off" below a minimum. */
 function clamp(rule: EffectiveRule, value: ParameterValue): ParameterValue | undefined {
   const { minimum = Number.NEGATIVE_INFINITY, maximum = Number.POSITIVE_INFINITY, allowed_values } = rule;
   if (isOff(rule.parameter, value)) return rule.object || minimum <= 0 ? value : undefined;
@@ -167,7 +168,7 @@ function clamp(rule: EffectiveRule, value: ParameterValue): ParameterValue | und
   return value.length > maximum ? value.slice(0, Math.max(maximum, 0)) : value;
 }
 
-/** What a rule allows, in words. */
+/** The values that a rule allows, as text. */
 function rangeText({ parameter, minimum, maximum, allowed_values }: EffectiveRule): string {
   if (allowed_values?.length) return allowed_values.join(', ');
   const unit = parameter === 'stop_sequences' ? ' entries' : '';

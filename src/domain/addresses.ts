@@ -2,15 +2,16 @@ import { BlockList, isIP } from 'node:net';
 import { readBaseUrl } from './base_url.js';
 
 /*
- * Which addresses a provider may have. A key goes wherever a provider's base URL points, so this file has the only rule.
- * It is checked when a base URL is stored, and again for every address that its name resolves to when the service connects.
+ * The addresses that a provider may have. API keys are sent to the base URL of a provider, so this is the only place with
+ * this rule. It is checked when a base URL is stored, and when the service connects, for every address that the host name
+ * resolves to.
  */
 
 const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
 
 /**
- * The special-purpose ranges of RFC 6890 and its successors; Node's BlockList
- * looks into IPv4-mapped IPv6, and past the zone of an address, itself.
+ * The special-purpose ranges of RFC 6890 and its successors. Node's BlockList
+ * handles IPv4-mapped IPv6 addresses and zones.
  */
 const privateAddresses = addressList([
   '0.0.0.0/8',
@@ -45,16 +46,16 @@ const privateAddresses = addressList([
   'ff00::/8',
 ]);
 
-/** Reads address ranges; throws on the first that is none. A range without a length would allow everything. */
+/** Parses address ranges; throws a RangeError for the first invalid one. Every range needs a prefix length. */
 export function addressList(cidrs: readonly string[]): BlockList {
   const addresses = new BlockList();
   for (const cidr of cidrs) {
     const [, address, bits] = /^([^/]+)\/(\d{1,3})$/.exec(cidr) ?? [];
-    if (!address) throw new RangeError(`${cidr} is no address range`);
+    if (!address) throw new RangeError(`${cidr} is not an address range`);
     const family = isIP(address) === 6 ? 'ipv6' : 'ipv4';
-    // Node's BlockList finds IPv4 in ::ffff:0:0/96, so ::/0 would mean every IPv4 address too, unsaid.
+    // Node's BlockList finds IPv4 addresses in ::ffff:0:0/96, so ::/0 would silently include every IPv4 address.
     if (family === 'ipv6' && Number(bits) <= 80 && hasMapped(address, Number(bits)))
-      throw new RangeError(`${cidr} has all of IPv4 in it`);
+      throw new RangeError(`${cidr} includes all IPv4 addresses`);
     addresses.addSubnet(address, Number(bits), family);
   }
   return addresses;
@@ -68,32 +69,31 @@ function hasMapped(address: string, bits: number): boolean {
 
 const has = (addresses: BlockList, ip: string) => addresses.check(ip, isIP(ip) === 6 ? 'ipv6' : 'ipv4');
 
-/** Why an IP address must not be connected to, or undefined. What is no IP address is refused too. */
+/** Why the service must not connect to an IP address, or undefined. Text that is not an IP address is rejected. */
 export function addressProblem(ip: string, allowed: BlockList): string | undefined {
-  if (!isIP(ip)) return 'is no IP address';
+  if (!isIP(ip)) return 'is not an IP address';
   if (has(allowed, ip) || !has(privateAddresses, ip)) return undefined;
   return NEEDS_RANGE;
 }
 
 const loopback = addressList(['127.0.0.0/8', '::1/128']);
 
-/** Whether an IP address is one of this machine's own. */
+/** Whether an IP address is a loopback address. */
 export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && has(loopback, ip);
 
-/** Whether an IP address is in the ranges that the environment allows; only there a key may be sent without TLS. */
+/** Whether an IP address is in the ranges of PROVIDER_ALLOW_CIDRS; a key may be sent without TLS only to such an address. */
 export const isInRange = (ip: string, allowed: BlockList): boolean => isIP(ip) !== 0 && has(allowed, ip);
 
 const NEEDS_RANGE = 'loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS';
 const NEEDS_HTTPS = 'must be https: http needs an address that PROVIDER_ALLOW_CIDRS allows';
 
 /**
- * Why the service may not use a base URL, or undefined. A key goes wherever it points, so it is https to a public address.
- * Once PROVIDER_ALLOW_CIDRS allows a range, http and names of the local network are accepted too, because a name can
- * resolve into that range. A name is checked when a connection is made, not here: what it resolves to can change at any
- * time.
+ * Why the service may not use a base URL, or undefined. API keys are sent to it, so it must be https to a public address.
+ * If PROVIDER_ALLOW_CIDRS allows a range, http and local names are accepted too, because a name can resolve into that
+ * range. The addresses of a name are checked when the service connects, because they can change at any time.
  */
-export function urlProblem(written: string, allowed: BlockList): string | undefined {
-  const read = readBaseUrl(written);
+export function urlProblem(text: string, allowed: BlockList): string | undefined {
+  const read = readBaseUrl(text);
   if ('problem' in read) return read.problem;
   const { protocol, hostname } = new URL(read.url);
   const host = hostname.replace(/^\[|\]$/g, '');

@@ -41,7 +41,7 @@ export const agentFields: FieldSpecs = {
   },
 };
 
-/** `is_reserved` can be given when an agent is created, and never afterwards. */
+/** `is_reserved` can be set only when an agent is created. */
 export const newAgentFields: FieldSpecs = { ...agentFields, is_reserved: { schema: flag } };
 
 export const agentOutputOnly = [
@@ -54,7 +54,7 @@ export const agentOutputOnly = [
   'chain_etag',
 ] as const;
 
-/** What a new agent is before its request is applied to it: the defaults of its table. */
+/** A new agent with the defaults of its table, before the request is applied. */
 export const newAgent = (): Agent => ({
   id: 0,
   name: '',
@@ -84,13 +84,13 @@ export const newAgent = (): Agent => ({
   revision: 0,
 });
 
-/** An agent with a patch applied and its provider's name made canonical. */
+/** Applies a patch to an agent; its provider gets its canonical name. */
 export function patchAgent(state: State, before: Agent, patch: Patch): Agent {
   const row = applyPatch(before, patch, newAgentFields);
   return { ...row, llm_provider: state.provider(row.llm_provider)?.name ?? row.llm_provider };
 }
 
-/** Every rule that an agent breaks with its new values, besides the uniqueness of its name. */
+/** All violations of an agent's new values, except the uniqueness of its name. */
 export function checkAgent(state: State, row: Agent, patch: Patch): Violation[] {
   const problems: Violation[] = [];
   const report = (field: string, description: string | undefined) => {
@@ -104,12 +104,12 @@ export function checkAgent(state: State, row: Agent, patch: Patch): Violation[] 
 
 type Report = (field: string, description: string | undefined) => void;
 
-/** Both names are empty, or both name what the catalogue has. */
+/** Both names must be empty, or both must be in the catalogue. */
 function checkDefaultModel(state: State, row: Agent, patch: Patch, report: Report): void {
   const { llm_provider, llm_model } = row;
   if (!touches(patch, 'llm_provider', 'llm_model')) return;
   if (llm_provider === '' || llm_model === '') {
-    const together = (other: string) => `must be empty together with ${other}, or not at all`;
+    const together = (other: string) => `must be empty if and only if ${other} is empty`;
     if (llm_model !== '') report('llm_provider', together('llm_model'));
     if (llm_provider !== '') report('llm_model', together('llm_provider'));
     return;

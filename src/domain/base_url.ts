@@ -4,7 +4,7 @@
  * process must never read a different one. Only URLs about which all parsers agree are accepted.
  */
 
-/** A base URL that was read: its canonical form, or why there is none. */
+/** The result of reading a base URL: its canonical form, or why it is not valid. */
 export type ReadBaseUrl = { readonly url: string } | { readonly problem: string };
 
 const FORM = 'must be a URL such as https://llm.example.com/v1';
@@ -15,8 +15,8 @@ const MAX_HOST = 253;
 const DEFAULT_PORTS: Readonly<Record<string, number>> = { http: 80, https: 443 };
 
 /**
- * Reads a base URL as it was written. Scheme and host become lower case; a default port and a trailing slash are removed.
- * Whether the service may connect to its host is another question: see `urlProblem`.
+ * Reads a base URL. Scheme and host become lower case; a default port and a trailing slash are removed. `urlProblem`
+ * decides whether the service may connect to the host.
  */
 export function readBaseUrl(written: string): ReadBaseUrl {
   const strange = /[^\x21-\x7e]/u.exec(written)?.[0];
@@ -30,7 +30,7 @@ export function readBaseUrl(written: string): ReadBaseUrl {
   return join(scheme.toLowerCase(), authority.toLowerCase(), rest);
 }
 
-/** The canonical form of a stored base URL; undefined where parsers may disagree about it. */
+/** The canonical form of a stored base URL; undefined if parsers may disagree about it. */
 export function canonicalBaseUrl(stored: string): string | undefined {
   const read = readBaseUrl(stored);
   return 'url' in read ? read.url : undefined;
@@ -44,7 +44,7 @@ function join(scheme: string, authority: string, rest: string): ReadBaseUrl {
   if (problem) return { problem };
   const shownPort = port === undefined || Number(port) === defaultPort ? '' : `:${port}`;
   const address = `${scheme}://${host}${shownPort}`;
-  // The parser of Node has the last word: what it reads differently is not canonical, whatever the rules above say.
+  // Node's parser decides: a host that it reads differently is not canonical, even if it passes the rules above.
   const parsed = URL.canParse(address) ? new URL(address) : undefined;
   if (!parsed) return { problem: HOST };
   const canonical = host.startsWith('[') ? parsed.hostname : host;
@@ -65,7 +65,7 @@ function hostProblem(host: string): string | undefined {
   return undefined;
 }
 
-/** A mapped IPv4 address has two forms, and a zone is a matter of one machine. */
+/** A mapped IPv4 address has two forms, and a zone is meaningful on one machine only. */
 function ipv6Problem(address: string): string | undefined {
   if (address.includes('%')) return 'must not have an IPv6 address with a zone';
   const literal = `http://[${address}]`;

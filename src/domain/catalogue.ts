@@ -55,10 +55,10 @@ const parameterRule = z
   .refine((r) => (r.minimum ?? -Infinity) <= (r.maximum ?? Infinity), 'must not have its minimum above its maximum')
   .transform(compactRule);
 
-/** A rule without the fields that say nothing, as it is stored. */
+/** A rule as it is stored, without its empty fields. */
 function compactRule(rule: object): ParameterRule {
-  const says = Object.entries(rule).filter(([, v]) => v !== undefined && v !== '' && !noItems(v));
-  return Object.fromEntries(says) as unknown as ParameterRule;
+  const fields = Object.entries(rule).filter(([, v]) => v !== undefined && v !== '' && !noItems(v));
+  return Object.fromEntries(fields) as unknown as ParameterRule;
 }
 
 const maxRules = maxElements['agentllm.v1.Provider.parameter_rules'];
@@ -98,7 +98,7 @@ export const newProviderFields: FieldSpecs = {
 };
 export const providerOutputOnly = ['name', 'built_in', 'created_at', 'updated_at', 'revision', 'etag'] as const;
 
-/** What of a built-in provider can be changed: what a key is sent to must not be. */
+/** The fields of a built-in provider that can be changed. Those that determine where a key is sent cannot. */
 const BUILT_IN_CHANGEABLE = ['display_name', 'enabled', 'allow_unknown_models', 'aliases'];
 
 export const newProvider = (): Provider => ({
@@ -121,16 +121,16 @@ export const newProvider = (): Provider => ({
 
 export const patchProvider = (before: Provider, patch: Patch): Provider => ({
   ...applyPatch(before, patch, newProviderFields),
-  // The default is to be strict with what we know and lenient with what we do not.
+  // By default, unknown models are rejected for built-in providers and accepted for operator-defined ones.
   ...(patch.cleared.has('allow_unknown_models') && { allow_unknown_models: !before.built_in }),
   origin: 'operator',
 });
 
-/** Which of the fields that a patch touches cannot be changed of a built-in provider. */
+/** The fields of a patch that cannot be changed on a built-in provider. */
 export const fixedFields = (patch: Patch): string[] =>
   Object.keys(providerFields).filter((f) => touches(patch, f) && !BUILT_IN_CHANGEABLE.includes(f));
 
-/** Every rule that a provider breaks with its new values, besides the uniqueness of its name. */
+/** All violations of a provider's new values, except the uniqueness of its name. */
 export function checkProvider(state: State, row: Provider, patch: Patch, allowed: BlockList): Violation[] {
   const problems: Violation[] = [];
   const report = (field: string, description: string | undefined) => {
@@ -217,13 +217,13 @@ export const newModel = (): Model => ({
   revision: 0,
 });
 
-/** Rates as they are stored: what is absent is unknown. */
-export const ratesOf = (given: Partial<Rates>): Rates => ({
-  input_micro_usd_per_million: given.input_micro_usd_per_million ?? null,
-  cached_input_micro_usd_per_million: given.cached_input_micro_usd_per_million ?? null,
-  cache_write_micro_usd_per_million: given.cache_write_micro_usd_per_million ?? null,
-  output_micro_usd_per_million: given.output_micro_usd_per_million ?? null,
-  reasoning_micro_usd_per_million: given.reasoning_micro_usd_per_million ?? null,
+/** Rates as they are stored: an absent rate is unknown (null). */
+export const ratesOf = (rates: Partial<Rates>): Rates => ({
+  input_micro_usd_per_million: rates.input_micro_usd_per_million ?? null,
+  cached_input_micro_usd_per_million: rates.cached_input_micro_usd_per_million ?? null,
+  cache_write_micro_usd_per_million: rates.cache_write_micro_usd_per_million ?? null,
+  output_micro_usd_per_million: rates.output_micro_usd_per_million ?? null,
+  reasoning_micro_usd_per_million: rates.reasoning_micro_usd_per_million ?? null,
 });
 
 export function patchModel(before: Model, patch: Patch): Model {
@@ -231,7 +231,7 @@ export function patchModel(before: Model, patch: Patch): Model {
   return { ...row, origin: 'operator' };
 }
 
-/** Every rule that a model breaks with its new values. */
+/** All violations of a model's new values. */
 export function checkModel(row: Model, patch: Patch): Violation[] {
   const problems: Violation[] = [];
   for (const field of ['provider', 'name'] as const)
@@ -240,7 +240,7 @@ export function checkModel(row: Model, patch: Patch): Violation[] {
   return problems;
 }
 
-/** How many configs, agents and credentials name a provider, or configs and agents one model of it. */
+/** The number of configs, agents and credentials that name a provider, or of configs and agents that name a model. */
 export function usersOf(state: State, provider: string, model?: string): number {
   const names = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
   let users = 0;

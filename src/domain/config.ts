@@ -57,7 +57,7 @@ export const configOutputOnly = [
   'etag',
 ] as const;
 
-/** What a new config is before its request is applied to it: the defaults of the document. */
+/** A new config with its defaults, before the request is applied. */
 export const newConfig = (agentId: number, priority: number): Config => ({
   id: 0,
   agent_id: agentId,
@@ -83,7 +83,7 @@ export const newConfig = (agentId: number, priority: number): Config => ({
   revision: 0,
 });
 
-/** A config with a patch applied: names made canonical, extra parameters merged, the price flag settled. */
+/** Applies a patch to a config: provider names become canonical, extra parameters are merged, `price_given` is set. */
 export function patchConfig(state: State, before: Config, patch: Patch): Config {
   const { credential_name, ...row } = applyPatch<Config & { credential_name?: string | null }>(
     before,
@@ -113,9 +113,10 @@ function patchExtraParams(before: ExtraParams | null, patch: Patch): ExtraParams
 const COSTS = ['cost_per_1k_input_tokens', 'cost_per_1k_output_tokens'] as const;
 
 /**
- * Whether the costs are a price. The document stores 0.0 both for "free" and
- * for "not given", so the flag beside them decides: it is true once a cost is
- * sent, and false again once both are taken back.
+ * Whether the costs are a price. The cost columns, which have the schema of the
+ * original Python system, store 0.0 both for "free" and for "not given", so the
+ * flag decides. It becomes true when a cost is sent and false when both are
+ * cleared.
  */
 function price(before: Config, row: Config, patch: Patch): Partial<Config> {
   const sent = COSTS.some((cost) => cost in patch.set);
@@ -126,13 +127,13 @@ function price(before: Config, row: Config, patch: Patch): Partial<Config> {
   return { price_given: before.price_given };
 }
 
-/** What a check of a config has to know besides the config. */
+/** Options of the check of a config. */
 export interface CheckOptions {
   /** Path of the config in the request. */
   readonly at: string;
-  /** Let a model pass that the catalogue lacks. */
+  /** Accept a model that is not in the catalogue. */
   readonly allowUnknownModel: boolean;
-  /** Where the texts of unknown names are kept: a request for a thousand agents looks for the nearest name once. */
+  /** Caches the messages about unknown names, so that a request for a thousand agents searches the nearest name once. */
   readonly texts?: Map<string, string>;
 }
 
@@ -143,9 +144,9 @@ function textOf({ texts }: Pick<CheckOptions, 'texts'>, key: string, make: () =>
 }
 
 /**
- * Every rule that a config breaks with its new values. Only what the patch
- * touches is checked, so that an old value which has become invalid never
- * stands in the way of changing another.
+ * All violations of a config's new values. Only fields that the patch touches are
+ * checked, so that a stored value that has become invalid does not prevent the
+ * change of another field.
  */
 export function checkConfig(state: State, row: Config, patch: Patch, options: CheckOptions): Violation[] {
   const problems: Violation[] = [];
@@ -174,8 +175,9 @@ function credentialProblem(state: State, patch: Patch, options: CheckOptions): s
   const written = patch.set['credential_name'] as string | undefined;
   if (written === undefined || state.credentialNamed(written)) return undefined;
   return textOf(options, `credential ${written}`, () => {
-    const meant = nearest(written, state.credentialNames);
-    return `no credential has the name ${JSON.stringify(printable(written, 60))}${meant ? `; did you mean "${meant}"?` : ''}`;
+    const suggestion = nearest(written, state.credentialNames);
+    const hint = suggestion ? `; did you mean "${suggestion}"?` : '';
+    return `no credential has the name ${JSON.stringify(printable(written, 60))}${hint}`;
   });
 }
 
@@ -190,14 +192,14 @@ export function providerProblem(
   const provider = state.provider(written);
   if (provider?.enabled) return undefined;
   const shown = JSON.stringify(printable(written, 60));
-  if (provider) return `Invalid provider ${shown}: it is switched off`;
+  if (provider) return `Invalid provider ${shown}: it is disabled`;
   return textOf(options, `provider ${written}`, () => {
     const known = [...state.providersInOrder.after()].map((p) => p.name);
     return `Invalid provider ${shown}: ${listKnown(known, 'providers', nearest(written, state.providerNames))}`;
   });
 }
 
-/** Why a model cannot be used with a provider, or undefined; an unknown provider has no say about its models. */
+/** Why a model cannot be used with a provider, or undefined. Models of an unknown provider are not checked. */
 export function modelProblem(
   state: State,
   providerName: string,
@@ -214,15 +216,15 @@ export function modelProblem(
   });
 }
 
-/** Names what is known, as far as a message has room, and the nearest match first. */
-function listKnown(known: readonly string[], what: string, meant: string | undefined): string {
+/** Lists up to 12 known names, after the nearest match. */
+function listKnown(known: readonly string[], what: string, suggestion: string | undefined): string {
   const shown = known.slice(0, 12).join(', ');
   const more = known.length > 12 ? ` and ${known.length - 12} more` : '';
   const list = known.length > 0 ? `known ${what}: ${shown}${more}` : `no ${what} are known`;
-  return meant ? `did you mean "${meant}"? ${list}` : list;
+  return suggestion ? `did you mean "${suggestion}"? ${list}` : list;
 }
 
-/** A fallback is a whole pair, of things that exist, and not the primary again. */
+/** A fallback has a provider and a model, both exist, and they differ from those of the config. */
 function checkFallback(state: State, row: Config, patch: Patch, options: CheckOptions, unless: Report): void {
   const { fallback_provider: provider, fallback_model: model } = row;
   const touched = touches(patch, 'fallback_provider', 'fallback_model');
@@ -241,7 +243,7 @@ function checkFallback(state: State, row: Config, patch: Patch, options: CheckOp
     unless('fallback_model', () => 'must differ from the primary: provider and model are the same');
 }
 
-/** Parameters against what the config's own model takes; a fallback's are adapted instead. */
+/** Checks the parameters against the config's model. For its fallback they are adapted instead. */
 function checkParameters(state: State, row: Config, patch: Patch, unless: Report): void {
   const provider: Provider | undefined = state.provider(row.provider);
   const model = state.model(row.provider, row.model_name);
@@ -259,9 +261,9 @@ function checkParameters(state: State, row: Config, patch: Patch, unless: Report
 }
 
 /**
- * Sampling parameters that a model rejects are left out when it is called: the
- * document's default temperature would otherwise rule out every newer model. The
- * extra parameters are only ever set on purpose, so a write reports them at once.
+ * Sampling parameters that a model rejects are left out of the call: the default
+ * temperature would otherwise exclude every newer model. Extra parameters have no
+ * default, so a write that sets one for such a model fails.
  */
 function refusalProblem(
   parameter: Parameter,

@@ -35,21 +35,21 @@ export const newCredential = (): Credential => ({
 
 const VISIBLE = /^[\x21-\x7e]*$/;
 
-/** Why a text cannot be an API key, or undefined; never with the text. */
+/** Why a text cannot be an API key, or undefined. The result never contains the text. */
 export function keyProblem(key: string): string | undefined {
   if (key === '') return 'must not be empty';
   if (!VISIBLE.test(key)) return 'must consist of visible ASCII characters';
   return key.length > limits.apiKey ? `must have at most ${limits.apiKey} characters, not ${key.length}` : undefined;
 }
 
-/** Whose key a row's token is. */
+/** The row, provider and origin that the ciphertext of a row is bound to. */
 export function bindingOf(state: State, entity: 'config' | 'credential', row: Config | Credential): Binding {
   const origin = originOf(state.provider(row.provider)?.base_url ?? '');
   const agentId = 'agent_id' in row ? row.agent_id : 0;
   return { kind: entity, agentId, id: row.id, provider: row.provider, origin };
 }
 
-/** How many rows hold a key for a provider. */
+/** The number of rows with a stored key for a provider. */
 export function keysFor(state: State, provider: string): number {
   const holds = (row: Config | Credential) => row.provider === provider && row.key_id !== null;
   return [...state.configs.values()].filter(holds).length + [...state.credentials.values()].filter(holds).length;

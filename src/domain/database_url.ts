@@ -1,7 +1,7 @@
 /*
- * The URL of a PostgreSQL database, read as libpq reads it. WHATWG's URL refuses
- * forms that libpq allows (no host), and takes parts of a password for a host
- * name. No message here contains any part of the URL but the name of a parameter.
+ * Parses the URL of a PostgreSQL database as libpq does. The WHATWG URL class
+ * rejects forms that libpq allows (no host), and can mistake a part of a password
+ * for a host name. Messages contain no part of the URL except parameter names.
  */
 
 export interface DatabaseUrl {
@@ -10,7 +10,7 @@ export interface DatabaseUrl {
   readonly port: number | undefined;
   readonly user: string | undefined;
   readonly password: string | undefined;
-  /** undefined: as the user. */
+  /** undefined: the name of the user. */
   readonly database: string | undefined;
   /** The schema of the store; undefined: the first one of search_path. */
   readonly schema: string | undefined;
@@ -35,7 +35,7 @@ export interface DatabaseParameters {
   readonly channelBinding: boolean;
 }
 
-/** What is wrong with a URL; the message completes a sentence that begins with the name of the setting. */
+/** An invalid URL. The message completes a sentence that begins with the name of the setting. */
 export class DatabaseUrlError extends Error {
   override readonly name = 'DatabaseUrlError';
 }
@@ -46,7 +46,7 @@ const refuse = (message: string): never => {
 
 const ENCODE = 'percent-encode the characters @ / : ? # % of user and password (%40 %2F %3A %3F %23 %25)';
 
-/** Values that a parameter may have; a text is the reason why the parameter is refused. */
+/** The valid values of each parameter; a text is the reason why the parameter is rejected. */
 const PARAMETERS: Readonly<Record<string, RegExp | string>> = {
   host: /^/,
   port: /^\d{1,5}$/,
@@ -77,7 +77,7 @@ const PARAMETERS: Readonly<Record<string, RegExp | string>> = {
   lock_timeout: 'is not supported; the service sets its own timeouts',
   idle_in_transaction_session_timeout: 'is not supported; the service sets its own timeouts',
 };
-/** Why a value that libpq allows is refused. */
+/** Why values that libpq allows are rejected. */
 const VALUES: Readonly<Record<string, string>> = {
   sslmode:
     'must be disable, require, verify-ca, verify-full or no-verify; allow and prefer would fall back to a connection without TLS',
@@ -115,7 +115,7 @@ export function parseDatabaseUrl(text: string): DatabaseUrl {
 function split(rest: string): { authority: string; path: string; query: string } {
   const end = rest.search(/[/?#]/);
   const [authority, tail] = end < 0 ? [rest, ''] : [rest.slice(0, end), rest.slice(end)];
-  // One of them in a password ends the host early: what follows, up to the @, is the rest of the password.
+  // A / ? or # in a password ends the authority early; the text up to the @ is then the rest of the password.
   if (/[@#]/.test(tail)) refuse(`contains an @ or # after the host; ${ENCODE}`);
   const question = tail.indexOf('?');
   if (question < 0) return { authority, path: tail, query: '' };
@@ -191,7 +191,7 @@ function tlsMode(given: Given, hasFiles: boolean): DatabaseTls['mode'] {
   return 'disable';
 }
 
-/** Where a database is, for people: no user and no password. */
+/** The address of a database for messages, without user and password. */
 export function placeOf({ host, port = 5432 }: Pick<DatabaseUrl, 'host' | 'port'>): string {
   if (host === undefined) return `localhost:${port}`;
   if (host.startsWith('/')) return `the socket ${host}/.s.PGSQL.${port}`;

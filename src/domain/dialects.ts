@@ -3,20 +3,20 @@ import type { Parameter } from './parameters.js';
 import type { ParameterRule } from './rows.js';
 
 /*
- * What each wire API does with each parameter: the lowest layer of rules, below those of providers and models. This file
- * is data, from the API references of the providers. docs/parameters.md shows it as a table.
+ * The rule of each wire API for each parameter. Rules of providers and models take precedence. This file is data from the
+ * API references of the providers; docs/parameters.md shows it as a table.
  */
 export const DIALECTS_AS_OF = '2026-11-20';
 
-/** A parameter that is sent as an object: its value is one member beside constant ones. */
+/** A parameter that is sent as an object, with its value as one member and constants as the other ones. */
 export interface WireObject {
   readonly member: string;
   readonly constants: Readonly<Record<string, string>>;
-  /** What is sent for the value 0, which switches the parameter off. */
+  /** The object for the value 0, which disables the parameter. */
   readonly zero: Readonly<Record<string, string>>;
 }
 
-/** The rule of a dialect. What rules of providers and models cannot say is a matter of the wire API alone. */
+/** The rule of a dialect. `object` and `less_than` cannot be set in rules of providers and models. */
 export interface DialectRule extends Omit<ParameterRule, 'parameter'> {
   readonly object?: WireObject;
   /** The wire API requires a value below that of this parameter. */
@@ -47,7 +47,7 @@ const DIALECTS: Partial<Record<Dialect, DialectRules>> = {
     reasoning_effort: { support: accepted, allowed_values: EFFORTS },
     stop_sequences: { support: accepted, wire_name: 'stop', maximum: 4 },
   },
-  // Endpoints differ in the words that they accept as an effort, so any is sent.
+  // Endpoints accept different effort values, so any value is sent.
   DIALECT_OPENAI_COMPATIBLE: CHAT_COMPLETIONS,
   DIALECT_OPENAI_RESPONSES: {
     temperature: { support: accepted, minimum: 0, maximum: 2 },

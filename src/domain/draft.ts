@@ -1,11 +1,11 @@
 import type { Change, Config, Credential, Entities, Entity } from './rows.js';
 
-/** Ids for rows that are being created; a dry run counts what it would take. */
+/** The source of ids for new rows. */
 export interface IdSource {
   take(entity: Entity): number;
 }
 
-/** The ids of a dry run: all 0, counted. */
+/** The ids of a dry run: all 0, and counted per entity. */
 export class CountedIds implements IdSource {
   readonly counts = new Map<Entity, number>();
 
@@ -15,21 +15,21 @@ export class CountedIds implements IdSource {
   }
 }
 
-/** A row's own API key, on its way to being encrypted. */
+/** An API key to store with a row, before encryption. */
 export type KeyChange =
   | { readonly entity: 'config'; readonly row: Config; readonly key: string | null }
   | { readonly entity: 'credential'; readonly row: Credential; readonly key: string | null };
 
 /**
- * The changes that a write is going to make: a plan fills it, the store carries
- * it out. Every row that goes in gets its revision and times here, so that what
- * is stored, logged, answered and held in memory is one and the same object.
+ * The changes of a write: a plan fills the draft, the store executes it. Each row
+ * gets its revision and times here, so that the stored, logged, returned and
+ * in-memory row is the same object.
  */
 export class Draft {
   readonly changes: Change[] = [];
-  /** API keys to store with rows of the draft; null takes away what is stored. */
+  /** API keys to store with rows of the draft; null removes the stored key. */
   readonly keys: KeyChange[] = [];
-  /** Whether its rows stand in their tables already. */
+  /** Whether its rows already exist in their tables, because the database is being imported. */
   adopts = false;
 
   constructor(
@@ -47,18 +47,18 @@ export class Draft {
     return this.add(entity, before, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
   }
 
-  /** Stores a row's key anew under another encryption key. Nothing that anybody sees of the row moves. */
+  /** Re-encrypts the key of a row with another encryption key. No visible field of the row changes. */
   reseal<E extends KeyChange['entity']>(entity: E, before: Entities[E], key_id: string, key: string): void {
     const row = this.add(entity, before, { ...before, key_id });
     this.keys.push({ entity, row, key } as KeyChange);
   }
 
-  /** Brings back a row that was deleted, under its own id. */
+  /** Creates a deleted row again, with its former id. */
   restore<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
     return this.add(entity, undefined, { ...row, revision: this.revision, ...updatedAt(entity, this.now) });
   }
 
-  /** Enters a row that stands in its table but not in the log; its times stay. */
+  /** Adds an imported row, which exists in its table but not in the change log. Its times do not change. */
   adopt<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
     this.adopts = true;
     return this.add(entity, undefined, { ...row, revision: this.revision });
@@ -76,19 +76,19 @@ export class Draft {
 
 const updatedAt = (entity: Entity, now: Date) => (entity === 'price' ? {} : { updated_at: now });
 
-/** Whether all that a change does is to have the same key under another encryption key: to everybody it is as it was. */
+/** Whether a change only re-encrypts a key, which is not visible to clients. */
 export function isResealed({ entity, before, after }: Change): boolean {
   if (entity !== 'config' && entity !== 'credential') return false;
   if (!before || !after || before.revision !== after.revision) return false;
   return before.key_revision === after.key_revision && before.key_id !== after.key_id;
 }
 
-/** Whether a config's change moves the order or membership of its agent's chain. */
+/** Whether the change of a config alters the order or the members of its agent's chain. */
 export function altersChain(before: Config | undefined, after: Config | undefined): boolean {
   return before?.enabled !== after?.enabled || before?.priority !== after?.priority || !before || !after;
 }
 
-/** The agents whose chain the changes move. */
+/** The ids of the agents whose chain the changes alter. */
 export function agentsWithMovedChain(changes: readonly Change[]): Set<number> {
   const agents = new Set<number>();
   for (const change of changes)

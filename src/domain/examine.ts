@@ -9,13 +9,13 @@ import { priceOf } from './price.js';
 import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';
 
-/** A whole chain, in order, and everything there is to say about it, the gravest not first yet. */
+/** A whole chain in order, with all its findings in no particular order. */
 export interface Examined {
   readonly hops: readonly ExaminedHop[];
   readonly findings: readonly Finding[];
 }
 
-/** The one walk along a chain: lint and resolution are two ways of showing what it finds. */
+/** Analyzes a chain. Lint and resolution both present the result. */
 export function examine(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Examined {
   const hops = chainOf(view, agent, configs).map((hop) => examineHop(view, agent, hop));
   const dropped = (why: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === why);

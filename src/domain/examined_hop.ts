@@ -5,14 +5,14 @@ import type { StoredKey } from './key_choice.js';
 import type { HopPrice } from './price.js';
 import type { Model, Provider } from './rows.js';
 
-/** A hop of a chain with everything that is known of it, whether it can be tried or not. */
+/** A hop of a chain with everything that determines its call, whether it is usable or not. */
 export interface ExaminedHop {
   readonly planned: ChainHop;
   readonly provider: Provider | undefined;
   readonly model: Model | undefined;
   readonly sent: readonly SentParameter[];
   readonly adaptations: readonly Adaptation[];
-  /** The stored key that it uses; undefined: it looks into the environment of the caller. */
+  /** The stored key that the hop uses; undefined: its key is in the environment of the caller. */
   readonly key: StoredKey | undefined;
   readonly keyState: ApiKeyState;
   readonly price: HopPrice | undefined;

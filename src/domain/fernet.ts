@@ -1,10 +1,9 @@
 import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
 /*
- * Fernet tokens as the specification has them (version 0x80, AES-128-CBC with
- * PKCS#7, HMAC-SHA256, base64url), so that every implementation with the same
- * key reads ours and the other way round. Keys never leave this file: outside,
- * a key is an object that encrypts.
+ * Fernet as specified (version 0x80, AES-128-CBC with PKCS#7, HMAC-SHA256,
+ * base64url), compatible with every other implementation. The bytes of a key never
+ * leave this file: elsewhere, a key is an object that encrypts and decrypts.
  */
 
 const VERSION = 0x80;
@@ -15,7 +14,7 @@ const SHORTEST = BODY_AT + 16 + MAC_LENGTH;
 
 /** One Fernet key: 16 bytes to sign, 16 to encrypt. */
 export class FernetKey {
-  /** Names the key without telling it: the beginning of a hash. */
+  /** Identifies the key without revealing it: the first 12 hexadecimal digits of a hash. */
   readonly id: string;
   readonly #signing: Buffer;
   readonly #encryption: Buffer;
@@ -42,10 +41,10 @@ export class FernetKey {
     return base64(Buffer.concat([signed, this.#mac(signed)]));
   }
 
-  /** The plaintext of a token, or undefined when it is none of this key's. */
-  decrypt(token: string): Buffer | undefined {
-    const bytes = Buffer.from(token, 'base64');
-    if (bytes.length < SHORTEST || bytes[0] !== VERSION || base64(bytes) !== padded(token)) return undefined;
+  /** The plaintext of a ciphertext; undefined if it was not encrypted with this key. */
+  decrypt(ciphertext: string): Buffer | undefined {
+    const bytes = Buffer.from(ciphertext, 'base64');
+    if (bytes.length < SHORTEST || bytes[0] !== VERSION || base64(bytes) !== padded(ciphertext)) return undefined;
     const signed = bytes.subarray(0, -MAC_LENGTH);
     if (!timingSafeEqual(this.#mac(signed), bytes.subarray(-MAC_LENGTH))) return undefined;
     const decipher = createDecipheriv('aes-128-cbc', this.#encryption, bytes.subarray(IV_AT, BODY_AT));
@@ -61,7 +60,7 @@ export class FernetKey {
   }
 }
 
-/** A new key as it stands in ENCRYPTION_KEY. */
+/** A new key in the format of ENCRYPTION_KEY. */
 export const generateKey = (): string => base64(randomBytes(32));
 
 /** URL-safe base64 with padding, as Python's urlsafe_b64encode writes it. */

@@ -4,8 +4,8 @@ import { normalName } from './name_index.js';
 import { jsonProblem, nameProblem, textProblem } from './text.js';
 
 /*
- * The kinds of values that fields hold. Each is a zod schema whose messages say
- * what would be right; the ranges stand in limits.ts.
+ * The types of field values. Each is a zod schema whose messages describe the
+ * valid values; the ranges are in limits.ts.
  */
 
 const checked = <T extends z.ZodType>(schema: T, problem: (value: z.output<T>) => string | undefined) =>
@@ -14,7 +14,7 @@ const checked = <T extends z.ZodType>(schema: T, problem: (value: z.output<T>) =
     if (message) context.addIssue({ code: 'custom', message });
   });
 
-/** Text of a column: at most so many code points, storable in PostgreSQL. */
+/** Text of at most `max` code points that PostgreSQL can store. */
 export const text = (max: number) => checked(z.string(), (value) => textProblem(value, max));
 
 /** A name: text that is not empty, without control characters or white space around it. */
@@ -23,7 +23,7 @@ export const name = (max: number) => checked(z.string(), (value) => nameProblem(
 /** The name of a resource that is created or renamed: stored in normalization form C. */
 export const ownName = (max: number) => z.string().transform(normalName).pipe(name(max));
 
-/** A name, or nothing. */
+/** A name, or an empty text. */
 export const nameOrEmpty = (max: number) =>
   checked(z.string(), (value) => (value === '' ? undefined : nameProblem(value, max)));
 
@@ -38,7 +38,7 @@ interface Range {
   readonly max: number;
 }
 
-// z.number() refuses NaN and infinities with messages of its own; one message for all is kinder.
+// z.number() rejects NaN and infinities with other messages; this way all values have one message.
 const anyNumber = z.union([z.number(), z.nan(), z.literal(Infinity), z.literal(-Infinity)]);
 
 /** A finite number in a range. */
@@ -51,7 +51,7 @@ export const integer = (range: Range) =>
     Number.isInteger(value) ? inRange(value, range, 'a whole number') : `must be a whole number, not ${value}`,
   );
 
-/** A 64-bit integer of the wire as a number that holds it exactly. */
+/** A 64-bit integer of the wire as a number; the range must be exact in a number. */
 export const int64 = (range: Range) =>
   checked(z.bigint(), (value) =>
     value >= BigInt(range.min) && value <= BigInt(range.max)
@@ -59,16 +59,16 @@ export const int64 = (range: Range) =>
       : `must be a whole number between ${range.min} and ${range.max}, not ${value}`,
   ).transform(Number);
 
-/** A count of at least one that fits its column. */
+/** A count from 1 to the maximum of its column. */
 export const count = integer({ min: 1, max: limits.maxInt32 });
 
 export const flag = z.boolean();
 
-/** One of a few words. */
+/** One of the listed words. */
 export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
   z.enum(values, { error: () => `must be one of ${values.join(', ')}` });
 
-/** A list of at most so many items, none of them twice. */
+/** A list of at most `max` distinct items. */
 export const list = <T extends z.ZodType>(item: T, max: number) =>
   checked(z.array(item), (values) => {
     if (values.length > max) return `must have at most ${max} entries, not ${values.length}`;

@@ -9,23 +9,23 @@ import { nearest } from './text.js';
 import type { ResolveView } from './view.js';
 
 /*
- * Everything that is ever said about a chain, in words.
+ * All findings of the lint, with their messages.
  */
 
-type Said = Pick<Finding, 'severity' | 'reason' | 'message'> & Partial<Finding>;
-/** Where a finding stands. */
-type At = Pick<Finding, 'hop' | 'field'>;
+type FindingInput = Pick<Finding, 'severity' | 'reason' | 'message'> & Partial<Finding>;
+/** The hop and the field that a finding is about. */
+type Location = Pick<Finding, 'hop' | 'field'>;
 
-export const finding = (said: Said): Finding => ({
+export const finding = (input: FindingInput): Finding => ({
   field: '',
   configured: '',
   effective: '',
   hop: undefined,
-  ...said,
+  ...input,
 });
 
 const RANK = ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'];
-export const gravestFirst = (findings: readonly Finding[]): Finding[] =>
+export const bySeverity = (findings: readonly Finding[]): Finding[] =>
   [...findings].sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity));
 
 export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator<Finding> {
@@ -39,7 +39,7 @@ export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator
   yield* withoutConfig(agent, configs);
 }
 
-/** What it means that an agent has no enabled config: it uses its default model, which may be another provider's. */
+/** An agent without an enabled config uses its default model, which may be of another provider. */
 export function* withoutConfig(agent: Agent, configs: readonly Config[]): Generator<Finding> {
   if (configs.some((config) => config.enabled)) return;
   const uses = hasDefaultModel(agent)
@@ -52,17 +52,17 @@ export function* withoutConfig(agent: Agent, configs: readonly Config[]): Genera
   });
 }
 
-/** No hop is left to try. */
+/** No hop of the chain is usable. */
 export const noUsableHop = (agent: Agent): Finding =>
   finding({
     severity: 'SEVERITY_ERROR',
     reason: 'FINDING_REASON_NO_USABLE_HOP',
-    message: `No hop of agent "${agent.name}" can be tried; enable a provider of its chain or add another hop`,
+    message: `No hop of agent "${agent.name}" is usable; enable a provider of its chain or add another hop`,
   });
 
 const target = (hop: PlannedHop) => `${hop.provider}/${hop.model_name}`;
 
-/** The field of the request that a hop's provider or model comes from. */
+/** The fields that determine a hop's provider and model. */
 const FIELDS = {
   HOP_SOURCE_CONFIG: { provider: 'config.provider', model: 'config.model_name' },
   HOP_SOURCE_FALLBACK: { provider: 'config.fallback_provider', model: 'config.fallback_model' },
@@ -71,7 +71,7 @@ const FIELDS = {
 
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
-/** What there is to say about a hop that stands in the chain. */
+/** The findings about a hop that was not dropped from the chain. */
 export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Generator<Finding> {
   const { planned, provider } = hop;
   const at = { hop: planned.index, field: FIELDS[planned.source].provider };
@@ -80,11 +80,11 @@ export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Gener
     yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_UNKNOWN_PROVIDER', message, ...at });
   } else {
     if (!provider.enabled) {
-      const message = `Provider "${provider.name}" is switched off; enable it or name another`;
+      const message = `Provider "${provider.name}" is disabled; enable it or name another`;
       yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_PROVIDER_DISABLED', message, ...at });
     }
     if (canonicalBaseUrl(provider.base_url) === undefined) {
-      const message = `The base URL of provider "${provider.name}" can be read in different ways; set base_url to ${PLAIN_FORM}`;
+      const message = `The base URL of provider "${provider.name}" is ambiguous; set base_url to ${PLAIN_FORM}`;
       yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_BASE_URL_INVALID', message, ...at });
     }
     yield* aboutModel(view, hop, provider, { hop: planned.index, field: FIELDS[planned.source].model }, now);
@@ -93,24 +93,30 @@ export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Gener
   for (const adaptation of hop.adaptations) yield adapted(planned, adaptation);
 }
 
-function* aboutModel(view: ResolveView, hop: ExaminedHop, provider: Provider, at: At, now: Date): Generator<Finding> {
+function* aboutModel(
+  view: ResolveView,
+  hop: ExaminedHop,
+  provider: Provider,
+  at: Location,
+  now: Date,
+): Generator<Finding> {
   const { planned, model } = hop;
   if (!model) {
     const names = view.modelsOf(provider.name).map(({ name }) => name);
-    const meant = nearest(planned.model_name, names);
-    const hint = meant ? `: did you mean "${meant}"? It` : '; it';
-    const message = `${target(planned)} is not in the catalogue${hint} is sent as it is, its limits and price are unknown`;
+    const suggestion = nearest(planned.model_name, names);
+    const hint = suggestion ? `: did you mean "${suggestion}"? It` : '; it';
+    const message = `${target(planned)} is not in the catalogue${hint} is sent unchanged, its limits and price are unknown`;
     yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_UNKNOWN_MODEL', message, ...at });
     return;
   }
   yield* aboutRetirement(model, target(planned), at, now);
   if (hop.price?.price.input_micro_usd_per_million == null) {
-    const message = `No price of ${target(planned)} is known; what it costs will be counted as unknown`;
+    const message = `No price of ${target(planned)} is known; its cost is counted as unknown`;
     yield finding({ severity: 'SEVERITY_INFO', reason: 'FINDING_REASON_PRICE_UNKNOWN', message, ...at });
   }
 }
 
-function* aboutRetirement(model: Model, name: string, at: At, now: Date) {
+function* aboutRetirement(model: Model, name: string, at: Location, now: Date) {
   if (model.retires_at) {
     const retired = model.retires_at <= now;
     const instead = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
@@ -132,7 +138,7 @@ function unreadableKey({ planned, key }: ExaminedHop): Finding {
     reason: 'FINDING_REASON_KEY_UNREADABLE',
     hop: planned.index,
     field: ofCredential ? 'config.credential_name' : 'config.api_key_state',
-    message: `The stored key of ${owner} cannot be read, and nothing takes its place; set the key again or clear it`,
+    message: `The stored key of ${owner} cannot be decrypted, and no other key replaces it; set the key again or clear it`,
   });
 }
 
@@ -156,7 +162,7 @@ export const duplicate = (hop: PlannedHop): Finding =>
     severity: 'SEVERITY_INFO',
     reason: 'FINDING_REASON_DUPLICATE_HOP',
     field: FIELDS[hop.source].model,
-    message: `${target(hop)} of config ${hop.config?.id || 'proposed'} stands in the chain already and is dropped`,
+    message: `${target(hop)} of config ${hop.config?.id || 'proposed'} is a duplicate of an earlier hop and is dropped`,
   });
 
 export const cutByPolicy = (agent: Agent, hop: PlannedHop): Finding =>

@@ -1,10 +1,10 @@
 import type { FieldChange } from '../../gen/ts/agentllm/v1/history.js';
 import type { Entity } from './rows.js';
 
-/** A row as the log holds it: JSON, with times as text. What an older version entered lacks what came later. */
+/** A row in the change log: JSON, with times as text. A row that an older version logged lacks later columns. */
 export type Logged = Readonly<Record<string, unknown>>;
 
-/** One entry of the log, as it is read as history. */
+/** One entry of the change log. */
 export interface HistoryEntry {
   readonly revision: number;
   readonly position: number;
@@ -21,13 +21,13 @@ export interface HistoryEntry {
   readonly created_at: Date;
 }
 
-/** The names of things that entries name by their ids; `model` as `provider/name`. */
+/** The names of resources that entries refer to by id; `model` as `provider/name`. */
 export interface Names {
   readonly credential: ReadonlyMap<number, string>;
   readonly model: ReadonlyMap<number, string>;
 }
 
-/** What an entry is about, in a word: the row itself has it, except for prices. */
+/** The name of the resource of an entry. It is in the row, except for prices. */
 export function entryName({ entity, before, after }: HistoryEntry, names: Names): string {
   const row = after ?? before ?? {};
   if (entity === 'config') return `${row['provider']}/${row['model_name']}`;
@@ -37,8 +37,8 @@ export function entryName({ entity, before, after }: HistoryEntry, names: Names)
   return String(row['name'] ?? '');
 }
 
-/** Columns that are no fields of a message, or that every write moves. */
-const UNSHOWN: ReadonlySet<string> = new Set([
+/** Columns that are not fields of a message, or that every write changes. */
+const HIDDEN: ReadonlySet<string> = new Set([
   'id',
   'agent_id',
   'model_id',
@@ -50,10 +50,10 @@ const UNSHOWN: ReadonlySet<string> = new Set([
   'token_id',
   'token_hash',
 ]);
-/** Columns that are shown as something else. */
+/** Columns that are shown as the field `api_key`. */
 const KEY: ReadonlySet<string> = new Set(['key_id', 'key_revision']);
 
-/** What an entry changed, field by field in the order of their names; a row that is created or deleted, all of it. */
+/** The changed fields of an entry, ordered by name. For a created or deleted row these are all its fields. */
 export function fieldChanges({ before, after }: HistoryEntry, names: Names): FieldChange[] {
   const [then, now] = [fieldsOf(before, names), fieldsOf(after, names)];
   const changes: FieldChange[] = [];
@@ -73,7 +73,7 @@ function fieldsOf(row: Logged | null, names: Names): ReadonlyMap<string, string>
     if (value !== null && value !== undefined) fields.set(field, JSON.stringify(value));
   };
   for (const [column, value] of Object.entries(row ?? {})) {
-    if (UNSHOWN.has(column) || KEY.has(column) || value === null) continue;
+    if (HIDDEN.has(column) || KEY.has(column) || value === null) continue;
     if (column === 'extra_params')
       for (const [parameter, given] of Object.entries(value as Logged)) put(`extra_params.${parameter}`, given);
     else if (column === 'credential_id') put('credential_name', credentialName(value as number, names));
@@ -82,10 +82,10 @@ function fieldsOf(row: Logged | null, names: Names): ReadonlyMap<string, string>
   return fields;
 }
 
-/** A credential whose own entries are no longer kept is still told from others. */
+/** A credential whose log entries have been removed is identified by its id. */
 const credentialName = (id: number, names: Names) => names.credential.get(id) ?? `(deleted credential ${id})`;
 
-/** What became of the row's own API key: that, and nothing about it. */
+/** How the API key of a row changed, without any part of the key. */
 function keyChange(before: Logged | null, after: Logged | null): FieldChange | undefined {
   const [had, has] = [hasKey(before), hasKey(after)];
   if (!had && !has) return undefined;

@@ -3,7 +3,7 @@ import { originOf } from './origin.js';
 import type { Config, Credential, Provider } from './rows.js';
 import { canonicalName, type ResolveView } from './view.js';
 
-/** A key that is stored, by the row that holds it. */
+/** A stored key, by the row that it is stored with. */
 export type StoredKey =
   | { readonly source: 'KEY_SOURCE_CONFIG'; readonly row: Config }
   | { readonly source: 'KEY_SOURCE_CREDENTIAL'; readonly row: Credential };
@@ -15,8 +15,8 @@ export type KeyChoice =
   | { readonly source: 'KEY_SOURCE_NONE' };
 
 /**
- * The stored key of a config's hop (runtime.md, "Keys"): the config's own, else its credential's, for the provider that
- * they are for and no other. One that cannot be read is still the choice: nothing takes its place in silence.
+ * The stored key of a config's hop: the key of the config, else that of its credential, and only for the provider that the
+ * key belongs to. A key that cannot be decrypted is still chosen, so that another key never silently replaces it.
  * @param provider canonical name.
  */
 export function storedKeyOf(
@@ -31,8 +31,8 @@ export function storedKeyOf(
 }
 
 /**
- * The key of a hop in an environment: the stored one, else the first variable of the hop's provider that is set and may be
- * sent to it.
+ * The key of a hop: the stored one, else the first environment variable of the hop's provider that is set and may be sent
+ * to it.
  * @param keys the keys of the environment that its settings allow to be sent, by their variables.
  */
 export function keyOfHop(
@@ -52,7 +52,7 @@ export function keyOfHop(
 export const variablesOf = (provider: Provider): string[] =>
   provider.api_key_env_vars.filter((variable) => ownerProblem(variable, provider) === undefined);
 
-/** The variables of the built-in providers, and the origins that they are for. */
+/** The variables of the built-in providers, and the origins that they belong to. */
 export const BUILT_IN_KEYS: Readonly<
   Record<string, { readonly origin: string; readonly variables: readonly string[] }>
 > = {
@@ -62,29 +62,29 @@ export const BUILT_IN_KEYS: Readonly<
   grok: { origin: 'https://api.x.ai', variables: ['GROK_API_KEY', 'XAI_API_KEY'] },
 };
 
-/** Names that a variable of an API key can have. Without the ending, a provider could name any variable of an environment. */
+/** The form of a key variable's name. Without the suffix, a provider could name any variable of an environment. */
 const KEY_VARIABLE = /^[A-Z0-9_]+_API_KEY$/;
 
-/** Why a name cannot be that of a key variable, or undefined. */
+/** Why a name is not valid for a key variable, or undefined. */
 export const variableProblem = (name: string): string | undefined =>
   KEY_VARIABLE.test(name)
     ? undefined
     : 'must consist of capital letters, digits and underscores and end in _API_KEY, such as LOCAL_LLM_API_KEY';
 
-/** Reads PROVIDER_ALLOW_KEY_VARS: names, separated by commas. */
+/** Parses PROVIDER_ALLOW_KEY_VARS: names separated by commas. */
 export const readAllowedVariables = (setting = ''): string[] =>
   setting
     .split(',')
     .map((name) => name.trim())
     .filter(Boolean);
 
-/** What decides whether a variable may be sent to a provider. */
+/** The fields of a provider that determine whether a variable may be sent to it. */
 type Target = Pick<Provider, 'name' | 'base_url'>;
 
 /**
- * Why a process must not send one of its variables to a provider, or undefined. The service and the client apply this same
- * rule, each with the PROVIDER_ALLOW_KEY_VARS of its own environment: a catalogue alone must not be able to have a key
- * sent anywhere.
+ * Why a process must not send one of its variables to a provider, or undefined. The service and the client apply the same
+ * rule, each with PROVIDER_ALLOW_KEY_VARS of its environment, so that a catalogue entry alone can never cause a process
+ * to send a key.
  */
 export function sendProblem(variable: string, target: Target, allowed: Iterable<string>): string | undefined {
   const owner = ownerOf(variable);
@@ -99,8 +99,8 @@ const ownerOf = (variable: string) =>
   Object.entries(BUILT_IN_KEYS).find(([, { variables }]) => variables.includes(variable));
 
 /**
- * The variables of a built-in provider go to its own origin only. A write that would change that is refused; this check is
- * for rows that were changed with SQL, and for services that a client does not trust.
+ * The variables of a built-in provider are sent only to its built-in origin. Writes that would change this are rejected;
+ * this check covers rows that were changed with SQL, and services that a client does not trust.
  */
 function ownerProblem(variable: string, { name, base_url }: Target): string | undefined {
   const owner = ownerOf(variable);

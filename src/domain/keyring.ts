@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { FernetKey } from './fernet.js';
 
-/** Whose key a token is: a token that is copied to another row or provider is refused. */
+/** The row and provider that a ciphertext is bound to. A ciphertext that is copied to another one cannot be opened. */
 export interface Binding {
   readonly kind: 'config' | 'credential';
   /** The agent of a config; 0 for a credential, which belongs to none. */
@@ -14,7 +14,7 @@ export interface Binding {
   readonly origin: string;
 }
 
-/** What became of a token: its key, or why there is none. */
+/** The result of opening a ciphertext: its API key, or why it cannot be read. */
 export type Opened =
   | { readonly key: string; readonly keyId: string }
   | { readonly unreadable: 'no key decrypts it' | 'it belongs to another row or provider' };
@@ -24,13 +24,13 @@ const TAG_AT = 9;
 const HEADER = 17;
 
 /**
- * The keys of ENCRYPTION_KEY: the first encrypts, all decrypt. What is encrypted
- * begins with a header of fixed length that says whose key it is.
+ * The keys of ENCRYPTION_KEY: the first encrypts, all decrypt. The plaintext
+ * begins with a header of fixed length that identifies the binding.
  */
 export class Keyring {
   private constructor(private readonly keys: readonly [FernetKey, ...FernetKey[]]) {}
 
-  /** Reads a comma-separated list; throws with the place of the first key that is none, never with its text. */
+  /** Parses a comma-separated list; throws a RangeError with the position of the first invalid key, never with its text. */
   static parse(text: string): Keyring {
     const keys = text.split(',').map((part, at) => {
       const key = FernetKey.parse(part.trim());
@@ -53,8 +53,8 @@ export class Keyring {
     return this.keys[0].encrypt(Buffer.concat([headerOf(binding), Buffer.from(key)]), now);
   }
 
-  open(token: string, binding: Binding): Opened {
-    const found = this.decrypt(token);
+  open(ciphertext: string, binding: Binding): Opened {
+    const found = this.decrypt(ciphertext);
     if (!found) return { unreadable: 'no key decrypts it' };
     if (!found.plaintext.subarray(0, HEADER).equals(headerOf(binding)))
       return { unreadable: 'it belongs to another row or provider' };
@@ -62,27 +62,28 @@ export class Keyring {
   }
 
   /**
-   * Opens a token that the Python system wrote: it is bound to no row, and one
-   * generation of that system base64-encoded its tokens once more.
+   * Opens a ciphertext of the original Python system, whose database can be
+   * imported. It is bound to no row, and some versions of that system encoded it
+   * in base64 twice.
    */
-  openUnbound(token: string): Opened {
-    const inner = Buffer.from(token, 'base64').toString('latin1');
-    const found = this.decrypt(token) ?? (/^gAAAA/.test(inner) ? this.decrypt(inner) : undefined);
+  openUnbound(ciphertext: string): Opened {
+    const inner = Buffer.from(ciphertext, 'base64').toString('latin1');
+    const found = this.decrypt(ciphertext) ?? (/^gAAAA/.test(inner) ? this.decrypt(inner) : undefined);
     return found ? { key: found.plaintext.toString(), keyId: found.keyId } : { unreadable: 'no key decrypts it' };
   }
 
-  /** Encrypts a text that is no key of anybody: the canary that tells a wrong ENCRYPTION_KEY at the start. */
+  /** Encrypts a known text, the canary, which detects a wrong ENCRYPTION_KEY at start-up. */
   canary(now: Date): string {
     return this.keys[0].encrypt(Buffer.from(CANARY), now);
   }
 
-  readsCanary(token: string): boolean {
-    return this.decrypt(token)?.plaintext.toString() === CANARY;
+  readsCanary(ciphertext: string): boolean {
+    return this.decrypt(ciphertext)?.plaintext.toString() === CANARY;
   }
 
-  private decrypt(token: string): { plaintext: Buffer; keyId: string } | undefined {
+  private decrypt(ciphertext: string): { plaintext: Buffer; keyId: string } | undefined {
     for (const key of this.keys) {
-      const plaintext = key.decrypt(token);
+      const plaintext = key.decrypt(ciphertext);
       if (plaintext) return { plaintext, keyId: key.id };
     }
     return undefined;

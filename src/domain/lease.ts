@@ -2,12 +2,12 @@ import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject, ty
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
 
 /*
- * API keys on their way to agent processes: HPKE (RFC 9180) in base mode, as the comment of ApiKeyLease in the proto has
- * it. Whoever records what travels has nothing; whoever stands in between and answers in the place of the service could
- * put a public key of its own in the request, and is kept out by TLS alone.
+ * Sealed delivery of API keys to agent processes: HPKE (RFC 9180) in base mode, as the comment of ApiKeyLease in the proto
+ * specifies. It protects keys from an attacker that records the traffic. Only TLS protects from an attacker that modifies
+ * it and replaces the public key in the request.
  */
 
-/** What a sealed key is for. Changed in any part, it does not open. */
+/** The authenticated context of a sealed key. The key cannot be opened if any part differs. */
 export interface LeaseBinding {
   readonly store_id: string;
   readonly lease_id: string;
@@ -15,25 +15,25 @@ export interface LeaseBinding {
   readonly config_id: number;
   /** Canonical name. */
   readonly provider: string;
-  /** Where the key may be sent. */
+  /** The only origin that the key may be sent to. */
   readonly origin: string;
   readonly key_revision: bigint;
   readonly lifetime_ms: number;
 }
 
-/** A key as it travels. */
+/** A sealed key on the wire. */
 export interface SealedKey {
   readonly encapsulated_key: Uint8Array;
   readonly ciphertext: Uint8Array;
 }
 
-/** A key pair for one request; the private one cannot be taken out of it. */
+/** A key pair for one request. The private key cannot be exported. */
 export interface LeaseKeyPair {
   readonly publicKey: Uint8Array;
   readonly pair: webcrypto.CryptoKeyPair;
 }
 
-/** The one suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. */
+/** The only supported suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. */
 export const leaseSuite = new CipherSuite({
   kem: new DhkemX25519HkdfSha256(),
   kdf: new HkdfSha256(),
@@ -44,7 +44,7 @@ const PUBLIC_KEY_BYTES = 32;
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const INFO = bytesOf('agentllm api key lease v1');
 
-/** The binding as it is authenticated: a line for each part, none at the end. */
+/** The authenticated text of a binding: one line per part, without a final line break. */
 export function bindingText(binding: LeaseBinding): string {
   const { store_id, lease_id, agent_id, config_id, provider, origin, key_revision, lifetime_ms } = binding;
   const lines = [
@@ -60,16 +60,16 @@ export function bindingText(binding: LeaseBinding): string {
   return lines.map(([name, value]) => `${name}=${value}`).join('\n');
 }
 
-/** Any key will do, and making one takes longer than everything else. */
+/** An arbitrary private key, kept because generating one is the slowest part of the check. */
 let probe: KeyObject | undefined;
 
-/** Why bytes are no public key that something can be sealed for, or undefined. */
+/** Why bytes are not a usable public key, or undefined. */
 export function publicKeyProblem(bytes: Uint8Array): string | undefined {
   if (bytes.length !== PUBLIC_KEY_BYTES) return `must be the ${PUBLIC_KEY_BYTES} bytes of an X25519 public key`;
   const x = Buffer.from(bytes).toString('base64url');
   try {
     const publicKey = createPublicKey({ key: { kty: 'OKP', crv: 'X25519', x }, format: 'jwk' });
-    // With a point of low order everybody knows the secret, whatever the other key is: OpenSSL refuses it.
+    // A point of low order makes the shared secret predictable; OpenSSL rejects it.
     probe ??= generateKeyPairSync('x25519').privateKey;
     diffieHellman({ privateKey: probe, publicKey });
     return undefined;
@@ -78,14 +78,14 @@ export function publicKeyProblem(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Makes a key pair for one request. */
+/** Generates a key pair for one request. */
 export async function makeLeaseKeyPair(): Promise<LeaseKeyPair> {
   const { subtle } = globalThis.crypto;
   const pair = (await subtle.generateKey('X25519', false, ['deriveBits'])) as webcrypto.CryptoKeyPair;
   return { publicKey: new Uint8Array(await subtle.exportKey('raw', pair.publicKey)), pair };
 }
 
-/** Seals an API key for whoever has the private key. */
+/** Seals an API key for the holder of the private key. */
 export async function sealKey(publicKey: Uint8Array, key: string, binding: LeaseBinding): Promise<SealedKey> {
   const recipientPublicKey = await leaseSuite.kem.deserializePublicKey(publicKey);
   const sender = await leaseSuite.createSenderContext({ recipientPublicKey, info: INFO });

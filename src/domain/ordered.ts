@@ -1,14 +1,13 @@
 /**
- * Values kept in the order of their keys, for keyset paging over memory: a page
- * starts with a binary search and costs what it returns, however many rows
- * there are.
+ * Values in key order, for keyset pagination in memory: a page starts with a
+ * binary search, and its cost depends on its size, not on the number of values.
  */
 export class Ordered<V> {
   private readonly values: V[] = [];
 
   constructor(private readonly compare: (a: V, b: V) => number) {}
 
-  /** Puts a value in its place, replacing the one that compares equal. */
+  /** Inserts a value, replacing the one that compares equal. */
   put(value: V): void {
     const at = this.lowerBound((other) => this.compare(other, value));
     const found = this.values[at];
@@ -23,8 +22,8 @@ export class Ordered<V> {
   }
 
   /**
-   * The values behind a cursor, in order; without one, all of them.
-   * @param position negative while a value stands at or before the cursor.
+   * The values after a cursor, in order; all values without a cursor.
+   * @param position negative for a value at or before the cursor.
    */
   *after(position?: (value: V) => number): Generator<V> {
     const from = position ? this.lowerBound(position) : 0;

@@ -1,6 +1,6 @@
 import type { Config, ExtraParams } from './rows.js';
 
-/** The parameters that go to a provider, by the names that rules use. */
+/** The parameters that are sent to a provider, by the names that rules use. */
 export const PARAMETERS = [
   'temperature',
   'top_p',
@@ -14,7 +14,7 @@ export type Parameter = (typeof PARAMETERS)[number];
 export type ParameterValue = number | string | readonly string[];
 export type ParameterValues = { readonly [P in Parameter]?: ParameterValue };
 
-/** Where a parameter stands in a config, for field paths. */
+/** The field path of a parameter in a config. */
 export const fieldOf = (parameter: Parameter): string =>
   parameter === 'temperature' || parameter === 'top_p' || parameter === 'max_tokens'
     ? parameter

@@ -6,31 +6,31 @@ import { nearest, printable } from './text.js';
 /** How one field of an entity can be written. */
 export interface FieldSpec {
   readonly schema: z.ZodType;
-  /** What the field becomes when it is cleared; absent: it cannot be cleared. */
+  /** The value of the cleared field; if absent, the field cannot be cleared. */
   readonly cleared?: unknown;
-  /** What a message has when the field is absent, besides undefined: `''` or `[]` for fields without presence. */
+  /** Whether a value means that the field is absent, in addition to undefined: `''` or `[]` for fields without presence. */
   readonly absent?: (value: unknown) => boolean;
-  /** Whether a value applies although the row has it already: a cost that is sent is a price. */
+  /** Whether a value applies even if the row already has it: sending a cost sets `price_given`. */
   readonly appliesUnchanged?: boolean;
 }
 export type FieldSpecs = Readonly<Record<string, FieldSpec>>;
 
-/** The names of fields that may stand in a body but never in a mask. */
+/** The names of fields that a body may contain but a mask must not. */
 export type OutputOnly = readonly string[];
 
 /**
- * What a request wants changed, three-state: a field that is in `set` gets its
- * value, one that is in `cleared` its cleared value, every other one is kept.
+ * The changes of a request, with three states: a field in `set` gets its value, a
+ * field in `cleared` gets its cleared value, every other field is kept.
  */
 export interface Patch {
   readonly set: Readonly<Record<string, unknown>>;
   readonly cleared: ReadonlySet<string>;
-  /** Fields whose value was refused; later rules pass over them. */
+  /** Fields whose value is not valid; later checks ignore them. */
   readonly refused: ReadonlySet<string>;
   readonly violations: readonly Violation[];
 }
 
-/** Whether a patch says anything of a field. */
+/** Whether a patch contains any of the fields. */
 export const touches = (patch: Patch, ...fields: readonly string[]): boolean =>
   fields.some((field) => field in patch.set || patch.cleared.has(field) || patch.refused.has(field));
 
@@ -40,16 +40,16 @@ interface Source {
   readonly mask: readonly string[];
   readonly specs: FieldSpecs;
   readonly outputOnly: OutputOnly;
-  /** Where the body stands in the request, for example `config`. */
+  /** The field path of the body in the request, for example `config`. */
   readonly at: string;
   /**
-   * The message as it is read now. A field that has the same value in the body is no change: it is not checked, so that
-   * what was read can be sent back whole although the catalogue has changed meanwhile.
+   * The current message. A field with the same value in the body is not a change and is not checked, so that a caller can
+   * send back the whole message that it has read even if the catalogue has changed since.
    */
   readonly stored?: object | undefined;
 }
 
-/** Reads what a request wants changed, with every problem of every field. */
+/** Reads the changes of a request, and collects every violation of every field. */
 export function readPatch(source: Source): Patch {
   const { specs, at } = source;
   const violations: Violation[] = [];
@@ -83,14 +83,14 @@ function violationOf(at: string, issue: z.core.$ZodIssue): Violation {
   return { field: at + inner, description: printable(issue.message, 300) };
 }
 
-/** A field's value; a dotted name reaches into a message field. */
+/** The value of a field. A dotted name addresses a field of a nested message. */
 function valueAt(body: object, field: string): unknown {
   let value: unknown = body;
   for (const step of field.split('.')) value = (value as Record<string, unknown> | undefined)?.[step];
   return value;
 }
 
-/** The fields that the mask names, or undefined when there is none; a name covers the fields below it. */
+/** The fields that the mask names, including those below a named message; undefined for an empty mask. */
 function readMask({ mask, specs, outputOnly }: Source, violations: Violation[]): Set<string> | undefined {
   if (mask.length === 0) return undefined;
   const named = new Set<string>();
@@ -106,11 +106,11 @@ function readMask({ mask, specs, outputOnly }: Source, violations: Violation[]):
 function maskProblem(path: string, specs: FieldSpecs, outputOnly: OutputOnly): string {
   const shown = JSON.stringify(printable(path, 60));
   if (outputOnly.includes(path)) return `names ${shown}, which cannot be changed`;
-  const meant = nearest(path, Object.keys(specs));
-  return `names ${shown}, which is no field${meant ? `; did you mean "${meant}"?` : ''}`;
+  const suggestion = nearest(path, Object.keys(specs));
+  return `names ${shown}, which is not a field${suggestion ? `; did you mean "${suggestion}"?` : ''}`;
 }
 
-/** A row with a patch applied to the fields of the row itself (dotted ones are the entity's own business). */
+/** Applies a patch to the columns of a row. The entity applies dotted fields itself. */
 export function applyPatch<T extends object>(row: T, patch: Patch, specs: FieldSpecs): T {
   const next = { ...row } as Record<string, unknown>;
   for (const [field, value] of Object.entries(patch.set)) if (!field.includes('.')) next[field] = value;

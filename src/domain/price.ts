@@ -2,12 +2,12 @@ import type { PlannedHop } from './chain.js';
 import type { Config, Model, Price, Rates } from './rows.js';
 import type { ResolveView } from './view.js';
 
-/** What a hop costs, and where that stands. */
+/** The price of a hop, and where it is stored. */
 export interface HopPrice {
   readonly price: Rates & {
     /** Where the price was read. */
     readonly source: string;
-    /** Since when it holds; undefined for the price on a config. */
+    /** The start of its validity; undefined for the price of a config. */
     readonly valid_from: Date | undefined;
     /** Store revision at which it was entered. */
     readonly revision: number;
@@ -16,9 +16,9 @@ export interface HopPrice {
 }
 
 /**
- * The price of a hop: the one on its config, else the newest of the price book. A config's price is that of its own
- * model, so its fallback has the price book's. Times are not compared: a price is in the state from when it holds, by
- * the clock of the database, and another machine's clock may be behind that.
+ * The price of a hop: that of its config, else the newest one in the price book. The price of a config is for its model
+ * only; its fallback uses the price book. Times are not compared: a price enters the state when it becomes valid by the
+ * clock of the database, and the clock of this machine may be behind.
  */
 export function priceOf(
   view: Pick<ResolveView, 'pricesOf'>,
@@ -42,7 +42,7 @@ const configPrice = (config: Config): HopPrice['price'] => ({
   revision: config.revision,
 });
 
-/** USD per thousand tokens as micro-USD per million; the largest, 10^15, is exact in a number. */
+/** Converts USD per thousand model tokens to micro-USD per million; the largest value, 10^15, is exact in a number. */
 const microUsdPerMillion = (usdPer1k: number): number => Math.round(usdPer1k * 1e9);
 
 const isKnown = (price: Price) =>

@@ -5,18 +5,18 @@ import type { Agent, Model, Provider } from './rows.js';
 import { ruleFor } from './rules.js';
 import type { ResolveView } from './view.js';
 
-/** Where one value of a resolved hop comes from. */
+/** The row and field that one value of a resolved hop comes from. */
 export interface Provenance {
   /** Path of the value in the hop, for example `parameters.temperature`. */
   readonly field: string;
-  /** What kind of row it comes from. */
+  /** The kind of row. */
   readonly source:
     | 'VALUE_SOURCE_CONFIG'
     | 'VALUE_SOURCE_AGENT'
     | 'VALUE_SOURCE_PROVIDER'
     | 'VALUE_SOURCE_MODEL'
     | 'VALUE_SOURCE_CREDENTIAL';
-  /** Which one: a config by its id, a model as `provider/model`, others by their names. */
+  /** The resource: a config by its id, a model as `provider/model`, others by name. */
   readonly resource: string;
   /** The field of that row. */
   readonly path: string;
@@ -27,31 +27,31 @@ export interface Provenance {
 /** A row as the source of values. */
 type Row = Pick<Provenance, 'source' | 'resource' | 'revision'>;
 
-/** Where every value of a hop comes from, in the order of its fields. */
+/** The provenance of every value of a hop, in the order of its fields. */
 export function provenanceOf(view: ResolveView, agent: Agent, hop: ExaminedHop, provider: Provider): Provenance[] {
   const { planned } = hop;
   const owner = ownerOf(agent, planned);
   const catalogue = providerRow(provider);
   const paths = PATHS[planned.source];
-  const said: Provenance[] = [
+  const entries: Provenance[] = [
     { field: 'provider', ...owner, path: paths.provider },
     { field: 'dialect', ...catalogue, path: 'dialect' },
     { field: 'base_url', ...catalogue, path: 'base_url' },
     { field: 'model_name', ...owner, path: paths.model },
     ...hop.sent.map(({ name }) => ({
       field: `parameters.${name}`,
-      ...(ruleBehind(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
+      ...(ruleApplied(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
     })),
   ];
   if (planned.config?.extra_params?.request_timeout_ms !== undefined)
-    said.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });
-  said.push({ field: 'key_source', ...keyRow(owner, catalogue, hop) });
+    entries.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });
+  entries.push({ field: 'key_source', ...keyRow(owner, catalogue, hop) });
   const price = priceRow(view, owner, hop);
-  if (price) said.push({ field: 'price', ...price });
-  return said;
+  if (price) entries.push({ field: 'price', ...price });
+  return entries;
 }
 
-/** The columns that a hop is made of. */
+/** The columns that contain the provider and model of a hop. */
 const PATHS = {
   HOP_SOURCE_CONFIG: { provider: 'provider', model: 'model_name' },
   HOP_SOURCE_FALLBACK: { provider: 'fallback_provider', model: 'fallback_model' },
@@ -76,11 +76,11 @@ const modelRow = ({ provider, name, revision }: Model): Row => ({
 });
 
 /** The rule that changed a parameter; undefined where it is sent as configured. */
-function ruleBehind(hop: ExaminedHop, provider: Provider, parameter: Parameter): (Row & { path: string }) | undefined {
+function ruleApplied(hop: ExaminedHop, provider: Provider, parameter: Parameter): (Row & { path: string }) | undefined {
   const { model } = hop;
   const change = hop.adaptations.find((adaptation) => adaptation.parameter === parameter);
   if (!change) return undefined;
-  // Without the model's output cap, which ruleFor puts into the rule.
+  // Without the output limit of the model, which ruleFor adds to the rule.
   const rule = ruleFor(provider, model && { ...model, max_output_tokens: null }, parameter);
   const capped =
     parameter === 'max_tokens' &&
@@ -99,7 +99,7 @@ function keyRow(owner: Row, provider: Row, { key }: ExaminedHop): Row & { path: 
   return { source: 'VALUE_SOURCE_CREDENTIAL', resource: name, path: 'api_key', revision };
 }
 
-/** A price has a revision of its own: a new one is no change of its model. */
+/** The provenance of the price. A price has its own revision, because a new price does not change its model. */
 function priceRow(view: ResolveView, owner: Row, { model, price }: ExaminedHop): (Row & { path: string }) | undefined {
   if (price?.source === 'VALUE_SOURCE_CONFIG') return { ...owner, path: 'cost_per_1k_input_tokens' };
   const newest = price && model && view.pricesOf(model.id).at(-1);

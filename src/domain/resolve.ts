@@ -6,7 +6,7 @@ import { canonicalBaseUrl } from './base_url.js';
 import type { PlannedHop } from './chain.js';
 import { examine } from './examine.js';
 import type { ExaminedHop } from './examined_hop.js';
-import { gravestFirst, noUsableHop } from './findings.js';
+import { bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
 import type { ParameterValue } from './parameters.js';
 import type { HopPrice } from './price.js';
@@ -16,44 +16,44 @@ import { canonicalName, type ResolveView } from './view.js';
 
 /** One parameter as it is to be sent. */
 export interface ResolvedParameter extends SentParameter {
-  /** What is configured, where the model wants another value. */
+  /** The configured value, if adaptation changed it. */
   readonly configured?: ParameterValue;
 }
 
-/** Where the key of a hop is. */
+/** The source of the API key of a hop. */
 export interface HopKey {
   readonly source: 'KEY_SOURCE_CONFIG' | 'KEY_SOURCE_CREDENTIAL' | 'KEY_SOURCE_ENVIRONMENT' | 'KEY_SOURCE_NONE';
   /** Name of the credential; empty for other sources. */
   readonly name: string;
-  /** The environment variables to look at, in this order; empty for other sources. */
+  /** The environment variables that may contain the key, in order of precedence; empty for other sources. */
   readonly variables: readonly string[];
-  /** What is known of a stored key; API_KEY_STATE_NONE for other sources. */
+  /** The state of the stored key; API_KEY_STATE_NONE for other sources. */
   readonly state: ApiKeyState;
 }
 
-/** One hop of a resolved chain: everything that a call of it needs but the key. */
+/** One hop of a resolved chain, with everything that a call needs except the API key. */
 export interface ResolvedHop {
-  /** Place in the chain, counted from 0, skipped hops included. */
+  /** Position in the chain, counted from 0, including skipped hops. */
   readonly index: number;
   readonly source: PlannedHop['source'];
-  /** undefined for the agent's own model. */
+  /** The id of the config; undefined for the default model of the agent. */
   readonly config_id: number | undefined;
   /** Canonical name. */
   readonly provider: string;
   readonly dialect: Dialect;
   readonly base_url: string;
   readonly model_name: string;
-  /** What to send, after adaptation to the model, each parameter once. */
+  /** The parameters to send, adapted to the model, each at most once. */
   readonly parameters: readonly ResolvedParameter[];
-  /** undefined: the caller's own deadline. */
+  /** The timeout of one request in ms; undefined: the deadline of the caller applies. */
   readonly request_timeout_ms: number | undefined;
   readonly key: HopKey;
-  /** undefined: nothing is known. */
+  /** undefined: the price is unknown. */
   readonly price: HopPrice | undefined;
   readonly provenance: readonly Provenance[];
 }
 
-/** Why a hop is not tried. */
+/** Why a hop is skipped. */
 export type SkipReason =
   | 'SKIP_REASON_PROVIDER_DOWN'
   | 'SKIP_REASON_PROVIDER_DISABLED'
@@ -62,28 +62,28 @@ export type SkipReason =
   | 'SKIP_REASON_POLICY'
   | 'SKIP_REASON_BASE_URL_INVALID';
 
-/** A hop of the chain that is not tried. */
+/** A hop of the chain that is skipped. */
 export interface SkippedHop extends Pick<ResolvedHop, 'index' | 'source' | 'config_id' | 'provider' | 'model_name'> {
   readonly reason: SkipReason;
 }
 
-/** What is in effect for an agent. */
+/** The effective hops of an agent. */
 export interface Resolution {
-  /** The models to try, in this order. */
+  /** The hops to try, in this order. */
   readonly hops: readonly ResolvedHop[];
   readonly skipped: readonly SkippedHop[];
-  /** Everything there is to say, the gravest first; `hop` is the index of a hop, tried or skipped. */
+  /** All findings, by decreasing severity; `hop` is the index of a hop, skipped or not. */
   readonly findings: readonly Finding[];
 }
 
 export interface ResolveOptions {
-  /** Providers to take for down, by name or alias. What is said of their hops stays. */
+  /** Providers to treat as down, by name or alias. The findings about their hops are still reported. */
   readonly down?: Iterable<string>;
 }
 
 /**
- * What is in effect for an agent with these configs, which are in the order of the chain. The service and the resident
- * client answer with this same function. An inactive agent resolves like any other: whoever asks refuses it.
+ * Resolves an agent with these configs, which must be in chain order. The service and the resident client both use this
+ * function. An inactive agent resolves like any other; the callers of this function reject it.
  */
 export function resolve(
   view: ResolveView,
@@ -92,18 +92,18 @@ export function resolve(
   now: Date,
   { down = [] }: ResolveOptions = {},
 ): Resolution {
-  const examined = examine(view, agent, configs, now);
+  const analysis = examine(view, agent, configs, now);
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];
-  for (const hop of examined.hops) {
+  for (const hop of analysis.hops) {
     const { planned, provider } = hop;
     const reason = planned.dropped ?? providerProblem(provider, isDown);
     if (reason !== undefined) skipped.push({ reason, ...placeOf(planned) });
     else hops.push(resolvedHop(view, agent, hop, provider as Provider));
   }
-  const findings = hops.length > 0 ? examined.findings : [...examined.findings, noUsableHop(agent)];
-  return { hops, skipped, findings: gravestFirst(findings) };
+  const findings = hops.length > 0 ? analysis.findings : [...analysis.findings, noUsableHop(agent)];
+  return { hops, skipped, findings: bySeverity(findings) };
 }
 
 function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {
@@ -125,7 +125,7 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: ExaminedHop, provider
   return {
     ...placeOf(hop.planned),
     dialect: provider.dialect,
-    // Rows of earlier releases may have other forms of it.
+    // Earlier releases may have stored a form that is not canonical.
     base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
     parameters: parametersOf(hop),
     request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,

@@ -6,15 +6,15 @@ import type { Agent, Config } from './rows.js';
 import type { State } from './state.js';
 import { canonicalName } from './view.js';
 
-/** A config in the state that it belongs to. */
+/** A config, and the state that it belongs to. */
 export interface Placed {
   readonly state: State;
   readonly config: Config;
 }
 
 /**
- * What a request would say to make a config what it was: only what differs, so that what stands already is not judged
- * again; of one that is gone, everything.
+ * The patch that gives a config its earlier content. It contains only fields that differ, so that unchanged values are not
+ * checked again; for a deleted config it contains all fields.
  */
 export function patchBack(earlier: Placed, current: Placed | undefined): Patch {
   const set: Record<string, unknown> = {};
@@ -40,7 +40,7 @@ export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patc
   return { set, cleared, refused: new Set(), violations: [] };
 }
 
-/** A field of a config as a request writes it. */
+/** The value of a field of a config in the form of a request. */
 function fieldIn({ state, config }: Placed, field: string): unknown {
   if (field === 'credential_name') return config.credential_id && state.credentials.get(config.credential_id)?.name;
   const [column, parameter] = field.split('.') as [keyof Config, string?];
@@ -49,8 +49,8 @@ function fieldIn({ state, config }: Placed, field: string): unknown {
 }
 
 /**
- * Whether the models of an earlier config pass: the catalogue knows them, or did not know them then either, so that
- * somebody has allowed them.
+ * Whether the models of an earlier config are acceptable: the catalogue contains them now, or it did not contain them
+ * then either, so that the earlier write allowed unknown models.
  */
 export function modelsPass({ state: then, config }: Placed, now: State): boolean {
   const strict = { allowUnknownModel: false };
@@ -62,7 +62,7 @@ export function modelsPass({ state: then, config }: Placed, now: State): boolean
   return passes(config.provider, config.model_name) && passes(config.fallback_provider, config.fallback_model);
 }
 
-/** Whether the key that a config has now is for the provider and the address that an earlier state of it names. */
+/** Whether the current key of a config is for the provider and origin of its earlier state. */
 export function keyFits(earlier: Placed, current: Placed | undefined): boolean {
   if (!current || current.config.key_id === null || earlier.config.credential_id !== null) return false;
   const { provider } = current.config;

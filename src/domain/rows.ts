@@ -3,12 +3,12 @@ import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import type { Dialect, ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
 
 /*
- * The entities as the store, the snapshot and the log hold them. A field bears
- * the name of its column, of its proto field and of its path in an error: one
- * name for one thing. Rows are never changed, only replaced.
+ * The entities as the store, the snapshot and the change log represent them. A
+ * field has the same name in the row, the database column, the proto message and
+ * the path of a field violation. Rows are immutable; a change replaces the row.
  */
 
-/** What every entity has. */
+/** The columns of every entity. */
 interface Row {
   readonly id: number;
   readonly created_at: Date;
@@ -44,7 +44,7 @@ export interface Agent extends Row {
   readonly chain_revision: number;
 }
 
-/** Parameters beyond the document's columns. */
+/** Parameters that have no column in the schema of the original Python system. */
 export interface ExtraParams {
   readonly reasoning_effort?: string;
   readonly thinking_budget_tokens?: number;
@@ -53,7 +53,7 @@ export interface ExtraParams {
   readonly request_timeout_ms?: number;
 }
 
-/** A row of `agent_llm_configs`, without its ciphertext: that never leaves the store (`key_id` tells that there is one). */
+/** A row of `agent_llm_configs`, without its ciphertext, which never leaves the store (`key_id` shows that there is one). */
 export interface Config extends Row {
   readonly agent_id: number;
   readonly provider: string;
@@ -66,15 +66,15 @@ export interface Config extends Row {
   readonly fallback_model: string | null;
   readonly cost_per_1k_input_tokens: number;
   readonly cost_per_1k_output_tokens: number;
-  /** Whether the two costs are a price that somebody gave: 0 is one. */
+  /** Whether the two costs are a price; a price can be 0. */
   readonly price_given: boolean;
   readonly enabled: boolean;
   readonly metadata_json: string | null;
   readonly priority: number;
   readonly extra_params: ExtraParams | null;
-  /** Which encryption key the config's own API key is under; null: it has none. */
+  /** Id of the encryption key of the config's API key; null: no key is stored with the config. */
   readonly key_id: string | null;
-  /** Revision at which that key was stored. */
+  /** Revision at which the API key was stored. */
   readonly key_revision: number | null;
   readonly credential_id: number | null;
 }
@@ -88,10 +88,10 @@ export interface Credential extends Row {
   readonly key_revision: number | null;
 }
 
-/** How a model, or all models of a provider, treat one parameter. */
+/** How a model, or all models of a provider, handle one parameter. */
 export type ParameterRule = Pick<RuleMessage, 'parameter' | 'support'> & Partial<RuleMessage>;
 
-/** Who wrote a catalogue row last: the seeds may refresh only their own. */
+/** The last writer of a catalogue row. The seeds update only rows that they wrote last. */
 export type Origin = 'seed' | 'operator';
 
 /** A row of `llm_providers`. */
@@ -109,7 +109,7 @@ export interface Provider extends Row {
   readonly origin: Origin;
 }
 
-/** A row of `llm_models`. What is not known is null. */
+/** A row of `llm_models`. An unknown value is null. */
 export interface Model extends Row {
   readonly provider: string;
   readonly name: string;
@@ -136,7 +136,7 @@ export interface Rates {
   readonly reasoning_micro_usd_per_million: number | null;
 }
 
-/** A row of `llm_prices`: valid from its time until the model's next one, never changed. */
+/** A row of `llm_prices`: immutable, valid until the next price of the model. */
 export interface Price extends Rates {
   readonly id: number;
   readonly model_id: number;
@@ -146,22 +146,22 @@ export interface Price extends Rates {
   readonly revision: number;
 }
 
-/** A row of `api_tokens`, without when it was used. */
+/** A row of `api_tokens`, without the time of its last use. */
 export interface Token extends Row {
-  /** Its name in the contract, `al_k3x9q2m7wd`. */
+  /** Its id in the contract, for example `al_k3x9q2m7wd`. */
   readonly token_id: string;
   readonly name: string;
   readonly role: Role;
-  /** Of the role of agents: the names of those that it is for; null: all. */
+  /** For ROLE_AGENT: the names of the agents in scope; null: all. */
   readonly agents: readonly string[] | null;
-  /** SHA-256 of its text, hexadecimal; null for a certificate. */
+  /** SHA-256 of its text, hexadecimal; null for a token that is bound to a certificate. */
   readonly token_hash: string | null;
   readonly certificate_identity: string | null;
   readonly expires_at: Date | null;
   readonly revoked_at: Date | null;
 }
 
-/** The entities that take part in revisions, by the names that the log uses. */
+/** The entities whose changes get revisions, by their names in the change log. */
 export interface Entities {
   agent: Agent;
   credential: Credential;
@@ -173,7 +173,7 @@ export interface Entities {
 }
 export type Entity = keyof Entities;
 
-/** Who made a revision, and why. */
+/** Actor, method, reason and time of a revision. */
 export interface Cause {
   readonly actor: string;
   readonly method: string;
@@ -181,7 +181,7 @@ export interface Cause {
   readonly created_at: Date;
 }
 
-/** One entity before and after; creation has no before, deletion no after. */
+/** One row before and after a change; a created row has no `before`, a deleted row no `after`. */
 export type Change = {
   [E in Entity]: {
     readonly entity: E;

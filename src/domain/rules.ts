@@ -2,12 +2,12 @@ import { type DialectRule, dialectRule } from './dialects.js';
 import type { Parameter, ParameterValue, ParameterValues } from './parameters.js';
 import type { Model, ParameterRule, Provider } from './rows.js';
 
-/** The rule in effect for a parameter, and the layer that it comes from. */
+/** The effective rule for a parameter, and the layer that it comes from. */
 export interface EffectiveRule extends ParameterRule, Pick<DialectRule, 'object' | 'less_than'> {
   readonly layer: 'model' | 'provider' | 'dialect';
 }
 
-/** The rule for a parameter of a model, known or not: the model's own, else the provider's, else that of the dialect. */
+/** The rule for a parameter of a model: that of the model, if it is known, else of the provider, else of the dialect. */
 export function ruleFor(
   provider: Provider | undefined,
   model: Model | undefined,
@@ -15,7 +15,7 @@ export function ruleFor(
 ): EffectiveRule | undefined {
   const rule = layeredRule(provider, model, parameter);
   if (parameter !== 'max_tokens' || model?.max_output_tokens == null) return rule;
-  // The output cap of the model bounds max_tokens without a rule of its own.
+  // The output limit of the model bounds max_tokens without a separate rule.
   const maximum = Math.min(rule?.maximum ?? Number.POSITIVE_INFINITY, model.max_output_tokens);
   return { support: 'PARAMETER_SUPPORT_ACCEPTED', layer: 'model', ...rule, parameter, maximum };
 }
@@ -27,14 +27,14 @@ function layeredRule(
 ): EffectiveRule | undefined {
   const isFor = (rule: ParameterRule) => rule.parameter === parameter;
   const dialect = provider && dialectRule(provider.dialect, parameter);
-  const own = model?.parameter_rules.find(isFor);
-  const general = provider?.parameter_rules.find(isFor);
-  if (own) return { ...own, ...wireOf(own, dialect), layer: 'model' };
-  if (general) return { ...general, ...wireOf(general, dialect), layer: 'provider' };
+  const ofModel = model?.parameter_rules.find(isFor);
+  const ofProvider = provider?.parameter_rules.find(isFor);
+  if (ofModel) return { ...ofModel, ...wireOf(ofModel, dialect), layer: 'model' };
+  if (ofProvider) return { ...ofProvider, ...wireOf(ofProvider, dialect), layer: 'provider' };
   return dialect && { ...dialect, parameter, layer: 'dialect' };
 }
 
-/** How a parameter is sent, which a rule may leave to the dialect. A name inside the dialect's object means that object. */
+/** How a parameter is sent: the dialect applies unless the rule has a wire name outside the dialect's object. */
 function wireOf(rule: ParameterRule, dialect: DialectRule | undefined) {
   if (!dialect) return {};
   const { object, wire_name = '', less_than } = dialect;
@@ -53,11 +53,11 @@ export function accepts(rule: ParameterRule | undefined, effort: ParameterValue 
   return typeof effort === 'string' && (rule.accepted_with_reasoning_effort?.includes(effort) ?? false);
 }
 
-/** Whether a value switches a parameter off: a thinking budget of 0 is no budget. */
+/** Whether a value disables a parameter: a thinking budget of 0 means no thinking. */
 export const isOff = (parameter: string, value: unknown): boolean =>
   parameter === 'thinking_budget_tokens' && value === 0;
 
-/** Why a value is none that a model accepts, or undefined; a parameter that is left out has no range. */
+/** Why a model does not accept a value, or undefined. A parameter that is left out has no range. */
 export function rangeProblem(
   rule: EffectiveRule | undefined,
   value: unknown,

@@ -18,31 +18,31 @@ interface Put {
   readonly after: Entities[Entity] | undefined;
 }
 
-function place<K, V>(map: Map<K, V>, key: K, value: V, put: boolean): void {
+function putOrDelete<K, V>(map: Map<K, V>, key: K, value: V, put: boolean): void {
   if (put) map.set(key, value);
   else map.delete(key);
 }
 
-/** The same list for every agent without configs: what is encoded of an agent stands as long as its list does. */
+/** One list for all agents without configs: an encoded agent is cached by the identity of its list. */
 const NO_CONFIGS: readonly Config[] = [];
 
 /**
- * The whole configuration at one revision, in memory. Reads are answered from
- * it and writes are planned against it; it changes only by `apply`, one
- * revision at a time and synchronously, so that nobody ever sees half of one.
+ * The whole configuration at one revision, in memory. Reads are served from it and
+ * writes are planned against it. Only `apply` changes it, one revision at a time
+ * and synchronously, so that no reader sees a part of a revision.
  */
 export class State {
-  /** The revision that this is the state of; 0 before the first write. */
+  /** The revision of this state; 0 before the first write. */
   revision = 0;
-  /** Random mark of that revision, to notice a store that was put back (data-model.md, "Revisions"). */
+  /** Random value of that revision, which detects that the store was restored from a backup. */
   nonce = '';
-  /** Which store this is; part of every etag. */
+  /** The identity of the store; part of every etag. */
   identity = '';
 
-  /** Counts the changes to providers, models, prices and credentials: what was made of them holds while it stands. */
+  /** Counts changes of providers, models, prices and credentials. Derived values are valid while it is unchanged. */
   catalogueVersion = 0;
 
-  /** What is known of stored keys. */
+  /** Whether keys can be stored, and which stored keys are readable. */
   vault = Vault.none;
 
   readonly agents = new Map<number, Agent>();
@@ -68,14 +68,14 @@ export class State {
   private readonly modelsByName = new NameIndex<Model>();
   private readonly modelsById = new Map<number, Model>();
   private readonly pricesByModel = new Map<number, readonly Price[]>();
-  /** What was put while something is tried, to be taken back. */
+  /** The changes during `speculate`, which reverts them. */
   private speculated: Put[] | undefined;
 
   agentNamed(name: string): Agent | undefined {
     return this.agentsByName.get(name);
   }
 
-  /** The spelling under which an agent of a name is stored; of none, the one under which it would be. */
+  /** The stored spelling of an agent's name; for an unknown agent the one that it would be stored under. */
   storedAgentName(name: string): string {
     return this.agentNamed(name)?.name ?? normalName(name);
   }
@@ -97,7 +97,7 @@ export class State {
     return this.credentialsByName.keys();
   }
 
-  /** Whether a token was ever made, be it good for anything now or not. */
+  /** Whether a token was ever created, valid now or not. */
   get tokensExist(): boolean {
     return this.tokens.size > 0;
   }
@@ -110,12 +110,12 @@ export class State {
     return this.tokensByHash.get(hash);
   }
 
-  /** The token that a certificate identity was bound to last. */
+  /** The token that a certificate identity was most recently bound to. */
   tokenOfCertificate(identity: string): Token | undefined {
     return this.tokensByCertificate.get(identity);
   }
 
-  /** How many configs use a credential. */
+  /** The number of configs that use a credential. */
   usesOf(credentialId: number): number {
     return this.usesOfCredentials.get(credentialId) ?? 0;
   }
@@ -125,7 +125,7 @@ export class State {
     return this.providersByName.get(nameOrAlias.toLowerCase());
   }
 
-  /** Every name and alias that means a provider. */
+  /** The names and aliases of all providers. */
   get providerNames(): Iterable<string> {
     return this.providersByName.keys();
   }
@@ -153,9 +153,8 @@ export class State {
   }
 
   /**
-   * Moves to the next revision. What is already part of the state is passed
-   * over, so that the tail of the log and the writer that made a revision may
-   * both bring it.
+   * Applies the next revision. A revision that is already part of the state is
+   * ignored, because both the feed and the writer of a revision apply it.
    */
   apply(revision: number, nonce: string, changes: readonly Change[]): void {
     if (revision <= this.revision) return;
@@ -170,25 +169,25 @@ export class State {
   }
 
   /**
-   * Runs something that applies revisions, and takes them back: a plan sees the
-   * writes before it that are not committed yet. It is synchronous, so that nobody
-   * else ever sees them.
+   * Runs a function that applies revisions, and reverts them: a plan sees the
+   * earlier writes of its batch, which are not committed yet. It is synchronous,
+   * so that no reader sees them.
    */
   speculate<T>(run: () => T): T {
     const { revision, nonce } = this;
-    const done: Put[] = [];
-    this.speculated = done;
+    const changes: Put[] = [];
+    this.speculated = changes;
     try {
       return run();
     } finally {
       this.speculated = undefined;
-      for (const { entity, before, after } of done.reverse()) this.put(entity, after, before);
+      for (const { entity, before, after } of changes.reverse()) this.put(entity, after, before);
       this.revision = revision;
       this.nonce = nonce;
     }
   }
 
-  /** Brings in one row of a store that is being loaded, outside of any revision. */
+  /** Adds one row while the store is loaded, without a revision. */
   load<E extends Entity>(entity: E, row: Entities[E]): void {
     this.put(entity, undefined, row);
   }
@@ -280,9 +279,9 @@ export class State {
   private putToken(before: Token | undefined, after: Token | undefined): void {
     for (const [token, put] of [[before, false] as const, [after, true] as const]) {
       if (!token) continue;
-      place(this.tokens, token.id, token, put);
-      place(this.tokensByName, token.token_id, token, put);
-      if (token.token_hash !== null) place(this.tokensByHash, token.token_hash, token, put);
+      putOrDelete(this.tokens, token.id, token, put);
+      putOrDelete(this.tokensByName, token.token_id, token, put);
+      if (token.token_hash !== null) putOrDelete(this.tokensByHash, token.token_hash, token, put);
       if (put) this.tokensInOrder.put(token);
       else this.tokensInOrder.remove(token);
     }
@@ -290,10 +289,10 @@ export class State {
     if (identity) this.bindCertificate(identity, after);
   }
 
-  /** Of the tokens that an identity was bound to, one after the other, the last counts. */
+  /** An identity belongs to the last token that it was bound to. */
   private bindCertificate(identity: string, put: Token | undefined): void {
     const known = this.tokensByCertificate.get(identity);
-    // As they come when a store is loaded: looking through all of them for each would take their square.
+    // The usual case when a store is loaded; searching all tokens for each one would take quadratic time.
     if (put && (!known || known.id <= put.id)) {
       this.tokensByCertificate.set(identity, put);
       return;

@@ -8,7 +8,7 @@ export function codePoints(text: string): number {
   return count;
 }
 
-/** Why a text cannot be stored, or undefined. `varchar(n)` counts code points; NUL fits no PostgreSQL text. */
+/** Why a text cannot be stored, or undefined. `varchar(n)` counts code points; PostgreSQL text cannot contain NUL. */
 export function textProblem(text: string, max: number): string | undefined {
   if (text.includes('\0')) return 'must not contain a NUL character';
   if (!text.isWellFormed()) return 'must be valid Unicode, without lone surrogates';
@@ -34,10 +34,10 @@ export function nameProblem(text: string, max: number): string | undefined {
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g;
 
 /**
- * Why a JSON text cannot be stored, or undefined. The scan runs over what
- * JSON.parse has accepted, so its tokens are all it has to know: it finds the
- * nesting (an engine wedges on JSON 10 000 deep), keys that stand twice (which
- * one counts depends on the reader) and characters that PostgreSQL cannot hold.
+ * Why a JSON text cannot be stored, or undefined. After JSON.parse has accepted
+ * the text, a scan of its tokens checks the nesting depth (a database engine hangs
+ * on JSON that is 10 000 levels deep), duplicate keys (parsers differ in which one
+ * they use) and characters that PostgreSQL cannot store.
  */
 export function jsonProblem(text: string, kind: 'object' | 'array'): string | undefined {
   if (text.includes('\0') || !text.isWellFormed()) return 'must be valid Unicode without NUL characters';
@@ -66,7 +66,7 @@ function scanJson(text: string): string | undefined {
       keys.pop();
     } else if (token === ':') {
       const seen = keys.at(-1);
-      if (seen?.has(lastString as string)) return `must not name a key twice: ${JSON.stringify(lastString)}`;
+      if (seen?.has(lastString as string)) return `must not contain a key twice: ${JSON.stringify(lastString)}`;
       seen?.add(lastString as string);
     } else if (token !== ',') {
       lastString = JSON.parse(token) as string;
@@ -77,12 +77,12 @@ function scanJson(text: string): string | undefined {
 }
 
 /**
- * A text that can stand in an error message, a log line or a trailer. A lone
- * surrogate in a status' details throws inside grpc-js and ends the process,
+ * Makes a text safe for an error message, a log line or a trailer. A lone
+ * surrogate in the details of a status throws inside grpc-js and ends the process,
  * and control characters break terminals.
  */
 export function printable(text: string, max = 1000): string {
-  // No more is looked at than can be shown: a text may have megabytes.
+  // Only the part that can be shown is processed: a text may have megabytes.
   const start = text.length > 4 * max ? `${text.slice(0, 4 * max)}…` : text;
   const clean = start.toWellFormed().replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ');
   if (clean.length <= max || codePoints(clean) <= max) return clean;
@@ -91,14 +91,14 @@ export function printable(text: string, max = 1000): string {
 }
 
 /**
- * The known name that is nearest to what was written, when it is near enough to
- * be meant. Of more names than a caller should wait for none is suggested: at
- * 100 000 names the search takes 0.3 s of everybody's time.
+ * The name that is nearest to the input, if it is near enough to be a typing
+ * error. With too many names there is no suggestion: a search in 100 000 names
+ * blocks the process for 0.3 s.
  */
-export function nearest(written: string, names: Iterable<string>): string | undefined {
+export function nearest(input: string, names: Iterable<string>): string | undefined {
   const known = [...take(names, limits.maxSuggestionNames + 1)];
   if (known.length > limits.maxSuggestionNames) return undefined;
-  const lower = written.slice(0, 100).toLowerCase();
+  const lower = input.slice(0, 100).toLowerCase();
   let best: string | undefined;
   let least = Math.max(2, Math.floor(lower.length / 3)) + 1;
   for (const name of known) {
@@ -109,15 +109,15 @@ export function nearest(written: string, names: Iterable<string>): string | unde
   return best;
 }
 
-function* take<T>(items: Iterable<T>, most: number): Generator<T> {
-  let taken = 0;
+function* take<T>(items: Iterable<T>, max: number): Generator<T> {
+  let count = 0;
   for (const item of items) {
-    if (taken++ === most) return;
+    if (count++ === max) return;
     yield item;
   }
 }
 
-/** Levenshtein's distance, row by row, given up once it reaches the limit. */
+/** The Levenshtein distance, computed row by row; stops when it reaches the limit. */
 export function editDistance(a: string, b: string, limit: number): number {
   const width = b.length;
   let row = new Uint16Array(width + 1);
@@ -140,5 +140,5 @@ export function editDistance(a: string, b: string, limit: number): number {
   return row[width] as number;
 }
 
-/** The spellings of a UUID. */
+/** A UUID, in upper or lower case. */
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;

@@ -24,8 +24,8 @@ export const newTokenRow = (): Token => ({
   revision: 0,
 });
 
-/** A new token: its id, which everybody may see, and its text, which only its bearer has. */
-export interface MadeToken {
+/** A new token: its id, which is public, and its text, which only its bearer has. */
+export interface NewToken {
   readonly id: string;
   readonly text: string;
 }
@@ -34,55 +34,55 @@ const LETTERS = 'abcdefghijklmnopqrstuvwxyz234567';
 const ID_LENGTH = 10;
 const SECRET_BYTES = 32;
 
-/** Makes a token of 256 random bits. The prefix lets scanners for leaked secrets find it. */
-export function makeToken(): MadeToken {
+/** Generates a token of 256 random bits. Its prefix lets secret scanners detect it. */
+export function makeToken(): NewToken {
   const id = `al_${[...randomBytes(ID_LENGTH)].map((byte) => LETTERS[byte % LETTERS.length]).join('')}`;
   return { id, text: `${id}_${randomBytes(SECRET_BYTES).toString('base64url')}` };
 }
 
 const TEXT = /^(al_[a-z2-7]{10})_[A-Za-z0-9_-]{43}$/;
 
-/** The token of a text; undefined for what no `makeToken` has made. */
-export function readToken(text: string): MadeToken | undefined {
+/** Parses the text of a token; undefined for a text that is not in the form of `makeToken`. */
+export function readToken(text: string): NewToken | undefined {
   const id = TEXT.exec(text)?.[1];
   return id === undefined ? undefined : { id, text };
 }
 
-/** By which a token is found: 256 random bits need no salt and no slow hash. */
+/** The hash by which a token is looked up. 256 random bits need neither a salt nor a slow hash. */
 export const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
 
-/** What is asked of a new token. */
-export interface TokenWish {
+/** The requested properties of a new token. */
+export interface TokenRequest {
   readonly name: string;
   readonly role: Role;
   readonly agents: readonly string[];
   readonly all_agents: boolean;
-  /** Empty: it has a text. */
+  /** Empty: the token is a text, not bound to a certificate. */
   readonly certificate_identity: string;
-  /** undefined: it does not end. */
+  /** undefined: the token does not expire. */
   readonly lifetimeMs: number | undefined;
 }
 
-/** How long a token is to live, in ms; NaN for what is no Duration. */
+/** The lifetime of a token in ms; NaN if the Duration is not valid. */
 export function lifetimeMsOf({ seconds, nanos }: { readonly seconds: bigint; readonly nanos: number }): number {
   return nanos >= 0 && nanos < 1e9 ? Number(seconds) * 1000 + nanos / 1e6 : Number.NaN;
 }
 
-/** The roles, as people write them. */
+/** The roles that a token can have. */
 export const ROLES: readonly Role[] = ['ROLE_ADMIN', 'ROLE_OPERATOR', 'ROLE_VIEWER', 'ROLE_AGENT'];
 
-/** What is wrong with a wish, by the fields of CreateTokenRequest. */
-export function tokenProblems(wish: TokenWish): (readonly [field: string, problem: string | undefined])[] {
-  const { lifetimeMs, certificate_identity: identity } = wish;
+/** The violations of a request, by the fields of CreateTokenRequest. */
+export function tokenProblems(request: TokenRequest): (readonly [field: string, problem: string | undefined])[] {
+  const { lifetimeMs, certificate_identity: identity } = request;
   const { min, max } = limits.tokenLifetime;
-  const lives = lifetimeMs === undefined || (lifetimeMs >= min * 1000 && lifetimeMs <= max * 1000);
+  const inRange = lifetimeMs === undefined || (lifetimeMs >= min * 1000 && lifetimeMs <= max * 1000);
   return [
-    ['name', wish.name === '' ? 'is required' : nameProblem(wish.name, limits.tokenName)],
+    ['name', request.name === '' ? 'is required' : nameProblem(request.name, limits.tokenName)],
     [
       'role',
-      ROLES.includes(wish.role) ? undefined : 'is required: ROLE_ADMIN, ROLE_OPERATOR, ROLE_VIEWER or ROLE_AGENT',
+      ROLES.includes(request.role) ? undefined : 'is required: ROLE_ADMIN, ROLE_OPERATOR, ROLE_VIEWER or ROLE_AGENT',
     ],
-    ...agentProblems(wish),
+    ...agentProblems(request),
     [
       'certificate_identity',
       identity === '' || normalIdentity(identity) !== undefined
@@ -91,7 +91,7 @@ export function tokenProblems(wish: TokenWish): (readonly [field: string, proble
     ],
     [
       'lifetime',
-      lives
+      inRange
         ? undefined
         : Number.isNaN(lifetimeMs)
           ? 'must have nanos of 0 to 999999999'
@@ -100,10 +100,10 @@ export function tokenProblems(wish: TokenWish): (readonly [field: string, proble
   ];
 }
 
-function* agentProblems({ role, agents, all_agents }: TokenWish): Generator<readonly [string, string | undefined]> {
+function* agentProblems({ role, agents, all_agents }: TokenRequest): Generator<readonly [string, string | undefined]> {
   if (role !== 'ROLE_AGENT') {
-    if (agents.length > 0) yield ['agents', 'must be empty: only ROLE_AGENT is for certain agents'];
-    if (all_agents) yield ['all_agents', 'must be false: only ROLE_AGENT is for certain agents'];
+    if (agents.length > 0) yield ['agents', 'must be empty: only ROLE_AGENT can be limited to agents'];
+    if (all_agents) yield ['all_agents', 'must be false: only ROLE_AGENT can be limited to agents'];
     return;
   }
   if (all_agents && agents.length > 0) yield ['agents', 'must be empty together with all_agents'];
@@ -113,11 +113,11 @@ function* agentProblems({ role, agents, all_agents }: TokenWish): Generator<read
   else for (const [at, name] of agents.entries()) yield [`agents[${at}]`, nameProblem(name, limits.agentName)];
 }
 
-/** Plans a token that nothing is wrong with. */
-export function planToken(state: State, draft: Draft, wish: TokenWish, made: MadeToken): Token {
-  const { certificate_identity, lifetimeMs } = wish;
-  // Scopes compare names exactly: an agent from before names were normalized is named as it is stored.
-  const agents = wish.agents.map((name) => state.storedAgentName(name));
+/** Plans the creation of a token from a valid request. */
+export function planToken(state: State, draft: Draft, request: TokenRequest, newToken: NewToken): Token {
+  const { certificate_identity, lifetimeMs } = request;
+  // Scopes compare names exactly, so names that predate normalization are used as they are stored.
+  const agents = request.agents.map((name) => state.storedAgentName(name));
   const identity = normalIdentity(certificate_identity) ?? '';
   const bound = identity === '' ? undefined : state.tokenOfCertificate(identity);
   if (bound && stateOfToken(bound, draft.now) === 'TOKEN_STATE_ACTIVE')
@@ -128,17 +128,17 @@ export function planToken(state: State, draft: Draft, wish: TokenWish, made: Mad
     );
   return draft.create('token', {
     ...newTokenRow(),
-    token_id: made.id,
-    name: normalName(wish.name),
-    role: wish.role,
-    agents: wish.role === 'ROLE_AGENT' && !wish.all_agents ? [...new Set(agents)].sort() : null,
-    token_hash: identity === '' ? hashOf(made.text) : null,
+    token_id: newToken.id,
+    name: normalName(request.name),
+    role: request.role,
+    agents: request.role === 'ROLE_AGENT' && !request.all_agents ? [...new Set(agents)].sort() : null,
+    token_hash: identity === '' ? hashOf(newToken.text) : null,
     certificate_identity: identity || null,
     expires_at: lifetimeMs === undefined ? null : new Date(draft.now.getTime() + lifetimeMs),
   });
 }
 
-/** Plans that a token ends; one that has ended so already stays as it is. */
+/** Plans the revocation of a token. A revoked token does not change. */
 export function planRevocation(state: State, draft: Draft, tokenId: string): Token {
   const token = tokenOf(state, tokenId);
   return token.revoked_at ? token : draft.update('token', token, { ...token, revoked_at: draft.now });
@@ -147,7 +147,7 @@ export function planRevocation(state: State, draft: Draft, tokenId: string): Tok
 export function tokenOf(state: State, tokenId: string): Token {
   const token = state.tokenNamed(tokenId);
   if (token) return token;
-  // What was given may be the text of a token, of which only what everybody may see is said again.
+  // The input may be the text of a token; the error contains only its public id.
   const shown = /^al_[a-z2-7]{1,10}/.exec(tokenId)?.[0] ?? '(none of this form)';
   throw ServiceError.of('TOKEN_NOT_FOUND', { token: shown }, { resources: [{ type: 'token', name: shown }] });
 }

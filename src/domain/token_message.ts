@@ -1,14 +1,14 @@
 import type { CreateTokenRequest, Token as TokenMessage } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { Token } from './rows.js';
-import { lifetimeMsOf, stateOfToken, type TokenWish } from './token.js';
+import { lifetimeMsOf, stateOfToken, type TokenRequest } from './token.js';
 
-/** What a request asks for. */
-export const wishOf = ({ lifetime, ...request }: CreateTokenRequest): TokenWish => ({
+/** Converts a request message. */
+export const wishOf = ({ lifetime, ...request }: CreateTokenRequest): TokenRequest => ({
   ...request,
   lifetimeMs: lifetime && lifetimeMsOf(lifetime),
 });
 
-/** A token as the contract shows it: everything but its hash. One that is not stored has no id by which to look for it. */
+/** A token as a message, without its hash. A token that is not stored (a dry run) has no id. */
 export const tokenMessage = (token: Token, now: Date, lastUsedAt?: Date): TokenMessage => ({
   id: token.id === 0 ? '' : token.token_id,
   name: token.name,

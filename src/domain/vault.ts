@@ -2,10 +2,10 @@ import { ServiceError } from '../errors.js';
 import type { Keyring } from './keyring.js';
 import type { Config, Credential } from './rows.js';
 
-/** Stands in the place of a key id while a ciphertext is still as another system wrote it. */
+/** The key id of an imported ciphertext that is not yet bound to its row. */
 export const UNBOUND = 'unbound';
 
-/** The mark, in `store_seeds`, of the one pass that binds the ciphertexts of an imported database to their rows. */
+/** The name in `store_seeds` of the one-time pass that binds the ciphertexts of an imported database to their rows. */
 export const REBOUND = 'rebind_tokens';
 
 /** Why no key can be stored. */
@@ -13,28 +13,28 @@ export type VaultProblem =
   | { readonly reason: 'ENCRYPTION_NOT_CONFIGURED'; readonly problem: string }
   | { readonly reason: 'ENCRYPTION_KEY_WRONG'; readonly ours: string; readonly theirs: string };
 
-/** Names a row that may hold a key. */
+/** Identifies a row that may have a stored key. */
 export const keyHolder = (entity: 'config' | 'credential', id: number): string => `${entity} ${id}`;
 
-/** Tells a row's token from those that it had before: at which revision it was stored, and under which key it is now. */
+/** Identifies one ciphertext of a row: its encryption key, and the revision at which the API key was stored. */
 export const tokenMark = ({ key_id, key_revision }: Pick<Config, 'key_id' | 'key_revision'>): string =>
   `${key_id} ${key_revision}`;
 
 /**
- * What the rules know of stored keys: whether one can be stored, and which of
- * those that are stored can be read. It holds no key of a provider.
+ * Whether API keys can be stored, and which stored keys can be decrypted. A vault
+ * contains no API keys.
  */
 export class Vault {
   constructor(
     readonly keyring: Keyring | undefined,
     readonly problem: VaultProblem | undefined,
-    /** Rows whose token was tried and did not open, with the mark of that token: a later one may be good. */
+    /** Rows whose ciphertext could not be decrypted, with its mark, because a later ciphertext may be readable. */
     private readonly unreadable: ReadonlyMap<string, string> = new Map(),
   ) {}
 
   static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
 
-  /** The keyring that encrypts; throws when there is none that may. */
+  /** The keyring for encryption; throws a ServiceError if keys cannot be stored. */
   get writable(): Keyring {
     if (this.problem?.reason === 'ENCRYPTION_KEY_WRONG') {
       const { ours, theirs } = this.problem;

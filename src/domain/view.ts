@@ -2,8 +2,8 @@ import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Config, Credential, Model, Price, Provider } from './rows.js';
 
 /**
- * What is looked at to resolve a chain. The state of the service is one, and so is what a resident client holds: it has
- * no vault, and knows from the service what is known of the keys.
+ * The data that resolution reads. The state of the service implements it, and so does the state of a resident client,
+ * which receives the states of stored keys from the service.
  */
 export interface ResolveView {
   /** A provider by its name or one of its aliases, in any case. */
@@ -16,6 +16,6 @@ export interface ResolveView {
   readonly vault: { stateOf(entity: 'config' | 'credential', row: Config | Credential): ApiKeyState };
 }
 
-/** The name of the provider that a name or alias means; what means none stands for itself. */
+/** The canonical name of a provider for a name or alias; an unknown name is returned unchanged. */
 export const canonicalName = (view: Pick<ResolveView, 'provider'>, provider: string): string =>
   view.provider(provider)?.name ?? provider;

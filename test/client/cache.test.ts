@@ -106,7 +106,7 @@ describe('the file', () => {
     stream.start().snapshot(10, [agent('trader', 1)]);
     const written = () => warnings.filter(({ kind }) => kind === 'CACHE_NOT_WRITTEN');
     await until(() => written().length === 1);
-    expect(written()[0]?.message).toMatch(/^What is held cannot be written to .*: E/);
+    expect(written()[0]?.message).toMatch(/^The state cannot be written to .*: E/);
     stream.change(11, [agent('trader', 11)]);
     await sleep(1_500);
     expect(written()).toHaveLength(1);
@@ -175,13 +175,15 @@ describe('a start', () => {
     await sleep(20);
     const client = await alone({ cache: { ...cache, maxAgeMs: 10 } });
     expect(client.state.status).toBe('CONNECTING');
-    expect(await warned(client)).toMatchObject([{ kind: 'CACHE_IGNORED', message: expect.stringMatching(/too old$/) }]);
+    expect(await warned(client)).toMatchObject([
+      { kind: 'CACHE_IGNORED', message: expect.stringMatching(/too old: it was saved at .*Z$/) },
+    ]);
   });
 
   it.each<[string, Partial<ResidentOptions>, RegExp]>([
     ['another key', { cache: { path: '', key: 'another secret' } }, /another key$/],
-    ['more agents', { agents: ['trader', 'other'] }, /of other agents$/],
-    ['all agents', { agents: 'all' }, /of other agents$/],
+    ['more agents', { agents: ['trader', 'other'] }, /for other agents$/],
+    ['all agents', { agents: 'all' }, /for other agents$/],
   ])('with %s does not use it', async (_, { cache: other, ...options }, message) => {
     const { path, key } = await keptFile();
     const client = await alone({ ...options, cache: { path, key: other?.key ?? key } });

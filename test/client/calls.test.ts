@@ -314,7 +314,7 @@ describe('the token', () => {
     await connectTo(fake.address, { token: 'given' }).agents.listAgents();
     await connectTo(fake.address, { token: '' }).agents.listAgents();
     expect(fake.calls.map(authorization)).toEqual([['Bearer from-env'], ['Bearer given'], []]);
-    expect(() => connect('agentllm.example.com:443')).toThrow(/in clear/);
+    expect(() => connect('agentllm.example.com:443')).toThrow(/in plaintext/);
   });
 
   it('gives way to a header of the call', async () => {
@@ -372,8 +372,8 @@ describe('the token', () => {
     '[2001:db8::1]:50051',
     '0.0.0.0:50051',
   ])('does not go to %s in clear', (address) => {
-    expect(() => connect({ address, token: 'secret' })).toThrow(/in clear/);
-    expect(() => connect({ address, token: async () => 'secret' })).toThrow(/in clear/);
+    expect(() => connect({ address, token: 'secret' })).toThrow(/in plaintext/);
+    expect(() => connect({ address, token: async () => 'secret' })).toThrow(/in plaintext/);
     connect({ address, token: 'secret', allowPlaintextToken: true }).close();
     connect({ address, token: 'secret', tls: true }).close();
     connect({ address }).close();

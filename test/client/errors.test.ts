@@ -107,11 +107,11 @@ describe('a failure of something else', () => {
   it('says in one sentence that the time was over, and what kept it from a connection', async () => {
     const address = `127.0.0.1:${await freePort()}`;
     const error = await failed(connectTo(address, { deadlineMs: 600 }).agents.listAgents());
-    const message = `No answer from ${address} within 600 ms; last failure: connect ECONNREFUSED ${address}`;
+    const message = `No response from ${address} within 600 ms; last failure: connect ECONNREFUSED ${address}`;
     expect(error).toMatchObject({ code: 'DEADLINE_EXCEEDED', reason: undefined, unsent: true, message });
     const fake = await startFake(() => {});
     const silent = await failed(connectTo(fake.address, { deadlineMs: 300 }).agents.listAgents());
-    expect(silent).toMatchObject({ unsent: false, message: `No answer from ${fake.address} within 300 ms` });
+    expect(silent).toMatchObject({ unsent: false, message: `No response from ${fake.address} within 300 ms` });
   });
 
   it('says that what listens is no gRPC service', async () => {

@@ -182,7 +182,7 @@ describe('a stored key that cannot be had is an error, never the environment', (
 
   it('when the service has none', async () => {
     const { key, leases } = await ground({ keys: [] });
-    expect((await failed(key())).message).toMatch(/Config 8 has no stored key any more, or is switched off; resolve/);
+    expect((await failed(key())).message).toMatch(/Config 8 no longer has a stored key, or is disabled; resolve/);
     expect(leases.requests).toHaveLength(1);
   });
 
@@ -414,10 +414,12 @@ describe('a lease', () => {
     await sleep(Math.max(0, 1_550 - (performance.now() - leased)));
     const error = await failed(key());
     expect(error.code).toBe('UNAVAILABLE');
-    expect(error.message).toMatch(/^The leased keys of agent "trader" ended at .*Z, and no others can be had: No conn/);
+    expect(error.message).toMatch(
+      /^The leased keys of agent "trader" expired at .*Z and could not be renewed: No conn/,
+    );
     expect(client.warnings.filter(({ kind }) => kind === 'LEASE_NOT_RENEWED')).toHaveLength(1);
     expect(client.warnings[0]?.message).toMatch(
-      /The leased keys of agent "trader" end at .*Z and could not be renewed/,
+      /The leased keys of agent "trader" expire at .*Z and could not be renewed/,
     );
   });
 

@@ -89,7 +89,7 @@ describe('a lease from the service', () => {
     await adopt(client, await admin.credentials.updateCredential(update));
     expect(await handle.apiKey(hop)).toBe(`${CANARY}-2`);
     await adopt(client, await admin.configs.updateConfig({ config: { id, enabled: false } }));
-    expect((await failed(handle.apiKey(hop))).message).toMatch(/no stored key any more, or is switched off/);
+    expect((await failed(handle.apiKey(hop))).message).toMatch(/no longer has a stored key, or is disabled/);
   });
 
   it('ends with the agent, for pinned runs too', async () => {
@@ -148,7 +148,7 @@ describe('a lease from the service', () => {
     await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` });
     const error = await failed(retried(key, 4_000));
     expect(error).toMatchObject({ code: 'UNAVAILABLE' });
-    expect(error.message).toMatch(/ended at .*, and no others can be had/);
+    expect(error.message).toMatch(/expired at .* and could not be renewed/);
     proxy.thaw();
     await until(() => client.state.status === 'READY', 15_000);
     expect(await key()).toBe(`${CANARY}-2`);

@@ -36,8 +36,8 @@ describe('connect with agents', () => {
 
   it.each([
     [{ agents: [] }, /empty/],
-    [{ agents: [''] }, /no name/],
-    [{ agents: [7 as never] }, /no name/],
+    [{ agents: [''] }, /not a valid agent name/],
+    [{ agents: [7 as never] }, /not a valid agent name/],
     [{ agents: 'trader' as never }, /list of names/],
     [{ agents: Array.from({ length: 1001 }, (_, at) => `a${at}`) }, /at most 1000/],
     [{ agents: ['a'], clientName: 'x'.repeat(101) }, /at most 100/],

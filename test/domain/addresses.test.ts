@@ -242,6 +242,6 @@ describe('addressProblem', () => {
   );
 
   it.each(['', 'localhost', '127.1', '0x7f.1', '1.2.3.4.5', '[::1]'])('takes %j for no address', (ip) =>
-    expect(addressProblem(ip, addressList(['0.0.0.0/0', '::ffff:0:0/96']))).toBe('is no IP address'),
+    expect(addressProblem(ip, addressList(['0.0.0.0/0', '::ffff:0:0/96']))).toBe('is not an IP address'),
   );
 });

@@ -152,7 +152,7 @@ describe('names', () => {
 
   it('a provider that is switched off is invalid', () => {
     expect(create({ provider: 'off', model_name: 'm' }).violations).toEqual([
-      { field: 'config.provider', description: 'Invalid provider "off": it is switched off' },
+      { field: 'config.provider', description: 'Invalid provider "off": it is disabled' },
     ]);
   });
 
@@ -280,7 +280,7 @@ describe('the fallback', () => {
 
   it.each([
     [{ fallback_provider: 'nope', fallback_model: 'm' }, 'config.fallback_provider', /^Invalid provider "nope"/],
-    [{ fallback_provider: 'off', fallback_model: 'm' }, 'config.fallback_provider', /it is switched off$/],
+    [{ fallback_provider: 'off', fallback_model: 'm' }, 'config.fallback_provider', /it is disabled$/],
     [{ fallback_provider: 'grok', fallback_model: 'm' }, 'config.fallback_model', /^Invalid model "m" for grok/],
   ])('%o: %s %s', (sent, field, description) => {
     expect(create({ ...gpt4, ...sent }).violations).toEqual([

@@ -128,7 +128,7 @@ const provoked: Record<
       hop: 0,
       field: 'config.provider',
       message:
-        'The base URL of provider "ambiguous" can be read in different ways; set base_url to a plain URL such as https://llm.example.com/v1',
+        'The base URL of provider "ambiguous" is ambiguous; set base_url to a plain URL such as https://llm.example.com/v1',
     },
   ],
   MODEL_RETIRING: [
@@ -190,7 +190,7 @@ const provoked: Record<
       severity: 'SEVERITY_ERROR',
       hop: 0,
       field: 'config.api_key_state',
-      message: expect.stringContaining('The stored key of config 1 cannot be read'),
+      message: expect.stringContaining('The stored key of config 1 cannot be decrypted'),
     },
   ],
 };

@@ -47,9 +47,9 @@ describe('readPatch', () => {
     [{}, ['name'], 'thing.name', 'is required and cannot be cleared'],
     [{ name: '' }, ['*'], 'thing.name', 'is required and cannot be cleared'],
     [{}, ['id'], 'update_mask', 'names "id", which cannot be changed'],
-    [{}, ['temprature'], 'update_mask', 'names "temprature", which is no field; did you mean "temperature"?'],
-    [{}, ['zzzzzzzzzzzzzz'], 'update_mask', 'names "zzzzzzzzzzzzzz", which is no field'],
-    [{}, [''], 'update_mask', 'names "", which is no field'],
+    [{}, ['temprature'], 'update_mask', 'names "temprature", which is not a field; did you mean "temperature"?'],
+    [{}, ['zzzzzzzzzzzzzz'], 'update_mask', 'names "zzzzzzzzzzzzzz", which is not a field'],
+    [{}, [''], 'update_mask', 'names "", which is not a field'],
     [{}, ['extra.'], 'update_mask', expect.stringContaining('names "extra."')],
     [{}, ['name.x'], 'update_mask', expect.stringContaining('names "name.x"')],
     [{}, ['a\nb\ud800'], 'update_mask', expect.stringContaining('names "a b\ufffd"')],
@@ -86,7 +86,7 @@ describe('readPatch', () => {
     const wide: FieldSpecs = { config: { schema: json('object') } };
     const body = { config: `{"${'k'.repeat(5000)}":1,"${'k'.repeat(5000)}":2}` };
     const [violation] = readPatch({ body, mask: [], specs: wide, outputOnly: [], at: 'thing' }).violations;
-    expect(violation?.description).toMatch(/^must not name a key twice/);
+    expect(violation?.description).toMatch(/^must not contain a key twice/);
     expect(violation?.description.length).toBeLessThanOrEqual(300);
   });
 });

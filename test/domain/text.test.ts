@@ -109,11 +109,11 @@ describe('jsonProblem', () => {
     ['{"a":NaN}', 'object', 'must be a JSON object'],
     ['{}', 'array', 'must be a JSON array'],
     ['null', 'array', 'must be a JSON array'],
-    ['{"a":1,"a":2}', 'object', 'must not name a key twice: "a"'],
-    ['{"a":1,"\\u0061":2}', 'object', 'must not name a key twice: "a"'],
-    ['[{"b":{"c":[],"c":[]}}]', 'array', 'must not name a key twice: "c"'],
-    ['{"a":{"b":1},"a":2}', 'object', 'must not name a key twice: "a"'],
-    ['{"__proto__":1,"__proto__":2}', 'object', 'must not name a key twice: "__proto__"'],
+    ['{"a":1,"a":2}', 'object', 'must not contain a key twice: "a"'],
+    ['{"a":1,"\\u0061":2}', 'object', 'must not contain a key twice: "a"'],
+    ['[{"b":{"c":[],"c":[]}}]', 'array', 'must not contain a key twice: "c"'],
+    ['{"a":{"b":1},"a":2}', 'object', 'must not contain a key twice: "a"'],
+    ['{"__proto__":1,"__proto__":2}', 'object', 'must not contain a key twice: "__proto__"'],
     ['{"a":"\\u0000"}', 'object', 'must not contain \\u0000 or lone surrogates'],
     ['{"\\u0000":1}', 'object', 'must not contain \\u0000 or lone surrogates'],
     ['{"a":"\\ud83d"}', 'object', 'must not contain \\u0000 or lone surrogates'],
@@ -166,7 +166,9 @@ describe('jsonProblem', () => {
         const text = JSON.stringify({ ...object, [key]: 1 });
         fc.pre(Object.keys(JSON.parse(text)).length > 0 && Buffer.byteLength(text) < limits.jsonBytes - 1000);
         const twice = `${text.slice(0, -1)},${differently ? escaped(key) : JSON.stringify(key)}:1}`;
-        expect(jsonProblem(`{"outer":${twice}}`, 'object')).toBe(`must not name a key twice: ${JSON.stringify(key)}`);
+        expect(jsonProblem(`{"outer":${twice}}`, 'object')).toBe(
+          `must not contain a key twice: ${JSON.stringify(key)}`,
+        );
       }),
     );
   });

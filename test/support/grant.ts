@@ -1,8 +1,8 @@
-import { type MadeToken, makeToken, planToken, type TokenWish } from '../../src/domain/token.js';
+import { makeToken, type NewToken, planToken, type TokenRequest } from '../../src/domain/token.js';
 import type { Store } from '../../src/store/store.js';
 import { transact } from '../../src/store/write/transact.js';
 
-const NOTHING: TokenWish = {
+const NOTHING: TokenRequest = {
   name: 'test',
   role: 'ROLE_ADMIN',
   agents: [],
@@ -12,7 +12,7 @@ const NOTHING: TokenWish = {
 };
 
 /** A token that is stored as the command line does it, past every check of access. */
-export async function grant(store: Store, wish: Partial<TokenWish>): Promise<MadeToken> {
+export async function grant(store: Store, wish: Partial<TokenRequest>): Promise<NewToken> {
   const made = makeToken();
   await transact(store, {
     actor: 'test',

@@ -15,7 +15,7 @@ import {
   type Resource,
 } from '../../src/client/index.js';
 import { readSettings, type Settings } from '../../src/config.js';
-import type { MadeToken, TokenWish } from '../../src/domain/token.js';
+import type { NewToken, TokenRequest } from '../../src/domain/token.js';
 import type { Violation } from '../../src/errors.js';
 import { createLog } from '../../src/log.js';
 import { openConfigured, type Running, serve } from '../../src/main.js';
@@ -136,7 +136,7 @@ export type Backend = 'embedded' | 'postgres';
 export interface TestService extends Clients {
   readonly running: Running;
   /** The tokens that were asked for; its own clients have the first. */
-  readonly tokens: readonly MadeToken[];
+  readonly tokens: readonly NewToken[];
   readonly port: number;
   stop(): Promise<void>;
 }
@@ -147,7 +147,7 @@ export interface TestService extends Clients {
  */
 export async function startService(
   env: Readonly<Record<string, string>> = {},
-  wishes: readonly Partial<TokenWish>[] = [],
+  wishes: readonly Partial<TokenRequest>[] = [],
 ): Promise<TestService> {
   const embedded = env['DATABASE_URL'] === undefined && env['DATA_DIR'] === undefined;
   const directory = embedded ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
@@ -193,13 +193,13 @@ export async function startOnPostgres(env: Readonly<Record<string, string>> = {}
 }
 
 /** Makes tokens in a database that no service has, as the command line does. */
-export async function grantAll(settings: Settings, wishes: readonly Partial<TokenWish>[]): Promise<MadeToken[]> {
+export async function grantAll(settings: Settings, wishes: readonly Partial<TokenRequest>[]): Promise<NewToken[]> {
   const database = await openConfigured(settings);
   try {
     await migrator(database).up();
     const store = new Store(database);
     await catchUp(store);
-    const made: MadeToken[] = [];
+    const made: NewToken[] = [];
     for (const wish of wishes) made.push(await grant(store, wish));
     return made;
   } finally {
@@ -211,7 +211,7 @@ export async function grantAll(settings: Settings, wishes: readonly Partial<Toke
 export function useService(
   backend: Backend,
   env: Readonly<Record<string, string>> = {},
-  wishes: readonly Partial<TokenWish>[] = [],
+  wishes: readonly Partial<TokenRequest>[] = [],
 ): () => TestService {
   let service: TestService;
   let stopDatabase = async () => {};

@@ -42,13 +42,13 @@ describe('the command line and certificates', () => {
     const own = (name: string) => ['--cert', path(`${name}.pem`), '--key', path(`${name}.key`)];
     const rows: [readonly string[], number, string][] = [
       [[...ca, ...own('client')], 0, ''],
-      [[], 4, 'it may want TLS: give --tls'],
+      [[], 4, 'it may require TLS: set --tls'],
       [
         ['--tls'],
         4,
-        'is not trusted (self-signed certificate in certificate chain); give the authority that signed it as --ca',
+        'is not trusted (self-signed certificate in certificate chain); set --ca to the authority that signed it',
       ],
-      [['--ca', path('other.pem'), ...own('client')], 4, 'give the authority that signed it as --ca'],
+      [['--ca', path('other.pem'), ...own('client')], 4, 'set --ca to the authority that signed it'],
       [ca, 4, 'certificate of this client'],
       [[...ca, ...own('stranger')], 4, 'does it trust the certificate of this client?'],
       [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
@@ -109,7 +109,7 @@ describe('the command line and certificates', () => {
     const ended = await agentllm(['doctor', '--tls'], env).ended;
     expect(ended.stdout).toMatch(/^warn {2}tls +The certificate of the service is good until \d{4}-\d\d-\d\d$/m);
     expect(ended.stdout).toMatch(
-      /^FAIL {2}service .* cannot be called\. .* give the authority that signed it as --ca$/m,
+      /^FAIL {2}service .* cannot be called\. .* set --ca to the authority that signed it$/m,
     );
     const broken = await agentllm(['doctor'], { ...env, TLS_KEY_FILE: files.path('client.key') }).ended;
     expect(broken.stdout).toMatch(/^FAIL {2}tls +TLS_KEY_FILE .* is not the key of the certificate in TLS_CERT_FILE /m);

@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type { TlsOptions } from '../../src/client/index.js';
 import { connect } from '../../src/client/index.js';
 import { readSettings } from '../../src/config.js';
-import type { TokenWish } from '../../src/domain/token.js';
+import type { TokenRequest } from '../../src/domain/token.js';
 import { failed } from '../client/support.js';
 import { copyFirstStart } from '../support/command.js';
 import { grantAll } from '../support/service.js';
@@ -36,7 +36,7 @@ const ADMIN = { role: 'ROLE_ADMIN' } as const;
 const TRADER = { role: 'ROLE_AGENT', agents: ['trader'], certificate_identity: 'CN=trader' } as const;
 
 /** A service that wants client certificates, with these tokens. */
-async function startMutual(wishes: readonly Partial<TokenWish>[], TLS_CLIENT_CERT = 'required') {
+async function startMutual(wishes: readonly Partial<TokenRequest>[], TLS_CLIENT_CERT = 'required') {
   const files = await useFiles();
   await files.putPair('server', server);
   const TLS_CLIENT_CA_FILE = await files.put('ca.pem', authority.cert);

@@ -68,9 +68,9 @@ describe('TLS', () => {
     const { grpc } = await startTls(tlsSettings(await filesOf()));
     const wrong = [
       [true, 'the certificate of the service is not trusted ('],
-      [{ ca: other.cert }, 'give the authority that signed it as tls.ca'],
+      [{ ca: other.cert }, 'set tls.ca to the authority that signed it'],
       [{ ca: authority.cert, serverName: 'other.test' }, 'the certificate of the service is for another name ('],
-      [false, 'broke it off; it may want TLS: give tls'],
+      [false, 'closed the connection; it may require TLS: set tls'],
     ] as const;
     for (const [tls, why] of wrong) {
       const error = await failed(call(grpc, tls));

@@ -134,7 +134,7 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
 
 function unreachable({ address, chosen, timeoutMs }: Connection, message: string): string[] {
   const where = `${address} (${lacksPort(address) ? `${chosen}, no port given: 443` : chosen})`;
-  const [, late, cause = ''] = /^(No answer from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
+  const [, late, cause = ''] = /^(No (?:answer|response) from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
   const why = inOptions(late ? cause : message);
   return [
     late
@@ -154,7 +154,7 @@ export const isOfTls = (message: string): boolean => /\b(certificate|TLS)\b/.tes
 /** The client names its own options; ours have other names. */
 export const inOptions = (message: string): string =>
   message
-    .replace(/\b(leave|give) tls\b(?!\.)/, '$1 --tls')
+    .replace(/\b(leave|give|set) tls\b(?!\.)/, '$1 --tls')
     .replace(/\btls\.(ca|cert|key)\b/g, '--$1')
     .replace('tls.serverName', '--server-name');
 
