@@ -5,7 +5,7 @@ import { version } from '../package.js';
 import { EXIT_CODES, printError } from './kit/error_output.js';
 import { fail } from './kit/failure.js';
 import { UsageError } from './kit/inputs.js';
-import { quietly, remoteCommand } from './kit/remote_command.js';
+import { remoteCommand, withUsageErrors } from './kit/remote_command.js';
 import { stopRequest } from './kit/signals.js';
 
 const SERVICE = 'Service and database:';
@@ -53,21 +53,21 @@ const FIRST_STEPS = `First steps, with a service that runs (agentllm serve):
 Every command has examples: agentllm configs create --help`;
 
 async function program(words: readonly string[]): Promise<Command> {
-  const all = quietly(new Command('agentllm'))
+  const all = withUsageErrors(new Command('agentllm'))
     .description('The control plane for per-agent LLM configuration')
     .version(version)
     .addHelpCommand(new Command('help').argument('[command]').description('show the help of a command').helpGroup(HELP))
     .addHelpText('after', `\n${FIRST_STEPS}\n\n${EXIT_CODES}`);
-  const wanted = COMMANDS.filter(([name]) => name === words[0]);
-  for (const [, group, load] of wanted.length > 0 ? wanted : COMMANDS)
-    all.addCommand(allQuietly(await load()).helpGroup(group));
+  const requested = COMMANDS.filter(([name]) => name === words[0]);
+  for (const [, group, load] of requested.length > 0 ? requested : COMMANDS)
+    all.addCommand(withUsageErrorsInAll(await load()).helpGroup(group));
   return all;
 }
 
 /** Mistakes of all commands are told alike, also of those that ask no service. */
-function allQuietly(command: Command): Command {
-  for (const one of command.commands) allQuietly(one);
-  return quietly(command);
+function withUsageErrorsInAll(command: Command): Command {
+  for (const one of command.commands) withUsageErrorsInAll(one);
+  return withUsageErrors(command);
 }
 
 /** `agentllm help configs create` is `agentllm configs create --help`; says so when there is no such command. */
@@ -101,6 +101,6 @@ if (words[0] === '__complete') {
   await complete(await program(words.slice(1)), words.slice(1));
 } else {
   const all = await program(words[0] === 'help' ? words.slice(1) : words);
-  const given = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
-  await all.parseAsync(given, { from: 'user' }).catch(fail);
+  const commandLine = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
+  await all.parseAsync(commandLine, { from: 'user' }).catch(fail);
 }

@@ -6,7 +6,7 @@ import { type AgentLLM, type ConnectOptions, connect } from '../../client/index.
 import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
 import { decodeText } from './text.js';
-import { file, integer, said, word } from './values.js';
+import { file, flag, integer, word } from './values.js';
 
 const group = 'Connection:';
 const DEFAULT_ADDRESS = '127.0.0.1:50051';
@@ -32,7 +32,7 @@ export const connectionInputs = (timeoutMs: number): readonly Input[] => [
     group,
     help: "file with the token to send; else the environment's AGENTLLM_TOKEN",
   },
-  { name: 'tls', kind: said, group, help: 'encrypt the connection; implied by the four below and their variables' },
+  { name: 'tls', kind: flag, group, help: 'encrypt the connection; implied by the four below and their variables' },
   {
     name: 'ca',
     kind: file,
@@ -64,67 +64,71 @@ export interface Connection {
   readonly api: AgentLLM;
   readonly address: string;
   /** How the address was chosen. */
-  readonly chosen: string;
+  readonly addressSource: string;
   readonly timeoutMs: number;
   /** Whether nobody on the way can read what is said. */
   readonly secure: boolean;
 }
 
-type Local = ReadonlyMap<string, unknown>;
+type LocalInputs = ReadonlyMap<string, unknown>;
 
 /** An address, and how it was chosen. */
-type Chosen = readonly [address: string, chosen: string];
-const DEFAULT_PLACE: Chosen = [DEFAULT_ADDRESS, 'the default'];
+type Endpoint = readonly [address: string, source: string];
+const DEFAULT_ENDPOINT: Endpoint = [DEFAULT_ADDRESS, 'the default'];
 
-function addressOf(local: Local, otherwise: Chosen): Chosen {
-  const given = local.get('address') as string | undefined;
+function addressOf(local: LocalInputs, fallback: Endpoint): Endpoint {
+  const fromOption = local.get('address') as string | undefined;
   const fromEnvironment = variable('AGENTLLM_ADDRESS');
-  const problem = addressProblem(given ?? fromEnvironment ?? otherwise[0]);
-  const typed = given === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${given}`;
+  const problem = addressProblem(fromOption ?? fromEnvironment ?? fallback[0]);
+  const typed = fromOption === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${fromOption}`;
   if (problem) throw UsageError.of([{ typed, description: problem }]);
-  if (given !== undefined) return [given, 'from --address'];
-  return fromEnvironment === undefined ? otherwise : [fromEnvironment, 'from AGENTLLM_ADDRESS'];
+  if (fromOption !== undefined) return [fromOption, 'from --address'];
+  return fromEnvironment === undefined ? fallback : [fromEnvironment, 'from AGENTLLM_ADDRESS'];
 }
 
 /**
  * @param more for one without `--timeout`, its deadline too.
- * @param otherwise where the service is when nobody says so.
+ * @param fallback where the service is when nobody says so.
  */
-export function openConnection(local: Local, more: ConnectOptions = {}, otherwise: Chosen = DEFAULT_PLACE): Connection {
-  const { address, chosen, timeoutMs, token, tls } = placeOf(local, otherwise, more.deadlineMs);
+export function openConnection(
+  local: LocalInputs,
+  more: ConnectOptions = {},
+  fallback: Endpoint = DEFAULT_ENDPOINT,
+): Connection {
+  const { address, addressSource, timeoutMs, token, tls } = targetOf(local, fallback, more.deadlineMs);
   try {
     const api = connect({ ...more, address, deadlineMs: timeoutMs, ...(token && { token }), ...(tls && { tls }) });
-    return { api, address, chosen, timeoutMs, secure: Boolean(tls) };
+    return { api, address, addressSource, timeoutMs, secure: Boolean(tls) };
   } catch (error) {
     // Certificates that are none, a token that is none.
-    throw new UsageError(mistakeOf((error as Error).message));
+    throw new UsageError(tlsProblem((error as Error).message));
   }
 }
 
 /** What OpenSSL finds in certificate and key, in words. */
-function mistakeOf(message: string): string {
+function tlsProblem(message: string): string {
   if (message.includes('key values mismatch')) return 'the key is not that of the certificate (--cert and --key)';
   return /^error:\w+:/.test(message) ? `certificate or key cannot be used: ${message.split(':').at(-1)}` : message;
 }
 
 /** A connection for a stream, to the place that `openConnection` has found good. */
-export function openStream(local: Local): Channel {
-  const { address, timeoutMs, token, tls } = placeOf(local, DEFAULT_PLACE);
+export function openStream(local: LocalInputs): Channel {
+  const { address, timeoutMs, token, tls } = targetOf(local, DEFAULT_ENDPOINT);
   return new Channel(() => streamChannel(address, { tls }), address, token, timeoutMs, securityOf({ tls }));
 }
 
-function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_MS) {
-  const [address, chosen] = addressOf(local, otherwise);
+function targetOf(local: LocalInputs, fallback: Endpoint, deadlineMs = DEFAULT_TIMEOUT_MS) {
+  const [address, addressSource] = addressOf(local, fallback);
   const timeoutMs = (local.get('timeout') as number | undefined) ?? deadlineMs;
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
-  const token = readGiven(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
+  const token = readOptionFile(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
   const tls = tlsOf(local);
   if (token && !tls && !isLocal(address)) throw new UsageError(`A token would go to ${address} in clear: give --tls`);
-  return { address, chosen, timeoutMs, token, tls };
+  return { address, addressSource, timeoutMs, token, tls };
 }
 
-function tlsOf(local: Local): ConnectOptions['tls'] {
-  const ca = readGiven(local, 'ca') ?? readVariable('AGENTLLM_CA');
+function tlsOf(local: LocalInputs): ConnectOptions['tls'] {
+  const ca = readOptionFile(local, 'ca') ?? readVariableFile('AGENTLLM_CA');
   const [cert, key] = pairOf(local);
   const serverName = local.get('server-name') as string | undefined;
   if (ca ?? cert ?? serverName)
@@ -133,25 +137,25 @@ function tlsOf(local: Local): ConnectOptions['tls'] {
 }
 
 /** The certificate of this client with its key: both from the command line, or both from the environment. */
-function pairOf(local: Local): readonly [cert?: string, key?: string] {
-  const [cert, key] = [readGiven(local, 'cert'), readGiven(local, 'key')];
+function pairOf(local: LocalInputs): readonly [cert?: string, key?: string] {
+  const [cert, key] = [readOptionFile(local, 'cert'), readOptionFile(local, 'key')];
   if ((cert === undefined) !== (key === undefined))
     throw new UsageError('--cert and --key belong together: the key is that of the certificate');
   if (cert !== undefined) return [cert, key];
-  const [certNamed, keyNamed] = [readVariable('AGENTLLM_CERT'), readVariable('AGENTLLM_KEY')];
-  if ((certNamed === undefined) !== (keyNamed === undefined))
+  const [envCert, envKey] = [readVariableFile('AGENTLLM_CERT'), readVariableFile('AGENTLLM_KEY')];
+  if ((envCert === undefined) !== (envKey === undefined))
     throw new UsageError('AGENTLLM_CERT and AGENTLLM_KEY belong together: the key is that of the certificate');
-  return [certNamed, keyNamed];
+  return [envCert, envKey];
 }
 
-function readGiven(local: Local, name: string): string | undefined {
+function readOptionFile(local: LocalInputs, name: string): string | undefined {
   const path = local.get(name) as string | undefined;
   // What somebody took for the place of an API key is not repeated.
   const typed = name === 'key' ? '--key' : `--${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name);
 }
 
-function readVariable(name: `AGENTLLM_${string}`): string | undefined {
+function readVariableFile(name: `AGENTLLM_${string}`): string | undefined {
   const path = variable(name);
   const typed = name === 'AGENTLLM_KEY' ? name : `${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name.replace('AGENTLLM_', '').toLowerCase());
@@ -165,14 +169,14 @@ function readPem(typed: string, path: string, name: string): string {
 }
 
 export function readNamedFile(typed: string, path: string): string {
-  const refuse = (description: string) => UsageError.of([{ typed, description }]);
+  const usageError = (description: string) => UsageError.of([{ typed, description }]);
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw refuse((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
+    throw usageError((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
   }
   const text = decodeText(bytes);
-  if (text === undefined) throw refuse('must be text in UTF-8 or UTF-16');
+  if (text === undefined) throw usageError('must be text in UTF-8 or UTF-16');
   return text;
 }

@@ -1,8 +1,8 @@
 import { lacksPort } from '../../client/address.js';
 import { AgentLLMError } from '../../client/index.js';
 import type { Connection } from './connection.js';
-import { blame, type Cause, type Input, type Problem, UsageError } from './inputs.js';
-import { cut, pad, say, toJson, visible, widthOf } from './print.js';
+import { argumentFor, type Cause, type Input, type Problem, UsageError } from './inputs.js';
+import { cut, pad, terminal, toJson, visible, widthOf } from './print.js';
 
 /** How a command ends; EXIT_CODES says the same to people. */
 export const Exit = { done: 0, refused: 1, usage: 2, notFound: 3, unreachable: 4 } as const;
@@ -22,7 +22,7 @@ const EXIT_OF: Readonly<Record<string, number>> = {
 };
 
 /** What to type after a refusal; the service says it in the words of its requests. */
-const NEXT: Readonly<Record<string, string>> = {
+const HINTS: Readonly<Record<string, string>> = {
   AGENT_HAS_CONFIGS: 'here: --cascade',
   AGENT_RESERVED: 'here: agentllm agents update <agent> --no-active',
   AGENT_NOT_FOUND: 'agentllm agents list shows what there is',
@@ -63,28 +63,28 @@ export interface Context {
 
 /** Says why a command failed and returns the exit code; faults of ours are thrown on. */
 export function printError(error: unknown, context: Context): number {
-  const told =
+  const report =
     error instanceof UsageError
-      ? ofUsage(error, context)
+      ? usageReport(error, context)
       : error instanceof AgentLLMError
-        ? ofCall(error, context)
+        ? callReport(error, context)
         : undefined;
-  if (!told) throw error;
-  const lines = context.json ? toJson({ error: told.json }) : told.lines.map((line) => visible(line)).join('\n');
-  say.err(withoutTokens(lines));
-  return told.exit;
+  if (!report) throw error;
+  const lines = context.json ? toJson({ error: report.json }) : report.lines.map((line) => visible(line)).join('\n');
+  terminal.err(withoutTokens(lines));
+  return report.exit;
 }
 
 /** Of a token that was typed, what everybody may see. */
-const withoutTokens = (said: string): string => said.replace(/\b(al_[a-z2-7]{10})_[\w-]+/g, '$1_…');
+const withoutTokens = (text: string): string => text.replace(/\b(al_[a-z2-7]{10})_[\w-]+/g, '$1_…');
 
-interface Told {
+interface ErrorReport {
   readonly lines: readonly string[];
   readonly json: object;
   readonly exit: number;
 }
 
-function ofUsage({ message, problems }: UsageError, { command }: Context): Told {
+function usageReport({ message, problems }: UsageError, { command }: Context): ErrorReport {
   const hint = `(${command} --help shows what it takes)`;
   const json = { code: 'INVALID_ARGUMENT', reason: 'USAGE', message: message, violations: problems, metadata: {} };
   if (problems.length === 0) return { lines: [`agentllm: ${message}`, hint], json, exit: Exit.usage };
@@ -95,10 +95,10 @@ function ofUsage({ message, problems }: UsageError, { command }: Context): Told 
   };
 }
 
-function ofCall(error: AgentLLMError, context: Context): Told {
+function callReport(error: AgentLLMError, context: Context): ErrorReport {
   const { code, reason, violations, metadata } = error;
   const problems = violations.map(({ field, description }) => {
-    const typed = blame(field, context.inputs, context.causes);
+    const typed = argumentFor(field, context.inputs, context.causes);
     // A whole file is to blame: say what in it.
     return { typed, description: typed.startsWith('--from-file') ? `${field} ${description}` : description };
   });
@@ -117,23 +117,23 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
   if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
     return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...aligned(problems)];
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
-  const late = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
-  const again =
+  const isTransient = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
+  const retryHint =
     requestId &&
-    late &&
+    isTransient &&
     !error.unsent &&
     (reason === undefined || reason === 'OUTCOME_UNKNOWN' || reason === 'DEADLINE_EXCEEDED')
       ? [`(it may have been done: the same command with --request-id ${requestId} does it once at most)`]
       : [];
-  if (late && reason === undefined && connection) return [...unreachable(connection, message), ...again];
+  if (isTransient && reason === undefined && connection) return [...unreachable(connection, message), ...retryHint];
   if (code === 'UNIMPLEMENTED' && reason === undefined)
     return [`agentllm: the service does not know this method (${message}); it may be older than this command`];
-  const next = reason && NEXT[reason];
-  return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...again];
+  const next = reason && HINTS[reason];
+  return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...retryHint];
 }
 
-function unreachable({ address, chosen, timeoutMs }: Connection, message: string): string[] {
-  const where = `${address} (${lacksPort(address) ? `${chosen}, no port given: 443` : chosen})`;
+function unreachable({ address, addressSource, timeoutMs }: Connection, message: string): string[] {
+  const where = `${address} (${lacksPort(address) ? `${addressSource}, no port given: 443` : addressSource})`;
   const [, late, cause = ''] = /^(No answer from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
   const why = inOptions(late ? cause : message);
   return [
@@ -141,11 +141,11 @@ function unreachable({ address, chosen, timeoutMs }: Connection, message: string
       ? `agentllm: ${where} did not answer within ${timeoutMs} ms`
       : `agentllm: no service can be reached at ${where}`,
     ...(why ? [`  ${why}`] : []),
-    ...(isOfTls(why) ? [] : [ELSEWHERE]),
+    ...(isOfTls(why) ? [] : [ADDRESS_HINT]),
   ];
 }
 
-const ELSEWHERE =
+const ADDRESS_HINT =
   '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait';
 
 /** Whether there is a service, with which only the certificates are not agreed on. */
@@ -167,12 +167,12 @@ function problemsIn(problems: readonly Problem[]): string {
   return length === 1 ? 'a problem' : `${length} problems`;
 }
 
-const MOST_TYPED = 40;
+const MAX_ARGUMENT_LENGTH = 40;
 
 /** Each problem behind what it is about, in two columns; one option may have set two fields with the same problem. */
 function aligned(all: readonly Problem[]): string[] {
   const problems = distinct(all);
-  const typed = problems.map((problem) => visible(cut(problem.typed, MOST_TYPED)));
+  const typed = problems.map((problem) => visible(cut(problem.typed, MAX_ARGUMENT_LENGTH)));
   const width = Math.max(...typed.map(widthOf));
   return problems.map(({ description }, at) => `  ${pad(typed[at] as string, width)}  ${description}`);
 }

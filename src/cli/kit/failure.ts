@@ -10,7 +10,7 @@ import { databaseFailure } from '../../store/failure.js';
 import { MigrationLockTimeoutError, SchemaMismatchError } from '../../store/maintenance/migrate.js';
 
 /** What a person can put right; their messages say how. */
-const EXPECTED = [
+const OPERATOR_ERRORS = [
   StartError,
   DataDirectoryError,
   DirectoryInUseError,
@@ -28,7 +28,7 @@ export function fail(error: unknown): never {
 /** The lines that a person reads of an error. */
 export function explain(error: unknown): string {
   const known = databaseFailure(error);
-  if (EXPECTED.some((type) => known instanceof type) || known !== error)
+  if (OPERATOR_ERRORS.some((type) => known instanceof type) || known !== error)
     return (causeInDatabase(known) ?? (known as Error).message)
       .split('\n')
       .map((line) => `agentllm: ${line}`)

@@ -11,7 +11,7 @@ import {
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { packageFile } from '../../package.js';
 import { readNamedFile } from './connection.js';
-import { type Given, type Input, placesOf, UsageError } from './inputs.js';
+import { type Input, type ParsedInputs, requestPaths, UsageError } from './inputs.js';
 import { readStdin } from './stdin.js';
 
 /** What a write is about, and where it stands in the request. */
@@ -23,11 +23,11 @@ export interface Body {
 }
 
 /** Reads a message from a file of JSON, with what it says of each input: present sets, null clears, absent keeps. */
-export async function readBody(body: Body, inputs: readonly Input[], path: string): Promise<Partial<Given>> {
+export async function readBody(body: Body, inputs: readonly Input[], path: string): Promise<Partial<ParsedInputs>> {
   const typed = `--from-file ${path}`;
   const json = unwrap(body, parse(typed, path === '-' ? await readStdin() : readNamedFile(typed, path)), typed);
   const touched = inputs
-    .flatMap((input) => placesOf(input))
+    .flatMap((input) => requestPaths(input))
     .filter((place) => place.startsWith(`${body.at}.`) && isIn(json, place.split('.').slice(1)));
   return {
     message: { [body.at]: decode(body, json, typed) },

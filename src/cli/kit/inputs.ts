@@ -59,7 +59,7 @@ export class UsageError extends Error {
 export type Typed = ReadonlyMap<string, string | readonly string[] | boolean>;
 
 /** The command line as a request. */
-export interface Given {
+export interface ParsedInputs {
   readonly message: Readonly<Record<string, unknown>>;
   /** The places that were set or unset, as they stand in the request. */
   readonly touched: ReadonlySet<string>;
@@ -69,7 +69,7 @@ export interface Given {
 }
 
 export const isArgument = ({ name }: Input): boolean => /^[<[]/.test(name);
-export const placesOf = ({ to }: Input): readonly string[] => (to === undefined ? [] : [to].flat());
+export const requestPaths = ({ to }: Input): readonly string[] => (to === undefined ? [] : [to].flat());
 
 /** An input as people type it: `--max-tokens`, `<agent>`. */
 export const typedName = (input: Input): string => (isArgument(input) ? input.name : `--${input.name}`);
@@ -91,10 +91,10 @@ export function optionsOf(input: Input): Option[] {
   const { name, kind, short, group = 'Options:' } = input;
   const start = short ? `-${short}, --${name}` : `--${name}`;
   // What stands behind an option for a key is read, to be refused: as an argument it would be taken for another one.
-  const value = kind.unseen ? ' [value]' : kind.value ? ` <${kind.value}>` : '';
+  const value = kind.prompted ? ' [value]' : kind.value ? ` <${kind.value}>` : '';
   const option = new Option(`${start}${value}`, helpOf(input));
   if (kind.repeats) option.argParser((value: string, before: string[] = []) => [...before, value]);
-  const denied = kind.deniable ? [new Option(`--no-${name}`).hideHelp()] : [];
+  const denied = kind.negatable ? [new Option(`--no-${name}`).hideHelp()] : [];
   for (const one of [option, ...denied]) inputOf.set(one.helpGroup(group), input);
   return [option, ...denied];
 }
@@ -112,7 +112,7 @@ export function put(message: Record<string, unknown>, path: string, value: unkno
 }
 
 /** Reads what was typed into a request that may hold something already, from a file for one. */
-export function readInputs(inputs: readonly Input[], typed: Typed, start: Partial<Given> = {}): Given {
+export function readInputs(inputs: readonly Input[], typed: Typed, start: Partial<ParsedInputs> = {}): ParsedInputs {
   const message: Record<string, unknown> = { ...start.message };
   const touched = new Set(start.touched);
   const causes: Cause[] = [...(start.causes ?? [])];
@@ -120,17 +120,17 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
   const problems: Problem[] = [];
   const setBy = new Map<string, Input>();
   for (const input of inputs) {
-    const given = typed.get(input.name);
-    if (given === undefined) continue;
-    const value = readValue(input, given, causes, problems);
-    const places = placesOf(input);
+    const typedValue = typed.get(input.name);
+    if (typedValue === undefined) continue;
+    const value = readValue(input, typedValue, causes, problems);
+    const places = requestPaths(input);
     if (places.length === 0) local.set(input.name, value);
     places.forEach((path, index) => {
-      const rival = setBy.get(path);
-      if (rival)
+      const earlier = setBy.get(path);
+      if (earlier)
         problems.push({
           typed: typedName(input),
-          description: `says the same as ${typedName(rival)}: give one of them`,
+          description: `says the same as ${typedName(earlier)}: give one of them`,
         });
       setBy.set(path, input);
       touched.add(path);
@@ -141,10 +141,15 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
   return { message, touched, causes, local };
 }
 
-function readValue(input: Input, given: string | readonly string[] | boolean, causes: Cause[], problems: Problem[]) {
+function readValue(
+  input: Input,
+  typedValue: string | readonly string[] | boolean,
+  causes: Cause[],
+  problems: Problem[],
+) {
   const typed = (value?: string) =>
     isArgument(input) ? value || input.name : [`--${input.name}`, value].filter((x) => x !== undefined).join(' ');
-  const [path = ''] = placesOf(input);
+  const [path = ''] = requestPaths(input);
   const read = (one: string | boolean) => {
     try {
       return input.kind.read(one as string);
@@ -154,32 +159,32 @@ function readValue(input: Input, given: string | readonly string[] | boolean, ca
       return undefined;
     }
   };
-  if (typeof given === 'boolean') {
-    causes.push({ path, typed: given ? `--${input.name}` : `--no-${input.name}` });
-    return given;
+  if (typeof typedValue === 'boolean') {
+    causes.push({ path, typed: typedValue ? `--${input.name}` : `--no-${input.name}` });
+    return typedValue;
   }
-  if (typeof given === 'string') {
-    for (const place of placesOf(input)) causes.push({ path: place, typed: typed(given) });
-    return read(given);
+  if (typeof typedValue === 'string') {
+    for (const place of requestPaths(input)) causes.push({ path: place, typed: typed(typedValue) });
+    return read(typedValue);
   }
   causes.push({ path, typed: typedName(input) });
-  given.forEach((one, index) => void causes.push({ path: `${path}[${index}]`, typed: typed(one) }));
-  return given.map(read);
+  typedValue.forEach((one, index) => void causes.push({ path: `${path}[${index}]`, typed: typed(one) }));
+  return typedValue.map(read);
 }
 
 /** Clears what `--unset` names: each stays out of the message and goes into the mask. */
-export function unset(inputs: readonly Input[], names: readonly string[], given: Given): Given {
-  const message = structuredClone(given.message) as Record<string, unknown>;
-  const touched = new Set(given.touched);
-  const causes = [...given.causes];
+export function unset(inputs: readonly Input[], names: readonly string[], parsed: ParsedInputs): ParsedInputs {
+  const message = structuredClone(parsed.message) as Record<string, unknown>;
+  const touched = new Set(parsed.touched);
+  const causes = [...parsed.causes];
   const problems: Problem[] = [];
   const clearable = inputs.filter(({ clears }) => clears);
   for (const name of names.flatMap((one) => one.split(',')).map((one) => one.trim().replace(/^--/, ''))) {
     const input = clearable.find((one) => one.name === name.replaceAll('_', '-'));
     const typed = `--unset ${name}`;
     if (!input) problems.push({ typed, description: `can be ${clearable.map((one) => one.name).join(', ')}` });
-    for (const path of input ? placesOf(input) : []) {
-      if (given.touched.has(path) && given.causes.some((cause) => cause.path === path))
+    for (const path of input ? requestPaths(input) : []) {
+      if (parsed.touched.has(path) && parsed.causes.some((cause) => cause.path === path))
         problems.push({ typed, description: 'is set on the same command line: give one of the two' });
       put(message, path, undefined);
       touched.add(path);
@@ -187,23 +192,23 @@ export function unset(inputs: readonly Input[], names: readonly string[], given:
     }
   }
   if (problems.length > 0) throw UsageError.of(problems);
-  return { ...given, message, touched, causes };
+  return { ...parsed, message, touched, causes };
 }
 
 /** The mask of an update: what was touched below the body, by its names there. */
 export function maskOf(inputs: readonly Input[], touched: ReadonlySet<string>, body: string): string[] {
   const paths = inputs
     .filter((input) => input.mask !== '')
-    .flatMap((input) => placesOf(input).map((path) => ({ path, mask: input.mask ?? path.slice(body.length + 1) })))
+    .flatMap((input) => requestPaths(input).map((path) => ({ path, mask: input.mask ?? path.slice(body.length + 1) })))
     .filter(({ path }) => path.startsWith(`${body}.`) && touched.has(path))
     .map(({ mask }) => mask);
   return [...new Set(paths)];
 }
 
 /** What on the command line a violation is about; the path of the field when nothing there caused it. */
-export function blame(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
+export function argumentFor(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
   const by = (fits: (path: string) => boolean) => causes.findLast(({ path }) => path !== '' && fits(path))?.typed;
-  const named = inputs.find((input) => placesOf(input).includes(field));
+  const named = inputs.find((input) => requestPaths(input).includes(field));
   return (
     by((path) => path === field) ??
     by((path) => field.startsWith(`${path}.`) || field.startsWith(`${path}[`)) ??

@@ -35,16 +35,16 @@ export interface List<Row> {
   /** What to say when there are none that a filter lets through. */
   readonly noMatch?: string;
   /** How many are shown without --limit; all when it is not said. */
-  readonly most?: number;
-  ask(api: AgentLLM, request: object): Promise<Page>;
+  readonly defaultLimit?: number;
+  fetchPage(api: AgentLLM, request: object): Promise<Page>;
 }
 
 /** Prints a whole list, all pages of it. */
 export async function printList<Row>(call: Call, list: List<Row>): Promise<undefined> {
   const { rows, revision } = await readAll(call, list);
-  const isFiltered = Object.keys(call.given.message).some((field) => field !== 'min_revision');
+  const isFiltered = Object.keys(call.inputs.message).some((field) => field !== 'min_revision');
   const empty = (isFiltered && list.noMatch) || list.empty;
-  return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, LONGEST_CELL));
+  return call.print({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, MAX_CELL_LENGTH));
 }
 
 interface Rows<Row> {
@@ -55,7 +55,10 @@ interface Rows<Row> {
 }
 
 /** Every row, page by page; the revision is that of the first page, which all rows are at least at. */
-export async function readAll<Row>(call: Call, { field, most, ask }: List<Row>): Promise<Rows<Row>> {
+export async function readAll<Row>(
+  call: Call,
+  { field, defaultLimit: most, fetchPage: ask }: List<Row>,
+): Promise<Rows<Row>> {
   const limit = call.local<number>('limit') ?? most ?? Number.POSITIVE_INFINITY;
   if (limit < 1) throw UsageError.of([{ typed: `--limit ${limit}`, description: 'must be at least 1' }]);
   const rows: Row[] = [];
@@ -72,7 +75,7 @@ export async function readAll<Row>(call: Call, { field, most, ask }: List<Row>):
 }
 
 /** What is longer is cut in lists; --json has it whole. */
-const LONGEST_CELL = 100;
+const MAX_CELL_LENGTH = 100;
 
 /** @param longest where a cell is cut. */
 export function tableOf<Row>(

@@ -1,13 +1,13 @@
 import type { Say } from '../../admin/protocol.js';
 
 /** Prints to the terminal: answers to standard output, everything else to standard error. */
-export const say: Say = {
+export const terminal: Say = {
   out: (text) => void process.stdout.write(`${text}\n`),
   err: (text) => void process.stderr.write(`${text}\n`),
 };
 
 /** What a terminal would obey, show in another order than it stands, or not show at all. */
-const OBEYED =
+const UNSAFE =
   /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0001}-\u{e007f}]|\p{Cs}|\u00ad/gu;
 const WIDE =
   /[\p{sc=Han}\p{sc=Hangul}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Bopomofo}\p{sc=Yi}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}|\ufe0f/u;
@@ -16,7 +16,7 @@ const graphemes = new Intl.Segmenter();
 
 /** Data as it may stand on a terminal: control characters are shown, not sent. */
 export function visible(data: string): string {
-  return data.replace(OBEYED, (character) => {
+  return data.replace(UNSAFE, (character) => {
     if (character === '\n') return '\\n';
     if (character === '\t') return '\\t';
     return `\\u{${character.codePointAt(0)?.toString(16)}}`;
@@ -31,11 +31,11 @@ export function widthOf(data: string): number {
 }
 
 /** A text of at most so many characters. */
-export const cut = (data: string, most: number): string =>
-  data.length <= most
+export const cut = (data: string, maxLength: number): string =>
+  data.length <= maxLength
     ? data
     : `${data
-        .slice(0, most - 1)
+        .slice(0, maxLength - 1)
         .toWellFormed()
         .replace(/\ufffd$/, '')}…`;
 
@@ -73,17 +73,17 @@ export function record(groups: readonly Group[]): string {
 }
 
 /** A value of a message as people read it: what is absent or empty is a dash in a table. */
-export function shown(value: unknown): string {
+export function formatValue(value: unknown): string {
   if (value === undefined || value === null) return '';
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
   if (value instanceof Date) return moment(value);
-  if (Array.isArray(value)) return value.map(shown).join(', ');
+  if (Array.isArray(value)) return value.map(formatValue).join(', ');
   return String(value);
 }
 
 /** Lines of a record from values as they stand in a message. */
 export const lines = (...all: readonly (readonly [name: string, value: unknown])[]): Line[] =>
-  all.map(([name, value]) => [name, shown(value)]);
+  all.map(([name, value]) => [name, formatValue(value)]);
 
 interface Recorded {
   readonly created_at?: Date | undefined;

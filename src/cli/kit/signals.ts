@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 const STOP = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** npm passes on the Ctrl-C that the terminal has already sent to the service: two signals this close are one. */
 const SAME_SIGNAL_MS = 1_000;
-const LOOK_FOR_PARENT_MS = 500;
+const PARENT_CHECK_MS = 500;
 
 let stop: Promise<string> | undefined;
 
@@ -29,12 +29,12 @@ export function stopRequest(): Promise<string> {
   return stop;
 }
 
-function onEndOfParent(ended: () => void): void {
+function onEndOfParent(onEnded: () => void): void {
   const parent = process.ppid;
   const timer = setInterval(() => {
     if (process.ppid === parent) return;
     clearInterval(timer);
-    ended();
-  }, LOOK_FOR_PARENT_MS);
+    onEnded();
+  }, PARENT_CHECK_MS);
   timer.unref();
 }

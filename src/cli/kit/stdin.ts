@@ -4,7 +4,7 @@ import { UsageError } from './inputs.js';
 import { decodeText } from './text.js';
 
 /** More than any message may have: who pipes a disk into us hears of it. */
-const MOST_BYTES = 8 * 1024 * 1024;
+const MAX_BYTES = 8 * 1024 * 1024;
 
 /** Everything on standard input. */
 export async function readStdin(): Promise<string> {
@@ -13,7 +13,7 @@ export async function readStdin(): Promise<string> {
   for await (const chunk of process.stdin) {
     chunks.push(chunk as Buffer);
     bytes += (chunk as Buffer).length;
-    if (bytes > MOST_BYTES) throw new UsageError(`standard input has more than ${MOST_BYTES} bytes`);
+    if (bytes > MAX_BYTES) throw new UsageError(`standard input has more than ${MAX_BYTES} bytes`);
   }
   const text = decodeText(Buffer.concat(chunks));
   if (text === undefined) throw new UsageError('standard input must be text in UTF-8 or UTF-16');
@@ -26,7 +26,7 @@ export async function readStdin(): Promise<string> {
  */
 export async function readSecret(what: string): Promise<string> {
   const atTerminal = process.stdin.isTTY;
-  const key = atTerminal ? await askUnseen(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
+  const key = atTerminal ? await promptHidden(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
   if (key === '' && atTerminal) throw new UsageError('no key was typed');
   if (key === '')
     throw new UsageError(
@@ -36,9 +36,9 @@ export async function readSecret(what: string): Promise<string> {
 }
 
 /** Asks on standard error, so that standard output has the answer alone, and shows nothing of what is typed. */
-function askUnseen(question: string): Promise<string> {
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const reader = createInterface({ input: process.stdin, output: nowhere, terminal: true, historySize: 0 });
+function promptHidden(question: string): Promise<string> {
+  const sink = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const reader = createInterface({ input: process.stdin, output: sink, terminal: true, historySize: 0 });
   process.stderr.write(question);
   return new Promise((resolve, reject) => {
     reader.once('line', (line) => {

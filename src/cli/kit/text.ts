@@ -1,13 +1,13 @@
 /** The encodings that programs write texts in, by the bytes that they begin with. */
-const MARKS: readonly (readonly [encoding: string, mark: readonly number[]])[] = [
+const BYTE_ORDER_MARKS: readonly (readonly [encoding: string, mark: readonly number[]])[] = [
   ['utf-8', [0xef, 0xbb, 0xbf]],
   ['utf-16le', [0xff, 0xfe]],
   ['utf-16be', [0xfe, 0xff]],
 ];
 
 function encodingOf(bytes: Uint8Array): string {
-  const marked = MARKS.find(([, mark]) => mark.every((byte, at) => bytes[at] === byte));
-  if (marked) return marked[0];
+  const byMark = BYTE_ORDER_MARKS.find(([, mark]) => mark.every((byte, at) => bytes[at] === byte));
+  if (byMark) return byMark[0];
   // JSON, PEM and keys begin with an ASCII character, of which UTF-16 makes a zero and another byte.
   if (bytes.length >= 2 && bytes[0] !== 0 && bytes[1] === 0) return 'utf-16le';
   if (bytes.length >= 2 && bytes[0] === 0 && bytes[1] !== 0) return 'utf-16be';

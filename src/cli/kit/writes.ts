@@ -4,14 +4,14 @@ import type { Body } from './from_file.js';
 import { type Input, maskOf, UsageError } from './inputs.js';
 import { counted, small, table, visible } from './print.js';
 import type { Call } from './remote_command.js';
-import { duration, said, secret, text, word } from './values.js';
+import { duration, flag, secret, text, word } from './values.js';
 
 const group = 'Writing:';
 
 /** What every write takes. */
 export const writeInputs: readonly Input[] = [
   { name: 'reason', to: 'reason', kind: text, group, help: 'why, for the history, at most 500 characters' },
-  { name: 'dry-run', to: 'validate_only', kind: said, group, help: 'do all the checks and write nothing' },
+  { name: 'dry-run', to: 'validate_only', kind: flag, group, help: 'do all the checks and write nothing' },
   {
     name: 'request-id',
     to: 'request_id',
@@ -46,8 +46,8 @@ export const keyInput: Input = {
 };
 
 /** An update without a field is a mistake, and without a mask the service would take what is present for one. */
-export function refuseNothing({ given }: Call, body: Body, fields: readonly Input[]): void {
-  const { message, touched } = given;
+export function requireChange({ inputs }: Call, body: Body, fields: readonly Input[]): void {
+  const { message, touched } = inputs;
   if (maskOf(fields, touched, body.at).length > 0 || 'api_key' in message || 'clear_api_key' in message) return;
   throw new UsageError(
     'nothing to change: give an option with its new value, or --unset with the names of what to clear',
@@ -55,21 +55,21 @@ export function refuseNothing({ given }: Call, body: Body, fields: readonly Inpu
 }
 
 /** What every write answers. */
-interface Written {
+interface WriteResponse {
   readonly revision: bigint;
   readonly adoption?: Adoption | undefined;
 }
 
 /** What a write did, and who has applied it where that was asked; `done` is a participle, `updated`. */
-export function wrote(call: Call, done: string, what: string, { revision, adoption }: Written): string {
-  const named = visible(what);
-  if (call.given.message['validate_only'] === true)
-    return `dry run at revision ${revision}, nothing was written: ${named} would be ${done}`;
-  return `${done} ${named} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
+export function writeSummary(call: Call, done: string, what: string, { revision, adoption }: WriteResponse): string {
+  const subject = visible(what);
+  if (call.inputs.message['validate_only'] === true)
+    return `dry run at revision ${revision}, nothing was written: ${subject} would be ${done}`;
+  return `${done} ${subject} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
 }
 
 /** How many of those that are pending are named. */
-const MOST_NAMED = 5;
+const MAX_NAMES = 5;
 
 /** `applied by 3 of 4 processes; pending: worker-7` */
 function adoptionLine({ complete, applied_count, pending_count, pending }: Adoption): string {
@@ -77,9 +77,9 @@ function adoptionLine({ complete, applied_count, pending_count, pending }: Adopt
   if (all === 0) return complete ? 'no process watches what was changed' : 'who has applied it is not known';
   const line = `applied by ${applied_count} of ${counted(all, 'process', 'processes')}`;
   if (pending_count === 0) return line;
-  const named = pending.slice(0, MOST_NAMED).map(nameOfWatcher);
-  const more = pending_count > named.length ? ` and ${pending_count - named.length} more` : '';
-  return `${line}; pending: ${named.join(', ')}${more}`;
+  const names = pending.slice(0, MAX_NAMES).map(nameOfWatcher);
+  const more = pending_count > names.length ? ` and ${pending_count - names.length} more` : '';
+  return `${line}; pending: ${names.join(', ')}${more}`;
 }
 
 /** A process by the name that it gave, else by the beginning of its id. */

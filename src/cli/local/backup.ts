@@ -5,7 +5,7 @@ import { readSettings } from '../../config.js';
 import { parseDatabaseUrl } from '../../domain/database_url.js';
 import { StartError } from '../../errors.js';
 import { makeBackup } from '../../store/maintenance/backup.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({
   file: z.string().refine(isAbsolute),
@@ -23,13 +23,13 @@ export function backupCommand(): Command {
     .argument('<file>', 'where to')
     .option('--force', 'replace a file that is there', false)
     .option('--json', 'print JSON', false)
-    .action((file: string, given: Omit<Options, 'file'>) => {
+    .action((file: string, input: Omit<Options, 'file'>) => {
       refusePostgres('backed up with its own pg_dump', 'pg_dump --format=custom --no-owner --file=agentllm.dump');
-      return runTask(backupTask, { ...given, file: resolve(file) });
+      return runTask(backupTask, { ...input, file: resolve(file) });
     });
 }
 
-async function backup({ store, say }: Place, { file, force, json }: Options): Promise<void> {
+async function backup({ store, say }: TaskContext, { file, force, json }: Options): Promise<void> {
   const about = await makeBackup(store.database, { file, force, onStep: (text) => !json && say.err(text) });
   if (json) return say.out(JSON.stringify({ file, ...about }));
   say.out(`wrote ${file}: revision ${about.revision}, ${(about.bytes / 1e6).toFixed(1)} MB`);

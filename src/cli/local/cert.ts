@@ -6,24 +6,24 @@ import { Command } from 'commander';
 import { certificateIdentities } from '../../domain/certificate.js';
 import { printError } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
-import { say } from '../kit/print.js';
+import { terminal } from '../kit/print.js';
 import type { Pair } from './certificate_authority.js';
 
 /** What is asked of `agentllm cert dev`. */
-interface Wish {
+interface CertOptions {
   readonly out: string;
   readonly host: readonly string[];
   readonly client: readonly string[];
   readonly days: string;
 }
 
-const HERE = ['localhost', '127.0.0.1', '::1'];
-const MOST_DAYS = 825;
+const LOCAL_NAMES = ['localhost', '127.0.0.1', '::1'];
+const MAX_DAYS = 825;
 const AUTHORITY_DAYS = 825;
 /** X.520; verifiers that hold to it refuse longer ones. */
-const COMMON_NAME = 64;
+const MAX_COMMON_NAME_LENGTH = 64;
 
-const again = (value: string, before: readonly string[]) => [...before, value];
+const collect = (value: string, before: readonly string[]) => [...before, value];
 
 /** `agentllm cert dev`: certificates to try TLS with. */
 export function certCommand(): Command {
@@ -35,16 +35,16 @@ export function certCommand(): Command {
     .option(
       '--host <name>',
       'name or address of the service beside those of this machine; may be given again',
-      again,
+      collect,
       [],
     )
     .option(
       '--client <identity>',
       'a client too: a URI such as spiffe://desk/trader, or a common name; may be given again',
-      again,
+      collect,
       [],
     )
-    .option('--days <number>', `how long they are good, 1 to ${MOST_DAYS}`, '30')
+    .option('--days <number>', `how long they are good, 1 to ${MAX_DAYS}`, '30')
     .addHelpText('after', EXAMPLES)
     .action(run);
   return command;
@@ -57,15 +57,15 @@ Examples:
   $ agentllm cert dev
   $ agentllm cert dev --host agentllm.test --client spiffe://desk/trader`;
 
-async function run(wish: Wish): Promise<void> {
+async function run(options: CertOptions): Promise<void> {
   try {
-    await makeAll(wish);
+    await makeAll(options);
   } catch (error) {
     process.exitCode = printError(error, { json: false, command: 'agentllm cert dev', inputs: [], causes: [] });
   }
 }
 
-async function makeAll({ out, host, client, days }: Wish): Promise<void> {
+async function makeAll({ out, host, client, days }: CertOptions): Promise<void> {
   const lifetime = daysOf(days);
   const clients = client.map((identity) => ({ identity, ...clientOf(out, identity) }));
   for (const name of host) checkHost(name);
@@ -74,17 +74,21 @@ async function makeAll({ out, host, client, days }: Wish): Promise<void> {
   const authority = await authorityIn(out);
   const server = join(out, 'server');
   const names = [
-    ...new Set([...HERE, ...hostsOf(server), ...host.map((name) => (isIP(name) === 6 ? shortened(name) : name))]),
+    ...new Set([
+      ...LOCAL_NAMES,
+      ...hostsOf(server),
+      ...host.map((name) => (isIP(name) === 6 ? shortened(name) : name)),
+    ]),
   ];
   const general = names.map((value) => ({ type: isIP(value) ? ('ip' as const) : ('dns' as const), value }));
-  const make = async (base: string, about: string, wish: Omit<Parameters<typeof makeLeaf>[1], 'days' | 'key'>) => {
+  const writeLeaf = async (base: string, about: string, wish: Omit<Parameters<typeof makeLeaf>[1], 'days' | 'key'>) => {
     const key = readIf(`${base}.key`);
     write(base, about, await makeLeaf(authority, { ...wish, days: lifetime, key }), key !== undefined);
   };
-  await make(server, names.join(', '), { kind: 'server', names: general });
+  await writeLeaf(server, names.join(', '), { kind: 'server', names: general });
   for (const { base, identity, ...wish } of clients)
-    await make(base, identityOf(identity), { kind: 'client', ...wish });
-  say.out(instructions(out, clients[0]));
+    await writeLeaf(base, identityOf(identity), { kind: 'client', ...wish });
+  terminal.out(instructions(out, clients[0]));
 }
 
 function makeDirectory(out: string): void {
@@ -117,8 +121,8 @@ async function authorityIn(out: string): Promise<Pair> {
 
 function daysOf(text: string): number {
   const days = Number(text);
-  if (/^\d+$/.test(text) && days >= 1 && days <= MOST_DAYS) return days;
-  throw UsageError.of([{ typed: `--days ${text}`, description: `must be a whole number from 1 to ${MOST_DAYS}` }]);
+  if (/^\d+$/.test(text) && days >= 1 && days <= MAX_DAYS) return days;
+  throw UsageError.of([{ typed: `--days ${text}`, description: `must be a whole number from 1 to ${MAX_DAYS}` }]);
 }
 
 function checkHost(name: string): void {
@@ -134,11 +138,14 @@ const identityOf = (identity: string) => (isUri(identity) ? identity : `CN=${ide
 function clientOf(out: string, identity: string) {
   const problem = (description: string) => UsageError.of([{ typed: `--client ${identity}`, description }]);
   const names = isUri(identity) ? { subjectaltname: `URI:${identity}` } : { subject: { CN: identity } };
-  if (certificateIdentities(names)[0] !== identityOf(identity) || (!isUri(identity) && identity.length > COMMON_NAME))
-    throw problem(`must be a URI, or a common name of at most ${COMMON_NAME} letters, without spaces`);
+  if (
+    certificateIdentities(names)[0] !== identityOf(identity) ||
+    (!isUri(identity) && identity.length > MAX_COMMON_NAME_LENGTH)
+  )
+    throw problem(`must be a URI, or a common name of at most ${MAX_COMMON_NAME_LENGTH} letters, without spaces`);
   const base = join(out, `client-${identity.replace(/[^\w.-]+/g, '-')}`);
-  const there = readIf(`${base}.pem`);
-  if (there !== undefined && identityIn(certificateIn(base, there)) !== identityOf(identity))
+  const existing = readIf(`${base}.pem`);
+  if (existing !== undefined && identityIn(certificateIn(base, existing)) !== identityOf(identity))
     throw problem(`would take the place of ${base}.pem, which is for another: choose another --out`);
   return isUri(identity)
     ? { base, names: [{ type: 'url' as const, value: identity }] }
@@ -175,7 +182,7 @@ function write(base: string, about: string, { cert, key }: Pair, hasKey: boolean
   writeFileSync(`${base}.pem.new`, cert, { mode: 0o644 });
   renameSync(`${base}.pem.new`, `${base}.pem`);
   const until = new Date(new X509Certificate(cert).validTo).toISOString().slice(0, 10);
-  say.out(`${hasKey ? 'renewed' : 'made'} ${base}.pem until ${until}: ${about}`);
+  terminal.out(`${hasKey ? 'renewed' : 'made'} ${base}.pem until ${until}: ${about}`);
 }
 
 function instructions(out: string, made: { readonly base: string; readonly identity: string } | undefined): string {

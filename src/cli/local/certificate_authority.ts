@@ -28,7 +28,7 @@ export interface Pair {
   readonly key: string;
 }
 
-export interface LeafWish {
+export interface LeafOptions {
   readonly kind: 'server' | 'client';
   readonly commonName?: string | undefined;
   readonly names: readonly JsonGeneralName[];
@@ -49,7 +49,7 @@ export async function makeAuthority(days: number): Promise<Pair> {
   const key = newKey();
   const keys = await keysOf(key);
   const cert = await X509CertificateGenerator.createSelfSigned({
-    ...common(days),
+    ...commonFields(days),
     name: [{ CN: [NAME] }, { OU: [randomBytes(4).toString('hex')] }],
     keys,
     extensions: [
@@ -64,12 +64,12 @@ export async function makeAuthority(days: number): Promise<Pair> {
 /** Makes a certificate that an authority signs. */
 export async function makeLeaf(
   authority: Pair,
-  { kind, commonName, names, days, key = newKey() }: LeafWish,
+  { kind, commonName, names, days, key = newKey() }: LeafOptions,
 ): Promise<Pair> {
   const [keys, signer] = [await keysOf(key), await keysOf(authority.key)];
   const issuer = new X509Certificate(authority.cert);
   const { serverAuth, clientAuth } = ExtendedKeyUsage;
-  const times = common(days);
+  const times = commonFields(days);
   const cert = await X509CertificateGenerator.create({
     ...times,
     notAfter: new Date(Math.min(times.notAfter.getTime(), issuer.notAfter.getTime())),
@@ -90,7 +90,7 @@ export async function makeLeaf(
   return { cert: pem(cert), key };
 }
 
-const common = (days: number) => ({
+const commonFields = (days: number) => ({
   serialNumber: randomBytes(16)
     .toString('hex')
     .replace(/^[89a-f]/, '7'),

@@ -19,7 +19,7 @@ export interface Diagnosis {
 }
 
 /** Makes diagnoses of one area. */
-export const finder =
+export const diagnosisFactory =
   (area: Diagnosis['area']) =>
   (verdict: Diagnosis['verdict'], finding: string, remedy?: string): Diagnosis => ({
     area,
@@ -29,9 +29,9 @@ export const finder =
   });
 
 /** How it looks. */
-export interface Examination {
+export interface ExaminationOptions {
   /** Whether providers are asked. */
-  readonly ask: boolean;
+  readonly checkProviders: boolean;
   /** Whether this is the service that has the database, with an environment of its own. */
   readonly inService: boolean;
 }

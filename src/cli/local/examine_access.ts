@@ -7,12 +7,12 @@ import type { State } from '../../domain/state.js';
 import { stateOfToken } from '../../domain/token.js';
 import type { Connection } from '../kit/connection.js';
 import { counted, moment } from '../kit/print.js';
-import { type Diagnosis, finder } from './diagnosis.js';
+import { type Diagnosis, diagnosisFactory } from './diagnosis.js';
 
-const found = finder('access');
+const found = diagnosisFactory('access');
 const DAY_MS = 86_400_000;
 const SOON_MS = 14 * DAY_MS;
-const MORE_TOKENS = 'agentllm token create makes another, agentllm token revoke ends it';
+const RENEWAL_REMEDY = 'agentllm token create makes another, agentllm token revoke ends it';
 
 /** As whom a service takes this shell, and how it is reached. */
 export function* examineCaller(caller: GetCallerResponse, { address, secure }: Connection): Generator<Diagnosis> {
@@ -31,7 +31,7 @@ export function* examineCaller(caller: GetCallerResponse, { address, secure }: C
 }
 
 /** What a service says that lets this shell not in. */
-export function lockedOut({ reason, message }: AgentLLMError, address: string): Diagnosis | undefined {
+export function diagnoseAccessError({ reason, message }: AgentLLMError, address: string): Diagnosis | undefined {
   if (reason === 'TOKEN_REQUIRED')
     return found(
       'warn',
@@ -45,22 +45,22 @@ export function lockedOut({ reason, message }: AgentLLMError, address: string): 
 
 /** Who has access to a store, and for how long. */
 export function* examineTokens({ tokens }: State, now: Date): Generator<Diagnosis> {
-  const standing = [...tokens.values()].filter(({ revoked_at }) => !revoked_at);
+  const unrevoked = [...tokens.values()].filter(({ revoked_at }) => !revoked_at);
   if (tokens.size === 0) return;
-  const good = standing.filter((token) => stateOfToken(token, now) === 'TOKEN_STATE_ACTIVE');
-  const admins = good.filter(({ role }) => role === 'ROLE_ADMIN');
+  const active = unrevoked.filter((token) => stateOfToken(token, now) === 'TOKEN_STATE_ACTIVE');
+  const admins = active.filter(({ role }) => role === 'ROLE_ADMIN');
   const remedy = 'On the machine of the service: agentllm token create --role admin --local';
   if (admins.length > 0)
     yield found(
       'ok',
-      `${counted(good.length, 'token')} of the store ${good.length === 1 ? 'lets' : 'let'} somebody in`,
+      `${counted(active.length, 'token')} of the store ${active.length === 1 ? 'lets' : 'let'} somebody in`,
     );
   else yield found('warn', 'No token of an administrator is good', remedy);
-  for (const token of standing) yield* examineExpiry(token, now);
+  for (const token of unrevoked) yield* examineExpiry(token, now);
 }
 
 function* examineExpiry({ token_id, name, expires_at }: Token, now: Date): Generator<Diagnosis> {
   if (!expires_at || expires_at.getTime() - now.getTime() > SOON_MS) return;
   const expires = expires_at <= now ? 'expired' : 'expires';
-  yield found('warn', `Token ${token_id} "${name}" ${expires} at ${moment(expires_at)}`, MORE_TOKENS);
+  yield found('warn', `Token ${token_id} "${name}" ${expires} at ${moment(expires_at)}`, RENEWAL_REMEDY);
 }

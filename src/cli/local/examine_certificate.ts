@@ -1,6 +1,6 @@
 import type { Settings } from '../../config.js';
 import { readFiles, TlsFilesError } from '../../net/tls_files.js';
-import { type Diagnosis, finder } from './diagnosis.js';
+import { type Diagnosis, diagnosisFactory } from './diagnosis.js';
 
 const DAY_MS = 86_400_000;
 const SOON_DAYS = 14;
@@ -9,7 +9,7 @@ const SOON_DAYS = 14;
 export async function examineCertificate(settings: Settings): Promise<readonly Diagnosis[]> {
   const { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE } = settings;
   if (TLS_CERT_FILE === undefined || TLS_KEY_FILE === undefined) return [];
-  const found = finder('tls');
+  const found = diagnosisFactory('tls');
   try {
     const { check } = await readFiles({ TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE });
     const { expires } = check(new Date());

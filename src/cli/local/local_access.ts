@@ -16,7 +16,7 @@ import { createToken, getToken, listTokens, revokeToken } from '../../store/acce
 import { migrator } from '../../store/maintenance/migrate.js';
 import type { Store } from '../../store/store.js';
 import { catchUp } from '../../store/write/change_log.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 /* Tokens where the database is: through the socket of the service that has it, or in it. It needs no token. */
 
@@ -26,13 +26,13 @@ export type TokenMethods = Pick<AgentLLM['access'], 'createToken' | 'getToken' |
 /** As of a client of the port: the same messages go through the socket. */
 export const localAccess: TokenMethods = {
   createToken: (request = {}) =>
-    ask('createToken', AccessServiceService.createToken, CreateTokenRequest.fromPartial(request as object)),
+    callStore('createToken', AccessServiceService.createToken, CreateTokenRequest.fromPartial(request as object)),
   getToken: (request = {}) =>
-    ask('getToken', AccessServiceService.getToken, GetTokenRequest.fromPartial(request as object)),
+    callStore('getToken', AccessServiceService.getToken, GetTokenRequest.fromPartial(request as object)),
   listTokens: (request = {}) =>
-    ask('listTokens', AccessServiceService.listTokens, ListTokensRequest.fromPartial(request as object)),
+    callStore('listTokens', AccessServiceService.listTokens, ListTokensRequest.fromPartial(request as object)),
   revokeToken: (request = {}) =>
-    ask('revokeToken', AccessServiceService.revokeToken, RevokeTokenRequest.fromPartial(request as object)),
+    callStore('revokeToken', AccessServiceService.revokeToken, RevokeTokenRequest.fromPartial(request as object)),
 };
 
 /** Where that is, for people. */
@@ -52,12 +52,12 @@ interface Method<Request, Response> {
 const options = z.object({ method: z.string().max(100), request: z.base64() });
 type Options = z.output<typeof options>;
 
-const refusal = z.object({
+const serializedError = z.object({
   reason: z.custom<Reason>((value) => typeof value === 'string'),
   metadata: z.record(z.string(), z.string()),
   violations: z.array(z.object({ field: z.string(), description: z.string() })),
 });
-const outcome = z.object({ response: z.base64().optional(), refusal: refusal.optional() });
+const outcome = z.object({ response: z.base64().optional(), refusal: serializedError.optional() });
 
 /** A method of AccessService on the store, and its answer as a line of JSON. */
 export const tokenTask: Task<Options> = {
@@ -66,18 +66,18 @@ export const tokenTask: Task<Options> = {
   withoutDatabase: 'refused',
   instead:
     'agentllm serve makes it at its first start. Where the service has another one, set DATA_DIR or DATABASE_URL as it has them, or name the service with --address',
-  async run(place, given) {
-    place.say.out(JSON.stringify(await outcomeOf(place, given)));
+  async run(context, call) {
+    context.say.out(JSON.stringify(await outcomeOf(context, call)));
   },
 };
 
-async function outcomeOf({ store }: Place, { method, request }: Options): Promise<z.output<typeof outcome>> {
-  const answer = ANSWERS.get(method);
-  if (!answer) throw new StartError(`the service that runs does not know ${method} of tokens`);
+async function outcomeOf({ store }: TaskContext, { method, request }: Options): Promise<z.output<typeof outcome>> {
+  const handler = HANDLERS.get(method);
+  if (!handler) throw new StartError(`the service that runs does not know ${method} of tokens`);
   await migrator(store.database).check({ pending: true });
   try {
     await catchUp(store);
-    return { response: (await answer(store, Buffer.from(request, 'base64'))).toString('base64') };
+    return { response: (await handler(store, Buffer.from(request, 'base64'))).toString('base64') };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     const { reason, metadata, violations } = error;
@@ -85,38 +85,38 @@ async function outcomeOf({ store }: Place, { method, request }: Options): Promis
   }
 }
 
-type Answer = (store: Store, request: Buffer) => Promise<Buffer>;
+type Handler = (store: Store, request: Buffer) => Promise<Buffer>;
 
-const answering =
+const handlerOf =
   <Request, Response>(
     method: Method<Request, Response>,
     run: (store: Store, request: Request) => Promise<Response>,
-  ): Answer =>
+  ): Handler =>
   async (store, request) =>
     method.responseSerialize(await run(store, method.requestDeserialize(request)));
 
-const ANSWERS: ReadonlyMap<string, Answer> = new Map([
-  ['createToken', answering(AccessServiceService.createToken, createToken)],
-  ['getToken', answering(AccessServiceService.getToken, getToken)],
-  ['listTokens', answering(AccessServiceService.listTokens, listTokens)],
-  ['revokeToken', answering(AccessServiceService.revokeToken, revokeToken)],
+const HANDLERS: ReadonlyMap<string, Handler> = new Map([
+  ['createToken', handlerOf(AccessServiceService.createToken, createToken)],
+  ['getToken', handlerOf(AccessServiceService.getToken, getToken)],
+  ['listTokens', handlerOf(AccessServiceService.listTokens, listTokens)],
+  ['revokeToken', handlerOf(AccessServiceService.revokeToken, revokeToken)],
 ]);
 
-async function ask<Request, Response>(
+async function callStore<Request, Response>(
   name: keyof TokenMethods,
   method: Method<Request, Response>,
   request: Request,
 ): Promise<Response> {
-  const answered: string[] = [];
-  const told: string[] = [];
-  const listening: Say = { out: (line) => void answered.push(line), err: (line) => void told.push(line) };
-  await runTask(tokenTask, { method: name, request: method.requestSerialize(request).toString('base64') }, listening);
-  const [line] = answered;
-  if (line === undefined) throw new StartError(told.join('\n').replaceAll('agentllm: ', ''));
+  const output: string[] = [];
+  const errors: string[] = [];
+  const capture: Say = { out: (line) => void output.push(line), err: (line) => void errors.push(line) };
+  await runTask(tokenTask, { method: name, request: method.requestSerialize(request).toString('base64') }, capture);
+  const [line] = output;
+  if (line === undefined) throw new StartError(errors.join('\n').replaceAll('agentllm: ', ''));
   const { response, refusal: refused } = outcome.parse(JSON.parse(line));
   if (refused) throw AgentLLMError.like(errorOf(refused), method.path.slice(1));
   return method.responseDeserialize(Buffer.from(response ?? '', 'base64'));
 }
 
-const errorOf = ({ reason, metadata, violations }: z.output<typeof refusal>): ServiceError =>
+const errorOf = ({ reason, metadata, violations }: z.output<typeof serializedError>): ServiceError =>
   reason === 'INVALID_FIELDS' ? invalidFields(violations) : ServiceError.of(reason, metadata as never);

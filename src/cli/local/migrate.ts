@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { z } from 'zod';
 import { type Migrator, migrator } from '../../store/maintenance/migrate.js';
 import { table } from '../kit/print.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false), dropAdopted: z.boolean().default(false) });
 type Options = z.output<typeof options>;
@@ -11,17 +11,17 @@ type Print = (text: string) => void;
 const onMigrator = (run: (migrations: Migrator, print: Print, options: Options) => Promise<void>) =>
   ({
     options,
-    run: ({ store, say }: Place, given: Options) => run(migrator(store.database), say.out, given),
+    run: ({ store, say }: TaskContext, options: Options) => run(migrator(store.database), say.out, options),
   }) as const;
 
-const STOP_FIRST = 'it needs this schema as it is';
+const SCHEMA_IN_USE = 'it needs this schema as it is';
 
 export const migrateUp: Task<Options> = {
   name: 'migrate up',
-  notInService: `${STOP_FIRST}, and applies what is pending when it starts`,
+  notInService: `${SCHEMA_IN_USE}, and applies what is pending when it starts`,
   ...onMigrator(up),
 };
-export const migrateDown: Task<Options> = { name: 'migrate down', notInService: STOP_FIRST, ...onMigrator(down) };
+export const migrateDown: Task<Options> = { name: 'migrate down', notInService: SCHEMA_IN_USE, ...onMigrator(down) };
 export const migrateStatus: Task<Options> = { name: 'migrate status', withoutDatabase: 'empty', ...onMigrator(status) };
 export const migrateHistory: Task<Options> = {
   name: 'migrate history',
@@ -37,7 +37,7 @@ export function migrateCommand(): Command {
       .command(name)
       .description(about)
       .option('--json', 'print JSON', false)
-      .action((given: Options) => runTask(task, given));
+      .action((options: Options) => runTask(task, options));
   add('up', 'apply all pending migrations', migrateUp);
   add('down', 'roll back the last migration, with what its tables hold', migrateDown).option(
     '--drop-adopted',

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { readSettings } from '../../config.js';
 import { StartError } from '../../errors.js';
 import { restoreBackup } from '../../store/maintenance/restore.js';
-import { say } from '../kit/print.js';
+import { terminal } from '../kit/print.js';
 import { refusePostgres } from './backup.js';
 import { inServiceOr } from './store_task.js';
 
@@ -40,10 +40,10 @@ async function runRestore(file: string, { force, json }: Options): Promise<void>
 }
 
 async function restore(dataDir: string, file: string, force: boolean, json: boolean): Promise<void> {
-  const onStep = (text: string) => !json && say.err(text);
+  const onStep = (text: string) => !json && terminal.err(text);
   const { about, identity, keptAside } = await restoreBackup({ dataDir, file, force, onStep });
   const { revision, made_at } = about;
-  if (json) return say.out(JSON.stringify({ revision, made_at, identity, kept_aside: keptAside ?? null }));
-  say.out(`restored revision ${revision} of ${made_at}; the store is ${identity} now`);
-  if (keptAside) say.out(`the database that was there is kept in ${keptAside}; remove it when it is not needed`);
+  if (json) return terminal.out(JSON.stringify({ revision, made_at, identity, kept_aside: keptAside ?? null }));
+  terminal.out(`restored revision ${revision} of ${made_at}; the store is ${identity} now`);
+  if (keptAside) terminal.out(`the database that was there is kept in ${keptAside}; remove it when it is not needed`);
 }

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { StartError } from '../../errors.js';
 import { renewStoreIdentity } from '../../store/maintenance/store_identity.js';
 import { holdsStore } from '../../store/write/head.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false) });
 type Options = z.output<typeof options>;
@@ -17,11 +17,11 @@ export function storeCommand(): Command {
     .command('renew')
     .description('give the store a new identity, after its database was put back from a dump')
     .option('--json', 'print JSON', false)
-    .action((given: Options) => runTask(renewTask, given));
+    .action((input: Options) => runTask(renewTask, input));
   return command;
 }
 
-async function renew({ store, say }: Place, { json }: Options): Promise<void> {
+async function renew({ store, say }: TaskContext, { json }: Options): Promise<void> {
   if (!(await holdsStore(store.database.knex)))
     throw new StartError('There is no store in this database yet: it is made by agentllm serve or migrate up.');
   const { revision, identity } = await renewStoreIdentity(store);

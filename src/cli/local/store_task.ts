@@ -9,14 +9,14 @@ import { openConfigured } from '../../main.js';
 import { holdsDatabase } from '../../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
 import { Store } from '../../store/store.js';
-import { say } from '../kit/print.js';
+import { terminal } from '../kit/print.js';
 
 /** A service that starts owns its directory some seconds before it takes commands, and other commands are short. */
 const WAIT_FOR_OWNER_MS = 10_000;
-const TRY_AGAIN_MS = 200;
+const RETRY_INTERVAL_MS = 200;
 
 /** Where a command runs: on the store of the running service, or on one that was opened for it. */
-export interface Place {
+export interface TaskContext {
   readonly store: Store;
   /** The settings of the process that has the database. */
   readonly settings: Settings;
@@ -34,29 +34,29 @@ export interface Task<Options> {
   readonly withoutDatabase?: 'empty' | 'refused';
   /** What to do where there is none, for one that is refused. */
   readonly instead?: string;
-  run(place: Place, options: Options): Promise<void>;
+  run(context: TaskContext, options: Options): Promise<void>;
 }
 
 /** Runs a command where its database is open, or opens it. */
 export async function runTask<Options extends Record<string, unknown>>(
   task: Task<Options>,
   options: Options,
-  sayTo = say,
+  sayTo = terminal,
 ): Promise<void> {
   const settings = readSettings(process.env);
-  const here = async () => {
-    const absent = task.withoutDatabase && (await absentDatabase(settings));
-    if (absent && task.withoutDatabase === 'refused')
-      throw new StartError([absent, task.instead].filter(Boolean).join(': '));
-    if (absent && options['json'] !== true) sayTo.out(absent);
-    const database = await openConfigured(absent ? { ...settings, DATA_DIR: 'memory:' } : settings);
+  const runHere = async () => {
+    const absence = task.withoutDatabase && (await absentDatabase(settings));
+    if (absence && task.withoutDatabase === 'refused')
+      throw new StartError([absence, task.instead].filter(Boolean).join(': '));
+    if (absence && options['json'] !== true) sayTo.out(absence);
+    const database = await openConfigured(absence ? { ...settings, DATA_DIR: 'memory:' } : settings);
     try {
       await task.run({ store: new Store(database), settings, say: sayTo }, options);
     } finally {
       await database.close();
     }
   };
-  await inServiceOr(settings, { command: task.name, options }, here, sayTo);
+  await inServiceOr(settings, { command: task.name, options }, runHere, sayTo);
 }
 
 /** Whether the database is in a directory, which may belong to a service. */
@@ -73,10 +73,10 @@ export async function inServiceOr(
   settings: Settings,
   request: AdminRequest,
   here: () => Promise<void>,
-  sayTo = say,
+  sayTo = terminal,
 ): Promise<void> {
   if (!inDirectory(settings)) return here();
-  const giveUpAt = performance.now() + WAIT_FOR_OWNER_MS;
+  const deadline = performance.now() + WAIT_FOR_OWNER_MS;
   for (;;) {
     const exit = await askService(settings.DATA_DIR, request, sayTo);
     if (exit !== undefined) {
@@ -87,8 +87,8 @@ export async function inServiceOr(
       return await here();
     } catch (error) {
       if (!(error instanceof DirectoryInUseError)) throw error;
-      if (performance.now() > giveUpAt) throw await noAnswer(settings.DATA_DIR);
+      if (performance.now() > deadline) throw await noAnswer(settings.DATA_DIR);
     }
-    await delay(TRY_AGAIN_MS);
+    await delay(RETRY_INTERVAL_MS);
   }
 }

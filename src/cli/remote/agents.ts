@@ -4,16 +4,28 @@ import type { UpdateAgentResponse } from '../../../gen/ts/agentllm/v1/agent_serv
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { agentArgument, type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, counted, type Group, lines, record, recordOf, shown, small } from '../kit/print.js';
+import { ago, counted, formatValue, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, flag, integer, type Kind, model, number, oneOf, provider, said, text, word } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import {
+  choice,
+  flag,
+  integer,
+  type Kind,
+  model,
+  negatableFlag,
+  number,
+  oneOf,
+  provider,
+  text,
+  word,
+} from '../kit/values.js';
+import { etagInput, findingLines, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 
 const body: Body = { at: 'agent', type: 'Agent', message: Agent };
 const json = word('json');
 
 /** A model, or the word for none. */
-const modelOrNone: Kind = { ...model, read: (given) => (given === 'none' ? ['', ''] : model.read(given)) };
+const modelOrNone: Kind = { ...model, read: (raw) => (raw === 'none' ? ['', ''] : model.read(raw)) };
 
 const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'another name' };
 const type: Input = {
@@ -38,7 +50,13 @@ const fields: readonly Input[] = [
     clears: true,
     help: 'what it does, at most 1000 characters',
   },
-  { name: 'active', to: 'agent.is_active', kind: flag, clears: true, help: 'whether it takes part (default: it does)' },
+  {
+    name: 'active',
+    to: 'agent.is_active',
+    kind: negatableFlag,
+    clears: true,
+    help: 'whether it takes part (default: it does)',
+  },
   {
     name: 'model',
     to: ['agent.llm_provider', 'agent.llm_model'],
@@ -100,7 +118,7 @@ const fields: readonly Input[] = [
   {
     name: 'requires-memory',
     to: 'agent.requires_memory',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether it keeps a memory (default: it does not)',
   },
@@ -144,14 +162,14 @@ const agentList: List<Agent> = {
     ['ID', ({ id }) => String(id)],
     ['NAME', ({ name }) => name],
     ['TYPE', ({ agent_type }) => agent_type],
-    ['ROLE', ({ role }) => shown(role)],
-    ['ACTIVE', ({ is_active }) => shown(is_active)],
+    ['ROLE', ({ role }) => formatValue(role)],
+    ['ACTIVE', ({ is_active }) => formatValue(is_active)],
     ['WITHOUT A CONFIG IT USES', defaultModelOf],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
   noMatch: 'no agent matches',
   empty: 'no agents; agentllm agents create <name> --type analyst makes one',
-  ask: (api, request) => api.agents.listAgents(request),
+  fetchPage: (api, request) => api.agents.listAgents(request),
 };
 
 const list: RemoteCommand = {
@@ -160,7 +178,7 @@ const list: RemoteCommand = {
   inputs: [
     { name: 'type', to: 'agent_type', kind: word('type'), help: 'only agents of this type' },
     { name: 'role', to: 'role', kind: word('role'), help: 'only agents with this role' },
-    { name: 'active', to: 'is_active', kind: flag, help: 'only those that take part, or do not' },
+    { name: 'active', to: 'is_active', kind: negatableFlag, help: 'only those that take part, or do not' },
     limitInput,
     minRevision,
   ],
@@ -183,7 +201,7 @@ const get: RemoteCommand = {
   next: 'agentllm configs list --agent <agent> shows which models it uses',
   async run(call) {
     const response = await call.api.agents.getAgent(call.request());
-    return call.answer(response, () => record(groupsOf(response.agent as Agent)));
+    return call.print(response, () => record(groupsOf(response.agent as Agent)));
   },
 };
 
@@ -202,7 +220,7 @@ const create: RemoteCommand = {
     {
       name: 'reserved',
       to: 'agent.is_reserved',
-      kind: said,
+      kind: flag,
       help: 'it belongs to the system and cannot be deleted; cannot be changed later',
     },
     ...writeInputs,
@@ -219,7 +237,7 @@ const create: RemoteCommand = {
   next: 'agentllm configs create <agent> --model provider/model says which model it uses',
   async run(call) {
     const response = await call.api.agents.createAgent(call.request());
-    return call.answer(response, () => written(call, 'created', response));
+    return call.print(response, () => summaryOf(call, 'created', response));
   },
 };
 
@@ -236,12 +254,12 @@ const update: RemoteCommand = {
   ],
   next: 'agentllm agents get <agent> shows the result',
   async run(call) {
-    refuseNothing(call, body, [name, type, ...fields]);
+    requireChange(call, body, [name, type, ...fields]);
     const id = await idOf(call);
     const response = await call.api.agents.updateAgent(
-      call.request({ agent: { ...(call.given.message['agent'] as object), id } }),
+      call.request({ agent: { ...(call.inputs.message['agent'] as object), id } }),
     );
-    return call.answer(response, () => written(call, 'updated', response));
+    return call.print(response, () => summaryOf(call, 'updated', response));
   },
 };
 
@@ -258,7 +276,7 @@ const remove: RemoteCommand = {
   about: 'delete an agent; those that belong to the system cannot be',
   inputs: [
     agentArgument,
-    { name: 'cascade', to: 'cascade', kind: said, help: 'delete its configs with it' },
+    { name: 'cascade', to: 'cascade', kind: flag, help: 'delete its configs with it' },
     etagInput('etag'),
     ...writeInputs,
   ],
@@ -269,22 +287,22 @@ const remove: RemoteCommand = {
   next: 'agentllm agents update <agent> --no-active keeps an agent and takes it out of use',
   async run(call) {
     const response = await call.api.agents.deleteAgent(call.request());
-    const ref = call.given.message['agent'] as { id?: number; name?: string };
+    const ref = call.inputs.message['agent'] as { id?: number; name?: string };
     const what = `agent ${ref.name ?? ref.id} with ${counted(response.deleted_configs, 'config')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response));
+    return call.print(response, () => writeSummary(call, 'deleted', what, response));
   },
 };
 
 /** What a write did, and what follows from it. */
-const written = (call: Call, done: string, response: UpdateAgentResponse) =>
-  wrote(call, done, named(response.agent as Agent), response) + findingLines(response.findings);
+const summaryOf = (call: Call, done: string, response: UpdateAgentResponse) =>
+  writeSummary(call, done, titleOf(response.agent as Agent), response) + findingLines(response.findings);
 
-const named = ({ name, id }: Agent) => `agent ${name}${id === 0 ? '' : ` (id ${id})`}`;
+const titleOf = ({ name, id }: Agent) => `agent ${name}${id === 0 ? '' : ` (id ${id})`}`;
 
 function groupsOf(row: Agent): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['type', row.agent_type],
         ['role', row.role],

@@ -1,14 +1,14 @@
 import { type AuditEvent, AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
 import { type Column, type List, minRevision, readAll, tableOf } from '../kit/lists.js';
-import { moment, say, small } from '../kit/print.js';
+import { moment, small, terminal } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, list, time, word } from '../kit/values.js';
 import { shortMethod } from './changes.js';
 import { agentNames, changeRecordOf, newestInput } from './history.js';
 
-const MOST = 50;
+const DEFAULT_LIMIT = 50;
 /** Where a cell is cut; --json has it whole. */
-const LONGEST_CELL = 100;
+const MAX_CELL_LENGTH = 100;
 const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
   'write',
   'health-check',
@@ -40,10 +40,10 @@ export const audit: RemoteCommand = {
   async run(call) {
     const { rows: events, revision, more } = await readAll(call, eventList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, events);
-    call.answer({ events, revision }, () =>
-      tableOf(events, { columns: columnsFor(names), empty: 'no event matches' }, LONGEST_CELL),
+    call.print({ events, revision }, () =>
+      tableOf(events, { columns: columnsFor(names), empty: 'no event matches' }, MAX_CELL_LENGTH),
     );
-    if (more && !call.json) say.err(`(the newest ${events.length}; --limit shows more)`);
+    if (more && !call.json) terminal.err(`(the newest ${events.length}; --limit shows more)`);
     return undefined;
   },
 };
@@ -52,8 +52,8 @@ const eventList: List<AuditEvent> = {
   field: 'events',
   columns: [],
   empty: '',
-  most: MOST,
-  ask: (api, request) => api.audit.listAuditEvents(request),
+  defaultLimit: DEFAULT_LIMIT,
+  fetchPage: (api, request) => api.audit.listAuditEvents(request),
 };
 
 const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEvent>[] => [
@@ -83,6 +83,6 @@ function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
   if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
   if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
   if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';
-  const asked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
-  return `${asked}: ${small(outcome, 'CHECK_STATUS_')}`;
+  const checked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
+  return `${checked}: ${small(outcome, 'CHECK_STATUS_')}`;
 }

@@ -10,7 +10,7 @@ export interface Difference {
 }
 
 /** What every write moves, or what names the thing itself. */
-const UNSHOWN: ReadonlySet<string> = new Set([
+const HIDDEN_FIELDS: ReadonlySet<string> = new Set([
   'id',
   'agent_id',
   'agent_name',
@@ -23,7 +23,7 @@ const UNSHOWN: ReadonlySet<string> = new Set([
   'chain_etag',
 ]);
 /** What is shown under another name. */
-const NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_key' };
+const DISPLAY_NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_key' };
 
 /** The fields in which two states of a thing differ, by the names of the contract; undefined: there is no such thing. */
 export function differences(before: object | undefined, after: object | undefined): Difference[] {
@@ -37,10 +37,10 @@ export function differences(before: object | undefined, after: object | undefine
 function fieldsOf(message: object | undefined, at = ''): Map<string, unknown> {
   const fields = new Map<string, unknown>();
   for (const [name, value] of Object.entries(message ?? {})) {
-    if (UNSHOWN.has(name) || isNothing(value)) continue;
+    if (HIDDEN_FIELDS.has(name) || isNothing(value)) continue;
     const isMessage = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date);
     if (isMessage) for (const [path, inner] of fieldsOf(value, `${at}${name}.`)) fields.set(path, inner);
-    else if (value !== 'API_KEY_STATE_NONE') fields.set(at + (NAMES[name] ?? name), value);
+    else if (value !== 'API_KEY_STATE_NONE') fields.set(at + (DISPLAY_NAMES[name] ?? name), value);
   }
   return fields;
 }
@@ -48,15 +48,15 @@ function fieldsOf(message: object | undefined, at = ''): Map<string, unknown> {
 const isNothing = (value: unknown) =>
   value === undefined || value === '' || (Array.isArray(value) && value.length === 0);
 
-const LONGEST_VALUE = 60;
+const MAX_VALUE_LENGTH = 60;
 
 /** A value as it stands in a sentence. */
-export function spoken(value: unknown): string {
+export function valueText(value: unknown): string {
   if (value === undefined) return 'none';
   if (typeof value === 'string' && value.startsWith('API_KEY_STATE_'))
     return value === 'API_KEY_STATE_SET' ? 'set' : 'set, unreadable now';
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
-  return cut(textOf(value), LONGEST_VALUE);
+  return cut(textOf(value), MAX_VALUE_LENGTH);
 }
 
 function textOf(value: unknown): string {
@@ -75,14 +75,18 @@ const PAIRS = [
 
 /**
  * Differences as people read them: a model and its provider are one, and what stands in `extra_params` is a parameter.
- * @param same what else is known of the thing, and is as it was.
+ * @param unchanged what else is known of the thing, and is as it was.
  */
-export function worded(all: readonly Difference[], same: Readonly<Record<string, unknown>> = {}): Difference[] {
+export function displayDifferences(
+  all: readonly Difference[],
+  unchanged: Readonly<Record<string, unknown>> = {},
+): Difference[] {
   let rest = [...all];
   const pairs: Difference[] = [];
   for (const [first, second, field] of PAIRS) {
     const [a, b] = [first, second].map(
-      (name) => rest.find((one) => one.field === name) ?? { field: name, before: same[name], after: same[name] },
+      (name) =>
+        rest.find((one) => one.field === name) ?? { field: name, before: unchanged[name], after: unchanged[name] },
     ) as [Difference, Difference];
     const changed = rest.filter((one) => one.field === first || one.field === second);
     // Of a pair of which only one half is known, that half is shown under its own name.
@@ -92,13 +96,13 @@ export function worded(all: readonly Difference[], same: Readonly<Record<string,
     const joined = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
     pairs.push({ field, before: joined(a.before, b.before), after: joined(a.after, b.after) });
   }
-  return [...pairs, ...rest.map(named)];
+  return [...pairs, ...rest.map(withDisplayName)];
 }
 
 const RATE = /^(?:price\.)?(\w+)_micro_usd_per_million$/;
 
 /** Under the name that people know. */
-function named({ field, before, after }: Difference): Difference {
+function withDisplayName({ field, before, after }: Difference): Difference {
   const [, rate] = RATE.exec(field) ?? [];
   if (rate === undefined) return { field: field.replace(/^extra_params\./, ''), before, after };
   const usd = (micro: unknown) => (micro === undefined ? undefined : Number(micro) / 1e6);
@@ -106,16 +110,16 @@ function named({ field, before, after }: Difference): Difference {
 }
 
 /** `temperature 0.7 → 0.2, model openai/gpt-4 → openai/gpt-4o` */
-export const inWords = (all: readonly Difference[], same?: Readonly<Record<string, unknown>>): string =>
-  worded(all, same)
+export const describeDifferences = (all: readonly Difference[], same?: Readonly<Record<string, unknown>>): string =>
+  displayDifferences(all, same)
     .map(({ field, before, after }) => {
       // Of a key the history has what was done to it.
-      if (field === 'api_key' && KEY_DEEDS.includes(after)) return `API key ${after}`;
-      return `${field} ${spoken(before)} → ${spoken(after)}`;
+      if (field === 'api_key' && KEY_ACTIONS.includes(after)) return `API key ${after}`;
+      return `${field} ${valueText(before)} → ${valueText(after)}`;
     })
     .join(', ');
 
-const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
+const KEY_ACTIONS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
 
 /** One line of what a revision did, behind whom it is about. */
 export interface ChangeRecord {
@@ -130,11 +134,11 @@ export interface ChangeRecords {
   readonly method?: string | undefined;
   readonly reason?: string | undefined;
   readonly created_at?: Date | undefined;
-  readonly deeds: readonly ChangeRecord[];
+  readonly records: readonly ChangeRecord[];
 }
 
 /** A revision as a block of lines: when, who, how and why, then what it did. */
-export function changeBlock({ revision, actor, method, reason, created_at, deeds }: ChangeRecords): string {
+export function changeBlock({ revision, actor, method, reason, created_at, records: deeds }: ChangeRecords): string {
   const head = [
     moment(created_at),
     `revision ${revision}`,

@@ -1,6 +1,6 @@
 import { Argument, Command } from 'commander';
-import { say } from '../kit/print.js';
-import { quietly } from '../kit/remote_command.js';
+import { terminal } from '../kit/print.js';
+import { withUsageErrors } from '../kit/remote_command.js';
 
 /** Each asks `agentllm __complete` (complete.ts) for lines of a word, a tab and what it means. */
 const SCRIPTS = {
@@ -48,7 +48,7 @@ complete -c agentllm -f -a '(__agentllm_complete)'`,
 
 type Shell = keyof typeof SCRIPTS;
 
-const HELP = `
+const HELP_TEXT = `
 Examples:
   # bash: in ~/.bashrc
   $ eval "$(agentllm completion bash)"
@@ -61,9 +61,9 @@ on the line, names; without one there are none.`;
 
 /** `agentllm completion bash|zsh|fish`: a script for the shell. */
 export function completionCommand(): Command {
-  return quietly(new Command('completion'))
+  return withUsageErrors(new Command('completion'))
     .description('print a script that has the shell complete commands, options and names')
     .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SCRIPTS)))
-    .addHelpText('after', HELP)
-    .action((shell: Shell) => say.out(SCRIPTS[shell]));
+    .addHelpText('after', HELP_TEXT)
+    .action((shell: Shell) => terminal.out(SCRIPTS[shell]));
 }

@@ -4,8 +4,8 @@ import { Exit } from '../kit/error_output.js';
 import { agentArgument, tableOf } from '../kit/lists.js';
 import { counted } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
-import { agent, configId, said } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { agent, configId, flag } from '../kit/values.js';
+import { etagInput, findingLines, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { agentFilters, chosenAgents } from './agent_filters.js';
 import {
   clearApiKey,
@@ -32,11 +32,11 @@ export const upsertConfig: RemoteCommand = {
   ],
   next: 'agentllm configs primary <agent> shows the result',
   async run(call) {
-    refuseNothing(call, configBody, configFields);
+    requireChange(call, configBody, configFields);
     const response = await call.api.configs.upsertPrimaryConfig(call.request());
     const done = response.created ? 'created' : 'updated';
     const what = configNamed(response.config as AgentLLMConfig);
-    return call.answer(response, () => wrote(call, done, what, response) + findingLines(response.findings));
+    return call.print(response, () => writeSummary(call, done, what, response) + findingLines(response.findings));
   },
 };
 
@@ -52,7 +52,7 @@ export const bulkConfigs: RemoteCommand = {
     {
       name: 'partial',
       to: 'allow_partial',
-      kind: said,
+      kind: flag,
       help: 'serve the agents that can be served, and say what is wrong with the others',
     },
     ...writeInputs,
@@ -70,18 +70,19 @@ export const bulkConfigs: RemoteCommand = {
   ],
   next: 'agentllm configs list shows the result',
   async run(call) {
-    refuseNothing(call, configBody, configFields);
+    requireChange(call, configBody, configFields);
     const agents = await chosenAgents(call);
     const response = await call.api.configs.bulkAssignConfig(call.request(agents && { agents }));
     const { results } = response;
     const refused = results.filter(({ status }) => status).length;
     const what = counted(results.length - refused, 'config');
     const plain = results.map(({ status, ...result }) => ({ ...result, ...(status && { status: statusOf(status) }) }));
-    call.answer(
+    call.print(
       { ...response, results: plain },
       () =>
-        [wrote(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join('\n') +
-        findingLines(response.findings),
+        [writeSummary(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join(
+          '\n',
+        ) + findingLines(response.findings),
     );
     return refused > 0 ? Exit.refused : Exit.done;
   },
@@ -128,9 +129,9 @@ export const reorderConfigs: RemoteCommand = {
   async run(call) {
     const response = await call.api.configs.reorderConfigs(call.request());
     const name = response.configs[0]?.agent_name ?? '';
-    return call.answer(response, () =>
+    return call.print(response, () =>
       [
-        wrote(call, 'reordered', `the configs of ${name}`, response),
+        writeSummary(call, 'reordered', `the configs of ${name}`, response),
         tableOf(response.configs, { columns: configColumns, empty: '' }),
       ].join('\n'),
     );

@@ -2,8 +2,20 @@ import { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js'
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import type { Column, List } from '../kit/lists.js';
-import { ago, type Group, lines, recordOf, shown, small } from '../kit/print.js';
-import { credential, flag, int64, integer, list, model, number, provider, said, text, word } from '../kit/values.js';
+import { ago, formatValue, type Group, lines, recordOf, small } from '../kit/print.js';
+import {
+  credential,
+  flag,
+  int64,
+  integer,
+  list,
+  model,
+  negatableFlag,
+  number,
+  provider,
+  text,
+  word,
+} from '../kit/values.js';
 import { keyInput } from '../kit/writes.js';
 
 /* The fields of a config: how they are typed, and how they are shown. */
@@ -103,14 +115,14 @@ export const configFields: readonly Input[] = [
   {
     name: 'price-given',
     to: 'config.price_given',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether the costs are a price; --no-price-given takes both back',
   },
   {
     name: 'enabled',
     to: 'config.enabled',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether it takes part in the chain (default: it does)',
   },
@@ -140,14 +152,14 @@ export const configFields: readonly Input[] = [
 export const allowUnknownModel: Input = {
   name: 'allow-unknown-model',
   to: 'allow_unknown_model',
-  kind: said,
+  kind: flag,
   help: 'accept, this once, a model that the catalogue lacks',
 };
 
 export const clearApiKey: Input = {
   name: 'clear-api-key',
   to: 'clear_api_key',
-  kind: said,
+  kind: flag,
   help: 'remove the API key that the config has of its own',
 };
 
@@ -171,12 +183,12 @@ export const configColumns: readonly Column<AgentLLMConfig>[] = [
   ['ID', ({ id }) => String(id)],
   ['AGENT', ({ agent_name }) => agent_name],
   ['MODEL', modelOf],
-  ['TEMPERATURE', ({ temperature }) => shown(temperature)],
-  ['MAX TOKENS', ({ max_tokens }) => shown(max_tokens)],
+  ['TEMPERATURE', ({ temperature }) => formatValue(temperature)],
+  ['MAX TOKENS', ({ max_tokens }) => formatValue(max_tokens)],
   ['FALLBACK', (config) => pair(config.fallback_provider, config.fallback_model)],
   ['KEY', keyOf],
-  ['PRIORITY', ({ priority }) => shown(priority)],
-  ['ENABLED', ({ enabled }) => shown(enabled)],
+  ['PRIORITY', ({ priority }) => formatValue(priority)],
+  ['ENABLED', ({ enabled }) => formatValue(enabled)],
   ['UPDATED', ({ updated_at }) => ago(updated_at)],
 ];
 
@@ -185,7 +197,7 @@ export const configList: List<AgentLLMConfig> = {
   columns: configColumns,
   noMatch: 'no config matches',
   empty: 'no configs; agentllm configs create <agent> --model provider/model makes one',
-  ask: (api, request) => api.configs.listConfigs(request),
+  fetchPage: (api, request) => api.configs.listConfigs(request),
 };
 
 /** Everything about a config. */

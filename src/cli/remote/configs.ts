@@ -4,8 +4,8 @@ import type { Input } from '../kit/inputs.js';
 import { agentArgument, limitInput, minRevision, printList } from '../kit/lists.js';
 import { record } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { agent, configId, flag, model, provider, said, word } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { agent, configId, flag, model, negatableFlag, provider, word } from '../kit/values.js';
+import { etagInput, findingLines, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { bulkConfigs, reorderConfigs, upsertConfig } from './config_chain.js';
 import {
   clearApiKey,
@@ -38,10 +38,10 @@ const list: RemoteCommand = {
     {
       name: 'include-fallbacks',
       to: 'include_fallbacks',
-      kind: said,
+      kind: flag,
       help: 'compare provider and model with the fallback as well',
     },
-    { name: 'enabled', to: 'enabled', kind: flag, help: 'only those that are enabled, or are not' },
+    { name: 'enabled', to: 'enabled', kind: negatableFlag, help: 'only those that are enabled, or are not' },
     limitInput,
     minRevision,
   ],
@@ -63,7 +63,7 @@ const get: RemoteCommand = {
   next: 'agentllm configs update <id> changes it, agentllm configs validate <id> says what is risky about it',
   async run(call) {
     const response = await call.api.configs.getConfig(call.request());
-    return call.answer(response, () => record(configGroups(response.config as AgentLLMConfig)));
+    return call.print(response, () => record(configGroups(response.config as AgentLLMConfig)));
   },
 };
 
@@ -88,9 +88,9 @@ const create: RemoteCommand = {
   async run(call) {
     const response = await call.api.configs.createConfig(call.request());
     const config = response.config as AgentLLMConfig;
-    return call.answer(
+    return call.print(
       response,
-      () => wrote(call, 'created', configNamed(config), response) + findingLines(response.findings),
+      () => writeSummary(call, 'created', configNamed(config), response) + findingLines(response.findings),
     );
   },
 };
@@ -115,12 +115,12 @@ const update: RemoteCommand = {
   ],
   next: 'agentllm configs get <id> shows the result',
   async run(call) {
-    refuseNothing(call, configBody, configFields);
+    requireChange(call, configBody, configFields);
     const response = await call.api.configs.updateConfig(call.request());
     const config = response.config as AgentLLMConfig;
-    return call.answer(
+    return call.print(
       response,
-      () => wrote(call, 'updated', configNamed(config), response) + findingLines(response.findings),
+      () => writeSummary(call, 'updated', configNamed(config), response) + findingLines(response.findings),
     );
   },
 };
@@ -136,8 +136,8 @@ const remove: RemoteCommand = {
   next: 'agentllm configs update <id> --no-enabled keeps a config and takes it out of use',
   async run(call) {
     const response = await call.api.configs.deleteConfig(call.request());
-    const what = `config ${call.given.message['id']}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response) + findingLines(response.findings));
+    const what = `config ${call.inputs.message['id']}`;
+    return call.print(response, () => writeSummary(call, 'deleted', what, response) + findingLines(response.findings));
   },
 };
 
@@ -149,7 +149,7 @@ const primary: RemoteCommand = {
   next: 'agentllm configs upsert <agent> changes it, whichever it is',
   async run(call) {
     const response = await call.api.configs.getPrimaryConfig(call.request());
-    return call.answer(response, () => record(configGroups(response.config as AgentLLMConfig)));
+    return call.print(response, () => record(configGroups(response.config as AgentLLMConfig)));
   },
 };
 

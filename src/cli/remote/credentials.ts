@@ -6,7 +6,7 @@ import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
 import { ago, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { credential, provider, text } from '../kit/values.js';
-import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { etagInput, keyInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 
 const body: Body = { at: 'credential', type: 'Credential', message: Credential };
 
@@ -38,7 +38,7 @@ const credentialList: List<Credential> = {
   ],
   noMatch: 'no credential matches',
   empty: 'no credentials; agentllm credentials create <name> --provider openai makes one and asks for its key',
-  ask: (api, request) => api.credentials.listCredentials(request),
+  fetchPage: (api, request) => api.credentials.listCredentials(request),
 };
 
 const list: RemoteCommand = {
@@ -64,7 +64,7 @@ const get: RemoteCommand = {
   ],
   async run(call) {
     const response = await call.api.credentials.getCredential(call.request());
-    return call.answer(response, () => record(groupsOf(response.credential as Credential)));
+    return call.print(response, () => record(groupsOf(response.credential as Credential)));
   },
 };
 
@@ -93,7 +93,9 @@ const create: RemoteCommand = {
   next: 'agentllm configs upsert <agent> --credential <name> has an agent use it',
   async run(call) {
     const response = await call.api.credentials.createCredential(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.credential as Credential), response));
+    return call.print(response, () =>
+      writeSummary(call, 'created', titleOf(response.credential as Credential), response),
+    );
   },
 };
 
@@ -115,9 +117,11 @@ const update: RemoteCommand = {
   ],
   next: 'agentllm configs health --all asks the providers whether keys are good',
   async run(call) {
-    refuseNothing(call, body, [description]);
+    requireChange(call, body, [description]);
     const response = await call.api.credentials.updateCredential(call.request());
-    return call.answer(response, () => wrote(call, 'updated', named(response.credential as Credential), response));
+    return call.print(response, () =>
+      writeSummary(call, 'updated', titleOf(response.credential as Credential), response),
+    );
   },
 };
 
@@ -131,16 +135,18 @@ const remove: RemoteCommand = {
   ],
   async run(call) {
     const response = await call.api.credentials.deleteCredential(call.request());
-    return call.answer(response, () => wrote(call, 'deleted', `credential ${call.given.message['name']}`, response));
+    return call.print(response, () =>
+      writeSummary(call, 'deleted', `credential ${call.inputs.message['name']}`, response),
+    );
   },
 };
 
-const named = (row: Credential) => `credential ${row.name} of ${row.provider}`;
+const titleOf = (row: Credential) => `credential ${row.name} of ${row.provider}`;
 
 function groupsOf(row: Credential): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['key', small(row.api_key_state, 'API_KEY_STATE_')],
         ['configs', row.config_count],

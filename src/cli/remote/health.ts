@@ -4,14 +4,14 @@ import { AgentLLMError } from '../../client/index.js';
 import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { type Column, type List, limitInput, minRevision, readAll, tableOf } from '../kit/lists.js';
-import { ago, say, shown, small, visible } from '../kit/print.js';
+import { ago, formatValue, small, terminal, visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { agent, choice, configId, list, said } from '../kit/values.js';
+import { agent, choice, configId, flag, list } from '../kit/values.js';
 import { configList } from './config_fields.js';
 
 /** How many providers are asked at once: they are slow, and the service allows a few hundred checks a minute. */
-const AT_ONCE = 4;
-const WAIT_MS = 10_000;
+const CONCURRENCY = 4;
+const RETRY_DELAY_MS = 10_000;
 /** The service gives providers 10 s, and answers then. */
 export const CHECK_TIMEOUT_MS = 15_000;
 
@@ -39,8 +39,8 @@ export const configHealth: RemoteCommand = {
   inputs: [
     { name: '[id]', kind: configId, help: 'the config, by its id' },
     { name: 'agent', to: 'agent', kind: agent, help: 'all configs of this agent, by name or id' },
-    { name: 'all', kind: said, help: 'all configs of all agents' },
-    { name: 'last', kind: said, help: 'show what the last checks found, and ask nobody' },
+    { name: 'all', kind: flag, help: 'all configs of all agents' },
+    { name: 'last', kind: flag, help: 'show what the last checks found, and ask nobody' },
     { name: 'status', to: 'statuses', kind: list(status), help: 'with --last, only configs with a hop in this state' },
     { ...limitInput, help: 'how many configs at most (default: all)' },
     minRevision,
@@ -53,25 +53,25 @@ export const configHealth: RemoteCommand = {
   timeoutMs: CHECK_TIMEOUT_MS,
   next: 'agentllm providers check-key <provider> tries a key before it is stored anywhere',
   async run(call) {
-    const { health, revision } = await found(call);
-    call.answer({ health, revision }, () => tableOf(health.flatMap(rowsOf), { columns, empty: emptyFor(call) }));
+    const { health, revision } = await readHealth(call);
+    call.print({ health, revision }, () => tableOf(health.flatMap(rowsOf), { columns, empty: emptyFor(call) }));
     return health.some(({ hops }) => hops.some(({ status }) => status !== 'CHECK_STATUS_OK'))
       ? Exit.refused
       : Exit.done;
   },
 };
 
-interface Found {
+interface HealthResult {
   readonly health: readonly ConfigHealth[];
   readonly revision: bigint;
 }
 
-async function found(call: Call): Promise<Found> {
+async function readHealth(call: Call): Promise<HealthResult> {
   const id = call.local<number>('[id]');
-  const targets = [id !== undefined, 'agent' in call.given.message, call.local('all') === true];
+  const targets = [id !== undefined, 'agent' in call.inputs.message, call.local('all') === true];
   if (targets.filter(Boolean).length !== 1)
     throw new UsageError('name what to check: the id of one config, --agent for all of an agent, or --all');
-  if ('statuses' in call.given.message && !call.local('last')) throw new UsageError('--status belongs to --last');
+  if ('statuses' in call.inputs.message && !call.local('last')) throw new UsageError('--status belongs to --last');
   if (call.local('last')) {
     const { rows: health, revision } = await readAll(call, lastList(id));
     return { health, revision };
@@ -94,31 +94,31 @@ const lastList = (config_id = 0): List<ConfigHealth> => ({
   field: 'health',
   columns: [],
   empty: '',
-  ask: (api, request) => api.configs.listConfigHealth({ ...request, config_id }),
+  fetchPage: (api, request) => api.configs.listConfigHealth({ ...request, config_id }),
 });
 
 /** Checks several, a few at a time, in their order; one that is deleted meanwhile is left out. */
 async function checkAll(call: Call, ids: readonly number[]): Promise<ConfigHealth[]> {
   const results: (ConfigHealth | undefined)[] = [];
   let next = 0;
-  let done = 0;
-  const work = async () => {
+  let completed = 0;
+  const worker = async () => {
     for (let at = next++; at < ids.length; at = next++) {
-      const health = await checkPatiently(call, ids[at] as number);
+      const health = await checkWithRetry(call, ids[at] as number);
       results[at] = health;
-      done++;
-      if (health && !call.json) say.err(`${done}/${ids.length}  ${visible(progressOf(health))}`);
+      completed++;
+      if (health && !call.json) terminal.err(`${completed}/${ids.length}  ${visible(progressOf(health))}`);
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
   return results.filter((health) => health !== undefined);
 }
 
 const check = (call: Call, id: number) =>
-  call.api.configs.checkConfigHealth({ id, min_revision: (call.given.message['min_revision'] as bigint) ?? 0n });
+  call.api.configs.checkConfigHealth({ id, min_revision: (call.inputs.message['min_revision'] as bigint) ?? 0n });
 
 /** The service allows so many checks a minute; who wants more waits. */
-async function checkPatiently(call: Call, id: number): Promise<ConfigHealth | undefined> {
+async function checkWithRetry(call: Call, id: number): Promise<ConfigHealth | undefined> {
   for (;;) {
     try {
       return (await check(call, id)).health;
@@ -126,8 +126,8 @@ async function checkPatiently(call: Call, id: number): Promise<ConfigHealth | un
       if (!(error instanceof AgentLLMError)) throw error;
       if (error.reason === 'CONFIG_NOT_FOUND') return undefined;
       if (error.reason !== 'TOO_MANY_CHECKS') throw error;
-      say.err(`${error.message}; waiting`);
-      await delay(error.retryAfterMs ?? WAIT_MS);
+      terminal.err(`${error.message}; waiting`);
+      await delay(error.retryAfterMs ?? RETRY_DELAY_MS);
     }
   }
 }
@@ -148,7 +148,7 @@ const columns: readonly Column<Row>[] = [
   ['MODEL', ({ hop }) => `${hop.provider}/${hop.model_name}`],
   ['STATUS', ({ hop }) => small(hop.status, 'CHECK_STATUS_')],
   ['KEY', ({ hop }) => [small(hop.key_source, 'KEY_SOURCE_'), hop.key_name].filter(Boolean).join(' ')],
-  ['MS', ({ hop }) => shown(hop.latency_ms)],
+  ['MS', ({ hop }) => formatValue(hop.latency_ms)],
   ['CHECKED', ({ health }) => ago(health.checked_at) + (health.outdated ? ', changed since' : '')],
   ['WHAT IT MEANS', ({ hop }) => hop.message],
 ];

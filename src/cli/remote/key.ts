@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { EncryptionKey, GetEncryptionStatusResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import { generateKey } from '../../domain/fernet.js';
 import { minRevision } from '../kit/lists.js';
-import { counted, say, table, visible } from '../kit/print.js';
+import { counted, table, terminal, visible } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { rotate } from './rotate.js';
 
@@ -17,7 +17,7 @@ then the service cannot read what is under it.`,
   next: 'agentllm key rotate has all under the one that encrypts',
   async run(call) {
     const response = await call.api.credentials.getEncryptionStatus(call.request());
-    return call.answer(response, () => statusText(response));
+    return call.print(response, () => statusText(response));
   },
 };
 
@@ -59,6 +59,6 @@ export function keyCommand(): Command {
   command
     .command('generate')
     .description('print a new key; keep it where the service finds it and nobody else')
-    .action(() => say.out(generateKey()));
+    .action(() => terminal.out(generateKey()));
   return command;
 }

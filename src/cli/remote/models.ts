@@ -4,10 +4,10 @@ import { Model } from '../../../gen/ts/agentllm/v1/provider.js';
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { dayOf, type Group, lines, moment, record, recordOf, shown, small } from '../kit/print.js';
+import { dayOf, formatValue, type Group, lines, moment, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { flag, integer, model, provider, text, time, usd, word } from '../kit/values.js';
-import { etagInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { integer, model, negatableFlag, provider, text, time, usd, word } from '../kit/values.js';
+import { etagInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { ruleInput, ruleText } from './providers.js';
 
 const body: Body = { at: 'model', type: 'Model', message: Model };
@@ -54,15 +54,15 @@ const fields: readonly Input[] = [
   {
     name: 'functions',
     to: 'model.supports_functions',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether it can call functions',
   },
-  { name: 'vision', to: 'model.supports_vision', kind: flag, clears: true, help: 'whether it can see images' },
+  { name: 'vision', to: 'model.supports_vision', kind: negatableFlag, clears: true, help: 'whether it can see images' },
   {
     name: 'reasoning',
     to: 'model.supports_reasoning',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether it reasons before it answers',
   },
@@ -96,17 +96,17 @@ const modelList: List<Model> = {
   field: 'models',
   columns: [
     ['MODEL', (row) => `${row.provider}/${row.name}`],
-    ['CONTEXT', ({ context_window_tokens }) => shown(context_window_tokens)],
-    ['MAX OUTPUT', ({ max_output_tokens }) => shown(max_output_tokens)],
+    ['CONTEXT', ({ context_window_tokens }) => formatValue(context_window_tokens)],
+    ['MAX OUTPUT', ({ max_output_tokens }) => formatValue(max_output_tokens)],
     ['INPUT USD/M', (row) => rate(row.price?.input_micro_usd_per_million)],
     ['OUTPUT USD/M', (row) => rate(row.price?.output_micro_usd_per_million)],
     ['RETIRES', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
-    ['BUILT IN', ({ built_in }) => shown(built_in)],
+    ['BUILT IN', ({ built_in }) => formatValue(built_in)],
   ],
   noMatch: 'no model matches',
   empty: 'no models; agentllm models create provider/model adds one',
-  ask: (api, request) => api.providers.listModels(request),
+  fetchPage: (api, request) => api.providers.listModels(request),
 };
 
 const list: RemoteCommand = {
@@ -132,7 +132,7 @@ const get: RemoteCommand = {
   examples: [['agentllm models get openai/gpt-4o', 'one of them']],
   async run(call) {
     const response = await call.api.providers.getModel(call.request());
-    return call.answer(response, () => record(groupsOf(response.model as Model)));
+    return call.print(response, () => record(groupsOf(response.model as Model)));
   },
 };
 
@@ -151,7 +151,7 @@ const create: RemoteCommand = {
   next: 'agentllm configs create <agent> --model provider/model has an agent use it',
   async run(call) {
     const response = await call.api.providers.createModel(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.model as Model), response));
+    return call.print(response, () => writeSummary(call, 'created', titleOf(response.model as Model), response));
   },
 };
 
@@ -171,9 +171,9 @@ const update: RemoteCommand = {
   ],
   next: 'agentllm models retiring shows who uses models that will be switched off',
   async run(call) {
-    refuseNothing(call, body, fields);
+    requireChange(call, body, fields);
     const response = await call.api.providers.updateModel(call.request());
-    return call.answer(response, () => wrote(call, 'updated', named(response.model as Model), response));
+    return call.print(response, () => writeSummary(call, 'updated', titleOf(response.model as Model), response));
   },
 };
 
@@ -187,8 +187,8 @@ const remove: RemoteCommand = {
   ],
   async run(call) {
     const response = await call.api.providers.deleteModel(call.request());
-    const { provider: of, name } = call.given.message;
-    return call.answer(response, () => wrote(call, 'deleted', `model ${of}/${name}`, response));
+    const { provider: of, name } = call.inputs.message;
+    return call.print(response, () => writeSummary(call, 'deleted', `model ${of}/${name}`, response));
   },
 };
 
@@ -200,12 +200,12 @@ const retiringList: List<RetiringModelUse> = {
     ['ON', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by],
     ['AGENT', ({ agent_name }) => agent_name],
-    ['CONFIG', ({ config_id }) => shown(config_id)],
+    ['CONFIG', ({ config_id }) => formatValue(config_id)],
     ['AS', ({ source }) => small(source, 'HOP_SOURCE_')],
-    ['IN USE', ({ enabled }) => shown(enabled)],
+    ['IN USE', ({ enabled }) => formatValue(enabled)],
   ],
   empty: 'nobody uses a model that is switched off within that time',
-  ask: (api, request) => api.configs.listRetiringModels(request),
+  fetchPage: (api, request) => api.configs.listRetiringModels(request),
 };
 
 const retiring: RemoteCommand = {
@@ -224,12 +224,12 @@ const retiring: RemoteCommand = {
   run: (call) => printList(call, retiringList),
 };
 
-const named = (row: Model) => `model ${row.provider}/${row.name}`;
+const titleOf = (row: Model) => `model ${row.provider}/${row.name}`;
 
 function groupsOf(row: Model): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['display name', row.display_name],
         ['context window', row.context_window_tokens],

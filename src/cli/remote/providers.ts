@@ -5,10 +5,10 @@ import { Exit } from '../kit/error_output.js';
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, counted, type Group, lines, record, recordOf, shown, small } from '../kit/print.js';
+import { ago, counted, formatValue, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, flag, list as listOf, provider, rule, text, word } from '../kit/values.js';
-import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { choice, list as listOf, negatableFlag, provider, rule, text, word } from '../kit/values.js';
+import { etagInput, keyInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { CHECK_TIMEOUT_MS } from './health.js';
 
 const body: Body = { at: 'provider', type: 'Provider', message: Provider };
@@ -55,14 +55,14 @@ const fields: readonly Input[] = [
   {
     name: 'enabled',
     to: 'provider.enabled',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether it may be used (default: it may)',
   },
   {
     name: 'allow-unknown-models',
     to: 'provider.allow_unknown_models',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
     help: 'whether configs may name models that the catalogue lacks (default: they may, except of built-in ones)',
   },
@@ -70,22 +70,22 @@ const fields: readonly Input[] = [
 ];
 
 /** How parameters are treated, by a provider or by one model. */
-export function ruleInput(to: string, who: string): Input {
+export function ruleInput(to: string, subject: string): Input {
   return {
     name: 'rule',
     to,
     kind: listOf(rule),
     clears: true,
-    help: `how ${who} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; at most 20`,
+    help: `how ${subject} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; at most 20`,
   };
 }
 
 /** A rule as it is typed. */
 export function ruleText({ parameter, support, ...more }: ParameterRule): string {
-  const says = Object.entries(more).filter(
+  const attributes = Object.entries(more).filter(
     ([, value]) => value !== undefined && value !== '' && !(Array.isArray(value) && value.length === 0),
   );
-  const rest = says.map(([key, value]) => `,${key}=${Array.isArray(value) ? value.join('|') : value}`);
+  const rest = attributes.map(([key, value]) => `,${key}=${Array.isArray(value) ? value.join('|') : value}`);
   return `${parameter}=${small(support, 'PARAMETER_SUPPORT_')}${rest.join('')}`;
 }
 
@@ -96,13 +96,13 @@ const providerList: List<Provider> = {
     ['ALIASES', ({ aliases }) => aliases.join(', ')],
     ['DIALECT', (row) => small(row.dialect, 'DIALECT_')],
     ['BASE URL', ({ base_url }) => base_url],
-    ['BUILT IN', ({ built_in }) => shown(built_in)],
-    ['ENABLED', ({ enabled }) => shown(enabled)],
+    ['BUILT IN', ({ built_in }) => formatValue(built_in)],
+    ['ENABLED', ({ enabled }) => formatValue(enabled)],
     ['KEY FROM', ({ api_key_env_vars }) => api_key_env_vars.join(', ')],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
   empty: 'no providers; agentllm seed brings the built-in ones, agentllm providers create makes one',
-  ask: (api, request) => api.providers.listProviders(request),
+  fetchPage: (api, request) => api.providers.listProviders(request),
 };
 
 const list: RemoteCommand = {
@@ -122,7 +122,7 @@ const get: RemoteCommand = {
   next: 'agentllm models list --provider <name> shows its models',
   async run(call) {
     const response = await call.api.providers.getProvider(call.request());
-    return call.answer(response, () => record(groupsOf(response.provider as Provider)));
+    return call.print(response, () => record(groupsOf(response.provider as Provider)));
   },
 };
 
@@ -142,7 +142,7 @@ const create: RemoteCommand = {
   next: 'agentllm models create <name>/<model> adds a model of it, agentllm credentials create <name> --provider <name> a key',
   async run(call) {
     const response = await call.api.providers.createProvider(call.request());
-    return call.answer(response, () => wrote(call, 'created', `provider ${response.provider?.name}`, response));
+    return call.print(response, () => writeSummary(call, 'created', `provider ${response.provider?.name}`, response));
   },
 };
 
@@ -160,9 +160,9 @@ const update: RemoteCommand = {
   ],
   next: 'agentllm providers get <name> shows the result',
   async run(call) {
-    refuseNothing(call, body, fields);
+    requireChange(call, body, fields);
     const response = await call.api.providers.updateProvider(call.request());
-    return call.answer(response, () => wrote(call, 'updated', `provider ${response.provider?.name}`, response));
+    return call.print(response, () => writeSummary(call, 'updated', `provider ${response.provider?.name}`, response));
   },
 };
 
@@ -177,8 +177,8 @@ const remove: RemoteCommand = {
   next: 'agentllm providers update <name> --no-enabled keeps a provider and takes it out of use',
   async run(call) {
     const response = await call.api.providers.deleteProvider(call.request());
-    const what = `provider ${call.given.message['name']} with ${counted(response.deleted_models, 'model')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response));
+    const what = `provider ${call.inputs.message['name']} with ${counted(response.deleted_models, 'model')}`;
+    return call.print(response, () => writeSummary(call, 'deleted', what, response));
   },
 };
 
@@ -208,7 +208,7 @@ const checkKey: RemoteCommand = {
     const response = await call.api.providers.validateApiKey(call.request());
     const { status, message, latency_ms } = response.check as KeyCheck;
     const took = latency_ms === undefined ? '' : ` (${latency_ms} ms)`;
-    call.answer(response, () => `${small(status, 'CHECK_STATUS_')}: ${message}${took}`);
+    call.print(response, () => `${small(status, 'CHECK_STATUS_')}: ${message}${took}`);
     return status === 'CHECK_STATUS_OK' ? Exit.done : Exit.refused;
   },
 };

@@ -3,8 +3,8 @@ import { AgentLLMError } from '../../client/index.js';
 import { UsageError } from '../kit/inputs.js';
 import { visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { configId, int64, said } from '../kit/values.js';
-import { etagInput, findingLines, keyInput, writeInputs, wrote } from '../kit/writes.js';
+import { configId, flag, int64 } from '../kit/values.js';
+import { etagInput, findingLines, keyInput, writeInputs, writeSummary } from '../kit/writes.js';
 import { differences } from './changes.js';
 import { configNamed } from './config_fields.js';
 import { differenceTable } from './diff.js';
@@ -40,7 +40,7 @@ with --api-key, or say --without-key.`,
     {
       name: 'without-key',
       to: 'without_key',
-      kind: said,
+      kind: flag,
       help: 'do without API keys of their own that cannot be restored',
     },
     etagInput('etag'),
@@ -60,20 +60,21 @@ with --api-key, or say --without-key.`,
     const before = await currentOf(call);
     const response = await call.api.configs.rollbackConfig(call.request());
     const config = response.config as AgentLLMConfig;
-    const { id, to_revision, validate_only } = call.given.message as { readonly id: number } & Record<string, unknown>;
+    const { id, to_revision, validate_only } = call.inputs.message as { readonly id: number } & Record<string, unknown>;
     // A dry run has no id to say of one that comes back.
     const what = `${configNamed({ ...config, id })} (to its state at revision ${to_revision})`;
     const all = differences(before, config);
-    return call.answer({ ...response, differences: all }, () => {
+    return call.print({ ...response, differences: all }, () => {
       const heads = validate_only ? (['NOW', 'THEN'] as const) : (['BEFORE', 'NOW'] as const);
-      const same = call.given.message['without_key'] || 'api_key' in call.given.message ? 'but for its API key' : '';
-      const table = all.length === 0 ? `it is as it was then ${same}`.trim() : differenceTable(all, heads, before);
-      return `${wrote(call, 'rolled back', what, response)}\n${table}${findingLines(response.findings)}`;
+      const exception =
+        call.inputs.message['without_key'] || 'api_key' in call.inputs.message ? 'but for its API key' : '';
+      const table = all.length === 0 ? `it is as it was then ${exception}`.trim() : differenceTable(all, heads, before);
+      return `${writeSummary(call, 'rolled back', what, response)}\n${table}${findingLines(response.findings)}`;
     });
   },
 };
 
-function checkTarget({ given: { message, local } }: Call): void {
+function checkTarget({ inputs: { message, local } }: Call): void {
   if (!local.has('revision')) {
     if (!('id' in message)) throw new UsageError('give the id of a config with --to, or --revision');
     if (!('to_revision' in message))
@@ -94,18 +95,18 @@ async function undoRevision(call: Call): Promise<undefined> {
     without_keys: without_key === true,
   });
   const names = call.json ? new Map<number, string>() : await agentNames(call.api, response.entries);
-  return call.answer(response, () => {
+  return call.print(response, () => {
     if (response.entries.length === 0) return `nothing is left to undo of revision ${revision}`;
-    const deeds = response.entries.map((entry) => changeRecordOf(entry, names));
-    const lines = deeds.map(({ about, what }) => `  ${visible(about)}  ${visible(what)}`);
-    return `${wrote(call, 'undone', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
+    const records = response.entries.map((entry) => changeRecordOf(entry, names));
+    const lines = records.map(({ about, what }) => `  ${visible(about)}  ${visible(what)}`);
+    return `${writeSummary(call, 'undone', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
   });
 }
 
 /** The config as it is, or nothing when it was deleted. */
-async function currentOf({ api, given }: Call): Promise<AgentLLMConfig | undefined> {
+async function currentOf({ api, inputs }: Call): Promise<AgentLLMConfig | undefined> {
   try {
-    return (await api.configs.getConfig({ id: given.message['id'] as number })).config;
+    return (await api.configs.getConfig({ id: inputs.message['id'] as number })).config;
   } catch (error) {
     if (error instanceof AgentLLMError && error.reason === 'CONFIG_NOT_FOUND') return undefined;
     // What is wrong with the request is said by the method that is asked for.

@@ -6,9 +6,9 @@ import {
 import { AgentLLMError } from '../../client/index.js';
 import { openStream } from '../kit/connection.js';
 import { Exit } from '../kit/error_output.js';
-import { counted, say, toJson } from '../kit/print.js';
+import { counted, terminal, toJson } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { said } from '../kit/values.js';
+import { flag } from '../kit/values.js';
 
 type Progress = RotateEncryptionKeyResponse;
 
@@ -32,7 +32,7 @@ Exit code 1: keys were left under another key, unless --skip-unreadable said tha
     {
       name: 'skip-unreadable',
       to: 'skip_unreadable',
-      kind: said,
+      kind: flag,
       help: 'leave keys whose encryption key the service does not have, and go on with the others',
     },
   ],
@@ -43,35 +43,35 @@ Exit code 1: keys were left under another key, unless --skip-unreadable said tha
   next: 'agentllm key status shows what is under which key',
   timeoutMs: SILENCE_MS,
   async run(call) {
-    const display = new Display(call.json);
-    const last = await follow(call, (progress) => display.show(progress));
+    const display = new ProgressDisplay(call.json);
+    const last = await readProgress(call, (progress) => display.show(progress));
     display.clear();
-    if (!call.json) say.out(last ? summaryOf(last) : 'stopped; agentllm key rotate goes on with what is left');
+    if (!call.json) terminal.out(last ? summaryOf(last) : 'stopped; agentllm key rotate goes on with what is left');
     if (!last) return Exit.refused;
-    const wanted = call.given.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
+    const wanted = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
     return wanted === last.total ? Exit.done : Exit.refused;
   },
 };
 
 /** Shows every message; the last one, or undefined when somebody has interrupted it. */
-async function follow(call: Call, show: (progress: Progress) => void): Promise<Progress | undefined> {
+async function readProgress(call: Call, show: (progress: Progress) => void): Promise<Progress | undefined> {
   const silenceMs = call.local<number>('timeout') ?? SILENCE_MS;
   const request = RotateEncryptionKeyRequest.fromPartial(call.request());
-  const connection = openStream(call.given.local);
+  const connection = openStream(call.inputs.local);
   const controller = new AbortController();
   const interrupt = () => controller.abort('interrupted');
   // It keeps the process alive too, which a stream does not.
-  const silence = setTimeout(() => controller.abort('silent'), silenceMs);
+  const silenceTimer = setTimeout(() => controller.abort('silent'), silenceMs);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt);
   let last: Progress | undefined;
-  const take = (progress: Progress) => {
-    silence.refresh();
+  const onProgress = (progress: Progress) => {
+    silenceTimer.refresh();
     last = progress;
     show(progress);
   };
-  const make = () => ({ bytes: METHOD.requestSerialize(request) });
+  const encodeRequest = () => ({ bytes: METHOD.requestSerialize(request) });
   try {
-    await connection.stream(METHOD, make, take, controller.signal);
+    await connection.stream(METHOD, encodeRequest, onProgress, controller.signal);
     return last;
   } catch (error) {
     if (controller.signal.reason === 'interrupted') return undefined;
@@ -79,17 +79,17 @@ async function follow(call: Call, show: (progress: Progress) => void): Promise<P
     const text = `No answer from the service within ${silenceMs} ms`;
     throw AgentLLMError.here(text, { code: 'DEADLINE_EXCEEDED', method: METHOD.path.slice(1) });
   } finally {
-    clearTimeout(silence);
+    clearTimeout(silenceTimer);
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupt);
     await connection.close();
   }
 }
 
 const BAR = 30;
-const LINE_EVERY_MS = 1_000;
+const LINE_INTERVAL_MS = 1_000;
 
 /** How far it is: a line that is redrawn at a terminal, a line now and then elsewhere, or one of JSON each time. */
-class Display {
+class ProgressDisplay {
   private lastLine = performance.now();
   private drawn = false;
 
@@ -97,14 +97,15 @@ class Display {
 
   show(progress: Progress): void {
     const { done, unreadable, total, key_id, finished } = progress;
-    if (this.json) say.out(toJson(progress, 0));
+    if (this.json) terminal.out(toJson(progress, 0));
     if (this.json || finished || total === 0) return;
-    const taken = done + unreadable;
-    if (process.stderr.isTTY) this.draw(`${barOf(taken / total)} ${taken} of ${total}`);
-    else if (taken === unreadable) say.err(`encrypting ${counted(total - unreadable, 'key')} anew under key ${key_id}`);
-    else if (performance.now() - this.lastLine > LINE_EVERY_MS) {
+    const processed = done + unreadable;
+    if (process.stderr.isTTY) this.draw(`${barOf(processed / total)} ${processed} of ${total}`);
+    else if (processed === unreadable)
+      terminal.err(`encrypting ${counted(total - unreadable, 'key')} anew under key ${key_id}`);
+    else if (performance.now() - this.lastLine > LINE_INTERVAL_MS) {
       this.lastLine = performance.now();
-      say.err(`${taken} of ${total}`);
+      terminal.err(`${processed} of ${total}`);
     }
   }
 

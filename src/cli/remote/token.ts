@@ -5,33 +5,33 @@ import { variable } from '../kit/environment.js';
 import { Exit } from '../kit/error_output.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, type Group, lines, moment, record, say, small, visible } from '../kit/print.js';
+import { ago, type Group, lines, moment, record, small, terminal, visible } from '../kit/print.js';
 import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, type Kind, list, said, span, text, word } from '../kit/values.js';
-import { writeInputs, wrote } from '../kit/writes.js';
+import { choice, flag, type Kind, list, span, text, word } from '../kit/values.js';
+import { writeInputs, writeSummary } from '../kit/writes.js';
 import { localAccess, storePlace, type TokenMethods } from '../local/local_access.js';
 
 const role = choice('ROLE_', 'role', ['admin', 'operator', 'viewer', 'agent']);
 
 const localInput: Input = {
   name: 'local',
-  kind: said,
+  kind: flag,
   help: 'do it in the store on this machine, which needs no token, also where a service is named',
 };
 
 /** Options that name a service, beside the environment. */
 const SERVICE_OPTIONS = ['address', 'token-file', 'tls', 'ca', 'cert', 'key', 'server-name'];
 
-const WHERE = `On the machine of the service no token is needed: it is done in the store itself, through the running service or
+const TARGET_HELP = `On the machine of the service no token is needed: it is done in the store itself, through the running service or
 directly in the database of DATABASE_URL or DATA_DIR. With --address, --token-file, --cert, AGENTLLM_ADDRESS,
 AGENTLLM_TOKEN or AGENTLLM_CERT that service is asked, which wants an administrator.`;
 
 /** A token by its id; whoever gives the text of one, which begins with it, is not made to type it again. */
 const tokenId: Kind = {
   value: 'id',
-  read: (given) => TEXT.exec(given)?.[1] ?? given,
+  read: (raw) => TOKEN_TEXT.exec(raw)?.[1] ?? raw,
 };
-const TEXT = /\b(al_[a-z2-7]{10})_/;
+const TOKEN_TEXT = /\b(al_[a-z2-7]{10})_/;
 
 const idArgument: Input = {
   name: '<id>',
@@ -41,13 +41,13 @@ const idArgument: Input = {
 };
 
 /** Where a command is carried out. */
-interface Where {
+interface Target {
   readonly access: TokenMethods;
   readonly isLocal: boolean;
   readonly name: string;
 }
 
-function whereOf(call: Call): Where {
+function targetOf(call: Call): Target {
   const named = SERVICE_OPTIONS.filter((option) => call.local(option) !== undefined);
   const isNamed = (['AGENTLLM_ADDRESS', 'AGENTLLM_TOKEN', 'AGENTLLM_CERT'] as const).some(variable);
   const isForced = call.local('local') === true;
@@ -55,7 +55,7 @@ function whereOf(call: Call): Where {
     throw UsageError.of([{ typed: '--local', description: `asks no service: leave out --${named.join(', --')}` }]);
   if (!isForced && (named.length > 0 || isNamed))
     return { access: call.api.access, isLocal: false, name: call.address };
-  if (call.given.message['wait_for_adoption'] !== undefined)
+  if (call.inputs.message['wait_for_adoption'] !== undefined)
     throw UsageError.of([
       { typed: '--wait', description: 'asks a service, as with --address; the store knows of none' },
     ]);
@@ -63,14 +63,14 @@ function whereOf(call: Call): Where {
 }
 
 /** Says beside the answer where it comes from; programs know. */
-function tell(call: Call, line: string): void {
-  if (!call.json) say.err(visible(line));
+function printNote(call: Call, line: string): void {
+  if (!call.json) terminal.err(visible(line));
 }
 
 const create: RemoteCommand = {
   name: 'create',
   about: 'make a token, or give a role to client certificates; prints the text of the token and nothing else',
-  more: `${WHERE}
+  more: `${TARGET_HELP}
 
 The text is shown this once. The first token closes the service: from then on everybody needs one.`,
   inputs: [
@@ -81,7 +81,7 @@ The text is shown this once. The first token closes the service: from then on ev
       kind: list(word('names', 'agents')),
       help: 'with --role agent: the agents that it is for, by name, separated by commas; may be given again',
     },
-    { name: 'all-agents', to: 'all_agents', kind: said, help: 'with --role agent: it is for all, those to come too' },
+    { name: 'all-agents', to: 'all_agents', kind: flag, help: 'with --role agent: it is for all, those to come too' },
     { name: 'name', to: 'name', kind: text, help: 'what it is for, at most 100 characters (default: its role)' },
     {
       name: 'certificate',
@@ -108,23 +108,24 @@ The text is shown this once. The first token closes the service: from then on ev
   ],
   next: 'AGENTLLM_TOKEN or --token-file sends it; agentllm token list shows which there are',
   async run(call) {
-    const where = whereOf(call);
-    const response = await where.access.createToken(call.request(wishOf(call)));
+    const where = targetOf(call);
+    const response = await where.access.createToken(call.request(requestFieldsOf(call)));
     const token = response.token as Token;
-    if (call.json) return call.answer(response, () => '');
-    if (call.given.message['validate_only'] === true) say.out(wrote(call, 'created', titleOf(token), response));
-    else if (response.text === '' && token.certificate_identity === '') return repeated(call, token);
+    if (call.json) return call.print(response, () => '');
+    if (call.inputs.message['validate_only'] === true)
+      terminal.out(writeSummary(call, 'created', titleOf(token), response));
+    else if (response.text === '' && token.certificate_identity === '') return reportRepeated(call, token);
     else {
-      say.out(response.text || token.id);
-      await explain(call, token, where);
+      terminal.out(response.text || token.id);
+      await printDetails(call, token, where);
     }
     return undefined;
   },
 };
 
 /** The request with what the command line says shorter than the contract. */
-function wishOf({ given }: Call): Readonly<Record<string, unknown>> {
-  const { role = '', name, agents = [], certificate_identity } = given.message as Partial<CreateTokenRequest>;
+function requestFieldsOf({ inputs }: Call): Readonly<Record<string, unknown>> {
+  const { role = '', name, agents = [], certificate_identity } = inputs.message as Partial<CreateTokenRequest>;
   // A variable of a script that is not set must not make a token with a text.
   if (certificate_identity === '')
     throw UsageError.of([
@@ -134,22 +135,28 @@ function wishOf({ given }: Call): Readonly<Record<string, unknown>> {
   return { agents: names, name: name ?? (small(role, 'ROLE_') || 'token') };
 }
 
-async function explain(call: Call, token: Token, { access, isLocal, name }: Where): Promise<void> {
+async function printDetails(call: Call, token: Token, { access, isLocal, name }: Target): Promise<void> {
   const by = isLocal ? name : `${name} as ${(await call.api.access.getCaller()).actor}`;
-  tell(call, `${titleOf(token)}, ${expiryOf(token)}; made ${isLocal ? 'in' : 'by'} ${by}`);
+  printNote(call, `${titleOf(token)}, ${expiryOf(token)}; made ${isLocal ? 'in' : 'by'} ${by}`);
   if (token.certificate_identity !== '')
-    tell(call, `Who has a certificate with ${token.certificate_identity} is let in; agentllm token revoke ends that.`);
+    printNote(
+      call,
+      `Who has a certificate with ${token.certificate_identity} is let in; agentllm token revoke ends that.`,
+    );
   else {
-    tell(call, 'Its text is shown this once: keep it where its user finds it and nobody else does.');
-    tell(call, 'It is sent with AGENTLLM_TOKEN=<text> or --token-file <file>, and as authorization: Bearer <text>.');
+    printNote(call, 'Its text is shown this once: keep it where its user finds it and nobody else does.');
+    printNote(
+      call,
+      'It is sent with AGENTLLM_TOKEN=<text> or --token-file <file>, and as authorization: Bearer <text>.',
+    );
   }
   if (isLocal && (await access.listTokens({ show_ended: true, page_size: 2 })).tokens.length === 1)
-    tell(call, 'It is the first one: from now on everybody needs a token, on this machine too.');
+    printNote(call, 'It is the first one: from now on everybody needs a token, on this machine too.');
 }
 
-function repeated(call: Call, { id }: Token): number {
-  tell(call, `agentllm: this request has made ${id} before, and its text is shown once`);
-  tell(call, `(agentllm token revoke ${id}, and make another)`);
+function reportRepeated(call: Call, { id }: Token): number {
+  printNote(call, `agentllm: this request has made ${id} before, and its text is shown once`);
+  printNote(call, `(agentllm token revoke ${id}, and make another)`);
   return Exit.refused;
 }
 
@@ -178,15 +185,15 @@ const tokenList: List<Token> = {
   empty: 'no token is good; agentllm token create --role admin --local makes one, --all shows those that have ended',
   noMatch:
     'no tokens: the service is open to everybody on its machine; agentllm token create --role admin --local closes it',
-  ask: (api, request) => api.access.listTokens(request),
+  fetchPage: (api, request) => api.access.listTokens(request),
 };
 
 const listCommand: RemoteCommand = {
   name: 'list',
   about: 'show the tokens that are good, without their texts',
-  more: WHERE,
+  more: TARGET_HELP,
   inputs: [
-    { name: 'all', to: 'show_ended', kind: said, help: 'also those that are revoked or have expired' },
+    { name: 'all', to: 'show_ended', kind: flag, help: 'also those that are revoked or have expired' },
     localInput,
     limitInput,
     minRevision,
@@ -197,9 +204,9 @@ const listCommand: RemoteCommand = {
   ],
   next: 'agentllm token revoke <id> takes access away',
   async run(call) {
-    const { access, name } = whereOf(call);
-    await printList(call, { ...tokenList, ask: (_, request) => access.listTokens(request) });
-    tell(call, `(of ${name})`);
+    const { access, name } = targetOf(call);
+    await printList(call, { ...tokenList, fetchPage: (_, request) => access.listTokens(request) });
+    printNote(call, `(of ${name})`);
     return undefined;
   },
 };
@@ -207,17 +214,17 @@ const listCommand: RemoteCommand = {
 const show: RemoteCommand = {
   name: 'show',
   about: 'show what is known of a token; its text comes out of no command',
-  more: WHERE,
+  more: TARGET_HELP,
   inputs: [idArgument, localInput, minRevision],
   examples: [
     ['agentllm token create --role viewer --certificate CN=board > board.id', 'let a certificate in'],
     ['agentllm token show $(cat board.id)', 'and look at it'],
   ],
   async run(call) {
-    const { access, name } = whereOf(call);
+    const { access, name } = targetOf(call);
     const response = await access.getToken(call.request());
-    call.answer(response, () => record(groupsOf(response.token as Token)));
-    tell(call, `(of ${name})`);
+    call.print(response, () => record(groupsOf(response.token as Token)));
+    printNote(call, `(of ${name})`);
     return undefined;
   },
 };
@@ -225,7 +232,7 @@ const show: RemoteCommand = {
 const revoke: RemoteCommand = {
   name: 'revoke',
   about: "take a token's access away, for good; its open streams are ended",
-  more: `${WHERE}
+  more: `${TARGET_HELP}
 
 It acts on every replica as soon as that sees it, and cannot spread while the database is away.`,
   inputs: [idArgument, localInput, ...writeInputs],
@@ -235,11 +242,11 @@ It acts on every replica as soon as that sees it, and cannot spread while the da
   ],
   next: 'agentllm audit --kind write shows who made tokens and revoked them',
   async run(call) {
-    const { access, name, isLocal } = whereOf(call);
+    const { access, name, isLocal } = targetOf(call);
     const response = await access.revokeToken(call.request());
     const token = response.token as Token;
-    call.answer(response, () => wrote(call, 'revoked', `token ${token.id} "${token.name}"`, response));
-    tell(call, `(${isLocal ? 'in' : 'by'} ${name})`);
+    call.print(response, () => writeSummary(call, 'revoked', `token ${token.id} "${token.name}"`, response));
+    printNote(call, `(${isLocal ? 'in' : 'by'} ${name})`);
     return undefined;
   },
 };
@@ -271,7 +278,7 @@ const whoami: RemoteCommand = {
   examples: [['agentllm token whoami', 'with AGENTLLM_TOKEN, --token-file, --cert or nothing']],
   async run(call) {
     const response = await call.api.access.getCaller(call.request());
-    return call.answer(response, () => record([callerGroup(call, response)]));
+    return call.print(response, () => record([callerGroup(call, response)]));
   },
 };
 
@@ -300,6 +307,6 @@ export function tokenCommand(): Command {
   command
     .command('generate')
     .description('print the text of a token for BOOTSTRAP_TOKEN_FILE; nothing is stored')
-    .action(() => say.out(makeToken().text));
+    .action(() => terminal.out(makeToken().text));
   return command;
 }

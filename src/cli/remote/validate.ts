@@ -32,7 +32,7 @@ export const validateConfig: RemoteCommand = {
     const response = await call.api.configs.validateConfig(call.request(targetOf(call)));
     const { findings, hops, acceptable } = response;
     const wrong = !acceptable || findings.some(({ severity }) => severity === 'SEVERITY_ERROR');
-    call.answer(response, () => {
+    call.print(response, () => {
       const verdict = acceptable ? (findings.length === 0 ? 'all is well' : 'it can be used') : 'it would be refused';
       return [verdict + findingLines(findings), hops.length > 0 && hopTable(hops)].filter(Boolean).join('\n\n');
     });
@@ -41,10 +41,10 @@ export const validateConfig: RemoteCommand = {
 };
 
 /** Which of its three targets the request has. */
-function targetOf({ given, local }: Call): Record<string, unknown> {
-  const config = given.message['config'] as { readonly id?: number } | undefined;
+function targetOf({ inputs, local }: Call): Record<string, unknown> {
+  const config = inputs.message['config'] as { readonly id?: number } | undefined;
   const id = local<number>('[id]') ?? (config?.id || undefined);
-  if (id === undefined && !('agent' in given.message))
+  if (id === undefined && !('agent' in inputs.message))
     throw new UsageError('name what to validate: the id of a config, or --agent');
   if (config) return { config: { ...config, ...(id !== undefined && { id }) } };
   return { id };

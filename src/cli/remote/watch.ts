@@ -11,11 +11,11 @@ import { version } from '../../package.js';
 import { DEFAULT_TIMEOUT_MS, openStream } from '../kit/connection.js';
 import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
-import { counted, say, toJson, visible } from '../kit/print.js';
+import { counted, terminal, toJson, visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { agent, integer, list, said, word } from '../kit/values.js';
+import { agent, flag, integer, list, word } from '../kit/values.js';
 import { changeBlock } from './changes.js';
-import { changeRecordOfDiff, Heard, type WatchDiff } from './watch_diff.js';
+import { changeRecordOfDiff, type WatchDiff, WatchState } from './watch_diff.js';
 
 /** `agentllm watch`: changes as they are made. */
 export const watch: RemoteCommand = {
@@ -26,7 +26,7 @@ export const watch: RemoteCommand = {
 before --count was reached.`,
   inputs: [
     { name: '[agents...]', to: 'agents', kind: list(agent), help: 'the agents, by names or ids (default: all)' },
-    { name: 'all', to: 'all_agents', kind: said, help: 'all agents, also those to come; the default' },
+    { name: 'all', to: 'all_agents', kind: flag, help: 'all agents, also those to come; the default' },
     { name: 'count', kind: integer, help: 'end after so many revisions' },
     { name: 'for', kind: { ...integer, value: 'ms' }, help: 'end after so long' },
     {
@@ -46,17 +46,17 @@ before --count was reached.`,
     for (const name of ['count', 'for'])
       if ((call.local<number>(name) ?? 1) < 1)
         throw UsageError.of([{ typed: `--${name} ${call.local(name)}`, description: 'must be at least 1' }]);
-    const { message } = call.given;
+    const { message } = call.inputs;
     if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents, or give --all');
-    const connection = openStream(call.given.local);
-    const alive = setInterval(() => {}, FOREVER_MS);
-    const tail = new Tail(call, connection);
+    const connection = openStream(call.inputs.local);
+    const keepAlive = setInterval(() => {}, FOREVER_MS);
+    const printer = new WatchPrinter(call, connection);
     try {
-      return await tail.ended;
+      return await printer.ended;
     } finally {
-      await tail.close();
+      await printer.close();
       await connection.close();
-      clearInterval(alive);
+      clearInterval(keepAlive);
     }
   },
 };
@@ -65,19 +65,19 @@ before --count was reached.`,
 const FOREVER_MS = 2 ** 31 - 1;
 
 /** Prints what a stream brings, until it has printed enough or somebody ends it. */
-class Tail implements WatchObserver {
+class WatchPrinter implements WatchObserver {
   /** The exit code; rejects with what time will not mend. */
   readonly ended: Promise<number>;
   token: string;
-  private readonly heard = new Heard();
+  private readonly state = new WatchState();
   private readonly names: readonly string[];
   private readonly acknowledger: Acknowledger;
-  private readonly follow: WatchStream;
+  private readonly stream: WatchStream;
   private readonly timers: NodeJS.Timeout[] = [];
   private printed = 0;
   /** Why there is no stream; undefined while there is one. */
   private failure: AgentLLMError | undefined;
-  private begun = false;
+  private hasStarted = false;
   private resolve: (code: number) => void = () => {};
   private reject: (error: AgentLLMError) => void = () => {};
   private readonly interrupted = () => this.resolve(Exit.done);
@@ -86,7 +86,7 @@ class Tail implements WatchObserver {
     private readonly call: Call,
     connection: Connection,
   ) {
-    const { message, local } = call.given;
+    const { message, local } = call.inputs;
     const agents = (message['agents'] ?? []) as AgentRef[];
     this.names = agents.map(({ name, id }) => name ?? `#${id}`);
     this.token = (message['resume_token'] as string | undefined) ?? '';
@@ -96,36 +96,36 @@ class Tail implements WatchObserver {
     });
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, this.interrupted);
     const client_id = randomUUID();
-    const who = { client_id, client_name: 'agentllm watch', client_version: version };
+    const client = { client_id, client_name: 'agentllm watch', client_version: version };
     // It has what it prints, and a write that waits for adoption is not to wait for it.
     this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
-    this.follow = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...who }, this);
+    this.stream = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...client }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;
-    this.timers.push(setTimeout(() => !this.begun && this.failure && this.reject(this.failure), timeoutMs));
+    this.timers.push(setTimeout(() => !this.hasStarted && this.failure && this.reject(this.failure), timeoutMs));
   }
 
   async close(): Promise<void> {
     for (const timer of this.timers) clearTimeout(timer);
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, this.interrupted);
-    if (this.begun && !this.failure) await this.acknowledger.end();
+    if (this.hasStarted && !this.failure) await this.acknowledger.end();
     this.acknowledger.stop();
-    await this.follow.close();
+    await this.stream.close();
   }
 
   started({ resumed }: WatchStarted): void {
     this.acknowledger.restart();
-    if (this.begun) say.err(resumed ? 'connected again, without a gap' : 'connected again');
-    else if (resumed) say.err(`watching ${this.watched()}, behind the token`);
+    if (this.hasStarted) terminal.err(resumed ? 'connected again, without a gap' : 'connected again');
+    else if (resumed) terminal.err(`watching ${this.watched()}, behind the token`);
     this.failure = undefined;
-    if (!this.begun) this.begin();
+    if (!this.hasStarted) this.begin();
   }
 
   batch(batch: Batch): void {
-    const happened = this.heard.take(batch);
+    const diffs = this.state.apply(batch);
     this.token = batch.token;
     this.acknowledger.apply(batch.revision, false);
-    if (batch.snapshot && happened.length === 0) this.introduce(batch.revision);
-    else this.print(batch, happened);
+    if (batch.snapshot && diffs.length === 0) this.printTarget(batch.revision);
+    else this.print(batch, diffs);
   }
 
   bookmark(revision: bigint, token: string): void {
@@ -135,18 +135,19 @@ class Tail implements WatchObserver {
 
   broken(error: AgentLLMError, lasting: boolean): void {
     if (lasting) this.reject(error);
-    else if (this.begun && !this.failure) say.err(`connection lost (${visible(error.message)}); trying again`);
+    else if (this.hasStarted && !this.failure)
+      terminal.err(`connection lost (${visible(error.message)}); trying again`);
     this.failure = error;
   }
 
   startOver(): void {
     // A place that somebody has named is not given up in silence.
-    if (!this.begun) setImmediate(() => this.failure && this.reject(this.failure));
+    if (!this.hasStarted) setImmediate(() => this.failure && this.reject(this.failure));
     this.token = '';
   }
 
   private begin(): void {
-    this.begun = true;
+    this.hasStarted = true;
     const ms = this.call.local<number>('for');
     const unmet = this.call.local<number>('count') !== undefined;
     if (ms !== undefined)
@@ -157,10 +158,10 @@ class Tail implements WatchObserver {
     return this.names.length === 0 ? 'all agents' : this.names.map(visible).join(', ');
   }
 
-  private introduce(revision: bigint): void {
-    const what = this.names.length === 0 ? `all ${counted(this.heard.agentCount, 'agent')}` : this.watched();
-    say.err(`watching ${what} from revision ${revision}`);
-    for (const name of this.heard.missing) say.err(`there is no agent ${visible(name)} yet`);
+  private printTarget(revision: bigint): void {
+    const what = this.names.length === 0 ? `all ${counted(this.state.agentCount, 'agent')}` : this.watched();
+    terminal.err(`watching ${what} from revision ${revision}`);
+    for (const name of this.state.missing) terminal.err(`there is no agent ${visible(name)} yet`);
   }
 
   private print({ revision, token, cause, snapshot }: Batch, happened: readonly WatchDiff[]): void {
@@ -168,11 +169,11 @@ class Tail implements WatchObserver {
     if (this.printed === this.call.local<number>('count')) return;
     if (this.call.json) {
       const changes = happened.map(({ before: _, ...one }) => one);
-      say.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
+      terminal.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
     } else {
       const gap = { about: 'all', what: 'read anew: what was changed since, by whom and why, is in agentllm history' };
-      const deeds = happened.map(changeRecordOfDiff);
-      say.out(`${changeBlock({ revision, ...cause, deeds: snapshot ? [gap, ...deeds] : deeds })}`);
+      const records = happened.map(changeRecordOfDiff);
+      terminal.out(`${changeBlock({ revision, ...cause, records: snapshot ? [gap, ...records] : records })}`);
     }
     this.printed++;
     if (this.printed === this.call.local<number>('count')) this.resolve(Exit.done);

@@ -1,7 +1,7 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Batch } from '../../client/view.js';
-import { type ChangeRecord, type Difference, differences, inWords } from './changes.js';
+import { type ChangeRecord, type Difference, describeDifferences, differences } from './changes.js';
 import { modelOf } from './config_fields.js';
 
 /* What a stream of whole things says, told from what was there before. */
@@ -26,11 +26,11 @@ export interface WatchDiff {
 }
 
 /** Everything that was heard so far. */
-export class Heard {
+export class WatchState {
   private agents = new Map<string, WatchedAgent>();
   private catalogue = new Map<string, CatalogueItem>();
   /** Whether there was a snapshot: then what is not here is not there. */
-  private whole = false;
+  private hasSnapshot = false;
 
   get agentCount(): number {
     return [...this.agents.values()].filter(({ agent }) => agent).length;
@@ -42,9 +42,9 @@ export class Heard {
   }
 
   /** Takes what came, and says what is different; of the first snapshot nothing. */
-  take(batch: Batch): WatchDiff[] {
+  apply(batch: Batch): WatchDiff[] {
     if (!batch.snapshot) return this.change(batch);
-    const first = !this.whole;
+    const first = !this.hasSnapshot;
     const before = [...this.agents.values()];
     const itemsBefore = [...this.catalogue.keys()];
     const names = new Set(batch.agents.map(({ name }) => name));
@@ -53,20 +53,20 @@ export class Heard {
       .filter(({ name }) => !names.has(name))
       .map((one) => ({ ...one, agent: undefined, configs: [] }));
     const goneItems = itemsBefore.filter((key) => !keys.has(key)).map(deletedItem);
-    const happened = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
-    this.whole = true;
-    return first ? [] : happened;
+    const diffs = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
+    this.hasSnapshot = true;
+    return first ? [] : diffs;
   }
 
   private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): WatchDiff[] {
-    const there = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
+    const present = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
     // One that is gone under a name and there under another was renamed.
-    const moved = agents.filter(({ agent, id }) => !agent && there.has(id)).map(({ name }) => this.agents.get(name));
+    const moved = agents.filter(({ agent, id }) => !agent && present.has(id)).map(({ name }) => this.agents.get(name));
     const renamed = new Map(moved.filter((one) => one?.agent).map((one) => [one?.id, one]));
     const happened = [
       ...catalogue.flatMap((item) => this.toItem(item)),
       ...agents
-        .filter(({ agent, id }) => agent || !there.has(id))
+        .filter(({ agent, id }) => agent || !present.has(id))
         .flatMap((one) => this.toAgent(renamed.get(one.id) ?? this.agents.get(one.name), one)),
     ];
     for (const one of agents) this.agents.set(one.name, one);
@@ -77,9 +77,10 @@ export class Heard {
   private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): WatchDiff[] {
     const { name, urgent } = after;
     const agent = { kind: 'agent', agent: name, name, urgent, fields: [] } as const;
-    if (!before && !this.whole) return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
+    if (!before && !this.hasSnapshot)
+      return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
     if (!after.agent) return before?.agent ? [{ ...agent, action: 'deleted' }] : [];
-    const configs = configHappenings(before?.configs ?? [], after.configs, name, urgent);
+    const configs = configDiffs(before?.configs ?? [], after.configs, name, urgent);
     if (!before?.agent) return [{ ...agent, action: 'created' }, ...configs];
     const fields = differences(before.agent, after.agent);
     return [...(fields.length > 0 ? [{ ...agent, action: 'updated', fields } as const] : []), ...configs];
@@ -87,13 +88,13 @@ export class Heard {
 
   private toItem(after: CatalogueItem): WatchDiff[] {
     const key = keyOf(after);
-    const stood = this.catalogue.get(key);
-    const [before, now] = [stood && thingIn(stood), thingIn(after)];
+    const previousItem = this.catalogue.get(key);
+    const [before, now] = [previousItem && thingIn(previousItem), thingIn(after)];
     const at = key.indexOf(' ');
     const kind = key.slice(0, at) as WatchDiff['kind'];
     const item = { kind, name: key.slice(at + 1), urgent: after.urgent, fields: [] };
-    if (!now) return before || !this.whole ? [{ ...item, action: 'deleted' }] : [];
-    if (!before) return [{ ...item, action: this.whole ? 'created' : 'seen' }];
+    if (!now) return before || !this.hasSnapshot ? [{ ...item, action: 'deleted' }] : [];
+    if (!before) return [{ ...item, action: this.hasSnapshot ? 'created' : 'seen' }];
     if (before.revision === now.revision && differences(before, now).length === 0) return [];
     return [{ ...item, action: 'updated', fields: differences(before, now) }];
   }
@@ -103,25 +104,25 @@ const seen = (config: AgentLLMConfig, agent: string): WatchDiff => ({
   ...{ kind: 'config', agent, id: config.id, name: modelOf(config), action: 'seen', urgent: false, fields: [] },
 });
 
-function configHappenings(
+function configDiffs(
   before: readonly AgentLLMConfig[],
   after: readonly AgentLLMConfig[],
   agent: string,
   urgent: boolean,
 ): WatchDiff[] {
-  const happening = (config: AgentLLMConfig, more: Pick<WatchDiff, 'action' | 'fields'>): WatchDiff => ({
+  const diffOf = (config: AgentLLMConfig, more: Pick<WatchDiff, 'action' | 'fields'>): WatchDiff => ({
     ...{ kind: 'config', agent, id: config.id, name: modelOf(config), urgent, before: config },
     ...more,
   });
   const then = new Map(before.map((config) => [config.id, config]));
   const now = new Set(after.map(({ id }) => id));
-  const gone = before.filter(({ id }) => !now.has(id)).map((one) => happening(one, { action: 'deleted', fields: [] }));
+  const gone = before.filter(({ id }) => !now.has(id)).map((one) => diffOf(one, { action: 'deleted', fields: [] }));
   const changed = after.flatMap((config) => {
-    const stood = then.get(config.id);
-    if (!stood) return [happening(config, { action: 'created', fields: [] })];
-    if (stood.revision === config.revision) return [];
-    const fields = differences(stood, config);
-    return [{ ...happening(config, { action: 'updated', fields }), before: stood }];
+    const previous = then.get(config.id);
+    if (!previous) return [diffOf(config, { action: 'created', fields: [] })];
+    if (previous.revision === config.revision) return [];
+    const fields = differences(previous, config);
+    return [{ ...diffOf(config, { action: 'updated', fields }), before: previous }];
   });
   return [...changed, ...gone];
 }
@@ -149,16 +150,16 @@ export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fiel
   const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
   return {
     about,
-    what: `${what}${doneTo({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
+    what: `${what}${actionText({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
   };
 }
 
-function doneTo({ kind, name, action, urgent, fields, before }: WatchDiff): string {
+function actionText({ kind, name, action, urgent, fields, before }: WatchDiff): string {
   const model = kind === 'config' ? ` ${name}` : '';
   if (action === 'seen') return `${model} as it is now`;
   if (action === 'deleted' && kind === 'agent') return ' gone: none has this name any more';
   if (action !== 'updated') return `${model} ${action}`;
-  if (fields.length > 0) return `: ${inWords(fields, { ...before })}`;
+  if (fields.length > 0) return `: ${describeDifferences(fields, { ...before })}`;
   // What cannot be seen in a thing is its key, and what is urgent in one that looks as it was is nothing else.
   return urgent ? ': API key replaced' : ': written again';
 }

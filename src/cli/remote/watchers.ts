@@ -1,17 +1,17 @@
 import type { Watcher } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, counted, shown } from '../kit/print.js';
+import { ago, counted, formatValue } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
-import { agent, said } from '../kit/values.js';
+import { agent, flag } from '../kit/values.js';
 
 /** What stands for an id that is long and means nothing to people. */
-const SHORT = 8;
-const MOST_AGENTS = 5;
+const SHORT_ID_LENGTH = 8;
+const MAX_AGENTS = 5;
 
 function agentsOf({ all_agents, agents, agent_count }: Watcher): string {
   if (all_agents) return 'all';
-  const named = agents.slice(0, MOST_AGENTS).join(', ');
-  return agent_count > MOST_AGENTS ? `${named}, … (${counted(agent_count, 'agent')})` : named;
+  const named = agents.slice(0, MAX_AGENTS).join(', ');
+  return agent_count > MAX_AGENTS ? `${named}, … (${counted(agent_count, 'agent')})` : named;
 }
 
 const watcherList: List<Watcher> = {
@@ -19,11 +19,11 @@ const watcherList: List<Watcher> = {
   columns: [
     ['NAME', ({ client_name }) => client_name],
     ['VERSION', ({ client_version }) => client_version],
-    ['PROCESS', ({ client_id }) => client_id.slice(0, SHORT)],
-    ['REPLICA', ({ replica }) => replica.slice(0, SHORT)],
+    ['PROCESS', ({ client_id }) => client_id.slice(0, SHORT_ID_LENGTH)],
+    ['REPLICA', ({ replica }) => replica.slice(0, SHORT_ID_LENGTH)],
     ['AGENTS', agentsOf],
-    ['APPLIED', ({ applied_revision }) => shown(applied_revision)],
-    ['LAG', ({ lag }) => shown(lag)],
+    ['APPLIED', ({ applied_revision }) => formatValue(applied_revision)],
+    ['LAG', ({ lag }) => formatValue(lag)],
     ['STALE', ({ stale }) => (stale ? 'STALE' : 'no')],
     ['CONNECTED', ({ connected_at }) => ago(connected_at)],
     ['SEEN', ({ last_seen_at }) => ago(last_seen_at)],
@@ -31,7 +31,7 @@ const watcherList: List<Watcher> = {
   noMatch: 'no process matches',
   empty:
     'no process watches; an agent does with connect({ agents: […] }) of @agentllm/client, a person with agentllm watch',
-  ask: (api, request) => api.watchers.listWatchers(request),
+  fetchPage: (api, request) => api.watchers.listWatchers(request),
 };
 
 /** `agentllm watchers`: who follows the configuration, and how far each of them is. */
@@ -41,7 +41,7 @@ export const watchers: RemoteCommand = {
   more: 'LAG is in revisions, 0 when everything that concerns the process is applied; one that is behind for more than 10 s\nis STALE.',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only those that watch this agent, by name or id' },
-    { name: 'stale', to: 'stale_only', kind: said, help: 'only those that are stale' },
+    { name: 'stale', to: 'stale_only', kind: flag, help: 'only those that are stale' },
     limitInput,
     minRevision,
   ],
