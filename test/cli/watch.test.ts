@@ -124,7 +124,7 @@ describe('agentllm watch', () => {
     await cli.json(['configs', 'upsert', 'trader', '--temperature', '0.9', ...address]);
     const { code, stdout, stderr } = await watch.ended;
     expect(code).toBe(0);
-    expect(stderr).toMatch(/connection lost [\s\S]*connected again, without a gap/);
+    expect(stderr).toMatch(/connection lost [\s\S]*reconnected, without a gap/);
     expect(stdout).toContain('config 8: temperature 0.7 → 0.9');
     again.child.kill('SIGTERM');
     await again.ended;
@@ -177,7 +177,7 @@ describe('--wait', () => {
   it('says who has applied a write', async () => {
     const first = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.3', '--wait', '1000']);
     expect(first.stdout).toMatch(
-      /^updated config \d+ of social_analyst at revision \d+\nno process watches what was changed\n/,
+      /^updated config \d+ of social_analyst at revision \d+\nno process watches the changed resource\n/,
     );
     await watching(['social_analyst']);
     const second = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.4', '--wait', '5000']);

@@ -1,29 +1,29 @@
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { ParameterRule } from '../../../gen/ts/agentllm/v1/provider.js';
 
-/** Names that the shell completes with what the service has. */
+/** Sources of names for shell completion: resources of the service, or files. */
 export type NameSource = 'agents' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
 
-/** A kind of value: how it is written on the command line, and what it becomes in a request. */
+/** A kind of value: its form on the command line, and its conversion to a request value. */
 export interface Kind {
-  /** What stands for it in the help, `number` for `--temperature <number>`; none for an option without a value. */
+  /** Its placeholder in the help, `number` in `--temperature <number>`; absent for an option without a value. */
   readonly value?: string;
-  /** Whether the option may be raw again, to make a list. */
+  /** Whether the option can be repeated; the values form a list. */
   readonly repeats?: boolean;
-  /** The words that it may be. */
+  /** The permitted words. */
   readonly choices?: readonly string[];
   readonly nameSource?: NameSource;
-  /** Other words that the shell offers. */
+  /** Words for shell completion, besides `choices`. */
   readonly suggestions?: readonly string[];
-  /** Whether an option without a value has a `--no-…` beside it. */
+  /** Whether an option without a value also has a `--no-…` form. */
   readonly negatable?: boolean;
-  /** Whether the value never stands on the command line (stdin.ts). */
+  /** Whether the value is read by a prompt or from standard input, never from the command line (stdin.ts). */
   readonly prompted?: boolean;
-  /** Throws BadValue for what cannot stand in a request; whether a value is allowed is the service's business. */
+  /** Throws BadValue for a value that a request cannot represent. The service checks ranges. */
   read(text: string): unknown;
 }
 
-/** What is wrong with a value, as a sentence without a subject. */
+/** An invalid value; the message is a predicate, such as `must be a number`. */
 export class BadValue extends Error {}
 
 const MAX_INT32 = 2 ** 31 - 1;
@@ -34,9 +34,9 @@ export const word = (value: string, live?: NameSource): Kind => ({
   ...(live && { nameSource: live }),
   read: (raw) => raw,
 });
-/** An option that is said or not; commander makes a boolean of it. */
+/** An option without a value; commander converts it to a boolean. */
 export const flag: Kind = { read: (raw) => raw };
-/** An option that can be denied too. */
+/** A flag that also has a `--no-…` form. */
 export const negatableFlag: Kind = { ...flag, negatable: true };
 export const file: Kind = word('file', 'files');
 
@@ -58,7 +58,7 @@ export const integer: Kind = {
   },
 };
 
-/** Milliseconds as the Duration of the contract. */
+/** Milliseconds, as a Duration. */
 export const duration: Kind = {
   value: 'ms',
   read(raw) {
@@ -69,7 +69,7 @@ export const duration: Kind = {
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
 
-/** A long time with its unit, `90d`, as the Duration of the contract. */
+/** A time with its unit, `90d`, as a Duration. */
 export const span: Kind = {
   value: 'time',
   read(raw) {
@@ -101,7 +101,7 @@ export const time: Kind = {
 
 export const list = (item: Kind): Kind => ({ ...item, repeats: true });
 
-/** One of a few words, each an enum value of the contract without its prefix. */
+/** One of a few words; each is an enum value without its prefix. */
 export function choice(prefix: string, value: string, words: readonly string[]): Kind {
   return {
     value,
@@ -114,7 +114,7 @@ export function choice(prefix: string, value: string, words: readonly string[]):
   };
 }
 
-/** One of a few words that the contract has as text. */
+/** One of a few words, sent as a string. */
 export const oneOf = (value: string, words: readonly string[]): Kind => ({ value, choices: words, read: (w) => w });
 
 /** An agent by its name, or by its id when it is all digits; `name:42` is the name 42. */
@@ -132,40 +132,42 @@ export const configId: Kind = {
   nameSource: 'configs',
   read(raw) {
     if (!/^[-+]?\d+$/.test(raw))
-      throw new BadValue('must be the id of a config; agentllm configs list --agent <agent> shows those of an agent');
+      throw new BadValue(
+        'must be the id of a config; agentllm configs list --agent <agent> shows the configs of an agent',
+      );
     return integer.read(raw);
   },
 };
 export const provider = word('provider', 'providers');
 export const credential = word('credential', 'credentials');
 
-/** A model with its provider, as two values: names of models may hold slashes, those of providers do not. */
+/** A provider and a model, as two values. Names of models may contain slashes; names of providers do not. */
 export const model: Kind = {
   value: 'provider/model',
   nameSource: 'models',
   read(raw) {
     const at = raw.indexOf('/');
     if (at < 1 || at === raw.length - 1)
-      throw new BadValue('must be provider/model, such as openai/gpt-4o; agentllm models list shows what there is');
+      throw new BadValue('must be provider/model, such as openai/gpt-4o; agentllm models list shows the models');
     return [raw.slice(0, at), raw.slice(at + 1)];
   },
 };
 
-/** USD per million tokens as the micro-USD per million of the contract, digit by digit: 0.1 + 0.2 is not 0.3. */
+/** USD per million tokens, as micro-USD. It is converted as text, because floating point is not exact. */
 export const usd: Kind = {
   value: 'usd',
   read(raw) {
     const [, whole, fraction = ''] = /^(\d+)(?:\.(\d{0,6}))?$/.exec(raw) ?? [];
-    if (whole === undefined) throw new BadValue('must be an amount in USD with at most 6 digits behind the point');
+    if (whole === undefined) throw new BadValue('must be an amount in USD with at most 6 decimal places');
     return BigInt(whole + fraction.padEnd(6, '0'));
   },
 };
 
 const RULE_NUMBERS = ['minimum', 'maximum', 'required_default'];
 const RULE_LISTS = ['allowed_values', 'not_with', 'accepted_with_reasoning_effort'];
-const RULE_FORM = 'must be written like temperature=rejected or max_tokens=accepted,wire_name=max_completion_tokens';
+const RULE_FORM = 'must have the form temperature=rejected or max_tokens=accepted,wire_name=max_completion_tokens';
 
-/** How a parameter is treated: `temperature=accepted,minimum=0,maximum=1,not_with=top_p|seed`. */
+/** A parameter rule: `temperature=accepted,minimum=0,maximum=1,not_with=top_p|seed`. */
 export const rule: Kind = {
   value: 'rule',
   read(raw): Partial<ParameterRule> {
@@ -187,5 +189,5 @@ export const rule: Kind = {
   },
 };
 
-/** A key, which is asked for or piped in. */
+/** An API key, which is prompted for or read from standard input. */
 export const secret: Kind = { prompted: true, read: (raw) => raw };

@@ -33,7 +33,7 @@ export interface LeafOptions {
   readonly commonName?: string | undefined;
   readonly names: readonly JsonGeneralName[];
   readonly days: number;
-  /** A key that is there already, to be kept. */
+  /** An existing key to use. */
   readonly key?: string | undefined;
 }
 
@@ -44,7 +44,7 @@ const NAME = 'agentllm development authority';
 export const newKey = (): string =>
   generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 
-/** Makes an authority, which signs leaves and no other authority. */
+/** Creates an authority that can sign leaf certificates only. */
 export async function makeAuthority(days: number): Promise<Pair> {
   const key = newKey();
   const keys = await keysOf(key);
@@ -61,7 +61,7 @@ export async function makeAuthority(days: number): Promise<Pair> {
   return { cert: pem(cert), key };
 }
 
-/** Makes a certificate that an authority signs. */
+/** Creates a certificate that the authority signs. */
 export async function makeLeaf(
   authority: Pair,
   { kind, commonName, names, days, key = newKey() }: LeafOptions,
@@ -73,7 +73,7 @@ export async function makeLeaf(
   const cert = await X509CertificateGenerator.create({
     ...times,
     notAfter: new Date(Math.min(times.notAfter.getTime(), issuer.notAfter.getTime())),
-    // As JSON: a text would be taken apart at its commas.
+    // As JSON, because a string would be split at its commas.
     subject: (commonName === undefined ? [] : [{ CN: [commonName] }]) satisfies JsonName,
     issuer: issuer.subjectName,
     publicKey: keys.publicKey,
@@ -94,7 +94,7 @@ const commonFields = (days: number) => ({
   serialNumber: randomBytes(16)
     .toString('hex')
     .replace(/^[89a-f]/, '7'),
-  // Clocks differ by some minutes.
+  // Allows for clocks that differ by some minutes.
   notBefore: new Date(Date.now() - 5 * 60_000),
   notAfter: new Date(Date.now() + days * DAY_MS),
   signingAlgorithm: EC,

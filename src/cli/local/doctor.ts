@@ -27,14 +27,14 @@ const diagnosis = z.custom<Diagnosis>((value) => typeof value === 'object' && va
 const options = z.object({
   json: z.boolean().default(false),
   offline: z.boolean().default(false),
-  /** What was found before the database was asked. */
+  /** The diagnoses from before the database is opened. */
   before: z.array(diagnosis).default([]),
-  /** Whether the service that has the database looks at itself. */
+  /** Whether the examination runs in the service that owns the database. */
   inService: z.boolean().default(false),
 });
 type Options = z.output<typeof options>;
 
-/** What the doctor does where the database is open. */
+/** The part of the examination that needs the database. */
 export const doctorTask: Task<Options> = {
   name: 'doctor',
   options,
@@ -53,22 +53,24 @@ export const doctorTask: Task<Options> = {
   },
 };
 
-/** A service that is there says so soon. */
+/** A running service responds quickly. */
 const connection = connectionInputs(2_000);
 
-/** `agentllm doctor`: what is wrong here, and what to do about it. */
+/** `agentllm doctor`: finds problems and suggests corrections. */
 export function doctorCommand(): Command {
   const command = new Command('doctor')
-    .description('look at settings, service, database, schema, keys, configs, providers and clock, and say what to do')
-    .option('--offline', 'ask no provider', false)
+    .description(
+      'check settings, service, database, schema, keys, configs, providers and clock, and suggest corrections',
+    )
+    .option('--offline', 'call no provider', false)
     .option('--json', 'print JSON', false);
   for (const option of connection.flatMap(optionsOf)) command.addOption(option);
   return command
     .addHelpText(
       'after',
       `
-Reads the settings of this shell; where a service owns the embedded database, that service looks at itself.
-Nothing is changed and no token is spent. Ends with 1 when something does not work.
+Reads the settings of this shell. If a service owns the embedded database, the checks run in that service.
+Nothing is changed and no model tokens are used. Exit code 1: something does not work.
 
 Examples:
   agentllm doctor
@@ -95,7 +97,7 @@ async function runDoctor({ json, offline }: Flags, command: Command): Promise<vo
   else new DoctorReport(terminal, options).finish();
 }
 
-/** Where the database is: in the service that has it, or here. */
+/** Runs the database checks in the service that owns the database, or here. */
 async function examineDatabase(shellSettings: Settings, options: Options): Promise<void> {
   let hasOutput = false;
   const tracking: Say = {
@@ -110,7 +112,7 @@ async function examineDatabase(shellSettings: Settings, options: Options): Promi
     await inServiceOr(shellSettings, request, () => examineHere(shellSettings, options), tracking);
   } catch (error) {
     if (!(error instanceof StartError) || error instanceof UnhealthyError) throw error;
-    // A service that is stuck: what is known without it is said all the same.
+    // The service does not respond: the results from before are reported all the same.
     const report = new DoctorReport(terminal, hasOutput ? { ...options, before: [] } : options);
     report.add(databaseFailed(error));
     report.finish();
@@ -131,12 +133,12 @@ async function examineHere(shellSettings: Settings, options: Options): Promise<v
   }
 }
 
-/** The database, or why there is none to look at. */
+/** The opened database, or the diagnosis why it cannot be opened. */
 async function openDatabase(shellSettings: Settings): Promise<Database | Diagnosis> {
   try {
     const absent = await absentDatabase(shellSettings);
-    // Opening it would make one.
-    if (absent) return diagnosisFactory('database')('warn', absent, 'agentllm serve makes it at its first start');
+    // Opening the database would create it.
+    if (absent) return diagnosisFactory('database')('warn', absent, 'agentllm serve creates it at its first start');
     return await openConfigured(shellSettings);
   } catch (error) {
     if (error instanceof DirectoryInUseError) throw error;
@@ -144,7 +146,7 @@ async function openDatabase(shellSettings: Settings): Promise<Database | Diagnos
   }
 }
 
-/** A database that does not answer is a finding like any other. */
+/** The diagnosis for a database error. */
 const databaseFailed = (error: unknown): Diagnosis => ({
   area: 'database',
   verdict: 'fail',
@@ -152,12 +154,12 @@ const databaseFailed = (error: unknown): Diagnosis => ({
 });
 
 interface ShellExamination {
-  /** Its settings, where they are valid; DATA_DIR with its whole path. */
+  /** The settings of the shell, if they are valid; with an absolute DATA_DIR. */
   readonly settings?: Settings;
   readonly before: Diagnosis[];
 }
 
-/** What can be said without a database: the settings, and whether a service answers. */
+/** The checks without a database: the settings, and whether a service responds. */
 async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, unknown>): Promise<ShellExamination> {
   const before = [...misspelledSettings(env)];
   try {
@@ -178,15 +180,20 @@ async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, u
   }
 }
 
-/** Variables that look like a setting of ours and are none. */
+/** Environment variables that are similar to a setting but are not one. */
 function* misspelledSettings(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
   const known = Object.keys(settings);
   for (const name of Object.keys(env)) {
     if (!/^[A-Z]+(_[A-Z]+)+$/.test(name) || known.includes(name)) continue;
-    // A key of some other provider is no misspelt one of ours.
+    // A key of another provider is not a misspelled setting.
     const nearest = name.endsWith('_API_KEY') ? undefined : known.find((one) => editDistance(name, one, 3) < 3);
     if (nearest)
-      yield { area: 'settings', verdict: 'warn', finding: `${name} is no setting`, remedy: `Is ${nearest} meant?` };
+      yield {
+        area: 'settings',
+        verdict: 'warn',
+        finding: `${name} is not a setting`,
+        remedy: `Did you mean ${nearest}?`,
+      };
   }
 }
 
@@ -205,24 +212,24 @@ async function examineService(shellSettings: Settings, local: ReadonlyMap<string
 }
 
 async function diagnoseService(shellSettings: Settings, { address }: Connection, { revision }: GetCallerResponse) {
-  const answers = `A service answers at ${address}, at revision ${revision}`;
+  const answers = `A service responds at ${address}, at revision ${revision}`;
   const found = diagnosisFactory('service');
   if (!inDirectory(shellSettings) || (await findHolder(shellSettings.DATA_DIR))) return found('ok', answers);
-  const remedy = 'Run the doctor in its directory, or set DATA_DIR';
+  const remedy = 'Run agentllm doctor in its directory, or set DATA_DIR';
   return found('warn', `${answers}, and it does not use ${shellSettings.DATA_DIR}`, remedy);
 }
 
-/** Why a service does not say for whom it takes us. */
+/** The diagnosis for an error of GetCaller. */
 function diagnoseFailure(error: unknown, connection: Connection): Diagnosis[] {
   const { address, addressSource } = connection;
   const found = diagnosisFactory('service');
-  const noService = found('warn', `No service answers at ${address} (${addressSource})`, 'Start one: agentllm serve');
+  const noService = found('warn', `No service responds at ${address} (${addressSource})`, 'Start one: agentllm serve');
   if (!(error instanceof AgentLLMError)) return [noService];
-  // Who refuses is there.
+  // An access error means that a service is running.
   const accessProblem = diagnoseAccessError(error, address);
-  if (accessProblem) return [found('ok', `A service answers at ${address}`), accessProblem];
-  if (error.reason) return [found('fail', `${address} answers: ${error.message}`)];
-  if (error.code === 'UNIMPLEMENTED') return [found('warn', `What answers at ${address} is older than this command`)];
+  if (accessProblem) return [found('ok', `A service responds at ${address}`), accessProblem];
+  if (error.reason) return [found('fail', `${address} returns: ${error.message}`)];
+  if (error.code === 'UNIMPLEMENTED') return [found('warn', `The service at ${address} is older than this command`)];
   if (isOfTls(error.message))
     return [found('fail', `${address} (${addressSource}) cannot be called. ${inOptions(error.message)}`)];
   return [noService];
@@ -230,7 +237,7 @@ function diagnoseFailure(error: unknown, connection: Connection): Diagnosis[] {
 
 const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' } as const;
 
-/** Tells of each thing as it is found, and of all in the end. */
+/** Prints each diagnosis as it is found, and a summary at the end. */
 class DoctorReport {
   private readonly found: Diagnosis[] = [];
 
@@ -248,21 +255,18 @@ class DoctorReport {
     if (one.remedy) this.say.out(`                 → ${one.remedy}`);
   }
 
-  /** Throws when something does not work, for the exit code. */
+  /** Prints the summary. Throws when a check failed, which sets the exit code. */
   finish(): void {
     const { found } = this;
     const count = (verdict: Diagnosis['verdict']) => found.filter((one) => one.verdict === verdict).length;
     if (this.options.json) this.say.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
     const [fail, ok, warn] = [count('fail'), count('ok'), count('warn')];
-    if (fail > 0)
-      throw new UnhealthyError(
-        `${fail} of ${counted(found.length, 'thing')} looked at ${fail === 1 ? 'does' : 'do'} not work`,
-      );
+    if (fail > 0) throw new UnhealthyError(`${fail} of ${counted(found.length, 'check')} failed`);
     if (this.options.json) return;
-    const warnings = warn > 0 ? `, ${warn} ${warn === 1 ? 'is' : 'are'} worth knowing` : '';
-    this.say.out(`${counted(ok, 'thing')} ${ok === 1 ? 'is' : 'are'} fine${warnings}`);
+    const warnings = warn > 0 ? `, ${counted(warn, 'warning')}` : '';
+    this.say.out(`${counted(ok, 'check')} passed${warnings}`);
   }
 }
 
-/** Something does not work, and was told of. */
+/** A check failed, and its diagnosis was printed. */
 class UnhealthyError extends StartError {}

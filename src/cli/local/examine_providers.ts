@@ -9,27 +9,27 @@ import { counted } from '../kit/print.js';
 import { type Diagnosis, diagnosisFactory, type ExaminationOptions } from './diagnosis.js';
 import type { TaskContext } from './store_task.js';
 
-/** Who has a key for each config has many: more than these are for `configs health`, which shows how far it is. */
+/** The largest number of keys to check: more are left to `configs health`, which shows its progress. */
 const MAX_KEYS = 20;
 
 const found = diagnosisFactory('providers');
 
-/** A key that configs use with a provider. */
+/** A key that one or more configs use with a provider. */
 interface KeyUse {
   readonly provider: Provider;
   readonly choice: KeyChoice;
-  /** The first config that uses it. */
+  /** The first of these configs. */
   readonly config: Config;
   readonly agent: string;
 }
 
-/** A provider and a key, asked once however many configs use them. */
+/** A check of a key with its provider, done once for all configs that use the key. */
 interface ProviderCheck {
   readonly use: KeyUse;
   readonly key: string | undefined;
 }
 
-/** The providers that enabled configs name, each with every key that they would use there. */
+/** Checks the providers of enabled configs, each with the keys that the configs use. */
 export async function* examineProviders(context: TaskContext, options: ExaminationOptions): AsyncGenerator<Diagnosis> {
   const uses = usesOf(context);
   const checks = new Map<string, ProviderCheck>();
@@ -41,7 +41,7 @@ export async function* examineProviders(context: TaskContext, options: Examinati
   yield* await Promise.all([...checks.values()].map((question) => runCheck(question, context)));
   const more = uses.length - MAX_KEYS;
   if (more <= 0) return;
-  const finding = `${counted(more, 'key')} more that configs use were not looked at`;
+  const finding = `${counted(more, 'key')} more in use were not checked`;
   yield found('warn', finding, 'See agentllm configs health --all');
 }
 
@@ -61,7 +61,7 @@ function usesOf({ store: { state }, settings }: TaskContext): KeyUse[] {
   return [...uses.values()];
 }
 
-/** A key as it may be named: never by itself. */
+/** The label of a key, which never contains the key. */
 function keyLabel({ choice, agent }: KeyUse): string {
   switch (choice.source) {
     case 'KEY_SOURCE_CONFIG':
@@ -75,7 +75,7 @@ function keyLabel({ choice, agent }: KeyUse): string {
   }
 }
 
-/** The key of a use, or what can be said without asking. */
+/** Decrypts the key for a check; returns a diagnosis when the provider is not called. */
 async function prepareCheck(
   { store, settings }: TaskContext,
   use: KeyUse,
@@ -84,7 +84,7 @@ async function prepareCheck(
   const { provider, choice } = use;
   if (choice.source === 'KEY_SOURCE_NONE' && provider.api_key_env_vars.length > 0) {
     const where = inService ? `the environment of the service (process ${process.pid})` : 'this environment';
-    const remedy = 'Set it to have configs without a key of their own checked; agents need it where they run';
+    const remedy = 'Set it to check configs without their own key; agents need it in their environment';
     return found('warn', `${provider.name}: no ${provider.api_key_env_vars.join(' or ')} in ${where}`, remedy);
   }
   if (!ask) return found('ok', `${provider.name}: ${keyLabel(use)} is used`);
@@ -93,7 +93,7 @@ async function prepareCheck(
   const entity = choice.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential';
   const key = await openKey(store, entity, choice.row, keyringOf(settings.ENCRYPTION_KEY));
   if (key !== undefined) return { use, key };
-  return found('fail', `${provider.name} (${keyLabel(use)}): it cannot be read`, 'See what is said of keys above');
+  return found('fail', `${provider.name} (${keyLabel(use)}): it cannot be read`, 'See the findings on keys above');
 }
 
 function keyringOf(setting: string): Keyring | undefined {

@@ -18,12 +18,12 @@ import type { Store } from '../../store/store.js';
 import { catchUp } from '../../store/write/change_log.js';
 import { runTask, type Task, type TaskContext } from './store_task.js';
 
-/* Tokens where the database is: through the socket of the service that has it, or in it. It needs no token. */
+/* Token management on the local store: through the admin socket of the running service, or directly in the database. It needs no token. */
 
-/** What can be asked without a service. */
+/** The methods that work without a service. */
 export type TokenMethods = Pick<AgentLLM['access'], 'createToken' | 'getToken' | 'listTokens' | 'revokeToken'>;
 
-/** As of a client of the port: the same messages go through the socket. */
+/** The same interface as that of the gRPC client. The messages are sent through the admin socket. */
 export const localAccess: TokenMethods = {
   createToken: (request = {}) =>
     callStore('createToken', AccessServiceService.createToken, CreateTokenRequest.fromPartial(request as object)),
@@ -35,7 +35,7 @@ export const localAccess: TokenMethods = {
     callStore('revokeToken', AccessServiceService.revokeToken, RevokeTokenRequest.fromPartial(request as object)),
 };
 
-/** Where that is, for people. */
+/** The location of the store, for messages. */
 export function storePlace(): string {
   const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
   return DATABASE_URL ? `PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : DATA_DIR;
@@ -59,13 +59,13 @@ const serializedError = z.object({
 });
 const outcome = z.object({ response: z.base64().optional(), refusal: serializedError.optional() });
 
-/** A method of AccessService on the store, and its answer as a line of JSON. */
+/** Calls a method of AccessService on the store. Prints the response as a line of JSON. */
 export const tokenTask: Task<Options> = {
   name: 'token',
   options,
   withoutDatabase: 'refused',
   instead:
-    'agentllm serve makes it at its first start. Where the service has another one, set DATA_DIR or DATABASE_URL as it has them, or name the service with --address',
+    'agentllm serve creates it at its first start. If the service uses another database, set the same DATA_DIR or DATABASE_URL, or call the service with --address',
   async run(context, call) {
     context.say.out(JSON.stringify(await outcomeOf(context, call)));
   },
@@ -73,7 +73,7 @@ export const tokenTask: Task<Options> = {
 
 async function outcomeOf({ store }: TaskContext, { method, request }: Options): Promise<z.output<typeof outcome>> {
   const handler = HANDLERS.get(method);
-  if (!handler) throw new StartError(`the service that runs does not know ${method} of tokens`);
+  if (!handler) throw new StartError(`the running service does not have the token method ${method}`);
   await migrator(store.database).check({ pending: true });
   try {
     await catchUp(store);

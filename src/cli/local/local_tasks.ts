@@ -17,7 +17,7 @@ const entry = <Options>(task: Task<Options>): [string, Run] => [
   task.name,
   async (context, values) => {
     const options = task.options.safeParse(values);
-    if (!options.success) throw new StartError(`the options of ${task.name} are not what this service takes`);
+    if (!options.success) throw new StartError(`the running service does not accept these options of ${task.name}`);
     await task.run(context, options.data);
   },
 ];
@@ -37,7 +37,7 @@ const refusedEntry = ({
   },
 ];
 
-/** Every command that a service may be asked for. */
+/** The commands that a running service executes or refuses. */
 const tasks = new Map<string, Run>([
   entry(migrateStatus),
   entry(migrateHistory),
@@ -49,12 +49,11 @@ const tasks = new Map<string, Run>([
   ...[migrateUp, migrateDown, restoreTask].map(refusedEntry),
 ]);
 
-/** Runs a command in the service that has the database, and says what went wrong as it would anywhere else. */
+/** Runs a command in the service that owns the database. Prints errors, and returns the exit code. */
 export async function runInService({ command, options }: AdminRequest, context: TaskContext): Promise<number> {
   try {
     const run = tasks.get(command);
-    if (!run)
-      throw new StartError(`The service that runs, agentllm ${version}, has no command of this name: ${command}`);
+    if (!run) throw new StartError(`The running service, agentllm ${version}, does not have the command ${command}`);
     await run(context, options);
     return 0;
   } catch (error) {

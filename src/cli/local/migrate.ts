@@ -14,7 +14,7 @@ const onMigrator = (run: (migrations: Migrator, print: Print, options: Options) 
     run: ({ store, say }: TaskContext, options: Options) => run(migrator(store.database), say.out, options),
   }) as const;
 
-const SCHEMA_IN_USE = 'it needs this schema as it is';
+const SCHEMA_IN_USE = 'it uses this schema';
 
 export const migrateUp: Task<Options> = {
   name: 'migrate up',
@@ -29,7 +29,7 @@ export const migrateHistory: Task<Options> = {
   ...onMigrator(history),
 };
 
-/** `agentllm migrate up|down|status|history`: the document's four migration commands. */
+/** `agentllm migrate up|down|status|history`: manages the schema of the database. */
 export function migrateCommand(): Command {
   const command = new Command('migrate').description('apply, roll back and show migrations of the database');
   const add = (name: string, about: string, task: Task<Options>) =>
@@ -39,9 +39,9 @@ export function migrateCommand(): Command {
       .option('--json', 'print JSON', false)
       .action((options: Options) => runTask(task, options));
   add('up', 'apply all pending migrations', migrateUp);
-  add('down', 'roll back the last migration, with what its tables hold', migrateDown).option(
+  add('down', 'roll back the last migration; the data in its tables is lost', migrateDown).option(
     '--drop-adopted',
-    'also when it drops what another system had made before agentllm',
+    'also if it drops tables of the original Python system, whose database agentllm has imported',
     false,
   );
   add('status', 'show the current migration and what is pending', migrateStatus);
@@ -73,7 +73,7 @@ async function status(migrations: Migrator, print: Print, { json }: Options): Pr
   printAdopted(print, adopted);
 }
 
-/** Nothing for a database that was ours from the beginning. */
+/** The imported tables and findings; empty for a database that agentllm created. */
 async function readAdopted(
   migrations: Migrator,
 ): Promise<{ adopted?: readonly string[]; findings?: readonly string[] }> {

@@ -11,33 +11,33 @@ import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
 import { Store } from '../../store/store.js';
 import { terminal } from '../kit/print.js';
 
-/** A service that starts owns its directory some seconds before it takes commands, and other commands are short. */
+/** A starting service locks its directory some seconds before it accepts commands. Other commands are short. */
 const WAIT_FOR_OWNER_MS = 10_000;
 const RETRY_INTERVAL_MS = 200;
 
-/** Where a command runs: on the store of the running service, or on one that was opened for it. */
+/** The context of a command: the store of the running service, or a store that was opened for the command. */
 export interface TaskContext {
   readonly store: Store;
-  /** The settings of the process that has the database. */
+  /** The settings of the process that owns the database. */
   readonly settings: Settings;
   readonly say: Say;
 }
 
-/** A command that needs the database. */
+/** A command that uses the database. */
 export interface Task<Options> {
-  /** As it is typed. */
+  /** The name as it is typed. */
   readonly name: string;
   readonly options: z.ZodType<Options>;
-  /** Why it does not run in a service, for what takes the database from under it. */
+  /** Why a running service refuses it; absent when it can run in a service. */
   readonly notInService?: string;
-  /** What only reads makes no database where there is none: it looks at an empty one in memory, or refuses. */
+  /** A command that only reads does not create a database: it uses an empty one in memory, or fails. */
   readonly withoutDatabase?: 'empty' | 'refused';
-  /** What to do where there is none, for one that is refused. */
+  /** What to do without a database, for a command that fails. */
   readonly instead?: string;
   run(context: TaskContext, options: Options): Promise<void>;
 }
 
-/** Runs a command where its database is open, or opens it. */
+/** Runs a command in the service that owns the database, or opens the database. */
 export async function runTask<Options extends Record<string, unknown>>(
   task: Task<Options>,
   options: Options,
@@ -59,16 +59,16 @@ export async function runTask<Options extends Record<string, unknown>>(
   await inServiceOr(settings, { command: task.name, options }, runHere, sayTo);
 }
 
-/** Whether the database is in a directory, which may belong to a service. */
+/** Whether the database is in a directory, which a service can own. */
 export const inDirectory = ({ DATABASE_URL, DATA_DIR }: Settings): boolean => !DATABASE_URL && DATA_DIR !== 'memory:';
 
-/** That there is no database yet, as a sentence; undefined where there is one, and on a server. */
+/** The message that there is no database yet; undefined when there is one, and on a PostgreSQL server. */
 export async function absentDatabase(settings: Settings): Promise<string | undefined> {
   if (!inDirectory(settings) || (await holdsDatabase(settings.DATA_DIR))) return undefined;
   return `There is no database in ${absolute(settings.DATA_DIR)} yet`;
 }
 
-/** Has the service run a command that owns the embedded database; runs it here when nobody does. */
+/** Runs a command in the service that owns the embedded database; runs it here when no service does. */
 export async function inServiceOr(
   settings: Settings,
   request: AdminRequest,

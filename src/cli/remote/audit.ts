@@ -7,7 +7,7 @@ import { shortMethod } from './changes.js';
 import { agentNames, changeRecordOf, newestInput } from './history.js';
 
 const DEFAULT_LIMIT = 50;
-/** Where a cell is cut; --json has it whole. */
+/** Longer cells are truncated; --json prints them in full. */
 const MAX_CELL_LENGTH = 100;
 const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
   'write',
@@ -19,24 +19,24 @@ const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
   'key-rotation',
 ]);
 
-/** `agentllm audit`: everything that was done, also what changed nothing. */
+/** `agentllm audit`: all audited operations, including those that change nothing. */
 export const audit: RemoteCommand = {
   name: 'audit',
-  about: 'show what was done, by whom and when, the newest first: writes, uses of keys and tokens, refused calls',
+  about: 'show the audit log, newest first: writes, uses of keys and tokens, rejected calls',
   inputs: [
-    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
-    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; may be given again' },
-    { name: 'actor', to: 'actor', kind: word('name'), help: 'only what this actor did' },
-    { name: 'since', to: 'since', kind: time, help: 'only at this time or later' },
-    { name: 'until', to: 'until', kind: time, help: 'only before this time' },
+    { name: 'agent', to: 'agent', kind: agent, help: 'only events of this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; can be repeated' },
+    { name: 'actor', to: 'actor', kind: word('name'), help: 'only events of this actor' },
+    { name: 'since', to: 'since', kind: time, help: 'only events at or after this time' },
+    { name: 'until', to: 'until', kind: time, help: 'only events before this time' },
     newestInput,
     minRevision,
   ],
   examples: [
-    ['agentllm audit --limit 5', 'the last things that happened'],
-    ['agentllm audit --agent trader --kind write --since 2026-01-01', 'what was changed about the trader'],
+    ['agentllm audit --limit 5', 'the newest events'],
+    ['agentllm audit --agent trader --kind write --since 2026-01-01', 'the changes of the trader'],
   ],
-  next: 'agentllm history shows the fields that writes changed',
+  next: 'agentllm history shows the changed fields',
   async run(call) {
     const { rows: events, revision, more } = await readAll(call, eventList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, events);
@@ -64,7 +64,7 @@ const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEv
   ['WHAT', (event) => whatOf(event, names)],
 ];
 
-/** What events are about that are about no agent. */
+/** The subject of events without an agent. */
 const ABOUT: Readonly<Record<string, string>> = {
   [AuditEventKind.CALL_REFUSED]: 'access',
   [AuditEventKind.TOKEN_USE]: 'access',
@@ -81,8 +81,8 @@ function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
   const { kind, change, config_id, provider, outcome } = event;
   if (change) return changeRecordOf(change, names).what;
   if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
-  if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
-  if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';
+  if (kind === AuditEventKind.CALL_REFUSED) return `rejected: ${outcome}`;
+  if (kind === AuditEventKind.TOKEN_USE) return 'first use of the day';
   const checked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
   return `${checked}: ${small(outcome, 'CHECK_STATUS_')}`;
 }

@@ -6,12 +6,12 @@ import type { NameSource } from '../kit/values.js';
 import { modelOf } from './config_fields.js';
 
 /*
- * `agentllm __complete WORD…`, which the scripts of completion.ts ask: prints what the
- * last of the words may become, a line each with a tab and what it means. One line
- * `:files` says that it is the name of a file. Silent about everything else.
+ * `agentllm __complete WORD…`, which the scripts of completion.ts run: prints the
+ * candidates for the last word, one line each: the word, a tab, its description. The
+ * line `:files` stands for the names of files. Errors print nothing.
  */
 
-/** People wait for it with a finger on the key. */
+/** The user waits for the completion at the prompt. */
 const DEADLINE_MS = 800;
 
 interface Candidate {
@@ -21,11 +21,11 @@ interface Candidate {
 const candidate = (word: string, about = ''): Candidate => ({ word, about });
 
 export async function complete(program: Command, typed: readonly string[]): Promise<void> {
-  // bash makes three words of `--model=openai`.
+  // bash splits `--model=openai` into three words.
   const words = typed.filter((word, at) => word !== '=' || at === 0);
   const found = await candidatesFor(program, words).catch(() => []);
   const start = words.at(-1) ?? '';
-  // A name that would be two lines cannot be said to a shell.
+  // A name with a line break cannot be passed to a shell.
   for (const { word, about } of found)
     if ((word === ':files' || word.startsWith(start)) && !/[\p{Cc}]/u.test(word))
       process.stdout.write(`${word}\t${shortDescription(about)}\n`);
@@ -55,15 +55,15 @@ async function candidatesFor(program: Command, words: readonly string[]): Promis
 
 interface CursorPosition {
   readonly command: Command;
-  /** How many arguments stand before. */
+  /** The number of arguments before the cursor. */
   readonly args: number;
-  /** The option whose value is wanted. */
+  /** The option that expects a value. */
   readonly pendingOption: Option | undefined;
-  /** The values of options that say where the service is. */
+  /** The values of the options, among them those for the connection. */
   readonly optionValues: ReadonlyMap<string, unknown>;
 }
 
-/** Reads words as commander would, and minds no mistake. */
+/** Parses words as commander does, but ignores errors. */
 function parseWords(program: Command, words: readonly string[]): CursorPosition {
   let command = program;
   let args = 0;
@@ -101,7 +101,7 @@ async function valuesOf(one: Option | Argument, optionValues: CursorPosition['op
   return input?.kind.nameSource ? namesFromService(input.kind.nameSource, optionValues) : [];
 }
 
-/** Names that the service has; none when it does not answer at once. */
+/** Names of resources of the service; empty when it does not respond within the deadline. */
 async function namesFromService(
   source: NameSource,
   optionValues: CursorPosition['optionValues'],
@@ -116,10 +116,10 @@ async function namesFromService(
   }
 }
 
-/** Most names that are offered: with more of them, the next letter is typed first. */
+/** The largest number of candidates. Typing more letters narrows them. */
 const MAX_NAMES = 1000;
 
-/** Reads pages until there are enough names, or one does not arrive in time. */
+/** Reads pages until there are enough names or the deadline has passed. */
 async function collectPages(
   list: (page: object) => Promise<{ readonly found: Candidate[]; readonly next: string }>,
 ): Promise<Candidate[]> {

@@ -15,9 +15,12 @@ import {
   valueText,
 } from './changes.js';
 
-/** A history can be long, and its newest part is what is asked for. */
+/** A history can be long; the newest entries are shown by default. */
 const DEFAULT_LIMIT = 50;
-export const newestInput = { ...limitInput, help: `how many entries at most, the newest (default: ${DEFAULT_LIMIT})` };
+export const newestInput = {
+  ...limitInput,
+  help: `maximum number of entries, newest first (default: ${DEFAULT_LIMIT})`,
+};
 
 const kind = choice('RESOURCE_KIND_', 'kind', ['agent', 'config', 'credential', 'provider', 'model', 'price']);
 
@@ -29,15 +32,15 @@ const entryList: List<ConfigRevision> = {
   fetchPage: (api, request) => api.configs.listConfigRevisions(request),
 };
 
-/** `agentllm history`: who changed what, when and why. */
+/** `agentllm history`: the recorded changes with actor, time and reason. */
 export const history: RemoteCommand = {
   name: 'history',
-  about: 'show who changed what, when and why, the newest first',
-  more: 'Of one config, of an agent with its configs, or of everything; also of what was deleted, by its id.',
+  about: 'show who changed what, when and why, newest first',
+  more: 'The history of a config, of an agent with its configs, or of everything. A deleted resource is given by its id.',
   inputs: [
     { name: '[id]', to: 'config_id', kind: configId, help: 'a config, by its id' },
-    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
-    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only about things of this kind; may be given again' },
+    { name: 'agent', to: 'agent', kind: agent, help: 'only changes of this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only changes of this kind of resource; can be repeated' },
     newestInput,
     minRevision,
   ],
@@ -46,7 +49,7 @@ export const history: RemoteCommand = {
     ['agentllm history --agent trader', 'an agent with its configs'],
     ['agentllm history --kind provider --kind model --limit 3 --json', 'the catalogue, for a program'],
   ],
-  next: 'agentllm diff <id> <revision> compares, agentllm rollback <id> --to <revision> takes back',
+  next: 'agentllm diff <id> <revision> compares, agentllm rollback <id> --to <revision> restores',
   async run(call) {
     const { rows: entries, revision, more } = await readAll(call, entryList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, entries);
@@ -58,13 +61,13 @@ export const history: RemoteCommand = {
 
 const emptyFor = ({ inputs }: Call) => {
   const isFiltered = Object.keys(inputs.message).some((field) => field !== 'min_revision');
-  return isFiltered ? 'nothing in the history matches' : 'the history is empty';
+  return isFiltered ? 'no entry of the history matches' : 'the history is empty';
 };
 
-/** How many agents one call names. */
+/** The number of agents in one request. */
 const PAGE = 1000;
 
-/** The names that agents have now; those that are gone have none. */
+/** The current names of agents, by id; without deleted agents. */
 export async function agentNames(
   api: AgentLLM,
   entries: readonly { readonly agent_id?: number | undefined }[],
@@ -79,7 +82,7 @@ export async function agentNames(
   return names;
 }
 
-/** The entries of each revision together. */
+/** Groups entries by revision. */
 function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<number, string>): ChangeRecords[] {
   const revisions = new Map<bigint, ChangeRecords & { readonly records: ChangeRecord[] }>();
   for (const entry of entries) {
@@ -91,7 +94,7 @@ function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<numb
   return [...revisions.values()];
 }
 
-/** What an entry says, in words. */
+/** The text of an entry. */
 export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number, string>): ChangeRecord {
   const { kind, id, name, agent_id, action } = entry;
   const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
@@ -102,7 +105,7 @@ export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number,
   if (isRevocation(entry)) return { about, what: `${what} revoked` };
   return {
     about,
-    what: `${what}: ${describeDifferences(entry.changes.map(differenceOf), unchangedOf(entry)) || 'written again'}`,
+    what: `${what}: ${describeDifferences(entry.changes.map(differenceOf), unchangedOf(entry)) || 'no visible change'}`,
   };
 }
 
@@ -120,7 +123,7 @@ const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'key
 const isRevocation = ({ kind, changes }: ConfigRevision) =>
   kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');
 
-/** Of a token what it may do, and for whom: `: agent for trader`. */
+/** The role and agents of a token: `: agent for trader`. */
 function roleOf({ kind, changes }: ConfigRevision): string {
   if (kind !== 'RESOURCE_KIND_TOKEN') return '';
   const now = (name: string) => parseJson(changes.find(({ field }) => field === name)?.after_json ?? '');
@@ -144,7 +147,7 @@ const differenceOf = ({ field, before_json, after_json }: FieldChange): Differen
   after: parseJson(after_json),
 });
 
-/** What the name of a config says of it: provider and model, of which perhaps one was changed. */
+/** Provider and model from the name of a config entry, for the half that did not change. */
 function unchangedOf({ kind, name }: ConfigRevision): Readonly<Record<string, unknown>> {
   if (kind !== 'RESOURCE_KIND_CONFIG') return {};
   const at = name.indexOf('/');

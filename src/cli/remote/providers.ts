@@ -28,7 +28,7 @@ const fields: readonly Input[] = [
     name: 'base-url',
     to: 'provider.base_url',
     kind: word('url'),
-    help: 'the URL of its API, https; http, host names of the local network and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
+    help: 'https URL of its API; http, local host names and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
   },
   { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'its wire API; required' },
   {
@@ -43,44 +43,44 @@ const fields: readonly Input[] = [
     to: 'provider.aliases',
     kind: listOf(word('name')),
     clears: true,
-    help: 'another name that means it; at most 20, each an option of its own',
+    help: 'another name for it; can be repeated, at most 20',
   },
   {
     name: 'api-key-env',
     to: 'provider.api_key_env_vars',
     kind: listOf(word('variable')),
     clears: true,
-    help: 'environment variable that holds its key, such as LOCAL_API_KEY; at most 5, in the order in which they are tried',
+    help: 'environment variable with its key, such as LOCAL_API_KEY; can be repeated, at most 5, tried in this order',
   },
   {
     name: 'enabled',
     to: 'provider.enabled',
     kind: negatableFlag,
     clears: true,
-    help: 'whether it may be used (default: it may)',
+    help: 'whether it is enabled (default: yes)',
   },
   {
     name: 'allow-unknown-models',
     to: 'provider.allow_unknown_models',
     kind: negatableFlag,
     clears: true,
-    help: 'whether configs may name models that the catalogue lacks (default: they may, except of built-in ones)',
+    help: 'whether configs may use models that are not in the catalogue (default: yes, except for built-in providers)',
   },
   ruleInput('provider.parameter_rules', 'all its models treat'),
 ];
 
-/** How parameters are treated, by a provider or by one model. */
+/** The parameter rules of a provider or of a model. */
 export function ruleInput(to: string, subject: string): Input {
   return {
     name: 'rule',
     to,
     kind: listOf(rule),
     clears: true,
-    help: `how ${subject} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; at most 20`,
+    help: `how ${subject} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; can be repeated, at most 20`,
   };
 }
 
-/** A rule as it is typed. */
+/** A rule in the form of --rule. */
 export function ruleText({ parameter, support, ...more }: ParameterRule): string {
   const attributes = Object.entries(more).filter(
     ([, value]) => value !== undefined && value !== '' && !(Array.isArray(value) && value.length === 0),
@@ -101,7 +101,7 @@ const providerList: List<Provider> = {
     ['KEY FROM', ({ api_key_env_vars }) => api_key_env_vars.join(', ')],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
-  empty: 'no providers; agentllm seed brings the built-in ones, agentllm providers create makes one',
+  empty: 'no providers; agentllm seed creates the built-in ones, agentllm providers create adds one',
   fetchPage: (api, request) => api.providers.listProviders(request),
 };
 
@@ -109,14 +109,14 @@ const list: RemoteCommand = {
   name: 'list',
   about: 'show the providers',
   inputs: [limitInput, minRevision],
-  examples: [['agentllm providers list', 'the built-in ones, and yours']],
+  examples: [['agentllm providers list', 'all providers']],
   next: 'agentllm models list --provider <name> shows its models',
   run: (call) => printList(call, providerList),
 };
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show everything about a provider',
+  about: 'show all fields of a provider',
   inputs: [nameArgument('name', 'the provider, by name or alias'), minRevision],
   examples: [['agentllm providers get anthropic', 'by an alias: its name is claude']],
   next: 'agentllm models list --provider <name> shows its models',
@@ -128,18 +128,18 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a provider: any endpoint that speaks as OpenAI or Anthropic do',
+  about: 'add a provider: any endpoint with an API of OpenAI or Anthropic',
   inputs: [nameArgument('provider.name', 'its name, 1 to 50 of a-z 0-9 . _ -'), ...fields, ...writeInputs],
   body,
   examples: [
     [
       'agentllm providers create together --dialect openai-compatible --base-url https://api.together.xyz/v1 --api-key-env TOGETHER_API_KEY',
-      'one of many',
+      'add a provider',
     ],
-    ['agentllm models create together/meta-llama/Llama-3-70b', 'a model of it'],
-    ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'which an agent uses'],
+    ['agentllm models create together/meta-llama/Llama-3-70b', 'add a model to it'],
+    ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'assign it to an agent'],
   ],
-  next: 'agentllm models create <name>/<model> adds a model of it, agentllm credentials create <name> --provider <name> a key',
+  next: 'agentllm models create <name>/<model> adds a model, agentllm credentials create <name> --provider <name> a key',
   async run(call) {
     const response = await call.api.providers.createProvider(call.request());
     return call.print(response, () => writeSummary(call, 'created', `provider ${response.provider?.name}`, response));
@@ -148,15 +148,15 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of a provider; all others are kept',
-  more: 'Of a built-in one only the display name, the aliases and whether it and unknown models may be used can be changed.',
+  about: 'change some fields of a provider; all other fields are kept',
+  more: 'A built-in provider permits changes of these fields only: display name, aliases, enabled, allow-unknown-models.',
   inputs: [nameArgument('provider.name'), ...fields, etagInput('provider.etag'), ...writeInputs],
   body,
   patches: true,
   examples: [
-    ['agentllm providers update openai --alias oai --alias gpt', 'two aliases, in place of those it had'],
-    ['agentllm providers update openai --unset alias', 'and none'],
-    ['agentllm providers update grok --no-enabled', 'nobody uses it from now on'],
+    ['agentllm providers update openai --alias oai --alias gpt', 'replace its aliases'],
+    ['agentllm providers update openai --unset alias', 'clear them'],
+    ['agentllm providers update grok --no-enabled', 'disable it'],
   ],
   next: 'agentllm providers get <name> shows the result',
   async run(call) {
@@ -171,10 +171,13 @@ const remove: RemoteCommand = {
   about: 'delete a provider that is not built in, with its models',
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
-    ['agentllm providers create mine --dialect openai-compatible --base-url https://llm.example.com/v1', 'one'],
-    ['agentllm providers delete mine', 'and away'],
+    [
+      'agentllm providers create mine --dialect openai-compatible --base-url https://llm.example.com/v1',
+      'add a provider',
+    ],
+    ['agentllm providers delete mine', 'delete it'],
   ],
-  next: 'agentllm providers update <name> --no-enabled keeps a provider and takes it out of use',
+  next: 'agentllm providers update <name> --no-enabled disables a provider and keeps it',
   async run(call) {
     const response = await call.api.providers.deleteProvider(call.request());
     const what = `provider ${call.inputs.message['name']} with ${counted(response.deleted_models, 'model')}`;
@@ -184,22 +187,22 @@ const remove: RemoteCommand = {
 
 const checkKey: RemoteCommand = {
   name: 'check-key',
-  about: 'ask a provider whether an API key is good, before it is stored anywhere; costs no tokens',
-  more: 'The key is asked for unseen at a terminal, and read from standard input elsewhere; it is never an argument, and\nkept nowhere. Exit code 1: it is not good, or nobody could say.',
+  about: 'check an API key with its provider before it is stored; uses no model tokens',
+  more: 'The command prompts for the key at a terminal and reads it from standard input otherwise; it is never an argument.\nThe key is not stored. Exit code 1: the key is not valid, or the check failed.',
   inputs: [
     nameArgument('provider', 'the provider, by name or alias'),
-    { name: 'model-name', to: 'model_name', kind: word('name'), help: 'a model that it has to have, too' },
+    { name: 'model-name', to: 'model_name', kind: word('name'), help: 'a model that the key must give access to' },
     {
       ...keyInput,
       required: true,
-      help: 'the key to check: asked for at a terminal, else read from standard input; never an argument',
+      help: 'the key to check: prompted for at a terminal, else read from standard input; never an argument',
     },
     minRevision,
   ],
   examples: [
     [
       'printf %s "$OPENAI_API_KEY" | agentllm providers check-key openai --model-name gpt-4o',
-      'is it good, and for this model?',
+      'check a key and a model',
     ],
   ],
   timeoutMs: CHECK_TIMEOUT_MS,
@@ -233,7 +236,7 @@ function groupsOf(row: Provider): Group[] {
   ];
 }
 
-/** `agentllm providers …`: who serves models. */
+/** `agentllm providers …`: the providers of the catalogue. */
 export function providersCommand(): Command {
   return remoteGroup(
     'providers',

@@ -17,37 +17,37 @@ import { agent, flag, integer, list, word } from '../kit/values.js';
 import { changeBlock } from './changes.js';
 import { changeRecordOfDiff, type WatchDiff, WatchState } from './watch_diff.js';
 
-/** `agentllm watch`: changes as they are made. */
+/** `agentllm watch`: prints changes as they are committed. */
 export const watch: RemoteCommand = {
   name: 'watch',
-  about: 'follow changes as they are made: who, how, why, and what is different; until Ctrl-C',
-  more: `Connects again by itself when the service goes away, and then shows what was missed. Shows up in agentllm watchers. With
---json a line of JSON for each revision: resume_token in it goes on behind it with --since. Exit code 1: --for was over
-before --count was reached.`,
+  about: 'show changes as they are committed, with actor, method, reason and fields; until Ctrl-C',
+  more: `If the connection is lost, the command reconnects and shows the changes that it missed. It is listed in agentllm
+watchers. With --json it prints a line of JSON for each revision; --since continues after the resume_token of a line.
+Exit code 1: the time of --for ended before --count was reached.`,
   inputs: [
     { name: '[agents...]', to: 'agents', kind: list(agent), help: 'the agents, by names or ids (default: all)' },
-    { name: 'all', to: 'all_agents', kind: flag, help: 'all agents, also those to come; the default' },
-    { name: 'count', kind: integer, help: 'end after so many revisions' },
-    { name: 'for', kind: { ...integer, value: 'ms' }, help: 'end after so long' },
+    { name: 'all', to: 'all_agents', kind: flag, help: 'all agents, including future ones; the default' },
+    { name: 'count', kind: integer, help: 'end after this number of revisions' },
+    { name: 'for', kind: { ...integer, value: 'ms' }, help: 'end after this time' },
     {
       name: 'since',
       to: 'resume_token',
       kind: word('token'),
-      help: 'go on behind this resume_token, of the same agents',
+      help: 'continue after this resume_token, for the same agents',
     },
   ],
   examples: [
-    ['agentllm watch', 'everything'],
+    ['agentllm watch', 'all agents'],
     ['agentllm watch trader market_analyst --json', 'two agents, for a program'],
     ['agentllm watch trader --for 1000', 'for a second'],
   ],
-  next: 'agentllm history shows what was changed before, agentllm watchers who else follows',
+  next: 'agentllm history shows earlier changes, agentllm watchers the watching processes',
   async run(call) {
     for (const name of ['count', 'for'])
       if ((call.local<number>(name) ?? 1) < 1)
         throw UsageError.of([{ typed: `--${name} ${call.local(name)}`, description: 'must be at least 1' }]);
     const { message } = call.inputs;
-    if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents, or give --all');
+    if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents or use --all, not both');
     const connection = openStream(call.inputs.local);
     const keepAlive = setInterval(() => {}, FOREVER_MS);
     const printer = new WatchPrinter(call, connection);
@@ -61,12 +61,12 @@ before --count was reached.`,
   },
 };
 
-/** Longer than any watch: a stream keeps no process alive, and this does. */
+/** The interval of the timer that keeps the process running; a stream does not. */
 const FOREVER_MS = 2 ** 31 - 1;
 
-/** Prints what a stream brings, until it has printed enough or somebody ends it. */
+/** Prints the changes of a watch until --count, --for or an interrupt ends it. */
 class WatchPrinter implements WatchObserver {
-  /** The exit code; rejects with what time will not mend. */
+  /** The exit code; rejects with an error that a retry does not resolve. */
   readonly ended: Promise<number>;
   token: string;
   private readonly state = new WatchState();
@@ -75,7 +75,7 @@ class WatchPrinter implements WatchObserver {
   private readonly stream: WatchStream;
   private readonly timers: NodeJS.Timeout[] = [];
   private printed = 0;
-  /** Why there is no stream; undefined while there is one. */
+  /** The last connection error; undefined while the stream is open. */
   private failure: AgentLLMError | undefined;
   private hasStarted = false;
   private resolve: (code: number) => void = () => {};
@@ -97,7 +97,7 @@ class WatchPrinter implements WatchObserver {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, this.interrupted);
     const client_id = randomUUID();
     const client = { client_id, client_name: 'agentllm watch', client_version: version };
-    // It has what it prints, and a write that waits for adoption is not to wait for it.
+    // It acknowledges what it receives, so that a write with wait_for_adoption does not wait for it.
     this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
     this.stream = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...client }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;
@@ -114,8 +114,8 @@ class WatchPrinter implements WatchObserver {
 
   started({ resumed }: WatchStarted): void {
     this.acknowledger.restart();
-    if (this.hasStarted) terminal.err(resumed ? 'connected again, without a gap' : 'connected again');
-    else if (resumed) terminal.err(`watching ${this.watched()}, behind the token`);
+    if (this.hasStarted) terminal.err(resumed ? 'reconnected, without a gap' : 'reconnected');
+    else if (resumed) terminal.err(`watching ${this.watched()}, after the resume token`);
     this.failure = undefined;
     if (!this.hasStarted) this.begin();
   }
@@ -136,12 +136,12 @@ class WatchPrinter implements WatchObserver {
   broken(error: AgentLLMError, lasting: boolean): void {
     if (lasting) this.reject(error);
     else if (this.hasStarted && !this.failure)
-      terminal.err(`connection lost (${visible(error.message)}); trying again`);
+      terminal.err(`connection lost (${visible(error.message)}); reconnecting`);
     this.failure = error;
   }
 
   startOver(): void {
-    // A place that somebody has named is not given up in silence.
+    // An unusable token of --since is an error; it does not silently start a new watch.
     if (!this.hasStarted) setImmediate(() => this.failure && this.reject(this.failure));
     this.token = '';
   }
@@ -165,13 +165,16 @@ class WatchPrinter implements WatchObserver {
   }
 
   private print({ revision, token, cause, snapshot }: Batch, happened: readonly WatchDiff[]): void {
-    // What came in the same moment as the last one that was asked for.
+    // Further changes can arrive together with the last one that --count permits.
     if (this.printed === this.call.local<number>('count')) return;
     if (this.call.json) {
       const changes = happened.map(({ before: _, ...one }) => one);
       terminal.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
     } else {
-      const gap = { about: 'all', what: 'read anew: what was changed since, by whom and why, is in agentllm history' };
+      const gap = {
+        about: 'all',
+        what: 'read again as a snapshot; agentllm history shows who made the changes in between, and why',
+      };
       const records = happened.map(changeRecordOfDiff);
       terminal.out(`${changeBlock({ revision, ...cause, records: snapshot ? [gap, ...records] : records })}`);
     }

@@ -4,44 +4,44 @@ import type { Batch } from '../../client/view.js';
 import { type ChangeRecord, type Difference, describeDifferences, differences } from './changes.js';
 import { modelOf } from './config_fields.js';
 
-/* What a stream of whole things says, told from what was there before. */
+/* The differences between the complete resources of a watch and their previous state. */
 
-/** What happened to one thing. */
+/** The change of one resource. */
 export interface WatchDiff {
   readonly kind: 'agent' | 'config' | 'provider' | 'model' | 'credential';
-  /** The agent that it is, or belongs to. */
+  /** The agent, or the owner of the config. */
   readonly agent?: string;
-  /** Of a config. */
+  /** Only for a config. */
   readonly id?: number;
-  /** Of a config its model. */
+  /** For a config: its model. */
   readonly name: string;
-  /** `seen`: it is not known what it was before. */
+  /** `seen`: its previous state is unknown. */
   readonly action: 'created' | 'updated' | 'deleted' | 'seen';
-  /** Whether runs that are pinned to an earlier revision must not go on. */
+  /** Whether the change overrides pins. */
   readonly urgent: boolean;
-  /** Of what was updated, as far as it can be seen: a key that was replaced cannot. */
+  /** The changed fields of an update; a replaced key is not visible. */
   readonly fields: readonly Difference[];
-  /** What stands in it unchanged. */
+  /** The previous state, for its unchanged fields. */
   readonly before?: object | undefined;
 }
 
-/** Everything that was heard so far. */
+/** The state that was received so far. */
 export class WatchState {
   private agents = new Map<string, WatchedAgent>();
   private catalogue = new Map<string, CatalogueItem>();
-  /** Whether there was a snapshot: then what is not here is not there. */
+  /** Whether a snapshot was received: then a resource that is absent here does not exist. */
   private hasSnapshot = false;
 
   get agentCount(): number {
     return [...this.agents.values()].filter(({ agent }) => agent).length;
   }
 
-  /** The names that are watched and that no agent has. */
+  /** The watched names without an agent. */
   get missing(): string[] {
     return [...this.agents.values()].filter(({ agent }) => !agent).map(({ name, id }) => name || `#${id}`);
   }
 
-  /** Takes what came, and says what is different; of the first snapshot nothing. */
+  /** Applies a batch and returns the differences; none for the first snapshot. */
   apply(batch: Batch): WatchDiff[] {
     if (!batch.snapshot) return this.change(batch);
     const first = !this.hasSnapshot;
@@ -60,7 +60,7 @@ export class WatchState {
 
   private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): WatchDiff[] {
     const present = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
-    // One that is gone under a name and there under another was renamed.
+    // An agent that is absent under one name and present under another was renamed.
     const moved = agents.filter(({ agent, id }) => !agent && present.has(id)).map(({ name }) => this.agents.get(name));
     const renamed = new Map(moved.filter((one) => one?.agent).map((one) => [one?.id, one]));
     const happened = [
@@ -129,7 +129,7 @@ function configDiffs(
 
 const thingIn = ({ provider, model, credential }: CatalogueItem) => provider ?? model ?? credential;
 
-/** What an item is about: its kind and its name. */
+/** The key of an item: its kind and its name. */
 function keyOf(item: CatalogueItem): string {
   const { provider, model, credential } = item;
   if (model) return `model ${model.provider}/${model.name}`;
@@ -144,7 +144,7 @@ function deletedItem(key: string): CatalogueItem {
   return { [`deleted_${key.slice(0, at)}`]: key.slice(at + 1), urgent: false };
 }
 
-/** A happening in words. */
+/** The text of a change. */
 export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fields, before }: WatchDiff): ChangeRecord {
   const about = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
   const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
@@ -156,10 +156,10 @@ export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fiel
 
 function actionText({ kind, name, action, urgent, fields, before }: WatchDiff): string {
   const model = kind === 'config' ? ` ${name}` : '';
-  if (action === 'seen') return `${model} as it is now`;
-  if (action === 'deleted' && kind === 'agent') return ' gone: none has this name any more';
+  if (action === 'seen') return `${model} (current state)`;
+  if (action === 'deleted' && kind === 'agent') return ' deleted or renamed';
   if (action !== 'updated') return `${model} ${action}`;
   if (fields.length > 0) return `: ${describeDifferences(fields, { ...before })}`;
-  // What cannot be seen in a thing is its key, and what is urgent in one that looks as it was is nothing else.
-  return urgent ? ': API key replaced' : ': written again';
+  // Only the key of a resource is invisible, so an urgent change without visible fields is a replaced key.
+  return urgent ? ': API key replaced' : ': no visible change';
 }
