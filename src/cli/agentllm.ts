@@ -5,17 +5,17 @@ import { version } from '../package.js';
 import { EXIT_CODES, printError } from './kit/error_output.js';
 import { fail } from './kit/failure.js';
 import { UsageError } from './kit/inputs.js';
-import { quietly, remoteCommand } from './kit/remote_command.js';
+import { remoteCommand, withUsageErrors } from './kit/remote_command.js';
 import { stopRequest } from './kit/signals.js';
 
 const SERVICE = 'Service and database:';
 const CONFIGS = 'Agents and their configs:';
-const CHANGES = 'Changes, live and past:';
+const CHANGES = 'Changes and history:';
 const KEYS = 'Providers and keys:';
 const ACCESS = 'Access:';
 const HELP = 'Help:';
 
-/** Each command with its group and where it is: only the one that is asked for is loaded. */
+/** Each command with its group and its module. Only the requested module is loaded, which keeps the start short. */
 const COMMANDS: readonly (readonly [name: string, group: string, load: () => Promise<Command>])[] = [
   ['serve', SERVICE, async () => (await import('./local/serve.js')).serveCommand()],
   ['migrate', SERVICE, async () => (await import('./local/migrate.js')).migrateCommand()],
@@ -42,58 +42,58 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['completion', HELP, async () => (await import('./remote/completion.js')).completionCommand()],
 ];
 
-const FIRST_STEPS = `First steps, with a service that runs (agentllm serve):
-  agentllm agents list                                            who there is
-  agentllm configs primary trader                                 what one of them uses
-  agentllm models list --provider openai                          what it could use
-  agentllm credentials create desk --provider openai              stores an API key, which it asks for
+const FIRST_STEPS = `First steps, with a running service (agentllm serve):
+  agentllm agents list                                            the agents
+  agentllm configs primary trader                                 the config that one of them uses
+  agentllm models list --provider openai                          the models that it can use
+  agentllm credentials create desk --provider openai              stores an API key; it prompts for the key
   agentllm configs upsert trader --model openai/gpt-4o --credential desk
-  agentllm resolve trader                                         what it tries now, and why
-  agentllm history --agent trader                                 who changed what; agentllm watch shows it live
-Every command has examples: agentllm configs create --help`;
+  agentllm resolve trader                                         the models that it tries, in order
+  agentllm history --agent trader                                 who changed what; agentllm watch shows changes live
+The help of every command has examples: agentllm configs create --help`;
 
 async function program(words: readonly string[]): Promise<Command> {
-  const all = quietly(new Command('agentllm'))
+  const all = withUsageErrors(new Command('agentllm'))
     .description('The control plane for per-agent LLM configuration')
     .version(version)
     .addHelpCommand(new Command('help').argument('[command]').description('show the help of a command').helpGroup(HELP))
     .addHelpText('after', `\n${FIRST_STEPS}\n\n${EXIT_CODES}`);
-  const wanted = COMMANDS.filter(([name]) => name === words[0]);
-  for (const [, group, load] of wanted.length > 0 ? wanted : COMMANDS)
-    all.addCommand(allQuietly(await load()).helpGroup(group));
+  const requested = COMMANDS.filter(([name]) => name === words[0]);
+  for (const [, group, load] of requested.length > 0 ? requested : COMMANDS)
+    all.addCommand(withUsageErrorsInAll(await load()).helpGroup(group));
   return all;
 }
 
-/** Mistakes of all commands are told alike, also of those that ask no service. */
-function allQuietly(command: Command): Command {
-  for (const one of command.commands) allQuietly(one);
-  return quietly(command);
+/** Usage errors have the same form in all commands, also in those that call no service. */
+function withUsageErrorsInAll(command: Command): Command {
+  for (const one of command.commands) withUsageErrorsInAll(one);
+  return withUsageErrors(command);
 }
 
-/** `agentllm help configs create` is `agentllm configs create --help`; says so when there is no such command. */
+/** `agentllm help configs create` is `agentllm configs create --help`. Ends the process when the command is unknown. */
 function helpWords(all: Command, names: readonly string[]): readonly string[] {
   let command: Command | undefined = all;
   for (const name of names.filter((one) => !one.startsWith('-')))
     command = command?.commands.find((one) => one.name() === name);
   if (command) return [...names, '--help'];
-  const error = new UsageError(`there is no command ${names.join(' ')}`);
+  const error = new UsageError(`unknown command ${names.join(' ')}`);
   process.exit(printError(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
 }
 
 const words = process.argv.slice(2);
 const isService = words[0] === 'serve';
 
-// A signal may come before the service is loaded; as process 1 of a container it would be lost.
+// A signal can arrive before the service is loaded. Without a handler, process 1 of a container ignores it.
 if (isService) void stopRequest();
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // The service writes nothing there that anybody needs.
+  // Standard output of the service holds its log only: the service keeps running without it.
   if (isService) return;
-  // The reader has enough: `agentllm configs list | head`.
+  // The reader closed the pipe: `agentllm configs list | head`.
   if (error.code === 'EPIPE') process.exit();
   fail(new StartError(`standard output cannot be written (${error.code})`));
 });
-// There is no place left to report it, and it must not change how the command ends.
+// The error cannot be reported anywhere, and it must not change the exit code.
 process.stderr.on('error', () => {});
 
 if (words[0] === '__complete') {
@@ -101,6 +101,6 @@ if (words[0] === '__complete') {
   await complete(await program(words.slice(1)), words.slice(1));
 } else {
   const all = await program(words[0] === 'help' ? words.slice(1) : words);
-  const given = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
-  await all.parseAsync(given, { from: 'user' }).catch(fail);
+  const commandLine = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
+  await all.parseAsync(commandLine, { from: 'user' }).catch(fail);
 }

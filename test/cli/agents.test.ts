@@ -141,7 +141,7 @@ describe('agentllm agents', () => {
     await cli.json(['agents', 'create', name, '--type', 'analyst']);
     await cli.json(['configs', 'create', name, '--model', 'openai/gpt-4o']);
     const refused = await cli(['agents', 'delete', name]);
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('(here: --cascade)')]);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('(use --cascade)')]);
     expect((await cli(['agents', 'delete', name, '--cascade'])).stdout).toContain(
       `deleted agent ${name} with 1 config at`,
     );

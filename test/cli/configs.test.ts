@@ -59,7 +59,7 @@ describe('agentllm configs', () => {
       expect.stringContaining('trader  must be the id of a config; agentllm configs'),
     ]);
     const list = await cli(['configs', 'list', 'trader']);
-    expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(an agent is named with --agent)')]);
+    expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(use --agent to name an agent)')]);
   });
 
   it('creates with everything that there is, and gets it back', async () => {
@@ -242,7 +242,7 @@ describe("an agent's chain", () => {
     const none = await cli(['configs', 'primary', agent]);
     expect([none.code, none.stderr]).toEqual([
       3,
-      expect.stringContaining('(agentllm configs upsert <agent> --model provider/model gives it one)'),
+      expect.stringContaining('(agentllm configs upsert <agent> --model provider/model creates one)'),
     ]);
     expect((await cli(['configs', 'upsert', agent, '--model', 'openai/gpt-4o'])).stdout).toMatch(
       /^created config \d+ of /,

@@ -30,9 +30,9 @@ describe('agentllm doctor', () => {
     const DATA_DIR = await directory.started();
     const { code, stdout } = await agentllm(['doctor', '--offline'], { DATA_DIR }).ended;
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^ok {4}database {3}PostgreSQL \d+\S* embedded, in .*answers in \d+ ms$/m);
+    expect(stdout).toMatch(/^ok {4}database {3}PostgreSQL \d+\S* embedded, in .*responds in \d+ ms$/m);
     expect(stdout).toMatch(/^ok {4}schema {5}The schema is current, at \d{4}_/m);
-    expect(stdout).toMatch(/^warn {2}service {4}No service answers at .*\n {17}→ Start one: agentllm serve$/m);
+    expect(stdout).toMatch(/^warn {2}service {4}No service responds at .*\n {17}→ Start one: agentllm serve$/m);
     expect(stdout).toMatch(/^warn {2}providers {2}openai: no OPENAI_API_KEY/m);
     expect(stdout).toMatch(/\d+ things are fine, \d+ are worth knowing\n$/);
   });
@@ -43,7 +43,7 @@ describe('agentllm doctor', () => {
     expect(code).toBe(1);
     expect(about('settings')).toEqual([
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('POLL_INTERVAL_MS must be') }),
-      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is no setting', remedy: 'Is DATABASE_URL meant?' },
+      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is not a setting', remedy: 'Is DATABASE_URL meant?' },
     ]);
   });
 
@@ -76,8 +76,8 @@ describe('agentllm doctor', () => {
     const expected = [
       {
         verdict: 'warn',
-        finding: expect.stringMatching(new RegExp(`^A service answers at .* does not use ${DATA_DIR}$`)),
-        remedy: 'Run the doctor in its directory, or set DATA_DIR',
+        finding: expect.stringMatching(new RegExp(`^A service responds at .* does not use ${DATA_DIR}$`)),
+        remedy: 'Run agentllm doctor in its directory, or set DATA_DIR',
       },
     ];
     expect((await diagnose({ DATA_DIR, AGENTLLM_ADDRESS })).about('service')).toMatchObject(expected);
@@ -123,14 +123,14 @@ describe('agentllm doctor', () => {
     const service = await startCommand({ DATA_DIR });
     const there = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
     expect((await diagnose(there)).about('access')).toMatchObject([
-      { verdict: 'ok', finding: 'It is open: nobody on this machine needs a token, without TLS' },
+      { verdict: 'ok', finding: 'It is open: callers on this machine need no token, without TLS' },
     ]);
     const { stdout } = await agentllm(['token', 'create', '--role', 'admin'], { DATA_DIR }).ended;
     const AGENTLLM_TOKEN = stdout.trim();
     const [id] = /^al_[a-z2-7]{10}/.exec(AGENTLLM_TOKEN) as RegExpExecArray;
     const known = await diagnose({ ...there, AGENTLLM_TOKEN });
     expect(known.about('access')).toMatchObject([
-      { verdict: 'ok', finding: `It takes this shell for token:${id}, admin, without TLS` },
+      { verdict: 'ok', finding: `This shell is token:${id}, admin, without TLS` },
       { verdict: 'ok', finding: '1 token of the store lets somebody in' },
     ]);
     const unknown = await diagnose({ ...there, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
@@ -140,7 +140,7 @@ describe('agentllm doctor', () => {
     expect([without.code, without.about('service')[0], without.about('access')[0]]).toMatchObject([
       0,
       { verdict: 'ok' },
-      { verdict: 'warn', remedy: 'Set AGENTLLM_TOKEN, or give --token-file' },
+      { verdict: 'warn', remedy: 'Set AGENTLLM_TOKEN, or use --token-file' },
     ]);
   });
 
@@ -151,7 +151,7 @@ describe('agentllm doctor', () => {
     await make('--role', 'viewer', '--lifetime', '15d');
     await make('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
     expect((await diagnose({ DATA_DIR })).about('access')).toMatchObject([
-      { verdict: 'warn', finding: 'No token of an administrator is good' },
+      { verdict: 'warn', finding: 'No administrator token is valid' },
       { verdict: 'warn', finding: expect.stringMatching(/^Token al_\w+ "desk" expires at 20/) },
     ]);
   });
@@ -230,7 +230,7 @@ describe('agentllm doctor', () => {
     expect(about('providers')).toHaveLength(21);
     expect(about('providers').at(-1)).toMatchObject({
       verdict: 'warn',
-      finding: '3 keys more that configs use were not looked at',
+      finding: '3 keys more in use were not checked',
       remedy: 'See agentllm configs health --all',
     });
   });

@@ -62,7 +62,7 @@ describe('agentllm history', () => {
     const { stderr } = await cli(['history', '--limit', '1']);
     expect(stderr).toBe('(the newest 1; --limit shows more)\n');
     const none = await cli(['history', '999999']);
-    expect(none.stdout).toBe('nothing in the history matches\n');
+    expect(none.stdout).toBe('no entry of the history matches\n');
   });
 
   it('names an agent that is gone by its id', async () => {
@@ -141,7 +141,7 @@ describe('agentllm rollback', () => {
     await cli.json(['configs', 'delete', id]);
     const back = ['rollback', id, '--to', String(revision)];
     const refused = await cli(back);
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('here: --api-key, or --without-key')]);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('use --api-key or --without-key')]);
     const kept = await cli.json([...back, '--api-key'], { stdin: 'sk-y' });
     expect(kept.config.api_key_state).toBe('API_KEY_STATE_SET');
     expect((await cli.json([...back, '--without-key'])).config.api_key_state).toBe('API_KEY_STATE_NONE');

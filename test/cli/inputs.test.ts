@@ -4,12 +4,12 @@ import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import {
-  blame,
+  argumentFor,
   type Input,
   inputOf,
   maskOf,
-  placesOf,
   readInputs,
+  requestPaths,
   UsageError,
   unset,
 } from '../../src/cli/kit/inputs.js';
@@ -18,11 +18,11 @@ import {
   choice,
   configId,
   duration,
-  flag,
   int64,
   integer,
   list,
   model,
+  negatableFlag,
   number,
   rule,
   span,
@@ -130,7 +130,7 @@ describe('the inputs of every command', () => {
   });
 
   it.each(REQUESTS)('%s reaches every field of %s', (name, request) => {
-    const reached = new Set(inputsOf(commandAt(name)).flatMap(placesOf));
+    const reached = new Set(inputsOf(commandAt(name)).flatMap(requestPaths));
     const local: Record<string, string[]> = {
       'agents update': ['agent.is_reserved'],
       'configs validate': ['id'],
@@ -144,7 +144,7 @@ describe('the inputs of every command', () => {
 
   it.each(REQUESTS)('%s sends nothing that %s lacks, each as its field has it', (name, request) => {
     for (const input of inputsOf(commandAt(name)))
-      for (const path of placesOf(input)) {
+      for (const path of requestPaths(input)) {
         const field = fieldAt(messageOf(request), path);
         expect(field, path).toBeDefined();
         if (input.kind.choices && field?.enum) {
@@ -174,7 +174,7 @@ describe('the inputs of every command', () => {
   ] as const)('of %s can be unset where the service can clear them', (group, at, specs: FieldSpecs) => {
     const inputs = inputsOf(commandAt(`${group} update`));
     for (const [field, spec] of Object.entries(specs)) {
-      const takers = inputs.filter((input) => placesOf(input).includes(`${at}.${field}`));
+      const takers = inputs.filter((input) => requestPaths(input).includes(`${at}.${field}`));
       for (const input of takers) expect(input.clears ?? false, `${input.name} (${field})`).toBe('cleared' in spec);
     }
   });
@@ -192,7 +192,7 @@ const inputs: readonly Input[] = [
   { name: 'temperature', to: 'config.temperature', kind: number, clears: true, help: '' },
   { name: 'stop', to: 'config.extra_params.stop_sequences', kind: list(text), clears: true, help: '' },
   { name: 'price', to: 'config.price.input', mask: 'price', kind: usd, help: '' },
-  { name: 'enabled', to: 'config.enabled', kind: flag, help: '' },
+  { name: 'enabled', to: 'config.enabled', kind: negatableFlag, help: '' },
   { name: 'limit', kind: integer, help: '' },
 ];
 const read = (typed: Record<string, string | string[] | boolean>) => readInputs(inputs, new Map(Object.entries(typed)));
@@ -270,7 +270,7 @@ describe('reading inputs', () => {
       stop: ['a', 'b'],
       price: '1',
     });
-    expect(blame(field, inputs, given.causes)).toBe(typed);
+    expect(argumentFor(field, inputs, given.causes)).toBe(typed);
   });
 });
 

@@ -166,7 +166,7 @@ describe.skipIf(!hasScript)('a key at a terminal', () => {
   it('is not stored after Ctrl-C', async () => {
     const name = unique('typed');
     const { stdout } = await atTerminal('sk-half\\003', `credentials create ${name} --provider openai`);
-    expect(stdout).toContain('nothing was typed, so nothing was done');
+    expect(stdout).toContain('no key was typed; nothing was changed');
     expect((await cli(['credentials', 'get', name])).code).toBe(3);
   });
 });

@@ -2,14 +2,16 @@ import { describe, expect, it } from 'vitest';
 import { tableOf } from '../../src/cli/kit/lists.js';
 import { record } from '../../src/cli/kit/print.js';
 import type { Call } from '../../src/cli/kit/remote_command.js';
-import { wrote } from '../../src/cli/kit/writes.js';
+import { writeSummary } from '../../src/cli/kit/writes.js';
 
 describe('what is printed', () => {
   it('shows what a terminal would obey or hide, in results and titles too', () => {
     const name = 'a\u202eb\u200bc\u00ad';
     const shown = 'a\\u{202e}b\\u{200b}c\\u{ad}';
     const call = { given: { message: {} } } as unknown as Call;
-    expect(wrote(call, 'created', `agent ${name}`, { revision: 4n })).toBe(`created agent ${shown} at revision 4`);
+    expect(writeSummary(call, 'created', `agent ${name}`, { revision: 4n })).toBe(
+      `created agent ${shown} at revision 4`,
+    );
     expect(record([[name, [['role', name]]]])).toBe(`${shown}\n  role  ${shown}`);
   });
 

@@ -84,7 +84,7 @@ describe('what the service refuses', () => {
     expect([code, stdout, stderr]).toEqual([
       3,
       '',
-      'agentllm: No agent has the name "tradr"; did you mean "trader"?\n(agentllm agents list shows what there is)\n',
+      'agentllm: No agent has the name "tradr"; did you mean "trader"?\n(agentllm agents list shows the agents)\n',
     ]);
   });
 });
@@ -102,7 +102,7 @@ describe('the command line', () => {
   ])('%j is refused: %s', async (args, first) => {
     const { code, stdout, stderr } = await cli(args);
     expect([code, stdout, stderr.split('\n')[0]?.replace(/\.$/, '')]).toEqual([2, '', first]);
-    expect(stderr).toMatch(/\(agentllm .*--help shows what it takes\)\n$/);
+    expect(stderr).toMatch(/\(agentllm .*--help shows the options\)\n$/);
     const json = await cli(args.toSpliced(2, 0, '--json'));
     expect([json.code, JSON.parse(json.stderr).error.reason]).toEqual([2, 'USAGE']);
   });
@@ -122,7 +122,7 @@ describe('the command line', () => {
     const { code, stdout, stderr } = await cli(args);
     const command = `agentllm ${args.filter((word) => word !== '--bogus').join(' ')}`;
     expect([code, stdout]).toEqual([2, '']);
-    expect(stderr).toMatch(/^agentllm: .*\n\(.* --help shows what it takes\)\n$/);
+    expect(stderr).toMatch(/^agentllm: .*\n\(.* --help shows the options\)\n$/);
     expect(stderr).toContain(`(${command} --help`);
   });
 
@@ -136,7 +136,7 @@ describe('the command line', () => {
 
   it('has options behind the command', async () => {
     const { code, stderr } = await cli(['--address', '127.0.0.1:1', 'agents', 'list']);
-    expect([code, stderr]).toEqual([2, expect.stringContaining('(options go behind the command)')]);
+    expect([code, stderr]).toEqual([2, expect.stringContaining('(options follow the command)')]);
   });
 
   it.each(['18451', ':18451', '127.0.0.1:18451/', 'host:99999', 'http://127.0.0.1:8081'])(
@@ -158,7 +158,7 @@ describe('a service that cannot be reached', () => {
     const flag = await cli(['agents', 'list', '--address', '127.0.0.1:1']);
     expect(flag.code).toBe(4);
     expect(flag.stderr).toMatch(
-      /^agentllm: no service can be reached at 127\.0\.0\.1:1 \(from --address\)\n.*ECONNREFUSED.*\n {2}agentllm serve starts one here/,
+      /^agentllm: no service is reachable at 127\.0\.0\.1:1 \(from --address\)\n.*ECONNREFUSED.*\n {2}agentllm serve starts one here/,
     );
     const env = await agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: '127.0.0.1:2' }).ended;
     expect([env.code, env.stderr]).toEqual([4, expect.stringContaining('127.0.0.1:2 (from AGENTLLM_ADDRESS)')]);
@@ -215,7 +215,7 @@ describe('a service that cannot be reached', () => {
     const sent = await cli(['agents', 'list', '--token-file', file]);
     expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('none of this service')]);
     expect(sent.stderr).not.toContain('secret-token');
-    expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('holds no certificate in PEM');
+    expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('contains no PEM certificate');
     expect((await cli(['agents', 'list', '--ca', join(directory(), 'none')])).stderr).toContain('does not exist');
     expect((await cli(['agents', 'list', '--tls', '--timeout', '3000'])).code).toBe(4);
   });

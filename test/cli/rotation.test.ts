@@ -108,7 +108,7 @@ describe('agentllm key', () => {
   it('cannot reach what is not there', async () => {
     const nowhere = { AGENTLLM_ADDRESS: '127.0.0.1:1' };
     const { code, stderr } = await agentllm(['key', 'rotate'], nowhere).ended;
-    expect([code, stderr]).toEqual([4, expect.stringMatching(/^agentllm: no service can be reached at 127.0.0.1:1 /)]);
+    expect([code, stderr]).toEqual([4, expect.stringMatching(/^agentllm: no service is reachable at 127.0.0.1:1 /)]);
   });
 
   it.skipIf(spawnSync('script', ['--version']).status !== 0)('redraws a line at a terminal', async () => {

@@ -53,7 +53,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     const admin = first.stdout.trimEnd();
     expect([first.code, admin]).toEqual([0, expect.stringMatching(TEXT)]);
     expect(first.stderr).toContain(
-      `token ${idOf(admin)} "admin": admin, until it is revoked; made in the store itself (`,
+      `token ${idOf(admin)} "admin": admin, until it is revoked; created in the store itself (`,
     );
     expect(first.stderr).toContain('It is the first one: from now on everybody needs a token');
 
@@ -87,7 +87,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     expect(await refused('agents list', as(operator))).toEqual([1, 'TOKEN_REVOKED']);
     const { stderr } = await run('agents list', as(operator));
     said.push(stderr);
-    expect(stderr).toContain('agentllm token create --local makes another');
+    expect(stderr).toContain('agentllm token create --local creates another');
 
     const audit = await hear('audit --limit 20', as(admin));
     expect(audit).toMatch(new RegExp(`agentllm +create +access +token ${idOf(admin)} created: admin, "admin"`));
@@ -162,7 +162,7 @@ describe('a command line that is wrong', () => {
   it.each([
     ['token create --role king', /--role king +must be one of admin, operator, viewer, agent/],
     ['token create --role viewer --lifetime 90', /--lifetime 90 +must be a time such as/],
-    ['token list --local --address 127.0.0.1:1', /--local +asks no service: leave out --address/],
+    ['token list --local --address 127.0.0.1:1', /--local +calls no service: omit --address/],
     ['token revoke al_aaaaaaaaaa --wait 1000', /--wait +asks a service/],
   ])('%s', async (line, says) => {
     expect(await run(line, env)).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(says) });
@@ -183,7 +183,7 @@ describe('a command line that is wrong', () => {
     for (const line of ['token create --role admin', 'token list', 'token revoke al_aaaaaaaaaa']) {
       const { code, stdout, stderr } = await run(line, { DATA_DIR });
       expect([code, stdout]).toEqual([1, '']);
-      expect(stderr).toMatch(/^agentllm: There is no database in .* yet: agentllm serve makes it at its first start\./);
+      expect(stderr).toMatch(/^agentllm: There is no database in .* yet: agentllm serve creates it at its first start\./);
     }
     expect(await readdir(DATA_DIR)).toEqual([]);
   });

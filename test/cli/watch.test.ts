@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { changeRecordOfDiff, Heard, type WatchDiff } from '../../src/cli/remote/watch_diff.js';
+import { changeRecordOfDiff, type WatchDiff, WatchState } from '../../src/cli/remote/watch_diff.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { rowsOf, useCli } from './support.js';
 
@@ -124,7 +124,7 @@ describe('agentllm watch', () => {
     await cli.json(['configs', 'upsert', 'trader', '--temperature', '0.9', ...address]);
     const { code, stdout, stderr } = await watch.ended;
     expect(code).toBe(0);
-    expect(stderr).toMatch(/connection lost [\s\S]*connected again, without a gap/);
+    expect(stderr).toMatch(/connection lost [\s\S]*reconnected, without a gap/);
     expect(stdout).toContain('config 8: temperature 0.7 → 0.9');
     again.child.kill('SIGTERM');
     await again.ended;
@@ -143,17 +143,17 @@ describe('what is told of a snapshot after a gap', () => {
     happened.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
 
   it('is what has become different, also without being sent', () => {
-    const heard = new Heard();
-    expect(heard.take(batch([agent('a', 1), agent('b', 2), agent('c', 3)], [provider('p', true)], true))).toEqual([]);
-    expect(told(heard.take(batch([gone('a', 1), agent('d', 1)], [], false)))).toEqual(['d: agent: name a → d']);
+    const heard = new WatchState();
+    expect(heard.apply(batch([agent('a', 1), agent('b', 2), agent('c', 3)], [provider('p', true)], true))).toEqual([]);
+    expect(told(heard.apply(batch([gone('a', 1), agent('d', 1)], [], false)))).toEqual(['d: agent: name a → d']);
     const again = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
-    expect(told(heard.take(again)).sort()).toEqual([
+    expect(told(heard.apply(again)).sort()).toEqual([
       'c: agent gone: none has this name any more',
       'catalogue: provider p deleted',
       'catalogue: provider q created',
       'd: agent: is_active none → yes',
     ]);
-    expect(heard.take(again)).toEqual([]);
+    expect(heard.apply(again)).toEqual([]);
   });
 });
 
@@ -177,7 +177,7 @@ describe('--wait', () => {
   it('says who has applied a write', async () => {
     const first = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.3', '--wait', '1000']);
     expect(first.stdout).toMatch(
-      /^updated config \d+ of social_analyst at revision \d+\nno process watches what was changed\n/,
+      /^updated config \d+ of social_analyst at revision \d+\nno process watches the changed resource\n/,
     );
     await watching(['social_analyst']);
     const second = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.4', '--wait', '5000']);

@@ -55,7 +55,7 @@ describe('agentllm rollback --revision', () => {
   });
 
   it('takes one target', async () => {
-    expect((await cli(['rollback'])).stderr).toContain('give the id of a config with --to, or --revision');
+    expect((await cli(['rollback'])).stderr).toContain('use the id of a config with --to, or --revision');
     expect((await cli(['rollback', '8'])).stderr).toContain('give --to');
     expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('takes no <id>');
   });

@@ -86,7 +86,7 @@ describe('agentllm cert dev', () => {
     await make(out, '--client', 'a/b');
     const taken = await make(out, '--client', 'a:b');
     expect(taken).toMatchObject({ code: 2, stdout: '' });
-    expect(taken.stderr).toContain('client-a-b.pem, which is for another: choose another --out');
+    expect(taken.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
     await writeFile(join(out, 'ca.pem'), 'mine');
     expect(await make(out)).toMatchObject({ code: 2, stderr: expect.stringContaining('ca.pem is no certificate') });
     const half = await directory();

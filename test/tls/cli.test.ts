@@ -54,7 +54,7 @@ describe('the command line and certificates', () => {
       [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
       [[...ca, '--cert', path('client.pem')], 2, '--cert and --key belong together'],
       [[...ca, '--cert', path('client.pem'), '--key', path('server.key')], 2, 'the key is not that of the certificate'],
-      [['--ca', path('server.key')], 2, 'holds no certificate in PEM'],
+      [['--ca', path('server.key')], 2, 'contains no PEM certificate'],
       [['--ca', path('none.pem')], 2, 'does not exist'],
     ];
     for (const [args, code, said] of rows) {
@@ -107,7 +107,7 @@ describe('the command line and certificates', () => {
     const { grpc } = await startTls(tlsSettings(files));
     const env = { DATA_DIR: 'memory:', AGENTLLM_ADDRESS: grpc, ...tlsSettings(files) };
     const ended = await agentllm(['doctor', '--tls'], env).ended;
-    expect(ended.stdout).toMatch(/^warn {2}tls +The certificate of the service is good until \d{4}-\d\d-\d\d$/m);
+    expect(ended.stdout).toMatch(/^warn {2}tls +The certificate of the service is valid until \d{4}-\d\d-\d\d$/m);
     expect(ended.stdout).toMatch(
       /^FAIL {2}service .* cannot be called\. .* set --ca to the authority that signed it$/m,
     );

@@ -6,125 +6,137 @@ import { type AgentLLM, type ConnectOptions, connect } from '../../client/index.
 import { variable } from './environment.js';
 import { type Input, UsageError } from './inputs.js';
 import { decodeText } from './text.js';
-import { file, integer, said, word } from './values.js';
+import { file, flag, integer, word } from './values.js';
 
 const group = 'Connection:';
 const DEFAULT_ADDRESS = '127.0.0.1:50051';
 export const DEFAULT_TIMEOUT_MS = 10_000;
 
-/** How the service is reached: taken by every command that asks one. */
+/** The options for the connection, which every command that calls a service takes. */
 export const connectionInputs = (timeoutMs: number): readonly Input[] => [
   {
     name: 'address',
     kind: word('host:port'),
     group,
-    help: `where the service is; else the environment's AGENTLLM_ADDRESS, else ${DEFAULT_ADDRESS}`,
+    help: `address of the service (default: AGENTLLM_ADDRESS, else ${DEFAULT_ADDRESS})`,
   },
   {
     name: 'timeout',
     kind: { ...integer, value: 'ms' },
     group,
-    help: `how long to wait for an answer (default ${timeoutMs})`,
+    help: `how long to wait for the response (default ${timeoutMs})`,
   },
   {
     name: 'token-file',
     kind: file,
     group,
-    help: "file with the token to send; else the environment's AGENTLLM_TOKEN",
+    help: 'file with the token to send (default: the token in AGENTLLM_TOKEN)',
   },
-  { name: 'tls', kind: said, group, help: 'encrypt the connection; implied by the four below and their variables' },
+  {
+    name: 'tls',
+    kind: flag,
+    group,
+    help: 'encrypt the connection; implied by the four options below and their variables',
+  },
   {
     name: 'ca',
     kind: file,
     group,
-    help: "certificate authorities to trust, PEM; else the environment's AGENTLLM_CA, else those of the system",
+    help: 'PEM file of the trusted certificate authorities (default: AGENTLLM_CA, else those of the system)',
   },
   {
     name: 'cert',
     kind: file,
     group,
-    help: "certificate of this client, PEM, where the service wants one; else the environment's AGENTLLM_CERT",
+    help: 'PEM file of the client certificate, if the service requires one (default: AGENTLLM_CERT)',
   },
   {
     name: 'key',
     kind: file,
     group,
-    help: "key of that certificate, PEM; not an API key; else the environment's AGENTLLM_KEY",
+    help: 'PEM file of the private key of that certificate, not an API key (default: AGENTLLM_KEY)',
   },
   {
     name: 'server-name',
     kind: word('name'),
     group,
-    help: "name in the service's certificate, where the address has another",
+    help: 'name in the certificate of the service, if it differs from the address',
   },
 ];
 
-/** A connection, and what to tell a person for whom it fails. */
+/** A connection, with what an error message about it needs. */
 export interface Connection {
   readonly api: AgentLLM;
   readonly address: string;
-  /** How the address was chosen. */
-  readonly chosen: string;
+  /** Where the address comes from: `from --address`, `from AGENTLLM_ADDRESS` or `the default`. */
+  readonly addressSource: string;
   readonly timeoutMs: number;
-  /** Whether nobody on the way can read what is said. */
+  /** Whether the connection is encrypted. */
   readonly secure: boolean;
 }
 
-type Local = ReadonlyMap<string, unknown>;
+type LocalInputs = ReadonlyMap<string, unknown>;
 
-/** An address, and how it was chosen. */
-type Chosen = readonly [address: string, chosen: string];
-const DEFAULT_PLACE: Chosen = [DEFAULT_ADDRESS, 'the default'];
+/** An address, and where it comes from. */
+type Endpoint = readonly [address: string, source: string];
+const DEFAULT_ENDPOINT: Endpoint = [DEFAULT_ADDRESS, 'the default'];
 
-function addressOf(local: Local, otherwise: Chosen): Chosen {
-  const given = local.get('address') as string | undefined;
+function addressOf(local: LocalInputs, fallback: Endpoint): Endpoint {
+  const fromOption = local.get('address') as string | undefined;
   const fromEnvironment = variable('AGENTLLM_ADDRESS');
-  const problem = addressProblem(given ?? fromEnvironment ?? otherwise[0]);
-  const typed = given === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${given}`;
+  const problem = addressProblem(fromOption ?? fromEnvironment ?? fallback[0]);
+  const typed = fromOption === undefined ? `AGENTLLM_ADDRESS ${fromEnvironment}` : `--address ${fromOption}`;
   if (problem) throw UsageError.of([{ typed, description: problem }]);
-  if (given !== undefined) return [given, 'from --address'];
-  return fromEnvironment === undefined ? otherwise : [fromEnvironment, 'from AGENTLLM_ADDRESS'];
+  if (fromOption !== undefined) return [fromOption, 'from --address'];
+  return fromEnvironment === undefined ? fallback : [fromEnvironment, 'from AGENTLLM_ADDRESS'];
 }
 
 /**
- * @param more for one without `--timeout`, its deadline too.
- * @param otherwise where the service is when nobody says so.
+ * @param more options of the client; its deadline applies without `--timeout`.
+ * @param fallback the address that applies without `--address` and AGENTLLM_ADDRESS.
  */
-export function openConnection(local: Local, more: ConnectOptions = {}, otherwise: Chosen = DEFAULT_PLACE): Connection {
-  const { address, chosen, timeoutMs, token, tls } = placeOf(local, otherwise, more.deadlineMs);
+export function openConnection(
+  local: LocalInputs,
+  more: ConnectOptions = {},
+  fallback: Endpoint = DEFAULT_ENDPOINT,
+): Connection {
+  const { address, addressSource, timeoutMs, token, tls } = targetOf(local, fallback, more.deadlineMs);
   try {
     const api = connect({ ...more, address, deadlineMs: timeoutMs, ...(token && { token }), ...(tls && { tls }) });
-    return { api, address, chosen, timeoutMs, secure: Boolean(tls) };
+    return { api, address, addressSource, timeoutMs, secure: Boolean(tls) };
   } catch (error) {
-    // Certificates that are none, a token that is none.
-    throw new UsageError(mistakeOf((error as Error).message));
+    // The client rejects a malformed certificate or token.
+    throw new UsageError(tlsProblem((error as Error).message));
   }
 }
 
-/** What OpenSSL finds in certificate and key, in words. */
-function mistakeOf(message: string): string {
-  if (message.includes('key values mismatch')) return 'the key is not that of the certificate (--cert and --key)';
-  return /^error:\w+:/.test(message) ? `certificate or key cannot be used: ${message.split(':').at(-1)}` : message;
+/** The message for an error of OpenSSL about the certificate or its key. */
+function tlsProblem(message: string): string {
+  if (message.includes('key values mismatch')) return '--key does not belong to the certificate of --cert';
+  return /^error:\w+:/.test(message)
+    ? `the certificate or its key cannot be used: ${message.split(':').at(-1)}`
+    : message;
 }
 
-/** A connection for a stream, to the place that `openConnection` has found good. */
-export function openStream(local: Local): Channel {
-  const { address, timeoutMs, token, tls } = placeOf(local, DEFAULT_PLACE);
+/** A connection for a stream, with the options that `openConnection` has already checked. */
+export function openStream(local: LocalInputs): Channel {
+  const { address, timeoutMs, token, tls } = targetOf(local, DEFAULT_ENDPOINT);
   return new Channel(() => streamChannel(address, { tls }), address, token, timeoutMs, securityOf({ tls }));
 }
 
-function placeOf(local: Local, otherwise: Chosen, deadlineMs = DEFAULT_TIMEOUT_MS) {
-  const [address, chosen] = addressOf(local, otherwise);
+function targetOf(local: LocalInputs, fallback: Endpoint, deadlineMs = DEFAULT_TIMEOUT_MS) {
+  const [address, addressSource] = addressOf(local, fallback);
   const timeoutMs = (local.get('timeout') as number | undefined) ?? deadlineMs;
   if (timeoutMs < 1) throw UsageError.of([{ typed: `--timeout ${timeoutMs}`, description: 'must be at least 1' }]);
-  const token = readGiven(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
+  const token = readOptionFile(local, 'token-file')?.trim() || variable('AGENTLLM_TOKEN');
   const tls = tlsOf(local);
-  if (token && !tls && !isLocal(address)) throw new UsageError(`A token would go to ${address} in clear: give --tls`);
-  return { address, chosen, timeoutMs, token, tls };
+  if (token && !tls && !isLocal(address))
+    throw new UsageError(`The token would be sent to ${address} in plaintext: add --tls`);
+  return { address, addressSource, timeoutMs, token, tls };
 }
 
-function tlsOf(local: Local): ConnectOptions['tls'] {
-  const ca = readGiven(local, 'ca') ?? readVariable('AGENTLLM_CA');
+function tlsOf(local: LocalInputs): ConnectOptions['tls'] {
+  const ca = readOptionFile(local, 'ca') ?? readVariableFile('AGENTLLM_CA');
   const [cert, key] = pairOf(local);
   const serverName = local.get('server-name') as string | undefined;
   if (ca ?? cert ?? serverName)
@@ -132,47 +144,46 @@ function tlsOf(local: Local): ConnectOptions['tls'] {
   return local.get('tls') === true;
 }
 
-/** The certificate of this client with its key: both from the command line, or both from the environment. */
-function pairOf(local: Local): readonly [cert?: string, key?: string] {
-  const [cert, key] = [readGiven(local, 'cert'), readGiven(local, 'key')];
-  if ((cert === undefined) !== (key === undefined))
-    throw new UsageError('--cert and --key belong together: the key is that of the certificate');
+/** The client certificate and its key: both from the command line, or both from the environment. */
+function pairOf(local: LocalInputs): readonly [cert?: string, key?: string] {
+  const [cert, key] = [readOptionFile(local, 'cert'), readOptionFile(local, 'key')];
+  if ((cert === undefined) !== (key === undefined)) throw new UsageError('--cert and --key must be set together');
   if (cert !== undefined) return [cert, key];
-  const [certNamed, keyNamed] = [readVariable('AGENTLLM_CERT'), readVariable('AGENTLLM_KEY')];
-  if ((certNamed === undefined) !== (keyNamed === undefined))
-    throw new UsageError('AGENTLLM_CERT and AGENTLLM_KEY belong together: the key is that of the certificate');
-  return [certNamed, keyNamed];
+  const [envCert, envKey] = [readVariableFile('AGENTLLM_CERT'), readVariableFile('AGENTLLM_KEY')];
+  if ((envCert === undefined) !== (envKey === undefined))
+    throw new UsageError('AGENTLLM_CERT and AGENTLLM_KEY must be set together');
+  return [envCert, envKey];
 }
 
-function readGiven(local: Local, name: string): string | undefined {
+function readOptionFile(local: LocalInputs, name: string): string | undefined {
   const path = local.get(name) as string | undefined;
-  // What somebody took for the place of an API key is not repeated.
+  // The value of --key is not repeated: it may be an API key, typed by mistake.
   const typed = name === 'key' ? '--key' : `--${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name);
 }
 
-function readVariable(name: `AGENTLLM_${string}`): string | undefined {
+function readVariableFile(name: `AGENTLLM_${string}`): string | undefined {
   const path = variable(name);
   const typed = name === 'AGENTLLM_KEY' ? name : `${name} ${path}`;
   return path === undefined ? undefined : readPem(typed, path, name.replace('AGENTLLM_', '').toLowerCase());
 }
 
-/** OpenSSL passes over authorities that are none, and then trusts nobody. */
+/** Rejects a file without a certificate: OpenSSL ignores such a file, and then trusts no server. */
 function readPem(typed: string, path: string, name: string): string {
   const pem = readNamedFile(typed, path);
   if ((name !== 'ca' && name !== 'cert') || pem.includes('-----BEGIN CERTIFICATE-----')) return pem;
-  throw UsageError.of([{ typed, description: 'holds no certificate in PEM' }]);
+  throw UsageError.of([{ typed, description: 'contains no PEM certificate' }]);
 }
 
 export function readNamedFile(typed: string, path: string): string {
-  const refuse = (description: string) => UsageError.of([{ typed, description }]);
+  const usageError = (description: string) => UsageError.of([{ typed, description }]);
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw refuse((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
+    throw usageError((error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : 'cannot be read');
   }
   const text = decodeText(bytes);
-  if (text === undefined) throw refuse('must be text in UTF-8 or UTF-16');
+  if (text === undefined) throw usageError('must be text in UTF-8 or UTF-16');
   return text;
 }

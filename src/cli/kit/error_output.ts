@@ -1,18 +1,18 @@
 import { lacksPort } from '../../client/address.js';
 import { AgentLLMError } from '../../client/index.js';
 import type { Connection } from './connection.js';
-import { blame, type Cause, type Input, type Problem, UsageError } from './inputs.js';
-import { cut, pad, say, toJson, visible, widthOf } from './print.js';
+import { argumentFor, type Cause, type Input, type Problem, UsageError } from './inputs.js';
+import { cut, pad, terminal, toJson, visible, widthOf } from './print.js';
 
-/** How a command ends; EXIT_CODES says the same to people. */
+/** The exit codes; EXIT_CODES is their description in the help. */
 export const Exit = { done: 0, refused: 1, usage: 2, notFound: 3, unreachable: 4 } as const;
 
-export const EXIT_CODES = `Exit codes of the commands that ask a service:
-  0  done
-  1  refused, failed, or something that was checked is not well
-  2  the command line, or a field, is wrong
+export const EXIT_CODES = `Exit codes of the commands that call a service:
+  0  success
+  1  the request was rejected or failed, or a check found a problem
+  2  the command line or a field is invalid
   3  not found
-  4  the service cannot be reached, or did not answer in time`;
+  4  the service cannot be reached, or did not respond in time`;
 
 const EXIT_OF: Readonly<Record<string, number>> = {
   INVALID_ARGUMENT: Exit.usage,
@@ -21,71 +21,72 @@ const EXIT_OF: Readonly<Record<string, number>> = {
   DEADLINE_EXCEEDED: Exit.unreachable,
 };
 
-/** What to type after a refusal; the service says it in the words of its requests. */
-const NEXT: Readonly<Record<string, string>> = {
-  AGENT_HAS_CONFIGS: 'here: --cascade',
-  AGENT_RESERVED: 'here: agentllm agents update <agent> --no-active',
-  AGENT_NOT_FOUND: 'agentllm agents list shows what there is',
-  CONFIG_NOT_FOUND: 'agentllm configs list shows what there is',
-  PROVIDER_NOT_FOUND: 'agentllm providers list shows what there is',
-  MODEL_NOT_FOUND: 'agentllm models list shows what there is',
-  CREDENTIAL_NOT_FOUND: 'agentllm credentials list shows what there is',
-  NO_ENABLED_CONFIG: 'agentllm configs upsert <agent> --model provider/model gives it one',
-  KEY_PROVIDER_MISMATCH: 'here: --api-key, --clear-api-key, --credential or --unset credential',
-  AGENT_INACTIVE: 'here: agentllm agents update <agent> --active',
+/** What to type after an error. The message of the service names the fields of its requests instead. */
+const HINTS: Readonly<Record<string, string>> = {
+  AGENT_HAS_CONFIGS: 'use --cascade',
+  AGENT_RESERVED: 'use agentllm agents update <agent> --no-active',
+  AGENT_NOT_FOUND: 'agentllm agents list shows the agents',
+  CONFIG_NOT_FOUND: 'agentllm configs list shows the configs',
+  PROVIDER_NOT_FOUND: 'agentllm providers list shows the providers',
+  MODEL_NOT_FOUND: 'agentllm models list shows the models',
+  CREDENTIAL_NOT_FOUND: 'agentllm credentials list shows the credentials',
+  NO_ENABLED_CONFIG: 'agentllm configs upsert <agent> --model provider/model creates one',
+  KEY_PROVIDER_MISMATCH: 'use --api-key, --clear-api-key, --credential or --unset credential',
+  AGENT_INACTIVE: 'use agentllm agents update <agent> --active',
   CONFIG_REVISION_NOT_FOUND: 'agentllm history <id> shows the revisions of a config',
-  ENCRYPTION_KEY_MISSING: 'here: --skip-unreadable; agentllm key status shows the keys',
-  KEY_NOT_RESTORABLE: 'here: --api-key, or --without-key',
+  ENCRYPTION_KEY_MISSING: 'use --skip-unreadable; agentllm key status shows the keys',
+  KEY_NOT_RESTORABLE: 'use --api-key or --without-key',
   TOKEN_REQUIRED:
-    'on the machine of the service, agentllm token create --role admin --local makes one; --help lists the roles',
-  TOKEN_UNKNOWN: 'on the machine of the service, agentllm token list --local shows those that are good',
-  TOKEN_EXPIRED: 'on the machine of the service, agentllm token create --local makes another',
-  TOKEN_REVOKED: 'on the machine of the service, agentllm token create --local makes another',
-  CERTIFICATE_NOT_BOUND: 'on the machine of the service; a token, by --token-file or AGENTLLM_TOKEN, does as well',
-  PERMISSION_DENIED: 'agentllm token whoami shows what you may do; an administrator makes tokens of other roles',
-  AGENT_NOT_ALLOWED: 'agentllm token whoami shows the agents that you may ask for',
-  TOKEN_NOT_FOUND: 'agentllm token list --all shows what there is',
-  CERTIFICATE_BOUND: 'agentllm token revoke <id>, and bind it anew',
-  RATE_LIMITED: 'watch and the resident client hear of changes without asking again and again',
-  STALE_ETAG: 'the command `get` shows the etag that holds now',
+    'on the machine of the service, agentllm token create --role admin --local creates one; --help lists the roles',
+  TOKEN_UNKNOWN: 'on the machine of the service, agentllm token list --local shows the valid tokens',
+  TOKEN_EXPIRED: 'on the machine of the service, agentllm token create --local creates another',
+  TOKEN_REVOKED: 'on the machine of the service, agentllm token create --local creates another',
+  CERTIFICATE_NOT_BOUND: 'run it on the machine of the service; a token (--token-file or AGENTLLM_TOKEN) works as well',
+  PERMISSION_DENIED:
+    'agentllm token whoami shows your permissions; an administrator can create tokens with other roles',
+  AGENT_NOT_ALLOWED: 'agentllm token whoami shows the agents that you have access to',
+  TOKEN_NOT_FOUND: 'agentllm token list --all shows the tokens',
+  CERTIFICATE_BOUND: 'agentllm token revoke <id>, then bind it again',
+  RATE_LIMITED: 'agentllm watch and the resident client receive changes without polling',
+  STALE_ETAG: 'the command `get` shows the current etag',
 };
 
 export interface Context {
   readonly json: boolean;
-  /** As it was typed, without its values: `agentllm configs create`. */
+  /** The command without its arguments and options: `agentllm configs create`. */
   readonly command: string;
   readonly inputs: readonly Input[];
   readonly causes: readonly Cause[];
   readonly connection?: Connection | undefined;
-  /** The name of the write that was tried. */
+  /** The idempotency key of the write. */
   readonly requestId?: string | undefined;
 }
 
-/** Says why a command failed and returns the exit code; faults of ours are thrown on. */
+/** Prints why a command failed and returns the exit code. Throws errors that are not a UsageError or AgentLLMError. */
 export function printError(error: unknown, context: Context): number {
-  const told =
+  const report =
     error instanceof UsageError
-      ? ofUsage(error, context)
+      ? usageReport(error, context)
       : error instanceof AgentLLMError
-        ? ofCall(error, context)
+        ? callReport(error, context)
         : undefined;
-  if (!told) throw error;
-  const lines = context.json ? toJson({ error: told.json }) : told.lines.map((line) => visible(line)).join('\n');
-  say.err(withoutTokens(lines));
-  return told.exit;
+  if (!report) throw error;
+  const lines = context.json ? toJson({ error: report.json }) : report.lines.map((line) => visible(line)).join('\n');
+  terminal.err(withoutTokens(lines));
+  return report.exit;
 }
 
-/** Of a token that was typed, what everybody may see. */
-const withoutTokens = (said: string): string => said.replace(/\b(al_[a-z2-7]{10})_[\w-]+/g, '$1_…');
+/** Removes the secret part of access tokens; their id stays. */
+const withoutTokens = (text: string): string => text.replace(/\b(al_[a-z2-7]{10})_[\w-]+/g, '$1_…');
 
-interface Told {
+interface ErrorReport {
   readonly lines: readonly string[];
   readonly json: object;
   readonly exit: number;
 }
 
-function ofUsage({ message, problems }: UsageError, { command }: Context): Told {
-  const hint = `(${command} --help shows what it takes)`;
+function usageReport({ message, problems }: UsageError, { command }: Context): ErrorReport {
+  const hint = `(${command} --help shows the options)`;
   const json = { code: 'INVALID_ARGUMENT', reason: 'USAGE', message: message, violations: problems, metadata: {} };
   if (problems.length === 0) return { lines: [`agentllm: ${message}`, hint], json, exit: Exit.usage };
   return {
@@ -95,11 +96,11 @@ function ofUsage({ message, problems }: UsageError, { command }: Context): Told 
   };
 }
 
-function ofCall(error: AgentLLMError, context: Context): Told {
+function callReport(error: AgentLLMError, context: Context): ErrorReport {
   const { code, reason, violations, metadata } = error;
   const problems = violations.map(({ field, description }) => {
-    const typed = blame(field, context.inputs, context.causes);
-    // A whole file is to blame: say what in it.
+    const typed = argumentFor(field, context.inputs, context.causes);
+    // The argument is a whole file: the message names the field in it.
     return { typed, description: typed.startsWith('--from-file') ? `${field} ${description}` : description };
   });
   const json = {
@@ -117,41 +118,41 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
   if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
     return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...aligned(problems)];
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
-  const late = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
-  const again =
+  const isTransient = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
+  const retryHint =
     requestId &&
-    late &&
+    isTransient &&
     !error.unsent &&
     (reason === undefined || reason === 'OUTCOME_UNKNOWN' || reason === 'DEADLINE_EXCEEDED')
-      ? [`(it may have been done: the same command with --request-id ${requestId} does it once at most)`]
+      ? [`(the outcome is unknown: the same command with --request-id ${requestId} is applied at most once)`]
       : [];
-  if (late && reason === undefined && connection) return [...unreachable(connection, message), ...again];
+  if (isTransient && reason === undefined && connection) return [...unreachable(connection, message), ...retryHint];
   if (code === 'UNIMPLEMENTED' && reason === undefined)
-    return [`agentllm: the service does not know this method (${message}); it may be older than this command`];
-  const next = reason && NEXT[reason];
-  return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...again];
+    return [`agentllm: the service does not have this method (${message}); it may be older than this command`];
+  const next = reason && HINTS[reason];
+  return [`agentllm: ${message}`, ...(next ? [`(${next})`] : []), ...retryHint];
 }
 
-function unreachable({ address, chosen, timeoutMs }: Connection, message: string): string[] {
-  const where = `${address} (${lacksPort(address) ? `${chosen}, no port given: 443` : chosen})`;
+function unreachable({ address, addressSource, timeoutMs }: Connection, message: string): string[] {
+  const where = `${address} (${lacksPort(address) ? `${addressSource}, no port given: 443` : addressSource})`;
   const [, late, cause = ''] = /^(No (?:answer|response) from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
   const why = inOptions(late ? cause : message);
   return [
     late
-      ? `agentllm: ${where} did not answer within ${timeoutMs} ms`
-      : `agentllm: no service can be reached at ${where}`,
+      ? `agentllm: ${where} did not respond within ${timeoutMs} ms`
+      : `agentllm: no service is reachable at ${where}`,
     ...(why ? [`  ${why}`] : []),
-    ...(isOfTls(why) ? [] : [ELSEWHERE]),
+    ...(isOfTls(why) ? [] : [ADDRESS_HINT]),
   ];
 }
 
-const ELSEWHERE =
-  '  agentllm serve starts one here; --address or AGENTLLM_ADDRESS names another place, --timeout another time to wait';
+const ADDRESS_HINT =
+  '  agentllm serve starts a service; --address or AGENTLLM_ADDRESS selects another one, --timeout sets the time to wait';
 
-/** Whether there is a service, with which only the certificates are not agreed on. */
+/** Whether the error is about TLS or certificates: then a service was reached. */
 export const isOfTls = (message: string): boolean => /\b(certificate|TLS)\b/.test(message);
 
-/** The client names its own options; ours have other names. */
+/** Replaces the names of the client's options by those of the command line. */
 export const inOptions = (message: string): string =>
   message
     .replace(/\b(leave|give|set) tls\b(?!\.)/, '$1 --tls')
@@ -167,12 +168,12 @@ function problemsIn(problems: readonly Problem[]): string {
   return length === 1 ? 'a problem' : `${length} problems`;
 }
 
-const MOST_TYPED = 40;
+const MAX_ARGUMENT_LENGTH = 40;
 
-/** Each problem behind what it is about, in two columns; one option may have set two fields with the same problem. */
+/** The problems in two columns: the argument, then the description. Two fields of one option give one line. */
 function aligned(all: readonly Problem[]): string[] {
   const problems = distinct(all);
-  const typed = problems.map((problem) => visible(cut(problem.typed, MOST_TYPED)));
+  const typed = problems.map((problem) => visible(cut(problem.typed, MAX_ARGUMENT_LENGTH)));
   const width = Math.max(...typed.map(widthOf));
   return problems.map(({ description }, at) => `  ${pad(typed[at] as string, width)}  ${description}`);
 }

@@ -9,8 +9,8 @@ import { EngineOpenError } from '../../store/embedded/engine.js';
 import { databaseFailure } from '../../store/failure.js';
 import { MigrationLockTimeoutError, SchemaMismatchError } from '../../store/maintenance/migrate.js';
 
-/** What a person can put right; their messages say how. */
-const EXPECTED = [
+/** Errors that an operator can correct; their messages explain how. */
+const OPERATOR_ERRORS = [
   StartError,
   DataDirectoryError,
   DirectoryInUseError,
@@ -19,25 +19,25 @@ const EXPECTED = [
   MigrationLockTimeoutError,
 ];
 
-/** Ends a command that failed: one line for each thing that is wrong, no stack for what a person can put right. */
+/** Ends a failed command with exit code 1. Prints one line for each problem; only unexpected errors have a stack. */
 export function fail(error: unknown): never {
   process.stderr.write(`${explain(error)}\n`);
   process.exit(1);
 }
 
-/** The lines that a person reads of an error. */
+/** The text of an error for the terminal. */
 export function explain(error: unknown): string {
   const known = databaseFailure(error);
-  if (EXPECTED.some((type) => known instanceof type) || known !== error)
+  if (OPERATOR_ERRORS.some((type) => known instanceof type) || known !== error)
     return (causeInDatabase(known) ?? (known as Error).message)
       .split('\n')
       .map((line) => `agentllm: ${line}`)
       .join('\n');
-  // A fault of ours: described as the log does, because the message of a database error may hold what people stored.
+  // Unexpected errors are described as in the log, because the message of a database error may hold stored data.
   return `agentllm: failed unexpectedly\n${JSON.stringify(describeError(error), null, 2)}`;
 }
 
-/** Why the database of this environment cannot be used, where that is why a command failed. */
+/** Why the database of DATABASE_URL cannot be used, if that is the cause of the failure. */
 function causeInDatabase(error: unknown): string | undefined {
   const url = process.env['DATABASE_URL'];
   if (!url || !(error instanceof ServiceError) || error.reason !== 'DATABASE_UNAVAILABLE') return undefined;

@@ -11,23 +11,23 @@ import {
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { packageFile } from '../../package.js';
 import { readNamedFile } from './connection.js';
-import { type Given, type Input, placesOf, UsageError } from './inputs.js';
+import { type Input, type ParsedInputs, requestPaths, UsageError } from './inputs.js';
 import { readStdin } from './stdin.js';
 
-/** What a write is about, and where it stands in the request. */
+/** The resource that a write sends, and its field in the request. */
 export interface Body {
   readonly at: string;
-  /** Its message in the contract, `AgentLLMConfig`. */
+  /** The name of its proto message, `AgentLLMConfig`. */
   readonly type: string;
   readonly message: { decode(bytes: Uint8Array): object };
 }
 
-/** Reads a message from a file of JSON, with what it says of each input: present sets, null clears, absent keeps. */
-export async function readBody(body: Body, inputs: readonly Input[], path: string): Promise<Partial<Given>> {
+/** Reads a message from a JSON file. A field that is present is set, null clears it, and an absent field is kept. */
+export async function readBody(body: Body, inputs: readonly Input[], path: string): Promise<Partial<ParsedInputs>> {
   const typed = `--from-file ${path}`;
   const json = unwrap(body, parse(typed, path === '-' ? await readStdin() : readNamedFile(typed, path)), typed);
   const touched = inputs
-    .flatMap((input) => placesOf(input))
+    .flatMap((input) => requestPaths(input))
     .filter((place) => place.startsWith(`${body.at}.`) && isIn(json, place.split('.').slice(1)));
   return {
     message: { [body.at]: decode(body, json, typed) },
@@ -47,7 +47,7 @@ function parse(typed: string, text: string): JsonValue {
   }
 }
 
-/** An answer of `get --json` has the message under its name. */
+/** Accepts the output of `get --json` too, which has the message under its field name. */
 function unwrap({ at }: Body, json: JsonValue, typed: string): JsonObject {
   const inner = isObject(json) && isObject(json[at]) ? json[at] : json;
   if (isObject(inner)) return inner;
@@ -74,7 +74,7 @@ function messageNamed(type: string): DescMessage {
   return desc;
 }
 
-/** Whether JSON has something at a path, by the names of the contract or their JSON spelling; null has it all. */
+/** Whether the JSON has a field at a path, in snake_case or camelCase. A null on the way counts for all fields in it. */
 function isIn(json: JsonValue, [step, ...rest]: readonly string[]): boolean {
   if (step === undefined || json === null) return true;
   if (!isObject(json)) return false;

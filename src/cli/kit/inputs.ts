@@ -2,45 +2,45 @@ import { Argument, Option } from 'commander';
 import { BadValue, type Kind } from './values.js';
 
 /*
- * Everything that a command takes is described by data: from it come its options
- * and arguments with their help, the request message with its mask, and what on
- * the command line a problem of the request is about.
+ * The arguments and options of a command are described by data (Input). From it are
+ * derived: the options with their help, the request message with its update mask, and
+ * the argument that a field error of the service belongs to.
  */
 
-/** One thing that a command takes. */
+/** One argument or option of a command. */
 export interface Input {
-  /** The option without its dashes, `max-tokens`; in brackets an argument, as commander writes them: `<agent>`. */
+  /** An option without its dashes, `max-tokens`, or an argument in the brackets of commander: `<agent>`. */
   readonly name: string;
-  /** Where it goes in the request; for a kind with two values two places. Nowhere: the command itself reads it. */
+  /** Its path in the request; two paths for a kind with two values. Absent: the command itself reads the value. */
   readonly to?: string | readonly string[];
   readonly kind: Kind;
-  /** A sentence without its subject and full stop, with the range and the default. */
+  /** The help text: a phrase without a full stop, with the range and the default. */
   readonly help: string;
-  /** Whether `--unset` takes it. */
+  /** Whether `--unset` can clear it. */
   readonly clears?: boolean;
-  /** Its path in the update mask, where that is another one; empty: it is never in one. */
+  /** Its path in the update mask, if it differs from `to`; empty: it is never in the mask. */
   readonly mask?: string;
-  /** The heading over it in the help. */
+  /** Its heading in the help. */
   readonly group?: string;
   readonly short?: string;
-  /** Whether a key is read though its option is not given. */
+  /** Whether a key is always read, also without its option. */
   readonly required?: boolean;
 }
 
-/** What on the command line put a value into the request. */
+/** The argument that set a field of the request. */
 export interface Cause {
   readonly path: string;
-  /** As it was typed: `--temperature 5`, or the value of an argument. */
+  /** The argument as typed: `--temperature 5`, or the value of a positional argument. */
   readonly typed: string;
 }
 
-/** A problem with one thing that was typed. */
+/** A problem with one argument. */
 export interface Problem {
   readonly typed: string;
   readonly description: string;
 }
 
-/** A command line that is refused before anybody is asked. */
+/** An invalid command line, detected before a request is sent. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
   constructor(
@@ -55,26 +55,26 @@ export class UsageError extends Error {
   }
 }
 
-/** What the command line says: commander's values, by the names of the inputs. */
+/** The values that commander has read, by the names of the inputs. */
 export type Typed = ReadonlyMap<string, string | readonly string[] | boolean>;
 
-/** The command line as a request. */
-export interface Given {
+/** The command line, converted to a request. */
+export interface ParsedInputs {
   readonly message: Readonly<Record<string, unknown>>;
-  /** The places that were set or unset, as they stand in the request. */
+  /** The paths in the request that were set or cleared. */
   readonly touched: ReadonlySet<string>;
   readonly causes: readonly Cause[];
-  /** The values of inputs that go nowhere. */
+  /** The values of inputs without a path in the request. */
   readonly local: ReadonlyMap<string, unknown>;
 }
 
 export const isArgument = ({ name }: Input): boolean => /^[<[]/.test(name);
-export const placesOf = ({ to }: Input): readonly string[] => (to === undefined ? [] : [to].flat());
+export const requestPaths = ({ to }: Input): readonly string[] => (to === undefined ? [] : [to].flat());
 
-/** An input as people type it: `--max-tokens`, `<agent>`. */
+/** An input as it is typed: `--max-tokens`, `<agent>`. */
 export const typedName = (input: Input): string => (isArgument(input) ? input.name : `--${input.name}`);
 
-/** The inputs that options and arguments came from, for completion. */
+/** The input of each option and argument, for shell completion. */
 export const inputOf = new WeakMap<Option | Argument, Input>();
 
 const helpOf = ({ help, kind }: Input) =>
@@ -86,20 +86,20 @@ export function argumentOf(input: Input): Argument {
   return argument;
 }
 
-/** The options of an input: two for a flag, which can be said and denied. */
+/** The options of an input: two for a flag with a `--no-` form. */
 export function optionsOf(input: Input): Option[] {
   const { name, kind, short, group = 'Options:' } = input;
   const start = short ? `-${short}, --${name}` : `--${name}`;
-  // What stands behind an option for a key is read, to be refused: as an argument it would be taken for another one.
-  const value = kind.unseen ? ' [value]' : kind.value ? ` <${kind.value}>` : '';
+  // A value after a key option is parsed so that it can be rejected: otherwise it would count as an argument.
+  const value = kind.prompted ? ' [value]' : kind.value ? ` <${kind.value}>` : '';
   const option = new Option(`${start}${value}`, helpOf(input));
   if (kind.repeats) option.argParser((value: string, before: string[] = []) => [...before, value]);
-  const denied = kind.deniable ? [new Option(`--no-${name}`).hideHelp()] : [];
+  const denied = kind.negatable ? [new Option(`--no-${name}`).hideHelp()] : [];
   for (const one of [option, ...denied]) inputOf.set(one.helpGroup(group), input);
   return [option, ...denied];
 }
 
-/** Puts a value at a path into a message. */
+/** Sets the value at a path of a message. */
 export function put(message: Record<string, unknown>, path: string, value: unknown): void {
   const steps = path.split('.');
   const last = steps.pop() as string;
@@ -111,8 +111,8 @@ export function put(message: Record<string, unknown>, path: string, value: unkno
   at[last] = value;
 }
 
-/** Reads what was typed into a request that may hold something already, from a file for one. */
-export function readInputs(inputs: readonly Input[], typed: Typed, start: Partial<Given> = {}): Given {
+/** Converts the command line to a request. `start` holds the fields that were read from a file. */
+export function readInputs(inputs: readonly Input[], typed: Typed, start: Partial<ParsedInputs> = {}): ParsedInputs {
   const message: Record<string, unknown> = { ...start.message };
   const touched = new Set(start.touched);
   const causes: Cause[] = [...(start.causes ?? [])];
@@ -120,17 +120,17 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
   const problems: Problem[] = [];
   const setBy = new Map<string, Input>();
   for (const input of inputs) {
-    const given = typed.get(input.name);
-    if (given === undefined) continue;
-    const value = readValue(input, given, causes, problems);
-    const places = placesOf(input);
+    const typedValue = typed.get(input.name);
+    if (typedValue === undefined) continue;
+    const value = readValue(input, typedValue, causes, problems);
+    const places = requestPaths(input);
     if (places.length === 0) local.set(input.name, value);
     places.forEach((path, index) => {
-      const rival = setBy.get(path);
-      if (rival)
+      const earlier = setBy.get(path);
+      if (earlier)
         problems.push({
           typed: typedName(input),
-          description: `says the same as ${typedName(rival)}: give one of them`,
+          description: `sets the same field as ${typedName(earlier)}: use one of them`,
         });
       setBy.set(path, input);
       touched.add(path);
@@ -141,10 +141,15 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
   return { message, touched, causes, local };
 }
 
-function readValue(input: Input, given: string | readonly string[] | boolean, causes: Cause[], problems: Problem[]) {
+function readValue(
+  input: Input,
+  typedValue: string | readonly string[] | boolean,
+  causes: Cause[],
+  problems: Problem[],
+) {
   const typed = (value?: string) =>
     isArgument(input) ? value || input.name : [`--${input.name}`, value].filter((x) => x !== undefined).join(' ');
-  const [path = ''] = placesOf(input);
+  const [path = ''] = requestPaths(input);
   const read = (one: string | boolean) => {
     try {
       return input.kind.read(one as string);
@@ -154,56 +159,56 @@ function readValue(input: Input, given: string | readonly string[] | boolean, ca
       return undefined;
     }
   };
-  if (typeof given === 'boolean') {
-    causes.push({ path, typed: given ? `--${input.name}` : `--no-${input.name}` });
-    return given;
+  if (typeof typedValue === 'boolean') {
+    causes.push({ path, typed: typedValue ? `--${input.name}` : `--no-${input.name}` });
+    return typedValue;
   }
-  if (typeof given === 'string') {
-    for (const place of placesOf(input)) causes.push({ path: place, typed: typed(given) });
-    return read(given);
+  if (typeof typedValue === 'string') {
+    for (const place of requestPaths(input)) causes.push({ path: place, typed: typed(typedValue) });
+    return read(typedValue);
   }
   causes.push({ path, typed: typedName(input) });
-  given.forEach((one, index) => void causes.push({ path: `${path}[${index}]`, typed: typed(one) }));
-  return given.map(read);
+  typedValue.forEach((one, index) => void causes.push({ path: `${path}[${index}]`, typed: typed(one) }));
+  return typedValue.map(read);
 }
 
-/** Clears what `--unset` names: each stays out of the message and goes into the mask. */
-export function unset(inputs: readonly Input[], names: readonly string[], given: Given): Given {
-  const message = structuredClone(given.message) as Record<string, unknown>;
-  const touched = new Set(given.touched);
-  const causes = [...given.causes];
+/** Clears the fields that `--unset` names: they are left out of the message and added to the mask. */
+export function unset(inputs: readonly Input[], names: readonly string[], parsed: ParsedInputs): ParsedInputs {
+  const message = structuredClone(parsed.message) as Record<string, unknown>;
+  const touched = new Set(parsed.touched);
+  const causes = [...parsed.causes];
   const problems: Problem[] = [];
   const clearable = inputs.filter(({ clears }) => clears);
   for (const name of names.flatMap((one) => one.split(',')).map((one) => one.trim().replace(/^--/, ''))) {
     const input = clearable.find((one) => one.name === name.replaceAll('_', '-'));
     const typed = `--unset ${name}`;
-    if (!input) problems.push({ typed, description: `can be ${clearable.map((one) => one.name).join(', ')}` });
-    for (const path of input ? placesOf(input) : []) {
-      if (given.touched.has(path) && given.causes.some((cause) => cause.path === path))
-        problems.push({ typed, description: 'is set on the same command line: give one of the two' });
+    if (!input) problems.push({ typed, description: `must be one of ${clearable.map((one) => one.name).join(', ')}` });
+    for (const path of input ? requestPaths(input) : []) {
+      if (parsed.touched.has(path) && parsed.causes.some((cause) => cause.path === path))
+        problems.push({ typed, description: 'is also set on the command line: use one of the two' });
       put(message, path, undefined);
       touched.add(path);
       causes.push({ path, typed });
     }
   }
   if (problems.length > 0) throw UsageError.of(problems);
-  return { ...given, message, touched, causes };
+  return { ...parsed, message, touched, causes };
 }
 
-/** The mask of an update: what was touched below the body, by its names there. */
+/** The update mask: the paths that were set or cleared, relative to the resource. */
 export function maskOf(inputs: readonly Input[], touched: ReadonlySet<string>, body: string): string[] {
   const paths = inputs
     .filter((input) => input.mask !== '')
-    .flatMap((input) => placesOf(input).map((path) => ({ path, mask: input.mask ?? path.slice(body.length + 1) })))
+    .flatMap((input) => requestPaths(input).map((path) => ({ path, mask: input.mask ?? path.slice(body.length + 1) })))
     .filter(({ path }) => path.startsWith(`${body}.`) && touched.has(path))
     .map(({ mask }) => mask);
   return [...new Set(paths)];
 }
 
-/** What on the command line a violation is about; the path of the field when nothing there caused it. */
-export function blame(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
+/** The argument that set the field of a violation; the path of the field when no argument did. */
+export function argumentFor(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
   const by = (fits: (path: string) => boolean) => causes.findLast(({ path }) => path !== '' && fits(path))?.typed;
-  const named = inputs.find((input) => placesOf(input).includes(field));
+  const named = inputs.find((input) => requestPaths(input).includes(field));
   return (
     by((path) => path === field) ??
     by((path) => field.startsWith(`${path}.`) || field.startsWith(`${path}[`)) ??

@@ -4,18 +4,18 @@ import { cut, table } from './print.js';
 import type { Call } from './remote_command.js';
 import { agent, int64, integer } from './values.js';
 
-/** Most rows of one page, by the contract. */
+/** The largest page size of the contract. */
 const PAGE = 1000;
 
 export const agentArgument: Input = { name: '<agent>', to: 'agent', kind: agent, help: 'the agent, by name or id' };
 
-export const limitInput: Input = { name: 'limit', kind: integer, help: 'how many to show at most (default: all)' };
+export const limitInput: Input = { name: 'limit', kind: integer, help: 'maximum number of rows (default: all)' };
 
 export const minRevision: Input = {
   name: 'min-revision',
   to: 'min_revision',
   kind: int64,
-  help: 'wait until the service has this revision, as a write has printed it',
+  help: 'wait until the service has reached this revision, which a write prints',
 };
 
 interface Page {
@@ -23,39 +23,42 @@ interface Page {
   readonly next_page_token: string;
 }
 
-/** A column of a table: its head and what stands in it. */
+/** A column of a table: its header and the text of a cell. */
 export type Column<Row> = readonly [head: string, cell: (row: Row) => string];
 
 export interface List<Row> {
-  /** The rows' field in the answer. */
+  /** The field of the response with the rows. */
   readonly field: string;
   readonly columns: readonly Column<Row>[];
-  /** What to say when there are none, with what to type next. */
+  /** The text for an empty list, with the next command to type. */
   readonly empty: string;
-  /** What to say when there are none that a filter lets through. */
+  /** The text when no row matches the filter. */
   readonly noMatch?: string;
-  /** How many are shown without --limit; all when it is not said. */
-  readonly most?: number;
-  ask(api: AgentLLM, request: object): Promise<Page>;
+  /** The number of rows without --limit; absent: all. */
+  readonly defaultLimit?: number;
+  fetchPage(api: AgentLLM, request: object): Promise<Page>;
 }
 
-/** Prints a whole list, all pages of it. */
+/** Prints all pages of a list. */
 export async function printList<Row>(call: Call, list: List<Row>): Promise<undefined> {
   const { rows, revision } = await readAll(call, list);
-  const isFiltered = Object.keys(call.given.message).some((field) => field !== 'min_revision');
+  const isFiltered = Object.keys(call.inputs.message).some((field) => field !== 'min_revision');
   const empty = (isFiltered && list.noMatch) || list.empty;
-  return call.answer({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, LONGEST_CELL));
+  return call.print({ [list.field]: rows, revision }, () => tableOf(rows, { ...list, empty }, MAX_CELL_LENGTH));
 }
 
 interface Rows<Row> {
   readonly rows: Row[];
   readonly revision: bigint;
-  /** Whether there are others, beyond the limit. */
+  /** Whether there are more rows than the limit. */
   readonly more: boolean;
 }
 
-/** Every row, page by page; the revision is that of the first page, which all rows are at least at. */
-export async function readAll<Row>(call: Call, { field, most, ask }: List<Row>): Promise<Rows<Row>> {
+/** Reads all pages. The revision is that of the first page: every row is at least as recent. */
+export async function readAll<Row>(
+  call: Call,
+  { field, defaultLimit: most, fetchPage: ask }: List<Row>,
+): Promise<Rows<Row>> {
   const limit = call.local<number>('limit') ?? most ?? Number.POSITIVE_INFINITY;
   if (limit < 1) throw UsageError.of([{ typed: `--limit ${limit}`, description: 'must be at least 1' }]);
   const rows: Row[] = [];
@@ -71,10 +74,10 @@ export async function readAll<Row>(call: Call, { field, most, ask }: List<Row>):
   return { rows, revision, more: page_token !== '' };
 }
 
-/** What is longer is cut in lists; --json has it whole. */
-const LONGEST_CELL = 100;
+/** Longer cells are truncated in lists; --json prints them in full. */
+const MAX_CELL_LENGTH = 100;
 
-/** @param longest where a cell is cut. */
+/** @param longest the maximum length of a cell. */
 export function tableOf<Row>(
   rows: readonly Row[],
   { columns, empty }: Pick<List<Row>, 'columns' | 'empty'>,

@@ -1,50 +1,50 @@
 import type { Say } from '../../admin/protocol.js';
 
-/** Prints to the terminal: answers to standard output, everything else to standard error. */
-export const say: Say = {
+/** Prints results to standard output, and progress and errors to standard error. */
+export const terminal: Say = {
   out: (text) => void process.stdout.write(`${text}\n`),
   err: (text) => void process.stderr.write(`${text}\n`),
 };
 
-/** What a terminal would obey, show in another order than it stands, or not show at all. */
-const OBEYED =
+/** Characters that a terminal interprets, reorders or does not show. */
+const UNSAFE =
   /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u{e0001}-\u{e007f}]|\p{Cs}|\u00ad/gu;
 const WIDE =
   /[\p{sc=Han}\p{sc=Hangul}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Bopomofo}\p{sc=Yi}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}|\ufe0f/u;
 const NO_WIDTH = /^[\p{Mn}\p{Me}\p{Cf}]+$/u;
 const graphemes = new Intl.Segmenter();
 
-/** Data as it may stand on a terminal: control characters are shown, not sent. */
+/** Escapes control characters, so that data cannot control the terminal. */
 export function visible(data: string): string {
-  return data.replace(OBEYED, (character) => {
+  return data.replace(UNSAFE, (character) => {
     if (character === '\n') return '\\n';
     if (character === '\t') return '\\t';
     return `\\u{${character.codePointAt(0)?.toString(16)}}`;
   });
 }
 
-/** How many columns of a terminal a text takes. */
+/** The width of a text in terminal columns. */
 export function widthOf(data: string): number {
   let width = 0;
   for (const { segment } of graphemes.segment(data)) width += WIDE.test(segment) ? 2 : NO_WIDTH.test(segment) ? 0 : 1;
   return width;
 }
 
-/** A text of at most so many characters. */
-export const cut = (data: string, most: number): string =>
-  data.length <= most
+/** Truncates a text to a maximum length. */
+export const cut = (data: string, maxLength: number): string =>
+  data.length <= maxLength
     ? data
     : `${data
-        .slice(0, most - 1)
+        .slice(0, maxLength - 1)
         .toWellFormed()
         .replace(/\ufffd$/, '')}…`;
 
-/** A cell as it stands in a table: what is empty is a dash. */
+/** The text of a table cell; a dash when it is empty. */
 const cellOf = (data: string) => visible(data) || '-';
 
 export const pad = (data: string, width: number): string => data + ' '.repeat(Math.max(0, width - widthOf(data)));
 
-/** Rows under their heads in columns. */
+/** Formats rows as aligned columns with a header. */
 export function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [heads, ...rows.map((row) => row.map(cellOf))];
   const widths = heads.map((_, column) => Math.max(...all.map((row) => widthOf(row[column] ?? ''))));
@@ -60,7 +60,7 @@ export function table(heads: readonly string[], rows: readonly (readonly string[
 
 type Line = readonly [name: string, value: string];
 
-/** What is known of one thing: a line for each value, in groups with a title. */
+/** A titled group of fields, one line each. */
 export type Group = readonly [title: string, lines: readonly Line[]];
 
 export function record(groups: readonly Group[]): string {
@@ -72,18 +72,18 @@ export function record(groups: readonly Group[]): string {
     .join('\n\n');
 }
 
-/** A value of a message as people read it: what is absent or empty is a dash in a table. */
-export function shown(value: unknown): string {
+/** A field value as text; empty when it is absent. */
+export function formatValue(value: unknown): string {
   if (value === undefined || value === null) return '';
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
   if (value instanceof Date) return moment(value);
-  if (Array.isArray(value)) return value.map(shown).join(', ');
+  if (Array.isArray(value)) return value.map(formatValue).join(', ');
   return String(value);
 }
 
-/** Lines of a record from values as they stand in a message. */
+/** The lines of a record, from the values of a message. */
 export const lines = (...all: readonly (readonly [name: string, value: unknown])[]): Line[] =>
-  all.map(([name, value]) => [name, shown(value)]);
+  all.map(([name, value]) => [name, formatValue(value)]);
 
 interface Recorded {
   readonly created_at?: Date | undefined;
@@ -92,7 +92,7 @@ interface Recorded {
   readonly etag: string;
 }
 
-/** What every row has. */
+/** The group of fields that every resource has. */
 export const recordOf = (row: Recorded, ...more: readonly (readonly [name: string, value: unknown])[]): Group => [
   'Record',
   lines(
@@ -104,17 +104,17 @@ export const recordOf = (row: Recorded, ...more: readonly (readonly [name: strin
   ),
 ];
 
-/** A value of an enum without its prefix, small: `API_KEY_STATE_SET` is `set`. */
+/** An enum value without its prefix, in lower case: `API_KEY_STATE_SET` is `set`. */
 export const small = (value: string, prefix: string): string =>
   value.replace(prefix, '').toLowerCase().replaceAll('_', '-');
 
-/** A time to the second, in UTC. */
+/** A time in UTC, in seconds. */
 export const moment = (time: Date | undefined): string =>
   time && !Number.isNaN(time.getTime()) ? time.toISOString().replace(/\.\d+Z$/, 'Z') : '';
 
 const day = (time: Date) => time.toISOString().slice(0, 10);
 
-/** How long ago a time is, or its day when that is long ago or to come. */
+/** How long ago a time is; its date when it is more than 30 days ago or in the future. */
 export function ago(time: Date | undefined, now = Date.now()): string {
   if (!time) return '';
   const seconds = Math.round((now - time.getTime()) / 1000);
@@ -134,9 +134,9 @@ export const counted = (count: number, one: string, many = `${one}s`): string =>
 const C1 = /[\u007f-\u009f]/g;
 
 /**
- * A message as JSON: the names of the contract, 64-bit numbers as numbers where that
- * is exact, times in ISO 8601. What is absent is left out. JSON may hold bytes that a
- * terminal obeys (C1), so those are written as escapes.
+ * A message as JSON with the field names of the contract. 64-bit numbers are numbers
+ * where that is exact, else strings; times are in ISO 8601; absent fields are omitted.
+ * C1 control characters are escaped, because a terminal interprets them.
  * @param indent 0: on one line.
  */
 export function toJson(message: unknown, indent = 2): string {

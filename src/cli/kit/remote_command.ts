@@ -8,40 +8,40 @@ import { type Context, Exit, printError } from './error_output.js';
 import { type Body, readBody } from './from_file.js';
 import {
   argumentOf,
-  type Given,
   type Input,
   inputOf,
   isArgument,
   maskOf,
   optionsOf,
+  type ParsedInputs,
   readInputs,
   type Typed,
   UsageError,
   unset,
 } from './inputs.js';
-import { say, toJson } from './print.js';
+import { terminal, toJson } from './print.js';
 import { readSecret } from './stdin.js';
-import { file, list, said, word } from './values.js';
+import { file, flag, list, word } from './values.js';
 
-/** A command that asks a service. */
+/** A command that calls a service. */
 export interface RemoteCommand {
   readonly name: string;
-  /** What it does, a sentence without its full stop. */
+  /** What it does: a phrase without a full stop. */
   readonly about: string;
-  /** What else one has to know, below the options. */
+  /** Further help, printed below the options. */
   readonly more?: string;
   readonly inputs: readonly Input[];
-  /** A few that work on a fresh service, run in this order; a test does. */
+  /** Examples that work on a fresh service in this order; a test runs them. */
   readonly examples: readonly Example[];
-  /** Where to go from there. */
+  /** The commands to use next. */
   readonly next?: string;
-  /** What the request has in its body: such a command takes `--from-file`. */
+  /** The resource that the request sends. Such a command has `--from-file`. */
   readonly body?: Body;
-  /** Whether it changes what is there: then it takes `--unset` and sends a mask. */
+  /** Whether it updates a resource. Such a command has `--unset` and sends an update mask. */
   readonly patches?: boolean;
-  /** How long it waits without `--timeout`. */
+  /** The deadline without `--timeout`. */
   readonly timeoutMs?: number;
-  /** Prints its answer; gives an exit code where that is not 0. */
+  /** Prints the result; returns an exit code other than 0, or undefined. */
   run(call: Call): Promise<number | undefined>;
 }
 
@@ -50,39 +50,39 @@ export type Example = readonly [command: string, about: string];
 /** One run of a command. */
 export interface Call {
   readonly api: AgentLLM;
-  /** Where the service is. */
+  /** The address of the service. */
   readonly address: string;
-  readonly given: Given;
+  readonly inputs: ParsedInputs;
   readonly json: boolean;
-  /** The request as the command line says it; the type is what the method takes. */
+  /** The request from the command line, as the request type of the method. */
   request<Request>(more?: Readonly<Record<string, unknown>>): Request;
-  /** The value of an input that goes nowhere. */
+  /** The value of an input without a path in the request. */
   local<Value>(name: string): Value | undefined;
-  /** Prints an answer: as JSON, or as text. */
-  answer(response: object, text: () => string): undefined;
+  /** Prints the response as JSON, or as text. */
+  print(response: object, text: () => string): undefined;
 }
 
-const asJson: Input = {
+const jsonInput: Input = {
   name: 'json',
-  kind: said,
-  help: 'print the answer as JSON, with the names of the contract; an error too, on standard error',
+  kind: flag,
+  help: 'print the response as JSON with the field names of the API; errors too, on standard error',
 };
-const fromFile = (patches: boolean): Input => ({
+const fromFileInput = (patches: boolean): Input => ({
   name: 'from-file',
   short: 'f',
   kind: file,
-  help: `JSON of it, as get --json prints it; - is standard input; options win over it${patches ? ', null clears' : ''}`,
+  help: `JSON file with the fields, as get --json prints them; - is standard input; options override it${patches ? ', null clears a field' : ''}`,
 });
 function unsetInput(inputs: readonly Input[]): Input {
   const offers = inputs.filter(({ clears }) => clears).map(({ name }) => name);
   return {
     name: 'unset',
-    kind: { ...list(word('names')), offers },
-    help: `options whose values to clear, such as ${offers.slice(0, 3).join(',')}`,
+    kind: { ...list(word('names')), suggestions: offers },
+    help: `options whose fields are cleared, such as ${offers.slice(0, 3).join(',')}`,
   };
 }
 
-/** Everything that a command takes, with what all such commands do. */
+/** All inputs of a command, including those that are common to such commands. */
 export const inputsOf = ({
   inputs,
   body,
@@ -90,21 +90,21 @@ export const inputsOf = ({
   timeoutMs = DEFAULT_TIMEOUT_MS,
 }: RemoteCommand): readonly Input[] => [
   ...inputs,
-  ...(body ? [fromFile(patches)] : []),
+  ...(body ? [fromFileInput(patches)] : []),
   ...(patches ? [unsetInput(inputs)] : []),
-  asJson,
+  jsonInput,
   ...connectionInputs(timeoutMs),
 ];
 
-/** A group of commands over one thing, `agentllm agents …`. */
+/** A group of commands for one resource, `agentllm agents …`. */
 export function remoteGroup(name: string, about: string, more: string, commands: readonly RemoteCommand[]): Command {
-  const group = quietly(new Command(name).description(about)).addHelpText('after', `\n${more}`);
+  const group = withUsageErrors(new Command(name).description(about)).addHelpText('after', `\n${more}`);
   for (const spec of commands) group.addCommand(remoteCommand(spec));
   return group;
 }
 
 export function remoteCommand(spec: RemoteCommand): Command {
-  const command = quietly(new Command(spec.name).description(spec.about));
+  const command = withUsageErrors(new Command(spec.name).description(spec.about));
   for (const input of inputsOf(spec)) {
     if (isArgument(input)) command.addArgument(argumentOf(input));
     else for (const option of optionsOf(input)) command.addOption(option);
@@ -117,20 +117,20 @@ function afterHelp({ more, examples, next }: RemoteCommand): string {
   return [more, `Examples:\n${lines.join('\n')}`, next && `Next: ${next}`].filter(Boolean).join('\n\n');
 }
 
-/** How an option stands in the help: a flag with its denial, a key without the value that it must not have. */
+/** An option in the help: a flag with its `--no-` form; a key option without a value, which it rejects. */
 function termOf(option: Option): string {
-  if (inputOf.get(option)?.kind.deniable) return option.flags.replace('--', '--[no-]');
+  if (inputOf.get(option)?.kind.negatable) return option.flags.replace('--', '--[no-]');
   return option.flags.replace(' [value]', '');
 }
 
-/** Mistakes on the command line end in a sentence of ours and exit code 2. */
-export function quietly(command: Command): Command {
+/** Reports usage errors of commander in the form of the other errors, with exit code 2. */
+export function withUsageErrors(command: Command): Command {
   return command
     .configureOutput({ outputError: () => {} })
     .configureHelp({ optionTerm: termOf })
     .exitOverride((error: CommanderError) => {
       if (error.exitCode === 0) process.exit(Exit.done);
-      // The help says what is missing.
+      // The printed help lists the missing subcommands.
       if (error.code === 'commander.help') process.exit(Exit.usage);
       const json = process.argv.includes('--json');
       const context = { json, command: pathOf(command), inputs: [], causes: [] };
@@ -138,33 +138,33 @@ export function quietly(command: Command): Command {
     });
 }
 
-/** Commander's sentence. What stands behind a `=` may be a key that was meant for another option. */
+/** The message of commander, without the value after a `=`: it may be a key, typed for another option. */
 function usageOf({ message, code }: CommanderError, command: Command): UsageError {
   const isExcess = code === 'commander.excessArguments';
-  if (isExcess && isKeyTyped(command)) return keyTyped('An API key is never an argument');
+  if (isExcess && looksLikeKey(command)) return keyOnCommandLine('An API key is never an argument');
   const hint =
     isExcess && command.options.some(({ long }) => long === '--agent')
-      ? ' (an agent is named with --agent)'
+      ? ' (use --agent to name an agent)'
       : code === 'commander.unknownOption' && command.commands.length > 0
-        ? ' (options go behind the command)'
+        ? ' (options follow the command)'
         : '';
-  const said = message
+  const text = message
     .replace(/^error: /, '')
     .replace(/'(--?[\w-]+)=.*'/s, "'$1'")
     .replace(/\n\(Did you mean/, ' (did you mean');
-  return new UsageError(said + hint);
+  return new UsageError(text + hint);
 }
 
-/** Whether an argument too many is probably a key: the command reads one always, or it looks like one. */
-const isKeyTyped = ({ options, args }: Command) =>
+/** Whether an excess argument is probably a key: the command always reads one, or the argument looks like one. */
+const looksLikeKey = ({ options, args }: Command) =>
   options.some((option) => {
     const input = inputOf.get(option);
-    return input?.kind.unseen && (input.required || args.some((arg) => /^(sk|xai|gsk)-/.test(arg)));
+    return input?.kind.prompted && (input.required || args.some((arg) => /^(sk|xai|gsk)-/.test(arg)));
   });
 
-const keyTyped = (what: string, more = '') =>
+const keyOnCommandLine = (what: string, more = '') =>
   new UsageError(
-    `${what}: an argument can be read by every process of this machine and stays in the history of the shell. Leave the value out: the key is asked for unseen at a terminal, and read from standard input elsewhere. Change a key that you have typed this way${more}`,
+    `${what}: every process of this machine can read an argument, and the shell keeps it in its history. Omit the value: the command prompts for the key at a terminal and reads it from standard input otherwise. Replace a key that was typed this way${more}`,
   );
 
 function pathOf(command: Command): string {
@@ -179,12 +179,12 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
   let context: Context = { json, command: pathOf(command), inputs, causes: [] };
   let connection: Connection | undefined;
   try {
-    const given = named(inputs, await readAll(spec, inputs, typedOf(command, inputs)));
-    // A read that finds nobody is soon typed again; a write whose answer is lost is sent again with its own id.
-    const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(given);
-    connection = openConnection(given.local, { retry: isWrite(inputs), deadlineMs });
-    context = { ...context, causes: given.causes, connection, requestId: given.message['request_id'] as string };
-    process.exitCode = (await spec.run(callOf(spec, inputs, given, connection, json))) ?? Exit.done;
+    const parsed = withRequestId(inputs, await readCommandLine(spec, inputs, typedOf(command, inputs)));
+    // Only writes are retried: a retry with the same request id is safe, and a failed read is quickly repeated by hand.
+    const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(parsed);
+    connection = openConnection(parsed.local, { retry: isWrite(inputs), deadlineMs });
+    context = { ...context, causes: parsed.causes, connection, requestId: parsed.message['request_id'] as string };
+    process.exitCode = (await spec.run(callOf(spec, inputs, parsed, connection, json))) ?? Exit.done;
   } catch (error) {
     process.exitCode = printError(error, context);
   } finally {
@@ -194,18 +194,18 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
 
 const isWrite = (inputs: readonly Input[]) => inputs.some(({ to }) => to === 'request_id');
 
-/** How long the service is asked to wait once a write is done: its answer may take as much longer. */
-function waitMsOf({ message }: Given): number {
+/** How long the service waits for adoption after a write; the deadline is extended by this time. */
+function waitMsOf({ message }: ParsedInputs): number {
   const { timeout } = (message['wait_for_adoption'] ?? {}) as { readonly timeout?: Duration };
   return timeout ? Number(timeout.seconds) * 1000 + timeout.nanos / 1_000_000 : 0;
 }
 
-/** Every write has a name, by which it can be repeated. */
-function named(inputs: readonly Input[], given: Given): Given {
-  return isWrite(inputs) ? { ...given, message: { request_id: randomUUID(), ...given.message } } : given;
+/** Adds a request id to a write without one, so that it can be retried. */
+function withRequestId(inputs: readonly Input[], parsed: ParsedInputs): ParsedInputs {
+  return isWrite(inputs) ? { ...parsed, message: { request_id: randomUUID(), ...parsed.message } } : parsed;
 }
 
-/** What commander has read, by the names of the inputs. */
+/** The values that commander has read, by the names of the inputs. */
 export function typedOf(command: Command, inputs: readonly Input[]): Typed {
   const typed = new Map<string, string | readonly string[] | boolean>();
   const values = inputs.filter(isArgument).map((input, at) => [input, command.processedArgs[at]] as const);
@@ -218,55 +218,55 @@ export function typedOf(command: Command, inputs: readonly Input[]): Typed {
   return typed;
 }
 
-async function readAll(spec: RemoteCommand, inputs: readonly Input[], typed: Typed): Promise<Given> {
-  const keys = inputs.filter(({ kind, name, required }) => kind.unseen && (required || typed.has(name)));
+async function readCommandLine(spec: RemoteCommand, inputs: readonly Input[], typed: Typed): Promise<ParsedInputs> {
+  const keys = inputs.filter(({ kind, name, required }) => kind.prompted && (required || typed.has(name)));
   for (const { name } of keys)
     if (typeof typed.get(name) === 'string')
-      throw keyTyped(`--${name} takes no value`, `; an argument that is none goes before --${name}`);
+      throw keyOnCommandLine(`--${name} takes no value`, `; place other arguments before --${name}`);
   const tlsKey = typed.get('key');
   if (typeof tlsKey === 'string' && !typed.has('cert') && !existsSync(tlsKey))
-    throw keyTyped('--key is the file with the key of --cert, and takes no API key');
+    throw keyOnCommandLine('--key is the file with the private key of --cert, not an API key');
   const path = typed.get('from-file') as string | undefined;
   if (path === '-' && keys.length > 0)
-    throw new UsageError(`--from-file - and --${keys[0]?.name} both read standard input: give the JSON in a file`);
+    throw new UsageError(`--from-file - and --${keys[0]?.name} both read standard input: pass the JSON in a file`);
   const withoutKeys = new Map([...typed].filter(([name]) => !keys.some((key) => key.name === name)));
   const start = spec.body && path !== undefined ? await readBody(spec.body, inputs, path) : {};
-  const given = readInputs(inputs, withoutKeys, start);
-  const names = given.local.get('unset') as readonly string[] | undefined;
-  const cleared = names ? unset(inputs, names, given) : given;
+  const parsed = readInputs(inputs, withoutKeys, start);
+  const names = parsed.local.get('unset') as readonly string[] | undefined;
+  const cleared = names ? unset(inputs, names, parsed) : parsed;
   return readKeys(keys, cleared);
 }
 
-/** Reads the key last, when nothing else is wrong: nobody likes to type one in vain. */
-async function readKeys(keys: readonly Input[], given: Given): Promise<Given> {
-  const message = { ...given.message };
-  const causes = [...given.causes];
+/** Reads the key last: nobody types a key for a command that fails anyway. */
+async function readKeys(keys: readonly Input[], parsed: ParsedInputs): Promise<ParsedInputs> {
+  const message = { ...parsed.message };
+  const causes = [...parsed.causes];
   for (const { name, to } of keys) {
     message[to as string] = await readSecret('API key');
     causes.push({ path: to as string, typed: `--${name}` });
   }
-  return { ...given, message, causes };
+  return { ...parsed, message, causes };
 }
 
 function callOf(
   spec: RemoteCommand,
   inputs: readonly Input[],
-  given: Given,
+  parsed: ParsedInputs,
   { api, address }: Connection,
   json: boolean,
 ): Call {
   return {
     api,
     address,
-    given,
+    inputs: parsed,
     json,
     request<Request>(more: Readonly<Record<string, unknown>> = {}) {
-      const mask = spec.patches && spec.body ? maskOf(inputs, given.touched, spec.body.at) : [];
-      return { ...given.message, ...(mask.length > 0 && { update_mask: mask }), ...more } as Request;
+      const mask = spec.patches && spec.body ? maskOf(inputs, parsed.touched, spec.body.at) : [];
+      return { ...parsed.message, ...(mask.length > 0 && { update_mask: mask }), ...more } as Request;
     },
-    local: <Value>(name: string) => given.local.get(name) as Value | undefined,
-    answer(response, text) {
-      say.out(json ? toJson(response) : text());
+    local: <Value>(name: string) => parsed.local.get(name) as Value | undefined,
+    print(response, text) {
+      terminal.out(json ? toJson(response) : text());
     },
   };
 }

@@ -1,16 +1,16 @@
 import { constants } from 'node:os';
 
 const STOP = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-/** npm passes on the Ctrl-C that the terminal has already sent to the service: two signals this close are one. */
+/** npm forwards the Ctrl-C that the terminal has already sent to the service: two signals within this time count as one. */
 const SAME_SIGNAL_MS = 1_000;
-const LOOK_FOR_PARENT_MS = 500;
+const PARENT_CHECK_MS = 500;
 
 let stop: Promise<string> | undefined;
 
 /**
- * Why the service has to stop: a signal, or the end of the npm that started it.
- * A start in progress is finished first. A second signal, unless it comes within
- * a second, ends the process at once.
+ * Resolves with the reason when the service has to stop: a signal, or the end of the
+ * npm that started it. A start in progress is finished first. A second signal ends the
+ * process at once, unless it arrives within a second of the first.
  */
 export function stopRequest(): Promise<string> {
   stop ??= new Promise((resolve) => {
@@ -22,19 +22,19 @@ export function stopRequest(): Promise<string> {
       resolve(signal);
     };
     for (const signal of STOP) process.on(signal, onSignal);
-    // A signal to npm ends npm and its shell; shells such as dash pass it on to nobody.
+    // A signal to npm ends npm and its shell; shells such as dash do not forward it.
     if (process.env['npm_lifecycle_event'] !== undefined)
       onEndOfParent(() => resolve('npm, which started it, has ended'));
   });
   return stop;
 }
 
-function onEndOfParent(ended: () => void): void {
+function onEndOfParent(onEnded: () => void): void {
   const parent = process.ppid;
   const timer = setInterval(() => {
     if (process.ppid === parent) return;
     clearInterval(timer);
-    ended();
-  }, LOOK_FOR_PARENT_MS);
+    onEnded();
+  }, PARENT_CHECK_MS);
   timer.unref();
 }

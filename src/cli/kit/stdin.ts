@@ -3,17 +3,17 @@ import { Writable } from 'node:stream';
 import { UsageError } from './inputs.js';
 import { decodeText } from './text.js';
 
-/** More than any message may have: who pipes a disk into us hears of it. */
-const MOST_BYTES = 8 * 1024 * 1024;
+/** More than the largest message: bounds the memory when something larger is piped in. */
+const MAX_BYTES = 8 * 1024 * 1024;
 
-/** Everything on standard input. */
+/** Reads standard input to its end. */
 export async function readStdin(): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of process.stdin) {
     chunks.push(chunk as Buffer);
     bytes += (chunk as Buffer).length;
-    if (bytes > MOST_BYTES) throw new UsageError(`standard input has more than ${MOST_BYTES} bytes`);
+    if (bytes > MAX_BYTES) throw new UsageError(`standard input has more than ${MAX_BYTES} bytes`);
   }
   const text = decodeText(Buffer.concat(chunks));
   if (text === undefined) throw new UsageError('standard input must be text in UTF-8 or UTF-16');
@@ -21,24 +21,25 @@ export async function readStdin(): Promise<string> {
 }
 
 /**
- * A key: typed unseen at a terminal, else read from standard input. Never an
- * argument, which every process of the machine can read and every shell remembers.
+ * Reads a key: prompts for it at a terminal without echo, else reads standard input.
+ * A key is never an argument: every process of the machine can read arguments, and the
+ * shell keeps them in its history.
  */
 export async function readSecret(what: string): Promise<string> {
   const atTerminal = process.stdin.isTTY;
-  const key = atTerminal ? await askUnseen(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
+  const key = atTerminal ? await promptHidden(`${what}: `) : (await readStdin()).replace(/\r?\n$/, '');
   if (key === '' && atTerminal) throw new UsageError('no key was typed');
   if (key === '')
     throw new UsageError(
-      `no ${what} came from standard input: pipe it in, as in  printf %s "$KEY" | agentllm …  or run the command at a terminal to type it`,
+      `standard input contains no ${what}: pipe it in, as in  printf %s "$KEY" | agentllm …  or run the command at a terminal to type it`,
     );
   return key;
 }
 
-/** Asks on standard error, so that standard output has the answer alone, and shows nothing of what is typed. */
-function askUnseen(question: string): Promise<string> {
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const reader = createInterface({ input: process.stdin, output: nowhere, terminal: true, historySize: 0 });
+/** Prompts on standard error, so that standard output has the result only. What is typed is not echoed. */
+function promptHidden(question: string): Promise<string> {
+  const sink = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const reader = createInterface({ input: process.stdin, output: sink, terminal: true, historySize: 0 });
   process.stderr.write(question);
   return new Promise((resolve, reject) => {
     reader.once('line', (line) => {
@@ -48,7 +49,7 @@ function askUnseen(question: string): Promise<string> {
     // Ctrl-C and Ctrl-D close it, too.
     reader.once('close', () => {
       process.stderr.write('\n');
-      reject(new UsageError('nothing was typed, so nothing was done'));
+      reject(new UsageError('no key was typed; nothing was changed'));
     });
     reader.once('SIGINT', () => reader.close());
   });

@@ -2,73 +2,77 @@ import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { ParameterRule } from '../../../gen/ts/agentllm/v1/provider.js';
 import { limits } from '../../limits.js';
 
-/** Names that the shell completes with what the service has. */
-export type Live = 'agents' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
+/** Sources of names for shell completion: resources of the service, or files. */
+export type NameSource = 'agents' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
 
-/** A kind of value: how it is written on the command line, and what it becomes in a request. */
+/** A kind of value: its form on the command line, and its conversion to a request value. */
 export interface Kind {
-  /** What stands for it in the help, `number` for `--temperature <number>`; none for an option without a value. */
+  /** Its placeholder in the help, `number` in `--temperature <number>`; absent for an option without a value. */
   readonly value?: string;
-  /** Whether the option may be given again, to make a list. */
+  /** Whether the option can be repeated; the values form a list. */
   readonly repeats?: boolean;
-  /** The words that it may be. */
+  /** The permitted words. */
   readonly choices?: readonly string[];
-  readonly live?: Live;
-  /** Other words that the shell offers. */
-  readonly offers?: readonly string[];
-  /** Whether an option without a value has a `--no-…` beside it. */
-  readonly deniable?: boolean;
-  /** Whether the value never stands on the command line (stdin.ts). */
-  readonly unseen?: boolean;
-  /** Throws BadValue for what cannot stand in a request; whether a value is allowed is the service's business. */
+  readonly nameSource?: NameSource;
+  /** Words for shell completion, besides `choices`. */
+  readonly suggestions?: readonly string[];
+  /** Whether an option without a value also has a `--no-…` form. */
+  readonly negatable?: boolean;
+  /** Whether the value is read by a prompt or from standard input, never from the command line (stdin.ts). */
+  readonly prompted?: boolean;
+  /** Throws BadValue for a value that a request cannot represent. The service checks ranges. */
   read(text: string): unknown;
 }
 
-/** What is wrong with a value, as a sentence without a subject. */
+/** An invalid value; the message is a predicate, such as `must be a number`. */
 export class BadValue extends Error {}
 
-export const text: Kind = { value: 'text', read: (given) => given };
-export const word = (value: string, live?: Live): Kind => ({ value, ...(live && { live }), read: (given) => given });
-/** An option that is said or not; commander makes a boolean of it. */
-export const said: Kind = { read: (given) => given };
-/** An option that can be denied too. */
-export const flag: Kind = { ...said, deniable: true };
+export const text: Kind = { value: 'text', read: (raw) => raw };
+export const word = (value: string, live?: NameSource): Kind => ({
+  value,
+  ...(live && { nameSource: live }),
+  read: (raw) => raw,
+});
+/** An option without a value; commander converts it to a boolean. */
+export const flag: Kind = { read: (raw) => raw };
+/** A flag that also has a `--no-…` form. */
+export const negatableFlag: Kind = { ...flag, negatable: true };
 export const file: Kind = word('file', 'files');
 
 export const number: Kind = {
   value: 'number',
-  read(given) {
-    if (!/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(given)) throw new BadValue('must be a number');
-    return Number(given);
+  read(raw) {
+    if (!/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(raw)) throw new BadValue('must be a number');
+    return Number(raw);
   },
 };
 
 export const integer: Kind = {
   value: 'number',
-  read(given) {
-    const value = Number(given);
-    if (!/^[-+]?\d+$/.test(given)) throw new BadValue('must be a whole number');
+  read(raw) {
+    const value = Number(raw);
+    if (!/^[-+]?\d+$/.test(raw)) throw new BadValue('must be a whole number');
     if (Math.abs(value) > limits.maxInt32) throw new BadValue(`must be a whole number of at most ${limits.maxInt32}`);
     return value;
   },
 };
 
-/** Milliseconds as the Duration of the contract. */
+/** Milliseconds, as a Duration. */
 export const duration: Kind = {
   value: 'ms',
-  read(given) {
-    const ms = integer.read(given) as number;
+  read(raw) {
+    const ms = integer.read(raw) as number;
     return { seconds: BigInt(Math.trunc(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
   },
 };
 
 const UNIT_SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
 
-/** A long time with its unit, `90d`, as the Duration of the contract. */
+/** A time with its unit, `90d`, as a Duration. */
 export const span: Kind = {
   value: 'time',
-  read(given) {
-    const [, count, unit] = /^(\d{1,9})([smhd])$/.exec(given) ?? [];
+  read(raw) {
+    const [, count, unit] = /^(\d{1,9})([smhd])$/.exec(raw) ?? [];
     if (!count || !unit) throw new BadValue('must be a time such as 60s, 15m, 24h or 90d');
     return { seconds: BigInt(Number(count) * (UNIT_SECONDS[unit] as number)), nanos: 0 };
   },
@@ -76,9 +80,9 @@ export const span: Kind = {
 
 export const int64: Kind = {
   value: 'number',
-  read(given) {
-    if (!/^[-+]?\d+$/.test(given)) throw new BadValue('must be a whole number');
-    const value = BigInt(given.replace('+', ''));
+  read(raw) {
+    if (!/^[-+]?\d+$/.test(raw)) throw new BadValue('must be a whole number');
+    const value = BigInt(raw.replace('+', ''));
     if (BigInt.asIntN(64, value) !== value) throw new BadValue('must be a whole number of at most 64 bits');
     return value;
   },
@@ -86,9 +90,9 @@ export const int64: Kind = {
 
 export const time: Kind = {
   value: 'date',
-  read(given) {
-    const value = new Date(given);
-    if (!/^\d{4}-\d\d-\d\d/.test(given) || Number.isNaN(value.getTime()))
+  read(raw) {
+    const value = new Date(raw);
+    if (!/^\d{4}-\d\d-\d\d/.test(raw) || Number.isNaN(value.getTime()))
       throw new BadValue('must be a day or a time such as 2026-01-31 or 2026-01-31T12:00:00Z');
     return value;
   },
@@ -96,75 +100,77 @@ export const time: Kind = {
 
 export const list = (item: Kind): Kind => ({ ...item, repeats: true });
 
-/** One of a few words, each an enum value of the contract without its prefix. */
+/** One of a few words; each is an enum value without its prefix. */
 export function choice(prefix: string, value: string, words: readonly string[]): Kind {
   return {
     value,
     choices: words,
-    read(given) {
-      const meant = given.toLowerCase().replaceAll('_', '-');
-      if (!words.includes(meant)) throw new BadValue(`must be one of ${words.join(', ')}`);
-      return `${prefix}${meant.replaceAll('-', '_').toUpperCase()}`;
+    read(raw) {
+      const normalized = raw.toLowerCase().replaceAll('_', '-');
+      if (!words.includes(normalized)) throw new BadValue(`must be one of ${words.join(', ')}`);
+      return `${prefix}${normalized.replaceAll('-', '_').toUpperCase()}`;
     },
   };
 }
 
-/** One of a few words that the contract has as text. */
+/** One of a few words, sent as a string. */
 export const oneOf = (value: string, words: readonly string[]): Kind => ({ value, choices: words, read: (w) => w });
 
 /** An agent by its name, or by its id when it is all digits; `name:42` is the name 42. */
 export const agent: Kind = {
   value: 'agent',
-  live: 'agents',
-  read(given): Partial<AgentRef> {
-    if (/^\d+$/.test(given)) return { id: integer.read(given) as number };
-    return { name: given.replace(/^name:/, '') };
+  nameSource: 'agents',
+  read(raw): Partial<AgentRef> {
+    if (/^\d+$/.test(raw)) return { id: integer.read(raw) as number };
+    return { name: raw.replace(/^name:/, '') };
   },
 };
 
 export const configId: Kind = {
   value: 'id',
-  live: 'configs',
-  read(given) {
-    if (!/^[-+]?\d+$/.test(given))
-      throw new BadValue('must be the id of a config; agentllm configs list --agent <agent> shows those of an agent');
-    return integer.read(given);
+  nameSource: 'configs',
+  read(raw) {
+    if (!/^[-+]?\d+$/.test(raw))
+      throw new BadValue(
+        'must be the id of a config; agentllm configs list --agent <agent> shows the configs of an agent',
+      );
+    return integer.read(raw);
   },
 };
 export const provider = word('provider', 'providers');
 export const credential = word('credential', 'credentials');
 
-/** A model with its provider, as two values: names of models may hold slashes, those of providers do not. */
+/** A provider and a model, as two values. Names of models may contain slashes; names of providers do not. */
 export const model: Kind = {
   value: 'provider/model',
-  live: 'models',
-  read(given) {
-    const at = given.indexOf('/');
-    if (at < 1 || at === given.length - 1)
-      throw new BadValue('must be provider/model, such as openai/gpt-4o; agentllm models list shows what there is');
-    return [given.slice(0, at), given.slice(at + 1)];
+  nameSource: 'models',
+  read(raw) {
+    const at = raw.indexOf('/');
+    if (at < 1 || at === raw.length - 1)
+      throw new BadValue('must be provider/model, such as openai/gpt-4o; agentllm models list shows the models');
+    return [raw.slice(0, at), raw.slice(at + 1)];
   },
 };
 
-/** USD per million tokens as the micro-USD per million of the contract, digit by digit: 0.1 + 0.2 is not 0.3. */
+/** USD per million tokens, as micro-USD. It is converted as text, because floating point is not exact. */
 export const usd: Kind = {
   value: 'usd',
-  read(given) {
-    const [, whole, fraction = ''] = /^(\d+)(?:\.(\d{0,6}))?$/.exec(given) ?? [];
-    if (whole === undefined) throw new BadValue('must be an amount in USD with at most 6 digits behind the point');
+  read(raw) {
+    const [, whole, fraction = ''] = /^(\d+)(?:\.(\d{0,6}))?$/.exec(raw) ?? [];
+    if (whole === undefined) throw new BadValue('must be an amount in USD with at most 6 decimal places');
     return BigInt(whole + fraction.padEnd(6, '0'));
   },
 };
 
 const RULE_NUMBERS = ['minimum', 'maximum', 'required_default'];
 const RULE_LISTS = ['allowed_values', 'not_with', 'accepted_with_reasoning_effort'];
-const RULE_FORM = 'must be written like temperature=rejected or max_tokens=accepted,wire_name=max_completion_tokens';
+const RULE_FORM = 'must have the form temperature=rejected or max_tokens=accepted,wire_name=max_completion_tokens';
 
-/** How a parameter is treated: `temperature=accepted,minimum=0,maximum=1,not_with=top_p|seed`. */
+/** A parameter rule: `temperature=accepted,minimum=0,maximum=1,not_with=top_p|seed`. */
 export const rule: Kind = {
   value: 'rule',
-  read(given): Partial<ParameterRule> {
-    const [head = '', ...rest] = given.split(',');
+  read(raw): Partial<ParameterRule> {
+    const [head = '', ...rest] = raw.split(',');
     const [, parameter, support] = /^(\w+)=(\w+)$/.exec(head) ?? [];
     if (!parameter || !support) throw new BadValue(RULE_FORM);
     const read: Record<string, unknown> = {
@@ -182,5 +188,5 @@ export const rule: Kind = {
   },
 };
 
-/** A key, which is asked for or piped in. */
-export const secret: Kind = { unseen: true, read: (given) => given };
+/** An API key, which is prompted for or read from standard input. */
+export const secret: Kind = { prompted: true, read: (raw) => raw };

@@ -4,88 +4,92 @@ import type { Body } from './from_file.js';
 import { type Input, maskOf, UsageError } from './inputs.js';
 import { counted, small, table, visible } from './print.js';
 import type { Call } from './remote_command.js';
-import { duration, said, secret, text, word } from './values.js';
+import { duration, flag, secret, text, word } from './values.js';
 
 const group = 'Writing:';
 
-/** What every write takes. */
+/** The inputs of every write. */
 export const writeInputs: readonly Input[] = [
-  { name: 'reason', to: 'reason', kind: text, group, help: 'why, for the history, at most 500 characters' },
-  { name: 'dry-run', to: 'validate_only', kind: said, group, help: 'do all the checks and write nothing' },
+  {
+    name: 'reason',
+    to: 'reason',
+    kind: text,
+    group,
+    help: 'reason for the change, kept in the history, at most 500 characters',
+  },
+  { name: 'dry-run', to: 'validate_only', kind: flag, group, help: 'run all checks and write nothing' },
   {
     name: 'request-id',
     to: 'request_id',
     kind: word('uuid'),
     group,
-    help: 'name of this write: repeated with the same name within 24 hours it is not done twice',
+    help: 'idempotency key: a repetition with the same key within 24 hours is not applied twice',
   },
   {
     name: 'wait',
     to: 'wait_for_adoption.timeout',
     kind: duration,
     group,
-    help: 'wait until the agent processes that watch have applied it, at most so long, up to 60000; it is done either way',
+    help: 'how long to wait until the watching processes have applied the change, at most 60000; a timeout does not undo it',
   },
 ];
 
-/** The guard of a write: where the etag stands in its request. */
-export const etagInput = (to: string, of = 'it'): Input => ({
+/** The etag that guards a write. `to` is its path in the request. */
+export const etagInput = (to: string, of = 'the resource'): Input => ({
   name: 'etag',
   to,
   kind: word('etag'),
   mask: '',
   group,
-  help: `write only when ${of} still has this etag, as get shows it`,
+  help: `write only if ${of} still has this etag, as get shows it`,
 });
 
 export const keyInput: Input = {
   name: 'api-key',
   to: 'api_key',
   kind: secret,
-  help: 'set an API key: asked for at a terminal, else read from standard input; never an argument',
+  help: 'set an API key: prompted for at a terminal, else read from standard input; never an argument',
 };
 
-/** An update without a field is a mistake, and without a mask the service would take what is present for one. */
-export function refuseNothing({ given }: Call, body: Body, fields: readonly Input[]): void {
-  const { message, touched } = given;
+/** Rejects an update without fields: without a mask, the service would apply the fields that are present. */
+export function requireChange({ inputs }: Call, body: Body, fields: readonly Input[]): void {
+  const { message, touched } = inputs;
   if (maskOf(fields, touched, body.at).length > 0 || 'api_key' in message || 'clear_api_key' in message) return;
-  throw new UsageError(
-    'nothing to change: give an option with its new value, or --unset with the names of what to clear',
-  );
+  throw new UsageError('nothing to change: set an option, or clear options with --unset');
 }
 
-/** What every write answers. */
-interface Written {
+/** The fields that every response of a write has. */
+interface WriteResponse {
   readonly revision: bigint;
   readonly adoption?: Adoption | undefined;
 }
 
-/** What a write did, and who has applied it where that was asked; `done` is a participle, `updated`. */
-export function wrote(call: Call, done: string, what: string, { revision, adoption }: Written): string {
-  const named = visible(what);
-  if (call.given.message['validate_only'] === true)
-    return `dry run at revision ${revision}, nothing was written: ${named} would be ${done}`;
-  return `${done} ${named} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
+/** The summary of a write, with its adoption where that was requested. `done` is a participle: `updated`. */
+export function writeSummary(call: Call, done: string, what: string, { revision, adoption }: WriteResponse): string {
+  const subject = visible(what);
+  if (call.inputs.message['validate_only'] === true)
+    return `dry run at revision ${revision}, nothing was written: ${subject} would be ${done}`;
+  return `${done} ${subject} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
 }
 
-/** How many of those that are pending are named. */
-const MOST_NAMED = 5;
+/** How many pending processes are named. */
+const MAX_NAMES = 5;
 
 /** `applied by 3 of 4 processes; pending: worker-7` */
 function adoptionLine({ complete, applied_count, pending_count, pending }: Adoption): string {
   const all = applied_count + pending_count;
-  if (all === 0) return complete ? 'no process watches what was changed' : 'who has applied it is not known';
+  if (all === 0) return complete ? 'no process watches the changed resource' : 'the adoption is unknown';
   const line = `applied by ${applied_count} of ${counted(all, 'process', 'processes')}`;
   if (pending_count === 0) return line;
-  const named = pending.slice(0, MOST_NAMED).map(nameOfWatcher);
-  const more = pending_count > named.length ? ` and ${pending_count - named.length} more` : '';
-  return `${line}; pending: ${named.join(', ')}${more}`;
+  const names = pending.slice(0, MAX_NAMES).map(nameOfWatcher);
+  const more = pending_count > names.length ? ` and ${pending_count - names.length} more` : '';
+  return `${line}; pending: ${names.join(', ')}${more}`;
 }
 
-/** A process by the name that it gave, else by the beginning of its id. */
+/** The name of a process, else the start of its id. */
 const nameOfWatcher = ({ client_id, client_name }: AdoptingWatcher) => visible(client_name) || client_id.slice(0, 8);
 
-/** Findings below the line of a write, the gravest first as they come. */
+/** The findings below the summary of a write, in the order of the service: most severe first. */
 export function findingLines(findings: readonly Finding[]): string {
   if (findings.length === 0) return '';
   const rows = findings.map(({ severity, hop, field, message }) => [

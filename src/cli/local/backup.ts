@@ -5,7 +5,7 @@ import { readSettings } from '../../config.js';
 import { parseDatabaseUrl } from '../../domain/database_url.js';
 import { StartError } from '../../errors.js';
 import { makeBackup } from '../../store/maintenance/backup.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({
   file: z.string().refine(isAbsolute),
@@ -16,26 +16,26 @@ type Options = z.output<typeof options>;
 
 export const backupTask: Task<Options> = { name: 'backup', withoutDatabase: 'refused', options, run: backup };
 
-/** `agentllm backup FILE`: the embedded database in one file, also while the service runs. */
+/** `agentllm backup FILE`: writes the embedded database to one file, also while the service runs. */
 export function backupCommand(): Command {
   return new Command('backup')
     .description('write the embedded database to a file, also while the service runs')
-    .argument('<file>', 'where to')
-    .option('--force', 'replace a file that is there', false)
+    .argument('<file>', 'the file to write')
+    .option('--force', 'replace an existing file', false)
     .option('--json', 'print JSON', false)
-    .action((file: string, given: Omit<Options, 'file'>) => {
-      refusePostgres('backed up with its own pg_dump', 'pg_dump --format=custom --no-owner --file=agentllm.dump');
-      return runTask(backupTask, { ...given, file: resolve(file) });
+    .action((file: string, input: Omit<Options, 'file'>) => {
+      refusePostgres('backed up with pg_dump', 'pg_dump --format=custom --no-owner --file=agentllm.dump');
+      return runTask(backupTask, { ...input, file: resolve(file) });
     });
 }
 
-async function backup({ store, say }: Place, { file, force, json }: Options): Promise<void> {
+async function backup({ store, say }: TaskContext, { file, force, json }: Options): Promise<void> {
   const about = await makeBackup(store.database, { file, force, onStep: (text) => !json && say.err(text) });
   if (json) return say.out(JSON.stringify({ file, ...about }));
   say.out(`wrote ${file}: revision ${about.revision}, ${(about.bytes / 1e6).toFixed(1)} MB`);
 }
 
-/** The database is named as the shell has it, so that no password is printed. */
+/** Throws on PostgreSQL. The command that it prints uses the variable of the shell, so that it contains no password. */
 export function refusePostgres(what: string, command: string, after = ''): void {
   const { DATABASE_URL, DATABASE_DIRECT_URL } = readSettings(process.env);
   if (!DATABASE_URL) return;
@@ -44,8 +44,8 @@ export function refusePostgres(what: string, command: string, after = ''): void 
   const note =
     schema === undefined
       ? ''
-      : `\nRemove the parameter schema from the URL first, which the tools of PostgreSQL do not know, and add --schema=${schema}`;
+      : `\nRemove the parameter schema from the URL first, because the PostgreSQL tools do not accept it, and add --schema=${schema}`;
   throw new StartError(
-    `DATABASE_URL names a PostgreSQL server, which is ${what}:\n  ${command} --dbname=${url}${after}${note}`,
+    `DATABASE_URL names a PostgreSQL server. It is ${what}:\n  ${command} --dbname=${url}${after}${note}`,
   );
 }

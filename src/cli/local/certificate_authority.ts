@@ -28,12 +28,12 @@ export interface Pair {
   readonly key: string;
 }
 
-export interface LeafWish {
+export interface LeafOptions {
   readonly kind: 'server' | 'client';
   readonly commonName?: string | undefined;
   readonly names: readonly JsonGeneralName[];
   readonly days: number;
-  /** A key that is there already, to be kept. */
+  /** An existing key to use. */
   readonly key?: string | undefined;
 }
 
@@ -44,12 +44,12 @@ const NAME = 'agentllm development authority';
 export const newKey = (): string =>
   generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 
-/** Makes an authority, which signs leaves and no other authority. */
+/** Creates an authority that can sign leaf certificates only. */
 export async function makeAuthority(days: number): Promise<Pair> {
   const key = newKey();
   const keys = await keysOf(key);
   const cert = await X509CertificateGenerator.createSelfSigned({
-    ...common(days),
+    ...commonFields(days),
     name: [{ CN: [NAME] }, { OU: [randomBytes(4).toString('hex')] }],
     keys,
     extensions: [
@@ -61,19 +61,19 @@ export async function makeAuthority(days: number): Promise<Pair> {
   return { cert: pem(cert), key };
 }
 
-/** Makes a certificate that an authority signs. */
+/** Creates a certificate that the authority signs. */
 export async function makeLeaf(
   authority: Pair,
-  { kind, commonName, names, days, key = newKey() }: LeafWish,
+  { kind, commonName, names, days, key = newKey() }: LeafOptions,
 ): Promise<Pair> {
   const [keys, signer] = [await keysOf(key), await keysOf(authority.key)];
   const issuer = new X509Certificate(authority.cert);
   const { serverAuth, clientAuth } = ExtendedKeyUsage;
-  const times = common(days);
+  const times = commonFields(days);
   const cert = await X509CertificateGenerator.create({
     ...times,
     notAfter: new Date(Math.min(times.notAfter.getTime(), issuer.notAfter.getTime())),
-    // As JSON: a text would be taken apart at its commas.
+    // As JSON, because a string would be split at its commas.
     subject: (commonName === undefined ? [] : [{ CN: [commonName] }]) satisfies JsonName,
     issuer: issuer.subjectName,
     publicKey: keys.publicKey,
@@ -90,11 +90,11 @@ export async function makeLeaf(
   return { cert: pem(cert), key };
 }
 
-const common = (days: number) => ({
+const commonFields = (days: number) => ({
   serialNumber: randomBytes(16)
     .toString('hex')
     .replace(/^[89a-f]/, '7'),
-  // Clocks differ by some minutes.
+  // Allows for clocks that differ by some minutes.
   notBefore: new Date(Date.now() - 5 * 60_000),
   notAfter: new Date(Date.now() + days * DAY_MS),
   signingAlgorithm: EC,

@@ -1,4 +1,4 @@
-/** One thing that the doctor has looked at. */
+/** The result of one check of `agentllm doctor`. */
 export interface Diagnosis {
   readonly area:
     | 'settings'
@@ -11,15 +11,15 @@ export interface Diagnosis {
     | 'keys'
     | 'configs'
     | 'providers';
-  /** `fail`: something does not work. `warn`: it works, and somebody should know. */
+  /** `fail`: something does not work. `warn`: it works, but needs attention. */
   readonly verdict: 'ok' | 'warn' | 'fail';
   readonly finding: string;
-  /** What to do about it. */
+  /** How to correct it. */
   readonly remedy?: string;
 }
 
-/** Makes diagnoses of one area. */
-export const finder =
+/** Returns a function that creates the diagnoses of an area. */
+export const diagnosisFactory =
   (area: Diagnosis['area']) =>
   (verdict: Diagnosis['verdict'], finding: string, remedy?: string): Diagnosis => ({
     area,
@@ -28,10 +28,10 @@ export const finder =
     ...(remedy && { remedy }),
   });
 
-/** How it looks. */
-export interface Examination {
-  /** Whether providers are asked. */
-  readonly ask: boolean;
-  /** Whether this is the service that has the database, with an environment of its own. */
+/** The options of an examination. */
+export interface ExaminationOptions {
+  /** Whether the providers are called. */
+  readonly checkProviders: boolean;
+  /** Whether the examination runs in the service, which has its own environment. */
   readonly inService: boolean;
 }

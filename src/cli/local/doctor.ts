@@ -15,11 +15,11 @@ import { type Connection, connectionInputs, openConnection } from '../kit/connec
 import { inOptions, isOfTls, printError } from '../kit/error_output.js';
 import { explain } from '../kit/failure.js';
 import { optionsOf, readInputs } from '../kit/inputs.js';
-import { counted, say } from '../kit/print.js';
+import { counted, terminal } from '../kit/print.js';
 import { typedOf } from '../kit/remote_command.js';
-import { type Diagnosis, finder } from './diagnosis.js';
+import { type Diagnosis, diagnosisFactory } from './diagnosis.js';
 import { examine, examineKeySetting } from './examine.js';
-import { examineCaller, lockedOut } from './examine_access.js';
+import { diagnoseAccessError, examineCaller } from './examine_access.js';
 import { examineCertificate } from './examine_certificate.js';
 import { absentDatabase, inDirectory, inServiceOr, type Task } from './store_task.js';
 
@@ -27,44 +27,50 @@ const diagnosis = z.custom<Diagnosis>((value) => typeof value === 'object' && va
 const options = z.object({
   json: z.boolean().default(false),
   offline: z.boolean().default(false),
-  /** What was found before the database was asked. */
+  /** The diagnoses from before the database is opened. */
   before: z.array(diagnosis).default([]),
-  /** Whether the service that has the database looks at itself. */
+  /** Whether the examination runs in the service that owns the database. */
   inService: z.boolean().default(false),
 });
 type Options = z.output<typeof options>;
 
-/** What the doctor does where the database is open. */
+/** The part of the examination that needs the database. */
 export const doctorTask: Task<Options> = {
   name: 'doctor',
   options,
-  async run(place, given) {
-    const rounds = new Rounds(place.say, given);
+  async run(context, taskOptions) {
+    const report = new DoctorReport(context.say, taskOptions);
     try {
-      for await (const one of examine(place, { ask: !given.offline, inService: given.inService })) rounds.note(one);
+      for await (const one of examine(context, {
+        checkProviders: !taskOptions.offline,
+        inService: taskOptions.inService,
+      }))
+        report.add(one);
     } catch (error) {
-      rounds.note(broken(error));
+      report.add(databaseFailed(error));
     }
-    rounds.end();
+    report.finish();
   },
 };
 
-/** A service that is there says so soon. */
+/** A running service responds quickly. */
 const connection = connectionInputs(2_000);
 
-/** `agentllm doctor`: what is wrong here, and what to do about it. */
+/** `agentllm doctor`: finds problems and suggests corrections. */
 export function doctorCommand(): Command {
   const command = new Command('doctor')
-    .description('look at settings, service, database, schema, keys, configs, providers and clock, and say what to do')
-    .option('--offline', 'ask no provider', false)
+    .description(
+      'check settings, service, database, schema, keys, configs, providers and clock, and suggest corrections',
+    )
+    .option('--offline', 'call no provider', false)
     .option('--json', 'print JSON', false);
   for (const option of connection.flatMap(optionsOf)) command.addOption(option);
   return command
     .addHelpText(
       'after',
       `
-Reads the settings of this shell; where a service owns the embedded database, that service looks at itself.
-Nothing is changed and no token is spent. Ends with 1 when something does not work.
+Reads the settings of this shell. If a service owns the embedded database, the checks run in that service.
+Nothing is changed and no model tokens are used. Exit code 1: something does not work.
 
 Examples:
   agentllm doctor
@@ -77,7 +83,7 @@ type Flags = Pick<Options, 'json' | 'offline'>;
 
 async function runDoctor({ json, offline }: Flags, command: Command): Promise<void> {
   let local: ReadonlyMap<string, unknown>;
-  let shell: Shell;
+  let shell: ShellExamination;
   try {
     local = readInputs(connection, typedOf(command, connection)).local;
     shell = await examineShell(process.env, local);
@@ -85,84 +91,88 @@ async function runDoctor({ json, offline }: Flags, command: Command): Promise<vo
     process.exitCode = printError(error, { json, command: 'agentllm doctor', inputs: connection, causes: [] });
     return;
   }
-  const { given, before } = shell;
+  const { settings: shellSettings, before } = shell;
   const options: Options = { json, offline, before, inService: false };
-  if (given) await examineDatabase(given, options);
-  else new Rounds(say, options).end();
+  if (shellSettings) await examineDatabase(shellSettings, options);
+  else new DoctorReport(terminal, options).finish();
 }
 
-/** Where the database is: in the service that has it, or here. */
-async function examineDatabase(given: Settings, options: Options): Promise<void> {
-  let heard = false;
-  const listening: Say = {
+/** Runs the database checks in the service that owns the database, or here. */
+async function examineDatabase(shellSettings: Settings, options: Options): Promise<void> {
+  let hasOutput = false;
+  const tracking: Say = {
     out: (text) => {
-      heard = true;
-      say.out(text);
+      hasOutput = true;
+      terminal.out(text);
     },
-    err: say.err,
+    err: terminal.err,
   };
   const request = { command: doctorTask.name, options: { ...options, inService: true } };
   try {
-    await inServiceOr(given, request, () => examineHere(given, options), listening);
+    await inServiceOr(shellSettings, request, () => examineHere(shellSettings, options), tracking);
   } catch (error) {
-    if (!(error instanceof StartError) || error instanceof Unwell) throw error;
-    // A service that is stuck: what is known without it is said all the same.
-    const rounds = new Rounds(say, heard ? { ...options, before: [] } : options);
-    rounds.note(broken(error));
-    rounds.end();
+    if (!(error instanceof StartError) || error instanceof UnhealthyError) throw error;
+    // The service does not respond: the results from before are reported all the same.
+    const report = new DoctorReport(terminal, hasOutput ? { ...options, before: [] } : options);
+    report.add(databaseFailed(error));
+    report.finish();
   }
 }
 
-async function examineHere(given: Settings, options: Options): Promise<void> {
-  const database = await openHere(given);
+async function examineHere(shellSettings: Settings, options: Options): Promise<void> {
+  const database = await openDatabase(shellSettings);
   if ('verdict' in database) {
-    const rounds = new Rounds(say, options);
-    rounds.note(database);
-    return rounds.end();
+    const report = new DoctorReport(terminal, options);
+    report.add(database);
+    return report.finish();
   }
   try {
-    await doctorTask.run({ store: new Store(database), settings: given, say }, options);
+    await doctorTask.run({ store: new Store(database), settings: shellSettings, say: terminal }, options);
   } finally {
     await database.close();
   }
 }
 
-/** The database, or why there is none to look at. */
-async function openHere(given: Settings): Promise<Database | Diagnosis> {
+/** The opened database, or the diagnosis why it cannot be opened. */
+async function openDatabase(shellSettings: Settings): Promise<Database | Diagnosis> {
   try {
-    const absent = await absentDatabase(given);
-    // Opening it would make one.
-    if (absent) return finder('database')('warn', absent, 'agentllm serve makes it at its first start');
-    return await openConfigured(given);
+    const absent = await absentDatabase(shellSettings);
+    // Opening the database would create it.
+    if (absent) return diagnosisFactory('database')('warn', absent, 'agentllm serve creates it at its first start');
+    return await openConfigured(shellSettings);
   } catch (error) {
     if (error instanceof DirectoryInUseError) throw error;
-    return broken(error);
+    return databaseFailed(error);
   }
 }
 
-/** A database that does not answer is a finding like any other. */
-const broken = (error: unknown): Diagnosis => ({
+/** The diagnosis for a database error. */
+const databaseFailed = (error: unknown): Diagnosis => ({
   area: 'database',
   verdict: 'fail',
   finding: explain(error).replaceAll('agentllm: ', '').replaceAll('\n', ' '),
 });
 
-interface Shell {
-  /** Its settings, where they are valid; DATA_DIR with its whole path. */
-  readonly given?: Settings;
+interface ShellExamination {
+  /** The settings of the shell, if they are valid; with an absolute DATA_DIR. */
+  readonly settings?: Settings;
   readonly before: Diagnosis[];
 }
 
-/** What can be said without a database: the settings, and whether a service answers. */
-async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, unknown>): Promise<Shell> {
-  const before = [...misspelt(env)];
+/** The checks without a database: the settings, and whether a service responds. */
+async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, unknown>): Promise<ShellExamination> {
+  const before = [...misspelledSettings(env)];
   try {
     const read = readSettings(env);
-    const given = inDirectory(read) ? { ...read, DATA_DIR: absolute(read.DATA_DIR) } : read;
-    const wrong = [...examineKeySetting(given.ENCRYPTION_KEY)];
-    const fine: Diagnosis = { area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' };
-    const found = [...(wrong.length > 0 ? wrong : [fine]), ...before, ...(await examineCertificate(given))];
-    return { given, before: [...found, ...(await examineService(given, local))] };
+    const shellSettings = inDirectory(read) ? { ...read, DATA_DIR: absolute(read.DATA_DIR) } : read;
+    const keyProblems = [...examineKeySetting(shellSettings.ENCRYPTION_KEY)];
+    const valid: Diagnosis = { area: 'settings', verdict: 'ok', finding: 'The settings of this shell are valid' };
+    const found = [
+      ...(keyProblems.length > 0 ? keyProblems : [valid]),
+      ...before,
+      ...(await examineCertificate(shellSettings)),
+    ];
+    return { settings: shellSettings, before: [...found, ...(await examineService(shellSettings, local))] };
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     const mistakes = error.mistakes.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
@@ -170,89 +180,93 @@ async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, u
   }
 }
 
-/** Variables that look like a setting of ours and are none. */
-function* misspelt(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
+/** Environment variables that are similar to a setting but are not one. */
+function* misspelledSettings(env: NodeJS.ProcessEnv): Generator<Diagnosis> {
   const known = Object.keys(settings);
   for (const name of Object.keys(env)) {
     if (!/^[A-Z]+(_[A-Z]+)+$/.test(name) || known.includes(name)) continue;
-    // A key of some other provider is no misspelt one of ours.
-    const meant = name.endsWith('_API_KEY') ? undefined : known.find((one) => editDistance(name, one, 3) < 3);
-    if (meant)
-      yield { area: 'settings', verdict: 'warn', finding: `${name} is no setting`, remedy: `Is ${meant} meant?` };
+    // A key of another provider is not a misspelled setting.
+    const nearest = name.endsWith('_API_KEY') ? undefined : known.find((one) => editDistance(name, one, 3) < 3);
+    if (nearest)
+      yield {
+        area: 'settings',
+        verdict: 'warn',
+        finding: `${name} is not a setting`,
+        remedy: `Did you mean ${nearest}?`,
+      };
   }
 }
 
-async function examineService(given: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis[]> {
-  const { host, port } = given.GRPC_ADDRESS;
-  const own = [host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, 'GRPC_ADDRESS'] as const;
-  const connection = openConnection(local, { retry: false, deadlineMs: 2_000 }, own);
+async function examineService(shellSettings: Settings, local: ReadonlyMap<string, unknown>): Promise<Diagnosis[]> {
+  const { host, port } = shellSettings.GRPC_ADDRESS;
+  const configured = [host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`, 'GRPC_ADDRESS'] as const;
+  const connection = openConnection(local, { retry: false, deadlineMs: 2_000 }, configured);
   try {
     const caller = await connection.api.access.getCaller();
-    return [await answering(given, connection, caller), ...examineCaller(caller, connection)];
+    return [await diagnoseService(shellSettings, connection, caller), ...examineCaller(caller, connection)];
   } catch (error) {
-    return silent(error, connection);
+    return diagnoseFailure(error, connection);
   } finally {
     connection.api.close();
   }
 }
 
-async function answering(given: Settings, { address }: Connection, { revision }: GetCallerResponse) {
-  const answers = `A service answers at ${address}, at revision ${revision}`;
-  const found = finder('service');
-  if (!inDirectory(given) || (await findHolder(given.DATA_DIR))) return found('ok', answers);
-  const remedy = 'Run the doctor in its directory, or set DATA_DIR';
-  return found('warn', `${answers}, and it does not use ${given.DATA_DIR}`, remedy);
+async function diagnoseService(shellSettings: Settings, { address }: Connection, { revision }: GetCallerResponse) {
+  const answers = `A service responds at ${address}, at revision ${revision}`;
+  const found = diagnosisFactory('service');
+  if (!inDirectory(shellSettings) || (await findHolder(shellSettings.DATA_DIR))) return found('ok', answers);
+  const remedy = 'Run agentllm doctor in its directory, or set DATA_DIR';
+  return found('warn', `${answers}, and it does not use ${shellSettings.DATA_DIR}`, remedy);
 }
 
-/** Why a service does not say for whom it takes us. */
-function silent(error: unknown, connection: Connection): Diagnosis[] {
-  const { address, chosen } = connection;
-  const found = finder('service');
-  const none = found('warn', `No service answers at ${address} (${chosen})`, 'Start one: agentllm serve');
-  if (!(error instanceof AgentLLMError)) return [none];
-  // Who refuses is there.
-  const locked = lockedOut(error, address);
-  if (locked) return [found('ok', `A service answers at ${address}`), locked];
-  if (error.reason) return [found('fail', `${address} answers: ${error.message}`)];
-  if (error.code === 'UNIMPLEMENTED') return [found('warn', `What answers at ${address} is older than this command`)];
+/** The diagnosis for an error of GetCaller. */
+function diagnoseFailure(error: unknown, connection: Connection): Diagnosis[] {
+  const { address, addressSource } = connection;
+  const found = diagnosisFactory('service');
+  const noService = found('warn', `No service responds at ${address} (${addressSource})`, 'Start one: agentllm serve');
+  if (!(error instanceof AgentLLMError)) return [noService];
+  // An access error means that a service is running.
+  const accessProblem = diagnoseAccessError(error, address);
+  if (accessProblem) return [found('ok', `A service responds at ${address}`), accessProblem];
+  if (error.reason) return [found('fail', `${address} returns: ${error.message}`)];
+  if (error.code === 'UNIMPLEMENTED') return [found('warn', `The service at ${address} is older than this command`)];
   if (isOfTls(error.message))
-    return [found('fail', `${address} (${chosen}) cannot be called. ${inOptions(error.message)}`)];
-  return [none];
+    return [found('fail', `${address} (${addressSource}) cannot be called. ${inOptions(error.message)}`)];
+  return [noService];
 }
 
 const MARKS = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' } as const;
 
-/** Tells of each thing as it is found, and of all in the end. */
-class Rounds {
+/** Prints each diagnosis as it is found, and a summary at the end. */
+class DoctorReport {
   private readonly found: Diagnosis[] = [];
 
   constructor(
     private readonly say: Say,
     private readonly options: Options,
   ) {
-    for (const one of options.before) this.note(one);
+    for (const one of options.before) this.add(one);
   }
 
-  note(one: Diagnosis): void {
+  add(one: Diagnosis): void {
     this.found.push(one);
     if (this.options.json) return;
     this.say.out(`${MARKS[one.verdict]}  ${one.area.padEnd(9)}  ${one.finding}`);
     if (one.remedy) this.say.out(`                 → ${one.remedy}`);
   }
 
-  /** Throws when something does not work, for the exit code. */
-  end(): void {
+  /** Prints the summary. Throws when a check failed, which sets the exit code. */
+  finish(): void {
     const { found } = this;
     const count = (verdict: Diagnosis['verdict']) => found.filter((one) => one.verdict === verdict).length;
     if (this.options.json) this.say.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
     const [fail, ok, warn] = [count('fail'), count('ok'), count('warn')];
-    if (fail > 0)
-      throw new Unwell(`${fail} of ${counted(found.length, 'thing')} looked at ${fail === 1 ? 'does' : 'do'} not work`);
+    if (fail > 0) throw new UnhealthyError(`${fail} of ${counted(found.length, 'check')} failed`);
     if (this.options.json) return;
-    const knowing = warn > 0 ? `, ${warn} ${warn === 1 ? 'is' : 'are'} worth knowing` : '';
-    this.say.out(`${counted(ok, 'thing')} ${ok === 1 ? 'is' : 'are'} fine${knowing}`);
+    const warnings = warn > 0 ? `, ${counted(warn, 'warning')}` : '';
+    this.say.out(`${counted(ok, 'check')} passed${warnings}`);
   }
 }
 
-/** Something does not work, and was told of. */
-class Unwell extends StartError {}
+/** A check failed, and its diagnosis was printed. */
+class UnhealthyError extends StartError {}

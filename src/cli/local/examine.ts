@@ -15,46 +15,46 @@ import { migrator } from '../../store/maintenance/migrate.js';
 import { missingForMigrations, missingPrivileges } from '../../store/maintenance/privileges.js';
 import { catchUp } from '../../store/write/change_log.js';
 import { counted } from '../kit/print.js';
-import { type Diagnosis, type Examination, finder } from './diagnosis.js';
+import { type Diagnosis, diagnosisFactory, type ExaminationOptions } from './diagnosis.js';
 import { examineTokens } from './examine_access.js';
 import { examineProviders } from './examine_providers.js';
-import { inDirectory, type Place } from './store_task.js';
+import { inDirectory, type TaskContext } from './store_task.js';
 
 const OLDEST_POSTGRES = 150_000;
 const CLOCK_SKEW_MS = { warn: 2_000, fail: 60_000 };
 
-/** Looks at the store and everything around it; the same inside a running service and beside it. Changes nothing. */
-export async function* examine(place: Place, how: Examination): AsyncGenerator<Diagnosis> {
-  yield* examineDatabase(place);
-  const usable = yield* examineSchema(place);
+/** Checks the store and its environment, inside a running service or without one. Changes nothing. */
+export async function* examine(context: TaskContext, options: ExaminationOptions): AsyncGenerator<Diagnosis> {
+  yield* examineDatabase(context);
+  const usable = yield* examineSchema(context);
   if (!usable) return;
-  await catchUp(place.store);
-  yield* examineTokens(place.store.state, new Date());
-  yield* examineKeys(place, how);
-  yield* examineConfigs(place.store.state);
-  yield* examineProviders(place, how);
+  await catchUp(context.store);
+  yield* examineTokens(context.store.state, new Date());
+  yield* examineKeys(context, options);
+  yield* examineConfigs(context.store.state);
+  yield* examineProviders(context, options);
 }
 
-async function* examineDatabase({ store: { database }, settings }: Place): AsyncGenerator<Diagnosis> {
+async function* examineDatabase({ store: { database }, settings }: TaskContext): AsyncGenerator<Diagnosis> {
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
   const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
   const where = DATABASE_URL ? `at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
-  const finding = `PostgreSQL ${version} ${where}, answers in ${answeredInMs} ms`;
+  const finding = `PostgreSQL ${version} ${where}, responds in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
       area: 'database',
       verdict: 'warn',
       finding,
-      remedy: 'Upgrade it: PostgreSQL 15 is the oldest that is tested',
+      remedy: 'Upgrade it: PostgreSQL 15 is the oldest tested version',
     };
   else yield { area: 'database', verdict: 'ok', finding };
   if (readOnly) {
-    const remedy = 'Point DATABASE_URL at the primary; reads go on meanwhile';
+    const remedy = 'Point DATABASE_URL at the primary; reads continue meanwhile';
     yield {
       area: 'database',
       verdict: 'fail',
-      finding: 'It takes no writes: it is a standby or set to read-only',
+      finding: 'It accepts no writes: it is a standby or set to read-only',
       remedy,
     };
   }
@@ -62,84 +62,87 @@ async function* examineDatabase({ store: { database }, settings }: Place): Async
 }
 
 function clock(skewMs: number): Diagnosis {
-  const away = Math.abs(skewMs);
-  const verdict = away > CLOCK_SKEW_MS.fail ? 'fail' : away > CLOCK_SKEW_MS.warn ? 'warn' : 'ok';
-  const finding = `The clock of this machine is ${(skewMs / 1000).toFixed(1)} s off the database's`;
+  const skew = Math.abs(skewMs);
+  const verdict = skew > CLOCK_SKEW_MS.fail ? 'fail' : skew > CLOCK_SKEW_MS.warn ? 'warn' : 'ok';
+  const finding = `The clock of this machine is ${(skewMs / 1000).toFixed(1)} s off the clock of the database`;
   if (verdict === 'ok') return { area: 'clock', verdict, finding: 'The clocks of this machine and the database agree' };
   return {
     area: 'clock',
     verdict,
     finding,
-    remedy: 'Let NTP set both: times in the history are those of the database',
+    remedy: 'Synchronize both with NTP: times in the history come from the database',
   };
 }
 
-/** Whether the schema is one that the rest can be read from. */
-async function* examineSchema({ store: { database } }: Place): AsyncGenerator<Diagnosis, boolean> {
-  const say = finder('schema');
+/** Checks the schema. Returns whether the other checks can read from it. */
+async function* examineSchema({ store: { database } }: TaskContext): AsyncGenerator<Diagnosis, boolean> {
+  const found = diagnosisFactory('schema');
   const missing = await missingPrivileges(database.knex);
-  for (const { finding, remedy } of missing) yield say('fail', finding, remedy);
+  for (const { finding, remedy } of missing) yield found('fail', finding, remedy);
   if (missing.length > 0) return false;
   const { current, applied, pending, unknown } = await migrator(database).status();
   if (pending.length > 0 && unknown.length === 0) yield* examineMigratable(database, pending);
   if (unknown.length > 0)
-    yield say('fail', `A newer agentllm has applied ${unknown.join(', ')}`, 'Use that version, or restore a backup');
+    yield found('fail', `A newer agentllm has applied ${unknown.join(', ')}`, 'Use that version, or restore a backup');
   else if (applied.length === 0)
-    yield say('warn', 'There is no schema yet', 'agentllm serve makes it at its first start');
+    yield found('warn', 'There is no schema yet', 'agentllm serve creates it at its first start');
   else if (pending.length > 0)
-    yield say('warn', `Pending: ${pending.join(', ')}`, 'Start the service, or run agentllm migrate up');
-  else yield say('ok', `The schema is current, at ${current}`);
+    yield found('warn', `Pending: ${pending.join(', ')}`, 'Start the service, or run agentllm migrate up');
+  else yield found('ok', `The schema is current, at ${current}`);
   return unknown.length === 0 && pending.length === 0;
 }
 
-/** Whether the pending migrations can be applied, where the next start is going to apply them. */
+/** Checks whether the next start can apply the pending migrations. */
 async function* examineMigratable({ knex }: Database, pending: readonly string[]): AsyncGenerator<Diagnosis> {
-  const say = finder('schema');
-  for (const { finding, remedy } of await missingForMigrations(knex)) yield say('fail', finding, remedy);
+  const found = diagnosisFactory('schema');
+  for (const { finding, remedy } of await missingForMigrations(knex)) yield found('fail', finding, remedy);
   try {
     await refuseForeignNames(knex, pending);
   } catch (error) {
-    yield say('fail', (error as Error).message);
+    yield found('fail', (error as Error).message);
   }
 }
 
-/** Whether ENCRYPTION_KEY can be one at all, whatever is stored. */
+/** Checks the form of ENCRYPTION_KEY, without the database. */
 export function* examineKeySetting(setting: string): Generator<Diagnosis> {
   if (setting.trim() === '') return;
   try {
     Keyring.parse(setting);
   } catch (error) {
     const finding = `ENCRYPTION_KEY is malformed (${(error as Error).message})`;
-    yield { area: 'settings', verdict: 'fail', finding, remedy: 'Set it to what agentllm key generate prints' };
+    yield { area: 'settings', verdict: 'fail', finding, remedy: 'Set it to the output of agentllm key generate' };
   }
 }
 
-async function* examineKeys({ store, settings }: Place, { inService }: Examination): AsyncGenerator<Diagnosis> {
+async function* examineKeys(
+  { store, settings }: TaskContext,
+  { inService }: ExaminationOptions,
+): AsyncGenerator<Diagnosis> {
   const holders = [...store.state.configs.values(), ...store.state.credentials.values()];
-  const ids = holders.map(({ key_id }) => key_id).filter((id) => id !== null);
-  const stored = counted(ids.length, 'API key');
+  const keyIds = holders.map(({ key_id }) => key_id).filter((id) => id !== null);
+  const stored = counted(keyIds.length, 'API key');
   const { problem, unreadable } = await inspectVault(store, settings.ENCRYPTION_KEY);
-  const found = finder('keys');
+  const found = diagnosisFactory('keys');
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG') {
     const finding = `ENCRYPTION_KEY is key ${problem.ours}, and the stored keys are under ${problem.theirs}`;
-    yield found('fail', finding, 'Set the right one, or both, separated by a comma');
+    yield found('fail', finding, 'Set the correct key, or both keys, separated by a comma');
   } else if (problem) {
     const isSet = problem.problem !== 'is not set';
-    const finding = `ENCRYPTION_KEY ${problem.problem}; ${stored} ${ids.length === 1 ? 'is' : 'are'} stored`;
-    const remedy = 'Set it to what agentllm key generate prints, where API keys are to be stored';
-    if (ids.length > 0) yield found('fail', finding, rightKey(ids));
-    // What is wrong with the setting of a shell was said of the shell.
+    const finding = `ENCRYPTION_KEY ${problem.problem}; ${stored} ${keyIds.length === 1 ? 'is' : 'are'} stored`;
+    const remedy = 'To store API keys, set it to the output of agentllm key generate';
+    if (keyIds.length > 0) yield found('fail', finding, rightKey(keyIds));
+    // The settings of the shell were checked before.
     else if (inService || !isSet) yield found(isSet ? 'fail' : 'warn', finding, remedy);
   } else if (unreadable.length > 0) {
     const finding = `${counted(unreadable.length, 'stored API key')} cannot be read: ${shortList(unreadable)}`;
-    yield found('fail', finding, 'Add the ENCRYPTION_KEY that they were stored with, or set or clear those keys');
-  } else yield found('ok', `${stored} stored, and ${ids.length === 1 ? 'it' : 'all'} can be read`);
+    yield found('fail', finding, 'Add the encryption key that they were stored with, or set or clear these keys');
+  } else yield found('ok', `${stored} stored, ${keyIds.length === 1 ? 'which' : 'all of which'} can be read`);
 }
 
 function rightKey(all: readonly string[]): string {
   const ids = [...new Set(all)].filter((id) => id !== UNBOUND);
   const which = ids.length > 0 ? ` (${ids.join(', ')})` : '';
-  return `Set it to the key that they were stored under${which}; a new one cannot read them. Where it is lost, set a new one and enter the API keys again`;
+  return `Set it to the key that encrypted them${which}; a new key cannot read them. If the key is lost, set a new one and enter the API keys again`;
 }
 
 async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
@@ -156,11 +159,11 @@ async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
   }
   const uses = [...retiringUses(state, limits.defaultRetiringDays, now)];
   if (uses.length === 0) return;
-  const finding = `Models that are retired or about to be are used in ${counted(uses.length, 'place')}`;
+  const finding = `Models that are retired or will be retired soon are used in ${counted(uses.length, 'place')}`;
   yield { area: 'configs', verdict: 'warn', finding, remedy: 'See agentllm models retiring' };
 }
 
-/** Keys have an examination of their own: the state that is looked at here has no vault. */
+/** Unreadable keys are excluded: examineKeys reports them, and the state that is linted here cannot decrypt. */
 const wouldFail = ({ severity, reason }: Finding) =>
   severity === 'SEVERITY_ERROR' && reason !== 'FINDING_REASON_KEY_UNREADABLE';
 

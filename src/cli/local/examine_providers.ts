@@ -6,47 +6,47 @@ import { limits } from '../../limits.js';
 import { checkProvider } from '../../providers/check_provider.js';
 import { openKey } from '../../store/keys/vault.js';
 import { counted } from '../kit/print.js';
-import { type Diagnosis, type Examination, finder } from './diagnosis.js';
-import type { Place } from './store_task.js';
+import { type Diagnosis, diagnosisFactory, type ExaminationOptions } from './diagnosis.js';
+import type { TaskContext } from './store_task.js';
 
-/** Who has a key for each config has many: more than these are for `configs health`, which shows how far it is. */
-const MOST_KEYS = 20;
+/** The largest number of keys to check: more are left to `configs health`, which shows its progress. */
+const MAX_KEYS = 20;
 
-const found = finder('providers');
+const found = diagnosisFactory('providers');
 
-/** A key that configs use with a provider. */
-interface Use {
+/** A key that one or more configs use with a provider. */
+interface KeyUse {
   readonly provider: Provider;
   readonly choice: KeyChoice;
-  /** The first config that uses it. */
+  /** The first of these configs. */
   readonly config: Config;
   readonly agent: string;
 }
 
-/** A provider and a key, asked once however many configs use them. */
-interface Question {
-  readonly use: Use;
+/** A check of a key with its provider, done once for all configs that use the key. */
+interface ProviderCheck {
+  readonly use: KeyUse;
   readonly key: string | undefined;
 }
 
-/** The providers that enabled configs name, each with every key that they would use there. */
-export async function* examineProviders(place: Place, how: Examination): AsyncGenerator<Diagnosis> {
-  const uses = usesOf(place);
-  const questions = new Map<string, Question>();
-  for (const use of uses.slice(0, MOST_KEYS)) {
-    const opened = await open(place, use, how);
+/** Checks the providers of enabled configs, each with the keys that the configs use. */
+export async function* examineProviders(context: TaskContext, options: ExaminationOptions): AsyncGenerator<Diagnosis> {
+  const uses = usesOf(context);
+  const checks = new Map<string, ProviderCheck>();
+  for (const use of uses.slice(0, MAX_KEYS)) {
+    const opened = await prepareCheck(context, use, options);
     if ('verdict' in opened) yield opened;
-    else questions.set(JSON.stringify([use.provider.name, opened.key]), opened);
+    else checks.set(JSON.stringify([use.provider.name, opened.key]), opened);
   }
-  yield* await Promise.all([...questions.values()].map((question) => ask(question, place)));
-  const more = uses.length - MOST_KEYS;
+  yield* await Promise.all([...checks.values()].map((question) => runCheck(question, context)));
+  const more = uses.length - MAX_KEYS;
   if (more <= 0) return;
-  const finding = `${counted(more, 'key')} more that configs use were not looked at`;
+  const finding = `${counted(more, 'key')} more in use were not checked`;
   yield found('warn', finding, 'See agentllm configs health --all');
 }
 
-function usesOf({ store: { state }, settings }: Place): Use[] {
-  const uses = new Map<string, Use>();
+function usesOf({ store: { state }, settings }: TaskContext): KeyUse[] {
+  const uses = new Map<string, KeyUse>();
   for (const config of state.configs.values()) {
     if (!config.enabled) continue;
     for (const hop of hopsOfConfig(config)) {
@@ -61,8 +61,8 @@ function usesOf({ store: { state }, settings }: Place): Use[] {
   return [...uses.values()];
 }
 
-/** A key as it may be named: never by itself. */
-function named({ choice, agent }: Use): string {
+/** The label of a key, which never contains the key. */
+function keyLabel({ choice, agent }: KeyUse): string {
   switch (choice.source) {
     case 'KEY_SOURCE_CONFIG':
       return `key of config ${choice.row.id} of ${agent}`;
@@ -75,25 +75,25 @@ function named({ choice, agent }: Use): string {
   }
 }
 
-/** The key of a use, or what can be said without asking. */
-async function open(
-  { store, settings }: Place,
-  use: Use,
-  { ask, inService }: Examination,
-): Promise<Question | Diagnosis> {
+/** Decrypts the key for a check; returns a diagnosis when the provider is not called. */
+async function prepareCheck(
+  { store, settings }: TaskContext,
+  use: KeyUse,
+  { checkProviders: ask, inService }: ExaminationOptions,
+): Promise<ProviderCheck | Diagnosis> {
   const { provider, choice } = use;
   if (choice.source === 'KEY_SOURCE_NONE' && provider.api_key_env_vars.length > 0) {
     const where = inService ? `the environment of the service (process ${process.pid})` : 'this environment';
-    const remedy = 'Set it to have configs without a key of their own checked; agents need it where they run';
+    const remedy = 'Set it to check configs without their own key; agents need it in their environment';
     return found('warn', `${provider.name}: no ${provider.api_key_env_vars.join(' or ')} in ${where}`, remedy);
   }
-  if (!ask) return found('ok', `${provider.name}: ${named(use)} is used`);
+  if (!ask) return found('ok', `${provider.name}: ${keyLabel(use)} is used`);
   if (choice.source === 'KEY_SOURCE_NONE') return { use, key: undefined };
   if (choice.source === 'KEY_SOURCE_ENVIRONMENT') return { use, key: settings.providerKeys.get(choice.variable) };
   const entity = choice.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential';
   const key = await openKey(store, entity, choice.row, keyringOf(settings.ENCRYPTION_KEY));
   if (key !== undefined) return { use, key };
-  return found('fail', `${provider.name} (${named(use)}): it cannot be read`, 'See what is said of keys above');
+  return found('fail', `${provider.name} (${keyLabel(use)}): it cannot be read`, 'See the findings on keys above');
 }
 
 function keyringOf(setting: string): Keyring | undefined {
@@ -104,10 +104,10 @@ function keyringOf(setting: string): Keyring | undefined {
   }
 }
 
-async function ask({ use, key }: Question, { settings }: Place): Promise<Diagnosis> {
+async function runCheck({ use, key }: ProviderCheck, { settings }: TaskContext): Promise<Diagnosis> {
   const options = { allowed: settings.PROVIDER_ALLOW_CIDRS, timeoutMs: limits.providerCheckMs };
-  const [answer] = await checkProvider(use.provider, key, [], options);
-  const finding = `${use.provider.name} (${named(use)}): ${answer?.message ?? ''}`;
-  if (answer?.status === 'CHECK_STATUS_OK') return found('ok', finding);
+  const [result] = await checkProvider(use.provider, key, [], options);
+  const finding = `${use.provider.name} (${keyLabel(use)}): ${result?.message ?? ''}`;
+  if (result?.status === 'CHECK_STATUS_OK') return found('ok', finding);
   return found('fail', finding, `See agentllm configs health --agent ${use.agent}`);
 }

@@ -15,26 +15,26 @@ import { type Reason, ServiceError, StartError } from '../../errors.js';
 import { invalidFields } from '../../problems.js';
 import { migrator } from '../../store/maintenance/migrate.js';
 import { catchUp } from '../../store/write/change_log.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
-/* Tokens where the database is: through the socket of the service that has it, or in it. It needs no token. */
+/* Token management on the local store: through the admin socket of the running service, or directly in the database. It needs no token. */
 
-/** What can be asked without a service. */
+/** The methods that work without a service. */
 export type TokenMethods = Pick<AgentLLM['access'], LocalMethod>;
 
-/** As of a client of the port: the same messages go through the socket. */
+/** The same interface as that of the gRPC client. The messages are sent through the admin socket. */
 export const localAccess: TokenMethods = {
   createToken: (request = {}) =>
-    ask('createToken', AccessServiceService.createToken, CreateTokenRequest.fromPartial(request as object)),
+    callStore('createToken', AccessServiceService.createToken, CreateTokenRequest.fromPartial(request as object)),
   getToken: (request = {}) =>
-    ask('getToken', AccessServiceService.getToken, GetTokenRequest.fromPartial(request as object)),
+    callStore('getToken', AccessServiceService.getToken, GetTokenRequest.fromPartial(request as object)),
   listTokens: (request = {}) =>
-    ask('listTokens', AccessServiceService.listTokens, ListTokensRequest.fromPartial(request as object)),
+    callStore('listTokens', AccessServiceService.listTokens, ListTokensRequest.fromPartial(request as object)),
   revokeToken: (request = {}) =>
-    ask('revokeToken', AccessServiceService.revokeToken, RevokeTokenRequest.fromPartial(request as object)),
+    callStore('revokeToken', AccessServiceService.revokeToken, RevokeTokenRequest.fromPartial(request as object)),
 };
 
-/** Where that is, for people. */
+/** The location of the store, for messages. */
 export function storePlace(): string {
   const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
   return DATABASE_URL ? `PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : DATA_DIR;
@@ -49,27 +49,27 @@ interface Method<Request, Response> {
 const options = z.object({ method: z.string().max(100), request: z.base64() });
 type Options = z.output<typeof options>;
 
-const refusal = z.object({
+const serializedError = z.object({
   reason: z.custom<Reason>((value) => typeof value === 'string'),
   metadata: z.record(z.string(), z.string()),
   violations: z.array(z.object({ field: z.string(), description: z.string() })),
 });
-const outcome = z.object({ response: z.base64().optional(), refusal: refusal.optional() });
+const outcome = z.object({ response: z.base64().optional(), refusal: serializedError.optional() });
 
-/** A method of AccessService on the store, and its answer as a line of JSON. */
+/** Calls a method of AccessService on the store. Prints the response as a line of JSON. */
 export const tokenTask: Task<Options> = {
   name: 'token',
   options,
   withoutDatabase: 'refused',
   instead:
-    'agentllm serve makes it at its first start. Where the service has another one, set DATA_DIR or DATABASE_URL as it has them, or name the service with --address',
-  async run(place, given) {
-    place.say.out(JSON.stringify(await outcomeOf(place, given)));
+    'agentllm serve creates it at its first start. If the service uses another database, set the same DATA_DIR or DATABASE_URL, or call the service with --address',
+  async run(context, call) {
+    context.say.out(JSON.stringify(await outcomeOf(context, call)));
   },
 };
 
-async function outcomeOf({ store }: Place, { method, request }: Options): Promise<z.output<typeof outcome>> {
-  if (!isLocalMethod(method)) throw new StartError(`the service that runs does not know ${method} of tokens`);
+async function outcomeOf({ store }: TaskContext, { method, request }: Options): Promise<z.output<typeof outcome>> {
+  if (!isLocalMethod(method)) throw new StartError(`the running service does not have the token method ${method}`);
   await migrator(store.database).check({ pending: true });
   try {
     await catchUp(store);
@@ -81,21 +81,21 @@ async function outcomeOf({ store }: Place, { method, request }: Options): Promis
   }
 }
 
-async function ask<Request, Response>(
+async function callStore<Request, Response>(
   name: LocalMethod,
   method: Method<Request, Response>,
   request: Request,
 ): Promise<Response> {
-  const answered: string[] = [];
-  const told: string[] = [];
-  const listening: Say = { out: (line) => void answered.push(line), err: (line) => void told.push(line) };
-  await runTask(tokenTask, { method: name, request: method.requestSerialize(request).toString('base64') }, listening);
-  const [line] = answered;
-  if (line === undefined) throw new StartError(told.join('\n').replaceAll('agentllm: ', ''));
+  const output: string[] = [];
+  const errors: string[] = [];
+  const capture: Say = { out: (line) => void output.push(line), err: (line) => void errors.push(line) };
+  await runTask(tokenTask, { method: name, request: method.requestSerialize(request).toString('base64') }, capture);
+  const [line] = output;
+  if (line === undefined) throw new StartError(errors.join('\n').replaceAll('agentllm: ', ''));
   const { response, refusal: refused } = outcome.parse(JSON.parse(line));
   if (refused) throw AgentLLMError.like(errorOf(refused), method.path.slice(1));
   return method.responseDeserialize(Buffer.from(response ?? '', 'base64'));
 }
 
-const errorOf = ({ reason, metadata, violations }: z.output<typeof refusal>): ServiceError =>
+const errorOf = ({ reason, metadata, violations }: z.output<typeof serializedError>): ServiceError =>
   reason === 'INVALID_FIELDS' ? invalidFields(violations) : ServiceError.of(reason, metadata as never);

@@ -9,20 +9,26 @@ import { migrateDown, migrateHistory, migrateStatus, migrateUp } from './migrate
 import { restoreTask } from './restore.js';
 import { seedTask } from './seed.js';
 import { renewTask } from './store.js';
-import type { Place, Task } from './store_task.js';
+import type { Task, TaskContext } from './store_task.js';
 
-type Run = (place: Place, options: unknown) => Promise<void>;
+type Run = (context: TaskContext, options: unknown) => Promise<void>;
 
-const running = <Options>(task: Task<Options>): [string, Run] => [
+const entry = <Options>(task: Task<Options>): [string, Run] => [
   task.name,
-  async (place, given) => {
-    const options = task.options.safeParse(given);
-    if (!options.success) throw new StartError(`the options of ${task.name} are not what this service takes`);
-    await task.run(place, options.data);
+  async (context, values) => {
+    const options = task.options.safeParse(values);
+    if (!options.success) throw new StartError(`the running service does not accept these options of ${task.name}`);
+    await task.run(context, options.data);
   },
 ];
 
-const refusing = ({ name, notInService }: { readonly name: string; readonly notInService?: string }): [string, Run] => [
+const refusedEntry = ({
+  name,
+  notInService,
+}: {
+  readonly name: string;
+  readonly notInService?: string;
+}): [string, Run] => [
   name,
   async () => {
     throw new StartError(
@@ -31,28 +37,27 @@ const refusing = ({ name, notInService }: { readonly name: string; readonly notI
   },
 ];
 
-/** Every command that a service may be asked for. */
+/** The commands that a running service executes or refuses. */
 const tasks = new Map<string, Run>([
-  running(migrateStatus),
-  running(migrateHistory),
-  running(seedTask),
-  running(backupTask),
-  running(renewTask),
-  running(doctorTask),
-  running(tokenTask),
-  ...[migrateUp, migrateDown, restoreTask].map(refusing),
+  entry(migrateStatus),
+  entry(migrateHistory),
+  entry(seedTask),
+  entry(backupTask),
+  entry(renewTask),
+  entry(doctorTask),
+  entry(tokenTask),
+  ...[migrateUp, migrateDown, restoreTask].map(refusedEntry),
 ]);
 
-/** Runs a command in the service that has the database, and says what went wrong as it would anywhere else. */
-export async function runInService({ command, options }: AdminRequest, place: Place): Promise<number> {
+/** Runs a command in the service that owns the database. Prints errors, and returns the exit code. */
+export async function runInService({ command, options }: AdminRequest, context: TaskContext): Promise<number> {
   try {
     const run = tasks.get(command);
-    if (!run)
-      throw new StartError(`The service that runs, agentllm ${version}, has no command of this name: ${command}`);
-    await run(place, options);
+    if (!run) throw new StartError(`The running service, agentllm ${version}, does not have the command ${command}`);
+    await run(context, options);
     return 0;
   } catch (error) {
-    place.say.err(explain(error));
+    context.say.err(explain(error));
     return 1;
   }
 }

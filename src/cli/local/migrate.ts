@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { z } from 'zod';
 import { type Migrator, migrator } from '../../store/maintenance/migrate.js';
 import { table } from '../kit/print.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false), dropAdopted: z.boolean().default(false) });
 type Options = z.output<typeof options>;
@@ -11,17 +11,17 @@ type Print = (text: string) => void;
 const onMigrator = (run: (migrations: Migrator, print: Print, options: Options) => Promise<void>) =>
   ({
     options,
-    run: ({ store, say }: Place, given: Options) => run(migrator(store.database), say.out, given),
+    run: ({ store, say }: TaskContext, options: Options) => run(migrator(store.database), say.out, options),
   }) as const;
 
-const STOP_FIRST = 'it needs this schema as it is';
+const SCHEMA_IN_USE = 'it uses this schema';
 
 export const migrateUp: Task<Options> = {
   name: 'migrate up',
-  notInService: `${STOP_FIRST}, and applies what is pending when it starts`,
+  notInService: `${SCHEMA_IN_USE}, and applies what is pending when it starts`,
   ...onMigrator(up),
 };
-export const migrateDown: Task<Options> = { name: 'migrate down', notInService: STOP_FIRST, ...onMigrator(down) };
+export const migrateDown: Task<Options> = { name: 'migrate down', notInService: SCHEMA_IN_USE, ...onMigrator(down) };
 export const migrateStatus: Task<Options> = { name: 'migrate status', withoutDatabase: 'empty', ...onMigrator(status) };
 export const migrateHistory: Task<Options> = {
   name: 'migrate history',
@@ -29,7 +29,7 @@ export const migrateHistory: Task<Options> = {
   ...onMigrator(history),
 };
 
-/** `agentllm migrate up|down|status|history`: the document's four migration commands. */
+/** `agentllm migrate up|down|status|history`: manages the schema of the database. */
 export function migrateCommand(): Command {
   const command = new Command('migrate').description('apply, roll back and show migrations of the database');
   const add = (name: string, about: string, task: Task<Options>) =>
@@ -37,11 +37,11 @@ export function migrateCommand(): Command {
       .command(name)
       .description(about)
       .option('--json', 'print JSON', false)
-      .action((given: Options) => runTask(task, given));
+      .action((options: Options) => runTask(task, options));
   add('up', 'apply all pending migrations', migrateUp);
-  add('down', 'roll back the last migration, with what its tables hold', migrateDown).option(
+  add('down', 'roll back the last migration; the data in its tables is lost', migrateDown).option(
     '--drop-adopted',
-    'also when it drops what another system had made before agentllm',
+    'also if it drops tables of the original Python system, whose database agentllm has imported',
     false,
   );
   add('status', 'show the current migration and what is pending', migrateStatus);
@@ -73,7 +73,7 @@ async function status(migrations: Migrator, print: Print, { json }: Options): Pr
   printAdopted(print, adopted);
 }
 
-/** Nothing for a database that was ours from the beginning. */
+/** The imported tables and findings; empty for a database that agentllm created. */
 async function readAdopted(
   migrations: Migrator,
 ): Promise<{ adopted?: readonly string[]; findings?: readonly string[] }> {

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { readSettings } from '../../config.js';
 import { StartError } from '../../errors.js';
 import { restoreBackup } from '../../store/maintenance/restore.js';
-import { say } from '../kit/print.js';
+import { terminal } from '../kit/print.js';
 import { refusePostgres } from './backup.js';
 import { inServiceOr } from './store_task.js';
 
@@ -12,38 +12,38 @@ interface Options {
   readonly json: boolean;
 }
 
-/** What a running service answers to it. */
-export const restoreTask = { name: 'restore', notInService: 'its database would be replaced under it' } as const;
+/** Why a running service refuses a restore. */
+export const restoreTask = { name: 'restore', notInService: 'a restore replaces its database' } as const;
 
-/** `agentllm restore FILE`: makes the embedded database from a backup, as a store with an identity of its own. */
+/** `agentllm restore FILE`: restores the embedded database from a backup, as a store with a new identity. */
 export function restoreCommand(): Command {
   return new Command('restore')
-    .description('make the embedded database in DATA_DIR from a backup; the service must not run')
-    .argument('<file>', 'what agentllm backup has written')
-    .option('--force', 'replace the database that is there; the old one is kept aside', false)
+    .description('restore the embedded database in DATA_DIR from a backup; the service must not run')
+    .argument('<file>', 'a file from agentllm backup')
+    .option('--force', 'replace an existing database; the old one is kept', false)
     .option('--json', 'print JSON', false)
     .action(runRestore);
 }
 
 async function runRestore(file: string, { force, json }: Options): Promise<void> {
   refusePostgres(
-    'restored, into an empty database and with no service running, with its own pg_restore',
+    'restored with pg_restore, into an empty database and while no service runs',
     'pg_restore --exit-on-error --single-transaction --no-owner',
     ' agentllm.dump\n  agentllm store renew',
   );
   const settings = readSettings(process.env);
   if (settings.DATA_DIR === 'memory:')
-    throw new StartError('DATA_DIR is memory:, which keeps nothing: set it to a directory.');
+    throw new StartError('DATA_DIR is memory:, which is not persistent: set it to a directory.');
   await inServiceOr(settings, { command: restoreTask.name, options: {} }, () =>
     restore(settings.DATA_DIR, resolve(file), force, json),
   );
 }
 
 async function restore(dataDir: string, file: string, force: boolean, json: boolean): Promise<void> {
-  const onStep = (text: string) => !json && say.err(text);
+  const onStep = (text: string) => !json && terminal.err(text);
   const { about, identity, keptAside } = await restoreBackup({ dataDir, file, force, onStep });
   const { revision, made_at } = about;
-  if (json) return say.out(JSON.stringify({ revision, made_at, identity, kept_aside: keptAside ?? null }));
-  say.out(`restored revision ${revision} of ${made_at}; the store is ${identity} now`);
-  if (keptAside) say.out(`the database that was there is kept in ${keptAside}; remove it when it is not needed`);
+  if (json) return terminal.out(JSON.stringify({ revision, made_at, identity, kept_aside: keptAside ?? null }));
+  terminal.out(`restored revision ${revision} of ${made_at}; the identity of the store is now ${identity}`);
+  if (keptAside) terminal.out(`the previous database is kept in ${keptAside}; remove it when it is not needed`);
 }

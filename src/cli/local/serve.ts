@@ -12,7 +12,7 @@ export function serveCommand(): Command {
   return new Command('serve')
     .description('run the service until it gets SIGINT, SIGTERM or SIGHUP')
     .option('--allow-plaintext', 'listen without TLS on addresses that other machines can reach', false)
-    .option('--allow-anonymous', 'let everybody in without a token, on such addresses too', false)
+    .option('--allow-anonymous', 'permit callers without a token, also on such addresses', false)
     .addHelpText('after', `\nSettings come from the environment:\n${settingsHelp()}`)
     .action(runService);
 }
@@ -40,7 +40,7 @@ async function runService(flags: ServeFlags): Promise<void> {
   await running.stop();
   output.write('agentllm has stopped\n');
   await output.drained();
-  // Lines that nobody reads would keep the process running.
+  // Unread log lines would keep the process running.
   process.exit();
 }
 
@@ -68,9 +68,9 @@ function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: R
 
 const ACCESS: Readonly<Record<AccessPolicy, string>> = {
   'this machine':
-    'open to everybody on this machine, but for key leases and access management; agentllm token create --role admin --local closes it',
+    'open to every caller on this machine, except key leases and access management; agentllm token create --role admin --local closes it',
   tokens: 'with tokens',
-  everybody: 'open to everybody (--allow-anonymous), whatever tokens there are',
+  everybody: 'open to every caller (--allow-anonymous), with or without a token',
 };
 
 function grpcurlOptions({ TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }: Settings): string {

@@ -3,28 +3,29 @@ import { z } from 'zod';
 import { StartError } from '../../errors.js';
 import { renewStoreIdentity } from '../../store/maintenance/store_identity.js';
 import { holdsStore } from '../../store/write/head.js';
-import { type Place, runTask, type Task } from './store_task.js';
+import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false) });
 type Options = z.output<typeof options>;
 
 export const renewTask: Task<Options> = { name: 'store renew', options, run: renew };
 
-/** `agentllm store renew`: after a database was put back by other means than `agentllm restore`. */
+/** `agentllm store renew`: for a database that was restored by other means than `agentllm restore`. */
 export function storeCommand(): Command {
-  const command = new Command('store').description('care for the store as a whole');
+  const command = new Command('store').description('manage the identity of the store');
   command
     .command('renew')
-    .description('give the store a new identity, after its database was put back from a dump')
+    .description('give the store a new identity, after its database was restored from a dump')
     .option('--json', 'print JSON', false)
-    .action((given: Options) => runTask(renewTask, given));
+    .action((input: Options) => runTask(renewTask, input));
   return command;
 }
 
-async function renew({ store, say }: Place, { json }: Options): Promise<void> {
+async function renew({ store, say }: TaskContext, { json }: Options): Promise<void> {
   if (!(await holdsStore(store.database.knex)))
-    throw new StartError('There is no store in this database yet: it is made by agentllm serve or migrate up.');
+    throw new StartError('There is no store in this database yet: agentllm serve or agentllm migrate up creates it.');
   const { revision, identity } = await renewStoreIdentity(store);
   if (json) say.out(JSON.stringify({ identity, revision }));
-  else say.out(`the store is ${identity} now, at revision ${revision}; etags from before match no more`);
+  else
+    say.out(`the identity of the store is now ${identity}, at revision ${revision}; earlier etags are no longer valid`);
 }

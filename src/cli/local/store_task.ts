@@ -9,74 +9,74 @@ import { openConfigured } from '../../main.js';
 import { holdsDatabase } from '../../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
 import { Store } from '../../store/store.js';
-import { say } from '../kit/print.js';
+import { terminal } from '../kit/print.js';
 
-/** A service that starts owns its directory some seconds before it takes commands, and other commands are short. */
+/** A starting service locks its directory some seconds before it accepts commands. Other commands are short. */
 const WAIT_FOR_OWNER_MS = 10_000;
-const TRY_AGAIN_MS = 200;
+const RETRY_INTERVAL_MS = 200;
 
-/** Where a command runs: on the store of the running service, or on one that was opened for it. */
-export interface Place {
+/** The context of a command: the store of the running service, or a store that was opened for the command. */
+export interface TaskContext {
   readonly store: Store;
-  /** The settings of the process that has the database. */
+  /** The settings of the process that owns the database. */
   readonly settings: Settings;
   readonly say: Say;
 }
 
-/** A command that needs the database. */
+/** A command that uses the database. */
 export interface Task<Options> {
-  /** As it is typed. */
+  /** The name as it is typed. */
   readonly name: string;
   readonly options: z.ZodType<Options>;
-  /** Why it does not run in a service, for what takes the database from under it. */
+  /** Why a running service refuses it; absent when it can run in a service. */
   readonly notInService?: string;
-  /** What only reads makes no database where there is none: it looks at an empty one in memory, or refuses. */
+  /** A command that only reads does not create a database: it uses an empty one in memory, or fails. */
   readonly withoutDatabase?: 'empty' | 'refused';
-  /** What to do where there is none, for one that is refused. */
+  /** What to do without a database, for a command that fails. */
   readonly instead?: string;
-  run(place: Place, options: Options): Promise<void>;
+  run(context: TaskContext, options: Options): Promise<void>;
 }
 
-/** Runs a command where its database is open, or opens it. */
+/** Runs a command in the service that owns the database, or opens the database. */
 export async function runTask<Options extends Record<string, unknown>>(
   task: Task<Options>,
   options: Options,
-  sayTo = say,
+  sayTo = terminal,
 ): Promise<void> {
   const settings = readSettings(process.env);
-  const here = async () => {
-    const absent = task.withoutDatabase && (await absentDatabase(settings));
-    if (absent && task.withoutDatabase === 'refused')
-      throw new StartError([absent, task.instead].filter(Boolean).join(': '));
-    if (absent && options['json'] !== true) sayTo.out(absent);
-    const database = await openConfigured(absent ? { ...settings, DATA_DIR: 'memory:' } : settings);
+  const runHere = async () => {
+    const absence = task.withoutDatabase && (await absentDatabase(settings));
+    if (absence && task.withoutDatabase === 'refused')
+      throw new StartError([absence, task.instead].filter(Boolean).join(': '));
+    if (absence && options['json'] !== true) sayTo.out(absence);
+    const database = await openConfigured(absence ? { ...settings, DATA_DIR: 'memory:' } : settings);
     try {
       await task.run({ store: new Store(database), settings, say: sayTo }, options);
     } finally {
       await database.close();
     }
   };
-  await inServiceOr(settings, { command: task.name, options }, here, sayTo);
+  await inServiceOr(settings, { command: task.name, options }, runHere, sayTo);
 }
 
-/** Whether the database is in a directory, which may belong to a service. */
+/** Whether the database is in a directory, which a service can own. */
 export const inDirectory = ({ DATABASE_URL, DATA_DIR }: Settings): boolean => !DATABASE_URL && DATA_DIR !== 'memory:';
 
-/** That there is no database yet, as a sentence; undefined where there is one, and on a server. */
+/** The message that there is no database yet; undefined when there is one, and on a PostgreSQL server. */
 export async function absentDatabase(settings: Settings): Promise<string | undefined> {
   if (!inDirectory(settings) || (await holdsDatabase(settings.DATA_DIR))) return undefined;
   return `There is no database in ${absolute(settings.DATA_DIR)} yet`;
 }
 
-/** Has the service run a command that owns the embedded database; runs it here when nobody does. */
+/** Runs a command in the service that owns the embedded database; runs it here when no service does. */
 export async function inServiceOr(
   settings: Settings,
   request: AdminRequest,
   here: () => Promise<void>,
-  sayTo = say,
+  sayTo = terminal,
 ): Promise<void> {
   if (!inDirectory(settings)) return here();
-  const giveUpAt = performance.now() + WAIT_FOR_OWNER_MS;
+  const deadline = performance.now() + WAIT_FOR_OWNER_MS;
   for (;;) {
     const exit = await askService(settings.DATA_DIR, request, sayTo);
     if (exit !== undefined) {
@@ -87,8 +87,8 @@ export async function inServiceOr(
       return await here();
     } catch (error) {
       if (!(error instanceof DirectoryInUseError)) throw error;
-      if (performance.now() > giveUpAt) throw await noAnswer(settings.DATA_DIR);
+      if (performance.now() > deadline) throw await noAnswer(settings.DATA_DIR);
     }
-    await delay(TRY_AGAIN_MS);
+    await delay(RETRY_INTERVAL_MS);
   }
 }

@@ -1,42 +1,40 @@
 import type { Agent, AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import type { Call } from '../kit/remote_command.js';
-import { flag, provider, said, word } from '../kit/values.js';
+import { flag, negatableFlag, provider, word } from '../kit/values.js';
 
-/* How a bulk change chooses its agents. */
+/* The selection of agents for a bulk change. */
 
 const group = 'Which agents:';
 
 export const agentFilters: readonly Input[] = [
-  { name: 'all', kind: said, group, help: 'change every agent' },
+  { name: 'all', kind: flag, group, help: 'change every agent' },
   { name: 'of-type', kind: word('type'), group, help: 'only agents of this type' },
   { name: 'of-role', kind: word('role'), group, help: 'only agents with this role' },
   { name: 'of-provider', kind: provider, group, help: 'only agents whose primary config is of this provider' },
-  { name: 'of-active', kind: flag, group, help: 'only agents that are active, or are not' },
+  { name: 'of-active', kind: negatableFlag, group, help: 'only active agents, or with --no- only inactive ones' },
 ];
 
-/** Most agents of one bulk change, by the contract. */
-const MOST = 1000;
+/** The largest number of agents in one bulk change, by the contract. */
+const MAX_AGENTS = 1000;
 const PAGE = 1000;
 
-/** The agents that the filters choose; undefined when the command line names them. */
+/** The agents that match the filters; undefined when the command line names agents. */
 export async function chosenAgents(call: Call): Promise<AgentRef[] | undefined> {
-  const isNamed = 'agents' in call.given.message;
+  const isNamed = 'agents' in call.inputs.message;
   const isFiltered = agentFilters.some(({ name }) => call.local(name) !== undefined);
-  if (isNamed && isFiltered) throw new UsageError('name agents, or choose them with --all and the filters, not both');
+  if (isNamed && isFiltered) throw new UsageError('name agents or select them with --all and the filters, not both');
   if (isNamed) return undefined;
-  if (!isFiltered) throw new UsageError('no agents are named: name them, or choose them with --all or a filter');
-  const agents = await matching(call);
-  const ids = await usersOf(call, agents);
+  if (!isFiltered) throw new UsageError('no agents are selected: name them, or use --all or a filter');
+  const agents = await listMatching(call);
+  const ids = await filterByProvider(call, agents);
   if (ids.length === 0) throw new UsageError('no agent matches');
-  if (ids.length > MOST)
-    throw new UsageError(
-      `${ids.length} agents match, and one change takes at most ${MOST}: choose fewer with a filter`,
-    );
+  if (ids.length > MAX_AGENTS)
+    throw new UsageError(`${ids.length} agents match, and one change can have at most ${MAX_AGENTS}: add a filter`);
   return ids.map((id) => ({ id }));
 }
 
-async function matching({ api, local }: Call): Promise<Agent[]> {
+async function listMatching({ api, local }: Call): Promise<Agent[]> {
   const filter = {
     agent_type: local<string>('of-type') ?? '',
     role: local<string>('of-role') ?? '',
@@ -52,8 +50,8 @@ async function matching({ api, local }: Call): Promise<Agent[]> {
   return agents;
 }
 
-/** Those of the agents whose primary config is of the provider that is asked for. */
-async function usersOf({ api, local }: Call, agents: readonly Agent[]): Promise<number[]> {
+/** The ids of the agents whose primary config is of the requested provider. */
+async function filterByProvider({ api, local }: Call, agents: readonly Agent[]): Promise<number[]> {
   const ids = agents.map(({ id }) => id);
   const name = local<string>('of-provider');
   if (name === undefined) return ids;

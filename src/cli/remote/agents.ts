@@ -4,23 +4,35 @@ import type { UpdateAgentResponse } from '../../../gen/ts/agentllm/v1/agent_serv
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { agentArgument, type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, counted, type Group, lines, record, recordOf, shown, small } from '../kit/print.js';
+import { ago, counted, formatValue, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, flag, integer, type Kind, model, number, oneOf, provider, said, text, word } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import {
+  choice,
+  flag,
+  integer,
+  type Kind,
+  model,
+  negatableFlag,
+  number,
+  oneOf,
+  provider,
+  text,
+  word,
+} from '../kit/values.js';
+import { etagInput, findingLines, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 
 const body: Body = { at: 'agent', type: 'Agent', message: Agent };
 const json = word('json');
 
-/** A model, or the word for none. */
-const modelOrNone: Kind = { ...model, read: (given) => (given === 'none' ? ['', ''] : model.read(given)) };
+/** A model, or `none`. */
+const modelOrNone: Kind = { ...model, read: (raw) => (raw === 'none' ? ['', ''] : model.read(raw)) };
 
-const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'another name' };
+const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'new name' };
 const type: Input = {
   name: 'type',
   to: 'agent.agent_type',
   kind: word('type'),
-  help: 'what kind of agent it is, such as analyst, researcher, manager, trader or risk_analyst; required',
+  help: 'its type, such as analyst, researcher, manager, trader or risk_analyst; required',
 };
 
 const fields: readonly Input[] = [
@@ -38,43 +50,55 @@ const fields: readonly Input[] = [
     clears: true,
     help: 'what it does, at most 1000 characters',
   },
-  { name: 'active', to: 'agent.is_active', kind: flag, clears: true, help: 'whether it takes part (default: it does)' },
+  {
+    name: 'active',
+    to: 'agent.is_active',
+    kind: negatableFlag,
+    clears: true,
+    help: 'whether it is in use (default: yes)',
+  },
   {
     name: 'model',
     to: ['agent.llm_provider', 'agent.llm_model'],
     kind: modelOrNone,
     clears: true,
-    help: 'what it uses when it has no enabled config (default openai/gpt-4o-mini); none: it calls no model then',
+    help: 'its model while it has no enabled config (default openai/gpt-4o-mini); none: it calls no model',
   },
-  { name: 'llm-provider', to: 'agent.llm_provider', kind: provider, clears: true, help: 'the provider of that alone' },
-  { name: 'llm-model', to: 'agent.llm_model', kind: word('name'), clears: true, help: 'the model of that alone' },
+  {
+    name: 'llm-provider',
+    to: 'agent.llm_provider',
+    kind: provider,
+    clears: true,
+    help: 'the provider of that model only',
+  },
+  { name: 'llm-model', to: 'agent.llm_model', kind: word('name'), clears: true, help: 'the name of that model only' },
   {
     name: 'llm-type',
     to: 'agent.llm_type',
     kind: oneOf('type', ['quick', 'deep']),
     clears: true,
-    help: 'how it thinks (default quick)',
+    help: 'kind of model that it needs (default quick)',
   },
   {
     name: 'temperature',
     to: 'agent.temperature',
     kind: number,
     clears: true,
-    help: 'used with that model, 0 to 2 (default 0.7)',
+    help: 'temperature for that model, 0 to 2 (default 0.7)',
   },
   {
     name: 'max-tokens',
     to: 'agent.max_tokens',
     kind: integer,
     clears: true,
-    help: 'used with that model, at least 1 (default: none)',
+    help: 'output limit for that model, at least 1 (default: none)',
   },
   {
     name: 'substitution',
     to: 'agent.substitution_policy',
     kind: choice('SUBSTITUTION_POLICY_', 'policy', ['never', 'same-model', 'same-provider', 'any']),
     clears: true,
-    help: 'which hops of its chain may stand in for the first (default any)',
+    help: 'which hops of its chain may replace the first hop (default any)',
   },
   {
     name: 'prompt-template',
@@ -88,7 +112,7 @@ const fields: readonly Input[] = [
     to: 'agent.capabilities_json',
     kind: json,
     clears: true,
-    help: 'JSON list of what it can do',
+    help: 'JSON list of its capabilities',
   },
   {
     name: 'required-tools',
@@ -100,9 +124,9 @@ const fields: readonly Input[] = [
   {
     name: 'requires-memory',
     to: 'agent.requires_memory',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
-    help: 'whether it keeps a memory (default: it does not)',
+    help: 'whether it needs a memory (default: no)',
   },
   {
     name: 'memory-name',
@@ -116,9 +140,9 @@ const fields: readonly Input[] = [
     to: 'agent.slot_name',
     kind: word('name'),
     clears: true,
-    help: 'the slot that it fills in a workflow, at most 50 characters',
+    help: 'its slot in a workflow, at most 50 characters',
   },
-  { name: 'config', to: 'agent.config_json', kind: json, clears: true, help: 'JSON object of settings of its own' },
+  { name: 'config', to: 'agent.config_json', kind: json, clears: true, help: 'JSON object with its own configuration' },
   {
     name: 'agent-version',
     to: 'agent.version',
@@ -131,7 +155,7 @@ const fields: readonly Input[] = [
     to: 'agent.metadata_json',
     kind: json,
     clears: true,
-    help: 'JSON object of your own, at most 16384 bytes',
+    help: 'JSON object for any purpose, at most 16384 bytes',
   },
 ];
 
@@ -144,14 +168,14 @@ const agentList: List<Agent> = {
     ['ID', ({ id }) => String(id)],
     ['NAME', ({ name }) => name],
     ['TYPE', ({ agent_type }) => agent_type],
-    ['ROLE', ({ role }) => shown(role)],
-    ['ACTIVE', ({ is_active }) => shown(is_active)],
+    ['ROLE', ({ role }) => formatValue(role)],
+    ['ACTIVE', ({ is_active }) => formatValue(is_active)],
     ['WITHOUT A CONFIG IT USES', defaultModelOf],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
   noMatch: 'no agent matches',
-  empty: 'no agents; agentllm agents create <name> --type analyst makes one',
-  ask: (api, request) => api.agents.listAgents(request),
+  empty: 'no agents; agentllm agents create <name> --type analyst creates one',
+  fetchPage: (api, request) => api.agents.listAgents(request),
 };
 
 const list: RemoteCommand = {
@@ -160,15 +184,20 @@ const list: RemoteCommand = {
   inputs: [
     { name: 'type', to: 'agent_type', kind: word('type'), help: 'only agents of this type' },
     { name: 'role', to: 'role', kind: word('role'), help: 'only agents with this role' },
-    { name: 'active', to: 'is_active', kind: flag, help: 'only those that take part, or do not' },
+    {
+      name: 'active',
+      to: 'is_active',
+      kind: negatableFlag,
+      help: 'only active agents, or with --no- only inactive ones',
+    },
     limitInput,
     minRevision,
   ],
   examples: [
-    ['agentllm agents list', 'all of them'],
-    ['agentllm agents list --type researcher --active', 'some of them'],
+    ['agentllm agents list', 'all agents'],
+    ['agentllm agents list --type researcher --active', 'filtered'],
   ],
-  next: 'agentllm configs list --agent <agent> shows which models one uses',
+  next: 'agentllm configs list --agent <agent> shows the models of an agent',
   run: (call) => printList(call, agentList),
 };
 
@@ -180,10 +209,10 @@ const get: RemoteCommand = {
     ['agentllm agents get trader', 'by name'],
     ['agentllm agents get 8 --json', 'by id, for a program'],
   ],
-  next: 'agentllm configs list --agent <agent> shows which models it uses',
+  next: 'agentllm configs list --agent <agent> shows its models',
   async run(call) {
     const response = await call.api.agents.getAgent(call.request());
-    return call.answer(response, () => record(groupsOf(response.agent as Agent)));
+    return call.print(response, () => record(groupsOf(response.agent as Agent)));
   },
 };
 
@@ -195,15 +224,15 @@ const create: RemoteCommand = {
       name: '<name>',
       to: 'agent.name',
       kind: word('name'),
-      help: 'its name, 1 to 255 characters, which no other agent has',
+      help: 'its unique name, 1 to 255 characters',
     },
     type,
     ...fields,
     {
       name: 'reserved',
       to: 'agent.is_reserved',
-      kind: said,
-      help: 'it belongs to the system and cannot be deleted; cannot be changed later',
+      kind: flag,
+      help: 'it belongs to the system and cannot be deleted; this cannot be changed later',
     },
     ...writeInputs,
   ],
@@ -212,40 +241,43 @@ const create: RemoteCommand = {
     ['agentllm agents create scout --type analyst --description "looks for news"', 'an analyst'],
     [
       'agentllm agents create guard --type risk_analyst --substitution same-provider',
-      'one whose calls stay with one provider',
+      'an agent whose calls stay with one provider',
     ],
-    ['agentllm agents create vault --type analyst --model none', 'one that calls no model without an enabled config'],
+    [
+      'agentllm agents create vault --type analyst --model none',
+      'an agent that calls no model without an enabled config',
+    ],
   ],
-  next: 'agentllm configs create <agent> --model provider/model says which model it uses',
+  next: 'agentllm configs create <agent> --model provider/model selects its model',
   async run(call) {
     const response = await call.api.agents.createAgent(call.request());
-    return call.answer(response, () => written(call, 'created', response));
+    return call.print(response, () => summaryOf(call, 'created', response));
   },
 };
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of an agent; all others are kept',
+  about: 'change some fields of an agent; all other fields are kept',
   inputs: [{ ...agentArgument, to: [] }, name, type, ...fields, etagInput('agent.etag'), ...writeInputs],
   body,
   patches: true,
   examples: [
     ['agentllm agents update trader --description "trades" --substitution same-model', 'two fields'],
     ['agentllm agents update trader --unset description', 'clear one'],
-    ['agentllm agents update trader --no-active', 'take it out; its configs are kept'],
+    ['agentllm agents update trader --no-active', 'deactivate it; its configs are kept'],
   ],
   next: 'agentllm agents get <agent> shows the result',
   async run(call) {
-    refuseNothing(call, body, [name, type, ...fields]);
+    requireChange(call, body, [name, type, ...fields]);
     const id = await idOf(call);
     const response = await call.api.agents.updateAgent(
-      call.request({ agent: { ...(call.given.message['agent'] as object), id } }),
+      call.request({ agent: { ...(call.inputs.message['agent'] as object), id } }),
     );
-    return call.answer(response, () => written(call, 'updated', response));
+    return call.print(response, () => summaryOf(call, 'updated', response));
   },
 };
 
-/** An update names its agent by id, because it may change the name. */
+/** The id of the agent: an update cannot use the name, which it may change. */
 async function idOf(call: Call): Promise<number> {
   const ref = call.local<{ id?: number }>('<agent>');
   if (ref?.id !== undefined) return ref.id;
@@ -255,36 +287,36 @@ async function idOf(call: Call): Promise<number> {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete an agent; those that belong to the system cannot be',
+  about: 'delete an agent; an agent of the system cannot be deleted',
   inputs: [
     agentArgument,
-    { name: 'cascade', to: 'cascade', kind: said, help: 'delete its configs with it' },
+    { name: 'cascade', to: 'cascade', kind: flag, help: 'delete its configs with it' },
     etagInput('etag'),
     ...writeInputs,
   ],
   examples: [
-    ['agentllm agents create scout --type analyst', 'somebody'],
-    ['agentllm agents delete scout --cascade --reason "was a trial"', 'and away'],
+    ['agentllm agents create scout --type analyst', 'an agent'],
+    ['agentllm agents delete scout --cascade --reason "was a trial"', 'delete it'],
   ],
-  next: 'agentllm agents update <agent> --no-active keeps an agent and takes it out of use',
+  next: 'agentllm agents update <agent> --no-active deactivates an agent and keeps it',
   async run(call) {
     const response = await call.api.agents.deleteAgent(call.request());
-    const ref = call.given.message['agent'] as { id?: number; name?: string };
+    const ref = call.inputs.message['agent'] as { id?: number; name?: string };
     const what = `agent ${ref.name ?? ref.id} with ${counted(response.deleted_configs, 'config')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response));
+    return call.print(response, () => writeSummary(call, 'deleted', what, response));
   },
 };
 
-/** What a write did, and what follows from it. */
-const written = (call: Call, done: string, response: UpdateAgentResponse) =>
-  wrote(call, done, named(response.agent as Agent), response) + findingLines(response.findings);
+/** The summary of a write, with its findings. */
+const summaryOf = (call: Call, done: string, response: UpdateAgentResponse) =>
+  writeSummary(call, done, titleOf(response.agent as Agent), response) + findingLines(response.findings);
 
-const named = ({ name, id }: Agent) => `agent ${name}${id === 0 ? '' : ` (id ${id})`}`;
+const titleOf = ({ name, id }: Agent) => `agent ${name}${id === 0 ? '' : ` (id ${id})`}`;
 
 function groupsOf(row: Agent): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['type', row.agent_type],
         ['role', row.role],
@@ -306,7 +338,7 @@ function groupsOf(row: Agent): Group[] {
       ),
     ],
     [
-      'Its own',
+      'Other fields',
       lines(
         ['prompt template', row.prompt_template],
         ['capabilities', row.capabilities_json],
@@ -326,7 +358,7 @@ export function agentsCommand(): Command {
   return remoteGroup(
     'agents',
     'show and change the agents that configs belong to',
-    'Start with: agentllm agents list. An agent is named by its name or its id; name:42 is an agent of the name 42.',
+    'Start with: agentllm agents list. An agent is given by name or id; name:42 is the agent with the name 42.',
     [list, get, create, update, remove],
   );
 }

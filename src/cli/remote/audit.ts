@@ -1,14 +1,14 @@
 import { type AuditEvent, AuditEventKind } from '../../../gen/ts/agentllm/v1/audit_service.js';
 import { type Column, type List, minRevision, readAll, tableOf } from '../kit/lists.js';
-import { moment, say, small } from '../kit/print.js';
+import { moment, small, terminal } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, list, time, word } from '../kit/values.js';
 import { shortMethod } from './changes.js';
 import { agentNames, changeRecordOf, newestInput } from './history.js';
 
-const MOST = 50;
-/** Where a cell is cut; --json has it whole. */
-const LONGEST_CELL = 100;
+const DEFAULT_LIMIT = 50;
+/** Longer cells are truncated; --json prints them in full. */
+const MAX_CELL_LENGTH = 100;
 const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
   'write',
   'health-check',
@@ -19,31 +19,31 @@ const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
   'key-rotation',
 ]);
 
-/** `agentllm audit`: everything that was done, also what changed nothing. */
+/** `agentllm audit`: all audited operations, including those that change nothing. */
 export const audit: RemoteCommand = {
   name: 'audit',
-  about: 'show what was done, by whom and when, the newest first: writes, uses of keys and tokens, refused calls',
+  about: 'show the audit log, newest first: writes, uses of keys and tokens, rejected calls',
   inputs: [
-    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
-    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; may be given again' },
-    { name: 'actor', to: 'actor', kind: word('name'), help: 'only what this actor did' },
-    { name: 'since', to: 'since', kind: time, help: 'only at this time or later' },
-    { name: 'until', to: 'until', kind: time, help: 'only before this time' },
+    { name: 'agent', to: 'agent', kind: agent, help: 'only events of this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; can be repeated' },
+    { name: 'actor', to: 'actor', kind: word('name'), help: 'only events of this actor' },
+    { name: 'since', to: 'since', kind: time, help: 'only events at or after this time' },
+    { name: 'until', to: 'until', kind: time, help: 'only events before this time' },
     newestInput,
     minRevision,
   ],
   examples: [
-    ['agentllm audit --limit 5', 'the last things that happened'],
-    ['agentllm audit --agent trader --kind write --since 2026-01-01', 'what was changed about the trader'],
+    ['agentllm audit --limit 5', 'the newest events'],
+    ['agentllm audit --agent trader --kind write --since 2026-01-01', 'the changes of the trader'],
   ],
-  next: 'agentllm history shows the fields that writes changed',
+  next: 'agentllm history shows the changed fields',
   async run(call) {
     const { rows: events, revision, more } = await readAll(call, eventList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, events);
-    call.answer({ events, revision }, () =>
-      tableOf(events, { columns: columnsFor(names), empty: 'no event matches' }, LONGEST_CELL),
+    call.print({ events, revision }, () =>
+      tableOf(events, { columns: columnsFor(names), empty: 'no event matches' }, MAX_CELL_LENGTH),
     );
-    if (more && !call.json) say.err(`(the newest ${events.length}; --limit shows more)`);
+    if (more && !call.json) terminal.err(`(the newest ${events.length}; --limit shows more)`);
     return undefined;
   },
 };
@@ -52,8 +52,8 @@ const eventList: List<AuditEvent> = {
   field: 'events',
   columns: [],
   empty: '',
-  most: MOST,
-  ask: (api, request) => api.audit.listAuditEvents(request),
+  defaultLimit: DEFAULT_LIMIT,
+  fetchPage: (api, request) => api.audit.listAuditEvents(request),
 };
 
 const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEvent>[] => [
@@ -64,7 +64,7 @@ const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEv
   ['WHAT', (event) => whatOf(event, names)],
 ];
 
-/** What events are about that are about no agent. */
+/** The subject of events without an agent. */
 const ABOUT: Readonly<Record<string, string>> = {
   [AuditEventKind.CALL_REFUSED]: 'access',
   [AuditEventKind.TOKEN_USE]: 'access',
@@ -81,8 +81,8 @@ function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
   const { kind, change, config_id, provider, outcome } = event;
   if (change) return changeRecordOf(change, names).what;
   if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;
-  if (kind === AuditEventKind.CALL_REFUSED) return `refused: ${outcome}`;
-  if (kind === AuditEventKind.TOKEN_USE) return 'used, for the first time in a day';
-  const asked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
-  return `${asked}: ${small(outcome, 'CHECK_STATUS_')}`;
+  if (kind === AuditEventKind.CALL_REFUSED) return `rejected: ${outcome}`;
+  if (kind === AuditEventKind.TOKEN_USE) return 'first use of the day';
+  const checked = config_id === undefined ? `a key of ${provider}` : `config ${config_id}: ${provider}`;
+  return `${checked}: ${small(outcome, 'CHECK_STATUS_')}`;
 }

@@ -1,16 +1,16 @@
 import { cut, moment, pad, visible, widthOf } from '../kit/print.js';
 
-/* What is different from before, in words: the same in watch, history, diff and rollback. */
+/* The text form of changes, which watch, history, diff and rollback share. */
 
-/** A field with another value than before; undefined: it had none, or has none. */
+/** A changed field; undefined means that the field is absent. */
 export interface Difference {
   readonly field: string;
   readonly before?: unknown;
   readonly after?: unknown;
 }
 
-/** What every write moves, or what names the thing itself. */
-const UNSHOWN: ReadonlySet<string> = new Set([
+/** Fields that every write changes, and fields that identify the resource. */
+const HIDDEN_FIELDS: ReadonlySet<string> = new Set([
   'id',
   'agent_id',
   'agent_name',
@@ -22,10 +22,10 @@ const UNSHOWN: ReadonlySet<string> = new Set([
   'etag',
   'chain_etag',
 ]);
-/** What is shown under another name. */
-const NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_key' };
+/** The names of fields that are shown under another name. */
+const DISPLAY_NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_key' };
 
-/** The fields in which two states of a thing differ, by the names of the contract; undefined: there is no such thing. */
+/** The fields in which two states of a resource differ; an undefined state means that the resource does not exist. */
 export function differences(before: object | undefined, after: object | undefined): Difference[] {
   const [then, now] = [fieldsOf(before), fieldsOf(after)];
   return [...new Set([...then.keys(), ...now.keys()])]
@@ -33,14 +33,14 @@ export function differences(before: object | undefined, after: object | undefine
     .map((field) => ({ field, before: then.get(field), after: now.get(field) }));
 }
 
-/** The fields that have a value, those of messages in it too: `extra_params.seed`. */
+/** The fields that are set, including those of nested messages: `extra_params.seed`. */
 function fieldsOf(message: object | undefined, at = ''): Map<string, unknown> {
   const fields = new Map<string, unknown>();
   for (const [name, value] of Object.entries(message ?? {})) {
-    if (UNSHOWN.has(name) || isNothing(value)) continue;
+    if (HIDDEN_FIELDS.has(name) || isNothing(value)) continue;
     const isMessage = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date);
     if (isMessage) for (const [path, inner] of fieldsOf(value, `${at}${name}.`)) fields.set(path, inner);
-    else if (value !== 'API_KEY_STATE_NONE') fields.set(at + (NAMES[name] ?? name), value);
+    else if (value !== 'API_KEY_STATE_NONE') fields.set(at + (DISPLAY_NAMES[name] ?? name), value);
   }
   return fields;
 }
@@ -48,57 +48,61 @@ function fieldsOf(message: object | undefined, at = ''): Map<string, unknown> {
 const isNothing = (value: unknown) =>
   value === undefined || value === '' || (Array.isArray(value) && value.length === 0);
 
-const LONGEST_VALUE = 60;
+const MAX_VALUE_LENGTH = 60;
 
-/** A value as it stands in a sentence. */
-export function spoken(value: unknown): string {
+/** The text of a value in a change. */
+export function valueText(value: unknown): string {
   if (value === undefined) return 'none';
   if (typeof value === 'string' && value.startsWith('API_KEY_STATE_'))
     return value === 'API_KEY_STATE_SET' ? 'set' : 'set, unreadable now';
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
-  return cut(textOf(value), LONGEST_VALUE);
+  return cut(textOf(value), MAX_VALUE_LENGTH);
 }
 
 function textOf(value: unknown): string {
-  // A word is one without quotes.
+  // Strings without special characters are printed without quotes.
   if (typeof value === 'string') return /^[\w./:+-]+$/.test(value) ? value : JSON.stringify(value);
   if (value instanceof Date) return moment(value);
   if (typeof value === 'bigint') return String(value);
   return JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? String(inner) : inner)) ?? '';
 }
 
-/** Two fields that say one thing: a model with its provider. */
+/** Pairs of fields that are shown as one: a model with its provider. */
 const PAIRS = [
   ['provider', 'model_name', 'model'],
   ['fallback_provider', 'fallback_model', 'fallback'],
 ] as const;
 
 /**
- * Differences as people read them: a model and its provider are one, and what stands in `extra_params` is a parameter.
- * @param same what else is known of the thing, and is as it was.
+ * Differences in their display form: a model and its provider are one field, and `extra_params.` is removed from names.
+ * @param unchanged the unchanged fields of the resource, as far as they are known.
  */
-export function worded(all: readonly Difference[], same: Readonly<Record<string, unknown>> = {}): Difference[] {
+export function displayDifferences(
+  all: readonly Difference[],
+  unchanged: Readonly<Record<string, unknown>> = {},
+): Difference[] {
   let rest = [...all];
   const pairs: Difference[] = [];
   for (const [first, second, field] of PAIRS) {
     const [a, b] = [first, second].map(
-      (name) => rest.find((one) => one.field === name) ?? { field: name, before: same[name], after: same[name] },
+      (name) =>
+        rest.find((one) => one.field === name) ?? { field: name, before: unchanged[name], after: unchanged[name] },
     ) as [Difference, Difference];
     const changed = rest.filter((one) => one.field === first || one.field === second);
-    // Of a pair of which only one half is known, that half is shown under its own name.
+    // If only one half of a pair is known, it is shown under its own name.
     const isHalf = (['before', 'after'] as const).some((side) => (a[side] === undefined) !== (b[side] === undefined));
     if (changed.length === 0 || isHalf) continue;
     rest = rest.filter((one) => !changed.includes(one));
     const joined = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
     pairs.push({ field, before: joined(a.before, b.before), after: joined(a.after, b.after) });
   }
-  return [...pairs, ...rest.map(named)];
+  return [...pairs, ...rest.map(withDisplayName)];
 }
 
 const RATE = /^(?:price\.)?(\w+)_micro_usd_per_million$/;
 
-/** Under the name that people know. */
-function named({ field, before, after }: Difference): Difference {
+/** Replaces the field name by its display name. */
+function withDisplayName({ field, before, after }: Difference): Difference {
   const [, rate] = RATE.exec(field) ?? [];
   if (rate === undefined) return { field: field.replace(/^extra_params\./, ''), before, after };
   const usd = (micro: unknown) => (micro === undefined ? undefined : Number(micro) / 1e6);
@@ -106,18 +110,18 @@ function named({ field, before, after }: Difference): Difference {
 }
 
 /** `temperature 0.7 → 0.2, model openai/gpt-4 → openai/gpt-4o` */
-export const inWords = (all: readonly Difference[], same?: Readonly<Record<string, unknown>>): string =>
-  worded(all, same)
+export const describeDifferences = (all: readonly Difference[], same?: Readonly<Record<string, unknown>>): string =>
+  displayDifferences(all, same)
     .map(({ field, before, after }) => {
-      // Of a key the history has what was done to it.
-      if (field === 'api_key' && KEY_DEEDS.includes(after)) return `API key ${after}`;
-      return `${field} ${spoken(before)} → ${spoken(after)}`;
+      // For a key, the history stores the action only.
+      if (field === 'api_key' && KEY_ACTIONS.includes(after)) return `API key ${after}`;
+      return `${field} ${valueText(before)} → ${valueText(after)}`;
     })
     .join(', ');
 
-const KEY_DEEDS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
+const KEY_ACTIONS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypted anew'];
 
-/** One line of what a revision did, behind whom it is about. */
+/** One change of a revision: the subject (an agent, or `catalogue`), and the text. */
 export interface ChangeRecord {
   readonly about: string;
   readonly what: string;
@@ -125,16 +129,16 @@ export interface ChangeRecord {
 
 export interface ChangeRecords {
   readonly revision: bigint;
-  /** Nothing is known of who did it in a snapshot. */
+  /** Unknown in a snapshot. */
   readonly actor?: string | undefined;
   readonly method?: string | undefined;
   readonly reason?: string | undefined;
   readonly created_at?: Date | undefined;
-  readonly deeds: readonly ChangeRecord[];
+  readonly records: readonly ChangeRecord[];
 }
 
-/** A revision as a block of lines: when, who, how and why, then what it did. */
-export function changeBlock({ revision, actor, method, reason, created_at, deeds }: ChangeRecords): string {
+/** A revision as lines: time, revision, actor, method and reason, then one line for each change. */
+export function changeBlock({ revision, actor, method, reason, created_at, records: deeds }: ChangeRecords): string {
   const head = [
     moment(created_at),
     `revision ${revision}`,
@@ -147,5 +151,5 @@ export function changeBlock({ revision, actor, method, reason, created_at, deeds
   return [visible(head.filter(Boolean).join('  ')), ...lines].join('\n');
 }
 
-/** `agentllm.v1.AgentLLMConfigService/UpdateConfig` is UpdateConfig; a word for what the service did itself stays. */
+/** `UpdateConfig` for `agentllm.v1.AgentLLMConfigService/UpdateConfig`; operations of the service itself are unchanged. */
 export const shortMethod = (method: string): string => method.slice(method.lastIndexOf('/') + 1);

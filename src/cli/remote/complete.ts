@@ -2,16 +2,16 @@ import type { Argument, Command, Option } from 'commander';
 import type { AgentLLM } from '../../client/index.js';
 import { openConnection } from '../kit/connection.js';
 import { inputOf } from '../kit/inputs.js';
-import type { Live } from '../kit/values.js';
+import type { NameSource } from '../kit/values.js';
 import { modelOf } from './config_fields.js';
 
 /*
- * `agentllm __complete WORD…`, which the scripts of completion.ts ask: prints what the
- * last of the words may become, a line each with a tab and what it means. One line
- * `:files` says that it is the name of a file. Silent about everything else.
+ * `agentllm __complete WORD…`, which the scripts of completion.ts run: prints the
+ * candidates for the last word, one line each: the word, a tab, its description. The
+ * line `:files` stands for the names of files. Errors print nothing.
  */
 
-/** People wait for it with a finger on the key. */
+/** The user waits for the completion at the prompt. */
 const DEADLINE_MS = 800;
 
 interface Candidate {
@@ -21,17 +21,17 @@ interface Candidate {
 const candidate = (word: string, about = ''): Candidate => ({ word, about });
 
 export async function complete(program: Command, typed: readonly string[]): Promise<void> {
-  // bash makes three words of `--model=openai`.
+  // bash splits `--model=openai` into three words.
   const words = typed.filter((word, at) => word !== '=' || at === 0);
   const found = await candidatesFor(program, words).catch(() => []);
   const start = words.at(-1) ?? '';
-  // A name that would be two lines cannot be said to a shell.
+  // A name with a line break cannot be passed to a shell.
   for (const { word, about } of found)
     if ((word === ':files' || word.startsWith(start)) && !/[\p{Cc}]/u.test(word))
-      process.stdout.write(`${word}\t${firstOf(about)}\n`);
+      process.stdout.write(`${word}\t${shortDescription(about)}\n`);
 }
 
-const firstOf = (about: string) =>
+const shortDescription = (about: string) =>
   about
     .replace(/\p{Cc}/gu, ' ')
     .replace(/[;:(].*/s, '')
@@ -39,52 +39,53 @@ const firstOf = (about: string) =>
 
 async function candidatesFor(program: Command, words: readonly string[]): Promise<Candidate[]> {
   const start = words.at(-1) ?? '';
-  const { command, args, waiting, given } = walk(program, words.slice(0, -1));
-  if (waiting) return valuesOf(waiting, given);
+  const { command, args, pendingOption, optionValues } = parseWords(program, words.slice(0, -1));
+  if (pendingOption) return valuesOf(pendingOption, optionValues);
   const [, long, equals] = /^(--[\w-]+)(=)/.exec(start) ?? [];
   const assigned = equals && command.options.find((option) => option.long === long);
-  if (assigned) return (await valuesOf(assigned, given)).map(({ word, about }) => candidate(`${long}=${word}`, about));
+  if (assigned)
+    return (await valuesOf(assigned, optionValues)).map(({ word, about }) => candidate(`${long}=${word}`, about));
   if (start.startsWith('-')) return optionsOf(command);
   if (command.commands.length > 0) return command.commands.map((one) => candidate(one.name(), one.description()));
   const { registeredArguments } = command;
   const argument =
     registeredArguments[args] ?? (registeredArguments.at(-1)?.variadic ? registeredArguments.at(-1) : undefined);
-  return argument ? valuesOf(argument, given) : optionsOf(command);
+  return argument ? valuesOf(argument, optionValues) : optionsOf(command);
 }
 
-interface Place {
+interface CursorPosition {
   readonly command: Command;
-  /** How many arguments stand before. */
+  /** The number of arguments before the cursor. */
   readonly args: number;
-  /** The option whose value is wanted. */
-  readonly waiting: Option | undefined;
-  /** The values of options that say where the service is. */
-  readonly given: ReadonlyMap<string, unknown>;
+  /** The option that expects a value. */
+  readonly pendingOption: Option | undefined;
+  /** The values of the options, among them those for the connection. */
+  readonly optionValues: ReadonlyMap<string, unknown>;
 }
 
-/** Reads words as commander would, and minds no mistake. */
-function walk(program: Command, words: readonly string[]): Place {
+/** Parses words as commander does, but ignores errors. */
+function parseWords(program: Command, words: readonly string[]): CursorPosition {
   let command = program;
   let args = 0;
-  let waiting: Option | undefined;
-  const given = new Map<string, unknown>();
+  let pendingOption: Option | undefined;
+  const optionValues = new Map<string, unknown>();
   for (const word of words) {
-    if (waiting) {
-      given.set(waiting.long?.slice(2) ?? '', word);
-      waiting = undefined;
+    if (pendingOption) {
+      optionValues.set(pendingOption.long?.slice(2) ?? '', word);
+      pendingOption = undefined;
     } else if (word.startsWith('-')) {
       const [, name = word, value] = /^(--[^=]+)=(.*)$/s.exec(word) ?? [];
       const option = command.options.find(({ short, long }) => name === short || name === long);
-      if (value !== undefined) given.set(name.slice(2), value);
-      else if (option?.required) waiting = option;
-      else if (option) given.set(option.long?.slice(2) ?? '', true);
+      if (value !== undefined) optionValues.set(name.slice(2), value);
+      else if (option?.required) pendingOption = option;
+      else if (option) optionValues.set(option.long?.slice(2) ?? '', true);
     } else {
       const next = command.commands.find((one) => one.name() === word);
       if (next) command = next;
       else args++;
     }
   }
-  return { command, args, waiting, given };
+  return { command, args, pendingOption, optionValues };
 }
 
 const optionsOf = (command: Command): Candidate[] => [
@@ -92,68 +93,71 @@ const optionsOf = (command: Command): Candidate[] => [
   candidate('--help', 'display help for command'),
 ];
 
-async function valuesOf(one: Option | Argument, given: Place['given']): Promise<Candidate[]> {
+async function valuesOf(one: Option | Argument, optionValues: CursorPosition['optionValues']): Promise<Candidate[]> {
   const input = inputOf.get(one);
-  if (input?.name === 'from-file' || input?.kind.live === 'files') return [candidate(':files')];
-  const choices = input?.kind.choices ?? input?.kind.offers ?? one.argChoices;
+  if (input?.name === 'from-file' || input?.kind.nameSource === 'files') return [candidate(':files')];
+  const choices = input?.kind.choices ?? input?.kind.suggestions ?? one.argChoices;
   if (choices) return choices.map((choice) => candidate(choice));
-  return input?.kind.live ? liveNames(input.kind.live, given) : [];
+  return input?.kind.nameSource ? namesFromService(input.kind.nameSource, optionValues) : [];
 }
 
-/** Names that the service has; none when it does not answer at once. */
-async function liveNames(live: Live, given: Place['given']): Promise<Candidate[]> {
-  const where = new Map(given);
+/** Names of resources of the service; empty when it does not respond within the deadline. */
+async function namesFromService(
+  source: NameSource,
+  optionValues: CursorPosition['optionValues'],
+): Promise<Candidate[]> {
+  const where = new Map(optionValues);
   where.delete('timeout');
   const { api } = openConnection(where, { deadlineMs: DEADLINE_MS, retry: false });
   try {
-    return await NAMES[live](api);
+    return await NAME_READERS[source](api);
   } finally {
     api.close();
   }
 }
 
-/** Most names that are offered: with more of them, the next letter is typed first. */
-const MOST = 1000;
+/** The largest number of candidates. Typing more letters narrows them. */
+const MAX_NAMES = 1000;
 
-/** Reads pages until there are enough names, or one does not arrive in time. */
-async function named(
+/** Reads pages until there are enough names or the deadline has passed. */
+async function collectPages(
   list: (page: object) => Promise<{ readonly found: Candidate[]; readonly next: string }>,
 ): Promise<Candidate[]> {
   const names: Candidate[] = [];
   const end = performance.now() + DEADLINE_MS;
   let page_token = '';
   do {
-    const { found, next } = await list({ page_size: MOST - names.length, page_token });
+    const { found, next } = await list({ page_size: MAX_NAMES - names.length, page_token });
     names.push(...found);
     page_token = next;
-  } while (page_token !== '' && names.length < MOST && performance.now() < end);
+  } while (page_token !== '' && names.length < MAX_NAMES && performance.now() < end);
   return names;
 }
 
-const NAMES: Readonly<Record<Live, (api: AgentLLM) => Promise<Candidate[]>>> = {
+const NAME_READERS: Readonly<Record<NameSource, (api: AgentLLM) => Promise<Candidate[]>>> = {
   agents: (api) =>
-    named(async (page) => {
+    collectPages(async (page) => {
       const { agents, next_page_token: next } = await api.agents.listAgents(page);
       return { found: agents.map(({ name, agent_type }) => candidate(name, agent_type)), next };
     }),
   configs: (api) =>
-    named(async (page) => {
+    collectPages(async (page) => {
       const { configs, next_page_token: next } = await api.configs.listConfigs(page);
       const found = configs.map((config) => candidate(`${config.id}`, `${config.agent_name} ${modelOf(config)}`));
       return { found, next };
     }),
   credentials: (api) =>
-    named(async (page) => {
+    collectPages(async (page) => {
       const { credentials, next_page_token: next } = await api.credentials.listCredentials(page);
       return { found: credentials.map(({ name, provider }) => candidate(name, provider)), next };
     }),
   models: (api) =>
-    named(async (page) => {
+    collectPages(async (page) => {
       const { models, next_page_token: next } = await api.providers.listModels(page);
       return { found: models.map(({ provider, name }) => candidate(`${provider}/${name}`)), next };
     }),
   providers: (api) =>
-    named(async (page) => {
+    collectPages(async (page) => {
       const { providers, next_page_token: next } = await api.providers.listProviders(page);
       return { found: providers.map(({ name, display_name }) => candidate(name, display_name)), next };
     }),

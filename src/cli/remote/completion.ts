@@ -1,10 +1,10 @@
 import { Argument, Command } from 'commander';
-import { say } from '../kit/print.js';
-import { quietly } from '../kit/remote_command.js';
+import { terminal } from '../kit/print.js';
+import { withUsageErrors } from '../kit/remote_command.js';
 
-/** Each asks `agentllm __complete` (complete.ts) for lines of a word, a tab and what it means. */
+/** Each script runs `agentllm __complete` (complete.ts), which prints lines of a word, a tab and its description. */
 const SCRIPTS = {
-  // Without mapfile and compopt: macOS has bash 3.2. Names of models may hold colons, which bash would split at.
+  // Without mapfile and compopt, because macOS has bash 3.2. Names of models may contain colons, at which bash splits.
   bash: `COMP_WORDBREAKS="\${COMP_WORDBREAKS//:/}"
 _agentllm() {
   local line word current="\${COMP_WORDS[COMP_CWORD]}"
@@ -48,7 +48,7 @@ complete -c agentllm -f -a '(__agentllm_complete)'`,
 
 type Shell = keyof typeof SCRIPTS;
 
-const HELP = `
+const HELP_TEXT = `
 Examples:
   # bash: in ~/.bashrc
   $ eval "$(agentllm completion bash)"
@@ -56,14 +56,14 @@ Examples:
 zsh, in ~/.zshrc after compinit:  eval "$(agentllm completion zsh)"
 fish, once:                       agentllm completion fish > ~/.config/fish/completions/agentllm.fish
 
-Names of agents, configs, models, providers and credentials come from the service that AGENTLLM_ADDRESS, or --address
-on the line, names; without one there are none.`;
+Names of agents, configs, models, providers and credentials are read from the service at AGENTLLM_ADDRESS, or at the
+--address on the command line.`;
 
 /** `agentllm completion bash|zsh|fish`: a script for the shell. */
 export function completionCommand(): Command {
-  return quietly(new Command('completion'))
-    .description('print a script that has the shell complete commands, options and names')
+  return withUsageErrors(new Command('completion'))
+    .description('print a script for the shell that completes commands, options and names')
     .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SCRIPTS)))
-    .addHelpText('after', HELP)
-    .action((shell: Shell) => say.out(SCRIPTS[shell]));
+    .addHelpText('after', HELP_TEXT)
+    .action((shell: Shell) => terminal.out(SCRIPTS[shell]));
 }

@@ -4,8 +4,8 @@ import { Exit } from '../kit/error_output.js';
 import { agentArgument, tableOf } from '../kit/lists.js';
 import { counted } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
-import { agent, configId, said } from '../kit/values.js';
-import { etagInput, findingLines, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { agent, configId, flag } from '../kit/values.js';
+import { etagInput, findingLines, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { agentFilters, chosenAgents } from './agent_filters.js';
 import {
   clearApiKey,
@@ -17,33 +17,33 @@ import {
   modelOf,
 } from './config_fields.js';
 
-/* What is done to an agent's chain, and not to one config by its id. */
+/* The commands that change the chain of an agent instead of one config. */
 
 export const upsertConfig: RemoteCommand = {
   name: 'upsert',
-  about: 'change the config that an agent uses, or give it one',
-  more: "Applies the options to the agent's primary; without one to its first disabled config, which is enabled; without\nany it creates one, which needs --model.",
+  about: 'change the primary config of an agent, or create it',
+  more: 'Changes the primary config of the agent. If the agent has no enabled config, its first disabled config is changed\nand enabled. If it has no config, one is created, which needs --model.',
   inputs: [agentArgument, ...configFields, ...configExtras, clearApiKey, etagInput('config.etag'), ...writeInputs],
   body: configBody,
   patches: true,
   examples: [
-    ['agentllm configs upsert trader --model openai/gpt-4o --temperature 0.2', 'another model from now on'],
-    ['agentllm configs upsert trader --unset temperature', 'and no temperature'],
+    ['agentllm configs upsert trader --model openai/gpt-4o --temperature 0.2', 'another model'],
+    ['agentllm configs upsert trader --unset temperature', 'clear the temperature'],
   ],
   next: 'agentllm configs primary <agent> shows the result',
   async run(call) {
-    refuseNothing(call, configBody, configFields);
+    requireChange(call, configBody, configFields);
     const response = await call.api.configs.upsertPrimaryConfig(call.request());
     const done = response.created ? 'created' : 'updated';
     const what = configNamed(response.config as AgentLLMConfig);
-    return call.answer(response, () => wrote(call, done, what, response) + findingLines(response.findings));
+    return call.print(response, () => writeSummary(call, done, what, response) + findingLines(response.findings));
   },
 };
 
 export const bulkConfigs: RemoteCommand = {
   name: 'bulk',
-  about: 'change the configs that several agents use in one step, as upsert does for one',
-  more: 'All or nothing: one agent that cannot be served fails the whole, unless --partial is given; then exit code 1 says\nthat some were refused.\nThe agents are named, or chosen with --all and the filters, which must all match.',
+  about: 'change the primary configs of several agents in one step, as upsert does for one',
+  more: 'All or nothing: if one agent is rejected, nothing is written. With --partial the other agents are changed, and exit\ncode 1 means that some were rejected.\nThe agents are named, or selected with --all and the filters, which must all match.',
   inputs: [
     { name: '[agents...]', to: 'agents', kind: agent, help: 'the agents, 1 to 1000, by names or ids' },
     ...agentFilters,
@@ -52,8 +52,8 @@ export const bulkConfigs: RemoteCommand = {
     {
       name: 'partial',
       to: 'allow_partial',
-      kind: said,
-      help: 'serve the agents that can be served, and say what is wrong with the others',
+      kind: flag,
+      help: 'change the agents that can be changed, and report the others',
     },
     ...writeInputs,
   ],
@@ -62,7 +62,7 @@ export const bulkConfigs: RemoteCommand = {
   examples: [
     ['agentllm configs bulk trader market_analyst --model openai/gpt-4o', 'the same model for both'],
     ['agentllm configs bulk trader market_analyst --temperature 0 --dry-run', 'check only'],
-    ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'every agent'],
+    ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'all agents'],
     [
       'agentllm configs bulk --of-type researcher --of-provider openai --temperature 0.2',
       'the researchers whose primary config is of openai',
@@ -70,18 +70,19 @@ export const bulkConfigs: RemoteCommand = {
   ],
   next: 'agentllm configs list shows the result',
   async run(call) {
-    refuseNothing(call, configBody, configFields);
+    requireChange(call, configBody, configFields);
     const agents = await chosenAgents(call);
     const response = await call.api.configs.bulkAssignConfig(call.request(agents && { agents }));
     const { results } = response;
     const refused = results.filter(({ status }) => status).length;
     const what = counted(results.length - refused, 'config');
     const plain = results.map(({ status, ...result }) => ({ ...result, ...(status && { status: statusOf(status) }) }));
-    call.answer(
+    call.print(
       { ...response, results: plain },
       () =>
-        [wrote(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join('\n') +
-        findingLines(response.findings),
+        [writeSummary(call, 'assigned', what, response), tableOf(results, { columns: bulkColumns, empty: '' })].join(
+          '\n',
+        ) + findingLines(response.findings),
     );
     return refused > 0 ? Exit.refused : Exit.done;
   },
@@ -89,7 +90,7 @@ export const bulkConfigs: RemoteCommand = {
 
 type Status = NonNullable<BulkAssignResult['status']>;
 
-/** A status without its details, which are bytes to most readers. */
+/** A status without its details, which are encoded messages. */
 const statusOf = ({ code, message }: Status) => ({ code, message });
 
 const bulkColumns = [
@@ -99,38 +100,38 @@ const bulkColumns = [
   [
     'RESULT',
     ({ status, created }: BulkAssignResult) =>
-      status ? `refused: ${status.message}` : created ? 'created' : 'updated',
+      status ? `rejected: ${status.message}` : created ? 'created' : 'updated',
   ],
 ] as const;
 
 export const reorderConfigs: RemoteCommand = {
   name: 'reorder',
-  about: "set the order of an agent's configs; the first enabled one is what it uses",
+  about: 'set the order of the configs of an agent; the first enabled config is its primary',
   inputs: [
     agentArgument,
     {
       name: '<ids...>',
       to: 'config_ids',
       kind: configId,
-      help: "all of the agent's configs, enabled or not, in the order wanted",
+      help: 'all configs of the agent, enabled or not, in the new order',
     },
     {
       ...etagInput('chain_etag'),
-      help: 'reorder only when the agent still has this chain etag, as agents get shows it',
+      help: 'reorder only if the agent still has this chain etag, as agents get shows it',
     },
     ...writeInputs,
   ],
   examples: [
-    ['agentllm configs create trader --model openai/gpt-4o', 'makes config 13 on a fresh service'],
-    ['agentllm configs reorder trader 13 8', 'the new one first'],
+    ['agentllm configs create trader --model openai/gpt-4o', 'creates config 13 on a fresh service'],
+    ['agentllm configs reorder trader 13 8', 'move it to the front'],
   ],
-  next: 'agentllm configs primary <agent> shows what it uses now',
+  next: 'agentllm configs primary <agent> shows the new primary',
   async run(call) {
     const response = await call.api.configs.reorderConfigs(call.request());
     const name = response.configs[0]?.agent_name ?? '';
-    return call.answer(response, () =>
+    return call.print(response, () =>
       [
-        wrote(call, 'reordered', `the configs of ${name}`, response),
+        writeSummary(call, 'reordered', `the configs of ${name}`, response),
         tableOf(response.configs, { columns: configColumns, empty: '' }),
       ].join('\n'),
     );

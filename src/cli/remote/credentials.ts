@@ -6,7 +6,7 @@ import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
 import { ago, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { credential, provider, text } from '../kit/values.js';
-import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { etagInput, keyInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 
 const body: Body = { at: 'credential', type: 'Credential', message: Credential };
 
@@ -23,7 +23,7 @@ const description: Input = {
   to: 'credential.description',
   kind: text,
   clears: true,
-  help: 'what it is for, at most 1000 characters',
+  help: 'its purpose, at most 1000 characters',
 };
 
 const credentialList: List<Credential> = {
@@ -37,41 +37,41 @@ const credentialList: List<Credential> = {
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
   noMatch: 'no credential matches',
-  empty: 'no credentials; agentllm credentials create <name> --provider openai makes one and asks for its key',
-  ask: (api, request) => api.credentials.listCredentials(request),
+  empty: 'no credentials; agentllm credentials create <name> --provider openai creates one and prompts for its key',
+  fetchPage: (api, request) => api.credentials.listCredentials(request),
 };
 
 const list: RemoteCommand = {
   name: 'list',
   about: 'show the credentials, without their keys',
   inputs: [
-    { name: 'provider', to: 'provider', kind: provider, help: 'only those of this provider' },
+    { name: 'provider', to: 'provider', kind: provider, help: 'only credentials of this provider' },
     limitInput,
     minRevision,
   ],
-  examples: [['agentllm credentials list', 'all of them']],
-  next: 'agentllm configs update <id> --credential <name> has a config use one',
+  examples: [['agentllm credentials list', 'all credentials']],
+  next: 'agentllm configs update <id> --credential <name> assigns one to a config',
   run: (call) => printList(call, credentialList),
 };
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show what is known of a credential; its key comes out of no command',
+  about: 'show all fields of a credential; no command shows its key',
   inputs: [nameArgument('name'), minRevision],
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
-    ['agentllm credentials get desk', 'and look at it'],
+    ['agentllm credentials get desk', 'show it'],
   ],
   async run(call) {
     const response = await call.api.credentials.getCredential(call.request());
-    return call.answer(response, () => record(groupsOf(response.credential as Credential)));
+    return call.print(response, () => record(groupsOf(response.credential as Credential)));
   },
 };
 
 const create: RemoteCommand = {
   name: 'create',
   about: 'store an API key under a name; any number of configs can use it',
-  more: 'The key is asked for unseen at a terminal, and read from standard input elsewhere; it is never an argument. The\nservice needs an ENCRYPTION_KEY to store it (agentllm key generate makes one).',
+  more: 'The command prompts for the key at a terminal and reads it from standard input otherwise; it is never an argument.\nThe service needs an ENCRYPTION_KEY to store it (agentllm key generate prints one).',
   inputs: [
     nameArgument('credential.name'),
     {
@@ -88,12 +88,14 @@ const create: RemoteCommand = {
   body,
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'from the environment'],
-    ['agentllm configs upsert trader --model openai/gpt-4o --credential desk', 'have an agent use it'],
+    ['agentllm configs upsert trader --model openai/gpt-4o --credential desk', 'assign it to an agent'],
   ],
-  next: 'agentllm configs upsert <agent> --credential <name> has an agent use it',
+  next: 'agentllm configs upsert <agent> --credential <name> assigns it to an agent',
   async run(call) {
     const response = await call.api.credentials.createCredential(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.credential as Credential), response));
+    return call.print(response, () =>
+      writeSummary(call, 'created', titleOf(response.credential as Credential), response),
+    );
   },
 };
 
@@ -111,13 +113,15 @@ const update: RemoteCommand = {
   patches: true,
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
-    ['printf %s "$NEW_API_KEY" | agentllm credentials update desk --api-key', 'and replace its key'],
+    ['printf %s "$NEW_API_KEY" | agentllm credentials update desk --api-key', 'replace its key'],
   ],
-  next: 'agentllm configs health --all asks the providers whether keys are good',
+  next: 'agentllm configs health --all checks the keys with the providers',
   async run(call) {
-    refuseNothing(call, body, [description]);
+    requireChange(call, body, [description]);
     const response = await call.api.credentials.updateCredential(call.request());
-    return call.answer(response, () => wrote(call, 'updated', named(response.credential as Credential), response));
+    return call.print(response, () =>
+      writeSummary(call, 'updated', titleOf(response.credential as Credential), response),
+    );
   },
 };
 
@@ -127,20 +131,22 @@ const remove: RemoteCommand = {
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
-    ['agentllm credentials delete desk', 'and delete it'],
+    ['agentllm credentials delete desk', 'delete it'],
   ],
   async run(call) {
     const response = await call.api.credentials.deleteCredential(call.request());
-    return call.answer(response, () => wrote(call, 'deleted', `credential ${call.given.message['name']}`, response));
+    return call.print(response, () =>
+      writeSummary(call, 'deleted', `credential ${call.inputs.message['name']}`, response),
+    );
   },
 };
 
-const named = (row: Credential) => `credential ${row.name} of ${row.provider}`;
+const titleOf = (row: Credential) => `credential ${row.name} of ${row.provider}`;
 
 function groupsOf(row: Credential): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['key', small(row.api_key_state, 'API_KEY_STATE_')],
         ['configs', row.config_count],
@@ -151,12 +157,12 @@ function groupsOf(row: Credential): Group[] {
   ];
 }
 
-/** `agentllm credentials …`: API keys with names. */
+/** `agentllm credentials …`: named API keys. */
 export function credentialsCommand(): Command {
   return remoteGroup(
     'credentials',
-    'store API keys under names that configs can share; a key goes in and never comes out',
-    'Start with: agentllm credentials create <name> --provider openai, which asks for the key.',
+    'store named API keys that many configs can use; a stored key is never shown',
+    'Start with: agentllm credentials create <name> --provider openai, which prompts for the key.',
     [list, get, create, update, remove],
   );
 }

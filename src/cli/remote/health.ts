@@ -4,15 +4,15 @@ import { AgentLLMError } from '../../client/index.js';
 import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { type Column, type List, limitInput, minRevision, readAll, tableOf } from '../kit/lists.js';
-import { ago, say, shown, small, visible } from '../kit/print.js';
+import { ago, formatValue, small, terminal, visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { agent, choice, configId, list, said } from '../kit/values.js';
+import { agent, choice, configId, flag, list } from '../kit/values.js';
 import { configList } from './config_fields.js';
 
-/** How many providers are asked at once: they are slow, and the service allows a few hundred checks a minute. */
-const AT_ONCE = 4;
-const WAIT_MS = 10_000;
-/** The service gives providers 10 s, and answers then. */
+/** The number of checks in progress: providers are slow, and the service allows a few hundred checks a minute. */
+const CONCURRENCY = 4;
+const RETRY_DELAY_MS = 10_000;
+/** The service waits 10 s for a provider before it responds. */
 export const CHECK_TIMEOUT_MS = 15_000;
 
 const status = choice('CHECK_STATUS_', 'status', [
@@ -31,47 +31,47 @@ const status = choice('CHECK_STATUS_', 'status', [
   'provider-disabled',
 ]);
 
-/** `agentllm configs health`: has the service ask the providers of configs whether keys and models are good. */
+/** `agentllm configs health`: the service checks keys and models of configs with their providers. */
 export const configHealth: RemoteCommand = {
   name: 'health',
-  about: 'ask the providers of configs whether key and model are good; costs no tokens',
-  more: "Each hop is asked with the key that it would use: the config's own, its credential's, or that in the environment of\nthe service. Exit code 1: a hop is not ok.",
+  about: 'check the keys and models of configs with their providers; uses no model tokens',
+  more: 'Each hop is checked with the key that it uses: the key of the config, of its credential, or in the environment of\nthe service. Exit code 1: a hop is not ok.',
   inputs: [
     { name: '[id]', kind: configId, help: 'the config, by its id' },
     { name: 'agent', to: 'agent', kind: agent, help: 'all configs of this agent, by name or id' },
-    { name: 'all', kind: said, help: 'all configs of all agents' },
-    { name: 'last', kind: said, help: 'show what the last checks found, and ask nobody' },
+    { name: 'all', kind: flag, help: 'all configs of all agents' },
+    { name: 'last', kind: flag, help: 'show the stored results of the last checks' },
     { name: 'status', to: 'statuses', kind: list(status), help: 'with --last, only configs with a hop in this state' },
-    { ...limitInput, help: 'how many configs at most (default: all)' },
+    { ...limitInput, help: 'maximum number of configs (default: all)' },
     minRevision,
   ],
   examples: [
     ['agentllm configs health 8', 'one config'],
-    ['agentllm configs health --agent trader', 'all that the trader has'],
-    ['agentllm configs health --all --last', 'what was found before'],
+    ['agentllm configs health --agent trader', 'all configs of the trader'],
+    ['agentllm configs health --all --last', 'the stored results'],
   ],
   timeoutMs: CHECK_TIMEOUT_MS,
-  next: 'agentllm providers check-key <provider> tries a key before it is stored anywhere',
+  next: 'agentllm providers check-key <provider> checks a key before it is stored',
   async run(call) {
-    const { health, revision } = await found(call);
-    call.answer({ health, revision }, () => tableOf(health.flatMap(rowsOf), { columns, empty: emptyFor(call) }));
+    const { health, revision } = await readHealth(call);
+    call.print({ health, revision }, () => tableOf(health.flatMap(rowsOf), { columns, empty: emptyFor(call) }));
     return health.some(({ hops }) => hops.some(({ status }) => status !== 'CHECK_STATUS_OK'))
       ? Exit.refused
       : Exit.done;
   },
 };
 
-interface Found {
+interface HealthResult {
   readonly health: readonly ConfigHealth[];
   readonly revision: bigint;
 }
 
-async function found(call: Call): Promise<Found> {
+async function readHealth(call: Call): Promise<HealthResult> {
   const id = call.local<number>('[id]');
-  const targets = [id !== undefined, 'agent' in call.given.message, call.local('all') === true];
+  const targets = [id !== undefined, 'agent' in call.inputs.message, call.local('all') === true];
   if (targets.filter(Boolean).length !== 1)
-    throw new UsageError('name what to check: the id of one config, --agent for all of an agent, or --all');
-  if ('statuses' in call.given.message && !call.local('last')) throw new UsageError('--status belongs to --last');
+    throw new UsageError('select what to check: the id of a config, --agent for all configs of an agent, or --all');
+  if ('statuses' in call.inputs.message && !call.local('last')) throw new UsageError('--status requires --last');
   if (call.local('last')) {
     const { rows: health, revision } = await readAll(call, lastList(id));
     return { health, revision };
@@ -94,31 +94,31 @@ const lastList = (config_id = 0): List<ConfigHealth> => ({
   field: 'health',
   columns: [],
   empty: '',
-  ask: (api, request) => api.configs.listConfigHealth({ ...request, config_id }),
+  fetchPage: (api, request) => api.configs.listConfigHealth({ ...request, config_id }),
 });
 
-/** Checks several, a few at a time, in their order; one that is deleted meanwhile is left out. */
+/** Checks configs with bounded concurrency and returns the results in order, without configs that were deleted meanwhile. */
 async function checkAll(call: Call, ids: readonly number[]): Promise<ConfigHealth[]> {
   const results: (ConfigHealth | undefined)[] = [];
   let next = 0;
-  let done = 0;
-  const work = async () => {
+  let completed = 0;
+  const worker = async () => {
     for (let at = next++; at < ids.length; at = next++) {
-      const health = await checkPatiently(call, ids[at] as number);
+      const health = await checkWithRetry(call, ids[at] as number);
       results[at] = health;
-      done++;
-      if (health && !call.json) say.err(`${done}/${ids.length}  ${visible(progressOf(health))}`);
+      completed++;
+      if (health && !call.json) terminal.err(`${completed}/${ids.length}  ${visible(progressOf(health))}`);
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
   return results.filter((health) => health !== undefined);
 }
 
 const check = (call: Call, id: number) =>
-  call.api.configs.checkConfigHealth({ id, min_revision: (call.given.message['min_revision'] as bigint) ?? 0n });
+  call.api.configs.checkConfigHealth({ id, min_revision: (call.inputs.message['min_revision'] as bigint) ?? 0n });
 
-/** The service allows so many checks a minute; who wants more waits. */
-async function checkPatiently(call: Call, id: number): Promise<ConfigHealth | undefined> {
+/** Checks a config; waits while the rate limit of the service for checks is exceeded. */
+async function checkWithRetry(call: Call, id: number): Promise<ConfigHealth | undefined> {
   for (;;) {
     try {
       return (await check(call, id)).health;
@@ -126,8 +126,8 @@ async function checkPatiently(call: Call, id: number): Promise<ConfigHealth | un
       if (!(error instanceof AgentLLMError)) throw error;
       if (error.reason === 'CONFIG_NOT_FOUND') return undefined;
       if (error.reason !== 'TOO_MANY_CHECKS') throw error;
-      say.err(`${error.message}; waiting`);
-      await delay(error.retryAfterMs ?? WAIT_MS);
+      terminal.err(`${error.message}; waiting`);
+      await delay(error.retryAfterMs ?? RETRY_DELAY_MS);
     }
   }
 }
@@ -135,7 +135,7 @@ async function checkPatiently(call: Call, id: number): Promise<ConfigHealth | un
 const progressOf = ({ config_id, agent_name, hops }: ConfigHealth) =>
   `config ${config_id} of ${agent_name}: ${hops.map(({ status }) => small(status, 'CHECK_STATUS_')).join(', ')}`;
 
-/** A row for each hop. */
+/** A table row: one hop of a config. */
 interface Row {
   readonly health: ConfigHealth;
   readonly hop: HopCheck;
@@ -148,12 +148,12 @@ const columns: readonly Column<Row>[] = [
   ['MODEL', ({ hop }) => `${hop.provider}/${hop.model_name}`],
   ['STATUS', ({ hop }) => small(hop.status, 'CHECK_STATUS_')],
   ['KEY', ({ hop }) => [small(hop.key_source, 'KEY_SOURCE_'), hop.key_name].filter(Boolean).join(' ')],
-  ['MS', ({ hop }) => shown(hop.latency_ms)],
+  ['MS', ({ hop }) => formatValue(hop.latency_ms)],
   ['CHECKED', ({ health }) => ago(health.checked_at) + (health.outdated ? ', changed since' : '')],
   ['WHAT IT MEANS', ({ hop }) => hop.message],
 ];
 
 const emptyFor = (call: Call) =>
   call.local('last')
-    ? 'never checked; agentllm configs health --all asks the providers now'
-    : 'no configs; agentllm configs create <agent> --model provider/model makes one';
+    ? 'never checked; agentllm configs health --all checks all configs now'
+    : 'no configs; agentllm configs create <agent> --model provider/model creates one';

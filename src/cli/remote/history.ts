@@ -2,7 +2,7 @@ import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import { ChangeAction, type ConfigRevision, type FieldChange } from '../../../gen/ts/agentllm/v1/history.js';
 import type { AgentLLM } from '../../client/index.js';
 import { type List, limitInput, minRevision, readAll } from '../kit/lists.js';
-import { say, small } from '../kit/print.js';
+import { small, terminal } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { agent, choice, configId, list } from '../kit/values.js';
 import {
@@ -10,14 +10,17 @@ import {
   type ChangeRecords,
   changeBlock,
   type Difference,
-  inWords,
-  spoken,
-  worded,
+  describeDifferences,
+  displayDifferences,
+  valueText,
 } from './changes.js';
 
-/** A history can be long, and its newest part is what is asked for. */
-const MOST = 50;
-export const newestInput = { ...limitInput, help: `how many entries at most, the newest (default: ${MOST})` };
+/** A history can be long; the newest entries are shown by default. */
+const DEFAULT_LIMIT = 50;
+export const newestInput = {
+  ...limitInput,
+  help: `maximum number of entries, newest first (default: ${DEFAULT_LIMIT})`,
+};
 
 const kind = choice('RESOURCE_KIND_', 'kind', ['agent', 'config', 'credential', 'provider', 'model', 'price']);
 
@@ -25,19 +28,19 @@ const entryList: List<ConfigRevision> = {
   field: 'entries',
   columns: [],
   empty: 'no entries',
-  most: MOST,
-  ask: (api, request) => api.configs.listConfigRevisions(request),
+  defaultLimit: DEFAULT_LIMIT,
+  fetchPage: (api, request) => api.configs.listConfigRevisions(request),
 };
 
-/** `agentllm history`: who changed what, when and why. */
+/** `agentllm history`: the recorded changes with actor, time and reason. */
 export const history: RemoteCommand = {
   name: 'history',
-  about: 'show who changed what, when and why, the newest first',
-  more: 'Of one config, of an agent with its configs, or of everything; also of what was deleted, by its id.',
+  about: 'show who changed what, when and why, newest first',
+  more: 'The history of a config, of an agent with its configs, or of everything. A deleted resource is given by its id.',
   inputs: [
     { name: '[id]', to: 'config_id', kind: configId, help: 'a config, by its id' },
-    { name: 'agent', to: 'agent', kind: agent, help: 'only about this agent and its configs, by name or id' },
-    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only about things of this kind; may be given again' },
+    { name: 'agent', to: 'agent', kind: agent, help: 'only changes of this agent and its configs, by name or id' },
+    { name: 'kind', to: 'kinds', kind: list(kind), help: 'only changes of this kind of resource; can be repeated' },
     newestInput,
     minRevision,
   ],
@@ -46,25 +49,25 @@ export const history: RemoteCommand = {
     ['agentllm history --agent trader', 'an agent with its configs'],
     ['agentllm history --kind provider --kind model --limit 3 --json', 'the catalogue, for a program'],
   ],
-  next: 'agentllm diff <id> <revision> compares, agentllm rollback <id> --to <revision> takes back',
+  next: 'agentllm diff <id> <revision> compares, agentllm rollback <id> --to <revision> restores',
   async run(call) {
     const { rows: entries, revision, more } = await readAll(call, entryList);
     const names = call.json ? new Map<number, string>() : await agentNames(call.api, entries);
-    call.answer({ entries, revision }, () => revisionsOf(entries, names).map(changeBlock).join('\n') || emptyFor(call));
-    if (more && !call.json) say.err(`(the newest ${entries.length}; --limit shows more)`);
+    call.print({ entries, revision }, () => revisionsOf(entries, names).map(changeBlock).join('\n') || emptyFor(call));
+    if (more && !call.json) terminal.err(`(the newest ${entries.length}; --limit shows more)`);
     return undefined;
   },
 };
 
-const emptyFor = ({ given }: Call) => {
-  const isFiltered = Object.keys(given.message).some((field) => field !== 'min_revision');
-  return isFiltered ? 'nothing in the history matches' : 'the history is empty';
+const emptyFor = ({ inputs }: Call) => {
+  const isFiltered = Object.keys(inputs.message).some((field) => field !== 'min_revision');
+  return isFiltered ? 'no entry of the history matches' : 'the history is empty';
 };
 
-/** How many agents one call names. */
+/** The number of agents in one request. */
 const PAGE = 1000;
 
-/** The names that agents have now; those that are gone have none. */
+/** The current names of agents, by id; without deleted agents. */
 export async function agentNames(
   api: AgentLLM,
   entries: readonly { readonly agent_id?: number | undefined }[],
@@ -79,19 +82,19 @@ export async function agentNames(
   return names;
 }
 
-/** The entries of each revision together. */
+/** Groups entries by revision. */
 function revisionsOf(entries: readonly ConfigRevision[], names: ReadonlyMap<number, string>): ChangeRecords[] {
-  const revisions = new Map<bigint, ChangeRecords & { readonly deeds: ChangeRecord[] }>();
+  const revisions = new Map<bigint, ChangeRecords & { readonly records: ChangeRecord[] }>();
   for (const entry of entries) {
     const { revision, actor, method, reason, created_at } = entry;
-    const known = revisions.get(revision) ?? { revision, actor, method, reason, created_at, deeds: [] };
-    known.deeds.push(changeRecordOf(entry, names));
+    const known = revisions.get(revision) ?? { revision, actor, method, reason, created_at, records: [] };
+    known.records.push(changeRecordOf(entry, names));
     revisions.set(revision, known);
   }
   return [...revisions.values()];
 }
 
-/** What an entry says, in words. */
+/** The text of an entry. */
 export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number, string>): ChangeRecord {
   const { kind, id, name, agent_id, action } = entry;
   const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
@@ -100,7 +103,10 @@ export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number,
   const done = small(action, 'CHANGE_ACTION_');
   if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}${ratesOf(entry)}` };
   if (isRevocation(entry)) return { about, what: `${what} revoked` };
-  return { about, what: `${what}: ${inWords(entry.changes.map(differenceOf), sameOf(entry)) || 'written again'}` };
+  return {
+    about,
+    what: `${what}: ${describeDifferences(entry.changes.map(differenceOf), unchangedOf(entry)) || 'no visible change'}`,
+  };
 }
 
 const NOUNS: Readonly<Record<string, string>> = {
@@ -117,10 +123,10 @@ const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'key
 const isRevocation = ({ kind, changes }: ConfigRevision) =>
   kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');
 
-/** Of a token what it may do, and for whom: `: agent for trader`. */
+/** The role and agents of a token: `: agent for trader`. */
 function roleOf({ kind, changes }: ConfigRevision): string {
   if (kind !== 'RESOURCE_KIND_TOKEN') return '';
-  const now = (name: string) => parsed(changes.find(({ field }) => field === name)?.after_json ?? '');
+  const now = (name: string) => parseJson(changes.find(({ field }) => field === name)?.after_json ?? '');
   const agents = now('agents') as readonly string[] | undefined;
   const whose = agents ? ` for ${agents.join(', ')}` : '';
   return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}`;
@@ -129,20 +135,20 @@ function roleOf({ kind, changes }: ConfigRevision): string {
 /** The rates of a price: `: input USD/M 2, output USD/M 8`. */
 function ratesOf({ kind, changes }: ConfigRevision): string {
   if (kind !== 'RESOURCE_KIND_PRICE') return '';
-  const known = worded(changes.map(differenceOf)).filter(({ field }) => field.endsWith('USD/M'));
-  const rates = known.map(({ field, before, after }) => `${field} ${spoken(after ?? before)}`);
+  const known = displayDifferences(changes.map(differenceOf)).filter(({ field }) => field.endsWith('USD/M'));
+  const rates = known.map(({ field, before, after }) => `${field} ${valueText(after ?? before)}`);
   return rates.length > 0 ? `: ${rates.join(', ')}` : '';
 }
 
-const parsed = (json: string): unknown => (json === '' ? undefined : JSON.parse(json));
+const parseJson = (json: string): unknown => (json === '' ? undefined : JSON.parse(json));
 const differenceOf = ({ field, before_json, after_json }: FieldChange): Difference => ({
   field,
-  before: parsed(before_json),
-  after: parsed(after_json),
+  before: parseJson(before_json),
+  after: parseJson(after_json),
 });
 
-/** What the name of a config says of it: provider and model, of which perhaps one was changed. */
-function sameOf({ kind, name }: ConfigRevision): Readonly<Record<string, unknown>> {
+/** Provider and model from the name of a config entry, for the half that did not change. */
+function unchangedOf({ kind, name }: ConfigRevision): Readonly<Record<string, unknown>> {
   if (kind !== 'RESOURCE_KIND_CONFIG') return {};
   const at = name.indexOf('/');
   return { provider: name.slice(0, at), model_name: name.slice(at + 1) };

@@ -2,22 +2,22 @@ import type { Command } from 'commander';
 import type { EncryptionKey, GetEncryptionStatusResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import { generateKey } from '../../domain/fernet.js';
 import { minRevision } from '../kit/lists.js';
-import { counted, say, table, visible } from '../kit/print.js';
+import { counted, table, terminal, visible } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { rotate } from './rotate.js';
 
-/** `agentllm key status`: what is under which key. */
+/** `agentllm key status`: the number of stored API keys per encryption key. */
 const status: RemoteCommand = {
   name: 'status',
-  about: 'show the encryption keys by their ids, and how many stored API keys are under each',
-  more: `As the service sees it that is asked; others may have another ENCRYPTION_KEY. A key encrypts, decrypts, or is missing:
-then the service cannot read what is under it.`,
+  about: 'show the ids of the encryption keys, and how many stored API keys each has encrypted',
+  more: `The output is the view of one replica; other replicas may have another ENCRYPTION_KEY. A key encrypts, decrypts, or is
+missing: the service cannot read what a missing key has encrypted.`,
   inputs: [minRevision],
-  examples: [['agentllm key status', 'before and behind a rotation']],
-  next: 'agentllm key rotate has all under the one that encrypts',
+  examples: [['agentllm key status', 'before and after a rotation']],
+  next: 'agentllm key rotate re-encrypts all API keys with the key that encrypts',
   async run(call) {
     const response = await call.api.credentials.getEncryptionStatus(call.request());
-    return call.answer(response, () => statusText(response));
+    return call.print(response, () => statusText(response));
   },
 };
 
@@ -52,13 +52,13 @@ function verdicts({
   return said;
 }
 
-/** `agentllm key …`: the keys of ENCRYPTION_KEY. */
+/** `agentllm key …`: the encryption keys of ENCRYPTION_KEY. */
 export function keyCommand(): Command {
-  const about = 'make keys for ENCRYPTION_KEY, and change the one that stored API keys are under';
+  const about = 'generate keys for ENCRYPTION_KEY, and re-encrypt the stored API keys';
   const command = remoteGroup('key', about, 'Start with: agentllm key generate', [rotate, status]);
   command
     .command('generate')
-    .description('print a new key; keep it where the service finds it and nobody else')
-    .action(() => say.out(generateKey()));
+    .description('print a new encryption key; store it where only the service can read it')
+    .action(() => terminal.out(generateKey()));
   return command;
 }

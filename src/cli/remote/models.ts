@@ -4,10 +4,10 @@ import { Model } from '../../../gen/ts/agentllm/v1/provider.js';
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { dayOf, type Group, lines, moment, record, recordOf, shown, small } from '../kit/print.js';
+import { dayOf, formatValue, type Group, lines, moment, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { flag, integer, model, provider, text, time, usd, word } from '../kit/values.js';
-import { etagInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { integer, model, negatableFlag, provider, text, time, usd, word } from '../kit/values.js';
+import { etagInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { ruleInput, ruleText } from './providers.js';
 
 const body: Body = { at: 'model', type: 'Model', message: Model };
@@ -25,7 +25,7 @@ const price = (name: string, field: string, of: string): Input => ({
   to: `model.price.${field}`,
   mask: 'price',
   kind: usd,
-  group: 'Price, in USD per million tokens (a new one replaces all rates: give every rate that is known):',
+  group: 'Price, in USD per million tokens (a new price replaces all rates; set every known rate):',
   help: `price of ${of}`,
 });
 
@@ -49,45 +49,45 @@ const fields: readonly Input[] = [
     to: 'model.max_output_tokens',
     kind: integer,
     clears: true,
-    help: 'most output tokens of one call, at least 1',
+    help: 'largest number of output tokens of one call, at least 1',
   },
   {
     name: 'functions',
     to: 'model.supports_functions',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
-    help: 'whether it can call functions',
+    help: 'whether it supports function calls',
   },
-  { name: 'vision', to: 'model.supports_vision', kind: flag, clears: true, help: 'whether it can see images' },
+  { name: 'vision', to: 'model.supports_vision', kind: negatableFlag, clears: true, help: 'whether it accepts images' },
   {
     name: 'reasoning',
     to: 'model.supports_reasoning',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
-    help: 'whether it reasons before it answers',
+    help: 'whether it is a reasoning model',
   },
-  ruleInput('model.parameter_rules', 'it treats'),
-  { name: 'as-of', to: 'model.as_of', kind: time, clears: true, help: 'when these facts were last looked up' },
+  ruleInput('model.parameter_rules', 'the model treats'),
+  { name: 'as-of', to: 'model.as_of', kind: time, clears: true, help: 'date of these facts' },
   {
     name: 'retires-at',
     to: 'model.retires_at',
     kind: time,
     clears: true,
-    help: 'when its provider switches it off, or did',
+    help: 'when its provider retires it, or did',
   },
   {
     name: 'replaced-by',
     to: 'model.replaced_by',
     kind: word('name'),
     clears: true,
-    help: 'the model that its provider names as successor',
+    help: 'its successor, as named by its provider',
   },
   price('input-price', 'input_micro_usd_per_million', 'input'),
   price('cached-input-price', 'cached_input_micro_usd_per_million', "input that is read from the provider's cache"),
   price('cache-write-price', 'cache_write_micro_usd_per_million', "input that is written to the provider's cache"),
   price('output-price', 'output_micro_usd_per_million', 'output'),
-  price('reasoning-price', 'reasoning_micro_usd_per_million', 'reasoning (default: that of output)'),
-  { ...price('price-source', 'source', ''), kind: text, help: 'where the price was read, at most 200 characters' },
+  price('reasoning-price', 'reasoning_micro_usd_per_million', 'reasoning (default: the output price)'),
+  { ...price('price-source', 'source', ''), kind: text, help: 'source of the price, at most 200 characters' },
 ];
 
 const rate = (value: bigint | undefined) => (value === undefined ? '' : String(Number(value) / 1e6));
@@ -96,49 +96,49 @@ const modelList: List<Model> = {
   field: 'models',
   columns: [
     ['MODEL', (row) => `${row.provider}/${row.name}`],
-    ['CONTEXT', ({ context_window_tokens }) => shown(context_window_tokens)],
-    ['MAX OUTPUT', ({ max_output_tokens }) => shown(max_output_tokens)],
+    ['CONTEXT', ({ context_window_tokens }) => formatValue(context_window_tokens)],
+    ['MAX OUTPUT', ({ max_output_tokens }) => formatValue(max_output_tokens)],
     ['INPUT USD/M', (row) => rate(row.price?.input_micro_usd_per_million)],
     ['OUTPUT USD/M', (row) => rate(row.price?.output_micro_usd_per_million)],
     ['RETIRES', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
-    ['BUILT IN', ({ built_in }) => shown(built_in)],
+    ['BUILT IN', ({ built_in }) => formatValue(built_in)],
   ],
   noMatch: 'no model matches',
   empty: 'no models; agentllm models create provider/model adds one',
-  ask: (api, request) => api.providers.listModels(request),
+  fetchPage: (api, request) => api.providers.listModels(request),
 };
 
 const list: RemoteCommand = {
   name: 'list',
   about: 'show the models of the catalogue',
   inputs: [
-    { name: 'provider', to: 'provider', kind: provider, help: 'only those of this provider, by name or alias' },
+    { name: 'provider', to: 'provider', kind: provider, help: 'only models of this provider, by name or alias' },
     limitInput,
     minRevision,
   ],
   examples: [
-    ['agentllm models list --provider openai', 'what configs of openai can name'],
+    ['agentllm models list --provider openai', 'the models of openai'],
     ['agentllm models list --limit 5 --json', 'for a program'],
   ],
-  next: 'agentllm configs create <agent> --model provider/model has an agent use one',
+  next: 'agentllm configs create <agent> --model provider/model assigns a model to an agent',
   run: (call) => printList(call, modelList),
 };
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show everything about a model: limits, how it treats parameters, its price',
+  about: 'show all facts about a model: limits, parameter rules, price',
   inputs: [modelArgument('provider', 'name'), minRevision],
-  examples: [['agentllm models get openai/gpt-4o', 'one of them']],
+  examples: [['agentllm models get openai/gpt-4o', 'one model']],
   async run(call) {
     const response = await call.api.providers.getModel(call.request());
-    return call.answer(response, () => record(groupsOf(response.model as Model)));
+    return call.print(response, () => record(groupsOf(response.model as Model)));
   },
 };
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a model to a provider, built in or not',
+  about: 'add a model to a provider, also to a built-in one',
   inputs: [modelArgument('model.provider', 'model.name'), ...fields, ...writeInputs],
   body,
   examples: [
@@ -148,47 +148,47 @@ const create: RemoteCommand = {
       'with a price and a rule',
     ],
   ],
-  next: 'agentllm configs create <agent> --model provider/model has an agent use it',
+  next: 'agentllm configs create <agent> --model provider/model assigns it to an agent',
   async run(call) {
     const response = await call.api.providers.createModel(call.request());
-    return call.answer(response, () => wrote(call, 'created', named(response.model as Model), response));
+    return call.print(response, () => writeSummary(call, 'created', titleOf(response.model as Model), response));
   },
 };
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some facts about a model; all others are kept',
+  about: 'change some facts about a model; all other facts are kept',
   inputs: [modelArgument('model.provider', 'model.name'), ...fields, etagInput('model.etag'), ...writeInputs],
   body,
   patches: true,
   examples: [
     [
       'agentllm models update openai/gpt-4o --input-price 2.5 --output-price 10 --price-source "price list"',
-      'a new price, from now on',
+      'a new price, valid from now on',
     ],
-    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'it will be switched off'],
-    ['agentllm models update openai/gpt-4 --unset retires-at,replaced-by', 'or not'],
+    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'set its retirement'],
+    ['agentllm models update openai/gpt-4 --unset retires-at,replaced-by', 'clear it'],
   ],
-  next: 'agentllm models retiring shows who uses models that will be switched off',
+  next: 'agentllm models retiring shows the uses of models that will be retired',
   async run(call) {
-    refuseNothing(call, body, fields);
+    requireChange(call, body, fields);
     const response = await call.api.providers.updateModel(call.request());
-    return call.answer(response, () => wrote(call, 'updated', named(response.model as Model), response));
+    return call.print(response, () => writeSummary(call, 'updated', titleOf(response.model as Model), response));
   },
 };
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete a model that is not built in and that nobody uses',
+  about: 'delete a model that is not built in and not in use',
   inputs: [modelArgument('provider', 'name'), etagInput('etag'), ...writeInputs],
   examples: [
-    ['agentllm models create openai/gpt-next', 'one'],
-    ['agentllm models delete openai/gpt-next', 'and away'],
+    ['agentllm models create openai/gpt-next', 'create a model'],
+    ['agentllm models delete openai/gpt-next', 'delete it'],
   ],
   async run(call) {
     const response = await call.api.providers.deleteModel(call.request());
-    const { provider: of, name } = call.given.message;
-    return call.answer(response, () => wrote(call, 'deleted', `model ${of}/${name}`, response));
+    const { provider: of, name } = call.inputs.message;
+    return call.print(response, () => writeSummary(call, 'deleted', `model ${of}/${name}`, response));
   },
 };
 
@@ -200,19 +200,19 @@ const retiringList: List<RetiringModelUse> = {
     ['ON', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by],
     ['AGENT', ({ agent_name }) => agent_name],
-    ['CONFIG', ({ config_id }) => shown(config_id)],
+    ['CONFIG', ({ config_id }) => formatValue(config_id)],
     ['AS', ({ source }) => small(source, 'HOP_SOURCE_')],
-    ['IN USE', ({ enabled }) => shown(enabled)],
+    ['IN USE', ({ enabled }) => formatValue(enabled)],
   ],
-  empty: 'nobody uses a model that is switched off within that time',
-  ask: (api, request) => api.configs.listRetiringModels(request),
+  empty: 'no model in use is retired within that time',
+  fetchPage: (api, request) => api.configs.listRetiringModels(request),
 };
 
 const retiring: RemoteCommand = {
   name: 'retiring',
-  about: 'show who uses models that are retired, will be soon, or have a successor',
+  about: 'show the uses of models that are retired, will be retired, or have a successor',
   inputs: [
-    { name: 'days', to: 'within_days', kind: integer, help: 'how many days ahead to look, 1 to 3650 (default 90)' },
+    { name: 'days', to: 'within_days', kind: integer, help: 'number of days ahead, 1 to 3650 (default 90)' },
     limitInput,
     minRevision,
   ],
@@ -224,12 +224,12 @@ const retiring: RemoteCommand = {
   run: (call) => printList(call, retiringList),
 };
 
-const named = (row: Model) => `model ${row.provider}/${row.name}`;
+const titleOf = (row: Model) => `model ${row.provider}/${row.name}`;
 
 function groupsOf(row: Model): Group[] {
   return [
     [
-      named(row),
+      titleOf(row),
       lines(
         ['display name', row.display_name],
         ['context window', row.context_window_tokens],
@@ -260,12 +260,12 @@ function groupsOf(row: Model): Group[] {
   ];
 }
 
-/** `agentllm models …`: the catalogue that configs are checked against. */
+/** `agentllm models …`: the catalogue, against which configs are checked. */
 export function modelsCommand(): Command {
   return remoteGroup(
     'models',
     'show and change the catalogue of models, their limits and prices',
-    'Start with: agentllm models list --provider openai. A model is named with its provider: openai/gpt-4o.',
+    'Start with: agentllm models list --provider openai. A model is given with its provider: openai/gpt-4o.',
     [list, get, create, update, remove, retiring],
   );
 }

@@ -5,10 +5,10 @@ import { Exit } from '../kit/error_output.js';
 import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, counted, type Group, lines, record, recordOf, shown, small } from '../kit/print.js';
+import { ago, counted, formatValue, type Group, lines, record, recordOf, small } from '../kit/print.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, flag, list as listOf, provider, rule, text, word } from '../kit/values.js';
-import { etagInput, keyInput, refuseNothing, writeInputs, wrote } from '../kit/writes.js';
+import { choice, list as listOf, negatableFlag, provider, rule, text, word } from '../kit/values.js';
+import { etagInput, keyInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
 import { CHECK_TIMEOUT_MS } from './health.js';
 
 const body: Body = { at: 'provider', type: 'Provider', message: Provider };
@@ -28,7 +28,7 @@ const fields: readonly Input[] = [
     name: 'base-url',
     to: 'provider.base_url',
     kind: word('url'),
-    help: 'the URL of its API, https; http, host names of the local network and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
+    help: 'https URL of its API; http, local host names and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
   },
   { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'its wire API; required' },
   {
@@ -43,49 +43,49 @@ const fields: readonly Input[] = [
     to: 'provider.aliases',
     kind: listOf(word('name')),
     clears: true,
-    help: 'another name that means it; at most 20, each an option of its own',
+    help: 'another name for it; can be repeated, at most 20',
   },
   {
     name: 'api-key-env',
     to: 'provider.api_key_env_vars',
     kind: listOf(word('variable')),
     clears: true,
-    help: 'environment variable that holds its key, such as LOCAL_API_KEY; at most 5, in the order in which they are tried',
+    help: 'environment variable with its key, such as LOCAL_API_KEY; can be repeated, at most 5, tried in this order',
   },
   {
     name: 'enabled',
     to: 'provider.enabled',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
-    help: 'whether it may be used (default: it may)',
+    help: 'whether it is enabled (default: yes)',
   },
   {
     name: 'allow-unknown-models',
     to: 'provider.allow_unknown_models',
-    kind: flag,
+    kind: negatableFlag,
     clears: true,
-    help: 'whether configs may name models that the catalogue lacks (default: they may, except of built-in ones)',
+    help: 'whether configs may use models that are not in the catalogue (default: yes, except for built-in providers)',
   },
   ruleInput('provider.parameter_rules', 'all its models treat'),
 ];
 
-/** How parameters are treated, by a provider or by one model. */
-export function ruleInput(to: string, who: string): Input {
+/** The parameter rules of a provider or of a model. */
+export function ruleInput(to: string, subject: string): Input {
   return {
     name: 'rule',
     to,
     kind: listOf(rule),
     clears: true,
-    help: `how ${who} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; at most 20`,
+    help: `how ${subject} a parameter, such as temperature=rejected or temperature=accepted,maximum=1; replaces all rules; can be repeated, at most 20`,
   };
 }
 
-/** A rule as it is typed. */
+/** A rule in the form of --rule. */
 export function ruleText({ parameter, support, ...more }: ParameterRule): string {
-  const says = Object.entries(more).filter(
+  const attributes = Object.entries(more).filter(
     ([, value]) => value !== undefined && value !== '' && !(Array.isArray(value) && value.length === 0),
   );
-  const rest = says.map(([key, value]) => `,${key}=${Array.isArray(value) ? value.join('|') : value}`);
+  const rest = attributes.map(([key, value]) => `,${key}=${Array.isArray(value) ? value.join('|') : value}`);
   return `${parameter}=${small(support, 'PARAMETER_SUPPORT_')}${rest.join('')}`;
 }
 
@@ -96,73 +96,73 @@ const providerList: List<Provider> = {
     ['ALIASES', ({ aliases }) => aliases.join(', ')],
     ['DIALECT', (row) => small(row.dialect, 'DIALECT_')],
     ['BASE URL', ({ base_url }) => base_url],
-    ['BUILT IN', ({ built_in }) => shown(built_in)],
-    ['ENABLED', ({ enabled }) => shown(enabled)],
+    ['BUILT IN', ({ built_in }) => formatValue(built_in)],
+    ['ENABLED', ({ enabled }) => formatValue(enabled)],
     ['KEY FROM', ({ api_key_env_vars }) => api_key_env_vars.join(', ')],
     ['UPDATED', ({ updated_at }) => ago(updated_at)],
   ],
-  empty: 'no providers; agentllm seed brings the built-in ones, agentllm providers create makes one',
-  ask: (api, request) => api.providers.listProviders(request),
+  empty: 'no providers; agentllm seed creates the built-in ones, agentllm providers create adds one',
+  fetchPage: (api, request) => api.providers.listProviders(request),
 };
 
 const list: RemoteCommand = {
   name: 'list',
   about: 'show the providers',
   inputs: [limitInput, minRevision],
-  examples: [['agentllm providers list', 'the built-in ones, and yours']],
+  examples: [['agentllm providers list', 'all providers']],
   next: 'agentllm models list --provider <name> shows its models',
   run: (call) => printList(call, providerList),
 };
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show everything about a provider',
+  about: 'show all fields of a provider',
   inputs: [nameArgument('name', 'the provider, by name or alias'), minRevision],
   examples: [['agentllm providers get anthropic', 'by an alias: its name is claude']],
   next: 'agentllm models list --provider <name> shows its models',
   async run(call) {
     const response = await call.api.providers.getProvider(call.request());
-    return call.answer(response, () => record(groupsOf(response.provider as Provider)));
+    return call.print(response, () => record(groupsOf(response.provider as Provider)));
   },
 };
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a provider: any endpoint that speaks as OpenAI or Anthropic do',
+  about: 'add a provider: any endpoint with an API of OpenAI or Anthropic',
   inputs: [nameArgument('provider.name', 'its name, 1 to 50 of a-z 0-9 . _ -'), ...fields, ...writeInputs],
   body,
   examples: [
     [
       'agentllm providers create together --dialect openai-compatible --base-url https://api.together.xyz/v1 --api-key-env TOGETHER_API_KEY',
-      'one of many',
+      'add a provider',
     ],
-    ['agentllm models create together/meta-llama/Llama-3-70b', 'a model of it'],
-    ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'which an agent uses'],
+    ['agentllm models create together/meta-llama/Llama-3-70b', 'add a model to it'],
+    ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'assign it to an agent'],
   ],
-  next: 'agentllm models create <name>/<model> adds a model of it, agentllm credentials create <name> --provider <name> a key',
+  next: 'agentllm models create <name>/<model> adds a model, agentllm credentials create <name> --provider <name> a key',
   async run(call) {
     const response = await call.api.providers.createProvider(call.request());
-    return call.answer(response, () => wrote(call, 'created', `provider ${response.provider?.name}`, response));
+    return call.print(response, () => writeSummary(call, 'created', `provider ${response.provider?.name}`, response));
   },
 };
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of a provider; all others are kept',
-  more: 'Of a built-in one only the display name, the aliases and whether it and unknown models may be used can be changed.',
+  about: 'change some fields of a provider; all other fields are kept',
+  more: 'A built-in provider permits changes of these fields only: display name, aliases, enabled, allow-unknown-models.',
   inputs: [nameArgument('provider.name'), ...fields, etagInput('provider.etag'), ...writeInputs],
   body,
   patches: true,
   examples: [
-    ['agentllm providers update openai --alias oai --alias gpt', 'two aliases, in place of those it had'],
-    ['agentllm providers update openai --unset alias', 'and none'],
-    ['agentllm providers update grok --no-enabled', 'nobody uses it from now on'],
+    ['agentllm providers update openai --alias oai --alias gpt', 'replace its aliases'],
+    ['agentllm providers update openai --unset alias', 'clear them'],
+    ['agentllm providers update grok --no-enabled', 'disable it'],
   ],
   next: 'agentllm providers get <name> shows the result',
   async run(call) {
-    refuseNothing(call, body, fields);
+    requireChange(call, body, fields);
     const response = await call.api.providers.updateProvider(call.request());
-    return call.answer(response, () => wrote(call, 'updated', `provider ${response.provider?.name}`, response));
+    return call.print(response, () => writeSummary(call, 'updated', `provider ${response.provider?.name}`, response));
   },
 };
 
@@ -171,35 +171,38 @@ const remove: RemoteCommand = {
   about: 'delete a provider that is not built in, with its models',
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
-    ['agentllm providers create mine --dialect openai-compatible --base-url https://llm.example.com/v1', 'one'],
-    ['agentllm providers delete mine', 'and away'],
+    [
+      'agentllm providers create mine --dialect openai-compatible --base-url https://llm.example.com/v1',
+      'add a provider',
+    ],
+    ['agentllm providers delete mine', 'delete it'],
   ],
-  next: 'agentllm providers update <name> --no-enabled keeps a provider and takes it out of use',
+  next: 'agentllm providers update <name> --no-enabled disables a provider and keeps it',
   async run(call) {
     const response = await call.api.providers.deleteProvider(call.request());
-    const what = `provider ${call.given.message['name']} with ${counted(response.deleted_models, 'model')}`;
-    return call.answer(response, () => wrote(call, 'deleted', what, response));
+    const what = `provider ${call.inputs.message['name']} with ${counted(response.deleted_models, 'model')}`;
+    return call.print(response, () => writeSummary(call, 'deleted', what, response));
   },
 };
 
 const checkKey: RemoteCommand = {
   name: 'check-key',
-  about: 'ask a provider whether an API key is good, before it is stored anywhere; costs no tokens',
-  more: 'The key is asked for unseen at a terminal, and read from standard input elsewhere; it is never an argument, and\nkept nowhere. Exit code 1: it is not good, or nobody could say.',
+  about: 'check an API key with its provider before it is stored; uses no model tokens',
+  more: 'The command prompts for the key at a terminal and reads it from standard input otherwise; it is never an argument.\nThe key is not stored. Exit code 1: the key is not valid, or the check failed.',
   inputs: [
     nameArgument('provider', 'the provider, by name or alias'),
-    { name: 'model-name', to: 'model_name', kind: word('name'), help: 'a model that it has to have, too' },
+    { name: 'model-name', to: 'model_name', kind: word('name'), help: 'a model that the key must give access to' },
     {
       ...keyInput,
       required: true,
-      help: 'the key to check: asked for at a terminal, else read from standard input; never an argument',
+      help: 'the key to check: prompted for at a terminal, else read from standard input; never an argument',
     },
     minRevision,
   ],
   examples: [
     [
       'printf %s "$OPENAI_API_KEY" | agentllm providers check-key openai --model-name gpt-4o',
-      'is it good, and for this model?',
+      'check a key and a model',
     ],
   ],
   timeoutMs: CHECK_TIMEOUT_MS,
@@ -208,7 +211,7 @@ const checkKey: RemoteCommand = {
     const response = await call.api.providers.validateApiKey(call.request());
     const { status, message, latency_ms } = response.check as KeyCheck;
     const took = latency_ms === undefined ? '' : ` (${latency_ms} ms)`;
-    call.answer(response, () => `${small(status, 'CHECK_STATUS_')}: ${message}${took}`);
+    call.print(response, () => `${small(status, 'CHECK_STATUS_')}: ${message}${took}`);
     return status === 'CHECK_STATUS_OK' ? Exit.done : Exit.refused;
   },
 };
@@ -233,7 +236,7 @@ function groupsOf(row: Provider): Group[] {
   ];
 }
 
-/** `agentllm providers …`: who serves models. */
+/** `agentllm providers …`: the providers of the catalogue. */
 export function providersCommand(): Command {
   return remoteGroup(
     'providers',

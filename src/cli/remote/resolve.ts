@@ -2,46 +2,46 @@ import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../../gen/ts/ag
 import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
-import { shown, small, visible } from '../kit/print.js';
+import { formatValue, small, visible } from '../kit/print.js';
 import type { RemoteCommand } from '../kit/remote_command.js';
-import { int64, list, provider, said } from '../kit/values.js';
+import { flag, int64, list, provider } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { resolveAll } from './resolve_all.js';
 
-/** `agentllm resolve`: what an agent tries, in which order, and where every value comes from. */
+/** `agentllm resolve`: the effective hops and parameters of an agent, with their provenance. */
 export const resolveAgent: RemoteCommand = {
   name: 'resolve',
-  about: 'show what is in effect for an agent: the models it tries, what is sent, and where each value comes from',
-  more: 'No provider is called and nothing is spent. Exit code 1: an active agent has no model left to try.',
+  about: 'show the resolution of an agent: its models in order, the parameters sent, and where each value comes from',
+  more: 'No provider is called. Exit code 1: an active agent has no usable model.',
   inputs: [
     { ...agentArgument, name: '[agent]' },
-    { name: 'all', kind: said, help: 'all agents at one revision, in place of one' },
+    { name: 'all', kind: flag, help: 'all agents at one revision, instead of one agent' },
     {
       name: 'down',
       to: 'provider_down',
       kind: list(provider),
-      help: 'a provider to take for down, by name or alias; may be given again, or with commas',
+      help: 'a provider to treat as unavailable, by name or alias; can be repeated, or separated by commas',
     },
-    { name: 'at', to: 'at_revision', kind: int64, help: 'as it was at this store revision (default: now)' },
-    { name: 'why', kind: said, help: 'show the field and the revision that each value comes from' },
+    { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
+    { name: 'why', kind: flag, help: 'show the field and the revision that each value comes from' },
     minRevision,
   ],
   examples: [
     ['agentllm resolve trader', 'now'],
-    ['agentllm resolve trader --down claude', 'what it would do without claude'],
-    ['agentllm resolve trader --at 3 --why', 'as it was at revision 3, in detail'],
-    ['agentllm resolve --all', 'every agent, one line each'],
-    ['agentllm resolve --all --down openai --json', 'what all would do without openai, for a program'],
+    ['agentllm resolve trader --down claude', 'if claude is unavailable'],
+    ['agentllm resolve trader --at 3 --why', 'at revision 3, in detail'],
+    ['agentllm resolve --all', 'all agents, one line each'],
+    ['agentllm resolve --all --down openai --json', 'all agents if openai is unavailable, for a program'],
   ],
-  next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> says who did',
+  next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> shows its changes',
   async run(call) {
-    const down = (call.given.message['provider_down'] ?? []) as readonly string[];
+    const down = (call.inputs.message['provider_down'] ?? []) as readonly string[];
     const provider_down = down.flatMap((names) => names.split(','));
     if (call.local('all') === true) return resolveAll(call, provider_down);
-    if (!('agent' in call.given.message)) throw new UsageError('give an agent, by name or id, or --all');
+    if (!('agent' in call.inputs.message)) throw new UsageError('name an agent, or use --all');
     const response = await call.api.configs.resolveConfig(call.request({ provider_down }));
     const resolved = response.resolved as ResolvedConfig;
-    call.answer(response, () => textOf(resolved, response.revision, call.local('why') === true));
+    call.print(response, () => textOf(resolved, response.revision, call.local('why') === true));
     return resolved.hops.length === 0 ? Exit.refused : Exit.done;
   },
 };
@@ -55,7 +55,7 @@ function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): strin
     `${head}\n${tableOf(hops, { columns: hopColumns, empty })}`,
     skipped.length > 0 && tableOf(skipped, { columns: skippedColumns, empty: '' }),
     hops.length > 0 &&
-      tableOf(why ? hops.flatMap(valuesOf) : hops.flatMap(sourcesOf), { columns: originColumns(why), empty: '' }),
+      tableOf(why ? hops.flatMap(valuesOf) : hops.flatMap(groupedSources), { columns: originColumns(why), empty: '' }),
     findings.length > 0 && findingLines(findings).trimStart(),
   ]
     .filter(Boolean)
@@ -103,7 +103,7 @@ const skippedColumns: readonly Column<SkippedHop>[] = [
   ['WHY', ({ reason }) => small(reason, 'SKIP_REASON_').replaceAll('-', ' ')],
 ];
 
-/** What comes from where. */
+/** A value and its provenance. */
 interface Source {
   readonly hop: number;
   readonly what: string;
@@ -121,8 +121,8 @@ const valuesOf = ({ index, provenance }: ResolvedHop): Source[] =>
     revision,
   }));
 
-/** The same with one line for all that comes from one place. */
-function sourcesOf(hop: ResolvedHop): Source[] {
+/** The values grouped by their source, one line each. */
+function groupedSources(hop: ResolvedHop): Source[] {
   const sources = new Map<string, Source>();
   for (const value of valuesOf(hop)) {
     const before = sources.get(value.from);
@@ -137,5 +137,5 @@ const originColumns = (why: boolean): readonly Column<Source>[] => [
   [why ? 'VALUE' : 'VALUES', ({ what }) => what],
   ['COME FROM', ({ from }) => from],
   ...(why ? ([['ITS FIELD', ({ path }: Source) => path]] as const) : []),
-  ['CHANGED AT', ({ revision }) => shown(revision)],
+  ['CHANGED AT', ({ revision }) => formatValue(revision)],
 ];

@@ -5,16 +5,16 @@ import { type Column, tableOf } from '../kit/lists.js';
 import { counted } from '../kit/print.js';
 import type { Call } from '../kit/remote_command.js';
 
-/** Agents of a page, by the contract. */
+/** The largest page size of the method, by the contract. */
 const PAGE = 200;
 const INACTIVE = 9;
 
 /** `agentllm resolve --all`: one line for each agent. */
 export async function resolveAll(call: Call, provider_down: readonly string[]): Promise<number> {
-  const { agent, at_revision, min_revision } = call.given.message as Record<string, unknown>;
-  if (agent !== undefined) throw new UsageError('give an agent or --all, not both');
+  const { agent, at_revision, min_revision } = call.inputs.message as Record<string, unknown>;
+  if (agent !== undefined) throw new UsageError('name an agent or use --all, not both');
   if (at_revision !== undefined || call.local('why') === true)
-    throw new UsageError('--at and --why are about one agent: give its name in place of --all');
+    throw new UsageError('--at and --why need one agent: name it instead of --all');
   const results: ResolveConfigResult[] = [];
   let page_token = '';
   let revision: bigint | undefined;
@@ -29,19 +29,19 @@ export async function resolveAll(call: Call, provider_down: readonly string[]): 
     ...result,
     ...(status && { status: { code: status.code, message: status.message } }),
   }));
-  call.answer({ results: plain, revision }, () => tableOf(results, { columns, empty: 'no agents' }));
-  return results.some(isStuck) ? Exit.refused : Exit.done;
+  call.print({ results: plain, revision }, () => tableOf(results, { columns, empty: 'no agents' }));
+  return results.some(hasNoModel) ? Exit.refused : Exit.done;
 }
 
-/** Whether an active agent has no model to try. */
-const isStuck = ({ resolved, status }: ResolveConfigResult): boolean =>
+/** Whether an active agent has no usable model. */
+const hasNoModel = ({ resolved, status }: ResolveConfigResult): boolean =>
   status ? status.code !== INACTIVE : resolved?.hops.length === 0;
 
 const columns: readonly Column<ResolveConfigResult>[] = [
   ['AGENT', ({ agent_name }) => agent_name],
   ['TRIES', ({ resolved, status }) => status?.message ?? chainOf(resolved)],
   ['SKIPPED', ({ resolved }) => (resolved?.skipped.length ? String(resolved.skipped.length) : '')],
-  ['FINDINGS', ({ resolved }) => gravest(resolved)],
+  ['FINDINGS', ({ resolved }) => findingCounts(resolved)],
 ];
 
 type Resolved = ResolveConfigResult['resolved'];
@@ -50,8 +50,8 @@ const chainOf = (resolved: Resolved): string =>
   resolved?.hops.map(({ provider, model_name }) => `${provider}/${model_name}`).join(' → ') ||
   'no model is left to try';
 
-/** How many errors and warnings there are. */
-function gravest(resolved: Resolved): string {
+/** The number of errors and warnings. */
+function findingCounts(resolved: Resolved): string {
   const count = (severity: string) => resolved?.findings.filter((one) => one.severity === severity).length ?? 0;
   const errors = count('SEVERITY_ERROR');
   const warnings = count('SEVERITY_WARNING');

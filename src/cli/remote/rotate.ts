@@ -6,90 +6,91 @@ import {
 import { AgentLLMError } from '../../client/index.js';
 import { openStream } from '../kit/connection.js';
 import { Exit } from '../kit/error_output.js';
-import { counted, say, toJson } from '../kit/print.js';
+import { counted, terminal, toJson } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { said } from '../kit/values.js';
+import { flag } from '../kit/values.js';
 
 type Progress = RotateEncryptionKeyResponse;
 
 const METHOD = CredentialServiceService.rotateEncryptionKey;
-/** A step waits its turn behind the writes of everybody else. */
+/** A batch waits in the write queue after the writes of other callers. */
 const SILENCE_MS = 60_000;
 
-/** `agentllm key rotate`: stored keys under the first of ENCRYPTION_KEY. */
+/** `agentllm key rotate`: re-encrypts all ciphertext with the first key of ENCRYPTION_KEY. */
 export const rotate: RemoteCommand = {
   name: 'rotate',
-  about: 'encrypt every stored API key anew, under the first key of ENCRYPTION_KEY',
-  more: `Reads and writes go on meanwhile, and what is shown of a config does not change. Ended by whatever, it is called again
-and goes on with what is left. Without downtime, also with several services on one database:
-  1. ENCRYPTION_KEY=<old>,<new> on every service, one after the other: each can read what is under the new key
-  2. ENCRYPTION_KEY=<new>,<old> on every service: each encrypts with the new one
+  about: 're-encrypt every stored API key with the first key of ENCRYPTION_KEY',
+  more: `Reads and writes continue during a rotation, and the visible fields of configs do not change. An interrupted rotation
+continues when the command is run again. Steps without downtime, also with several replicas:
+  1. ENCRYPTION_KEY=<old>,<new> on every replica, one after the other: each can decrypt with the new key
+  2. ENCRYPTION_KEY=<new>,<old> on every replica: each encrypts with the new key
   3. agentllm key rotate
-  4. agentllm key status shows nothing under the old key
-  5. ENCRYPTION_KEY=<new> on every service; keep the old one for as long as a backup from before is kept
-Exit code 1: keys were left under another key, unless --skip-unreadable said that they may be.`,
+  4. agentllm key status shows no API keys under the old key
+  5. ENCRYPTION_KEY=<new> on every replica; keep the old key as long as a backup needs it
+Exit code 1: API keys remain under another key, and --skip-unreadable does not permit it.`,
   inputs: [
     {
       name: 'skip-unreadable',
       to: 'skip_unreadable',
-      kind: said,
-      help: 'leave keys whose encryption key the service does not have, and go on with the others',
+      kind: flag,
+      help: 'skip API keys whose encryption key is not in ENCRYPTION_KEY',
     },
   ],
   examples: [
-    ['agentllm key rotate', 'all of them, behind step 2'],
-    ['agentllm key rotate --json', 'a line of JSON for each step, for a program'],
+    ['agentllm key rotate', 'all API keys, after step 2'],
+    ['agentllm key rotate --json', 'a line of JSON for each batch, for a program'],
   ],
-  next: 'agentllm key status shows what is under which key',
+  next: 'agentllm key status shows the number of API keys per encryption key',
   timeoutMs: SILENCE_MS,
   async run(call) {
-    const display = new Display(call.json);
-    const last = await follow(call, (progress) => display.show(progress));
+    const display = new ProgressDisplay(call.json);
+    const last = await readProgress(call, (progress) => display.show(progress));
     display.clear();
-    if (!call.json) say.out(last ? summaryOf(last) : 'stopped; agentllm key rotate goes on with what is left');
+    if (!call.json)
+      terminal.out(last ? summaryOf(last) : 'stopped; agentllm key rotate continues with the remaining keys');
     if (!last) return Exit.refused;
-    const wanted = call.given.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
+    const wanted = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
     return wanted === last.total ? Exit.done : Exit.refused;
   },
 };
 
-/** Shows every message; the last one, or undefined when somebody has interrupted it. */
-async function follow(call: Call, show: (progress: Progress) => void): Promise<Progress | undefined> {
+/** Reads the stream and shows each message. Returns the last one, or undefined after an interrupt. */
+async function readProgress(call: Call, show: (progress: Progress) => void): Promise<Progress | undefined> {
   const silenceMs = call.local<number>('timeout') ?? SILENCE_MS;
   const request = RotateEncryptionKeyRequest.fromPartial(call.request());
-  const connection = openStream(call.given.local);
+  const connection = openStream(call.inputs.local);
   const controller = new AbortController();
   const interrupt = () => controller.abort('interrupted');
-  // It keeps the process alive too, which a stream does not.
-  const silence = setTimeout(() => controller.abort('silent'), silenceMs);
+  // The timer also keeps the process running; the stream does not.
+  const silenceTimer = setTimeout(() => controller.abort('silent'), silenceMs);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, interrupt);
   let last: Progress | undefined;
-  const take = (progress: Progress) => {
-    silence.refresh();
+  const onProgress = (progress: Progress) => {
+    silenceTimer.refresh();
     last = progress;
     show(progress);
   };
-  const make = () => ({ bytes: METHOD.requestSerialize(request) });
+  const encodeRequest = () => ({ bytes: METHOD.requestSerialize(request) });
   try {
-    await connection.stream(METHOD, make, take, controller.signal);
+    await connection.stream(METHOD, encodeRequest, onProgress, controller.signal);
     return last;
   } catch (error) {
     if (controller.signal.reason === 'interrupted') return undefined;
     if (controller.signal.reason !== 'silent') throw error;
-    const text = `No answer from the service within ${silenceMs} ms`;
+    const text = `No response from the service within ${silenceMs} ms`;
     throw AgentLLMError.here(text, { code: 'DEADLINE_EXCEEDED', method: METHOD.path.slice(1) });
   } finally {
-    clearTimeout(silence);
+    clearTimeout(silenceTimer);
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupt);
     await connection.close();
   }
 }
 
 const BAR = 30;
-const LINE_EVERY_MS = 1_000;
+const LINE_INTERVAL_MS = 1_000;
 
-/** How far it is: a line that is redrawn at a terminal, a line now and then elsewhere, or one of JSON each time. */
-class Display {
+/** Shows progress: a line that is redrawn at a terminal, a line each second otherwise, or a line of JSON per message. */
+class ProgressDisplay {
   private lastLine = performance.now();
   private drawn = false;
 
@@ -97,14 +98,15 @@ class Display {
 
   show(progress: Progress): void {
     const { done, unreadable, total, key_id, finished } = progress;
-    if (this.json) say.out(toJson(progress, 0));
+    if (this.json) terminal.out(toJson(progress, 0));
     if (this.json || finished || total === 0) return;
-    const taken = done + unreadable;
-    if (process.stderr.isTTY) this.draw(`${barOf(taken / total)} ${taken} of ${total}`);
-    else if (taken === unreadable) say.err(`encrypting ${counted(total - unreadable, 'key')} anew under key ${key_id}`);
-    else if (performance.now() - this.lastLine > LINE_EVERY_MS) {
+    const processed = done + unreadable;
+    if (process.stderr.isTTY) this.draw(`${barOf(processed / total)} ${processed} of ${total}`);
+    else if (processed === unreadable)
+      terminal.err(`re-encrypting ${counted(total - unreadable, 'key')} with key ${key_id}`);
+    else if (performance.now() - this.lastLine > LINE_INTERVAL_MS) {
       this.lastLine = performance.now();
-      say.err(`${taken} of ${total}`);
+      terminal.err(`${processed} of ${total}`);
     }
   }
 
@@ -124,14 +126,16 @@ const barOf = (part: number): string => {
 };
 
 function summaryOf({ total, done, unreadable, key_id }: Progress): string {
-  if (total === 0) return `nothing to do: no stored key is under another key than ${key_id}`;
+  if (total === 0) return `nothing to do: all stored keys are encrypted with key ${key_id}`;
   const left = total - done - unreadable;
-  const lines = [`${done} of ${counted(total, 'key')} encrypted anew under key ${key_id}`];
+  const lines = [`${done} of ${counted(total, 'key')} re-encrypted with key ${key_id}`];
   if (unreadable > 0)
-    lines.push(`${counted(unreadable, 'key')} left that cannot be decrypted: agentllm key status shows where`);
+    lines.push(
+      `${counted(unreadable, 'key')} skipped, because they cannot be decrypted: agentllm key status shows them`,
+    );
   if (left > 0)
     lines.push(
-      `${counted(left, 'key')} stored under an older key meanwhile, by a service that encrypts with it: give all the same first key, and rotate again`,
+      `${counted(left, 'key')} stored meanwhile by a replica that encrypts with an older key: set the same first key on all replicas, then rotate again`,
     );
   return lines.join('\n');
 }

@@ -5,33 +5,33 @@ import { variable } from '../kit/environment.js';
 import { Exit } from '../kit/error_output.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
-import { ago, type Group, lines, moment, record, say, small, visible } from '../kit/print.js';
+import { ago, type Group, lines, moment, record, small, terminal, visible } from '../kit/print.js';
 import { type Call, type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
-import { choice, type Kind, list, said, span, text, word } from '../kit/values.js';
-import { writeInputs, wrote } from '../kit/writes.js';
+import { choice, flag, type Kind, list, span, text, word } from '../kit/values.js';
+import { writeInputs, writeSummary } from '../kit/writes.js';
 import { localAccess, storePlace, type TokenMethods } from '../local/local_access.js';
 
 const role = choice('ROLE_', 'role', ['admin', 'operator', 'viewer', 'agent']);
 
 const localInput: Input = {
   name: 'local',
-  kind: said,
-  help: 'do it in the store on this machine, which needs no token, also where a service is named',
+  kind: flag,
+  help: 'use the store on this machine, which needs no token, even if an address is set',
 };
 
-/** Options that name a service, beside the environment. */
+/** Options that select a service, besides the environment. */
 const SERVICE_OPTIONS = ['address', 'token-file', 'tls', 'ca', 'cert', 'key', 'server-name'];
 
-const WHERE = `On the machine of the service no token is needed: it is done in the store itself, through the running service or
-directly in the database of DATABASE_URL or DATA_DIR. With --address, --token-file, --cert, AGENTLLM_ADDRESS,
-AGENTLLM_TOKEN or AGENTLLM_CERT that service is asked, which wants an administrator.`;
+const TARGET_HELP = `On the machine of the service the command needs no token: it uses the store directly, through the running service or
+in the database of DATABASE_URL or DATA_DIR. With --address, --token-file, --cert, AGENTLLM_ADDRESS, AGENTLLM_TOKEN or
+AGENTLLM_CERT it calls that service, which requires the role admin.`;
 
-/** A token by its id; whoever gives the text of one, which begins with it, is not made to type it again. */
+/** The id of a token. The text of a token is accepted too, because it begins with the id. */
 const tokenId: Kind = {
   value: 'id',
-  read: (given) => TEXT.exec(given)?.[1] ?? given,
+  read: (raw) => TOKEN_TEXT.exec(raw)?.[1] ?? raw,
 };
-const TEXT = /\b(al_[a-z2-7]{10})_/;
+const TOKEN_TEXT = /\b(al_[a-z2-7]{10})_/;
 
 const idArgument: Input = {
   name: '<id>',
@@ -40,60 +40,58 @@ const idArgument: Input = {
   help: 'the id of the token, al_ and ten characters',
 };
 
-/** Where a command is carried out. */
-interface Where {
+/** Where a command runs: in the local store, or at a service. */
+interface Target {
   readonly access: TokenMethods;
   readonly isLocal: boolean;
   readonly name: string;
 }
 
-function whereOf(call: Call): Where {
+function targetOf(call: Call): Target {
   const named = SERVICE_OPTIONS.filter((option) => call.local(option) !== undefined);
   const isNamed = (['AGENTLLM_ADDRESS', 'AGENTLLM_TOKEN', 'AGENTLLM_CERT'] as const).some(variable);
   const isForced = call.local('local') === true;
   if (isForced && named.length > 0)
-    throw UsageError.of([{ typed: '--local', description: `asks no service: leave out --${named.join(', --')}` }]);
+    throw UsageError.of([{ typed: '--local', description: `calls no service: omit --${named.join(', --')}` }]);
   if (!isForced && (named.length > 0 || isNamed))
     return { access: call.api.access, isLocal: false, name: call.address };
-  if (call.given.message['wait_for_adoption'] !== undefined)
-    throw UsageError.of([
-      { typed: '--wait', description: 'asks a service, as with --address; the store knows of none' },
-    ]);
+  if (call.inputs.message['wait_for_adoption'] !== undefined)
+    throw UsageError.of([{ typed: '--wait', description: 'needs a service: add --address' }]);
   return { access: localAccess, isLocal: true, name: `the store itself (${storePlace()})` };
 }
 
-/** Says beside the answer where it comes from; programs know. */
-function tell(call: Call, line: string): void {
-  if (!call.json) say.err(visible(line));
+/** Prints a note on standard error, unless the output is JSON. */
+function printNote(call: Call, line: string): void {
+  if (!call.json) terminal.err(visible(line));
 }
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'make a token, or give a role to client certificates; prints the text of the token and nothing else',
-  more: `${WHERE}
+  about: 'create a token, or give a role to client certificates; prints the text of the token only',
+  more: `${TARGET_HELP}
 
-The text is shown this once. The first token closes the service: from then on everybody needs one.`,
+The text is shown once. The first token closes the service: from then on every caller needs a token.`,
   inputs: [
-    { name: 'role', to: 'role', kind: role, help: 'what it may do; required' },
+    { name: 'role', to: 'role', kind: role, help: 'its permissions; required' },
     {
       name: 'agents',
       to: 'agents',
       kind: list(word('names', 'agents')),
-      help: 'with --role agent: the agents that it is for, by name, separated by commas; may be given again',
+      help: 'with --role agent: the names of its agents, separated by commas; can be repeated',
     },
-    { name: 'all-agents', to: 'all_agents', kind: said, help: 'with --role agent: it is for all, those to come too' },
-    { name: 'name', to: 'name', kind: text, help: 'what it is for, at most 100 characters (default: its role)' },
+    { name: 'all-agents', to: 'all_agents', kind: flag, help: 'with --role agent: all agents, including future ones' },
+    { name: 'name', to: 'name', kind: text, help: 'its purpose, at most 100 characters (default: its role)' },
     {
       name: 'certificate',
       to: 'certificate_identity',
       kind: word('identity'),
-      help: 'in place of a text: who has a client certificate with this URI or DNS name, or CN=common-name',
+      help: 'instead of a text: client certificates with this URI or DNS name, or CN=common-name',
     },
     {
       name: 'lifetime',
       to: 'lifetime',
       kind: span,
-      help: 'how long it lives, 60s to 3650d (default: until it is revoked)',
+      help: 'its lifetime, 60s to 3650d (default: until it is revoked)',
     },
     localInput,
     ...writeInputs,
@@ -101,62 +99,66 @@ The text is shown this once. The first token closes the service: from then on ev
   examples: [
     [
       'agentllm token create --role admin --local > admin.token',
-      'the first one; who may read the file is an administrator',
+      'the first token; the file gives administrator access',
     ],
     ['agentllm token create --role agent --agents trader,news_analyst --lifetime 90d', 'for a process with two agents'],
     ['agentllm token create --role viewer --certificate CN=dashboard', 'for a certificate; prints the id'],
   ],
-  next: 'AGENTLLM_TOKEN or --token-file sends it; agentllm token list shows which there are',
+  next: 'AGENTLLM_TOKEN or --token-file sends it; agentllm token list shows the tokens',
   async run(call) {
-    const where = whereOf(call);
-    const response = await where.access.createToken(call.request(wishOf(call)));
+    const where = targetOf(call);
+    const response = await where.access.createToken(call.request(requestFieldsOf(call)));
     const token = response.token as Token;
-    if (call.json) return call.answer(response, () => '');
-    if (call.given.message['validate_only'] === true) say.out(wrote(call, 'created', titleOf(token), response));
-    else if (response.text === '' && token.certificate_identity === '') return repeated(call, token);
+    if (call.json) return call.print(response, () => '');
+    if (call.inputs.message['validate_only'] === true)
+      terminal.out(writeSummary(call, 'created', titleOf(token), response));
+    else if (response.text === '' && token.certificate_identity === '') return reportRepeated(call, token);
     else {
-      say.out(response.text || token.id);
-      await explain(call, token, where);
+      terminal.out(response.text || token.id);
+      await printDetails(call, token, where);
     }
     return undefined;
   },
 };
 
-/** The request with what the command line says shorter than the contract. */
-function wishOf({ given }: Call): Readonly<Record<string, unknown>> {
-  const { role = '', name, agents = [], certificate_identity } = given.message as Partial<CreateTokenRequest>;
-  // A variable of a script that is not set must not make a token with a text.
+/** The request fields that differ from the command line: split agent names, and the default name. */
+function requestFieldsOf({ inputs }: Call): Readonly<Record<string, unknown>> {
+  const { role = '', name, agents = [], certificate_identity } = inputs.message as Partial<CreateTokenRequest>;
+  // An unset variable in a script must not create a token with a text.
   if (certificate_identity === '')
     throw UsageError.of([
-      { typed: '--certificate ""', description: 'must not be empty; leave it out for a token with a text' },
+      { typed: '--certificate ""', description: 'must not be empty; omit it for a token with a text' },
     ]);
   const names = agents.flatMap((one) => one.split(',')).map((one) => one.trim());
   return { agents: names, name: name ?? (small(role, 'ROLE_') || 'token') };
 }
 
-async function explain(call: Call, token: Token, { access, isLocal, name }: Where): Promise<void> {
+async function printDetails(call: Call, token: Token, { access, isLocal, name }: Target): Promise<void> {
   const by = isLocal ? name : `${name} as ${(await call.api.access.getCaller()).actor}`;
-  tell(call, `${titleOf(token)}, ${expiryOf(token)}; made ${isLocal ? 'in' : 'by'} ${by}`);
+  printNote(call, `${titleOf(token)}, ${expiryOf(token)}; created ${isLocal ? 'in' : 'by'} ${by}`);
   if (token.certificate_identity !== '')
-    tell(call, `Who has a certificate with ${token.certificate_identity} is let in; agentllm token revoke ends that.`);
+    printNote(
+      call,
+      `Clients with a certificate for ${token.certificate_identity} have access; agentllm token revoke removes it.`,
+    );
   else {
-    tell(call, 'Its text is shown this once: keep it where its user finds it and nobody else does.');
-    tell(call, 'It is sent with AGENTLLM_TOKEN=<text> or --token-file <file>, and as authorization: Bearer <text>.');
+    printNote(call, 'The text is shown only once: store it where only its user can read it.');
+    printNote(call, 'Send it with AGENTLLM_TOKEN=<text> or --token-file <file>, or as authorization: Bearer <text>.');
   }
   if (isLocal && (await access.listTokens({ show_ended: true, page_size: 2 })).tokens.length === 1)
-    tell(call, 'It is the first one: from now on everybody needs a token, on this machine too.');
+    printNote(call, 'This is the first token: from now on every caller needs a token, on this machine too.');
 }
 
-function repeated(call: Call, { id }: Token): number {
-  tell(call, `agentllm: this request has made ${id} before, and its text is shown once`);
-  tell(call, `(agentllm token revoke ${id}, and make another)`);
+function reportRepeated(call: Call, { id }: Token): number {
+  printNote(call, `agentllm: this request has already created ${id}, and the text is shown only once`);
+  printNote(call, `(agentllm token revoke ${id}, then create another)`);
   return Exit.refused;
 }
 
 /** `token al_k3x9q2m7wd "desk": agent, for trader` */
 function titleOf({ id, name, role, agents, all_agents }: Token): string {
   const whose = all_agents ? ', for all agents' : agents.length > 0 ? `, for ${agents.join(', ')}` : '';
-  // One that is only rehearsed has no id.
+  // A dry run has no id.
   return `token ${id ? `${id} ` : ''}"${name}": ${small(role, 'ROLE_')}${whose}`;
 }
 
@@ -175,71 +177,72 @@ const tokenList: List<Token> = {
     ['EXPIRES', ({ expires_at }) => moment(expires_at) || 'never'],
     ['LAST USED', ({ last_used_at }) => ago(last_used_at) || 'never'],
   ],
-  empty: 'no token is good; agentllm token create --role admin --local makes one, --all shows those that have ended',
+  empty:
+    'no valid tokens; agentllm token create --role admin --local creates one, --all shows revoked and expired ones',
   noMatch:
-    'no tokens: the service is open to everybody on its machine; agentllm token create --role admin --local closes it',
-  ask: (api, request) => api.access.listTokens(request),
+    'no tokens: the service is open to every caller on its machine; agentllm token create --role admin --local closes it',
+  fetchPage: (api, request) => api.access.listTokens(request),
 };
 
 const listCommand: RemoteCommand = {
   name: 'list',
-  about: 'show the tokens that are good, without their texts',
-  more: WHERE,
+  about: 'show the valid tokens, without their texts',
+  more: TARGET_HELP,
   inputs: [
-    { name: 'all', to: 'show_ended', kind: said, help: 'also those that are revoked or have expired' },
+    { name: 'all', to: 'show_ended', kind: flag, help: 'also revoked and expired tokens' },
     localInput,
     limitInput,
     minRevision,
   ],
   examples: [
-    ['agentllm token list', 'who has access'],
-    ['agentllm token list --all --json', 'and who had, for a program'],
+    ['agentllm token list', 'the valid tokens'],
+    ['agentllm token list --all --json', 'all tokens, for a program'],
   ],
-  next: 'agentllm token revoke <id> takes access away',
+  next: 'agentllm token revoke <id> revokes a token',
   async run(call) {
-    const { access, name } = whereOf(call);
-    await printList(call, { ...tokenList, ask: (_, request) => access.listTokens(request) });
-    tell(call, `(of ${name})`);
+    const { access, name } = targetOf(call);
+    await printList(call, { ...tokenList, fetchPage: (_, request) => access.listTokens(request) });
+    printNote(call, `(of ${name})`);
     return undefined;
   },
 };
 
 const show: RemoteCommand = {
   name: 'show',
-  about: 'show what is known of a token; its text comes out of no command',
-  more: WHERE,
+  about: 'show all fields of a token; no command shows its text',
+  more: TARGET_HELP,
   inputs: [idArgument, localInput, minRevision],
   examples: [
-    ['agentllm token create --role viewer --certificate CN=board > board.id', 'let a certificate in'],
-    ['agentllm token show $(cat board.id)', 'and look at it'],
+    ['agentllm token create --role viewer --certificate CN=board > board.id', 'give a certificate access'],
+    ['agentllm token show $(cat board.id)', 'show the token'],
   ],
   async run(call) {
-    const { access, name } = whereOf(call);
+    const { access, name } = targetOf(call);
     const response = await access.getToken(call.request());
-    call.answer(response, () => record(groupsOf(response.token as Token)));
-    tell(call, `(of ${name})`);
+    call.print(response, () => record(groupsOf(response.token as Token)));
+    printNote(call, `(of ${name})`);
     return undefined;
   },
 };
 
 const revoke: RemoteCommand = {
   name: 'revoke',
-  about: "take a token's access away, for good; its open streams are ended",
-  more: `${WHERE}
+  about: 'revoke a token permanently; its open streams are closed',
+  more: `${TARGET_HELP}
 
-It acts on every replica as soon as that sees it, and cannot spread while the database is away.`,
+The revocation applies to a replica as soon as the replica receives it, and not while the database is unavailable.`,
   inputs: [idArgument, localInput, ...writeInputs],
   examples: [
-    ['agentllm token create --role viewer --certificate CN=board > board.id', 'let a certificate in'],
-    ['agentllm token revoke $(cat board.id) --reason "the board is gone"', 'and not any more'],
+    ['agentllm token create --role viewer --certificate CN=board > board.id', 'give a certificate access'],
+    ['agentllm token revoke $(cat board.id) --reason "the board is gone"', 'revoke it'],
   ],
-  next: 'agentllm audit --kind write shows who made tokens and revoked them',
+  next: 'agentllm audit --kind write shows who created and revoked tokens',
   async run(call) {
-    const { access, name, isLocal } = whereOf(call);
+    const { access, name, isLocal } = targetOf(call);
     const response = await access.revokeToken(call.request());
     const token = response.token as Token;
-    call.answer(response, () => wrote(call, 'revoked', `token ${token.id} "${token.name}"`, response));
-    tell(call, `(${isLocal ? 'in' : 'by'} ${name})`);
+    call.print(response, () => writeSummary(call, 'revoked', `token ${token.id} "${token.name}"`, response));
+    printNote(call, `(${isLocal ? 'in' : 'by'} ${name})`);
     return undefined;
   },
 };
@@ -266,12 +269,12 @@ function groupsOf(token: Token): Group[] {
 
 const whoami: RemoteCommand = {
   name: 'whoami',
-  about: 'ask a service whom it takes you for, and what you may do',
+  about: 'show the identity and the permissions that a service gives you',
   inputs: [minRevision],
   examples: [['agentllm token whoami', 'with AGENTLLM_TOKEN, --token-file, --cert or nothing']],
   async run(call) {
     const response = await call.api.access.getCaller(call.request());
-    return call.answer(response, () => record([callerGroup(call, response)]));
+    return call.print(response, () => record([callerGroup(call, response)]));
   },
 };
 
@@ -289,17 +292,17 @@ function callerGroup({ address }: Call, caller: GetCallerResponse): Group {
   ];
 }
 
-/** `agentllm token …`: who may do what. */
+/** `agentllm token …`: access to the service. */
 export function tokenCommand(): Command {
   const command = remoteGroup(
     'token',
-    'give access to the service and take it away: tokens and client certificates with roles',
+    'manage access to the service: tokens and client certificates with roles',
     'Start with: agentllm token create --role admin --local > admin.token, on the machine of the service.',
     [create, listCommand, show, revoke, whoami],
   );
   command
     .command('generate')
     .description('print the text of a token for BOOTSTRAP_TOKEN_FILE; nothing is stored')
-    .action(() => say.out(makeToken().text));
+    .action(() => terminal.out(makeToken().text));
   return command;
 }

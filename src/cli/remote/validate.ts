@@ -8,13 +8,13 @@ import { agent, configId } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { allowUnknownModel, configBody, configFields } from './config_fields.js';
 
-/** `agentllm configs validate`: what the lint says of what is stored, or of what would be. */
+/** `agentllm configs validate`: lints a stored config, a chain or a proposed change. */
 export const validateConfig: RemoteCommand = {
   name: 'validate',
-  about: 'say what is wrong or risky about a config, a chain or a proposal; nothing is written and nobody is asked',
-  more: 'An id lints a stored config, --agent the chain of an agent. With options such as --model it lints a proposal: a\nchange of the config with the id, or a new config for the agent. Exit code 1: there are errors.',
+  about: 'lint a config, a chain or a proposed change; nothing is written and no provider is called',
+  more: 'With an id it lints a stored config, with --agent the chain of an agent. With options such as --model it lints a\nproposal: a change of the config with the id, or a new config of the agent. Exit code 1: there are errors.',
   inputs: [
-    { name: '[id]', kind: configId, help: 'a stored config, or the one that the proposal would change' },
+    { name: '[id]', kind: configId, help: 'a stored config, or the config that the proposal changes' },
     { name: 'agent', to: 'agent', kind: agent, help: 'the agent, by name or id' },
     ...configFields,
     allowUnknownModel,
@@ -23,34 +23,34 @@ export const validateConfig: RemoteCommand = {
   body: configBody,
   patches: true,
   examples: [
-    ['agentllm configs validate 8', 'a config as it is stored, in its chain'],
+    ['agentllm configs validate 8', 'a stored config, in its chain'],
     ['agentllm configs validate --agent trader', 'the whole chain'],
     ['agentllm configs validate 8 --model openai/gpt-4o --temperature 0.2', 'a change, before it is made'],
   ],
-  next: 'agentllm configs health asks the providers whether keys and models are good',
+  next: 'agentllm configs health checks keys and models with the providers',
   async run(call) {
     const response = await call.api.configs.validateConfig(call.request(targetOf(call)));
     const { findings, hops, acceptable } = response;
     const wrong = !acceptable || findings.some(({ severity }) => severity === 'SEVERITY_ERROR');
-    call.answer(response, () => {
-      const verdict = acceptable ? (findings.length === 0 ? 'all is well' : 'it can be used') : 'it would be refused';
+    call.print(response, () => {
+      const verdict = acceptable ? (findings.length === 0 ? 'no findings' : 'accepted, with findings') : 'rejected';
       return [verdict + findingLines(findings), hops.length > 0 && hopTable(hops)].filter(Boolean).join('\n\n');
     });
     return wrong ? Exit.refused : Exit.done;
   },
 };
 
-/** Which of its three targets the request has. */
-function targetOf({ given, local }: Call): Record<string, unknown> {
-  const config = given.message['config'] as { readonly id?: number } | undefined;
+/** The target of the request: a proposal, a stored config, or the chain of an agent. */
+function targetOf({ inputs, local }: Call): Record<string, unknown> {
+  const config = inputs.message['config'] as { readonly id?: number } | undefined;
   const id = local<number>('[id]') ?? (config?.id || undefined);
-  if (id === undefined && !('agent' in given.message))
-    throw new UsageError('name what to validate: the id of a config, or --agent');
+  if (id === undefined && !('agent' in inputs.message))
+    throw new UsageError('select what to validate: the id of a config, or --agent');
   if (config) return { config: { ...config, ...(id !== undefined && { id }) } };
   return { id };
 }
 
-/** What would be tried, in order, with what would be sent. */
+/** The hops in order, with the parameters that are sent. */
 function hopTable(hops: readonly Hop[]): string {
   return table(
     ['HOP', 'FROM', 'MODEL', 'SENT'],

@@ -12,71 +12,71 @@ import { version } from '../../package.js';
 import { DEFAULT_TIMEOUT_MS, openStream } from '../kit/connection.js';
 import { Exit } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
-import { counted, say, toJson, visible } from '../kit/print.js';
+import { counted, terminal, toJson, visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { agent, integer, list, said, word } from '../kit/values.js';
+import { agent, flag, integer, list, word } from '../kit/values.js';
 import { changeBlock } from './changes.js';
-import { changeRecordOfDiff, Heard, type WatchDiff } from './watch_diff.js';
+import { changeRecordOfDiff, type WatchDiff, WatchState } from './watch_diff.js';
 
-/** `agentllm watch`: changes as they are made. */
+/** `agentllm watch`: prints changes as they are committed. */
 export const watch: RemoteCommand = {
   name: 'watch',
-  about: 'follow changes as they are made: who, how, why, and what is different; until Ctrl-C',
-  more: `Connects again by itself when the service goes away, and then shows what was missed. Shows up in agentllm watchers. With
---json a line of JSON for each revision: resume_token in it goes on behind it with --since. Exit code 1: --for was over
-before --count was reached.`,
+  about: 'show changes as they are committed, with actor, method, reason and fields; until Ctrl-C',
+  more: `If the connection is lost, the command reconnects and shows the changes that it missed. It is listed in agentllm
+watchers. With --json it prints a line of JSON for each revision; --since continues after the resume_token of a line.
+Exit code 1: the time of --for ended before --count was reached.`,
   inputs: [
     { name: '[agents...]', to: 'agents', kind: list(agent), help: 'the agents, by names or ids (default: all)' },
-    { name: 'all', to: 'all_agents', kind: said, help: 'all agents, also those to come; the default' },
-    { name: 'count', kind: integer, help: 'end after so many revisions' },
-    { name: 'for', kind: { ...integer, value: 'ms' }, help: 'end after so long' },
+    { name: 'all', to: 'all_agents', kind: flag, help: 'all agents, including future ones; the default' },
+    { name: 'count', kind: integer, help: 'end after this number of revisions' },
+    { name: 'for', kind: { ...integer, value: 'ms' }, help: 'end after this time' },
     {
       name: 'since',
       to: 'resume_token',
       kind: word('token'),
-      help: 'go on behind this resume_token, of the same agents',
+      help: 'continue after this resume_token, for the same agents',
     },
   ],
   examples: [
-    ['agentllm watch', 'everything'],
+    ['agentllm watch', 'all agents'],
     ['agentllm watch trader market_analyst --json', 'two agents, for a program'],
     ['agentllm watch trader --for 1000', 'for a second'],
   ],
-  next: 'agentllm history shows what was changed before, agentllm watchers who else follows',
+  next: 'agentllm history shows earlier changes, agentllm watchers the watching processes',
   async run(call) {
     for (const name of ['count', 'for'])
       if ((call.local<number>(name) ?? 1) < 1)
         throw UsageError.of([{ typed: `--${name} ${call.local(name)}`, description: 'must be at least 1' }]);
-    const { message } = call.given;
-    if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents, or give --all');
-    const connection = openStream(call.given.local);
-    // An open stream does not keep the process alive; a timer does.
-    const alive = setInterval(() => {}, limits.maxTimerMs);
-    const tail = new Tail(call, connection);
+    const { message } = call.inputs;
+    if ('agents' in message && 'all_agents' in message) throw new UsageError('name agents or use --all, not both');
+    const connection = openStream(call.inputs.local);
+    // An open stream does not keep the process running; a timer does.
+    const keepAlive = setInterval(() => {}, limits.maxTimerMs);
+    const printer = new WatchPrinter(call, connection);
     try {
-      return await tail.ended;
+      return await printer.ended;
     } finally {
-      await tail.close();
+      await printer.close();
       await connection.close();
-      clearInterval(alive);
+      clearInterval(keepAlive);
     }
   },
 };
 
-/** Prints what a stream brings, until it has printed enough or somebody ends it. */
-class Tail implements WatchObserver {
-  /** The exit code; rejects with what time will not mend. */
+/** Prints the changes of a watch until --count, --for or an interrupt ends it. */
+class WatchPrinter implements WatchObserver {
+  /** The exit code; rejects with an error that a retry does not resolve. */
   readonly ended: Promise<number>;
   token: string;
-  private readonly heard = new Heard();
+  private readonly state = new WatchState();
   private readonly names: readonly string[];
   private readonly acknowledger: Acknowledger;
-  private readonly follow: WatchStream;
+  private readonly stream: WatchStream;
   private readonly timers: NodeJS.Timeout[] = [];
   private printed = 0;
-  /** Why there is no stream; undefined while there is one. */
+  /** The last connection error; undefined while the stream is open. */
   private failure: AgentLLMError | undefined;
-  private begun = false;
+  private hasStarted = false;
   private resolve: (code: number) => void = () => {};
   private reject: (error: AgentLLMError) => void = () => {};
   private readonly interrupted = () => this.resolve(Exit.done);
@@ -85,7 +85,7 @@ class Tail implements WatchObserver {
     private readonly call: Call,
     connection: Connection,
   ) {
-    const { message, local } = call.given;
+    const { message, local } = call.inputs;
     const agents = (message['agents'] ?? []) as AgentRef[];
     this.names = agents.map(({ name, id }) => name ?? `#${id}`);
     this.token = (message['resume_token'] as string | undefined) ?? '';
@@ -95,36 +95,36 @@ class Tail implements WatchObserver {
     });
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, this.interrupted);
     const client_id = randomUUID();
-    const who = { client_id, client_name: 'agentllm watch', client_version: version };
-    // It has what it prints, and a write that waits for adoption is not to wait for it.
+    const client = { client_id, client_name: 'agentllm watch', client_version: version };
+    // It acknowledges what it receives, so that a write with wait_for_adoption does not wait for it.
     this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
-    this.follow = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...who }, this);
+    this.stream = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...client }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;
-    this.timers.push(setTimeout(() => !this.begun && this.failure && this.reject(this.failure), timeoutMs));
+    this.timers.push(setTimeout(() => !this.hasStarted && this.failure && this.reject(this.failure), timeoutMs));
   }
 
   async close(): Promise<void> {
     for (const timer of this.timers) clearTimeout(timer);
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, this.interrupted);
-    if (this.begun && !this.failure) await this.acknowledger.end();
+    if (this.hasStarted && !this.failure) await this.acknowledger.end();
     this.acknowledger.stop();
-    await this.follow.close();
+    await this.stream.close();
   }
 
   started({ resumed }: WatchStarted): void {
     this.acknowledger.restart();
-    if (this.begun) say.err(resumed ? 'connected again, without a gap' : 'connected again');
-    else if (resumed) say.err(`watching ${this.watched()}, behind the token`);
+    if (this.hasStarted) terminal.err(resumed ? 'reconnected, without a gap' : 'reconnected');
+    else if (resumed) terminal.err(`watching ${this.watched()}, after the resume token`);
     this.failure = undefined;
-    if (!this.begun) this.begin();
+    if (!this.hasStarted) this.begin();
   }
 
   batch(batch: Batch): void {
-    const happened = this.heard.take(batch);
+    const diffs = this.state.apply(batch);
     this.token = batch.token;
     this.acknowledger.apply(batch.revision, false);
-    if (batch.snapshot && happened.length === 0) this.introduce(batch.revision);
-    else this.print(batch, happened);
+    if (batch.snapshot && diffs.length === 0) this.printTarget(batch.revision);
+    else this.print(batch, diffs);
   }
 
   bookmark(revision: bigint, token: string): void {
@@ -134,18 +134,19 @@ class Tail implements WatchObserver {
 
   broken(error: AgentLLMError, lasting: boolean): void {
     if (lasting) this.reject(error);
-    else if (this.begun && !this.failure) say.err(`connection lost (${visible(error.message)}); trying again`);
+    else if (this.hasStarted && !this.failure)
+      terminal.err(`connection lost (${visible(error.message)}); reconnecting`);
     this.failure = error;
   }
 
   startOver(): void {
-    // A place that somebody has named is not given up in silence.
-    if (!this.begun) setImmediate(() => this.failure && this.reject(this.failure));
+    // An unusable token of --since is an error; it does not silently start a new watch.
+    if (!this.hasStarted) setImmediate(() => this.failure && this.reject(this.failure));
     this.token = '';
   }
 
   private begin(): void {
-    this.begun = true;
+    this.hasStarted = true;
     const ms = this.call.local<number>('for');
     const unmet = this.call.local<number>('count') !== undefined;
     if (ms !== undefined)
@@ -158,22 +159,25 @@ class Tail implements WatchObserver {
     return this.names.length === 0 ? 'all agents' : this.names.map(visible).join(', ');
   }
 
-  private introduce(revision: bigint): void {
-    const what = this.names.length === 0 ? `all ${counted(this.heard.agentCount, 'agent')}` : this.watched();
-    say.err(`watching ${what} from revision ${revision}`);
-    for (const name of this.heard.missing) say.err(`there is no agent ${visible(name)} yet`);
+  private printTarget(revision: bigint): void {
+    const what = this.names.length === 0 ? `all ${counted(this.state.agentCount, 'agent')}` : this.watched();
+    terminal.err(`watching ${what} from revision ${revision}`);
+    for (const name of this.state.missing) terminal.err(`there is no agent ${visible(name)} yet`);
   }
 
   private print({ revision, token, cause, snapshot }: Batch, happened: readonly WatchDiff[]): void {
-    // What came in the same moment as the last one that was asked for.
+    // Further changes can arrive together with the last one that --count permits.
     if (this.printed === this.call.local<number>('count')) return;
     if (this.call.json) {
       const changes = happened.map(({ before: _, ...one }) => one);
-      say.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
+      terminal.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
     } else {
-      const gap = { about: 'all', what: 'read anew: what was changed since, by whom and why, is in agentllm history' };
-      const deeds = happened.map(changeRecordOfDiff);
-      say.out(`${changeBlock({ revision, ...cause, deeds: snapshot ? [gap, ...deeds] : deeds })}`);
+      const gap = {
+        about: 'all',
+        what: 'read again as a snapshot; agentllm history shows who made the changes in between, and why',
+      };
+      const records = happened.map(changeRecordOfDiff);
+      terminal.out(`${changeBlock({ revision, ...cause, records: snapshot ? [gap, ...records] : records })}`);
     }
     this.printed++;
     if (this.printed === this.call.local<number>('count')) this.resolve(Exit.done);

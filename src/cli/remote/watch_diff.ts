@@ -1,50 +1,50 @@
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Batch } from '../../client/view.js';
-import { type ChangeRecord, type Difference, differences, inWords } from './changes.js';
+import { type ChangeRecord, type Difference, describeDifferences, differences } from './changes.js';
 import { modelOf } from './config_fields.js';
 
-/* What a stream of whole things says, told from what was there before. */
+/* The differences between the complete resources of a watch and their previous state. */
 
-/** What happened to one thing. */
+/** The change of one resource. */
 export interface WatchDiff {
   readonly kind: 'agent' | 'config' | 'provider' | 'model' | 'credential';
-  /** The agent that it is, or belongs to. */
+  /** The agent, or the owner of the config. */
   readonly agent?: string;
-  /** Of a config. */
+  /** Only for a config. */
   readonly id?: number;
-  /** Of a config its model. */
+  /** For a config: its model. */
   readonly name: string;
-  /** `seen`: it is not known what it was before. */
+  /** `seen`: its previous state is unknown. */
   readonly action: 'created' | 'updated' | 'deleted' | 'seen';
-  /** Whether runs that are pinned to an earlier revision must not go on. */
+  /** Whether the change overrides pins. */
   readonly urgent: boolean;
-  /** Of what was updated, as far as it can be seen: a key that was replaced cannot. */
+  /** The changed fields of an update; a replaced key is not visible. */
   readonly fields: readonly Difference[];
-  /** What stands in it unchanged. */
+  /** The previous state, for its unchanged fields. */
   readonly before?: object | undefined;
 }
 
-/** Everything that was heard so far. */
-export class Heard {
+/** The state that was received so far. */
+export class WatchState {
   private agents = new Map<string, WatchedAgent>();
   private catalogue = new Map<string, CatalogueItem>();
-  /** Whether there was a snapshot: then what is not here is not there. */
-  private whole = false;
+  /** Whether a snapshot was received: then a resource that is absent here does not exist. */
+  private hasSnapshot = false;
 
   get agentCount(): number {
     return [...this.agents.values()].filter(({ agent }) => agent).length;
   }
 
-  /** The names that are watched and that no agent has. */
+  /** The watched names without an agent. */
   get missing(): string[] {
     return [...this.agents.values()].filter(({ agent }) => !agent).map(({ name, id }) => name || `#${id}`);
   }
 
-  /** Takes what came, and says what is different; of the first snapshot nothing. */
-  take(batch: Batch): WatchDiff[] {
+  /** Applies a batch and returns the differences; none for the first snapshot. */
+  apply(batch: Batch): WatchDiff[] {
     if (!batch.snapshot) return this.change(batch);
-    const first = !this.whole;
+    const first = !this.hasSnapshot;
     const before = [...this.agents.values()];
     const itemsBefore = [...this.catalogue.keys()];
     const names = new Set(batch.agents.map(({ name }) => name));
@@ -53,20 +53,20 @@ export class Heard {
       .filter(({ name }) => !names.has(name))
       .map((one) => ({ ...one, agent: undefined, configs: [] }));
     const goneItems = itemsBefore.filter((key) => !keys.has(key)).map(deletedItem);
-    const happened = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
-    this.whole = true;
-    return first ? [] : happened;
+    const diffs = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
+    this.hasSnapshot = true;
+    return first ? [] : diffs;
   }
 
   private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): WatchDiff[] {
-    const there = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
-    // One that is gone under a name and there under another was renamed.
-    const moved = agents.filter(({ agent, id }) => !agent && there.has(id)).map(({ name }) => this.agents.get(name));
+    const present = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
+    // An agent that is absent under one name and present under another was renamed.
+    const moved = agents.filter(({ agent, id }) => !agent && present.has(id)).map(({ name }) => this.agents.get(name));
     const renamed = new Map(moved.filter((one) => one?.agent).map((one) => [one?.id, one]));
     const happened = [
       ...catalogue.flatMap((item) => this.toItem(item)),
       ...agents
-        .filter(({ agent, id }) => agent || !there.has(id))
+        .filter(({ agent, id }) => agent || !present.has(id))
         .flatMap((one) => this.toAgent(renamed.get(one.id) ?? this.agents.get(one.name), one)),
     ];
     for (const one of agents) this.agents.set(one.name, one);
@@ -77,9 +77,10 @@ export class Heard {
   private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): WatchDiff[] {
     const { name, urgent } = after;
     const agent = { kind: 'agent', agent: name, name, urgent, fields: [] } as const;
-    if (!before && !this.whole) return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
+    if (!before && !this.hasSnapshot)
+      return [{ ...agent, action: 'seen' }, ...after.configs.map((one) => seen(one, name))];
     if (!after.agent) return before?.agent ? [{ ...agent, action: 'deleted' }] : [];
-    const configs = configHappenings(before?.configs ?? [], after.configs, name, urgent);
+    const configs = configDiffs(before?.configs ?? [], after.configs, name, urgent);
     if (!before?.agent) return [{ ...agent, action: 'created' }, ...configs];
     const fields = differences(before.agent, after.agent);
     return [...(fields.length > 0 ? [{ ...agent, action: 'updated', fields } as const] : []), ...configs];
@@ -87,13 +88,13 @@ export class Heard {
 
   private toItem(after: CatalogueItem): WatchDiff[] {
     const key = keyOf(after);
-    const stood = this.catalogue.get(key);
-    const [before, now] = [stood && thingIn(stood), thingIn(after)];
+    const previousItem = this.catalogue.get(key);
+    const [before, now] = [previousItem && thingIn(previousItem), thingIn(after)];
     const at = key.indexOf(' ');
     const kind = key.slice(0, at) as WatchDiff['kind'];
     const item = { kind, name: key.slice(at + 1), urgent: after.urgent, fields: [] };
-    if (!now) return before || !this.whole ? [{ ...item, action: 'deleted' }] : [];
-    if (!before) return [{ ...item, action: this.whole ? 'created' : 'seen' }];
+    if (!now) return before || !this.hasSnapshot ? [{ ...item, action: 'deleted' }] : [];
+    if (!before) return [{ ...item, action: this.hasSnapshot ? 'created' : 'seen' }];
     if (before.revision === now.revision && differences(before, now).length === 0) return [];
     return [{ ...item, action: 'updated', fields: differences(before, now) }];
   }
@@ -103,32 +104,32 @@ const seen = (config: AgentLLMConfig, agent: string): WatchDiff => ({
   ...{ kind: 'config', agent, id: config.id, name: modelOf(config), action: 'seen', urgent: false, fields: [] },
 });
 
-function configHappenings(
+function configDiffs(
   before: readonly AgentLLMConfig[],
   after: readonly AgentLLMConfig[],
   agent: string,
   urgent: boolean,
 ): WatchDiff[] {
-  const happening = (config: AgentLLMConfig, more: Pick<WatchDiff, 'action' | 'fields'>): WatchDiff => ({
+  const diffOf = (config: AgentLLMConfig, more: Pick<WatchDiff, 'action' | 'fields'>): WatchDiff => ({
     ...{ kind: 'config', agent, id: config.id, name: modelOf(config), urgent, before: config },
     ...more,
   });
   const then = new Map(before.map((config) => [config.id, config]));
   const now = new Set(after.map(({ id }) => id));
-  const gone = before.filter(({ id }) => !now.has(id)).map((one) => happening(one, { action: 'deleted', fields: [] }));
+  const gone = before.filter(({ id }) => !now.has(id)).map((one) => diffOf(one, { action: 'deleted', fields: [] }));
   const changed = after.flatMap((config) => {
-    const stood = then.get(config.id);
-    if (!stood) return [happening(config, { action: 'created', fields: [] })];
-    if (stood.revision === config.revision) return [];
-    const fields = differences(stood, config);
-    return [{ ...happening(config, { action: 'updated', fields }), before: stood }];
+    const previous = then.get(config.id);
+    if (!previous) return [diffOf(config, { action: 'created', fields: [] })];
+    if (previous.revision === config.revision) return [];
+    const fields = differences(previous, config);
+    return [{ ...diffOf(config, { action: 'updated', fields }), before: previous }];
   });
   return [...changed, ...gone];
 }
 
 const thingIn = ({ provider, model, credential }: CatalogueItem) => provider ?? model ?? credential;
 
-/** What an item is about: its kind and its name. */
+/** The key of an item: its kind and its name. */
 function keyOf(item: CatalogueItem): string {
   const { provider, model, credential } = item;
   if (model) return `model ${model.provider}/${model.name}`;
@@ -143,22 +144,22 @@ function deletedItem(key: string): CatalogueItem {
   return { [`deleted_${key.slice(0, at)}`]: key.slice(at + 1), urgent: false };
 }
 
-/** A happening in words. */
+/** The text of a change. */
 export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fields, before }: WatchDiff): ChangeRecord {
   const about = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
   const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
   return {
     about,
-    what: `${what}${doneTo({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
+    what: `${what}${actionText({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
   };
 }
 
-function doneTo({ kind, name, action, urgent, fields, before }: WatchDiff): string {
+function actionText({ kind, name, action, urgent, fields, before }: WatchDiff): string {
   const model = kind === 'config' ? ` ${name}` : '';
-  if (action === 'seen') return `${model} as it is now`;
-  if (action === 'deleted' && kind === 'agent') return ' gone: none has this name any more';
+  if (action === 'seen') return `${model} (current state)`;
+  if (action === 'deleted' && kind === 'agent') return ' deleted or renamed';
   if (action !== 'updated') return `${model} ${action}`;
-  if (fields.length > 0) return `: ${inWords(fields, { ...before })}`;
-  // What cannot be seen in a thing is its key, and what is urgent in one that looks as it was is nothing else.
-  return urgent ? ': API key replaced' : ': written again';
+  if (fields.length > 0) return `: ${describeDifferences(fields, { ...before })}`;
+  // Only the key of a resource is invisible, so an urgent change without visible fields is a replaced key.
+  return urgent ? ': API key replaced' : ': no visible change';
 }
