@@ -38,7 +38,7 @@ export class Lab {
 
   constructor(
     readonly effort: Effort = fullEffort,
-    readonly say: (line: string) => void = () => {},
+    readonly log: (line: string) => void = () => {},
   ) {}
 
   onClose(step: () => Promise<unknown>): void {
@@ -72,7 +72,7 @@ export class Lab {
   close(): Promise<void> {
     this.closing ??= (async () => {
       for (let step = this.cleanups.pop(); step; step = this.cleanups.pop())
-        await step().catch((error) => this.say(`could not be cleaned up: ${error}`));
+        await step().catch((error) => this.log(`could not be cleaned up: ${error}`));
     })();
     return this.closing;
   }
