@@ -1,10 +1,10 @@
 /*
- * The engine's own start, as a program that does nothing else: with a directory
- * the embedded engine on it, else a connection to a PostgreSQL that runs.
- * Plain JavaScript: what tsx takes to load would be counted as the engine's.
+ * The reference for starts: a program that only starts the database. With ENGINE_DIRECTORY it opens the embedded
+ * engine, otherwise it connects to a running PostgreSQL. It is plain JavaScript, because the load time of tsx would be
+ * included.
  */
 
-// It ends by itself once the database is closed: one that was not would be repaired at the next start.
+// Ignored: the program ends when it has closed the database. Otherwise the next start would include a recovery.
 process.on('SIGTERM', () => {});
 
 const { ENGINE_DIRECTORY, DATABASE_URL } = process.env;

@@ -7,44 +7,44 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-/** How long and how often is measured; a test makes do with less. */
+/** Duration and number of the measurements. Tests use lower values. */
 export interface Effort {
   readonly rounds: number;
-  /** Of load on one side in one round. */
+  /** Duration of the load on one side in one round. */
   readonly seconds: number;
-  /** Of load that is not measured, before each. */
+  /** Duration of unmeasured load before each measurement. */
   readonly warmUpSeconds: number;
 }
 
 export const fullEffort: Effort = { rounds: 5, seconds: 2, warmUpSeconds: 0.5 };
 
 const KILL_AFTER_MS = 8000;
-const START_WITHIN_MS = 60_000;
+const MATCH_TIMEOUT_MS = 60_000;
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** A process of the bench, with what it has said so far. */
+/** A process of the benchmark, with its output so far. */
 export interface Program {
   readonly process: ChildProcess;
-  readonly said: () => string;
-  /** Resolves with the first match of what it says; rejects when it ends before, or says nothing of it for a minute. */
+  readonly output: () => string;
+  /** Resolves with the first match in its output; rejects when it ends first, or after a minute without a match. */
   match(pattern: RegExp): Promise<RegExpMatchArray>;
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
-/** Where a row is measured: everything that is started or made in it is gone when it closes. */
+/** The environment of a row. Stops and deletes everything that was started or created in it when it closes. */
 export class Lab {
-  private readonly undo: (() => Promise<unknown>)[] = [];
+  private readonly cleanups: (() => Promise<unknown>)[] = [];
   private closing: Promise<void> | undefined;
 
   constructor(
     readonly effort: Effort = fullEffort,
-    readonly say: (line: string) => void = () => {},
+    readonly log: (line: string) => void = () => {},
   ) {}
 
   onClose(step: () => Promise<unknown>): void {
-    // What a row that is being stopped still makes goes at once.
+    // While the lab closes, new resources are cleaned up at once.
     if (this.closing) void step().catch(() => {});
-    else this.undo.push(step);
+    else this.cleanups.push(step);
   }
 
   async directory(): Promise<string> {
@@ -53,7 +53,7 @@ export class Lab {
     return path;
   }
 
-  /** Starts a program that ends with the lab at the latest. */
+  /** Starts a program, which is stopped when the lab closes. */
   start(command: string, args: readonly string[], options: SpawnOptions = {}): Program {
     const started = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], ...options });
     const program = programOf(started);
@@ -61,32 +61,32 @@ export class Lab {
     return program;
   }
 
-  /** Starts a file of the bench in a Node process of its own; `process.send` and messages connect the two. */
+  /** Starts a file of `bench/` in a separate Node process, with an IPC channel for jobs. */
   startScript(file: string, env: Readonly<Record<string, string>> = {}): Program {
     const stdio: SpawnOptions['stdio'] = ['ignore', 'pipe', 'pipe', 'ipc'];
     const args = ['--import', 'tsx', join(root, 'bench', file)];
     return this.start(process.execPath, args, { env: { ...process.env, ...env }, stdio });
   }
 
-  /** Undoes everything in reverse; what fails is said and does not keep the rest from being undone. */
+  /** Runs all cleanups in reverse order. A failure is logged and does not prevent the others. */
   close(): Promise<void> {
     this.closing ??= (async () => {
-      for (let step = this.undo.pop(); step; step = this.undo.pop())
-        await step().catch((error) => this.say(`could not be cleaned up: ${error}`));
+      for (let step = this.cleanups.pop(); step; step = this.cleanups.pop())
+        await step().catch((error) => this.log(`could not be cleaned up: ${error}`));
     })();
     return this.closing;
   }
 }
 
 function programOf(started: ChildProcess): Program {
-  let said = '';
+  let output = '';
   let failure: Error | undefined;
-  const hear = (chunk: unknown) => {
-    said += chunk;
+  const append = (chunk: unknown) => {
+    output += chunk;
   };
-  started.stdout?.on('data', hear);
-  started.stderr?.on('data', hear);
-  // A program that cannot be started has no exit.
+  started.stdout?.on('data', append);
+  started.stderr?.on('data', append);
+  // A program that cannot be started emits no exit event.
   const ended = new Promise<void>((resolve) => {
     started.once('close', () => resolve());
     started.once('error', (error) => {
@@ -97,16 +97,16 @@ function programOf(started: ChildProcess): Program {
   const isRunning = () => !failure && started.exitCode === null && started.signalCode === null;
   return {
     process: started,
-    said: () => said,
+    output: () => output,
     async match(pattern) {
-      for (const late = performance.now() + START_WITHIN_MS; performance.now() < late; ) {
-        const found = said.match(pattern);
+      for (const deadline = performance.now() + MATCH_TIMEOUT_MS; performance.now() < deadline; ) {
+        const found = output.match(pattern);
         if (found) return found;
-        if (!isRunning()) throw failure ?? new Error(`${started.spawnfile} ended early:\n${said}`);
-        // Looked for often: how long a start takes is one of the figures.
+        if (!isRunning()) throw failure ?? new Error(`${started.spawnfile} ended early:\n${output}`);
+        // A short interval, because the duration of a start is one of the figures.
         await sleep(5);
       }
-      throw new Error(`${started.spawnfile} has not said ${pattern}:\n${said}`);
+      throw new Error(`${started.spawnfile} did not print ${pattern}:\n${output}`);
     },
     async stop(signal = 'SIGTERM') {
       if (isRunning()) started.kill(signal);
@@ -117,21 +117,21 @@ function programOf(started: ChildProcess): Program {
   };
 }
 
-/** A job for a script and what comes back: one message each way. */
-export async function ask<Answer>(program: Program, job: object): Promise<Answer> {
+/** Sends a job to a script and returns its result: one message in each direction. */
+export async function runJob<Result>(program: Program, job: object): Promise<Result> {
   const child = program.process;
-  const gone = new AbortController();
+  const listeners = new AbortController();
   try {
-    const answered = once(child, 'message', { signal: gone.signal });
-    const ended = once(child, 'exit', { signal: gone.signal }).then(() => {
-      throw new Error(`${child.spawnargs.at(-1)} ended early:\n${program.said()}`);
+    const received = once(child, 'message', { signal: listeners.signal });
+    const ended = once(child, 'exit', { signal: listeners.signal }).then(() => {
+      throw new Error(`${child.spawnargs.at(-1)} ended early:\n${program.output()}`);
     });
     child.send(job);
-    const [answer] = (await Promise.race([answered, ended])) as [Answer & { error?: string }];
-    if (answer.error !== undefined) throw new Error(answer.error);
-    return answer;
+    const [result] = (await Promise.race([received, ended])) as [Result & { error?: string }];
+    if (result.error !== undefined) throw new Error(result.error);
+    return result;
   } finally {
-    gone.abort();
+    listeners.abort();
   }
 }
 

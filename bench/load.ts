@@ -1,18 +1,18 @@
 import { spawnSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ask, type Lab } from './lab.js';
+import { type Lab, runJob } from './lab.js';
 import { quantile } from './statistics.js';
 
-/** One unary gRPC call, as bytes: what is compared here is servers, and no client. */
+/** One unary gRPC call as bytes, so that servers are compared without the cost of a client. */
 export interface Target {
   readonly port: number;
   /** `/package.Service/Method` */
   readonly path: string;
   readonly request: Uint8Array;
-  /** Bytes of the reply's message. Every reply of a load must have so many: a failed call has none. */
+  /** Size of the response message. Every response of a load must have it; a failed call has no message. */
   readonly replyBytes: number;
-  /** By how many bytes replies may differ from that: a revision gets longer as it grows. */
+  /** Allowed difference from that size in bytes: the encoding of a revision grows. */
   readonly replyBytesVary?: number;
 }
 
@@ -31,14 +31,14 @@ export interface LoadResult {
 
 export type LoadGenerator = (target: Target, load: Load) => Promise<LoadResult>;
 
-/** A gRPC message on the wire: not compressed, its length, its bytes. */
+/** A gRPC message in wire format: compression flag, length and bytes. */
 export function frame(message: Uint8Array): Buffer {
   const head = Buffer.alloc(5);
   head.writeUInt32BE(message.length, 1);
   return Buffer.concat([head, message]);
 }
 
-/** h2load where it is installed, else a generator of our own; both in a process beside the server's. */
+/** h2load if it is installed, else own_load.ts. Both run in a separate process. */
 export async function loadGenerator(
   lab: Lab,
   { own = false } = {},
@@ -51,11 +51,14 @@ export async function loadGenerator(
   const program = lab.startScript('own_load.ts');
   await program.match(/ready/);
   const generate = (target: Target, load: Load) =>
-    ask<LoadResult>(program, { ...target, ...load, ...lab.effort, request: [...target.request] });
-  return { name: 'our own load generator (h2load is not installed)', generate };
+    runJob<LoadResult>(program, { ...target, ...load, ...lab.effort, request: [...target.request] });
+  return { name: 'own_load.ts (h2load is not installed)', generate };
 }
 
-/** Warms up in a run before: h2load has a warm-up of its own, but counts its bytes, and bytes tell good replies. */
+/**
+ * Warms up in a separate run, because h2load counts the bytes of its own warm-up, and valid responses are counted in
+ * bytes.
+ */
 async function h2load(lab: Lab, directory: string, target: Target, load: Load): Promise<LoadResult> {
   await h2loadFor(lab.effort.warmUpSeconds, lab, directory, target, load);
   return await h2loadFor(lab.effort.seconds, lab, directory, target, load);
@@ -72,7 +75,7 @@ async function h2loadFor(seconds: number, lab: Lab, directory: string, target: T
   ];
   const program = lab.start('h2load', args);
   await new Promise((resolve) => program.process.once('close', resolve));
-  const report = parseReport(program.said());
+  const report = parseReport(program.output());
   refuseFailures(report, target, load);
   const { latencies } = parseLog(await readFile(log, 'utf8'));
   return { perSecond: report.perSecond, p50: quantile(latencies, 0.5) / 1000, p99: quantile(latencies, 0.99) / 1000 };
@@ -86,39 +89,38 @@ export interface Report {
   readonly dataBytes: number;
 }
 
-/** Reads what h2load prints at its end. */
+/** Parses the summary of h2load. */
 export function parseReport(text: string): Report {
   const perSecond = text.match(/finished in .*?, ([\d.]+) req\/s/);
   const requests = text.match(
     /requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored/,
   );
   const data = text.match(/\((\d+)\) data/);
-  if (!perSecond || !requests || !data) throw new Error(`h2load has said something else than expected:\n${text}`);
+  if (!perSecond || !requests || !data) throw new Error(`h2load printed an unexpected summary:\n${text}`);
   const [done, succeeded, failed, errored] = requests.slice(1).map(Number) as [number, number, number, number];
   return { perSecond: Number(perSecond[1]), done, succeeded, failed: failed + errored, dataBytes: Number(data[1]) };
 }
 
-/** Reads h2load's log: start in µs, HTTP status, µs until the end. Status 0 began in the warm-up. */
+/** Parses h2load's log: start in µs, HTTP status, duration in µs. Requests with status 0 began in the warm-up. */
 export function parseLog(text: string): { latencies: number[]; failed: number } {
   const rows = text.split('\n').flatMap((line) => (line === '' ? [] : [line.split('\t').map(Number)]));
-  const of = (wanted: (status: number) => boolean) => rows.filter(([, status]) => wanted(status as number));
-  const latencies = of((status) => status === 200).map(([, , took]) => took as number);
-  return { latencies, failed: of((status) => status !== 200 && status !== 0).length };
+  const withStatus = (matches: (status: number) => boolean) => rows.filter(([, status]) => matches(status as number));
+  const latencies = withStatus((status) => status === 200).map(([, , duration]) => duration as number);
+  return { latencies, failed: withStatus((status) => status !== 200 && status !== 0).length };
 }
 
 /**
- * A load over errors would be a lie. To h2load a call that fails with a gRPC
- * status is a success as it has HTTP status 200, but it has no message: the
- * bytes that came must be those of good replies, but for the calls that were
- * in flight when the measuring began or ended.
+ * Throws when calls failed, because their throughput must not be reported. h2load counts a call with a gRPC error as
+ * successful, because its HTTP status is 200, but such a call has no message. So the received bytes must be those of
+ * valid responses, except for calls that were in flight when the measurement began or ended.
  */
 export function refuseFailures(report: Report, target: Target, load: Load): void {
   const { done, succeeded, failed, dataBytes } = report;
   const size = target.replyBytes + 5;
   const uncertain = 2 * load.connections * load.streams + (done * (target.replyBytesVary ?? 0)) / size;
-  if (done === 0) throw new Error(`${target.path} has answered nothing`);
+  if (done === 0) throw new Error(`${target.path} returned no response`);
   if (failed > 0 || succeeded !== done) throw new Error(`${target.path}: ${done - succeeded + failed} calls failed`);
-  const good = dataBytes / size;
-  if (Math.abs(good - done) > uncertain)
-    throw new Error(`${target.path}: of ${done} replies about ${Math.round(good)} had the message that was expected`);
+  const valid = dataBytes / size;
+  if (Math.abs(valid - done) > uncertain)
+    throw new Error(`${target.path}: about ${Math.round(valid)} of ${done} responses had the expected message`);
 }

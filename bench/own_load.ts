@@ -4,9 +4,8 @@ import { closedLoop, serveJobs } from './script.js';
 import { quantile } from './statistics.js';
 
 /*
- * A process that loads a gRPC server over plain HTTP/2, for machines without
- * h2load. It takes more of the processor than h2load does, so compare its
- * figures with each other only.
+ * A load generator over plain HTTP/2, for machines without h2load. It uses more CPU than h2load, so its figures can
+ * only be compared with each other.
  */
 
 type Job = Omit<Target, 'request'> & Load & { request: number[]; seconds: number; warmUpSeconds: number };
@@ -50,7 +49,7 @@ function callOnce(
     stream.on('error', reject);
     stream.on('end', () => {
       if (Number(status) === 0 && Math.abs(received - replyBytes - 5) <= replyBytesVary) resolve();
-      else reject(new Error(`${path} answered grpc-status ${status} with ${received} bytes`));
+      else reject(new Error(`${path} returned grpc-status ${status} with ${received} bytes`));
     });
     stream.end(body);
   });

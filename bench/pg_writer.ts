@@ -3,9 +3,8 @@ import pg from 'pg';
 import { closedLoop, serveJobs } from './script.js';
 
 /*
- * A process that does what a write of the service has to do in the database at
- * the least, by plain pg on connections that stay open: count up, change the row,
- * insert one row of history, in one transaction.
+ * The reference for writes: the minimum that a write of the service does in the database, with plain pg on persistent
+ * connections. In one transaction it increments the counter, updates the row and inserts one row of history.
  */
 
 export interface WriteJob {
@@ -16,9 +15,9 @@ export interface WriteJob {
   readonly warmUpSeconds: number;
 }
 
-const COUNT = `update store_state set revision = revision + 1, previous_nonce = nonce, nonce = $1 returning revision`;
-const CHANGE = 'update agent_llm_configs set temperature = $1, revision = $2, updated_at = $3 where id = $4';
-const ENTER = `insert into config_revisions
+const INCREMENT_COUNTER = `update store_state set revision = revision + 1, previous_nonce = nonce, nonce = $1 returning revision`;
+const UPDATE_CONFIG = 'update agent_llm_configs set temperature = $1, revision = $2, updated_at = $3 where id = $4';
+const INSERT_HISTORY = `insert into config_revisions
     (revision, position, nonce, entity, entity_id, action, before, after, actor, method, created_at)
   values ($1, 0, $2, 'config', $3, 'update', $4, $5, 'anonymous', 'bench', $6)`;
 
@@ -39,10 +38,10 @@ async function write(pool: pg.Pool, { configId }: WriteJob, history: string): Pr
     const nonce = randomUUID();
     const now = new Date();
     await client.query('begin');
-    const { rows } = await client.query<{ revision: string }>(COUNT, [nonce]);
+    const { rows } = await client.query<{ revision: string }>(INCREMENT_COUNTER, [nonce]);
     const revision = rows[0]?.revision;
-    await client.query(CHANGE, [0.3, revision, now, configId]);
-    await client.query(ENTER, [revision, nonce, configId, history, history, now]);
+    await client.query(UPDATE_CONFIG, [0.3, revision, now, configId]);
+    await client.query(INSERT_HISTORY, [revision, nonce, configId, history, history, now]);
     await client.query('commit');
   } finally {
     client.release();

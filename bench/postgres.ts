@@ -1,10 +1,10 @@
 import { startPostgres as start } from '../test/support/postgres.js';
 import type { Lab } from './lab.js';
 
-/** A real PostgreSQL, as the tests have it: it does not wait for the disk, so that what is measured is the programs. */
+/** Starts the PostgreSQL of the tests. It runs with fsync off, so that the programs are measured and not the disk. */
 export async function startPostgres(lab: Lab) {
   const starting = start();
-  // Before it is there: Ctrl-C may come while it starts.
+  // Registered before the start has finished, because Ctrl-C may interrupt it.
   lab.onClose(async () => (await starting).stop());
   return await starting;
 }

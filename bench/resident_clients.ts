@@ -1,7 +1,7 @@
 import { connect, type ResidentAgentLLM } from '../src/client/index.js';
 import { serveJobs } from './script.js';
 
-/* A process with many resident clients, each on a connection of its own, that notes when each has applied a revision. */
+/* A process with many resident clients on separate connections. It records when each one applies a revision. */
 
 export type ResidentJob =
   | {
@@ -10,19 +10,19 @@ export type ResidentJob =
       readonly agents: readonly string[] | 'all';
       readonly clients: number;
     }
-  /** Asks for when each client had each revision that was applied so far. */
+  /** Requests the times at which the clients applied each revision. */
   | { readonly kind: 'report' };
 
 export interface Applied {
   readonly revision: number;
-  /** Of each client, in ms since 1970. */
+  /** The time in each client, in ms since 1970. */
   readonly at: readonly number[];
 }
 export interface Report {
   readonly applied: readonly Applied[];
 }
 
-const seen = new Map<number, number[]>();
+const appliedAt = new Map<number, number[]>();
 const clients: ResidentAgentLLM[] = [];
 
 serveJobs(async (job: ResidentJob) => (job.kind === 'open' ? await open(job) : report()));
@@ -35,19 +35,19 @@ async function open({ port, agents, clients: number }: ResidentJob & { kind: 'op
       clientName: `bench-${n}`,
       channelOptions: { 'grpc.use_local_subchannel_pool': 1 },
     });
-    client.on('change', ({ revision }) => note(Number(revision)));
+    client.on('change', ({ revision }) => record(Number(revision)));
     clients.push(client);
   }
   await Promise.all(clients.map((client) => client.ready(60_000)));
-  seen.clear();
+  appliedAt.clear();
   return {};
 }
 
-function note(revision: number): void {
+function record(revision: number): void {
   const at = performance.timeOrigin + performance.now();
-  const times = seen.get(revision);
+  const times = appliedAt.get(revision);
   if (times) times.push(at);
-  else seen.set(revision, [at]);
+  else appliedAt.set(revision, [at]);
 }
 
-const report = (): Report => ({ applied: [...seen].map(([revision, at]) => ({ revision, at })) });
+const report = (): Report => ({ applied: [...appliedAt].map(([revision, at]) => ({ revision, at })) });

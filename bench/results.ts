@@ -6,13 +6,13 @@ import { join } from 'node:path';
 import { root } from './lab.js';
 import { markdownOf, type Outcome } from './table.js';
 
-/** What has to be known of a machine to read its figures; never what it is called or where things are on it. */
+/** The properties of a machine that are needed to interpret its figures, without host name or paths. */
 export interface Machine {
   readonly date: string;
   readonly commit: string;
   readonly cpu: string;
   readonly cores: number;
-  /** Processes that wanted a core when the run began: beyond the cores, others were at work too. */
+  /** Load average when the run began. A value above the number of cores means that other processes were running. */
   readonly loadBefore: number;
   readonly memoryGb: number;
   readonly node: string;
@@ -21,7 +21,7 @@ export interface Machine {
 
 const loadBefore = Number((loadavg()[0] ?? 0).toFixed(1));
 
-/** Writes a full run to `bench/results`; returns the path without its ending. */
+/** Writes a full run to `bench/results`; returns the names of the files. */
 export async function writeResults(outcomes: readonly Outcome[]): Promise<string> {
   const machine = machineOf();
   const name = `bench/results/${machine.date.slice(0, 10)}-${machine.commit.slice(0, 7)}`;
@@ -44,7 +44,7 @@ function machineOf(): Machine {
   };
 }
 
-/** The commit, marked when what was measured is not what it holds. */
+/** The commit, marked with `+changes` when the working tree differs from it. */
 function commitOf(): string {
   const git = (...args: string[]) => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
   try {
@@ -55,10 +55,10 @@ function commitOf(): string {
   }
 }
 
-const ask = createRequire(join(root, 'package.json'));
+const require = createRequire(join(root, 'package.json'));
 
 function versionOf(name: string): [string, string] {
-  const manifest = ask('./package.json') as {
+  const manifest = require('./package.json') as {
     dependencies: Record<string, string>;
     devDependencies: Record<string, string>;
   };
@@ -72,7 +72,7 @@ function pageOf(machine: Machine, outcomes: readonly Outcome[]): string {
 
 ${cores} × ${cpu}, ${memoryGb} GB, load ${loadBefore} before the run, Node ${node}; ${versions.join(', ')}.
 
-Every ratio is the median over rounds in which ours and its reference took turns.
+Every ratio is the median over rounds in which the service and its reference were measured in turns.
 
 ${markdownOf(outcomes)}`;
 }

@@ -3,7 +3,7 @@ import type { Row } from './row.js';
 
 const directory = new URL('rows/', import.meta.url);
 
-/** Every row there is: one file in `bench/rows` each, in the order of their names. */
+/** Loads all rows, one per file in `bench/rows`, in the order of the file names. */
 export async function loadRows(): Promise<Row[]> {
   const files = (await readdir(directory)).filter((file) => file.endsWith('.ts')).sort();
   return await Promise.all(files.map(loadRow));

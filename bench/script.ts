@@ -1,28 +1,25 @@
-/*
- * The other end of `ask` in lab.ts: what the scripts of the bench do with their
- * jobs, and the loop by which those of them that make load make it.
- */
+/* The script side of `runJob` in lab.ts, and the loop with which scripts generate load. */
 
-/** Answers every job that the bench sends; ends when the bench does. */
+/** Runs every job that the benchmark sends and returns its result. Exits when the benchmark ends. */
 export function serveJobs<Job>(work: (job: Job) => Promise<object>): void {
   process.on('disconnect', () => process.exit());
   process.on('message', (job: Job) => {
     work(job).then(
-      (answer) => process.send?.(answer),
+      (result) => process.send?.(result),
       (error: Error) => process.send?.({ error: String(error.stack) }),
     );
   });
   console.log('ready');
 }
 
-/** What a loop of calls has measured. */
+/** The result of a loop of calls. */
 export interface LoopResult {
   readonly perSecond: number;
-  /** Milliseconds that each call took. */
+  /** Duration of each call in ms. */
   readonly latencies: number[];
 }
 
-/** Keeps so many calls in flight for so long, and measures those that begin after the warm-up. */
+/** Keeps `concurrency` calls in flight for `seconds` and measures those that begin after the warm-up. */
 export async function closedLoop(
   { concurrency, seconds, warmUpSeconds }: { concurrency: number; seconds: number; warmUpSeconds: number },
   call: (lane: number) => Promise<unknown>,
@@ -31,11 +28,11 @@ export async function closedLoop(
   const from = performance.now() + warmUpSeconds * 1000;
   const until = from + seconds * 1000;
   const lane = async (number: number) => {
-    for (let begun = performance.now(); begun < until; ) {
+    for (let startedAt = performance.now(); startedAt < until; ) {
       await call(number);
       const ended = performance.now();
-      if (begun >= from && ended <= until) latencies.push(ended - begun);
-      begun = ended;
+      if (startedAt >= from && ended <= until) latencies.push(ended - startedAt);
+      startedAt = ended;
     }
   };
   await Promise.all(Array.from({ length: concurrency }, (_, number) => lane(number)));

@@ -1,28 +1,28 @@
-/** The value below which a share of the values lies (nearest rank), of values in any order. */
+/** The quantile of values in any order (nearest rank). */
 export function quantile(values: ArrayLike<number>, share: number): number {
-  if (values.length === 0) throw new Error('there is no quantile of nothing');
+  if (values.length === 0) throw new Error('no values to compute a quantile of');
   const sorted = Float64Array.from(values).sort();
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(share * sorted.length) - 1))] as number;
 }
 
-/** The middle value; of an even number of values the mean of the two in the middle. */
+/** The median; for an even number of values the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
-  if (values.length === 0) throw new Error('there is no median of nothing');
+  if (values.length === 0) throw new Error('no values to compute a median of');
   const sorted = values.toSorted((a, b) => a - b);
   const at = sorted.length >> 1;
   const upper = sorted[at] as number;
   return sorted.length % 2 === 1 ? upper : ((sorted[at - 1] as number) + upper) / 2;
 }
 
-/** Both sides of one round. */
+/** The measurements of one round. */
 export interface Pair<T> {
   readonly ours: T;
   readonly reference: T;
 }
 
 /**
- * Measures both sides in turns. Who goes first changes with every round, so that
- * a machine that is getting slower, or warmer, favours neither.
+ * Measures both sides in turns. The order alternates with every round, so that a machine that becomes slower or warmer
+ * favours neither side.
  */
 export async function interleave<T>(
   rounds: number,
@@ -42,7 +42,7 @@ export async function interleave<T>(
   return pairs;
 }
 
-/** Medians of one measure over the rounds, and the median of the rounds' own ratios or differences. */
+/** Medians of one measure over the rounds, and the median of the ratios or differences of each round. */
 export function compare<T>(
   pairs: readonly Pair<T>[],
   measure: (side: T) => number,

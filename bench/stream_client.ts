@@ -1,7 +1,7 @@
 import { Client, type ClientReadableStream, credentials } from '@grpc/grpc-js';
 import { serveJobs } from './script.js';
 
-/* A process with many streams, each on a connection of its own, that counts the messages with changes and reads none. */
+/* A process with many streams on separate connections. It counts the messages with changes without decoding them. */
 
 export type StreamJob =
   | {
@@ -15,18 +15,18 @@ export type StreamJob =
   | { readonly kind: 'close' };
 
 export interface Counted {
-  /** When the last stream had all of its messages, in ms since 1970. */
+  /** When the last stream had received all messages, in ms since 1970. */
   readonly at: number;
 }
 
-/** A message of WatchConfigs that begins with this has `changes`; bookmarks begin otherwise. */
+/** The first byte of a WatchConfigs message with `changes`. Bookmarks begin with another byte. */
 const CHANGES = (6 << 3) | 2;
-const same = (bytes: Buffer) => bytes;
+const identity = (bytes: Buffer) => bytes;
 
 let clients: Client[] = [];
 const streams: ClientReadableStream<Buffer>[] = [];
-let left = 0;
-let done = () => {};
+let remaining = 0;
+let onComplete = () => {};
 
 serveJobs(async (job: StreamJob) => {
   if (job.kind === 'open') return await open(job);
@@ -43,13 +43,13 @@ async function open({ port, path, request, streams: number }: StreamJob & { kind
     () => new Client(`127.0.0.1:${port}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 }),
   );
   const opened = clients.map((client) => {
-    const stream = client.makeServerStreamRequest(path, same, same, body);
+    const stream = client.makeServerStreamRequest(path, identity, identity, body);
     streams.push(stream);
     return new Promise<void>((resolve, reject) => {
       stream.once('data', () => resolve());
       stream.on('error', reject);
       stream.on('data', (message: Buffer) => {
-        if (message[0] === CHANGES && --left === 0) done();
+        if (message[0] === CHANGES && --remaining === 0) onComplete();
       });
     });
   });
@@ -57,10 +57,10 @@ async function open({ port, path, request, streams: number }: StreamJob & { kind
   return {};
 }
 
-/** Resolves when every stream has had so many more messages. */
+/** Resolves when every stream has received `each` more messages. */
 function count(each: number): Promise<Counted> {
-  left = each * streams.length;
+  remaining = each * streams.length;
   return new Promise((resolve) => {
-    done = () => resolve({ at: performance.timeOrigin + performance.now() });
+    onComplete = () => resolve({ at: performance.timeOrigin + performance.now() });
   });
 }

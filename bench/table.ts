@@ -1,17 +1,17 @@
 import { type Figure, type Goal, isMet } from './row.js';
 
-/** What came out of one row. */
+/** The result of one row. */
 export interface Outcome {
   readonly name: string;
   readonly target: string;
   readonly figures: readonly Figure[];
-  /** Why it could not be measured to its end. */
+  /** The error that stopped the measurement. */
   readonly error?: string;
 }
 
 const HEAD = ['what', 'ours', 'reference', 'ratio', 'target', 'met'];
 
-/** One table over all outcomes, and under it what was noted. */
+/** A text table of all outcomes, followed by the notes. */
 export function tableOf(outcomes: readonly Outcome[]): string {
   const lines = [HEAD, ...cellsOf(outcomes)];
   const widths = HEAD.map((_, column) => Math.max(...lines.map((line) => (line[column] as string).length)));
@@ -24,7 +24,7 @@ export function tableOf(outcomes: readonly Outcome[]): string {
   return [...ruled, '', ...notesOf(outcomes)].join('\n').trimEnd();
 }
 
-/** The same for a file that is read on a page. */
+/** The same table in Markdown. */
 export function markdownOf(outcomes: readonly Outcome[]): string {
   const draw = (line: readonly string[]) => `| ${line.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   const rule = '|---|--:|--:|--:|---|---|';
@@ -33,7 +33,7 @@ export function markdownOf(outcomes: readonly Outcome[]): string {
   );
 }
 
-/** Figures stand on the right of their column. */
+/** Figures are right-aligned. */
 const pad = (cell: string, width: number, column: number) =>
   column >= 1 && column <= 3 ? cell.padStart(width) : cell.padEnd(width);
 
@@ -58,7 +58,7 @@ function cellsOfFigure(figure: Figure): string[] {
 
 const amount = (value: number | undefined, unit: string) => (value === undefined ? '' : `${short(value)} ${unit}`);
 
-/** Three digits that count; what is larger, in full. */
+/** Formats a number with three significant digits; numbers from 100 on as integers. */
 export function short(value: number): string {
   if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en').replaceAll(',', ' ');
   return String(Number(value.toPrecision(3)));

@@ -12,25 +12,25 @@ import {
   WatchConfigsRequest,
   WatchConfigsResponse,
 } from '../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { ask, type Lab, type Program } from './lab.js';
+import { type Lab, type Program, runJob } from './lab.js';
 import type { Caller } from './service.js';
 import type { StreamJob } from './stream_client.js';
 
-/* What the rows about watches have in common. */
+/* Shared functions of the rows about watches. */
 
 const { updateConfig, getPrimaryConfig } = AgentLLMConfigServiceService;
 export const WATCH_PATH = AgentLLMConfigWatchServiceService.watchConfigs.path;
 export const AGENT = 'trader';
 
-/** Watches one agent, as an agent process does. */
+/** The request to watch one agent. */
 export const watchRequest = Buffer.from(
   WatchConfigsRequest.encode(WatchConfigsRequest.fromPartial({ agents: [{ name: AGENT }] })).finish(),
 );
 
-/** A write that the watches of `AGENT` hear of; answers with its revision. */
+/** Returns a function that writes a change of `AGENT` and returns its revision. */
 export async function writer(call: Caller): Promise<() => Promise<number>> {
-  const wanted = GetPrimaryConfigRequest.fromPartial({ agent: { name: AGENT } });
-  const found = await call(getPrimaryConfig.path, GetPrimaryConfigRequest.encode(wanted).finish());
+  const primaryRequest = GetPrimaryConfigRequest.fromPartial({ agent: { name: AGENT } });
+  const found = await call(getPrimaryConfig.path, GetPrimaryConfigRequest.encode(primaryRequest).finish());
   const id = GetPrimaryConfigResponse.decode(found).config?.id ?? 0;
   const request = UpdateConfigRequest.encode(
     UpdateConfigRequest.fromPartial({ config: { id, temperature: 0.3 } }),
@@ -38,12 +38,12 @@ export async function writer(call: Caller): Promise<() => Promise<number>> {
   return async () => Number(UpdateConfigResponse.decode(await call(updateConfig.path, request)).revision);
 }
 
-/** One message with changes, as the service sends it. */
+/** Receives one message with changes from the service. */
 export function oneMessage(lab: Lab, port: number, write: () => Promise<number>): Promise<Buffer> {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
   lab.onClose(async () => client.close());
-  const same = (bytes: Buffer) => bytes;
-  const stream = client.makeServerStreamRequest(WATCH_PATH, same, same, watchRequest);
+  const identity = (bytes: Buffer) => bytes;
+  const stream = client.makeServerStreamRequest(WATCH_PATH, identity, identity, watchRequest);
   return new Promise((resolve, reject) => {
     stream.on('error', reject);
     stream.on('data', (bytes: Buffer) => {
@@ -57,12 +57,12 @@ export function oneMessage(lab: Lab, port: number, write: () => Promise<number>)
   });
 }
 
-/** Opens streams in a process of their own. */
+/** Opens streams in a separate process. */
 export async function openStreams(lab: Lab, port: number, streams: number): Promise<Program> {
   const program = lab.startScript('stream_client.ts');
   await program.match(/ready/);
   const job: StreamJob = { kind: 'open', port, path: WATCH_PATH, request: watchRequest.toString('base64'), streams };
-  await ask(program, job);
+  await runJob(program, job);
   return program;
 }
 
@@ -74,7 +74,7 @@ export async function startBareStreams(lab: Lab, message: Buffer): Promise<{ pro
   return { program, port: Number((await program.match(/listening on (\d+)/))[1]) };
 }
 
-/** What a process keeps in memory, in bytes. */
+/** The resident memory of a process in bytes. */
 export async function residentBytes({ process: { pid } }: Program): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;

@@ -70,26 +70,26 @@ export async function extendOrImport(knex: Knex, name: string, build: Build): Pr
  */
 export async function addForeignKey(knex: Knex, table: string, column: string, parent: string): Promise<void> {
   const name = `${table}_${column}_fkey`;
-  const wanted = `FOREIGN KEY (${column}) REFERENCES ${parent}(id)`;
+  const definition = `FOREIGN KEY (${column}) REFERENCES ${parent}(id)`;
   const imported = await isImportedTable(knex, table);
-  if (imported && (await hasForeignKey(knex, table, column, name, wanted))) return;
+  if (imported && (await hasForeignKey(knex, table, column, name, definition))) return;
   const violating = imported ? await rowsWithoutParent(knex, table, column, parent) : [];
   await knex.raw(
-    `alter table ${q(table)} add constraint ${q(name)} ${wanted} ${violating.length > 0 ? 'not valid' : ''}`,
+    `alter table ${q(table)} add constraint ${q(name)} ${definition} ${violating.length > 0 ? 'not valid' : ''}`,
   );
   if (violating.length > 0)
     await addNotes(knex, table, [`${column} refers to no row of ${parent} in ${describeRows(violating)}`]);
 }
 
 /** Whether the foreign key exists. Different foreign keys of the column are dropped. */
-async function hasForeignKey(knex: Knex, table: string, column: string, name: string, wanted: string) {
+async function hasForeignKey(knex: Knex, table: string, column: string, name: string, definition: string) {
   const { rows: keys } = await knex.raw<{ rows: { name: string; definition: string }[] }>(
     `select k.conname as name, pg_get_constraintdef(k.oid) as definition
      from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum]
      where k.contype = 'f' and k.conrelid = to_regclass(quote_ident(?)) and a.attname = ?`,
     [table, column],
   );
-  const exists = keys.some((key) => key.name === name && key.definition === wanted);
+  const exists = keys.some((key) => key.name === name && key.definition === definition);
   for (const key of keys)
     if (!exists || key.name !== name) await knex.raw(`alter table ${q(table)} drop constraint ${q(key.name)}`);
   return exists;

@@ -1,11 +1,11 @@
-// Asks the registry for advisories about what the lock file pins; fails when there are any. A registry that has none to
-// give, such as a mirror, is said and not taken for a failure.
+// Checks the packages of the lock file against the advisories of the registry; fails when there are any. A registry
+// without advisories, such as a mirror, is reported as a warning.
 import { spawnSync } from 'node:child_process';
 
 const { stdout } = spawnSync('npm', ['audit', '--json'], { encoding: 'utf8' });
 const report = read(stdout);
 if (!report?.metadata) {
-  console.warn(`npm audit has no answer here: ${report?.message ?? report?.error?.summary ?? 'it said nothing'}`);
+  console.warn(`npm audit returned no report: ${report?.message ?? report?.error?.summary ?? 'no output'}`);
 } else {
   const { total } = report.metadata.vulnerabilities;
   for (const [name, { severity, via }] of Object.entries(report.vulnerabilities))

@@ -16,7 +16,7 @@ const filesOf = (directory) =>
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
 
-/** JavaScript with maps that hold their sources, and declarations with the comments. */
+/** Emits JavaScript with source maps that contain the sources, and declarations with comments. */
 function compile(system, { module, type }) {
   const directory = join(out, system);
   const config = join(out, `tsconfig.${system}.json`);
@@ -44,40 +44,43 @@ function compile(system, { module, type }) {
   writeJson(`${system}/package.json`, { type, sideEffects: false });
 }
 
-/** Takes away what no entry reaches (modules that are imported for their types alone) and the maps of generated code. */
+/** Deletes files that no entry imports (modules that are used for their types only) and the maps of generated code. */
 function prune(directory) {
-  const kept = new Set([
+  const used = new Set([
     ...reachable(directory, '.js', /\b(?:from|require\(|import\()\s*['"](\.[^'"]+)['"]/g),
     ...reachable(directory, '.d.ts', /\b(?:from|import\()\s*['"](\.[^'"]+)['"]/g),
   ]);
   for (const file of filesOf(directory)) {
     const generated = relative(directory, file).startsWith('gen');
     const code = file.replace(/\.map$/, '');
-    if (extname(file) === '.map' ? generated || !kept.has(code) : !kept.has(file) && !file.endsWith('package.json'))
+    if (extname(file) === '.map' ? generated || !used.has(code) : !used.has(file) && !file.endsWith('package.json'))
       rmSync(file);
-    else if (generated && file.endsWith('.js')) writeFileSync(file, bare(readFileSync(file, 'utf8')));
+    else if (generated && file.endsWith('.js')) writeFileSync(file, withoutComments(readFileSync(file, 'utf8')));
   }
 }
 
-/** Generated code without its map and its comments, which stand in the declarations: they are a twentieth of the package. */
-const bare = (code) =>
+/**
+ * Removes the map reference and the comments from generated code. The declarations keep the comments. Saves 5 % of the
+ * package.
+ */
+const withoutComments = (code) =>
   code
     .replaceAll(/^[ \t]*(?:\/\*(?:[^*]|\*(?!\/))*\*\/|\/\/.*)\n/gm, '')
     .replace(/\n?\/\/# sourceMappingURL=.*\s*$/, '\n');
 
 function reachable(directory, extension, imports) {
-  const seen = new Set();
+  const visited = new Set();
   const visit = (file) => {
-    if (seen.has(file)) return;
-    seen.add(file);
+    if (visited.has(file)) return;
+    visited.add(file);
     for (const [, target] of readFileSync(file, 'utf8').matchAll(imports))
       visit(resolve(dirname(file), target.replace(/\.js$/, extension)));
   };
   for (const entry of ENTRIES) visit(join(directory, entry + extension));
-  return seen;
+  return visited;
 }
 
-/** The manifest, with the version of the service and the packages that it was tested with. */
+/** The manifest of the package, with the version of the service and the dependency versions that it is tested with. */
 function manifest() {
   const service = readJson('package.json');
   const client = readJson('src/client/package.json');
@@ -96,5 +99,7 @@ cpSync(join(root, 'src/client/README.md'), join(out, 'README.md'));
 cpSync(join(root, 'LICENSE'), join(out, 'LICENSE'));
 for (const part of ['agentllm', 'google'])
   cpSync(join(root, 'proto', part), join(out, 'proto', part), { recursive: true });
-const shown = relative(process.cwd(), out) || '.';
-console.log(`built @agentllm/client in ${shown}; next: npm install ${out}, or npm pack ./${shown} for a tarball`);
+const displayPath = relative(process.cwd(), out) || '.';
+console.log(
+  `built @agentllm/client in ${displayPath}; next: npm install ${out}, or npm pack ./${displayPath} for a tarball`,
+);

@@ -1,13 +1,14 @@
-// Generates gen/ from proto/. With --check it does so elsewhere and fails when gen/ differs.
+// Generates gen/ and docs/api.md from proto/. With --check it generates into a temporary directory and fails when they
+// differ.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /**
- * ts-proto's decoders stop without a word at a tag of 0 or the end of a group
- * that never began, and read past the end of a message whose last field is too
- * long: part of what was sent would be taken for all of it. Ours refuse such bytes.
+ * Makes the decoders reject malformed messages. The decoders of ts-proto stop without an error at a tag of 0 or at the
+ * end of a group that never began, and read past the end of a message whose last field is too long. A part of a message
+ * would then be accepted as a complete one.
  */
 function makeStrict(directory) {
   for (const file of readdirSync(directory, { recursive: true, withFileTypes: true })) {
@@ -27,7 +28,9 @@ function makeStrict(directory) {
   }
 }
 
-/** The retry policy for the client of this language, which cannot import JSON in every module system that it runs in. */
+/**
+ * Writes the retry policy as a TypeScript module, because JSON cannot be imported in every module system of the client.
+ */
 function writeServiceConfig(path) {
   const json = JSON.parse(readFileSync('proto/agentllm/v1/service_config.json', 'utf8'));
   const code = `// Generated from proto/agentllm/v1/service_config.json. DO NOT EDIT.\n\nexport const serviceConfig = ${JSON.stringify(json, null, 2)};\n`;
@@ -40,7 +43,7 @@ const out = check ? mkdtempSync(join(tmpdir(), 'agentllm-gen-')) : 'gen';
 
 run('buf', 'generate', '--output', check ? out : '.');
 const generated = check ? join(out, 'gen') : 'gen';
-// Comments travel with the descriptors, so that reflection can show them.
+// The descriptors include the comments, which reflection returns.
 run('buf', 'build', '-o', join(generated, 'descriptor.binpb'), '--as-file-descriptor-set');
 makeStrict(join(generated, 'ts'));
 writeServiceConfig(join(generated, 'ts/service_config.ts'));
@@ -51,7 +54,7 @@ if (check) {
     run('diff', '-r', generated, 'gen');
     run('diff', reference, 'docs/api.md');
   } catch {
-    console.error('gen/ or docs/api.md is not what proto/ generates; run npm run generate and commit the result');
+    console.error('gen/ or docs/api.md is outdated; run npm run generate and commit the result');
     process.exitCode = 1;
   } finally {
     rmSync(out, { recursive: true });

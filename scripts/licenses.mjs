@@ -1,8 +1,8 @@
-// Writes docs/licenses.md from the lock file: every package that runs with the product, and its licence.
-// With --check it writes nothing and fails when the page differs, or a licence is none that we may ship.
+// Writes docs/licenses.md from the lock file: every runtime package and its licence. With --check it writes nothing and
+// fails when the page is outdated or a licence is not in the list of allowed ones.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 
-/** Licences that ask for no more than a notice. */
+/** Licences that require only a notice. */
 const ALLOWED = new Set(['0BSD', 'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'ISC', 'MIT']);
 const PAGE = 'docs/licenses.md';
 
@@ -13,7 +13,7 @@ const packages = Object.entries(lock.packages)
 const shipped = [...new Map(packages.map((one) => [`${one.name} ${one.version}`, one])).values()];
 shipped.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 
-// All parts must be allowed, of `MIT OR GPL-3.0` too: somebody has to say which one it is.
+// All parts must be allowed, also of `MIT OR GPL-3.0`, where the choice needs a decision.
 const parts = (license) => license.replaceAll(/[()]/g, '').split(/ AND | OR /);
 const refused = shipped.filter(({ license }) => !license || !parts(license).every((one) => ALLOWED.has(one)));
 for (const { name, license } of refused) console.error(`${name} has the licence ${license ?? '(none)'}; see ${PAGE}`);
@@ -31,5 +31,5 @@ ${rows.join('\n')}
 const check = process.argv.includes('--check');
 const stale = !existsSync(PAGE) || readFileSync(PAGE, 'utf8') !== page;
 if (!check && stale) writeFileSync(PAGE, page);
-if (check && stale) console.error(`${PAGE} is not what the lock file says; run npm run licenses`);
+if (check && stale) console.error(`${PAGE} is outdated; run npm run licenses`);
 process.exitCode = refused.length > 0 || (check && stale) ? 1 : 0;

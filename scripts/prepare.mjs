@@ -1,7 +1,7 @@
-// Builds the program where that is needed: after npm ci, and before npm start.
+// Builds the program if necessary: after npm ci, and before npm start.
 //
-// The compiler is a dev dependency. Where those are left out (npm ci --omit=dev), a build that is up to date is used as
-// it is, and otherwise npm fetches the compiler for this one build. A packed program has no sources and is built already.
+// The compiler is a dev dependency. Without dev dependencies (npm ci --omit=dev) an up-to-date build is used, and
+// otherwise npm fetches the compiler for this build. A packed program has no sources and is built already.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -12,7 +12,7 @@ const SOURCES = ['src', 'migrations', 'seeds', 'gen/ts', 'package.json', 'tsconf
 const PROGRAM = join(root, 'dist/src/cli/agentllm.js');
 const PROJECT = ['-p', join(root, 'tsconfig.build.json')];
 
-/** When a file, or the newest file below a directory, was changed. */
+/** Modification time of a file, or of the newest file in a directory, in ms. */
 function changedAt(path) {
   const stats = statSync(path);
   if (!stats.isDirectory()) return stats.mtimeMs;
@@ -27,13 +27,13 @@ function isUpToDate() {
 
 const run = (args) => spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' }).status ?? 1;
 
-/** Without the types of the dev dependencies nothing can be checked; what is emitted is the same. */
+/** Builds without type checks, because the types of the dev dependencies are missing. The output is the same. */
 function buildWithFetchedCompiler() {
   const npm = process.env.npm_execpath;
   if (!npm) return 1;
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const compiler = `typescript@${devDependencies.typescript}`;
-  console.error(`agentllm: dev dependencies are not installed; building with ${compiler}, which npm fetches for it`);
+  console.error(`agentllm: dev dependencies are not installed; building with ${compiler}, fetched by npm`);
   return run([npm, 'exec', '--yes', `--package=${compiler}`, '--', 'tsc', ...PROJECT, '--noCheck', '--types', '']);
 }
 
@@ -45,10 +45,12 @@ function prepare() {
   const status = buildWithFetchedCompiler();
   if (status === 0) return 0;
   if (!existsSync(PROGRAM)) {
-    console.error('agentllm: it is not built, and the compiler cannot be fetched: run npm ci and npm run build');
+    console.error(
+      'agentllm: the program is not built and the compiler cannot be fetched: run npm ci and npm run build',
+    );
     return status;
   }
-  console.error('agentllm: the compiler cannot be fetched; dist is used as it is, although sources are newer');
+  console.error('agentllm: the compiler cannot be fetched; using dist, although sources are newer');
   return 0;
 }
 

@@ -16,9 +16,8 @@ type ModelData = Omit<Partial<Model>, 'as_of' | 'retires_at'> & {
 };
 
 /**
- * The four providers and their models. A row that only seeds have written is
- * brought up to date; one that a person has changed is left alone. Prices are
- * never changed: a model that has none gets one.
+ * The four built-in providers and their models. A row that only seeds have written is updated; a row that an operator
+ * has changed is not. Prices are immutable: only a model without a price gets one.
  */
 export const seedCatalogue: Plan<number> = (state, draft) => {
   for (const data of readData<ProviderData>('providers')) putProvider(state, draft, data);
@@ -26,11 +25,11 @@ export const seedCatalogue: Plan<number> = (state, draft) => {
   return draft.changes.length;
 };
 
-const OURS = { built_in: true, origin: 'seed' } as const;
+const SEEDED = { built_in: true, origin: 'seed' } as const;
 
 function putProvider(state: State, draft: Draft, data: ProviderData): void {
   const before = state.provider(data.name);
-  if (!before) draft.create('provider', { ...newProvider(), ...data, ...OURS });
+  if (!before) draft.create('provider', { ...newProvider(), ...data, ...SEEDED });
   else if (before.origin === 'seed' && differs(before, data)) draft.update('provider', before, { ...before, ...data });
 }
 
@@ -41,10 +40,10 @@ function putModel(state: State, draft: Draft, { price, as_of, retires_at, ...dat
     ...(as_of && { as_of: new Date(as_of) }),
     ...(retires_at && { retires_at: new Date(retires_at) }),
   };
-  const model = before ?? draft.create('model', { ...newModel(), ...row, ...OURS });
+  const model = before ?? draft.create('model', { ...newModel(), ...row, ...SEEDED });
   if (before?.origin === 'seed' && differs(before, row)) draft.update('model', before, { ...before, ...row });
-  const known = before ? state.pricesOf(before.id) : [];
-  if (price && known.length === 0) draft.create('price', priceRow(price, model, as_of, draft));
+  const prices = before ? state.pricesOf(before.id) : [];
+  if (price && prices.length === 0) draft.create('price', priceRow(price, model, as_of, draft));
 }
 
 function priceRow(price: PriceData, model: Model, asOf: string | undefined, draft: Draft): Price {
@@ -52,7 +51,7 @@ function priceRow(price: PriceData, model: Model, asOf: string | undefined, draf
   return { ...ratesOf(price), source: price.source, ...times, id: 0, model_id: model.id, revision: 0 };
 }
 
-/** Whether a row says anything else than the data; key order is no difference. */
+/** Whether a row differs from the data, ignoring the order of keys. */
 function differs(row: object, data: object): boolean {
   return Object.entries(data).some(
     ([key, value]) => canonical((row as Record<string, unknown>)[key]) !== canonical(value),

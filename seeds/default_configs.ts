@@ -1,12 +1,12 @@
 import { newConfig } from '../src/domain/config.js';
 import type { Plan } from '../src/store/write/planned_write.js';
 
-/** The document's default for every agent that has no config, enabled or not. */
+/** Creates the default config of the original Python system for every agent without any config. */
 export const seedDefaultConfigs: Plan<number> = (state, draft) => {
-  const bare = [...state.agentsInOrder.after()].filter((agent) => state.configsOf(agent.id).length === 0);
-  for (const agent of bare) {
+  const withoutConfig = [...state.agentsInOrder.after()].filter((agent) => state.configsOf(agent.id).length === 0);
+  for (const agent of withoutConfig) {
     const model = { provider: 'openai', model_name: 'gpt-4', temperature: 0.7, max_tokens: 2000 };
     draft.create('config', { ...newConfig(agent.id, 0), ...model });
   }
-  return bare.length;
+  return withoutConfig.length;
 };

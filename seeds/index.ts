@@ -6,12 +6,12 @@ import { seedDefaultConfigs } from './default_configs.js';
 /** One seed: a plan that returns how many rows it created. */
 export interface Seed {
   readonly name: string;
-  /** Whether it brings providers and models only. The others do not run on an imported store. */
+  /** Whether it creates only providers and models. Other seeds do not run on an imported store. */
   readonly catalogue: boolean;
   readonly plan: Plan<number>;
 }
 
-/** The seeds in the order in which they build on each other. */
+/** The seeds, in the order of their dependencies. */
 export const seeds: readonly Seed[] = [
   { name: 'catalogue', catalogue: true, plan: seedCatalogue },
   { name: 'agents', catalogue: false, plan: seedAgents },

@@ -65,17 +65,21 @@ describe('what h2load prints', () => {
 
   it('is read', () => {
     expect(report).toEqual({ perSecond: 27928, done: 55856, succeeded: 55856, failed: 0, dataBytes: 7540560 });
-    expect(() => parseReport('h2load: command not found')).toThrow(/something else/);
+    expect(() => parseReport('h2load: command not found')).toThrow(/unexpected summary/);
   });
 
   it('is taken when all replies have their bytes, and refused when they have not', () => {
     refuseFailures(report, target, load);
     refuseFailures({ ...report, dataBytes: report.dataBytes - 100 * 135 }, target, load);
-    expect(() => refuseFailures({ ...report, dataBytes: 0 }, target, load)).toThrow(/about 0 had the message/);
+    expect(() => refuseFailures({ ...report, dataBytes: 0 }, target, load)).toThrow(
+      /about 0 of \d+ responses had the expected message/,
+    );
     const some = { ...report, dataBytes: report.dataBytes - 200 * 135 };
     expect(() => refuseFailures(some, target, load)).toThrow(/about 55656/);
     expect(() => refuseFailures({ ...report, succeeded: 55855 }, target, load)).toThrow(/1 calls failed/);
-    expect(() => refuseFailures({ ...report, done: 0, succeeded: 0, dataBytes: 0 }, target, load)).toThrow(/nothing/);
+    expect(() => refuseFailures({ ...report, done: 0, succeeded: 0, dataBytes: 0 }, target, load)).toThrow(
+      /no response/,
+    );
   });
 
   it('has times for each request in its log', () => {
@@ -148,7 +152,7 @@ describe('rows', () => {
       (failed: { code: number; stderr: string }) => failed,
     );
     expect(error?.code).toBe(2);
-    expect(error?.stderr).toMatch(/no raeds; there is .*reads/);
+    expect(error?.stderr).toMatch(/Unknown row raeds; the rows are .*reads/);
   });
 });
 
@@ -182,7 +186,9 @@ describe('a run', () => {
     const missing = { port: service.port, path, request: Uint8Array.of(8, 99), replyBytes: 130 };
     for (const own of [false, true]) {
       const { generate } = await loadGenerator(here, { own });
-      await expect(generate(missing, { connections: 1, streams: 2 })).rejects.toThrow(/had the message|grpc-status 5/);
+      await expect(generate(missing, { connections: 1, streams: 2 })).rejects.toThrow(
+        /had the expected message|grpc-status 5/,
+      );
     }
   });
 
@@ -193,7 +199,7 @@ describe('a run', () => {
     const request = Uint8Array.of(8, 1);
     const { length } = await service.client(path, request);
     const { name, generate } = await loadGenerator(here, { own: true });
-    expect(name).toContain('our own');
+    expect(name).toContain('own_load.ts');
     const target = { port: service.port, path, request, replyBytes: length };
     const { perSecond, p50, p99 } = await generate(target, { connections: 2, streams: 4 });
     expect(perSecond).toBeGreaterThan(0);

@@ -462,7 +462,10 @@ describe('a database that cannot be imported', () => {
     const url = await pythonDatabase();
     await execute(url, `drop index ix_agent_configs_name; update agent_configs set name = 'trader' where id in (3, 5)`);
     const rows = await readRows(url, 'agent_configs');
-    await refused(url, /column name of the table agent_configs must be unique.*"trader" \(rows 3, 5, 8\).*Rename or delete/);
+    await refused(
+      url,
+      /column name of the table agent_configs must be unique.*"trader" \(rows 3, 5, 8\).*Rename or delete/,
+    );
     expect(await readRows(url, 'agent_configs')).toEqual(rows);
     await execute(url, `update agent_configs set name = name || '_' || id where id in (3, 5)`);
     await migrate(url);

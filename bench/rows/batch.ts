@@ -4,7 +4,7 @@ import {
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { AgentServiceService, CreateAgentRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import type { BatchJob } from '../batch_client.js';
-import { ask } from '../lab.js';
+import { runJob } from '../lab.js';
 import { startPostgres } from '../postgres.js';
 import type { Row } from '../row.js';
 import type { LoopResult } from '../script.js';
@@ -16,21 +16,22 @@ const CONCURRENCY = 4;
 
 export const row: Row = {
   name: 'batch',
-  about: 'BatchGetPrimaryConfigs of 1 000 agents against one query by plain pg of the same rows; both decoded in Node',
-  target: 'ahead of it',
+  about:
+    'BatchGetPrimaryConfigs of 1 000 agents against one query of the same rows with plain pg; both decoded in Node',
+  target: 'higher throughput',
   async run(lab) {
     const postgres = await startPostgres(lab);
     const databaseUrl = await postgres.createDatabase();
     const service = await startService(lab, { DATABASE_URL: databaseUrl });
     const names = Array.from({ length: AGENTS }, (_, number) => `bench_${number}`);
-    await makeAgents(service.client, names);
+    await createAgents(service.client, names);
     const [ours, reference] = [lab.startScript('batch_client.ts'), lab.startScript('batch_client.ts')];
     await Promise.all([ours.match(/ready/), reference.match(/ready/)]);
     const job = { names, concurrency: CONCURRENCY, ...lab.effort };
     const pairs = await interleave(
       lab.effort.rounds,
-      () => ask<LoopResult>(ours, { ...job, port: service.port } satisfies BatchJob),
-      () => ask<LoopResult>(reference, { ...job, databaseUrl } satisfies BatchJob),
+      () => runJob<LoopResult>(ours, { ...job, port: service.port } satisfies BatchJob),
+      () => runJob<LoopResult>(reference, { ...job, databaseUrl } satisfies BatchJob),
     );
     const what = 'BatchGetPrimaryConfigs of 1 000';
     return [
@@ -51,8 +52,8 @@ export const row: Row = {
   },
 };
 
-/** Agents, each with one config. */
-async function makeAgents(call: Caller, names: readonly string[]): Promise<void> {
+/** Creates agents with one config each. */
+async function createAgents(call: Caller, names: readonly string[]): Promise<void> {
   const { createAgent } = AgentServiceService;
   await inParallel(names, 16, (name) => {
     const agent = { name, agent_type: 'analyst', role: 'bench' };

@@ -1,4 +1,4 @@
-import { ask, type Program } from '../lab.js';
+import { type Program, runJob } from '../lab.js';
 import type { Figure, Row } from '../row.js';
 import { inParallel, startService } from '../service.js';
 import { compare, interleave } from '../statistics.js';
@@ -11,31 +11,34 @@ const WRITES_AT_ONCE = 16;
 
 export const row: Row = {
   name: 'fanout',
-  about: `${MESSAGES} changes to ${STREAMS} streams, against one encoded buffer written to as many streams as often`,
-  target: 'at least 0.80 of its messages a second',
+  about: `${MESSAGES} changes to ${STREAMS} streams, against one encoded buffer that is written to as many streams as often`,
+  target: 'at least 0.80 of its messages per second',
   async run(lab) {
     const service = await startService(lab);
     const write = await writer(service.client);
     const message = await oneMessage(lab, service.port, write);
     const bare = await startBareStreams(lab, message);
-    const [ours, theirs] = [await openStreams(lab, service.port, STREAMS), await openStreams(lab, bare.port, STREAMS)];
+    const [ours, reference] = [
+      await openStreams(lab, service.port, STREAMS),
+      await openStreams(lab, bare.port, STREAMS),
+    ];
     const writeAll = () => inParallel(Array.from({ length: MESSAGES }), WRITES_AT_ONCE, write);
     const sendAll = async () => void bare.program.process.send({ times: MESSAGES });
-    for (const round of [() => measure(ours, writeAll), () => measure(theirs, sendAll)]) await round();
+    for (const round of [() => measure(ours, writeAll), () => measure(reference, sendAll)]) await round();
     const pairs = await interleave(
       lab.effort.rounds,
       () => measure(ours, writeAll),
-      () => measure(theirs, sendAll),
+      () => measure(reference, sendAll),
     );
     return figuresOf(message.length, pairs);
   },
 };
 
-/** Messages a second, from the first write until every stream has all of them. */
-async function measure(clients: Program, go: () => Promise<unknown>): Promise<number> {
-  const counted = ask<Counted>(clients, { kind: 'count', each: MESSAGES });
+/** Messages per second, from the first write until every stream has received all messages. */
+async function measure(clients: Program, send: () => Promise<unknown>): Promise<number> {
+  const counted = runJob<Counted>(clients, { kind: 'count', each: MESSAGES });
   const from = performance.timeOrigin + performance.now();
-  const [{ at }] = await Promise.all([counted, go()]);
+  const [{ at }] = await Promise.all([counted, send()]);
   return (STREAMS * MESSAGES * 1000) / (at - from);
 }
 

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ask, type Lab } from '../lab.js';
+import { type Lab, runJob } from '../lab.js';
 import { startPostgres } from '../postgres.js';
 import type { Report, ResidentJob } from '../resident_clients.js';
 import type { Figure, Row } from '../row.js';
@@ -9,7 +9,7 @@ import { AGENT, writer } from '../watching.js';
 
 const CLIENTS = 1_000;
 const CHANGES = 40;
-/** Between two changes: an agent's configuration does not change a hundred times a second. */
+/** Pause between two changes, because an agent's configuration does not change a hundred times per second. */
 const PAUSE_MS = 250;
 
 export const row: Row = {
@@ -20,25 +20,25 @@ export const row: Row = {
     const postgres = await startPostgres(lab);
     const [one, two] = [await postgres.createDatabase(), await postgres.createDatabase()];
     const alone = await startService(lab, { DATABASE_URL: one });
-    const near = await measure(lab, alone, alone);
+    const oneReplica = await measure(lab, alone, alone);
     await alone.program.stop();
     const a = await startService(lab, { DATABASE_URL: two, NOTIFY: 'off' });
     const b = await startService(lab, { DATABASE_URL: two, NOTIFY: 'off' });
-    const far = await measure(lab, a, b);
-    return [...figures('on one replica', near, 50), ...figures('across replicas, NOTIFY off', far, 300)];
+    const twoReplicas = await measure(lab, a, b);
+    return [...figures('on one replica', oneReplica, 50), ...figures('across replicas, NOTIFY off', twoReplicas, 300)];
   },
 };
 
 type Server = Awaited<ReturnType<typeof startService>>;
 
-/** How long it took in each client, in ms; the clock starts before the write is sent. */
+/** The time from sending each write until each client has applied it, in ms. */
 async function measure(lab: Lab, writes: Server, watched: Server): Promise<number[]> {
   const clients = lab.startScript('resident_clients.ts');
   await clients.match(/ready/);
-  await ask(clients, { kind: 'open', port: watched.port, agents: [AGENT], clients: CLIENTS } satisfies ResidentJob);
+  await runJob(clients, { kind: 'open', port: watched.port, agents: [AGENT], clients: CLIENTS } satisfies ResidentJob);
   const write = await writer(writes.client);
   const sent = new Map<number, number>();
-  // The first ones find code that is not compiled yet.
+  // A warm-up, in which V8 compiles the code.
   for (let n = 0; n < 5; n++) await write().then(() => sleep(PAUSE_MS));
   for (let n = 0; n < CHANGES; n++) {
     const at = performance.timeOrigin + performance.now();
@@ -46,7 +46,7 @@ async function measure(lab: Lab, writes: Server, watched: Server): Promise<numbe
     await sleep(PAUSE_MS * (0.5 + Math.random()));
   }
   await sleep(2_000);
-  const { applied } = await ask<Report>(clients, { kind: 'report' } satisfies ResidentJob);
+  const { applied } = await runJob<Report>(clients, { kind: 'report' } satisfies ResidentJob);
   await clients.stop();
   return applied.flatMap(({ revision, at }) => {
     const from = sent.get(revision);
@@ -55,15 +55,15 @@ async function measure(lab: Lab, writes: Server, watched: Server): Promise<numbe
   });
 }
 
-const figures = (where: string, latencies: readonly number[], most: number): Figure[] => [
+const figures = (where: string, latencies: readonly number[], limit: number): Figure[] => [
   {
     what: `write to applied ${where}, p99`,
     unit: 'ms',
     ours: quantile(latencies, 0.99),
-    reference: most,
-    compared: quantile(latencies, 0.99) - most,
+    reference: limit,
+    compared: quantile(latencies, 0.99) - limit,
     goal: { kind: 'difference at most', value: 0 },
-    note: `${CLIENTS} clients in one process, ${CHANGES} changes; the reference is the target itself`,
+    note: `${CLIENTS} clients in one process, ${CHANGES} changes; the reference is the target`,
   },
   { what: `write to applied ${where}, p50`, unit: 'ms', ours: quantile(latencies, 0.5) },
 ];

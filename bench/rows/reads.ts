@@ -17,7 +17,7 @@ export const row: Row = {
   name: 'reads',
   about:
     'GetPrimaryConfig, GetConfig and ResolveConfig under load, against a bare grpc-js handler with one constant encoded reply',
-  target: 'at least 0.90 of its throughput, p99 at most 1.2 times its',
+  target: 'at least 0.90 of its throughput, p99 at most 1.2 times as long',
   async run(lab) {
     const service = await startService(lab);
     const { getPrimaryConfig, getConfig, resolveConfig } = AgentLLMConfigServiceService;
@@ -44,7 +44,7 @@ async function measure(lab: Lab, service: Server, name: string, path: string, re
   const reply = await service.client(path, request);
   const ours: Target = { port: service.port, path, request, replyBytes: reply.length };
   const bare = { ...ours, port: await startBareServer(lab, path, request, reply) };
-  // One round that does not count: both have just started, and V8 has not compiled either yet.
+  // A warm-up round, in which V8 compiles the code of both servers.
   for (const target of [ours, bare]) await generate(target, LOAD);
   const pairs = await interleave(
     lab.effort.rounds,
@@ -57,8 +57,8 @@ async function measure(lab: Lab, service: Server, name: string, path: string, re
 async function startBareServer(lab: Lab, path: string, request: Uint8Array, reply: Buffer): Promise<number> {
   const program = lab.startScript('bare_server.ts', { BARE_PATH: path, BARE_REPLY: reply.toString('base64') });
   const port = Number((await program.match(/listening on (\d+)/))[1]);
-  const answered = await caller(lab, port)(path, request);
-  if (!answered.equals(reply)) throw new Error('the bare server answers something else');
+  const actual = await caller(lab, port)(path, request);
+  if (!actual.equals(reply)) throw new Error('the bare server returns a different response');
   return port;
 }
 

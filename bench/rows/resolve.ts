@@ -1,5 +1,5 @@
-import { ask } from '../lab.js';
-import type { Loop, ResolveAnswer, ResolveJob } from '../resolve_loop.js';
+import { runJob } from '../lab.js';
+import type { Loop, ResolveJob, ResolveResult } from '../resolve_loop.js';
 import type { Figure, Row } from '../row.js';
 import { startService } from '../service.js';
 import { compare, median, type Pair } from '../statistics.js';
@@ -14,12 +14,12 @@ export const row: Row = {
     const program = lab.startScript('resolve_loop.ts');
     await program.match(/ready/);
     const job: ResolveJob = { port: service.port, agent: AGENT, rounds: lab.effort.rounds };
-    return figuresOf(await ask<ResolveAnswer>(program, job));
+    return figuresOf(await runJob<ResolveResult>(program, job));
   },
 };
 
-function figuresOf({ resolve, flag, empty }: ResolveAnswer): Figure[] {
-  const beside = (others: readonly Loop[]): Pair<Loop>[] =>
+function figuresOf({ resolve, flag, empty }: ResolveResult): Figure[] {
+  const pairedWith = (others: readonly Loop[]): Pair<Loop>[] =>
     resolve.map((ours, round) => ({ ours, reference: others[round] as Loop }));
   const p50 = median(resolve.map((one) => one.p50));
   const collections = median(resolve.map((one) => one.collections));
@@ -27,7 +27,7 @@ function figuresOf({ resolve, flag, empty }: ResolveAnswer): Figure[] {
     {
       what: 'resolve(), against a static flag (GrowthBook)',
       unit: 'calls/s',
-      ...compare(beside(flag), ({ perSecond }) => perSecond),
+      ...compare(pairedWith(flag), ({ perSecond }) => perSecond),
       goal: { kind: 'ratio above', value: 1 },
     },
     {
@@ -39,17 +39,17 @@ function figuresOf({ resolve, flag, empty }: ResolveAnswer): Figure[] {
     {
       what: 'resolve(), against an empty function',
       unit: 'calls/s',
-      ...compare(beside(empty), ({ perSecond }) => perSecond),
+      ...compare(pairedWith(empty), ({ perSecond }) => perSecond),
     },
     { what: 'resolve(), p50', unit: 'µs', ...fixed(p50, 1), goal: { kind: 'ratio at most', value: 1 } },
     {
-      what: 'resolve(), collections of garbage in five million calls',
+      what: 'resolve(), garbage collections in five million calls',
       unit: '',
       ours: collections,
       reference: median(empty.map((one) => one.collections)),
       compared: collections - median(empty.map((one) => one.collections)),
       goal: { kind: 'difference at most', value: 0 },
-      note: 'the references of the second and fourth line are the targets themselves',
+      note: 'the references of the second and fourth line are the targets',
     },
   ];
 }

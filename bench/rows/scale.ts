@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { ask, type Lab } from '../lab.js';
+import { type Lab, runJob } from '../lab.js';
 import { startPostgres } from '../postgres.js';
 import type { ResidentJob } from '../resident_clients.js';
 import type { Figure, Row } from '../row.js';
@@ -8,22 +8,22 @@ import { residentBytes } from '../watching.js';
 
 const CONFIGS = 3;
 const SIZES = [10_000, 100_000] as const;
-/** How much more than its share the larger store may take: a heap that has grown is collected at other times. */
-const LINEAR = 1.3;
+/** Tolerance for linear growth, because a larger heap is collected at other times. */
+const TOLERANCE = 1.3;
 
 export const row: Row = {
   name: 'scale',
-  about: `${SIZES[1]} agents with ${CONFIGS} configs each: loading them, holding them, sending all of them to a client`,
+  about: `${SIZES[1]} agents with ${CONFIGS} configs each: load time, memory, and sending all of them to a client`,
   target: 'linear in the number of agents',
   async run(lab) {
     const postgres = await startPostgres(lab);
     const few = await measure(lab, await postgres.createDatabase(), SIZES[0]);
     const many = await measure(lab, await postgres.createDatabase(), SIZES[1]);
     return [
-      figureOf('start of the service, above that with the seeds alone', 's', few.load, many.load),
-      figureOf('memory of the service for it', 'MB', few.memory, many.memory),
+      figureOf('start of the service, minus the start with the seeds only', 's', few.load, many.load),
+      figureOf('memory of the service for them', 'MB', few.memory, many.memory),
       figureOf('a client with all agents, from connect to ready', 's', few.sync, many.sync),
-      figureOf('memory of that client for it', 'MB', few.client, many.client),
+      figureOf('memory of that client for them', 'MB', few.client, many.client),
     ];
   },
 };
@@ -36,7 +36,7 @@ interface Measured {
 }
 
 async function measure(lab: Lab, url: string, agents: number): Promise<Measured> {
-  // The first start makes the schema.
+  // The first start creates the schema.
   await (await started(lab, url)).service.program.stop();
   const empty = await started(lab, url);
   await empty.service.program.stop();
@@ -46,7 +46,7 @@ async function measure(lab: Lab, url: string, agents: number): Promise<Measured>
   await client.match(/ready/);
   const before = await residentBytes(client);
   const from = performance.now();
-  await ask(client, { kind: 'open', port: full.service.port, agents: 'all', clients: 1 } satisfies ResidentJob);
+  await runJob(client, { kind: 'open', port: full.service.port, agents: 'all', clients: 1 } satisfies ResidentJob);
   const sync = (performance.now() - from) / 1000;
   const after = await residentBytes(client);
   await client.stop();
@@ -62,7 +62,7 @@ async function started(lab: Lab, url: string) {
   return { service, seconds, bytes: await residentBytes(service.program) };
 }
 
-/** Puts rows where the service finds them, as if it had written them long ago. */
+/** Inserts rows directly into the tables. */
 async function fill(url: string, agents: number): Promise<void> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
@@ -90,6 +90,6 @@ const figureOf = (what: string, unit: string, few: number, many: number): Figure
   ours: many,
   reference: few * (SIZES[1] / SIZES[0]),
   compared: many / (few * (SIZES[1] / SIZES[0])),
-  goal: { kind: 'ratio at most', value: LINEAR },
+  goal: { kind: 'ratio at most', value: TOLERANCE },
   note: `the reference is ten times what ${SIZES[0]} agents take`,
 });

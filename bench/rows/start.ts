@@ -5,15 +5,15 @@ import type { Figure, Row } from '../row.js';
 import { spawnService } from '../service.js';
 import { compare, interleave } from '../statistics.js';
 
-/** Starts take seconds, and differ little. */
+/** Few rounds, because starts take seconds and vary little. */
 const ROUNDS = 3;
-/** What the service may take on top of the engine, in seconds. */
+/** The time that the service may need in addition to the engine, in seconds. */
 const goal = { kind: 'difference at most', value: 1.5 } as const;
 
 export const row: Row = {
   name: 'start',
-  about: "from the command to the first answer: on an embedded database and on PostgreSQL, against the engine's own",
-  target: 'at most 1.5 s on top of it',
+  about: 'from the command until ready: on an embedded database and on PostgreSQL, against the start of the engine',
+  target: 'at most 1.5 s more',
   async run(lab) {
     return [...(await onEmbedded(lab)), ...(await onPostgres(lab))];
   },
@@ -29,10 +29,10 @@ async function onEmbedded(lab: Lab): Promise<Figure[]> {
       (round) => timeService(lab, { DATA_DIR: ours[round] as string }),
       (round) => timeEngine(lab, { ENGINE_DIRECTORY: join(engine[round] as string, 'pg') }),
     );
-  // The second time every directory holds what the first has made.
+  // In the second run every directory contains the database of the first one.
   const [first, again] = [await start(), await start()];
   return [
-    figureOf('start, embedded, first', first, 'from the command to ready; the engine: PGlite and nothing else'),
+    figureOf('start, embedded, first', first, 'from the command until ready; the reference is PGlite alone'),
     figureOf('start, embedded, again', again),
   ];
 }
@@ -50,7 +50,11 @@ async function onPostgres(lab: Lab): Promise<Figure[]> {
     );
   const [first, again] = [await start(), await start()];
   return [
-    figureOf('start, PostgreSQL, first', first, 'the engine runs already, so its own start is to connect by pg'),
+    figureOf(
+      'start, PostgreSQL, first',
+      first,
+      'the server is running already, so the reference is a connection with pg',
+    ),
     figureOf('start, PostgreSQL, again', again),
   ];
 }
@@ -75,12 +79,12 @@ function timeEngine(lab: Lab, env: Readonly<Record<string, string>>): Promise<nu
   return time(() => lab.start(process.execPath, [script], { env: { PATH, ...env } }), /ready/);
 }
 
-/** From the command to the word, in seconds; the program has ended when it returns. */
-async function time(start: () => Program, word: RegExp): Promise<number> {
-  const begun = performance.now();
+/** The time from the command until the output matches, in seconds. Stops the program. */
+async function time(start: () => Program, readyPattern: RegExp): Promise<number> {
+  const startedAt = performance.now();
   const program = start();
-  await program.match(word);
-  const took = (performance.now() - begun) / 1000;
+  await program.match(readyPattern);
+  const seconds = (performance.now() - startedAt) / 1000;
   await program.stop();
-  return took;
+  return seconds;
 }

@@ -7,13 +7,13 @@ import { compare, type Pair } from '../statistics.js';
 import { oneMessage, openStreams, residentBytes, startBareStreams, writer } from '../watching.js';
 
 const WATCHERS = 2_000;
-/** Until what was needed to open them is collected. */
+/** Time until the garbage of opening the streams is collected. */
 const SETTLE_MS = 5_000;
 
 export const row: Row = {
   name: 'watchers',
   about: `memory of the server for each of ${WATCHERS} idle watchers, against raw streams`,
-  target: 'at most 1.3 times theirs',
+  target: 'at most 1.3 times as much',
   async run(lab) {
     const pairs: Pair<number>[] = [];
     for (let round = 0; round < Math.min(3, lab.effort.rounds); round++) pairs.push(await measureBoth(lab));
@@ -23,13 +23,13 @@ export const row: Row = {
         unit: 'bytes',
         ...compare(pairs, (bytes) => bytes),
         goal: { kind: 'ratio at most', value: 1.3 },
-        note: `growth of the resident set by ${WATCHERS} streams, a connection each, ${SETTLE_MS / 1000} s after they were opened`,
+        note: `growth of the resident set by ${WATCHERS} streams, one connection each, ${SETTLE_MS / 1000} s after they were opened`,
       },
     ];
   },
 };
 
-/** New processes for every round: what was once taken from the system is not given back. */
+/** Starts new processes for every round, because a process does not return memory to the system. */
 async function measureBoth(lab: Lab): Promise<Pair<number>> {
   const postgres = await startPostgres(lab);
   const service = await startService(lab, { DATABASE_URL: await postgres.createDatabase() });
@@ -43,7 +43,7 @@ async function measureBoth(lab: Lab): Promise<Pair<number>> {
 }
 
 async function growth(lab: Lab, server: Program, port: number): Promise<number> {
-  // What the first streams make for all of them is no watcher's.
+  // Open some streams first, so that shared allocations are not attributed to the watchers.
   const first = await openStreams(lab, port, 50);
   await sleep(SETTLE_MS);
   const before = await residentBytes(server);

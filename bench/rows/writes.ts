@@ -5,7 +5,7 @@ import {
   UpdateConfigRequest,
   UpdateConfigResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import { ask, type Lab, type Program } from '../lab.js';
+import { type Lab, type Program, runJob } from '../lab.js';
 import { type LoadGenerator, type LoadResult, loadGenerator } from '../load.js';
 import type { WriteJob } from '../pg_writer.js';
 import { startPostgres } from '../postgres.js';
@@ -18,11 +18,11 @@ const { updateConfig, getPrimaryConfig } = AgentLLMConfigServiceService;
 
 export const row: Row = {
   name: 'writes',
-  about: 'UpdateConfig with history on PostgreSQL against plain pg doing the least of the same transaction',
+  about: 'UpdateConfig with history on PostgreSQL against plain pg with the minimum of the same transaction',
   target: 'at least 0.80 of it',
   async run(lab) {
     const postgres = await startPostgres(lab);
-    // One database each: the revisions of one are no business of the other's.
+    // Separate databases, so that the two do not share a revision counter.
     const [ownUrl, referenceUrl] = [await postgres.createDatabase(), await postgres.createDatabase()];
     const service = await startService(lab, { DATABASE_URL: ownUrl });
     const other = await startService(lab, { DATABASE_URL: referenceUrl });
@@ -59,12 +59,12 @@ async function measure(lab: Lab, service: Service, sides: Sides, concurrency: nu
     const result = await sides.generate(target, load);
     const after = UpdateConfigResponse.decode(await service.client(updateConfig.path, request));
     const written = Number(after.revision - UpdateConfigResponse.decode(before).revision);
-    // What was measured must be in the history: every write is a revision.
+    // Every measured write must be a revision in the history.
     if (written < result.perSecond * lab.effort.seconds) throw new Error(`only ${written} revisions were written`);
     return result;
   };
   const plainPg = async (): Promise<LoadResult> => {
-    const { perSecond, latencies } = await ask<LoopResult>(sides.reference, job);
+    const { perSecond, latencies } = await runJob<LoopResult>(sides.reference, job);
     return { perSecond, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) };
   };
   const pairs = await interleave(lab.effort.rounds, ours, plainPg);
@@ -74,7 +74,7 @@ async function measure(lab: Lab, service: Service, sides: Sides, concurrency: nu
       what: `${what}, throughput`,
       unit: 'writes/s',
       ...compare(pairs, ({ perSecond }) => perSecond),
-      // Alone, a writer waits for a call over gRPC that the reference does not make: that is printed, and no target.
+      // A single writer also waits for a gRPC call, which the reference does not make. So this figure has no target.
       ...(concurrency > 1 && { goal: { kind: 'ratio at least', value: 0.8 } as const }),
     },
     { what: `${what}, p99`, unit: 'ms', ...compare(pairs, ({ p99 }) => p99) },

@@ -59,7 +59,7 @@ export function attemptOf(url: DatabaseUrl): Attempt {
   // The driver takes missing values from the environment variables of libpq.
   const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
-    place: placeOf({ host, port }),
+    server: placeOf({ host, port }),
     user: user ?? '',
     database: database ?? '',
     tls: url.tls.mode !== 'disable',

@@ -6,7 +6,7 @@
 /** The properties of the failed connection that a message may contain. */
 export interface Attempt {
   /** Host and port, or the socket. */
-  readonly place: string;
+  readonly server: string;
   readonly user: string;
   readonly database: string;
   readonly tls: boolean;
@@ -23,8 +23,8 @@ interface Failure {
   readonly describe: (attempt: Attempt) => string;
 }
 
-function noPassword({ place, user }: Attempt): string {
-  return `${place} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`;
+function noPassword({ server, user }: Attempt): string {
+  return `${server} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`;
 }
 
 /** The first matching entry applies. */
@@ -32,53 +32,53 @@ const FAILURES: readonly Failure[] = [
   // Network
   {
     code: /^(ENOTFOUND|EAI_)/,
-    describe: ({ place }) => `the host name of ${place} cannot be resolved; check the name`,
+    describe: ({ server }) => `the host name of ${server} cannot be resolved; check the name`,
   },
   {
     code: /^ECONNREFUSED$/,
-    describe: ({ place }) => `nothing listens at ${place}; check that PostgreSQL is running there`,
+    describe: ({ server }) => `nothing listens at ${server}; check that PostgreSQL is running there`,
   },
   {
     code: /^(ENOENT|EACCES)$/,
-    describe: ({ place }) =>
-      `${place} does not exist or may not be opened; check host and port, and that PostgreSQL runs`,
+    describe: ({ server }) =>
+      `${server} does not exist or may not be opened; check host and port, and that PostgreSQL runs`,
   },
   {
     code: /^(ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|EHOSTDOWN)$/,
-    describe: ({ place }) => `${place} cannot be reached over the network; check address, routes and firewall`,
+    describe: ({ server }) => `${server} cannot be reached over the network; check address, routes and firewall`,
   },
   {
     message: /timeout expired|timed out|timeout exceeded|Timeout acquiring/i,
-    describe: ({ place }) =>
-      `${place} does not respond in time; check address and firewall, and whether it is overloaded`,
+    describe: ({ server }) =>
+      `${server} does not respond in time; check address and firewall, and whether it is overloaded`,
   },
   // TLS
   {
     code: /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_(VERIFY_LEAF_SIGNATURE|GET_ISSUER_CERT.*))$/,
-    describe: ({ place }) =>
-      `the certificate of ${place} is not signed by a known authority; name its authority with sslrootcert=<file>, or encrypt without verification with sslmode=no-verify`,
+    describe: ({ server }) =>
+      `the certificate of ${server} is not signed by a known authority; name its authority with sslrootcert=<file>, or encrypt without verification with sslmode=no-verify`,
   },
   {
     code: /^CERT_(HAS_EXPIRED|NOT_YET_VALID)$/,
-    describe: ({ place }) =>
-      `the certificate of ${place} has expired or is not valid yet; renew it, and check the clocks`,
+    describe: ({ server }) =>
+      `the certificate of ${server} has expired or is not valid yet; renew it, and check the clocks`,
   },
   {
     code: /^ERR_TLS_CERT_ALTNAME_INVALID$/,
-    describe: ({ place }) =>
-      `the certificate of ${place} is for another host name; use the name in the certificate, or sslmode=verify-ca`,
+    describe: ({ server }) =>
+      `the certificate of ${server} is for another host name; use the name in the certificate, or sslmode=verify-ca`,
   },
   {
     code: /^ERR_SSL.*CERTIFICATE_REQUIRED$/,
-    describe: ({ place }) => `${place} requires a client certificate; set sslcert=<file> and sslkey=<file>`,
+    describe: ({ server }) => `${server} requires a client certificate; set sslcert=<file> and sslkey=<file>`,
   },
   {
     code: /^(ERR_SSL|ERR_OSSL|CERT_|EPROTO)/,
-    describe: ({ place }) => `the TLS connection to ${place} failed; check sslmode, sslrootcert, sslcert and sslkey`,
+    describe: ({ server }) => `the TLS connection to ${server} failed; check sslmode, sslrootcert, sslcert and sslkey`,
   },
   {
     message: /does not support SSL/i,
-    describe: ({ place }) => `${place} offers no TLS; enable it there, or set sslmode=disable`,
+    describe: ({ server }) => `${server} offers no TLS; enable it there, or set sslmode=disable`,
   },
   // Login
   {
@@ -89,14 +89,14 @@ const FAILURES: readonly Failure[] = [
     code: /^28P01$/,
     describe: (attempt) =>
       attempt.hasPassword
-        ? `${attempt.place} refuses the password of user "${attempt.user}"; check user and password`
+        ? `${attempt.server} refuses the password of user "${attempt.user}"; check user and password`
         : noPassword(attempt),
   },
   {
     code: /^28000$/,
     routine: /^ClientAuthentication$/,
-    describe: ({ place, user, database, tls }) =>
-      `pg_hba.conf of ${place} has no entry that admits user "${user}" to database "${database}" ${
+    describe: ({ server, user, database, tls }) =>
+      `pg_hba.conf of ${server} has no entry that admits user "${user}" to database "${database}" ${
         tls
           ? 'from this address over TLS'
           : 'from this address without TLS; add sslmode=require if the server requires TLS'
@@ -104,39 +104,39 @@ const FAILURES: readonly Failure[] = [
   },
   {
     code: /^28000$/,
-    describe: ({ place, user }) =>
-      `${place} has no role "${user}" that may log in; create it, or run: alter role "${user}" login`,
+    describe: ({ server, user }) =>
+      `${server} has no role "${user}" that may log in; create it, or run: alter role "${user}" login`,
   },
   {
     code: /^3D000$/,
-    describe: ({ place, database }) => `${place} has no database "${database}"; create it first`,
+    describe: ({ server, database }) => `${server} has no database "${database}"; create it first`,
   },
   {
     code: /^55000$/,
-    describe: ({ place, database }) => `database "${database}" of ${place} accepts no connections at present`,
+    describe: ({ server, database }) => `database "${database}" of ${server} accepts no connections at present`,
   },
   {
     code: /^53300$/,
-    describe: ({ place }) =>
-      `${place} has no connection left for this role or database; lower DATABASE_POOL_SIZE, or raise max_connections or the connection limit`,
+    describe: ({ server }) =>
+      `${server} has no connection left for this role or database; lower DATABASE_POOL_SIZE, or raise max_connections or the connection limit`,
   },
   // State of the server
   {
     code: /^57P03$/,
-    describe: ({ place }) => `${place} is starting up, shutting down or in recovery, and accepts no connections yet`,
+    describe: ({ server }) => `${server} is starting up, shutting down or in recovery, and accepts no connections yet`,
   },
   {
     code: /^57P0[1245]$/,
-    describe: ({ place }) => `${place} ended the connection: it shuts down, or an administrator or timeout ended it`,
+    describe: ({ server }) => `${server} ended the connection: it shuts down, or an administrator or timeout ended it`,
   },
   {
     code: /^25006$/,
-    describe: ({ place, database }) =>
-      `database "${database}" of ${place} is read-only: it is a standby or set to read-only; use the primary server`,
+    describe: ({ server, database }) =>
+      `database "${database}" of ${server} is read-only: it is a standby or set to read-only; use the primary server`,
   },
-  { code: /^53100$/, describe: ({ place }) => `the disk of ${place} is full` },
-  { code: /^(53|58030)/, describe: ({ place }) => `${place} lacks resources or cannot write its files` },
-  { code: /^57014$/, describe: ({ place }) => `${place} did not finish a statement in time` },
+  { code: /^53100$/, describe: ({ server }) => `the disk of ${server} is full` },
+  { code: /^(53|58030)/, describe: ({ server }) => `${server} lacks resources or cannot write its files` },
+  { code: /^57014$/, describe: ({ server }) => `${server} did not finish a statement in time` },
   // Privileges and content
   {
     code: /^42501$/,
@@ -145,21 +145,21 @@ const FAILURES: readonly Failure[] = [
   },
   {
     code: /^(42P01|3F000|NO_STORE)$/,
-    describe: ({ place, database }) =>
-      `database "${database}" of ${place} no longer contains the tables of the store; restore it from a backup, or restart the service to create a new store`,
+    describe: ({ server, database }) =>
+      `database "${database}" of ${server} no longer contains the tables of the store; restore it from a backup, or restart the service to create a new store`,
   },
   {
     code: /^08P01$/,
-    describe: ({ place }) =>
-      `${place} refuses the connection; if it is PgBouncer, check that it knows this database and user, and remove the parameter options`,
+    describe: ({ server }) =>
+      `${server} refuses the connection; if it is PgBouncer, check that it knows this database and user, and remove the parameter options`,
   },
   {
     code: /^(ECONNRESET|EPIPE|ECONNABORTED|08)/,
-    describe: ({ place }) => `the connection to ${place} was closed`,
+    describe: ({ server }) => `the connection to ${server} was closed`,
   },
   {
     message: /Connection terminated|connection (is )?(closed|ended)|not queryable|aborted/i,
-    describe: ({ place }) => `the connection to ${place} was closed`,
+    describe: ({ server }) => `the connection to ${server} was closed`,
   },
 ];
 
@@ -172,7 +172,7 @@ const textOf = (error: unknown, key: 'code' | 'routine' | 'message'): string => 
  * The cause of a failure. One that is not in the table is described by the driver's message, which contains no data.
  */
 export function causeOf(error: unknown, attempt: Attempt): string {
-  return knownCauseOf(error, attempt) ?? `the connection to ${attempt.place} failed: ${textOf(error, 'message')}`;
+  return knownCauseOf(error, attempt) ?? `the connection to ${attempt.server} failed: ${textOf(error, 'message')}`;
 }
 
 /** The cause of a failure; undefined when it is not in the table. */

@@ -34,15 +34,19 @@ const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())'
 
 /** Throws a StartError that names the existing objects with names that the migrations need. */
 export async function refuseForeignNames(knex: Knex, pending: readonly string[]): Promise<void> {
-  const wanted = pending.flatMap(namesOf);
-  const existing = await existingObjects(knex, [...wanted.map(({ name }) => name), ...(await bookkeeping(knex))]);
-  const isTable = (name: string) => existing.some((one) => one.name === name && /^[rp]$/.test(one.kind));
-  const imported = pending.includes('0001_initial')
-    ? isTable('agent_configs')
+  const created = pending.flatMap(namesOf);
+  const existing = await existingObjects(knex, [...created.map(({ name }) => name), ...(await bookkeeping(knex))]);
+  const tableExists = (name: string) => existing.some((object) => object.name === name && /^[rp]$/.test(object.kind));
+  const isImport = pending.includes('0001_initial')
+    ? tableExists('agent_configs')
     : (await existingObjects(knex, ['agent_configs'])).length > 0;
-  const foreign = existing.filter((one) => {
-    const name = wanted.find((candidate) => candidate.name === one.name);
-    return !(name && imported && isImportable(one, name, isTable(name.table) || !pending.includes('0001_initial')));
+  const foreign = existing.filter((object) => {
+    const name = created.find((candidate) => candidate.name === object.name);
+    return !(
+      name &&
+      isImport &&
+      isImportable(object, name, tableExists(name.table) || !pending.includes('0001_initial'))
+    );
   });
   if (foreign.length > 0) throw new StartError(await refusal(knex, foreign));
   if (pending.includes('0001_initial')) await refuseOtherSystems(knex);
@@ -57,11 +61,11 @@ async function refuseOtherSystems(knex: Knex): Promise<void> {
 }
 
 /** Whether an object may be part of a database of the Python system. */
-function isImportable(one: ExistingObject, { kind, table }: CreatedName, tableExists: boolean): boolean {
-  if (!IMPORTABLE.includes(table) || !tableExists) return false;
-  if (kind === 'table') return /^[rp]$/.test(one.kind);
-  if (kind === 'sequence') return one.kind === 'S';
-  return /^[iI]$/.test(one.kind) && one.table === table;
+function isImportable(object: ExistingObject, { kind, table }: CreatedName, ownTableExists: boolean): boolean {
+  if (!IMPORTABLE.includes(table) || !ownTableExists) return false;
+  if (kind === 'table') return /^[rp]$/.test(object.kind);
+  if (kind === 'sequence') return object.kind === 'S';
+  return /^[iI]$/.test(object.kind) && object.table === table;
 }
 
 /** The tables of Knex, unless they exist: then they belong to this store or are checked in `refuseForeignTable`. */

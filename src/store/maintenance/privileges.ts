@@ -55,7 +55,7 @@ interface Facts {
  * the planner may evaluate first.
  */
 export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]> {
-  const wanted = Object.entries(NEEDED).flatMap(([table, all]) => all.map((privilege) => [table, privilege] as const));
+  const needed = Object.entries(NEEDED).flatMap(([table, all]) => all.map((privilege) => [table, privilege] as const));
   const { rows } = await knex.raw<{ rows: { name: string; privilege: string; sequence: boolean }[] }>(
     `select w.name, w.privilege, false as sequence
        from unnest(?::text[], ?::text[]) with ordinality as w (name, privilege, place)
@@ -68,7 +68,7 @@ export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]>
        join pg_depend d on d.refobjid = c.oid and d.deptype in ('a', 'i') and d.classid = 'pg_class'::regclass
        join pg_class s on s.oid = d.objid and s.relkind = 'S'
       where not case when s.relkind = 'S' then has_sequence_privilege(s.oid, 'usage') else true end`,
-    [wanted.map(([table]) => table), wanted.map(([, privilege]) => privilege), SEQUENCES],
+    [needed.map(([table]) => table), needed.map(([, privilege]) => privilege), SEQUENCES],
   );
   if (rows.length === 0) return [];
   const { role, schema } = await readFacts(knex);

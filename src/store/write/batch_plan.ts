@@ -62,8 +62,8 @@ export async function planBatch(
 
 function sum(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
   const all = new Map<Entity, number>();
-  for (const { wanted } of writes)
-    for (const [entity, count] of wanted) all.set(entity, (all.get(entity) ?? 0) + count);
+  for (const { idCounts } of writes)
+    for (const [entity, count] of idCounts) all.set(entity, (all.get(entity) ?? 0) + count);
   return all;
 }
 

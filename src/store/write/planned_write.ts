@@ -23,7 +23,7 @@ export interface Write<T> extends ChangeAuthor {
 /** A write after its dry run: the number of new ids per entity and the number of changes. */
 export interface Ready<T = unknown> {
   readonly write: Write<T>;
-  readonly wanted: ReadonlyMap<Entity, number>;
+  readonly idCounts: ReadonlyMap<Entity, number>;
   readonly changes: number;
 }
 
@@ -37,7 +37,7 @@ export function planOf<T>(state: State, write: Write<T>, ids: IdSource, revision
 export function dryRun<T>(state: State, write: Write<T>): Ready<T> {
   const counted = new CountedIds();
   const { draft } = planOf(state, write, counted);
-  return { write, wanted: counted.counts, changes: draft.changes.length };
+  return { write, idCounts: counted.counts, changes: draft.changes.length };
 }
 
 /** The author, method and reason of a write; the same for all rows of a revision. */

@@ -37,9 +37,9 @@ function settings(tx: Knex, writer: string | undefined): Knex.Raw {
  */
 export async function lockCounter(tx: Knex, writer: string | undefined): Promise<LockedCounter> {
   const { rows } = await tx.raw<{ rows: LockedCounter[] }>(
-    `with begun as materialized (?)
+    `with applied_settings as materialized (?)
      update store_state set revision = revision + 1, previous_nonce = nonce, nonce = ?
-       from begun
+       from applied_settings
        returning revision, nonce, previous_nonce, identity, hash_key,
                  date_trunc('milliseconds', clock_timestamp()) as now`,
     [settings(tx, writer), randomUUID()],
