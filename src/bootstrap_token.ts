@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto';
-import { link, open, readFile, unlink } from 'node:fs/promises';
+import { open, readFile, unlink } from 'node:fs/promises';
+import { writeFileAtomically } from './atomic_file.js';
 import { makeToken, type NewToken, planToken, readToken, type TokenRequest } from './domain/token.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
@@ -78,21 +78,18 @@ async function readGiven(file: string): Promise<NewToken | undefined> {
 /** Writes a new token to the file. Of several processes that share the file, all get the token of the first. */
 async function writeNew(file: string): Promise<NewToken> {
   const made = makeToken();
-  const unfinished = `${file}.${randomUUID()}`;
+  const content = Buffer.from(`${made.text}\n`);
   try {
-    await writeSynced(unfinished, 'wx', made.text);
     try {
-      await link(unfinished, file);
+      await writeFileAtomically(file, content, { mode: 0o600, overwrite: false });
       return made;
     } catch (error) {
       if (codeOf(error) !== 'EEXIST') throw error;
-    } finally {
-      await unlink(unfinished);
     }
     const theirs = await readGiven(file);
     if (theirs) return theirs;
     // An empty file, as containers need one to mount it: it cannot be replaced, only filled.
-    await writeSynced(file, 'r+', made.text);
+    await fill(file, content);
     return made;
   } catch (error) {
     if (error instanceof StartError) throw error;
@@ -103,10 +100,10 @@ async function writeNew(file: string): Promise<NewToken> {
   }
 }
 
-async function writeSynced(path: string, flags: 'wx' | 'r+', text: string): Promise<void> {
-  const file = await open(path, flags, 0o600);
+async function fill(path: string, content: Uint8Array): Promise<void> {
+  const file = await open(path, 'r+');
   try {
-    await file.writeFile(`${text}\n`);
+    await file.writeFile(content);
     await file.sync();
   } finally {
     await file.close();

@@ -78,6 +78,7 @@ const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc',
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const MAY: Readonly<Record<string, readonly string[]>> = {
   abort: [],
+  atomic_file: [],
   concurrency_limiter: ['errors'],
   limits: [],
   package: [],
@@ -91,8 +92,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   domain: BELOW,
   config: STORE,
   net: ['config', 'log', ...STORE],
-  store: [...STORE, 'package', 'migrations', 'seeds'],
-  bootstrap_token: ['store', 'log', ...STORE],
+  store: [...STORE, 'atomic_file', 'package', 'migrations', 'seeds'],
+  bootstrap_token: ['atomic_file', 'store', 'log', ...STORE],
   feed: FEED,
   // Calls providers over HTTP, and knows nothing of the store.
   providers: [...STORE, 'package'],
@@ -104,10 +105,10 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   http: TRANSPORT,
   admin: ['log', ...FEED],
   main: MAIN,
-  client: STORE,
+  client: ['atomic_file', ...STORE],
   'cli/kit': KIT,
   // Tokens in the store itself go through the handlers of the API.
-  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', ...KIT],
+  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', 'atomic_file', ...KIT],
   'cli/remote': ['cli/kit', 'cli/local', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
@@ -260,6 +261,19 @@ describe('one place for each', () => {
       ({ path, text }) => partOf(path).startsWith('api') && /\bnew WeakMap\b/.test(text) && /\.finish\(/.test(text),
     );
     expect(wrong.map(({ path }) => path)).toEqual([]);
+  });
+
+  it('files are renamed and linked in atomic_file, and data directories in the store', () => {
+    const mayRename = (path: string) =>
+      path === 'src/atomic_file.ts' ||
+      path === 'src/store/maintenance/restore.ts' ||
+      path.startsWith('src/store/embedded/');
+    const wrong = breaking(
+      src,
+      (one, { path }) =>
+        /^node:fs(\/promises)?$/.test(one.target) && /\b(rename|link)(Sync)?\b/.test(one.names) && !mayRename(path),
+    );
+    expect(wrong).toEqual([]);
   });
 
   it('tokens are planned by the handlers of the API, and at the first start', () => {

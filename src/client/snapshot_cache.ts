@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ConfigChanges } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { TEMPORARY_SUFFIX, writeFileAtomically } from '../atomic_file.js';
 import { CacheCipher } from './cache_encryption.js';
 import { View } from './view.js';
 import type { Warn } from './warning.js';
@@ -154,7 +154,7 @@ export class SnapshotCache {
     const bytes = await this.cipher.encrypt(content);
     await mkdir(dirname(this.path), { recursive: true, mode: 0o700 });
     if (!this.cleaned) await this.removeAbandoned();
-    await writeWhole(this.path, bytes);
+    await writeFileAtomically(this.path, bytes, { mode: 0o600 });
     this.savedAt = now;
   }
 
@@ -171,9 +171,8 @@ export class SnapshotCache {
   private async removeAbandoned(): Promise<void> {
     this.cleaned = true;
     const directory = dirname(this.path);
-    const prefix = `${basename(this.path)}.`;
-    const isTemporary = (name: string) =>
-      name.startsWith(prefix) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(prefix.length));
+    const base = basename(this.path);
+    const isTemporary = (name: string) => name.startsWith(base) && TEMPORARY_SUFFIX.test(name.slice(base.length));
     for (const name of (await readdir(directory)).filter(isTemporary)) {
       const path = join(directory, name);
       // Another process may remove the same file at the same time.
@@ -181,30 +180,4 @@ export class SnapshotCache {
       if (Date.now() - mtimeMs > ABANDONED_MS) await rm(path, { force: true });
     }
   }
-}
-
-/** Writes a file atomically: after a crash or a loss of power the path has the new content or the previous one. */
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-  try {
-    const file = await open(temporary, 'wx', 0o600);
-    try {
-      await file.writeFile(bytes);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  await syncDirectory(dirname(path));
-}
-
-/** Makes the rename durable. Some systems cannot open a directory; the file is in place there, too. */
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r').catch(() => undefined);
-  await directory?.sync().catch(() => {});
-  await directory?.close();
 }

@@ -1,8 +1,9 @@
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { writeFileAtomically } from '../../atomic_file.js';
 import { certificateIdentities } from '../../domain/certificate.js';
 import { printError } from '../kit/error_output.js';
 import { UsageError } from '../kit/inputs.js';
@@ -83,7 +84,7 @@ async function makeAll({ out, host, client, days }: CertOptions): Promise<void> 
   const general = names.map((value) => ({ type: isIP(value) ? ('ip' as const) : ('dns' as const), value }));
   const writeLeaf = async (base: string, about: string, wish: Omit<Parameters<typeof makeLeaf>[1], 'days' | 'key'>) => {
     const key = readIf(`${base}.key`);
-    write(base, about, await makeLeaf(authority, { ...wish, days: lifetime, key }), key !== undefined);
+    await write(base, about, await makeLeaf(authority, { ...wish, days: lifetime, key }), key !== undefined);
   };
   await writeLeaf(server, names.join(', '), { kind: 'server', names: general });
   for (const { base, identity, ...wish } of clients)
@@ -107,7 +108,7 @@ async function authorityIn(out: string): Promise<Pair> {
   const [cert, key] = [readIf(`${base}.pem`), readIf(`${base}.key`)];
   if (cert === undefined && key === undefined) {
     const made = await makeAuthority(AUTHORITY_DAYS);
-    write(base, 'the authority', made, false);
+    await write(base, 'the authority', made, false);
     return made;
   }
   if (cert === undefined || key === undefined)
@@ -179,10 +180,9 @@ function certificateIn(base: string, pem: string): X509Certificate {
 const readIf = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
 
 /** Writes a new key, but never replaces an existing one. A certificate is replaced atomically. */
-function write(base: string, about: string, { cert, key }: Pair, hasKey: boolean): void {
-  if (!hasKey) writeFileSync(`${base}.key`, key, { mode: 0o600, flag: 'wx' });
-  writeFileSync(`${base}.pem.new`, cert, { mode: 0o644 });
-  renameSync(`${base}.pem.new`, `${base}.pem`);
+async function write(base: string, about: string, { cert, key }: Pair, hasKey: boolean): Promise<void> {
+  if (!hasKey) await writeFileAtomically(`${base}.key`, Buffer.from(key), { mode: 0o600, overwrite: false });
+  await writeFileAtomically(`${base}.pem`, Buffer.from(cert), { mode: 0o644 });
   const until = new Date(new X509Certificate(cert).validTo).toISOString().slice(0, 10);
   terminal.out(`${hasKey ? 'renewed' : 'created'} ${base}.pem until ${until}: ${about}`);
 }

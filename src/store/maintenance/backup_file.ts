@@ -2,15 +2,15 @@
  * The format of a backup file: a header line, then the engine's files as a compressed tarball. Without agentllm,
  * `tail -n +2 FILE | tar xz` unpacks it.
  */
-import { createHash, randomUUID } from 'node:crypto';
-import { access, constants, type FileHandle, link, lstat, open, rename, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { access, constants, type FileHandle, lstat, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
 import { z } from 'zod';
+import { writeFileAtomically } from '../../atomic_file.js';
 import { StartError } from '../../errors.js';
 import { errorCode } from '../embedded/data_directory.js';
-import { fsyncDirectory } from '../embedded/durable_files.js';
 
 const MAGIC = 'agentllm-backup ';
 const FORMAT = 1;
@@ -62,40 +62,13 @@ export async function writeBackup(
   const packed = await promisify(gzip)(tarball, { level: 1 });
   const sums = { bytes: packed.length, sha256: sumOf(packed), unpacked_bytes: tarball.length };
   const firstLine = `${MAGIC}${FORMAT} ${JSON.stringify({ ...source, ...sums })}\n`;
-  const unfinished = `${file}.${randomUUID()}.unfinished`;
   try {
-    await writeDurably(unfinished, [Buffer.from(firstLine), packed]);
-    if (force) await rename(unfinished, file);
-    else await renameToNew(unfinished, file);
-    fsyncDirectory(dirname(file));
+    await writeFileAtomically(file, [Buffer.from(firstLine), packed], { mode: 0o600, overwrite: force });
   } catch (error) {
-    await rm(unfinished, { force: true }).catch(() => undefined);
     if (errorCode(error) === 'EEXIST') await refuseOverwrite(file, false);
     throw cannotWrite(file, error);
   }
   return { ...source, ...sums };
-}
-
-async function writeDurably(file: string, parts: readonly Uint8Array[]): Promise<void> {
-  const handle = await open(file, 'wx', 0o600);
-  try {
-    for (const part of parts) await handle.writeFile(part);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/** Renames a file with a hard link, which unlike a rename does not replace a file that has been created meanwhile. */
-async function renameToNew(from: string, to: string): Promise<void> {
-  try {
-    await link(from, to);
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') throw error;
-    // A file system without hard links.
-    return rename(from, to);
-  }
-  await rm(from);
 }
 
 /**

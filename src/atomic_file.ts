@@ -1,0 +1,80 @@
+import { randomBytes } from 'node:crypto';
+import { link, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
+export interface AtomicFileOptions {
+  /** Permissions of the file, before the umask of the process. */
+  readonly mode: number;
+  /** false: rejects with `EEXIST` if there is a file; by default it is replaced. */
+  readonly overwrite?: boolean;
+}
+
+/** Matches what `writeFileAtomically` appends to the name of a file for its temporary file. */
+export const TEMPORARY_SUFFIX = /^\.[0-9a-f]{12}\.tmp$/;
+
+/**
+ * Writes a file whole or not at all, also after a loss of power: the content goes to a temporary file in the same
+ * directory, which then takes the name. After a failure the temporary file is removed; a killed process leaves it.
+ */
+export async function writeFileAtomically(
+  path: string,
+  content: Uint8Array | readonly Uint8Array[],
+  { mode, overwrite = true }: AtomicFileOptions,
+): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    await writeSynced(temporary, content instanceof Uint8Array ? [content] : content, mode);
+    if (overwrite) await rename(temporary, path);
+    else await renameToNew(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+async function writeSynced(path: string, parts: readonly Uint8Array[], mode: number): Promise<void> {
+  const file = await open(path, 'wx', mode);
+  try {
+    for (const part of parts) await file.writeFile(part);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Unlike a rename, a second name never replaces a file that another process has made meanwhile. */
+async function renameToNew(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') throw error;
+    return renameToReserved(from, to);
+  }
+  await rm(from);
+}
+
+/** For a file system without hard links: an empty file reserves the name. */
+async function renameToReserved(from: string, to: string): Promise<void> {
+  await (await open(to, 'wx')).close();
+  try {
+    await rename(from, to);
+  } catch (error) {
+    await rm(to, { force: true }).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Makes the new name durable, where the system lets a directory be opened. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r').catch(() => undefined);
+  try {
+    await directory?.sync();
+  } catch (error) {
+    if (!['EINVAL', 'EPERM', 'ENOTSUP'].includes(codeOf(error) ?? '')) throw error;
+  } finally {
+    await directory?.close();
+  }
+}
+
+const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;

@@ -1,0 +1,125 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { TEMPORARY_SUFFIX, writeFileAtomically } from '../src/atomic_file.js';
+
+const files = vi.hoisted(() => ({ fail: new Map<string, string>() }));
+
+vi.mock('node:fs/promises', async (importOriginal) => {
+  const original = await importOriginal<typeof import('node:fs/promises')>();
+  const failing =
+    <Name extends 'link' | 'rename' | 'open'>(name: Name) =>
+    // biome-ignore lint/suspicious/noExplicitAny: passes on whatever it is called with
+    async (...given: any[]): Promise<any> => {
+      const code = files.fail.get(name);
+      if (code) throw Object.assign(new Error(code), { code });
+      // biome-ignore lint/suspicious/noExplicitAny: passes on whatever it is called with
+      const result = await (original[name] as (...given: any[]) => Promise<any>)(...given);
+      const failure = name === 'open' && files.fail.get('sync');
+      if (failure) result.sync = () => Promise.reject(Object.assign(new Error(failure), { code: failure }));
+      return result;
+    };
+  return { ...original, link: failing('link'), rename: failing('rename'), open: failing('open') };
+});
+
+let directory: string;
+let path: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'agentllm-atomic-'));
+  path = join(directory, 'file');
+});
+afterEach(async () => {
+  files.fail.clear();
+  await rm(directory, { recursive: true });
+});
+
+const write = (text: string, overwrite?: boolean) =>
+  writeFileAtomically(path, Buffer.from(text), { mode: 0o600, ...(overwrite !== undefined && { overwrite }) });
+const text = () => readFile(path, 'utf8');
+
+describe('writeFileAtomically', () => {
+  it('writes a file with its mode and leaves no temporary file', async () => {
+    await writeFileAtomically(path, [Buffer.from('one '), Buffer.from('two')], { mode: 0o600 });
+    expect(await text()).toBe('one two');
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    expect(await readdir(directory)).toEqual(['file']);
+  });
+
+  it('replaces a file', async () => {
+    await writeFile(path, 'a longer text before');
+    await write('after');
+    expect(await text()).toBe('after');
+  });
+
+  it('names its temporary file so that it can be recognized', async () => {
+    files.fail.set('rename', 'EIO');
+    const seen: string[] = [];
+    const watching = setInterval(async () => seen.push(...(await readdir(directory).catch(() => []))), 0);
+    await writeFileAtomically(path, Buffer.alloc(20_000_000), { mode: 0o600 }).catch(() => {});
+    clearInterval(watching);
+    expect(new Set(seen.map((name) => name.slice('file'.length))).size).toBe(1);
+    expect(seen[0]?.slice('file'.length)).toMatch(TEMPORARY_SUFFIX);
+  });
+
+  describe.each([true, false])('with overwrite %s', (overwrite) => {
+    it('leaves neither a file nor a temporary file when the content fails half-way', async () => {
+      const parts = [Buffer.from('half'), undefined as unknown as Buffer];
+      await expect(writeFileAtomically(path, parts, { mode: 0o600, overwrite })).rejects.toThrow();
+      expect(await readdir(directory)).toEqual([]);
+    });
+
+    it('leaves neither when the content cannot be made durable', async () => {
+      files.fail.set('sync', 'ENOSPC');
+      await expect(write('text', overwrite)).rejects.toMatchObject({ code: 'ENOSPC' });
+      expect(await readdir(directory)).toEqual([]);
+    });
+
+    it('leaves neither when the name cannot be taken', async () => {
+      for (const name of ['link', 'rename']) files.fail.set(name, 'EIO');
+      await expect(write('text', overwrite)).rejects.toMatchObject({ code: 'EIO' });
+      expect(await readdir(directory)).toEqual([]);
+    });
+
+    it('leaves a directory of the name as it is', async () => {
+      await mkdir(path);
+      await expect(write('text', overwrite)).rejects.toThrow();
+      expect(await readdir(directory)).toEqual(['file']);
+    });
+  });
+
+  it('leaves the file as it was after a failure', async () => {
+    await writeFile(path, 'before');
+    files.fail.set('rename', 'EIO');
+    await expect(write('after')).rejects.toMatchObject({ code: 'EIO' });
+    expect(await text()).toBe('before');
+    expect(await readdir(directory)).toEqual(['file']);
+  });
+});
+
+describe.each([
+  ['hard links', undefined],
+  ['no hard links', 'EPERM'],
+])('writeFileAtomically without overwriting, on a file system with %s', (_, code) => {
+  beforeEach(() => void (code && files.fail.set('link', code)));
+
+  it('writes a new file', async () => {
+    await write('text', false);
+    expect(await text()).toBe('text');
+    expect(await readdir(directory)).toEqual(['file']);
+  });
+
+  it('rejects with EEXIST and keeps the file that is there', async () => {
+    await writeFile(path, 'before');
+    await expect(write('after', false)).rejects.toMatchObject({ code: 'EEXIST' });
+    expect(await text()).toBe('before');
+    expect(await readdir(directory)).toEqual(['file']);
+  });
+
+  it('lets one of several writers win', async () => {
+    const results = await Promise.allSettled(['a', 'b', 'c', 'd'].map((one) => write(one, false)));
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    expect(await text()).toBe(['a', 'b', 'c', 'd'][results.findIndex(({ status }) => status === 'fulfilled')]);
+    expect(await readdir(directory)).toEqual(['file']);
+  });
+});
