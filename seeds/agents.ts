@@ -9,7 +9,7 @@ interface AgentData {
   readonly [column: string]: unknown;
 }
 
-/** The twelve agents of the document's workflow. One that is there already, changed or not, is left alone. */
+/** The twelve agents of the trading workflow. An agent that exists already is not changed. */
 export const seedAgents: Plan<number> = (state, draft) => {
   const missing = readData<AgentData>('agents').filter(({ name }) => !state.agentNamed(name));
   for (const { capabilities, required_tools, ...columns } of missing) {

@@ -16,9 +16,9 @@ type ModelData = Omit<Partial<Model>, 'as_of' | 'retires_at'> & {
 };
 
 /**
- * The four providers and their models. A row that only seeds have written is
- * brought up to date; one that a person has changed is left alone. Prices are
- * never changed: a model that has none gets one.
+ * The four built-in providers and their models. A row that only the seeds have
+ * written is updated; a row that an operator has changed is not. Prices are never
+ * changed: a model without a price gets one.
  */
 export const seedCatalogue: Plan<number> = (state, draft) => {
   for (const data of readData<ProviderData>('providers')) putProvider(state, draft, data);
@@ -52,7 +52,7 @@ function priceRow(price: PriceData, model: Model, asOf: string | undefined, draf
   return { ...ratesOf(price), source: price.source, ...times, id: 0, model_id: model.id, revision: 0 };
 }
 
-/** Whether a row says anything else than the data; key order is no difference. */
+/** Whether a row differs from the data. The order of keys does not matter. */
 function differs(row: object, data: object): boolean {
   return Object.entries(data).some(
     ([key, value]) => canonical((row as Record<string, unknown>)[key]) !== canonical(value),

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { packageFile } from '../src/package.js';
 
-/** Reads one of the data files that the seeds bring. */
+/** Reads one of the data files of the seeds. */
 export const readData = <T>(name: 'agents' | 'providers' | 'models'): readonly T[] =>
   JSON.parse(readFileSync(packageFile(`seeds/data/${name}.json`), 'utf8'));

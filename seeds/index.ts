@@ -6,7 +6,7 @@ import { seedDefaultConfigs } from './default_configs.js';
 /** One seed: a plan that returns how many rows it created. */
 export interface Seed {
   readonly name: string;
-  /** Whether it brings providers and models only. The others do not run on an imported store. */
+  /** Whether it contains providers and models only. Other seeds do not run on an imported store. */
   readonly catalogue: boolean;
   readonly plan: Plan<number>;
 }
