@@ -1,8 +1,8 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Adaptation } from './adapt.js';
+import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
 import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
-import type { ExaminedHop } from './examined_hop.js';
 import { fieldOf } from './parameters.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
 import { nearest } from './text.js';
@@ -72,7 +72,7 @@ const FIELDS = {
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
 /** The findings about a hop that was not dropped from the chain. */
-export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Generator<Finding> {
+export function* aboutHop(view: ResolveView, hop: AnalyzedHop, now: Date): Generator<Finding> {
   const { planned, provider } = hop;
   const at = { hop: planned.index, field: FIELDS[planned.source].provider };
   if (!provider) {
@@ -95,7 +95,7 @@ export function* aboutHop(view: ResolveView, hop: ExaminedHop, now: Date): Gener
 
 function* aboutModel(
   view: ResolveView,
-  hop: ExaminedHop,
+  hop: AnalyzedHop,
   provider: Provider,
   at: Location,
   now: Date,
@@ -130,7 +130,7 @@ function* aboutRetirement(model: Model, name: string, at: Location, now: Date) {
   }
 }
 
-function unreadableKey({ planned, key }: ExaminedHop): Finding {
+function unreadableKey({ planned, key }: AnalyzedHop): Finding {
   const ofCredential = key?.source === 'KEY_SOURCE_CREDENTIAL';
   const owner = ofCredential ? `credential "${key.row.name}"` : `config ${planned.config?.id || 'proposed'}`;
   return finding({

@@ -1,7 +1,7 @@
 import type { Finding, Hop } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Violation } from '../errors.js';
-import { examine } from './examine.js';
-import type { ExaminedHop } from './examined_hop.js';
+import type { AnalyzedHop } from './analyzed_hop.js';
+import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, finding } from './findings.js';
 import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';
@@ -17,7 +17,7 @@ export interface Lint {
  * but includes hops whose provider cannot be used, because their findings need attention.
  */
 export function lintChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Lint {
-  const { hops, findings } = examine(view, agent, configs, now);
+  const { hops, findings } = analyzeChain(view, agent, configs, now);
   const linted = hops.filter(({ planned }) => planned.dropped === undefined);
   const indexes = new Map(linted.map(({ planned }, index) => [planned.index, index]));
   const reindexed = (one: Finding) => (one.hop === undefined ? one : { ...one, hop: indexes.get(one.hop) });
@@ -38,7 +38,7 @@ export const refusedField = (violation: Violation): Finding =>
     message: violation.description,
   });
 
-const hopMessage = ({ planned, sent }: ExaminedHop, index: number): Hop => ({
+const hopMessage = ({ planned, sent }: AnalyzedHop, index: number): Hop => ({
   index,
   source: planned.source,
   config_id: planned.config?.id || undefined,

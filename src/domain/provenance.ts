@@ -1,5 +1,5 @@
+import type { AnalyzedHop } from './analyzed_hop.js';
 import type { ChainHop } from './chain.js';
-import type { ExaminedHop } from './examined_hop.js';
 import { fieldOf, type Parameter } from './parameters.js';
 import type { Agent, Model, Provider } from './rows.js';
 import { ruleFor } from './rules.js';
@@ -28,7 +28,7 @@ export interface Provenance {
 type Row = Pick<Provenance, 'source' | 'resource' | 'revision'>;
 
 /** The provenance of every value of a hop, in the order of its fields. */
-export function provenanceOf(view: ResolveView, agent: Agent, hop: ExaminedHop, provider: Provider): Provenance[] {
+export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): Provenance[] {
   const { planned } = hop;
   const owner = ownerOf(agent, planned);
   const catalogue = providerRow(provider);
@@ -76,7 +76,7 @@ const modelRow = ({ provider, name, revision }: Model): Row => ({
 });
 
 /** The rule that changed a parameter; undefined where it is sent as configured. */
-function ruleApplied(hop: ExaminedHop, provider: Provider, parameter: Parameter): (Row & { path: string }) | undefined {
+function ruleApplied(hop: AnalyzedHop, provider: Provider, parameter: Parameter): (Row & { path: string }) | undefined {
   const { model } = hop;
   const change = hop.adaptations.find((adaptation) => adaptation.parameter === parameter);
   if (!change) return undefined;
@@ -92,7 +92,7 @@ function ruleApplied(hop: ExaminedHop, provider: Provider, parameter: Parameter)
   return { ...providerRow(provider), path: rule?.layer === 'provider' ? 'parameter_rules' : 'dialect' };
 }
 
-function keyRow(owner: Row, provider: Row, { key }: ExaminedHop): Row & { path: string } {
+function keyRow(owner: Row, provider: Row, { key }: AnalyzedHop): Row & { path: string } {
   if (!key) return { ...provider, path: 'api_key_env_vars' };
   if (key.source === 'KEY_SOURCE_CONFIG') return { ...owner, path: 'api_key' };
   const { name, revision } = key.row;
@@ -100,7 +100,7 @@ function keyRow(owner: Row, provider: Row, { key }: ExaminedHop): Row & { path: 
 }
 
 /** The provenance of the price. A price has its own revision, because a new price does not change its model. */
-function priceRow(view: ResolveView, owner: Row, { model, price }: ExaminedHop): (Row & { path: string }) | undefined {
+function priceRow(view: ResolveView, owner: Row, { model, price }: AnalyzedHop): (Row & { path: string }) | undefined {
   if (price?.source === 'VALUE_SOURCE_CONFIG') return { ...owner, path: 'cost_per_1k_input_tokens' };
   const newest = price && model && view.pricesOf(model.id).at(-1);
   return newest && { ...modelRow(model), path: 'price', revision: newest.revision };

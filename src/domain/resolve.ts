@@ -2,10 +2,10 @@ import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
+import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
 import type { PlannedHop } from './chain.js';
-import { examine } from './examine.js';
-import type { ExaminedHop } from './examined_hop.js';
+import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
 import type { ParameterValue } from './parameters.js';
@@ -92,7 +92,7 @@ export function resolve(
   now: Date,
   { down = [] }: ResolveOptions = {},
 ): Resolution {
-  const analysis = examine(view, agent, configs, now);
+  const analysis = analyzeChain(view, agent, configs, now);
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];
@@ -113,7 +113,7 @@ function providerProblem(provider: Provider | undefined, down: ReadonlySet<strin
   return down.has(provider.name) ? 'SKIP_REASON_PROVIDER_DOWN' : undefined;
 }
 
-const placeOf = ({ index, source, config, provider, model_name }: ExaminedHop['planned']) => ({
+const placeOf = ({ index, source, config, provider, model_name }: AnalyzedHop['planned']) => ({
   index,
   source,
   config_id: config?.id,
@@ -121,7 +121,7 @@ const placeOf = ({ index, source, config, provider, model_name }: ExaminedHop['p
   model_name,
 });
 
-function resolvedHop(view: ResolveView, agent: Agent, hop: ExaminedHop, provider: Provider): ResolvedHop {
+function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): ResolvedHop {
   return {
     ...placeOf(hop.planned),
     dialect: provider.dialect,
@@ -135,7 +135,7 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: ExaminedHop, provider
   };
 }
 
-function parametersOf({ sent, adaptations }: ExaminedHop): ResolvedParameter[] {
+function parametersOf({ sent, adaptations }: AnalyzedHop): ResolvedParameter[] {
   const configured = new Map(adaptations.map((adaptation) => [adaptation.parameter, adaptation.configured]));
   return sent.map((parameter) => {
     const before = configured.get(parameter.name);
@@ -143,7 +143,7 @@ function parametersOf({ sent, adaptations }: ExaminedHop): ResolvedParameter[] {
   });
 }
 
-function keyOf({ key, keyState: state }: ExaminedHop, provider: Provider): HopKey {
+function keyOf({ key, keyState: state }: AnalyzedHop, provider: Provider): HopKey {
   if (key?.source === 'KEY_SOURCE_CREDENTIAL') return { source: key.source, name: key.row.name, variables: [], state };
   if (key) return { source: key.source, name: '', variables: [], state };
   const variables = variablesOf(provider);

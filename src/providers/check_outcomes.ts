@@ -2,18 +2,18 @@ import type { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import { printable } from '../domain/text.js';
 import { limits } from '../limits.js';
 
-/** What a sentence can speak of. Nothing in it comes from a provider but numbers and the name of a model. */
+/** The values that a message can contain. Only numbers and the name of a model come from a provider. */
 export interface OutcomeDetails {
   readonly provider: string;
   /** Whether a key was sent. */
   readonly keyed: boolean;
-  /** The environment variables that can hold the key, as the service asks for them. */
+  /** The environment variables that can contain the key, as text. */
   readonly variables: string;
-  /** Whether those may be sent without more ado: of other providers PROVIDER_ALLOW_KEY_VARS must list them. */
+  /** Whether the provider is built in. The variables of other providers must be listed in PROVIDER_ALLOW_KEY_VARS. */
   readonly builtIn: boolean;
   readonly timeoutMs: number;
   readonly model: string;
-  /** The model's name that is nearest to the one that is missing; empty: none is near. */
+  /** The listed model name that is nearest to the missing one; empty: none is near. */
   readonly nearest: string;
   readonly http?: number;
   readonly waitMs?: number;
@@ -27,23 +27,25 @@ const entry = (status: CheckStatus, sentence: Entry['sentence']): Entry => ({ st
 
 const seconds = (ms: number) => `${Math.ceil(ms / 1000)} s`;
 
-/** Everything that can come of asking a provider, with its status and its sentence. */
+/** All outcomes of a check, with their status and message. */
 export const checkOutcomes = {
-  KEY_OK: entry('CHECK_STATUS_OK', (w) => (w.keyed ? `${w.provider} took the key` : `${w.provider} wants no key`)),
+  KEY_OK: entry('CHECK_STATUS_OK', (w) =>
+    w.keyed ? `${w.provider} accepted the key` : `${w.provider} requires no key`,
+  ),
   MODEL_OK: entry(
     'CHECK_STATUS_OK',
-    (w) => `${w.provider} ${w.keyed ? 'took the key and ' : ''}has the model ${w.model}`,
+    (w) => `${w.provider} ${w.keyed ? 'accepted the key and ' : ''}has the model ${w.model}`,
   ),
   MODEL_MISSING: entry(
     'CHECK_STATUS_MODEL_MISSING',
     (w) =>
-      `${w.provider} ${w.keyed ? 'took the key and ' : ''}does not have the model ${w.model}` +
+      `${w.provider} ${w.keyed ? 'accepted the key and ' : ''}does not have the model ${w.model}` +
       (w.nearest ? `; did you mean ${w.nearest}?` : '; choose one of its models'),
   ),
 
   KEY_REFUSED: entry(
     'CHECK_STATUS_INVALID',
-    (w) => `${w.provider} refused the key; replace it: it is wrong, expired or revoked`,
+    (w) => `${w.provider} rejected the key; replace it: it is wrong, expired or revoked`,
   ),
   KEY_UNSENDABLE: entry(
     'CHECK_STATUS_INVALID',
@@ -64,21 +66,21 @@ export const checkOutcomes = {
   NO_KEY: entry(
     'CHECK_STATUS_NO_KEY',
     (w) =>
-      `${w.provider} was not asked, because no key is set; give the configuration one, or set ${w.variables} for the service` +
+      `${w.provider} was not contacted, because no key is set; give the configuration one, or set ${w.variables} for the service` +
       (w.builtIn ? '' : ' and list it in PROVIDER_ALLOW_KEY_VARS'),
   ),
   KEY_WANTED: entry(
     'CHECK_STATUS_NO_KEY',
-    (w) => `${w.provider} wants a key and none is set; give the configuration one`,
+    (w) => `${w.provider} requires a key and none is set; give the configuration one`,
   ),
   FORBIDDEN: entry(
     'CHECK_STATUS_FORBIDDEN',
     (w) =>
-      `${w.provider} does not let this key read its models; calls may work: let the key read models to have it checked`,
+      `${w.provider} does not permit this key to read its models; calls may work: permit the key to read models to have it checked`,
   ),
   NO_CREDIT: entry(
     'CHECK_STATUS_NO_CREDIT',
-    (w) => `The account of the key has nothing left to spend at ${w.provider}; add credit, or raise its spending limit`,
+    (w) => `The account of the key has no credit left at ${w.provider}; add credit, or raise its spending limit`,
   ),
   RATE_LIMITED: entry(
     'CHECK_STATUS_RATE_LIMITED',
@@ -91,55 +93,56 @@ export const checkOutcomes = {
   ),
   NO_DIALECT: entry(
     'CHECK_STATUS_UNSUPPORTED',
-    (w) => `${w.provider} was not asked, because its dialect is not known; set it in the catalogue`,
+    (w) => `${w.provider} was not contacted, because its dialect is not known; set it in the catalogue`,
   ),
   REDIRECT: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} answered with a redirect (HTTP ${w.http}), which is not followed; set its base_url to the new place`,
+      `${w.provider} responded with a redirect (HTTP ${w.http}), which is not followed; set its base_url to the new address`,
   ),
   SERVER_ERROR: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
-    (w) => `${w.provider} has a problem of its own (HTTP ${w.http}); check again later, or see its status page`,
+    (w) => `${w.provider} has an internal error (HTTP ${w.http}); check again later, or see its status page`,
   ),
   REQUEST_REFUSED: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} refused the question (HTTP ${w.http}), not the key; check that its base_url and dialect are right`,
+      `${w.provider} rejected the request (HTTP ${w.http}), not the key; check that its base_url and dialect are right`,
   ),
   ERROR_INSIDE: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} answered with an error in place of its models; check again later, and that its base_url is right`,
+      `${w.provider} responded with an error instead of its models; check again later, and that its base_url is right`,
   ),
   NOT_A_LIST: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
-    (w) => `${w.provider} answered with something that is no model list; check that its base_url and dialect are right`,
+    (w) =>
+      `${w.provider} responded with something that is not a model list; check that its base_url and dialect are right`,
   ),
   TOO_LARGE: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} answered with more than ${limits.providerAnswerBytes / 1024 ** 2} MiB; check that its base_url is right`,
+      `${w.provider} responded with more than ${limits.providerAnswerBytes / 1024 ** 2} MiB; check that its base_url is right`,
   ),
   COMPRESSED: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} answered compressed, which was not asked for; let it, or the proxy before it, answer as it is asked`,
+      `${w.provider} sent a compressed response, which was not requested; configure it, or the proxy in front of it, not to compress`,
   ),
   NOT_HTTP: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
-    (w) => `${w.provider} answered with something that is no HTTP; check the scheme and port of its base_url`,
+    (w) => `${w.provider} responded with something that is not HTTP; check the scheme and port of its base_url`,
   ),
 
   URL_REFUSED: entry(
     'CHECK_STATUS_ADDRESS_REFUSED',
     (w) =>
-      `${w.provider} was not asked, because its base_url may not be used; it must be https to a public address, or lead to one that PROVIDER_ALLOW_CIDRS allows`,
+      `${w.provider} was not contacted, because its base_url may not be used; it must be https to a public address, or lead to one that PROVIDER_ALLOW_CIDRS allows`,
   ),
   ADDRESS_REFUSED: entry(
     'CHECK_STATUS_ADDRESS_REFUSED',
     (w) =>
-      `${w.provider} was not asked, because the name in its base_url resolves to an address that may not be used; loopback, link-local and private addresses, and all addresses over http, need PROVIDER_ALLOW_CIDRS`,
+      `${w.provider} was not contacted, because the name in its base_url resolves to an address that may not be used; loopback, link-local and private addresses, and http, need PROVIDER_ALLOW_CIDRS`,
   ),
 
   NAME_UNKNOWN: entry(
@@ -157,12 +160,12 @@ export const checkOutcomes = {
   ),
   BROKE_CONNECTION: entry(
     'CHECK_STATUS_UNREACHABLE',
-    (w) => `${w.provider} broke the connection; check again, then the firewall and the scheme and port of its base_url`,
+    (w) =>
+      `${w.provider} closed the connection; check again, then the firewall and the scheme and port of its base_url`,
   ),
   NO_WAY: entry(
     'CHECK_STATUS_UNREACHABLE',
-    (w) =>
-      `There is no way through the network to ${w.provider}; check the network, firewall and routes of this machine`,
+    (w) => `There is no network route to ${w.provider}; check the network, firewall and routes of this machine`,
   ),
   CERTIFICATE_EXPIRED: entry(
     'CHECK_STATUS_UNREACHABLE',
@@ -171,7 +174,7 @@ export const checkOutcomes = {
   CERTIFICATE_UNTRUSTED: entry(
     'CHECK_STATUS_UNREACHABLE',
     (w) =>
-      `The certificate of ${w.provider} is from nobody that this service trusts; if it should, start it with NODE_EXTRA_CA_CERTS`,
+      `The certificate of ${w.provider} is not trusted by this service; to trust its authority, start the service with NODE_EXTRA_CA_CERTS`,
   ),
   CERTIFICATE_OF_ANOTHER: entry(
     'CHECK_STATUS_UNREACHABLE',
@@ -179,21 +182,21 @@ export const checkOutcomes = {
   ),
   NO_TLS: entry(
     'CHECK_STATUS_UNREACHABLE',
-    (w) => `No secure connection to ${w.provider} came about; check the scheme and port of its base_url`,
+    (w) => `No TLS connection to ${w.provider} could be established; check the scheme and port of its base_url`,
   ),
   TIMED_OUT: entry(
     'CHECK_STATUS_UNREACHABLE',
     (w) =>
-      `${w.provider} did not answer within ${w.timeoutMs} ms; check again, then its base_url, its status page and the firewall`,
+      `${w.provider} did not respond within ${w.timeoutMs} ms; check again, then its base_url, its status page and the firewall`,
   ),
   BUSY: entry(
     'CHECK_STATUS_UNREACHABLE',
     (w) =>
-      `The turn of ${w.provider} did not come in time, because this service was busy asking others for most of ${w.timeoutMs} ms; check again later`,
+      `The request to ${w.provider} was not sent in time, because it waited for other checks of this service for most of ${w.timeoutMs} ms; check again later`,
   ),
   STOPPED: entry(
     'CHECK_STATUS_UNREACHABLE',
-    (w) => `The check of ${w.provider} was stopped before it answered; check again`,
+    (w) => `The check of ${w.provider} was stopped before a response arrived; check again`,
   ),
   UNREACHABLE: entry(
     'CHECK_STATUS_UNREACHABLE',
@@ -203,17 +206,17 @@ export const checkOutcomes = {
 
 export type CheckOutcome = keyof typeof checkOutcomes;
 
-/** What came of asking, before it is put into words. */
-export interface Finding {
-  readonly verdict: CheckOutcome;
+/** The result of a check, before it is converted to a message. */
+export interface CheckResult {
+  readonly outcome: CheckOutcome;
   /** The HTTP status. */
   readonly http?: number;
-  /** How long the provider asks to wait. */
+  /** How long the provider requests to wait, in ms. */
   readonly waitMs?: number;
 }
 
-export const statusOf = ({ verdict }: Finding): CheckStatus => checkOutcomes[verdict].status;
+export const statusOf = ({ outcome }: CheckResult): CheckStatus => checkOutcomes[outcome].status;
 
-/** The sentence of a finding. */
-export const messageOf = ({ verdict, http, waitMs }: Finding, words: OutcomeDetails): string =>
-  printable(checkOutcomes[verdict].sentence({ ...words, http, waitMs }), limits.providerMessage);
+/** The message of a result. */
+export const messageOf = ({ outcome, http, waitMs }: CheckResult, words: OutcomeDetails): string =>
+  printable(checkOutcomes[outcome].sentence({ ...words, http, waitMs }), limits.providerMessage);

@@ -4,52 +4,52 @@ import { onAbort } from '../abort.js';
 import type { Provider } from '../domain/rows.js';
 import { nearest, printable } from '../domain/text.js';
 import { limits } from '../limits.js';
-import { type CheckOutcome, type Finding, messageOf, statusOf } from './check_outcomes.js';
-import { jsonOf, problemOf, saysNoModel } from './classify.js';
+import { type CheckOutcome, type CheckResult, messageOf, statusOf } from './check_outcomes.js';
+import { isModelMissing, jsonOf, problemOf } from './classify.js';
 import { type DialectAdapter, dialectAdapters, isModel, modelPath, namesIn } from './dialect.js';
 import { coded, type Egress, get, type Reply, TIMED_OUT } from './egress.js';
 import { type KeyEndpoint, keyEndpointOf } from './key_endpoints.js';
-import { networkFinding } from './network_errors.js';
+import { networkResult } from './network_errors.js';
 
-/** What a provider said of a key, or of a model with that key. */
+/** The result of checking a key, or a model with that key. */
 export interface Answer {
   readonly status: CheckStatus;
-  /** One sentence for people, with what to do; never the key, never the provider's own words. */
+  /** One sentence with the remedy. It never contains the key or text of the provider. */
   readonly message: string;
-  /** How long it took until the answer stood; undefined: nobody was asked. */
+  /** The time until the result was known, in ms; undefined: the provider was not contacted. */
   readonly latencyMs: number | undefined;
 }
 
 export interface CheckOptions {
   /** Addresses that PROVIDER_ALLOW_CIDRS allows. */
   readonly allowed: BlockList;
-  /** The whole of it, all requests together. */
+  /** The time limit of all requests together. */
   readonly timeoutMs: number;
-  /** Aborted: answers UNREACHABLE at once. */
+  /** When it aborts, the check returns UNREACHABLE immediately. */
   readonly signal?: AbortSignal;
 }
 
-/** A provider that is being asked. */
-interface Question {
+/** A check in progress. */
+interface Check {
   readonly provider: Provider;
-  readonly speech: DialectAdapter;
+  readonly adapter: DialectAdapter;
   readonly key: string | undefined;
   readonly egress: Egress;
   readonly timeoutMs: number;
 }
 
-/** What was found of a model, or of the key alone. */
-interface Found extends Finding {
+/** The result for one model, or for the key alone. */
+interface Found extends CheckResult {
   readonly model?: string;
-  /** The name on the provider's list that is nearest to that of a missing model. */
+  /** The listed name that is nearest to that of a missing model. */
   readonly nearest?: string;
-  /** When it stood, by the clock of `performance`; undefined: nobody was asked. */
+  /** When the result was known, by the clock of `performance`; undefined: the provider was not contacted. */
   readonly at: number | undefined;
 }
 
 /**
- * Asks a provider, at no token cost, whether a key and models are good. One
- * answer for each model, in order; with no models one answer, about the key
+ * Checks a key and models against a provider, without using model tokens. Returns
+ * one result for each model, in order; without models one result, for the key
  * alone. Never rejects.
  */
 export async function checkProvider(
@@ -68,35 +68,35 @@ export async function checkProvider(
     timeoutMs: Math.round(options.timeoutMs),
   };
   const found = await findWithin(provider, key, models, options);
-  return found.map(({ model, nearest, at, ...finding }) => ({
-    status: statusOf(finding),
-    message: messageOf(finding, { ...words, model: quoted(model), nearest: quoted(nearest) }),
+  return found.map(({ model, nearest, at, ...result }) => ({
+    status: statusOf(result),
+    message: messageOf(result, { ...words, model: quoted(model), nearest: quoted(nearest) }),
     latencyMs: at === undefined ? undefined : Math.round(at - started),
   }));
 }
 
-/** The key variables of a provider; of names that would push what to do out of the sentence only the first. */
+/** The key variables of a provider; only the first one if the list would make the message too long. */
 function variablesOf({ api_key_env_vars: [first = '', ...more] }: Provider): string {
   const all = [first, ...more].join(' or ');
   return all.length <= 120 ? all : `${first} or another`;
 }
 
-/** Finds out what can be found out in the time given. */
+/** Runs the check within its time limit. */
 async function findWithin(
   provider: Provider,
   key: string | undefined,
   models: readonly string[],
   { allowed, timeoutMs, signal }: CheckOptions,
 ): Promise<readonly Found[]> {
-  const speech = dialectAdapters.get(provider.dialect);
-  const unasked = whyNotAsked(provider, key, signal);
-  if (unasked || !speech) return forEach(models, { verdict: unasked ?? 'NO_DIALECT', at: undefined });
+  const adapter = dialectAdapters.get(provider.dialect);
+  const obstacle = obstacleTo(provider, key, signal);
+  if (obstacle || !adapter) return forEach(models, { outcome: obstacle ?? 'NO_DIALECT', at: undefined });
   return await within(timeoutMs, signal, (ending) =>
-    find({ provider, speech, key, egress: { allowed, signal: ending }, timeoutMs }, models),
+    find({ provider, adapter, key, egress: { allowed, signal: ending }, timeoutMs }, models),
   );
 }
 
-/** Works under a signal that aborts when the time is over, or with another signal. */
+/** Runs `work` with a signal that aborts when the time is over or when the other signal aborts. */
 async function within<T>(
   timeoutMs: number,
   signal: AbortSignal | undefined,
@@ -113,56 +113,56 @@ async function within<T>(
   }
 }
 
-/** What a header can hold; anything else, a line break above all, would end it. */
+/** The characters that a header can contain; a line break, for example, would end the header. */
 const SENDABLE = /^[\x21-\x7e]+$/;
 
-function whyNotAsked(provider: Provider, key: string | undefined, signal?: AbortSignal): CheckOutcome | undefined {
+/** Why the provider must not be contacted, or undefined. */
+function obstacleTo(provider: Provider, key: string | undefined, signal?: AbortSignal): CheckOutcome | undefined {
   if (signal?.aborted) return 'STOPPED';
   if (key === undefined) return provider.api_key_env_vars.length > 0 ? 'NO_KEY' : undefined;
   return SENDABLE.test(key) ? undefined : 'KEY_UNSENDABLE';
 }
 
-async function find(question: Question, models: readonly string[]): Promise<readonly Found[]> {
-  const endpoint = keyEndpointOf(question.provider);
-  const blocked = endpoint?.when === 'before' ? await askKeyEndpoint(question, endpoint) : undefined;
-  const list = blocked ?? (await readList(question, models));
-  if ('verdict' in list) return forEach(models, stood(list));
-  const found = models.length > 0 ? await findModels(question, models, list) : [stood({ verdict: 'KEY_OK' })];
-  const isGood = (one: Finding) => statusOf(one) === 'CHECK_STATUS_OK';
-  const against = endpoint?.when === 'after' && found.some(isGood) && (await askKeyEndpoint(question, endpoint));
-  return against ? found.map((one) => (isGood(one) ? stood(against) : one)) : found;
+async function find(check: Check, models: readonly string[]): Promise<readonly Found[]> {
+  const endpoint = keyEndpointOf(check.provider);
+  const blocked = endpoint?.when === 'before' ? await queryKeyEndpoint(check, endpoint) : undefined;
+  const list = blocked ?? (await readList(check, models));
+  if ('outcome' in list) return forEach(models, asOfNow(list));
+  const found = models.length > 0 ? await findModels(check, models, list) : [asOfNow({ outcome: 'KEY_OK' })];
+  const isOk = (one: CheckResult) => statusOf(one) === 'CHECK_STATUS_OK';
+  const failure = endpoint?.when === 'after' && found.some(isOk) && (await queryKeyEndpoint(check, endpoint));
+  return failure ? found.map((one) => (isOk(one) ? asOfNow(failure) : one)) : found;
 }
 
 const forEach = (models: readonly string[], found: Found): Found[] =>
   models.length > 0 ? models.map((model) => ({ ...found, model })) : [found];
 
-/** A finding as of now. Who was refused by address was not asked, nor, in earnest, was who had no turn in time. */
-const stood = (finding: Finding, model?: string): Found => ({
-  ...finding,
+/** Adds the current time to a result, unless the address was refused or the request waited too long to be sent. */
+const asOfNow = (result: CheckResult, model?: string): Found => ({
+  ...result,
   model,
-  at:
-    statusOf(finding) === 'CHECK_STATUS_ADDRESS_REFUSED' || finding.verdict === 'BUSY' ? undefined : performance.now(),
+  at: statusOf(result) === 'CHECK_STATUS_ADDRESS_REFUSED' || result.outcome === 'BUSY' ? undefined : performance.now(),
 });
 
-/** What a built-in provider's own endpoint has against a key. When that fails in any other way, the list decides. */
-async function askKeyEndpoint(question: Question, { at, read }: KeyEndpoint): Promise<Finding | undefined> {
-  const { egress, timeoutMs, provider } = question;
-  // Half of the time, so that one that hangs leaves the other half to the list.
+/** What the key endpoint of a built-in provider reports against a key. On any other failure the model list decides. */
+async function queryKeyEndpoint(check: Check, { at, read }: KeyEndpoint): Promise<CheckResult | undefined> {
+  const { egress, timeoutMs, provider } = check;
+  // Half of the time, so that an endpoint that hangs leaves the other half for the list.
   const { problem, json } = await within(timeoutMs / 2, egress.signal, (signal) =>
-    ask({ ...question, egress: { ...egress, signal } }, ...at(provider.base_url)),
+    query({ ...check, egress: { ...egress, signal } }, ...at(provider.base_url)),
   );
-  const verdict = problem ? problem.verdict : read((json ?? {}) as Record<string, unknown>);
-  return verdict && (!problem || ['KEY_REFUSED', 'NO_CREDIT'].includes(verdict)) ? { verdict } : undefined;
+  const outcome = problem ? problem.outcome : read((json ?? {}) as Record<string, unknown>);
+  return outcome && (!problem || ['KEY_REFUSED', 'NO_CREDIT'].includes(outcome)) ? { outcome } : undefined;
 }
 
-/** The names of a provider's models, as far as they are needed; or what came in their place. */
-async function readList(question: Question, models: readonly string[]): Promise<ReadonlySet<string> | Finding> {
+/** The names of a provider's models, as far as they are needed, or the failure. */
+async function readList(check: Check, models: readonly string[]): Promise<ReadonlySet<string> | CheckResult> {
   const names = new Set<string>();
-  let path: string | undefined = question.speech.list;
+  let path: string | undefined = check.adapter.list;
   for (let page = 0; path !== undefined && page < limits.providerListPages; page++) {
-    const read: Page | Finding = await readPage(question, path, models, names);
-    // The first page answers for the key. What a later one would have shown, a second look at the model does.
-    if ('verdict' in read) return page > 0 ? names : read;
+    const read: Page | CheckResult = await readPage(check, path, models, names);
+    // The first page validates the key. Models on a later page that fails are queried individually.
+    if ('outcome' in read) return page > 0 ? names : read;
     path = read.next;
   }
   return names;
@@ -173,80 +173,81 @@ interface Page {
   readonly next: string | undefined;
 }
 
-/** Reads one page; of its names it keeps those that are asked about, and as many more as a suggestion is looked for in. */
+/** Reads one page. Keeps the names of requested models, and as many others as a suggestion is chosen from. */
 async function readPage(
-  question: Question,
+  check: Check,
   path: string,
   models: readonly string[],
   names: Set<string>,
-): Promise<Page | Finding> {
-  const { problem, json } = await ask(question, question.provider.base_url, path);
-  const here = problem ? undefined : namesIn(json);
-  if (!here) return problem ?? { verdict: 'NOT_A_LIST' };
-  const wanted = new Set(models);
-  for (const name of here) {
-    // One name too many is kept, so that nothing is suggested from a part of them; and none that no config could have.
+): Promise<Page | CheckResult> {
+  const { problem, json } = await query(check, check.provider.base_url, path);
+  const listed = problem ? undefined : namesIn(json);
+  if (!listed) return problem ?? { outcome: 'NOT_A_LIST' };
+  const requested = new Set(models);
+  for (const name of listed) {
+    // One name more than the limit disables suggestions, which would come from a part of the list only. Names that are
+    // too long for a config are ignored.
     const hasRoom = names.size <= limits.maxSuggestionNames && name.length <= limits.modelName;
-    if (hasRoom || wanted.has(name)) names.add(name);
+    if (hasRoom || requested.has(name)) names.add(name);
   }
-  return { next: models.every((model) => names.has(model)) ? undefined : question.speech.next?.(json) };
+  return { next: models.every((model) => names.has(model)) ? undefined : check.adapter.next?.(json) };
 }
 
-async function findModels(question: Question, models: readonly string[], list: ReadonlySet<string>): Promise<Found[]> {
+async function findModels(check: Check, models: readonly string[], list: ReadonlySet<string>): Promise<Found[]> {
   const found = new Map<string, Found>();
-  for (const model of models) if (list.has(model)) found.set(model, stood({ verdict: 'MODEL_OK' }, model));
-  let lost: Finding | undefined;
+  for (const model of models) if (list.has(model)) found.set(model, asOfNow({ outcome: 'MODEL_OK' }, model));
+  let unavailable: CheckResult | undefined;
   for (const model of models) {
     if (found.has(model)) continue;
-    const one: Found = lost ? stood(lost, model) : await lookFor(question, model, list);
-    // Who asks to wait, or is gone, is not asked about the next model.
-    if (['CHECK_STATUS_RATE_LIMITED', 'CHECK_STATUS_UNREACHABLE'].includes(statusOf(one))) lost = one;
+    const one: Found = unavailable ? asOfNow(unavailable, model) : await queryModel(check, model, list);
+    // A provider that limits the rate or is unreachable is not queried for the next model.
+    if (['CHECK_STATUS_RATE_LIMITED', 'CHECK_STATUS_UNREACHABLE'].includes(statusOf(one))) unavailable = one;
     found.set(model, one);
   }
   return models.map((model) => found.get(model) as Found);
 }
 
-/** A second look at a model that is not on the list: providers take aliases that they do not list. */
-async function lookFor(question: Question, model: string, list: ReadonlySet<string>): Promise<Found> {
+/** Queries a model that is not listed: providers accept aliases that they do not list. */
+async function queryModel(check: Check, model: string, list: ReadonlySet<string>): Promise<Found> {
   const path = modelPath(model);
-  // A key that was put where the model belongs must not travel in an address: those are logged.
-  const isSafe = withoutKey(model, question.key) === model;
+  // A key that was entered as model name must not be sent in a URL, because URLs are logged.
+  const isSafe = withoutKey(model, check.key) === model;
   if (path !== undefined && isSafe) {
-    const { reply, problem, json } = await ask(question, question.provider.base_url, path);
-    if (problem && !(reply && saysNoModel(reply, json))) return stood(problem, model);
-    if (!problem && isModel(json, model)) return stood({ verdict: 'MODEL_OK' }, model);
+    const { reply, problem, json } = await query(check, check.provider.base_url, path);
+    if (problem && !(reply && isModelMissing(reply, json))) return asOfNow(problem, model);
+    if (!problem && isModel(json, model)) return asOfNow({ outcome: 'MODEL_OK' }, model);
   }
   const near = nearest(model, list);
-  // A name with the key in it is an echo, and no model.
-  const isName = near !== undefined && withoutKey(near, question.key) === near;
-  return { ...stood({ verdict: 'MODEL_MISSING' }, model), nearest: isName ? near : undefined };
+  // A name that contains the key is an echo of the request, not a model.
+  const isName = near !== undefined && withoutKey(near, check.key) === near;
+  return { ...asOfNow({ outcome: 'MODEL_MISSING' }, model), nearest: isName ? near : undefined };
 }
 
-/** What one GET brought. */
-interface Heard {
+/** The result of one GET request. */
+interface QueryResult {
   readonly reply?: Reply;
   readonly json?: unknown;
-  readonly problem: Finding | undefined;
+  readonly problem: CheckResult | undefined;
 }
 
-async function ask({ speech, key, egress }: Question, base: string, path: string): Promise<Heard> {
+async function query({ adapter, key, egress }: Check, base: string, path: string): Promise<QueryResult> {
   try {
-    const headers = { ...speech.headers, ...(key !== undefined && speech.auth(key)) };
+    const headers = { ...adapter.headers, ...(key !== undefined && adapter.auth(key)) };
     const reply = await get(base, path, headers, egress);
     const json = jsonOf(reply.body);
     const problem = problemOf(reply, json);
-    const wantsKey = key === undefined && problem && ['KEY_REFUSED', 'FORBIDDEN'].includes(problem.verdict);
-    return { reply, json, problem: wantsKey ? { verdict: 'KEY_WANTED' } : problem };
+    const requiresKey = key === undefined && problem && ['KEY_REFUSED', 'FORBIDDEN'].includes(problem.outcome);
+    return { reply, json, problem: requiresKey ? { outcome: 'KEY_WANTED' } : problem };
   } catch (error) {
-    return { problem: networkFinding(error) };
+    return { problem: networkResult(error) };
   }
 }
 
-/** Shorter keys are no secrets but the `none` and `ollama` of local servers, which stand in names of models too. */
-const LEAST_SECRET = 8;
+/** Shorter keys are not secret: they are the `none` and `ollama` of local servers, and occur in model names. */
+const MIN_SECRET_LENGTH = 8;
 
-/** A text in which the key does not stand, in small letters or capitals, whoever put it there. */
+/** Replaces the key in a text, in upper or lower case. */
 const withoutKey = (text: string, key = ''): string =>
-  key.length < LEAST_SECRET
+  key.length < MIN_SECRET_LENGTH
     ? text
     : text.replace(new RegExp(key.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'), 'gi'), '[key]');

@@ -1,6 +1,6 @@
 import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 
-/** How the providers of a dialect are asked for their models, and how they answer. */
+/** How the model list of a provider is requested in one dialect. */
 export interface DialectAdapter {
   /** The headers that carry a key. */
   readonly auth: (key: string) => Readonly<Record<string, string>>;
@@ -8,7 +8,7 @@ export interface DialectAdapter {
   readonly headers: Readonly<Record<string, string>>;
   /** Path of the model list below the base URL. */
   readonly list: string;
-  /** Path of the list's next page, when an answer says that there is one. */
+  /** Path of the next page of the list, if a response reports one. */
   readonly next?: (json: unknown) => string | undefined;
 }
 
@@ -36,17 +36,17 @@ export const dialectAdapters: ReadonlyMap<Dialect, DialectAdapter> = new Map<Dia
   ['DIALECT_ANTHROPIC', anthropic],
 ]);
 
-/** Path of one model below the base URL; undefined for what no path can name. */
+/** Path of one model below the base URL; undefined for a name that cannot be in a path. */
 export function modelPath(model: string): string | undefined {
-  // A server, or a proxy before it, would take these for the list or for what is above it.
+  // A server or proxy would resolve these to the list or to its parent.
   if (['', '.', '..'].includes(model)) return undefined;
   return `/models/${encodeURIComponent(model.toWellFormed())}`;
 }
 
-/** The names in a model list, or undefined when it is none. */
+/** The names in a model list; undefined if the response is not a model list. */
 export function namesIn(json: unknown): string[] | undefined {
   const { object, data, models } = (json ?? {}) as Record<string, unknown>;
-  // Ollama without models has null for data; Together answers with a bare array, others with `models`.
+  // Ollama without models sends null as data; Together sends a plain array, others send `models`.
   if (object === 'list' && data === null) return [];
   const entries = [data, models, json].find(Array.isArray);
   const names = entries?.map(nameOf).filter((name) => name !== undefined);
@@ -54,8 +54,8 @@ export function namesIn(json: unknown): string[] | undefined {
 }
 
 /**
- * Whether an answer is about a model: it has its id, or, for an alias, another's
- * and says that it is a model. There are servers that answer every path with 200.
+ * Whether a response describes a model: it has its id or, for an alias, another id
+ * and the type of a model. Some servers respond to every path with 200.
  */
 export function isModel(json: unknown, model: string): boolean {
   const { id, object, type } = (json ?? {}) as Record<string, unknown>;

@@ -9,11 +9,11 @@ import { limits } from '../limits.js';
 import { version } from '../package.js';
 import { Semaphore } from './semaphore.js';
 
-/** What a provider answered. */
+/** The response of a provider. */
 export interface Reply {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
-  /** Empty when it was not read: of a redirect, or for the reason in `unread`. */
+  /** Empty if it was not read: for a redirect, or for the reason in `unread`. */
   readonly body: string;
   readonly unread?: 'compressed' | 'too large';
 }
@@ -21,32 +21,37 @@ export interface Reply {
 export interface Egress {
   /** Addresses that PROVIDER_ALLOW_CIDRS allows. */
   readonly allowed: BlockList;
-  /** Ends a request at once, in whatever state it is; its reason is what `get` throws. */
+  /** Ends a request immediately, in any state; `get` throws the reason of the signal. */
   readonly signal: AbortSignal;
 }
 
-/** Codes of the errors for a base URL, and for what its name resolves to, that must not be connected to. */
+/** Error codes for a base URL, or a resolved address, that the service must not connect to. */
 export const URL_REFUSED = 'URL_REFUSED';
 export const ADDRESS_REFUSED = 'ADDRESS_REFUSED';
 
-/** Codes of the errors for a signal that ends because its time is over, and for one that did so before its turn, or soon after. */
+/** Error codes for a request that timed out, and for one that timed out while, or soon after, it waited to be sent. */
 export const TIMED_OUT = 'TIMED_OUT';
 export const NO_TURN = 'NO_TURN';
-/** Code of the error for an answer that switches to another protocol. */
+/** Error code for a response that switches to another protocol. */
 export const SWITCHES_PROTOCOL = 'SWITCHES_PROTOCOL';
 
 export const coded = (code: string) => Object.assign(new Error(code), { code });
 
-/** Bounds the memory that answers take, however many calls ask: without, 600 at once took 1.2 GB. */
-const turns = new Semaphore(limits.providerRequestsAtOnce);
+/** Bounds the memory for responses: without it, 600 concurrent requests used 1.2 GB. */
+const requestSlots = new Semaphore(limits.providerRequestsAtOnce);
 
 type FamilyOptions = Pick<TcpNetConnectOpts, 'autoSelectFamily' | 'autoSelectFamilyAttemptTimeout'>;
 
-const OURS = { accept: 'application/json', 'accept-encoding': 'identity', 'user-agent': `agentllm/${version}` };
+const COMMON_HEADERS = {
+  accept: 'application/json',
+  'accept-encoding': 'identity',
+  'user-agent': `agentllm/${version}`,
+};
 
 /**
- * One GET of a provider: the only way in which this service talks to one. The path
- * is appended to the base URL's own. What it throws has a `code`, mostly Node's.
+ * Sends one GET request to a provider: the only way in which the service calls
+ * one. The path is appended to that of the base URL. Errors have a `code`, in most
+ * cases that of Node.
  */
 export async function get(
   base: string,
@@ -55,7 +60,7 @@ export async function get(
   { allowed, signal }: Egress,
 ): Promise<Reply> {
   signal.throwIfAborted();
-  // Checked again: the environment may no longer allow what it allowed when the base URL was stored.
+  // Checked again, because the environment may have changed since the base URL was stored.
   const canonical = urlProblem(base, allowed) === undefined ? canonicalBaseUrl(base) : undefined;
   if (canonical === undefined) throw coded(URL_REFUSED);
   const url = new URL(canonical);
@@ -63,42 +68,42 @@ export async function get(
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port,
     path: url.pathname.replace(/\/$/, '') + path,
-    headers: { ...headers, ...OURS },
+    headers: { ...headers, ...COMMON_HEADERS },
     lookup: lookupAllowed(allowed, url.protocol),
-    // A connection of its own: nothing is left over for the next key, and no global agent has a proxy.
+    // A separate connection: it is never reused with another key, and no global agent adds a proxy.
     agent: false,
-    // Said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would turn it off.
+    // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 would disable it.
     rejectUnauthorized: true,
     autoSelectFamily: true,
-    // Node's own 250 ms are less than a slow link needs: nodejs/node#54359.
+    // Node's default of 250 ms is too short for a slow link: nodejs/node#54359.
     autoSelectFamilyAttemptTimeout: limits.providerConnectAttemptMs,
   };
   const request = url.protocol === 'https:' ? requestHttps : requestHttp;
-  return await inTurn(signal, () => replyTo(request(options), signal));
+  return await inSlot(signal, () => replyTo(request(options), signal));
 }
 
-/** Asks when the turn comes. A time that was over before, or was mostly spent waiting, is not the provider's fault. */
-async function inTurn(signal: AbortSignal, ask: () => Promise<Reply>): Promise<Reply> {
-  const came = performance.now();
-  let began: number | undefined;
+/** Sends a request when a slot is free. A timeout that was mostly spent waiting for a slot is reported as NO_TURN. */
+async function inSlot(signal: AbortSignal, send: () => Promise<Reply>): Promise<Reply> {
+  const queuedAt = performance.now();
+  let sentAt: number | undefined;
   try {
-    await turns.take(signal);
-    began = performance.now();
+    await requestSlots.acquire(signal);
+    sentAt = performance.now();
     signal.throwIfAborted();
-    return await ask();
+    return await send();
   } catch (error) {
-    const isLate = began === undefined || began - came > performance.now() - began;
+    const isLate = sentAt === undefined || sentAt - queuedAt > performance.now() - sentAt;
     throw isLate && (error as { code?: unknown } | undefined)?.code === TIMED_OUT ? coded(NO_TURN) : error;
   } finally {
-    // Not before those have left whose time ends now as well: each would be let in for a moment, and connect.
-    if (began !== undefined) setImmediate(() => turns.end());
+    // Deferred, so that waiting requests that time out now leave the queue first and do not connect for a moment.
+    if (sentAt !== undefined) setImmediate(() => requestSlots.release());
   }
 }
 
 /**
- * Looks a name up and gives the addresses that may be connected to; refuses the name when there are none. Node connects to
- * the very addresses that were checked, so a name cannot resolve to another one in between. An address in the URL itself
- * is not looked up: urlProblem has checked it.
+ * Resolves a name and returns its permitted addresses; fails if there are none. Node connects to exactly the checked
+ * addresses, so the name cannot resolve to another one in between. An address in the URL is not resolved: urlProblem has
+ * checked it.
  */
 export const lookupAllowed =
   (allowed: BlockList, protocol = 'https:'): LookupFunction =>
@@ -114,8 +119,8 @@ export const lookupAllowed =
   };
 
 /**
- * The addresses of a name when all of them may be connected to, over http only in the ranges of PROVIDER_ALLOW_CIDRS; else
- * none. `localhost` often has ::1 beside 127.0.0.1: where one of them is allowed, the other is left out.
+ * The addresses of a name if all of them are permitted, else none. Over http only the ranges of PROVIDER_ALLOW_CIDRS are
+ * permitted. `localhost` often has both ::1 and 127.0.0.1: if only one of them is permitted, the other is ignored.
  */
 function usableOf(found: readonly LookupAddress[], allowed: BlockList, protocol: string): LookupAddress[] {
   const isAllowedLoopback = ({ address }: LookupAddress) => isLoopback(address) && isInRange(address, allowed);
@@ -127,14 +132,14 @@ function usableOf(found: readonly LookupAddress[], allowed: BlockList, protocol:
   return considered.every(isUsable) ? considered : [];
 }
 
-/** Sends a request and reads its reply. The connection is closed whatever happens. */
+/** Sends a request and reads its response. The connection is always closed. */
 async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Reply> {
   let release = () => {};
   try {
     return await new Promise((resolve, reject) => {
       release = onAbort(signal, () => reject(signal.reason));
       request.on('error', reject);
-      // Unheard, it closes the connection without an error or a response.
+      // Without a listener, Node closes the connection without an error or a response.
       request.on('upgrade', (_, socket) => {
         socket.destroy();
         reject(coded(SWITCHES_PROTOCOL));
@@ -150,11 +155,11 @@ async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Rep
 
 async function readReply(response: IncomingMessage): Promise<Reply> {
   const { statusCode: status = 0, headers } = response;
-  // What follows a 101 without an `upgrade` header, Node takes for a body that has no end.
+  // Node treats the data after a 101 without an `upgrade` header as an endless body.
   if (status === 101) throw coded(SWITCHES_PROTOCOL);
   if (status >= 300 && status < 400) return { status, headers, body: '' };
   const encoding = headers['content-encoding'];
-  // Not asked for, and not unpacked: a few bytes can unpack to more than there is memory.
+  // Not requested and not decompressed: a few bytes can expand to more than the memory.
   if (encoding && encoding !== 'identity') return { status, headers, body: '', unread: 'compressed' };
   const chunks: Buffer[] = [];
   let bytes = 0;

@@ -2,16 +2,16 @@ import type { Provider } from '../domain/rows.js';
 import type { CheckOutcome } from './check_outcomes.js';
 
 /**
- * What a built-in provider says of a key besides the list of its models. Only
- * findings against the key count; when the endpoint fails, or takes more than
- * half of the time, the list decides.
+ * An endpoint of a built-in provider that reports the state of a key, in addition
+ * to the model list. Only a report against the key counts. If the endpoint fails,
+ * or takes more than half of the time, the list decides.
  */
 export interface KeyEndpoint {
-  /** Asked before the list, because that may not tell, or after it, because that says more. */
+  /** Whether it is called before the list, which may accept a blocked key, or after it, whose errors are more precise. */
   readonly when: 'before' | 'after';
-  /** Where it is, from the provider's base URL: another base, and a path below it. */
+  /** Its base and path for the base URL of the provider. */
   readonly at: (base: string) => readonly [base: string, path: string];
-  /** What its answer has against the key. */
+  /** The outcome that its response reports against the key; undefined: none. */
   readonly read: (json: Readonly<Record<string, unknown>>) => CheckOutcome | undefined;
 }
 

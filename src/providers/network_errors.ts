@@ -1,7 +1,7 @@
-import type { CheckOutcome, Finding } from './check_outcomes.js';
+import type { CheckOutcome, CheckResult } from './check_outcomes.js';
 
-/** What the codes of a failed request mean: Node's, OpenSSL's and our own. */
-const VERDICTS: ReadonlyMap<string, CheckOutcome> = new Map<string, CheckOutcome>([
+/** The outcomes for the codes of a failed request: those of Node, of OpenSSL and of egress.ts. */
+const OUTCOMES: ReadonlyMap<string, CheckOutcome> = new Map<string, CheckOutcome>([
   ['URL_REFUSED', 'URL_REFUSED'],
   ['ADDRESS_REFUSED', 'ADDRESS_REFUSED'],
   ['TIMED_OUT', 'TIMED_OUT'],
@@ -35,11 +35,11 @@ const VERDICTS: ReadonlyMap<string, CheckOutcome> = new Map<string, CheckOutcome
   ['SWITCHES_PROTOCOL', 'NOT_HTTP'],
 ]);
 
-/** What a request that failed says of a provider. Errors of several addresses stand in one, under the first's code. */
-export function networkFinding(error: unknown): Finding {
+/** The outcome of a failed request. An error for several addresses has the code of the first one. */
+export function networkResult(error: unknown): CheckResult {
   const { code } = (error ?? {}) as { code?: unknown };
-  if (typeof code !== 'string') return { verdict: 'UNREACHABLE' };
-  if (code.startsWith('HPE_')) return { verdict: 'NOT_HTTP' };
-  if (/^ERR_(SSL|TLS)_|^CERT_/.test(code) && !VERDICTS.has(code)) return { verdict: 'NO_TLS' };
-  return { verdict: VERDICTS.get(code) ?? 'UNREACHABLE' };
+  if (typeof code !== 'string') return { outcome: 'UNREACHABLE' };
+  if (code.startsWith('HPE_')) return { outcome: 'NOT_HTTP' };
+  if (/^ERR_(SSL|TLS)_|^CERT_/.test(code) && !OUTCOMES.has(code)) return { outcome: 'NO_TLS' };
+  return { outcome: OUTCOMES.get(code) ?? 'UNREACHABLE' };
 }

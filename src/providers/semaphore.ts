@@ -1,17 +1,17 @@
 import { onAbort } from '../abort.js';
 
-/** Lets so many work at once, and the others when their turn comes: first come, first served. */
+/** Limits the number of concurrent holders. Waiters acquire it in the order of their calls. */
 export class Semaphore {
   #free: number;
-  /** Sets keep the order in which something was added. */
+  /** A set keeps the order of insertion. */
   readonly #waiting = new Set<() => void>();
 
-  constructor(atOnce: number) {
-    this.#free = atOnce;
+  constructor(slots: number) {
+    this.#free = slots;
   }
 
-  /** Waits for a turn, which `end` ends; rejects with the signal's reason when that comes first. */
-  async take(signal: AbortSignal): Promise<void> {
+  /** Waits for a free slot, which `release` frees again; rejects with the reason of the signal when it aborts first. */
+  async acquire(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (this.#free > 0) {
       this.#free--;
@@ -30,8 +30,8 @@ export class Semaphore {
     });
   }
 
-  /** Ends a turn: it goes to who has waited longest. */
-  end(): void {
+  /** Frees a slot, or passes it to the caller that has waited longest. */
+  release(): void {
     const [next] = this.#waiting;
     if (!next) this.#free++;
     else {

@@ -201,7 +201,7 @@ describe('agentllm doctor', () => {
       {
         verdict: 'fail',
         finding: expect.stringMatching(
-          /^mine \(key of config \d+ of trader\): .*has a problem of its own \(HTTP 503\)/,
+          /^mine \(key of config \d+ of trader\): .*has an internal error \(HTTP 503\)/,
         ),
         remedy: 'See agentllm configs health --agent trader',
       },

@@ -86,7 +86,7 @@ describe.each(KINDS)('%s', (kind) => {
     const [answer] = await ask(fake.provider, [listed[kind]]);
     expect(answer).toEqual({
       status: 'CHECK_STATUS_OK',
-      message: `${kind} took the key and has the model "${listed[kind]}"`,
+      message: `${kind} accepted the key and has the model "${listed[kind]}"`,
       latencyMs: expect.any(Number),
     });
     const asked = {
@@ -102,18 +102,18 @@ describe.each(KINDS)('%s', (kind) => {
     const [answer, ...more] = await ask((await fakeOf(kind)).provider);
     expect(answer).toEqual({
       status: 'CHECK_STATUS_OK',
-      message: `${kind} took the key`,
+      message: `${kind} accepted the key`,
       latencyMs: expect.any(Number),
     });
     expect(more).toEqual([]);
   });
 
   it.each<[Exclude<Situation, 'list' | 'noModel'>, CheckStatus, RegExp]>([
-    ['wrongKey', 'CHECK_STATUS_INVALID', / refused the key; replace it: it is wrong, expired or revoked$/],
-    ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not let this key read its models/],
-    ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has nothing left to spend at .*; add credit/],
+    ['wrongKey', 'CHECK_STATUS_INVALID', / rejected the key; replace it: it is wrong, expired or revoked$/],
+    ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not permit this key to read its models/],
+    ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has no credit left at .*; add credit/],
     ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
-    ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has a problem of its own \(HTTP 5\d\d\)/],
+    ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has an internal error \(HTTP 5\d\d\)/],
   ])('that says %s: %s', async (situation, status, message) => {
     const fake = await fakeOf(kind);
     fake.on('*', wire[kind][situation]);
@@ -139,7 +139,7 @@ describe.each(KINDS)('%s', (kind) => {
     const [answer] = await ask(fake.provider, [name]);
     expect(answer).toMatchObject({
       status: 'CHECK_STATUS_MODEL_MISSING',
-      message: `${kind} took the key and does not have the model "${name}"; did you mean "${listed[kind]}"?`,
+      message: `${kind} accepted the key and does not have the model "${name}"; did you mean "${listed[kind]}"?`,
     });
     expect(fake.paths()).toContain(`GET ${list[kind]}/${name}`);
   });
@@ -148,7 +148,7 @@ describe.each(KINDS)('%s', (kind) => {
     const [answer] = await ask((await fakeOf(kind)).provider, ['zzzzzzzzzzzz']);
     expect(answer).toMatchObject({
       status: 'CHECK_STATUS_MODEL_MISSING',
-      message: `${kind} took the key and does not have the model "zzzzzzzzzzzz"; choose one of its models`,
+      message: `${kind} accepted the key and does not have the model "zzzzzzzzzzzz"; choose one of its models`,
     });
   });
 
@@ -169,32 +169,32 @@ describe.each(KINDS)('%s', (kind) => {
       'a page',
       text(200, '<html>Sign in</html>', { 'content-type': 'text/html' }),
       'PROVIDER_ERROR',
-      /is no model list/,
+      /is not a model list/,
     ],
-    ['nothing', text(200, ''), 'PROVIDER_ERROR', /is no model list/],
-    ['204', text(204, ''), 'PROVIDER_ERROR', /is no model list/],
-    ['another JSON', json(200, { status: 'ok' }), 'PROVIDER_ERROR', /is no model list/],
-    ['null', json(200, null), 'PROVIDER_ERROR', /is no model list/],
-    ['a list of something else', json(200, { data: [1, { size: 2 }] }), 'PROVIDER_ERROR', /is no model list/],
-    ['half a list', text(200, '{"object":"list","data":[{"id":"a"}'), 'PROVIDER_ERROR', /is no model list/],
+    ['nothing', text(200, ''), 'PROVIDER_ERROR', /is not a model list/],
+    ['204', text(204, ''), 'PROVIDER_ERROR', /is not a model list/],
+    ['another JSON', json(200, { status: 'ok' }), 'PROVIDER_ERROR', /is not a model list/],
+    ['null', json(200, null), 'PROVIDER_ERROR', /is not a model list/],
+    ['a list of something else', json(200, { data: [1, { size: 2 }] }), 'PROVIDER_ERROR', /is not a model list/],
+    ['half a list', text(200, '{"object":"list","data":[{"id":"a"}'), 'PROVIDER_ERROR', /is not a model list/],
     [
       'an error in a 200',
       json(200, { error: { message: `no ${KEY}`, type: 'server_error' } }),
       'PROVIDER_ERROR',
-      /an error in place/,
+      /an error instead/,
     ],
-    ['an error text in a 200', json(200, { error: 'something broke' }), 'PROVIDER_ERROR', /an error in place/],
+    ['an error text in a 200', json(200, { error: 'something broke' }), 'PROVIDER_ERROR', /an error instead/],
     [
       'a refused key in a 200',
       json(200, { error: { message: 'No auth credentials found', code: 401 } }),
       'INVALID',
-      /refused the key/,
+      /rejected the key/,
     ],
     [
       'a typed refusal in a 200',
       json(200, { type: 'error', error: { type: 'authentication_error' } }),
       'INVALID',
-      /refused the key/,
+      /rejected the key/,
     ],
     [
       'too many requests in a 200',
@@ -202,35 +202,35 @@ describe.each(KINDS)('%s', (kind) => {
       'RATE_LIMITED',
       /too many requests/,
     ],
-    ['401 without a body', text(401, ''), 'INVALID', /refused the key/],
-    ['401 of a proxy', text(401, '<html>401</html>'), 'INVALID', /refused the key/],
+    ['401 without a body', text(401, ''), 'INVALID', /rejected the key/],
+    ['401 of a proxy', text(401, '<html>401</html>'), 'INVALID', /rejected the key/],
     [
       '400 about something else',
       json(400, { error: { message: 'Bad version; see https://x.ai/api-keys' } }),
       'PROVIDER_ERROR',
       /\(HTTP 400\), not the key/,
     ],
-    ['402', text(402, ''), 'NO_CREDIT', /nothing left to spend/],
-    ['403 of a firewall', text(403, '<html>Blocked</html>'), 'FORBIDDEN', /does not let this key read/],
+    ['402', text(402, ''), 'NO_CREDIT', /no credit left/],
+    ['403 of a firewall', text(403, '<html>Blocked</html>'), 'FORBIDDEN', /does not permit this key to read/],
     ['404', text(404, 'Not Found'), 'UNSUPPORTED', /no model list \(HTTP 404\)/],
     ['405', text(405, ''), 'UNSUPPORTED', /no model list \(HTTP 405\)/],
     ['501', text(501, ''), 'UNSUPPORTED', /no model list \(HTTP 501\)/],
-    ['408', text(408, ''), 'PROVIDER_ERROR', /problem of its own \(HTTP 408\)/],
+    ['408', text(408, ''), 'PROVIDER_ERROR', /internal error \(HTTP 408\)/],
     ['418', text(418, ''), 'PROVIDER_ERROR', /\(HTTP 418\), not the key/],
-    ['500', json(500, { error: { message: 'invalid api key store' } }), 'PROVIDER_ERROR', /own \(HTTP 500\)/],
-    ['502', text(502, '<html>Bad Gateway</html>'), 'PROVIDER_ERROR', /own \(HTTP 502\)/],
-    ['529', text(529, ''), 'PROVIDER_ERROR', /own \(HTTP 529\)/],
+    ['500', json(500, { error: { message: 'invalid api key store' } }), 'PROVIDER_ERROR', /error \(HTTP 500\)/],
+    ['502', text(502, '<html>Bad Gateway</html>'), 'PROVIDER_ERROR', /error \(HTTP 502\)/],
+    ['529', text(529, ''), 'PROVIDER_ERROR', /error \(HTTP 529\)/],
     [
       'gzip',
       text(200, Buffer.from('1f8b08', 'hex'), { 'content-encoding': 'gzip' }),
       'PROVIDER_ERROR',
-      /answered compressed/,
+      /sent a compressed response/,
     ],
     [
       '401 in gzip',
       text(401, Buffer.from('1f8b08', 'hex'), { 'content-encoding': 'gzip' }),
       'INVALID',
-      /refused the key/,
+      /rejected the key/,
     ],
     ['too much', text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')), 'PROVIDER_ERROR', /more than 2 MiB/],
   ])('that answers with %s', async (_, handler, status, message) => {
@@ -266,7 +266,7 @@ describe.each(KINDS)('%s', (kind) => {
     expect(statuses(answers)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(answers[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${kind} was not asked, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
+      message: `${kind} was not contacted, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -320,7 +320,7 @@ describe('a local server', () => {
     expect(fake.seen.flatMap(({ headers }) => Object.keys(headers))).not.toContain('authorization');
     expect((await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))[0]).toMatchObject({
       status: 'CHECK_STATUS_OK',
-      message: 'local wants no key',
+      message: 'local requires no key',
     });
   });
 
@@ -341,7 +341,7 @@ describe('a local server', () => {
     });
     expect(answer).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${name} was not asked, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
+      message: `${name} was not contacted, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -357,7 +357,7 @@ describe('a local server', () => {
     const [answer] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
     expect(answer).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: 'local wants a key and none is set; give the configuration one',
+      message: 'local requires a key and none is set; give the configuration one',
       latencyMs: expect.any(Number),
     });
   });
@@ -382,7 +382,7 @@ describe('a local server', () => {
     const { fake, provider } = await open();
     fake.on('*', json(200, { data: [{ id: 'ollama-7b' }] }));
     const [answer] = await ask({ ...provider }, ['ollama-7b'], 'ollama');
-    expect(answer?.message).toBe('local took the key and has the model "ollama-7b"');
+    expect(answer?.message).toBe('local accepted the key and has the model "ollama-7b"');
   });
 });
 
@@ -521,7 +521,7 @@ describe('the key endpoint of grok', () => {
     ['a blocked key', { api_key_blocked: true }, 'INVALID', /^grok has blocked the key; replace it/],
     ['a disabled key', { api_key_disabled: true }, 'INVALID', /^The key is disabled at grok; enable it/],
     ['a blocked team', { team_blocked: true }, 'INVALID', /^grok has blocked the team that owns the key/],
-    ['few rights', { acls: ['api-key:endpoint:embed'] }, 'OK', /^grok took the key/],
+    ['few rights', { acls: ['api-key:endpoint:embed'] }, 'OK', /^grok accepted the key/],
   ])('says %s', async (_, fields, status, message) => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', grokKey(fields));
@@ -574,7 +574,7 @@ describe('the key endpoint of grok', () => {
     setTimeout(() => controller.abort(), 100);
     const started = performance.now();
     const [answer] = await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 10_000, signal: controller.signal });
-    expect(answer?.message).toBe('The check of grok was stopped before it answered; check again');
+    expect(answer?.message).toBe('The check of grok was stopped before a response arrived; check again');
     expect(performance.now() - started).toBeLessThan(3000);
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
   });
@@ -683,7 +683,7 @@ describe('a message', () => {
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: near }, { id: 'x'.repeat(5000) }] }));
     const [answer] = await ask(fake.provider, [`${near}b`]);
     expect(answer?.message).toBe(
-      'openai took the key and does not have the model "model-[key]- -ab"; choose one of its models',
+      'openai accepted the key and does not have the model "model-[key]- -ab"; choose one of its models',
     );
   });
 
@@ -701,10 +701,10 @@ describe('a message', () => {
       fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${echo}-a` }] }));
       const [answer] = await ask(fake.provider, [`${echo}-b`]);
       expect(answer?.message).toBe(
-        'openai took the key and does not have the model "[key]-b"; choose one of its models',
+        'openai accepted the key and does not have the model "[key]-b"; choose one of its models',
       );
       const [listed] = await ask(fake.provider, [`${echo}-a`]);
-      expect(listed?.message).toBe('openai took the key and has the model "[key]-a"');
+      expect(listed?.message).toBe('openai accepted the key and has the model "[key]-a"');
     },
   );
 
@@ -720,11 +720,14 @@ describe('a message', () => {
     const fake = await fakeOf('openai');
     const data = Array.from({ length: limits.maxSuggestionNames + 1 }, (_, n) => ({ id: `model-${n}` }));
     fake.on('/v1/models', json(200, { data }));
-    const none = 'openai took the key and does not have the model "model-x"; choose one of its models';
+    const none = 'openai accepted the key and does not have the model "model-x"; choose one of its models';
     expect((await ask(fake.provider, ['model-x']))[0]?.message).toBe(none);
     fake.on('/v1/models', json(200, { data: [...data, { id: 'one' }, { id: 'the-last' }] }));
     const answers = await ask(fake.provider, ['model-x', 'the-last']);
-    expect(answers.map(({ message }) => message)).toEqual([none, 'openai took the key and has the model "the-last"']);
+    expect(answers.map(({ message }) => message)).toEqual([
+      none,
+      'openai accepted the key and has the model "the-last"',
+    ]);
     fake.on('/v1/models', json(200, { data: data.slice(1) }));
     expect((await ask(fake.provider, ['model-x']))[0]?.message).toContain('did you mean "model-1"?');
   });
@@ -752,7 +755,7 @@ describe('what cannot be asked', () => {
     expect(await ask({ ...fake.provider, dialect }, ['a', 'b'])).toEqual(
       Array(2).fill({
         status: 'CHECK_STATUS_UNSUPPORTED',
-        message: 'openai was not asked, because its dialect is not known; set it in the catalogue',
+        message: 'openai was not contacted, because its dialect is not known; set it in the catalogue',
         latencyMs: undefined,
       }),
     );

@@ -5,12 +5,12 @@ import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
 import { type CheckOutcome, checkOutcomes, statusOf } from '../../src/providers/check_outcomes.js';
 import { checkProvider } from '../../src/providers/check_provider.js';
-import { jsonOf, problemOf, saysNoModel } from '../../src/providers/classify.js';
+import { isModelMissing, jsonOf, problemOf } from '../../src/providers/classify.js';
 import { isModel, namesIn } from '../../src/providers/dialect.js';
-import { networkFinding } from '../../src/providers/network_errors.js';
+import { networkResult } from '../../src/providers/network_errors.js';
 import { KEY, KINDS, startFakeProvider } from './fake_provider.js';
 
-const verdictOf = (status: number, body: unknown) => problemOf({ status, headers: {}, body: '' }, body)?.verdict;
+const outcomeOf = (status: number, body: unknown) => problemOf({ status, headers: {}, body: '' }, body)?.outcome;
 
 describe('an error body', () => {
   it.each<[string, number, unknown, CheckOutcome]>([
@@ -146,7 +146,7 @@ describe('an error body', () => {
     ['an object that is no text', 200, { error: { code: { toString: false } } }, 'ERROR_INSIDE'],
     ['a number', 400, 7, 'REQUEST_REFUSED'],
     ['null inside', 400, { error: null, message: null }, 'REQUEST_REFUSED'],
-  ])('of %s', (_, status, body, verdict) => expect(verdictOf(status, body)).toBe(verdict));
+  ])('of %s', (_, status, body, outcome) => expect(outcomeOf(status, body)).toBe(outcome));
 
   it.each([
     { data: [] },
@@ -157,10 +157,10 @@ describe('an error body', () => {
     [{ id: 'error' }],
     'error',
     null,
-  ])('is none in a 200 with %j', (body) => expect(verdictOf(200, body)).toBeUndefined());
+  ])('is none in a 200 with %j', (body) => expect(outcomeOf(200, body)).toBeUndefined());
 
   it.each([400, 404, 405, 410, 422, 501])('says at %i that there is no model', (status) =>
-    expect(saysNoModel({ status, headers: {}, body: '' }, undefined)).toBe(true),
+    expect(isModelMissing({ status, headers: {}, body: '' }, undefined)).toBe(true),
   );
 });
 
@@ -191,7 +191,7 @@ describe('whatever comes', () => {
         const problem = problemOf(reply, json);
         if (problem) expect(statusOf(problem)).not.toBe('CHECK_STATUS_OK');
         else expect(Math.floor(status / 100)).toBe(2);
-        saysNoModel(reply, json);
+        isModelMissing(reply, json);
         isModel(json, 'x');
         for (const name of namesIn(json) ?? []) expect(name).toBeTypeOf('string');
       }),
@@ -266,7 +266,7 @@ describe('a failed request', () => {
     ['a text', 'UNREACHABLE'],
     [undefined, 'UNREACHABLE'],
     [null, 'UNREACHABLE'],
-  ])('with %j', (error, verdict) => expect(networkFinding(error).verdict).toBe(verdict));
+  ])('with %j', (error, outcome) => expect(networkResult(error).outcome).toBe(outcome));
 });
 
 describe('every sentence', () => {

@@ -53,7 +53,7 @@ describe('an address', () => {
   ])('in the base URL %s is refused, once it is no longer allowed', async (url) => {
     const { port, sockets } = await startTcp(() => undefined);
     expect(await ask(url.replace('PORT', String(port)), nowhere)).toEqual(
-      refused(/^openai was not asked, because its base_url may not be used; it must be https to a public address/),
+      refused(/^openai was not contacted, because its base_url may not be used; it must be https to a public address/),
     );
     expect(sockets).toEqual([]);
   });
@@ -206,7 +206,7 @@ describe('a network', () => {
     [{ code: 'ENOTFOUND' }, /^The name in the base_url of openai is not known; check its spelling/],
     [{ code: 'EAI_AGAIN' }, /^The name in the base_url of openai could not be looked up; check the DNS/],
     [{ code: 'ESOMETHING' }, /^openai could not be reached; check its base_url/],
-    ['silence', /^openai did not answer within 300 ms/],
+    ['silence', /^openai did not respond within 300 ms/],
   ] as const)('whose name service says %j', async (resolution, message) => {
     resolving({ [NAME]: resolution });
     expect(await ask(`https://${NAME}`, local, 300)).toEqual(unreachable(message));
@@ -239,14 +239,14 @@ describe('a network', () => {
         setTimeout(() => socket.resetAndDestroy(), 30);
       });
     });
-    expect(await ask(`http://127.0.0.1:${port}`)).toEqual(unreachable(/^openai broke the connection; check again/));
+    expect(await ask(`http://127.0.0.1:${port}`)).toEqual(unreachable(/^openai closed the connection; check again/));
   });
 
   it('that ends the connection in the middle of a body', async () => {
     const { port } = await startTcp((socket) => {
       socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"data":[]}'));
     });
-    expect(await ask(`http://127.0.0.1:${port}`)).toEqual(unreachable(/^openai broke the connection/));
+    expect(await ask(`http://127.0.0.1:${port}`)).toEqual(unreachable(/^openai closed the connection/));
   });
 
   it.each(['SSH-2.0-OpenSSH_9.6\r\n', `HTTP/1.1 200 OK\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`])(
@@ -255,14 +255,16 @@ describe('a network', () => {
       const { port } = await startTcp((socket) => void socket.once('data', () => socket.end(said)));
       expect(await ask(`http://127.0.0.1:${port}`)).toMatchObject({
         status: 'CHECK_STATUS_PROVIDER_ERROR',
-        message: expect.stringMatching(/^openai answered with something that is no HTTP/),
+        message: expect.stringMatching(/^openai responded with something that is not HTTP/),
       });
     },
   );
 
   it('in which HTTP is spoken where TLS should be', async () => {
     const { port } = await startTcp((socket) => void socket.once('data', () => socket.end('HTTP/1.1 400 Bad\r\n\r\n')));
-    expect(await ask(`https://127.0.0.1:${port}`)).toEqual(unreachable(/^No secure connection to openai came about/));
+    expect(await ask(`https://127.0.0.1:${port}`)).toEqual(
+      unreachable(/^No TLS connection to openai could be established/),
+    );
   });
 
   it.each(['connection: upgrade\r\nupgrade: h2c\r\n', ''])(
@@ -274,7 +276,7 @@ describe('a network', () => {
       const started = performance.now();
       expect(await ask(`http://127.0.0.1:${port}`, local, 10_000)).toEqual({
         status: 'CHECK_STATUS_PROVIDER_ERROR',
-        message: 'openai answered with something that is no HTTP; check the scheme and port of its base_url',
+        message: 'openai responded with something that is not HTTP; check the scheme and port of its base_url',
         latencyMs: expect.any(Number),
       });
       expect(performance.now() - started).toBeLessThan(3000);
@@ -310,7 +312,7 @@ describe('time', () => {
   it.each(slow)('is not given to %s', async (_, start) => {
     const { url, sockets } = await start();
     const started = performance.now();
-    expect(await ask(url, local, 300)).toEqual(unreachable(/^openai did not answer within 300 ms/));
+    expect(await ask(url, local, 300)).toEqual(unreachable(/^openai did not respond within 300 ms/));
     expect(performance.now() - started).toBeGreaterThan(290);
     expect(performance.now() - started).toBeLessThan(3000);
     await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
@@ -322,7 +324,7 @@ describe('time', () => {
     const started = performance.now();
     setTimeout(() => controller.abort(), 100);
     expect(await ask(url, local, 10_000, controller.signal)).toEqual(
-      unreachable(/^The check of openai was stopped before it answered/),
+      unreachable(/^The check of openai was stopped before a response arrived/),
     );
     expect(performance.now() - started).toBeLessThan(3000);
     await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
@@ -411,7 +413,7 @@ describe('many at once', () => {
     expect(await ask(fake.provider.base_url, local, 300)).toEqual({
       status: 'CHECK_STATUS_UNREACHABLE',
       message:
-        'The turn of openai did not come in time, because this service was busy asking others for most of 300 ms; check again later',
+        'The request to openai was not sent in time, because it waited for other checks of this service for most of 300 ms; check again later',
       latencyMs: undefined,
     });
     expect(performance.now() - started).toBeGreaterThan(290);
@@ -428,8 +430,8 @@ describe('many at once', () => {
     setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500), 300);
     const many = Array.from({ length: 200 }, () => ask(`https://${NAME}`, local, 500));
     const said = (await Promise.all(many)).map(({ message }) => message);
-    const asked = said.filter((message) => /^openai did not answer within 500 ms/.test(message));
-    const late = said.filter((message) => /^The turn of openai did not come in time/.test(message));
+    const asked = said.filter((message) => /^openai did not respond within 500 ms/.test(message));
+    const late = said.filter((message) => /^The request to openai was not sent in time/.test(message));
     expect([asked.length, late.length]).toEqual([limits.providerRequestsAtOnce, 200 - limits.providerRequestsAtOnce]);
     expect(lookups.length).toBe(limits.providerRequestsAtOnce);
   });
@@ -471,7 +473,7 @@ describe('a body', () => {
     };
     fake.on('/v1/models', flood);
     const [answer] = await checkProvider(fake.provider, KEY, [], { allowed: local, timeoutMs: 10_000 });
-    expect(answer?.message).toBe('openai answered with more than 2 MiB; check that its base_url is right');
+    expect(answer?.message).toBe('openai responded with more than 2 MiB; check that its base_url is right');
     await sleep(50);
     expect(sent).toBeLessThan(limits.providerAnswerBytes * 3);
   });
@@ -537,7 +539,7 @@ describe('TLS', () => {
       () => makeCertificate({ name: NAME, by: authority, from: at(2), until: at(9) }),
       /not valid today/,
     ],
-    ['that it signed itself', () => makeCertificate({ name: NAME }), /from nobody that this service trusts/],
+    ['that it signed itself', () => makeCertificate({ name: NAME }), /is not trusted by this service/],
   ])('with a certificate %s: nothing is said to it', async (_, certificate, message) => {
     const { fake, answer } = await askTrusting(certificate(), { environment: { NODE_TLS_REJECT_UNAUTHORIZED: '0' } });
     expect(answer).toMatchObject(unreachable(message));
@@ -548,7 +550,7 @@ describe('TLS', () => {
     resolving({ [NAME]: ['127.0.0.1'] });
     const fake = await startFakeProvider('openai', { ...goodCertificate(), name: NAME });
     expect(await ask(fake.provider.base_url)).toEqual(
-      unreachable(/from nobody that this service trusts; .*NODE_EXTRA_CA_CERTS$/),
+      unreachable(/is not trusted by this service; .*NODE_EXTRA_CA_CERTS$/),
     );
     expect(fake.seen).toEqual([]);
   });

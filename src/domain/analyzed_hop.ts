@@ -6,7 +6,7 @@ import type { HopPrice } from './price.js';
 import type { Model, Provider } from './rows.js';
 
 /** A hop of a chain with everything that determines its call, whether it is usable or not. */
-export interface ExaminedHop {
+export interface AnalyzedHop {
   readonly planned: ChainHop;
   readonly provider: Provider | undefined;
   readonly model: Model | undefined;

@@ -1,7 +1,7 @@
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { adapt } from './adapt.js';
+import type { AnalyzedHop } from './analyzed_hop.js';
 import { type ChainHop, chainOf, type PlannedHop } from './chain.js';
-import type { ExaminedHop } from './examined_hop.js';
 import { aboutAgent, aboutHop, cutByPolicy, duplicate, halfPrice } from './findings.js';
 import { storedKeyOf } from './key_choice.js';
 import { type ParameterValues, parametersOf } from './parameters.js';
@@ -10,14 +10,14 @@ import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';
 
 /** A whole chain in order, with all its findings in no particular order. */
-export interface Examined {
-  readonly hops: readonly ExaminedHop[];
+export interface ChainAnalysis {
+  readonly hops: readonly AnalyzedHop[];
   readonly findings: readonly Finding[];
 }
 
 /** Analyzes a chain. Lint and resolution both present the result. */
-export function examine(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Examined {
-  const hops = chainOf(view, agent, configs).map((hop) => examineHop(view, agent, hop));
+export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
+  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
   const dropped = (why: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === why);
   const findings = [
     ...aboutAgent(agent, configs),
@@ -29,7 +29,7 @@ export function examine(view: ResolveView, agent: Agent, configs: readonly Confi
   return { hops, findings };
 }
 
-function examineHop(view: ResolveView, agent: Agent, planned: ChainHop): ExaminedHop {
+function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): AnalyzedHop {
   const provider = view.provider(planned.provider);
   const model = provider && view.model(provider.name, planned.model_name);
   const key = planned.config && storedKeyOf(view, planned.config, planned.provider);
