@@ -157,7 +157,7 @@ describe('the admin socket', () => {
     expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(refused(/no JSON/));
     for (const command of ['', 'serve', '__proto__', 'constructor', 'seed; rm -rf'])
       expect(await send(DATA_DIR, request(command))).toEqual([
-        { err: expect.stringContaining('has no command of this name') },
+        { err: expect.stringContaining('does not have the command') },
         { exit: 1 },
       ]);
     for (const options of [{}, { file: 'relative' }, { file: 7 }, { file: '/tmp/x', force: 'yes' }])

@@ -48,7 +48,7 @@ describe('agentllm configs', () => {
       ['bulk', 'trader', 'market_analyst'],
     ]) {
       const { code, stderr } = await cli(['configs', ...args, '--reason', 'none']);
-      expect([args, code, stderr]).toEqual([args, 2, expect.stringContaining('agentllm: nothing to change: give')]);
+      expect([args, code, stderr]).toEqual([args, 2, expect.stringContaining('agentllm: nothing to change: set')]);
     }
   });
 
@@ -160,7 +160,7 @@ describe('agentllm configs', () => {
     for (const field of ['temperature', 'max_tokens', 'fallback_provider', 'fallback_model'])
       expect(config).not.toHaveProperty(field);
     const refused = await cli(['configs', 'update', id, '--unset', 'model']);
-    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('--unset model  can be fallback,')]);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('--unset model  must be one of fallback,')]);
   });
 
   it('writes nothing with --dry-run and says so', async () => {
@@ -285,7 +285,7 @@ describe("an agent's chain", () => {
     expect(partial.code).toBe(1);
     expect(rowsOf(partial.stdout.slice(partial.stdout.indexOf('\n') + 1))).toEqual([
       expect.objectContaining({ AGENT: a, MODEL: 'openai/gpt-4o', RESULT: 'updated' }),
-      expect.objectContaining({ AGENT: 'nobody', CONFIG: '-', RESULT: 'refused: No agent has the name "nobody"' }),
+      expect.objectContaining({ AGENT: 'nobody', CONFIG: '-', RESULT: 'rejected: No agent has the name "nobody"' }),
     ]);
     const json = await cli(['configs', 'bulk', a, 'nobody', '--temperature', '0.1', '--partial', '--json']);
     expect([json.code, JSON.parse(json.stdout).results[1]]).toEqual([
@@ -310,7 +310,9 @@ describe('agentllm configs validate', () => {
     const well = await cli(['configs', 'validate', id]);
     expect([well.code, well.stdout]).toEqual([
       0,
-      expect.stringMatching(new RegExp(`^(all is well|it can be used)\n[\\s\\S]*0 +config ${id} +openai/gpt-4o`)),
+      expect.stringMatching(
+        new RegExp(`^(no findings|accepted, with findings)\n[\\s\\S]*0 +config ${id} +openai/gpt-4o`),
+      ),
     ]);
     expect((await cli(['configs', 'validate', '--agent', agent])).code).toBe(0);
     const change = await cli.json(['configs', 'validate', id, '--model', 'openai/gpt-4', '--unset', 'temperature']);
@@ -338,16 +340,14 @@ describe('agentllm configs validate', () => {
     const wrong = await cli(['configs', 'validate', id, '--temperature', '5', '--model', 'opnai/gpt-4o']);
     expect([wrong.code, wrong.stdout]).toEqual([
       1,
-      expect.stringMatching(
-        /^it would be refused\nSEVERITY[\s\S]*error +- +temperature +must be a number between 0 and 2/,
-      ),
+      expect.stringMatching(/^rejected\nSEVERITY[\s\S]*error +- +temperature +must be a number between 0 and 2/),
     ]);
     expect((await cli.json(['configs', 'get', id])).config.temperature).toBe(0.7);
   });
 
   it('wants a target', async () => {
     const { code, stderr } = await cli(['configs', 'validate']);
-    expect([code, stderr]).toEqual([2, expect.stringContaining('name what to validate')]);
+    expect([code, stderr]).toEqual([2, expect.stringContaining('select what to validate')]);
   });
 });
 

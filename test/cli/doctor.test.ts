@@ -34,7 +34,7 @@ describe('agentllm doctor', () => {
     expect(stdout).toMatch(/^ok {4}schema {5}The schema is current, at \d{4}_/m);
     expect(stdout).toMatch(/^warn {2}service {4}No service responds at .*\n {17}→ Start one: agentllm serve$/m);
     expect(stdout).toMatch(/^warn {2}providers {2}openai: no OPENAI_API_KEY/m);
-    expect(stdout).toMatch(/\d+ things are fine, \d+ are worth knowing\n$/);
+    expect(stdout).toMatch(/\d+ checks passed, \d+ warnings\n$/);
   });
 
   it('names mistakes in the settings, and settings that were probably misspelt', async () => {
@@ -43,7 +43,7 @@ describe('agentllm doctor', () => {
     expect(code).toBe(1);
     expect(about('settings')).toEqual([
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('POLL_INTERVAL_MS must be') }),
-      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is not a setting', remedy: 'Is DATABASE_URL meant?' },
+      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is not a setting', remedy: 'Did you mean DATABASE_URL?' },
     ]);
   });
 
@@ -113,7 +113,7 @@ describe('agentllm doctor', () => {
       {
         verdict: 'fail',
         finding: 'ENCRYPTION_KEY is not set; 1 API key is stored',
-        remedy: expect.stringMatching(/^Set it to the key that they were stored under \([0-9a-f]+\); a new one cannot/),
+        remedy: expect.stringMatching(/^Set it to the key that encrypted them \([0-9a-f]+\); a new key cannot/),
       },
     ]);
   });
@@ -131,7 +131,7 @@ describe('agentllm doctor', () => {
     const known = await diagnose({ ...there, AGENTLLM_TOKEN });
     expect(known.about('access')).toMatchObject([
       { verdict: 'ok', finding: `This shell is token:${id}, admin, without TLS` },
-      { verdict: 'ok', finding: '1 token of the store lets somebody in' },
+      { verdict: 'ok', finding: '1 token of the store is valid' },
     ]);
     const unknown = await diagnose({ ...there, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
     expect([unknown.code, unknown.about('access')[0]]).toMatchObject([1, { verdict: 'fail' }]);

@@ -153,7 +153,7 @@ describe('agentllm --help', () => {
     for (const heading of [
       'Service and database:',
       'Agents and their configs:',
-      'Changes, live and past:',
+      'Changes and history:',
       'Providers and keys:',
       'Access:',
       'Help:',
@@ -163,7 +163,7 @@ describe('agentllm --help', () => {
       expect(text).toContain(`\n${heading}`);
     for (const line of [
       '  0  done',
-      '  1  refused',
+      '  1  the request was rejected',
       '  2  the command line',
       '  3  not found',
       '  4  the service cannot be reached',

@@ -73,7 +73,7 @@ describe('a key of a config', () => {
     const id = String(config.id);
     expect((await cli(['configs', 'get', id])).stdout).toContain('API key           own, set');
     const kept = await cli(['configs', 'update', id, '--model', 'claude/claude-3-haiku-20240307']);
-    expect([kept.code, kept.stderr]).toEqual([1, expect.stringContaining('(here: --api-key, --clear-api-key,')]);
+    expect([kept.code, kept.stderr]).toEqual([1, expect.stringContaining('(use --api-key, --clear-api-key,')]);
     await cli.json(['configs', 'update', id, '--api-key'], { stdin: KEY });
     const cleared = await cli.json(['configs', 'update', id, '--clear-api-key']);
     expect(cleared.config).toMatchObject({ has_api_key_override: false });
@@ -118,7 +118,7 @@ describe('a key on the command line', () => {
     ['credentials', 'create', 'desk', '--provider', 'openai', '--key', KEY],
   ])('is recognized without its option, too: %s %s … ', async (...args) => {
     const ended = await cli(args);
-    const warning = expect.stringContaining('an argument can be read by every process of this machine');
+    const warning = expect.stringContaining('every process of this machine can read an argument');
     expect([ended.code, ended.stderr]).toEqual([2, warning]);
     expect(printed(ended)).not.toContain(KEY);
   });

@@ -129,7 +129,7 @@ describe('the command line', () => {
   it('has help of the commands that there are', async () => {
     for (const names of [['bogus'], ['configs', 'crate']]) {
       const { code, stderr } = await cli(['help', ...names]);
-      expect([code, stderr]).toEqual([2, expect.stringContaining(`there is no command ${names.join(' ')}\n`)]);
+      expect([code, stderr]).toEqual([2, expect.stringContaining(`unknown command ${names.join(' ')}\n`)]);
     }
     expect(await cli(['help', 'configs', 'create'])).toEqual(await cli(['configs', 'create', '--help']));
   });
@@ -158,7 +158,7 @@ describe('a service that cannot be reached', () => {
     const flag = await cli(['agents', 'list', '--address', '127.0.0.1:1']);
     expect(flag.code).toBe(4);
     expect(flag.stderr).toMatch(
-      /^agentllm: no service is reachable at 127\.0\.0\.1:1 \(from --address\)\n.*ECONNREFUSED.*\n {2}agentllm serve starts one here/,
+      /^agentllm: no service is reachable at 127\.0\.0\.1:1 \(from --address\)\n.*ECONNREFUSED.*\n {2}agentllm serve starts a service/,
     );
     const env = await agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: '127.0.0.1:2' }).ended;
     expect([env.code, env.stderr]).toEqual([4, expect.stringContaining('127.0.0.1:2 (from AGENTLLM_ADDRESS)')]);
@@ -184,7 +184,7 @@ describe('a service that cannot be reached', () => {
     const { code, stderr } = await cli(write);
     expect([code, stderr]).toEqual([
       4,
-      expect.stringMatching(/with --request-id [0-9a-f-]{36} does it once at most\)\n$/),
+      expect.stringMatching(/with --request-id [0-9a-f-]{36} is applied at most once\)\n$/),
     ]);
   });
 
@@ -206,7 +206,7 @@ describe('a service that cannot be reached', () => {
     const clear = await cli(['agents', 'list', '--address', 'example.com:50051'], { env: token });
     expect([clear.code, clear.stderr]).toEqual([
       2,
-      expect.stringContaining('A token would go to example.com:50051 in clear: give --tls'),
+      expect.stringContaining('The token would be sent to example.com:50051 in plaintext: add --tls'),
     ]);
     expect(clear.stderr).not.toContain('secret-token');
     const file = join(directory(), 'token');

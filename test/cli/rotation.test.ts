@@ -47,14 +47,14 @@ describe('agentllm key', () => {
     const rotated = await cli('key', 'rotate');
     expect(rotated).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/^250 of 250 keys encrypted anew under key [0-9a-f]{12}\n$/),
-      stderr: expect.stringMatching(/^encrypting 250 keys anew under key [0-9a-f]{12}\n/),
+      stdout: expect.stringMatching(/^250 of 250 keys re-encrypted with key [0-9a-f]{12}\n$/),
+      stderr: expect.stringMatching(/^re-encrypting 250 keys with key [0-9a-f]{12}\n/),
     });
     expect((await cli('key', 'status')).stdout).toContain('\n250 stored API keys, all under the key that encrypts\n');
     const again = await cli('key', 'rotate');
     expect(again).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/^nothing to do: no stored key /),
+      stdout: expect.stringMatching(/^nothing to do: all stored keys /),
       stderr: '',
     });
     const audit = await cli('audit', '--kind', 'key-rotation');
@@ -121,7 +121,7 @@ describe('agentllm key', () => {
     expect(stdout).toContain(`\r[${'.'.repeat(30)}] 0 of 250\u001b[K`);
     expect(stdout).toContain(`\r[${'#'.repeat(24)}......] 200 of 250\u001b[K`);
     expect(stdout.slice(stdout.lastIndexOf('\u001b[K') + 3)).toMatch(
-      /^250 of 250 keys encrypted anew under key \w{12}\r\n$/,
+      /^250 of 250 keys re-encrypted with key \w{12}\r\n$/,
     );
   });
 });

@@ -55,14 +55,14 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     expect(first.stderr).toContain(
       `token ${idOf(admin)} "admin": admin, until it is revoked; created in the store itself (`,
     );
-    expect(first.stderr).toContain('It is the first one: from now on everybody needs a token');
+    expect(first.stderr).toContain('This is the first token: from now on every caller needs a token');
 
     const anonymous = await run('agents list', there);
     expect(anonymous).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('agentllm token create') });
 
     const second = await run('token create --role operator --name desk --lifetime 90d', as(admin));
     const operator = second.stdout.trimEnd();
-    expect(second.stderr).toContain(`made by ${there.AGENTLLM_ADDRESS} as token:${idOf(admin)}`);
+    expect(second.stderr).toContain(`created by ${there.AGENTLLM_ADDRESS} as token:${idOf(admin)}`);
     expect(second.stderr).not.toContain('first one');
 
     const said: string[] = [first.stderr, second.stderr];
@@ -92,7 +92,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     const audit = await hear('audit --limit 20', as(admin));
     expect(audit).toMatch(new RegExp(`agentllm +create +access +token ${idOf(admin)} created: admin, "admin"`));
     expect(audit).toMatch(new RegExp(`token:${idOf(admin)} +RevokeToken +access +token ${idOf(operator)} revoked`));
-    expect(audit).toMatch(/anonymous +ListAgents +access +refused: TOKEN_REQUIRED/);
+    expect(audit).toMatch(/anonymous +ListAgents +access +rejected: TOKEN_REQUIRED/);
     expect(audit).toMatch(new RegExp(`token:${idOf(operator)} +- +access +used`));
     await hear('audit --json', as(admin));
     await hear('history --json', as(admin));
@@ -163,7 +163,7 @@ describe('a command line that is wrong', () => {
     ['token create --role king', /--role king +must be one of admin, operator, viewer, agent/],
     ['token create --role viewer --lifetime 90', /--lifetime 90 +must be a time such as/],
     ['token list --local --address 127.0.0.1:1', /--local +calls no service: omit --address/],
-    ['token revoke al_aaaaaaaaaa --wait 1000', /--wait +asks a service/],
+    ['token revoke al_aaaaaaaaaa --wait 1000', /--wait +needs a service/],
   ])('%s', async (line, says) => {
     expect(await run(line, env)).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(says) });
   });
@@ -183,7 +183,9 @@ describe('a command line that is wrong', () => {
     for (const line of ['token create --role admin', 'token list', 'token revoke al_aaaaaaaaaa']) {
       const { code, stdout, stderr } = await run(line, { DATA_DIR });
       expect([code, stdout]).toEqual([1, '']);
-      expect(stderr).toMatch(/^agentllm: There is no database in .* yet: agentllm serve creates it at its first start\./);
+      expect(stderr).toMatch(
+        /^agentllm: There is no database in .* yet: agentllm serve creates it at its first start\./,
+      );
     }
     expect(await readdir(DATA_DIR)).toEqual([]);
   });
@@ -202,7 +204,7 @@ describe('tokens on PostgreSQL', () => {
     const there = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
     const made = await run('token create --role admin', here);
     expect(made.stderr).toContain(`made in the store itself (PostgreSQL at ${new URL(here.DATABASE_URL).host})`);
-    expect(made.stderr).toContain('It is the first one');
+    expect(made.stderr).toContain('This is the first token');
     const as = { ...there, AGENTLLM_TOKEN: made.stdout.trimEnd() };
     await until(async () => (await run('token whoami', there)).code === 1);
     expect(await done('token whoami', as)).toContain('admin');

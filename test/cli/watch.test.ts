@@ -59,7 +59,7 @@ describe('agentllm watch', () => {
       `  scout  config ${config.id} openai/gpt-4o created`,
       `  scout  config ${config.id}: API key replaced (urgent)`,
       '  ranger  agent: name scout → ranger',
-      '  ranger  agent gone: none has this name any more (urgent)',
+      '  ranger  agent deleted or renamed (urgent)',
       '  catalogue  provider grok: enabled yes → no (urgent)',
       '  keys  credential desk created',
       expect.stringMatching(/^ {2}catalogue {2}model openai\/gpt-4o: .*input USD\/M 2.5 → 2/),
@@ -80,7 +80,7 @@ describe('agentllm watch', () => {
     const next = await set(0.6);
     const behind = await watching(['trader', '--since', line.resume_token, '--count', '1']);
     expect((await behind.ended).stdout).toMatch(
-      new RegExp(`revision ${next.revision} [\\s\\S]*config 8 openai/gpt-4 as it is now`),
+      new RegExp(`revision ${next.revision} [\\s\\S]*config 8 openai/gpt-4 \\(current state\\)`),
     );
   });
 
@@ -108,7 +108,7 @@ describe('agentllm watch', () => {
     expect(await cli(['watch', '--count', '0'])).toMatchObject({ code: 2 });
     expect(await cli(['watch', '--address', '127.0.0.1:1', '--timeout', '500'])).toMatchObject({
       code: 4,
-      stderr: expect.stringContaining('no service can be reached'),
+      stderr: expect.stringContaining('no service is reachable'),
     });
   });
 
@@ -117,7 +117,7 @@ describe('agentllm watch', () => {
     const service = await startCommand(env);
     const watch = await watching(['trader', '--count', '1'], service.port);
     service.child.kill('SIGTERM');
-    await watch.says(/connection lost .*; trying again/);
+    await watch.says(/connection lost .*; reconnecting/);
     await service.ended;
     const again = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
     const address = ['--address', `127.0.0.1:${service.port}`];
@@ -148,7 +148,7 @@ describe('what is told of a snapshot after a gap', () => {
     expect(told(heard.apply(batch([gone('a', 1), agent('d', 1)], [], false)))).toEqual(['d: agent: name a → d']);
     const again = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
     expect(told(heard.apply(again)).sort()).toEqual([
-      'c: agent gone: none has this name any more',
+      'c: agent deleted or renamed',
       'catalogue: provider p deleted',
       'catalogue: provider q created',
       'd: agent: is_active none → yes',

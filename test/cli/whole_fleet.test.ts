@@ -23,7 +23,7 @@ describe('agentllm configs bulk', () => {
 
   it('says what is wrong with how agents are chosen', async () => {
     const change = ['--temperature', '0'];
-    expect((await cli(['configs', 'bulk', ...change])).stderr).toContain('no agents are named');
+    expect((await cli(['configs', 'bulk', ...change])).stderr).toContain('no agents are selected');
     expect((await cli(['configs', 'bulk', 'trader', '--all', ...change])).stderr).toContain('not both');
     expect((await cli(['configs', 'bulk', '--of-type', 'nobody', ...change])).stderr).toContain('no agent matches');
   });
@@ -56,7 +56,7 @@ describe('agentllm rollback --revision', () => {
 
   it('takes one target', async () => {
     expect((await cli(['rollback'])).stderr).toContain('use the id of a config with --to, or --revision');
-    expect((await cli(['rollback', '8'])).stderr).toContain('give --to');
+    expect((await cli(['rollback', '8'])).stderr).toContain('use --to');
     expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('takes no <id>');
   });
 });
@@ -73,7 +73,7 @@ describe('agentllm resolve --all', () => {
       agents.map((one: { id: number }) => one.id),
     );
     expect((await cli(['resolve', '--all', '--down', 'openai,claude'])).code).toBe(1);
-    expect((await cli(['resolve'])).stderr).toContain('give an agent');
+    expect((await cli(['resolve'])).stderr).toContain('name an agent');
     expect((await cli(['resolve', 'trader', '--all'])).stderr).toContain('not both');
   });
 });

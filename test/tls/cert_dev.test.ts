@@ -88,10 +88,10 @@ describe('agentllm cert dev', () => {
     expect(taken).toMatchObject({ code: 2, stdout: '' });
     expect(taken.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
     await writeFile(join(out, 'ca.pem'), 'mine');
-    expect(await make(out)).toMatchObject({ code: 2, stderr: expect.stringContaining('ca.pem is no certificate') });
+    expect(await make(out)).toMatchObject({ code: 2, stderr: expect.stringContaining('ca.pem is not a certificate') });
     const half = await directory();
     await writeFile(join(half, 'ca.key'), 'mine');
-    expect((await make(half)).stderr).toContain('ca.key belong together, and one of them is missing');
+    expect((await make(half)).stderr).toContain('ca.key must both exist, and one of them is missing');
     expect(await readFile(join(half, 'ca.key'), 'utf8')).toBe('mine');
   });
 

@@ -52,8 +52,12 @@ describe('the command line and certificates', () => {
       [ca, 4, 'certificate of this client'],
       [[...ca, ...own('stranger')], 4, 'does it trust the certificate of this client?'],
       [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
-      [[...ca, '--cert', path('client.pem')], 2, '--cert and --key belong together'],
-      [[...ca, '--cert', path('client.pem'), '--key', path('server.key')], 2, 'the key is not that of the certificate'],
+      [[...ca, '--cert', path('client.pem')], 2, '--cert and --key must be set together'],
+      [
+        [...ca, '--cert', path('client.pem'), '--key', path('server.key')],
+        2,
+        '--key does not belong to the certificate of --cert',
+      ],
       [['--ca', path('server.key')], 2, 'contains no PEM certificate'],
       [['--ca', path('none.pem')], 2, 'does not exist'],
     ];
@@ -61,7 +65,7 @@ describe('the command line and certificates', () => {
       const ended = await list(grpc, args);
       expect(ended.stderr, args.join(' ')).toContain(said);
       expect(ended.code, args.join(' ')).toBe(code);
-      expect(ended.stderr).not.toMatch(/agentllm serve starts one|-----BEGIN| {4}at /);
+      expect(ended.stderr).not.toMatch(/agentllm serve starts a service|-----BEGIN| {4}at /);
     }
   });
 
@@ -88,7 +92,7 @@ describe('the command line and certificates', () => {
     const half = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
     expect(half).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('AGENTLLM_CERT and AGENTLLM_KEY belong together'),
+      stderr: expect.stringContaining('AGENTLLM_CERT and AGENTLLM_KEY must be set together'),
     });
     const none = await list(grpc, [], { ...env, AGENTLLM_KEY: '/secret/none' });
     expect(none.stderr).toMatch(/AGENTLLM_KEY +does not exist/);

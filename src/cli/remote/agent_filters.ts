@@ -8,7 +8,7 @@ import { flag, negatableFlag, provider, word } from '../kit/values.js';
 const group = 'Which agents:';
 
 export const agentFilters: readonly Input[] = [
-  { name: 'all', kind: flag, group, help: 'change every agent' },
+  { name: 'all', kind: flag, group, help: 'select all agents' },
   { name: 'of-type', kind: word('type'), group, help: 'only agents of this type' },
   { name: 'of-role', kind: word('role'), group, help: 'only agents with this role' },
   { name: 'of-provider', kind: provider, group, help: 'only agents whose primary config is of this provider' },

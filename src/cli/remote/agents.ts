@@ -27,7 +27,7 @@ const json = word('json');
 /** A model, or `none`. */
 const modelOrNone: Kind = { ...model, read: (raw) => (raw === 'none' ? ['', ''] : model.read(raw)) };
 
-const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'new name' };
+const name: Input = { name: 'name', to: 'agent.name', kind: word('name'), help: 'the new name of the agent' };
 const type: Input = {
   name: 'type',
   to: 'agent.agent_type',
