@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 const UNIT = [
   'test/domain/**/*.test.ts',
   'test/providers/**/*.test.ts',
-  'test/{contract,house,line,log,metrics,readme,seed_data,settings}.test.ts',
+  'test/{contract,house,log,metrics,readme,seed_data,settings,write_queue}.test.ts',
   'test/cli/print.test.ts',
   'test/embedded/wire_frames.test.ts',
   'test/http/routes.test.ts',
