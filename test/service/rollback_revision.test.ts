@@ -118,7 +118,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
         `config ${one.id} of "${one.agent_name}" was changed again at revision ${at - 1n}`,
         `config ${two.id} of "${two.agent_name}" was deleted since`,
       );
-      expect(error.message).toContain(`Revision ${revision} cannot be undone: config ${one.id} of`);
+      expect(error.message).toContain(`Revision ${revision} cannot be rolled back: config ${one.id} of`);
       expect(await newest(service())).toBe(at);
       expect((await getConfig(service(), present(results[2]?.config).id)).temperature).toBe(0.9);
     });
