@@ -28,8 +28,8 @@ interface Job {
 }
 
 /**
- * Decompresses the messages of all calls, a few at a time. grpc-js bounds the size of each message but begins all at once:
- * 600 compressed messages of 60 KB took 2.5 GB.
+ * Decompresses the messages of all calls, a few at a time. grpc-js bounds the size of each message but begins all at
+ * once: 600 compressed messages of 60 KB took 2.5 GB.
  */
 export class Decompression {
   private readonly waiting: Job[] = [];

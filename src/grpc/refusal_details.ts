@@ -11,7 +11,10 @@ import { StatusCode } from '../status_codes.js';
  * details that every other error of the service has.
  */
 
-/** Adds the details to what grpc-js sends on a stream. The methods are replaced on the stream, without a closure per call. */
+/**
+ * Adds the details to what grpc-js sends on a stream. The methods are replaced on the stream, without a closure per
+ * call.
+ */
 export function addRefusalDetails(stream: ServerHttp2Stream): void {
   stream.respond = respond;
   stream.sendTrailers = sendTrailers;

@@ -44,7 +44,10 @@ export class RequestGuard {
     return call as ServerInterceptingCall;
   };
 
-  /** Puts the guard in front of the server's own handler of streams; call it when the server has its connection injector. */
+  /**
+   * Puts the guard in front of the server's own handler of streams; call it when the server has its connection
+   * injector.
+   */
   install(server: Server): void {
     for (const http2Server of http2ServersOf(server)) {
       const handlers = http2Server.listeners('stream');

@@ -6,7 +6,10 @@ import type { ConnectionResponses } from '../net/unread_responses.js';
 import { timeSlice } from '../time_slice.js';
 import { grpcStatus } from './status.js';
 
-/** What grpc-js hands over for a server stream, as a sink: it knows what waits in it, and is never written to when closed. */
+/**
+ * What grpc-js hands over for a server stream, as a sink: it knows what waits in it, and is never written to when
+ * closed.
+ */
 export class GrpcSink implements EndingSink {
   closed = false;
   waitingSince: number | undefined;
@@ -76,7 +79,9 @@ export class GrpcSink implements EndingSink {
     this.wake();
   };
 
-  /** What still waits when the stream is ended is an unread response: its client has as long for it as for any other. */
+  /**
+   * What still waits when the stream is ended is an unread response: its client has as long for it as for any other.
+   */
   private leaveUnread(): void {
     if (this.pending > 0) this.connection?.addUntilEnd(this.pendingBytes, this.stream);
   }

@@ -6,8 +6,8 @@ import { expectation, fieldNamed, isTextMessage, noField } from './fields.js';
 import { hasLooseNumber } from './values.js';
 
 /**
- * Adds what is wrong with a JSON body that could not be decoded, by field. Values are not repeated: one of them may be a
- * key in the wrong place.
+ * Adds what is wrong with a JSON body that could not be decoded, by field. Values are not repeated: one of them may be
+ * a key in the wrong place.
  */
 export function explain(problems: Problems, registry: Registry, desc: DescMessage, json: JsonValue, at = ''): void {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {

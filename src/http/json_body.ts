@@ -8,10 +8,10 @@ export type BodyProblem =
   | { readonly kind: 'tooMany'; readonly path: readonly string[] };
 
 /**
- * Looks at the bytes of a JSON body before it is parsed: whether they are UTF-8, how many keys and values there are, how
- * deep they nest, and whether a key stands twice in an object, which means different things to different readers. The time
- * it takes is bounded by the length of the body and creates nothing but the keys, while parsing two million values stops
- * all other calls. What it reads is not checked to be JSON: the parser does that.
+ * Looks at the bytes of a JSON body before it is parsed: whether they are UTF-8, how many keys and values there are,
+ * how deep they nest, and whether a key stands twice in an object, which means different things to different readers.
+ * The time it takes is bounded by the length of the body and creates nothing but the keys, while parsing two million
+ * values stops all other calls. What it reads is not checked to be JSON: the parser does that.
  */
 export function bodyProblem(bytes: Buffer): BodyProblem | undefined {
   if (!isUtf8(bytes)) return { kind: 'malformed', description: 'must be UTF-8' };

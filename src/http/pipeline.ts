@@ -13,8 +13,9 @@ interface Pipeline {
 }
 
 /**
- * Handles the requests of each connection one after the other. Node hands over every request that it finds in what it has
- * read, and keeps the responses until those before them are sent: 300 of them, of a client that reads none, took 8 GB.
+ * Handles the requests of each connection one after the other. Node hands over every request that it finds in what it
+ * has read, and keeps the responses until those before them are sent: 300 of them, of a client that reads none, took 8
+ * GB.
  */
 export function oneAtATime(outgoing: UnreadResponses, handle: Handle): RequestListener {
   const pipelines = new WeakMap<Socket, Pipeline>();

@@ -81,7 +81,9 @@ function parse(input: DescMessage, bytes: Buffer): JsonValue {
   }
 }
 
-/** Names the repeated field that a body has too much of: the deepest one on the way; the body itself when there is none. */
+/**
+ * Names the repeated field that a body has too much of: the deepest one on the way; the body itself when there is none.
+ */
 function tooMany(input: DescMessage, keys: readonly string[]): Violation {
   let desc: DescMessage | undefined = input;
   let problem = { field: 'body', description: `must have at most ${limits.maxRequestFields} keys and values` };

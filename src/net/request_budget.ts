@@ -1,7 +1,10 @@
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 
-/** What an open request costs beside its bytes, and each piece that it comes in: a byte in a frame of its own costs both. */
+/**
+ * What an open request costs beside its bytes, and each piece that it comes in: a byte in a frame of its own costs
+ * both.
+ */
 const REQUEST_COST = 4096;
 const PIECE_COST = 256;
 /** A request of at most so many bytes is no longer counted once it is complete: calls are limited in number. */
@@ -32,9 +35,9 @@ class Connection {
 }
 
 /**
- * Bounds the memory of requests over all calls. grpc-js and Node keep what has arrived of a request until it is complete,
- * however long that takes. When unfinished requests cost too much, the oldest one of the connection with the most is
- * ended: an ordinary request is complete within milliseconds, so this ends the ones that are never completed.
+ * Bounds the memory of requests over all calls. grpc-js and Node keep what has arrived of a request until it is
+ * complete, however long that takes. When unfinished requests cost too much, the oldest one of the connection with the
+ * most is ended: an ordinary request is complete within milliseconds, so this ends the ones that are never completed.
  */
 export class RequestBudget {
   private readonly connections = new Map<object, Connection>();

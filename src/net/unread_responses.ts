@@ -27,9 +27,9 @@ interface Unread {
 }
 
 /**
- * The responses that were handed over on all connections of a server and that their clients have not read yet. HTTP/2 and
- * Node keep them without a bound. Here they are counted: a connection with too many gets no more, one that does not read
- * a response in time is ended, and so are the slowest ones when all connections together have too many.
+ * The responses that were handed over on all connections of a server and that their clients have not read yet. HTTP/2
+ * and Node keep them without a bound. Here they are counted: a connection with too many gets no more, one that does not
+ * read a response in time is ended, and so are the slowest ones when all connections together have too many.
  */
 export class UnreadResponses {
   /** The oldest first. */

@@ -80,7 +80,9 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
 
 type SharedRequest = BulkAssignConfigRequest & { readonly texts: Map<string, string> };
 
-/** What the config has already is not refused. It is told apart only where something is, because that takes its time. */
+/**
+ * What the config has already is not refused. It is told apart only where something is, because that takes its time.
+ */
 function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedRequest): Proposal {
   const proposal = proposeUpsert(state, agent, patch, request);
   const stored = upsertTarget(state, agent);

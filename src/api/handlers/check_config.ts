@@ -40,7 +40,9 @@ interface Question {
   readonly settled: Answer | undefined;
 }
 
-/** Asks the providers of a config about each of its hops, with the key that the hop would use, and keeps the answers. */
+/**
+ * Asks the providers of a config about each of its hops, with the key that the hop would use, and keeps the answers.
+ */
 export async function checkConfigHealth(
   backend: Backend,
   config: Config,

@@ -19,7 +19,7 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { listHealth } from '../../store/config_health.js';
 import type { Call, Handlers } from '../dispatch/method.js';
-import { passRate, TokenBucket } from '../dispatch/token_bucket.js';
+import { TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { healthMessage, retiringUseMessage } from '../messages/entities.js';
 import { checkPage, compareKeys, pageFrom, pageReply } from '../messages/pages.js';
 import { audit } from './audit.js';
@@ -40,7 +40,7 @@ export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMCo
         problems.add('id', idProblem(call.request.id));
         problems.throwIfAny();
         const config = configOf(state, call.request.id);
-        passRate(rate);
+        takeCheck(rate);
         return checkAudited(backend, config, call);
       }),
     listConfigHealth: (call) => read(backend, call, (state) => listConfigHealth(backend, state, call.request)),

@@ -61,8 +61,8 @@ interface Wanted {
 }
 
 /**
- * The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is disabled, or whose
- * base URL the agent process could read as another host than the one that the key is sealed for.
+ * The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is disabled, or
+ * whose base URL the agent process could read as another host than the one that the key is sealed for.
  */
 function wantedOf(state: State, agent: Agent): Wanted[] {
   return state.configsOf(agent.id).flatMap((config) => {
@@ -127,7 +127,7 @@ async function give(
   const leases = await Promise.all(sealing);
   const events = leases.map((one) => eventOf(call, one));
   if (events.length > 0) await auditFirst(backend, events);
-  call.stillAllowed();
+  call.recheckAccess();
   return { leases, revision: BigInt(revision), unreadable_config_ids };
 }
 

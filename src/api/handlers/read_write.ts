@@ -23,7 +23,7 @@ export function read<Request extends ReadRequest, Response>(
   if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
   if (wanted <= store.state.revision) return answer(store.state);
   return feed.reached(wanted, call.signal).then(() => {
-    call.stillAllowed();
+    call.recheckAccess();
     return answer(store.state);
   });
 }
@@ -55,7 +55,7 @@ export function write<Request extends WriteRequest, Result, Response>(
     signal: call.signal,
     plan(state: State, draft: Draft) {
       // Against the state that the write is made on: none of a revoked token stands behind its revocation.
-      call.stillAllowed();
+      call.recheckAccess();
       return writing.plan(state, draft, writeProblems(request));
     },
     answer: (result: Result, revision: number) =>

@@ -40,7 +40,9 @@ export function resolveConfig(
   });
 }
 
-/** Throws where nothing can be in effect: the agent is inactive, or has neither an enabled config nor a default model. */
+/**
+ * Throws where nothing can be in effect: the agent is inactive, or has neither an enabled config nor a default model.
+ */
 function refuseIdle(agent: Agent, configs: readonly Config[]): void {
   inUse(agent);
   if (!hasDefaultModel(agent) && !primaryOf(configs)) throw noEnabledConfig(agent);
@@ -148,12 +150,12 @@ async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint):
   const { request, signal } = call;
   requestProblems(request).throwIfAny();
   await requireHistory(backend, wanted, signal);
-  call.stillAllowed();
+  call.recheckAccess();
   const { state: current } = backend.store;
   const revision = Number(wanted);
   if (revision === current.revision) return simulate(current, request);
   const { agent, state } = await agentThen(backend, call, revision);
-  call.stillAllowed();
+  call.recheckAccess();
   const problems = new Problems();
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
@@ -171,7 +173,7 @@ async function agentThen({ store }: Backend, call: ResolveCall, revision: number
   }));
   if (revision < oldest)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(oldest) });
-  call.requirePast(found?.agent.name);
+  call.requirePastAgent(found?.agent.name);
   // Names of today would be no help.
   if (!found) throw noAgent(store.state, ref, false);
   return found;

@@ -41,7 +41,9 @@ export async function resumeAt(
   return { revision: point.revision, nonce };
 }
 
-/** Waits for what the database has; refuses what it has not either. A look that runs already may have begun too early. */
+/**
+ * Waits for what the database has; refuses what it has not either. A look that runs already may have begun too early.
+ */
 async function lookAhead({ store, feed, signal }: Where, { identity, revision }: ResumePoint): Promise<void> {
   const head = await onDatabase(store, (db) => readHead(db));
   if (!isOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
@@ -56,7 +58,10 @@ async function checkKept({ store }: Where, revision: number, retentionMs: number
   if (revision < oldest) throw ServiceError.of('REVISION_COMPACTED', { revision: `${revision}`, oldest: `${oldest}` });
 }
 
-/** The oldest place to resume at, asked for once for all who come in the same moment: a restarted replica sees all of its watchers at once. */
+/**
+ * The oldest place to resume at, asked for once for all who come in the same moment: a restarted replica sees all of
+ * its watchers at once.
+ */
 class Horizons {
   private readonly asked = new WeakMap<Store, { readonly at: number; readonly answer: Promise<number> }>();
 
@@ -74,7 +79,9 @@ class Horizons {
     return answer;
   }
 }
-/** Just before the first revision that is kept for watches, as long as the log still tells by which nonce to know it. */
+/**
+ * Just before the first revision that is kept for watches, as long as the log still tells by which nonce to know it.
+ */
 async function oldestPlace({ database: { knex } }: Store, retentionMs: number): Promise<number> {
   const [first, known] = await Promise.all([horizonOf(knex, retentionMs), oldestKept(knex)]);
   return Math.max(first - 1, known);

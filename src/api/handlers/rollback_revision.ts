@@ -26,8 +26,8 @@ type RollbackCall = Call<RollbackRevisionRequest, RollbackRevisionResponse>;
 
 /**
  * Undoes what one revision changed. The log is read before the write is planned, because plans are pure and the past
- * stays what it is. What was wrong with it is reported by the plan, after what is wrong with the request, so that a retry
- * of a write that was done gets its response.
+ * stays what it is. What was wrong with it is reported by the plan, after what is wrong with the request, so that a
+ * retry of a write that was done gets its response.
  */
 export async function rollbackRevision(backend: Backend, call: RollbackCall): Promise<Uint8Array> {
   const { revision } = call.request;
@@ -55,7 +55,7 @@ export async function rollbackRevision(backend: Backend, call: RollbackCall): Pr
 async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastRevision> {
   const { revision } = call.request;
   await requireHistory(backend, revision, call.signal);
-  call.stillAllowed();
+  call.recheckAccess();
   const past = await revisionAt(backend.store, Number(revision), limits.maxRollbackChanges + 1);
   if (Number(revision) < past.oldest || past.entries.length === 0)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });

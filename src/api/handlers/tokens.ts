@@ -52,7 +52,9 @@ export function accessService(backend: Backend): Handlers<typeof AccessServiceSe
   };
 }
 
-/** The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it. */
+/**
+ * The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it.
+ */
 async function createToken(
   backend: Backend,
   call: Call<CreateTokenRequest, CreateTokenResponse>,

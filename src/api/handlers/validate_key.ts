@@ -7,7 +7,7 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { type Answer, checkProvider } from '../../providers/check_provider.js';
 import type { Call } from '../dispatch/method.js';
-import { passRate, type TokenBucket } from '../dispatch/token_bucket.js';
+import { type TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
 import { patienceOf } from './check_config.js';
@@ -29,7 +29,7 @@ export async function validateKey(
   const provider = providerOf(state, name);
   const allowed = backend.allowedAddresses;
   const models = model_name === '' ? [] : [model_name];
-  passRate(rate);
+  takeCheck(rate);
   const revision = BigInt(state.revision);
   const [answer] = await checkProvider(provider, api_key, models, { allowed, ...patienceOf(call) });
   const { status, message, latencyMs } = answer as Answer;

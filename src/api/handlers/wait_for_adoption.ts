@@ -12,8 +12,8 @@ const LONGEST_PAUSE_MS = 250;
 
 /**
  * Adds to the answer of a write who has applied it, as soon as nobody is pending or the time is over. The write is done
- * whatever happens here, so what was seen last is answered when the database is away, or says nothing for as long as the
- * caller waits: an answer that knows less is better than an error that says it failed.
+ * whatever happens here, so what was seen last is answered when the database is away, or says nothing for as long as
+ * the caller waits: an answer that knows less is better than an error that says it failed.
  */
 export async function withAdoption(
   backend: Backend,

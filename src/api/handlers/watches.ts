@@ -53,7 +53,9 @@ async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsReque
   }
 }
 
-/** Where the stream goes on, as soon as the replica is as far as the caller asks; undefined: it begins with a snapshot. */
+/**
+ * Where the stream goes on, as soon as the replica is as far as the caller asks; undefined: it begins with a snapshot.
+ */
 async function placeOf(
   backend: Backend,
   { request, signal }: StreamCall<WatchConfigsRequest>,

@@ -23,8 +23,8 @@ export const answerConfig = (config: Config, revision: bigint, state: State) => 
 });
 
 /**
- * A warning where a write leaves an agent without an enabled config. The state may be the one before the write or the one
- * after it.
+ * A warning where a write leaves an agent without an enabled config. The state may be the one before the write or the
+ * one after it.
  * @param written the config as the write leaves it, or the id of one that it deletes.
  */
 export function leftWithout(state: State, agentId: number, written: Config | number): Finding[] {

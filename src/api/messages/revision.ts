@@ -1,8 +1,8 @@
 import { GetConfigResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 
 /**
- * An encoded answer at a revision. Fields of protobuf messages concatenate, and the revision is number 2 in every answer,
- * so what stands ready without it serves at any.
+ * An encoded answer at a revision. Fields of protobuf messages concatenate, and the revision is number 2 in every
+ * answer, so what stands ready without it serves at any.
  */
 export const withRevision = (answer: Uint8Array, revision: number): Buffer =>
   Buffer.concat([answer, encodedRevision(revision)]);

@@ -35,8 +35,8 @@ interface Kept {
 }
 
 /**
- * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches of
- * the same agents.
+ * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches
+ * of the same agents.
  */
 export class WatchMessageEncoder implements MessageEncoder {
   private readonly kept = new Map<ChangeEvent, Kept>();
