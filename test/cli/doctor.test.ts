@@ -93,7 +93,7 @@ describe('agentllm doctor', () => {
     expect([code, about('settings'), about('database')]).toMatchObject([
       1,
       [{ verdict: 'ok' }],
-      [{ verdict: 'fail', finding: expect.stringContaining(`No answer from process ${service.child.pid}`) }],
+      [{ verdict: 'fail', finding: expect.stringContaining(`No response from process ${service.child.pid}`) }],
     ]);
   });
 
