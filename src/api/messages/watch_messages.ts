@@ -71,7 +71,8 @@ export class WatchMessageEncoder implements MessageEncoder {
   private catalogueFrames(catalogue: readonly CatalogueMaterial[], revision: number): readonly Buffer[] {
     const { vault } = this.store.state;
     const { lastCatalogue } = this;
-    if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault) return lastCatalogue.frames;
+    if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault)
+      return lastCatalogue.frames;
     const tail = message({ revision: BigInt(revision) });
     const frames = [...parts(this.items(catalogue, []))].map((part) => Buffer.concat([framed(SNAPSHOT, part), tail]));
     this.lastCatalogue = { catalogue, revision, vault, frames };
