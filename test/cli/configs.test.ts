@@ -267,8 +267,8 @@ describe("an agent's chain", () => {
     expect((await cli(['configs', 'reorder', agent, String(a), String(b), '--etag', chain_etag])).code).toBe(1);
     const wrong = await cli(['configs', 'reorder', agent, String(a), String(a), '8']);
     expect(wrong.code).toBe(2);
-    expect(wrong.stderr).toMatch(new RegExp(`\n {2}${a} +${a} stands in the list twice\n`));
-    expect(wrong.stderr).toMatch(/\n {2}8 +8 is no config of this agent\n/);
+    expect(wrong.stderr).toMatch(new RegExp(`\n {2}${a} +${a} is in the list twice\n`));
+    expect(wrong.stderr).toMatch(/\n {2}8 +8 is not a config of this agent\n/);
   });
 
   it('is assigned in bulk: all or nothing, or with --partial what can be', async () => {

@@ -172,7 +172,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
       expect((await getConfig(service(), id)).has_api_key_override).toBe(true);
       await undo(back.revision);
       const { revision } = await service().configs.deleteConfig({ id });
-      await conflict(undo(revision), 'had an API key of its own, which cannot be restored; set without_keys');
+      await conflict(undo(revision), 'had an API key, which cannot be restored; set without_keys');
       await undo(revision, { without_keys: true });
       expect(await getConfig(service(), id)).toMatchObject({ agent_id, has_api_key_override: false });
       const key = await service().configs.updateConfig({ config: { id }, api_key: 'sk-2' });

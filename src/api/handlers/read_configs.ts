@@ -42,14 +42,14 @@ export const noEnabledConfig = (agent: Agent) =>
     { resources: [{ type: 'agent', name: agent.name }] },
   );
 
-/** A config as bytes, for as long as its row lives and what else shows in it stands. */
+/** A cached encoded config; valid while its row and the other values in it do not change. */
 interface Encoded {
   readonly identity: string;
   readonly agentName: string;
   readonly vault: Vault;
-  /** The answers of GetConfig and GetPrimaryConfig but for the revision. */
+  /** The response of GetConfig and GetPrimaryConfig without the revision. */
   readonly entry: Uint8Array;
-  /** One result of BatchGetPrimaryConfigs; made when it is first asked for. */
+  /** One result of BatchGetPrimaryConfigs; encoded on first use. */
   result?: Uint8Array;
 }
 const encodings = new WeakMap<Config, Encoded>();
@@ -65,9 +65,8 @@ function encodedConfig(state: State, config: Config, agentName: string): Encoded
 }
 
 /**
- * The answer that holds one config: the entry, encoded once for as long as the
- * row lives, followed by the encoded revision. Fields of protobuf messages
- * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
+ * The response with one config: the cached entry, followed by the encoded revision. Concatenated protobuf messages
+ * merge their fields, and the responses of GetConfig and GetPrimaryConfig have the same fields.
  */
 function configReply(state: State, config: Config): Buffer {
   const { entry } = encodedConfig(state, config, state.agents.get(config.agent_id)?.name ?? '');
@@ -126,7 +125,7 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
   });
 }
 
-/** The results as they are encoded, followed by the fields that the answer has once. */
+/** Concatenates the encoded results and the fields that the response has once. */
 function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
   const last = { results: [], next_page_token: '', revision: BigInt(state.revision) };
   return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);
