@@ -7,23 +7,23 @@ import type { Store } from './store/store.js';
 import { transact } from './store/write/transact.js';
 
 /**
- * Creates the first token of a store, for an administrator. Its text comes from
- * the file; if the file does not exist or is empty, a new text is written to it.
- * A store that has had a token, even a revoked one, is left alone.
+ * Creates the first token of a store, with the role of an administrator. Its text comes from the file; if the file is
+ * missing or empty, a new text is generated and written to it. A store that has had a token, even a revoked one, is not
+ * changed.
  *
- * The text is on disk before the token is stored. A process that is killed in
- * between leaves a file from which the next start creates the same token.
+ * The text is on disk before the token is stored. If the process is killed in between, the next start creates the same
+ * token from the file.
  */
 export async function bootstrapToken(store: Store, file: string, log: Log): Promise<void> {
   if (store.state.tokensExist) return log.debug({ file }, 'the store has had tokens; BOOTSTRAP_TOKEN_FILE is not used');
-  const given = await readGiven(file);
-  const token = given ?? (await writeNew(file));
+  const existing = await readExisting(file);
+  const token = existing ?? (await writeNew(file));
   if (await createFirstToken(store, token)) {
     log.info({ id: token.id, file }, 'created the first token, for an administrator');
     return;
   }
-  // Another replica was faster, with a text of its own.
-  if (!given) await unlink(file).catch(() => {});
+  // Another replica was faster and used another text.
+  if (!existing) await unlink(file).catch(() => {});
   log.info({ file }, 'another replica created the first token; BOOTSTRAP_TOKEN_FILE is not used');
 }
 
@@ -58,8 +58,8 @@ async function createFirstToken(store: Store, made: NewToken): Promise<boolean> 
   return isCreated;
 }
 
-/** The token in the file; undefined where there is none yet. */
-async function readGiven(file: string): Promise<NewToken | undefined> {
+/** The token in the file; undefined if the file is missing or empty. */
+async function readExisting(file: string): Promise<NewToken | undefined> {
   let text: string;
   try {
     text = (await readFile(file, 'utf8')).replace(/^\ufeff/, '').trim();
@@ -71,30 +71,30 @@ async function readGiven(file: string): Promise<NewToken | undefined> {
   const token = readToken(text);
   if (token) return token;
   throw new StartError(
-    `BOOTSTRAP_TOKEN_FILE ${file} does not hold a token. Create its content with agentllm token generate, or remove the file: then the service writes a token to it`,
+    `BOOTSTRAP_TOKEN_FILE ${file} does not hold a token. Generate its content with agentllm token generate, or remove the file, so that the service writes a new token to it`,
   );
 }
 
-/** Writes a new token to the file. Of several processes that share the file, all get the token of the first. */
+/** Writes a new token to the file. If several processes share the file, all of them return the token of the first. */
 async function writeNew(file: string): Promise<NewToken> {
-  const made = makeToken();
-  const content = Buffer.from(`${made.text}\n`);
+  const token = makeToken();
+  const content = Buffer.from(`${token.text}\n`);
   try {
     try {
       await writeFileAtomically(file, content, { mode: 0o600, overwrite: false });
-      return made;
+      return token;
     } catch (error) {
       if (codeOf(error) !== 'EEXIST') throw error;
     }
-    const theirs = await readGiven(file);
-    if (theirs) return theirs;
-    // An empty file, as containers need one to mount it: it cannot be replaced, only filled.
+    const existing = await readExisting(file);
+    if (existing) return existing;
+    // The file is empty, as containers need it for a mount. It cannot be replaced, only written to.
     await fill(file, content);
-    return made;
+    return token;
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(
-      `BOOTSTRAP_TOKEN_FILE ${file} cannot be written (${codeOf(error)}). Make its directory writable, or put a token of agentllm token generate into it`,
+      `BOOTSTRAP_TOKEN_FILE ${file} cannot be written (${codeOf(error)}). Make its directory writable, or write the output of agentllm token generate to it`,
       { cause: error },
     );
   }

@@ -5,11 +5,11 @@ import { DatabaseUrlError, parseDatabaseUrl } from './domain/database_url.js';
 import { readAllowedVariables, variableProblem } from './domain/key_choice.js';
 import { StartError } from './errors.js';
 
-/** Where a server listens. */
+/** The address that a server listens on. */
 export interface Address {
   readonly host: string;
   readonly port: number;
-  /** As it was written. */
+  /** The text of the setting. */
   readonly text: string;
 }
 
@@ -42,7 +42,10 @@ const postgresUrl = z
   })
   .optional();
 
-/** White space is part of a path, so it is not trimmed: a store in another directory would be a new, empty one. */
+/**
+ * A path is not trimmed, because white space is part of it: trimming could select another directory and create an empty
+ * store.
+ */
 const path = z
   .string()
   .refine(
@@ -58,7 +61,7 @@ const switchable = (unset: 'on' | 'off') =>
 
 const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** How long something is kept, in ms; no end is infinity. */
+/** A retention time in ms; `forever` is infinity. */
 const retention = (unset: string) =>
   z
     .string()
@@ -97,7 +100,7 @@ const keyVariables = z
     return z.NEVER;
   });
 
-/** What a setting is for, as the README's table and `agentllm serve --help` say it. */
+/** A setting and its description, which the README and `agentllm serve --help` print. */
 interface Setting {
   readonly schema: z.ZodType;
   readonly unset: string;
@@ -115,58 +118,58 @@ const pathSetting = <S extends z.ZodType>(schema: S, unset: string, about: strin
   isPath: true,
 });
 const providerKey = (provider: string) =>
-  setting(
-    z.string().optional(),
-    'none',
-    `The key of ${provider}, with which the service checks configs and nothing else`,
-  );
+  setting(z.string().optional(), 'none', `The API key of ${provider}; the service uses it only to check configs`);
 
-/** Every setting of the service: the one table that is read, documented and tested. */
+/** Every setting of the service. The documentation and the tests are derived from this table. */
 export const settings = {
-  GRPC_ADDRESS: setting(address.prefault('127.0.0.1:50051'), '127.0.0.1:50051', 'Where the gRPC service listens'),
+  GRPC_ADDRESS: setting(address.prefault('127.0.0.1:50051'), '127.0.0.1:50051', 'Address of the gRPC service'),
   HTTP_ADDRESS: setting(
     z.union([z.literal('off'), address]).prefault('127.0.0.1:8081'),
     '127.0.0.1:8081',
-    'Where the JSON API, metrics and health checks are served over HTTP; `off` for nowhere',
+    'Address of the HTTP server for the JSON API, metrics and health checks; `off` disables it',
   ),
   TLS_CERT_FILE: pathSetting(
     path.optional(),
     'none',
-    'The certificate of the service with its chain, PEM: both ports then speak TLS alone. Read anew when it changes',
+    'Certificate of the service with its chain, PEM. If it is set, both ports accept only TLS. The service reloads the file when it changes',
   ),
-  TLS_KEY_FILE: pathSetting(path.optional(), 'none', 'The key of that certificate, PEM'),
+  TLS_KEY_FILE: pathSetting(path.optional(), 'none', 'Private key of the certificate, PEM'),
   TLS_CLIENT_CA_FILE: pathSetting(
     path.optional(),
     'none',
-    'The authorities of client certificates, PEM, for mutual TLS: only who has a certificate of theirs is let in',
+    'Certificate authorities for client certificates, PEM (mutual TLS). A client needs a certificate that one of them has signed',
   ),
   TLS_CLIENT_CERT: setting(
     z.enum(['required', 'optional'], { error: () => 'must be required or optional' }).default('required'),
     'required',
-    '`optional`: a client without a certificate is let in too, and needs a token',
+    '`optional`: a client without a certificate may connect too, and needs a token',
   ),
-  DATABASE_URL: setting(postgresUrl, 'embedded', 'A PostgreSQL, as postgres://…; without it the embedded engine runs'),
+  DATABASE_URL: setting(
+    postgresUrl,
+    'embedded',
+    'PostgreSQL database, as postgres://…; without it the embedded engine is used',
+  ),
   DATABASE_DIRECT_URL: setting(
     postgresUrl,
     'DATABASE_URL',
-    'The same database without a pooler between, for migrations, when DATABASE_URL points to PgBouncer',
+    'Direct connection to the same database for migrations, if DATABASE_URL points to PgBouncer',
   ),
-  DATABASE_POOL_SIZE: setting(whole(1, 1000, 10), '10', 'Most connections to PostgreSQL'),
-  DATABASE_WAIT_MS: setting(whole(100, 60_000, 5000), '5000', 'How long a call waits for a connection, in ms'),
+  DATABASE_POOL_SIZE: setting(whole(1, 1000, 10), '10', 'Maximum number of connections to PostgreSQL'),
+  DATABASE_WAIT_MS: setting(whole(100, 60_000, 5000), '5000', 'Maximum time that a call waits for a connection, in ms'),
   DATA_DIR: pathSetting(
     path.default('./data'),
     './data',
-    'Where the embedded engine keeps its files; `memory:` keeps nothing',
+    'Directory of the embedded engine; `memory:` stores nothing on disk',
   ),
   ENCRYPTION_KEY: setting(
     z.string().default(''),
     'none',
-    'Encrypts stored API keys; one key or several, separated by commas: the first encrypts, all decrypt. `agentllm key generate` makes one',
+    'Encryption keys for stored API keys, separated by commas: the first encrypts, all decrypt. `agentllm key generate` generates a key',
   ),
   BOOTSTRAP_TOKEN_FILE: pathSetting(
     path.optional(),
     'none',
-    'The first token, for an administrator: created with the text in this file, or written to it where there is none yet. Not used once the store has had a token. `agentllm token generate` makes a text',
+    'File with the first token, which has the role of an administrator. If the file is missing or empty, the service generates a token and writes it there. Not used once the store has had a token. `agentllm token generate` generates a token',
   ),
   MIGRATE_ON_START: setting(
     switchable('on'),
@@ -176,32 +179,32 @@ export const settings = {
   POLL_INTERVAL_MS: setting(
     whole(10, 60_000, 100),
     '100',
-    'How often the log is looked at for changes of other replicas, in ms',
+    'Interval at which a replica polls for the changes of other replicas, in ms',
   ),
   NOTIFY: setting(
     switchable('on'),
     'on',
-    'Whether replicas tell each other of writes by LISTEN and NOTIFY, so that they see them before they look',
+    'Whether replicas notify each other of writes with LISTEN and NOTIFY, so that they see them before the next poll',
   ),
   REFLECTION: setting(
     z.enum(['on', 'authenticated', 'off'], { error: () => 'must be on, authenticated or off' }).default('on'),
     'on',
-    'Who may ask what methods there are, by gRPC reflection and `/openapi.json`: `on` everybody, `authenticated` whoever needs no token or has one, `off` nobody',
+    'Access to gRPC reflection and `/openapi.json`: `on` for every client, `authenticated` for clients that have a token or need none, `off` for no client',
   ),
   WATCH_RETENTION: setting(
     retention('24h'),
     '24h',
-    'How far back a watch can resume: `30s`, `15m`, `24h`, `7d` or `forever`',
+    'Period within which a watch can resume: `30s`, `15m`, `24h`, `7d` or `forever`',
   ),
   HISTORY_RETENTION: setting(
     retention('forever'),
     'forever',
-    'How long the history and the audit are kept, at least as long as WATCH_RETENTION; older entries are deleted, except the newest of everything that stood then',
+    'How long the history and the audit are kept, at least WATCH_RETENTION. Older entries are deleted, except the newest entry of every resource that existed then',
   ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),
     '10000',
-    'How long open calls may take to end at shutdown, in ms',
+    'Maximum time for calls in progress to end at shutdown, in ms',
   ),
   LOG_LEVEL: setting(
     z
@@ -215,29 +218,29 @@ export const settings = {
   PROVIDER_ALLOW_CIDRS: setting(
     cidrs,
     'none',
-    'Address ranges in which providers may be although they are not public, for example 127.0.0.0/8. With a range, base URLs with http and with host names of the local network are accepted too; their addresses are checked when the service connects',
+    'Non-public address ranges in which providers are allowed, for example 127.0.0.0/8. If a range is set, base URLs may use http and host names of the local network; the service checks their addresses when it connects',
   ),
   PROVIDER_ALLOW_KEY_VARS: setting(
     keyVariables,
     'none',
-    'Which key variables may be sent to providers that you have added, for example MY_LLM_API_KEY. An agent process reads it from its own environment',
+    'Key variables that may be sent to providers that you have added, for example MY_LLM_API_KEY. An agent process reads this setting from its environment',
   ),
   OPENAI_API_KEY: providerKey('openai'),
   ANTHROPIC_API_KEY: providerKey('claude'),
   DEEPSEEK_API_KEY: providerKey('deepseek'),
   GROK_API_KEY: providerKey('grok'),
-  XAI_API_KEY: providerKey('grok, where GROK_API_KEY is not set'),
+  XAI_API_KEY: providerKey('grok, if GROK_API_KEY is not set'),
 } satisfies Record<string, Setting>;
 
-/** The variables of the built-in providers: sent to those alone. */
+/** The key variables of the built-in providers; each is sent only to its provider. */
 const PROVIDER_KEYS = Object.keys(settings).filter((name) => name.endsWith('_API_KEY'));
 
 export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof settings)[K]['schema']> } & {
-  /** The keys of providers that this environment has and lets be sent, by their variables. */
+  /** The provider keys in the environment that may be sent, by variable. */
   readonly providerKeys: ReadonlyMap<string, string>;
 };
 
-/** What is wrong with the settings: one line for each mistake. */
+/** Invalid settings; the message has one line for each problem. */
 export class SettingsError extends StartError {
   override readonly name = 'SettingsError';
 
@@ -246,12 +249,14 @@ export class SettingsError extends StartError {
   }
 }
 
-/** A variable without the white space around it, such as the line end of a file that it came from. Empty is not set. */
+/**
+ * The value without surrounding white space, such as the line end of a file that it was read from; undefined if empty.
+ */
 const trimmed = (text: string | undefined): string | undefined => text?.trim() || undefined;
 
 /**
  * Reads the environment; throws a SettingsError that names every mistake. Empty
- * counts as not set. White space around a value is ignored, except in a path.
+x
  */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const mistakes: string[] = [];
@@ -262,8 +267,8 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   });
   if (mistakes.length > 0) throw new SettingsError(mistakes);
   const values = Object.fromEntries(read);
-  const together = disagreements(values);
-  if (together.length > 0) throw new SettingsError(together);
+  const conflicts = conflictsOf(values);
+  if (conflicts.length > 0) throw new SettingsError(conflicts);
   const allowed = [...PROVIDER_KEYS, ...((values['PROVIDER_ALLOW_KEY_VARS'] as string[] | undefined) ?? [])];
   const keys = allowed.flatMap((name) => {
     const key = trimmed(env[name]);
@@ -272,31 +277,31 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;
 }
 
-/** What is wrong with values that are each right. */
-function disagreements(values: Record<string, unknown>): string[] {
-  const wrong: string[] = [];
-  // Watches resume from the log, which the history is.
+/** The conflicts between values that are valid on their own. */
+function conflictsOf(values: Record<string, unknown>): string[] {
+  const conflicts: string[] = [];
+  // Watches resume from the change log, which is also the history.
   if ((values['HISTORY_RETENTION'] as number) < (values['WATCH_RETENTION'] as number))
-    wrong.push('HISTORY_RETENTION must be at least as long as WATCH_RETENTION');
+    conflicts.push('HISTORY_RETENTION must be at least as long as WATCH_RETENTION');
   const has = (name: string) => values[name] !== undefined;
   if (has('TLS_CERT_FILE') !== has('TLS_KEY_FILE'))
-    wrong.push('TLS_CERT_FILE and TLS_KEY_FILE belong together: the key is that of the certificate');
+    conflicts.push('TLS_CERT_FILE and TLS_KEY_FILE must be set together');
   else if (has('TLS_CLIENT_CA_FILE') && !has('TLS_CERT_FILE'))
-    wrong.push('TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: only over TLS do clients have certificates');
+    conflicts.push('TLS_CLIENT_CA_FILE requires TLS_CERT_FILE and TLS_KEY_FILE');
   if (values['TLS_CLIENT_CERT'] === 'optional' && !has('TLS_CLIENT_CA_FILE'))
-    wrong.push('TLS_CLIENT_CERT needs TLS_CLIENT_CA_FILE: without authorities no certificate is asked for');
-  return wrong;
+    conflicts.push('TLS_CLIENT_CERT requires TLS_CLIENT_CA_FILE');
+  return conflicts;
 }
 
-// A union reports one error for all of its branches; the last branch has the sentence.
+// A union reports one error for all of its branches; the last branch has the message.
 function messageOf(error: z.ZodError): string {
   const issue = error.issues[0];
   if (issue?.code === 'invalid_union') return issue.errors.at(-1)?.[0]?.message ?? issue.message;
   return issue?.message ?? 'is invalid';
 }
 
-/** Whether only this machine can reach an address. */
+/** Whether an address is reachable only from this machine. */
 export const isLoopback = ({ host }: Address): boolean => host === 'localhost' || isLoopbackAddress(host);
 
-/** Who may ask: everybody, those whom the service lets in, or nobody. */
+/** The clients that may use reflection: all, those that the service authenticates, or none. */
 export type Reflection = 'on' | 'authenticated' | 'off';

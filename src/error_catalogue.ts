@@ -1,14 +1,14 @@
 import type { ErrorReason } from '../gen/ts/agentllm/v1/error_reason.js';
 import type { StatusCode } from './status_codes.js';
 
-/** A value of ErrorReason without its prefix, as it stands in ErrorInfo.reason. */
+/** A value of ErrorReason without its prefix, as in ErrorInfo.reason. */
 export type Reason = Exclude<keyof typeof ErrorReason, 'UNSPECIFIED' | 'UNRECOGNIZED'>;
 
-/** The status code and the sentence of one reason; `M` is the metadata that the sentence needs. */
+/** The status code and the message of one reason. `M` is the metadata that the message needs. */
 export interface Entry<M> {
   readonly code: StatusCode;
   readonly message: (metadata: M) => string;
-  /** When trying again may help: after how long. */
+  /** The delay before a retry, in ms; undefined if a retry does not help. */
   readonly retryAfterMs?: number;
 }
 
@@ -23,12 +23,12 @@ const entry = <M>(code: StatusCode, message: (metadata: M) => string, retryAfter
 const q = (text: string) => JSON.stringify(text);
 const didYouMean = (suggestion: string | undefined) => (suggestion ? `; did you mean ${q(suggestion)}?` : '');
 
-/** The catalogue of errors: every way in which a call can fail, with its code and its sentence. */
+/** The error catalogue: every way in which a call can fail, with its status code and message. */
 export const catalogue = {
   INVALID_FIELDS: entry<{ violations: string }>('INVALID_ARGUMENT', (m) => m.violations),
   MALFORMED_REQUEST: entry<{ type: string }>(
     'INVALID_ARGUMENT',
-    (m) => `The request is not a valid ${m.type}; encode it with the service's own proto files`,
+    (m) => `The request is not a valid ${m.type}; encode it with the proto files of this service`,
   ),
   INVALID_PAGE_TOKEN: entry<None>(
     'INVALID_ARGUMENT',
@@ -56,14 +56,17 @@ export const catalogue = {
     'NOT_FOUND',
     (m) => `Provider ${q(m.provider)} has no model ${q(m.model)}${didYouMean(m.suggestion)}`,
   ),
-  AGENT_NAME_TAKEN: entry<{ agent: string }>('ALREADY_EXISTS', (m) => `An agent has the name ${q(m.agent)} already`),
+  AGENT_NAME_TAKEN: entry<{ agent: string }>(
+    'ALREADY_EXISTS',
+    (m) => `An agent with the name ${q(m.agent)} already exists`,
+  ),
   PROVIDER_NAME_TAKEN: entry<{ provider: string; name: string }>(
     'ALREADY_EXISTS',
-    (m) => `Provider ${q(m.provider)} has the name or alias ${q(m.name)} already`,
+    (m) => `Provider ${q(m.provider)} already has the name or alias ${q(m.name)}`,
   ),
   MODEL_NAME_TAKEN: entry<{ provider: string; model: string }>(
     'ALREADY_EXISTS',
-    (m) => `Provider ${q(m.provider)} has a model ${q(m.model)} already`,
+    (m) => `Provider ${q(m.provider)} already has a model ${q(m.model)}`,
   ),
   STALE_ETAG: entry<{ resource: string }>(
     'ABORTED',
@@ -96,12 +99,12 @@ export const catalogue = {
   ENCRYPTION_NOT_CONFIGURED: entry<{ problem: string }>(
     'FAILED_PRECONDITION',
     (m) =>
-      `API keys cannot be stored: ENCRYPTION_KEY ${m.problem}; set it to what \`agentllm key generate\` prints and start the service again`,
+      `API keys cannot be stored: ENCRYPTION_KEY ${m.problem}; set it to the output of \`agentllm key generate\` and restart the service`,
   ),
   ENCRYPTION_KEY_WRONG: entry<{ ours: string; theirs: string }>(
     'FAILED_PRECONDITION',
     (m) =>
-      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the one that the stored keys were encrypted with (key ${m.theirs}); set the right one, or both, separated by a comma; where it is lost, \`agentllm key rotate --skip-unreadable\` goes on without the keys under it`,
+      `API keys cannot be stored: ENCRYPTION_KEY (key ${m.ours}) is not the encryption key of the stored API keys (key ${m.theirs}); set the correct key, or both keys separated by a comma; if the correct key is lost, \`agentllm key rotate --skip-unreadable\` continues without the API keys that it encrypts`,
   ),
   KEY_PROVIDER_MISMATCH: entry<{ key_provider: string; provider: string; remedy: string }>(
     'FAILED_PRECONDITION',
@@ -113,7 +116,7 @@ export const catalogue = {
   ),
   CREDENTIAL_NAME_TAKEN: entry<{ credential: string }>(
     'ALREADY_EXISTS',
-    (m) => `A credential has the name ${q(m.credential)} already`,
+    (m) => `A credential with the name ${q(m.credential)} already exists`,
   ),
   CREDENTIAL_IN_USE: entry<{ credential: string; users: string }>(
     'FAILED_PRECONDITION',
@@ -122,79 +125,80 @@ export const catalogue = {
   REVISION_NOT_REACHED: entry<{ wanted: string; reached: string }>(
     'UNAVAILABLE',
     (m) =>
-      `Revision ${m.wanted} is not reached here, this replica is at ${m.reached}; retry, or ask without min_revision`,
+      `This replica is at revision ${m.reached} and has not reached revision ${m.wanted}; retry, or omit min_revision`,
     500,
   ),
   DATABASE_UNAVAILABLE: entry<None>(
     'UNAVAILABLE',
-    () => 'The database cannot be reached or does not take writes; nothing was written, retry',
+    () => 'The database is unavailable or does not accept writes; nothing was written, retry',
     1000,
   ),
   OUTCOME_UNKNOWN: entry<None>(
     'UNAVAILABLE',
-    () => 'It is not known whether the write took effect; retry with the same request_id',
+    () => 'The outcome of the write is unknown; retry with the same request_id',
     1000,
   ),
   WRITE_CONFLICT: entry<None>(
     'ABORTED',
-    () => 'Another write held the store for too long; nothing was written, retry',
+    () => 'Another write blocked this one for too long; nothing was written, retry',
     500,
   ),
-  SERVER_SHUTTING_DOWN: entry<None>('UNAVAILABLE', () => 'The service is shutting down; connect again', 1000),
+  SERVER_SHUTTING_DOWN: entry<None>('UNAVAILABLE', () => 'The service is shutting down; reconnect', 1000),
   FEATURE_NOT_AVAILABLE: entry<{ feature: string }>(
     'UNIMPLEMENTED',
-    (m) => `${m.feature} is not available in this release; leave it out`,
+    (m) => `${m.feature} is not available in this release; omit it`,
   ),
-  DEADLINE_EXCEEDED: entry<None>('DEADLINE_EXCEEDED', () => 'The deadline passed before the call was done'),
+  DEADLINE_EXCEEDED: entry<None>('DEADLINE_EXCEEDED', () => 'The deadline passed before the call completed'),
   CANCELLED: entry<None>('CANCELLED', () => 'The caller cancelled the call'),
   TOO_MANY_CALLS: entry<{ calls: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The server is handling ${m.calls} calls already; retry`,
+    (m) => `The server is already handling ${m.calls} calls; retry`,
     200,
   ),
   TOO_MANY_REQUEST_BYTES: entry<{ what: string; limit: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The service keeps at most ${m.limit} bytes of ${m.what}; send less, or retry`,
+    (m) => `The service keeps at most ${m.limit} bytes of ${m.what} in memory; send less, or retry`,
     500,
   ),
   TOO_MANY_CHECKS: entry<{ checks: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The service asks providers this ${m.checks} times at once and then as often a minute; retry later`,
+    (m) =>
+      `The service sends at most ${m.checks} of these checks to providers at once, and as many per minute; retry later`,
     2_000,
   ),
   RETRY_WITHOUT_REQUEST_ID: entry<None>(
     'FAILED_PRECONDITION',
     () =>
-      'This is another attempt of a write without request_id, and the first may have been done; look, then send it again with a request_id',
+      'This is a retry of a write without request_id, and an earlier attempt may have succeeded; read the current state and, if the write is missing, send it with a request_id',
   ),
   INVALID_RESUME_TOKEN: entry<None>(
     'INVALID_ARGUMENT',
-    () => 'resume_token is none that this service gave; start over without one',
+    () => 'resume_token was not issued by this service; start again without one',
   ),
   RESUME_TOKEN_FILTER_CHANGED: entry<None>(
     'INVALID_ARGUMENT',
-    () => 'resume_token is of a stream with other agents; start over without one',
+    () => 'resume_token belongs to a watch of other agents; start again without one',
   ),
   REVISION_COMPACTED: entry<{ revision: string; oldest: string }>(
     'OUT_OF_RANGE',
-    (m) => `Revision ${m.revision} is no longer kept; the oldest that is kept is ${m.oldest}`,
+    (m) => `Revision ${m.revision} is no longer available; the oldest available revision is ${m.oldest}`,
   ),
   REVISION_IN_FUTURE: entry<{ revision: string; newest: string }>(
     'OUT_OF_RANGE',
-    (m) => `Revision ${m.revision} is newer than the store, which is at ${m.newest}`,
+    (m) => `Revision ${m.revision} is newer than the store, which is at revision ${m.newest}`,
   ),
   STORE_CHANGED: entry<None>(
     'FAILED_PRECONDITION',
-    () => 'The store is not the one that this stream began with; start over without resume_token',
+    () => 'The store has been replaced since this watch began; start again without resume_token',
   ),
   SLOW_CONSUMER: entry<{ seconds: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `Nothing was read from this stream for ${m.seconds} s; connect again with its last resume token`,
+    (m) => `Nothing was read from this stream for ${m.seconds} s; reconnect with its last resume token`,
     1_000,
   ),
   TOO_MANY_WATCHES: entry<{ watches: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The server has ${m.watches} watches already; retry, or connect to another replica`,
+    (m) => `The server already has ${m.watches} watches; retry, or connect to another replica`,
     2_000,
   ),
   AGENT_INACTIVE: entry<{ agent: string }>(
@@ -204,18 +208,18 @@ export const catalogue = {
   KEY_NOT_RESTORABLE: entry<{ id: string; provider: string; revision: string }>(
     'FAILED_PRECONDITION',
     (m) =>
-      `Config ${m.id} had an API key for ${m.provider} at revision ${m.revision}, and none that fits is stored now; bring one in api_key, or set without_key`,
+      `Config ${m.id} had an API key for ${m.provider} at revision ${m.revision}, and no matching key is stored now; set api_key or without_key`,
   ),
   CONFIG_REVISION_NOT_FOUND: entry<{ id: string; revision: string }>(
     'NOT_FOUND',
-    (m) => `No config ${m.id} is in the history at revision ${m.revision}`,
+    (m) => `The history has no config ${m.id} at revision ${m.revision}`,
   ),
   TOKEN_REQUIRED: entry<None>(
     'UNAUTHENTICATED',
     () =>
-      'This service needs a token: send it as `authorization: Bearer ...`; the command line takes --token-file or AGENTLLM_TOKEN',
+      'This service requires a token: send it as `authorization: Bearer ...`; the command line takes --token-file or AGENTLLM_TOKEN',
   ),
-  TOKEN_UNKNOWN: entry<None>('UNAUTHENTICATED', () => 'The token that was sent is none of this service'),
+  TOKEN_UNKNOWN: entry<None>('UNAUTHENTICATED', () => 'The token was not issued by this service'),
   TOKEN_EXPIRED: entry<{ token: string; at: string }>(
     'UNAUTHENTICATED',
     (m) => `Token ${m.token} expired at ${m.at}; use another one`,
@@ -223,40 +227,40 @@ export const catalogue = {
   TOKEN_REVOKED: entry<{ token: string }>('UNAUTHENTICATED', (m) => `Token ${m.token} was revoked; use another one`),
   CERTIFICATE_NOT_BOUND: entry<{ identity: string }>(
     'UNAUTHENTICATED',
-    (m) => `The certificate ${m.identity} is bound to no token; \`agentllm token create --certificate\` binds it`,
+    (m) => `The certificate ${m.identity} is not bound to a token; \`agentllm token create --certificate\` binds it`,
   ),
   PERMISSION_DENIED: entry<{ actor: string; role: string; permission: string; method: string }>(
     'PERMISSION_DENIED',
-    (m) => `The role ${m.role} of ${m.actor} does not include ${m.permission}, which ${m.method} needs`,
+    (m) => `The role ${m.role} of ${m.actor} does not include ${m.permission}, which ${m.method} requires`,
   ),
   AGENT_NOT_ALLOWED: entry<{ actor: string }>(
     'PERMISSION_DENIED',
-    (m) => `${m.actor} is for certain agents, and the request names others`,
+    (m) => `${m.actor} is restricted to certain agents, and the request names others`,
   ),
   TOKEN_NOT_FOUND: entry<{ token: string }>('NOT_FOUND', (m) => `No token has the id ${m.token}`),
   CERTIFICATE_BOUND: entry<{ identity: string; token: string }>(
     'ALREADY_EXISTS',
-    (m) => `The certificate identity ${m.identity} is bound to token ${m.token} already; revoke that first`,
+    (m) => `The certificate identity ${m.identity} is already bound to token ${m.token}; revoke that token first`,
   ),
   RATE_LIMITED: entry<{ actor: string; calls: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `${m.actor} makes more than ${m.calls}; retry later`,
+    (m) => `${m.actor} exceeds the limit of ${m.calls}; retry later`,
     500,
   ),
   ENCRYPTION_KEY_MISSING: entry<{ count: string; keys: string }>(
     'FAILED_PRECONDITION',
     (m) =>
-      `${m.count} stored keys are under encryption keys that this service does not have (key ${m.keys}); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable`,
+      `${m.count} stored API keys are encrypted with keys that this service does not have (key ${m.keys}); append those to ENCRYPTION_KEY, or set skip_unreadable`,
   ),
-  MALFORMED_JSON: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The body of the request ${m.problem}`),
+  MALFORMED_JSON: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The request body ${m.problem}`),
   REQUEST_TOO_LARGE: entry<{ what: string; max_bytes: string }>(
     'RESOURCE_EXHAUSTED',
     (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
   ),
   METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
   // Without the path, which may contain a secret that was sent to the wrong place.
-  PATH_NOT_FOUND: entry<None>('NOT_FOUND', () => 'The service has nothing at this path; /openapi.json lists the paths'),
-  HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path takes ${m.allowed} only`),
+  PATH_NOT_FOUND: entry<None>('NOT_FOUND', () => 'The path does not exist; /openapi.json lists all paths'),
+  HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path accepts only ${m.allowed}`),
   INVALID_HEADER: entry<{ header: string; problem: string }>(
     'INVALID_ARGUMENT',
     (m) => `The header ${m.header} ${m.problem}`,
@@ -272,13 +276,17 @@ export const catalogue = {
   ),
   ORIGIN_NOT_ALLOWED: entry<None>('PERMISSION_DENIED', () => 'Requests from web pages of other origins are refused'),
   RESPONSE_TOO_LARGE: entry<None>('RESOURCE_EXHAUSTED', () => 'The response is too large; request fewer agents'),
-  RESPONSES_NOT_READ: entry<None>('RESOURCE_EXHAUSTED', () => 'Read the responses on this connection first', 1_000),
+  RESPONSES_NOT_READ: entry<None>(
+    'RESOURCE_EXHAUSTED',
+    () => 'The client does not read the responses on this connection; read them, then retry',
+    1_000,
+  ),
   ROLLBACK_CONFLICT: entry<{ revision: string; conflicts: string }>(
     'FAILED_PRECONDITION',
-    (m) => `Revision ${m.revision} cannot be undone: ${m.conflicts}`,
+    (m) => `Revision ${m.revision} cannot be rolled back: ${m.conflicts}`,
   ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
-    (m) => `Something went wrong inside the service; its log has the details under call ${m.call}`,
+    (m) => `Internal error; the log of the service has the details under call ${m.call}`,
   ),
 } satisfies { [R in Reason]: Entry<never> };

@@ -8,11 +8,11 @@ export type { Reason } from './error_catalogue.js';
 export interface Violation {
   /** Path of the field in the request, for example `config.temperature` or `agents[3].name`. */
   readonly field: string;
-  /** What is wrong and what would be right. */
+  /** What is invalid and what is valid. */
   readonly description: string;
 }
 
-/** Something that was looked for, or is in the way. */
+/** A resource that an error is about: it was not found, or it prevents the request. */
 export interface Resource {
   readonly type: 'agent' | 'config' | 'provider' | 'model' | 'credential' | 'token';
   readonly name: string;
@@ -25,7 +25,7 @@ interface ErrorDetails {
   readonly problemCount?: number;
   readonly resources?: readonly Resource[];
   readonly cause?: unknown;
-  /** Replaces the delay of the catalogue where many callers fail at once and must not all return at once. */
+  /** Replaces the delay of the catalogue, in ms, where many callers fail at once and must not all retry at once. */
   readonly retryAfterMs?: number;
 }
 
@@ -34,7 +34,7 @@ export class ServiceError extends Error {
   readonly code: StatusCode;
   readonly retryAfterMs: number | undefined;
 
-  /** How many problems there are; `violations` has at most `limits.listedProblems` of them. */
+  /** The number of problems; `violations` has at most `limits.listedProblems` of them. */
   readonly problemCount: number;
 
   private constructor(
@@ -52,7 +52,7 @@ export class ServiceError extends Error {
     this.retryAfterMs = details.retryAfterMs ?? (catalogue[reason] as Entry<never>).retryAfterMs;
   }
 
-  /** Without the names that a caller with limited access must not learn. */
+  /** Returns the error without the names that a caller with limited access must not learn. */
   withoutSuggestion(): ServiceError {
     const { suggestion, ...metadata } = this.metadata;
     if (suggestion === undefined) return this;
@@ -74,7 +74,7 @@ export class ServiceError extends Error {
   }
 }
 
-/** A start that was refused: its message is for a person and says what to do. */
+/** The service or a command cannot start. The message is for an operator and names the remedy. */
 export class StartError extends Error {
   override readonly name: string = 'StartError';
 }

@@ -1,33 +1,35 @@
 const MAX_INT32 = 2 ** 31 - 1;
 
 /**
- * Every number that a caller can hit, in one place. The proto comments and
- * docs/limits.md state the same numbers; test/contract.test.ts holds them together.
+ * Every limit that a caller can reach. The proto comments and docs/limits.md state the same numbers;
+ * test/contract.test.ts compares them.
  */
 export const limits = {
   /** Largest `int32`: of a field, of an id, and of an integer column. */
   maxInt32: MAX_INT32,
   /** Longest delay of a timer of Node, in ms (24.8 days): a timer with a longer one ends after 1 ms. */
   maxTimerMs: MAX_INT32,
-  /** Rows of a list when the request does not say. */
+  /** Rows of a page if the request sets no page_size. */
   defaultPageSize: 100,
-  /** Most rows of a list; larger requests are cut to it (AIP-158). */
+  /** Maximum rows of a page; a larger page_size is reduced to it (AIP-158). */
   maxPageSize: 1000,
-  /** Bytes of the rows of one page: it ends before the row that would exceed them, but has at least one row. */
+  /** Bytes of the rows of one page. A page ends before the row that would exceed them, but has at least one row. */
   pageBytes: 1024 * 1024,
-  /** Bytes of rows that one list reads from the database, as far as whole rows go into them. */
+  /** Bytes of rows that one list reads from the database, in whole rows. */
   readBytes: 4 * 1024 * 1024,
-  /** Bytes of one response; other languages' clients accept no more by default. */
+  /** Bytes of one response; gRPC clients in other languages accept no more by default. */
   maxResponseBytes: 4 * 1024 * 1024,
-  /** Most agents and configurations that one RollbackRevision sets back. */
+  /** Maximum number of agents and configs that one RollbackRevision changes. */
   maxRollbackChanges: 5000,
-  /** Bytes of the field changes in its response; further ones are left out. */
+  /** Bytes of the field changes in its response; further changes are omitted. */
   rollbackChangesBytes: 1_048_576,
-  /** Findings in the response of a write to many configurations. */
+  /** Findings in the response of a write to many configs. */
   maxFindings: 100,
-  /** Most names that are searched for the one that was meant: the search stops everything else meanwhile. */
+  /** Maximum number of names that are searched for a suggestion; the search blocks the event loop. */
   maxSuggestionNames: 1000,
-  /** Characters (code points) of the document's columns. */
+  /**
+   * Characters (code points) of the text columns of the original Python system, whose database schema agentllm imports.
+   */
   provider: 50,
   modelName: 100,
   agentName: 255,
@@ -43,51 +45,52 @@ export const limits = {
   reason: 500,
   pageToken: 1000,
   credentialName: 100,
-  /** Characters of an API key: what a token of 500 characters has room for beside its binding. */
+  /** Characters of an API key: its ciphertext, which includes its binding, has at most 500 characters. */
   apiKey: 286,
-  /** Bytes of a JSON text, and how deep it may nest. */
+  /** Bytes and nesting depth of a JSON text. */
   jsonBytes: 16_384,
   jsonDepth: 32,
-  /** Sampling. */
+  /** Sampling parameters. */
   temperature: { min: 0, max: 2 },
   topP: { min: 0, max: 1 },
-  /** USD per 1 000 tokens. */
+  /** USD per 1 000 model tokens. */
   costPer1k: { min: 0, max: 1_000_000 },
-  /** Micro-USD per million tokens. */
+  /** Micro-USD per million model tokens. */
   rate: { min: 0, max: 1_000_000_000_000 },
   priority: { min: -1_000_000, max: 1_000_000 },
   reasoningEffort: 20,
   thinkingBudgetTokens: { min: 0, max: 1_000_000 },
   stopSequence: 256,
   requestTimeoutMs: { min: 1, max: 3_600_000 },
-  /** How long an answer is kept for its request id. */
+  /** How long the response of a write is stored for its idempotency key (`request_id`). */
   requestIdHours: 24,
-  /** Longest that a call may take when the caller sets no deadline, or a later one. */
+  /** Maximum duration of a call if the caller sets no deadline, or a later one. */
   maxCallMs: 30_000,
-  /** Questions to providers in a minute: of ValidateApiKey, and of CheckConfigHealth. */
+  /** Provider checks per minute: by ValidateApiKey, and by CheckConfigHealth. */
   keyValidationsPerMinute: 60,
   configChecksPerMinute: 600,
-  /** How far ahead ListRetiringModels looks, and by default. */
+  /** Period that ListRetiringModels covers, in days, and its default. */
   retiringDays: { min: 1, max: 3650 },
   defaultRetiringDays: 90,
   /** Bytes of one request. */
   maxRequestBytes: 4 * 1024 * 1024,
   /**
-   * Fields of one request, nested fields and elements of repeated fields included; over HTTP the keys and values of the
-   * body. A request within it is decoded and checked in a few milliseconds, whatever it contains.
+   * Fields of one request, including nested fields and elements of repeated fields; over HTTP, keys and values of the
+   * body. A request within this limit is decoded and checked in a few milliseconds, whatever it contains.
    */
   maxRequestFields: 20_000,
-  /** How deep the JSON of a request body may nest. */
+  /** Nesting depth of the JSON of a request body. */
   maxBodyDepth: 32,
-  /** Problems of one request that its error lists, as far as they fit into the status; the others are counted. */
+  /** Problems of one request that its error lists, as far as they fit into the status; the rest are counted. */
   listedProblems: 50,
   /** ResourceInfos of one error. */
   namedResources: 5,
-  /** How long a request may take to arrive. */
+  /** Maximum time for a request to arrive. */
   requestReceiveMs: 30_000,
   /**
-   * Bytes of requests in memory: of one, of those of one connection and of all that are unfinished, and of complete ones
-   * that are not answered yet. The request is bounded in its messages too, so its own bound leaves room for their frames.
+   * Bytes of requests in memory: of one request, of the unfinished requests of one connection, of all unfinished
+   * requests, and of complete requests without a response. The messages of a request have a limit too, so the limit of
+   * the request leaves room for their frames.
    */
   requests: {
     request: 4 * 1024 * 1024 + 65_536,
@@ -95,7 +98,7 @@ export const limits = {
     unfinished: 16 * 1024 * 1024,
     unanswered: 64 * 1024 * 1024,
   },
-  /** The same of health checks and reflection, which need no token. */
+  /** The same for health checks and reflection, which need no token. */
   openRequests: {
     request: 65_536,
     connection: 1024 * 1024,
@@ -104,109 +107,115 @@ export const limits = {
   },
   /** Bytes of the headers of an HTTP request. */
   maxHttpHeaderBytes: 16 * 1024,
-  /** Connections that one port takes at once; further ones are closed at once. */
+  /** Open connections of one port; further connections are closed immediately. */
   maxConnections: 20_000,
-  /** How long a client may take to agree on TLS. */
+  /** Maximum duration of a TLS handshake. */
   tlsHandshakeMs: 10_000,
   /** Streams of one connection. */
   maxStreamsPerConnection: 1000,
   /** Bytes of responses that a client has not read: on one connection, and on all connections of a server. */
   unreadBytesPerConnection: 16 * 1024 * 1024,
   unreadBytes: 128 * 1024 * 1024,
-  /** The same on one connection while all connections together have more than that. */
+  /** The limit of one connection while all connections together exceed `unreadBytes`. */
   unreadBytesPressed: 1024 * 1024,
-  /** How long a client may take to read one response. */
+  /** Maximum time for a client to read one response. */
   unreadMs: 60_000,
-  /** Requests that wait on one HTTP connection for the response before them. */
+  /** Pipelined requests that wait on one HTTP connection for an earlier response. */
   pipelinedRequests: 100,
-  /** Calls that one server handles at once. */
+  /** Concurrent calls of one server. */
   maxConcurrentCalls: 2000,
-  /** Writes that are committed together when many come at once, and their changes. */
+  /** Writes that are committed in one batch, and their changes. */
   batchWrites: 64,
   batchChanges: 2000,
-  /** Bytes of a whole error status, details included. */
+  /** Bytes of an error status, including its details. */
   maxStatusBytes: 4096,
-  /** Longest wait at the counter row for the writes of other replicas, and for one statement of PostgreSQL. */
+  /** Maximum wait for the lock of the revision counter, and maximum duration of one statement of PostgreSQL. */
   lockTimeoutMs: 5_000,
   statementTimeoutMs: 7_000,
-  /** Longest wait for a PostgreSQL that starts up, when the service or a command starts. */
+  /** Maximum wait for PostgreSQL to start up, when the service or a command starts. */
   databaseStartMs: 30_000,
-  /** Longest that a database connection may say nothing: beyond it the other end is taken for dead. */
+  /** Maximum silence of a database connection; after it the connection counts as lost. */
   silenceMs: 9_000,
   idleInTransactionTimeoutMs: 10_000,
   // Watches
-  /** Streams of WatchConfigs that one server has at once. */
+  /** Concurrent WatchConfigs streams of one server. */
   maxWatches: 10_000,
   clientName: 100,
   clientVersion: 50,
-  /** A watch with nothing to say says so this often, in ms; the contract promises 15 s. */
+  /** Interval of the bookmarks of an idle watch, in ms; the contract promises 15 s. */
   bookmarkMs: 10_000,
   bookmarkPromiseMs: 15_000,
-  /** How long a watch may read nothing although there is something for it. */
+  /** Maximum time that a client of a watch may leave pending messages unread. */
   slowConsumerMs: 60_000,
-  /** Bytes of one message of a watch, as far as whole agents go into it. */
+  /** Bytes of one message of a watch, in whole agents. */
   watchMessageBytes: 64 * 1024,
-  /** Revisions that are kept in memory for watchers that are behind, and what they touched. */
+  /** Revisions, and their changes, that are kept in memory for watches that lag. */
   ringRevisions: 2048,
   ringChanges: 20_000,
-  /** After how long a watcher that has not applied what it was sent counts as stale. */
+  /** A watcher that has not applied a sent revision for this time counts as stale. */
   staleWatcherMs: 10_000,
-  /** Watchers that are named in the answer of a write that waits for them. */
+  /** Watchers that the response of a write with `wait_for_adoption` names. */
   namedWatchers: 100,
   adoptionSeconds: 60,
-  /** Writes that wait for watchers at once on one server; they are calls, and the others need room too. */
+  /** Concurrent writes of one server that wait for adoption; they count as calls, and other calls need room too. */
   adoptionWaits: 500,
   // Access
-  /** Calls of one token or certificate in a second on one server, and at once after a pause. */
+  /** Calls of one token or certificate per second on one server, and the burst after a pause. */
   callsPerSecond: 1000,
   callsAtOnce: 2000,
-  /** Calls and streams of one token that a server handles at once: half of all, so that it cannot keep the others out. */
+  /**
+   * Concurrent calls and streams of one token on one server: half of the total, so that one token cannot use up the
+   * server.
+   */
   callsPerToken: 1000,
   streamsPerToken: 5000,
-  /** Leases of the keys of one agent by one token: in a minute, and at once. */
+  /** Leases of the keys of one agent by one token: per minute, and as a burst. */
   leasesPerMinute: 60,
   leasesAtOnce: 600,
-  /** Refusals of which the audit is told in a minute, of one server: of equal ones the first. Strangers do not use up the others'. */
+  /**
+   * Refused calls that one server records in the audit per minute. Anonymous callers have a separate limit, so that
+   * they cannot use up that of known callers.
+   */
   refusalsPerMinute: { known: 100, anonymous: 20 },
   tokenName: 100,
   certificateIdentity: 300,
-  /** How long a token lives, in s. */
+  /** Lifetime of a token, in s. */
   tokenLifetime: { min: 60, max: 3650 * 86_400 },
-  /** How often the use of a token is entered in its row, in ms. */
+  /** Interval at which the last use of a token is written to its row, in ms. */
   tokenUseMs: 60_000,
-  /** Leases of API keys, in s. */
+  /** Lifetime of a lease of an API key, in s. */
   leaseLifetime: { min: 1, max: 3600 },
   defaultLeaseLifetime: 600,
-  /** Rows whose stored keys are encrypted anew in one write, and of which GetEncryptionStatus names some. */
+  /** Rows that one write of a key rotation re-encrypts, and unreadable rows that GetEncryptionStatus names. */
   rotatedAtOnce: 100,
   namedUnreadable: 100,
   // Audit
   actor: 100,
-  /** Longest that the answer of an audited call waits for its entry in the audit. */
+  /** Maximum time that the response of an audited call waits for its audit event. */
   auditWaitMs: 1_000,
   // Provider checks
-  /** Longest that a provider is asked about a key and its models, all requests together. */
+  /** Maximum duration of one check of a key and its models at a provider, all requests together. */
   providerCheckMs: 10_000,
-  /** Requests to providers at once, of all calls together; further ones wait, first come, first served. */
+  /** Concurrent requests to providers, over all calls; further requests wait in order. */
   providerRequestsAtOnce: 16,
-  /** Bytes that are read of one answer of a provider; the longest real lists are well below it. */
+  /** Bytes that are read of one response of a provider; the longest real lists are well below this limit. */
   providerAnswerBytes: 2 * 1024 * 1024,
   /** Pages that are read of a provider's model list. */
   providerListPages: 10,
-  /** Longest wait for one of several addresses of a provider before the next is tried. */
+  /** Maximum wait for one of several addresses of a provider before the next is tried. */
   providerConnectAttemptMs: 1_000,
   /** Characters of a message about a provider. */
   providerMessage: 300,
   // Log
-  /** Bytes of log lines that wait for a reader of standard error; further lines are dropped and counted. */
+  /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,
-  /** Longest that a service that has stopped waits for the last log lines to be read. */
+  /** Maximum time that a stopped service waits until the last log lines are read. */
   logDrainMs: 1_000,
 } as const;
 
 /**
- * The most elements of every repeated field that a request can have, by its full name. The service does not start when a
- * request has a repeated field that is missing here.
+ * The maximum number of elements of every repeated field of a request, by its full name. The service does not start if
+ * a request has a repeated field that is missing here.
  */
 export const maxElements = {
   'agentllm.v1.AcknowledgeRevisionRequest.acknowledgements': 1000,

@@ -4,15 +4,15 @@ import { limits } from './limits.js';
 
 export type Log = Logger;
 
-/** Names under which a secret could stand in what is logged, at any of the depths that we log. */
+/** Field names that can hold a secret. They are redacted at every depth that the service logs. */
 const SECRETS = ['api_key', 'authorization', 'password', 'token', 'secret', 'ENCRYPTION_KEY', 'DATABASE_URL'];
 
 type Stream = Pick<NodeJS.WriteStream, 'write' | 'writableLength' | 'on'>;
 
 /**
- * Standard error of the service. A write never blocks, never throws and never
- * ends the process: if the stream is closed, full or not read, lines are dropped
- * and counted, and a warning states how many as soon as the stream takes lines again.
+ * The standard error of the service. A write never blocks, never throws and never ends the process: if the stream is
+ * closed, full or not read, lines are dropped and counted. When the stream accepts lines again, a warning reports the
+ * number of dropped lines.
  */
 export class LogOutput {
   private dropped = 0;
@@ -33,10 +33,10 @@ export class LogOutput {
     this.send(line, 1);
   }
 
-  /** Resolves when everything is written, or after `limits.logDrainMs`. */
+  /** Resolves when all lines are written, or after `limits.logDrainMs`. */
   async drained(): Promise<void> {
-    const giveUpAt = performance.now() + limits.logDrainMs;
-    while (this.stream.writableLength > 0 && performance.now() < giveUpAt) await delay(10);
+    const deadline = performance.now() + limits.logDrainMs;
+    while (this.stream.writableLength > 0 && performance.now() < deadline) await delay(10);
   }
 
   private send(line: string, lines: number): void {
@@ -51,11 +51,12 @@ const droppedLine = (count: number) =>
 
 let output: LogOutput | undefined;
 
-/** The one output of this process. */
+/** The log output of this process, created once. */
 export function logOutput(): LogOutput {
   if (!output) {
-    // Node writes to a terminal synchronously: one that is stopped with Ctrl-S, or whose connection is lost, would stop
-    // the service. Pipes and sockets never block in Node, and files do not either.
+    // Node writes to a terminal synchronously: a terminal that is stopped with Ctrl-S, or has lost its connection,
+    // would
+    // block the service. Pipes, sockets and files do not block in Node.
     const { _handle: handle } = process.stderr as { _handle?: { setBlocking?(on: boolean): unknown } };
     handle?.setBlocking?.(false);
     output = new LogOutput(process.stderr);
@@ -63,7 +64,7 @@ export function logOutput(): LogOutput {
   return output;
 }
 
-/** The structured log: one JSON object a line on standard error, so that standard output stays free for responses. */
+/** The structured log: one JSON object per line on standard error. Standard output stays free for command output. */
 export function createLog(level: string): Log {
   return pino(
     {
@@ -77,7 +78,9 @@ export function createLog(level: string): Log {
   );
 }
 
-/** Gives a line that has only an error a text of its own: pino would copy the error's message. */
+/**
+ * Adds a fixed text to a line that has only an error; pino would copy the error's message, which can contain values.
+ */
 function withoutMessage(this: Logger, args: Parameters<LogFn>, method: LogFn): void {
   const [first, text] = args as [unknown, string?];
   if (first instanceof Error) method.call(this, { err: first }, text ?? 'an error');
@@ -86,8 +89,8 @@ function withoutMessage(this: Logger, args: Parameters<LogFn>, method: LogFn): v
 }
 
 /**
- * An error without its message where that may hold what people sent: Knex puts
- * the SQL with its values into messages, and PostgreSQL echoes values.
+ * Describes an error for the log, without its message if that can contain user data: Knex puts the SQL with its values
+ * into messages, and PostgreSQL repeats values.
  */
 export function describeError(error: unknown): object {
   if (!(error instanceof Error)) return { type: typeof error };

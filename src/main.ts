@@ -28,24 +28,24 @@ import { migrator } from './store/maintenance/migrate.js';
 import { seed } from './store/maintenance/seed.js';
 import { Store } from './store/store.js';
 
-/** Runs a command of the admin socket on the store of the service; its result is the exit code. */
+/** Runs a command of the admin socket on the store of the service; resolves to the exit code. */
 export type RunInService = (
   request: AdminRequest,
-  place: { store: Store; settings: Settings; say: Say },
+  target: { store: Store; settings: Settings; say: Say },
 ) => Promise<number>;
 
-/** A service that is answering. */
+/** A running service. */
 export interface Running {
   readonly grpcPort: number;
   readonly httpPort: number | undefined;
-  /** Why no API keys can be stored, or undefined. */
+  /** The reason why API keys cannot be stored, or undefined. */
   readonly keyProblem: string | undefined;
   readonly access: AccessPolicy;
-  /** Stops taking calls, lets those that run end, closes everything. Safe to call twice. */
+  /** Rejects new calls, waits for the calls in progress, and closes everything. Safe to call twice. */
   stop(): Promise<void>;
 }
 
-/** Opens the database with the options that the settings give. */
+/** Opens the database that the settings select. */
 export const openConfigured = (settings: Settings, log?: Log): Promise<Database> =>
   openDatabase({
     url: settings.DATABASE_URL,
@@ -58,8 +58,9 @@ export const openConfigured = (settings: Settings, log?: Log): Promise<Database>
   });
 
 /**
- * Starts the service: database, schema, feed, seeds, server; whatever was opened is closed again in reverse.
- * @param runCommand what the admin socket of an embedded database serves; without it there is none.
+ * Starts the service: database, schema, feed, seeds, servers. If a step fails, everything that was opened is closed in
+ * reverse order.
+ * @param runCommand runs the commands of the admin socket of an embedded database; undefined: there is no admin socket.
  */
 export async function serve(
   settings: Settings,
@@ -70,72 +71,73 @@ export async function serve(
   refusePlaintext(settings, flags);
   await checkAddress('GRPC_ADDRESS', settings.GRPC_ADDRESS);
   if (settings.HTTP_ADDRESS !== 'off') await checkAddress('HTTP_ADDRESS', settings.HTTP_ADDRESS);
-  const undo: Undo = [];
+  const cleanup: Cleanup = [];
   try {
-    return await start(settings, flags, log, undo, runCommand);
+    return await start(settings, flags, log, cleanup, runCommand);
   } catch (error) {
-    await unwind(undo, log);
+    await closeAll(cleanup, log);
     throw error;
   }
 }
 
-type Undo = (() => Promise<void>)[];
+/** The steps that close what was opened, in the order of opening. */
+type Cleanup = (() => Promise<void>)[];
 
 async function start(
   settings: Settings,
   flags: ServeFlags,
   log: Log,
-  undo: Undo,
+  cleanup: Cleanup,
   runCommand: RunInService | undefined,
 ): Promise<Running> {
-  const tls = await openTls(settings, log, undo);
-  const { store, feed } = await startStore(settings, log, undo);
+  const tls = await openTls(settings, log, cleanup);
+  const { store, feed } = await startStore(settings, log, cleanup);
   if (settings.BOOTSTRAP_TOKEN_FILE !== undefined) await bootstrapToken(store, settings.BOOTSTRAP_TOKEN_FILE, log);
   refuseAnonymous(settings, flags, store.state.tokensExist);
   const anonymous = anonymousOf(settings, flags);
-  if (runCommand) await startAdmin(store, settings, runCommand, log, undo);
-  const { rpc, http, drain } = await startServers({ store, feed, settings, log, undo, tls, anonymous });
-  const follow = (writable: boolean) => rpc.setWritable(writable);
-  feed.onWritable(follow);
-  follow(feed.isWritable);
+  if (runCommand) await startAdmin(store, settings, runCommand, log, cleanup);
+  const { grpc, http, drain } = await startServers({ store, feed, settings, log, cleanup, tls, anonymous });
+  const setWritable = (writable: boolean) => grpc.setWritable(writable);
+  feed.onWritable(setWritable);
+  setWritable(feed.isWritable);
   let stopping: Promise<void> | undefined;
   return {
-    grpcPort: rpc.port,
+    grpcPort: grpc.port,
     httpPort: http?.port,
     keyProblem: keyProblemOf(store),
     access: accessOf(anonymous, store.state.tokensExist),
     stop() {
       drain();
-      stopping ??= unwind(undo, log);
+      stopping ??= closeAll(cleanup, log);
       return stopping;
     },
   };
 }
 
-/** Database, schema, state, keys and seeds: everything that is there without a port. */
-async function startStore(settings: Settings, log: Log, undo: Undo): Promise<{ store: Store; feed: Feed }> {
+/** Opens everything that needs no port: database, schema, state, seeds and keys. */
+async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promise<{ store: Store; feed: Feed }> {
   const database = await openConfigured(settings, log);
-  undo.push(() => database.close());
+  cleanup.push(() => database.close());
   await bringUpSchema(database, settings, log);
   database.limitSilence?.(limits.silenceMs);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
-  undo.push(() => feed.close());
+  cleanup.push(() => feed.close());
   logAvailability(store, feed, log);
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
-  // After the catalogue: keys of an adopted database are bound to their providers.
+  // After the catalogue is seeded: the keys of an imported database are bound to their providers.
   reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
-  undo.push(everyHour(() => runMaintenance(store, settings.HISTORY_RETENTION), log));
+  cleanup.push(everyHour(() => runMaintenance(store, settings.HISTORY_RETENTION), log));
   return { store, feed };
 }
 
-/** Logs when the database becomes unavailable, with the cause, when it is available again, and when it is another one. */
+/** Logs when the database becomes unavailable, with the cause, when it is available again, and when it was replaced. */
 function logAvailability(store: Store, feed: Feed, log: Log): void {
   feed.onWritable((writable, error) => {
     const cause = error instanceof Error ? store.database.explain?.(error.cause ?? error) : undefined;
-    if (writable) log.info('the database takes writes again');
-    else log.error({ cause, err: error }, 'the database takes no writes; reads continue from memory');
+    if (writable) log.info('the database accepts writes again');
+    else log.error({ cause, err: error }, 'the database accepts no writes; reads continue from memory');
   });
   let { identity } = store.state;
   const replaced = () => {
@@ -143,27 +145,29 @@ function logAvailability(store: Store, feed: Feed, log: Log): void {
     if (state.identity !== identity)
       log.warn(
         { before: identity, now: state.identity, revision: state.revision },
-        'the database contains another store than before: it was restored, renewed or created anew',
+        'the database contains another store than before: it was restored from a backup, renewed or recreated',
       );
     identity = state.identity;
   };
   store.follow({ applied: () => undefined, replaced });
 }
 
-/** The socket through which commands reach an embedded database that a service has. */
-async function startAdmin(store: Store, settings: Settings, runCommand: RunInService, log: Log, undo: Undo) {
+/** Starts the admin socket, through which commands use the embedded database of the service. */
+async function startAdmin(store: Store, settings: Settings, runCommand: RunInService, log: Log, cleanup: Cleanup) {
   if (store.database.kind !== 'embedded' || settings.DATA_DIR === 'memory:') return;
   const run = (request: AdminRequest, say: Say) => runCommand(request, { store, settings, say });
   const admin = await startAdminServer(settings.DATA_DIR, run, log);
-  undo.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
+  cleanup.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
 }
 
-/** The certificates, where there are any, before anything is opened: they are the likeliest to be wrong. */
-async function openTls(settings: Settings, log: Log, undo: Undo): Promise<ServerTls | undefined> {
+/**
+ * Opens the certificates, if TLS is configured. This is the first step, because certificates are the likeliest to fail.
+ */
+async function openTls(settings: Settings, log: Log, cleanup: Cleanup): Promise<ServerTls | undefined> {
   const { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT } = settings;
   if (TLS_CERT_FILE === undefined || TLS_KEY_FILE === undefined) return undefined;
   const tls = await ServerTls.open({ TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }, log);
-  undo.push(() => tls.close());
+  cleanup.push(() => tls.close());
   return tls;
 }
 
@@ -172,12 +176,12 @@ interface ServersParts {
   readonly feed: Feed;
   readonly settings: Settings;
   readonly log: Log;
-  readonly undo: Undo;
+  readonly cleanup: Cleanup;
   readonly tls: ServerTls | undefined;
   readonly anonymous: Anonymous;
 }
 
-async function startServers({ store, feed, settings, log, undo, tls, anonymous }: ServersParts) {
+async function startServers({ store, feed, settings, log, cleanup, tls, anonymous }: ServersParts) {
   const contract = readContract();
   let api: Api | undefined;
   const metrics = createMetrics({
@@ -192,19 +196,19 @@ async function startServers({ store, feed, settings, log, undo, tls, anonymous }
   const backend = { store, feed, watchRetentionMs, allowedAddresses, providerKeys };
   let draining = false;
   let http: HttpServer | undefined;
-  // Closed after the gRPC server has drained, so that /readyz tells of it until the end.
-  undo.push(async () => http?.close());
+  // Closed after the gRPC server has drained, so that /readyz reports the shutdown until the end.
+  cleanup.push(async () => http?.close());
   const reflection = settings.REFLECTION;
   api = createApi(backend, { contract, log, metrics, anonymous });
-  const server = await startGrpcServer(settings.GRPC_ADDRESS, api, { tls, reflection });
-  undo.push(() => server.drain(settings.SHUTDOWN_GRACE_MS));
+  const grpc = await startGrpcServer(settings.GRPC_ADDRESS, api, { tls, reflection });
+  cleanup.push(() => grpc.drain(settings.SHUTDOWN_GRACE_MS));
   const notReady = () => (draining ? 'draining' : undefined);
   if (settings.HTTP_ADDRESS !== 'off')
     http = await startHttpServer(settings.HTTP_ADDRESS, { ...api, log, metrics, notReady, tls, reflection });
   const drain = () => {
     draining = true;
   };
-  return { rpc: server, http, drain };
+  return { grpc, http, drain };
 }
 
 async function bringUpSchema(database: Database, settings: Settings, log: Log): Promise<void> {
@@ -216,32 +220,33 @@ async function bringUpSchema(database: Database, settings: Settings, log: Log): 
   log.info({ applied }, 'migrated the database');
   const { tables, findings } = await migrations.readImport();
   if (tables.length > 0)
-    log.info({ tables }, 'imported the tables of the Python system; no agents or default configs are created for it');
+    log.info({ tables }, 'imported the tables of the original Python system; no agents or default configs are seeded');
   for (const finding of findings) log.warn({ finding }, 'found in the imported database; see agentllm migrate status');
 }
 
 function keyProblemOf({ state }: Store): string | undefined {
   const { problem } = state.vault;
-  if (problem?.reason === 'ENCRYPTION_KEY_WRONG') return 'ENCRYPTION_KEY is not the one that the stored keys are under';
+  if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
+    return 'ENCRYPTION_KEY is not the encryption key of the stored API keys';
   return problem && `ENCRYPTION_KEY ${problem.problem}`;
 }
 
-/** Says at the start what is wrong with the keys; nothing of it keeps the service from serving the rest. */
+/** Logs the problems of the stored keys at the start. They do not prevent the service from starting. */
 function reportVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
-    log.error(problem, 'ENCRYPTION_KEY is not the one that the stored keys were encrypted with; they cannot be read');
+    log.error(problem, 'ENCRYPTION_KEY is not the encryption key of the stored API keys; they cannot be read');
   else if (problem && problem.problem !== 'is not set') log.error(problem, 'ENCRYPTION_KEY cannot be used');
-  else if (problem) log.info('no ENCRYPTION_KEY is set; API keys can neither be stored nor read');
+  else if (problem) log.info('ENCRYPTION_KEY is not set; API keys cannot be stored or read');
   if (unreadable.length > 0)
     log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
-  if (rebound > 0) log.info({ rebound }, 'encrypted the API keys of the imported database anew, bound to their rows');
+  if (rebound > 0) log.info({ rebound }, 're-encrypted the API keys of the imported database, bound to their rows');
 }
 
-/** Runs a task every hour from now on; stopping waits for the one that runs. */
+/** Runs a task every hour. The returned function stops it and waits for a run in progress. */
 function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
   let running = Promise.resolve();
   const run = () => {
-    running = task().catch((error) => log.warn({ err: error }, 'an hourly task failed; it is tried again'));
+    running = task().catch((error) => log.warn({ err: error }, 'an hourly task failed; it runs again in an hour'));
   };
   const timer = setInterval(run, 3_600_000).unref();
   return () => {
@@ -250,7 +255,7 @@ function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
   };
 }
 
-async function unwind(undo: Undo, log: Log): Promise<void> {
-  for (const step of undo.splice(0).reverse())
-    await step().catch((error) => log.warn({ err: error }, 'could not be closed cleanly'));
+async function closeAll(cleanup: Cleanup, log: Log): Promise<void> {
+  for (const close of cleanup.splice(0).reverse())
+    await close().catch((error) => log.warn({ err: error }, 'a component could not be closed cleanly'));
 }

@@ -3,7 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, type Metric, Registry } from 'pr
 /** Counts one call of a method by its outcome. */
 export type Measure = (code: string, ms: number) => void;
 
-/** What the service tells Prometheus. */
+/** The Prometheus metrics of the service. */
 export interface Metrics {
   readonly registry: Registry;
   forMethod(method: string): Measure;
@@ -14,7 +14,7 @@ interface Sources {
   readonly databaseWritable: () => boolean;
   readonly watches: () => Readonly<Record<string, number>>;
   readonly rows: () => Readonly<Record<string, number>>;
-  /** When the certificate ends, where there is one. */
+  /** The expiry of the certificate; undefined without TLS. */
   readonly certificateExpiry?: (() => Date) | undefined;
 }
 
@@ -35,7 +35,7 @@ export function createMetrics(sources: Sources): Metrics {
   });
   registry.registerMetric(durationsOf(methods));
   gauge(registers, 'agentllm_revision', 'Store revision that reads are served at', sources.revision);
-  gauge(registers, 'agentllm_database_writable', '1 while the database answers and takes writes', () =>
+  gauge(registers, 'agentllm_database_writable', '1 while the database is available and accepts writes', () =>
     sources.databaseWritable() ? 1 : 0,
   );
   const { certificateExpiry } = sources;
@@ -94,12 +94,12 @@ function labelled(
 const BUCKETS = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30];
 
 /**
- * The calls of one method, counted in plain numbers until somebody asks: prom-client looks its labels up at every
- * observation, bound or not, which took 3 % of a read from memory.
+ * The calls of one method, counted in plain numbers until the metrics are collected: prom-client looks up its labels at
+ * every observation, bound or not, which took 3 % of the time of a read from memory.
  */
 class MethodCalls {
   readonly byCode = new Map<string, number>();
-  /** Calls by the first bucket that has room for them; the last is for those beyond all. */
+  /** Calls by the first bucket that covers their duration; the last element counts calls above all buckets. */
   readonly byBucket = new Array<number>(BUCKETS.length + 1).fill(0);
   seconds = 0;
 
@@ -114,23 +114,23 @@ class MethodCalls {
 
 const DURATION = 'agentllm_call_duration_seconds';
 
-/** The histogram of all methods as a registry takes it: what it asks of a metric is its values. */
+/** The histogram of all methods as a metric of the registry, which only reads the values of a metric. */
 function durationsOf(methods: ReadonlyMap<string, MethodCalls>): Metric {
-  const facts = {
+  const description = {
     name: DURATION,
-    help: 'Time from the decoded request to the answer, by method',
+    help: 'Time from the decoded request to the response, by method',
     type: 'histogram',
     aggregator: 'sum',
   };
-  const get = async () => ({ ...facts, values: [...methods].flatMap(seriesOf) });
-  return { ...facts, get, reset: () => undefined } as unknown as Metric;
+  const get = async () => ({ ...description, values: [...methods].flatMap(seriesOf) });
+  return { ...description, get, reset: () => undefined } as unknown as Metric;
 }
 
-/** The series of one method, as Prometheus has them: each bucket counts all that are no slower. */
+/** The series of one method. Buckets are cumulative, as Prometheus requires. */
 function seriesOf([method, { byBucket, seconds }]: readonly [string, MethodCalls]) {
   let calls = 0;
-  const buckets = byBucket.map((more, at) => {
-    calls += more;
+  const buckets = byBucket.map((count, at) => {
+    calls += count;
     return { metricName: `${DURATION}_bucket`, labels: { method, le: BUCKETS[at] ?? '+Inf' }, value: calls };
   });
   return [

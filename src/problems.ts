@@ -2,14 +2,16 @@ import { ServiceError, type Violation } from './errors.js';
 import { limits } from './limits.js';
 
 /**
- * The problems of a request, which are reported together. It keeps the first `limits.listedProblems` of them and counts
- * the others, so that a request with very many problems costs no more than one with few.
+ * Collects the problems of a request, so that one error reports all of them. It keeps the first `limits.listedProblems`
+ * and counts the rest, so that a request with very many problems costs no more than one with few.
  */
 export class Problems {
   private readonly violations: Violation[] = [];
   private count = 0;
 
-  /** @param description a function when the text is expensive: it is called only for a problem that is listed. */
+  /**
+   * @param description a function if the text is expensive to build: it is called only for a problem that is listed.
+   */
   add(field: string, description: string | (() => string) | undefined): void {
     if (!description) return;
     this.count++;
@@ -30,12 +32,12 @@ export class Problems {
   }
 }
 
-/** Characters after which a message lists no further problem. */
+/** A message of more than this many characters lists no further problem. */
 const LISTED_CHARACTERS = 500;
 
 /**
- * The problems of a request in one error: the first of them, and how many more there are.
- * @param count how many there are, when `violations` does not have them all.
+ * Makes one error of the problems of a request. Its message has the first problems and the number of the rest.
+ * @param count the number of all problems, if `violations` has only some of them.
  */
 export function invalidFields(violations: readonly Violation[], count = violations.length): ServiceError {
   const listed: string[] = [];

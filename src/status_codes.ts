@@ -1,4 +1,4 @@
-/** The gRPC status codes that the service uses, by their numbers on the wire. */
+/** The gRPC status codes that the service uses, with their numbers on the wire. */
 export const StatusCode = {
   CANCELLED: 1,
   INVALID_ARGUMENT: 3,

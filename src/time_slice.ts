@@ -1,11 +1,11 @@
-/** How long loops work in one turn of the event loop, in ms: what other callers wait for them. */
+/** How long loops run in one turn of the event loop, in ms; other callers wait for this time. */
 const SLICE_MS = 5;
 
 /**
- * The share of the event loop that long loops have. An `await` of something that is resolved already does not give the
- * event loop a turn: such a loop stalls every caller until it ends. A loop whose length a caller decides therefore asks
- * `isSpent` before each step and awaits `next()` when it is. All loops of the process share one slice per turn and are
- * resumed in the order in which they began to wait.
+ * Limits the share of the event loop that long loops use. An `await` of a resolved promise does not yield to the event
+ * loop, so such a loop stalls every caller until it ends. A loop whose length a caller determines therefore checks
+ * `isSpent` before each step, and awaits `next()` if it is true. All loops of the process share one slice per turn and
+ * are resumed in the order in which they began to wait.
  */
 class TimeSlice {
   private began: number | undefined;
@@ -20,14 +20,14 @@ class TimeSlice {
     return false;
   }
 
-  /** Resolves in a later turn of the event loop, after the loops that wait already. */
+  /** Resolves in a later turn of the event loop, after the loops that already wait. */
   next(): Promise<void> {
-    // Begins a slice where there is none, and with it the turn that ends it.
+    // Reading it starts a slice if there is none, and with it the turn that ends the slice.
     void this.isSpent;
     return new Promise((resolve) => void this.waiting.push(resolve));
   }
 
-  /** Resumes one loop in each turn: what it does first runs in later microtasks, so how long it takes is not known yet. */
+  /** Resumes one loop per turn: its next step runs in later microtasks, so its duration is not known yet. */
   private readonly turn = (): void => {
     this.began = undefined;
     const resume = this.waiting.shift();
@@ -39,7 +39,7 @@ class TimeSlice {
 
 export const timeSlice = new TimeSlice();
 
-/** The items of a loop that yields to other work, and that ends as soon as `isOver` holds. */
+/** Iterates over items and yields to other work between them; ends as soon as `isOver` returns true. */
 export async function* inSlices<T>(items: Iterable<T>, isOver: () => boolean = () => false): AsyncGenerator<T> {
   for (const item of items) {
     if (timeSlice.isSpent) await timeSlice.next();

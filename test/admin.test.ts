@@ -146,15 +146,15 @@ describe('the admin socket', () => {
     const service = await startCommand({ DATA_DIR });
     const refused = (said: RegExp) => [{ err: expect.stringMatching(said) }, { exit: 2 }];
     const request = (command: unknown, options?: unknown) => `${JSON.stringify({ command, options })}\n`;
-    expect(await send(DATA_DIR, 'what?\n')).toEqual(refused(/no JSON/));
-    expect(await send(DATA_DIR, '\n')).toEqual(refused(/no JSON/));
+    expect(await send(DATA_DIR, 'what?\n')).toEqual(refused(/not JSON/));
+    expect(await send(DATA_DIR, '\n')).toEqual(refused(/not JSON/));
     expect(await send(DATA_DIR, '')).toEqual(refused(/one line/));
     expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(refused(/one line/));
     expect(await send(DATA_DIR, 'null\n')).toEqual(refused(/must be/));
     expect(await send(DATA_DIR, request(['seed']))).toEqual(refused(/must be/));
     expect(await send(DATA_DIR, request('seed', 'json'))).toEqual(refused(/must be/));
     expect(await send(DATA_DIR, request('c'.repeat(200)))).toEqual(refused(/must be/));
-    expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(refused(/no JSON/));
+    expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(refused(/not JSON/));
     for (const command of ['', 'serve', '__proto__', 'constructor', 'seed; rm -rf'])
       expect(await send(DATA_DIR, request(command))).toEqual([
         { err: expect.stringContaining('does not have the command') },
@@ -224,7 +224,7 @@ describe('the admin socket', () => {
     expect(performance.now() - startedAt).toBeLessThan(20_000);
     for (const [at, { code, stderr, stdout }] of ended.entries()) {
       expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-      expect(stderr).toContain(`No answer from process ${services[at]?.child.pid}`);
+      expect(stderr).toContain(`No response from process ${services[at]?.child.pid}`);
       expect(stderr.trim().split('\n')).toHaveLength(1);
     }
     services[0]?.child.kill('SIGCONT');

@@ -160,11 +160,11 @@ describe('readSettings', () => {
   });
 
   it('a certificate and its key belong together, and client certificates need them', () => {
-    const together = 'TLS_CERT_FILE and TLS_KEY_FILE belong together: the key is that of the certificate';
+    const together = 'TLS_CERT_FILE and TLS_KEY_FILE must be set together';
     expect(mistakes({ TLS_CERT_FILE: 'a' })).toEqual([together]);
     expect(mistakes({ TLS_KEY_FILE: 'a', TLS_CLIENT_CA_FILE: 'c' })).toEqual([together]);
     expect(mistakes({ TLS_CLIENT_CA_FILE: 'c' })).toEqual([
-      'TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: only over TLS do clients have certificates',
+      'TLS_CLIENT_CA_FILE requires TLS_CERT_FILE and TLS_KEY_FILE',
     ]);
     expect(mistakes({ TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b', TLS_CLIENT_CA_FILE: 'c' })).toEqual([]);
   });

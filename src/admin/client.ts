@@ -5,28 +5,28 @@ import { StartError } from '../errors.js';
 import { errorCode } from '../store/embedded/data_directory.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
 import { withShortPath } from '../store/embedded/socket_path.js';
-import { ADMIN_SOCKET, type AdminRequest, adminDirectory, answer, type Say } from './protocol.js';
+import { ADMIN_SOCKET, type AdminRequest, adminDirectory, response, type Say } from './protocol.js';
 
-/** A service that runs a command says so every second, so this is one that does nothing. */
-const SILENT_AFTER_MS = 10_000;
+/** Timeout without a message. A service that runs a command sends one every second. */
+const SILENCE_MS = 10_000;
 
-/** Has the service that owns the directory run a command; undefined when no service listens there. */
-export async function askService(dataDir: string, request: AdminRequest, say: Say): Promise<number | undefined> {
-  const socket = await dial(dataDir);
-  return socket && (await converse(socket, dataDir, request, say));
+/** Runs a command in the service that owns the data directory; undefined if no service listens there. */
+export async function runInService(dataDir: string, request: AdminRequest, say: Say): Promise<number | undefined> {
+  const socket = await open(dataDir);
+  return socket && (await exchange(socket, dataDir, request, say));
 }
 
-/** Why a command could not be run, although somebody has the directory. */
-export async function noAnswer(dataDir: string): Promise<StartError> {
+/** The error of a command that cannot run because the process that owns the directory does not respond. */
+export async function noResponse(dataDir: string): Promise<StartError> {
   const holder = await findHolder(dataDir);
-  const who = holder ? `process ${holder.pid}, which owns` : 'the process that owns';
+  const owner = holder ? `process ${holder.pid}, which owns` : 'the process that owns';
   return new StartError(
-    `No answer from ${who} the data directory ${absolute(dataDir)}: it is stopped or stuck, or still starting, ` +
+    `No response from ${owner} the data directory ${absolute(dataDir)}: it is suspended, blocked or still starting, ` +
       'or an older version without an admin socket. Try again, or stop that process first.',
   );
 }
 
-async function dial(dataDir: string): Promise<Socket | undefined> {
+async function open(dataDir: string): Promise<Socket | undefined> {
   const directory = adminDirectory(dataDir);
   const connect = (path: string) =>
     new Promise<Socket>((resolve, reject) => {
@@ -42,46 +42,46 @@ async function dial(dataDir: string): Promise<Socket | undefined> {
   } catch (error) {
     const code = errorCode(error);
     if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') return undefined;
-    if (code === 'EAGAIN' || code === 'ECONNRESET') throw await noAnswer(dataDir);
-    throw new StartError(`The service's admin socket in ${directory} cannot be used (${code}): is it another user's?`, {
-      cause: error,
-    });
+    if (code === 'EAGAIN' || code === 'ECONNRESET') throw await noResponse(dataDir);
+    throw new StartError(
+      `The service's admin socket in ${directory} cannot be used (${code}); it may belong to another user`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 
-function converse(socket: Socket, dataDir: string, request: AdminRequest, say: Say): Promise<number> {
+function exchange(socket: Socket, dataDir: string, request: AdminRequest, say: Say): Promise<number> {
   return new Promise((resolve, reject) => {
     const finish = (settle: () => void) => {
       clearTimeout(timer);
       socket.destroy();
       settle();
     };
-    const timer = setTimeout(
-      () => void noAnswer(dataDir).then((error) => finish(() => reject(error))),
-      SILENT_AFTER_MS,
-    );
-    const ended = () =>
+    const timer = setTimeout(() => void noResponse(dataDir).then((error) => finish(() => reject(error))), SILENCE_MS);
+    const onEnd = () =>
       finish(() =>
-        reject(new StartError('The service ended before the command did. Look whether it is done, and run it again.')),
+        reject(new StartError('The service onEnd before the command completed. Check its effect, then run it again.')),
       );
-    socket.on('error', ended);
+    socket.on('error', onEnd);
     createInterface({ input: socket })
       .on('line', (line) => {
         timer.refresh();
-        const { out, err, exit } = readAnswer(line);
+        const { out, err, exit } = readMessage(line);
         if (out !== undefined) say.out(out);
         if (err !== undefined) say.err(err);
         if (exit !== undefined) finish(() => resolve(exit));
       })
-      .on('close', ended);
+      .on('close', onEnd);
     socket.write(`${JSON.stringify(request)}\n`);
   });
 }
 
-function readAnswer(line: string) {
+function readMessage(line: string) {
   try {
-    return answer.parse(JSON.parse(line));
+    return response.parse(JSON.parse(line));
   } catch {
-    return { err: 'agentllm: the service answered something that is no answer', exit: 1 };
+    return { err: 'agentllm: the service sent an invalid response', exit: 1 };
   }
 }

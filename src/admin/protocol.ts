@@ -1,35 +1,35 @@
 /**
- * What a command and the service say to each other over the admin socket: one line of JSON with the command, then
- * lines of JSON with what it prints, the last of them with its exit code. An empty object says that it still runs.
+ * The protocol of the admin socket. The client sends one line of JSON with the command. The service sends lines of JSON
+ * with the output of the command; the last one has the exit code. An empty object means that the command still runs.
  */
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 
 export const request = z.object({
-  /** As it is typed: `migrate status`. */
+  /** The command as on the command line: `migrate status`. */
   command: z.string().max(100),
   options: z.record(z.string(), z.unknown()).default({}),
 });
 export type AdminRequest = z.output<typeof request>;
 
-export const answer = z.object({
+export const response = z.object({
   out: z.string().optional(),
   err: z.string().optional(),
   exit: z.number().int().optional(),
 });
-export type AdminAnswer = z.output<typeof answer>;
+export type AdminResponse = z.output<typeof response>;
 
-/** Where a command prints: to a terminal, or through the socket to one. */
+/** The output of a command: a terminal, or the admin socket. */
 export interface Say {
-  /** A line of the answer. */
+  /** Prints a line of the result to standard output. */
   out(text: string): void;
-  /** A line of what goes on beside it: progress and errors. */
+  /** Prints a line of progress or an error to standard error. */
   err(text: string): void;
 }
 
-/** One directory, which only its owner may enter, for one socket. */
+/** The directory of the socket, which only its owner can access. */
 export const adminDirectory = (dataDir: string): string => join(resolve(dataDir), '.admin');
 export const ADMIN_SOCKET = 'admin.sock';
 
-/** How often a command that runs says so. */
-export const BEAT_MS = 1_000;
+/** Interval of the empty messages while a command runs. */
+export const HEARTBEAT_MS = 1_000;

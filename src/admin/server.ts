@@ -7,29 +7,29 @@ import { makeOwnDirectory } from '../store/embedded/data_directory.js';
 import { withShortPath } from '../store/embedded/socket_path.js';
 import {
   ADMIN_SOCKET,
-  type AdminAnswer,
   type AdminRequest,
+  type AdminResponse,
   adminDirectory,
-  BEAT_MS,
+  HEARTBEAT_MS,
   request as requestSchema,
   type Say,
 } from './protocol.js';
 
-const LONGEST_REQUEST = 64 * 1024;
-const REQUEST_WITHIN_MS = 5_000;
-/** How long an asker may take to read the answer. */
-const READ_WITHIN_MS = 5_000;
-const MOST_CONNECTIONS = 64;
+const MAX_REQUEST_BYTES = 64 * 1024;
+const REQUEST_TIMEOUT_MS = 5_000;
+/** Maximum time for a client to read the response. */
+const READ_TIMEOUT_MS = 5_000;
+const MAX_CONNECTIONS = 64;
 
-/** Runs a command to its end and returns its exit code; must not throw for what a person has done wrong. */
+/** Runs a command and resolves to its exit code; must not throw because of user errors. */
 export type RunCommand = (request: AdminRequest, say: Say) => Promise<number>;
 
 export interface AdminServer {
-  /** Takes no more commands, and waits for those that run. */
+  /** Rejects new commands and waits for those in progress. */
   close(graceMs: number): Promise<void>;
 }
 
-/** Listens in the data directory, whose lock this process holds: a socket that is there was left by a dead process. */
+/** Listens in the data directory. This process holds its lock, so an existing socket belongs to a dead process. */
 export async function startAdminServer(dataDir: string, run: RunCommand, log: Log): Promise<AdminServer> {
   const directory = adminDirectory(dataDir);
   const path = join(directory, ADMIN_SOCKET);
@@ -41,15 +41,15 @@ export async function startAdminServer(dataDir: string, run: RunCommand, log: Lo
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    void converse(socket, (request, say) => {
+    void exchange(socket, (request, say) => {
       const exit = runLogged(run, request, say, log);
-      const answered = exit.then(() => closed(socket));
-      running.add(answered);
-      void answered.finally(() => running.delete(answered));
+      const finished = exit.then(() => closed(socket));
+      running.add(finished);
+      void finished.finally(() => running.delete(finished));
       return exit;
     });
   });
-  server.maxConnections = MOST_CONNECTIONS;
+  server.maxConnections = MAX_CONNECTIONS;
   await withShortPath(directory, ADMIN_SOCKET, (short) => listen(server, short));
   await chmod(path, 0o600);
   return {
@@ -67,7 +67,7 @@ function listen(server: Server, path: string): Promise<void> {
     server.once('error', reject);
     server.listen(path, () => {
       server.off('error', reject);
-      // Accepting may fail later (too many open files); whoever asks then gets no answer, and says so.
+      // Accepting can fail later (too many open files); the client then reports that it gets no response.
       server.on('error', () => undefined);
       server.unref();
       resolve();
@@ -83,43 +83,43 @@ async function runLogged(run: RunCommand, request: AdminRequest, say: Say, log: 
     return exit;
   } catch (error) {
     log.error({ err: error, command }, 'a command failed');
-    say.err('agentllm: the command failed in the service; its log has the reason');
+    say.err('agentllm: the command failed in the service; the log of the service has the reason');
     return 1;
   }
 }
 
-async function converse(socket: Socket, run: RunCommand): Promise<void> {
+async function exchange(socket: Socket, run: RunCommand): Promise<void> {
   socket.on('error', () => socket.destroy());
-  const tell = (answer: AdminAnswer) => {
-    if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`);
+  const send = (response: AdminResponse) => {
+    if (socket.writable) socket.write(`${JSON.stringify(response)}\n`);
   };
   const request = await readRequest(socket);
-  // Whatever else comes is thrown away, or a client that is not read from would never be seen to go.
+  // Further data is discarded: without reading, the end of the connection would not be noticed.
   socket.resume();
   if (typeof request === 'string') {
-    tell({ err: `agentllm: ${request}` });
-    tell({ exit: 2 });
+    send({ err: `agentllm: ${request}` });
+    send({ exit: 2 });
   } else {
-    tell({});
-    const beat = setInterval(() => socket.writableLength === 0 && tell({}), BEAT_MS).unref();
-    const exit = await run(request, { out: (out) => tell({ out }), err: (err) => tell({ err }) });
-    clearInterval(beat);
-    tell({ exit });
+    send({});
+    const heartbeat = setInterval(() => socket.writableLength === 0 && send({}), HEARTBEAT_MS).unref();
+    const exit = await run(request, { out: (out) => send({ out }), err: (err) => send({ err }) });
+    clearInterval(heartbeat);
+    send({ exit });
   }
   socket.end(() => socket.destroy());
-  setTimeout(() => socket.destroy(), READ_WITHIN_MS).unref();
+  setTimeout(() => socket.destroy(), READ_TIMEOUT_MS).unref();
 }
 
-/** The request, or what is wrong with it. */
+/** Returns the request, or a description of the problem. */
 async function readRequest(socket: Socket): Promise<AdminRequest | string> {
   const line = await readLine(socket);
   if (line === undefined)
-    return `one line of at most ${LONGEST_REQUEST} bytes is expected within ${REQUEST_WITHIN_MS} ms`;
+    return `a line of at most ${MAX_REQUEST_BYTES} bytes is expected within ${REQUEST_TIMEOUT_MS} ms`;
   try {
     const parsed = requestSchema.safeParse(JSON.parse(line));
     return parsed.success ? parsed.data : 'the line must be {"command": "…", "options": {…}}';
   } catch {
-    return 'the line is no JSON';
+    return 'the line is not JSON';
   }
 }
 
@@ -136,13 +136,13 @@ function readLine(socket: Socket): Promise<string | undefined> {
       chunks.push(chunk);
       length += chunk.length;
       const complete = chunk.includes('\n');
-      if (!complete && length <= LONGEST_REQUEST) return;
+      if (!complete && length <= MAX_REQUEST_BYTES) return;
       const line = Buffer.concat(chunks);
       const end = line.indexOf('\n');
-      finish(complete && end <= LONGEST_REQUEST ? line.toString('utf8', 0, end) : undefined);
+      finish(complete && end <= MAX_REQUEST_BYTES ? line.toString('utf8', 0, end) : undefined);
     };
     const cut = () => finish(undefined);
-    const timer = setTimeout(cut, REQUEST_WITHIN_MS).unref();
+    const timer = setTimeout(cut, REQUEST_TIMEOUT_MS).unref();
     socket.on('data', read).on('end', cut).on('close', cut);
   });
 }

@@ -30,7 +30,7 @@ import { accessService } from './handlers/tokens.js';
 import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
 
-/** What the API works on, without what it makes itself. */
+/** The dependencies of the API that are created outside of it. */
 export type ApiParts = Omit<
   Backend,
   'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
@@ -53,32 +53,32 @@ export interface Api {
   readonly unreadResponses: UnreadResponses;
   /** The memory of requests, over all transports. */
   readonly requestBudget: RequestBudget;
-  /** Whether a caller without a token can ever be admitted. */
+  /** Whether a caller without a token can be admitted. */
   readonly anonymous: Anonymous;
-  /** The number of open watches, by whether they have caught up. */
+  /** The number of open watches: those that have caught up, and those that lag. */
   watches(): { readonly live: number; readonly behind: number };
   /** Rejects new calls and ends every watch; resolves when the calls in progress have ended. */
   drain(): Promise<void>;
-  /** Releases what is left; call it once, after the transports are closed. */
+  /** Releases all remaining resources; call it once, after the transports are closed. */
   close(): Promise<void>;
 }
 
-export function createApi(parts: ApiParts, { anonymous, ...given }: ApiOptions): Api {
+export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions): Api {
   const limiter = new CallLimiter();
-  const accessLog = new AccessLog(parts.store, given.log);
+  const accessLog = new AccessLog(parts.store, options.log);
   const authorizer = new Authorizer(parts.store, anonymous, accessLog);
   const openStreams = new OpenStreams();
-  const unreadResponses = new UnreadResponses(given.log);
+  const unreadResponses = new UnreadResponses(options.log);
   const requestBudget = new RequestBudget(limits.requests);
   const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
   const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
-  const backend = { ...parts, log: given.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
-  const services = servicesOf(backend, { ...given, limiter, authorizer, openStreams, unreadResponses });
+  const backend = { ...parts, log: options.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
+  const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams, unreadResponses });
   const unary = services.flatMap((service) => [...service.unary.values()]);
   let registryClosed: Promise<void> | undefined;
   return {
-    contract: given.contract,
+    contract: options.contract,
     services,
     methods: new Map(unary.map((method) => [method.path, invokerOf(method)])),
     authorizer,
@@ -113,6 +113,6 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(AuditServiceService, auditService(backend), context),
 ];
 
-/** The delay is random, so that watchers do not all reconnect in the same moment. */
+/** The delay is random, so that watchers do not all reconnect at the same time. */
 const shuttingDown = () =>
   ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: Math.round(Math.random() * 1000) });

@@ -48,7 +48,7 @@ const callOf = (
   caller: LOCAL.actor,
   principal: LOCAL,
   require: () => {},
-  requirePast: () => {},
+  requirePastAgent: () => {},
   stillAllowed: () => {},
   encode: definition.requestSerialize,
   encodeReply: definition.responseSerialize,

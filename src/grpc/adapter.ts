@@ -18,8 +18,8 @@ export interface GrpcService {
 }
 
 /**
- * Makes a service of the API known to grpc-js. Requests and responses pass as bytes: grpc-js turns an undecodable
- * request into INTERNAL and a rejected handler into an unhandled rejection, so it does neither here.
+ * Converts a service of the API for grpc-js. Requests and responses pass as bytes, and handlers do not reject: grpc-js
+ * would turn a malformed request into INTERNAL, and a rejected handler into an unhandled rejection.
  */
 export function grpcServiceOf({ definition, unary, streams }: ApiService): GrpcService {
   const definitions: Record<string, object> = {};
@@ -33,7 +33,7 @@ export function grpcServiceOf({ definition, unary, streams }: ApiService): GrpcS
 
 const asBytes = (bytes: Buffer) => bytes;
 
-// The call object of grpc-js is the transport itself, so that a call needs no other object.
+// The call object of grpc-js is used as the transport, so that a call needs no additional object.
 const unaryHandler = ({ run }: UnaryMethod) =>
   ((call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void =>
     run(call.request, call, (error, bytes) =>

@@ -2,10 +2,10 @@ import { gunzip, inflate } from 'node:zlib';
 import { status } from '@grpc/grpc-js';
 import { limits } from '../limits.js';
 
-/** How many messages are decompressed at a time: each takes a thread of the pool and up to twice its size in memory. */
-const AT_ONCE = 2;
+/** Concurrent decompressions: each needs a thread of the pool and up to twice its size in memory. */
+const CONCURRENCY = 2;
 
-/** What grpc-js sends to the caller. */
+/** The status that grpc-js sends to the caller. */
 export interface CallFailure {
   readonly code: status;
   readonly details: string;
@@ -14,7 +14,7 @@ export interface CallFailure {
 const failure = (code: status, details: string): CallFailure => ({ code, details });
 const DECOMPRESS = { gzip: gunzip, deflate: inflate } as const;
 
-/** The request that a message is of. */
+/** The request that a message belongs to. */
 interface Waiting {
   readonly isClosed: boolean;
 }
@@ -28,12 +28,12 @@ interface Job {
 }
 
 /**
- * Decompresses the messages of all calls, a few at a time. grpc-js bounds the size of each message but begins all at once:
- * 600 compressed messages of 60 KB took 2.5 GB.
+ * Decompresses the messages of all calls with bounded concurrency. grpc-js bounds the size of each message but starts
+ * all decompressions at the same time: 600 compressed messages of 60 KB took 2.5 GB.
  */
 export class Decompression {
   private readonly waiting: Job[] = [];
-  /** Requests with a message that waits or is decompressed. */
+  /** Requests with a message that is queued or being decompressed. */
   private readonly requests = new Set<Waiting>();
   private running = 0;
 
@@ -58,7 +58,7 @@ export class Decompression {
   }
 
   private start(): void {
-    while (this.running < AT_ONCE) {
+    while (this.running < CONCURRENCY) {
       const job = this.waiting.shift();
       if (!job) return;
       if (job.request.isClosed) {

@@ -18,10 +18,9 @@ import { timeSlice } from '../time_slice.js';
 import { grpcStatus } from './status.js';
 
 /*
- * Server reflection, v1 and v1alpha: the same messages under two names. The
- * library for it, @grpc/reflection 1.0.4, merges the files of a package and
- * drops their comments and options; buf curl then finds no service, and the
- * annotations of the contract would be lost. The files go out here as they are.
+ * Server reflection, v1 and v1alpha: the same messages under two names. The library @grpc/reflection 1.0.4 merges the
+ * files of a package and drops their comments and options, so that buf curl finds no service and the annotations of the
+ * contract are lost. This implementation returns the files unchanged.
  */
 export function addReflection(
   server: Server,
@@ -33,19 +32,19 @@ export function addReflection(
     if (reflection === 'authenticated') authorizer.identify(credentialsOf(stream), 'grpc.reflection');
   };
   const implementation = {
-    serverReflectionInfo: answerAll(unreadResponses, admit, (request) =>
-      answer(registry, request),
+    serverReflectionInfo: respondToAll(unreadResponses, admit, (request) =>
+      respond(registry, request),
     ) as handleBidiStreamingCall<Request, Response>,
   };
   server.addService(V1, implementation);
   server.addService(V1Alpha, implementation);
 }
 
-/** Answers one request after the other; reads the next one when the response has been sent and others had a turn. */
-function answerAll(
+/** Responds to requests in order; reads the next one when the response has been sent and other work has had a turn. */
+function respondToAll(
   unreadResponses: UnreadResponses,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
-  answerOne: (request: Request) => Partial<Response>,
+  respondToOne: (request: Request) => Partial<Response>,
 ) {
   return (stream: ServerDuplexStream<Request, Response>): void => {
     try {
@@ -54,19 +53,19 @@ function answerAll(
       stream.emit('error', grpcStatus(error as ServiceError));
       return;
     }
-    const giveUp = () => stream.destroy();
-    stream.on('error', giveUp);
+    const destroy = () => stream.destroy();
+    stream.on('error', destroy);
     const connection = unreadResponses.connectionOf(stream);
     stream.on('data', (original_request: Request) => {
       if (stream.writableEnded) return;
       try {
         connection?.checkRoom();
       } catch (error) {
-        // grpc-js sends it as the status.
-        stream.off('error', giveUp).emit('error', grpcStatus(error as ServiceError));
+        // grpc-js sends the emitted error as the status.
+        stream.off('error', destroy).emit('error', grpcStatus(error as ServiceError));
         return;
       }
-      const response = { valid_host: original_request.host, original_request, ...answerOne(original_request) };
+      const response = { valid_host: original_request.host, original_request, ...respondToOne(original_request) };
       const sent = connection?.add(sizeOf(response));
       // Thousands of requests fit into one packet, and one response may be 200 KB.
       stream.pause();
@@ -82,7 +81,7 @@ function answerAll(
 const sizeOf = ({ file_descriptor_response: files }: Partial<Response>): number =>
   files?.file_descriptor_proto.reduce((size, { length }) => size + length, 0) ?? 0;
 
-function answer(registry: Registry, request: Request): Partial<Response> {
+function respond(registry: Registry, request: Request): Partial<Response> {
   if (request.list_services !== undefined) return { list_services_response: { service: services(registry) } };
   if (request.file_by_filename !== undefined) return files(fileNamed(registry, request.file_by_filename));
   if (request.file_containing_symbol !== undefined) return files(fileOf(registry, request.file_containing_symbol));
@@ -96,7 +95,7 @@ function answer(registry: Registry, request: Request): Partial<Response> {
     const extension_number = extensionsOf(registry, base_type_name).map((e) => e.number);
     return { all_extension_numbers_response: { base_type_name, extension_number } };
   }
-  return { error_response: { error_code: StatusCode.INVALID_ARGUMENT, error_message: 'The request asks for nothing' } };
+  return { error_response: { error_code: StatusCode.INVALID_ARGUMENT, error_message: 'The request is empty' } };
 }
 
 const NOT_FOUND = {
@@ -121,7 +120,7 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
   return (registry.get(symbol) ?? registry.get(parent))?.file;
 }
 
-/** A file after all that it imports, each once, so that a caller needs no further request. */
+/** A file and all its imports, imports first and without duplicates, so that a caller needs no further request. */
 function files(file: DescFile | undefined): Partial<Response> {
   if (!file) return NOT_FOUND;
   const known = responses.get(file);
@@ -138,5 +137,5 @@ function files(file: DescFile | undefined): Partial<Response> {
   return response;
 }
 
-/** Encoding a file with all that it imports takes milliseconds, so it is done once. */
+/** Responses by file: the encoding of a file with its imports takes milliseconds. */
 const responses = new WeakMap<DescFile, Partial<Response>>();

@@ -7,17 +7,20 @@ import { limits } from '../limits.js';
 import { StatusCode } from '../status_codes.js';
 
 /*
- * grpc-js refuses some calls by itself: too large, of an unknown method, not decompressible. Their statuses get the
- * details that every other error of the service has.
+ * grpc-js rejects some calls itself: too large, of an unknown method, or with a message that cannot be decompressed.
+ * This file adds the details to their statuses that every other error of the service has.
  */
 
-/** Adds the details to what grpc-js sends on a stream. The methods are replaced on the stream, without a closure per call. */
+/**
+ * Adds the details to the statuses that grpc-js sends on a stream. It replaces methods of the stream, without a closure
+ * per call.
+ */
 export function addRefusalDetails(stream: ServerHttp2Stream): void {
   stream.respond = respond;
   stream.sendTrailers = sendTrailers;
 }
 
-/** An error as the trailers of a gRPC response. */
+/** The trailers of a gRPC response with an error. */
 export function trailersOf(error: ServiceError): OutgoingHttpHeaders {
   const status = statusOf(error);
   return {
@@ -37,34 +40,37 @@ function sendTrailers(this: ServerHttp2Stream, headers: OutgoingHttpHeaders): vo
 
 const prototypeOf = (stream: ServerHttp2Stream) => Object.getPrototypeOf(stream) as ServerHttp2Stream;
 
-/** A status of grpc-js itself with the details of the service; everything else as it is. */
+/** Adds details to a status that grpc-js created; returns all other headers unchanged. */
 function withDetails(headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
   const status = headers['grpc-status'];
-  if (headers[':status'] === 415) return { ...headers, ...trailersOf(noGrpc()) };
+  if (headers[':status'] === 415) return { ...headers, ...trailersOf(notGrpc()) };
   if (!status || headers['grpc-status-details-bin'] !== undefined) return headers;
   const error = errorFor(Number(status), String(headers['grpc-message'] ?? ''));
   return error ? { ...headers, ...trailersOf(error) } : headers;
 }
 
-/** The reason for which grpc-js refuses a call; undefined for a status that a service of another contract chose. */
+/** The error for a call that grpc-js rejects; undefined for a status that a service of another contract returned. */
 function errorFor(code: number, message: string): ServiceError | undefined {
   const max_bytes = String(limits.maxRequestBytes);
   if (code === StatusCode.RESOURCE_EXHAUSTED && message.startsWith('Received%20message'))
     return ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes });
   if (code === StatusCode.DEADLINE_EXCEEDED) return ServiceError.of('DEADLINE_EXCEEDED', {});
   if (code === StatusCode.INTERNAL && message.startsWith('Failed%20to%20decompress'))
-    return ServiceError.of('INVALID_HEADER', { header: 'grpc-encoding', problem: 'does not fit the message' });
+    return ServiceError.of('INVALID_HEADER', {
+      header: 'grpc-encoding',
+      problem: 'does not match the encoding of the message',
+    });
   if (code !== StatusCode.UNIMPLEMENTED) return undefined;
   if (message.includes('encoding')) return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'This grpc-encoding' });
   const [, path] = NO_METHOD.exec(message) ?? [];
   return path ? ServiceError.of('METHOD_NOT_FOUND', { method: printable(path, 100) }) : undefined;
 }
 
-/** What grpc-js says of a path that it does not know; encoded or not. */
+/** The message of grpc-js for an unknown path, URL-encoded or not. */
 const NO_METHOD = /not(?: |%20)implement(?: |%20)the(?: |%20)method(?: |%20)\/?(.+)$/;
 
-const noGrpc = () =>
+const notGrpc = () =>
   ServiceError.of('INVALID_HEADER', {
     header: 'content-type',
-    problem: 'must be application/grpc; JSON has its own port',
+    problem: 'must be application/grpc; the JSON API has another port',
   });

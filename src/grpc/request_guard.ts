@@ -13,7 +13,7 @@ import { addRefusalDetails, trailersOf } from './refusal_details.js';
 const NO_ERROR = 0;
 const ENHANCE_YOUR_CALM = 11;
 
-/** The part of a call of grpc-js that decompresses its messages. */
+/** The part of a grpc-js call that decompresses its messages. */
 interface DecompressingCall {
   decompressMessage(message: Buffer, encoding: string): Buffer | Promise<Buffer>;
 }
@@ -21,15 +21,15 @@ interface DecompressingCall {
 const TIMEOUT = /^\d{1,8}[HMSmun]$/;
 
 /**
- * Stands between HTTP/2 and grpc-js: it refuses calls by their headers and bounds the memory of their requests.
- * Interceptors of grpc-js could do the first part, but they cost a quarter of the throughput, see no call of an unknown
- * method, and see a message only when all of it is in memory.
+ * Runs between HTTP/2 and grpc-js: it rejects calls because of their headers and bounds the memory of their requests.
+ * Interceptors of grpc-js could check the headers, but they cost a quarter of the throughput, do not run for unknown
+ * methods, and receive a message only when it is completely in memory.
  */
 export class RequestGuard {
-  /** Of calls that need no token, wherever the others need one. */
-  private readonly open = new RequestBudget(limits.openRequests);
+  /** The budget of calls that never need a token: health checks and public reflection. */
+  private readonly publicBudget = new RequestBudget(limits.openRequests);
   private readonly decompression = new Decompression();
-  /** The request of the call that grpc-js begins at this moment, if it may be compressed. */
+  /** The request of the call that grpc-js is starting now, if it may be compressed. */
   private compressed: IncomingRequest | undefined;
 
   constructor(
@@ -37,14 +37,14 @@ export class RequestGuard {
     private readonly reflection: Reflection,
   ) {}
 
-  /** Decompresses the messages of calls that announce it, in place of grpc-js; costs other calls nothing. */
+  /** Replaces the decompression of grpc-js for calls with compressed messages; does not affect other calls. */
   readonly interceptor: ServerInterceptor = (_, call) => {
     const request = this.compressed;
     if (request) this.replaceDecompression(call as unknown as DecompressingCall, request);
     return call as ServerInterceptingCall;
   };
 
-  /** Puts the guard in front of the server's own handler of streams; call it when the server has its connection injector. */
+  /** Installs the guard before the stream handler of the server; call it after the connection injector is created. */
   install(server: Server): void {
     for (const http2Server of http2ServersOf(server)) {
       const handlers = http2Server.listeners('stream');
@@ -52,8 +52,8 @@ export class RequestGuard {
       http2Server.on(
         'stream',
         (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
-          const refused = this.refusalOf(stream, headers, raw);
-          if (refused) refuse(stream, refused);
+          const refusal = this.refusalOf(stream, headers, raw);
+          if (refusal) refuse(stream, refusal);
           else {
             addRefusalDetails(stream);
             this.pass(stream, headers, () => {
@@ -66,18 +66,18 @@ export class RequestGuard {
   }
 
   stop(): void {
-    this.open.stop();
+    this.publicBudget.stop();
   }
 
-  /** Why a call is refused by its headers, or undefined. */
+  /** The error of a call that is rejected because of its headers, or undefined. */
   private refusalOf(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, raw: string[]): ServiceError | undefined {
     const path = headers[':path'] ?? '';
     const timeout = headers['grpc-timeout'];
     if (timeout !== undefined && !TIMEOUT.test(String(timeout)))
       return ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
-    // Node keeps the first of several, and a proxy in front may have read another.
+    // Node uses the first of several headers, and a proxy may have used another one.
     if (isRepeated(raw, 'authorization')) return ServiceError.of('TOKEN_UNKNOWN', {});
-    if (this.isOpen(path)) {
+    if (this.isPublic(path)) {
       const encoding = headers['grpc-encoding'] ?? 'identity';
       if (encoding !== 'identity')
         return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'Compression of requests to this service' });
@@ -96,12 +96,12 @@ export class RequestGuard {
   }
 
   /** Whether a path needs no token. */
-  private isOpen(path: string): boolean {
+  private isPublic(path: string): boolean {
     return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.reflection === 'on');
   }
 
   private pass(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, begin: () => void): void {
-    const budget = this.isOpen(headers[':path'] ?? '') ? this.open : this.api.requestBudget;
+    const budget = this.isPublic(headers[':path'] ?? '') ? this.publicBudget : this.api.requestBudget;
     const request = budget.open(stream.session ?? this, {
       refuse: (error) => refuse(stream, error),
       isComplete: () => stream.readableEnded && !this.decompression.isFor(request),
@@ -111,7 +111,7 @@ export class RequestGuard {
     this.compressed = encoding === undefined || encoding === 'identity' ? undefined : request;
     begin();
     this.compressed = undefined;
-    // grpc-js has refused it by its headers, and Node discards what comes of it.
+    // grpc-js has already rejected the call because of its headers, and Node discards its data.
     if (stream.headersSent || stream.destroyed) {
       request.close();
       return;
@@ -126,17 +126,22 @@ export class RequestGuard {
       if (encoding === 'identity') return bytes;
       const decompressed = await this.decompression.run(bytes, encoding, request);
       if (!request.hold(decompressed.length))
-        throw { code: status.RESOURCE_EXHAUSTED, details: 'Too many bytes of requests are not answered yet; retry' };
+        throw { code: status.RESOURCE_EXHAUSTED, details: 'Too many bytes of requests are in progress; retry' };
       return decompressed;
     };
   }
 }
 
-/** grpc-js gives no access to its HTTP/2 servers; the version is pinned, and another layout ends the start. */
+/**
+ * grpc-js has no public access to its HTTP/2 servers. Its version is pinned; the service does not start with another
+ * layout.
+ */
 function http2ServersOf(server: Server): readonly Http2Server[] {
   const { http2Servers } = server as unknown as { http2Servers?: ReadonlyMap<Http2Server, unknown> };
   if (!(http2Servers instanceof Map) || http2Servers.size === 0)
-    throw new Error('this version of @grpc/grpc-js keeps its HTTP/2 servers elsewhere; src/grpc/request_guard.ts');
+    throw new Error(
+      'this version of @grpc/grpc-js stores its HTTP/2 servers in another field; update src/grpc/request_guard.ts',
+    );
   return [...http2Servers.keys()];
 }
 
@@ -146,7 +151,7 @@ function isRepeated(raw: readonly string[], name: string): boolean {
   return seen > 1;
 }
 
-/** Ends a call with a status, and tells its caller to send no more of the request. */
+/** Ends a call with a status and tells the client to stop sending the request. */
 function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
   if (stream.destroyed || stream.closed) return;
   stream.on('error', () => {});

@@ -11,7 +11,7 @@ import { RequestGuard } from './request_guard.js';
 
 /** The entry of grpc.health.v1 for writes; reads continue while the database is unavailable. */
 const WRITES = 'agentllm.v1.Writes';
-// grpc-js prints headers that it cannot read to standard error, with their values.
+// grpc-js prints invalid headers, with their values, to standard error.
 setLogVerbosity(logVerbosity.NONE);
 const SERVICES = [
   'agentllm.v1.AccessService',
@@ -83,7 +83,7 @@ export async function startGrpcServer(
 const serving = (): ServingStatusMap =>
   Object.fromEntries(['', ...SERVICES, WRITES].map((name) => [name, 'SERVING' as const]));
 
-/** The server gets its connections through an injector, which takes decrypted ones. */
+/** Connects a listener to the server through a connection injector, which accepts decrypted connections. */
 function bind(
   server: Server,
   guard: RequestGuard,
@@ -98,16 +98,16 @@ function bind(
   });
 }
 
-/** tryShutdown waits for open streams without a limit (a health watch is one), so the wait is bounded here. */
+/** tryShutdown waits for open streams, such as a health watch, without a limit, so the wait is bounded here. */
 async function shutDown(server: Server, listener: Listener, api: Api, graceMs: number): Promise<void> {
   listener.stop();
   let timer: NodeJS.Timeout | undefined;
   const drained = api.drain();
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-  const cap = new Promise<void>((resolve) => {
+  const timeout = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, graceMs);
   });
-  await Promise.race([Promise.all([ended, drained]), cap]);
+  await Promise.race([Promise.all([ended, drained]), timeout]);
   clearTimeout(timer);
   server.forceShutdown();
   listener.destroy();

@@ -3,7 +3,7 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 import { statusOf } from '../api/messages/status.js';
 import type { ServiceError } from '../errors.js';
 
-/** An error as grpc-js sends it. Everything in it is printable: a lone surrogate would end the process. */
+/** Converts an error for grpc-js. All texts are printable: a lone surrogate would crash the process. */
 export function grpcStatus(error: ServiceError): StatusObject {
   const status = statusOf(error);
   const metadata = new Metadata();

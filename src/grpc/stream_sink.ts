@@ -6,23 +6,23 @@ import type { ConnectionResponses } from '../net/unread_responses.js';
 import { timeSlice } from '../time_slice.js';
 import { grpcStatus } from './status.js';
 
-/** What grpc-js hands over for a server stream, as a sink: it knows what waits in it, and is never written to when closed. */
+/** The sink of a server stream of grpc-js. It counts its pending messages, and a closed stream is never written to. */
 export class GrpcSink implements EndingSink {
   closed = false;
   waitingSince: number | undefined;
-  /** How the stream ended, for those who count. */
+  /** The status code with which the stream ended, for the metrics. */
   code = 'CANCELLED';
-  private readonly onClosed: (() => void)[] = [];
-  private waiting: (() => void)[] = [];
-  /** Messages that are not on their way yet. */
+  private readonly closeListeners: (() => void)[] = [];
+  private drainListeners: (() => void)[] = [];
+  /** Messages that are not sent yet. */
   private pending = 0;
-  /** Their bytes, and of what was taken since there were none. */
+  /** Bytes that were written since no message was pending. */
   private pendingBytes = 0;
 
   constructor(
     private readonly stream: ServerWritableStream<unknown, Buffer>,
     private readonly connection: ConnectionResponses | undefined,
-    private readonly internal: (thrown: unknown) => ServiceError,
+    private readonly toServiceError: (thrown: unknown) => ServiceError,
   ) {
     const close = () => this.close();
     stream.on('cancelled', close);
@@ -35,22 +35,22 @@ export class GrpcSink implements EndingSink {
     this.pending++;
     this.pendingBytes += bytes.length;
     this.waitingSince ??= performance.now();
-    // grpc-js counts messages, of which 16 may be a megabyte, in every stream that is not read.
-    return this.stream.write(bytes, this.taken) && this.pendingBytes < limits.watchMessageBytes;
+    // grpc-js counts only messages: 16 of them, up to a megabyte, would be buffered for every stream that is not read.
+    return this.stream.write(bytes, this.onWritten) && this.pendingBytes < limits.watchMessageBytes;
   }
 
   drained(): Promise<void> {
     if (this.pending === 0 || this.closed) return Promise.resolve();
-    return new Promise((resolve) => this.waiting.push(resolve));
+    return new Promise((resolve) => this.drainListeners.push(resolve));
   }
 
   end(thrown: unknown): void {
     if (this.closed) return;
-    const error = thrown instanceof ServiceError ? thrown : this.internal(thrown);
+    const error = thrown instanceof ServiceError ? thrown : this.toServiceError(thrown);
     this.code = error.code;
-    this.leaveUnread();
+    this.countAsUnread();
     this.close();
-    // Thousands of streams may end at once. Nothing is written to a closed one while its status waits.
+    // Thousands of streams may end at the same time. Nothing is written to a closed stream while its status is queued.
     if (timeSlice.isSpent) void timeSlice.next().then(() => this.sendStatus(error));
     else this.sendStatus(error);
   }
@@ -58,17 +58,17 @@ export class GrpcSink implements EndingSink {
   finish(): void {
     if (this.closed) return;
     this.code = 'OK';
-    this.leaveUnread();
+    this.countAsUnread();
     this.stream.end();
     this.close();
   }
 
   onClose(callback: () => void): void {
     if (this.closed) callback();
-    else this.onClosed.push(callback);
+    else this.closeListeners.push(callback);
   }
 
-  private readonly taken = (): void => {
+  private readonly onWritten = (): void => {
     this.pending--;
     this.waitingSince = this.pending > 0 ? performance.now() : undefined;
     if (this.pending > 0) return;
@@ -76,12 +76,14 @@ export class GrpcSink implements EndingSink {
     this.wake();
   };
 
-  /** What still waits when the stream is ended is an unread response: its client has as long for it as for any other. */
-  private leaveUnread(): void {
+  /**
+   * Messages that are pending when the stream ends count as an unread response, with the same time limit as any other.
+   */
+  private countAsUnread(): void {
     if (this.pending > 0) this.connection?.addUntilEnd(this.pendingBytes, this.stream);
   }
 
-  /** grpc-js sends it after the messages that wait in the stream. */
+  /** grpc-js sends the status after the pending messages. */
   private sendStatus(error: ServiceError): void {
     this.stream.emit('error', grpcStatus(error));
   }
@@ -90,10 +92,10 @@ export class GrpcSink implements EndingSink {
     if (this.closed) return;
     this.closed = true;
     this.wake();
-    for (const callback of this.onClosed.splice(0)) callback();
+    for (const callback of this.closeListeners.splice(0)) callback();
   }
 
   private wake(): void {
-    for (const resolve of this.waiting.splice(0)) resolve();
+    for (const resolve of this.drainListeners.splice(0)) resolve();
   }
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { RequestBudget } from '../net/request_budget.js';
-import { hasBody } from './answer.js';
+import { hasBody } from './http_response.js';
 
 const tooLarge = () =>
   ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes: String(limits.maxRequestBytes) });
@@ -24,7 +24,7 @@ export async function readBody(
   return collect(request, response, budget);
 }
 
-/** Rejects when the caller is gone or too slow, in which case the server ends the connection, or sends too much. */
+/** Reads the body; rejects if the client disconnects, is too slow or sends too much. */
 function collect(request: IncomingMessage, response: ServerResponse, budget: RequestBudget): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     let body: Buffer = Buffer.alloc(0);
@@ -48,11 +48,11 @@ function collect(request: IncomingMessage, response: ServerResponse, budget: Req
     });
     request.on('end', () => resolve(body.subarray(0, size)));
     request.on('error', reject);
-    request.on('close', () => reject(new Error('the caller is gone')));
+    request.on('close', () => reject(new Error('the client has disconnected')));
   });
 }
 
-/** Chunks are not kept as they come: there may be one for each byte, and each would cost a hundred times that. */
+/** Chunks are copied into one buffer: a chunk may have one byte, and each would need a hundred times its size. */
 function enlarged(body: Buffer, size: number): Buffer {
   const larger = Buffer.alloc(Math.min(limits.maxRequestBytes, Math.max(size, 2 * body.length)));
   body.copy(larger);

@@ -12,7 +12,7 @@ type Described = DescService | DescMethod | DescMessage | DescField | DescEnum |
 
 const read = new WeakMap<DescFile, ReadonlyMap<string, string>>();
 
-/** What the proto file says of a thing, without its line breaks; empty when it says nothing. */
+/** The comment of a descriptor in its proto file, without line breaks; empty if there is none. */
 export function commentOf(desc: Described): string {
   const file = 'file' in desc ? desc.file : desc.parent.file;
   let comments = read.get(file);
@@ -21,32 +21,32 @@ export function commentOf(desc: Described): string {
     comments = new Map(locations.map((one) => [one.path.join('.'), unwrap(one.leadingComments)]));
     read.set(file, comments);
   }
-  return comments.get(placeOf(desc).join('.')) ?? '';
+  return comments.get(pathOf(desc).join('.')) ?? '';
 }
 
-/** Lines become paragraphs. */
+/** Joins the lines of each paragraph. */
 const unwrap = (comment: string) =>
   comment
     .split(/\n\s*\n/)
     .map((paragraph) => paragraph.trim().replace(/\s*\n\s*/g, ' '))
     .join('\n\n');
 
-/** Where a thing stands in its FileDescriptorProto, as SourceCodeInfo counts: by numbers of fields and indexes. */
-function placeOf(desc: Described): number[] {
+/** The path of a descriptor in its FileDescriptorProto, as in SourceCodeInfo: field numbers and indexes. */
+function pathOf(desc: Described): number[] {
   switch (desc.kind) {
     case 'service':
       return [6, desc.file.proto.service.indexOf(desc.proto)];
     case 'rpc':
-      return [...placeOf(desc.parent), 2, desc.parent.proto.method.indexOf(desc.proto)];
+      return [...pathOf(desc.parent), 2, desc.parent.proto.method.indexOf(desc.proto)];
     case 'field':
-      return [...placeOf(desc.parent), 2, desc.parent.proto.field.indexOf(desc.proto)];
+      return [...pathOf(desc.parent), 2, desc.parent.proto.field.indexOf(desc.proto)];
     case 'enum_value':
-      return [...placeOf(desc.parent), 2, desc.parent.proto.value.indexOf(desc.proto)];
+      return [...pathOf(desc.parent), 2, desc.parent.proto.value.indexOf(desc.proto)];
     case 'message':
       if (!desc.parent) return [4, desc.file.proto.messageType.indexOf(desc.proto)];
-      return [...placeOf(desc.parent), 3, desc.parent.proto.nestedType.indexOf(desc.proto)];
+      return [...pathOf(desc.parent), 3, desc.parent.proto.nestedType.indexOf(desc.proto)];
     case 'enum':
       if (!desc.parent) return [5, desc.file.proto.enumType.indexOf(desc.proto)];
-      return [...placeOf(desc.parent), 4, desc.parent.proto.enumType.indexOf(desc.proto)];
+      return [...pathOf(desc.parent), 4, desc.parent.proto.enumType.indexOf(desc.proto)];
   }
 }

@@ -6,8 +6,8 @@ import { expectation, fieldNamed, isTextMessage, noField } from './fields.js';
 import { hasLooseNumber } from './values.js';
 
 /**
- * Adds what is wrong with a JSON body that could not be decoded, by field. Values are not repeated: one of them may be a
- * key in the wrong place.
+ * Adds the problems of a JSON body that cannot be decoded, by field. Values are not repeated, because one of them may
+ * be an API key in the wrong field.
  */
 export function explain(problems: Problems, registry: Registry, desc: DescMessage, json: JsonValue, at = ''): void {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
@@ -62,13 +62,13 @@ interface Known {
   readonly path: string;
 }
 
-/** Fields that are given under both of their names, and fields of which only one may be given. */
+/** Fields that are set under both of their names, and fields of which only one may be set. */
 function collisions(known: readonly Known[]): Violation[] {
-  const given = known.filter(({ value }) => value !== null);
-  return given.flatMap(({ field, path }, index) => {
-    const others = given.slice(0, index);
-    if (others.some((other) => other.field === field)) return [{ field: path, description: 'is given twice' }];
-    const rival = others.find((other) => field.oneof && other.field.oneof === field.oneof);
-    return rival ? [{ field: path, description: `cannot be given together with ${rival.field.name}` }] : [];
+  const present = known.filter(({ value }) => value !== null);
+  return present.flatMap(({ field, path }, index) => {
+    const others = present.slice(0, index);
+    if (others.some((other) => other.field === field)) return [{ field: path, description: 'must be given only once' }];
+    const conflicting = others.find((other) => field.oneof && other.field.oneof === field.oneof);
+    return conflicting ? [{ field: path, description: `must not be set together with ${conflicting.field.name}` }] : [];
   });
 }

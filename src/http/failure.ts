@@ -3,7 +3,7 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 import { statusOf } from '../api/messages/status.js';
 import type { Reason, ServiceError } from '../errors.js';
 import type { StatusCode } from '../status_codes.js';
-import { type Answer, json } from './answer.js';
+import { type HttpResponse, json } from './http_response.js';
 
 /** The HTTP status of each code, as the comments of google.rpc.Code state it. */
 const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
@@ -23,7 +23,7 @@ const HTTP_STATUS: Readonly<Record<StatusCode, number>> = {
   UNAUTHENTICATED: 401,
 };
 
-/** Reasons for which HTTP has a status of its own. */
+/** Reasons for which HTTP has a specific status. */
 const REASON_STATUS: { readonly [R in Reason]?: number } = {
   HTTP_METHOD_NOT_ALLOWED: 405,
   REQUEST_TOO_LARGE: 413,
@@ -32,14 +32,14 @@ const REASON_STATUS: { readonly [R in Reason]?: number } = {
 };
 
 /**
- * A failed call in the shape of Google's APIs: what google.rpc.Status holds, with the status of HTTP.
- * @param more headers of this error, and another status than that of its reason.
+ * Creates the error response in the format of Google's APIs: google.rpc.Status as JSON, with an HTTP status.
+ * @param more additional headers, and a status that replaces that of the reason.
  */
-export function errorAnswer(
+export function errorResponse(
   registry: Registry,
   error: ServiceError,
-  more: { readonly status?: number; readonly headers?: Answer['headers'] } = {},
-): Answer {
+  more: { readonly status?: number; readonly headers?: HttpResponse['headers'] } = {},
+): HttpResponse {
   const desc = registry.getMessage('google.rpc.Status') as DescMessage;
   const status = fromBinary(desc, Status.encode(statusOf(error)).finish());
   const { message, details } = toJson(desc, status, { registry, alwaysEmitImplicit: true }) as JsonObject;

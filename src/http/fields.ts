@@ -3,29 +3,29 @@ import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import { nearest, printable } from '../domain/text.js';
 import { FIELD_MASK, maskOf } from './masks.js';
 
-/** A field within a message: the fields that lead to it, itself last. */
+/** The path to a field within a message; the field is the last element. */
 export interface FieldPath {
   readonly fields: readonly DescField[];
-  /** As the proto files write it, `agent.id`. */
+  /** The path with the names of the proto files, `agent.id`. */
   readonly text: string;
 }
 
-/** Messages that are a single value in JSON, not an object of their fields. */
+/** Messages that are a single value in JSON instead of an object. */
 const AS_TEXT = /^google\.protobuf\.(Timestamp|Duration|FieldMask|(Double|Float|U?Int(32|64)|Bool|String|Bytes)Value)$/;
 export const isTextMessage = (desc: DescMessage): boolean => AS_TEXT.test(desc.typeName);
 
-/** A field by its name in the proto file or in JSON. */
+/** Finds a field by its name in the proto file or in JSON. */
 export const fieldNamed = (desc: DescMessage, name: string): DescField | undefined =>
   desc.fields.find((field) => field.name === name || field.jsonName === name);
 
-/** What is said of a name that no field has. */
+/** The problem of an unknown field name. */
 export function noField(desc: DescMessage, name: string): string {
   const names = desc.fields.map((field) => field.name);
   const suggestion = nearest(printable(name, 100), names);
-  return `is no field of ${desc.typeName}${suggestion ? `; did you mean ${suggestion}?` : ''}`;
+  return `is not a field of ${desc.typeName}${suggestion ? `; did you mean ${suggestion}?` : ''}`;
 }
 
-/** Finds a field by names joined with dots; undefined when there is none. */
+/** Finds a field by names joined with dots; undefined if there is none. */
 export function resolvePath(desc: DescMessage, path: string): FieldPath | undefined {
   const fields: DescField[] = [];
   let at: DescMessage | undefined = desc;
@@ -40,21 +40,21 @@ export function resolvePath(desc: DescMessage, path: string): FieldPath | undefi
 
 const leafOf = ({ fields }: FieldPath) => fields.at(-1) as DescField;
 
-/** Whether a field can be written as one text, or as a text for each of its values. */
+/** Whether a field can be written as one text, or as one text per element. */
 export function isText(path: FieldPath, { lists = false } = {}): boolean {
   const field = leafOf(path);
   if (field.fieldKind === 'map' || (field.fieldKind === 'list' && !lists)) return false;
   return !field.message || isTextMessage(field.message);
 }
 
-/** Sets a field from the texts of a path or query; returns what is wrong with them. */
+/** Sets a field from the texts of a path or query; returns a problem, or undefined. */
 export function setText(root: ReflectMessage, path: FieldPath, texts: readonly string[]): string | undefined {
   const field = leafOf(path);
   const isList = field.fieldKind === 'list';
-  if (!isList && texts.length > 1) return 'is given more than once';
+  if (!isList && texts.length > 1) return 'must be given only once';
   const parent = path.fields.slice(0, -1).reduce(enter, root);
   const other = field.oneof && parent.oneofCase(field.oneof);
-  if (other && other !== field) return `cannot be given together with ${other.name}`;
+  if (other && other !== field) return `must not be set together with ${other.name}`;
   const value = readTexts(root.desc, field, texts);
   if (value === undefined) return `must be ${expectation(field)}`;
   if (!isList && parent.isSet(field) && parent.get(field) !== value) return 'differs between path and body';
@@ -80,7 +80,7 @@ function enter(message: ReflectMessage, field: DescField): ReflectMessage {
 }
 
 const INTEGER = /^-?(0|[1-9]\d*)$/;
-/** A number as proto3 JSON writes it, also in a string. */
+/** A number in proto3 JSON, also within a string. */
 export const NUMBER = /^(-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|NaN|-?Infinity)$/;
 
 const BOOLEANS = new Map<string, boolean>([
@@ -88,7 +88,7 @@ const BOOLEANS = new Map<string, boolean>([
   ['false', false],
 ]);
 
-/** A text as the JSON of a field's value; what is no number stays a text that no number is read from. */
+/** Converts a text to the JSON of a field; an invalid number becomes a text that the decoder rejects. */
 function jsonOf(field: DescField, text: string): JsonValue {
   if (field.enum) return INTEGER.test(text) ? Number(text) : text;
   if (field.scalar === ScalarType.BOOL || field.message?.name === 'BoolValue') return BOOLEANS.get(text) ?? text;
@@ -98,7 +98,7 @@ function jsonOf(field: DescField, text: string): JsonValue {
   return (isFloat ? NUMBER : INTEGER).test(text) ? text : 'not a number';
 }
 
-/** What a field takes, in words. */
+/** Describes the values that a field accepts. */
 export function expectation(field: DescField): string {
   if (field.enum) return `one of ${field.enum.values.map((value) => value.name).join(', ')}`;
   if (field.message) return MESSAGES[field.message.name] ?? 'an object';
@@ -123,5 +123,5 @@ export function expectation(field: DescField): string {
 const MESSAGES: Readonly<Record<string, string>> = {
   Timestamp: 'a time like 2026-01-31T12:00:00Z',
   Duration: 'a duration like 1.5s',
-  FieldMask: 'a string of field names with commas between',
+  FieldMask: 'a string of field names separated by commas',
 };

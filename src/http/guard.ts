@@ -2,20 +2,20 @@ import type { IncomingMessage } from 'node:http';
 import { type Address, isLoopback } from '../config.js';
 import { ServiceError } from '../errors.js';
 
-/** Throws when a request is refused for its Host or Origin header. */
+/** Throws if a request is rejected because of its Host or Origin header. */
 export type Guard = (request: IncomingMessage) => void;
 
 /**
- * Keeps web pages out. A page of another site can send requests to this
- * machine: its browser says so in Origin. A page whose own name was pointed at
- * 127.0.0.1 (DNS rebinding) is of the same origin, but its name stands in Host.
+ * Creates a guard that rejects requests of web pages. A page of another site can send requests to this machine; its
+ * browser sets Origin. A page whose host name resolves to 127.0.0.1 (DNS rebinding) has the same origin, but its host
+ * name is in Host.
  */
 export function guardOf(address: Address): Guard {
   const names = (host: string) => host === address.host.toLowerCase() || isLoopback({ ...address, host });
   const checked = isLoopback(address);
   return ({ headers, headersDistinct, httpVersion }) => {
     const { length } = headersDistinct['host'] ?? [];
-    // Node reads the first of several, and a proxy may have read another one (RFC 9112, 3.2).
+    // Node uses the first of several headers, and a proxy may have used another one (RFC 9112, 3.2).
     if (length > 1 || (length === 0 && httpVersion === '1.1'))
       throw ServiceError.of('INVALID_HEADER', { header: 'host', problem: 'must be given exactly once' });
     const host = hostOf(headers.host ?? '');
@@ -32,7 +32,7 @@ function hostOf(header: string): string | undefined {
   return (bracketed ?? plain)?.toLowerCase();
 }
 
-// The scheme may differ: a proxy in front may speak TLS. The URL parser drops ports that go without saying.
+// The scheme may differ, because a proxy may terminate TLS. The URL parser drops default ports.
 function isSame(origin: string, host: string): boolean {
   if (!/^https?:\/\//i.test(origin) || !URL.canParse(origin)) return false;
   const { protocol, host: from } = new URL(origin);

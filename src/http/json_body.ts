@@ -1,17 +1,17 @@
 import { isUtf8 } from 'node:buffer';
 import { limits } from '../limits.js';
 
-/** Why a JSON body is not parsed. */
+/** The reason why a JSON body is not parsed. */
 export type BodyProblem =
   | { readonly kind: 'malformed'; readonly description: string }
-  /** It has too many keys and values; most are below the field that the keys lead to. */
+  /** The body has too many keys and values; `path` leads to the field at which the limit was exceeded. */
   | { readonly kind: 'tooMany'; readonly path: readonly string[] };
 
 /**
- * Looks at the bytes of a JSON body before it is parsed: whether they are UTF-8, how many keys and values there are, how
- * deep they nest, and whether a key stands twice in an object, which means different things to different readers. The time
- * it takes is bounded by the length of the body and creates nothing but the keys, while parsing two million values stops
- * all other calls. What it reads is not checked to be JSON: the parser does that.
+ * Checks the bytes of a JSON body before it is parsed: UTF-8, the number of keys and values, the nesting depth, and
+ * duplicate keys in an object, which parsers interpret differently. Its time is bounded by the length of the body and
+ * it creates only the keys, while parsing two million values blocks all other calls. It does not check that the body is
+ * valid JSON; the parser does.
  */
 export function bodyProblem(bytes: Buffer): BodyProblem | undefined {
   if (!isUtf8(bytes)) return { kind: 'malformed', description: 'must be UTF-8' };
@@ -31,7 +31,7 @@ class Stop extends Error {
 }
 
 const malformed = (description: string) => new Stop({ kind: 'malformed', description });
-/** The parser fails here too, and is asked for its opinion. */
+/** The body is not valid JSON; the parser reports the problem. */
 const notJson = () => new Stop(undefined);
 
 const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];
@@ -93,7 +93,7 @@ class JsonScan {
     this.at++;
   }
 
-  /** Passes over a string, from its first quote to its last one; returns whether it has escapes. */
+  /** Skips a string including its quotes; returns whether it has escapes. */
   private string(): boolean {
     const { bytes } = this;
     let escaped = false;
@@ -119,7 +119,7 @@ class JsonScan {
     }
   }
 
-  /** A number, true, false or null; or what is none of them. */
+  /** Skips a number, true, false, null or an invalid literal. */
   private literal(): void {
     const { bytes } = this;
     const start = this.at;
@@ -130,7 +130,7 @@ class JsonScan {
     if (this.at === start) throw notJson();
   }
 
-  /** The next byte that is no white space. */
+  /** The next byte that is not white space. */
   private next(): number | undefined {
     while (isSpace(this.bytes[this.at])) this.at++;
     return this.bytes[this.at];

@@ -3,23 +3,22 @@ import { type ReflectList, type ReflectMessage, reflect } from '@bufbuild/protob
 import { maxElements } from '../limits.js';
 
 export const FIELD_MASK = 'google.protobuf.FieldMask';
-const MOST_PATHS = maxElements['google.protobuf.FieldMask.paths'];
+const MAX_PATHS = maxElements['google.protobuf.FieldMask.paths'];
 
 /*
- * In JSON a mask is a text of paths in lowerCamelCase, which is turned back by
- * rule: `costPer1kInputTokens` becomes `cost_per1k_input_tokens`, a field that
- * nobody has. So the names are looked up, and names as the proto files write
- * them are taken too, as everywhere else in JSON.
+ * In JSON a mask is a text of paths in lowerCamelCase. The standard conversion to snake_case turns
+ * `costPer1kInputTokens` into `cost_per1k_input_tokens`, which is not a field. So the names are looked up instead.
+ * Names as in the proto files are accepted too, as everywhere else in JSON.
  */
 
-/** Makes a FieldMask of its text, `temperature,maxTokens`, for a request of the type given. */
+/** Creates a FieldMask from its text, `temperature,maxTokens`, for a request type. */
 export function maskOf(request: DescMessage, desc: DescMessage, text: string): ReflectMessage {
   const mask = reflect(desc);
   const paths = mask.get(desc.field['paths'] as DescField) as ReflectList<string>;
   const names = protoNames(request);
   const protoName = (name: string) => names.get(name) ?? name;
-  // One path more than the most, so that the check of the whole request refuses them.
-  for (const path of text === '' ? [] : text.split(',', MOST_PATHS + 1))
+  // One path more than the maximum, so that the check of the request rejects the mask.
+  for (const path of text === '' ? [] : text.split(',', MAX_PATHS + 1))
     paths.add(path.trim().split('.').map(protoName).join('.'));
   return mask;
 }
@@ -30,7 +29,7 @@ export function takeMasks(request: DescMessage, body: JsonObject): { masks: Map<
   const rest = Object.entries(body).filter(([key, value]) => {
     const field = request.fields.find((f) => f.name === key || f.jsonName === key);
     if (field?.fieldKind !== 'message' || field.message.typeName !== FIELD_MASK) return true;
-    // A mask that is given twice or is no text is left for the decoder to refuse.
+    // A mask that is given twice or is not a text stays in the body, so that the decoder rejects it.
     if (typeof value !== 'string' || masks.has(field)) return true;
     masks.set(field, value);
     return false;
@@ -40,7 +39,7 @@ export function takeMasks(request: DescMessage, body: JsonObject): { masks: Map<
 
 const known = new WeakMap<DescMessage, ReadonlyMap<string, string>>();
 
-/** The names of all fields of a message and of those within it, by their names in JSON. */
+/** The names of all fields of a message and of nested messages, by their JSON names. */
 function protoNames(desc: DescMessage): ReadonlyMap<string, string> {
   const before = known.get(desc);
   if (before) return before;

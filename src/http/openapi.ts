@@ -29,15 +29,15 @@ export function openApi(contract: Contract, routes: readonly Route[]): JsonObjec
 const BEARER = {
   type: 'http',
   scheme: 'bearer',
-  description: 'An access token of the service, as `agentllm token create` prints it.',
+  description: 'An access token of the service, the output of `agentllm token create`.',
 };
-/** While a store has no token, a service that only its own machine can reach needs none. */
+/** A service that is reachable only from its machine requires no token until the store has one. */
 const OPTIONAL_TOKEN: JsonObject[] = [{ bearerAuth: [] }, {}];
 const TOKEN: JsonObject[] = [{ bearerAuth: [] }];
 
 const ABOUT =
   'The unary methods of the gRPC contract as JSON over HTTP. Fields may be named in lowerCamelCase or as in the proto ' +
-  'files; answers use lowerCamelCase. 64-bit integers are strings. Fields that are not known are refused.';
+  'files; responses use lowerCamelCase. 64-bit integers are strings. Unknown fields are rejected.';
 
 const DETAILS = ['ErrorInfo', 'BadRequest', 'ResourceInfo', 'PreconditionFailure', 'RetryInfo'];
 
@@ -50,11 +50,11 @@ const errorSchema = (details: JsonObject[]): JsonObject => ({
       required: ['code', 'message', 'status', 'details'],
       properties: {
         code: { type: 'integer', description: 'The HTTP status.' },
-        message: { type: 'string', description: 'One sentence that says what to do.' },
+        message: { type: 'string', description: 'The error and its remedy, for people.' },
         status: { type: 'string', description: 'The gRPC status code by name, such as NOT_FOUND.' },
         details: {
           type: 'array',
-          description: `google.rpc.${DETAILS.join(', google.rpc.')}, told apart by @type.`,
+          description: `google.rpc.${DETAILS.join(', google.rpc.')}, distinguished by @type.`,
           items: {
             type: 'object',
             required: ['@type'],
@@ -68,8 +68,8 @@ const errorSchema = (details: JsonObject[]): JsonObject => ({
 });
 
 /**
- * Two bindings with variables in the same places are one path, even if the
- * variables have different names: OpenAPI tells paths apart by their places.
+ * Two bindings with variables at the same positions are one path, even if the variables have different names: OpenAPI
+ * does not distinguish paths by the names of their variables.
  */
 function pathsOf(contract: Contract, routes: readonly Route[], schemas: Schemas): JsonObject {
   const names = new Map<string, readonly string[]>();
@@ -88,7 +88,7 @@ function pathsOf(contract: Contract, routes: readonly Route[], schemas: Schemas)
   return paths;
 }
 
-/** A field path as a name that generators of clients take: some skip operations whose parameters have dots. */
+/** A field path as a parameter name. Some client generators skip operations whose parameters contain dots. */
 const parameterName = (path: string): string => path.replaceAll('.', '_');
 
 function operation(contract: Contract, route: Route, names: readonly string[], schemas: Schemas): JsonObject {
@@ -105,13 +105,13 @@ function operation(contract: Contract, route: Route, names: readonly string[], s
     ...(parameters.length > 0 && { parameters }),
     ...(route.body !== '' && { requestBody: requestBody(route, schemas) }),
     responses: {
-      200: content('The answer.', schemas.refer(method.output)),
+      200: content('The response.', schemas.refer(method.output)),
       default: content('An error.', { $ref: '#/components/schemas/Error' }),
     },
   };
 }
 
-/** Whether callers without a token may call it where the service needs none. */
+/** Whether anonymous callers may call the method, if the service admits them. */
 const isOpen = ({ rule }: Contract, { method }: Route): boolean =>
   may(anonymous.role, rule(`/${method.parent.typeName}/${method.name}`).permission);
 
@@ -123,7 +123,7 @@ const content = (description: string, schema: JsonObject): JsonObject => ({
 function requestBody({ method, body }: Route, schemas: Schemas): JsonObject {
   const field = method.input.fields.find((one) => one.name === body);
   if (field) return content(commentOf(field), schemas.value(field));
-  const fromPath = 'What the path says may be left out of the body.';
+  const fromPath = 'Fields that are set by the path may be omitted in the body.';
   return { ...content(fromPath, schemas.refer(method.input)), required: true };
 }
 
@@ -149,7 +149,7 @@ function parameter(place: 'path' | 'query', name: string, path: FieldPath, schem
 
 const leaf = ({ fields }: FieldPath) => fields.at(-1) as DescField;
 
-/** Every field of a message that a query can set, those of messages within it included. */
+/** Every field of a message that a query can set, including fields of nested messages. */
 function leaves(desc: DescMessage, before: readonly DescField[] = []): FieldPath[] {
   return desc.fields.flatMap((field): FieldPath[] => {
     const fields = [...before, field];

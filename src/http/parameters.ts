@@ -4,7 +4,7 @@ import type { Problems } from '../problems.js';
 import { type FieldPath, fieldNamed, isText, noField, resolvePath, setText } from './fields.js';
 import type { Route } from './routes.js';
 
-/** Sets the fields that the path names; adds what is wrong with them. */
+/** Sets the fields that the path contains; adds their problems. */
 export function setVariables(
   problems: Problems,
   request: ReflectMessage,
@@ -21,7 +21,9 @@ function set(request: ReflectMessage, path: FieldPath, texts: readonly (string |
     : 'must be UTF-8 in percent-encoding';
 }
 
-/** A slash may stand as it is where a variable takes the rest of a path, or encoded in any variable. */
+/**
+ * Decodes a value. A slash may be unencoded in a variable that matches the rest of a path, and encoded in any variable.
+ */
 function decode(text: string): string | undefined {
   try {
     return decodeURIComponent(text);
@@ -30,22 +32,23 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** Sets the fields that the query names; adds what is wrong with them. */
+/** Sets the fields that the query contains; adds their problems. */
 export function setQuery(problems: Problems, request: ReflectMessage, route: Route, query: string): void {
-  const given = new Map<string, (string | undefined)[]>();
+  const parameters = new Map<string, (string | undefined)[]>();
   for (const pair of query.split('&').filter(Boolean)) {
     const [, name = '', value = ''] = /^([^=]*)=?(.*)$/s.exec(pair) ?? [];
     const key = decode(name.replaceAll('+', ' ')) ?? name;
-    // One field under both of its names is one field given twice.
+    // A field under both of its names counts as one field that is given twice.
     const path = resolvePath(request.desc, key)?.text ?? key;
-    const texts = given.get(path) ?? [];
+    const texts = parameters.get(path) ?? [];
     texts.push(decode(value.replaceAll('+', ' ')));
-    given.set(path, texts);
+    parameters.set(path, texts);
   }
-  for (const [name, texts] of given) problems.add(printable(name, 100), parameterProblem(request, route, name, texts));
+  for (const [name, texts] of parameters)
+    problems.add(printable(name, 100), parameterProblem(request, route, name, texts));
 }
 
-/** Sets one parameter, or returns what is wrong with it. */
+/** Sets one parameter; returns its problem, or undefined. */
 function parameterProblem(
   request: ReflectMessage,
   { body, variables }: Route,
@@ -54,8 +57,8 @@ function parameterProblem(
 ): string | (() => string) | undefined {
   const path = resolvePath(request.desc, name);
   if (!path) return () => noField(request.desc, name);
-  if (!isText(path, { lists: true })) return 'cannot be given in the query';
-  if (body === '*' || path.fields[0] === fieldNamed(request.desc, body)) return 'must be given in the body';
-  if (variables.some((variable) => variable.text === path.text)) return 'is given in the path';
+  if (!isText(path, { lists: true })) return 'must not be in the query';
+  if (body === '*' || path.fields[0] === fieldNamed(request.desc, body)) return 'must be in the body';
+  if (variables.some((variable) => variable.text === path.text)) return 'is already set by the path';
   return set(request, path, texts);
 }

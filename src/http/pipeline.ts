@@ -13,8 +13,8 @@ interface Pipeline {
 }
 
 /**
- * Handles the requests of each connection one after the other. Node hands over every request that it finds in what it has
- * read, and keeps the responses until those before them are sent: 300 of them, of a client that reads none, took 8 GB.
+ * Handles the requests of each connection one after the other. Node starts all pipelined requests at the same time and
+ * buffers their responses until the earlier ones are sent: 300 responses of a client that reads none took 8 GB.
  */
 export function oneAtATime(outgoing: UnreadResponses, handle: Handle): RequestListener {
   const pipelines = new WeakMap<Socket, Pipeline>();
@@ -33,7 +33,7 @@ export function oneAtATime(outgoing: UnreadResponses, handle: Handle): RequestLi
   };
 }
 
-/** Other connections get their turn first: responses to a client that reads are sent within one turn of the loop. */
+/** Starts the next request in a later turn of the event loop, so that other connections make progress. */
 function next(pipeline: Pipeline): void {
   const { waiting, connection } = pipeline;
   if (connection.ended || connection.socket.destroyed) waiting.length = 0;

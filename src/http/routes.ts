@@ -4,21 +4,21 @@ import type { Contract } from '../api/dispatch/contract.js';
 import { type FieldPath, isText, resolvePath } from './fields.js';
 import { compileTemplate, type Template } from './template.js';
 
-/** One HTTP method and path template that leads to a method of the contract. */
+/** The binding of an HTTP method and path template to a method of the contract. */
 export interface Route {
   readonly verb: string;
   readonly method: DescMethod;
   /** 0, or the number of the additional binding. */
   readonly binding: number;
   readonly template: Template;
-  /** The fields that the template's variables fill. */
+  /** The fields that the variables of the template set. */
   readonly variables: readonly FieldPath[];
-  /** `*`: the body is the request; a field's name: it is that field; empty: there is none. */
+  /** `*`: the body is the request; a field name: the body is this field; empty: there is no body. */
   readonly body: string;
   readonly invoke: Invoke;
 }
 
-/** What is at a path: the route, or the methods that have one. */
+/** The route of a path, or the HTTP methods that the path allows. */
 export type Found =
   | { readonly route: Route; readonly values: readonly string[] }
   | { readonly allowed: readonly string[] };
@@ -36,7 +36,7 @@ interface HttpRule {
   readonly additionalBindings: readonly HttpRule[];
 }
 
-/** The routes of all the methods that are served, or an error that says what is wrong with their annotations. */
+/** Creates the routes of all methods; throws if an annotation is invalid. */
 export function createRouter({ registry }: Contract, methods: ReadonlyMap<string, Invoke>): Router {
   const option = registry.getExtension('google.api.http');
   if (!option) throw new Error('gen/descriptor.binpb has no option google.api.http; run npm run generate');
@@ -63,7 +63,8 @@ function routeOf(method: DescMethod, { pattern, body, responseBody }: HttpRule):
   const template = compileTemplate(pattern.value);
   const variables = template.variables.map((path) => {
     const field = resolvePath(method.input, path);
-    if (!field || !isText(field)) throw fail(`${pattern.value} names ${path}, which is no single value of the request`);
+    if (!field || !isText(field))
+      throw fail(`${pattern.value} names ${path}, which is not a single value of the request`);
     return field;
   });
   if (body !== '' && body !== '*' && !resolvePath(method.input, body)) throw fail(`body names no field: ${body}`);
@@ -80,7 +81,7 @@ function refuseCollisions(routes: readonly Route[]): void {
   }
 }
 
-/** The first route in the order of their ranks: a literal segment wins over a variable. */
+/** The first matching route in the order of ranks: a literal segment takes precedence over a variable. */
 function find(routes: readonly Route[], verb: string, path: string): Found | undefined {
   const allowed = new Set<string>();
   for (const route of routes) {

@@ -4,9 +4,9 @@ import { commentOf } from './comments.js';
 
 /** JSON Schemas of messages and enums in canonical proto3 JSON, by their full names. */
 export interface Schemas {
-  /** A reference to a type's schema, which is made on the first. */
+  /** A reference to the schema of a type, which is created on first use. */
   refer(desc: DescMessage | DescEnum): JsonObject;
-  /** The schema of what a field holds, without its comment. */
+  /** The schema of the value of a field, without its comment. */
   value(field: DescField): JsonObject;
   readonly all: JsonObject;
 }
@@ -14,10 +14,10 @@ export interface Schemas {
 export function createSchemas(): Schemas {
   const all: JsonObject = {};
   const refer = (desc: DescMessage | DescEnum): JsonObject => {
-    const own = desc.kind === 'message' ? WELL_KNOWN[desc.typeName] : undefined;
-    if (own) return own;
+    const wellKnown = desc.kind === 'message' ? WELL_KNOWN[desc.typeName] : undefined;
+    if (wellKnown) return wellKnown;
     if (!(desc.typeName in all)) {
-      // Taken before it is filled, as messages may hold themselves.
+      // Registered before it is filled, because messages can be recursive.
       const schema: JsonObject = {};
       all[desc.typeName] = schema;
       Object.assign(schema, desc.kind === 'enum' ? enumSchema(desc) : messageSchema(desc, value));
@@ -33,7 +33,7 @@ export function createSchemas(): Schemas {
   return { all, refer, value };
 }
 
-/** A schema with what the proto file says of it. */
+/** Adds a comment of the proto file to a schema. */
 export const described = (schema: JsonObject, comment: string): JsonObject =>
   comment ? { ...schema, description: comment } : schema;
 

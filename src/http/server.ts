@@ -24,14 +24,14 @@ import { openSockets } from '../net/listen.js';
 import { peerIdentities } from '../net/peer_identity.js';
 import type { ServerTls } from '../net/tls.js';
 import type { ConnectionResponses } from '../net/unread_responses.js';
-import { type Answer, json, send } from './answer.js';
 import { readBody } from './body.js';
-import { errorAnswer } from './failure.js';
+import { errorResponse } from './failure.js';
 import { type Guard, guardOf } from './guard.js';
+import { type HttpResponse, json, send } from './http_response.js';
 import { openApi } from './openapi.js';
 import { oneAtATime } from './pipeline.js';
 import { createRouter, type Route, type Router } from './routes.js';
-import { answerJson, requestBytes } from './transcode.js';
+import { requestBytes, responseJson } from './transcode.js';
 
 export interface HttpServer {
   readonly port: number;
@@ -42,16 +42,16 @@ export interface HttpContext
   extends Pick<Api, 'contract' | 'methods' | 'authorizer' | 'unreadResponses' | 'requestBudget'> {
   readonly log: Log;
   readonly metrics: Metrics;
-  /** Who may read `/openapi.json`. */
+  /** The clients that may read `/openapi.json`. */
   readonly reflection: Reflection;
-  /** Why the service should get no traffic now, or undefined. */
+  /** The reason why the service must not receive traffic now, or undefined. */
   readonly notReady: () => string | undefined;
-  /** Without it the server speaks in clear. */
+  /** Without it the server accepts plaintext connections. */
   readonly tls?: ServerTls | undefined;
 }
 
-/** What stands at a fixed path. */
-type Page = (credentials: Credentials) => Answer | Promise<Answer>;
+/** The content of a fixed path. */
+type Page = (credentials: Credentials) => HttpResponse | Promise<HttpResponse>;
 
 interface Site extends HttpContext {
   readonly guard: Guard;
@@ -59,7 +59,7 @@ interface Site extends HttpContext {
   readonly router: Router;
 }
 
-/** Time for a whole request to arrive, and for answers under way to leave when the server closes. */
+/** Maximum time for a request to arrive, and for responses in progress to be sent when the server closes. */
 const REQUEST_TIMEOUT_MS = 10_000;
 const CLOSE_GRACE_MS = 1_000;
 
@@ -71,18 +71,18 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     requestTimeout: REQUEST_TIMEOUT_MS,
     headersTimeout: REQUEST_TIMEOUT_MS,
     maxHeaderSize: limits.maxHttpHeaderBytes,
-    // The guard answers requests without a Host header, with a reason.
+    // The guard rejects requests without a Host header, with a reason.
     requireHostHeader: false,
-    // Node looks every 30 s by default, and so would cut off a slow request only then.
+    // Node checks every 30 s by default, and would end a slow request that late.
     connectionsCheckingInterval: 1_000,
   };
-  // The last response of each connection, for what the parser refuses while it is being sent.
+  // The last response of each connection, for parser errors while it is being sent.
   const responses = new WeakMap<Duplex, ServerResponse>();
   const listener = oneAtATime(context.unreadResponses, (request, response, connection) => {
     responses.set(request.socket, response);
     void serve(site, request, response, connection);
   });
-  // The second one gets requests that wait to be told to go on before they send a body.
+  // `checkContinue` receives requests that wait for 100 Continue before they send a body.
   const server = serverOf(context.tls, options, listener).on('checkContinue', listener);
   server.on('clientError', (error, socket) => {
     const response = responses.get(socket);
@@ -95,7 +95,7 @@ export async function startHttpServer(address: Address, context: HttpContext): P
       reject(new StartError(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
     );
     server.listen(address.port, address.host, () => {
-      // Accepting may fail later, of one connection.
+      // Accepting a single connection can fail later.
       server.removeAllListeners('error').on('error', () => undefined);
       resolve();
     });
@@ -123,7 +123,7 @@ function serverOf(tls: ServerTls | undefined, options: ServerOptions, listener: 
   return server;
 }
 
-const text = (status: number, body: string, type = 'text/plain; charset=utf-8'): Answer => ({
+const text = (status: number, body: string, type = 'text/plain; charset=utf-8'): HttpResponse => ({
   status,
   body: `${body}\n`,
   type,
@@ -133,7 +133,7 @@ function pagesOf(
   { contract, metrics, notReady, authorizer, reflection }: HttpContext,
   router: Router,
 ): Map<string, Page> {
-  let described: Answer | undefined;
+  let described: HttpResponse | undefined;
   return new Map<string, Page>([
     ['/healthz', () => text(200, 'ok')],
     [
@@ -162,29 +162,29 @@ function pagesOf(
   ]);
 }
 
-/** Answers one request, whatever happens on the way. */
+/** Handles one request; every failure results in an error response. */
 async function serve(
   site: Site,
   request: IncomingMessage,
   response: ServerResponse,
   connection: ConnectionResponses,
 ): Promise<void> {
-  // Whoever goes away before the answer is out gets none.
+  // A client that disconnects early gets no response.
   response.on('error', () => {});
-  let answer: Answer;
+  let result: HttpResponse;
   try {
-    answer = await answerTo(site, request, response);
+    result = await respondTo(site, request, response);
   } catch (thrown) {
     if (response.destroyed) return;
-    answer = failed(site, thrown);
+    result = failed(site, thrown);
   }
-  response.once('close', connection.add(Buffer.byteLength(answer.body)));
-  send(request, response, answer);
+  response.once('close', connection.add(Buffer.byteLength(result.body)));
+  send(request, response, result);
 }
 
-function failed({ contract, log }: Site, thrown: unknown): Answer {
+function failed({ contract, log }: Site, thrown: unknown): HttpResponse {
   const error = thrown instanceof ServiceError ? thrown : internalError(thrown, 'http', log);
-  return errorAnswer(contract.registry, error);
+  return errorResponse(contract.registry, error);
 }
 
 /** Answers what Node's parser refuses, in the form of every other error, and closes the connection. */
@@ -204,21 +204,21 @@ const PHRASES: Readonly<Record<number, string>> = {
   431: 'Request Header Fields Too Large',
 };
 
-function connectionError(registry: Registry, code: string): Answer {
+function connectionError(registry: Registry, code: string): HttpResponse {
   const max_bytes = String(limits.maxHttpHeaderBytes);
   if (code === 'HPE_HEADER_OVERFLOW')
-    return errorAnswer(registry, ServiceError.of('REQUEST_TOO_LARGE', { what: 'head of the request', max_bytes }), {
+    return errorResponse(registry, ServiceError.of('REQUEST_TOO_LARGE', { what: 'head of the request', max_bytes }), {
       status: 431,
     });
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
-    return errorAnswer(registry, ServiceError.of('DEADLINE_EXCEEDED', {}), { status: 408 });
-  return errorAnswer(registry, ServiceError.of('MALFORMED_HTTP', { problem: 'request is not valid HTTP/1.1' }));
+    return errorResponse(registry, ServiceError.of('DEADLINE_EXCEEDED', {}), { status: 408 });
+  return errorResponse(registry, ServiceError.of('MALFORMED_HTTP', { problem: 'request is not valid HTTP/1.1' }));
 }
 
-/** The path and query of a request target, which must have no name, no fragment and nothing but ASCII. */
+/** The path and query of a request target, which must have no host, no fragment and only ASCII. */
 const TARGET = /^(\/[!"$->@-~]*)(?:\?([!"$-~]*))?$/;
 
-async function answerTo(site: Site, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
+async function respondTo(site: Site, request: IncomingMessage, response: ServerResponse): Promise<HttpResponse> {
   site.guard(request);
   const [, path, query = ''] = TARGET.exec(request.url ?? '') ?? [];
   if (path === undefined)
@@ -227,7 +227,7 @@ async function answerTo(site: Site, request: IncomingMessage, response: ServerRe
     });
   const page = site.pages.get(path);
   if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(site, request, ['GET']);
-  // A HEAD is a GET of which only the headers go out.
+  // A HEAD request is handled like GET, and only the headers are sent.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
   if (!found) throw nothingHere();
   if ('allowed' in found) return otherMethod(site, request, found.allowed);
@@ -239,18 +239,18 @@ const METRICS = { method: '/metrics', rule: { permission: Permission.METRICS_REA
 const nothingHere = () => ServiceError.of('PATH_NOT_FOUND', {});
 
 const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
-  // Several are no good, and `headers` has the first of them alone.
+  // Repeated headers are invalid; `headers` would have only the first.
   authorization: authorization?.join(', '),
   identities: peerIdentities(socket),
 });
 
 const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
 
-function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): Answer {
+function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): HttpResponse {
   const allow = [...allowed, ...(allowed.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
   if (method === 'OPTIONS') return { status: 204, body: '', headers: { allow } };
   const error = ServiceError.of('HTTP_METHOD_NOT_ALLOWED', { allowed: allow });
-  return errorAnswer(contract.registry, error, { headers: { allow } });
+  return errorResponse(contract.registry, error, { headers: { allow } });
 }
 
 async function callMethod(
@@ -259,26 +259,26 @@ async function callMethod(
   target: { values: readonly string[]; query: string },
   request: IncomingMessage,
   response: ServerResponse,
-): Promise<Answer> {
+): Promise<HttpResponse> {
   const deadlineMs = readTimeout(request.headers['grpc-timeout']);
   const credentials = credentialsOf(request);
-  // Of a stranger no body is taken.
+  // The body of an unauthenticated caller is not read.
   authorizer.identify(credentials, `${route.method.parent.typeName}/${route.method.name}`);
-  const gone = new AbortController();
-  response.once('close', () => gone.abort());
+  const disconnected = new AbortController();
+  response.once('close', () => disconnected.abort());
   const body = await readBody(request, response, requestBudget);
   const read = () => requestBytes(registry, route, { ...target, body });
   const reply = await route.invoke(read, {
-    signal: gone.signal,
+    signal: disconnected.signal,
     credentials,
     ...(deadlineMs !== undefined && { deadlineMs }),
   });
-  return json(200, answerJson(registry, route.method.output, reply));
+  return json(200, responseJson(registry, route.method.output, reply));
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
 
-/** How long the caller waits: the header of gRPC, `2S`, as grpc-gateway takes it. */
+/** The deadline of the call in ms: the gRPC header `grpc-timeout`, `2S`, as in grpc-gateway. */
 function readTimeout(header: string | string[] | undefined): number | undefined {
   if (header === undefined) return undefined;
   const [, count, unit = ''] = /^(\d{1,8})([HMSmun])$/.exec(String(header)) ?? [];

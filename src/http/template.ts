@@ -1,16 +1,16 @@
 /** A path template of google.api.http, compiled. */
 export interface Template {
-  /** Matches paths as they stand in a request, not yet decoded; one group for each variable. */
+  /** Matches the encoded path of a request; one group for each variable. */
   readonly pattern: RegExp;
   /** The field paths of the variables, in the order of the groups. */
   readonly variables: readonly string[];
-  /** Sorts templates: at each segment a literal comes before a variable, and that before the rest of a path. */
+  /** The sort key of templates: in each segment a literal precedes a variable, which precedes the rest of a path. */
   readonly rank: string;
-  /** The literal parts of the path, with nothing in the place of each variable. */
+  /** The literal parts of the path; undefined for each variable. */
   readonly parts: readonly (string | undefined)[];
 }
 
-/** Writes a template as OpenAPI does, with the names given for its variables. */
+/** Writes a template in the syntax of OpenAPI, with `names` for its variables. */
 export function writeTemplate({ parts }: Template, names: readonly string[]): string {
   const left = [...names];
   return parts.map((part) => part ?? `/{${left.shift()}}`).join('');
@@ -19,7 +19,7 @@ export function writeTemplate({ parts }: Template, names: readonly string[]): st
 const SEGMENT = /\/(?:\{([a-z][\w.]*)(?:=([^{}]+))?\}|([^/{}:*]+))/gy;
 const VERB = /^(?::([a-zA-Z]\w*))?$/;
 
-/** Compiles `/v1/agents/{agent.id}/configs:reorder`, `/v1/models/{name=**}` and their like. */
+/** Compiles templates such as `/v1/agents/{agent.id}/configs:reorder` and `/v1/models/{name=**}`. */
 export function compileTemplate(text: string): Template {
   let source = '';
   let rank = '';
@@ -42,7 +42,7 @@ export function compileTemplate(text: string): Template {
   return { pattern, variables, parts, rank: rank + (verb ? '0' : '1') };
 }
 
-/** `*` is one segment, `**` one or more, anything else itself. */
+/** `*` matches one segment, `**` one or more, anything else matches itself. */
 function compilePattern(pattern: string): { source: string; rank: string } {
   const kinds = pattern.split('/').map((segment) => {
     if (segment === '*') return { source: '[^/]+', rank: '1' };

@@ -22,15 +22,15 @@ import { setQuery, setVariables } from './parameters.js';
 import type { Route } from './routes.js';
 import { checkElements, elementsProblem, hasLooseNumbers, refuseNulls } from './values.js';
 
-/** What of a request becomes the message: as it came, nothing decoded. */
+/** The undecoded parts of an HTTP request that become the message. */
 export interface Parts {
-  /** The texts that the path's variables matched. */
+  /** The texts that the variables of the path match. */
   readonly values: readonly string[];
   readonly query: string;
   readonly body: Buffer | undefined;
 }
 
-/** Reads a request message, and gives its bytes. */
+/** Converts an HTTP request to the bytes of its request message. */
 export function requestBytes(registry: Registry, route: Route, parts: Parts): Uint8Array {
   const { input } = route.method;
   const request = reflect(input, readJson(registry, route, parts.body) as never);
@@ -41,8 +41,8 @@ export function requestBytes(registry: Registry, route: Route, parts: Parts): Ui
   return toBinary(input, request.message);
 }
 
-/** An answer's bytes as JSON. Fields without presence are always there: only what can be absent ever is. */
-export function answerJson(registry: Registry, desc: DescMessage, bytes: Uint8Array): string {
+/** Converts the bytes of a response to JSON. Fields without presence are always included. */
+export function responseJson(registry: Registry, desc: DescMessage, bytes: Uint8Array): string {
   return JSON.stringify(toJson(desc, fromBinary(desc, bytes), { registry, alwaysEmitImplicit: true }));
 }
 
@@ -51,7 +51,7 @@ const isObject = (value: JsonValue): value is JsonObject =>
 
 function readJson(registry: Registry, { method: { input }, body }: Route, bytes: Buffer | undefined) {
   if (bytes === undefined || bytes.length === 0) return create(input);
-  if (body === '') throw invalidFields([{ field: 'body', description: 'must be empty: fields go into the query' }]);
+  if (body === '') throw invalidFields([{ field: 'body', description: 'must be empty: set the fields in the query' }]);
   const parsed = parse(input, bytes);
   const value = body === '*' ? parsed : { [body]: parsed };
   const { masks, rest } = isObject(value)
@@ -69,7 +69,7 @@ function readJson(registry: Registry, { method: { input }, body }: Route, bytes:
 
 const malformed = (problem: string) => ServiceError.of('MALFORMED_JSON', { problem });
 
-/** Parses a body that is within its bounds. */
+/** Parses a body after checking its limits. */
 function parse(input: DescMessage, bytes: Buffer): JsonValue {
   const problem = bodyProblem(bytes);
   if (problem?.kind === 'malformed') throw malformed(problem.description);
@@ -81,7 +81,7 @@ function parse(input: DescMessage, bytes: Buffer): JsonValue {
   }
 }
 
-/** Names the repeated field that a body has too much of: the deepest one on the way; the body itself when there is none. */
+/** Names the repeated field with too many elements: the deepest one on the path, or the body if there is none. */
 function tooMany(input: DescMessage, keys: readonly string[]): Violation {
   let desc: DescMessage | undefined = input;
   let problem = { field: 'body', description: `must have at most ${limits.maxRequestFields} keys and values` };
@@ -103,7 +103,7 @@ function decodeJson(registry: Registry, desc: DescMessage, value: JsonValue) {
   try {
     if (!hasLooseNumbers(desc, value)) return fromJson(desc, value, { registry });
   } catch {
-    // Explained below, as the decoder names only one field.
+    // `explain` reports the problems, because the decoder names only one field.
   }
   explain(problems, registry, desc, value);
   problems.throwIfAny();

@@ -4,10 +4,10 @@ import { Problems } from '../problems.js';
 import { fieldNamed, isTextMessage, NUMBER } from './fields.js';
 import { FIELD_MASK } from './masks.js';
 
-/** What is said of a repeated field with too many elements. */
+/** The problem of a repeated field with too many elements. */
 export const elementsProblem = (field: DescField): string => `must have at most ${maxElementsOf(field)} elements`;
 
-/** Adds the repeated fields with too many elements: those cost time even when every element is refused. */
+/** Adds the repeated fields with too many elements, whose decoding would take long even if every element is invalid. */
 export function checkElements(problems: Problems, desc: DescMessage, json: JsonValue, at = ''): void {
   for (const { field, value, path } of fieldsIn(desc, json, at)) {
     const isList = field.fieldKind === 'list' && Array.isArray(value);
@@ -18,7 +18,9 @@ export function checkElements(problems: Problems, desc: DescMessage, json: JsonV
   }
 }
 
-/** Whether a message has a text that the decoder takes for a number and proto3 JSON does not, as `0x10` or ` 5`. */
+/**
+ * Whether a message has a text that the decoder accepts as a number and proto3 JSON does not, such as `0x10` or ` 5`.
+ */
 export const hasLooseNumbers = (desc: DescMessage, json: JsonValue): boolean =>
   fieldsIn(desc, json, '').some(({ field, value }) => hasLooseNumber(field, value));
 
@@ -45,8 +47,8 @@ function fieldsIn(desc: DescMessage, json: JsonValue, at: string) {
 }
 
 /**
- * Refuses a null in the resource of an update that has no mask. In proto3 JSON it is the same as leaving the field out,
- * while its sender most likely wants the field to be cleared.
+ * Rejects a null in the resource of an update without a mask. In proto3 JSON a null is the same as an absent field, but
+ * the caller most likely wants to clear the field.
  */
 export function refuseNulls(request: DescMessage, json: JsonValue): void {
   if (!request.fields.some(({ message }) => message?.typeName === FIELD_MASK)) return;
@@ -58,9 +60,9 @@ export function refuseNulls(request: DescMessage, json: JsonValue): void {
 
 function addNulls(problems: Problems, desc: DescMessage, json: JsonValue, at: string): void {
   for (const { field, value, path } of fieldsIn(desc, json, at)) {
-    // Null says of a oneof's member only that it is another one.
+    // A null member of a oneof only means that another member is set.
     if (field.oneof) continue;
-    if (value === null) problems.add(path, 'null does not clear the field; name it in updateMask and leave it out');
+    if (value === null) problems.add(path, 'null does not clear the field; name it in updateMask and omit it');
     else if (field.fieldKind === 'message' && !isTextMessage(field.message))
       addNulls(problems, field.message, value, path);
   }

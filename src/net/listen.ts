@@ -6,18 +6,18 @@ import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { ServerTls } from './tls.js';
 
-/** Takes connections and hands them on. */
+/** Accepts connections and passes them to the server. */
 export interface Listener {
   readonly port: number;
-  /** Takes no more connections. */
+  /** Stops accepting connections. */
   stop(): void;
-  /** Ends those that are left, half-made ones too. */
+  /** Closes all remaining connections, including those in the TLS handshake. */
   destroy(): void;
 }
 
 /**
- * Takes connections for the gRPC server. It would listen by itself, but then nothing limits their number, and nothing
- * says which TLS they speak.
+ * Accepts connections for the gRPC server. grpc-js can listen itself, but then the number of connections has no limit
+ * and the TLS options cannot be set.
  */
 export async function listen(
   address: Address,
@@ -34,7 +34,7 @@ export async function listen(
     const failure = await started(server, port, host);
     if (failure) failures.push(failure);
     else servers.push(server);
-    // A name of several addresses has one port.
+    // All addresses of a name use the same port.
     if (!failure) port = (server.address() as AddressInfo).port;
   }
   if (servers.length === 0)
@@ -46,7 +46,7 @@ export async function listen(
   };
 }
 
-/** The connections of a server, also those that have not agreed on TLS yet and that nothing else knows. */
+/** The open connections of a server, including those in the TLS handshake, which the server does not report. */
 export interface OpenSockets {
   destroy(): void;
 }
@@ -60,7 +60,7 @@ export function openSockets(server: Server): OpenSockets {
   return { destroy: () => sockets.forEach((socket) => void socket.destroy()) };
 }
 
-/** All addresses of a name: `localhost` has two. */
+/** All addresses of a host name; `localhost` has two. */
 async function hostsOf({ host, text }: Address): Promise<readonly string[]> {
   if (isIP(host)) return [host];
   try {
@@ -83,7 +83,7 @@ function started(server: Server, port: number, host: string): Promise<Error | un
   return new Promise((resolve) => {
     server.once('error', resolve);
     server.listen(port, host, () => {
-      // One connection that could not be taken, for want of file descriptors, is not the end of the process.
+      // A connection that cannot be accepted, for lack of file descriptors, must not crash the process.
       server.off('error', resolve).on('error', () => {});
       resolve(undefined);
     });

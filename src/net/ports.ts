@@ -3,17 +3,16 @@ import type { Address } from '../config.js';
 import { StartError } from '../errors.js';
 
 /**
- * Refuses an address that cannot be listened on before anything is opened: the
- * likeliest mistake of a start is one that runs already, and grpc-js says it in
- * a way of its own.
+ * Rejects an address that the service cannot listen on, before anything is opened: the most frequent problem is a
+ * service that already runs, and the error of grpc-js does not name it.
  */
 export function checkAddress(setting: string, { host, port, text }: Address): Promise<void> {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = 'another process uses it; stop that one or set another address';
-      const why = error.code === 'EADDRINUSE' ? taken : (error.code ?? 'the address is not one of this machine');
-      reject(new StartError(`${setting} ${text} cannot be listened on: ${why}`));
+      const taken = 'another process uses it; stop that process or set another address';
+      const cause = error.code === 'EADDRINUSE' ? taken : (error.code ?? 'this machine does not have the address');
+      reject(new StartError(`${setting} ${text} cannot be listened on: ${cause}`));
     });
     probe.listen(port, host, () => probe.close(() => resolve()));
   });

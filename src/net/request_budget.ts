@@ -1,16 +1,16 @@
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 
-/** What an open request costs beside its bytes, and each piece that it comes in: a byte in a frame of its own costs both. */
+/** Overhead in bytes of an open request, and of each chunk of its data. */
 const REQUEST_COST = 4096;
-const PIECE_COST = 256;
-/** A request of at most so many bytes is no longer counted once it is complete: calls are limited in number. */
+const CHUNK_COST = 256;
+/** A request of at most this many bytes is not counted once it is complete, because the number of calls is limited. */
 const SMALL_BYTES = 16_384;
 const SWEEP_MS = 1_000;
 
-/** How a request is ended, and whether all of it is here. */
+/** The stream of a request. */
 export interface RequestStream {
-  /** Ends the request with an error; nothing more of it is kept. */
+  /** Ends the request with an error and discards its data. */
   refuse(error: ServiceError): void;
   isComplete(): boolean;
 }
@@ -18,43 +18,43 @@ export interface RequestStream {
 export interface BudgetLimits {
   /** Bytes of one request. */
   readonly request: number;
-  /** Bytes of unfinished requests of one connection, and of all together. */
+  /** Bytes of the unfinished requests of one connection, and of all connections. */
   readonly connection: number;
   readonly unfinished: number;
-  /** Bytes of complete requests that are not answered yet. */
+  /** Bytes of complete requests that have no response yet. */
   readonly unanswered: number;
 }
 
-/** The unfinished requests of one connection, the oldest first. */
-class Connection {
+/** The unfinished requests of one connection, oldest first, and their cost in bytes. */
+class PendingRequests {
   readonly requests = new Set<IncomingRequest>();
   cost = 0;
 }
 
 /**
- * Bounds the memory of requests over all calls. grpc-js and Node keep what has arrived of a request until it is complete,
- * however long that takes. When unfinished requests cost too much, the oldest one of the connection with the most is
- * ended: an ordinary request is complete within milliseconds, so this ends the ones that are never completed.
+ * Bounds the memory of requests over all calls. grpc-js and Node buffer a request until it is complete, however long
+ * that takes. When unfinished requests use too much memory, the oldest request of the connection that uses the most is
+ * ended: a normal request is complete within milliseconds, so this ends requests that are never completed.
  */
 export class RequestBudget {
-  private readonly connections = new Map<object, Connection>();
+  private readonly connections = new Map<object, PendingRequests>();
   private readonly timer: NodeJS.Timeout;
   private unfinished = 0;
   private unanswered = 0;
 
-  constructor(private readonly most: BudgetLimits) {
+  constructor(private readonly limits: BudgetLimits) {
     this.timer = setInterval(() => this.sweep(), SWEEP_MS).unref();
   }
 
   /** Counts a request from its first byte on, until `close`. */
   open(connection: object, stream: RequestStream): IncomingRequest {
-    let from = this.connections.get(connection);
-    if (!from) {
-      from = new Connection();
-      this.connections.set(connection, from);
+    let pending = this.connections.get(connection);
+    if (!pending) {
+      pending = new PendingRequests();
+      this.connections.set(connection, pending);
     }
-    const request = new IncomingRequest(this, stream, connection, from);
-    from.requests.add(request);
+    const request = new IncomingRequest(this, stream, connection, pending);
+    pending.requests.add(request);
     this.charge(request, REQUEST_COST);
     return request;
   }
@@ -64,17 +64,18 @@ export class RequestBudget {
     if (request.isClosed) return;
     request.bytes += bytes;
     const isLarge = request.bytes > SMALL_BYTES;
-    if (request.bytes > this.most.request) request.refuse(tooMany('this request', this.most.request));
-    else if (isLarge && this.unanswered + request.bytes > this.most.unanswered)
-      request.refuse(tooMany('requests that are not answered yet', this.most.unanswered));
-    else if (!request.isFinished) this.charge(request, bytes + PIECE_COST);
+    if (request.bytes > this.limits.request) request.refuse(tooMany('this request', this.limits.request));
+    else if (isLarge && this.unanswered + request.bytes > this.limits.unanswered)
+      request.refuse(tooMany('requests in progress', this.limits.unanswered));
+    else if (!request.isFinished) this.charge(request, bytes + CHUNK_COST);
   }
 
-  /** A complete request counts until it is answered, if it is large. */
+  /** Counts a complete request, if it is large, until its response is sent. */
   finish(request: IncomingRequest): void {
     if (request.isFinished) return;
     this.leave(request);
-    // There was room when its bytes arrived; others that finished since may exceed the bound by what was unfinished.
+    // There was room when its bytes arrived. Requests that finished since may exceed the limit by their unfinished
+    // bytes.
     if (request.bytes > Math.max(SMALL_BYTES, request.held)) {
       this.unanswered += request.bytes - request.held;
       request.held = request.bytes;
@@ -85,7 +86,7 @@ export class RequestBudget {
   hold(request: IncomingRequest, bytes: number): boolean {
     if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return true;
     const more = bytes - request.held;
-    if (this.unanswered + more > this.most.unanswered) return false;
+    if (this.unanswered + more > this.limits.unanswered) return false;
     this.unanswered += more;
     request.held = bytes;
     return true;
@@ -103,45 +104,45 @@ export class RequestBudget {
   }
 
   private charge(request: IncomingRequest, cost: number): void {
-    const { from } = request;
+    const { pending } = request;
     request.cost += cost;
-    from.cost += cost;
+    pending.cost += cost;
     this.unfinished += cost;
-    while (from.cost > this.most.connection && from.requests.size > 0)
-      this.endOldest(from, tooMany('unfinished requests of one connection', this.most.connection));
-    while (this.unfinished > this.most.unfinished)
-      this.endOldest(this.largest(), tooMany('unfinished requests', this.most.unfinished));
+    while (pending.cost > this.limits.connection && pending.requests.size > 0)
+      this.endOldest(pending, tooMany('unfinished requests of one connection', this.limits.connection));
+    while (this.unfinished > this.limits.unfinished)
+      this.endOldest(this.largest(), tooMany('unfinished requests', this.limits.unfinished));
   }
 
   private leave(request: IncomingRequest): void {
-    const { connection, from } = request;
+    const { connection, pending } = request;
     request.isFinished = true;
-    from.requests.delete(request);
-    from.cost -= request.cost;
+    pending.requests.delete(request);
+    pending.cost -= request.cost;
     this.unfinished -= request.cost;
-    if (from.requests.size === 0) this.connections.delete(connection);
+    if (pending.requests.size === 0) this.connections.delete(connection);
   }
 
-  private endOldest({ requests }: Connection, error: ServiceError): void {
+  private endOldest({ requests }: PendingRequests, error: ServiceError): void {
     const [oldest] = requests;
     if (!oldest) return;
     if (oldest.stream.isComplete()) this.finish(oldest);
     else oldest.refuse(error);
   }
 
-  private largest(): Connection {
-    let largest: Connection | undefined;
+  private largest(): PendingRequests {
+    let largest: PendingRequests | undefined;
     for (const connection of this.connections.values())
       if (!largest || connection.cost > largest.cost) largest = connection;
-    return largest as Connection;
+    return largest as PendingRequests;
   }
 
   private sweep(): void {
-    const before = performance.now() - limits.requestReceiveMs;
+    const earliest = performance.now() - limits.requestReceiveMs;
     for (const { requests } of [...this.connections.values()])
       for (const request of requests) {
         if (request.stream.isComplete()) this.finish(request);
-        else if (request.began < before) request.refuse(ServiceError.of('DEADLINE_EXCEEDED', {}));
+        else if (request.began < earliest) request.refuse(ServiceError.of('DEADLINE_EXCEEDED', {}));
       }
   }
 }
@@ -161,15 +162,15 @@ export class IncomingRequest {
     private readonly budget: RequestBudget,
     readonly stream: RequestStream,
     readonly connection: object,
-    readonly from: Connection,
+    readonly pending: PendingRequests,
   ) {}
 
-  /** Counts a piece that has arrived; ends the request when it is too much. */
+  /** Counts a chunk that has arrived; ends the request if it exceeds a limit. */
   add(bytes: number): void {
     this.budget.add(this, bytes);
   }
 
-  /** Counts it with the size that it has when it is decompressed; false when there is no room for that. */
+  /** Counts the request with its decompressed size; returns false if there is no room. */
   hold(bytes: number): boolean {
     return this.budget.hold(this, bytes);
   }
@@ -179,7 +180,7 @@ export class IncomingRequest {
     this.stream.refuse(error);
   }
 
-  /** The request is answered, or its caller is gone. */
+  /** Ends the counting: the response is sent, or the client has disconnected. */
   close(): void {
     if (this.isClosed) return;
     this.budget.close(this);

@@ -5,58 +5,58 @@ import { rememberPeer } from './peer_identity.js';
 import { type Material, readFiles, type Snapshot, type TlsFiles, TlsFilesError } from './tls_files.js';
 
 export interface TlsSettings extends TlsFiles {
-  /** Whether a client without a certificate is let in, where there are authorities for them. */
+  /** Whether a client needs a certificate, if authorities for client certificates are configured. */
   readonly TLS_CLIENT_CERT: 'required' | 'optional';
 }
 
-/** How often the files are looked at. They are small, and reading them sees every way to change them. */
-const LOOK_MS = 2_000;
+/** Polling interval of the files. They are small, and polling detects every kind of change. */
+const POLL_MS = 2_000;
 const DAY_MS = 86_400_000;
-/** How long before its end a certificate is warned of. */
+/** How long before its expiry the log warns of a certificate. */
 const SOON_MS = 14 * DAY_MS;
-/** How often the log has the same reason for which connections were refused. */
+/** The interval at which the log repeats the same reason for rejected connections. */
 const REFUSALS_MS = 60_000;
 
-/** TLS for the servers of the process, with the certificates that stand in the files now. */
+/** TLS for the servers of the process. It reloads the certificates when their files change. */
 export class ServerTls {
   private readonly servers = new Set<Server>();
-  private readonly refusals = new Map<string, number>();
+  private readonly lastLogged = new Map<string, number>();
   private readonly timer: NodeJS.Timeout;
-  private looking = Promise.resolve();
-  /** The contents that could not be used, and what was told of them. */
-  private faulty = { digest: '', told: '' };
-  private warned = Number.NEGATIVE_INFINITY;
+  private polling = Promise.resolve();
+  /** The digest of the last invalid contents, and the problem that was logged for them. */
+  private invalid = { digest: '', logged: '' };
+  private lastWarning = Number.NEGATIVE_INFINITY;
 
   private constructor(
     private readonly settings: TlsSettings,
     private readonly log: Log,
     private digest: string,
     private material: Material,
-    lookMs: number,
+    pollMs: number,
   ) {
-    this.tell('TLS is on');
+    this.logCertificate('TLS is on');
     this.timer = setInterval(() => {
-      this.looking = this.looking.then(() => this.look());
-    }, lookMs).unref();
+      this.polling = this.polling.then(() => this.poll());
+    }, pollMs).unref();
   }
 
   /** Throws a TlsFilesError for files that cannot be used. */
-  static async open(settings: TlsSettings, log: Log, lookMs = LOOK_MS): Promise<ServerTls> {
+  static async open(settings: TlsSettings, log: Log, pollMs = POLL_MS): Promise<ServerTls> {
     const snapshot = await readFiles(settings);
-    return new ServerTls(settings, log, snapshot.digest, snapshot.check(new Date()), lookMs);
+    return new ServerTls(settings, log, snapshot.digest, snapshot.check(new Date()), pollMs);
   }
 
-  /** When the certificate ends. */
+  /** The expiry of the certificate. */
   get expires(): Date {
     return this.material.expires;
   }
 
-  /** Whether a client must have a certificate of its own. */
+  /** Whether a client must have a certificate. */
   get mutual(): boolean {
     return this.material.ca !== undefined && this.settings.TLS_CLIENT_CERT === 'required';
   }
 
-  /** What a server is made with. */
+  /** The options of a new server. */
   get options(): TlsOptions {
     const { cert, key, ca } = this.material;
     return {
@@ -70,33 +70,33 @@ export class ServerTls {
     };
   }
 
-  /** Keeps the certificate of a server that was made with the options up to date. */
+  /** Keeps the certificate of a server current that was created with `options`. */
   serve(server: Server): void {
     this.servers.add(server);
     server.once('close', () => this.servers.delete(server));
-    // Before the server's own listener, which lets it be used.
+    // Runs before the listener of the server, which starts to use the socket.
     server.prependListener('secureConnection', (socket: TLSSocket) => {
-      // What breaks off is told nowhere else: https://github.com/nodejs/node/issues/35824
+      // No other listener handles an aborted connection: https://github.com/nodejs/node/issues/35824
       socket.on('error', () => {});
       socket.disableRenegotiation();
       if (this.material.ca) rememberPeer(socket);
     });
-    server.on('tlsClientError', (error, socket) => this.refused(error, socket));
+    server.on('tlsClientError', (error, socket) => this.logRejected(error, socket));
   }
 
   async close(): Promise<void> {
     clearInterval(this.timer);
-    await this.looking;
+    await this.polling;
   }
 
-  private async look(): Promise<void> {
-    this.warnOfTheEnd();
+  private async poll(): Promise<void> {
+    this.warnOfExpiry();
     const snapshot = await readFiles(this.settings);
     if (snapshot.digest === this.digest) return;
     try {
       this.use(snapshot.digest, snapshot.check(new Date()));
     } catch (error) {
-      this.keep(snapshot, error as Error);
+      this.reject(snapshot, error as Error);
     }
   }
 
@@ -104,44 +104,47 @@ export class ServerTls {
     this.digest = digest;
     this.material = material;
     for (const server of this.servers) server.setSecureContext(this.options);
-    this.warned = Number.NEGATIVE_INFINITY;
-    this.tell('the certificate was read anew and is in use for new connections');
+    this.lastWarning = Number.NEGATIVE_INFINITY;
+    this.logCertificate('the certificate was reloaded and is in use for new connections');
   }
 
-  /** Certificate and key are rarely replaced in one step: what is wrong is told when it is so at two looks. */
-  private keep({ digest }: Snapshot, error: Error): void {
+  /** Certificate and key are rarely replaced in one step, so a problem is logged only if it exists at two polls. */
+  private reject({ digest }: Snapshot, error: Error): void {
     const problem = error instanceof TlsFilesError ? error.message : 'it cannot be used';
-    const isNew = this.faulty.digest !== digest;
-    if (!isNew && this.faulty.told !== problem)
-      this.log.error({ problem }, 'the new certificate cannot be used; the one before stays in use');
-    this.faulty = { digest, told: isNew ? '' : problem };
+    const isNew = this.invalid.digest !== digest;
+    if (!isNew && this.invalid.logged !== problem)
+      this.log.error({ problem }, 'the new certificate cannot be used; the previous one stays in use');
+    this.invalid = { digest, logged: isNew ? '' : problem };
   }
 
-  private tell(what: string): void {
+  private logCertificate(message: string): void {
     const { subject, fingerprint, expires } = this.material;
-    this.log.info({ subject, fingerprint, expires }, what);
-    this.warnOfTheEnd();
+    this.log.info({ subject, fingerprint, expires }, message);
+    this.warnOfExpiry();
   }
 
-  private warnOfTheEnd(): void {
+  private warnOfExpiry(): void {
     const now = Date.now();
     const { expires } = this.material;
-    if (expires.getTime() - now > SOON_MS || now - this.warned < DAY_MS) return;
-    this.warned = now;
+    if (expires.getTime() - now > SOON_MS || now - this.lastWarning < DAY_MS) return;
+    this.lastWarning = now;
     const file = this.settings.TLS_CERT_FILE;
-    if (expires.getTime() > now) this.log.warn({ expires, file }, 'the certificate expires soon; put a new one there');
-    else this.log.error({ expires, file }, 'the certificate has expired and clients refuse it; put a new one there');
+    if (expires.getTime() > now) this.log.warn({ expires, file }, 'the certificate expires soon; replace it');
+    else this.log.error({ expires, file }, 'the certificate has expired and clients reject it; replace it');
   }
 
-  /** The client hears of an alert at most, so here it is the only place where somebody can read why. */
-  private refused(error: Error & { code?: string }, socket: TLSSocket): void {
+  /** Logs why a connection was rejected. The client receives at most a TLS alert, so only the log has the reason. */
+  private logRejected(error: Error & { code?: string }, socket: TLSSocket): void {
     const verified = socket.authorizationError as unknown as string | undefined;
-    // Whoever only looks whether the port is open goes away without a word.
+    // A port check disconnects without an error.
     if (!verified && error.code === 'ECONNRESET') return;
-    const why = verified ?? error.code ?? 'unknown';
+    const reason = verified ?? error.code ?? 'unknown';
     const now = performance.now();
-    if (now - (this.refusals.get(why) ?? Number.NEGATIVE_INFINITY) < REFUSALS_MS) return;
-    this.refusals.set(why, now);
-    this.log.warn({ why, from: socket.remoteAddress }, 'refused a connection; the same reason is told once a minute');
+    if (now - (this.lastLogged.get(reason) ?? Number.NEGATIVE_INFINITY) < REFUSALS_MS) return;
+    this.lastLogged.set(reason, now);
+    this.log.warn(
+      { why: reason, from: socket.remoteAddress },
+      'refused a connection; the same reason is logged once a minute',
+    );
   }
 }

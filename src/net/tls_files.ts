@@ -3,14 +3,14 @@ import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { StartError } from '../errors.js';
 
-/** Where the certificates are: the settings of their names. */
+/** The paths of the certificate files, by setting. */
 export interface TlsFiles {
   readonly TLS_CERT_FILE: string;
   readonly TLS_KEY_FILE: string;
   readonly TLS_CLIENT_CA_FILE: string | undefined;
 }
 
-/** What stands in the files, found good. */
+/** The validated contents of the files. */
 export interface Material {
   readonly cert: Buffer;
   readonly key: Buffer;
@@ -21,20 +21,20 @@ export interface Material {
   readonly expires: Date;
 }
 
-/** What is wrong with the files, a line for each problem. */
+/** Invalid files; the message has one line for each problem. */
 export class TlsFilesError extends StartError {
   override readonly name = 'TlsFilesError';
 }
 
-/** The bytes of a file, or why there are none. */
+/** The bytes of a file, or the reason why it cannot be read. */
 type Content = { readonly bytes: Buffer } | { readonly problem: string };
 type Contents = { readonly [Name in keyof TlsFiles]: Content | undefined };
 
-/** All files as they stand in one moment. */
+/** The contents of all files at one time. */
 export interface Snapshot {
-  /** The same for the same contents, and not to be told from it what they are. */
+  /** A hash of the contents; it does not reveal them. */
   readonly digest: string;
-  /** Throws a TlsFilesError. */
+  /** Validates the contents; throws a TlsFilesError. */
   check(now: Date): Material;
 }
 
@@ -69,34 +69,34 @@ function digestOf(contents: Contents): string {
 
 function check(files: TlsFiles, contents: Contents, now: Date): Material {
   const problems: string[] = [];
-  const tell = (name: keyof TlsFiles, problem: string) => problems.push(`${name} ${files[name]} ${problem}`);
-  const examine = <T>(name: keyof TlsFiles, look: (bytes: Buffer) => T): T | undefined => {
+  const addProblem = (name: keyof TlsFiles, problem: string) => problems.push(`${name} ${files[name]} ${problem}`);
+  const validate = <T>(name: keyof TlsFiles, parse: (bytes: Buffer) => T): T | undefined => {
     const content = contents[name];
     if (content === undefined) return undefined;
     try {
       if ('problem' in content) throw new Problem(content.problem);
-      return look(content.bytes);
+      return parse(content.bytes);
     } catch (error) {
-      tell(name, error instanceof Problem ? error.message : `cannot be used (${reasonOf(error)})`);
+      addProblem(name, error instanceof Problem ? error.message : `cannot be used (${reasonOf(error)})`);
       return undefined;
     }
   };
-  const chain = examine('TLS_CERT_FILE', (bytes) => chainOf(bytes, now));
-  const key = examine('TLS_KEY_FILE', keyOf);
-  const ca = examine('TLS_CLIENT_CA_FILE', (bytes) => authoritiesOf(bytes, now));
-  if (chain && key) examine('TLS_KEY_FILE', () => checkPair(chain, key, files.TLS_CERT_FILE));
+  const chain = validate('TLS_CERT_FILE', (bytes) => chainOf(bytes, now));
+  const key = validate('TLS_KEY_FILE', keyOf);
+  const ca = validate('TLS_CLIENT_CA_FILE', (bytes) => authoritiesOf(bytes, now));
+  if (chain && key) validate('TLS_KEY_FILE', () => checkPair(chain, key, files.TLS_CERT_FILE));
   const [leaf] = chain ?? [];
   const [cert, pem] = [contents.TLS_CERT_FILE, contents.TLS_KEY_FILE];
   if (problems.length > 0 || !leaf || !cert || !pem || !('bytes' in cert && 'bytes' in pem))
     throw new TlsFilesError(problems.join('\n'));
   const material = { cert: cert.bytes, key: pem.bytes, ca, ...factsOf(leaf) };
-  // What nothing of the above finds, such as a key that is too short for OpenSSL.
-  if (examine('TLS_CERT_FILE', () => createSecureContext(material)) === undefined)
+  // Finds the remaining problems, such as a key that is too short for OpenSSL.
+  if (validate('TLS_CERT_FILE', () => createSecureContext(material)) === undefined)
     throw new TlsFilesError(problems.join('\n'));
   return material;
 }
 
-/** A sentence without its subject. */
+/** A problem of a file. The message is a predicate, such as `does not exist`. */
 class Problem extends Error {}
 
 const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[\s\S]*?-----END \1-----/g;
@@ -115,7 +115,7 @@ function certificatesOf(bytes: Buffer): X509Certificate[] {
 function chainOf(bytes: Buffer, now: Date): X509Certificate[] {
   const chain = certificatesOf(bytes);
   const leaf = chain[0] as X509Certificate;
-  if (new Date(leaf.validTo) < now) throw new Problem(`has expired at ${leaf.validTo}: put a new certificate there`);
+  if (new Date(leaf.validTo) < now) throw new Problem(`has expired at ${leaf.validTo}: replace the certificate`);
   if (new Date(leaf.validFrom) > now)
     throw new Problem(`is valid only from ${leaf.validFrom}: is the clock of this machine right?`);
   return chain;
@@ -123,7 +123,8 @@ function chainOf(bytes: Buffer, now: Date): X509Certificate[] {
 
 function authoritiesOf(bytes: Buffer, now: Date): Buffer {
   const live = certificatesOf(bytes).filter(({ validTo }) => new Date(validTo) >= now);
-  if (live.length === 0) throw new Problem('holds only certificates that have expired: put the new authority there');
+  if (live.length === 0)
+    throw new Problem('holds only certificates that have expired: add a valid certificate authority');
   return bytes;
 }
 
@@ -131,7 +132,7 @@ function keyOf(bytes: Buffer): KeyObject {
   const [block] = blocksOf(bytes).filter(isKey);
   if (!block) throw new Problem('holds no private key in PEM');
   if (/ENCRYPTED/.test(block[0].slice(0, 200)))
-    throw new Problem('is encrypted with a passphrase: openssl pkey -in <file> -out <other> takes that away');
+    throw new Problem('is encrypted with a passphrase: decrypt it with openssl pkey -in <file> -out <other>');
   return createPrivateKey(block[0]);
 }
 
@@ -146,7 +147,7 @@ function factsOf(leaf: X509Certificate) {
   return { subject, fingerprint: leaf.fingerprint256, expires: new Date(leaf.validTo) };
 }
 
-/** In the words of OpenSSL, which hold nothing of the files. */
+/** The reason that OpenSSL states; it contains no data of the files. */
 function reasonOf(error: unknown): string {
   const { reason, code } = error as { reason?: string; code?: string };
   return reason ?? code ?? 'it is not well-formed';

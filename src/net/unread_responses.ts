@@ -3,23 +3,23 @@ import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 
-/** How often responses are looked at that their clients do not read. */
-const LOOK_MS = 250;
-/** Bytes that a call takes beside its message, until its response is sent. */
+/** Interval at which the unread responses are checked. */
+const CHECK_MS = 250;
+/** Overhead in bytes of a call, until its response is sent. */
 const CALL_BYTES = 4096;
-/** Shorter responses are sent also on a connection that is full: the number of its streams bounds them. */
+/** Responses of up to this size are sent even if the connection is full; the number of its streams bounds them. */
 const SHORT_BYTES = 16 * 1024;
-/** Youngest response whose connection may be ended for the sake of the others. */
-const PRESSED_MS = 1_000;
+/** The minimum age of a response, in ms, before its connection is ended to free memory. */
+const MIN_AGE_MS = 1_000;
 
-/** Where a call of gRPC comes from: the end of its stream is also its event `cancelled`. */
+/** The stream of a gRPC call; grpc-js also emits `cancelled` when it ends normally. */
 interface Stream {
   readonly cancelled: boolean;
   getPeer?(): string;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
-/** A response that was handed over and that the network has not taken yet. */
+/** A response that was written but not sent completely. */
 interface Unread {
   readonly connection: ConnectionResponses;
   readonly bytes: number;
@@ -27,35 +27,35 @@ interface Unread {
 }
 
 /**
- * The responses that were handed over on all connections of a server and that their clients have not read yet. HTTP/2 and
- * Node keep them without a bound. Here they are counted: a connection with too many gets no more, one that does not read
- * a response in time is ended, and so are the slowest ones when all connections together have too many.
+ * Counts the responses that were written on all connections of a server and that their clients have not read. HTTP/2
+ * and Node buffer them without a limit. A connection with too many unread bytes gets no more responses; a connection
+ * that does not read a response in time is ended, and so are the slowest connections when the total exceeds its limit.
  */
 export class UnreadResponses {
-  /** The oldest first. */
+  /** Oldest first. */
   private readonly unread = new Set<Unread>();
-  /** Connections of gRPC by the addresses of their clients. */
+  /** gRPC connections by the address of their client. */
   private readonly peers = new Map<string, ConnectionResponses>();
   private readonly timer: NodeJS.Timeout;
   private total = 0;
 
   constructor(private readonly log: Log) {
-    this.timer = setInterval(() => this.look(), LOOK_MS).unref();
+    this.timer = setInterval(() => this.check(), CHECK_MS).unref();
   }
 
-  /** Most bytes that one connection may have waiting before it gets no more. */
+  /** The maximum number of unread bytes of one connection. */
   get allowed(): number {
     return this.total > limits.unreadBytes ? limits.unreadBytesPressed : limits.unreadBytesPerConnection;
   }
 
-  /** Counts for a new connection. */
+  /** Starts counting for a new connection. */
   open(socket: Socket): ConnectionResponses {
     const connection = new ConnectionResponses(this, socket);
     socket.once('close', () => this.forget(connection));
     return connection;
   }
 
-  /** Counts for a new connection of gRPC, whose calls do not say more of it than the address of its client. */
+  /** Starts counting for a new gRPC connection. Its calls only provide the address of the client. */
   openPeer(socket: Socket): void {
     const connection = this.open(socket);
     const peer = `${socket.remoteAddress}:${socket.remotePort}`;
@@ -65,12 +65,12 @@ export class UnreadResponses {
     });
   }
 
-  /** The connection of a call of gRPC; undefined for other transports, and when it has ended. */
+  /** The connection of a gRPC call; undefined for other transports, and after the connection has ended. */
   connectionOf(stream: Stream): ConnectionResponses | undefined {
     return stream.getPeer && this.peers.get(stream.getPeer());
   }
 
-  /** Counts a response; returns what is called when it is sent. */
+  /** Counts a response; returns a function to call when the response is sent. */
   add(connection: ConnectionResponses, length: number): () => void {
     const one = { connection, bytes: length + CALL_BYTES, since: performance.now() };
     if (connection.ended) return () => {};
@@ -96,14 +96,14 @@ export class UnreadResponses {
     this.total -= connection.bytes;
   }
 
-  private look(): void {
+  private check(): void {
     const now = performance.now();
     for (const one of this.unread) {
       const age = now - one.since;
       const isLate = age > limits.unreadMs;
-      const isPressing = age > PRESSED_MS && this.total > limits.unreadBytes;
-      // Those that follow are younger.
-      if (!isLate && !isPressing) return;
+      const isOverTotal = age > MIN_AGE_MS && this.total > limits.unreadBytes;
+      // The following responses are younger.
+      if (!isLate && !isOverTotal) return;
       this.unread.delete(one);
       if (!one.connection.ended) this.end(one.connection, isLate);
     }
@@ -111,8 +111,8 @@ export class UnreadResponses {
 
   private end(connection: ConnectionResponses, isLate: boolean): void {
     const { socket, bytes } = connection;
-    const why = isLate ? 'its client did not read a response in time' : 'too many bytes of responses are not read';
-    this.log.warn({ peer: socket.remoteAddress, bytes }, `a connection was ended: ${why}`);
+    const reason = isLate ? 'the client did not read a response in time' : 'too many bytes of responses are unread';
+    this.log.warn({ peer: socket.remoteAddress, bytes }, `a connection was ended: ${reason}`);
     this.forget(connection);
     socket.destroy();
   }
@@ -128,22 +128,22 @@ export class ConnectionResponses {
     readonly socket: Socket,
   ) {}
 
-  /** Throws when no call may begin, because its response would wait as well. */
+  /** Throws if no call may start, because too many responses are unread. */
   checkRoom(): void {
     if (this.bytes >= this.owner.allowed) throw ServiceError.of('RESPONSES_NOT_READ', {});
   }
 
-  /** Throws when there is no room for a response that was made; calls that began together may each have made one. */
+  /** Throws if there is no room for a finished response; concurrent calls may each have passed `checkRoom`. */
   checkRoomFor(response: Uint8Array): void {
     if (response.length > SHORT_BYTES) this.checkRoom();
   }
 
-  /** Counts a response; returns what is called when it is sent. */
+  /** Counts a response; returns a function to call when the response is sent. */
   add(length: number): () => void {
     return this.owner.add(this, length);
   }
 
-  /** Counts a response until the stream of its call has ended. */
+  /** Counts a response until the stream of its call ends. */
   addUntilEnd(length: number, stream: Stream): void {
     if (!stream.cancelled) stream.on('cancelled', this.add(length));
   }

@@ -211,7 +211,9 @@ describe('a certificate identity', () => {
         .first();
       expect(row.token_hash).toBeNull();
       for (const text of [identity, tokenOf(answer)['id'] as string, '', 'null', 'undefined'])
-        expect(() => access.identify({ authorization: `Bearer ${text}` }, 'test')).toThrow('none of this service');
+        expect(() => access.identify({ authorization: `Bearer ${text}` }, 'test')).toThrow(
+          'not issued by this service',
+        );
     },
   );
 
@@ -248,7 +250,7 @@ describe('a certificate identity', () => {
   it('that nobody has bound is told from no certificate at all; a wrong token counts before a good certificate', async () => {
     await asAdmin();
     const { access } = replica();
-    expect(() => access.identify({ identities: ['CN=nobody'] }, 'test')).toThrow('is bound to no token');
+    expect(() => access.identify({ identities: ['CN=nobody'] }, 'test')).toThrow('is not bound to a token');
     expect(() => access.identify({ identities: [] }, 'test')).toThrow('needs a token');
     await grant(replica().store, { certificate_identity: 'CN=good', role: 'ROLE_VIEWER' });
     expect(access.identify({ identities: ['CN=good'] }, 'test').role).toBe('ROLE_VIEWER');

@@ -160,7 +160,10 @@ describe('agentllm configs', () => {
     for (const field of ['temperature', 'max_tokens', 'fallback_provider', 'fallback_model'])
       expect(config).not.toHaveProperty(field);
     const refused = await cli(['configs', 'update', id, '--unset', 'model']);
-    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('--unset model  must be one of fallback,')]);
+    expect([refused.code, refused.stderr]).toEqual([
+      2,
+      expect.stringContaining('--unset model  must be one of fallback,'),
+    ]);
   });
 
   it('writes nothing with --dry-run and says so', async () => {
@@ -268,8 +271,8 @@ describe("an agent's chain", () => {
     expect((await cli(['configs', 'reorder', agent, String(a), String(b), '--etag', chain_etag])).code).toBe(1);
     const wrong = await cli(['configs', 'reorder', agent, String(a), String(a), '8']);
     expect(wrong.code).toBe(2);
-    expect(wrong.stderr).toMatch(new RegExp(`\n {2}${a} +${a} stands in the list twice\n`));
-    expect(wrong.stderr).toMatch(/\n {2}8 +8 is no config of this agent\n/);
+    expect(wrong.stderr).toMatch(new RegExp(`\n {2}${a} +${a} is in the list twice\n`));
+    expect(wrong.stderr).toMatch(/\n {2}8 +8 is not a config of this agent\n/);
   });
 
   it('is assigned in bulk: all or nothing, or with --partial what can be', async () => {

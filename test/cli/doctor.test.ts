@@ -43,7 +43,12 @@ describe('agentllm doctor', () => {
     expect(code).toBe(1);
     expect(about('settings')).toEqual([
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('POLL_INTERVAL_MS must be') }),
-      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is not a setting', remedy: 'Did you mean DATABASE_URL?' },
+      {
+        area: 'settings',
+        verdict: 'warn',
+        finding: 'DATABSE_URL is not a setting',
+        remedy: 'Did you mean DATABASE_URL?',
+      },
     ]);
   });
 
@@ -93,7 +98,7 @@ describe('agentllm doctor', () => {
     expect([code, about('settings'), about('database')]).toMatchObject([
       1,
       [{ verdict: 'ok' }],
-      [{ verdict: 'fail', finding: expect.stringContaining(`No answer from process ${service.child.pid}`) }],
+      [{ verdict: 'fail', finding: expect.stringContaining(`No response from process ${service.child.pid}`) }],
     ]);
   });
 
@@ -200,9 +205,7 @@ describe('agentllm doctor', () => {
       { verdict: 'ok', finding: expect.stringContaining('mine (credential desk): ') },
       {
         verdict: 'fail',
-        finding: expect.stringMatching(
-          /^mine \(key of config \d+ of trader\): .*has an internal error \(HTTP 503\)/,
-        ),
+        finding: expect.stringMatching(/^mine \(key of config \d+ of trader\): .*has an internal error \(HTTP 503\)/),
         remedy: 'See agentllm configs health --agent trader',
       },
     ];

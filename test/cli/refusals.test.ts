@@ -213,7 +213,7 @@ describe('a service that cannot be reached', () => {
     await writeFile(file, 'secret-token\n');
     // It was read and sent: the service knows no such token.
     const sent = await cli(['agents', 'list', '--token-file', file]);
-    expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('none of this service')]);
+    expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('not issued by this service')]);
     expect(sent.stderr).not.toContain('secret-token');
     expect((await cli(['agents', 'list', '--cert', file])).stderr).toContain('contains no PEM certificate');
     expect((await cli(['agents', 'list', '--ca', join(directory(), 'none')])).stderr).toContain('does not exist');

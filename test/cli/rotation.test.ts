@@ -99,7 +99,7 @@ describe('agentllm key', () => {
     expect(wrong).toMatchObject({
       code: 1,
       stdout: '',
-      stderr: expect.stringContaining('is not the one that the stored'),
+      stderr: expect.stringContaining('is not the encryption key of the stored'),
     });
     const status = await cli('key', 'status');
     expect(status.stdout).toMatch(/missing +0 +3\n[\s\S]*3 keys cannot be decrypted: credential desk-0, /);

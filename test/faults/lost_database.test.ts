@@ -168,7 +168,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
       expect(await writesHealth(service)).toBe('NOT_SERVING');
     }
     expect((await clients.agents.listAgents({})).agents.length).toBeGreaterThan(0);
-    const causes = lines.filter((line) => line.includes('takes no writes; reads continue'));
+    const causes = lines.filter((line) => line.includes('accepts no writes; reads continue'));
     const matching = causes.filter((line) => new RegExp(fill(loss.cause.source)).test(JSON.parse(line)[1].cause));
     expect(matching, causes.join('\n')).toHaveLength(1);
     expect(causes.length).toBeLessThanOrEqual(3);

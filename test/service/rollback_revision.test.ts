@@ -118,7 +118,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
         `config ${one.id} of "${one.agent_name}" was changed again at revision ${at - 1n}`,
         `config ${two.id} of "${two.agent_name}" was deleted since`,
       );
-      expect(error.message).toContain(`Revision ${revision} cannot be undone: config ${one.id} of`);
+      expect(error.message).toContain(`Revision ${revision} cannot be rolled back: config ${one.id} of`);
       expect(await newest(service())).toBe(at);
       expect((await getConfig(service(), present(results[2]?.config).id)).temperature).toBe(0.9);
     });
@@ -172,7 +172,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
       expect((await getConfig(service(), id)).has_api_key_override).toBe(true);
       await undo(back.revision);
       const { revision } = await service().configs.deleteConfig({ id });
-      await conflict(undo(revision), 'had an API key of its own, which cannot be restored; set without_keys');
+      await conflict(undo(revision), 'had an API key, which cannot be restored; set without_keys');
       await undo(revision, { without_keys: true });
       expect(await getConfig(service(), id)).toMatchObject({ agent_id, has_api_key_override: false });
       const key = await service().configs.updateConfig({ config: { id }, api_key: 'sk-2' });

@@ -473,7 +473,7 @@ describe('RotateEncryptionKey', () => {
     ['empty', '  ', 'ENCRYPTION_NOT_CONFIGURED', 'is not set'],
     ['malformed', 'hunter2', 'ENCRYPTION_NOT_CONFIGURED', 'is malformed'],
     ['malformed behind a good one', `${generateKey()},hunter2`, 'ENCRYPTION_NOT_CONFIGURED', 'is malformed'],
-    ['wrong', generateKey(), 'ENCRYPTION_KEY_WRONG', 'is not the one'],
+    ['wrong', generateKey(), 'ENCRYPTION_KEY_WRONG', 'is not the encryption key'],
   ])(
     'with an ENCRYPTION_KEY that is %s is refused, changes nothing, and the status says why',
     async (_, key, reason, why) => {

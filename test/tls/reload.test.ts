@@ -59,7 +59,7 @@ describe('a certificate that changes', () => {
     expect(await seen()).toBe(fingerprint(one));
     await files.putPair('server', two);
     await until(async () => (await seen()) === fingerprint(two));
-    expect(told(lines, 'read anew')).toMatchObject([{ level: 30, fingerprint: fingerprint(two) }]);
+    expect(told(lines, 'reloaded')).toMatchObject([{ level: 30, fingerprint: fingerprint(two) }]);
     expect(text()).not.toMatch(/-----BEGIN|PRIVATE/);
   });
 
@@ -104,7 +104,7 @@ describe('a certificate that changes', () => {
     expect(await seen()).toBe(fingerprint(one));
     await rename(files.path('elsewhere'), files.path('server.pem'));
     await delay(100);
-    expect(told(lines, 'read anew')).toEqual([]);
+    expect(told(lines, 'reloaded')).toEqual([]);
   });
 
   it('brings the authorities of clients with it', async () => {
@@ -136,7 +136,7 @@ describe('a certificate that ends', () => {
     await delay(100);
     expect(told(soon.lines, 'expires soon')).toHaveLength(1);
     await files.putPair('server', await makeServer(authority, 15));
-    await until(() => told(soon.lines, 'read anew').length > 0);
+    await until(() => told(soon.lines, 'reloaded').length > 0);
     expect(told(soon.lines, 'expires soon')).toHaveLength(1);
   });
 });

@@ -19,22 +19,22 @@ interface Use {
 }
 
 /**
- * What callers leave behind: when their tokens were used, and that they were refused. Noting it costs a call nothing; it
- * is entered in the database a moment later, and while that is away what is new takes the place of what waits.
+ * Records when tokens were used and which calls were refused. A call does not wait for it: the records are written to
+ * the database later. While the database is unavailable, a later use of a token replaces the earlier one.
  */
 export class AccessLog implements AccessEvents {
   private readonly uses = new Map<number, Use>();
-  /** Uses since the last flush, by the rows of the tokens. */
-  private unsaid = new Set<number>();
-  /** When the audit was told of a token last. */
-  private readonly told = new Map<number, number>();
-  private readonly refusals = new Map<string, number>();
-  private readonly rates = {
+  /** The ids of tokens that were used since the last flush. */
+  private pending = new Set<number>();
+  /** When the last use of a token was recorded in the audit, by token id. */
+  private readonly lastAudited = new Map<number, number>();
+  private readonly lastRefusals = new Map<string, number>();
+  private readonly refusalLimits = {
     known: new TokenBucket(limits.refusalsPerMinute.known),
     anonymous: new TokenBucket(limits.refusalsPerMinute.anonymous),
   };
   private readonly timer: NodeJS.Timeout;
-  private turn: Promise<void> = Promise.resolve();
+  private flushing: Promise<void> = Promise.resolve();
   private closed = false;
 
   constructor(
@@ -51,7 +51,7 @@ export class AccessLog implements AccessEvents {
     const known = this.uses.get(id);
     if (known?.token === token) known.at = at;
     else this.uses.set(id, { token, at });
-    this.unsaid.add(id);
+    this.pending.add(id);
     if (!known) void this.flush();
   }
 
@@ -59,27 +59,27 @@ export class AccessLog implements AccessEvents {
     if (this.closed) return;
     const now = performance.now();
     const key = `${actor} ${method} ${reason}`;
-    if (now - (this.refusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS) return;
-    if (!this.rates[actor === anonymous.actor ? 'anonymous' : 'known'].take()) return;
-    for (const [one, at] of this.refusals) if (now - at >= MINUTE_MS) this.refusals.delete(one);
-    this.refusals.set(key, now);
+    if (now - (this.lastRefusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS) return;
+    if (!this.refusalLimits[actor === anonymous.actor ? 'anonymous' : 'known'].take()) return;
+    for (const [old, at] of this.lastRefusals) if (now - at >= MINUTE_MS) this.lastRefusals.delete(old);
+    this.lastRefusals.set(key, now);
     this.log.warn({ caller: actor, method, reason }, 'a call was refused');
-    void this.enter({ kind: AuditEventKind.CALL_REFUSED, actor, method, outcome: reason });
+    void this.record({ kind: AuditEventKind.CALL_REFUSED, actor, method, outcome: reason });
   }
 
-  /** When a token was used here last. */
+  /** When a token was last used on this replica. */
   lastUse({ id }: Token): Date | undefined {
     const use = this.uses.get(id);
     return use && new Date(use.at);
   }
 
-  /** Enters what is not entered yet; resolves when it is, or the database is away. */
+  /** Writes the pending uses; resolves when they are written or the database is unavailable. */
   flush(): Promise<void> {
-    this.turn = this.turn.then(() => this.write());
-    return this.turn;
+    this.flushing = this.flushing.then(() => this.write());
+    return this.flushing;
   }
 
-  /** Enters what is left, and nothing after it; a database that is away is not waited for. */
+  /** Writes the pending uses and accepts no more; does not wait for a database that is unavailable. */
   async close(): Promise<void> {
     this.closed = true;
     clearInterval(this.timer);
@@ -87,32 +87,32 @@ export class AccessLog implements AccessEvents {
   }
 
   private async write(): Promise<void> {
-    const ids = [...this.unsaid];
+    const ids = [...this.pending];
     if (ids.length === 0) return;
-    this.unsaid = new Set();
+    this.pending = new Set();
     const uses = ids.map((id) => this.uses.get(id) as Use);
     try {
       await recordTokenUses(this.store, new Map(uses.map(({ token, at }) => [token.id, new Date(at)])));
     } catch {
-      for (const id of ids) this.unsaid.add(id);
+      for (const id of ids) this.pending.add(id);
       return;
     }
-    for (const { token, at } of uses) await this.tell(token, at);
+    for (const { token, at } of uses) await this.auditUse(token, at);
   }
 
-  private async tell(token: Token, at: number): Promise<void> {
-    if (at - (this.told.get(token.id) ?? Number.NEGATIVE_INFINITY) < DAY_MS) return;
+  private async auditUse(token: Token, at: number): Promise<void> {
+    if (at - (this.lastAudited.get(token.id) ?? Number.NEGATIVE_INFINITY) < DAY_MS) return;
     const event = { kind: AuditEventKind.TOKEN_USE, actor: actorOf(token), method: '', outcome: 'used' };
-    if (await this.enter(event)) this.told.set(token.id, at);
+    if (await this.record(event)) this.lastAudited.set(token.id, at);
   }
 
-  /** Whether it was entered. */
-  private async enter(event: Pick<NewEvent, 'kind' | 'actor' | 'method' | 'outcome'>): Promise<boolean> {
+  /** Returns whether the event was recorded. */
+  private async record(event: Pick<NewEvent, 'kind' | 'actor' | 'method' | 'outcome'>): Promise<boolean> {
     try {
       await insertEvent(this.store, { ...event, agent_id: null, config_id: null, provider: '' });
       return true;
     } catch (error) {
-      this.log.warn({ err: error, event }, 'an event could not be entered in the audit');
+      this.log.warn({ err: error, event }, 'an event could not be recorded in the audit');
       return false;
     }
   }

@@ -12,8 +12,8 @@ import type {
 import { type OpenStream, streamOpener } from './streaming.js';
 
 /**
- * Calls a method with the bytes of its request. A transport that has to make the bytes first passes a function; what
- * that function throws fails the call. Rejects with a ServiceError and nothing else.
+ * Calls a method with the bytes of its request. A transport that has to create the bytes first passes a function; an
+ * error of that function fails the call. Rejects only with a ServiceError.
  */
 export type Invoke = (request: RequestBytes, options?: InvokeOptions) => Promise<Uint8Array>;
 
@@ -34,7 +34,7 @@ export interface StreamMethod {
 
 /** A service of the contract without a transport. */
 export interface ApiService {
-  /** As ts-proto generates it: method name → path and codecs. */
+  /** The definition that ts-proto generates: method name → path and codecs. */
   readonly definition: object;
   /** By method name, as in the definition. */
   readonly unary: ReadonlyMap<string, UnaryMethod>;
@@ -44,8 +44,8 @@ export interface ApiService {
 type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
 
 /**
- * Makes a service of its definition and its handlers. Calls begin and end here, whichever transport brings them: the
- * call is authorized, decoded, run with its deadline, encoded, counted and logged.
+ * Creates a service from its definition and its handlers. All calls of all transports run through it: a call is
+ * authorized, decoded, run with its deadline, encoded, counted and logged.
  */
 export function apiServiceOf<Definition extends object>(
   definition: Definition,
@@ -71,7 +71,7 @@ export function apiServiceOf<Definition extends object>(
   return { definition, unary, streams };
 }
 
-/** A unary method as a function that returns a promise, for transports without calls of their own. */
+/** A unary method as a function that returns a promise, for transports that have no call object. */
 export const invokerOf =
   ({ run }: UnaryMethod): Invoke =>
   (request, options = {}) =>

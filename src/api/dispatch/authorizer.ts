@@ -11,22 +11,22 @@ import type { Credentials } from './call_transport.js';
 import type { MethodRule } from './contract.js';
 import { TokenBucket } from './token_bucket.js';
 
-/** What Access tells of. */
+/** Receives the events of the authorizer. */
 export interface AccessEvents {
-  /** A token or certificate was shown, and is good. */
+  /** A caller was identified by a valid token or certificate. */
   used(token: Token): void;
-  /** A call was refused for who makes it. */
+  /** A call was refused because of its caller. */
   refused(actor: string, method: string, reason: string): void;
 }
 
-/** A call, as far as it matters who makes it. */
+/** The method that a caller requests, and its rule. */
 export interface RequestedMethod {
   /** Full name of the method, for errors. */
   readonly method: string;
   readonly rule: MethodRule;
 }
 
-/** Who is refused, as far as is known. */
+/** The name of a refused caller, as far as it is known. */
 function nameOf({ token, identity }: Readonly<Record<string, string>>): string {
   if (token) return `token:${token}`;
   return identity && identity.length < 90 ? `cert:${identity}` : anonymous.actor;
@@ -35,13 +35,13 @@ function nameOf({ token, identity }: Readonly<Record<string, string>>): string {
 const BEARER = /^bearer +([!-~]+) *$/i;
 
 /**
- * Who may do what, from the tokens in memory: nothing here waits. What is thrown is told to the caller, and says nothing
- * of whether what it asked for exists.
+ * Authorizes calls from the tokens in memory, without waiting. The errors go to the caller, so they do not reveal
+ * whether a resource exists.
  */
 export class Authorizer {
   private readonly principals = new WeakMap<Token, Principal>();
-  private readonly rates = new WeakMap<Token, TokenBucket>();
-  private readonly leases = new WeakMap<Token, Map<number, TokenBucket>>();
+  private readonly callBuckets = new WeakMap<Token, TokenBucket>();
+  private readonly leaseBuckets = new WeakMap<Token, Map<number, TokenBucket>>();
 
   constructor(
     private readonly store: Store,
@@ -49,15 +49,15 @@ export class Authorizer {
     private readonly events: AccessEvents,
   ) {}
 
-  /** Lets a caller in to a method; throws when it may not be called by it, or not so often. */
-  admit(credentials: Credentials, asked: RequestedMethod): Principal {
-    const principal = this.identify(credentials, asked.method);
+  /** Admits a caller to a method; throws if the caller lacks the permission or exceeds its rate limit. */
+  admit(credentials: Credentials, requested: RequestedMethod): Principal {
+    const principal = this.identify(credentials, requested.method);
     this.takeCall(principal);
-    this.require(principal, asked.rule.permission, asked.method);
+    this.require(principal, requested.rule.permission, requested.method);
     return principal;
   }
 
-  /** Whom credentials are of; throws when they are no good, or are needed and missing. */
+  /** Identifies the caller by its credentials; throws if they are invalid, or required and missing. */
   identify(credentials: Credentials, method: string): Principal {
     try {
       const principal = this.principalOf(credentials);
@@ -70,10 +70,10 @@ export class Authorizer {
     }
   }
 
-  /** Throws unless somebody has a permission. */
+  /** Throws unless the caller has a permission. */
   require(principal: Principal, permission: Permission, method: string): void {
     if (may(principal.role, permission)) return;
-    // Whoever has shown nothing is told what to show.
+    // A caller without credentials needs to know that a token is required.
     if (!principal.token) this.refuse(principal, method, ServiceError.of('TOKEN_REQUIRED', {}));
     const { actor, role } = principal;
     this.refuse(
@@ -83,27 +83,30 @@ export class Authorizer {
     );
   }
 
-  /** Throws when somebody leases the keys of an agent more often than processes need that keep them while they last. */
+  /**
+   * Throws if a token exceeds the rate limit for leases of one agent's keys; a client that keeps its leases stays below
+   * it.
+   */
   takeLease(principal: Principal, agentId: number): void {
     const { token, actor } = principal;
     if (!token) return;
-    const rates = this.leases.get(token) ?? new Map<number, TokenBucket>();
-    this.leases.set(token, rates);
-    const rate = rates.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
-    rates.set(agentId, rate);
-    if (!rate.take())
+    const buckets = this.leaseBuckets.get(token) ?? new Map<number, TokenBucket>();
+    this.leaseBuckets.set(token, buckets);
+    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
+    buckets.set(agentId, bucket);
+    if (!bucket.take())
       throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
   }
 
-  /** Throws when somebody is for certain agents, and a request is not about those alone. */
-  checkAgents(principal: Principal, asked: RequestedMethod, request: object): void {
-    if (!principal.agents || asked.rule.agentRefs === undefined) return;
-    const refs = this.refsIn(asked, request);
+  /** Throws if the caller is restricted to certain agents and the request names another one. */
+  checkAgents(principal: Principal, requested: RequestedMethod, request: object): void {
+    if (!principal.agents || requested.rule.agentRefs === undefined) return;
+    const refs = this.refsIn(requested, request);
     if (refs.length === 0 || !refs.every((ref) => this.covers(principal, ref, false)))
-      this.refuseAgents(principal, asked);
+      this.refuseAgents(principal, requested);
   }
 
-  /** The agents that a request names, each once. */
+  /** The agents that a request names, without duplicates. */
   refsIn({ rule }: RequestedMethod, request: object): readonly AgentRef[] {
     const refs = (rule.agentRefs ?? []).flatMap(
       (field) => (request as Record<string, AgentRef | AgentRef[]>)[field] ?? [],
@@ -112,27 +115,28 @@ export class Authorizer {
   }
 
   /**
-   * Throws when an open stream is about agents that its caller may not watch any more. One that is gone is still whose it
-   * was: who watches it by its id is told that it is gone.
+   * Throws if an open stream covers an agent that its caller may no longer watch. A deleted agent stays allowed: a
+   * caller that watches it by its id is notified of the deletion.
    */
-  checkOpenStream(principal: Principal, asked: RequestedMethod, refs: readonly AgentRef[]): void {
-    if (!refs.every((ref) => this.covers(principal, ref, true))) this.refuseAgents(principal, asked);
+  checkOpenStream(principal: Principal, requested: RequestedMethod, refs: readonly AgentRef[]): void {
+    if (!refs.every((ref) => this.covers(principal, ref, true))) this.refuseAgents(principal, requested);
   }
 
   /**
-   * Throws when a principal is for certain agents, and an agent had none of their names at the revision that is read.
-   * @param name the agent's name at that revision; undefined: there was no such agent. Both are refused alike, because the
-   * difference tells what agents there were.
+   * Throws if the caller is restricted to certain agents and may not see an agent at a past revision.
+   * @param name the agent's name at that revision; undefined: there was no such agent. Both cases have the same error,
+   * because the difference would reveal which agents existed.
    */
-  checkPast(principal: Principal, asked: RequestedMethod, name: string | undefined): void {
-    if (principal.agents && (name === undefined || !principal.agents.has(name))) this.refuseAgents(principal, asked);
+  checkPastAgent(principal: Principal, requested: RequestedMethod, name: string | undefined): void {
+    if (principal.agents && (name === undefined || !principal.agents.has(name)))
+      this.refuseAgents(principal, requested);
   }
 
   private refuseAgents(principal: Principal, { method }: RequestedMethod): never {
     this.refuse(principal, method, ServiceError.of('AGENT_NOT_ALLOWED', { actor: principal.actor }));
   }
 
-  /** Whom somebody who was let in earlier is now; throws when it would not be let in any more. */
+  /** The current principal of a caller that was admitted earlier; throws if it would no longer be admitted. */
   currentPrincipal(principal: Principal): Principal {
     if (!principal.token) return this.anonymousPrincipal({});
     const token = this.store.state.tokens.get(principal.token.id);
@@ -140,10 +144,10 @@ export class Authorizer {
     return this.activePrincipal(token);
   }
 
-  private covers({ agents }: Principal, { id, name }: AgentRef, gone: boolean): boolean {
+  private covers({ agents }: Principal, { id, name }: AgentRef, allowDeleted: boolean): boolean {
     if (id === undefined && name === undefined) return false;
     const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
-    if (id !== undefined && (known === undefined ? !gone : !agents?.has(known))) return false;
+    if (id !== undefined && (known === undefined ? !allowDeleted : !agents?.has(known))) return false;
     return name === undefined || (agents?.has(this.store.state.storedAgentName(name)) ?? false);
   }
 
@@ -165,7 +169,7 @@ export class Authorizer {
 
   private activePrincipal(token: Token): Principal {
     const { token_id, expires_at } = token;
-    // The times are the database's, which our clock is close to.
+    // The times are those of the database, whose clock is close to the local one.
     const state = stateOfToken(token, new Date());
     if (state === TokenState.REVOKED) throw ServiceError.of('TOKEN_REVOKED', { token: token_id });
     if (state === TokenState.EXPIRED)
@@ -187,12 +191,12 @@ export class Authorizer {
   private takeCall(principal: Principal): void {
     const { token, actor } = principal;
     if (!token) return;
-    let rate = this.rates.get(token);
-    if (!rate) {
-      rate = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
-      this.rates.set(token, rate);
+    let bucket = this.callBuckets.get(token);
+    if (!bucket) {
+      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
+      this.callBuckets.set(token, bucket);
     }
-    if (!rate.take())
+    if (!bucket.take())
       throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second` });
   }
 

@@ -16,19 +16,19 @@ import { checkedResponse } from './response.js';
 
 export type Done = (error: ServiceError | undefined, bytes?: Buffer) => void;
 
-/** The bytes of a request, or how they are made. */
+/** The bytes of a request, or a function that creates them. */
 export type RequestBytes = Uint8Array | (() => Uint8Array);
 
-/** Reads a request, or throws why it cannot be read. */
-export type Reader<Request> = (given: RequestBytes) => Request;
+/** Decodes a request; throws a ServiceError if it is malformed. */
+export type Reader<Request> = (source: RequestBytes) => Request;
 
 export function readerOf<Request>(
   method: Pick<UnaryDefinition<Request, unknown>, 'requestDeserialize'>,
   input: DescMessage,
 ): Reader<Request> {
   const check = requestCheckOf(input);
-  return (given) => {
-    const bytes = typeof given === 'function' ? given() : given;
+  return (source) => {
+    const bytes = typeof source === 'function' ? source() : source;
     try {
       check(bytes);
       return method.requestDeserialize(
@@ -46,7 +46,7 @@ function encode<Request, Response>(method: UnaryDefinition<Request, Response>, r
   return reply instanceof Uint8Array ? Buffer.from(reply) : method.responseSerialize(reply);
 }
 
-/** What all calls of a method share. */
+/** The parts that all calls of a method share. */
 export interface MethodParts<Request, Response> {
   readonly requested: RequestedMethod;
   readonly read: Reader<Request>;
@@ -56,8 +56,8 @@ export interface MethodParts<Request, Response> {
 }
 
 /**
- * A call with what is only made when a handler asks for it: most reads never need a signal or their bytes. It has
- * methods and no closures: making and collecting those took a third of the time of a read.
+ * The state of one call. Parts that most reads do not need, such as the signal, are created on first use. It has
+ * methods and no closures: creating and collecting closures took a third of the time of a read.
  */
 export class CallState<Request, Response> implements Call<Request, Response> {
   principal: Principal = anonymous;
@@ -70,8 +70,8 @@ export class CallState<Request, Response> implements Call<Request, Response> {
 
   constructor(
     private readonly shared: MethodParts<Request, Response>,
-    private readonly given: RequestBytes,
-    private readonly origin: CallTransport,
+    private readonly source: RequestBytes,
+    private readonly transport: CallTransport,
     private readonly done: Done,
   ) {}
 
@@ -99,48 +99,54 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     if (!this.controller) {
       const controller = new AbortController();
       this.controller = controller;
-      const giveUp = () => controller.abort(ServiceError.of('CANCELLED', {}));
-      const late = () => controller.abort(ServiceError.of('DEADLINE_EXCEEDED', {}));
-      this.timer = setTimeout(late, this.remainingMs);
-      this.origin.on('cancelled', giveUp);
-      if (this.origin.cancelled) giveUp();
+      const cancel = () => controller.abort(ServiceError.of('CANCELLED', {}));
+      const expire = () => controller.abort(ServiceError.of('DEADLINE_EXCEEDED', {}));
+      this.timer = setTimeout(expire, this.remainingMs);
+      this.transport.on('cancelled', cancel);
+      if (this.transport.cancelled) cancel();
     }
     return this.controller.signal;
   }
 
-  // A little before the caller's own deadline, so that it hears why instead of only that.
+  // Slightly before the caller's deadline, so that the caller receives the reason and not only DEADLINE_EXCEEDED.
   get remainingMs(): number {
-    const deadline = Number(this.origin.getDeadline());
+    const deadline = Number(this.transport.getDeadline());
     const remaining = deadline - Date.now() - Math.min(100, (deadline - Date.now()) / 5);
     return Number.isFinite(remaining) ? Math.max(0, Math.min(remaining, limits.maxCallMs)) : limits.maxCallMs;
   }
 
-  // gRFC A6: libraries that retry say so.
+  // gRFC A6: a library that retries sets this header.
   get isRetry(): boolean {
-    return (this.origin.metadata?.get('grpc-previous-rpc-attempts') ?? []).some((attempts) => attempts !== '0');
+    return (this.transport.metadata?.get('grpc-previous-rpc-attempts') ?? []).some((attempts) => attempts !== '0');
   }
 
-  /** Who may not call the method hears nothing else of it, not even that the request cannot be read. */
+  /**
+   * Admits the call. Authorization comes first, so that an unauthorized caller learns nothing else about the request.
+   */
   enter(): void {
-    const { requested: asked, context } = this.shared;
+    const { requested, context } = this.shared;
     context.limiter.checkOpen();
-    this.principal = context.authorizer.admit(credentialsOf(this.origin), asked);
-    this.connection = context.unreadResponses.connectionOf(this.origin);
+    this.principal = context.authorizer.admit(credentialsOf(this.transport), requested);
+    this.connection = context.unreadResponses.connectionOf(this.transport);
     this.connection?.checkRoom();
     context.limiter.enter(this.principal.token?.id);
     this.entered = true;
-    this.parsed = this.shared.read(this.given);
-    context.authorizer.checkAgents(this.principal, asked, this.parsed as object);
+    this.parsed = this.shared.read(this.source);
+    context.authorizer.checkAgents(this.principal, requested, this.parsed as object);
   }
 
-  stillAllowed(): void {
-    const { requested: asked, context } = this.shared;
-    context.authorizer.checkAgents(context.authorizer.currentPrincipal(this.principal), asked, this.request as object);
+  recheckAccess(): void {
+    const { requested, context } = this.shared;
+    context.authorizer.checkAgents(
+      context.authorizer.currentPrincipal(this.principal),
+      requested,
+      this.request as object,
+    );
   }
 
-  requirePast(name: string | undefined): void {
-    const { requested: asked, context } = this.shared;
-    context.authorizer.checkPast(this.principal, asked, name);
+  requirePastAgent(name: string | undefined): void {
+    const { requested, context } = this.shared;
+    context.authorizer.checkPastAgent(this.principal, requested, name);
   }
 
   require(permission: Permission): void {
@@ -151,14 +157,14 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     let bytes: Buffer;
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
-      // A write is done by now.
+      // A write is committed by now, so its response is always sent.
       if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
     }
     this.end('OK');
-    this.connection?.addUntilEnd(bytes.length, this.origin);
+    this.connection?.addUntilEnd(bytes.length, this.transport);
     this.done(undefined, bytes);
   }
 
@@ -187,10 +193,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
-  /** What was thrown as the error that the caller sees; what it must not see goes to the log. */
+  /** Maps a thrown value to the error for the caller; internal details go to the log. */
   private failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return this.principal.agents ? thrown.withoutSuggestion() : thrown;
-    if (this.origin.cancelled) return ServiceError.of('CANCELLED', {});
+    if (this.transport.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }
 }

@@ -2,42 +2,42 @@ import type { PeerCertificate } from 'node:tls';
 import { onAbort } from '../../abort.js';
 import { peerIdentities } from '../../net/peer_identity.js';
 
-/** What a caller shows to say who it is. */
+/** The credentials of a caller. */
 export interface Credentials {
-  /** The header of that name; several are as good as a wrong one. */
+  /** The `authorization` header; repeated headers are joined, which makes them invalid. */
   readonly authorization?: string | undefined;
-  /** What the client certificate that was verified says it is, the best first. */
+  /** The identities in the verified client certificate, in order of preference. */
   readonly identities?: readonly string[] | undefined;
 }
 
 /**
- * What the transport knows of a call that it brings: grpc-js's own call object
- * is one, so that a gRPC call costs no other.
+ * What a transport provides for a call. The call object of grpc-js implements this interface, so that a gRPC call needs
+ * no additional object.
  */
 export interface CallTransport {
   readonly cancelled: boolean;
   getDeadline(): Date | number;
-  /** The headers; a transport that retries nothing has none to say so. */
+  /** The headers; undefined for a transport without retries. */
   readonly metadata?: { get(name: string): readonly (string | Buffer)[] };
-  /** The address of the other end; a transport that counts its responses itself has none. */
+  /** The address of the peer; undefined for a transport that counts its unread responses itself. */
   getPeer?(): string;
-  /** What TLS says of the other end. */
+  /** The verified certificate of the peer. */
   getAuthContext(): { readonly sslPeerCertificate?: PeerCertificate | undefined };
-  /** Of a transport that has other headers. */
+  /** The credentials, for a transport that does not have gRPC headers. */
   readonly credentials?: Credentials;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
 export interface InvokeOptions {
-  /** Aborts when the caller is gone. */
+  /** Aborts when the caller disconnects. */
   readonly signal?: AbortSignal;
-  /** How long the caller waits; at most `limits.maxCallMs` counts. */
+  /** The deadline of the call, in ms; at most `limits.maxCallMs`. */
   readonly deadlineMs?: number;
-  /** Who the caller is. */
+  /** The credentials of the caller. */
   readonly credentials?: Credentials;
 }
 
-/** The origin of a call that did not come over gRPC. */
+/** The transport of a call that does not use gRPC. */
 export function transportOf({ signal, deadlineMs, credentials = {} }: InvokeOptions): CallTransport {
   const deadline = deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + deadlineMs;
   return {
@@ -51,9 +51,11 @@ export function transportOf({ signal, deadlineMs, credentials = {} }: InvokeOpti
   };
 }
 
-/** What the caller of a call shows. */
-export function credentialsOf(origin: Pick<CallTransport, 'credentials' | 'metadata' | 'getAuthContext'>): Credentials {
-  if (origin.credentials) return origin.credentials;
-  const given = origin.metadata?.get('authorization') ?? [];
-  return given.length > 0 ? { authorization: given.join(', ') } : { identities: peerIdentities(origin) };
+/** The credentials of the caller. */
+export function credentialsOf(
+  transport: Pick<CallTransport, 'credentials' | 'metadata' | 'getAuthContext'>,
+): Credentials {
+  if (transport.credentials) return transport.credentials;
+  const headers = transport.metadata?.get('authorization') ?? [];
+  return headers.length > 0 ? { authorization: headers.join(', ') } : { identities: peerIdentities(transport) };
 }

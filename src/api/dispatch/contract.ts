@@ -12,20 +12,20 @@ import { Permission } from '../../../gen/ts/agentllm/v1/options.js';
 import { may } from '../../domain/access.js';
 import { packageFile } from '../../package.js';
 
-/** What a method asks of its callers. */
+/** What a method requires of its callers. */
 export interface MethodRule {
   readonly permission: Permission;
   /**
-   * The fields of its request that name the agents which it is about; undefined for one that is about the caller, or that
-   * nobody may call for certain agents only.
+   * The fields of its request that name agents. Undefined for a method that concerns the caller itself, or that a token
+   * for certain agents cannot call.
    */
   readonly agentRefs: readonly string[] | undefined;
 }
 
-/** The contract as data: what the proto files say of services, methods and options. */
+/** The contract as data: the services, methods and options of the proto files. */
 export interface Contract {
   readonly registry: FileRegistry;
-  /** What a method asks of its callers, by its path `/package.Service/Method`. */
+  /** The rule of a method, by its path `/package.Service/Method`. */
   rule(path: string): MethodRule;
   /** The request message of a method. */
   requestType(path: string): DescMessage;
@@ -69,16 +69,18 @@ export function readContract(): Contract {
 /** The fields of a request that name agents. */
 function agentRefsOf({ input }: DescMethod): string[] {
   const fields = input.fields.filter(({ message }) => message?.typeName === AGENT_REF);
-  const deep = input.fields.filter(({ message }) => message && message.typeName !== AGENT_REF && holdsRefs(message));
-  if (fields.length === 0 || deep.length > 0)
-    throw new Error(`${input.typeName} must name its agents in fields of its own, or its method be about_caller`);
+  const nested = input.fields.filter(
+    ({ message }) => message && message.typeName !== AGENT_REF && containsRefs(message),
+  );
+  if (fields.length === 0 || nested.length > 0)
+    throw new Error(`${input.typeName} must name its agents in top-level fields, or its method must be about_caller`);
   return fields.map(({ name }) => name);
 }
 
-function holdsRefs(message: DescMessage, seen = new Set<DescMessage>()): boolean {
+function containsRefs(message: DescMessage, seen = new Set<DescMessage>()): boolean {
   if (seen.has(message)) return false;
   seen.add(message);
   return message.fields.some(
-    (field) => field.message && (field.message.typeName === AGENT_REF || holdsRefs(field.message, seen)),
+    (field) => field.message && (field.message.typeName === AGENT_REF || containsRefs(field.message, seen)),
   );
 }

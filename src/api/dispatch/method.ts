@@ -9,34 +9,34 @@ import type { CallLimiter } from './call_limiter.js';
 import type { Contract } from './contract.js';
 import type { OpenStreams } from './open_streams.js';
 
-/** One call as a handler sees it. */
+/** One unary call, for a handler. */
 export interface Call<Request, Response> {
   readonly request: Request;
   /** Full name of the method, `agentllm.v1.AgentService/GetAgent`. */
   readonly method: string;
-  /** Who calls, for the history. */
+  /** The name of the caller, for the history. */
   readonly caller: string;
-  /** What the caller may do. */
+  /** The caller and its permissions. */
   readonly principal: Principal;
-  /** Throws unless the caller has one more permission than every caller of the method. */
+  /** Throws unless the caller has a permission in addition to that of the method. */
   require(permission: Permission): void;
-  /** Throws unless the caller may see an agent at a past revision, by the name that the agent had at it. */
-  requirePast(name: string | undefined): void;
-  /** Throws when the caller would not be let in any more: for what happens after a wait. */
-  stillAllowed(): void;
-  /** A request's bytes, encoded anew, so that equal requests have equal bytes. */
+  /** Throws unless the caller may see an agent at a past revision, by the name that the agent had then. */
+  requirePastAgent(name: string | undefined): void;
+  /** Throws if the caller is no longer authorized; to be called after a wait. */
+  recheckAccess(): void;
+  /** Encodes a request, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
-  /** An answer's bytes, as they go out and are kept for a request id. */
+  /** Encodes a response, as it is sent and stored for an idempotency key. */
   readonly encodeReply: (response: Response) => Uint8Array;
-  /** Aborts when the caller cancels, the deadline passes or the longest time for a call is over. */
+  /** Aborts when the caller cancels, the deadline passes or `limits.maxCallMs` is over. */
   readonly signal: AbortSignal;
-  /** How long the caller waits for the answer yet, in ms, less what the answer needs to reach it. */
+  /** The time until the caller's deadline in ms, less the time that the response needs to arrive. */
   readonly remainingMs: number;
-  /** Whether the caller's library sends the call once more, because it got no answer to an earlier attempt. */
+  /** Whether the gRPC library of the caller has sent this call before and received no response. */
   readonly isRetry: boolean;
 }
 
-/** An answer: the message, or its bytes where they stand ready. */
+/** A response: the message, or its bytes if it is already encoded. */
 export type Reply<Response> = Response | Uint8Array;
 export type Handler<Request, Response> = (call: Call<Request, Response>) => Reply<Response> | Promise<Reply<Response>>;
 
@@ -55,34 +55,34 @@ export type StreamDefinition<Request> = Omit<
   readonly responseStream: true;
 };
 
-/** A call whose answer is a stream, as a handler sees it. */
+/** One server-streaming call, for a handler. */
 export interface StreamCall<Request> {
   readonly request: Request;
   /** Full name of the method. */
   readonly method: string;
-  /** Who calls, for the audit. */
+  /** The name of the caller, for the audit. */
   readonly caller: string;
-  /** What the caller may do. */
+  /** The caller and its permissions. */
   readonly principal: Principal;
-  /** Aborts when the caller is gone or its deadline has passed. */
+  /** Aborts when the caller disconnects or its deadline passes. */
   readonly signal: AbortSignal;
   readonly sink: EndingSink;
-  /** Throws once the service shuts down: for streams that work for long. */
+  /** Throws once the service shuts down; for long-running streams. */
   checkOpen(): void;
 }
 
-/** A stream that may come to an end by itself. */
+/** A stream that the handler can complete. */
 export interface EndingSink extends Sink {
-  /** How the stream ended, as a status code. */
+  /** The status code with which the stream ended. */
   readonly code: string;
-  /** Ends it with OK, after the messages that wait in it. */
+  /** Ends the stream with OK, after its pending messages. */
   finish(): void;
 }
 
-/** Resolves when the stream goes on by itself; what it rejects with is what the caller hears. */
+/** Resolves when the stream is set up or complete; a rejection ends the stream with that error. */
 export type StreamHandler<Request> = (call: StreamCall<Request>) => Promise<void>;
 
-/** The handlers of a service, one for each method of its definition: a missing or misspelt one does not compile. */
+/** The handlers of a service, one for each method of its definition. A missing or misspelt handler does not compile. */
 export type Handlers<Service> = {
   readonly [M in keyof Service]: Service[M] extends UnaryDefinition<infer Request, infer Response>
     ? Handler<Request, Response>
@@ -91,7 +91,7 @@ export type Handlers<Service> = {
       : never;
 };
 
-/** What the adapter needs of the server that it works for. */
+/** The components that all calls share. */
 export interface DispatchContext {
   readonly contract: Contract;
   readonly log: Log;

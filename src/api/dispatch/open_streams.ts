@@ -8,11 +8,11 @@ import type { CommittedRevision, Follower } from '../../store/replica_state.js';
 /** How often streams are checked for tokens that have expired. */
 const CHECK_MS = 1_000;
 
-/** What throws once a stream is no longer for its caller. */
+/** The checks of an open stream; each throws once the caller has lost access. */
 export interface Checks {
-  /** The caller may call nothing any more. */
+  /** Throws if the caller is no longer authenticated. */
   caller(): void;
-  /** The stream is about agents that the caller may not watch any more. */
+  /** Throws if the stream covers agents that the caller may no longer watch. */
   agents(): void;
 }
 
@@ -67,6 +67,6 @@ export class OpenStreams implements Follower {
 
 const tooManyStreams = (ofToken: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(ofToken) });
 
-/** Whether a change may take an agent out of what tokens are for. */
+/** Whether a change renames an agent, so that a token for certain agents may lose access to it. */
 const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>
   change.entity === 'agent' && change.before?.name !== change.after?.name;

@@ -4,7 +4,7 @@ import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { limits, maxElements } from '../../limits.js';
 import { invalidFields, Problems } from '../../problems.js';
 
-/** What is checked of a message on the wire. */
+/** The properties of a message type that are checked on the wire. */
 interface MessageShape {
   readonly fields: ReadonlyMap<number, FieldShape>;
   /** Whether it can contain a repeated field, at any depth. */
@@ -15,36 +15,36 @@ interface FieldShape {
   readonly name: string;
   /** The wire type of a single value or element. */
   readonly wireType: WireType;
-  /** The most elements; undefined for a field that is not repeated. */
+  /** The maximum number of elements; undefined for a field that is not repeated. */
   readonly max: number | undefined;
   readonly isText: boolean;
   readonly message: MessageShape | undefined;
 }
 
-/** Checks the bytes of a request before they are decoded. Throws what is wrong with them. */
+/** Checks the bytes of a request before they are decoded; throws if they are invalid. */
 export type RequestCheck = (bytes: Uint8Array) => void;
 
-/** Groups that are nested deeper than this are malformed, as for the decoder. */
+/** Groups that are nested deeper than this are malformed; the decoder has the same limit. */
 const MAX_GROUP_DEPTH = 100;
-/** A request of at most so many bytes cannot have too many fields: each takes two bytes at least. */
+/** A request of at most this many bytes cannot have too many fields, because each field has at least two bytes. */
 const SHORT_BYTES = 2 * limits.maxRequestFields;
 
 /**
- * Makes the check of a request type: no repeated field has more elements than its maximum, the whole request has at most
- * `limits.maxRequestFields` fields, and every string is UTF-8. It runs on the bytes, because decoding them is what a
- * hostile request makes expensive. It names the field; a decoder would replace invalid UTF-8 silently.
+ * Creates the check of a request type: no repeated field has more elements than its maximum, the whole request has at
+ * most `limits.maxRequestFields` fields, and every string is UTF-8. It checks the encoded bytes, because the decoding
+ * of a hostile request is expensive. Its errors name the field; the decoder would silently replace invalid UTF-8.
  */
 export function requestCheckOf(desc: DescMessage): RequestCheck {
   const shape = shapeOf(desc, new Map());
   return (bytes) => {
-    // Most reads: no repeated field, and only ASCII. Nothing can be wrong with them.
+    // Most reads have no repeated field and only ASCII, and are always valid.
     const ascii = isAscii(bytes);
     if (ascii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
     new Scan(bytes, ascii).run(shape);
   };
 }
 
-/** The most elements of a repeated field of a request. A field without a maximum stops the start of the service. */
+/** The maximum number of elements of a repeated field. The service does not start if a field has no maximum. */
 export function maxElementsOf(field: DescField): number {
   const name = `${field.parent.typeName}.${field.name}`;
   const max = (maxElements as Readonly<Record<string, number>>)[name];
@@ -67,7 +67,7 @@ function shapeOf(desc: DescMessage, known: Map<DescMessage, MessageShape>): Mess
 }
 
 function fieldShapeOf(field: DescField, known: Map<DescMessage, MessageShape>): FieldShape {
-  // A map is a repeated message on the wire; no request has one whose entries must be looked into.
+  // A map is a repeated message on the wire; no request has a map whose entries must be checked.
   const isRepeated = field.fieldKind === 'list' || field.fieldKind === 'map';
   return {
     name: field.name,
@@ -97,7 +97,7 @@ function wireTypeOf({ message, scalar }: DescField): WireType {
   }
 }
 
-/** One pass over the bytes of a request, which reads them as the decoder does and creates nothing. */
+/** One pass over the bytes of a request. It reads them like the decoder and creates no messages. */
 class Scan {
   private readonly reader: BinaryReader;
   private readonly problems = new Problems();
@@ -161,7 +161,7 @@ class Scan {
     reader.pos = end;
   }
 
-  /** Passes over packed elements, and returns how many there are. */
+  /** Skips packed elements and returns their number. */
   private packed(field: FieldShape): number {
     const { reader, bytes } = this;
     const length = reader.uint32();

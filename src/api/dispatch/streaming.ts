@@ -6,8 +6,8 @@ import { internalError } from './internal_error.js';
 import type { EndingSink, StreamCall, StreamHandler } from './method.js';
 
 /**
- * Makes the sink of a stream.
- * @param toServiceError maps what a handler throws to what the caller may see.
+ * Creates the sink of a stream.
+ * @param toServiceError maps an error of the handler to the error for the caller.
  * @param connection counts the bytes that the client has not read; undefined for a transport that counts them itself.
  */
 export type MakeSink = (
@@ -59,7 +59,7 @@ function admit<Request>(
   const principal = authorizer.admit(credentialsOf(transport), requested);
   const request = read(bytes);
   authorizer.checkAgents(principal, requested, request as object);
-  // The references and not the request, which would live as long as the stream.
+  // Only the references are kept: the request would stay in memory as long as the stream.
   const refs = principal.agents ? authorizer.refsIn(requested, request as object) : [];
   openStreams.add(sink, principal, {
     caller: () => authorizer.currentPrincipal(principal),

@@ -1,21 +1,21 @@
 import { ServiceError } from '../../errors.js';
 
-/** Lets so many through in a minute, and so many of them at once. */
+/** Limits a rate: `perMinute` events per minute, and a burst of at most `burst` events. */
 export class TokenBucket {
   private left: number;
   private last = performance.now();
 
   constructor(
     readonly perMinute: number,
-    private readonly atOnce = perMinute,
+    private readonly burst = perMinute,
   ) {
-    this.left = atOnce;
+    this.left = burst;
   }
 
-  /** Whether one more may pass now. */
+  /** Takes one event; returns false if the limit is reached. */
   take(): boolean {
     const now = performance.now();
-    this.left = Math.min(this.atOnce, this.left + ((now - this.last) / 60_000) * this.perMinute);
+    this.left = Math.min(this.burst, this.left + ((now - this.last) / 60_000) * this.perMinute);
     this.last = now;
     if (this.left < 1) return false;
     this.left -= 1;
@@ -23,7 +23,7 @@ export class TokenBucket {
   }
 }
 
-/** Refuses what would ask providers more often than they and we like. */
-export function passRate(rate: TokenBucket): void {
-  if (!rate.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(rate.perMinute) });
+/** Takes one provider check; throws TOO_MANY_CHECKS if the limit is reached. */
+export function takeCheck(bucket: TokenBucket): void {
+  if (!bucket.take()) throw ServiceError.of('TOO_MANY_CHECKS', { checks: String(bucket.perMinute) });
 }

@@ -21,9 +21,9 @@ import type { Backend } from './backend.js';
 import { read, write } from './read_write.js';
 import { agentOf, checkEtag, checkRef, idProblem, noAgent } from './requests.js';
 
-/** AgentService over the state in memory and the one write path. */
+/** The handlers of AgentService. */
 export function agentService(backend: Backend): Handlers<typeof AgentServiceService> {
-  const answerAgent = (agent: Agent, revision: bigint, state: State) => ({
+  const agentResponse = (agent: Agent, revision: bigint, state: State) => ({
     agent: agentMessage(state, agent),
     revision,
     findings: findingsOf(state, agent),
@@ -41,7 +41,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           refuseTakenName(state, row);
           return draft.create('agent', row);
         },
-        respond: answerAgent,
+        respond: agentResponse,
       }),
 
     getAgent: (call) =>
@@ -96,7 +96,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           if (row.name !== before.name) refuseTakenName(state, row);
           return draft.update('agent', before, row);
         },
-        respond: answerAgent,
+        respond: agentResponse,
       }),
 
     deleteAgent: (call) =>
@@ -117,7 +117,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
   };
 }
 
-/** What there is to say of an agent that uses its default model, or has none. */
+/** The findings of an active agent without an enabled config: it uses its default model, or has none. */
 function findingsOf(state: State, agent: Agent): Finding[] {
   const configs = state.configsOf(agent.id);
   if (!agent.is_active || primaryOf(configs)) return [];
@@ -127,8 +127,8 @@ function findingsOf(state: State, agent: Agent): Finding[] {
 const resources = (agent: Agent) => [{ type: 'agent', name: printable(agent.name) }] as const;
 
 function refuseTakenName(state: State, row: Agent): void {
-  const bearer = state.agentNamed(row.name);
-  if (bearer && bearer.id !== row.id)
+  const existing = state.agentNamed(row.name);
+  if (existing && existing.id !== row.id)
     throw ServiceError.of('AGENT_NAME_TAKEN', { agent: row.name }, { resources: resources(row) });
 }
 

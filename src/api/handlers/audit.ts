@@ -28,27 +28,27 @@ import { idOfAny, revisionMessage } from './history.js';
 import { read } from './read_write.js';
 import { checkRef } from './requests.js';
 
-/** AuditService over the log of writes and the events beside it. */
+/** The handlers of AuditService, which merges the change log with the audit events. */
 export function auditService(backend: Backend): Handlers<typeof AuditServiceService> {
   return {
     listAuditEvents: (call) => read(backend, call, (state) => listAuditEvents(backend, state, call.request)),
   };
 }
 
-/** Enters what a call did. Its answer never fails for that, nor waits for it for long. */
+/** Records what a call did. The call does not fail because of it, and waits at most `limits.auditWaitMs`. */
 export async function audit({ store, log }: Backend, event: NewEvent): Promise<void> {
-  const entered = insertEvent(store, event).catch((error) =>
-    log.warn({ err: error, event }, 'an event could not be entered in the audit'),
+  const recorded = insertEvent(store, event).catch((error) =>
+    log.warn({ err: error, event }, 'an event could not be recorded in the audit'),
   );
-  await Promise.race([entered, sleep(limits.auditWaitMs, undefined, { ref: false })]);
+  await Promise.race([recorded, sleep(limits.auditWaitMs, undefined, { ref: false })]);
 }
 
-/** Enters what a call is about to do; throws when it cannot be entered, so that it is not done. */
+/** Records what a call is about to do; throws if that fails, so that the call does not do it. */
 export async function auditFirst({ store, log }: Backend, events: readonly NewEvent[]): Promise<void> {
   try {
     await insertEvents(store, events);
   } catch (error) {
-    if (!(error instanceof ServiceError)) log.error({ err: error }, 'events could not be entered in the audit');
+    if (!(error instanceof ServiceError)) log.error({ err: error }, 'events could not be recorded in the audit');
     throw error instanceof ServiceError && error.code === 'UNAVAILABLE'
       ? error
       : ServiceError.of('DATABASE_UNAVAILABLE', {}, { cause: error });
@@ -80,7 +80,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
     since,
     before: until,
     until: state.revision,
-    behind: page.last && placeIn(page.last),
+    behind: page.last && positionIn(page.last),
     limit: page.size + 1,
   });
   const names = await namesIn(
@@ -119,8 +119,8 @@ function timeProblem(time: Date): string | undefined {
   return year >= 1 && year <= 9999 ? undefined : 'must be a time between the years 1 and 9999';
 }
 
-/** The place in a page token, which anybody can make. */
-function placeIn(key: readonly (string | number)[]): Place {
+/** Reads the position in a page token, which a client could have forged. */
+function positionIn(key: readonly (string | number)[]): Place {
   const [ms, source, ...rest] = key;
   const numbers = [ms, ...rest].every((part) => Number.isSafeInteger(part));
   const known = source === 'entry' || source === 'event';

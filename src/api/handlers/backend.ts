@@ -8,35 +8,35 @@ import type { Store } from '../../store/store.js';
 import type { AccessLog } from '../dispatch/access_log.js';
 import type { Authorizer } from '../dispatch/authorizer.js';
 
-/** What reads need. */
+/** The components that reads use. */
 export interface ReadBackend {
   readonly store: Store;
   readonly feed: Pick<Feed, 'reached'>;
 }
 
-/** What a write that waits for adoption needs. */
+/** The components that a write uses to wait for adoption. */
 export type AdoptionBackend = Pick<Backend, 'store' | 'watches' | 'watcherRegistry' | 'adoptionWaits'>;
 
-/** What writes need; without the second part, none of them waits for adoption. */
+/** The components that writes use. Without the second part, no write waits for adoption. */
 export type WriteBackend = Pick<Backend, 'store'> | AdoptionBackend;
 
-/** What the services work on. */
+/** The components that the handlers use. */
 export interface Backend {
   readonly store: Store;
   readonly feed: Feed;
-  /** The streams of WatchConfigs, and what the `watchers` table is told of them. */
+  /** The open watches, and their rows in the `watchers` table. */
   readonly watches: Watches;
   readonly watcherRegistry: WatcherRegistry;
   /** The writes that wait for watchers to adopt them. */
   readonly adoptionWaits: ConcurrencyLimiter;
   readonly authorizer: Authorizer;
-  /** What callers leave behind. */
+  /** Records the use of tokens and refused calls. */
   readonly accessLog: AccessLog;
-  /** How far back a stream can be resumed, in ms. */
+  /** The period within which a watch can resume, in ms. */
   readonly watchRetentionMs: number;
-  /** Addresses at which providers may be although they are not public. */
+  /** Non-public addresses that are allowed for providers. */
   readonly allowedAddresses: BlockList;
-  /** The keys of providers that the environment has, by their variables. */
+  /** The provider keys in the environment, by variable. */
   readonly providerKeys: ReadonlyMap<string, string>;
   readonly log: Log;
 }

@@ -58,7 +58,7 @@ const RESOLVED = (3 << 3) | 2;
 function result(state: State, ref: AgentRef, agent: Agent | undefined, down: readonly string[]): Uint8Array {
   try {
     if (!agent) throw noAgent(state, ref, false);
-    // Fields of protobuf messages concatenate, and a resolution is encoded already.
+    // Concatenated protobuf messages merge their fields, and a resolution is already encoded.
     const resolved =
       down.length === 0
         ? encodedResolution(state, agent)

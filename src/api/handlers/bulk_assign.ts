@@ -19,7 +19,7 @@ import {
   upsertTarget,
 } from './write_config.js';
 
-/** What became of one agent of the request. */
+/** The outcome for one agent of the request. */
 export interface Assigned {
   readonly ref: AgentRef;
   readonly agent: Agent | undefined;
@@ -32,7 +32,7 @@ interface Candidate {
   readonly proposal: Proposal | ServiceError;
 }
 
-/** Upserts the same fields for many agents: all of them, or with `allow_partial` those that can be served. */
+/** Upserts the same fields for many agents: for all of them, or with `allow_partial` for those without a problem. */
 export function bulkAssign(
   state: State,
   draft: Draft,
@@ -58,7 +58,7 @@ export function bulkAssign(
 
 function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigRequest): Candidate[] {
   const places = new Map<Agent, number>();
-  const asked = { ...request, texts: new Map<string, string>() };
+  const sharedRequest = { ...request, texts: new Map<string, string>() };
   return request.agents.map((ref, at): Candidate => {
     const problem = refProblem(ref);
     const agent = problem ? undefined : findAgent(state, ref);
@@ -72,7 +72,7 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
     const first = places.get(agent);
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
     places.set(agent, at);
-    const proposal = proposeOne(state, agent, patch, asked);
+    const proposal = proposeOne(state, agent, patch, sharedRequest);
     if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
     return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
   });
@@ -80,7 +80,10 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
 
 type SharedRequest = BulkAssignConfigRequest & { readonly texts: Map<string, string> };
 
-/** What the config has already is not refused. It is told apart only where something is, because that takes its time. */
+/**
+ * Proposes the upsert of one agent. Values that the config already has are not rejected; they are compared only if
+ * there are violations, because that is slow.
+ */
 function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedRequest): Proposal {
   const proposal = proposeUpsert(state, agent, patch, request);
   const stored = upsertTarget(state, agent);
@@ -88,7 +91,7 @@ function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedReq
   return proposeUpsert(state, agent, patchOf(request, state, stored), request);
 }
 
-/** All or nothing: the problems of the request and those of every agent in one error, with the names of the agents. */
+/** Throws one error with the problems of the request and of every agent, with the names of the agents. */
 function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
   const errors = candidates.flatMap(({ proposal, agent }, at) =>
     proposal instanceof ServiceError ? [{ at, name: agent?.name, error: proposal }] : [],
@@ -107,7 +110,7 @@ function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
   });
 }
 
-/** An error about single configs, such as a key that does not fit, with the agents that it is about. */
+/** Adds the names of the agents to an error about single configs, such as a key for another provider. */
 function otherError({ reason, metadata, resources }: ServiceError, errors: readonly Failed[]): ServiceError {
   const alike = errors.filter(({ error }) => error.reason === reason);
   const about = metadata['remedy'] && { remedy: `${metadata['remedy']} (for ${namesOf(alike)})` };
@@ -117,7 +120,7 @@ function otherError({ reason, metadata, resources }: ServiceError, errors: reado
 
 interface Failed {
   readonly at: number;
-  /** Of the agent; undefined: there is none. */
+  /** The name of the agent; undefined if it does not exist. */
   readonly name: string | undefined;
   readonly error: ServiceError;
 }
@@ -131,14 +134,16 @@ function violationsAt({ at, name, error }: Failed): readonly Violation[] {
 const NAMED = 5;
 const shown = (name: string) => JSON.stringify(printable(name, 60));
 
-/** The agents that something is wrong with, by name: `"trader", "risk_manager" and 3 more`. */
+/** The names of the agents with a problem: `"trader", "risk_manager" and 3 more`. */
 function namesOf(failed: readonly Failed[]): string {
   const named = failed.slice(0, NAMED).map(({ at, name }) => (name === undefined ? `agents[${at}]` : shown(name)));
   const more = failed.length > NAMED ? ` and ${failed.length - NAMED} more` : '';
   return named.join(', ') + more;
 }
 
-/** A field of the shared config that is wrong for several agents is named once; for which of them, unless for all. */
+/**
+ * Merges violations: a field of the shared config is listed once, with the names of the agents unless it concerns all.
+ */
 function merged(errors: readonly Failed[], agents: number): Violation[] {
   const places = new Map<string, { violation: Violation; failed: Failed[] }>();
   for (const one of errors)
@@ -150,7 +155,7 @@ function merged(errors: readonly Failed[], agents: number): Violation[] {
     }
   return [...places.values()].map(({ violation, failed }) => {
     if (failed.length === agents || violation.field.startsWith('agents[')) return violation;
-    // A long list of what is known must not push the names out.
+    // A long list of known values must not displace the names.
     return { ...violation, description: `${printable(violation.description, 180)} (for ${namesOf(failed)})` };
   });
 }

@@ -12,113 +12,117 @@ import { openKey } from '../../store/keys/vault.js';
 import { healthMessage } from '../messages/entities.js';
 import type { Backend } from './backend.js';
 
-/** How long providers may take, all together. */
-export interface Patience {
+/** The time limit of a check, over all providers. */
+export interface TimeLimit {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
 }
 
-/** A call whose caller waits. */
-export interface Waiting {
+/** The part of a call that limits a check. */
+export interface LimitedCall {
   readonly remainingMs: number;
   readonly signal: AbortSignal;
 }
 
-/** At most what the caller waits for: what providers did not say by then is an answer too. */
-export const patienceOf = ({ remainingMs, signal }: Waiting): Patience => ({
-  // A fifth is left to keep the answer and send it.
+/**
+ * The time limit of a call: less than its deadline, so that a provider that does not respond is reported as a result.
+ */
+export const timeLimitOf = ({ remainingMs, signal }: LimitedCall): TimeLimit => ({
+  // A fifth of the time remains to save the result and to send it.
   timeoutMs: Math.floor(Math.min(limits.providerCheckMs, remainingMs * 0.8)),
   signal,
 });
 
-/** One hop with what is to be asked about it, or the answer that stands without asking. */
-interface Question {
+/** The check of one hop, or its result if no request to the provider is necessary. */
+interface PlannedCheck {
   readonly hop: PlannedHop;
   readonly provider: Provider | undefined;
   readonly choice: KeyChoice;
   readonly key: string | undefined;
-  readonly settled: Answer | undefined;
+  readonly known: Answer | undefined;
 }
 
-/** Asks the providers of a config about each of its hops, with the key that the hop would use, and keeps the answers. */
+/**
+ * Checks each hop of a config at its provider, with the key that the hop would use, and saves the results.
+ */
 export async function checkConfigHealth(
   backend: Backend,
   config: Config,
-  call: Waiting,
+  call: LimitedCall,
 ): Promise<CheckConfigHealthResponse> {
   const { state } = backend.store;
   const [id, revision] = [config.id, BigInt(state.revision)];
-  const questions = await Promise.all(hopsOfConfig(config).map((hop) => questionOf(backend, state, config, hop)));
-  const answers = await ask(backend, questions, patienceOf(call));
-  // Nobody waits any more, and what was cut short says nothing of the provider.
+  const checks = await Promise.all(hopsOfConfig(config).map((hop) => planCheck(backend, state, config, hop)));
+  const results = await runChecks(backend, checks, timeLimitOf(call));
+  // The caller has cancelled, and an aborted check has no result for the provider.
   call.signal.throwIfAborted();
-  const hops = questions.map((question, index) => hopCheck(question, index, answers.get(question) as Answer));
-  const kept = { config_id: id, config_revision: config.revision, hops };
-  const checked_at = await saveHealth(backend.store, kept);
-  return { health: healthMessage(state, state.configs.get(id) ?? config, { ...kept, checked_at }), revision };
+  const hops = checks.map((check, index) => hopCheck(check, index, results.get(check) as Answer));
+  const health = { config_id: id, config_revision: config.revision, hops };
+  const checked_at = await saveHealth(backend.store, health);
+  return { health: healthMessage(state, state.configs.get(id) ?? config, { ...health, checked_at }), revision };
 }
 
-async function questionOf(backend: Backend, state: State, config: Config, hop: PlannedHop): Promise<Question> {
+async function planCheck(backend: Backend, state: State, config: Config, hop: PlannedHop): Promise<PlannedCheck> {
   const provider = state.provider(hop.provider);
   if (!provider?.enabled) {
-    const what = provider ? 'is switched off; enable it' : 'is not in the catalogue; add it';
-    const settled = unasked('CHECK_STATUS_PROVIDER_DISABLED', `${hop.provider} ${what}, or name another`);
-    return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, settled };
+    const what = provider ? 'is disabled; enable it' : 'is not in the catalogue; add it';
+    const known = withoutRequest('CHECK_STATUS_PROVIDER_DISABLED', `${hop.provider} ${what}, or name another`);
+    return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, known };
   }
   const choice = keyOfHop(state, config, provider, backend.providerKeys);
   return { hop, provider, choice, ...(await keyOf(backend, choice)) };
 }
 
-async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<Question, 'key' | 'settled'>> {
+async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<PlannedCheck, 'key' | 'known'>> {
   switch (choice.source) {
     case 'KEY_SOURCE_ENVIRONMENT': {
       const key = backend.providerKeys.get(choice.variable) as string;
       const problem = keyProblem(key);
-      const message = `${choice.variable} holds no key: it ${problem}`;
-      return { key, settled: problem === undefined ? undefined : unasked('CHECK_STATUS_INVALID', message) };
+      const message = `${choice.variable} does not contain a valid key: it ${problem}`;
+      return { key, known: problem === undefined ? undefined : withoutRequest('CHECK_STATUS_INVALID', message) };
     }
     case 'KEY_SOURCE_NONE':
-      return { key: undefined, settled: undefined };
+      return { key: undefined, known: undefined };
     default: {
       const entity = choice.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential';
       const key = await openKey(backend.store, entity, choice.row);
       const owner = entity === 'config' ? 'this config' : `credential "${'name' in choice.row && choice.row.name}"`;
       const message = `The stored key of ${owner} cannot be read with this ENCRYPTION_KEY; set the key again`;
-      return { key, settled: key === undefined ? unasked('CHECK_STATUS_KEY_UNREADABLE', message) : undefined };
+      return { key, known: key === undefined ? withoutRequest('CHECK_STATUS_KEY_UNREADABLE', message) : undefined };
     }
   }
 }
 
-const unasked = (status: CheckStatus, message: string): Answer => ({ status, message, latencyMs: undefined });
+const withoutRequest = (status: CheckStatus, message: string): Answer => ({ status, message, latencyMs: undefined });
 
-/** Hops with the same provider and key share one question. */
-async function ask(
+/** Runs the checks; hops with the same provider and key share one request. */
+async function runChecks(
   { allowedAddresses: allowed }: Backend,
-  questions: readonly Question[],
-  patience: Patience,
-): Promise<ReadonlyMap<Question, Answer>> {
-  const groups = new Map<string, Question[]>();
-  const answers = new Map<Question, Answer>();
-  for (const question of questions) {
-    if (question.settled) answers.set(question, question.settled);
+  checks: readonly PlannedCheck[],
+  timeLimit: TimeLimit,
+): Promise<ReadonlyMap<PlannedCheck, Answer>> {
+  const groups = new Map<string, PlannedCheck[]>();
+  const results = new Map<PlannedCheck, Answer>();
+  for (const check of checks) {
+    if (check.known) results.set(check, check.known);
     else {
-      const group = JSON.stringify([question.provider?.name, question.key]);
-      groups.set(group, [...(groups.get(group) ?? []), question]);
+      const group = JSON.stringify([check.provider?.name, check.key]);
+      groups.set(group, [...(groups.get(group) ?? []), check]);
     }
   }
-  const askGroup = async (group: readonly Question[]) => {
-    const [{ provider, key }] = group as [Question];
+  const checkGroup = async (group: readonly PlannedCheck[]) => {
+    const [{ provider, key }] = group as [PlannedCheck];
     const models = group.map(({ hop }) => hop.model_name);
-    const found = await checkProvider(provider as Provider, key, models, { allowed, ...patience });
-    group.forEach((question, at) => {
-      answers.set(question, found[at] as Answer);
+    const found = await checkProvider(provider as Provider, key, models, { allowed, ...timeLimit });
+    group.forEach((check, at) => {
+      results.set(check, found[at] as Answer);
     });
   };
-  await Promise.all([...groups.values()].map(askGroup));
-  return answers;
+  await Promise.all([...groups.values()].map(checkGroup));
+  return results;
 }
 
-const hopCheck = ({ hop, choice }: Question, index: number, { status, message, latencyMs }: Answer): HopCheck => ({
+const hopCheck = ({ hop, choice }: PlannedCheck, index: number, { status, message, latencyMs }: Answer): HopCheck => ({
   index,
   source: hop.source,
   provider: hop.provider,

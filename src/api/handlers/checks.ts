@@ -19,7 +19,7 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { listHealth } from '../../store/config_health.js';
 import type { Call, Handlers } from '../dispatch/method.js';
-import { passRate, TokenBucket } from '../dispatch/token_bucket.js';
+import { TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { healthMessage, retiringUseMessage } from '../messages/entities.js';
 import { checkPage, compareKeys, pageFrom, pageReply } from '../messages/pages.js';
 import { audit } from './audit.js';
@@ -30,9 +30,9 @@ import { agentOf, checkRef, configOf, idProblem } from './requests.js';
 
 type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';
 
-/** The methods of AgentLLMConfigService that look at whether configs work, and go on working. */
+/** The handlers of AgentLLMConfigService that check whether configs work now, and which models will be retired. */
 export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMConfigServiceService>, CheckMethods> {
-  const rate = new TokenBucket(limits.configChecksPerMinute);
+  const bucket = new TokenBucket(limits.configChecksPerMinute);
   return {
     checkConfigHealth: (call) =>
       read(backend, call, (state) => {
@@ -40,7 +40,7 @@ export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMCo
         problems.add('id', idProblem(call.request.id));
         problems.throwIfAny();
         const config = configOf(state, call.request.id);
-        passRate(rate);
+        takeCheck(bucket);
         return checkAudited(backend, config, call);
       }),
     listConfigHealth: (call) => read(backend, call, (state) => listConfigHealth(backend, state, call.request)),
@@ -53,12 +53,12 @@ async function checkAudited(
   config: Config,
   call: Call<CheckConfigHealthRequest, CheckConfigHealthResponse>,
 ): Promise<CheckConfigHealthResponse> {
-  const answer = await checkConfigHealth(backend, config, call);
-  const outcome = answer.health?.status ?? CheckStatus.UNSPECIFIED;
+  const response = await checkConfigHealth(backend, config, call);
+  const outcome = response.health?.status ?? CheckStatus.UNSPECIFIED;
   const { id: config_id, agent_id, provider } = config;
   const kind = AuditEventKind.HEALTH_CHECK;
   await audit(backend, { kind, actor: call.caller, method: call.method, agent_id, config_id, provider, outcome });
-  return answer;
+  return response;
 }
 
 async function listConfigHealth({ store }: Backend, state: State, request: ListConfigHealthRequest): Promise<Buffer> {
@@ -85,20 +85,20 @@ async function listConfigHealth({ store }: Backend, state: State, request: ListC
     revision: state.revision,
     keyOf: ({ config_id }) => [config_id],
     rowOf(one) {
-      // The state changes while the database is read; a config that it no longer has has no row.
+      // The state may change while the database is read; a config that was deleted meanwhile has no row.
       const config = state.configs.get(one.config_id);
       return config && { health: [healthMessage(state, config, one)] };
     },
   });
 }
 
-/** The id in a page token, which anybody can make. */
+/** Reads the id in a page token, which a client could have forged. */
 function idIn([id]: readonly (string | number)[]): number {
   if (typeof id !== 'number' || !Number.isInteger(id) || idProblem(id)) throw ServiceError.of('INVALID_PAGE_TOKEN', {});
   return id;
 }
 
-/** The configs that a filter names; undefined: all. */
+/** The ids of the configs that a filter selects; undefined: all. */
 function idsOf(state: State, { agent, config_id }: ListConfigHealthRequest): number[] | undefined {
   const ofAgent = agent && state.configsOf(agentOf(state, agent).id).map(({ id }) => id);
   if (config_id === 0) return ofAgent;
@@ -115,20 +115,20 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): B
   const page = pageFrom(request, ['retiring', days]);
   const found: RetiringUse[] = [];
   for (const use of retiringUses(state, days, new Date(), page.last ? idIn(page.last) : 0)) {
-    if (page.last && compareKeys(placeOf(use), page.last) <= 0) continue;
+    if (page.last && compareKeys(sortKeyOf(use), page.last) <= 0) continue;
     found.push(use);
     if (found.length > page.size) break;
   }
   return pageReply(page, found, {
     type: ListRetiringModelsResponse,
     revision: state.revision,
-    keyOf: placeOf,
+    keyOf: sortKeyOf,
     rowOf: (use) => ({ uses: [retiringUseMessage(use)] }),
   });
 }
 
-/** The agent itself stands before its configs, and a model before its fallback. */
-const placeOf = ({ agent, hop }: RetiringUse): readonly number[] => [
+/** The sort key of a use: an agent precedes its configs, and a model precedes its fallback. */
+const sortKeyOf = ({ agent, hop }: RetiringUse): readonly number[] => [
   agent.id,
   hop.config?.id ?? 0,
   hop.source === 'HOP_SOURCE_FALLBACK' ? 1 : 0,

@@ -17,9 +17,16 @@ import { checkEtag, checkRef, configOf, idProblem } from './requests.js';
 import { resolveConfig } from './resolve_config.js';
 import { rollbackRevision } from './rollback_revision.js';
 import { validateConfig } from './validate_config.js';
-import { answerConfig, findingsOf, leftWithout, planCreate, planUpdate, planUpsert } from './write_config.js';
+import {
+  configResponse,
+  findingsOf,
+  missingConfigFindings,
+  planCreate,
+  planUpdate,
+  planUpsert,
+} from './write_config.js';
 
-/** AgentLLMConfigService over the state in memory and the one write path. */
+/** The handlers of AgentLLMConfigService. */
 export function configService(backend: Backend): Handlers<typeof AgentLLMConfigServiceService> {
   return {
     createConfig: (call) =>
@@ -28,7 +35,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           checkRef(problems, call.request.agent);
           return planCreate(state, draft, problems, call.request);
         },
-        respond: answerConfig,
+        respond: configResponse,
       }),
 
     getConfig: (call) => read(backend, call, (state) => getConfig(state, call.request.id)),
@@ -38,7 +45,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
     updateConfig: (call) =>
       write(backend, call, {
         plan: (state, draft, problems) => planUpdate(state, draft, problems, call.request),
-        respond: answerConfig,
+        respond: configResponse,
       }),
 
     deleteConfig: (call) =>
@@ -51,7 +58,10 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           draft.remove('config', config);
           return config;
         },
-        respond: ({ id, agent_id }, revision, state) => ({ revision, findings: leftWithout(state, agent_id, id) }),
+        respond: ({ id, agent_id }, revision, state) => ({
+          revision,
+          findings: missingConfigFindings(state, agent_id, id),
+        }),
       }),
 
     getPrimaryConfig: (call) => read(backend, call, (state) => getPrimary(state, call.request.agent)),
@@ -64,7 +74,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           checkRef(problems, call.request.agent);
           return planUpsert(state, draft, problems, call.request);
         },
-        respond: ({ config, created }, revision, state) => ({ ...answerConfig(config, revision, state), created }),
+        respond: ({ config, created }, revision, state) => ({ ...configResponse(config, revision, state), created }),
       }),
 
     bulkAssignConfig: (call) =>
@@ -80,10 +90,10 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
     reorderConfigs: (call) =>
       write(backend, call, {
         plan: (state, draft, problems) => reorder(state, draft, problems, call.request),
-        respond: ({ configs, moved }, revision, state) => ({
+        respond: ({ configs, chainRevision }, revision, state) => ({
           configs: configs.map((config) => configMessage(state, config)),
           revision,
-          chain_etag: chainEtagOf(state, moved, configs),
+          chain_etag: chainEtagOf(state, chainRevision, configs),
         }),
       }),
 
@@ -107,7 +117,7 @@ function assignedMessage(state: State, { ref, agent, outcome }: Assigned) {
   return { ...named, config: configMessage(state, outcome.config), created: outcome.created };
 }
 
-/** All agents get the same fields, so what the lint says of them is said once. */
+/** The findings of all assigned configs, without duplicates: all agents get the same fields. */
 function commonFindings(state: State, assigned: readonly Assigned[]) {
   const findings = assigned.flatMap(({ outcome }) =>
     outcome instanceof ServiceError ? [] : findingsOf(state, outcome.config),

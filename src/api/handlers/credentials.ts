@@ -23,9 +23,9 @@ import { read, write } from './read_write.js';
 import { checkEtag, credentialOf } from './requests.js';
 import { keyColumns } from './write_config.js';
 
-/** CredentialService over the state in memory and the one write path. */
+/** The handlers of CredentialService. */
 export function credentialService(backend: Backend): Handlers<typeof CredentialServiceService> {
-  const answer = (credential: Credential, revision: bigint, state: State) => ({
+  const credentialResponse = (credential: Credential, revision: bigint, state: State) => ({
     credential: credentialMessage(state, credential),
     revision,
   });
@@ -49,7 +49,7 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           draft.keys.push({ entity: 'credential', row: stored, key: api_key });
           return stored;
         },
-        respond: answer,
+        respond: credentialResponse,
       }),
 
     getCredential: (call) =>
@@ -101,7 +101,7 @@ export function credentialService(backend: Backend): Handlers<typeof CredentialS
           if (api_key !== undefined) draft.keys.push({ entity: 'credential', row: stored, key: api_key });
           return stored;
         },
-        respond: answer,
+        respond: credentialResponse,
       }),
 
     deleteCredential: (call) =>

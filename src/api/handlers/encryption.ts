@@ -16,7 +16,9 @@ import type { StreamCall } from '../dispatch/method.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
 
-/** Encrypts the stored keys anew, and says how far it is; nobody's work is done once the caller or the service goes. */
+/**
+ * Re-encrypts the stored keys and streams the progress; stops when the caller disconnects or the service shuts down.
+ */
 export async function rotateEncryptionKey(
   backend: Backend,
   call: StreamCall<RotateEncryptionKeyRequest>,
@@ -24,10 +26,10 @@ export async function rotateEncryptionKey(
   const { caller: actor, method, sink, signal } = call;
   let last: RotationProgress | undefined;
   try {
-    const order = { actor, method, skipUnreadable: call.request.skip_unreadable };
-    if (order.skipUnreadable) await giveUpLost(backend.store);
-    for await (const progress of rotateKeys(backend.store, order)) {
-      if (!last || progress.finished) await enter(backend, call, last ? 'finished' : 'begun', progress);
+    const options = { actor, method, skipUnreadable: call.request.skip_unreadable };
+    if (options.skipUnreadable) await giveUpLost(backend.store);
+    for await (const progress of rotateKeys(backend.store, options)) {
+      if (!last || progress.finished) await recordRotation(backend, call, last ? 'finished' : 'begun', progress);
       last = progress;
       sink.write(progressMessage(backend.store.state, progress));
       await sink.drained();
@@ -36,7 +38,7 @@ export async function rotateEncryptionKey(
     }
     sink.finish();
   } catch (error) {
-    if (last && !last.finished) await enter(backend, call, 'ended early', last);
+    if (last && !last.finished) await recordRotation(backend, call, 'ended early', last);
     throw error;
   }
 }
@@ -46,7 +48,7 @@ function progressMessage({ revision, vault }: State, progress: RotationProgress)
   return Buffer.from(RotateEncryptionKeyResponse.encode(message).finish());
 }
 
-function enter(
+function recordRotation(
   backend: Backend,
   { caller: actor, method }: StreamCall<unknown>,
   what: string,
@@ -58,7 +60,7 @@ function enter(
   return audit(backend, { kind: AuditEventKind.KEY_ROTATION, actor, method, ...about, outcome });
 }
 
-/** Which encryption keys there are and what is under each, as this replica sees it. */
+/** The encryption keys and the number of API keys that each encrypts, in the state of this replica. */
 export function encryptionStatus(state: State): GetEncryptionStatusResponse {
   const { vault } = state;
   const holders = [...holdersOf(state)];
@@ -72,15 +74,15 @@ export function encryptionStatus(state: State): GetEncryptionStatusResponse {
     keys: keysOf(vault, holders),
     outdated_count: holders.filter(({ row }) => row.key_id !== primary).length,
     unreadable_count: unreadable.length,
-    unreadable: unreadable.slice(0, limits.namedUnreadable).map(spokenName),
+    unreadable: unreadable.slice(0, limits.namedUnreadable).map(displayName),
   };
 }
 
 function problemOf(vault: Vault, areKeysStored: boolean): string {
   const { problem } = vault;
-  // Another one would not read them.
+  // A new encryption key could not decrypt the stored API keys.
   if (problem?.reason === 'ENCRYPTION_NOT_CONFIGURED' && areKeysStored)
-    return `API keys can neither be stored nor read: ENCRYPTION_KEY ${problem.problem}; set it to the key that they were stored under and start the service again`;
+    return `API keys cannot be stored or read: ENCRYPTION_KEY ${problem.problem}; set it to the encryption key of the stored API keys and restart the service`;
   try {
     void vault.writable;
     return '';
@@ -90,7 +92,7 @@ function problemOf(vault: Vault, areKeysStored: boolean): string {
   }
 }
 
-/** A row that has a key. */
+/** A row with a stored API key. */
 type Holder =
   | { readonly entity: 'config'; readonly row: Config }
   | { readonly entity: 'credential'; readonly row: Credential };
@@ -100,18 +102,18 @@ function* holdersOf({ configsInOrder, credentialsInOrder }: State): Generator<Ho
   for (const row of credentialsInOrder.after()) if (row.key_id !== null) yield { entity: 'credential', row };
 }
 
-const spokenName = ({ entity, row }: Holder) => `${entity} ${entity === 'config' ? row.id : row.name}`;
+const displayName = ({ entity, row }: Holder) => `${entity} ${entity === 'config' ? row.id : row.name}`;
 
-/** Those of the keyring in its order, and behind them what else keys are under. */
+/** The encryption keys of the keyring in its order, followed by the other encryption keys of stored API keys. */
 function keysOf({ keyring }: Vault, holders: readonly Holder[]): EncryptionKey[] {
-  const here = new Set(keyring?.ids);
-  const theirs = holders.map(({ row }) => row.key_id as string).filter((id) => !here.has(id));
+  const available = new Set(keyring?.ids);
+  const missing = holders.map(({ row }) => row.key_id as string).filter((id) => !available.has(id));
   const counted = (id: string, entity: Holder['entity']) =>
     holders.filter((holder) => holder.entity === entity && holder.row.key_id === id).length;
-  return [...here, ...[...new Set(theirs)].sort()].map((id) => ({
+  return [...available, ...[...new Set(missing)].sort()].map((id) => ({
     id,
     primary: id === keyring?.primaryId,
-    available: here.has(id),
+    available: available.has(id),
     config_count: counted(id, 'config'),
     credential_count: counted(id, 'credential'),
   }));

@@ -5,7 +5,7 @@ import { configAt, type PastConfig } from '../../store/history/history.js';
 import { readHead } from '../../store/write/head.js';
 import type { Backend } from './backend.js';
 
-/** Waits until a revision of the past is past here too; refuses one that the store has not come to. */
+/** Waits until this replica has reached a revision; throws REVISION_IN_FUTURE if the store has not. */
 export async function requireHistory({ store, feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
   if (revision <= store.state.revision) return;
   const head = await onDatabase(store, (db) => readHead(db));
@@ -14,7 +14,7 @@ export async function requireHistory({ store, feed }: Backend, revision: bigint,
   await feed.reached(revision, signal);
 }
 
-/** A config as it was at a revision; refused where there was none by then, or its history is not kept that far. */
+/** A config at a revision; throws if it did not exist yet, or if its history does not go back that far. */
 export async function historicalConfig(
   backend: Backend,
   id: number,
@@ -23,25 +23,25 @@ export async function historicalConfig(
 ): Promise<PastConfig> {
   await requireHistory(backend, revision, signal);
   const past = await configAt(backend.store, id, Number(revision));
-  if (!past) throw noPast(id, revision);
+  if (!past) throw notInHistory(id, revision);
   return past;
 }
 
-/** A config that there was at a revision. */
+/** A config that existed at a revision. */
 export interface Earlier extends PastConfig {
   readonly config: Config;
 }
 
-/** As `pastConfig`, and refused too where it was deleted by then. */
-export async function standingThen(...where: Parameters<typeof historicalConfig>): Promise<Earlier> {
-  const past = await historicalConfig(...where);
+/** Like `historicalConfig`, but also throws if the config was deleted at that revision. */
+export async function existingConfigAt(...args: Parameters<typeof historicalConfig>): Promise<Earlier> {
+  const past = await historicalConfig(...args);
   const { config } = past;
-  const [, id, revision] = where;
-  if (!config) throw noPast(id, revision);
+  const [, id, revision] = args;
+  if (!config) throw notInHistory(id, revision);
   return { ...past, config };
 }
 
-function noPast(id: number, revision: bigint): ServiceError {
+function notInHistory(id: number, revision: bigint): ServiceError {
   const resources = [{ type: 'config', name: String(id) }] as const;
   return ServiceError.of('CONFIG_REVISION_NOT_FOUND', { id: String(id), revision: String(revision) }, { resources });
 }

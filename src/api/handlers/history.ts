@@ -25,7 +25,7 @@ import { rollbackConfig } from './rollback.js';
 
 type HistoryMethods = 'listConfigRevisions' | 'getConfigRevision' | 'rollbackConfig';
 
-/** The methods of AgentLLMConfigService that look back, and go back. */
+/** The handlers of AgentLLMConfigService for the history and for rollbacks. */
 export function historyHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMConfigServiceService>, HistoryMethods> {
   return {
     listConfigRevisions: (call) => read(backend, call, (state) => listConfigRevisions(backend, state, call.request)),
@@ -43,11 +43,11 @@ export const KINDS: Readonly<Record<Entity, ResourceKind>> = {
   price: ResourceKind.PRICE,
   token: ResourceKind.TOKEN,
 };
-/** Of what ListConfigRevisions tells: who has access stands in the audit. */
+/** The entities that ListConfigRevisions returns. Changes of tokens are in the audit. */
 const ENTITIES = (Object.keys(KINDS) as Entity[]).filter((entity) => entity !== 'token');
 const ACTIONS = { create: ChangeAction.CREATE, update: ChangeAction.UPDATE, delete: ChangeAction.DELETE } as const;
 
-/** An entry of the log as the history shows it. */
+/** Converts an entry of the change log to a message of the history. */
 export const revisionMessage = (entry: HistoryEntry, names: Names): ConfigRevision => ({
   revision: BigInt(entry.revision),
   position: entry.position,
@@ -79,9 +79,9 @@ async function listConfigRevisions(
   problems.throwIfAny();
   const agentId = agent && idOfAny(state, agent);
   const page = pageFrom(request, ['revisions', agentId, configId, kinds]);
-  const behind = page.last && placeIn(page.last);
+  const after = page.last && positionIn(page.last);
   const entities = ENTITIES.filter((entity) => kinds.length === 0 || kinds.includes(KINDS[entity]));
-  const query = { agentId, configId, entities, until: state.revision, behind, limit: page.size + 1 };
+  const query = { agentId, configId, entities, until: state.revision, behind: after, limit: page.size + 1 };
   const { revision } = state;
   const { rows, complete } = await listEntries(store, query);
   const names = await namesIn(store, rows);
@@ -98,11 +98,13 @@ async function listConfigRevisions(
   );
 }
 
-/** The id of an agent that was deleted is one too; its name may be another's by now. */
+/**
+ * The id of an agent, which may be deleted. A name is only accepted for an existing agent, because it can be reused.
+ */
 export const idOfAny = (state: State, ref: AgentRef): number => ref.id ?? agentOf(state, ref).id;
 
-/** The place in a page token, which anybody can make. */
-function placeIn(key: readonly (string | number)[]): [number, number] {
+/** Reads the position in a page token, which a client could have forged. */
+function positionIn(key: readonly (string | number)[]): [number, number] {
   if (key.length !== 2 || !key.every((part) => Number.isSafeInteger(part)))
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});
   return key as [number, number];
@@ -127,14 +129,17 @@ async function getConfigRevision(
   };
 }
 
-/** A config as it was, with the names that its agent and its credential had; what is known of its key is of today. */
+/**
+ * A config at a past revision, with the names of its agent and credential at that revision and the current state of its
+ * key.
+ */
 const pastMessage = (now: State, { state: then, config }: Earlier): AgentLLMConfig => ({
   ...configMessage(then, config),
   etag: '',
   api_key_state: keyState(now, config),
 });
 
-/** What is known of the key that a config had: as good as unreadable when it is not the one that is stored. */
+/** The state of the key that a config had: UNREADABLE if another key is stored now. */
 function keyState(now: State, config: Config): ApiKeyState {
   if (config.key_id === null) return ApiKeyState.NONE;
   const stored = now.configs.get(config.id);

@@ -20,11 +20,11 @@ import { auditFirst } from './audit.js';
 import type { Backend } from './backend.js';
 import { read } from './read_write.js';
 import { checkRef, namedAgent } from './requests.js';
-import { inUse } from './resolve_config.js';
+import { requireActive } from './resolve_config.js';
 
 type LeaseCall = Call<LeaseApiKeysRequest, LeaseApiKeysResponse>;
 
-/** Gives an agent process its stored keys, sealed, when the audit has them. */
+/** Leases the stored keys of an agent, sealed for its process, after they are recorded in the audit. */
 export function leaseApiKeys(
   backend: Backend,
   call: LeaseCall,
@@ -46,13 +46,13 @@ function checkRequest(request: LeaseApiKeysRequest): void {
   problems.throwIfAny();
 }
 
-/** What is less than a millisecond is left out. */
+/** The lifetime, rounded down to whole milliseconds. */
 function lifetimeMs({ lifetime }: LeaseApiKeysRequest): number {
   if (!lifetime) return limits.defaultLeaseLifetime * 1000;
   return Number(lifetime.seconds) * 1000 + Math.floor(lifetime.nanos / 1e6);
 }
 
-/** A stored key that is to be leased, and what it is for. */
+/** A stored key to lease, and its binding. */
 interface Wanted {
   readonly stored: StoredKey;
   readonly config_id: number;
@@ -61,8 +61,8 @@ interface Wanted {
 }
 
 /**
- * The stored keys of an agent's enabled configs, in the order of the chain; none for a provider that is disabled, or whose
- * base URL the agent process could read as another host than the one that the key is sealed for.
+ * The stored keys of an agent's enabled configs, in the order of the chain. A disabled provider is skipped, and so is
+ * one whose base URL the agent process could parse as another host than the one that the key is sealed for.
  */
 function wantedOf(state: State, agent: Agent): Wanted[] {
   return state.configsOf(agent.id).flatMap((config) => {
@@ -79,11 +79,11 @@ async function lease(backend: Backend, call: LeaseCall): Promise<LeaseApiKeysRes
   backend.authorizer.takeLease(call.principal, id);
   for (;;) {
     const opened = await open(backend, call);
-    if (opened) return give(backend, call, opened);
+    if (opened) return respond(backend, call, opened);
   }
 }
 
-/** The keys that are wanted, open. */
+/** The decrypted keys and the state for which they were decrypted. */
 interface Opened {
   readonly identity: string;
   readonly revision: number;
@@ -92,26 +92,26 @@ interface Opened {
   readonly keys: OpenedKeys;
 }
 
-/** Opens an agent's keys; undefined when they changed meanwhile, and what is here now is to be looked at anew. */
+/** Decrypts an agent's keys; undefined if they changed meanwhile, so that the caller must start again. */
 async function open({ store, feed }: Backend, { request, signal }: LeaseCall): Promise<Opened | undefined> {
   const { state } = store;
-  const agent = inUse(namedAgent(state, request.agent));
-  // Of the moment at which they are looked at: a revision that comes later may replace a key.
+  const agent = requireActive(namedAgent(state, request.agent));
+  // The revision at the time of the comparison, because a later revision may replace a key.
   const at = () => ({ identity: store.state.identity, revision: store.state.revision });
   const wanted = wantedOf(state, agent);
   if (wanted.length === 0) return { agent, wanted, keys: new Map(), ...at() };
-  // Throws when there is no ENCRYPTION_KEY, or that of another store.
+  // Throws if ENCRYPTION_KEY is not set or belongs to another store.
   void state.vault.writable;
   const stored = wanted.map((one) => one.stored);
   const opened = await openKeys(store, stored);
   signal.throwIfAborted();
   if ('keys' in opened)
-    return sameAs(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys, ...at() } : undefined;
+    return isUnchanged(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys, ...at() } : undefined;
   await feed.reached(opened.newer, signal);
   return undefined;
 }
 
-async function give(
+async function respond(
   backend: Backend,
   call: LeaseCall,
   { agent, wanted, keys, identity, revision }: Opened,
@@ -127,12 +127,12 @@ async function give(
   const leases = await Promise.all(sealing);
   const events = leases.map((one) => eventOf(call, one));
   if (events.length > 0) await auditFirst(backend, events);
-  call.stillAllowed();
+  call.recheckAccess();
   return { leases, revision: BigInt(revision), unreadable_config_ids };
 }
 
-/** Whether nothing of what keys were opened for has changed meanwhile. */
-function sameAs(wanted: readonly Wanted[], state: State, agent: Agent): boolean {
+/** Whether the keys to lease are unchanged since they were decrypted. */
+function isUnchanged(wanted: readonly Wanted[], state: State, agent: Agent): boolean {
   const now = state.agents.get(agent.id);
   if (!now?.is_active) return false;
   const others = wantedOf(state, now);

@@ -30,9 +30,9 @@ interface StoredModel {
   readonly price: Price | undefined;
 }
 
-/** The methods of ProviderService that are about models. */
+/** The handlers of ProviderService for models. */
 export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderServiceService>, ModelMethods> {
-  const answerModel = ({ model, price }: StoredModel, revision: bigint, state: State) => ({
+  const modelResponse = ({ model, price }: StoredModel, revision: bigint, state: State) => ({
     model: modelMessage(state, model, price),
     revision,
   });
@@ -80,7 +80,7 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
           const model = draft.create('model', { ...row, provider: provider.name });
           return { model, price: newPrice(draft, model, patch, undefined) };
         },
-        respond: answerModel,
+        respond: modelResponse,
       }),
 
     updateModel: (call) =>
@@ -101,7 +101,7 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
           const last = state.pricesOf(model.id).at(-1);
           return { model, price: newPrice(draft, model, patch, last) ?? last };
         },
-        respond: answerModel,
+        respond: modelResponse,
       }),
 
     deleteModel: (call) =>
@@ -146,14 +146,14 @@ export function removeModel(state: State, draft: Draft, model: Model): void {
   draft.remove('model', model);
 }
 
-/** A new row of the price book, when the request brings a price that is another than the last one. */
+/** Adds a row to the price book if the request sets a price that differs from the last one. */
 function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefined): Price | undefined {
-  const given = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
-  if (!given) return undefined;
-  const price = { ...ratesOf(given), source: given.source };
+  const requested = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
+  if (!requested) return undefined;
+  const price = { ...ratesOf(requested), source: requested.source };
   const same = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
   if (last && Object.keys(price).every(same)) return undefined;
-  // Times order the prices, also when two come in one millisecond or the clock was set back.
+  // Times order the prices, even if two are set within one millisecond or the clock was set back.
   const valid_from = new Date(Math.max(draft.now.getTime(), (last?.valid_from.getTime() ?? 0) + 1));
   return draft.create('price', { ...price, valid_from, id: 0, model_id: model.id, created_at: draft.now, revision: 0 });
 }

@@ -29,13 +29,13 @@ import { read, write } from './read_write.js';
 import { checkEtag, providerOf, requireText } from './requests.js';
 import { validateKey } from './validate_key.js';
 
-/** ProviderService over the state in memory and the one write path. */
+/** The handlers of ProviderService. */
 export function providerService(backend: Backend): Handlers<typeof ProviderServiceService> {
-  const answerProvider = (provider: Provider, revision: bigint, state: State) => ({
+  const providerResponse = (provider: Provider, revision: bigint, state: State) => ({
     provider: providerMessage(state, provider),
     revision,
   });
-  const rate = new TokenBucket(limits.keyValidationsPerMinute);
+  const bucket = new TokenBucket(limits.keyValidationsPerMinute);
   return {
     listProviders: (call) =>
       read(backend, call, (state) => {
@@ -78,7 +78,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           refuseTakenNames(state, row);
           return draft.create('provider', row);
         },
-        respond: answerProvider,
+        respond: providerResponse,
       }),
 
     updateProvider: (call) =>
@@ -110,7 +110,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           refuseNewOrigin(state, before, row);
           return draft.update('provider', before, row);
         },
-        respond: answerProvider,
+        respond: providerResponse,
       }),
 
     deleteProvider: (call) =>
@@ -130,13 +130,13 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
         respond: (deleted_models, revision) => ({ deleted_models, revision }),
       }),
 
-    validateApiKey: (call) => read(backend, call, (state) => validateKey(backend, state, call, rate)),
+    validateApiKey: (call) => read(backend, call, (state) => validateKey(backend, state, call, bucket)),
 
     ...modelHandlers(backend),
   };
 }
 
-/** No two providers share a name or an alias. */
+/** Throws if another provider has the name or one of the aliases. */
 function refuseTakenNames(state: State, row: Provider): void {
   for (const name of [row.name, ...row.aliases]) {
     const owner = state.provider(name);
@@ -149,7 +149,7 @@ function refuseTakenNames(state: State, row: Provider): void {
   }
 }
 
-/** Keys that were given for one address are never sent to another. */
+/** Throws if the origin changes while API keys are stored: a key is never sent to another origin. */
 function refuseNewOrigin(state: State, before: Provider, row: Provider): void {
   const [from, to] = [originOf(before.base_url), originOf(row.base_url)];
   const keys = from === to ? 0 : keysFor(state, before.name);

@@ -50,9 +50,8 @@ const responses = new EncodeOnce<Config, string>({
 });
 
 /**
- * The answer that holds one config: the entry, encoded once for as long as the
- * row lives, followed by the encoded revision. Fields of protobuf messages
- * concatenate, and the answers of GetConfig and GetPrimaryConfig have the same.
+ * The response with one config: the cached entry, followed by the encoded revision. Concatenated protobuf messages
+ * merge their fields, and the responses of GetConfig and GetPrimaryConfig have the same fields.
  */
 function configReply(state: State, config: Config): Buffer {
   const agentName = state.agents.get(config.agent_id)?.name ?? '';
@@ -111,7 +110,7 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
   });
 }
 
-/** The results as they are encoded, followed by the fields that the answer has once. */
+/** Concatenates the encoded results and the fields that the response has once. */
 function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
   const last = { results: [], next_page_token: '', revision: BigInt(state.revision) };
   return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);

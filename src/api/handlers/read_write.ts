@@ -13,30 +13,30 @@ interface ReadRequest {
   readonly min_revision: bigint;
 }
 
-/** Answers from the state in memory: at once, or as soon as it has the revision that the caller asks for. */
+/** Responds from the state in memory, as soon as it has reached the requested `min_revision`. */
 export function read<Request extends ReadRequest, Response>(
   { store, feed }: ReadBackend,
   call: Call<Request, Response>,
-  answer: (state: State) => Reply<Response> | Promise<Reply<Response>>,
+  respond: (state: State) => Reply<Response> | Promise<Reply<Response>>,
 ): Reply<Response> | Promise<Reply<Response>> {
   const wanted = call.request.min_revision;
   if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
-  if (wanted <= store.state.revision) return answer(store.state);
+  if (wanted <= store.state.revision) return respond(store.state);
   return feed.reached(wanted, call.signal).then(() => {
-    call.stillAllowed();
-    return answer(store.state);
+    call.recheckAccess();
+    return respond(store.state);
   });
 }
 
-/** How a write is planned and answered. */
+/** The plan and the response of a write. */
 export interface Writing<Result, Response> {
-  /** Fills the draft; `problems` holds what is wrong with the shared fields already. */
+  /** Fills the draft; `problems` already has the problems of the shared fields. */
   readonly plan: (state: State, draft: Draft, problems: Problems) => Result;
-  /** The answer without `adoption`, which is not known before the write is done. */
+  /** The response without `adoption`, which is only known after the commit. */
   readonly respond: (result: Result, revision: bigint, state: State) => Omit<Response, 'adoption'>;
 }
 
-/** Carries out a write, or only its checks when the caller asks for that. */
+/** Executes a write, or only its checks if `validate_only` is set. */
 export function write<Request extends WriteRequest, Result, Response>(
   backend: WriteBackend,
   call: Call<Request, Response>,
@@ -50,16 +50,17 @@ export function write<Request extends WriteRequest, Result, Response>(
     method: call.method,
     requestId: requestIdOf(request),
     reason: request.reason || undefined,
-    // A rehearsal is of the same request as the write.
+    // A dry run and its write must have the same request body.
     body: () => call.encode({ ...request, request_id: '', validate_only: false }),
     signal: call.signal,
     plan(state: State, draft: Draft) {
-      // Against the state that the write is made on: none of a revoked token stands behind its revocation.
-      call.stillAllowed();
+      // Checked against the state that the write changes, so that no write of a revoked token commits after its
+      // revocation.
+      call.recheckAccess();
       return writing.plan(state, draft, writeProblems(request));
     },
     answer: (result: Result, revision: number) =>
-      // Checked before the commit: a response that cannot be sent must not belong to a write that was done.
+      // Checked before the commit, so that a write whose response cannot be sent is not committed.
       checkedResponse(
         call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
         ADDED_BYTES,

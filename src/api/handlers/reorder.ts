@@ -6,10 +6,10 @@ import type { Problems } from '../../problems.js';
 import { chainEtagOf } from '../messages/entities.js';
 import { agentOf, checkEtag, checkRef } from './requests.js';
 
-/** An agent's configs in their new order, and the revision at which its chain was moved last. */
+/** An agent's configs in their new order, and the revision of the last reordering of its chain. */
 export interface Reordered {
   readonly configs: readonly Config[];
-  readonly moved: number;
+  readonly chainRevision: number;
 }
 
 /** Gives all configs of an agent the priorities 0, 1, 2, … in the order of the request. */
@@ -26,18 +26,18 @@ export function reorder(state: State, draft: Draft, problems: Problems, request:
     const config = stored.get(id) as Config;
     return config.priority === priority ? config : draft.update('config', config, { ...config, priority });
   });
-  return { configs, moved: draft.changes.length > 0 ? draft.revision : agent.chain_revision };
+  return { configs, chainRevision: draft.changes.length > 0 ? draft.revision : agent.chain_revision };
 }
 
-/** The order must name every config of the agent once, and nothing else. */
+/** The order must contain every config of the agent exactly once, and no other id. */
 function checkIds(problems: Problems, ids: readonly number[], stored: ReadonlyMap<number, Config>): void {
   const seen = new Set<number>();
   for (const [at, id] of ids.entries()) {
-    if (!stored.has(id)) problems.add(`config_ids[${at}]`, `${id} is no config of this agent`);
-    else if (seen.has(id)) problems.add(`config_ids[${at}]`, `${id} stands in the list twice`);
+    if (!stored.has(id)) problems.add(`config_ids[${at}]`, `${id} is not a config of this agent`);
+    else if (seen.has(id)) problems.add(`config_ids[${at}]`, `${id} is in the list twice`);
     seen.add(id);
   }
   const missing = [...stored.keys()].filter((id) => !seen.has(id));
   if (missing.length > 0)
-    problems.add('config_ids', `lacks ${missing.slice(0, 20).join(', ')}; all configs must be listed`);
+    problems.add('config_ids', `does not contain ${missing.slice(0, 20).join(', ')}; all configs must be listed`);
 }

@@ -8,7 +8,7 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 
-/** The fields that every write has. */
+/** The fields of every write request. */
 export interface WriteRequest {
   readonly request_id: string;
   readonly validate_only: boolean;
@@ -16,11 +16,11 @@ export interface WriteRequest {
   readonly wait_for_adoption?: WaitForAdoption | undefined;
 }
 
-/** The request id in its one spelling; undefined when there is none, or none that can be one. */
+/** The idempotency key in lower case; undefined if it is not set or invalid. */
 export const requestIdOf = ({ request_id }: WriteRequest): string | undefined =>
   UUID.test(request_id) ? request_id.toLowerCase() : undefined;
 
-/** The problems of the fields that every write has. */
+/** The problems of the fields of every write request. */
 export function writeProblems(request: WriteRequest): Problems {
   const problems = new Problems();
   if (request.request_id !== '' && !UUID.test(request.request_id)) problems.add('request_id', 'must be a UUID');
@@ -29,7 +29,7 @@ export function writeProblems(request: WriteRequest): Problems {
   return problems;
 }
 
-/** How long a write waits for adoption, in ms; undefined when it does not ask. */
+/** How long a write waits for adoption, in ms; undefined if `wait_for_adoption` is not set. */
 export function adoptionWaitMs({ wait_for_adoption }: WriteRequest): number | undefined {
   if (!wait_for_adoption) return undefined;
   const { seconds, nanos } = wait_for_adoption.timeout ?? { seconds: 0n, nanos: 0 };
@@ -43,7 +43,7 @@ function adoptionProblem(request: WriteRequest): string | undefined {
   return ms >= 0 && ms <= limits.adoptionSeconds * 1000 ? undefined : `must be 0 to ${limits.adoptionSeconds} s`;
 }
 
-/** Refuses a request that lacks one of these texts. */
+/** Throws if one of these texts is empty. */
 export function requireText(fields: Readonly<Record<string, string>>): void {
   const problems = new Problems();
   for (const [field, value] of Object.entries(fields)) if (value === '') problems.add(field, 'is required');
@@ -60,7 +60,7 @@ export const minRevisionProblem = (revision: bigint): string | undefined =>
 export const revisionProblem = (revision: bigint): string | undefined =>
   revision >= 1n ? undefined : revision === 0n ? 'is required' : `must be at least 1, not ${revision}`;
 
-/** Reads how an agent is named; a problem when it is not, or twice. */
+/** The problem of a reference to an agent, which must have an id or a name. */
 export function refProblem(ref: AgentRef | undefined): { field: string; description: string } | undefined {
   if (ref?.id !== undefined && ref.name !== undefined)
     return { field: '', description: 'must have id or name, not both' };
@@ -68,12 +68,12 @@ export function refProblem(ref: AgentRef | undefined): { field: string; descript
     const description = idProblem(ref.id);
     return description ? { field: '.id', description } : undefined;
   }
-  if (ref?.name === undefined) return { field: '', description: 'is required: give its id or its name' };
+  if (ref?.name === undefined) return { field: '', description: 'is required: set id or name' };
   const description = ref.name === '' ? 'must not be empty' : textProblem(ref.name, limits.agentName);
   return description ? { field: '.name', description } : undefined;
 }
 
-/** Adds what is wrong with a reference to an agent. */
+/** Adds the problem of a reference to an agent. */
 export function checkRef(problems: Problems, ref: AgentRef | undefined, at = 'agent'): void {
   const problem = refProblem(ref);
   if (problem) problems.add(at + problem.field, problem.description);
@@ -90,8 +90,8 @@ export function agentOf(state: State, ref: AgentRef | undefined): Agent {
 }
 
 /**
- * The agent that a read names. What names an agent that there is needs no other check: looking at each letter costs as
- * much as the answer.
+ * The agent that a read names. A reference to an existing agent needs no other check: the validation of the text would
+ * take as long as the response.
  */
 export function namedAgent(state: State, ref: AgentRef | undefined): Agent {
   const known = ref && (ref.id === undefined) !== (ref.name === undefined) ? findAgent(state, ref) : undefined;
@@ -102,7 +102,7 @@ export function namedAgent(state: State, ref: AgentRef | undefined): Agent {
   return agentOf(state, ref);
 }
 
-/** @param suggest whether to look for the name that was meant; not for each of a thousand. */
+/** @param suggest whether to search for a similar name; false for requests with many agents. */
 export function noAgent(state: State, ref: AgentRef, suggest = true): ServiceError {
   if (ref.id !== undefined)
     return ServiceError.of(
@@ -166,7 +166,7 @@ export function modelOf(state: State, providerName: string, name: string): Model
   );
 }
 
-/** Refuses a write that was made against an earlier version than the one that stands. */
+/** Throws STALE_ETAG if a write has the etag of an earlier state. */
 export function checkEtag(etag: string, current: string | undefined, resource: string): void {
   if (etag !== '' && etag !== current) throw staleEtag(resource);
 }

@@ -27,7 +27,7 @@ import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js
 
 type ResolveCall = Call<ResolveConfigRequest, ResolveConfigResponse>;
 
-/** What is in effect for an agent, now or at a past revision. */
+/** Resolves the config of an agent, now or at a past revision. */
 export function resolveConfig(
   backend: Backend,
   call: ResolveCall,
@@ -40,14 +40,14 @@ export function resolveConfig(
   });
 }
 
-/** Throws where nothing can be in effect: the agent is inactive, or has neither an enabled config nor a default model. */
+/** Throws if an agent cannot be resolved: it is inactive, or has neither an enabled config nor a default model. */
 function refuseIdle(agent: Agent, configs: readonly Config[]): void {
-  inUse(agent);
+  requireActive(agent);
   if (!hasDefaultModel(agent) && !primaryOf(configs)) throw noEnabledConfig(agent);
 }
 
-/** An inactive agent has nothing in effect. */
-export function inUse(agent: Agent): Agent {
+/** Returns the agent; throws AGENT_INACTIVE if it is inactive. */
+export function requireActive(agent: Agent): Agent {
   if (agent.is_active) return agent;
   const resources = [{ type: 'agent', name: agent.name }] as const;
   throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });
@@ -58,11 +58,11 @@ const resolutions = new EncodeOnce<Agent, readonly Config[]>({
   encode: (state, agent, configs) =>
     ResolvedConfig.encode(resolvedMessage(agent, resolve(state, agent, configs, new Date()))).finish(),
   inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
-  // The date on which a model retires comes without a write.
+  // Models are retired at a date, without a write.
   maxAgeMs: 60_000,
 });
 
-/** What is in effect for an agent now, as an encoded ResolvedConfig; throws where nothing can be. */
+/** The current resolution of an agent as an encoded ResolvedConfig; throws if the agent cannot be resolved. */
 export function encodedResolution(state: State, agent: Agent): Uint8Array {
   const configs = state.configsOf(agent.id);
   refuseIdle(agent, configs);
@@ -81,10 +81,10 @@ function simulate(state: State, request: ResolveConfigRequest): ResolveConfigRes
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
   const agent = agentOf(state, request.agent);
-  return answer(state, agent, state, request, state.revision);
+  return resolutionResponse(state, agent, state, request, state.revision);
 }
 
-function answer(
+function resolutionResponse(
   view: ResolveView,
   agent: Agent,
   state: State,
@@ -94,7 +94,7 @@ function answer(
   return { resolved: resolvedWithout(view, agent, state, provider_down), revision: BigInt(revision) };
 }
 
-/** What is in effect for an agent while providers are down. */
+/** The resolution of an agent while providers are down. */
 export function resolvedWithout(
   view: ResolveView,
   agent: Agent,
@@ -114,7 +114,7 @@ function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems
   return problems;
 }
 
-/** One that is switched off may be down too. */
+/** Adds the names that are not in the catalogue; a disabled provider is accepted. */
 export function addUnknownProviders(
   problems: Problems,
   state: State,
@@ -124,43 +124,43 @@ export function addUnknownProviders(
     if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
 }
 
-/** The times that matter are those of now: a model that is retired since is said to be, whenever it was configured. */
-async function resolvePast(backend: Backend, call: ResolveCall, wanted: bigint): Promise<ResolveConfigResponse> {
+/** Resolves an agent at a past revision. Retirement is evaluated at the current time, even for an earlier config. */
+async function resolvePast(backend: Backend, call: ResolveCall, atRevision: bigint): Promise<ResolveConfigResponse> {
   const { request, signal } = call;
   requestProblems(request).throwIfAny();
-  await requireHistory(backend, wanted, signal);
-  call.stillAllowed();
+  await requireHistory(backend, atRevision, signal);
+  call.recheckAccess();
   const { state: current } = backend.store;
-  const revision = Number(wanted);
+  const revision = Number(atRevision);
   if (revision === current.revision) return simulate(current, request);
-  const { agent, state } = await agentThen(backend, call, revision);
-  call.stillAllowed();
+  const { agent, state } = await agentAtRevision(backend, call, revision);
+  call.recheckAccess();
   const problems = new Problems();
   addUnknownProviders(problems, state, request);
   problems.throwIfAny();
-  return answer(pastView(state, current), agent, state, request, revision);
+  return resolutionResponse(pastView(state, current), agent, state, request, revision);
 }
 
-/** The agent at a past revision. A token for certain agents must be for the name that it had then. */
-async function agentThen({ store }: Backend, call: ResolveCall, revision: number) {
+/** The agent at a past revision. A token for certain agents must include the name that the agent had then. */
+async function agentAtRevision({ store }: Backend, call: ResolveCall, revision: number) {
   const { agent: written = {} } = call.request;
   const ref = written.name === undefined ? written : { name: store.state.storedAgentName(written.name) };
   const { found, oldest } = await onDatabase(store, async (db) => ({
     found: await agentAt(db, revision, ref, findAgent(store.state, ref)?.id),
-    // Asked last: what is forgotten while we read is no longer promised by then.
+    // Read last, so that a compaction during the read is detected.
     oldest: await oldestKept(db),
   }));
   if (revision < oldest)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(oldest) });
-  call.requirePast(found?.agent.name);
-  // Names of today would be no help.
+  call.requirePastAgent(found?.agent.name);
+  // No suggestion, because it would be a current name.
   if (!found) throw noAgent(store.state, ref, false);
   return found;
 }
 
 /**
- * The past as a resolution looks at it. The history holds no keys: what is known of one that is still stored today is
- * known of it then, and one that was replaced or taken away since was stored and is taken to have been good.
+ * The view of a past state for a resolution. The history has no keys: a key that is still stored has its current state;
+ * a key that was replaced or removed since is reported as set.
  */
 const pastView = (past: State, current: State): ResolveView => ({
   provider: (name) => past.provider(name),
@@ -168,10 +168,10 @@ const pastView = (past: State, current: State): ResolveView => ({
   modelsOf: (provider) => past.modelsOf(provider),
   pricesOf: (modelId) => past.pricesOf(modelId),
   credentials: past.credentials,
-  vault: { stateOf: (entity, row) => keyStateThen(current, entity, row) },
+  vault: { stateOf: (entity, row) => keyStateAt(current, entity, row) },
 });
 
-function keyStateThen(current: State, entity: 'config' | 'credential', then: Config | Credential) {
+function keyStateAt(current: State, entity: 'config' | 'credential', then: Config | Credential) {
   if (then.key_id === null) return 'API_KEY_STATE_NONE';
   const now = (entity === 'config' ? current.configs : current.credentials).get(then.id);
   const isSame = now !== undefined && now.key_id !== null && now.key_revision === then.key_revision;

@@ -13,31 +13,31 @@ import { Problems } from '../../problems.js';
 import type { Call } from '../dispatch/method.js';
 import { etagOf } from '../messages/entities.js';
 import type { Backend } from './backend.js';
-import { type Earlier, standingThen } from './historical_config.js';
+import { type Earlier, existingConfigAt } from './historical_config.js';
 import { write } from './read_write.js';
 import { agentOf, checkEtag, idProblem, revisionProblem } from './requests.js';
-import { answerConfig, type ConfigRequest, draftProposal, proposeUpdate } from './write_config.js';
+import { type ConfigRequest, configResponse, draftProposal, proposeUpdate } from './write_config.js';
 
 /**
- * Returns a config to what it was. The log is read before the write is planned, because plans are pure and what it says
- * of the past stays true. What was not found there is said by the plan like everything that is wrong with a request:
- * behind what is wrong with its fields, and not at all to a retry of a write that was done.
+ * Rolls a config back to a revision. The history is read before the write is planned, because plans are pure and the
+ * past does not change. An error of that read is thrown by the plan: after the problems of the fields, and not for a
+ * retry of a write that was already committed.
  */
 export async function rollbackConfig(
   backend: Backend,
   call: Call<RollbackConfigRequest, RollbackConfigResponse>,
 ): Promise<Uint8Array> {
   const { id, to_revision } = call.request;
-  const wanted = checkRollback(new Problems(), call.request).any
+  const earlier = checkRollback(new Problems(), call.request).any
     ? undefined
-    : await standingThen(backend, id, to_revision, call.signal).catch(asFailure);
+    : await existingConfigAt(backend, id, to_revision, call.signal).catch(asFailure);
   return write(backend, call, {
     plan(state, draft, problems) {
       checkRollback(problems, call.request).throwIfAny();
-      if (!wanted || wanted instanceof ServiceError) throw wanted;
-      return planRollback(state, draft, problems, call.request, wanted);
+      if (!earlier || earlier instanceof ServiceError) throw earlier;
+      return planRollback(state, draft, problems, call.request, earlier);
     },
-    respond: answerConfig,
+    respond: configResponse,
   });
 }
 
@@ -46,7 +46,7 @@ function asFailure(error: unknown): ServiceError {
   throw error;
 }
 
-/** Adds what is wrong with the request itself. */
+/** Adds the problems of the request. */
 function checkRollback(problems: Problems, { id, to_revision, api_key, without_key }: RollbackConfigRequest): Problems {
   problems.add('id', idProblem(id));
   problems.add('to_revision', revisionProblem(to_revision));
@@ -67,7 +67,7 @@ function planRollback(
   const current = stored && { state, config: stored };
   agentOf(state, { id: earlier.config.agent_id });
   const keepsKey = keyFits(earlier, current) && !request.without_key;
-  // Of a row that comes back nothing may be left, not even when it was deleted a moment ago.
+  // A restored row must not keep the ciphertext of the deleted row.
   const clear_api_key = stored?.key_id !== null && !keepsKey;
   const change: ConfigRequest = { clear_api_key, allow_unknown_model: modelsPass(earlier, state) };
   const proposal = proposeUpdate(state, stored ?? deleted(earlier.config), patchBack(earlier, current), change);
@@ -82,14 +82,14 @@ function planRollback(
   return draftProposal(state, draft, { ...proposal, before: stored }, { ...change, api_key });
 }
 
-/** What a config that is gone is changed from: as good as new, under its own id. */
+/** The base row for a rollback of a deleted config: a new config with the same id. */
 export const deleted = ({ id, agent_id, created_at }: Config): Config => ({
   ...newConfig(agent_id, 0),
   id,
   created_at,
 });
 
-/** The credential of the earlier state is found by its name, and may be another one by now. */
+/** Checks the credential of the earlier state, which is found by its name and may have been replaced. */
 function checkCredential(state: State, problems: Problems, row: Config, { api_key }: RollbackConfigRequest): void {
   const credential = row.credential_id === null ? undefined : state.credentials.get(row.credential_id);
   if (!credential) return;

@@ -25,9 +25,9 @@ import { findingsOf } from './write_config.js';
 type RollbackCall = Call<RollbackRevisionRequest, RollbackRevisionResponse>;
 
 /**
- * Undoes what one revision changed. The log is read before the write is planned, because plans are pure and the past
- * stays what it is. What was wrong with it is reported by the plan, after what is wrong with the request, so that a retry
- * of a write that was done gets its response.
+ * Rolls back the changes of one revision. The history is read before the write is planned, because plans are pure and
+ * the past does not change. An error of that read is thrown by the plan, after the problems of the request, so that a
+ * retry of a committed write gets its response.
  */
 export async function rollbackRevision(backend: Backend, call: RollbackCall): Promise<Uint8Array> {
   const { revision } = call.request;
@@ -55,7 +55,7 @@ export async function rollbackRevision(backend: Backend, call: RollbackCall): Pr
 async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastRevision> {
   const { revision } = call.request;
   await requireHistory(backend, revision, call.signal);
-  call.stillAllowed();
+  call.recheckAccess();
   const past = await revisionAt(backend.store, Number(revision), limits.maxRollbackChanges + 1);
   if (Number(revision) < past.oldest || past.entries.length === 0)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });
@@ -69,14 +69,14 @@ function checkRequest(problems: Problems, { revision }: RollbackRevisionRequest)
 }
 
 function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past: PastRevision): void {
-  const foreign = conflictsOfKind(past);
-  if (foreign.length > 0) throw conflictError(request, foreign);
+  const permanent = conflictsOfKind(past);
+  if (permanent.length > 0) throw conflictError(request, permanent);
   const undo = new UndoRevision(state, draft, past, { withoutKeys: request.without_keys });
   undo.run();
   if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
 }
 
-/** What makes a revision one that is not undone, whatever has happened since. */
+/** The conflicts of a revision that can never be rolled back, whatever has happened since. */
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
   const most = limits.maxRollbackChanges;
@@ -87,7 +87,7 @@ function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   return entries
     .filter(({ entity }) => entity !== 'agent' && entity !== 'config')
     .map(({ entity, entity_id }) =>
-      conflict(`${entity} ${entity_id}`, 'is neither an agent nor a config; only these are undone'),
+      conflict(`${entity} ${entity_id}`, 'is neither an agent nor a config; only these can be rolled back'),
     );
 }
 
@@ -106,13 +106,13 @@ function conflictError({ revision }: RollbackRevisionRequest, conflicts: readonl
   );
 }
 
-/** The names of credentials, from the revision and from now. */
+/** The names of credentials, at the revision and now. */
 const namesOf = (then: State, now: State): Names => ({
   credential: new Map([...then.credentials.values(), ...now.credentials.values()].map(({ id, name }) => [id, name])),
   model: new Map(),
 });
 
-/** The draft as the history will show it; the field changes as far as the response has room. */
+/** The history entries of the draft; field changes are omitted when the response has no more room. */
 function entriesOf(call: RollbackCall, draft: Draft, names: Names): ConfigRevision[] {
   let bytes = 0;
   return draft.changes.map((change, position) => {
@@ -141,7 +141,7 @@ function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, p
   };
 }
 
-/** What the lint says of the configs that were set back, and of agents that are left without an enabled one. */
+/** The findings of the changed configs, and of agents without an enabled config. */
 function findingsAfter(state: State, changes: readonly Change[]): Finding[] {
   const configs = changes.flatMap((change) => (change.entity === 'config' ? [change] : []));
   const findings = configs.flatMap(({ after }) => (after ? findingsOf(state, after) : []));
@@ -155,7 +155,7 @@ function findingsAfter(state: State, changes: readonly Change[]): Finding[] {
 
 type ConfigChange = Extract<Change, { entity: 'config' }>;
 
-/** The configs of an agent once the changes are made, in any order. */
+/** The configs of an agent after the changes, in any order. */
 function chainAfter(state: State, agentId: number, changes: readonly ConfigChange[]): Config[] {
   const changed = new Map(changes.map(({ id, after }) => [id, after]));
   const kept = state.configsOf(agentId).filter(({ id }) => !changed.has(id));

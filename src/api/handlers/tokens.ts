@@ -23,10 +23,10 @@ import type { ReadBackend, WriteBackend } from './backend.js';
 import { read, write } from './read_write.js';
 import { requireText } from './requests.js';
 
-/** What AccessService needs of the backend. */
+/** The components that AccessService uses. */
 export type AccessBackend = ReadBackend & WriteBackend & { readonly accessLog: Pick<AccessLog, 'lastUse'> };
 
-/** AccessService over the state in memory and the one write path. */
+/** The handlers of AccessService. */
 export function accessService(backend: AccessBackend): Handlers<typeof AccessServiceService> {
   return {
     createToken: (call) => createToken(backend, call),
@@ -56,26 +56,28 @@ export function accessService(backend: AccessBackend): Handlers<typeof AccessSer
   };
 }
 
-/** The text is added to the answer when the token is stored: an answer that is kept for a request id must not have it. */
+/**
+ * Creates a token. Its text is added to the response after the commit, because a stored response must not contain it.
+ */
 async function createToken(
   backend: AccessBackend,
   call: Call<CreateTokenRequest, CreateTokenResponse>,
 ): Promise<Reply<CreateTokenResponse>> {
-  const made = makeToken();
-  const wish = wishOf(call.request);
+  const created = makeToken();
+  const spec = wishOf(call.request);
   const bytes = await write(backend, call, {
     plan(state, draft, problems) {
-      for (const [field, problem] of tokenProblems(wish)) problems.add(field, problem);
+      for (const [field, problem] of tokenProblems(spec)) problems.add(field, problem);
       problems.throwIfAny();
-      return planToken(state, draft, wish, made);
+      return planToken(state, draft, spec, created);
     },
     respond: (token, revision) => ({ token: tokenMessage(token, new Date()), revision, text: '' }),
   });
-  const isOurs = CreateTokenResponse.decode(bytes).token?.id === made.id;
-  if (!isOurs || wish.certificate_identity !== '') return bytes;
+  const isNew = CreateTokenResponse.decode(bytes).token?.id === created.id;
+  if (!isNew || spec.certificate_identity !== '') return bytes;
   return Buffer.concat([
     bytes,
-    CreateTokenResponse.encode(CreateTokenResponse.fromPartial({ text: made.text })).finish(),
+    CreateTokenResponse.encode(CreateTokenResponse.fromPartial({ text: created.text })).finish(),
   ]);
 }
 
@@ -101,16 +103,18 @@ async function listTokens(backend: AccessBackend, state: State, request: ListTok
   });
 }
 
-/** Makes the messages of tokens, with the time of their last use; without it while the database is unavailable. */
+/**
+ * Creates the messages of tokens with the time of their last use, which is omitted while the database is unavailable.
+ */
 async function messagesOf(
-  { store, accessLog: trail }: AccessBackend,
+  { store, accessLog }: AccessBackend,
   tokens: readonly Token[],
 ): Promise<(token: Token) => TokenMessage> {
   const uses = await usesOf(store, tokens).catch(() => undefined);
   const now = new Date();
   return (token) => {
-    const [there, here] = [uses?.get(token.id), trail.lastUse(token)];
-    const last_used_at = uses && (there && here ? (there > here ? there : here) : (there ?? here));
+    const [stored, local] = [uses?.get(token.id), accessLog.lastUse(token)];
+    const last_used_at = uses && (stored && local ? (stored > local ? stored : local) : (stored ?? local));
     return tokenMessage(token, now, last_used_at);
   };
 }

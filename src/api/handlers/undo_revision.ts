@@ -10,19 +10,19 @@ import { agentBefore, configBefore, type PastRevision } from '../../store/histor
 import { deleted } from './rollback.js';
 import { type ConfigRequest, draftProposal, keyRefusal, proposeUpdate } from './write_config.js';
 
-/** What stands in the way of undoing a revision. */
+/** A conflict that prevents the rollback of a revision. */
 export interface Conflict extends Violation {
   readonly resource: Resource | undefined;
 }
 
 interface Options {
-  /** Whether a config whose own key cannot be restored comes back without one. */
+  /** Whether a config whose API key cannot be restored is restored without a key. */
   readonly withoutKeys: boolean;
 }
 
 /**
- * Fills a draft with the opposite of what a revision did, and collects everything that is in the way. What the revision
- * created and is gone, or deleted and is there again, is undone already.
+ * Fills a draft with the inverse of a revision and collects all conflicts. A row that the revision created and that is
+ * already deleted needs no change; neither does a row that it deleted and that exists again.
  */
 export class UndoRevision {
   readonly conflicts: Conflict[] = [];
@@ -40,7 +40,7 @@ export class UndoRevision {
       if (action === 'create') this.created.add(`${entity} ${entity_id}`);
   }
 
-  /** Configs are deleted before their agents, and come back after them. */
+  /** Configs are deleted before their agents, and restored after them. */
   run(): void {
     const of = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
     for (const entry of of('config')) if (entry.action === 'create') this.deleteConfig(entry);
@@ -52,27 +52,31 @@ export class UndoRevision {
     this.conflicts.push({ field, description, resource });
   }
 
-  private aboutConfig(config: Config, description: string): void {
+  private configConflict(config: Config, description: string): void {
     const agent = this.state.agents.get(config.agent_id)?.name;
     const owner = agent === undefined ? '' : ` of ${JSON.stringify(printable(agent, 60))}`;
     this.conflict({ type: 'config', name: String(config.id) }, `config ${config.id}${owner}`, description);
   }
 
-  private aboutAgent({ id, name }: Agent, description: string): void {
+  private agentConflict({ id, name }: Agent, description: string): void {
     const shown = printable(name, 60);
     this.conflict({ type: 'agent', name: shown }, `agent ${id} ${JSON.stringify(shown)}`, description);
   }
 
-  /** Whether a row is as the revision left it; a conflict where it is not. */
-  private isAsLeft(row: Agent | Config, about: (description: string) => void, { revision }: HistoryEntry): boolean {
+  /** Whether a row is unchanged since the revision; adds a conflict if not. */
+  private isUnchanged(
+    row: Agent | Config,
+    conflict: (description: string) => void,
+    { revision }: HistoryEntry,
+  ): boolean {
     if (row.revision === revision) return true;
-    about(`was changed again at revision ${row.revision}`);
+    conflict(`was changed again at revision ${row.revision}`);
     return false;
   }
 
   private deleteConfig(entry: HistoryEntry): void {
     const config = this.state.configs.get(entry.entity_id);
-    if (config && this.isAsLeft(config, (what) => this.aboutConfig(config, what), entry))
+    if (config && this.isUnchanged(config, (what) => this.configConflict(config, what), entry))
       this.draft.remove('config', config);
   }
 
@@ -83,15 +87,16 @@ export class UndoRevision {
       if (current) this.deleteAgent(current, entry);
     } else if (entry.action === 'delete') {
       if (!current) this.putAgent(before, undefined);
-    } else if (!current) this.aboutAgent(before, 'was deleted since');
-    else if (this.isAsLeft(current, (what) => this.aboutAgent(current, what), entry)) this.putAgent(before, current);
+    } else if (!current) this.agentConflict(before, 'was deleted since');
+    else if (this.isUnchanged(current, (what) => this.agentConflict(current, what), entry))
+      this.putAgent(before, current);
   }
 
   private deleteAgent(agent: Agent, entry: HistoryEntry): void {
-    if (!this.isAsLeft(agent, (what) => this.aboutAgent(agent, what), entry)) return;
+    if (!this.isUnchanged(agent, (what) => this.agentConflict(agent, what), entry)) return;
     const later = this.state.configsOf(agent.id).filter(({ id }) => !this.created.has(`config ${id}`));
-    if (agent.is_reserved) this.aboutAgent(agent, 'is reserved and cannot be deleted');
-    else if (later.length > 0) this.aboutAgent(agent, `has ${later.length} configs that were created since`);
+    if (agent.is_reserved) this.agentConflict(agent, 'is reserved and cannot be deleted');
+    else if (later.length > 0) this.agentConflict(agent, `has ${later.length} configs that were created since`);
     else {
       this.removedAgents.add(agent.id);
       this.draft.remove('agent', agent);
@@ -100,10 +105,10 @@ export class UndoRevision {
 
   private putAgent(before: Agent, current: Agent | undefined): void {
     const row = { ...before, chain_revision: current?.chain_revision ?? before.chain_revision };
-    const bearer = this.state.agentNamed(row.name);
+    const sameName = this.state.agentNamed(row.name);
     const problems = checkAgent(this.state, row, agentPatchBack(before, current));
-    if (bearer && bearer.id !== row.id) this.aboutAgent(row, 'has a name that another agent has now');
-    for (const { field, description } of problems) this.aboutAgent(row, `${field}: ${description}`);
+    if (sameName && sameName.id !== row.id) this.agentConflict(row, 'has a name that another agent has now');
+    for (const { field, description } of problems) this.agentConflict(row, `${field}: ${description}`);
     if (current) this.draft.update('agent', current, row);
     else {
       this.restoredAgents.add(row.id);
@@ -116,16 +121,17 @@ export class UndoRevision {
     const before = configBefore(entry) as Config;
     if (entry.action === 'delete') {
       if (!current) this.putConfig(before, undefined);
-    } else if (!current) this.aboutConfig(before, 'was deleted since');
+    } else if (!current) this.configConflict(before, 'was deleted since');
     else if (entry.before?.['revision'] === entry.after?.['revision'])
-      this.aboutConfig(current, 'had its key encrypted anew, which is not undone');
-    else if (this.isAsLeft(current, (what) => this.aboutConfig(current, what), entry)) this.putConfig(before, current);
+      this.configConflict(current, 'had its API key re-encrypted, which cannot be rolled back');
+    else if (this.isUnchanged(current, (what) => this.configConflict(current, what), entry))
+      this.putConfig(before, current);
   }
 
   private putConfig(before: Config, stored: Config | undefined): void {
     const problem = this.missingAgent(before) ?? this.lostKey(before, stored);
     if (problem) {
-      this.aboutConfig(before, problem);
+      this.configConflict(before, problem);
       return;
     }
     const { state } = this;
@@ -135,8 +141,8 @@ export class UndoRevision {
     const change: ConfigRequest = { clear_api_key, allow_unknown_model: modelsPass(earlier, state) };
     const proposal = proposeUpdate(state, stored ?? deleted(before), patchBack(earlier, current), change);
     const refusal = keyRefusal(state, { ...proposal, before: stored }, change);
-    for (const { field, description } of proposal.violations) this.aboutConfig(before, `${field}: ${description}`);
-    if (refusal) this.aboutConfig(before, refusal.message);
+    for (const { field, description } of proposal.violations) this.configConflict(before, `${field}: ${description}`);
+    if (refusal) this.configConflict(before, refusal.message);
     if (proposal.violations.length === 0 && !refusal)
       draftProposal(state, this.draft, { ...proposal, before: stored }, change);
   }
@@ -146,7 +152,7 @@ export class UndoRevision {
     return stays || this.restoredAgents.has(id) ? undefined : `belongs to agent ${id}, which was deleted since`;
   }
 
-  /** The history holds no keys: one that is stored now stays where it fits. One that the revision added is removed. */
+  /** The history has no keys: the current key stays if it matches, and a key that the revision added is removed. */
   private keepsKey(before: Config, stored: Config | undefined): boolean {
     const current = stored && { state: this.state, config: stored };
     return before.key_id !== null && keyFits({ state: this.past.state, config: before }, current);
@@ -154,6 +160,6 @@ export class UndoRevision {
 
   private lostKey(before: Config, stored: Config | undefined): string | undefined {
     if (before.key_id === null || this.options.withoutKeys || this.keepsKey(before, stored)) return undefined;
-    return 'had an API key of its own, which cannot be restored; set without_keys';
+    return 'had an API key, which cannot be restored; set without_keys';
   }
 }

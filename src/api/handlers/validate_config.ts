@@ -11,7 +11,7 @@ import { etagOf } from '../messages/entities.js';
 import { agentOf, checkRef, configOf, idProblem, staleEtag } from './requests.js';
 import { keyRefusal, patchOf, proposeCreate, proposeUpdate } from './write_config.js';
 
-/** Lints what is stored, or a proposal in its place, with the whole chain of its agent. */
+/** Lints a stored config, or a proposal in its place, with the complete chain of its agent. */
 export function validateConfig(state: State, request: ValidateConfigRequest): ValidateConfigResponse {
   checkTarget(request);
   const lint = request.config ? lintProposal(state, request) : lintStored(state, request);
@@ -23,12 +23,13 @@ export function validateConfig(state: State, request: ValidateConfigRequest): Va
   };
 }
 
-type Verdict = Lint & { readonly acceptable: boolean };
+type LintResult = Lint & { readonly acceptable: boolean };
 
 function checkTarget(request: ValidateConfigRequest): void {
   const { id, agent, config } = request;
   const problems = new Problems();
-  if (id !== undefined && (agent || config)) problems.add('id', 'must stand alone: a stored config has its agent');
+  if (id !== undefined && (agent || config))
+    problems.add('id', 'must be set alone, because a stored config determines its agent');
   if (id === undefined && !agent && !config) problems.add('config', 'is required, or id, or agent alone');
   if (id !== undefined) problems.add('id', idProblem(id));
   if (agent) checkRef(problems, agent);
@@ -37,16 +38,16 @@ function checkTarget(request: ValidateConfigRequest): void {
   problems.throwIfAny();
 }
 
-function lintStored(state: State, { id, agent: ref }: ValidateConfigRequest): Verdict {
+function lintStored(state: State, { id, agent: ref }: ValidateConfigRequest): LintResult {
   const config = id === undefined ? undefined : configOf(state, id);
   const agent = config ? ownerOf(state, config) : agentOf(state, ref);
   const configs = state.configsOf(agent.id);
-  // Asked about a disabled config, the lint says what enabling it would mean.
+  // A disabled config is linted as if it were enabled.
   const chain = configs.map((other) => (other === config ? { ...other, enabled: true } : other));
   return { ...lintChain(state, agent, chain, new Date()), acceptable: true };
 }
 
-function lintProposal(state: State, request: ValidateConfigRequest): Verdict {
+function lintProposal(state: State, request: ValidateConfigRequest): LintResult {
   const stored = request.config?.id ? configOf(state, request.config.id) : undefined;
   const agent = stored ? ownerOf(state, stored) : agentOf(state, request.agent);
   const patch = patchOf(request, state, stored);
@@ -64,7 +65,7 @@ function lintProposal(state: State, request: ValidateConfigRequest): Verdict {
 
 const ownerOf = (state: State, config: Config) => agentOf(state, { id: config.agent_id });
 
-/** The agent's configs with the proposal in its place; a new one stands behind its equals. */
+/** The agent's configs with the proposal in its position; a new config comes after those of equal priority. */
 function withProposal(state: State, agent: Agent, stored: Config | undefined, row: Config): Config[] {
   const others = state.configsOf(agent.id).filter((config) => config !== stored);
   const before = (config: Config) =>

@@ -7,18 +7,18 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { type Answer, checkProvider } from '../../providers/check_provider.js';
 import type { Call } from '../dispatch/method.js';
-import { passRate, type TokenBucket } from '../dispatch/token_bucket.js';
+import { type TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
-import { patienceOf } from './check_config.js';
+import { timeLimitOf } from './check_config.js';
 import { providerOf } from './requests.js';
 
-/** Asks a provider whether a key that somebody holds is good; nothing of it is kept. */
+/** Checks an API key at its provider; the key is not stored. */
 export async function validateKey(
   backend: Backend,
   state: State,
   call: Call<ValidateApiKeyRequest, ValidateApiKeyResponse>,
-  rate: TokenBucket,
+  bucket: TokenBucket,
 ): Promise<ValidateApiKeyResponse> {
   const { provider: name, api_key, model_name } = call.request;
   const problems = new Problems();
@@ -29,9 +29,9 @@ export async function validateKey(
   const provider = providerOf(state, name);
   const allowed = backend.allowedAddresses;
   const models = model_name === '' ? [] : [model_name];
-  passRate(rate);
+  takeCheck(bucket);
   const revision = BigInt(state.revision);
-  const [answer] = await checkProvider(provider, api_key, models, { allowed, ...patienceOf(call) });
+  const [answer] = await checkProvider(provider, api_key, models, { allowed, ...timeLimitOf(call) });
   const { status, message, latencyMs } = answer as Answer;
   await audit(backend, {
     kind: AuditEventKind.KEY_VALIDATION,

@@ -6,67 +6,67 @@ import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
 import type { AdoptionBackend } from './backend.js';
 
-const FIRST_LOOK_MS = 50;
-const LONGEST_PAUSE_MS = 250;
+const FIRST_POLL_MS = 50;
+const MAX_PAUSE_MS = 250;
 
 /**
- * Adds to the answer of a write who has applied it, as soon as nobody is pending or the time is over. The write is done
- * whatever happens here, so what was seen last is answered when the database is away, or says nothing for as long as the
- * caller waits: an answer that knows less is better than an error that says it failed.
+ * Adds to the response of a write which watchers have applied it, as soon as none is pending or the time is over. The
+ * write is already committed, so the last known state is returned if the database is unavailable or does not respond
+ * within the deadline: an incomplete response is better than an error that suggests that the write failed.
  */
 export async function withAdoption(
   backend: AdoptionBackend,
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
-  // Every write has its revision in the same field; this message has no other field that could read another's.
+  // Every write response has its revision in the same field, and this message decodes no other field of them.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
-  let adoption = nobodyKnows;
-  const hear = (seen: Adoption) => {
+  let adoption = unknownAdoption;
+  const onUpdate = (seen: Adoption) => {
     adoption = seen;
   };
-  const answered = new AbortController();
-  const late = sleep(remainingMs, undefined, { signal: answered.signal }).catch(() => {});
-  // Without room to wait, the response has what is known now.
+  const finished = new AbortController();
+  const timeout = sleep(remainingMs, undefined, { signal: finished.signal }).catch(() => {});
+  // If too many writes wait already, the response has the state of now.
   const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
   const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
-  await Promise.race([follow(backend, revision, end, hear), late]).catch(() => {});
+  await Promise.race([pollAdoption(backend, revision, end, onUpdate), timeout]).catch(() => {});
   if (waits) backend.adoptionWaits.leave();
-  answered.abort();
+  finished.abort();
   const encoded = DeleteCredentialResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
 }
 
-const nobodyKnows: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
+const unknownAdoption: Adoption = { complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] };
 
-async function follow(
+async function pollAdoption(
   backend: AdoptionBackend,
   revision: number,
   end: number,
-  hear: (seen: Adoption) => void,
+  onUpdate: (seen: Adoption) => void,
 ): Promise<void> {
   const agents = agentsIn(await backend.watches.entryAt(revision));
-  for (let pause = FIRST_LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
-    const adoption = await look(backend, revision, agents);
-    hear(adoption);
+  for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_PAUSE_MS)) {
+    const adoption = await readAdoption(backend, revision, agents);
+    onUpdate(adoption);
     const left = end - performance.now();
     if (adoption.complete || left <= 0) return;
     await sleep(Math.min(pause, left));
   }
 }
 
-/** Whom a revision concerns, as the table names them; undefined: everybody. */
+/** The agents that a revision concerns, as in the `watchers` table; undefined: all. */
 function agentsIn({ agents, catalogue }: ChangeEvent): string[] | undefined {
   if (catalogue.length > 0) return undefined;
   return agents.flatMap(({ id, name }) => (id === undefined ? [name] : [name, `#${id}`]));
 }
 
-async function look(
-  { store, watcherRegistry: presence }: AdoptionBackend,
+async function readAdoption(
+  { store, watcherRegistry }: AdoptionBackend,
   revision: number,
   agents: string[] | undefined,
 ): Promise<Adoption> {
-  await presence.flush();
+  await watcherRegistry.flush();
   const { knex } = store.database;
   const { applied, pending, ...counts } = await countAdopted(knex, revision, agents, limits.namedWatchers);
   return {
@@ -77,7 +77,7 @@ async function look(
   };
 }
 
-const named = ({ applied_revision, ...who }: Adopted['applied'][number]): AdoptingWatcher => ({
-  ...who,
+const named = ({ applied_revision, ...watcher }: Adopted['applied'][number]): AdoptingWatcher => ({
+  ...watcher,
   applied_revision: BigInt(applied_revision ?? 0),
 });

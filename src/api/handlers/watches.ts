@@ -22,9 +22,9 @@ import { read } from './read_write.js';
 import { agentOf, checkRef, minRevisionProblem } from './requests.js';
 import { resumeAt } from './resume.js';
 
-/** AgentLLMConfigWatchService over the feed. */
+/** The handlers of AgentLLMConfigWatchService. */
 export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWatchServiceService> {
-  const { watcherRegistry: presence } = backend;
+  const { watcherRegistry } = backend;
   return {
     watchConfigs: (call) => watchConfigs(backend, call),
 
@@ -32,7 +32,7 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
       const { acknowledgements } = call.request;
       checkAcknowledgements(acknowledgements);
       for (const { client_id, revision } of acknowledgements)
-        presence.acknowledge(client_id.toLowerCase(), Number(revision), call.principal);
+        watcherRegistry.acknowledge(client_id.toLowerCase(), Number(revision), call.principal);
       return { revision: BigInt(backend.store.state.revision) };
     },
 
@@ -43,38 +43,41 @@ export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWa
 async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsRequest>): Promise<void> {
   const { watches } = backend;
   const { request, sink, principal } = call;
-  const { filter, who } = readRequest(backend.store.state, request, principal.agents);
+  const { filter, identity } = readRequest(backend.store.state, request, principal.agents);
   const release = watches.reserve(sink);
   try {
-    const point = await placeOf(backend, call, filter);
-    watches.open(filter, who, sink, point);
+    const point = await positionOf(backend, call, filter);
+    watches.open(filter, identity, sink, point);
   } finally {
     release();
   }
 }
 
-/** Where the stream goes on, as soon as the replica is as far as the caller asks; undefined: it begins with a snapshot. */
-async function placeOf(
+/**
+ * The position at which the watch resumes, once the replica has waitForRevision `min_revision`; undefined: it starts
+ * with a snapshot.
+ */
+async function positionOf(
   backend: Backend,
   { request, signal }: StreamCall<WatchConfigsRequest>,
   filter: Filter,
 ): Promise<ResumePosition | undefined> {
   const { store, feed, watches } = backend;
-  if (request.min_revision > store.state.revision) await reached(backend, request.min_revision, signal);
+  if (request.min_revision > store.state.revision) await waitForRevision(backend, request.min_revision, signal);
   if (request.resume_token === '') return undefined;
   return await resumeAt({ store, feed, watches, signal }, request.resume_token, filter, backend.watchRetentionMs);
 }
 
-async function reached({ feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
+async function waitForRevision({ feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
-/** @param scope the agents that the caller's token is for; undefined: all. */
+/** @param scope the agents that the token of the caller includes; undefined: all. */
 function readRequest(
   state: State,
   request: WatchConfigsRequest,
   scope: ReadonlySet<string> | undefined,
-): { filter: Filter; who: WatcherIdentity } {
+): { filter: Filter; identity: WatcherIdentity } {
   const { agents, all_agents, client_id, client_name, client_version } = request;
   const problems = new Problems();
   if (all_agents && agents.length > 0) problems.add('agents', 'must be empty together with all_agents');
@@ -87,8 +90,8 @@ function readRequest(
   problems.throwIfAny();
   const names = new Set(agents.flatMap(({ name }) => (name === undefined ? [] : [state.storedAgentName(name)])));
   const ids = new Set(agents.flatMap(({ id }) => (id === undefined ? [] : [id])));
-  const who = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
-  return { filter: filterOf(all_agents, names, ids, scope), who };
+  const identity = { client_id: client_id.toLowerCase() || randomUUID(), client_name, client_version };
+  return { filter: filterOf(all_agents, names, ids, scope), identity };
 }
 
 function checkAcknowledgements(acknowledgements: readonly { client_id: string; revision: bigint }[]): void {
@@ -102,7 +105,7 @@ function checkAcknowledgements(acknowledgements: readonly { client_id: string; r
 }
 
 async function listing(
-  { store, watcherRegistry: presence }: Backend,
+  { store, watcherRegistry }: Backend,
   state: State,
   request: ListWatchersRequest,
 ): Promise<Buffer> {
@@ -114,7 +117,7 @@ async function listing(
   const page = pageFrom(request, ['watchers', agent?.id, request.stale_only]);
   const after = page.last && ([String(page.last[0]), String(page.last[1])] as const);
   try {
-    await presence.flush();
+    await watcherRegistry.flush();
     const { rows, complete } = await listWatchers(store.database.knex, {
       ...(agent && { agents: [agent.name, `#${agent.id}`] }),
       staleOnly: request.stale_only,
@@ -155,7 +158,8 @@ function watcherMessage(row: SeenWatcher, head: number): Watcher {
     all_agents: agents === null,
     sent_revision: BigInt(sent_revision),
     applied_revision: applied_revision === null ? undefined : BigInt(applied_revision),
-    // Who has been given everything is behind by what it has not applied; who has not, by all that there is.
+    // A watcher that has received everything lags by what it has not applied; one that is catching up, by the whole
+    // store.
     lag: BigInt(Math.max(0, (catching_up ? head : sent_revision) - applied)),
     stale: rest.stale,
   };

@@ -15,32 +15,31 @@ import type { Problems } from '../../problems.js';
 import { configMessage, etagOf } from '../messages/entities.js';
 import { agentOf, checkEtag, configOf, findAgent, idProblem } from './requests.js';
 
-/** What a write of a config answers. */
-export const answerConfig = (config: Config, revision: bigint, state: State) => ({
+/** The response of a write of a config. */
+export const configResponse = (config: Config, revision: bigint, state: State) => ({
   config: configMessage(state, config),
   revision,
-  findings: [...findingsOf(state, config), ...leftWithout(state, config.agent_id, config)],
+  findings: [...findingsOf(state, config), ...missingConfigFindings(state, config.agent_id, config)],
 });
 
 /**
- * A warning where a write leaves an agent without an enabled config. The state may be the one before the write or the one
- * after it.
- * @param written the config as the write leaves it, or the id of one that it deletes.
+ * A warning if a write leaves an agent without an enabled config. The state may be that before or after the write.
+ * @param written the config after the write, or the id of a deleted config.
  */
-export function leftWithout(state: State, agentId: number, written: Config | number): Finding[] {
+export function missingConfigFindings(state: State, agentId: number, written: Config | number): Finding[] {
   const agent = state.agents.get(agentId);
   const id = typeof written === 'number' ? written : written.id;
   const others = state.configsOf(agentId).filter((config) => config.id !== id);
   return agent ? [...withoutConfig(agent, typeof written === 'number' ? others : [...others, written])] : [];
 }
 
-/** What the lint says of a config that was written. */
+/** The findings of a config after a write. */
 export function findingsOf(state: State, config: Config) {
   const agent = state.agents.get(config.agent_id);
   return agent ? [...lintConfig(state, agent, config, new Date())] : [];
 }
 
-/** The fields that requests which write a config have in common. */
+/** The common fields of requests that write a config. */
 export interface ConfigRequest {
   readonly agent?: AgentRef | undefined;
   readonly config?: ConfigMessage | undefined;
@@ -50,17 +49,17 @@ export interface ConfigRequest {
   readonly allow_unknown_model: boolean;
 }
 
-/** The texts of problems that a request has for several agents. */
+/** A cache of problem texts for requests with several agents. */
 export type ProblemTexts = Map<string, string>;
 
-/** A config as a write would leave it. */
+/** A config before and after a planned write. */
 export interface Proposal {
   readonly before: Config | undefined;
   readonly row: Config;
   readonly violations: readonly Violation[];
 }
 
-/** What a request changes of a config as it is stored; of none, what it says. */
+/** The changes of a request to a stored config, or to a new one. */
 export function patchOf(request: ConfigRequest, state?: State, stored?: Config): Patch {
   return readPatch({
     stored: state && stored && configMessage(state, stored),
@@ -78,21 +77,21 @@ export function proposeCreate(
   patch: Patch,
   request: ConfigRequest & { readonly texts?: ProblemTexts },
 ): Proposal {
-  const behind = agent ? (state.configsOf(agent.id).at(-1)?.priority ?? 0) : 0;
-  return propose(state, newConfig(agent?.id ?? 0, behind), patch, request);
+  const lastPriority = agent ? (state.configsOf(agent.id).at(-1)?.priority ?? 0) : 0;
+  return propose(state, newConfig(agent?.id ?? 0, lastPriority), patch, request);
 }
 
 export function proposeUpdate(state: State, before: Config, patch: Patch, request: ConfigRequest): Proposal {
   return propose(state, before, patch, request);
 }
 
-/** The config that an upsert changes: the primary, else the first disabled one; undefined: it creates one. */
+/** The config that an upsert changes: the primary, else the first disabled one; undefined: it creates a config. */
 export function upsertTarget(state: State, agent: Agent): Config | undefined {
   const configs = state.configsOf(agent.id);
   return primaryOf(configs) ?? configs[0];
 }
 
-/** The target with the patch applied, and enabled; a new config where there is none. */
+/** The target with the patch applied, and enabled; a new config if there is no target. */
 export function proposeUpsert(
   state: State,
   agent: Agent,
@@ -118,20 +117,20 @@ function propose(
   return { before: before.id === 0 ? undefined : before, row, violations };
 }
 
-/** What a request does with a config's own key: a text sets it, null clears it, undefined keeps it. */
+/** The change of the API key of a config: a text sets it, null clears it, undefined keeps it. */
 const keyIn = ({ api_key, clear_api_key }: ConfigRequest): string | null | undefined =>
   api_key ?? (clear_api_key ? null : undefined);
 
-/** A config has a key of its own or a credential, so that nobody has to guess which one is used. */
+/** A config has either an API key or a credential, so that it is clear which one is used. */
 function checkCredential(before: Config, row: Config, request: ConfigRequest): Violation[] {
   const key = keyIn(request);
   const hasKey = key === undefined ? before.key_id !== null : key !== null;
   if (!hasKey || row.credential_id === null) return [];
-  const description = 'must not be set while the config has an API key of its own; clear one of the two';
+  const description = 'must not be set while the config has an API key; clear one of the two';
   return [{ field: 'config.credential_name', description }];
 }
 
-/** A key goes to the provider that it was given for and to no other. */
+/** The error if a key would be used for another provider than the one that it was set for. */
 export function keyRefusal(state: State, { before, row }: Proposal, request: ConfigRequest): ServiceError | undefined {
   const refusal = (key_provider: string, remedy: string) =>
     ServiceError.of(
@@ -148,7 +147,7 @@ export function keyRefusal(state: State, { before, row }: Proposal, request: Con
   return undefined;
 }
 
-/** Enters a proposal in the draft, with what is to become of its key. */
+/** Adds a proposal to the draft, with the change of its key. */
 export function draftProposal(state: State, draft: Draft, proposal: Proposal, request: ConfigRequest): Config {
   const refusal = keyRefusal(state, proposal, request);
   if (refusal) throw refusal;
@@ -160,7 +159,7 @@ export function draftProposal(state: State, draft: Draft, proposal: Proposal, re
   return stored;
 }
 
-/** One that has an id already comes back under it. */
+/** Creates a config, or restores a deleted config with its id. */
 const draftNew = (draft: Draft, row: Config) =>
   row.id === 0 ? draft.create('config', row) : draft.restore('config', row);
 
@@ -209,14 +208,17 @@ export function planUpsert(state: State, draft: Draft, problems: Problems, reque
   return { config: draftProposal(state, draft, proposal, request), created: !proposal.before };
 }
 
-/** Adds what is wrong with an upsert whichever agent it is for. */
+/** Adds the problems of an upsert that do not depend on the agent. */
 export function checkUpsert(problems: Problems, request: ConfigRequest): void {
   checkKey(problems, request);
   if (request.config?.enabled === false)
-    problems.add('config.enabled', 'must not be false here: a primary is enabled; use UpdateConfig to disable one');
+    problems.add(
+      'config.enabled',
+      'must not be false, because a primary config is enabled; use UpdateConfig to disable a config',
+    );
 }
 
-/** What a row says of the key that is stored with it. */
+/** The columns of a row for its stored key. */
 export const keyColumns = (state: State, draft: Draft, key: string | null) =>
   key === null
     ? { key_id: null, key_revision: null }

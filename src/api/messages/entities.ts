@@ -26,8 +26,8 @@ import type { State } from '../../domain/state.js';
 import type { Health } from '../../store/config_health.js';
 
 /*
- * Rows as messages. The fields have the same names, so what is said here is only
- * where a message differs: nulls are absent, revisions are 64 bits wide.
+ * Converts rows to messages. The fields have the same names, so this file has only the differences: a null becomes an
+ * absent field, and revisions have 64 bits.
  */
 
 type Present<T> = { [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | undefined : T[K] };
@@ -39,18 +39,17 @@ function present<T extends object>(row: T): Present<T> {
 }
 
 /**
- * The etag of a row: its store, its revision and its time. A store that is put
- * back uses its revisions again, and nobody may have been there to notice; the
- * time tells the two apart.
+ * The etag of a row: its store, its revision and its update time. A store that is restored from a backup assigns its
+ * revisions again, possibly unnoticed; the time distinguishes the two rows.
  */
 export const etagOf = (state: State, row: { revision: number; updated_at: Date }): string =>
   `${state.identity.slice(0, 8)}-${row.revision}-${row.updated_at.getTime().toString(36)}`;
 
-/** The etag of an agent's chain: when it was moved last, and what it is made of. */
+/** The etag of an agent's chain: the revision of its last reordering and a hash of its configs. */
 export function chainEtagOf(state: State, revision: number, configs: readonly Config[]): string {
   const parts = configs.map((config) => `${config.id}:${config.priority}:${config.enabled}`).join();
-  const mark = createHash('sha256').update(parts).digest('base64url').slice(0, 8);
-  return `${state.identity.slice(0, 8)}-${revision}-${mark}`;
+  const hash = createHash('sha256').update(parts).digest('base64url').slice(0, 8);
+  return `${state.identity.slice(0, 8)}-${revision}-${hash}`;
 }
 
 const versions = (state: State, row: { revision: number; updated_at: Date }) => ({
@@ -90,7 +89,7 @@ export function credentialMessage(state: State, credential: Credential): Credent
   };
 }
 
-/** What was found out about a config, as it stands now. */
+/** The health of a config, with its current agent and revision. */
 export function healthMessage(state: State, config: Config, health: Omit<Health, 'config_id'>): ConfigHealth {
   const { config_revision, hops, checked_at } = health;
   return {
@@ -101,7 +100,7 @@ export function healthMessage(state: State, config: Config, health: Omit<Health,
     hops: hops.map((hop) => HopCheck.fromPartial(hop)),
     checked_at,
     config_revision: BigInt(config_revision),
-    // Another replica may have checked what this one has not seen yet.
+    // Another replica may have checked a revision that this replica has not reached yet.
     outdated: config.revision > config_revision,
   };
 }
@@ -141,7 +140,7 @@ export function providerMessage(state: State, provider: Provider): ProviderMessa
     ...row,
     ...versions(state, provider),
     display_name: provider.display_name ?? provider.name,
-    // One that has no canonical form is shown as it is stored: it is to be set again.
+    // A URL without a canonical form is returned as it is stored; the operator has to set it again.
     base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
     aliases: [...provider.aliases],
     api_key_env_vars: [...provider.api_key_env_vars],
@@ -159,7 +158,7 @@ export function modelMessage(state: State, model: Model, price = state.pricesOf(
   };
 }
 
-/** A price, of the price book or of a config. */
+/** A price from the price book or from a config. */
 export function priceMessage(
   price: Omit<Price, 'id' | 'model_id' | 'valid_from' | 'created_at'> & { valid_from: Date | undefined },
 ): ModelPrice {

@@ -11,7 +11,7 @@ export interface PageRequest {
 
 type Key = string | number;
 
-/** What the response of every list has beside its rows. */
+/** The fields that the response of every list has in addition to its rows. */
 export interface ListResponse {
   revision: bigint;
   next_page_token: string;
@@ -23,17 +23,17 @@ interface ListType<Response> {
   fromPartial(object: object): Response;
 }
 
-/** How the values of a list become the rows of its response. */
+/** Converts the values of a list to the rows of its response. */
 export interface Rows<V, Response extends ListResponse> {
   readonly type: ListType<Response>;
   readonly revision: number;
   /** The key of a value, in the order of the list. */
   readonly keyOf: (value: V) => readonly Key[];
-  /** The response with the row of one value, or its bytes; undefined: the value has no row. */
+  /** A response with the row of one value, or its bytes; undefined if the value has no row. */
   readonly rowOf: (value: V) => Omit<Response, keyof ListResponse> | Uint8Array | undefined;
 }
 
-/** Values in memory that are paged by keys: a page continues at a place in the order, not at a count of rows. */
+/** Values in memory that are paged by keys: a page continues after a key, not after a number of rows. */
 export interface Listed<V> {
   readonly values: Ordered<V>;
   readonly keyOf: (value: V) => readonly Key[];
@@ -43,7 +43,7 @@ export interface Listed<V> {
 /** A list in memory. */
 export type Paging<V, Response extends ListResponse> = Rows<V, Response> &
   Listed<V> & {
-    /** The method and its filter, to which the page token is bound. */
+    /** The method and its filter; the page token is bound to them. */
     readonly filter: readonly unknown[];
   };
 
@@ -51,31 +51,32 @@ export function checkPage(problems: Problems, request: PageRequest): void {
   if (request.page_size < 0) problems.add('page_size', `must be 0 to ${limits.maxPageSize}, not ${request.page_size}`);
 }
 
-/** Where a page begins, and how long it is. */
+/** The start and the size of a page. */
 export interface PageStart {
   readonly size: number;
-  /** The key of the last value of the page before. */
+  /** The key of the last value of the previous page. */
   readonly last: readonly Key[] | undefined;
-  readonly mark: string;
+  /** The hash of the filter. */
+  readonly filterHash: string;
 }
 
-/** Reads where a page begins; `filter` is what its token is bound to. */
+/** Reads the page token of a request; `filter` is what the token is bound to. */
 export function pageFrom(request: PageRequest, filter: readonly unknown[]): PageStart {
-  const mark = markOf(filter);
+  const filterHash = hashOf(filter);
   return {
     size: Math.min(request.page_size || limits.defaultPageSize, limits.maxPageSize),
-    last: request.page_token === '' ? undefined : readToken(request.page_token, mark),
-    mark,
+    last: request.page_token === '' ? undefined : readToken(request.page_token, filterHash),
+    filterHash,
   };
 }
 
 /**
- * The response of a list, encoded: as many of the found values as the page has, by rows and by bytes.
- * @param found the values from the start of the page on, and one more when there are more.
- * @param complete false: `found` was cut before that, because its values are large.
+ * Encodes the response of a list with one page of values, bounded by rows and by bytes.
+ * @param found the values from the start of the page, and one more if there are more.
+ * @param complete false if `found` was cut earlier, because its values are large.
  */
 export function pageReply<V, Response extends ListResponse>(
-  { size, mark }: PageStart,
+  { size, filterHash }: PageStart,
   found: readonly V[],
   { type, revision, keyOf, rowOf }: Rows<V, Response>,
   complete = true,
@@ -95,12 +96,12 @@ export function pageReply<V, Response extends ListResponse>(
     bytes += encoded.length;
   }
   const isLast = complete && taken === found.length;
-  const next_page_token = isLast || taken === 0 ? '' : writeToken(mark, keyOf(found[taken - 1] as V));
-  // Fields of protobuf messages concatenate, so each row is encoded once.
+  const next_page_token = isLast || taken === 0 ? '' : writeToken(filterHash, keyOf(found[taken - 1] as V));
+  // Concatenated protobuf messages merge their fields, so each row is encoded only once.
   return Buffer.concat([...rows, encode({ revision: BigInt(revision), next_page_token })]);
 }
 
-/** The values of a list in memory from the start of a page on: as many as the page has, and one more. */
+/** The values of a page of a list in memory, and one more if there is one. */
 export function valuesFrom<V>({ last, size }: PageStart, { values, keyOf, keep }: Listed<V>): V[] {
   const found: V[] = [];
   for (const value of values.after(last && ((v) => (compareKeys(keyOf(v), last) <= 0 ? -1 : 1)))) {
@@ -111,7 +112,7 @@ export function valuesFrom<V>({ last, size }: PageStart, { values, keyOf, keep }
   return found;
 }
 
-/** The response with one page of a list in memory, encoded. */
+/** Encodes the response with one page of a list in memory. */
 export function pageOf<V, Response extends ListResponse>(request: PageRequest, paging: Paging<V, Response>): Buffer {
   const start = pageFrom(request, paging.filter);
   return pageReply(start, valuesFrom(start, paging), paging);
@@ -125,20 +126,20 @@ export function compareKeys(a: readonly Key[], b: readonly Key[]): number {
   return 0;
 }
 
-const markOf = (filter: readonly unknown[]) =>
+const hashOf = (filter: readonly unknown[]) =>
   createHash('sha256').update(JSON.stringify(filter)).digest('base64url').slice(0, 12);
 
-const writeToken = (mark: string, key: readonly Key[]) =>
-  Buffer.from(JSON.stringify([mark, ...key])).toString('base64url');
+const writeToken = (filterHash: string, key: readonly Key[]) =>
+  Buffer.from(JSON.stringify([filterHash, ...key])).toString('base64url');
 
-function readToken(token: string, mark: string): readonly Key[] {
+function readToken(token: string, filterHash: string): readonly Key[] {
   try {
     if (token.length > limits.pageToken) throw new RangeError();
     const [found, ...key] = JSON.parse(Buffer.from(token, 'base64url').toString());
-    const types = mark === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
+    const types = filterHash === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
     if (types && key.length > 0) return key;
   } catch {
-    // Fall through: whatever is wrong with a token, the caller can only start again.
+    // Fall through: for every invalid token the caller can only start again.
   }
   throw ServiceError.of('INVALID_PAGE_TOKEN', {});
 }

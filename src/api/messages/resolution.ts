@@ -3,7 +3,7 @@ import type { Resolution, ResolvedHop, ResolvedParameter } from '../../domain/re
 import type { Agent } from '../../domain/rows.js';
 import { priceMessage } from './entities.js';
 
-/** What is in effect for an agent, as a message: values are JSON, revisions are 64 bits wide. */
+/** Converts a resolution to a message: values become JSON, revisions have 64 bits. */
 export const resolvedMessage = (agent: Agent, { hops, skipped, findings }: Resolution): ResolvedConfig => ({
   agent_id: agent.id,
   agent_name: agent.name,

@@ -1,17 +1,20 @@
 import { ServiceError } from '../../errors.js';
 
-/** A place in a stream: which store, which revision of it, and which agents. */
+/** A position in a watch: store, revision and agents. */
 export interface ResumePoint {
   readonly identity: string;
   readonly revision: number;
   readonly nonce: string;
-  /** Of the filter. */
+  /** The hash of the filter. */
   readonly mark: string;
 }
 
 const TOKEN = /^([0-9a-f]{8})\.([0-9a-z]{1,11})\.([0-9a-f]{0,8})\.([\w-]{10})$/;
 
-/** Enough of the identity and the nonce to tell two stores, and two revisions of the same number, apart. */
+/**
+ * Writes a token. The prefixes of the identity and the nonce distinguish two stores, and two revisions with the same
+ * number.
+ */
 export const writeResumeToken = ({ identity, revision, nonce, mark }: ResumePoint): string =>
   `${short(identity)}.${revision.toString(36)}.${short(nonce)}.${mark}`;
 
@@ -23,7 +26,7 @@ export function readResumeToken(token: string): ResumePoint {
   return { identity, revision: number, nonce, mark };
 }
 
-/** Whether a part of a token is of this identity, or nonce. */
+/** Whether a prefix in a token belongs to this identity or nonce. */
 export const isOf = (part: string, whole: string): boolean => part === short(whole);
 
 const short = (id: string) => id.slice(0, 8);

@@ -1,11 +1,11 @@
 import { GetConfigResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 
 /**
- * An encoded answer at a revision. Fields of protobuf messages concatenate, and the revision is number 2 in every answer,
- * so what stands ready without it serves at any.
+ * Adds a revision to an encoded response. Concatenated protobuf messages merge their fields, and the revision is field
+ * 2 of every response, so a cached response without it can be used at every revision.
  */
-export const withRevision = (answer: Uint8Array, revision: number): Buffer =>
-  Buffer.concat([answer, encodedRevision(revision)]);
+export const withRevision = (response: Uint8Array, revision: number): Buffer =>
+  Buffer.concat([response, encodedRevision(revision)]);
 
 let newest: { revision: number; bytes: Uint8Array } = { revision: 0, bytes: new Uint8Array() };
 

@@ -20,7 +20,7 @@ const any = (type: string, value: Uint8Array): Detail => ({
   value: Buffer.from(value),
 });
 
-/** How long the texts of a status may be: in characters, and in bytes as they travel. */
+/** Maximum lengths of the texts of a status: in characters, and in bytes on the wire. */
 const TEXTS = {
   message: { characters: 600, bytes: 1600 },
   metadata: { characters: 300, bytes: 500 },
@@ -28,14 +28,14 @@ const TEXTS = {
   description: { characters: 300, bytes: 600 },
   resource: { characters: 120, bytes: 180 },
 } as const;
-/** Metadata of one error; no reason has more. */
+/** Metadata entries of one error; no reason has more. */
 const MAX_METADATA = 4;
-/** Bytes that stay free for the violation that counts the rest, and for what encloses the details. */
+/** Bytes that are reserved for the violation that counts the rest, and for the framing of the details. */
 const RESERVED_BYTES = 160;
 
 /**
- * An error as a google.rpc.Status with its details, within `limits.maxStatusBytes` as it travels. Every text is cut to
- * its own bound, and violations are added as long as they fit, so that the time it takes does not depend on the error.
+ * Converts an error to a google.rpc.Status with its details, of at most `limits.maxStatusBytes` on the wire. Every text
+ * is truncated to its limit, and violations are added as long as they fit, so the time does not depend on the error.
  */
 export function statusOf(error: ServiceError): Status {
   const message = short(error.message, TEXTS.message);
@@ -53,13 +53,13 @@ export function statusOf(error: ServiceError): Status {
   return { code: StatusCode[error.code], message, details: [info, ...named, ...resources, ...others] };
 }
 
-/** Bytes in base64. */
+/** The length in base64. */
 const base64 = (bytes: number) => Math.ceil(bytes / 3) * 4;
 const sizeOf = ({ type_url, value }: Detail) => base64(type_url.length + value.length + 10);
-/** A message travels twice: in base64 within the details, and with everything but ASCII escaped. */
+/** A message is sent twice: in base64 within the details, and with all non-ASCII characters escaped. */
 const wireSize = (text: string) => base64(Buffer.byteLength(text)) + encodeURI(text).length;
 
-/** A printable text within its bounds, cut between two characters. */
+/** A printable text, truncated to its limits between two characters. */
 function short(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
   const whole = printable(text, characters);
   if (whole.length * 4 <= bytes || wireSize(whole) <= bytes) return whole;
@@ -101,7 +101,7 @@ function errorInfo(error: ServiceError): ErrorInfo {
 
 type FieldViolation = BadRequest['field_violations'][number];
 
-/** As many violations as fit into the bytes given; the last one counts those that did not. */
+/** As many violations as fit into `bytes`; the last one counts the rest. */
 function violationsOf({ violations, problemCount, reason }: ServiceError, bytes: number): FieldViolation[] {
   const named: FieldViolation[] = [];
   let left = bytes;

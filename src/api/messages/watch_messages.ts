@@ -16,19 +16,19 @@ import { EncodeOnce } from './encode_once.js';
 import { agentMessage, configMessage, modelMessage, providerMessage } from './entities.js';
 import { writeResumeToken } from './resume_token.js';
 
-/** Tags of fields that hold a message, `number << 3 | 2`: parts that are encoded once are put together as bytes. */
+/** Tags of message fields, `number << 3 | 2`: messages are assembled from parts that are encoded once. */
 const SNAPSHOT = (4 << 3) | 2;
 const CHANGES = (6 << 3) | 2;
 const AGENTS = (1 << 3) | 2;
 const CATALOGUE = (2 << 3) | 2;
 
-/** Revisions whose messages are kept, encoded, for watches that come by a moment later. */
-const KEPT_ENTRIES = 16;
-/** Bytes that are kept of one of them. */
-const KEPT_BYTES = 1024 * 1024;
+/** The number of revisions whose encoded messages are cached for watches that lag slightly. */
+const CACHED_EVENTS = 16;
+/** Cached bytes of one revision. */
+const CACHED_BYTES = 1024 * 1024;
 
-/** What was encoded of a revision. */
-interface Kept {
+/** The encoded messages of a revision. */
+interface CachedEvent {
   readonly parts: Map<string, readonly Buffer[]>;
   /** Whole messages, by the keys of their filters. */
   readonly frames: Map<string, readonly Buffer[]>;
@@ -36,13 +36,13 @@ interface Kept {
 }
 
 /**
- * The messages of WatchConfigs. An agent is encoded once for as long as its rows live, a message once for all watches of
- * the same agents.
+ * Encodes the messages of WatchConfigs. An agent is encoded once while its rows do not change, and a message once for
+ * all watches of the same agents.
  */
 export class WatchMessageEncoder implements MessageEncoder {
-  private readonly kept = new Map<ChangeEvent, Kept>();
-  /** What the newest streams began with. */
-  private begun:
+  private readonly cache = new Map<ChangeEvent, CachedEvent>();
+  /** The catalogue part of the last snapshot. */
+  private lastCatalogue:
     | {
         readonly catalogue: readonly CatalogueMaterial[];
         readonly revision: number;
@@ -62,32 +62,33 @@ export class WatchMessageEncoder implements MessageEncoder {
     const at = { revision: BigInt(revision) };
     const tail = message(at);
     yield message({ ...at, snapshot_begin: { agent_count: agents.filter(({ agent }) => agent).length } });
-    // The catalogue first, so that whoever applies part by part can resolve what comes.
+    // The catalogue comes first, so that a client that applies the parts one by one can resolve the agents.
     yield* this.catalogueFrames(catalogue, revision);
     for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
     yield message({ ...at, snapshot_end: {}, resume_token: this.token(revision, nonce, filter) });
   }
 
-  /** About 35 KB that all streams which begin at a revision have in common. */
+  /** The catalogue messages, about 35 KB, which all snapshots at a revision share. */
   private catalogueFrames(catalogue: readonly CatalogueMaterial[], revision: number): readonly Buffer[] {
     const { vault } = this.store.state;
-    const { begun } = this;
-    if (begun?.catalogue === catalogue && begun.revision === revision && begun.vault === vault) return begun.frames;
+    const { lastCatalogue } = this;
+    if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault)
+      return lastCatalogue.frames;
     const tail = message({ revision: BigInt(revision) });
     const frames = [...parts(this.items(catalogue, []))].map((part) => Buffer.concat([framed(SNAPSHOT, part), tail]));
-    this.begun = { catalogue, revision, vault, frames };
+    this.lastCatalogue = { catalogue, revision, vault, frames };
     return frames;
   }
 
   entry(entry: ChangeEvent, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
-    const kept = this.keptFor(entry);
-    const known = kept.frames.get(filter.key);
+    const cached = this.cachedEvent(entry);
+    const known = cached.frames.get(filter.key);
     if (known) return known;
-    const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, kept));
-    for (const frame of frames) kept.bytes += frame.length;
-    // Of a change that concerns many filters, such as one of the catalogue, each has a token of its own.
-    if (kept.bytes <= KEPT_BYTES) kept.frames.set(filter.key, frames);
+    const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, cached));
+    for (const frame of frames) cached.bytes += frame.length;
+    // A change that concerns many filters, such as one of the catalogue, has a separate resume token for each filter.
+    if (cached.bytes <= CACHED_BYTES) cached.frames.set(filter.key, frames);
     return frames;
   }
 
@@ -95,16 +96,16 @@ export class WatchMessageEncoder implements MessageEncoder {
     return message({ bookmark: {}, revision: BigInt(revision), resume_token: this.token(revision, nonce, filter) });
   }
 
-  /** What of a revision concerns a filter: the same for all filters that the same agents concern. */
-  private partsOf(entry: ChangeEvent, filter: Filter, kept: Kept): readonly Buffer[] {
+  /** The parts of a revision that concern a filter; shared by all filters that match the same agents. */
+  private partsOf(entry: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
     const agents = entry.agents.filter((moment) => concerns(filter, moment));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
-    const known = kept.parts.get(key);
+    const known = cached.parts.get(key);
     if (known) return known;
-    const made = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
-    for (const part of made) kept.bytes += part.length;
-    if (kept.bytes <= KEPT_BYTES) kept.parts.set(key, made);
-    return made;
+    const encoded = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
+    for (const part of encoded) cached.bytes += part.length;
+    if (cached.bytes <= CACHED_BYTES) cached.parts.set(key, encoded);
+    return encoded;
   }
 
   private framesOf({ revision, nonce, cause }: ChangeEvent, filter: Filter, all: readonly Buffer[]): Buffer[] {
@@ -114,14 +115,14 @@ export class WatchMessageEncoder implements MessageEncoder {
     });
   }
 
-  private keptFor(entry: ChangeEvent): Kept {
-    const known = this.kept.get(entry);
+  private cachedEvent(entry: ChangeEvent): CachedEvent {
+    const known = this.cache.get(entry);
     if (known) return known;
-    const [oldest] = this.kept.keys();
-    if (oldest && this.kept.size >= KEPT_ENTRIES) this.kept.delete(oldest);
-    const kept: Kept = { parts: new Map(), frames: new Map(), bytes: 0 };
-    this.kept.set(entry, kept);
-    return kept;
+    const [oldest] = this.cache.keys();
+    if (oldest && this.cache.size >= CACHED_EVENTS) this.cache.delete(oldest);
+    const cached: CachedEvent = { parts: new Map(), frames: new Map(), bytes: 0 };
+    this.cache.set(entry, cached);
+    return cached;
   }
 
   private *items(catalogue: readonly CatalogueMaterial[], agents: readonly AgentMaterial[]): Generator<Uint8Array> {
@@ -137,12 +138,12 @@ export class WatchMessageEncoder implements MessageEncoder {
 const message = (fields: Parameters<typeof WatchConfigsResponse.fromPartial>[0]): Buffer =>
   bufferOf(WatchConfigsResponse.encode(WatchConfigsResponse.fromPartial(fields)).finish());
 
-/** What grpc-js frames messages with is a method of buffers. */
+/** Converts bytes to a Buffer, which grpc-js needs to frame a message. */
 const bufferOf = ({ buffer, byteOffset, byteLength }: Uint8Array) => Buffer.from(buffer, byteOffset, byteLength);
 
 const framed = (tag: number, bytes: Uint8Array): Uint8Array => new BinaryWriter().uint32(tag).bytes(bytes).finish();
 
-/** Puts whole items together into parts of about `limits.watchMessageBytes`; at least one part. */
+/** Combines whole items into parts of about `limits.watchMessageBytes`; yields at least one part. */
 function* parts(items: Iterable<Uint8Array>): Generator<Uint8Array> {
   let part: Uint8Array[] = [];
   let size = 0;
@@ -158,7 +159,7 @@ function* parts(items: Iterable<Uint8Array>): Generator<Uint8Array> {
   yield Buffer.concat(part);
 }
 
-/** A field that holds a message, with more at the end of the message. */
+/** A message field with bytes appended to its message. */
 function extended(field: Uint8Array, tag: number, more: Uint8Array): Uint8Array {
   const reader = new BinaryReader(field);
   reader.uint32();

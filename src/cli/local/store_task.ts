@@ -1,7 +1,7 @@
 import { resolve as absolute } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { z } from 'zod';
-import { askService, noAnswer } from '../../admin/client.js';
+import { noResponse, runInService } from '../../admin/client.js';
 import type { AdminRequest, Say } from '../../admin/protocol.js';
 import { readSettings, type Settings } from '../../config.js';
 import { StartError } from '../../errors.js';
@@ -78,7 +78,7 @@ export async function inServiceOr(
   if (!inDirectory(settings)) return here();
   const deadline = performance.now() + WAIT_FOR_OWNER_MS;
   for (;;) {
-    const exit = await askService(settings.DATA_DIR, request, sayTo);
+    const exit = await runInService(settings.DATA_DIR, request, sayTo);
     if (exit !== undefined) {
       process.exitCode = exit;
       return;
@@ -87,7 +87,7 @@ export async function inServiceOr(
       return await here();
     } catch (error) {
       if (!(error instanceof DirectoryInUseError)) throw error;
-      if (performance.now() > deadline) throw await noAnswer(settings.DATA_DIR);
+      if (performance.now() > deadline) throw await noResponse(settings.DATA_DIR);
     }
     await delay(RETRY_INTERVAL_MS);
   }

@@ -32,7 +32,7 @@ export const ErrorReason = {
   /**
    * MALFORMED_REQUEST - INVALID_ARGUMENT. The request is not a valid encoding of the method's request
    * message. Over HTTP the reason is MALFORMED_JSON. "The request is not a valid
-   * agentllm.v1.GetConfigRequest; encode it with the service's own proto files"
+   * agentllm.v1.GetConfigRequest; encode it with the proto files of this service"
    */
   MALFORMED_REQUEST: "ERROR_REASON_MALFORMED_REQUEST",
   /**
@@ -68,18 +68,18 @@ export const ErrorReason = {
   /** MODEL_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "Provider \"openai\" has no model \"gpt-9\"" */
   MODEL_NOT_FOUND: "ERROR_REASON_MODEL_NOT_FOUND",
   /**
-   * AGENT_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "An agent has the name \"trader\"
-   * already"
+   * AGENT_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "An agent with the name \"trader\" already
+   * exists"
    */
   AGENT_NAME_TAKEN: "ERROR_REASON_AGENT_NAME_TAKEN",
   /**
-   * PROVIDER_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "Provider \"openai\" has the name or
-   * alias \"oai\" already"
+   * PROVIDER_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "Provider \"openai\" already has the name or
+   * alias \"oai\""
    */
   PROVIDER_NAME_TAKEN: "ERROR_REASON_PROVIDER_NAME_TAKEN",
   /**
-   * MODEL_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "Provider \"openai\" has a model
-   * \"gpt-4\" already"
+   * MODEL_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "Provider \"openai\" already has a model
+   * \"gpt-4\""
    */
   MODEL_NAME_TAKEN: "ERROR_REASON_MODEL_NAME_TAKEN",
   /**
@@ -119,59 +119,58 @@ export const ErrorReason = {
   BUILT_IN_MODEL: "ERROR_REASON_BUILT_IN_MODEL",
   /**
    * ENCRYPTION_NOT_CONFIGURED - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
-   * ENCRYPTION_KEY is not set; set it to what `agentllm key generate` prints and
-   * start the service again"
+   * ENCRYPTION_KEY is not set; set it to the output of `agentllm key generate` and
+   * restart the service"
    */
   ENCRYPTION_NOT_CONFIGURED: "ERROR_REASON_ENCRYPTION_NOT_CONFIGURED",
   /**
-   * REVISION_NOT_REACHED - UNAVAILABLE, with a RetryInfo. "Revision 90 is not reached here, this replica
-   * is at 88; retry, or ask without min_revision"
+   * REVISION_NOT_REACHED - UNAVAILABLE, with a RetryInfo. "This replica is at revision 88 and has not reached
+   * revision 90; retry, or omit min_revision"
    */
   REVISION_NOT_REACHED: "ERROR_REASON_REVISION_NOT_REACHED",
   /**
-   * DATABASE_UNAVAILABLE - UNAVAILABLE, with a RetryInfo. "The database cannot be reached or does not take
+   * DATABASE_UNAVAILABLE - UNAVAILABLE, with a RetryInfo. "The database is unavailable or does not accept
    * writes; nothing was written, retry"
    */
   DATABASE_UNAVAILABLE: "ERROR_REASON_DATABASE_UNAVAILABLE",
   /**
    * OUTCOME_UNKNOWN - UNAVAILABLE, with a RetryInfo. The connection broke while the write was being
-   * committed. "It is not known whether the write took effect; retry with the
-   * same request_id"
+   * committed. "The outcome of the write is unknown; retry with the same request_id"
    */
   OUTCOME_UNKNOWN: "ERROR_REASON_OUTCOME_UNKNOWN",
   /**
-   * WRITE_CONFLICT - ABORTED, with a RetryInfo. "Another write held the store for too long;
-   * nothing was written, retry"
+   * WRITE_CONFLICT - ABORTED, with a RetryInfo. "Another write blocked this one for too long; nothing was
+   * written, retry"
    */
   WRITE_CONFLICT: "ERROR_REASON_WRITE_CONFLICT",
-  /** SERVER_SHUTTING_DOWN - UNAVAILABLE, with a RetryInfo. "The service is shutting down; connect again" */
+  /** SERVER_SHUTTING_DOWN - UNAVAILABLE, with a RetryInfo. "The service is shutting down; reconnect" */
   SERVER_SHUTTING_DOWN: "ERROR_REASON_SERVER_SHUTTING_DOWN",
   /**
    * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For a field of the contract that the release does not support yet;
-   * not used at present. "wait_for_adoption is not available in this release; leave it
-   * out"
+   * not used at present. "wait_for_adoption is not available in this release; omit it"
    */
   FEATURE_NOT_AVAILABLE: "ERROR_REASON_FEATURE_NOT_AVAILABLE",
-  /** DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. "The deadline passed before the call was done" */
+  /** DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. "The deadline passed before the call completed" */
   DEADLINE_EXCEEDED: "ERROR_REASON_DEADLINE_EXCEEDED",
   /** CANCELLED - CANCELLED. "The caller cancelled the call" */
   CANCELLED: "ERROR_REASON_CANCELLED",
   /**
-   * TOO_MANY_CALLS - RESOURCE_EXHAUSTED, with a RetryInfo. "The server is handling 512 calls
-   * already; retry"
+   * TOO_MANY_CALLS - RESOURCE_EXHAUSTED, with a RetryInfo. "The server is already handling 512 calls;
+   * retry"
    */
   TOO_MANY_CALLS: "ERROR_REASON_TOO_MANY_CALLS",
   /**
    * INTERNAL - INTERNAL. An internal error; its details are in the service's log under the call
-   * id in the metadata. "Something went wrong inside the service; its log
-   * has the details under call 5f0c"
+   * id in the metadata. "Internal error; the log of the service has the details under
+   * call 5f0c"
    */
   INTERNAL: "ERROR_REASON_INTERNAL",
   /**
    * ENCRYPTION_KEY_WRONG - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
-   * ENCRYPTION_KEY (key 0f3a9c) is not the one that the stored keys were encrypted
-   * with (key 77b21e); set the right one, or both, separated by a comma; where it is
-   * lost, `agentllm key rotate --skip-unreadable` goes on without the keys under it"
+   * ENCRYPTION_KEY (key 0f3a9c) is not the encryption key of the stored API keys (key
+   * 77b21e); set the correct key, or both keys separated by a comma; if the correct key
+   * is lost, `agentllm key rotate --skip-unreadable` continues without the API keys that
+   * it encrypts"
    */
   ENCRYPTION_KEY_WRONG: "ERROR_REASON_ENCRYPTION_KEY_WRONG",
   /**
@@ -183,8 +182,8 @@ export const ErrorReason = {
   /** CREDENTIAL_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No credential has the name \"desk\"" */
   CREDENTIAL_NOT_FOUND: "ERROR_REASON_CREDENTIAL_NOT_FOUND",
   /**
-   * CREDENTIAL_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "A credential has the name \"desk\"
-   * already"
+   * CREDENTIAL_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "A credential with the name \"desk\" already
+   * exists"
    */
   CREDENTIAL_NAME_TAKEN: "ERROR_REASON_CREDENTIAL_NAME_TAKEN",
   /**
@@ -193,59 +192,66 @@ export const ErrorReason = {
    */
   CREDENTIAL_IN_USE: "ERROR_REASON_CREDENTIAL_IN_USE",
   /**
-   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service asks providers this 60 times at
-   * once and then as often a minute; retry later"
+   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service sends at most 60 of these checks
+   * to providers at once, and as many per minute; retry later"
    */
   TOO_MANY_CHECKS: "ERROR_REASON_TOO_MANY_CHECKS",
   /**
-   * RETRY_WITHOUT_REQUEST_ID - FAILED_PRECONDITION, with a PreconditionFailure. gRPC libraries mark a
-   * retry with the header `grpc-previous-rpc-attempts`. A retried write needs a request_id;
-   * otherwise it could be executed twice. "This is another attempt of a write without request_id, and
-   * the first may have been done; look, then send it again with a request_id"
+   * RETRY_WITHOUT_REQUEST_ID - FAILED_PRECONDITION, with a PreconditionFailure. gRPC libraries mark a retry with
+   * the header `grpc-previous-rpc-attempts`. A retried write needs a request_id;
+   * otherwise it could be executed twice. "This is a retry of a write without
+   * request_id, and an earlier attempt may have succeeded; read the current state and,
+   * if the write is missing, send it with a request_id"
    */
   RETRY_WITHOUT_REQUEST_ID: "ERROR_REASON_RETRY_WITHOUT_REQUEST_ID",
   /**
-   * INVALID_RESUME_TOKEN - INVALID_ARGUMENT. "resume_token is none that this service gave; start over
-   * without one"
+   * INVALID_RESUME_TOKEN - INVALID_ARGUMENT. "resume_token was not issued by this service; start again without
+   * one"
    */
   INVALID_RESUME_TOKEN: "ERROR_REASON_INVALID_RESUME_TOKEN",
-  /** RESUME_TOKEN_FILTER_CHANGED - INVALID_ARGUMENT. "resume_token is of a stream with other agents; start over without one" */
+  /**
+   * RESUME_TOKEN_FILTER_CHANGED - INVALID_ARGUMENT. "resume_token belongs to a watch of other agents; start again
+   * without one"
+   */
   RESUME_TOKEN_FILTER_CHANGED: "ERROR_REASON_RESUME_TOKEN_FILTER_CHANGED",
-  /** REVISION_COMPACTED - OUT_OF_RANGE. "Revision 90 is no longer kept; the oldest that is kept is 120" */
+  /**
+   * REVISION_COMPACTED - OUT_OF_RANGE. "Revision 90 is no longer available; the oldest available revision is
+   * 120"
+   */
   REVISION_COMPACTED: "ERROR_REASON_REVISION_COMPACTED",
-  /** REVISION_IN_FUTURE - OUT_OF_RANGE. "Revision 90 is newer than the store, which is at 88" */
+  /** REVISION_IN_FUTURE - OUT_OF_RANGE. "Revision 90 is newer than the store, which is at revision 88" */
   REVISION_IN_FUTURE: "ERROR_REASON_REVISION_IN_FUTURE",
   /**
-   * STORE_CHANGED - FAILED_PRECONDITION, with a PreconditionFailure. The database
-   * was restored from a backup, or is a different one. "The
-   * store is not the one that this stream began with; start over without resume_token"
+   * STORE_CHANGED - FAILED_PRECONDITION, with a PreconditionFailure. The database was restored from a
+   * backup, or is a different one. "The store has been replaced since this watch began;
+   * start again without resume_token"
    */
   STORE_CHANGED: "ERROR_REASON_STORE_CHANGED",
   /**
    * SLOW_CONSUMER - RESOURCE_EXHAUSTED, with a RetryInfo. "Nothing was read from this stream for 60 s;
-   * connect again with its last resume token"
+   * reconnect with its last resume token"
    */
   SLOW_CONSUMER: "ERROR_REASON_SLOW_CONSUMER",
   /**
-   * TOO_MANY_WATCHES - RESOURCE_EXHAUSTED, with a RetryInfo. "The server has 10000 watches already; retry,
+   * TOO_MANY_WATCHES - RESOURCE_EXHAUSTED, with a RetryInfo. "The server already has 10000 watches; retry,
    * or connect to another replica"
    */
   TOO_MANY_WATCHES: "ERROR_REASON_TOO_MANY_WATCHES",
   /** AGENT_INACTIVE - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" is inactive; set is_active to true to use it" */
   AGENT_INACTIVE: "ERROR_REASON_AGENT_INACTIVE",
   /**
-   * KEY_NOT_RESTORABLE - FAILED_PRECONDITION, with a PreconditionFailure. "Config 7 had an API key for openai at revision 90, and
-   * none that fits is stored now; bring one in api_key, or set without_key"
+   * KEY_NOT_RESTORABLE - FAILED_PRECONDITION, with a PreconditionFailure. "Config 7 had an API key for openai
+   * at revision 90, and no matching key is stored now; set api_key or without_key"
    */
   KEY_NOT_RESTORABLE: "ERROR_REASON_KEY_NOT_RESTORABLE",
-  /** CONFIG_REVISION_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config 7 is in the history at revision 90" */
+  /** CONFIG_REVISION_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "The history has no config 7 at revision 90" */
   CONFIG_REVISION_NOT_FOUND: "ERROR_REASON_CONFIG_REVISION_NOT_FOUND",
   /**
-   * TOKEN_REQUIRED - UNAUTHENTICATED. "This service needs a token: send it as `authorization: Bearer
+   * TOKEN_REQUIRED - UNAUTHENTICATED. "This service requires a token: send it as `authorization: Bearer
    * ...`; the command line takes --token-file or AGENTLLM_TOKEN"
    */
   TOKEN_REQUIRED: "ERROR_REASON_TOKEN_REQUIRED",
-  /** TOKEN_UNKNOWN - UNAUTHENTICATED. "The token that was sent is none of this service" */
+  /** TOKEN_UNKNOWN - UNAUTHENTICATED. "The token was not issued by this service" */
   TOKEN_UNKNOWN: "ERROR_REASON_TOKEN_UNKNOWN",
   /**
    * TOKEN_EXPIRED - UNAUTHENTICATED. "Token al_k3x9q2m7wd expired at 2026-03-01T00:00:00.000Z; use
@@ -255,38 +261,40 @@ export const ErrorReason = {
   /** TOKEN_REVOKED - UNAUTHENTICATED. "Token al_k3x9q2m7wd was revoked; use another one" */
   TOKEN_REVOKED: "ERROR_REASON_TOKEN_REVOKED",
   /**
-   * CERTIFICATE_NOT_BOUND - UNAUTHENTICATED. "The certificate spiffe://desk/trader is bound to no token; `agentllm
-   * token create --certificate` binds it"
+   * CERTIFICATE_NOT_BOUND - UNAUTHENTICATED. "The certificate spiffe://desk/trader is not bound to a token;
+   * `agentllm token create --certificate` binds it"
    */
   CERTIFICATE_NOT_BOUND: "ERROR_REASON_CERTIFICATE_NOT_BOUND",
   /**
    * PERMISSION_DENIED - PERMISSION_DENIED. "The role viewer of token:al_k3x9q2m7wd does not include
-   * PERMISSION_CONFIGS_WRITE, which agentllm.v1.AgentLLMConfigService/CreateConfig needs"
+   * PERMISSION_CONFIGS_WRITE, which agentllm.v1.AgentLLMConfigService/CreateConfig
+   * requires"
    */
   PERMISSION_DENIED: "ERROR_REASON_PERMISSION_DENIED",
   /**
    * AGENT_NOT_ALLOWED - PERMISSION_DENIED. The error does not reveal whether the agent exists.
-   * "token:al_k3x9q2m7wd is for certain agents, and the request names others"
+   * "token:al_k3x9q2m7wd is restricted to certain agents, and the request names others"
    */
   AGENT_NOT_ALLOWED: "ERROR_REASON_AGENT_NOT_ALLOWED",
   /** TOKEN_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No token has the id al_k3x9q2m7wd" */
   TOKEN_NOT_FOUND: "ERROR_REASON_TOKEN_NOT_FOUND",
   /**
    * CERTIFICATE_BOUND - ALREADY_EXISTS, with a ResourceInfo. "The certificate identity spiffe://desk/trader
-   * is bound to token al_k3x9q2m7wd already; revoke that first"
+   * is already bound to token al_k3x9q2m7wd; revoke that token first"
    */
   CERTIFICATE_BOUND: "ERROR_REASON_CERTIFICATE_BOUND",
   /**
-   * RATE_LIMITED - RESOURCE_EXHAUSTED, with a RetryInfo. "token:al_k3x9q2m7wd makes more than 1000
+   * RATE_LIMITED - RESOURCE_EXHAUSTED, with a RetryInfo. "token:al_k3x9q2m7wd exceeds the limit of 1000
    * calls a second; retry later"
    */
   RATE_LIMITED: "ERROR_REASON_RATE_LIMITED",
   /**
-   * ENCRYPTION_KEY_MISSING - FAILED_PRECONDITION, with a PreconditionFailure. "3 stored keys are under encryption keys that this
-   * service does not have (key 2f81c0d4e5a6b798); put those behind the first in ENCRYPTION_KEY, or set skip_unreadable"
+   * ENCRYPTION_KEY_MISSING - FAILED_PRECONDITION, with a PreconditionFailure. "3 stored API keys are encrypted
+   * with keys that this service does not have (key 2f81c0d4e5a6b798); append those to
+   * ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
-  /** MALFORMED_JSON - INVALID_ARGUMENT. Over HTTP only. "The body of the request must be JSON" */
+  /** MALFORMED_JSON - INVALID_ARGUMENT. Over HTTP only. "The request body must be JSON" */
   MALFORMED_JSON: "ERROR_REASON_MALFORMED_JSON",
   /**
    * REQUEST_TOO_LARGE - RESOURCE_EXHAUSTED. HTTP status 413, or 431 for the headers. "The request has
@@ -298,12 +306,9 @@ export const ErrorReason = {
    * agentllm.v1.AgentService/FindAgent"
    */
   METHOD_NOT_FOUND: "ERROR_REASON_METHOD_NOT_FOUND",
-  /**
-   * PATH_NOT_FOUND - NOT_FOUND. Over HTTP only. "The service has nothing at this path; /openapi.json
-   * lists the paths"
-   */
+  /** PATH_NOT_FOUND - NOT_FOUND. Over HTTP only. "The path does not exist; /openapi.json lists all paths" */
   PATH_NOT_FOUND: "ERROR_REASON_PATH_NOT_FOUND",
-  /** HTTP_METHOD_NOT_ALLOWED - INVALID_ARGUMENT, HTTP status 405. "The path takes GET, HEAD, OPTIONS only" */
+  /** HTTP_METHOD_NOT_ALLOWED - INVALID_ARGUMENT, HTTP status 405. "The path accepts only GET, HEAD, OPTIONS" */
   HTTP_METHOD_NOT_ALLOWED: "ERROR_REASON_HTTP_METHOD_NOT_ALLOWED",
   /**
    * INVALID_HEADER - INVALID_ARGUMENT, over gRPC and HTTP. "The header grpc-timeout must be a time
@@ -337,18 +342,19 @@ export const ErrorReason = {
   RESPONSE_TOO_LARGE: "ERROR_REASON_RESPONSE_TOO_LARGE",
   /**
    * RESPONSES_NOT_READ - RESOURCE_EXHAUSTED, with a RetryInfo. The client does not read the responses to its
-   * requests. "Read the responses on this connection first"
+   * requests. "The client does not read the responses on this connection; read them,
+   * then retry"
    */
   RESPONSES_NOT_READ: "ERROR_REASON_RESPONSES_NOT_READ",
   /**
    * ROLLBACK_CONFLICT - FAILED_PRECONDITION, with a PreconditionFailure, and a field violation for each
-   * conflict. "Revision
-   * 12 cannot be undone: config 7 of \"trader\" was changed again at revision 15"
+   * conflict. "Revision 12 cannot be rolled back: config 7 of \"trader\" was changed
+   * again at revision 15"
    */
   ROLLBACK_CONFLICT: "ERROR_REASON_ROLLBACK_CONFLICT",
   /**
-   * TOO_MANY_REQUEST_BYTES - RESOURCE_EXHAUSTED, with a RetryInfo. "The service keeps at most 16777216 bytes of unfinished requests; send less, or
-   * retry"
+   * TOO_MANY_REQUEST_BYTES - RESOURCE_EXHAUSTED, with a RetryInfo. "The service keeps at most 16777216 bytes of
+   * unfinished requests in memory; send less, or retry"
    */
   TOO_MANY_REQUEST_BYTES: "ERROR_REASON_TOO_MANY_REQUEST_BYTES",
   UNRECOGNIZED: "UNRECOGNIZED",

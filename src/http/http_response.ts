@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
-/** What goes back to the caller. */
-export interface Answer {
+/** An HTTP response. */
+export interface HttpResponse {
   readonly status: number;
   readonly body: string | Buffer;
   readonly type?: string;
@@ -10,7 +10,7 @@ export interface Answer {
 
 const JSON_TYPE = 'application/json; charset=utf-8';
 
-export const json = (status: number, body: string | Buffer, headers: Answer['headers'] = {}): Answer => ({
+export const json = (status: number, body: string | Buffer, headers: HttpResponse['headers'] = {}): HttpResponse => ({
   status,
   body,
   type: JSON_TYPE,
@@ -21,27 +21,30 @@ export const json = (status: number, body: string | Buffer, headers: Answer['hea
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 
-/** How long a caller may go on sending a body that nobody reads before its connection is cut. */
+/** How long a connection stays open while the client still sends a body that the server does not read. */
 const LINGER_MS = 1_000;
 
-/** Sends the answer, without its body where the caller asked for the headers only. */
-export function send(request: IncomingMessage, response: ServerResponse, answer: Answer): void {
+/** Sends a response, without its body for a HEAD request. */
+export function send(request: IncomingMessage, response: ServerResponse, result: HttpResponse): void {
   if (response.destroyed || response.headersSent) return;
   const unread = hasBody(request) && !request.complete;
-  const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : answer.body;
-  response.writeHead(answer.status, {
+  const body = typeof result.body === 'string' ? Buffer.from(result.body) : result.body;
+  response.writeHead(result.status, {
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
     'cross-origin-resource-policy': 'same-origin',
-    ...(answer.status !== 204 && { 'content-type': answer.type, 'content-length': body.length }),
+    ...(result.status !== 204 && { 'content-type': result.type, 'content-length': body.length }),
     ...(unread && { connection: 'close' }),
-    ...answer.headers,
+    ...result.headers,
   });
   if (unread) linger(request, response, body);
-  else response.end(request.method === 'HEAD' || answer.status === 204 ? undefined : body);
+  else response.end(request.method === 'HEAD' || result.status === 204 ? undefined : body);
 }
 
-/** A connection that is closed while its peer still sends is reset, and the peer never sees the answer. */
+/**
+ * Delays the end: if a connection is closed while the client still sends, it is reset and the client loses the
+ * response.
+ */
 function linger(request: IncomingMessage, response: ServerResponse, body: Buffer): void {
   response.write(body);
   const timer = setTimeout(() => response.end(), LINGER_MS);
