@@ -43,7 +43,12 @@ describe('agentllm doctor', () => {
     expect(code).toBe(1);
     expect(about('settings')).toEqual([
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('POLL_INTERVAL_MS must be') }),
-      { area: 'settings', verdict: 'warn', finding: 'DATABSE_URL is not a setting', remedy: 'Did you mean DATABASE_URL?' },
+      {
+        area: 'settings',
+        verdict: 'warn',
+        finding: 'DATABSE_URL is not a setting',
+        remedy: 'Did you mean DATABASE_URL?',
+      },
     ]);
   });
 

@@ -21,7 +21,7 @@ const nameArgument = (to: string, help = 'the provider, by its name'): Input => 
   help,
 });
 
-const dialect = choice('DIALECT_', 'dialect', ['openai', 'openai-compatible', 'openai-responses', 'anthropic']);
+const dialect = choice('DIALECT_', 'dialect', ['openai', 'openai-compatible', 'anthropic', 'openai-responses']);
 
 const fields: readonly Input[] = [
   {
