@@ -14,7 +14,7 @@ async function jsonFile(content: unknown): Promise<string> {
 }
 
 describe('agentllm agents', () => {
-  it('lists, as a table and as one document with every page', async () => {
+  it('list prints a table, and one JSON document with every page', async () => {
     const { code, stdout, stderr } = await cli(['agents', 'list', '--type', 'trader']);
     expect([code, stderr]).toEqual([0, '']);
     expect(rowsOf(stdout)[0]).toMatchObject({ ID: '8', NAME: 'trader', TYPE: 'trader', ACTIVE: 'yes' });
@@ -27,7 +27,7 @@ describe('agentllm agents', () => {
     expect((await cli.json(['agents', 'list', '--limit', '5'])).agents).toHaveLength(5);
   });
 
-  it('pages through more than one page holds', async () => {
+  it('list reads every page', async () => {
     const agents = Array.from({ length: 15 }, (_, at) => ({ agent: { name: `many_${at}`, agent_type: 'many' } }));
     for (const request of agents) await cli.service().agents.createAgent(request);
     const listed = await cli.json(['agents', 'list', '--type', 'many', '--limit', '12']);
@@ -37,13 +37,13 @@ describe('agentllm agents', () => {
     expect((await cli(['agents', 'list', '--limit', '0'])).code).toBe(2);
   });
 
-  it('says what to do when there are none', async () => {
+  it('list names the next command when there are no agents', async () => {
     const { code, stdout } = await cli(['agents', 'list', '--type', 'nothing']);
     expect([code, stdout]).toEqual([0, 'no agent matches\n']);
     expect((await cli.json(['agents', 'list', '--type', 'nothing'])).agents).toEqual([]);
   });
 
-  it('gets one by name and by id', async () => {
+  it('get finds an agent by name and by id', async () => {
     const byName = await cli(['agents', 'get', 'trader']);
     expect(byName.stdout).toMatch(/^agent trader \(id 8\)\n {2}type {13}trader\n/);
     expect((await cli(['agents', 'get', '8'])).stdout).toBe(byName.stdout);
@@ -89,14 +89,14 @@ describe('agentllm agents', () => {
     expect((await cli(['agents', 'get', name])).code).toBe(3);
   });
 
-  it('renames one, and takes digits for a name when told to', async () => {
+  it('update renames an agent, and name: marks digits as a name', async () => {
     const [name, number] = [unique('old'), String(Math.floor(Math.random() * 1e9))];
     await cli.json(['agents', 'create', name, '--type', 'analyst']);
     await cli.json(['agents', 'update', name, '--name', number]);
     expect((await cli.json(['agents', 'get', `name:${number}`])).agent.name).toBe(number);
   });
 
-  it('takes a whole agent from a file, and gives it back', async () => {
+  it('create reads an agent from a file that get --json has written', async () => {
     const name = unique('filed');
     const file = await jsonFile({ name, agentType: 'analyst', temperature: 0.1, metadata_json: '{"a":1}' });
     await cli.json(['agents', 'create', 'ignored', '-f', file].filter((word) => word !== 'ignored').concat(name));
@@ -113,7 +113,7 @@ describe('agentllm agents', () => {
     );
   });
 
-  it('reads a file from standard input, and says what is wrong in it', async () => {
+  it('create reads a file from standard input and reports its errors', async () => {
     const stdin = JSON.stringify({ description: 'piped' });
     expect((await cli.json(['agents', 'update', 'trader', '-f', '-'], { stdin })).agent.description).toBe('piped');
     for (const [text, problem] of [
@@ -131,7 +131,7 @@ describe('agentllm agents', () => {
     expect([code, stderr]).toEqual([2, expect.stringContaining('does not exist')]);
   });
 
-  it('refuses an update that changes nothing', async () => {
+  it('update is rejected when it changes nothing', async () => {
     const { code, stderr } = await cli(['agents', 'update', 'trader', '--reason', 'none']);
     expect([code, stderr]).toEqual([2, expect.stringContaining('nothing to change')]);
   });

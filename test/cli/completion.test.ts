@@ -91,7 +91,7 @@ describe('completion in bash', () => {
     }
   });
 
-  it('is silent and quick when no service answers', async () => {
+  it('prints nothing, quickly, when no service responds', async () => {
     const started = performance.now();
     expect(await complete(['configs', 'primary', 'tra'], '127.0.0.1:1')).toEqual([]);
     expect(await complete(['configs', 'primary', 'tra'], '10.255.255.1:50051')).toEqual([]);
@@ -106,7 +106,7 @@ describe('agentllm completion', () => {
     expect([code, stdout]).toEqual([0, expect.stringContaining('agentllm __complete')]);
   });
 
-  it('knows no other shell', async () => {
+  it('rejects an unknown shell', async () => {
     expect((await cli(['completion', 'tcsh'])).code).toBe(2);
   });
 

@@ -14,7 +14,7 @@ const newConfig = async (agent: string, ...more: string[]): Promise<number> =>
   (await cli.json(['configs', 'create', agent, '--model', 'openai/gpt-4o', ...more])).config.id;
 
 describe('agentllm configs', () => {
-  it('lists with filters', async () => {
+  it('list applies its filters', async () => {
     const { stdout } = await cli(['configs', 'list', '--agent', 'trader']);
     expect(rowsOf(stdout)).toEqual([
       expect.objectContaining({
@@ -41,7 +41,7 @@ describe('agentllm configs', () => {
     expect(none.stdout).toBe('no config matches\n');
   });
 
-  it('changes nothing without something to change, whichever command it is', async () => {
+  it('update, upsert and bulk are rejected when nothing changes', async () => {
     for (const args of [
       ['update', '8'],
       ['upsert', 'trader'],
@@ -52,7 +52,7 @@ describe('agentllm configs', () => {
     }
   });
 
-  it('takes an id, and says where to find one', async () => {
+  it('get takes an id, and names the command that lists ids', async () => {
     const { code, stderr } = await cli(['configs', 'get', 'trader']);
     expect([code, stderr]).toEqual([
       2,
@@ -62,7 +62,7 @@ describe('agentllm configs', () => {
     expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(use --agent to name an agent)')]);
   });
 
-  it('creates with everything that there is, and gets it back', async () => {
+  it('create stores every field, and get returns it', async () => {
     const agent = await newAgent();
     const created = await cli.json([
       'configs',
@@ -125,7 +125,7 @@ describe('agentllm configs', () => {
       expect(stdout).toContain(line);
   });
 
-  it('takes provider and model apart, too', async () => {
+  it('create accepts provider and model as separate options', async () => {
     const agent = await newAgent();
     const args = ['configs', 'create', agent, '--provider', 'anthropic', '--model-name', 'claude-3-haiku-20240307'];
     expect((await cli.json(args)).config).toMatchObject({ provider: 'claude', model_name: 'claude-3-haiku-20240307' });
@@ -193,7 +193,7 @@ describe('agentllm configs', () => {
     );
   });
 
-  it('guards with an etag', async () => {
+  it('writes are rejected when --etag is stale', async () => {
     const id = String(await newConfig(await newAgent()));
     const { etag } = (await cli.json(['configs', 'get', id])).config;
     await cli.json(['configs', 'update', id, '--temperature', '0.1', '--etag', etag]);
@@ -213,7 +213,7 @@ describe('agentllm configs', () => {
     );
   });
 
-  it('does a write once that is repeated with its id', async () => {
+  it('a write is applied once when it is repeated with its request id', async () => {
     const agent = await newAgent();
     const args = [
       'configs',
@@ -260,7 +260,7 @@ describe("an agent's chain", () => {
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--no-enabled  must not be false here')]);
   });
 
-  it('is reordered as a whole', async () => {
+  it('is reordered by reorder with all ids', async () => {
     const agent = await newAgent();
     const [a, b] = [await newConfig(agent), await newConfig(agent)];
     const { chain_etag } = (await cli.json(['agents', 'get', agent])).agent;
@@ -348,7 +348,7 @@ describe('agentllm configs validate', () => {
     expect((await cli.json(['configs', 'get', id])).config.temperature).toBe(0.7);
   });
 
-  it('wants a target', async () => {
+  it('is rejected without a target', async () => {
     const { code, stderr } = await cli(['configs', 'validate']);
     expect([code, stderr]).toEqual([2, expect.stringContaining('select what to validate')]);
   });
@@ -376,7 +376,7 @@ describe('agentllm configs health', () => {
     expect([ok.code, JSON.parse(ok.stdout).health]).toEqual([0, []]);
   });
 
-  it('wants one target', async () => {
+  it('is rejected with no target or several targets', async () => {
     for (const args of [[], ['8', '--all'], ['--all', '--status', 'ok']]) {
       const { code, stdout } = await cli(['configs', 'health', ...args]);
       expect([code, stdout]).toEqual([2, '']);

@@ -27,7 +27,7 @@ describe('agentllm history', () => {
     ]);
   });
 
-  it('tells of keys that something was done to them, and nothing else', async () => {
+  it('prints only the action for API keys', async () => {
     const { config } = await cli.json(['configs', 'create', 'trader', ...model, '--api-key'], { stdin: 'sk-first' });
     await cli.json(['configs', 'update', String(config.id), '--api-key'], { stdin: 'sk-second' });
     await cli.json(['configs', 'update', String(config.id), '--clear-api-key']);
@@ -65,7 +65,7 @@ describe('agentllm history', () => {
     expect(none.stdout).toBe('no entry of the history matches\n');
   });
 
-  it('names an agent that is gone by its id', async () => {
+  it('names a deleted agent by its id', async () => {
     const { agent } = await cli.json(['agents', 'create', 'gone', '--type', 'analyst']);
     await cli.json(['configs', 'create', 'gone', ...model]);
     await cli.json(['agents', 'delete', 'gone', '--cascade']);
@@ -98,7 +98,7 @@ describe('agentllm diff', () => {
     expect((await cli(same)).code).toBe(1);
   });
 
-  it('knows what was deleted, and refuses what never was', async () => {
+  it('compares a deleted config, and rejects an id that never existed', async () => {
     const { id, revision } = await newConfig();
     await cli.json(['configs', 'delete', id]);
     const { stdout } = await cli(['diff', id, String(revision)]);
@@ -125,7 +125,7 @@ describe('agentllm rollback', () => {
     expect((await cli(['history', id, '--limit', '1'])).stdout).toMatch(/RollbackConfig {2}"was better"/);
   });
 
-  it('brings back what was deleted', async () => {
+  it('restores a deleted config', async () => {
     const { id, revision } = await newConfig();
     await cli.json(['configs', 'delete', id]);
     const { stdout } = await cli(['rollback', id, '--to', String(revision), '--dry-run']);
@@ -133,7 +133,7 @@ describe('agentllm rollback', () => {
     expect((await cli.json(['rollback', id, '--to', String(revision)])).config.id).toBe(Number(id));
   });
 
-  it('asks for the key that it cannot restore', async () => {
+  it('requires the key that it cannot restore', async () => {
     const { config, revision } = await cli.json(['configs', 'create', 'trader', ...model, '--api-key'], {
       stdin: 'sk-x',
     });
@@ -147,7 +147,7 @@ describe('agentllm rollback', () => {
     expect((await cli.json([...back, '--without-key'])).config.api_key_state).toBe('API_KEY_STATE_NONE');
   });
 
-  it('wants to know where to', async () => {
+  it('is rejected without --to', async () => {
     expect(await cli(['rollback', '8'])).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(/--to {2}is required/),

@@ -30,7 +30,7 @@ describe('agentllm resolve', () => {
     expect(rowsOf(origins)[0]?.['VALUES']).toContain('temperature');
   });
 
-  it('says why, value by value', async () => {
+  it('prints the provenance of each value with --why', async () => {
     const { stdout } = await cli(['resolve', 'trader', '--why']);
     const origin = rowsOf(parts(stdout)[1] ?? '').find((row) => row['VALUE'] === 'parameters.temperature');
     expect(origin).toMatchObject({ 'COME FROM': 'config 8', 'ITS FIELD': 'temperature' });
@@ -50,13 +50,13 @@ describe('agentllm resolve', () => {
     }
   });
 
-  it('shows how it was', async () => {
+  it('resolves at an earlier revision with --at', async () => {
     const { resolved, revision } = await cli.json(['resolve', 'trader', '--at', '3']);
     expect(revision).toBe(3);
     expect(resolved.hops).toHaveLength(1);
   });
 
-  it('blames the option for what is wrong', async () => {
+  it('names the option that an error belongs to', async () => {
     const { code, stderr } = await cli(['resolve', 'trader', '--down', 'opnai']);
     expect([code, stderr]).toEqual([2, expect.stringMatching(/--down opnai +.*did you mean "openai"/)]);
     const future = await cli(['resolve', 'trader', '--at', '999999']);

@@ -34,7 +34,7 @@ async function outdated(count: number, keysOf: (old: string) => string) {
 }
 
 describe('agentllm key', () => {
-  it('rotates, and shows before and behind it what is under which key', async () => {
+  it('rotate re-encrypts all API keys, and status counts them per key before and after', async () => {
     const { cli, service } = await outdated(250, (old) => `${generateKey()},${old}`);
     const before = await cli('key', 'status');
     expect(rowsOf(before.stdout).slice(0, 2)).toMatchObject([
@@ -105,7 +105,7 @@ describe('agentllm key', () => {
     expect(status.stdout).toMatch(/missing +0 +3\n[\s\S]*3 keys cannot be decrypted: credential desk-0, /);
   });
 
-  it('cannot reach what is not there', async () => {
+  it('rotate exits with 4 when no service is reachable', async () => {
     const nowhere = { AGENTLLM_ADDRESS: '127.0.0.1:1' };
     const { code, stderr } = await agentllm(['key', 'rotate'], nowhere).ended;
     expect([code, stderr]).toEqual([4, expect.stringMatching(/^agentllm: no service is reachable at 127.0.0.1:1 /)]);

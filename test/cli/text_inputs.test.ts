@@ -53,7 +53,7 @@ describe('a text', () => {
     for (const text of ['{"description": "Ä 日本 😀"}', 'sk-1', '']) expect(decodeText(encode(text))).toBe(text);
   });
 
-  it('that is none is not guessed', () => {
+  it('is rejected when its encoding is unknown', () => {
     expect(decodeText(Buffer.from([0x7b, 0xe4, 0x7d]))).toBeUndefined();
   });
 });
@@ -70,7 +70,7 @@ describe('--from-file', () => {
     expect(fromInput.code, fromInput.said).toBe(0);
   });
 
-  it('refuses what is no text', async () => {
+  it('rejects a file that is not text', async () => {
     const file = join(scratch, 'latin1.json');
     writeFileSync(file, Buffer.from('{"description": "Ä"}', 'latin1'));
     const { code, stderr } = await agentllm(['configs', 'update', '1', '--from-file', file], env()).ended;

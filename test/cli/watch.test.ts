@@ -23,7 +23,7 @@ const set = (temperature: number, ...more: string[]) =>
   cli.json(['configs', 'upsert', 'trader', '--temperature', String(temperature), ...more]);
 
 describe('agentllm watch', () => {
-  it('shows who changed what, how and why, until there is enough', async () => {
+  it('prints each change with actor, method and reason, until --count is reached', async () => {
     await set(0.7);
     const watch = await watching(['--count', '2']);
     const { revision } = await set(0.2, '--reason', 'calmer', '--fallback', 'claude/claude-3-haiku-20240307');
@@ -92,14 +92,14 @@ describe('agentllm watch', () => {
     expect((await cli(['watch', '--for', '300', '--count', '1'])).code).toBe(1);
   });
 
-  it('waits for agents that there are not yet', async () => {
+  it('waits for agents that do not exist yet', async () => {
     const watch = await watching(['newcomer', '--count', '1']);
     await watch.says(/there is no agent newcomer yet/);
     await cli.json(['agents', 'create', 'newcomer', '--type', 'analyst']);
     expect((await watch.ended).stdout).toContain('  newcomer  agent created');
   });
 
-  it('says what is wrong before it watches', async () => {
+  it('reports an invalid command line before it opens the watch', async () => {
     expect(await cli(['watch', '--since', 'nonsense'])).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('resume_token'),
@@ -131,7 +131,7 @@ describe('agentllm watch', () => {
   });
 });
 
-describe('what is told of a snapshot after a gap', () => {
+describe('the output for a snapshot after a gap', () => {
   const agent = (name: string, id: number, more: object = {}) =>
     WatchedAgent.fromPartial({ name, id, agent: { id, name, agent_type: 'analyst', ...more } });
   const gone = (name: string, id: number) => WatchedAgent.fromPartial({ name, id });
@@ -142,7 +142,7 @@ describe('what is told of a snapshot after a gap', () => {
   const told = (happened: WatchDiff[]) =>
     happened.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
 
-  it('is what has become different, also without being sent', () => {
+  it('contains the differences, including deletions that were not sent', () => {
     const heard = new WatchState();
     expect(heard.apply(batch([agent('a', 1), agent('b', 2), agent('c', 3)], [provider('p', true)], true))).toEqual([]);
     expect(told(heard.apply(batch([gone('a', 1), agent('d', 1)], [], false)))).toEqual(['d: agent: name a → d']);
@@ -174,7 +174,7 @@ describe('agentllm watchers', () => {
 });
 
 describe('--wait', () => {
-  it('says who has applied a write', async () => {
+  it('reports the processes that have applied a write', async () => {
     const first = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.3', '--wait', '1000']);
     expect(first.stdout).toMatch(
       /^updated config \d+ of social_analyst at revision \d+\nno process watches the changed resource\n/,

@@ -21,7 +21,7 @@ describe('agentllm configs bulk', () => {
     expect(byProvider.results.map((one: { agent_name: string }) => one.agent_name)).toEqual(['trader']);
   });
 
-  it('says what is wrong with how agents are chosen', async () => {
+  it('reports an invalid selection of agents', async () => {
     const change = ['--temperature', '0'];
     expect((await cli(['configs', 'bulk', ...change])).stderr).toContain('no agents are selected');
     expect((await cli(['configs', 'bulk', 'trader', '--all', ...change])).stderr).toContain('not both');
@@ -54,7 +54,7 @@ describe('agentllm rollback --revision', () => {
     expect(refused.stderr).toContain(`config ${results[0].config.id} of "bull_researcher"  was changed again`);
   });
 
-  it('takes one target', async () => {
+  it('is rejected with two targets', async () => {
     expect((await cli(['rollback'])).stderr).toContain('use the id of a config with --to, or --revision');
     expect((await cli(['rollback', '8'])).stderr).toContain('use --to');
     expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('takes no <id>');

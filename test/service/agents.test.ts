@@ -100,7 +100,7 @@ describe('AgentService', () => {
       );
     });
 
-    it('wants an agent', async () => {
+    it('is rejected without an agent', async () => {
       const error = await invalid(service().agents.createAgent({}));
       expect(error.fields.length).toBeGreaterThan(0);
     });
@@ -424,7 +424,7 @@ describe('AgentService', () => {
       expect(agent_name).toBe((await getAgent(service(), other.id)).name);
     });
 
-    it('takes its own name again', async () => {
+    it('accepts the current name of the agent', async () => {
       const { id, name } = await newAgent(service());
       const { agent } = await service().agents.updateAgent({ agent: { id, name } });
       expect(agent?.name).toBe(name);

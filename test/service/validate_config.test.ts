@@ -27,7 +27,7 @@ describe('ValidateConfig', () => {
   const sent = (hop: Hop | undefined) =>
     Object.fromEntries(present(hop).parameters.map((each) => [each.wire_name, JSON.parse(each.value_json)]));
 
-  it('wants exactly one target', async () => {
+  it('is rejected without exactly one target', async () => {
     const { id, agent_id } = await newConfig(service());
     await invalid(validate({}));
     await invalid(validate({ id, agent: { id: agent_id } }));
@@ -35,7 +35,7 @@ describe('ValidateConfig', () => {
     await invalid(validate({ config: GPT4 }), 'agent');
   });
 
-  it('says what is missing', async () => {
+  it('returns NOT_FOUND for a missing config or agent', async () => {
     await notFound(validate({ id: 2_147_483_647 }), 'CONFIG_NOT_FOUND');
     await notFound(validate({ agent: { name: unique('none') } }), 'AGENT_NOT_FOUND');
     await notFound(validate({ agent: { name: unique('none') }, config: GPT4 }), 'AGENT_NOT_FOUND');
@@ -267,7 +267,7 @@ describe('ValidateConfig', () => {
     for (const finding of findings) expect(finding.message).not.toBe('');
   });
 
-  it('has nothing to say when all is well', async () => {
+  it('returns no findings for a valid chain', async () => {
     const { id } = await newConfig(service());
     expect((await validate({ id })).findings).toEqual([]);
   });
