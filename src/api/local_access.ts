@@ -49,7 +49,7 @@ const callOf = (
   principal: LOCAL,
   require: () => {},
   requirePastAgent: () => {},
-  stillAllowed: () => {},
+  recheckAccess: () => {},
   encode: definition.requestSerialize,
   encodeReply: definition.responseSerialize,
   signal: new AbortController().signal,
