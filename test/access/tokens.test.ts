@@ -251,13 +251,13 @@ describe('a certificate identity', () => {
     await asAdmin();
     const { access } = replica();
     expect(() => access.identify({ identities: ['CN=nobody'] }, 'test')).toThrow('is not bound to a token');
-    expect(() => access.identify({ identities: [] }, 'test')).toThrow('needs a token');
+    expect(() => access.identify({ identities: [] }, 'test')).toThrow('requires a token');
     await grant(replica().store, { certificate_identity: 'CN=good', role: 'ROLE_VIEWER' });
     expect(access.identify({ identities: ['CN=good'] }, 'test').role).toBe('ROLE_VIEWER');
     expect(() => access.identify({ authorization: 'Bearer x', identities: ['CN=good'] }, 'test')).toThrow(
-      'none of this',
+      'was not issued by this service',
     );
-    expect(() => access.identify({ authorization: '', identities: ['CN=good'] }, 'test')).toThrow('none of this');
+    expect(() => access.identify({ authorization: '', identities: ['CN=good'] }, 'test')).toThrow('was not issued by this service');
     // One that is revoked is not stepped over for the next.
     const { id } = await grant(replica().store, { certificate_identity: 'CN=gone', role: 'ROLE_ADMIN' });
     await (await asAdmin())('AccessService/RevokeToken', { id });

@@ -169,7 +169,7 @@ describe('a stored key that cannot be had is an error, never the environment', (
     leases.unreadable = [8];
     const error = await failed(key());
     expect(error).toMatchObject({ code: 'FAILED_PRECONDITION' });
-    expect(error.message).toMatch(/cannot read the stored key of config 8 .*set the key again/);
+    expect(error.message).toMatch(/cannot decrypt the stored key of config 8 .*set the key again/);
     await failed(key());
     expect(leases.requests).toHaveLength(1);
     leases.keys = [{ config_id: 8, key: KEY }];
@@ -191,7 +191,7 @@ describe('a stored key that cannot be had is an error, never the environment', (
     leases.refuses = [status.UNAUTHENTICATED, 'TOKEN_REQUIRED'];
     const error = await failed(key());
     expect(error).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' });
-    expect(error.message).toMatch(/token alone: set the option token, or AGENTLLM_TOKEN/);
+    expect(error.message).toMatch(/only to callers with a token: set the option token, or AGENTLLM_TOKEN/);
   });
 
   it.each([
@@ -281,7 +281,7 @@ describe('what is leased is dropped at once', () => {
       stream.change(12, [agent('trader', 12, { configs })]);
       leases.revision = 12n;
       await reaches(client, 12);
-      expect((await failed(handle.apiKey(hop))).message).toMatch(/no stored key any more/);
+      expect((await failed(handle.apiKey(hop))).message).toMatch(/no longer has a stored key, or is disabled/);
     }
   });
 

@@ -359,7 +359,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       const back = () => rollback({ id: config.id, to_revision: config.revision });
       await providers.updateProvider({ provider: { name: own.name, enabled: false } });
       const off = await invalid(back(), 'config.provider');
-      expect(off.message).toContain('switched off');
+      expect(off.message).toContain('disabled');
       await providers.deleteProvider({ name: own.name });
       await providers.updateProvider({ provider: { name: other.name, allow_unknown_models: false } });
       await invalid(back(), 'config.provider', 'config.fallback_model');
