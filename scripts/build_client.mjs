@@ -6,7 +6,11 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const out = resolve(process.argv[2] ?? join(root, 'dist/client'));
-const SYSTEMS = { esm: { module: 'esnext', type: 'module' }, cjs: { module: 'commonjs', type: 'commonjs' } };
+/** Only the ES modules have source maps: the maps contain the sources, which are half of the package's size. */
+const SYSTEMS = {
+  esm: { module: 'esnext', type: 'module', sourceMap: true },
+  cjs: { module: 'commonjs', type: 'commonjs', sourceMap: false },
+};
 const ENTRIES = ['src/client/index', 'src/client/proto'];
 
 const readJson = (path) => JSON.parse(readFileSync(join(root, path), 'utf8'));
@@ -16,8 +20,8 @@ const filesOf = (directory) =>
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
 
-/** Emits JavaScript with source maps that contain the sources, and declarations with comments. */
-function compile(system, { module, type }) {
+/** Emits JavaScript, and declarations with comments. */
+function compile(system, { module, type, sourceMap }) {
   const directory = join(out, system);
   const config = join(out, `tsconfig.${system}.json`);
   const compilerOptions = {
@@ -26,9 +30,7 @@ function compile(system, { module, type }) {
     moduleResolution: 'bundler',
     verbatimModuleSyntax: false,
     declaration: true,
-    sourceMap: true,
-    inlineSources: true,
-    sourceRoot: 'agentllm:///',
+    ...(sourceMap && { sourceMap, inlineSources: true, sourceRoot: 'agentllm:///' }),
     newLine: 'lf',
     outDir: directory,
     rootDir: root,
