@@ -173,7 +173,7 @@ describe('backup and restore of the embedded engine', () => {
     await wrong(/another version.*format 2/, Buffer.concat([Buffer.from('agentllm-backup 2'), bytes.subarray(17)]));
     expect(await failed(['restore', `${file}.gone`], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
     expect(await failed(['restore', join(file, '..')], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
-    expect(await failed(['restore', file], { DATA_DIR: 'memory:' })).toContain('keeps nothing');
+    expect(await failed(['restore', file], { DATA_DIR: 'memory:' })).toContain('is not persistent');
   });
 
   it('a restore leaves a database that is there, unless it is forced to, and then keeps it aside', async () => {
