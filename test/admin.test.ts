@@ -148,8 +148,8 @@ describe('the admin socket', () => {
     const request = (command: unknown, options?: unknown) => `${JSON.stringify({ command, options })}\n`;
     expect(await send(DATA_DIR, 'what?\n')).toEqual(refused(/not JSON/));
     expect(await send(DATA_DIR, '\n')).toEqual(refused(/not JSON/));
-    expect(await send(DATA_DIR, '')).toEqual(refused(/one line/));
-    expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(refused(/one line/));
+    expect(await send(DATA_DIR, '')).toEqual(refused(/a line of at most/));
+    expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(refused(/a line of at most/));
     expect(await send(DATA_DIR, 'null\n')).toEqual(refused(/must be/));
     expect(await send(DATA_DIR, request(['seed']))).toEqual(refused(/must be/));
     expect(await send(DATA_DIR, request('seed', 'json'))).toEqual(refused(/must be/));

@@ -268,7 +268,7 @@ describe('agentllm doctor on PostgreSQL', () => {
       DATABASE_URL: `${DATABASE_URL}?options=-c%20default_transaction_read_only%3Don`,
     });
     expect(readOnly.about('database')).toContainEqual(
-      expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('takes no writes') }),
+      expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('accepts no writes') }),
     );
   });
 });

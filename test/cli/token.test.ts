@@ -90,10 +90,12 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     expect(stderr).toContain('agentllm token create --local creates another');
 
     const audit = await hear('audit --limit 20', as(admin));
-    expect(audit).toMatch(new RegExp(`agentllm +create +access +token ${idOf(admin)} created: admin, "admin"`));
-    expect(audit).toMatch(new RegExp(`token:${idOf(admin)} +RevokeToken +access +token ${idOf(operator)} revoked`));
+    expect(audit).toMatch(new RegExp(`agentllm +create +access +token admin \\(${idOf(admin)}\\) created: admin`));
+    expect(audit).toMatch(
+      new RegExp(`token:${idOf(admin)} +RevokeToken +access +token desk \\(${idOf(operator)}\\) revoked`),
+    );
     expect(audit).toMatch(/anonymous +ListAgents +access +rejected: TOKEN_REQUIRED/);
-    expect(audit).toMatch(new RegExp(`token:${idOf(operator)} +- +access +used`));
+    expect(audit).toMatch(new RegExp(`token:${idOf(operator)} +- +access +first use of the day`));
     await hear('audit --json', as(admin));
     await hear('history --json', as(admin));
     const all = [...said, service.output()].join('\n');
@@ -142,7 +144,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     expect(again).toMatchObject({
       code: 1,
       stdout: '',
-      stderr: expect.stringContaining(`has made ${made.token.id} before`),
+      stderr: expect.stringContaining(`has already created ${made.token.id}`),
     });
 
     const typed = await run(`token revoke ${made.text}`, here);
@@ -203,7 +205,7 @@ describe('tokens on PostgreSQL', () => {
     const service = await startCommand(here);
     const there = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
     const made = await run('token create --role admin', here);
-    expect(made.stderr).toContain(`made in the store itself (PostgreSQL at ${new URL(here.DATABASE_URL).host})`);
+    expect(made.stderr).toContain(`created in the store itself (PostgreSQL at ${new URL(here.DATABASE_URL).host})`);
     expect(made.stderr).toContain('This is the first token');
     const as = { ...there, AGENTLLM_TOKEN: made.stdout.trimEnd() };
     await until(async () => (await run('token whoami', there)).code === 1);

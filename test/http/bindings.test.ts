@@ -66,6 +66,7 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   DeleteConfig: { validateOnly: true, reason: 'a & b = c+d%' },
   GetPrimaryConfig: {},
   BatchGetPrimaryConfigs: { agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }] },
+  BatchResolveConfigs: { agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }], providerDown: ['claude'] },
   UpsertPrimaryConfig: { config: { temperature: 0.25 }, validateOnly: true },
   BulkAssignConfig: {
     agents: [{ name: 'trader' }, { name: 'no' }],
@@ -85,6 +86,7 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   ListConfigRevisions: { pageSize: 3, kinds: ['RESOURCE_KIND_CONFIG', 'RESOURCE_KIND_AGENT'] },
   GetConfigRevision: {},
   RollbackConfig: { toRevision: String(revision), withoutKey: true, validateOnly: true, reason: 'ä' },
+  RollbackRevision: { withoutKeys: true, validateOnly: true, reason: 'ö' },
   ListAuditEvents: { pageSize: 3, actor: 'anonymous', since: '2026-01-01T00:00:00Z' },
   ResolveConfig: { providerDown: ['claude', 'anthropic'], atRevision: String(revision) },
   ValidateApiKey: { apiKey: 'sk-z', modelName: 'm' },
@@ -118,7 +120,7 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
 const tokenId = () => service().tokens[0]?.id ?? '';
 
 const variable = (name: string): string | number => {
-  if (name === 'at_revision') return String(revision);
+  if (name === 'at_revision' || name === 'revision') return String(revision);
   if (name.endsWith('agent.id')) return ids.agent;
   if (name.endsWith('agent.name')) return 'by http/1';
   if (name.endsWith('id')) return ids.config;
