@@ -257,7 +257,7 @@ describe("an agent's chain", () => {
     expect(config).not.toHaveProperty('temperature');
     expect((await cli(['configs', 'primary', agent])).stdout).toMatch(new RegExp(`^config ${config.id} of ${agent}\n`));
     const wrong = await cli(['configs', 'upsert', agent, '--no-enabled']);
-    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--no-enabled  must not be false here')]);
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--no-enabled  must not be false')]);
   });
 
   it('is reordered by reorder with all ids', async () => {

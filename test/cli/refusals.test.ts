@@ -196,7 +196,7 @@ describe('a service that cannot be reached', () => {
     silent.close();
     expect([code, stderr]).toEqual([
       4,
-      expect.stringContaining(`${address} (from --address) did not answer within 400 ms`),
+      expect.stringContaining(`${address} (from --address) did not respond within 400 ms`),
     ]);
     expect((await cli(['agents', 'list', '--timeout', '0'])).code).toBe(2);
   });

@@ -135,7 +135,7 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
 
 function unreachable({ address, addressSource, timeoutMs }: Connection, message: string): string[] {
   const where = `${address} (${lacksPort(address) ? `${addressSource}, no port given: 443` : addressSource})`;
-  const [, late, cause = ''] = /^(No (?:answer|response) from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
+  const [, late, cause = ''] = /^(No response from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
   const why = inOptions(late ? cause : message);
   return [
     late
