@@ -152,10 +152,10 @@ describe('the contract that is served', () => {
     for (const [symbol, words] of [
       [
         'agentllm.v1.AgentLLMConfigService',
-        ['CheckConfigHealth', 'ListConfigHealth', 'ListRetiringModels', 'Asks the providers of a configuration'],
+        ['CheckConfigHealth', 'ListConfigHealth', 'ListRetiringModels', 'Checks with the providers of a config'],
       ],
-      ['agentllm.v1.ProviderService', ['ValidateApiKey', 'Asks a provider whether an API key is good']],
-      ['agentllm.v1.CheckStatus', ['CHECK_STATUS_KEY_UNREADABLE', 'A key is stored that cannot be decrypted']],
+      ['agentllm.v1.ProviderService', ['ValidateApiKey', 'Checks with a provider that an API key is valid']],
+      ['agentllm.v1.CheckStatus', ['CHECK_STATUS_KEY_UNREADABLE', 'A stored key cannot be decrypted']],
     ] as const) {
       const name = Buffer.from(symbol);
       const { result, body } = await rawCall(service().port, {

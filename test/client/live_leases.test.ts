@@ -126,7 +126,7 @@ describe('a lease from the service', () => {
     const client = await agentOf(name);
     const error = await failed(client.agent(name).apiKey());
     expect(error.code).toBe('FAILED_PRECONDITION');
-    expect(error.message).toContain(`cannot read the stored key of config ${id}`);
+    expect(error.message).toContain(`cannot decrypt the stored key of config ${id}`);
     await adopt(client, await admin.configs.updateConfig({ config: { id }, api_key: CANARY }));
     expect(await client.agent(name).apiKey()).toBe(CANARY);
   });
