@@ -53,7 +53,7 @@ describe('agentllm cert dev', () => {
     expect((await list({ ...env, AGENTLLM_CERT: other('pem'), AGENTLLM_KEY: other('key') })).code).toBe(0);
     const refused = await list({ AGENTLLM_CA: env['AGENTLLM_CA'] as string });
     expect(refused.code).toBe(4);
-    expect(refused.stderr).toContain('give --cert and --key');
+    expect(refused.stderr).toContain('set --cert and --key');
   });
 
   it('keeps keys to itself', async () => {

@@ -49,7 +49,7 @@ describe('the command line and certificates', () => {
         'is not trusted (self-signed certificate in certificate chain); set --ca to the authority that signed it',
       ],
       [['--ca', path('other.pem'), ...own('client')], 4, 'set --ca to the authority that signed it'],
-      [ca, 4, 'certificate of this client'],
+      [ca, 4, 'client certificate'],
       [[...ca, ...own('stranger')], 4, 'does it trust the certificate of this client?'],
       [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
       [[...ca, '--cert', path('client.pem')], 2, '--cert and --key must be set together'],

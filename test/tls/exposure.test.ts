@@ -91,7 +91,7 @@ describe('agentllm serve', () => {
     const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0', ...tlsSettings(files) };
     const ended = await agentllm(['serve'], env).ended;
     expect(ended.code).toBe(1);
-    expect(ended.stderr).toContain('agentllm: 0.0.0.0:0 can be reached from other machines, and there is no token');
+    expect(ended.stderr).toContain('agentllm: 0.0.0.0:0 can be reached from other machines, and no token exists');
     expect(ended.stderr).not.toContain('    at ');
   });
 
