@@ -162,7 +162,7 @@ describe('agentllm --help', () => {
     ])
       expect(text).toContain(`\n${heading}`);
     for (const line of [
-      '  0  done',
+      '  0  success',
       '  1  the request was rejected',
       '  2  the command line',
       '  3  not found',

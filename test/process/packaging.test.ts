@@ -69,7 +69,7 @@ describe('a checkout', () => {
       });
     expect(prepare()).toBe('');
     rmSync(join(project, 'dist'), { recursive: true });
-    expect(prepare).toThrow(/it is not built, and the compiler cannot be fetched/);
+    expect(prepare).toThrow(/is not built and the compiler cannot be fetched/);
   });
 });
 

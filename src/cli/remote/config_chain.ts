@@ -61,7 +61,6 @@ export const bulkConfigs: RemoteCommand = {
   patches: true,
   examples: [
     ['agentllm configs bulk trader market_analyst --model openai/gpt-4o', 'the same model for both'],
-    ['agentllm configs bulk trader market_analyst --temperature 0 --dry-run', 'check only'],
     ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'all agents'],
     [
       'agentllm configs bulk --of-type researcher --of-provider openai --temperature 0.2',

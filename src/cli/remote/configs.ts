@@ -54,7 +54,6 @@ const list: RemoteCommand = {
     ['agentllm configs list', 'the configs of all agents'],
     ['agentllm configs list --agent trader --no-enabled', 'the disabled configs of the trader'],
     ['agentllm configs list --provider claude --include-fallbacks', 'all uses of claude, also as fallback'],
-    ['agentllm configs list --json --limit 3', 'for a program'],
   ],
   next: 'agentllm configs get <id> shows all fields of a config',
   run: (call) => printList(call, configList),

@@ -27,11 +27,9 @@ export const resolveAgent: RemoteCommand = {
     minRevision,
   ],
   examples: [
-    ['agentllm resolve trader', 'now'],
     ['agentllm resolve trader --down claude', 'if claude is unavailable'],
     ['agentllm resolve trader --at 3 --why', 'at revision 3, in detail'],
     ['agentllm resolve --all', 'all agents, one line each'],
-    ['agentllm resolve --all --down openai --json', 'all agents if openai is unavailable, for a program'],
   ],
   next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> shows its changes',
   async run(call) {

@@ -48,10 +48,8 @@ earlier state, and removed otherwise. If the earlier state had its own key and n
   ],
   examples: [
     ['agentllm configs update 8 --temperature 0.2', 'creates revision 4 on a fresh service'],
-    ['agentllm rollback 8 --to 3 --dry-run', 'show the changes only'],
     ['agentllm rollback 8 --to 3 --reason "was better before"', 'restore it'],
-    ['agentllm configs bulk trader market_analyst --temperature 0', 'creates revision 6'],
-    ['agentllm rollback --revision 6 --reason "not all of them"', 'revert the bulk change'],
+    ['agentllm rollback --revision 5', 'revert everything that revision 5 changed'],
   ],
   next: 'agentllm history <id> shows it',
   async run(call) {
