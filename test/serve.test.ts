@@ -121,7 +121,7 @@ describe('agentllm serve', () => {
     const DATABASE_URL = 'postgres://user:hunter2@127.0.0.1:1/none';
     const ended = await agentllm(['serve'], { DATABASE_URL, DATABASE_WAIT_MS: '500' }).ended;
     expect(ended.code).toBe(1);
-    expect(ended.stderr).toContain('no PostgreSQL answers at 127.0.0.1:1');
+    expect(ended.stderr).toContain('nothing listens at 127.0.0.1:1');
     expect(ended.stdout + ended.stderr).not.toContain('hunter2');
   });
 

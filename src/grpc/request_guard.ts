@@ -75,8 +75,9 @@ export class RequestGuard {
     const timeout = headers['grpc-timeout'];
     if (timeout !== undefined && !TIMEOUT.test(String(timeout)))
       return ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
-    // Node uses the first of several headers, and a proxy may have used another one.
-    if (isRepeated(raw, 'authorization')) return ServiceError.of('TOKEN_UNKNOWN', {});
+    // Node uses the first of several headers, and a proxy may have used another one. Joined, they are no valid token.
+    const authorizations = valuesOf(raw, 'authorization');
+    if (authorizations.length > 1) headers.authorization = authorizations.join(', ');
     if (this.isPublic(path)) {
       const encoding = headers['grpc-encoding'] ?? 'identity';
       if (encoding !== 'identity')
@@ -145,10 +146,10 @@ function http2ServersOf(server: Server): readonly Http2Server[] {
   return [...http2Servers.keys()];
 }
 
-function isRepeated(raw: readonly string[], name: string): boolean {
-  let seen = 0;
-  for (let at = 0; at < raw.length; at += 2) if (raw[at] === name) seen++;
-  return seen > 1;
+function valuesOf(raw: readonly string[], name: string): string[] {
+  const values: string[] = [];
+  for (let at = 0; at < raw.length; at += 2) if (raw[at] === name) values.push(raw[at + 1] as string);
+  return values;
 }
 
 /** Ends a call with a status and tells the client to stop sending the request. */
