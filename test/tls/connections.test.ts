@@ -3,8 +3,8 @@ import { expect, it, onTestFinished, vi } from 'vitest';
 import { startTls } from './support.js';
 
 vi.mock('../../src/limits.js', async (original) => {
-  const { limits } = await original<typeof import('../../src/limits.js')>();
-  return { limits: { ...limits, maxConnections: 3 } };
+  const module = await original<typeof import('../../src/limits.js')>();
+  return { ...module, limits: { ...module.limits, maxConnections: 3 } };
 });
 
 /** A connection, and whether it is still there after a moment. */
