@@ -150,7 +150,7 @@ describe('agentllm rollback', () => {
   it('is rejected without --to', async () => {
     expect(await cli(['rollback', '8'])).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/--to {2}is required/),
+      stderr: expect.stringContaining('use --to with the revision to restore'),
     });
   });
 });

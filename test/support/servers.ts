@@ -10,8 +10,9 @@ export interface ServerKind {
 
 const DEBIAN_15 = '/usr/lib/postgresql/15/bin';
 
+/** The servers to test with. Each test file has its own, because roles and their settings belong to a whole server. */
 export function serverKinds(): ServerKind[] {
-  const kinds: ServerKind[] = [{ name: 'PostgreSQL 18', start: startPostgres }];
+  const kinds: ServerKind[] = [{ name: 'PostgreSQL 18', start: () => startPostgres({ own: true }) }];
   if (existsSync(`${DEBIAN_15}/initdb`)) kinds.push({ name: 'PostgreSQL 15', start: () => startInstalled(DEBIAN_15) });
   else console.log('PostgreSQL 15 is not installed: its tests are skipped (apt-get install postgresql-15)');
   return kinds;
