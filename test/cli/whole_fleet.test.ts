@@ -57,7 +57,7 @@ describe('agentllm rollback --revision', () => {
   it('is rejected with two targets', async () => {
     expect((await cli(['rollback'])).stderr).toContain('use the id of a config with --to, or --revision');
     expect((await cli(['rollback', '8'])).stderr).toContain('use --to');
-    expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('takes no <id>');
+    expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('cannot be combined with <id>');
   });
 });
 

@@ -126,7 +126,9 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
       // A schema of the role's own choice is another store: it is named, as the start demands.
       const chosen = setting === 'search_path' ? `${url}?schema=public` : url;
       expect(await observe(chosen)).toEqual(control);
-      if (bouncer && setting !== 'client_encoding') expect(await observe(bouncer.through(chosen))).toEqual(control);
+      // PgBouncer may hand on a session that began under the search_path of an earlier case, so the schema is named.
+      if (bouncer && setting !== 'client_encoding')
+        expect(await observe(bouncer.through(`${url}?schema=public`))).toEqual(control);
     });
   });
 
