@@ -63,7 +63,9 @@ describe('agentllm agents', () => {
       '--description',
       'looks',
     ]);
-    expect(created.stdout).toMatch(new RegExp(`^created agent ${name} \\(id \\d+\\) at revision \\d+\n$`));
+    expect(created.stdout).toMatch(
+      new RegExp(`^created agent ${name} \\(id \\d+\\) at revision \\d+\n[^]*no enabled config`),
+    );
     const updated = await cli.json([
       'agents',
       'update',

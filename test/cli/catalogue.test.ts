@@ -107,7 +107,7 @@ describe('agentllm providers', () => {
     expect(checked.stdout + checked.stderr + json.stdout + json.stderr).not.toContain(key);
     expect((await cli(['providers', 'check-key', 'nobody'], { stdin: key })).code).toBe(3);
     const empty = await cli(['providers', 'check-key', name], { stdin: '\n' });
-    expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining('no API key came from standard input')]);
+    expect([empty.code, empty.stderr]).toEqual([2, expect.stringContaining('standard input contains no API key')]);
   });
 });
 

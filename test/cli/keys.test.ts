@@ -49,7 +49,7 @@ describe('agentllm credentials', () => {
         ['credentials', 'create', unique('x'), '--provider', 'openai'],
         stdin === undefined ? {} : { stdin },
       );
-      expect([code, stderr]).toEqual([2, expect.stringContaining('no API key came from standard input')]);
+      expect([code, stderr]).toEqual([2, expect.stringContaining('standard input contains no API key')]);
     }
     const two = await cli(['credentials', 'create', unique('x'), '--provider', 'openai'], { stdin: `${KEY}\n\n` });
     expect([two.code, two.stderr]).toEqual([2, expect.stringMatching(/\n {2}--api-key {2}must /)]);
@@ -106,7 +106,7 @@ describe('a key on the command line', () => {
     expect([ended.code, ended.stdout, ended.stderr]).toEqual([
       2,
       '',
-      expect.stringContaining('--api-key takes no value: an argument can be read by every process'),
+      expect.stringContaining('--api-key takes no value: every process of this machine can read an argument'),
     ]);
     expect(printed(ended)).not.toContain(KEY);
   });
