@@ -31,28 +31,34 @@ async function serviceThatReports(last: Progress): Promise<string> {
 
 describe('the exit code of agentllm key rotate', () => {
   it.each([
-    ['0: all keys were encrypted anew', { total: 3, done: 3 }, [], 0, /^3 of 3 keys encrypted anew/],
+    ['0: all keys were encrypted anew', { total: 3, done: 3 }, [], 0, /^3 of 3 keys re-encrypted/],
     [
       '1: keys are left that cannot be decrypted',
       { total: 3, done: 2, unreadable: 1 },
       [],
       1,
-      /1 key left that cannot/,
+      /1 key skipped, because they cannot be decrypted/,
     ],
     [
       '0: keys are left that cannot be decrypted, as was allowed',
       { total: 3, done: 2, unreadable: 1 },
       ['--skip-unreadable'],
       0,
-      /1 key left that cannot/,
+      /1 key skipped, because they cannot be decrypted/,
     ],
-    ['1: keys were stored under an older key meanwhile', { total: 3, done: 2 }, [], 1, /1 key stored under an older/],
+    [
+      '1: keys were stored under an older key meanwhile',
+      { total: 3, done: 2 },
+      [],
+      1,
+      /1 key stored meanwhile by a replica that encrypts with an older key/,
+    ],
     [
       '1: keys were stored under an older key meanwhile, which nothing allows',
       { total: 4, done: 2, unreadable: 1 },
       ['--skip-unreadable'],
       1,
-      /1 key stored under an older/,
+      /1 key stored meanwhile by a replica that encrypts with an older key/,
     ],
   ] as const)('is %s', async (_, progress, options, exit, said) => {
     const env = { AGENTLLM_ADDRESS: await serviceThatReports(progress) };
