@@ -257,7 +257,9 @@ describe('a certificate identity', () => {
     expect(() => access.identify({ authorization: 'Bearer x', identities: ['CN=good'] }, 'test')).toThrow(
       'was not issued by this service',
     );
-    expect(() => access.identify({ authorization: '', identities: ['CN=good'] }, 'test')).toThrow('was not issued by this service');
+    expect(() => access.identify({ authorization: '', identities: ['CN=good'] }, 'test')).toThrow(
+      'was not issued by this service',
+    );
     // One that is revoked is not stepped over for the next.
     const { id } = await grant(replica().store, { certificate_identity: 'CN=gone', role: 'ROLE_ADMIN' });
     await (await asAdmin())('AccessService/RevokeToken', { id });

@@ -66,7 +66,10 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   DeleteConfig: { validateOnly: true, reason: 'a & b = c+d%' },
   GetPrimaryConfig: {},
   BatchGetPrimaryConfigs: { agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }] },
-  BatchResolveConfigs: { agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }], providerDown: ['claude'] },
+  BatchResolveConfigs: {
+    agents: [{ name: 'trader' }, { id: ids.agent }, { name: 'nobody' }],
+    providerDown: ['claude'],
+  },
   UpsertPrimaryConfig: { config: { temperature: 0.25 }, validateOnly: true },
   BulkAssignConfig: {
     agents: [{ name: 'trader' }, { name: 'no' }],

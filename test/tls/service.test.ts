@@ -159,7 +159,9 @@ describe('mutual TLS', () => {
     await call(grpc, { ca, ...client });
     expect((await ask(http, '/readyz', { ca, ...client })).status).toBe(200);
 
-    expect((await failed(call(grpc, { ca }))).message).toMatch(/requires? a client certificate.*tls\.cert and tls\.key/);
+    expect((await failed(call(grpc, { ca }))).message).toMatch(
+      /requires? a client certificate.*tls\.cert and tls\.key/,
+    );
     await expect(ask(http, '/readyz', { ca })).rejects.toThrow();
     expect((await failed(call(grpc, { ca, ...stranger }))).message).toMatch(
       /does it trust the certificate of this client/,
