@@ -22,7 +22,7 @@ export interface ConnectOptions {
    */
   readonly token?: Token | undefined;
   /**
-   * Permits sending the token without TLS to another machine. Set it only on a network that nobody else can read.
+   * Permits sending the token without TLS to another machine. Set it only on a network whose traffic no other party can read.
    * Default: false: `connect` throws a TypeError instead.
    */
   readonly allowPlaintextToken?: boolean | undefined;

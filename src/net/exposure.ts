@@ -9,7 +9,7 @@ export interface ServeFlags {
 }
 
 /** The callers that have access to the running service. */
-export type AccessPolicy = 'this machine' | 'tokens' | 'everybody';
+export type AccessPolicy = 'this machine' | 'tokens' | 'anonymous';
 
 type Addresses = Pick<Settings, 'GRPC_ADDRESS' | 'HTTP_ADDRESS'>;
 
@@ -48,6 +48,6 @@ export function anonymousOf(settings: Addresses, { allowAnonymous }: ServeFlags)
 }
 
 export function accessOf(anonymous: Anonymous, tokensExist: boolean): AccessPolicy {
-  if (anonymous === 'allowed') return 'everybody';
+  if (anonymous === 'allowed') return 'anonymous';
   return anonymous === 'loopback' && !tokensExist ? 'this machine' : 'tokens';
 }

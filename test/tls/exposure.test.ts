@@ -77,8 +77,8 @@ describe('what is exposed', () => {
       ['loopback', true, 'tokens'],
       ['never', false, 'tokens'],
       ['never', true, 'tokens'],
-      ['allowed', false, 'everybody'],
-      ['allowed', true, 'everybody'],
+      ['allowed', false, 'anonymous'],
+      ['allowed', true, 'anonymous'],
     ] as const;
     for (const [anonymous, token, access] of rows) expect(accessOf(anonymous, token)).toBe(access);
   });

@@ -237,7 +237,7 @@ async function readCommandLine(spec: RemoteCommand, inputs: readonly Input[], ty
   return readKeys(keys, cleared);
 }
 
-/** Reads the key last: nobody types a key for a command that fails anyway. */
+/** Reads the key last, so that an invalid command fails before the user is prompted for a key. */
 async function readKeys(keys: readonly Input[], parsed: ParsedInputs): Promise<ParsedInputs> {
   const message = { ...parsed.message };
   const causes = [...parsed.causes];

@@ -70,7 +70,7 @@ const ACCESS: Readonly<Record<AccessPolicy, string>> = {
   'this machine':
     'open to every caller on this machine, except key leases and access management; agentllm token create --role admin --local closes it',
   tokens: 'with tokens',
-  everybody: 'open to every caller (--allow-anonymous), with or without a token',
+  anonymous: 'open to every caller (--allow-anonymous), with or without a token',
 };
 
 function grpcurlOptions({ TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT }: Settings): string {
