@@ -1,3 +1,5 @@
+import { domainToASCII, domainToUnicode } from 'node:url';
+
 /*
  * The base URL of a provider in the one form in which it is stored. URL parsers disagree about backslashes, user parts,
  * numeric host names, escapes and dots. A key is bound to the host that this service reads, so another parser in an agent
@@ -61,8 +63,18 @@ function portProblem(port: string | undefined): string | undefined {
 function hostProblem(host: string): string | undefined {
   if (host.startsWith('[')) return ipv6Problem(host.slice(1, -1));
   if (host.endsWith('.')) return 'must not have a host name that ends with a dot';
-  if (host.length > MAX_HOST || !host.split('.').every((label) => LABEL.test(label))) return HOST;
-  return undefined;
+  const labels = host.split('.');
+  if (host.length > MAX_HOST || !labels.every((label) => LABEL.test(label))) return HOST;
+  const undecodable = labels.find((label) => label.startsWith('xn--') && !isEncodedLabel(label));
+  return undecodable === undefined
+    ? undefined
+    : `must have a valid international host name, and ${undecodable} is not the encoded form of any`;
+}
+
+/** Node 20 and 22 refuse an invalid Punycode label, and Node 24 and 26 take it as it is. */
+function isEncodedLabel(label: string): boolean {
+  const decoded = domainToUnicode(label);
+  return decoded !== label && domainToASCII(decoded) === label;
 }
 
 /** A mapped IPv4 address has two forms, and a zone is meaningful on one machine only. */

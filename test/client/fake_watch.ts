@@ -182,7 +182,8 @@ export async function startFakeWatch(port = 0, credentials = ServerCredentials.c
 /** A resident client that ends with the test. */
 export function hold(address: string, options: Partial<ResidentOptions> = {}): ResidentAgentLLM {
   const client = connect({ address, agents: ['trader'], ...options });
-  onTestFinished(() => client.close());
+  // Waits for the last write of the cache file: its directory is removed next.
+  onTestFinished(() => client[Symbol.asyncDispose]());
   return client;
 }
 
