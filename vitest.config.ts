@@ -2,22 +2,23 @@ import { defineConfig } from 'vitest/config';
 
 /** Tests that need no database, no running service and no build. */
 const UNIT = [
-  'test/api/**/*.test.ts',
+  'test/{abort,atomic_file,concurrency_limiter,config,contract,house,log,metrics,readme,time_slice}.test.ts',
+  'test/api/messages/**/*.test.ts',
+  'test/cli/kit/print.test.ts',
   'test/domain/**/*.test.ts',
-  'test/providers/**/*.test.ts',
-  'test/{abort,concurrency_limiter,contract,house,log,metrics,readme,seed_data,settings,write_queue}.test.ts',
-  'test/cli/print.test.ts',
-  'test/embedded/wire_frames.test.ts',
+  'test/feed/validators.test.ts',
   'test/http/routes.test.ts',
-  'test/watch/validators.test.ts',
+  'test/providers/**/*.test.ts',
+  'test/store/embedded/wire_frames.test.ts',
+  'test/store/maintenance/seed_data.test.ts',
+  'test/store/write/write_queue.test.ts',
 ];
 
 /** Kill rounds, floods, replicas and load: tests that break things for many seconds. */
 const FAULTS = [
   'test/faults/**/*.test.ts',
-  'test/hostile/{pipelined_requests,snapshot_disconnects,unfinished_requests,unread_responses,unread_watches}.test.ts',
-  'test/replicas.test.ts',
-  'test/security/frames.test.ts',
+  'test/hostile/{http2_frames,pipelined_requests,snapshot_disconnects,unfinished_requests}.test.ts',
+  'test/hostile/{unread_responses,unread_watches}.test.ts',
 ];
 
 export default defineConfig({

@@ -307,11 +307,12 @@ describe('one place for each', () => {
 describe('the domain', () => {
   const domain = src.filter(({ path }) => partOf(path) === 'domain');
 
-  it('does no I/O: it imports zod, ciphers, pure functions of node:net and node:util, and types of the contract', () => {
+  it('does no I/O: it imports zod, ciphers, pure functions of node:net, node:url and node:util, and types of the contract', () => {
     expect(domain.length).toBeGreaterThan(10);
     const wrong = breaking(domain, (one) => {
       if (['zod', 'node:crypto', '@hpke/core'].includes(one.target)) return false;
       if (one.target === 'node:net') return !/^\{\s*(BlockList|isIP)(,\s*(BlockList|isIP))*\s*\}$/.test(one.names);
+      if (one.target === 'node:url') return one.names.trim() !== '{ domainToASCII, domainToUnicode }';
       if (one.target === 'node:util') return one.names.trim() !== '{ isDeepStrictEqual }';
       if (one.target.startsWith('gen/')) return !one.typeOnly;
       return !isOwn(one);
@@ -344,6 +345,31 @@ describe('every file', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 });
+
+describe('the tests', () => {
+  const tests = sourcesOf('test').map(({ path }) => path);
+
+  it('mirror src: a folder of test is a folder of src, except for faults, hostile input and support', () => {
+    const folders = new Set(src.flatMap(({ path }) => foldersOf(path.replace(/^src\//, ''))));
+    // The process as a whole, and what tests of several folders share.
+    const others = ['faults', 'hostile', 'main', 'support'];
+    const wrong = tests.flatMap((path) => foldersOf(path.replace(/^test\//, ''))).filter((one) => !folders.has(one));
+    expect([...new Set(wrong)].filter((one) => !others.includes(one))).toEqual([]);
+  });
+
+  it('directly in test are named after a file of src or after what they check at the top level', () => {
+    const files = new Set(src.map(({ path }) => path));
+    const topLevel = ['bench', 'contract', 'docs', 'go_package', 'house', 'readme', 'smoke'];
+    const names = tests.flatMap((path) => /^test\/(\w+)\.test\.ts$/.exec(path)?.[1] ?? []);
+    expect(names.filter((name) => !files.has(`src/${name}.ts`) && !topLevel.includes(name))).toEqual([]);
+  });
+});
+
+/** `api/dispatch/call.ts` is in `api` and in `api/dispatch`. */
+function foldersOf(path: string): string[] {
+  const parts = path.split('/').slice(0, -1);
+  return parts.map((_, at) => parts.slice(0, at + 1).join('/'));
+}
 
 describe('the lock file', () => {
   const lock = JSON.parse(readFileSync(packageFile('package-lock.json'), 'utf8')) as {

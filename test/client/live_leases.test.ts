@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'v
 import type { ResidentAgentLLM, ResidentOptions } from '../../src/client/index.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { openVault } from '../../src/store/keys/vault.js';
-import { grant } from '../access/support.js';
+import { grant } from '../support/access.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';
 import { type Clients, connect, unique } from '../support/service.js';

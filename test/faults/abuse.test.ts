@@ -3,8 +3,8 @@ import http2 from 'node:http2';
 import { createConnection, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { frame, GET_AGENT, rawCall } from '../grpc/http2_client.js';
 import { type Clients, connect } from '../support/service.js';
-import { frame, GET_AGENT, rawCall } from '../wire/http2_client.js';
 import { ServerProcess } from './server.js';
 
 vi.setConfig({ testTimeout: 60_000 });

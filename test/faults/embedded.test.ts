@@ -6,10 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
-import { measureLoopLag } from '../embedded/support.js';
+import { frame, rawCall } from '../grpc/http2_client.js';
+import { measureLoopLag } from '../store/embedded/support.js';
 import { agentllm, useDirectories } from '../support/command.js';
 import { startService } from '../support/service.js';
-import { frame, rawCall } from '../wire/http2_client.js';
 import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
 import { ServerProcess } from './server.js';
 

@@ -3,11 +3,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { readSettings } from '../../src/config.js';
 import { createLog } from '../../src/log.js';
 import { type Running, serve } from '../../src/main.js';
+import { frame, rawCall } from '../grpc/http2_client.js';
 import type { InstalledServer } from '../support/pg_tools.js';
 import { asRole, nameOf, serverKinds } from '../support/servers.js';
 import { type Clients, connect, failure, unique } from '../support/service.js';
 import { connectPg } from '../support/sql.js';
-import { frame, rawCall } from '../wire/http2_client.js';
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 

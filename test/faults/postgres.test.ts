@@ -2,11 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { limits } from '../../src/limits.js';
+import { frame, rawCall } from '../grpc/http2_client.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { type Link, startProxy } from '../support/proxy.js';
 import { failure, startService, type TestService } from '../support/service.js';
 import { connectPg } from '../support/sql.js';
-import { frame, rawCall } from '../wire/http2_client.js';
 import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
 import { hasPgBouncer, startPgBouncer } from './pgbouncer.js';
 

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import { openDatabase } from '../../src/store/database.js';
-import { Follower, Stubs } from '../watch/follower.js';
-import { type Ground, readGround } from '../watch/ground.js';
-import type { AcknowledgedWrite } from '../watch/history.js';
-import { validate } from '../watch/validators.js';
+import { Follower, Stubs } from '../feed/follower.js';
+import { type Ground, readGround } from '../feed/ground.js';
+import type { AcknowledgedWrite } from '../feed/history.js';
+import { validate } from '../feed/validators.js';
 import { describe as say, type Target } from './history.js';
 
 export type Where = { readonly url: string } | { readonly dataDir: string };

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { allReach, endsOf, type Follower } from '../feed/follower.js';
+import { RecordedWatch, watchCalls } from '../feed/support.js';
 import { copyFirstStart, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { failure } from '../support/service.js';
-import { allReach, endsOf, type Follower } from '../watch/follower.js';
-import { RecordedWatch, watchCalls } from '../watch/support.js';
 import { ServerProcess } from './server.js';
 import { check, envOf, follow, makeAgents, startWrites, type Where, type Writes } from './watch.js';
 

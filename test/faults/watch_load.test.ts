@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { allReach, endsOf } from '../feed/follower.js';
+import { RecordedWatch } from '../feed/support.js';
 import { copyFirstStart, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
-import { allReach, endsOf } from '../watch/follower.js';
-import { RecordedWatch } from '../watch/support.js';
 import { ServerProcess } from './server.js';
 import { check, envOf, follow, makeAgents, percentile, startWrites, type Where } from './watch.js';
 

@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { readSettings } from '../../src/config.js';
 import { openConfigured } from '../../src/main.js';
+import { frame } from '../grpc/http2_client.js';
 import { copyFirstStart, startCommand } from '../support/command.js';
-import { frame } from '../wire/http2_client.js';
 
 /** The service in a process of its own, with what an attack costs it. */
 export interface Target {

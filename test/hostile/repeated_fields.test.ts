@@ -8,13 +8,13 @@ import { BadRequest } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { maxElementsOf } from '../../src/api/dispatch/request_shape.js';
 import { limits } from '../../src/limits.js';
-import { contract } from '../access/support.js';
 import { ServerProcess } from '../faults/server.js';
 import { errorOf, send } from '../http/support.js';
-import { Caller, type Ending } from '../security/support.js';
+import { contract } from '../support/access.js';
 import { agentllm, copyFirstStart } from '../support/command.js';
 import { freePort } from '../support/ports.js';
 import { countFor, delimited, jsonRequest, type RepeatedField, repeatedFields, wireRequest } from './requests.js';
+import { Caller, type Ending } from './whole_service.js';
 
 vi.setConfig({ testTimeout: 60_000 });
 

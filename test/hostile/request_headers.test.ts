@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { callHeaders, FLAG, h2, header, Peer, TYPE } from '../security/frames.js';
+import { frame, rawCall } from '../grpc/http2_client.js';
 import { useService } from '../support/service.js';
-import { frame, rawCall } from '../wire/http2_client.js';
+import { callHeaders, FLAG, h2, header, Peer, TYPE } from './http2_frames.js';
 
 const CHECK = '/grpc.health.v1.Health/Check';
 const REFLECT = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';

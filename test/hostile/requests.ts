@@ -1,6 +1,6 @@
 import { type DescField, type DescMethod, type JsonValue, ScalarType } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { contract } from '../access/support.js';
+import { contract } from '../support/access.js';
 
 /** A repeated field of a request: the fields that lead to it, itself last. */
 export interface RepeatedField {

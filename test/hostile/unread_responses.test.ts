@@ -3,7 +3,7 @@ import { connect as connectSocket, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
-import { frame } from '../wire/http2_client.js';
+import { frame } from '../grpc/http2_client.js';
 import { attack, until, useHostedService } from './support.js';
 
 vi.setConfig({ testTimeout: 90_000 });

@@ -2,7 +2,7 @@ import type { ClientHttp2Session } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { frame } from '../wire/http2_client.js';
+import { frame } from '../grpc/http2_client.js';
 import { begin, connection, type Upload } from './attacked_service.js';
 
 const PER_CONNECTION = 50;

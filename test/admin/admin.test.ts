@@ -1,0 +1,241 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, rm, stat } from 'node:fs/promises';
+import { createConnection, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { describe, expect, it } from 'vitest';
+import { migrations } from '../../migrations/index.js';
+import { agentllm, startCommand, useDirectories } from '../support/command.js';
+import { connect, failure } from '../support/service.js';
+
+const directory = useDirectories();
+const agent = { name: 'trader' };
+/** A service that does not look at its database by itself, so that what it knows came over the socket. */
+const STALE = { POLL_INTERVAL_MS: '60000' };
+
+const socketOf = (dataDir: string) => join(dataDir, '.admin/admin.sock');
+
+async function run(DATA_DIR: string, ...args: string[]) {
+  return agentllm(args, { DATA_DIR }).ended;
+}
+
+async function answer(DATA_DIR: string, ...args: string[]) {
+  const ended = await run(DATA_DIR, ...args, '--json');
+  expect(ended).toMatchObject({ code: 0, stderr: '' });
+  return JSON.parse(ended.stdout);
+}
+
+async function dial(dataDir: string): Promise<Socket> {
+  const socket = createConnection({ path: socketOf(dataDir), allowHalfOpen: true });
+  socket.on('error', () => undefined);
+  await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
+  return socket;
+}
+
+/** What the socket answers to bytes; keep-alives are left out. */
+async function send(dataDir: string, bytes: string | Buffer): Promise<object[]> {
+  const socket = await dial(dataDir);
+  socket.end(bytes);
+  const lines = (await text(socket)).split('\n').filter((line) => line !== '' && line !== '{}');
+  return lines.map((line) => JSON.parse(line) as object);
+}
+
+describe('commands while the embedded service runs', () => {
+  it('show its migrations, and its memory has at once what a seed brings', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR, ...STALE });
+    expect(await answer(DATA_DIR, 'migrate', 'status')).toMatchObject({ pending: [], unknown: [] });
+    const history: { name: string }[] = await answer(DATA_DIR, 'migrate', 'history');
+    expect(history.map(({ name }) => name)).toEqual(migrations.map(({ name }) => name));
+    expect((await run(DATA_DIR, 'migrate', 'history')).stdout).toMatch(/^MIGRATION +APPLIED\n0001_initial +\d{4}-/);
+
+    const clients = connect(service.port);
+    const { config } = await clients.configs.getPrimaryConfig({ agent });
+    await clients.configs.deleteConfig({ id: config?.id as number });
+    expect((await failure(clients.configs.getPrimaryConfig({ agent }))).reason).toBe('NO_ENABLED_CONFIG');
+    expect(await answer(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 1 });
+    expect((await clients.configs.getPrimaryConfig({ agent })).config?.agent_id).toBe(config?.agent_id);
+    clients.close();
+  });
+
+  it('give the store a new identity: etags from before match no more', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR, ...STALE });
+    const clients = connect(service.port);
+    const before = (await clients.configs.getPrimaryConfig({ agent })).config;
+    const renewed: { identity: string; revision: number } = await answer(DATA_DIR, 'store', 'renew');
+    const after = (await clients.configs.getPrimaryConfig({ agent })).config;
+    expect(after?.etag).not.toBe(before?.etag);
+    expect(after?.etag.startsWith(`${renewed.identity.slice(0, 8)}-${before?.revision}`)).toBe(true);
+    expect({ ...after, etag: '' }).toEqual({ ...before, etag: '' });
+    const change = { id: before?.id as number, temperature: 0.1 };
+    const refused = await failure(
+      clients.configs.updateConfig({ config: { ...change, etag: before?.etag as string } }),
+    );
+    expect(refused.reason).toBe('STALE_ETAG');
+    const written = await clients.configs.updateConfig({ config: { ...change, etag: after?.etag as string } });
+    expect(Number(written.revision)).toBe(renewed.revision + 1);
+    clients.close();
+  });
+
+  it('are refused, with what to do, when they would take the database from under it', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    for (const command of ['migrate up', 'migrate down', 'restore /nowhere']) {
+      const ended = await run(DATA_DIR, ...command.split(' '));
+      expect(ended).toMatchObject({ code: 1, stdout: '' });
+      expect(ended.stderr).toMatch(/^agentllm: The service runs .* Stop it first, then run agentllm (migrate|restore)/);
+      expect(ended.stderr).toContain(`process ${service.child.pid}`);
+      expect(ended.stderr.trim().split('\n')).toHaveLength(1);
+    }
+    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+  });
+
+  it('reach a directory whose path is longer than a socket address', async () => {
+    const DATA_DIR = join(await directory(), 'd'.repeat(120), 'e'.repeat(60));
+    await startCommand({ DATA_DIR });
+    expect(existsSync(socketOf(DATA_DIR))).toBe(true);
+    expect(await answer(DATA_DIR, 'seed')).toMatchObject({ agents: 0 });
+    expect((await run(DATA_DIR, 'migrate', 'up')).stderr).toContain('Stop it first');
+  });
+
+  it('stay apart when two services run on two directories', async () => {
+    const [one, other] = [await directory.started(), await directory.started()];
+    const services = [
+      await startCommand({ DATA_DIR: one, ...STALE }),
+      await startCommand({ DATA_DIR: other, ...STALE }),
+    ];
+    const clients = services.map(({ port }) => connect(port));
+    const etags = () =>
+      Promise.all(clients.map(async (c) => (await c.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8)));
+    const [first, second] = await etags();
+    const { identity } = await answer(other, 'store', 'renew');
+    expect(await etags()).toEqual([first, identity.slice(0, 8)]);
+    expect(identity.slice(0, 8)).not.toBe(second);
+    for (const c of clients) c.close();
+  });
+});
+
+describe('the admin socket', () => {
+  it('is for its owner alone, whatever the directory was before, and gone after a clean stop', async () => {
+    const DATA_DIR = await directory();
+    await mkdir(join(DATA_DIR, '.admin'));
+    await chmod(join(DATA_DIR, '.admin'), 0o777);
+    const service = await startCommand({ DATA_DIR });
+    expect((await stat(join(DATA_DIR, '.admin'))).mode & 0o777).toBe(0o700);
+    expect((await stat(socketOf(DATA_DIR))).mode & 0o777).toBe(0o600);
+    service.child.kill('SIGTERM');
+    expect((await service.ended).code).toBe(0);
+    expect(existsSync(socketOf(DATA_DIR))).toBe(false);
+    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+  });
+
+  it('is left behind by kill -9, stops no command, and is replaced by the next start', async () => {
+    const DATA_DIR = await directory.started();
+    const killed = await startCommand({ DATA_DIR });
+    killed.child.kill('SIGKILL');
+    await killed.ended;
+    expect(existsSync(socketOf(DATA_DIR))).toBe(true);
+    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+    const next = await startCommand({ DATA_DIR });
+    expect((await run(DATA_DIR, 'migrate', 'up')).stderr).toContain(`process ${next.child.pid}`);
+  });
+
+  it('answers nonsense with a sentence, and the service goes on', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    const refused = (said: RegExp) => [{ err: expect.stringMatching(said) }, { exit: 2 }];
+    const request = (command: unknown, options?: unknown) => `${JSON.stringify({ command, options })}\n`;
+    expect(await send(DATA_DIR, 'what?\n')).toEqual(refused(/not JSON/));
+    expect(await send(DATA_DIR, '\n')).toEqual(refused(/not JSON/));
+    expect(await send(DATA_DIR, '')).toEqual(refused(/a line of at most/));
+    expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(refused(/a line of at most/));
+    expect(await send(DATA_DIR, 'null\n')).toEqual(refused(/must be/));
+    expect(await send(DATA_DIR, request(['seed']))).toEqual(refused(/must be/));
+    expect(await send(DATA_DIR, request('seed', 'json'))).toEqual(refused(/must be/));
+    expect(await send(DATA_DIR, request('c'.repeat(200)))).toEqual(refused(/must be/));
+    expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(refused(/not JSON/));
+    for (const command of ['', 'serve', '__proto__', 'constructor', 'seed; rm -rf'])
+      expect(await send(DATA_DIR, request(command))).toEqual([
+        { err: expect.stringContaining('does not have the command') },
+        { exit: 1 },
+      ]);
+    for (const options of [{}, { file: 'relative' }, { file: 7 }, { file: '/tmp/x', force: 'yes' }])
+      expect(await send(DATA_DIR, request('backup', options))).toEqual([
+        { err: expect.stringContaining('options of backup') },
+        { exit: 1 },
+      ]);
+    const status = await send(DATA_DIR, `${request('migrate status', { json: true })}and more\nthat is ignored`);
+    expect(status).toEqual([{ out: expect.stringContaining('"pending":[]') }, { exit: 0 }]);
+    const clients = connect(service.port);
+    expect((await clients.configs.getPrimaryConfig({ agent })).config).toBeDefined();
+    clients.close();
+  });
+
+  it('bears lines without end, and clients that say nothing, hang up or read nothing', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    const endless = await dial(DATA_DIR);
+    const cut = new Promise((resolve) => endless.once('close', resolve));
+    const flood = setInterval(() => endless.write(Buffer.alloc(256 * 1024, 'a')), 1);
+    await cut;
+    clearInterval(flood);
+
+    const silent = await Promise.all(Array.from({ length: 20 }, () => dial(DATA_DIR)));
+    const deaf = await dial(DATA_DIR);
+    deaf.pause();
+    deaf.write('{"command":"migrate history","options":{}}\n');
+    for (let round = 0; round < 20; round += 1) {
+      const socket = await dial(DATA_DIR);
+      socket.write(round % 2 ? '{"command":"seed"}\n' : '{"comm');
+      socket.destroy();
+    }
+    expect(await answer(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
+    await Promise.all(silent.map((socket) => new Promise((resolve) => socket.once('end', resolve).resume())));
+    for (const socket of [...silent, deaf]) socket.destroy();
+    const clients = connect(service.port);
+    expect((await clients.configs.getPrimaryConfig({ agent })).config).toBeDefined();
+    clients.close();
+    service.child.kill('SIGTERM');
+    const ended = await service.ended;
+    expect(ended.code).toBe(0);
+    expect(ended.stderr).not.toMatch(/"level":[56]0/);
+  });
+
+  it('finishes a command that runs before the service stops', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    const file = join(await directory(), 'while.backup');
+    const backup = agentllm(['backup', file], { DATA_DIR });
+    await backup.says(/copying/);
+    service.child.kill('SIGTERM');
+    expect((await backup.ended).code).toBe(0);
+    expect((await service.ended).code).toBe(0);
+    expect((await stat(file)).size).toBeGreaterThan(1e6);
+  });
+
+  it('is missed in a sentence with the pid, in bounded time, when the owner is stopped or has none', async () => {
+    const [stopped, older] = [await directory.started(), await directory.started()];
+    const services = [await startCommand({ DATA_DIR: stopped }), await startCommand({ DATA_DIR: older })];
+    services[0]?.child.kill('SIGSTOP');
+    await rm(socketOf(older));
+    const startedAt = performance.now();
+    const ended = await Promise.all([run(stopped, 'seed'), run(older, 'seed')]);
+    expect(performance.now() - startedAt).toBeLessThan(20_000);
+    for (const [at, { code, stderr, stdout }] of ended.entries()) {
+      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect(stderr).toContain(`No response from process ${services[at]?.child.pid}`);
+      expect(stderr.trim().split('\n')).toHaveLength(1);
+    }
+    services[0]?.child.kill('SIGCONT');
+    expect(await answer(stopped, 'seed')).toMatchObject({ agents: 0 });
+  });
+
+  it('is waited for while the service starts', async () => {
+    const DATA_DIR = await directory();
+    const service = agentllm(['serve'], { DATA_DIR });
+    await service.says(/is starting/);
+    while (!existsSync(join(DATA_DIR, 'pg.new'))) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect((await run(DATA_DIR, 'migrate', 'down')).stderr).toContain(`process ${service.child.pid}`);
+  });
+});

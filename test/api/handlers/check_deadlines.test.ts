@@ -1,0 +1,232 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it, vi } from 'vitest';
+import { send } from '../../http/support.js';
+import { type FakeProvider, KEY, startFakeProvider, startTcp } from '../../providers/fake_provider.js';
+import { fakeResolver } from '../../providers/fake_resolver.js';
+import {
+  checked,
+  configAt,
+  ending,
+  environment,
+  provide,
+  short,
+  text,
+  validated,
+} from '../../support/checked_provider.js';
+import { failure, useService } from '../../support/service.js';
+import { present } from './support.js';
+
+/** What a loaded machine may take beyond the time that was promised. */
+const GRACE_MS = 5_000;
+
+async function hanging(): Promise<FakeProvider> {
+  const fake = await startFakeProvider('openai');
+  fake.on('*', () => undefined);
+  return fake;
+}
+
+describe('a provider that hangs', () => {
+  const service = useService('embedded', environment);
+
+  it('is given up within every deadline, and within 10 s without one: an answer, not an error', async () => {
+    const provider = await provide(service(), await hanging());
+    const { id } = await configAt(service(), provider);
+    const outcomes = await Promise.all(
+      [600, 1_000, 2_500, 5_000, 9_900, 10_100, 15_000, 30_000].flatMap((deadlineMs) =>
+        [
+          async () => (await service().configs.checkConfigHealth({ id }, { deadlineMs })).health?.status,
+          async () =>
+            (await service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs })).check?.status,
+        ].map(async (call) => {
+          const started = performance.now();
+          const status = await call().catch((error: Error) => `failed: ${error.message}`);
+          const took = performance.now() - started;
+          return { deadlineMs, status, late: took > Math.min(deadlineMs, 10_000 + GRACE_MS) };
+        }),
+      ),
+    );
+    for (const outcome of outcomes)
+      expect(outcome).toEqual({ ...outcome, status: 'CHECK_STATUS_UNREACHABLE', late: false });
+  });
+
+  it.each([1, 20, 100, 250])('with %d ms: an answer or DEADLINE_EXCEEDED, never another error', async (deadlineMs) => {
+    const provider = await provide(service(), await hanging());
+    const { id } = await configAt(service(), provider);
+    for (const call of [
+      service().configs.checkConfigHealth({ id }, { deadlineMs }),
+      service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs }),
+    ])
+      expect(await ending(call)).toMatch(/^OK$|^4 /);
+    expect((await service().configs.getConfig({ id })).config?.id).toBe(id);
+  });
+
+  it('100 ms are enough for an answer, as the contract promises one within the deadline (best of 20)', async () => {
+    const provider = await provide(service(), await hanging());
+    const { id } = await configAt(service(), provider);
+    const endings: string[] = [];
+    for (let i = 0; i < 20 && !endings.includes('OK'); i++)
+      endings.push(await ending(service().configs.checkConfigHealth({ id }, { deadlineMs: 100 })));
+    expect(endings).toContain('OK');
+    const keys: string[] = [];
+    for (let i = 0; i < 20 && !keys.includes('OK'); i++)
+      keys.push(await ending(service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs: 100 })));
+    expect(keys).toContain('OK');
+  });
+
+  it('answers over HTTP too, within 10 s', async () => {
+    const provider = await provide(service(), await hanging());
+    const { id } = await configAt(service(), provider);
+    const port = present(service().running.httpPort);
+    const started = performance.now();
+    const [health, key] = await Promise.all([
+      send(port, 'POST', `/v1/configs/${id}:checkHealth`, { body: {} }),
+      send(port, 'POST', `/v1/providers/${provider}:validateApiKey`, { body: { api_key: KEY } }),
+    ]);
+    expect(performance.now() - started).toBeLessThan(10_000 + GRACE_MS);
+    expect([health.status, key.status]).toEqual([200, 200]);
+    expect(health.json).toMatchObject({ health: { status: 'CHECK_STATUS_UNREACHABLE' } });
+    expect(key.json).toMatchObject({ check: { status: 'CHECK_STATUS_UNREACHABLE' } });
+    expect(health.text + key.text).not.toContain(KEY);
+  });
+
+  it('a good hop keeps its answer when the other one hangs', async () => {
+    const [good, bad] = [await startFakeProvider('openai'), await hanging()];
+    const [provider, fallback_provider] = [await provide(service(), good), await provide(service(), bad)];
+    const { id } = await configAt(service(), provider);
+    await service().configs.updateConfig({ config: { id, fallback_provider, fallback_model: 'gpt-4o' } });
+    const forward = await checked(service(), id, 2_000);
+    expect(forward.hops.map((hop) => short(hop.status))).toEqual(['OK', 'UNREACHABLE']);
+    const { id: back } = await configAt(service(), fallback_provider);
+    await service().configs.updateConfig({
+      config: { id: back, fallback_provider: provider, fallback_model: 'gpt-4o' },
+    });
+    const backward = await checked(service(), back, 2_000);
+    expect(backward.hops.map((hop) => short(hop.status))).toEqual(['UNREACHABLE', 'OK']);
+  });
+
+  it('in other ways: drops of a body, an endless head, a resolver without an answer, TLS that never shakes hands', async () => {
+    const drip = await startFakeProvider('openai');
+    drip.on('*', (_, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      const timer = setInterval(() => response.write(' '), 100);
+      response.on('close', () => clearInterval(timer));
+    });
+    const head = await startTcp((socket) => {
+      socket.write('HTTP/1.1 200 OK\r\n');
+      const timer = setInterval(() => socket.write(`x-${Date.now()}: y\r\n`), 100);
+      socket.on('close', () => clearInterval(timer));
+    });
+    const continues = await startTcp((socket) => {
+      const timer = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 100);
+      socket.on('close', () => clearInterval(timer));
+    });
+    const mute = await startTcp(() => undefined);
+    const resolver = fakeResolver({ 'silent.example.com': 'silence' });
+    try {
+      const urls = [
+        drip.provider.base_url,
+        `http://127.0.0.1:${head.port}/v1`,
+        `http://127.0.0.1:${continues.port}/v1`,
+        `https://127.0.0.1:${mute.port}/v1`,
+        'https://silent.example.com/v1',
+      ];
+      const found = await Promise.all(
+        urls.map(async (url) => {
+          const provider = await provide(service(), url);
+          const { id } = await configAt(service(), provider, 'gpt-4o', KEY);
+          return [
+            short((await checked(service(), id, 2_000)).status),
+            short(
+              present(
+                (await service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs: 2_000 })).check,
+              ).status,
+            ),
+          ];
+        }),
+      );
+      // What drops in is not what was asked for: both are true of it.
+      expect(found).toEqual(urls.map(() => ['UNREACHABLE', 'UNREACHABLE']));
+    } finally {
+      resolver.restore();
+    }
+  });
+});
+
+describe('a caller that goes away', () => {
+  const service = useService('embedded', environment);
+
+  it('ends the request to the provider, and is told CANCELLED; nothing is kept that nobody found', async () => {
+    const sockets: { open: boolean }[] = [];
+    const mute = await startTcp((socket) => {
+      const seen = { open: true };
+      sockets.push(seen);
+      socket.on('data', () => undefined);
+      socket.on('close', () => {
+        seen.open = false;
+      });
+    });
+    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const { id } = await configAt(service(), provider);
+    for (const call of [
+      (signal: AbortSignal) => service().configs.checkConfigHealth({ id }, { signal }),
+      (signal: AbortSignal) => service().providers.validateApiKey({ provider, api_key: KEY }, { signal }),
+    ]) {
+      const caller = new AbortController();
+      const before = sockets.length;
+      const started = performance.now();
+      const failed = failure(call(caller.signal));
+      await vi.waitFor(() => expect(sockets.length).toBeGreaterThan(before), { timeout: 5_000 });
+      caller.abort();
+      expect((await failed).code).toBe(1);
+      await vi.waitFor(() => expect(sockets.some(({ open }) => open)).toBe(false), { timeout: 7_000 });
+      // It was the caller, not the limit of 10 s.
+      expect(performance.now() - started).toBeLessThan(9_000);
+    }
+    await sleep(200);
+    expect((await service().configs.listConfigHealth({ config_id: id })).health).toEqual([]);
+  });
+
+  it('over HTTP, the same', async () => {
+    let open = 0;
+    const mute = await startTcp((socket) => {
+      open += 1;
+      socket.on('data', () => undefined);
+      socket.on('close', () => {
+        open -= 1;
+      });
+    });
+    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const { id } = await configAt(service(), provider);
+    const caller = new AbortController();
+    const started = performance.now();
+    const call = fetch(`http://127.0.0.1:${service().running.httpPort}/v1/configs/${id}:checkHealth`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: '{}',
+      signal: caller.signal,
+    }).catch(() => 'gone');
+    await vi.waitFor(() => expect(open).toBe(1), { timeout: 5_000 });
+    caller.abort();
+    expect(await call).toBe('gone');
+    await vi.waitFor(() => expect(open).toBe(0), { timeout: 7_000 });
+    expect(performance.now() - started).toBeLessThan(9_000);
+  });
+
+  it('a deadline that passes ends the request to the provider too', async () => {
+    let open = 0;
+    const mute = await startTcp((socket) => {
+      open += 1;
+      socket.on('close', () => {
+        open -= 1;
+      });
+      socket.on('data', () => undefined);
+    });
+    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const check = await service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs: 1_000 });
+    expect(text(check)).toContain('UNREACHABLE');
+    await vi.waitFor(() => expect(open).toBe(0), { timeout: 3_000 });
+    expect(
+      short((await validated(service(), await provide(service(), await startFakeProvider('openai')), KEY)).status),
+    ).toBe('OK');
+  });
+});

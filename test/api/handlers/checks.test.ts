@@ -1,0 +1,451 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it, vi } from 'vitest';
+import type { CheckStatus } from '../../../gen/ts/agentllm/v1/check.js';
+import { generateKey } from '../../../src/domain/fernet.js';
+import { limits } from '../../../src/limits.js';
+import { openDatabase } from '../../../src/store/database.js';
+import { type FakeProvider, json, KEY, startFakeProvider, text } from '../../providers/fake_provider.js';
+import { useDirectories } from '../../support/command.js';
+import { type Clients, failure, startService, unique, useService } from '../../support/service.js';
+import { newAgent, newConfig, present, status } from './support.js';
+
+const OTHER_KEY = 'sk-other-0123456789';
+const encryption = { ENCRYPTION_KEY: generateKey() };
+const local = { ...encryption, PROVIDER_ALLOW_CIDRS: '127.0.0.0/8' };
+const directory = useDirectories();
+
+describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (backend) => {
+  const service = useService(backend, { ...local, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY });
+
+  /** A provider of one's own at a fake one; its key is in the environment unless told otherwise. */
+  async function provide(fake: FakeProvider, api_key_env_vars: string[] = ['MINE_API_KEY']): Promise<string> {
+    const { provider } = await service().providers.createProvider({
+      provider: {
+        name: unique('mine'),
+        dialect: fake.provider.dialect,
+        base_url: fake.provider.base_url,
+        api_key_env_vars,
+      },
+    });
+    return present(provider).name;
+  }
+  const check = async (id: number) => present((await service().configs.checkConfigHealth({ id })).health);
+
+  it('is OK where key and model are good, and says where the key came from and how long it took', async () => {
+    const provider = await provide(await startFakeProvider('openai'));
+    const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
+    const health = await check(config.id);
+    expect(health).toMatchObject({
+      config_id: config.id,
+      agent_name: config.agent_name,
+      status: 'CHECK_STATUS_OK',
+      config_revision: config.revision,
+      outdated: false,
+      hops: [
+        {
+          index: 0,
+          source: 'HOP_SOURCE_CONFIG',
+          provider,
+          model_name: 'gpt-4o',
+          status: 'CHECK_STATUS_OK',
+          key_source: 'KEY_SOURCE_ENVIRONMENT',
+          key_name: 'MINE_API_KEY',
+        },
+      ],
+    });
+    expect(health.hops[0]?.latency_ms).toBeGreaterThanOrEqual(0);
+    expect(Math.abs(Date.now() - Number(health.checked_at))).toBeLessThan(60_000);
+  });
+
+  it('tells a wrong key, a missing model, a provider that nobody is at and one that asks to wait', async () => {
+    const fake = await startFakeProvider('claude');
+    const provider = await provide(fake);
+    const statusOf = async (fields: object, api_key?: string): Promise<CheckStatus> => {
+      const config = await newConfig(service(), { provider, model_name: 'claude-3-haiku-20240307', ...fields });
+      if (api_key) await service().configs.updateConfig({ config: { id: config.id }, api_key });
+      return (await check(config.id)).status;
+    };
+    expect(await statusOf({}, OTHER_KEY)).toBe('CHECK_STATUS_INVALID');
+    expect(await statusOf({ model_name: 'claude-of-tomorrow' })).toBe('CHECK_STATUS_MODEL_MISSING');
+    const gone = await provide({ ...fake, provider: { ...fake.provider, base_url: 'http://127.0.0.1:1' } });
+    expect(await statusOf({ provider: gone })).toBe('CHECK_STATUS_UNREACHABLE');
+    fake.on('*', json(429, { type: 'error', error: { type: 'rate_limit_error' } }, { 'retry-after': '7' }));
+    expect(await statusOf({})).toBe('CHECK_STATUS_RATE_LIMITED');
+    for (const { method, path } of fake.seen) expect(`${method} ${path}`).toMatch(/^GET \/v1\/models/);
+  });
+
+  it('checks each hop with the key that it would use: its own, the credential, the environment', async () => {
+    const [own, other] = [await startFakeProvider('openai'), await startFakeProvider('claude')];
+    const [provider, fallback_provider] = [await provide(own), await provide(other)];
+    const fallback = { fallback_provider, fallback_model: 'claude-3-haiku-20240307' };
+    const config = await newConfig(service(), { provider, model_name: 'gpt-4o', ...fallback });
+    await service().configs.updateConfig({ config: { id: config.id }, api_key: OTHER_KEY });
+    const withOwn = await check(config.id);
+    expect(withOwn.hops.map((hop) => [hop.status, hop.key_source])).toEqual([
+      ['CHECK_STATUS_INVALID', 'KEY_SOURCE_CONFIG'],
+      ['CHECK_STATUS_OK', 'KEY_SOURCE_ENVIRONMENT'],
+    ]);
+    expect(own.seen.at(-1)?.headers['authorization']).toBe(`Bearer ${OTHER_KEY}`);
+    expect(other.seen.at(-1)?.headers['x-api-key']).toBe(KEY);
+    const name = unique('desk');
+    await service().credentials.createCredential({ credential: { name, provider }, api_key: KEY });
+    const credential_name = name;
+    await service().configs.updateConfig({ config: { id: config.id, credential_name }, clear_api_key: true });
+    expect((await check(config.id)).hops[0]).toMatchObject({
+      status: 'CHECK_STATUS_OK',
+      key_source: 'KEY_SOURCE_CREDENTIAL',
+      key_name: name,
+    });
+  });
+
+  it('uses the own key for a fallback at the same provider too, and asks once for both', async () => {
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(fake);
+    const fallback = { fallback_provider: provider, fallback_model: 'gpt-4o-mini' };
+    const config = await newConfig(service(), { provider, model_name: 'gpt-4o', ...fallback });
+    await service().configs.updateConfig({ config: { id: config.id }, api_key: KEY });
+    expect((await check(config.id)).hops.map((hop) => [hop.status, hop.key_source])).toEqual([
+      ['CHECK_STATUS_OK', 'KEY_SOURCE_CONFIG'],
+      ['CHECK_STATUS_OK', 'KEY_SOURCE_CONFIG'],
+    ]);
+    expect(fake.paths()).toEqual(['GET /v1/models']);
+  });
+
+  it('asks nobody without a key, and of a variable that the environment does not allow says so', async () => {
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(fake, ['NOT_ALLOWED_API_KEY']);
+    const { hops } = await check((await newConfig(service(), { provider, model_name: 'gpt-4o' })).id);
+    expect(hops[0]).toMatchObject({ status: 'CHECK_STATUS_NO_KEY', key_source: 'KEY_SOURCE_NONE' });
+    expect(hops[0]?.latency_ms).toBeUndefined();
+    expect(hops[0]?.message).toMatch(/NOT_ALLOWED_API_KEY.*PROVIDER_ALLOW_KEY_VARS/);
+    expect(fake.seen).toEqual([]);
+  });
+
+  it('answers within the deadline of the caller when the provider says nothing', async () => {
+    const fake = await startFakeProvider('openai');
+    fake.on('*', () => undefined);
+    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    const started = performance.now();
+    const { health } = await service().configs.checkConfigHealth({ id: config.id }, { deadlineMs: 1500 });
+    expect(health?.status).toBe('CHECK_STATUS_UNREACHABLE');
+    expect(performance.now() - started).toBeLessThan(1500);
+  });
+
+  it('keeps what it found, without a revision, until it is found anew or the config goes', async () => {
+    const fake = await startFakeProvider('openai');
+    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    const { id } = config;
+    const kept = async () => (await service().configs.listConfigHealth({ config_id: id })).health;
+    expect(await kept()).toEqual([]);
+    const { revision } = await service().configs.getConfig({ id });
+    const found = await check(id);
+    expect(await kept()).toEqual([found]);
+    expect((await service().configs.getConfig({ id })).revision).toBe(revision);
+    await service().configs.updateConfig({ config: { id, temperature: 0.1 } });
+    expect(await kept()).toEqual([{ ...found, outdated: true }]);
+    fake.on('*', text(503, 'no'));
+    const again = await check(id);
+    expect(again).toMatchObject({ status: 'CHECK_STATUS_PROVIDER_ERROR', outdated: false });
+    expect(await kept()).toEqual([again]);
+    await service().configs.deleteConfig({ id });
+    expect(await kept()).toEqual([]);
+  });
+
+  it('lists by agent and by state, a page at a time', async () => {
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(fake);
+    const agent = await newAgent(service());
+    const ids: number[] = [];
+    for (const model_name of ['gpt-4o', 'gpt-none', 'gpt-4o-mini'])
+      ids.push((await newConfig(service(), { provider, model_name }, agent)).id);
+    for (const id of ids) await check(id);
+    const list = async (more: object) => {
+      const { health, next_page_token } = await service().configs.listConfigHealth({
+        agent: { name: agent.name },
+        ...more,
+      });
+      return { ids: health.map(({ config_id }) => config_id), next_page_token };
+    };
+    expect(await list({})).toEqual({ ids, next_page_token: '' });
+    const first = await list({ page_size: 2 });
+    expect(first.ids).toEqual(ids.slice(0, 2));
+    expect((await list({ page_size: 2, page_token: first.next_page_token })).ids).toEqual(ids.slice(2));
+    expect((await list({ statuses: ['CHECK_STATUS_MODEL_MISSING'] })).ids).toEqual([ids[1]]);
+    expect((await list({ statuses: ['CHECK_STATUS_INVALID', 'CHECK_STATUS_RATE_LIMITED'] })).ids).toEqual([]);
+    expect((await list({ config_id: ids[2] })).ids).toEqual([ids[2]]);
+    const foreign = await newConfig(service());
+    expect((await list({ config_id: foreign.id })).ids).toEqual([]);
+    const stolen = failure(list({ statuses: ['CHECK_STATUS_OK'], page_token: first.next_page_token }));
+    expect((await stolen).reason).toBe('INVALID_PAGE_TOKEN');
+  });
+
+  it('keeps nothing of a check whose caller has gone', async () => {
+    const fake = await startFakeProvider('openai');
+    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    const good = await check(config.id);
+    fake.on('*', () => undefined);
+    const gone = new AbortController();
+    const call = service().configs.checkConfigHealth({ id: config.id }, { signal: gone.signal });
+    await vi.waitFor(() => expect(fake.seen.length).toBeGreaterThan(1));
+    gone.abort();
+    expect((await failure(call)).code).toBe(status.CANCELLED);
+    await sleep(200);
+    expect((await service().configs.listConfigHealth({ config_id: config.id })).health).toEqual([good]);
+  });
+
+  it('does not put what was found of an earlier revision in the place of what is known of a later one', async () => {
+    const fake = await startFakeProvider('openai');
+    const { id } = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    let answer = () => {};
+    fake.on('*', (_, response) => {
+      answer = () => response.writeHead(503).end();
+    });
+    const slow = service().configs.checkConfigHealth({ id });
+    await vi.waitFor(() => expect(fake.seen).toHaveLength(1));
+    const { revision } = await service().configs.updateConfig({ config: { id, model_name: 'gpt-4o-mini' } });
+    fake.on('*', json(200, { object: 'list', data: [{ id: 'gpt-4o-mini', object: 'model' }] }));
+    const newer = await check(id);
+    answer();
+    expect(Number((await slow).revision)).toBeLessThan(Number(revision));
+    expect((await service().configs.listConfigHealth({ config_id: id })).health).toEqual([newer]);
+  });
+
+  it('refuses page tokens that somebody has made', async () => {
+    const mark = JSON.parse(Buffer.from(await aToken(), 'base64url').toString())[0];
+    for (const id of ['abc', 1.5, 1e300, -1]) {
+      const page_token = Buffer.from(JSON.stringify([mark, id])).toString('base64url');
+      expect((await failure(service().configs.listConfigHealth({ page_token }))).reason, String(id)).toBe(
+        'INVALID_PAGE_TOKEN',
+      );
+    }
+  });
+
+  /** A page token of the list of everything. */
+  async function aToken(): Promise<string> {
+    const provider = await provide(await startFakeProvider('openai'));
+    for (const model_name of ['gpt-4o', 'gpt-4o'])
+      await check((await newConfig(service(), { provider, model_name })).id);
+    return (await service().configs.listConfigHealth({ page_size: 1 })).next_page_token;
+  }
+
+  it('names what is wrong with a request', async () => {
+    expect((await failure(service().configs.checkConfigHealth({}))).fields).toEqual(['id']);
+    expect((await failure(service().configs.checkConfigHealth({ id: 2_000_000 }))).reason).toBe('CONFIG_NOT_FOUND');
+    const wrong = service().configs.listConfigHealth({
+      config_id: -1,
+      page_size: -1,
+      statuses: ['CHECK_STATUS_UNSPECIFIED'],
+    });
+    expect((await failure(wrong)).fields).toEqual(['page_size', 'config_id', 'statuses[0]']);
+    const nobody = service().configs.listConfigHealth({ agent: { name: 'nobody' } });
+    expect((await failure(nobody)).reason).toBe('AGENT_NOT_FOUND');
+  });
+
+  it('says of providers that are switched off that nobody was asked', async () => {
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(fake);
+    const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
+    await service().providers.updateProvider({ provider: { name: provider, enabled: false } });
+    expect(await check(config.id)).toMatchObject({ status: 'CHECK_STATUS_PROVIDER_DISABLED' });
+    expect(fake.seen).toEqual([]);
+  });
+});
+
+describe('a config whose key cannot be read', () => {
+  it('is KEY_UNREADABLE, and the environment does not step in', async () => {
+    const DATA_DIR = await directory.started();
+    const before = await startService({ ...local, DATA_DIR });
+    const fake = await startFakeProvider('openai');
+    const provider = { name: 'mine', dialect: fake.provider.dialect, base_url: fake.provider.base_url };
+    await before.providers.createProvider({ provider: { ...provider, api_key_env_vars: ['MINE_API_KEY'] } });
+    const { id } = await newConfig(before, { provider: 'mine', model_name: 'gpt-4o' });
+    await before.configs.updateConfig({ config: { id }, api_key: KEY });
+    await before.stop();
+    const env = { ...local, ENCRYPTION_KEY: generateKey(), PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY };
+    const after = await startService({ ...env, DATA_DIR });
+    const { health } = await after.configs.checkConfigHealth({ id });
+    await after.stop();
+    expect(health?.hops[0]).toMatchObject({
+      status: 'CHECK_STATUS_KEY_UNREADABLE',
+      key_source: 'KEY_SOURCE_CONFIG',
+    });
+    expect(fake.seen).toEqual([]);
+  });
+});
+
+describe('a provider at a host name', () => {
+  const service = useService('embedded', { ...local, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY });
+
+  it('of this machine is accepted and asked where a range is allowed', async () => {
+    const fake = await startFakeProvider('openai');
+    const base_url = `http://localhost:${fake.port}/v1/`;
+    const name = unique('mine');
+    const { dialect } = fake.provider;
+    const provider = { name, dialect, base_url, api_key_env_vars: ['MINE_API_KEY'] };
+    const created = await service().providers.createProvider({ provider });
+    expect(created.provider?.base_url).toBe(`http://localhost:${fake.port}/v1`);
+    const { id } = await newConfig(service(), { provider: name, model_name: 'gpt-4o' });
+    const { health } = await service().configs.checkConfigHealth({ id });
+    expect(health).toMatchObject({ status: 'CHECK_STATUS_OK', hops: [{ key_name: 'MINE_API_KEY' }] });
+  });
+
+  it.each([
+    'http://vllm:8000/v1',
+    'https://vllm/v1',
+    'http://llm.internal:8000',
+    'http://vllm.models.svc.cluster.local',
+  ])('such as %s is accepted where a range is allowed', async (base_url) => {
+    const provider = { name: unique('mine'), dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url } as const;
+    expect((await service().providers.createProvider({ provider })).provider?.base_url).toBe(base_url);
+  });
+});
+
+describe('the variables of the built-in providers', () => {
+  /** A service whose built-in provider stands at a fake one, as only SQL can put it there. */
+  async function withMoved(fake: FakeProvider, env: Record<string, string>) {
+    const DATA_DIR = await directory.started();
+    const database = await openDatabase({
+      url: undefined,
+      dataDir: DATA_DIR,
+      poolSize: 1,
+      acquireTimeoutMs: 10_000,
+      notify: false,
+    });
+    await database.knex('llm_providers').where({ name: fake.kind }).update({ base_url: fake.provider.base_url });
+    await database.close();
+    return startService({ ...local, ...env, DATA_DIR });
+  }
+
+  it('are sent to the built-in origins alone, also when a row was changed with SQL', async () => {
+    const fake = await startFakeProvider('openai');
+    const service = await withMoved(fake, { OPENAI_API_KEY: KEY });
+    const { id } = await newConfig(service, { provider: 'openai', model_name: 'gpt-4o' });
+    const { health } = await service.configs.checkConfigHealth({ id });
+    await service.stop();
+    expect(health).toMatchObject({ status: 'CHECK_STATUS_NO_KEY', hops: [{ key_source: 'KEY_SOURCE_NONE' }] });
+    expect(fake.seen).toEqual([]);
+  });
+
+  it('that hold no key are told without asking anybody', async () => {
+    const service = await startService({ ...local, OPENAI_API_KEY: 'two words' });
+    const { id } = await newConfig(service, { provider: 'openai', model_name: 'gpt-4o' });
+    const { health } = await service.configs.checkConfigHealth({ id });
+    await service.stop();
+    expect(health).toMatchObject({ status: 'CHECK_STATUS_INVALID', hops: [{ key_name: 'OPENAI_API_KEY' }] });
+    expect(health?.hops[0]?.latency_ms).toBeUndefined();
+  });
+});
+
+describe('ValidateApiKey', () => {
+  const service = useService('embedded', local);
+
+  async function provide(clients: Clients, fake: FakeProvider): Promise<string> {
+    const name = unique('mine');
+    const { dialect, base_url } = fake.provider;
+    await clients.providers.createProvider({ provider: { name, dialect, base_url } });
+    return name;
+  }
+
+  it('tells good from wrong as an answer, with the model when one is named', async () => {
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(service(), fake);
+    const ask = async (request: object) =>
+      present((await service().providers.validateApiKey({ provider, ...request })).check);
+    expect(await ask({ api_key: KEY })).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect(await ask({ api_key: KEY, model_name: 'gpt-4o' })).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect(await ask({ api_key: KEY, model_name: 'gpt-40' })).toMatchObject({ status: 'CHECK_STATUS_MODEL_MISSING' });
+    const wrong = await ask({ api_key: OTHER_KEY });
+    expect(wrong).toMatchObject({ status: 'CHECK_STATUS_INVALID' });
+    expect(JSON.stringify(wrong, (_, v) => (typeof v === 'bigint' ? String(v) : v))).not.toContain(OTHER_KEY);
+  });
+
+  it('names what is wrong with a request, never with the key', async () => {
+    const wrong = await failure(service().providers.validateApiKey({ api_key: 'two words', model_name: ' x' }));
+    expect(wrong.fields).toEqual(['provider', 'api_key', 'model_name']);
+    expect(wrong.message).not.toContain('two words');
+    const unknown = service().providers.validateApiKey({ provider: 'nobody', api_key: KEY });
+    expect((await failure(unknown)).reason).toBe('PROVIDER_NOT_FOUND');
+  });
+
+  it('is refused beyond its rate, with when to come again', async () => {
+    const own = await startService(local);
+    const fake = await startFakeProvider('openai');
+    const provider = await provide(own, fake);
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: limits.keyValidationsPerMinute + 5 }, () =>
+        own.providers.validateApiKey({ provider, api_key: KEY }),
+      ),
+    );
+    const refused = outcomes.filter((one) => one.status === 'rejected').map(({ reason }) => reason);
+    expect(refused.length).toBeGreaterThanOrEqual(3);
+    for (const error of refused) expect([error.reason, error.retry !== undefined]).toEqual(['TOO_MANY_CHECKS', true]);
+    await sleep(1200);
+    await own.providers.validateApiKey({ provider, api_key: KEY });
+    await own.stop();
+  });
+
+  it('does not connect to an address that the environment does not allow', async () => {
+    const closed = await startService(encryption);
+    const fake = await startFakeProvider('openai');
+    const provider = { name: 'mine', dialect: fake.provider.dialect, base_url: fake.provider.base_url };
+    expect((await failure(closed.providers.createProvider({ provider }))).fields).toEqual(['provider.base_url']);
+    const named = { ...provider, base_url: `https://localtest.me:${fake.port}/v1` };
+    await closed.providers.createProvider({ provider: named });
+    const { check } = await closed.providers.validateApiKey({ provider: 'mine', api_key: KEY });
+    await closed.stop();
+    expect(check?.status).toMatch(/UNREACHABLE|ADDRESS_REFUSED/);
+    expect(fake.seen).toEqual([]);
+  });
+});
+
+describe('ListRetiringModels', () => {
+  const service = useService('embedded');
+  const DAY = 86_400_000;
+
+  it('finds models, fallbacks and the models of agents that are retired, retiring or have a successor', async () => {
+    const { providers, configs } = service();
+    const provider = unique('mine');
+    const base_url = 'https://llm.example.com/v1';
+    await providers.createProvider({ provider: { name: provider, dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url } });
+    const model = (name: string, days?: number, replaced_by?: string) =>
+      providers.createModel({
+        model: { provider, name, replaced_by, ...(days && { retires_at: new Date(Date.now() + days * DAY) }) },
+      });
+    await model('gone', -1, 'new');
+    await model('going', 30);
+    await model('later', 300);
+    await model('old', undefined, 'new');
+    await model('new');
+    const agent = await newAgent(service(), { llm_provider: provider, llm_model: 'gone' });
+    const fallback = { fallback_provider: provider, fallback_model: 'old' };
+    const first = await newConfig(service(), { provider, model_name: 'going', ...fallback }, agent);
+    const second = await newConfig(service(), { provider, model_name: 'later', enabled: false }, agent);
+    await newConfig(service(), { provider, model_name: 'new' }, agent);
+    const list = async (more: object = {}) => {
+      const { uses, next_page_token } = await configs.listRetiringModels(more);
+      const mine = uses.filter((use) => use.agent_id === agent.id);
+      return { uses: mine.map((use) => [use.config_id, use.model_name, use.state, use.enabled]), next_page_token };
+    };
+    const near = [
+      [undefined, 'gone', 'RETIREMENT_STATE_RETIRED', true],
+      [first.id, 'going', 'RETIREMENT_STATE_RETIRING', true],
+      [first.id, 'old', 'RETIREMENT_STATE_DEPRECATED', true],
+    ];
+    expect((await list()).uses).toEqual(near);
+    expect((await list({ within_days: 365 })).uses).toEqual([
+      ...near,
+      [second.id, 'later', 'RETIREMENT_STATE_RETIRING', false],
+    ]);
+    expect((await list({ within_days: 1 })).uses.map(([, name]) => name)).toEqual(['gone', 'old']);
+    const pages = [];
+    for (let page_token = ''; ; ) {
+      const page = await list({ page_size: 1, page_token });
+      pages.push(...page.uses);
+      page_token = page.next_page_token;
+      if (page_token === '') break;
+    }
+    expect(pages).toEqual(near);
+    for (const within_days of [0, -1, 3651])
+      expect((await failure(configs.listRetiringModels({ within_days }))).fields).toEqual(['within_days']);
+  });
+});

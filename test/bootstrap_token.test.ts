@@ -1,0 +1,138 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connect } from '../src/client/index.js';
+import { makeToken } from '../src/domain/token.js';
+import { agentllm, startCommand, useDirectories } from './support/command.js';
+import { startPostgres, type TestPostgres } from './support/postgres.js';
+
+/* How a service in a container gets its first token: BOOTSTRAP_TOKEN_FILE. */
+
+const directory = useDirectories();
+
+/** Whom a service takes a token for. */
+async function callerOf(port: number, token: string) {
+  const client = connect({ address: `127.0.0.1:${port}`, token });
+  try {
+    return await client.access.getCaller();
+  } finally {
+    client.close();
+  }
+}
+const read = (file: string) => readFileSync(file, 'utf8').trim();
+
+// Several starts in one test.
+describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
+  it('that is absent gets a token of an administrator, for its owner alone, and the log has none of it', async () => {
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+    const running = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE, LOG_LEVEL: 'trace' });
+    const token = read(BOOTSTRAP_TOKEN_FILE);
+    expect(statSync(BOOTSTRAP_TOKEN_FILE).mode & 0o777).toBe(0o600);
+    expect(await callerOf(running.port, token)).toMatchObject({ role: 'ROLE_ADMIN' });
+    expect(running.output()).toContain('with tokens');
+    expect(running.output()).not.toContain(token.split('_')[2]);
+  });
+
+  it.each([
+    ['with a line end', (text: string) => `${text}\n`],
+    ['with a byte order mark and a Windows line end', (text: string) => `\ufeff${text}\r\n`],
+  ])('that is given %s makes its text the first token, on an address of a network', async (_what, written) => {
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+    const text = (await agentllm(['token', 'generate']).ended).stdout.trim();
+    writeFileSync(BOOTSTRAP_TOKEN_FILE, written(text));
+    const env = { DATA_DIR, BOOTSTRAP_TOKEN_FILE, GRPC_ADDRESS: '0.0.0.0:0' };
+    const running = await startCommand(env, ['--allow-plaintext']);
+    expect(await callerOf(running.port, text)).toMatchObject({ role: 'ROLE_ADMIN' });
+    expect(read(BOOTSTRAP_TOKEN_FILE).replace('\ufeff', '')).toBe(text);
+  });
+
+  it('that is empty, as a mount needs it, is filled in place', async () => {
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+    writeFileSync(BOOTSTRAP_TOKEN_FILE, '');
+    const { ino } = statSync(BOOTSTRAP_TOKEN_FILE);
+    const running = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE });
+    expect(await callerOf(running.port, read(BOOTSTRAP_TOKEN_FILE))).toMatchObject({ role: 'ROLE_ADMIN' });
+    expect(statSync(BOOTSTRAP_TOKEN_FILE).ino).toBe(ino);
+  });
+
+  it('does nothing at later starts: neither a lost file nor a revoked token comes back', async () => {
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+    const first = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE });
+    const token = read(BOOTSTRAP_TOKEN_FILE);
+    const revoked = await agentllm(['token', 'revoke', token.slice(0, 13), '--local'], { DATA_DIR }).ended;
+    expect(revoked.code, revoked.stderr).toBe(0);
+    first.child.kill('SIGTERM');
+    await first.ended;
+    const again = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE });
+    await expect(callerOf(again.port, token)).rejects.toMatchObject({ reason: 'TOKEN_REVOKED' });
+    again.child.kill('SIGTERM');
+    await again.ended;
+    const other = join(DATA_DIR, 'other.token');
+    await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE: other });
+    expect(existsSync(other)).toBe(false);
+  });
+
+  it('of a start that was killed before the token was stored is used by the next one', async () => {
+    // What such a start leaves: a file with a token that no store has.
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+    const { text } = makeToken();
+    writeFileSync(BOOTSTRAP_TOKEN_FILE, `${text}\n`, { mode: 0o600 });
+    const running = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE });
+    expect(await callerOf(running.port, text)).toMatchObject({ role: 'ROLE_ADMIN' });
+  });
+
+  it.each([
+    ['holds something else', (file: string) => writeFileSync(file, 'hunter2\n'), 'does not hold a token'],
+    ['is a directory', (file: string) => mkdirSync(file), 'cannot be read (EISDIR)'],
+    ['is in a directory that does not exist', () => {}, 'cannot be written (ENOENT)'],
+  ])('that %s is refused, without what it holds', async (what, make, message) => {
+    const DATA_DIR = await directory.started();
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, what.includes('does not exist') ? 'nowhere/token' : 'token');
+    make(BOOTSTRAP_TOKEN_FILE);
+    const { code, stderr } = await agentllm(['serve'], { DATA_DIR, BOOTSTRAP_TOKEN_FILE }).ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain(`BOOTSTRAP_TOKEN_FILE ${BOOTSTRAP_TOKEN_FILE} ${message}`);
+    expect(stderr).not.toContain('hunter2');
+  });
+});
+
+describe('replicas that start at once', { timeout: 120_000 }, () => {
+  let server: TestPostgres;
+  beforeAll(async () => {
+    server = await startPostgres();
+  });
+  afterAll(() => server.stop());
+
+  it.each(['a file of its own each', 'one file for all'])('create one token, with %s', async (files) => {
+    const place = await directory();
+    const DATABASE_URL = await server.createDatabase();
+    const fileOf = (replica: number) => join(place, files.includes('own') ? `token${replica}` : 'token');
+    const services = await Promise.all(
+      [1, 2, 3].map((replica) => startCommand({ DATABASE_URL, BOOTSTRAP_TOKEN_FILE: fileOf(replica) })),
+    );
+    const left = [...new Set([1, 2, 3].map(fileOf))].filter((file) => existsSync(file));
+    expect(left).toHaveLength(1);
+    const token = read(left[0] as string);
+    for (const { port } of services) expect(await callerOf(port, token)).toMatchObject({ role: 'ROLE_ADMIN' });
+    const listed = await agentllm(['token', 'list', '--all', '--local', '--json'], { DATABASE_URL }).ended;
+    expect(JSON.parse(listed.stdout).tokens).toHaveLength(1);
+    expect(execFileSync('ls', [place], { encoding: 'utf8' }).trim().split('\n')).toHaveLength(1);
+  });
+});
+
+describe('the banner', () => {
+  it('names a command that works also where AGENTLLM_ADDRESS is set', async () => {
+    const DATA_DIR = await directory.started();
+    const running = await startCommand({ DATA_DIR });
+    const [, command] = /(agentllm token create [^;]*?) closes it/.exec(running.output()) ?? [];
+    const words = (command as string).split(' ').slice(1);
+    const env = { DATA_DIR, AGENTLLM_ADDRESS: `127.0.0.1:${running.port}` };
+    expect(await agentllm(words, env).ended).toMatchObject({ code: 0, stdout: expect.stringMatching(/^al_/) });
+  });
+});

@@ -1,0 +1,332 @@
+import { readFileSync } from 'node:fs';
+import { createFileRegistry, type DescField, type DescMessage, fromBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import type { Command } from 'commander';
+import { describe, expect, it } from 'vitest';
+import {
+  argumentFor,
+  type Input,
+  inputOf,
+  maskOf,
+  readInputs,
+  requestPaths,
+  UsageError,
+  unset,
+} from '../../../src/cli/kit/inputs.js';
+import {
+  agent,
+  choice,
+  configId,
+  duration,
+  int64,
+  integer,
+  list,
+  model,
+  negatableFlag,
+  number,
+  rule,
+  span,
+  text,
+  time,
+  usd,
+} from '../../../src/cli/kit/values.js';
+import { agentFields } from '../../../src/domain/agent.js';
+import { modelFields, providerFields } from '../../../src/domain/catalogue.js';
+import { configFields } from '../../../src/domain/config.js';
+import type { FieldSpecs } from '../../../src/domain/patch.js';
+import { packageFile } from '../../../src/package.js';
+import { remoteCommands } from '../support.js';
+
+const registry = createFileRegistry(
+  fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb'))),
+);
+const messageOf = (name: string) => registry.getMessage(`agentllm.v1.${name}`) as DescMessage;
+
+const all = remoteCommands();
+const commandAt = (name: string) => all.get(name) as Command;
+const inputsOf = (command: Command): Input[] => {
+  const found = [...command.registeredArguments, ...command.options]
+    .map((one) => inputOf.get(one))
+    .filter((one) => one !== undefined);
+  return [...new Set(found)];
+};
+
+/** Each command with the message that it sends. */
+const REQUESTS: readonly (readonly [command: string, request: string])[] = [
+  ['agents list', 'ListAgentsRequest'],
+  ['agents get', 'GetAgentRequest'],
+  ['agents create', 'CreateAgentRequest'],
+  ['agents update', 'UpdateAgentRequest'],
+  ['agents delete', 'DeleteAgentRequest'],
+  ['configs list', 'ListConfigsRequest'],
+  ['configs get', 'GetConfigRequest'],
+  ['configs create', 'CreateConfigRequest'],
+  ['configs update', 'UpdateConfigRequest'],
+  ['configs upsert', 'UpsertPrimaryConfigRequest'],
+  ['configs bulk', 'BulkAssignConfigRequest'],
+  ['configs reorder', 'ReorderConfigsRequest'],
+  ['configs delete', 'DeleteConfigRequest'],
+  ['configs primary', 'GetPrimaryConfigRequest'],
+  ['configs validate', 'ValidateConfigRequest'],
+  ['configs health', 'ListConfigHealthRequest'],
+  ['providers list', 'ListProvidersRequest'],
+  ['providers get', 'GetProviderRequest'],
+  ['providers create', 'CreateProviderRequest'],
+  ['providers update', 'UpdateProviderRequest'],
+  ['providers delete', 'DeleteProviderRequest'],
+  ['providers check-key', 'ValidateApiKeyRequest'],
+  ['models list', 'ListModelsRequest'],
+  ['models get', 'GetModelRequest'],
+  ['models create', 'CreateModelRequest'],
+  ['models update', 'UpdateModelRequest'],
+  ['models delete', 'DeleteModelRequest'],
+  ['models retiring', 'ListRetiringModelsRequest'],
+  ['credentials list', 'ListCredentialsRequest'],
+  ['credentials get', 'GetCredentialRequest'],
+  ['credentials create', 'CreateCredentialRequest'],
+  ['credentials update', 'UpdateCredentialRequest'],
+  ['credentials delete', 'DeleteCredentialRequest'],
+  ['key rotate', 'RotateEncryptionKeyRequest'],
+  ['key status', 'GetEncryptionStatusRequest'],
+  ['token create', 'CreateTokenRequest'],
+  ['token list', 'ListTokensRequest'],
+  ['token show', 'GetTokenRequest'],
+  ['token revoke', 'RevokeTokenRequest'],
+  ['token whoami', 'GetCallerRequest'],
+  ['resolve', 'ResolveConfigRequest'],
+  ['watch', 'WatchConfigsRequest'],
+  ['watchers', 'ListWatchersRequest'],
+  ['history', 'ListConfigRevisionsRequest'],
+  ['diff', 'GetConfigRevisionRequest'],
+  ['rollback', 'RollbackConfigRequest'],
+  ['audit', 'ListAuditEventsRequest'],
+];
+
+/** What the command line does by itself, or has no need of. */
+const ELSEWHERE = /^(page_size|page_token|update_mask)$/;
+const OUTPUT_ONLY =
+  /^(id|agent_id|agent_name|has_api_key_override|api_key_state|config_count|built_in|created_at|updated_at|revision|etag|chain_etag|valid_from)$/;
+
+/** The paths of a request that somebody may want to set. */
+function pathsOf(message: DescMessage, at = ''): string[] {
+  return message.fields.flatMap((field) => {
+    const path = at + field.name;
+    if (ELSEWHERE.test(path) || (at !== '' && OUTPUT_ONLY.test(field.name))) return [];
+    const inner = field.fieldKind === 'message' ? field.message : undefined;
+    const whole = !inner || inner.name === 'AgentRef' || inner.typeName.startsWith('google.');
+    return whole ? [path] : pathsOf(inner, `${path}.`);
+  });
+}
+
+function fieldAt(message: DescMessage, path: string): DescField | undefined {
+  const [step, ...rest] = path.split('.');
+  const field = message.fields.find(({ name }) => name === step);
+  return rest.length === 0 || !field?.message ? field : fieldAt(field.message, rest.join('.'));
+}
+
+describe('the inputs of every command', () => {
+  it('are of every command that there is', () => {
+    expect([...all.keys()].sort()).toEqual(REQUESTS.map(([name]) => name).sort());
+  });
+
+  it.each(REQUESTS)('%s reaches every field of %s', (name, request) => {
+    const reached = new Set(inputsOf(commandAt(name)).flatMap(requestPaths));
+    const local: Record<string, string[]> = {
+      'agents update': ['agent.is_reserved'],
+      'configs validate': ['id'],
+      'configs health': ['config_id'],
+      'credentials update': ['credential.provider'],
+      watch: ['client_id', 'client_name', 'client_version', 'min_revision'],
+    };
+    const missing = pathsOf(messageOf(request)).filter((path) => !reached.has(path));
+    expect(missing).toEqual(local[name] ?? []);
+  });
+
+  it.each(REQUESTS)('%s sends nothing that %s lacks, each as its field has it', (name, request) => {
+    for (const input of inputsOf(commandAt(name)))
+      for (const path of requestPaths(input)) {
+        const field = fieldAt(messageOf(request), path);
+        expect(field, path).toBeDefined();
+        if (input.kind.choices && field?.enum) {
+          const values = field.enum.values
+            .map((value) => value.name)
+            // Who has access stands in the audit, and is no part of the history.
+            .filter((value) => !value.endsWith('_UNSPECIFIED') && value !== 'RESOURCE_KIND_TOKEN');
+          expect(input.kind.choices.map((word) => input.kind.read(word))).toEqual(values);
+        }
+        const isList = field?.fieldKind === 'list';
+        expect(input.kind.repeats === true || input.name.includes('...'), path).toBe(isList);
+      }
+  });
+
+  it('have one name each', () => {
+    for (const [name] of REQUESTS) {
+      const names = inputsOf(commandAt(name)).map((input) => input.name);
+      expect(names, name).toEqual([...new Set(names)]);
+    }
+  });
+
+  it.each([
+    ['agents', 'agent', agentFields],
+    ['configs', 'config', configFields],
+    ['providers', 'provider', providerFields],
+    ['models', 'model', modelFields],
+  ] as const)('of %s can be unset where the service can clear them', (group, at, specs: FieldSpecs) => {
+    const inputs = inputsOf(commandAt(`${group} update`));
+    for (const [field, spec] of Object.entries(specs)) {
+      const takers = inputs.filter((input) => requestPaths(input).includes(`${at}.${field}`));
+      for (const input of takers) expect(input.clears ?? false, `${input.name} (${field})`).toBe('cleared' in spec);
+    }
+  });
+
+  it('say what they are, and in which range, in a sentence of their own', () => {
+    for (const [name] of REQUESTS)
+      for (const input of inputsOf(commandAt(name))) expect(input.help.length, input.name).toBeGreaterThan(10);
+  });
+});
+
+const inputs: readonly Input[] = [
+  { name: '<agents...>', to: 'agents', kind: agent, help: '' },
+  { name: 'model', to: ['config.provider', 'config.model_name'], kind: model, help: '' },
+  { name: 'provider', to: 'config.provider', kind: text, help: '' },
+  { name: 'temperature', to: 'config.temperature', kind: number, clears: true, help: '' },
+  { name: 'stop', to: 'config.extra_params.stop_sequences', kind: list(text), clears: true, help: '' },
+  { name: 'price', to: 'config.price.input', mask: 'price', kind: usd, help: '' },
+  { name: 'enabled', to: 'config.enabled', kind: negatableFlag, help: '' },
+  { name: 'limit', kind: integer, help: '' },
+];
+const read = (typed: Record<string, string | string[] | boolean>) => readInputs(inputs, new Map(Object.entries(typed)));
+
+describe('reading inputs', () => {
+  it('puts every value in its place', () => {
+    const given = read({
+      '<agents...>': ['trader', '7'],
+      model: 'openai/gpt-4o',
+      stop: ['a', 'b'],
+      enabled: false,
+      limit: '3',
+    });
+    expect(given.message).toEqual({
+      agents: [{ name: 'trader' }, { id: 7 }],
+      config: {
+        provider: 'openai',
+        model_name: 'gpt-4o',
+        extra_params: { stop_sequences: ['a', 'b'] },
+        enabled: false,
+      },
+    });
+    expect(given.local.get('limit')).toBe(3);
+    expect(maskOf(inputs, given.touched, 'config')).toEqual([
+      'provider',
+      'model_name',
+      'extra_params.stop_sequences',
+      'enabled',
+    ]);
+  });
+
+  it('names every value that cannot be read, as it was typed', () => {
+    const refusal = () => read({ temperature: 'warm', limit: '1.5', model: 'gpt-4o' });
+    expect(refusal).toThrow(UsageError);
+    try {
+      refusal();
+    } catch (error) {
+      expect((error as UsageError).problems.map(({ typed }) => typed)).toEqual([
+        '--model gpt-4o',
+        '--temperature warm',
+        '--limit 1.5',
+      ]);
+    }
+  });
+
+  it('refuses two options for one field', () => {
+    expect(() => read({ model: 'openai/gpt-4o', provider: 'claude' })).toThrow(UsageError);
+  });
+
+  it('clears by leaving out of the message what is in the mask', () => {
+    const given = unset(inputs, ['temperature', 'stop'], read({ enabled: true }));
+    expect(JSON.parse(JSON.stringify(given.message))).toEqual({ config: { enabled: true, extra_params: {} } });
+    expect(maskOf(inputs, given.touched, 'config')).toEqual(['temperature', 'extra_params.stop_sequences', 'enabled']);
+  });
+
+  it('refuses to clear what cannot be, and what is set', () => {
+    expect(() => unset(inputs, ['enabled'], read({}))).toThrow(UsageError);
+    expect(() => unset(inputs, ['temperature'], read({ temperature: '1' }))).toThrow(UsageError);
+  });
+
+  it.each([
+    ['config.temperature', '--temperature 5'],
+    ['config.model_name', '--model openai/x'],
+    ['config.extra_params.stop_sequences[1]', '--stop b'],
+    ['config.extra_params.stop_sequences', '--stop'],
+    ['agents[1].name', 'nobody'],
+    ['config.enabled', '--enabled'],
+    ['config.price', '--price 1'],
+    ['request_id', 'request_id'],
+  ])('finds what a violation of %s is about: %s', (field, typed) => {
+    const given = read({
+      '<agents...>': ['trader', 'nobody'],
+      model: 'openai/x',
+      temperature: '5',
+      stop: ['a', 'b'],
+      price: '1',
+    });
+    expect(argumentFor(field, inputs, given.causes)).toBe(typed);
+  });
+});
+
+describe('values', () => {
+  it.each([
+    [number, '0', 0],
+    [number, '-1.5e3', -1500],
+    [integer, '-1', -1],
+    [int64, '9007199254740993', 9007199254740993n],
+    [agent, 'trader', { name: 'trader' }],
+    [agent, '8', { id: 8 }],
+    [agent, 'name:8', { name: '8' }],
+    [configId, '13', 13],
+    [duration, '61250', { seconds: 61n, nanos: 250_000_000 }],
+    [span, '90d', { seconds: 7_776_000n, nanos: 0 }],
+    [span, '60s', { seconds: 60n, nanos: 0 }],
+    [model, 'together/meta-llama/Llama-3', ['together', 'meta-llama/Llama-3']],
+    [usd, '0.15', 150000n],
+    [usd, '12', 12000000n],
+    [choice('P_', 'p', ['same-model', 'any']), 'SAME_MODEL', 'P_SAME_MODEL'],
+    [time, '2026-01-31', new Date('2026-01-31T00:00:00Z')],
+    [rule, 'temperature=rejected', { parameter: 'temperature', support: 'PARAMETER_SUPPORT_REJECTED' }],
+    [
+      rule,
+      'top_p=accepted,minimum=0,maximum=1,not_with=temperature|seed,wire_name=p',
+      {
+        parameter: 'top_p',
+        support: 'PARAMETER_SUPPORT_ACCEPTED',
+        minimum: 0,
+        maximum: 1,
+        not_with: ['temperature', 'seed'],
+        wire_name: 'p',
+      },
+    ],
+  ])('%# are read exactly', (kind, typed, value) => expect(kind.read(typed as string)).toEqual(value));
+
+  it.each([
+    [number, ''],
+    [number, '0x10'],
+    [number, 'NaN'],
+    [number, 'Infinity'],
+    [integer, '2147483648'],
+    [integer, '1e3'],
+    [int64, '9223372036854775808'],
+    [span, '90'],
+    [span, '-1d'],
+    [span, '1.5h'],
+    [model, 'gpt-4o'],
+    [model, '/gpt-4o'],
+    [model, 'openai/'],
+    [usd, '-1'],
+    [usd, '0.1234567'],
+    [time, 'tomorrow'],
+    [time, '2026-13-01'],
+    [rule, 'temperature'],
+    [rule, 'temperature=maybe'],
+    [rule, 'temperature=rejected,colour=red'],
+  ])('%# are refused', (kind, typed) => expect(() => kind.read(typed)).toThrow());
+});

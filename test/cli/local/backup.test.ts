@@ -1,0 +1,323 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { packageFile } from '../../../src/package.js';
+import { openDatabase } from '../../../src/store/database.js';
+import { loadState } from '../../../src/store/write/change_log.js';
+import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { findPgTools } from '../../support/pg_tools.js';
+import { type Clients, connect, failure, startService, unique } from '../../support/service.js';
+import { contents, gapsInLog, replay } from '../../support/store.js';
+import { stepsOf } from '../../support/transcripts.js';
+
+const directory = useDirectories();
+const agent = { name: 'trader' };
+const CONFIG = { provider: 'openai', model_name: 'gpt-4' } as const;
+
+/** The commands of the page on backups. */
+const page = readFileSync(packageFile('docs/backup.md'), 'utf8');
+const blocks = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string);
+const documented = [...blocks, ...stepsOf(page).map(({ command }) => command)];
+const documentedWith = (word: string) => documented.find((block) => block.includes(word)) as string;
+
+/** Runs a command of that page as it stands, in another directory and with the program that was built. */
+async function shell(block: string, cwd: string, env: Readonly<Record<string, string>>): Promise<string> {
+  const program = `${process.execPath} ${packageFile('dist/src/cli/agentllm.js')}`;
+  const script = block.replace(/\bagentllm(?= (backup|restore|store)\b)/g, program);
+  const { stdout } = await promisify(execFile)('sh', ['-e', '-c', script], {
+    cwd,
+    env: { PATH: process.env['PATH'], ...env },
+  });
+  return stdout;
+}
+
+/** Creates agents with a config each until it is stopped; knows which of them were acknowledged, and when. */
+function keepWriting({ agents, configs }: Clients) {
+  const acknowledged: { name: string; revision: number }[] = [];
+  let stopped = false;
+  const write = async () => {
+    while (!stopped) {
+      const name = unique('written');
+      await agents.createAgent({ agent: { name, agent_type: 'analyst' } });
+      const { revision } = await configs.createConfig({ agent: { name }, config: CONFIG });
+      acknowledged.push({ name, revision: Number(revision) });
+    }
+  };
+  const writers = Promise.all([write(), write(), write()]);
+  return {
+    acknowledged,
+    async stop() {
+      stopped = true;
+      await writers;
+    },
+  };
+}
+
+/** Log and tables of a directory say the same; returns what they say. */
+async function soundContents(dataDir: string) {
+  const database = await openDatabase({ url: undefined, dataDir, poolSize: 1, acquireTimeoutMs: 30_000 });
+  try {
+    expect(await gapsInLog(database)).toEqual([]);
+    const state = await loadState(database.knex);
+    expect(contents(await replay(database))).toEqual(contents(state));
+    return state;
+  } finally {
+    await database.close();
+  }
+}
+
+async function failed(args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
+  const ended = await agentllm(args, env).ended;
+  expect(ended.code).toBe(1);
+  expect(ended.stdout).toBe('');
+  expect(ended.stderr).not.toContain('    at ');
+  expect(ended.stderr).not.toContain('unexpectedly');
+  return ended.stderr;
+}
+
+async function backedUp(): Promise<{ DATA_DIR: string; file: string; identity: string }> {
+  const DATA_DIR = await directory.started();
+  const service = await startCommand({ DATA_DIR });
+  const file = join(await directory(), 'agentllm.backup');
+  const { stdout } = await agentllm(['backup', file, '--json'], { DATA_DIR }).ended;
+  service.child.kill('SIGTERM');
+  await service.ended;
+  return { DATA_DIR, file, identity: JSON.parse(stdout).identity };
+}
+
+describe('backup and restore of the embedded engine', () => {
+  it('brings back everything up to the backup, made under writes, and nothing half', async () => {
+    const [DATA_DIR, cwd] = [await directory.started(), await directory()];
+    const service = await startCommand({ DATA_DIR });
+    const clients = connect(service.port);
+    const writing = keepWriting(clients);
+    await vi.waitFor(() => expect(writing.acknowledged.length).toBeGreaterThan(20), { timeout: 30_000 });
+
+    const before = [...writing.acknowledged];
+    expect(await shell(documentedWith('backup agentllm.backup'), cwd, { DATA_DIR })).toMatch(/^wrote .*revision \d+/);
+    const during = [...writing.acknowledged];
+    const file = join(cwd, 'agentllm.backup');
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(readdirSync(cwd)).toEqual(['agentllm.backup']);
+    await vi.waitFor(() => expect(writing.acknowledged.length).toBeGreaterThan(during.length + 20), {
+      timeout: 30_000,
+    });
+    await writing.stop();
+    const old = (await clients.configs.getPrimaryConfig({ agent })).config;
+    clients.close();
+    service.child.kill('SIGKILL');
+    await service.ended;
+
+    const printed = await shell(documentedWith('restore agentllm.backup'), cwd, {});
+    const restored = await soundContents(join(cwd, 'restored'));
+    expect(printed).toContain(`restored revision ${restored.revision} of `);
+    expect(printed).toContain(restored.identity);
+    for (const { name } of before) expect(restored.agentNames).toContain(name);
+    for (const { name, revision } of writing.acknowledged) {
+      const found = restored.agentNamed(name);
+      expect(found ? restored.configsOf(found.id).length : 0).toBe(revision <= restored.revision ? 1 : 0);
+    }
+    expect(restored.revision).toBeLessThan(Math.max(...writing.acknowledged.map(({ revision }) => revision)));
+
+    const again = await startCommand({ DATA_DIR: join(cwd, 'restored') });
+    const others = connect(again.port);
+    const found = (await others.configs.getPrimaryConfig({ agent })).config;
+    expect(found?.revision).toBe(old?.revision);
+    expect(found?.etag).not.toBe(old?.etag);
+    const change = { id: found?.id as number, temperature: 0.3, etag: old?.etag as string };
+    expect((await failure(others.configs.updateConfig({ config: change }))).reason).toBe('STALE_ETAG');
+    expect(Number((await others.configs.createConfig({ agent, config: CONFIG })).revision)).toBe(restored.revision + 1);
+    others.close();
+  });
+
+  it('a backup without a service says what it is, and takes no file that is there', async () => {
+    const { DATA_DIR, file, identity } = await backedUp();
+    expect(await failed(['backup', file], { DATA_DIR })).toContain('--force');
+    const { stdout, stderr } = await agentllm(['backup', file, '--force', '--json'], { DATA_DIR }).ended;
+    expect(stderr).toBe('');
+    expect(JSON.parse(stdout)).toMatchObject({ file, revision: 3, identity, bytes: expect.any(Number) });
+    expect(readFileSync(file, 'latin1')).toMatch(/^agentllm-backup 1 \{.*"revision":3,.*\}\n/);
+    expect(await failed(['backup', join(file, 'x')], { DATA_DIR })).toContain('cannot be written');
+    expect(await failed(['backup', join(file, '..'), '--force'], { DATA_DIR })).toContain('is a directory');
+    expect(await failed(['backup', `${file}2`], { DATA_DIR: join(file, '../empty') })).toContain(
+      'There is no database',
+    );
+    // Nor has it made one there.
+    expect(readdirSync(join(file, '..')).sort()).toEqual(['agentllm.backup']);
+  });
+
+  it('a restore touches nothing when the file is not right', async () => {
+    const { file } = await backedUp();
+    const bytes = readFileSync(file);
+    const wrong = async (said: RegExp, content: Buffer | string) => {
+      const other = `${file}.wrong`;
+      writeFileSync(other, content);
+      const DATA_DIR = `${file}.data`;
+      expect(await failed(['restore', other], { DATA_DIR })).toMatch(said);
+      expect(existsSync(DATA_DIR)).toBe(false);
+    };
+    const flipped = Buffer.from(bytes);
+    flipped[bytes.length - 1000] = (flipped[bytes.length - 1000] as number) ^ 1;
+    await wrong(/is not a backup of agentllm/, '');
+    await wrong(/is not a backup of agentllm/, 'PGDMP and so on\n');
+    await wrong(/is not a backup of agentllm/, Buffer.alloc(100_000));
+    await wrong(/damaged/, bytes.subarray(0, -1));
+    await wrong(/damaged/, bytes.subarray(0, 600));
+    await wrong(/damaged/, Buffer.concat([bytes, Buffer.from('x')]));
+    await wrong(/damaged/, flipped);
+    await wrong(/damaged/, 'agentllm-backup 1 {"revision":"x"}\n');
+    await wrong(/another version.*format 2/, Buffer.concat([Buffer.from('agentllm-backup 2'), bytes.subarray(17)]));
+    expect(await failed(['restore', `${file}.gone`], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
+    expect(await failed(['restore', join(file, '..')], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
+    expect(await failed(['restore', file], { DATA_DIR: 'memory:' })).toContain('is not persistent');
+  });
+
+  it('a restore leaves a database that is there, unless it is forced to, and then keeps it aside', async () => {
+    const { DATA_DIR, file, identity } = await backedUp();
+    expect(await failed(['restore', file], { DATA_DIR })).toContain('add --force');
+    expect((await soundContents(DATA_DIR)).identity).toBe(identity);
+    const { stdout, stderr } = await agentllm(['restore', file, '--force', '--json'], { DATA_DIR }).ended;
+    expect(stderr).toBe('');
+    const restored = JSON.parse(stdout);
+    expect((await soundContents(DATA_DIR)).identity).toBe(restored.identity);
+    expect(restored.identity).not.toBe(identity);
+    const aside: string = restored.kept_aside;
+    expect(aside).toMatch(/\/pg\.replaced-\d{4}-\d{2}-\d{2}T/);
+    const other = await directory();
+    await rename(aside, join(other, 'pg'));
+    expect((await soundContents(other)).identity).toBe(identity);
+    expect(readdirSync(DATA_DIR).sort()).toEqual(['.admin', '.lock', 'pg']);
+  });
+
+  it('a restore that is killed leaves the old database or the new one', async () => {
+    const { DATA_DIR, file, identity } = await backedUp();
+    const outcomes = new Set<string>();
+    for (const afterMs of [300, 900, 1_500, 2_100, 2_700]) {
+      const restore = agentllm(['restore', file, '--force'], { DATA_DIR });
+      await delay(afterMs);
+      restore.child.kill('SIGKILL');
+      await restore.ended;
+      const state = await soundContents(DATA_DIR);
+      expect(state.agents.size).toBe(12);
+      outcomes.add(state.identity === identity ? 'old' : 'new');
+    }
+    expect(outcomes).toContain('old');
+
+    // Between the two renames, and right before them.
+    await rename(join(DATA_DIR, 'pg'), join(DATA_DIR, 'pg.restored'));
+    expect((await soundContents(DATA_DIR)).agents.size).toBe(12);
+    mkdirSync(join(DATA_DIR, 'pg.restored'));
+    mkdirSync(join(DATA_DIR, '.restore/pg'), { recursive: true });
+    expect((await soundContents(DATA_DIR)).agents.size).toBe(12);
+    expect(readdirSync(DATA_DIR).filter((name) => name.includes('restore'))).toEqual([]);
+  });
+});
+
+describe('with DATABASE_URL', () => {
+  const env = { DATABASE_URL: 'postgres://user:hunter2@127.0.0.1:1/none' };
+
+  it.each(['backup', 'restore'])('%s names the command that the page does, without the password', async (command) => {
+    const said = await failed([command, '/tmp/file'], env);
+    const documentedLine = documentedWith(command === 'backup' ? 'pg_dump' : 'pg_restore').split('\n')[0] as string;
+    expect(said).toContain(documentedLine);
+    expect(said).not.toContain('hunter2');
+    const direct = await failed([command, '/tmp/file'], { ...env, DATABASE_DIRECT_URL: env.DATABASE_URL });
+    expect(direct).toContain('--dbname="$DATABASE_DIRECT_URL"');
+  });
+});
+
+const tools = findPgTools();
+const missing = typeof tools === 'string' ? tools : undefined;
+
+describe.skipIf(missing !== undefined)(
+  `backup and restore of PostgreSQL (${missing ?? ''}${missing ? '' : (tools as { about: string }).about})`,
+  () => {
+    if (typeof tools === 'string') {
+      it(`is skipped: ${tools}`, () => undefined);
+      return;
+    }
+    let server: Awaited<ReturnType<typeof tools.start>>;
+    beforeAll(async () => {
+      server = await tools.start();
+    });
+    afterAll(() => server?.stop());
+
+    it('pg_dump and pg_restore as documented bring everything back, and renewal makes it another store', async () => {
+      const [DATABASE_URL, restoredUrl] = [await server.createDatabase(), await server.createDatabase()];
+      const cwd = await directory();
+      const PATH = `${tools.bin}:${process.env['PATH']}`;
+      const service = await startService({ DATABASE_URL, HTTP_ADDRESS: 'off' });
+      const writing = keepWriting(service);
+      try {
+        await vi.waitFor(() => expect(writing.acknowledged.length).toBeGreaterThan(20), { timeout: 30_000 });
+        const before = [...writing.acknowledged];
+        await shell(documentedWith('pg_dump'), cwd, { DATABASE_URL, PATH });
+        await vi.waitFor(() => expect(writing.acknowledged.length).toBeGreaterThan(before.length + 40), {
+          timeout: 30_000,
+        });
+        await writing.stop();
+        const old = (await service.configs.getPrimaryConfig({ agent })).config;
+
+        const printed = await shell(documentedWith('pg_restore'), cwd, { DATABASE_URL: restoredUrl, PATH });
+        const database = await openDatabase({ url: restoredUrl, dataDir: '', poolSize: 2, acquireTimeoutMs: 5_000 });
+        const state = await loadState(database.knex);
+        expect(await gapsInLog(database)).toEqual([]);
+        expect(contents(await replay(database))).toEqual(contents(state));
+        await database.close();
+        expect(printed).toContain(state.identity);
+        for (const { name } of before) expect(state.agentNames).toContain(name);
+
+        const restored = await startService({ DATABASE_URL: restoredUrl, HTTP_ADDRESS: 'off' });
+        try {
+          const found = (await restored.configs.getPrimaryConfig({ agent })).config;
+          expect(found?.revision).toBe(old?.revision);
+          expect(found?.etag).not.toBe(old?.etag);
+          expect(found?.etag.startsWith(state.identity.slice(0, 8))).toBe(true);
+          expect(Number((await restored.configs.createConfig({ agent, config: CONFIG })).revision)).toBe(
+            state.revision + 1,
+          );
+        } finally {
+          await restored.stop();
+        }
+      } finally {
+        await writing.stop();
+        await service.stop();
+      }
+    });
+
+    it('replicas that run take a new identity over, whether they poll or write first', async () => {
+      const DATABASE_URL = await server.createDatabase();
+      const polls = await startService({ DATABASE_URL, HTTP_ADDRESS: 'off' });
+      const writes = await startService({
+        DATABASE_URL,
+        HTTP_ADDRESS: 'off',
+        POLL_INTERVAL_MS: '60000',
+        NOTIFY: 'off',
+      });
+      try {
+        const { stdout } = await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended;
+        const mark = JSON.parse(stdout).identity.slice(0, 8);
+        const etag = async (from: Clients) => (await from.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8);
+        await vi.waitFor(async () => expect(await etag(polls)).toBe(mark), { timeout: 10_000 });
+        expect(await etag(writes)).not.toBe(mark);
+        const { config, revision } = await writes.configs.createConfig({ agent, config: CONFIG });
+        expect(config?.etag.startsWith(mark)).toBe(true);
+        expect(await etag(writes)).toBe(mark);
+        // One that lags behind, on its way over a renewal in the middle.
+        expect(JSON.parse((await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended).stdout).revision).toBe(
+          Number(revision),
+        );
+        const next = await polls.configs.createConfig({ agent, config: CONFIG });
+        const seen = await writes.configs.getConfig({ id: next.config?.id as number, min_revision: next.revision });
+        expect(seen.config?.etag).toBe(next.config?.etag);
+      } finally {
+        await polls.stop();
+        await writes.stop();
+      }
+    });
+  },
+);

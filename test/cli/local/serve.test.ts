@@ -1,0 +1,208 @@
+import { get, request } from 'node:http';
+import { describe, expect, it } from 'vitest';
+import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { connect, failure } from '../../support/service.js';
+
+const directory = useDirectories();
+
+async function fetchText(port: number, path: string, method = 'GET'): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const call = request({ host: '127.0.0.1', port, path, method }, (response) => {
+      let body = '';
+      response.on('data', (chunk) => {
+        body += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
+    });
+    call.on('error', reject);
+    call.end();
+  });
+}
+
+describe('agentllm serve', () => {
+  it('stops cleanly on Ctrl-C and has everything again on the next start', async () => {
+    const DATA_DIR = await directory();
+    const first = await startCommand({ DATA_DIR });
+    const clients = connect(first.port);
+    const { config } = await clients.configs.upsertPrimaryConfig({
+      agent: { name: 'trader' },
+      config: { temperature: 0 },
+    });
+    clients.close();
+    first.child.kill('SIGINT');
+    const ended = await first.ended;
+    expect(ended.stderr).toContain('agentllm has stopped');
+    expect(ended.code).toBe(0);
+
+    const second = await startCommand({ DATA_DIR });
+    const again = connect(second.port);
+    const found = await again.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    expect(found.config).toEqual(config);
+    again.close();
+    second.child.kill('SIGTERM');
+    expect((await second.ended).code).toBe(0);
+  });
+
+  it('takes the two signals that npm makes of one Ctrl-C as one', async () => {
+    const running = await startCommand({ DATA_DIR: await directory.started() });
+    running.child.kill('SIGINT');
+    running.child.kill('SIGINT');
+    const ended = await running.ended;
+    expect(ended.code).toBe(0);
+    expect(ended.stderr).toContain('agentllm has stopped');
+  });
+
+  it('ends an open stream when it stops instead of waiting for it', async () => {
+    const running = await startCommand({ DATA_DIR: await directory.started(), SHUTDOWN_GRACE_MS: '200' });
+    const socket = get({ host: '127.0.0.1', port: running.port });
+    socket.on('error', () => {});
+    running.child.kill('SIGTERM');
+    expect((await running.ended).code).toBe(0);
+  });
+
+  it('refuses a second service on the same directory, and the first goes on', async () => {
+    const DATA_DIR = await directory.started();
+    const first = await startCommand({ DATA_DIR });
+    const second = await agentllm(['serve'], { DATA_DIR }).ended;
+    expect(second.code).toBe(1);
+    expect(second.stderr).toContain(String(first.child.pid));
+    expect(second.stderr).toContain(DATA_DIR);
+    expect(second.stderr).not.toContain('    at ');
+    const clients = connect(first.port);
+    const found = await clients.agents.getAgent({ agent: { name: 'trader' } });
+    expect(found.agent?.name).toBe('trader');
+    clients.close();
+  });
+
+  it.each(['0.0.0.0:0', '[::]:0', '192.0.2.1:0'])('refuses %s in clear without a plain word', async (GRPC_ADDRESS) => {
+    for (const flags of [[], ['--allow-anonymous']]) {
+      const ended = await agentllm(['serve', ...flags], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
+      expect(ended.code).toBe(1);
+      expect(ended.stderr).toContain(GRPC_ADDRESS);
+      expect(ended.stderr).toContain('--allow-plaintext');
+    }
+  });
+
+  it.each(['0.0.0.0:0', '[::]:0'])('refuses %s without a token, without a plain word', async (GRPC_ADDRESS) => {
+    const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS };
+    const ended = await agentllm(['serve', '--allow-plaintext'], env).ended;
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toContain(GRPC_ADDRESS);
+    expect(ended.stderr).toContain('agentllm token create --role admin');
+    expect(ended.stderr).toContain('--allow-anonymous');
+  });
+
+  it('listens elsewhere when it is told to in so many words', async () => {
+    const flags = ['--allow-plaintext', '--allow-anonymous'];
+    const running = await startCommand({ DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0' }, flags);
+    const clients = connect(running.port);
+    expect((await failure(clients.configs.getConfig({ id: 0 }))).reason).toBe('INVALID_FIELDS');
+    clients.close();
+  });
+
+  it('names every mistake in the settings, a line each', async () => {
+    const env = { GRPC_ADDRESS: 'nowhere', LOG_LEVEL: 'loud', DATABASE_POOL_SIZE: '-1', DATABASE_URL: 'mysql://x' };
+    const ended = await agentllm(['serve'], env).ended;
+    expect(ended.code).toBe(1);
+    const lines = ended.stderr.trim().split('\n');
+    expect(lines).toHaveLength(4);
+    for (const name of Object.keys(env)) expect(lines.filter((line) => line.includes(name))).toHaveLength(1);
+  });
+
+  it('says what to do when the port is taken', async () => {
+    const first = await startCommand({ DATA_DIR: await directory.started() });
+    const GRPC_ADDRESS = `127.0.0.1:${first.port}`;
+    const ended = await agentllm(['serve'], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toContain(`GRPC_ADDRESS ${GRPC_ADDRESS} cannot be listened on`);
+  });
+
+  it('says what to do when PostgreSQL is not there, without the password', async () => {
+    const DATABASE_URL = 'postgres://user:hunter2@127.0.0.1:1/none';
+    const ended = await agentllm(['serve'], { DATABASE_URL, DATABASE_WAIT_MS: '500' }).ended;
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toContain('nothing listens at 127.0.0.1:1');
+    expect(ended.stdout + ended.stderr).not.toContain('hunter2');
+  });
+
+  it('answers health, readiness and metrics over HTTP', async () => {
+    const running = agentllm(['serve'], { DATA_DIR: await directory.started(), HTTP_ADDRESS: '127.0.0.1:0' });
+    const [, text] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
+    const port = Number(text);
+    expect(await fetchText(port, '/healthz')).toMatchObject({ status: 200 });
+    expect(await fetchText(port, '/readyz')).toMatchObject({ status: 200 });
+    const metrics = await fetchText(port, '/metrics');
+    expect(metrics.status).toBe(200);
+    expect(metrics.body).toMatch(/^agentllm_revision 3$/m);
+    expect(metrics.body).toMatch(/^agentllm_rows\{entity="agent"\} 12$/m);
+    expect(await fetchText(port, '/nothing')).toMatchObject({ status: 404 });
+    expect(await fetchText(port, '/__proto__')).toMatchObject({ status: 404 });
+    expect(await fetchText(port, '/metrics', 'POST')).toMatchObject({ status: 405 });
+  });
+});
+
+describe('agentllm migrate and seed', () => {
+  it('rolls one migration back and forward, and seeds as often as wanted', async () => {
+    const DATA_DIR = await directory();
+    const run = async (...args: string[]) => {
+      const ended = await agentllm(args, { DATA_DIR }).ended;
+      expect(ended.stderr).toBe('');
+      expect(ended.code).toBe(0);
+      return ended.stdout;
+    };
+    expect(await run('migrate', 'status')).toMatch(/^current {2}none$/m);
+    expect(await run('migrate', 'up')).toContain('applied 0004_add_agent_llm_configs');
+    const status = JSON.parse(await run('migrate', 'status', '--json'));
+    expect(status).toMatchObject({ pending: [], unknown: [] });
+    expect(await run('migrate', 'down')).toBe(`rolled back ${status.current}\n`);
+    expect(JSON.parse(await run('migrate', 'status', '--json')).pending).toEqual([status.current]);
+    expect(JSON.parse(await run('migrate', 'up', '--json'))).toEqual({ applied: [status.current] });
+    expect(await run('migrate', 'up')).toContain('nothing to do');
+    expect(await run('migrate', 'history')).toMatch(/^0001_initial +\d{4}-/m);
+
+    const brought = JSON.parse(await run('seed', '--json'));
+    expect(brought).toMatchObject({ agents: 12, default_configs: 12 });
+    expect(brought.catalogue).toBeGreaterThan(30);
+    expect(JSON.parse(await run('seed', '--json'))).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
+  });
+
+  it('does not bring back what a person has deleted, unless asked to seed', async () => {
+    const DATA_DIR = await directory.started();
+    const first = await startCommand({ DATA_DIR });
+    const clients = connect(first.port);
+    const { config } = await clients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    await clients.configs.deleteConfig({ id: config?.id as number });
+    clients.close();
+    first.child.kill('SIGINT');
+    await first.ended;
+
+    const second = await startCommand({ DATA_DIR });
+    const again = connect(second.port);
+    const error = await failure(again.configs.getPrimaryConfig({ agent: { name: 'trader' } }));
+    expect(error.reason).toBe('NO_ENABLED_CONFIG');
+    again.close();
+    second.child.kill('SIGINT');
+    await second.ended;
+    expect(JSON.parse((await agentllm(['seed', '--json'], { DATA_DIR }).ended).stdout).default_configs).toBe(1);
+  });
+
+  it('keeps a catalogue after the last migration was rolled back and the service started again', async () => {
+    const DATA_DIR = await directory.started();
+    const first = await startCommand({ DATA_DIR });
+    first.child.kill('SIGINT');
+    await first.ended;
+    expect((await agentllm(['migrate', 'down'], { DATA_DIR }).ended).code).toBe(0);
+    const second = await startCommand({ DATA_DIR });
+    const clients = connect(second.port);
+    expect((await clients.providers.listProviders({})).providers.map((p) => p.name)).toContain('openai');
+    clients.close();
+  });
+
+  it('refuses to start with pending migrations when it may not apply them', async () => {
+    const DATA_DIR = await directory();
+    const ended = await agentllm(['serve'], { DATA_DIR, MIGRATE_ON_START: 'off' }).ended;
+    expect(ended.code).toBe(1);
+    expect(ended.stderr).toContain('0001_initial');
+    expect(ended.stderr).not.toContain('    at ');
+  });
+});

@@ -1,0 +1,72 @@
+import { describe, expect, it } from 'vitest';
+import { rowsOf, useCli } from '../support.js';
+
+const cli = useCli();
+
+/** The tables of an answer; the first has a title. */
+const parts = (printed: string) => printed.trimEnd().split('\n\n');
+
+describe('agentllm resolve', () => {
+  it('shows the hops with what is sent, and where it all comes from', async () => {
+    await cli.json([
+      'configs',
+      'upsert',
+      'trader',
+      '--temperature',
+      '0.3',
+      '--fallback',
+      'claude/claude-3-haiku-20240307',
+    ]);
+    const { code, stdout } = await cli(['resolve', 'trader']);
+    expect(code).toBe(0);
+    const [hops = '', origins = ''] = parts(stdout);
+    expect(hops).toMatch(/^trader at revision \d+, substitution any\n/);
+    expect(rowsOf(hops.replace(/.*\n/, ''))).toEqual([
+      expect.objectContaining({ HOP: '0', MODEL: 'openai/gpt-4', FROM: 'config 8', KEY: 'environment OPENAI_API_KEY' }),
+      expect.objectContaining({ HOP: '1', MODEL: 'claude/claude-3-haiku-20240307', FROM: 'config 8, fallback' }),
+    ]);
+    expect(hops).toContain('temperature=0.3');
+    expect(rowsOf(origins)[0]).toMatchObject({ HOP: '0', 'COME FROM': 'config 8' });
+    expect(rowsOf(origins)[0]?.['VALUES']).toContain('temperature');
+  });
+
+  it('prints the provenance of each value with --why', async () => {
+    const { stdout } = await cli(['resolve', 'trader', '--why']);
+    const origin = rowsOf(parts(stdout)[1] ?? '').find((row) => row['VALUE'] === 'parameters.temperature');
+    expect(origin).toMatchObject({ 'COME FROM': 'config 8', 'ITS FIELD': 'temperature' });
+  });
+
+  it('takes providers for down, in one option or in several', async () => {
+    const one = await cli.json(['resolve', 'trader', '--down', 'openai']);
+    expect(one.resolved.hops.map(({ provider }: { provider: string }) => provider)).toEqual(['claude']);
+    for (const down of [
+      ['--down', 'openai,claude'],
+      ['--down', 'openai', '--down', 'claude'],
+    ]) {
+      const { code, stdout } = await cli(['resolve', 'trader', ...down]);
+      expect(code).toBe(1);
+      expect(stdout).toContain('no model is left to try');
+      expect(stdout).toMatch(/0 +openai\/gpt-4 +config 8 +provider down/);
+    }
+  });
+
+  it('resolves at an earlier revision with --at', async () => {
+    const { resolved, revision } = await cli.json(['resolve', 'trader', '--at', '3']);
+    expect(revision).toBe(3);
+    expect(resolved.hops).toHaveLength(1);
+  });
+
+  it('names the option that an error belongs to', async () => {
+    const { code, stderr } = await cli(['resolve', 'trader', '--down', 'opnai']);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/--down opnai +.*did you mean "openai"/)]);
+    const future = await cli(['resolve', 'trader', '--at', '999999']);
+    expect([future.code, future.stderr]).toEqual([1, expect.stringContaining('newer than the store')]);
+    expect((await cli(['resolve', 'nobody'])).code).toBe(3);
+  });
+
+  it('says how to use an agent that is inactive', async () => {
+    await cli.json(['agents', 'create', 'sleeper', '--type', 'analyst', '--no-active']);
+    const { code, stderr } = await cli(['resolve', 'sleeper']);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('agentllm agents update <agent> --active')]);
+  });
+});

@@ -1,0 +1,69 @@
+import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc-js';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import {
+  CredentialServiceService as Definition,
+  type RotateEncryptionKeyRequest,
+  RotateEncryptionKeyResponse,
+} from '../../../gen/ts/agentllm/v1/credential_service.js';
+import { agentllm } from '../../support/command.js';
+
+type Progress = Partial<RotateEncryptionKeyResponse>;
+
+/** A service whose rotation reports what a test gives it. */
+async function serviceThatReports(last: Progress): Promise<string> {
+  const server = new Server();
+  const rotateEncryptionKey = (call: ServerWritableStream<RotateEncryptionKeyRequest, RotateEncryptionKeyResponse>) => {
+    call.write(RotateEncryptionKeyResponse.fromPartial({ total: last.total ?? 0, key_id: 'abc' }));
+    call.write(RotateEncryptionKeyResponse.fromPartial({ ...last, key_id: 'abc', finished: true }));
+    call.end();
+  };
+  const unimplemented = (_: unknown, done: (error: object) => void) => done({ code: 12, details: 'not here' });
+  const others = Object.fromEntries(Object.keys(Definition).map((name) => [name, unimplemented]));
+  server.addService(Definition, { ...others, rotateEncryptionKey } as never);
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error ? reject(error) : resolve(bound),
+    );
+  });
+  onTestFinished(() => server.forceShutdown());
+  return `127.0.0.1:${port}`;
+}
+
+describe('the exit code of agentllm key rotate', () => {
+  it.each([
+    ['0: all keys were encrypted anew', { total: 3, done: 3 }, [], 0, /^3 of 3 keys re-encrypted/],
+    [
+      '1: keys are left that cannot be decrypted',
+      { total: 3, done: 2, unreadable: 1 },
+      [],
+      1,
+      /1 key skipped, because they cannot be decrypted/,
+    ],
+    [
+      '0: keys are left that cannot be decrypted, as was allowed',
+      { total: 3, done: 2, unreadable: 1 },
+      ['--skip-unreadable'],
+      0,
+      /1 key skipped, because they cannot be decrypted/,
+    ],
+    [
+      '1: keys were stored under an older key meanwhile',
+      { total: 3, done: 2 },
+      [],
+      1,
+      /1 key stored meanwhile by a replica that encrypts with an older key/,
+    ],
+    [
+      '1: keys were stored under an older key meanwhile, which nothing allows',
+      { total: 4, done: 2, unreadable: 1 },
+      ['--skip-unreadable'],
+      1,
+      /1 key stored meanwhile by a replica that encrypts with an older key/,
+    ],
+  ] as const)('is %s', async (_, progress, options, exit, said) => {
+    const env = { AGENTLLM_ADDRESS: await serviceThatReports(progress) };
+    const { code, stdout, stderr } = await agentllm(['key', 'rotate', ...options], env).ended;
+    expect([code, stdout]).toEqual([exit, expect.stringMatching(said)]);
+    expect(stderr).not.toContain('agentllm:');
+  });
+});

@@ -1,0 +1,121 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import {
+  type Files,
+  makeAuthority,
+  makeClient,
+  makeExpired,
+  makeServer,
+  type Pair,
+  startTls,
+  tlsSettings,
+  useFiles,
+} from '../../net/support.js';
+import { agentllm } from '../../support/command.js';
+
+let authority: Pair;
+let client: Pair;
+beforeAll(async () => {
+  authority = await makeAuthority(30);
+  client = await makeClient(authority, 'trader');
+});
+
+async function filesWith(server: Pair): Promise<Files> {
+  const files = await useFiles();
+  await files.putPair('server', server);
+  await files.putPair('client', client);
+  await files.putPair('stranger', await makeClient(await makeAuthority(30), 'trader'));
+  await files.put('ca.pem', authority.cert);
+  await files.put('other.pem', (await makeAuthority(30)).cert);
+  return files;
+}
+
+const list = (address: string, args: readonly string[] = [], env: Record<string, string> = {}) =>
+  agentllm(['agents', 'list', '--address', address, ...args], env).ended;
+
+describe('the command line and certificates', () => {
+  it('says what is wrong, what to do, and ends with a code of its own', async () => {
+    const files = await filesWith(await makeServer(authority));
+    const { path } = files;
+    const mutual = { TLS_CLIENT_CA_FILE: path('ca.pem'), TLS_CLIENT_CERT: 'required' };
+    const { grpc } = await startTls({ ...tlsSettings(files), ...mutual });
+    const ca = ['--ca', path('ca.pem')];
+    const own = (name: string) => ['--cert', path(`${name}.pem`), '--key', path(`${name}.key`)];
+    const rows: [readonly string[], number, string][] = [
+      [[...ca, ...own('client')], 0, ''],
+      [[], 4, 'it may require TLS: set --tls'],
+      [
+        ['--tls'],
+        4,
+        'is not trusted (self-signed certificate in certificate chain); set --ca to the authority that signed it',
+      ],
+      [['--ca', path('other.pem'), ...own('client')], 4, 'set --ca to the authority that signed it'],
+      [ca, 4, 'client certificate'],
+      [[...ca, ...own('stranger')], 4, 'does it trust the certificate of this client?'],
+      [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
+      [[...ca, '--cert', path('client.pem')], 2, '--cert and --key must be set together'],
+      [
+        [...ca, '--cert', path('client.pem'), '--key', path('server.key')],
+        2,
+        '--key does not belong to the certificate of --cert',
+      ],
+      [['--ca', path('server.key')], 2, 'contains no PEM certificate'],
+      [['--ca', path('none.pem')], 2, 'does not exist'],
+    ];
+    for (const [args, code, said] of rows) {
+      const ended = await list(grpc, args);
+      expect(ended.stderr, args.join(' ')).toContain(said);
+      expect(ended.code, args.join(' ')).toBe(code);
+      expect(ended.stderr).not.toMatch(/agentllm serve starts a service|-----BEGIN| {4}at /);
+    }
+  });
+
+  it('tells of a certificate that has expired', async () => {
+    // It was good when the service started.
+    const soon = new Date(Date.now() + 3_000);
+    const files = await filesWith(makeExpired(authority, soon));
+    const { grpc } = await startTls(tlsSettings(files));
+    await new Promise((resolve) => setTimeout(resolve, soon.getTime() + 1_500 - Date.now()));
+    const ended = await list(grpc, ['--ca', files.path('ca.pem'), '--server-name', 'agentllm.test']);
+    expect(ended.stderr).toContain('the certificate of the service has expired; it needs a new one');
+    expect(ended.code).toBe(4);
+  });
+
+  it('takes the files from the environment, and what is typed before them', async () => {
+    const files = await filesWith(await makeServer(authority));
+    const { path } = files;
+    const { grpc } = await startTls({ ...tlsSettings(files), TLS_CLIENT_CA_FILE: path('ca.pem') });
+    const env = { AGENTLLM_CA: path('ca.pem'), AGENTLLM_CERT: path('client.pem'), AGENTLLM_KEY: path('client.key') };
+    expect((await list(grpc, [], env)).code).toBe(0);
+    expect((await list(grpc, ['--ca', path('other.pem')], env)).stderr).toContain('is not trusted');
+    const typed = ['--cert', path('client.pem'), '--key', path('client.key')];
+    expect((await list(grpc, typed, { AGENTLLM_CA: path('ca.pem'), AGENTLLM_CERT: '/none' })).code).toBe(0);
+    const half = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
+    expect(half).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('AGENTLLM_CERT and AGENTLLM_KEY must be set together'),
+    });
+    const none = await list(grpc, [], { ...env, AGENTLLM_KEY: '/secret/none' });
+    expect(none.stderr).toMatch(/AGENTLLM_KEY +does not exist/);
+    expect(none.stderr).not.toContain('/secret');
+  });
+
+  it('does not ask for TLS where a service speaks none', async () => {
+    const { grpc } = await startTls({});
+    const files = await filesWith(await makeServer(authority));
+    const ended = await list(grpc, ['--ca', files.path('ca.pem')]);
+    expect(ended).toMatchObject({ code: 4, stderr: expect.stringContaining('does not speak TLS; leave --tls out') });
+  });
+
+  it('has a doctor who looks at them', async () => {
+    const files = await filesWith(await makeServer(authority, 5));
+    const { grpc } = await startTls(tlsSettings(files));
+    const env = { DATA_DIR: 'memory:', AGENTLLM_ADDRESS: grpc, ...tlsSettings(files) };
+    const ended = await agentllm(['doctor', '--tls'], env).ended;
+    expect(ended.stdout).toMatch(/^warn {2}tls +The certificate of the service is valid until \d{4}-\d\d-\d\d$/m);
+    expect(ended.stdout).toMatch(
+      /^FAIL {2}service .* cannot be called\. .* set --ca to the authority that signed it$/m,
+    );
+    const broken = await agentllm(['doctor'], { ...env, TLS_KEY_FILE: files.path('client.key') }).ended;
+    expect(broken.stdout).toMatch(/^FAIL {2}tls +TLS_KEY_FILE .* is not the key of the certificate in TLS_CERT_FILE /m);
+  });
+});

@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest';
+import { GetCallerRequest } from '../../gen/ts/agentllm/v1/access_service.js';
+import { present } from '../api/handlers/support.js';
+import { callHeaders, FLAG, h2, header, Peer, TYPE } from '../hostile/http2_frames.js';
+import { send } from '../http/support.js';
+import { useService } from '../support/service.js';
+import { frame } from './http2_client.js';
+
+const GET_CALLER = '/agentllm.v1.AccessService/GetCaller';
+const ROLE = 'ROLE_VIEWER' as const;
+
+describe('several authorization headers of one call', () => {
+  const service = useService('embedded', {}, [
+    { name: 'one', role: ROLE },
+    { name: 'two', role: ROLE },
+    { name: 'metrics', role: 'ROLE_ADMIN' },
+  ]);
+  const good = (at: number) => `Bearer ${present(service().tokens[at]).text}`;
+  const http = () => present(service().running.httpPort);
+
+  /** Node's own client refuses to send a header twice, so this is HTTP/2 by hand. */
+  async function codesOf(...authorization: readonly string[]): Promise<Record<string, number>> {
+    const before = await counts();
+    const headers = authorization.map((value) => header('authorization', value));
+    const peer = await Peer.polite(
+      service().port,
+      h2(TYPE.HEADERS, FLAG.END_HEADERS, 1, callHeaders(GET_CALLER, ...headers)),
+      h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(GetCallerRequest.encode({ min_revision: 0n }).finish())),
+    );
+    await expect.poll(async () => total(await counts()) - total(before)).toBe(1);
+    peer.leave();
+    const after = await counts();
+    return Object.fromEntries(
+      Object.entries(after).flatMap(([code, count]) => (count > (before[code] ?? 0) ? [[code, 1]] : [])),
+    );
+  }
+
+  const total = (all: Record<string, number>) => Object.values(all).reduce((sum, one) => sum + one, 0);
+
+  async function counts(): Promise<Record<string, number>> {
+    const headers = { authorization: `Bearer ${present(service().tokens[2]).text}` };
+    const { text } = await send(http(), 'GET', '/metrics', { headers });
+    const lines = text.matchAll(
+      /^agentllm_calls_total\{method="agentllm.v1.AccessService\/GetCaller",code="(\w+)"\} (\d+)$/gm,
+    );
+    return Object.fromEntries([...lines].map(([, code, count]) => [code, Number(count)]));
+  }
+
+  it.each([
+    ['one that is good', () => [good(0)], 'OK'],
+    ['one that is wrong', () => ['Bearer wrong'], 'UNAUTHENTICATED'],
+    ['a good one, then a wrong one', () => [good(0), 'Bearer wrong'], 'UNAUTHENTICATED'],
+    ['a wrong one, then a good one', () => ['Bearer wrong', good(0)], 'UNAUTHENTICATED'],
+    ['two good ones', () => [good(0), good(1)], 'UNAUTHENTICATED'],
+    ['the same one twice', () => [good(0), good(0)], 'UNAUTHENTICATED'],
+    ['a good one, then an empty one', () => [good(0), ''], 'UNAUTHENTICATED'],
+  ] as [string, () => string[], string][])('%s', async (_, given, code) => {
+    expect(await codesOf(...given())).toEqual({ [code]: 1 });
+  });
+});

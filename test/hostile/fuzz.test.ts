@@ -1,0 +1,352 @@
+import { isIP } from 'node:net';
+import {
+  type DescMethod,
+  fromBinary,
+  fromJson,
+  type JsonObject,
+  type JsonValue,
+  toBinary,
+  toJson,
+} from '@bufbuild/protobuf';
+import fc from 'fast-check';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createRouter, type Route } from '../../src/http/routes.js';
+import { writeTemplate } from '../../src/http/template.js';
+import { limits } from '../../src/limits.js';
+import { type HttpAnswer, send } from '../http/support.js';
+import { fakeResolver } from '../providers/fake_resolver.js';
+import { contract, grant, methods, pathOf } from '../support/access.js';
+import { unique } from '../support/service.js';
+import { contents, gapsInLog, replay } from '../support/store.js';
+import { messageOf, mutated, strangeJson, touchOf } from './generate.js';
+import { blemish, Caller, type CallOptions, startTarget, type Target } from './whole_service.js';
+
+/*
+ * Every method with every kind of request, generated from the contract, so that a method or field which is added later is
+ * fuzzed too. FUZZ_RUNS makes it longer; a failure prints its seed, which FUZZ_SEED repeats.
+ */
+
+const RUNS = Number(process.env['FUZZ_RUNS'] ?? 12);
+const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31);
+const runs = (share = 1) => ({ numRuns: Math.max(3, Math.round(RUNS * share)), seed: SEED });
+const TIMEOUT = 20_000 + RUNS * 2_000;
+const DEADLINE_MS = 5_000;
+
+let target: Target;
+let caller: Caller;
+let admin: string | undefined;
+const unhandled: unknown[] = [];
+/** How each method has ended, and how often. */
+const endings = new Map<string, Map<string, number>>();
+const note = (error: unknown) => void unhandled.push(error);
+// Nobody outside is asked about the keys that are made up here.
+const unknownNames = new Proxy({}, { get: (_, name) => (isIP(String(name)) ? undefined : { code: 'ENOTFOUND' }) });
+const { restore } = fakeResolver(unknownNames);
+
+beforeAll(async () => {
+  process.on('unhandledRejection', note).on('uncaughtExceptionMonitor', note);
+  target = await startTarget();
+  caller = new Caller(target.grpcPort);
+});
+
+afterAll(async () => {
+  caller?.close();
+  await target?.close();
+  restore();
+  process.off('unhandledRejection', note).off('uncaughtExceptionMonitor', note);
+});
+
+const methodNamed = (name: string) => methods.find((method) => method.name === name) as DescMethod;
+const requestOf = ({ input }: DescMethod, json: JsonObject) =>
+  Buffer.from(toBinary(input, fromJson(input, json, { registry: contract.registry })));
+const good = (name: string, json: JsonObject, options: CallOptions = {}) =>
+  caller.call(methodNamed(name), requestOf(methodNamed(name), json), { token: admin, ...options });
+
+/** What the generated requests name, as far as one of them has not taken it away for good. */
+beforeEach(async () => {
+  await good('CreateAgent', { agent: { name: 'trader', agentType: 'trader' } });
+  await good('CreateCredential', { credential: { name: 'desk', provider: 'openai' }, apiKey: 'sk-fuzz-0123456789' });
+  const config = { provider: 'openai', modelName: 'gpt-4o', credentialName: 'desk' };
+  await good('CreateConfig', { agent: { name: 'trader' }, config });
+});
+
+afterEach(async () => {
+  expect(unhandled.splice(0)).toEqual([]);
+  expect(target.errors.splice(0)).toEqual([]);
+  expect(await good('ListAgents', { pageSize: 1 })).toMatchObject({ code: 'OK' });
+});
+
+const cases = methods.map((method) => [`${method.parent.name}/${method.name}`, method] as const);
+
+const soundOf = ({ input }: DescMethod) => fc.oneof(messageOf(input, 'tame'), messageOf(input, 'wild'));
+const requestsOf = (method: DescMethod) => {
+  const sound = fc.oneof({ arbitrary: nearOf(method), weight: 3 }, { arbitrary: soundOf(method), weight: 2 });
+  return fc.oneof({ arbitrary: sound, weight: 4 }, { arbitrary: mutated(sound), weight: 2 });
+};
+
+/* Requests that are sound, for what only those reach. */
+
+const agent: JsonObject = { name: 'trader' };
+const model: JsonObject = { provider: 'openai', modelName: 'gpt-4o' };
+const apiKey = 'sk-fuzz-0123456789';
+const publicKey = Buffer.alloc(32, 9).toString('base64');
+const traders = () => target.store.state.configsOf(target.store.state.agentNamed('trader')?.id ?? 8);
+const ids = () => traders().map((config) => config.id);
+const id = () => ids().at(-1) ?? 1;
+const agentId = () => target.store.state.agentNamed('trader')?.id ?? 8;
+const tokenId = () => [...target.store.state.tokensInOrder.after()].at(-1)?.token_id ?? 'al_aaaaaaaaaa';
+
+const examples: Readonly<Record<string, () => JsonObject>> = {
+  CreateToken: () => ({ name: 'fuzz', role: 'ROLE_VIEWER' }),
+  GetToken: () => ({ id: tokenId() }),
+  CreateConfig: () => ({ agent, config: { ...model, temperature: 0.5 } }),
+  GetConfig: () => ({ id: id() }),
+  UpdateConfig: () => ({ config: { id: id(), temperature: 0.5 } }),
+  DeleteConfig: () => ({ id: id() }),
+  UpsertPrimaryConfig: () => ({ agent, config: model }),
+  BulkAssignConfig: () => ({ agents: [agent], config: { maxTokens: 100 } }),
+  ReorderConfigs: () => ({ agent, configIds: ids() }),
+  ValidateConfig: () => ({ agent, config: model }),
+  CheckConfigHealth: () => ({ id: id() }),
+  ResolveConfig: () => ({ agent }),
+  GetConfigRevision: () => ({ id: id(), atRevision: String(target.store.state.revision) }),
+  RollbackConfig: () => ({ id: id(), toRevision: String(traders().at(-1)?.revision ?? 1) }),
+  WatchConfigs: () => ({ agents: [agent] }),
+  AcknowledgeRevision: () => ({}),
+  CreateAgent: () => ({ agent: { name: unique('fuzz'), agentType: 'analyst' } }),
+  GetAgent: () => ({ agent }),
+  UpdateAgent: () => ({ agent: { id: agentId(), description: 'fuzzed' } }),
+  CreateCredential: () => ({ credential: { name: unique('fuzz'), provider: 'openai' }, apiKey }),
+  UpdateCredential: () => ({ credential: { name: 'desk' }, apiKey }),
+  LeaseApiKeys: () => ({ agent, publicKey }),
+  GetProvider: () => ({ name: 'openai' }),
+  CreateProvider: () => ({
+    provider: { name: unique('fuzz').toLowerCase(), dialect: 'DIALECT_OPENAI', baseUrl: 'https://llm.example.com/v1' },
+  }),
+  UpdateProvider: () => ({ provider: { name: 'openai', displayName: 'Fuzzed' } }),
+  GetModel: () => ({ provider: 'openai', name: 'gpt-4o' }),
+  CreateModel: () => ({ model: { provider: 'openai', name: unique('fuzz') } }),
+  UpdateModel: () => ({ model: { provider: 'openai', name: 'gpt-4o', displayName: 'Fuzzed' } }),
+  ValidateApiKey: () => ({ provider: 'openai', apiKey }),
+};
+
+/** A sound request with up to two fields that need not be. */
+function nearOf(method: DescMethod): fc.Arbitrary<Buffer> {
+  return fc.array(touchOf(method.input), { maxLength: 2 }).map((touches) => {
+    const bytes = Buffer.concat([requestOf(method, examples[method.name]?.() ?? {}), ...touches]);
+    // One message of two: decoders differ in whether the second one is merged into the first.
+    try {
+      return Buffer.from(toBinary(method.input, fromBinary(method.input, bytes)));
+    } catch {
+      return bytes;
+    }
+  });
+}
+
+async function fuzz(method: DescMethod, given: CallOptions, share = 1): Promise<void> {
+  const property = fc.asyncProperty(requestsOf(method), async (bytes) => {
+    const ending = await caller.call(method, bytes, { deadlineMs: DEADLINE_MS, ...given });
+    const of = endings.get(method.name) ?? new Map<string, number>();
+    endings.set(method.name, of.set(ending.code, (of.get(ending.code) ?? 0) + 1));
+    expect(blemish(method, ending)).toBeUndefined();
+  });
+  await fc.assert(property, runs(share));
+}
+
+describe('what is wrong with an answer', () => {
+  const method = methodNamed('GetAgent');
+  const sound = { code: 'NOT_FOUND', message: 'no', bodies: [] } as const;
+  it.each([
+    ['INTERNAL', { ...sound, code: 'INTERNAL' }],
+    ['UNKNOWN', { ...sound, code: 'UNKNOWN' }],
+    ['no details', { ...sound, details: undefined }],
+    ['details that are none', { ...sound, details: Buffer.alloc(0) }],
+    ['details beyond 4 KiB', { ...sound, details: Buffer.alloc(3_100) }],
+  ] as const)('is seen: %s', (_, ending) => {
+    expect(blemish(method, { details: undefined, ...ending })).toEqual(expect.any(String));
+  });
+});
+
+describe('over gRPC, while there are no tokens', { timeout: TIMEOUT }, () => {
+  it.each(cases)('%s answers whatever it is asked', async (_, method) => {
+    // Where everything is open, the first token would close it.
+    if (method.name !== 'CreateToken') await fuzz(method, {});
+  });
+});
+
+describe('over gRPC, with an administrator’s token', { timeout: TIMEOUT }, () => {
+  beforeAll(async () => {
+    admin = (await grant(target.store, { role: 'ROLE_ADMIN' })).text;
+  });
+
+  it.each(cases)('%s answers whatever it is asked', (_, method) => fuzz(method, { token: admin }));
+
+  it.each(cases)('%s says nothing but that a token is missing, without one', async (_, method) => {
+    const property = fc.asyncProperty(requestsOf(method), async (bytes) => {
+      const ending = await caller.call(method, bytes, { deadlineMs: DEADLINE_MS });
+      expect(ending).toMatchObject({ code: 'UNAUTHENTICATED', bodies: [] });
+      expect(blemish(method, ending)).toBeUndefined();
+    });
+    await fc.assert(property, runs(0.3));
+  });
+
+  it('requests of up to 4 MiB are read, and larger ones are refused', async () => {
+    const method = methodNamed('ListAgents');
+    for (const [bytes, code] of [
+      [limits.maxRequestBytes - 16, 'OK'],
+      [limits.maxRequestBytes + 1, 'RESOURCE_EXHAUSTED'],
+    ] as const) {
+      // A field that nobody knows, of 4 MiB.
+      const head = Buffer.from([0xfa, 0x7f, 0x80, 0x80, 0x80, 0x82, 0x00]);
+      head.writeUInt8(0x80 | ((bytes - 7) & 0x7f), 2);
+      head.writeUInt8(0x80 | (((bytes - 7) >> 7) & 0x7f), 3);
+      head.writeUInt8(0x80 | (((bytes - 7) >> 14) & 0x7f), 4);
+      head.writeUInt8(0x80 | (((bytes - 7) >> 21) & 0x7f), 5);
+      const request = Buffer.concat([head, Buffer.alloc(bytes - 7)]);
+      expect(await caller.call(method, request, { token: admin })).toMatchObject({ code });
+    }
+  });
+});
+
+describe('over HTTP, with an administrator’s token', { timeout: TIMEOUT }, () => {
+  const invoke = () => Promise.reject(new Error('only the routes are looked at'));
+  const served = methods
+    .filter(({ methodKind }) => methodKind === 'unary')
+    .map((one) => [pathOf(one), invoke] as const);
+  const { routes } = createRouter(contract, new Map(served));
+  const places = routes.map((route) => [`${route.verb} ${shape(route)}`, route] as const);
+
+  it.each(places)('%s answers what gRPC would be asked', async (_, route) => {
+    const property = fc.asyncProperty(
+      fc.oneof(nearOf(route.method), soundOf(route.method)),
+      fc.boolean(),
+      async (bytes, whole) => {
+        const json = jsonOf(route.method, bytes);
+        fc.pre(json !== undefined);
+        await ask(route, json as JsonObject, undefined, whole);
+      },
+    );
+    await fc.assert(property, { ...runs(0.7), maxSkipsPerRun: 1_000 });
+  });
+
+  it.each(places)('%s answers any text', async (_, route) => {
+    const property = fc.asyncProperty(strangeJson, fc.string({ unit: 'binary', maxLength: 20 }), (text, value) =>
+      ask(route, { agent: { name: value, id: value }, id: value, name: value, pageToken: value }, text),
+    );
+    await fc.assert(property, runs(0.7));
+  });
+
+  async function ask(route: Route, json: JsonObject, text?: string, withQuery = true): Promise<void> {
+    const values = route.variables.map((_, at) => valueAt(json, route.template.variables[at] as string));
+    const path = withQuery ? filled(route, values) + queryOf(route, json) : filled(route, values);
+    const body = bodyOf(route, json, text);
+    const answer = await send(target.httpPort, route.verb, path, {
+      ...(body !== undefined && { body }),
+      headers: { authorization: `Bearer ${admin}`, 'content-type': 'application/json', 'grpc-timeout': '5S' },
+    });
+    expect(httpBlemish(answer)).toBeUndefined();
+  }
+});
+
+describe('over HTTP, without a token', { timeout: TIMEOUT }, () => {
+  it('any path and body of any method is refused before it is looked at', async () => {
+    const paths = ['/v1/agents', '/v1/agents/8', '/v1/credentials', '/v1/tokens', '/v1/key-leases', '/v1/encryption'];
+    const methodsOfHttp = fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE');
+    const property = fc.asyncProperty(
+      methodsOfHttp,
+      fc.constantFrom(...paths),
+      strangeJson,
+      async (verb, path, body) => {
+        const headers = { 'content-type': 'application/json' };
+        const answer = await send(target.httpPort, verb, path, { headers, ...(verb !== 'GET' && { body }) });
+        expect([401, 404, 405]).toContain(answer.status);
+        expect(httpBlemish(answer)).toBeUndefined();
+      },
+    );
+    await fc.assert(property, runs(3));
+  });
+});
+
+describe('after all that', { timeout: TIMEOUT }, () => {
+  it('most methods have done what they are for, and not only refused', () => {
+    const done = methods.filter(({ name }) => endings.get(name)?.has('OK')).length;
+    if (process.env['FUZZ_TALLY']) console.table(tally());
+    expect(done).toBeGreaterThan(methods.length * 0.7);
+  });
+
+  it('the log gives the state that is in memory, and has no gaps', async () => {
+    expect(target.store.state.revision).toBeGreaterThan(100);
+    const again = await replay(target.database);
+    expect(contents(again)).toEqual(contents(target.store.state));
+    for (const rows of ['credentialsInOrder', 'tokensInOrder'] as const)
+      expect([...again[rows].after()]).toEqual([...target.store.state[rows].after()]);
+    expect(await gapsInLog(target.database)).toEqual([]);
+  });
+});
+
+/** For whoever looks at what the fuzzing reaches. */
+const tally = () => Object.fromEntries([...endings].map(([name, of]) => [name, Object.fromEntries(of)]));
+
+/* The same request as JSON. */
+
+function shape({ template, variables }: Route): string {
+  return writeTemplate(
+    template,
+    variables.map((_, at) => template.variables[at] as string),
+  );
+}
+
+/** A request's bytes as JSON; undefined for what JSON has no form for. */
+function jsonOf({ input }: DescMethod, bytes: Buffer): JsonObject | undefined {
+  try {
+    return toJson(input, fromBinary(input, bytes), { registry: contract.registry }) as JsonObject;
+  } catch {
+    return undefined;
+  }
+}
+
+const camel = (name: string) => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+
+function valueAt(json: JsonObject, path: string): string {
+  let at: JsonValue | undefined = json;
+  for (const name of path.split('.')) at = (at as JsonObject | undefined)?.[camel(name)];
+  return at === undefined ? '7' : String(at);
+}
+
+/** Node sends no path with lone surrogates in it, and no empty segment means a variable. */
+function filled({ template: { parts } }: Route, values: readonly string[]): string {
+  const left = values.map((value) => encodeURIComponent(value.slice(0, 2_000).toWellFormed()) || '%20');
+  return parts.map((part) => part ?? `/${left.shift()}`).join('');
+}
+
+function queryOf({ body, verb }: Route, json: JsonObject): string {
+  if (body === '*' || verb === 'POST') return '';
+  const pairs = Object.entries(json).flatMap(([name, value]) =>
+    value !== null && typeof value === 'object' && !Array.isArray(value)
+      ? Object.entries(value).map(([inner, one]) => [`${name}.${inner}`, one] as const)
+      : ([value].flat() as JsonValue[]).slice(0, 50).map((one) => [name, one] as const),
+  );
+  const text = pairs.map(
+    ([name, value]) => `${name}=${encodeURIComponent(String(value).slice(0, 2_000).toWellFormed())}`,
+  );
+  return text.length > 0 ? `?${text.join('&').slice(0, 8_000)}` : '';
+}
+
+function bodyOf({ body }: Route, json: JsonObject, text: string | undefined): string | undefined {
+  if (body === '') return undefined;
+  return text ?? JSON.stringify(body === '*' ? json : (json[camel(body)] ?? {}));
+}
+
+/** The statuses of the contract's codes, but those of INTERNAL and UNKNOWN, and of a server that takes no more. */
+const STATUSES = [200, 400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 431, 501, 503, 504];
+
+function httpBlemish({ status, text, headers }: HttpAnswer): string | undefined {
+  if (!STATUSES.includes(status)) return `HTTP ${status}: ${text.slice(0, 500)}`;
+  // Node itself refuses headers that are too long, without a body.
+  if (status === 431 || status === 200) return undefined;
+  if (!/^application\/json/.test(String(headers['content-type'])))
+    return `HTTP ${status} as ${headers['content-type']}`;
+  const { error } = JSON.parse(text) as { error: { code: number; message: string; details: JsonObject[] } };
+  if (error.code !== status || error.message === '') return `HTTP ${status}: ${text.slice(0, 500)}`;
+  return Buffer.byteLength(text) > 2 * limits.maxStatusBytes ? `HTTP ${status} in ${text.length} bytes` : undefined;
+}

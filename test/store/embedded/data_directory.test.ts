@@ -1,0 +1,157 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { expect, onTestFinished, test } from 'vitest';
+import { openEngine } from '../../../src/store/embedded/engine.js';
+import { connectClient, openMemoryEngine, spawnChild, useDirectory, useKnex } from './support.js';
+
+test('what was committed is there after close and open', async () => {
+  const dataDir = join(useDirectory(), 'made', 'here');
+  for (const fsync of [true, false, true]) {
+    const engine = await openEngine({ dataDir, fsync });
+    const client = await connectClient(engine);
+    expect((await client.query('SHOW fsync')).rows).toEqual([{ fsync: fsync ? 'on' : 'off' }]);
+    await client.query('CREATE TABLE IF NOT EXISTS kept (n serial)');
+    await client.query('INSERT INTO kept DEFAULT VALUES');
+    await client.end();
+    await engine.close();
+  }
+  expect(statSync(dataDir).mode & 0o777).toBe(0o700);
+  const engine = await openEngine({ dataDir });
+  const client = await connectClient(engine);
+  expect((await client.query('SELECT count(*)::int AS n FROM kept')).rows).toEqual([{ n: 3 }]);
+  await client.end();
+  await engine.close();
+});
+
+test('a process killed while it writes has every row that it acknowledged', async () => {
+  const dataDir = useDirectory();
+  let acknowledged = 0;
+  for (let round = 0; round < 3; round++) {
+    const writer = spawnChild(['write', dataDir]);
+    await writer.line(/^ack/);
+    await delay(300 + Math.random() * 400);
+    writer.process.kill('SIGKILL');
+    await writer.exited;
+    acknowledged = Math.max(acknowledged, ...writer.lines.map((line) => Number(/^ack (\d+)$/.exec(line)?.[1] ?? 0)));
+  }
+  const startedAt = performance.now();
+  const engine = await openEngine({ dataDir });
+  console.log({ acknowledged, reopenedInMs: Math.round(performance.now() - startedAt) });
+  const client = await connectClient(engine);
+  const { rows } = await client.query<{ n: number; max: number }>(
+    'SELECT count(*)::int AS n, max(n)::int FROM written',
+  );
+  expect(rows[0]?.n).toBe(rows[0]?.max);
+  expect(rows[0]?.n).toBeGreaterThanOrEqual(acknowledged);
+  expect(acknowledged).toBeGreaterThan(50);
+  await client.end();
+  await engine.close();
+});
+
+test('a process killed at any point of its first start leaves a directory that opens', async () => {
+  const dataDir = useDirectory();
+  let killedWhileCopying = false;
+  for (const afterMs of [500, 1_500, 0]) {
+    const starting = spawnChild(['open', dataDir]);
+    await starting.line(/^opening/);
+    if (afterMs === 0) await untilCopying(dataDir);
+    else await delay(afterMs);
+    killedWhileCopying ||= existsSync(join(dataDir, 'pg.new'));
+    starting.process.kill('SIGKILL');
+    await starting.exited;
+    rmSync(join(dataDir, 'pg'), { recursive: true, force: true });
+  }
+  expect(killedWhileCopying).toBe(true);
+  const engine = await openEngine({ dataDir });
+  expect(existsSync(join(dataDir, 'pg.new'))).toBe(false);
+  const client = await connectClient(engine);
+  expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+  await client.end();
+  await engine.close();
+});
+
+async function untilCopying(dataDir: string): Promise<void> {
+  for (let tries = 0; tries < 10_000 && !existsSync(join(dataDir, 'pg.new', 'base')); tries++) await delay(1);
+}
+
+test('a dump starts a new directory, and is refused by one in use', async () => {
+  const memory = await openMemoryEngine();
+  const loadDump = await memory.dump();
+  await memory.close();
+  const dataDir = useDirectory();
+  await (await openEngine({ dataDir, loadDump: new Blob([loadDump]) })).close();
+  await expect(openEngine({ dataDir, loadDump })).rejects.toThrow(/already contains a database/);
+});
+
+test('a directory that cannot be used is explained in a sentence', async () => {
+  const dataDir = useDirectory();
+  writeFileSync(join(dataDir, 'file'), '');
+  await expect(openEngine({ dataDir: join(dataDir, 'file') })).rejects.toThrow(/is not a directory: remove the file/);
+  await expect(openEngine({ dataDir: join(dataDir, 'file', 'below') })).rejects.toThrow(/is not a directory/);
+  mkdirSync(join(dataDir, 'broken', 'pg', 'global'), { recursive: true });
+  writeFileSync(join(dataDir, 'broken', 'pg', 'PG_VERSION'), '15\n');
+  await expect(openEngine({ dataDir: join(dataDir, 'broken') })).rejects.toThrow(
+    /^The embedded database in .*broken cannot be opened: /,
+  );
+});
+
+const root = process.getuid?.() === 0;
+
+test.runIf(root)('a directory of somebody else is explained', async () => {
+  const dataDir = useDirectory();
+  chmodSync(dataDir, 0o700);
+  const line = await spawnChild(['open', dataDir], { uid: 65_534 }).line(/^failed/);
+  expect(line).toMatch(/may not be read and written by this user/);
+});
+
+function mountTmpfs(options: string): string | undefined {
+  const directory = useDirectory();
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'none', directory], { stdio: 'ignore' });
+  } catch {
+    return undefined;
+  }
+  onTestFinished(() => {
+    execFileSync('umount', ['-l', directory], { stdio: 'ignore' });
+  });
+  return directory;
+}
+
+test.runIf(root)('a read-only directory and one without room are explained', async ({ skip }) => {
+  const small = mountTmpfs('size=40m');
+  if (small === undefined) return skip();
+  await expect(openEngine({ dataDir: small })).rejects.toThrow(/MB free, and a new database needs .*: free some space/);
+  execFileSync('mount', ['-o', 'remount,ro', small]);
+  await expect(openEngine({ dataDir: small })).rejects.toThrow(/read-only file system: mount it writable/);
+});
+
+test.runIf(root)('a disk that fills up refuses writes, and takes them again when there is room', async ({ skip }) => {
+  const dataDir = mountTmpfs('size=110m');
+  if (dataDir === undefined) return skip();
+  const engine = await openEngine({ dataDir });
+  const db = useKnex(engine);
+  await db.raw('CREATE TABLE filling (n int, body text)');
+  await db('filling').insert({ n: 0, body: 'first' });
+  writeFileSync(join(dataDir, 'ballast'), Buffer.alloc(30 * 1024 * 1024));
+  const fill = async (): Promise<never> => {
+    for (;;)
+      await db.raw(
+        "INSERT INTO filling SELECT 1, string_agg(md5(random()::text), '') FROM generate_series(1, 30000) AS n",
+      );
+  };
+  const refused: unknown = await fill().catch((error: unknown) => error);
+  expect((refused as { code: string }).code).toMatch(/^(53100|ECONNRESET)$/);
+  // PostgreSQL panics when the log cannot grow, and starts again when it can: until then, each client is told.
+  const whileFull = await db('filling')
+    .where({ n: 0 })
+    .catch((error: Error) => error.message);
+  expect(whileFull).toMatch(/is on a full disk: free some space/);
+  rmSync(join(dataDir, 'ballast'));
+  expect(await db('filling').where({ n: 0 })).toEqual([{ n: 0, body: 'first' }]);
+  await db('filling').insert({ n: 2, body: 'after' });
+  expect(await db('filling').where({ n: 2 })).toEqual([{ n: 2, body: 'after' }]);
+  await db.destroy();
+  await engine.close();
+});

@@ -1,0 +1,108 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import knex, { type Knex } from 'knex';
+import pg from 'pg';
+import { onTestFinished } from 'vitest';
+import { type Engine, type EngineOptions, openEngine } from '../../../src/store/embedded/engine.js';
+import { emptyCluster } from '../../support/empty_cluster.js';
+
+/** An empty database in memory, without the seconds of initdb. */
+export async function openMemoryEngine(options: Partial<EngineOptions> = {}): Promise<Engine> {
+  return openEngine({ dataDir: undefined, loadDump: await emptyCluster(), ...options });
+}
+
+export function openKnex(engine: Engine): Knex {
+  return knex({
+    client: 'pg',
+    connection: { stream: () => engine.connect() } as Knex.PgConnectionConfig,
+    pool: { min: 0, max: 1 },
+  });
+}
+
+/** A knex for this test alone, closed after it. */
+export function useKnex(engine: Engine): Knex {
+  const db = openKnex(engine);
+  onTestFinished(() => db.destroy());
+  return db;
+}
+
+export async function connectClient(engine: Engine): Promise<pg.Client> {
+  const client = new pg.Client({ stream: () => engine.connect() } as pg.ClientConfig);
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
+
+export function useDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'agentllm-test-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+export interface Child {
+  process: ChildProcess;
+  lines: string[];
+  exited: Promise<number | NodeJS.Signals | null>;
+  /** Resolves with the first line that matches. */
+  line(pattern: RegExp): Promise<string>;
+}
+
+/** Runs `child.ts` in a process of its own, which is killed when the test ends. */
+export function spawnChild(args: string[], options: { uid?: number } = {}): Child {
+  const script = fileURLToPath(new URL('./child.ts', import.meta.url));
+  const tsx = createRequire(import.meta.url).resolve('tsx');
+  const child = spawn(process.execPath, ['--import', tsx, script, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    ...options,
+  });
+  onTestFinished(() => {
+    child.kill('SIGKILL');
+  });
+  const lines: string[] = [];
+  const waiting = new Set<() => void>();
+  let rest = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    const parts = (rest + chunk).split('\n');
+    rest = parts.pop() ?? '';
+    lines.push(...parts);
+    for (const look of waiting) look();
+  });
+  const exited = new Promise<number | NodeJS.Signals | null>((resolve) => {
+    child.once('close', (code, signal) => {
+      resolve(signal ?? code);
+      for (const look of waiting) look();
+    });
+  });
+  const line = (pattern: RegExp): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const look = (): void => {
+        const found = lines.find((candidate) => pattern.test(candidate));
+        if (found === undefined && child.exitCode === null && child.signalCode === null) return;
+        waiting.delete(look);
+        if (found !== undefined) resolve(found);
+        else reject(new Error(`the child ended without ${pattern}: ${lines.slice(-5).join(' | ')}`));
+      };
+      waiting.add(look);
+      look();
+    });
+  return { process: child, lines, exited, line };
+}
+
+/** The longest time that the event loop did not turn, from now until the returned function is called. */
+export function measureLoopLag(): () => number {
+  let last = performance.now();
+  let longest = 0;
+  const timer = setInterval(() => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last - 5);
+    last = now;
+  }, 5);
+  return () => {
+    clearInterval(timer);
+    return longest;
+  };
+}

@@ -1,0 +1,106 @@
+import { expect, test } from 'vitest';
+import { openEngine } from '../../../src/store/embedded/engine.js';
+import { connectClient, measureLoopLag, openMemoryEngine, useDirectory, useKnex } from './support.js';
+
+const SPIN = 'DO $$ BEGIN LOOP END LOOP; END $$';
+
+test('a wedged engine is ended, its client told, and the directory opened again with every acknowledged row', async () => {
+  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 1_000 });
+  const db = useKnex(engine);
+  await db.raw('CREATE TABLE kept (n int)');
+  await db.raw('INSERT INTO kept VALUES (1)');
+  const lag = measureLoopLag();
+  const startedAt = performance.now();
+  const wedged = db.raw(SPIN);
+  const queued = db.raw('SELECT count(*)::int AS n FROM kept');
+  await expect(wedged).rejects.toMatchObject({
+    code: 'ECONNRESET',
+    message: expect.stringContaining('Connection terminated'),
+  });
+  const endedAfter = performance.now() - startedAt;
+  expect((await queued).rows).toEqual([{ n: 1 }]);
+  const servedAfter = performance.now() - startedAt;
+  const longestLag = lag();
+  console.log({
+    endedAfter: Math.round(endedAfter),
+    servedAfter: Math.round(servedAfter),
+    longestLag: Math.round(longestLag),
+  });
+  expect(endedAfter).toBeLessThan(2_000);
+  expect(longestLag).toBeLessThan(50);
+  await db.destroy();
+  await engine.close();
+});
+
+test('within a transaction, nothing of it stays', async () => {
+  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 500 });
+  const db = useKnex(engine);
+  await db.raw('CREATE TABLE kept (n int)');
+  const wedged = db.transaction(async (transaction) => {
+    await transaction('kept').insert({ n: 1 });
+    await transaction.raw(SPIN);
+  });
+  // knex reports the ROLLBACK that failed, without a code, and not what came before it.
+  await expect(wedged).rejects.toThrow(/not queryable|Connection terminated/);
+  expect(await db('kept')).toEqual([]);
+  await db.destroy();
+  await engine.close();
+});
+
+test('a backend that exits is a lost connection, not a hang', async () => {
+  const engine = await openEngine({ dataDir: useDirectory() });
+  const db = useKnex(engine);
+  await db.raw('CREATE TABLE kept (n int)');
+  // PGlite has no COPY FROM STDIN: the backend exits over it.
+  await expect(db.raw('COPY kept FROM STDIN')).rejects.toMatchObject({ code: 'ECONNRESET' });
+  expect(await db('kept')).toEqual([]);
+  await db.destroy();
+  await engine.close();
+});
+
+test('a long answer that keeps coming is not wedged', async () => {
+  const engine = await openMemoryEngine({ wedgedAfterMs: 500 });
+  const client = await connectClient(engine);
+  const { rows } = await client.query(
+    'SELECT n, pg_sleep(0.0002), repeat(md5(n::text), 300) AS body FROM generate_series(1, 5000) AS n',
+  );
+  expect(rows.length).toBe(5_000);
+  await client.end();
+  await engine.close();
+});
+
+test('an in-memory engine that is lost says so, rather than coming back empty', async () => {
+  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+  const client = await connectClient(engine);
+  await expect(client.query(SPIN)).rejects.toMatchObject({ code: 'ECONNRESET' });
+  await expect(connectClient(engine)).rejects.toThrow('in memory only');
+  await engine.close();
+});
+
+test('close waits for the statement in flight, and ends idle and waiting clients', async () => {
+  const dataDir = useDirectory();
+  const engine = await openEngine({ dataDir });
+  const client = await connectClient(engine);
+  await client.query('CREATE TABLE slow (n int)');
+  const inFlight = client.query('INSERT INTO slow SELECT 1 FROM pg_sleep(0.3)');
+  const waiting = connectClient(engine).catch((error: Error) => error.message);
+  const closed = engine.close();
+  expect((await inFlight).rowCount).toBe(1);
+  await closed;
+  expect(await waiting).toMatch(/Connection terminated/);
+  await expect(connectClient(engine)).rejects.toThrow('closed');
+
+  const again = await openEngine({ dataDir });
+  const db = useKnex(again);
+  expect(await db('slow')).toEqual([{ n: 1 }]);
+  await db.destroy();
+  await again.close();
+});
+
+test('close of a wedged engine ends with the watchdog', async () => {
+  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+  const client = await connectClient(engine);
+  const wedged = client.query(SPIN).catch((error: Error) => error.message);
+  await engine.close();
+  expect(await wedged).toMatch(/Connection terminated/);
+});

@@ -1,0 +1,668 @@
+import { execFile } from 'node:child_process';
+import { EventEmitter, once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import knex, { type Knex } from 'knex';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { type Migration, migrations } from '../../../migrations/index.js';
+import { type Engine, openEngine } from '../../../src/store/embedded/engine.js';
+import {
+  type MigratableDatabase,
+  MigrationLockTimeoutError,
+  migrator,
+  SchemaMismatchError,
+} from '../../../src/store/maintenance/migrate.js';
+import { readCatalogue, readTables } from '../../support/catalogue.js';
+import { CONCURRENT_INDEX, MIGRATIONS_WITH_CONCURRENT_INDEX } from '../../support/concurrent_index.js';
+import { startPostgres, type TestPostgres } from '../../support/postgres.js';
+
+// Many processes and servers on few cores.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
+
+const NAMES = migrations.map(({ name }) => name);
+
+let server: TestPostgres;
+const open: Knex[] = [];
+
+beforeAll(async () => {
+  server = await startPostgres();
+});
+
+afterEach(async () => {
+  await Promise.all(open.splice(0).map((database) => database.destroy()));
+});
+
+afterAll(async () => {
+  await server.stop();
+});
+
+/** One connection, as the embedded engine has: anything that needs two at once would hang here. */
+function connect(url: string): MigratableDatabase {
+  const database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
+  open.push(database);
+  return { knex: database, kind: 'postgres', url };
+}
+
+async function emptyDatabase(): Promise<MigratableDatabase> {
+  return connect(await server.createDatabase());
+}
+
+async function migratedDatabase(upTo = NAMES.length): Promise<MigratableDatabase> {
+  const database = await emptyDatabase();
+  await migrator(database, { migrations: migrations.slice(0, upTo) }).up();
+  return database;
+}
+
+async function allTheWayDown(database: MigratableDatabase): Promise<string[]> {
+  const { down } = migrator(database);
+  const undone: string[] = [];
+  for (let name = await down(); name !== undefined; name = await down()) undone.push(name);
+  return undone;
+}
+
+describe('up and down', () => {
+  it('applies every migration to an empty database, in order, and says so as each is committed', async () => {
+    const database = await emptyDatabase();
+    const { up, status } = migrator(database);
+    expect(await status()).toEqual({ current: undefined, applied: [], pending: NAMES, unknown: [] });
+    const steps: string[] = [];
+    expect(await up((name) => steps.push(name))).toEqual(NAMES);
+    expect(steps).toEqual(NAMES);
+    expect(await status()).toEqual({ current: NAMES.at(-1), applied: NAMES, pending: [], unknown: [] });
+    expect(await up()).toEqual([]);
+  });
+
+  it('creates every table of the document and ours', async () => {
+    const { knex: database } = await migratedDatabase();
+    expect(await readTables(database)).toEqual([
+      'agent_configs',
+      'agent_llm_configs',
+      'api_tokens',
+      'audit_events',
+      'config_health',
+      'config_revisions',
+      'encryption_keys',
+      'executions',
+      'idempotent_answers',
+      'llm_credentials',
+      'llm_models',
+      'llm_prices',
+      'llm_providers',
+      'portfolios',
+      'positions',
+      'risk_metrics',
+      'run_logs',
+      'store_seeds',
+      'store_state',
+      'trades',
+      'trading_sessions',
+      'vendor_configs',
+      'watchers',
+    ]);
+  });
+
+  it('rolls back one migration at a time, and nothing when there is none', async () => {
+    const database = await migratedDatabase();
+    expect(await allTheWayDown(database)).toEqual(NAMES.toReversed());
+    expect(await readTables(database.knex)).toEqual([]);
+    expect(await migrator(database).down()).toBeUndefined();
+  });
+
+  it('leaves an identical catalogue after all the way down and up again', async () => {
+    const database = await migratedDatabase();
+    const before = await readCatalogue(database.knex);
+    expect(before.length).toBeGreaterThan(300);
+    await allTheWayDown(database);
+    await migrator(database).up();
+    expect(await readCatalogue(database.knex)).toEqual(before);
+  });
+
+  it.each(NAMES.map((name, index) => [name, index] as const))(
+    'leaves the catalogue of the step before after rolling back %s, and its own after applying it again',
+    async (_name, index) => {
+      const database = await migratedDatabase(index);
+      const before = index === 0 ? undefined : await readCatalogue(database.knex);
+      const { up, down } = migrator(database, { migrations: migrations.slice(0, index + 1) });
+      await up();
+      const after = await readCatalogue(database.knex);
+      await down();
+      if (before === undefined) expect(await readTables(database.knex)).toEqual([]);
+      else expect(await readCatalogue(database.knex)).toEqual(before);
+      await up();
+      expect(await readCatalogue(database.knex)).toEqual(after);
+    },
+  );
+
+  it('keeps the rows of agents and configs through a roll back to the document and up again', async () => {
+    const database = await migratedDatabase();
+    const agentId = await insertAgent(database.knex);
+    await insertConfig(database.knex, agentId, { cost_per_1k_input_tokens: 0.03, price_given: true, revision: 7 });
+    await insertConfig(database.knex, agentId, { provider: 'claude', revision: 8 });
+    const document = migrator(database);
+    while ((await document.status()).current !== '0004_add_agent_llm_configs') await document.down();
+    await document.up();
+    const rows = await database.knex('agent_llm_configs').select('price_given', 'revision', 'priority').orderBy('id');
+    expect(rows).toEqual([
+      { price_given: true, revision: '0', priority: 0 },
+      { price_given: false, revision: '0', priority: 0 },
+    ]);
+  });
+
+  it('lists the history with the times of what is applied', async () => {
+    const database = await migratedDatabase(2);
+    const history = await migrator(database).history();
+    expect(history.map(({ name }) => name)).toEqual(NAMES);
+    expect(history.map(({ appliedAt }) => appliedAt instanceof Date)).toEqual([
+      true,
+      true,
+      ...NAMES.slice(2).map(() => false),
+    ]);
+  });
+});
+
+describe('the tables of the document', () => {
+  it('has agent_llm_configs column by column, with the defaults', async () => {
+    const { knex: database } = await migratedDatabase(4);
+    expect(await columnsOf(database, 'agent_llm_configs')).toEqual([
+      ['id', 'integer', 'not null', "nextval('agent_llm_configs_id_seq'::regclass)"],
+      ['agent_id', 'integer', 'not null', null],
+      ['provider', 'character varying(50)', 'not null', null],
+      ['model_name', 'character varying(100)', 'not null', null],
+      ['temperature', 'double precision', 'null', "'0.7'::double precision"],
+      ['max_tokens', 'integer', 'null', null],
+      ['top_p', 'double precision', 'null', null],
+      ['api_key_encrypted', 'character varying(500)', 'null', null],
+      ['fallback_provider', 'character varying(50)', 'null', null],
+      ['fallback_model', 'character varying(100)', 'null', null],
+      ['cost_per_1k_input_tokens', 'double precision', 'not null', "'0'::double precision"],
+      ['cost_per_1k_output_tokens', 'double precision', 'not null', "'0'::double precision"],
+      ['enabled', 'boolean', 'not null', 'true'],
+      ['created_at', 'timestamp with time zone', 'not null', 'CURRENT_TIMESTAMP'],
+      ['updated_at', 'timestamp with time zone', 'not null', 'CURRENT_TIMESTAMP'],
+      ['metadata_json', 'text', 'null', null],
+    ]);
+  });
+
+  it('fills the defaults of agent_llm_configs by itself', async () => {
+    const { knex: database } = await migratedDatabase();
+    const agentId = await insertAgent(database);
+    const config = await insertConfig(database, agentId, {});
+    expect(config).toMatchObject({
+      temperature: 0.7,
+      max_tokens: null,
+      top_p: null,
+      api_key_encrypted: null,
+      fallback_provider: null,
+      fallback_model: null,
+      cost_per_1k_input_tokens: 0,
+      cost_per_1k_output_tokens: 0,
+      enabled: true,
+      created_at: expect.any(Date),
+      updated_at: expect.any(Date),
+      metadata_json: null,
+      priority: 0,
+      revision: '0',
+      extra_params: null,
+      price_given: false,
+      key_id: null,
+      credential_id: null,
+    });
+  });
+
+  it('has the three named indexes and the foreign key of agent_llm_configs, and ours behind them', async () => {
+    const database = await migratedDatabase(4);
+    const ofTheDocument = [
+      ['agent_llm_configs_pkey', '(id)'],
+      ['ix_agent_llm_configs_agent_id', '(agent_id)'],
+      ['ix_agent_llm_configs_enabled', '(enabled)'],
+      ['ix_agent_llm_configs_provider', '(provider)'],
+    ];
+    expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(ofTheDocument);
+    await migrator(database).up();
+    expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(
+      [
+        ...ofTheDocument,
+        ['ix_agent_llm_configs_chain', '(agent_id, enabled, priority, id)'],
+        ['ix_agent_llm_configs_credential_id', '(credential_id)'],
+      ].sort(),
+    );
+    const { rows } = await database.knex.raw<{ rows: unknown[] }>(
+      `select conname, pg_get_constraintdef(oid) as definition from pg_constraint
+       where contype = 'f' and conrelid = 'agent_llm_configs'::regclass order by conname`,
+    );
+    expect(rows).toEqual([
+      {
+        conname: 'agent_llm_configs_agent_id_fkey',
+        definition: 'FOREIGN KEY (agent_id) REFERENCES agent_configs(id)',
+      },
+      {
+        conname: 'agent_llm_configs_credential_id_fkey',
+        definition: 'FOREIGN KEY (credential_id) REFERENCES llm_credentials(id)',
+      },
+    ]);
+  });
+
+  it('refuses a config of an agent that does not exist, and the deletion of an agent that has configs', async () => {
+    const { knex: database } = await migratedDatabase();
+    await expect(insertConfig(database, 999, {})).rejects.toMatchObject({ code: '23503' });
+    const agentId = await insertAgent(database);
+    await insertConfig(database, agentId, {});
+    await expect(database('agent_configs').where({ id: agentId }).delete()).rejects.toMatchObject({ code: '23503' });
+  });
+
+  it('has agent_configs as the source has it after its second migration, names unique', async () => {
+    const { knex: database } = await migratedDatabase(2);
+    const id = await insertAgent(database);
+    expect(await database('agent_configs').where({ id }).first()).toMatchObject({
+      role: 'analyst',
+      llm_provider: 'openai',
+      llm_model: 'gpt-4o-mini',
+      llm_type: 'quick',
+      temperature: 0.7,
+      max_tokens: null,
+      requires_memory: false,
+      is_reserved: true,
+      is_active: true,
+      version: '1.0.0',
+    });
+    expect((await indexesOf(database, 'agent_configs')).map(([name]) => name)).toEqual([
+      'agent_configs_pkey',
+      'ix_agent_configs_agent_type',
+      'ix_agent_configs_is_active',
+      'ix_agent_configs_name',
+      'ix_agent_configs_role',
+      'ix_agent_configs_slot_name',
+    ]);
+    await expect(insertAgent(database)).rejects.toMatchObject({ code: '23505', constraint: 'ix_agent_configs_name' });
+  });
+
+  it('has an index on the column of every foreign key', async () => {
+    const { knex: database } = await migratedDatabase();
+    const { rows } = await database.raw<{ rows: unknown[] }>(
+      `select c.conrelid::regclass::text as table, c.conname from pg_constraint c
+       where c.contype = 'f' and not exists (
+         select from pg_index i where i.indrelid = c.conrelid and i.indkey[0] = c.conkey[1])`,
+    );
+    expect(rows).toEqual([]);
+  });
+});
+
+describe('CHECK constraints', () => {
+  let database: Knex;
+  let agentId: number;
+
+  beforeAll(async () => {
+    const url = await server.createDatabase();
+    // Not by connect(): this one outlives the single test.
+    database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
+    await migrator({ knex: database, kind: 'postgres', url }).up();
+    agentId = await insertAgent(database);
+  });
+
+  afterAll(async () => {
+    await database.destroy();
+  });
+
+  it.each<[string, string, Record<string, unknown>]>([
+    ['temperature NaN', 'temperature', { temperature: NaN }],
+    ['temperature Infinity', 'temperature', { temperature: Infinity }],
+    ['temperature -Infinity', 'temperature', { temperature: -Infinity }],
+    ['temperature 2.0000001', 'temperature', { temperature: 2.0000001 }],
+    ['temperature -1e-9', 'temperature', { temperature: -1e-9 }],
+    ['top_p NaN', 'top_p', { top_p: NaN }],
+    ['top_p 1.0000001', 'top_p', { top_p: 1.0000001 }],
+    ['top_p -Infinity', 'top_p', { top_p: -Infinity }],
+    ['max_tokens 0', 'max_tokens', { max_tokens: 0 }],
+    ['input cost NaN', 'input_cost', { cost_per_1k_input_tokens: NaN }],
+    ['input cost Infinity', 'input_cost', { cost_per_1k_input_tokens: Infinity }],
+    ['input cost -0.01', 'input_cost', { cost_per_1k_input_tokens: -0.01 }],
+    ['output cost 1000000.1', 'output_cost', { cost_per_1k_output_tokens: 1000000.1 }],
+    ['output cost -Infinity', 'output_cost', { cost_per_1k_output_tokens: -Infinity }],
+    ['a fallback provider alone', 'fallback_pair', { fallback_provider: 'claude' }],
+    ['a fallback model alone', 'fallback_pair', { fallback_model: 'gpt-4o' }],
+    ['an empty fallback', 'fallback_empty', { fallback_provider: 'claude', fallback_model: '' }],
+    ['the primary as fallback', 'fallback_differs', { fallback_provider: 'openai', fallback_model: 'gpt-4' }],
+    ['priority 1000001', 'priority', { priority: 1_000_001 }],
+    ['priority -1000001', 'priority', { priority: -1_000_001 }],
+    ['an empty provider', 'provider', { provider: '' }],
+    ['an empty model', 'model_name', { model_name: '' }],
+  ])('refuse %s', async (_what, constraint, values) => {
+    await expect(insertConfig(database, agentId, values)).rejects.toMatchObject({
+      code: '23514',
+      constraint: `ck_agent_llm_configs_${constraint}`,
+    });
+  });
+
+  it.each<[string, Record<string, unknown>]>([
+    ['the lower bounds', { temperature: 0, top_p: 0, max_tokens: 1, priority: -1_000_000 }],
+    ['the upper bounds', { temperature: 2, top_p: 1, cost_per_1k_input_tokens: 1_000_000, priority: 1_000_000 }],
+    ['a temperature of NULL', { temperature: null }],
+    ['a fallback of the same provider', { fallback_provider: 'openai', fallback_model: 'gpt-4o' }],
+    ['a fallback of the same model', { fallback_provider: 'azure', fallback_model: 'gpt-4' }],
+  ])('let %s in', async (_what, values) => {
+    await expect(insertConfig(database, agentId, values)).resolves.toMatchObject(values);
+  });
+
+  it.each<[string, Record<string, unknown>]>([
+    ['substitution_policy', { substitution_policy: 'SUBSTITUTION_POLICY_UNSPECIFIED' }],
+    ['llm_type', { llm_type: 'slow' }],
+    ['temperature', { temperature: NaN }],
+    ['max_tokens', { max_tokens: 0 }],
+    ['name', { name: '' }],
+  ])('guard %s of agents', async (what, values) => {
+    await expect(database('agent_configs').where({ id: agentId }).update(values)).rejects.toMatchObject({
+      code: '23514',
+      constraint: `ck_agent_configs_${what}`,
+    });
+  });
+
+  it('keep store_state to its one row', async () => {
+    const rows = await database('store_state').select();
+    const uuid = expect.stringMatching(/^[0-9a-f-]{36}$/);
+    const uuids = { identity: uuid, nonce: uuid, previous_nonce: uuid };
+    expect(rows).toEqual([{ ...uuids, id: 1, revision: '0', history_from: '0', hash_key: expect.any(Buffer) }]);
+    expect(rows[0].hash_key).toHaveLength(32);
+    await expect(database('store_state').insert({ ...rows[0], id: 2 })).rejects.toMatchObject({
+      constraint: 'ck_store_state_one_row',
+    });
+  });
+
+  it('refuse a provider whose lists are not lists, as an empty JavaScript array would be', async () => {
+    const provider = { name: 'mine', dialect: 'DIALECT_OPENAI', base_url: 'https://llm.example.com/v1' };
+    await expect(database('llm_providers').insert({ ...provider, aliases: [] })).rejects.toMatchObject({
+      constraint: 'ck_llm_providers_aliases',
+    });
+    await expect(database('llm_providers').insert({ ...provider, name: 'Mine' })).rejects.toMatchObject({
+      constraint: 'ck_llm_providers_name',
+    });
+    await expect(
+      database('llm_providers').insert({ ...provider, dialect: 'DIALECT_UNSPECIFIED' }),
+    ).rejects.toMatchObject({ constraint: 'ck_llm_providers_dialect' });
+  });
+
+  it('refuse negative prices and a second price of a model at one time', async () => {
+    await database('llm_providers').insert({ name: 'priced', dialect: 'DIALECT_ANTHROPIC', base_url: 'https://x' });
+    const [model] = await database('llm_models').insert({ provider: 'priced', name: 'm' }).returning('id');
+    const price = { model_id: model.id, valid_from: '2025-01-01T00:00:00Z', input_micro_usd_per_million: '30000000' };
+    await database('llm_prices').insert(price);
+    await expect(database('llm_prices').insert(price)).rejects.toMatchObject({ code: '23505' });
+    await expect(
+      database('llm_prices').insert({ ...price, valid_from: '2025-02-01', output_micro_usd_per_million: -1 }),
+    ).rejects.toMatchObject({ constraint: 'ck_llm_prices_output' });
+  });
+});
+
+describe('replicas that start together', () => {
+  async function migrateTogether(url: string, replicas: number, list: readonly Migration[]): Promise<string[][]> {
+    return await Promise.all(Array.from({ length: replicas }, () => migrator(connect(url), { migrations: list }).up()));
+  }
+
+  it('migrate an empty database once: 8 at once all succeed', async () => {
+    for (let round = 0; round < 3; round += 1) {
+      const url = await server.createDatabase();
+      const applied = await migrateTogether(url, 8, migrations);
+      expect(applied.flat()).toEqual(NAMES);
+      await expectMigratedAndFree(url, NAMES);
+    }
+  });
+
+  it('apply one pending migration once: 20 at once, one that runs without a transaction', async () => {
+    const url = await server.createDatabase();
+    await migrator(connect(url)).up();
+    const applied = await migrateTogether(url, 20, MIGRATIONS_WITH_CONCURRENT_INDEX);
+    expect(applied.flat()).toEqual([CONCURRENT_INDEX.name]);
+    await expectMigratedAndFree(url, [...NAMES, CONCURRENT_INDEX.name]);
+  });
+
+  it('wait for the lock no longer than they should, and say what they waited for', async () => {
+    const url = await server.createDatabase();
+    const blocked = blocker();
+    const holder = migrator(connect(url), { migrations: [blocked.migration] }).up();
+    await blocked.started;
+    const waiting = migrator(connect(url), { migrations: [blocked.migration], lockWaitMs: 250 });
+    await expect(waiting.up()).rejects.toThrow(MigrationLockTimeoutError);
+    blocked.release();
+    expect(await holder).toEqual(['9000_slow']);
+    expect(await waiting.up()).toEqual([]);
+  });
+
+  it('take the lock on the direct URL where there is one', async () => {
+    const url = await server.createDatabase();
+    const directUrl = Object.assign(new URL(url), { pathname: '/nowhere' }).href;
+    await expect(migrator({ ...connect(url), directUrl }).up()).rejects.toThrow(
+      /^DATABASE_DIRECT_URL: .* has no database "nowhere"/,
+    );
+    expect(await migrator({ ...connect(url), directUrl: url }).up()).toEqual(NAMES);
+  });
+});
+
+describe('a process that is killed', () => {
+  it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }) => name))(
+    'in the middle of applying %s leaves a database that the next start migrates',
+    async (victim) => {
+      const url = await server.createDatabase();
+      await killedWhile(url, 'up', victim);
+      const database = connect(url);
+      const list = MIGRATIONS_WITH_CONCURRENT_INDEX;
+      await migrator(database, { migrations: list }).up();
+      await expectMigratedAndFree(url, [...NAMES, CONCURRENT_INDEX.name]);
+    },
+  );
+
+  it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }, index) => [name, index] as const))(
+    'in the middle of rolling back %s leaves a database that the next start migrates',
+    async (victim, index) => {
+      const url = await server.createDatabase();
+      const database = connect(url);
+      await migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) }).up();
+      const before = await readCatalogue(database.knex);
+      await killedWhile(url, 'down', victim);
+      const { down, up } = migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) });
+      expect(await down()).toBe(victim);
+      await up();
+      expect(await readCatalogue(database.knex)).toEqual(before);
+    },
+  );
+
+  it('leaves a locked row in the table of Knex, which does not stop the next one', async () => {
+    const database = await migratedDatabase(7);
+    await database.knex('knex_migrations_lock').update({ is_locked: 1 });
+    expect(await migrator(database).up()).toEqual(NAMES.slice(7));
+    await database.knex('knex_migrations_lock').update({ is_locked: 1 });
+    expect(await migrator({ ...database, kind: 'embedded' }).down()).toBe(NAMES.at(-1));
+    expect(await database.knex('knex_migrations_lock').select('is_locked')).toEqual([{ is_locked: 0 }]);
+  });
+});
+
+describe('a schema that does not fit the code', () => {
+  const LATER = [
+    '0011_history',
+    '0012_watchers',
+    '0013_audit_events',
+    '0014_access',
+    '0015_optional_default_model',
+    '0016_responses_dialect',
+  ];
+
+  it('is refused by name when it is newer', async () => {
+    const database = await migratedDatabase();
+    const before = await readCatalogue(database.knex);
+    const old = migrator(database, { migrations: migrations.slice(0, -LATER.length) });
+    expect((await old.status()).unknown).toEqual(LATER);
+    for (const attempt of [old.check, old.up, old.down]) {
+      const error = await attempt().then(String, (reason: unknown) => reason);
+      expect(error).toBeInstanceOf(SchemaMismatchError);
+      expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
+      expect(String(error)).toMatch(new RegExp(`newer than this program.*${LATER.join(', ')}`));
+    }
+    expect((await old.history()).slice(-LATER.length)).toEqual(
+      LATER.map((name) => ({ name, appliedAt: expect.any(Date) })),
+    );
+    expect(await readCatalogue(database.knex)).toEqual(before);
+  });
+
+  it('is refused with migrations pending only when asked', async () => {
+    const database = await emptyDatabase();
+    const { check, up } = migrator(database);
+    await expect(check()).resolves.toBeUndefined();
+    await expect(check({ pending: true })).rejects.toMatchObject({ kind: 'behind', migrations: NAMES });
+    expect(await readCatalogue(database.knex)).toEqual([]);
+    await up();
+    await expect(check({ pending: true })).resolves.toBeUndefined();
+  });
+
+  it('keeps what was applied before a migration that fails, undoes that one, names it, and prints nothing', async () => {
+    const database = await emptyDatabase();
+    const printed = (['log', 'warn', 'error'] as const).map((method) => vi.spyOn(console, method));
+    const failing: Migration = {
+      name: '9001_fails',
+      up: async (trx) => {
+        await trx.raw('create table half_done (id int)');
+        await trx.raw('select 1 / 0');
+      },
+      down: async () => undefined,
+    };
+    const list = [...migrations.slice(0, 2), failing];
+    await expect(migrator(database, { migrations: list }).up()).rejects.toMatchObject({
+      message: expect.stringMatching(/^Migration 9001_fails failed: .*division by zero/),
+      cause: { code: '22012' },
+    });
+    for (const spy of printed) {
+      expect(spy).not.toHaveBeenCalled();
+      spy.mockRestore();
+    }
+    expect((await migrator(database).status()).applied).toEqual(NAMES.slice(0, 2));
+    expect(await database.knex.schema.hasTable('half_done')).toBe(false);
+    expect(await migrator(database).up()).toEqual(NAMES.slice(2));
+  });
+});
+
+describe('on the embedded engine', () => {
+  let engine: Engine;
+  let embedded: MigratableDatabase;
+
+  beforeAll(async () => {
+    engine = await openEngine({ dataDir: undefined });
+    const connection = { user: 'postgres', database: 'postgres', stream: () => engine.connect() };
+    embedded = { knex: knex({ client: 'pg', connection, pool: { min: 0, max: 1 } }), kind: 'embedded' };
+  });
+
+  afterAll(async () => {
+    await embedded.knex.destroy();
+    await engine.close();
+  });
+
+  it('leaves an identical catalogue after all the way down and up again, and that of PostgreSQL', async () => {
+    const { up } = migrator(embedded);
+    expect(await up()).toEqual(NAMES);
+    const before = await readCatalogue(embedded.knex);
+    expect(await allTheWayDown(embedded)).toEqual(NAMES.toReversed());
+    expect(await readTables(embedded.knex)).toEqual([]);
+    expect(await up()).toEqual(NAMES);
+    expect(await readCatalogue(embedded.knex)).toEqual(before);
+    expect(before).toEqual(await readCatalogue((await migratedDatabase()).knex));
+  });
+
+  it('applies each single step again after rolling it back', async () => {
+    await allTheWayDown(embedded);
+    for (const index of NAMES.keys()) {
+      const { up, down } = migrator(embedded, { migrations: migrations.slice(0, index + 1) });
+      await up();
+      const after = await readCatalogue(embedded.knex);
+      expect(await down()).toBe(NAMES[index]);
+      expect(await up()).toEqual([NAMES[index]]);
+      expect(await readCatalogue(embedded.knex)).toEqual(after);
+    }
+  });
+
+  it('refuses what PostgreSQL refuses', async () => {
+    await migrator(embedded).up();
+    const agentId = await insertAgent(embedded.knex);
+    for (const temperature of [NaN, Infinity, -Infinity, 2.0000001]) {
+      await expect(insertConfig(embedded.knex, agentId, { temperature })).rejects.toMatchObject({
+        constraint: 'ck_agent_llm_configs_temperature',
+      });
+    }
+    await expect(insertConfig(embedded.knex, agentId, { fallback_model: 'gpt-4o' })).rejects.toMatchObject({
+      constraint: 'ck_agent_llm_configs_fallback_pair',
+    });
+  });
+});
+
+async function insertAgent(database: Knex): Promise<number> {
+  const [row] = await database('agent_configs').insert({ name: 'trader', agent_type: 'trader' }).returning('id');
+  return row.id;
+}
+
+async function insertConfig(
+  database: Knex,
+  agentId: number,
+  values: Record<string, unknown>,
+): Promise<Record<string, unknown>> {
+  const config = { agent_id: agentId, provider: 'openai', model_name: 'gpt-4', ...values };
+  const [row] = await database('agent_llm_configs').insert(config).returning('*');
+  return row;
+}
+
+async function columnsOf(database: Knex, table: string): Promise<(string | null)[][]> {
+  const { rows } = await database.raw<{ rows: Record<string, string | null>[] }>(
+    `select a.attname, format_type(a.atttypid, a.atttypmod) as type,
+       case when a.attnotnull then 'not null' else 'null' end as nullable,
+       pg_get_expr(d.adbin, d.adrelid) as fallback
+     from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+     where a.attrelid = ?::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`,
+    [table],
+  );
+  return rows.map((row) => Object.values(row));
+}
+
+async function indexesOf(database: Knex, table: string): Promise<string[][]> {
+  const { rows } = await database.raw<{ rows: { name: string; definition: string }[] }>(
+    'select indexname as name, indexdef as definition from pg_indexes where tablename = ? order by 1',
+    [table],
+  );
+  return rows.map(({ name, definition }) => [name, definition.slice(definition.indexOf('('))]);
+}
+
+/** Recorded once each, the lock row free, no advisory lock left, and the schema that of an undisturbed run. */
+async function expectMigratedAndFree(url: string, names: readonly string[]): Promise<void> {
+  const { knex: database } = connect(url);
+  expect((await database('knex_migrations').orderBy('id')).map((row) => row.name)).toEqual(names);
+  expect(await database('knex_migrations_lock').select('is_locked')).toEqual([{ is_locked: 0 }]);
+  const { rows } = await database.raw<{ rows: unknown[] }>(
+    `select from pg_locks where locktype = 'advisory'
+     and database = (select oid from pg_database where datname = current_database())`,
+  );
+  expect(rows).toEqual([]);
+  const undisturbed = await emptyDatabase();
+  await migrator(undisturbed, {
+    migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.filter(({ name }) => names.includes(name)),
+  }).up();
+  expect(await readCatalogue(database)).toEqual(await readCatalogue(undisturbed.knex));
+}
+
+/** A migration that waits in the middle until it is released. */
+function blocker(): { migration: Migration; started: Promise<void>; release: () => void } {
+  const events = new EventEmitter();
+  const started = once(events, 'started');
+  const released = once(events, 'released');
+  const migration: Migration = {
+    name: '9000_slow',
+    up: async () => {
+      events.emit('started');
+      await released;
+    },
+    down: async () => undefined,
+  };
+  return { migration, started: started.then(() => undefined), release: () => events.emit('released') };
+}
+
+async function killedWhile(url: string, direction: 'up' | 'down', victim: string): Promise<void> {
+  const script = fileURLToPath(new URL('../../support/killed_migrator.ts', import.meta.url));
+  const signal = await new Promise((resolve, reject) => {
+    execFile(process.execPath, ['--import', 'tsx', script, url, direction, victim], (error, _out, stderr) => {
+      if (error?.signal) resolve(error.signal);
+      else reject(new Error(`The process was not killed: ${stderr}`));
+    });
+  });
+  expect(signal).toBe('SIGKILL');
+}

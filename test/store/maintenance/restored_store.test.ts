@@ -1,0 +1,45 @@
+import { randomUUID } from 'node:crypto';
+import { afterEach, describe, expect, it } from 'vitest';
+import { startBackend, type TestBackend } from '../../support/store.js';
+
+/** A poll that never comes by itself. */
+const NEVER_MS = 3_600_000;
+const CONFIG = 8;
+
+describe('a store that was restored and has reached the same revision with another nonce', () => {
+  let backend: TestBackend;
+  afterEach(() => backend.close());
+
+  /** Writes once, and then replaces that write by another one of the same number, as a restore and a write do. */
+  async function replaceLastWrite() {
+    backend = await startBackend({ pollIntervalMs: NEVER_MS });
+    const written = await backend.configs.updateConfig({ config: { id: CONFIG, max_tokens: 200 } });
+    const { identity } = backend.store.state;
+    const nonce = randomUUID();
+    await backend.database.knex.transaction(async (tx) => {
+      await tx('store_state').update({ nonce });
+      await tx('config_revisions')
+        .where({ revision: Number(written.revision) })
+        .update({ nonce });
+      await tx('agent_llm_configs').where({ id: CONFIG }).update({ max_tokens: 300 });
+    });
+    return { written, identity, nonce };
+  }
+
+  it('is read anew by a replica that polls, and old etags do not fit', async () => {
+    const { written, identity, nonce } = await replaceLastWrite();
+    await backend.feed.poll();
+    expect(backend.store.state).toMatchObject({ revision: Number(written.revision), nonce });
+    expect(backend.store.state.identity).not.toBe(identity);
+    const { config } = await backend.configs.getConfig({ id: CONFIG });
+    expect(config?.max_tokens).toBe(300);
+    expect(config?.etag).not.toBe(written.config?.etag);
+  });
+
+  it('is read anew by a replica that writes', async () => {
+    const { written, nonce } = await replaceLastWrite();
+    const { config, revision } = await backend.configs.updateConfig({ config: { id: CONFIG, top_p: 0.5 } });
+    expect([config?.max_tokens, config?.top_p, revision]).toEqual([300, 0.5, written.revision + 1n]);
+    expect(backend.store.state.nonce).not.toBe(nonce);
+  });
+});

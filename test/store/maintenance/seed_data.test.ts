@@ -1,0 +1,494 @@
+import { describe, expect, it } from 'vitest';
+import agentsJson from '../../../seeds/data/agents.json' with { type: 'json' };
+import modelsJson from '../../../seeds/data/models.json' with { type: 'json' };
+import providersJson from '../../../seeds/data/providers.json' with { type: 'json' };
+import type { Parameter } from '../../../src/domain/parameters.js';
+import type { Model as ModelRow, Provider as ProviderRow } from '../../../src/domain/rows.js';
+import { ruleFor } from '../../../src/domain/rules.js';
+
+interface Rule {
+  parameter: string;
+  support: string;
+  minimum?: number;
+  maximum?: number;
+  allowed_values?: string[];
+  wire_name?: string;
+  not_with?: string[];
+  accepted_with_reasoning_effort?: string[];
+  required_default?: number;
+}
+
+interface Provider {
+  name: string;
+  display_name: string;
+  aliases: string[];
+  dialect: string;
+  base_url: string;
+  api_key_env_vars: string[];
+  allow_unknown_models: boolean;
+  parameter_rules: Rule[];
+}
+
+interface Price {
+  input_micro_usd_per_million?: number;
+  cached_input_micro_usd_per_million?: number;
+  cache_write_micro_usd_per_million?: number;
+  output_micro_usd_per_million?: number;
+  reasoning_micro_usd_per_million?: number;
+  source: string;
+}
+
+interface Model {
+  provider: string;
+  name: string;
+  display_name?: string;
+  context_window_tokens?: number;
+  max_output_tokens?: number;
+  supports_functions?: boolean;
+  supports_vision?: boolean;
+  supports_reasoning?: boolean;
+  parameter_rules: Rule[];
+  as_of: string;
+  retires_at?: string;
+  replaced_by?: string;
+  price?: Price;
+}
+
+const agents = agentsJson;
+const providers: Provider[] = providersJson;
+const models: Model[] = modelsJson;
+
+const PARAMETERS = [
+  'temperature',
+  'top_p',
+  'max_tokens',
+  'reasoning_effort',
+  'thinking_budget_tokens',
+  'stop_sequences',
+  'seed',
+];
+const SUPPORTS = ['PARAMETER_SUPPORT_ACCEPTED', 'PARAMETER_SUPPORT_REJECTED', 'PARAMETER_SUPPORT_IGNORED'];
+const RULE_FIELDS = [
+  'parameter',
+  'support',
+  'minimum',
+  'maximum',
+  'allowed_values',
+  'wire_name',
+  'not_with',
+  'accepted_with_reasoning_effort',
+  'required_default',
+];
+const PRICE_FIELDS = [
+  'input_micro_usd_per_million',
+  'cached_input_micro_usd_per_million',
+  'cache_write_micro_usd_per_million',
+  'output_micro_usd_per_million',
+  'reasoning_micro_usd_per_million',
+  'source',
+];
+const MODEL_FIELDS = [
+  'provider',
+  'name',
+  'display_name',
+  'context_window_tokens',
+  'max_output_tokens',
+  'supports_functions',
+  'supports_vision',
+  'supports_reasoning',
+  'parameter_rules',
+  'as_of',
+  'retires_at',
+  'replaced_by',
+  'price',
+];
+
+const SOURCE_CATALOGUE_DATE = '2025-01-15T00:00:00Z';
+const PROVIDER_FACTS_DATE = '2026-08-01T00:00:00Z';
+
+// The source's catalogue, USD per 1K tokens, as text: provider, model, context,
+// input, output, max output, functions, vision.
+const SOURCE_CATALOGUE: [string, string, number, string, string, number, boolean, boolean][] = [
+  ['openai', 'gpt-4o', 128000, '0.0025', '0.01', 16384, true, true],
+  ['openai', 'gpt-4o-mini', 128000, '0.00015', '0.0006', 16384, true, true],
+  ['openai', 'o4-mini', 200000, '0.0011', '0.0044', 100000, true, true],
+  ['openai', 'gpt-4-turbo', 128000, '0.01', '0.03', 4096, true, true],
+  ['openai', 'gpt-4', 8192, '0.03', '0.06', 4096, true, false],
+  ['openai', 'gpt-3.5-turbo', 16385, '0.0005', '0.0015', 4096, true, false],
+  ['deepseek', 'deepseek-chat', 64000, '0.00014', '0.00028', 4096, true, false],
+  ['deepseek', 'deepseek-coder', 16000, '0.00014', '0.00028', 4096, true, false],
+  ['grok', 'grok-beta', 131072, '0.005', '0.015', 4096, true, false],
+  ['grok', 'grok-vision-beta', 131072, '0.005', '0.015', 4096, true, true],
+  ['claude', 'claude-3-5-sonnet-20241022', 200000, '0.003', '0.015', 8192, true, true],
+  ['claude', 'claude-3-opus-20240229', 200000, '0.015', '0.075', 4096, true, true],
+  ['claude', 'claude-3-sonnet-20240229', 200000, '0.003', '0.015', 4096, true, true],
+  ['claude', 'claude-3-haiku-20240307', 200000, '0.00025', '0.00125', 4096, true, true],
+];
+
+// Every model that the document names.
+const DOCUMENT_MODELS: [string, string][] = [
+  ['openai', 'gpt-4'],
+  ['claude', 'claude-3-5-sonnet'],
+  ['claude', 'claude-3-haiku-20240307'],
+];
+
+// Name, agent_type, role, llm_type, slot, memory, required tools, capability.
+const AGENTS: [string, string, string, string, string | null, string | null, string[], string][] = [
+  [
+    'market_analyst',
+    'analyst',
+    'market',
+    'quick',
+    'market',
+    null,
+    ['get_stock_data', 'get_indicators'],
+    'market_analysis',
+  ],
+  ['social_analyst', 'analyst', 'social', 'quick', 'social', null, ['get_news'], 'social_sentiment'],
+  ['news_analyst', 'analyst', 'news', 'quick', 'news', null, ['get_news', 'get_global_news'], 'news_analysis'],
+  [
+    'fundamentals_analyst',
+    'analyst',
+    'fundamentals',
+    'quick',
+    'fundamentals',
+    null,
+    ['get_fundamentals', 'get_balance_sheet', 'get_cashflow', 'get_income_statement'],
+    'fundamental_analysis',
+  ],
+  ['bull_researcher', 'researcher', 'bull', 'quick', null, 'bull_memory', [], 'bull_research'],
+  ['bear_researcher', 'researcher', 'bear', 'quick', null, 'bear_memory', [], 'bear_research'],
+  ['research_manager', 'manager', 'research', 'deep', null, 'invest_judge_memory', [], 'investment_management'],
+  ['trader', 'trader', 'trader', 'quick', null, 'trader_memory', [], 'trading'],
+  ['risky_analyst', 'risk_analyst', 'risky', 'quick', null, null, [], 'risky_analysis'],
+  ['safe_analyst', 'risk_analyst', 'safe', 'quick', null, null, [], 'safe_analysis'],
+  ['neutral_analyst', 'risk_analyst', 'neutral', 'quick', null, null, [], 'neutral_analysis'],
+  ['risk_manager', 'manager', 'risk', 'deep', null, 'risk_manager_memory', [], 'risk_management'],
+];
+
+/** USD per 1K tokens as a decimal text → whole micro-USD per million tokens (× 10^9), exactly. */
+function microUsdPerMillion(usdPer1k: string): bigint {
+  const [, whole, fraction = ''] = /^(\d+)(?:\.(\d{1,9}))?$/.exec(usdPer1k) ?? [];
+  if (whole === undefined) throw new Error(`not an exact rate: ${usdPer1k}`);
+  return BigInt(whole + fraction.padEnd(9, '0'));
+}
+
+function model(provider: string, name: string): Model {
+  const found = models.find((m) => m.provider === provider && m.name === name);
+  if (found === undefined) throw new Error(`no model ${provider}/${name}`);
+  return found;
+}
+
+/** The rule that holds for a model: its own, else its provider's. */
+function rule(provider: string, name: string | undefined, parameter: string): Rule | undefined {
+  const own = name === undefined ? [] : model(provider, name).parameter_rules;
+  const general = providers.find((p) => p.name === provider)?.parameter_rules ?? [];
+  return own.find((r) => r.parameter === parameter) ?? general.find((r) => r.parameter === parameter);
+}
+
+/** The rule in effect, with what the dialect adds. */
+function inEffect(provider: string, name: string | undefined, parameter: string) {
+  const row = providers.find((p) => p.name === provider) as unknown as ProviderRow;
+  const own = name === undefined ? undefined : (model(provider, name) as unknown as ModelRow);
+  return ruleFor(row, own && { ...own, max_output_tokens: null }, parameter as Parameter);
+}
+
+const support = (provider: string, name: string | undefined, parameter: string) =>
+  inEffect(provider, name, parameter)?.support.replace('PARAMETER_SUPPORT_', '');
+
+function expectUnique(values: string[]): void {
+  expect(values.filter((v, i) => values.indexOf(v) !== i)).toEqual([]);
+}
+
+describe('agents.json', () => {
+  it('holds the twelve default agents, exactly', () => {
+    expect(agents).toHaveLength(12);
+    expect(
+      agents.map((a) => [
+        a.name,
+        a.agent_type,
+        a.role,
+        a.llm_type,
+        a.slot_name,
+        a.memory_name,
+        a.required_tools,
+        a.capabilities.join(),
+      ]),
+    ).toEqual(AGENTS);
+  });
+
+  it('has consistent columns within their limits', () => {
+    expectUnique(agents.map((a) => a.name));
+    for (const a of agents) {
+      expect(Object.keys(a), a.name).toEqual([
+        'name',
+        'agent_type',
+        'role',
+        'llm_type',
+        'slot_name',
+        'requires_memory',
+        'memory_name',
+        'required_tools',
+        'capabilities',
+        'description',
+        'version',
+        'is_reserved',
+      ]);
+      expect(a.requires_memory, a.name).toBe(a.memory_name !== null);
+      expect(a.is_reserved, a.name).toBe(true);
+      expect(a.version, a.name).toBe('1.0.0');
+      expect(a.description, a.name).toMatch(/^\S.{1,998}\.$/);
+    }
+  });
+});
+
+describe('providers.json', () => {
+  it('holds the four built-in providers', () => {
+    expect(providers.map((p) => [p.name, p.dialect, p.base_url, p.api_key_env_vars])).toEqual([
+      ['openai', 'DIALECT_OPENAI', 'https://api.openai.com/v1', ['OPENAI_API_KEY']],
+      ['deepseek', 'DIALECT_OPENAI_COMPATIBLE', 'https://api.deepseek.com', ['DEEPSEEK_API_KEY']],
+      ['grok', 'DIALECT_OPENAI_COMPATIBLE', 'https://api.x.ai/v1', ['GROK_API_KEY', 'XAI_API_KEY']],
+      ['claude', 'DIALECT_ANTHROPIC', 'https://api.anthropic.com/v1', ['ANTHROPIC_API_KEY']],
+    ]);
+    expect(providers.every((p) => p.allow_unknown_models === false)).toBe(true);
+  });
+
+  it('shares no name or alias, and no key variable', () => {
+    const names = providers.flatMap((p) => [p.name, ...p.aliases]);
+    expectUnique(names);
+    for (const name of names) expect(name).toMatch(/^[a-z0-9][a-z0-9._-]{0,49}$/);
+    expect(names).toEqual(expect.arrayContaining(['anthropic', 'xai']));
+    const keys = providers.flatMap((p) => p.api_key_env_vars);
+    expectUnique(keys);
+    for (const key of keys) expect(key).toMatch(/^[A-Z0-9_]+_API_KEY$/);
+  });
+
+  it('has bare https base URLs', () => {
+    for (const p of providers) {
+      const url = new URL(p.base_url);
+      expect([url.protocol, url.username, url.password, url.search, url.hash], p.name).toEqual([
+        'https:',
+        '',
+        '',
+        '',
+        '',
+      ]);
+      expect(p.base_url, p.name).not.toMatch(/\/$/);
+    }
+  });
+});
+
+describe('models.json', () => {
+  it('names known providers and no model twice', () => {
+    const known = providers.map((p) => p.name);
+    for (const m of models) expect(known, m.name).toContain(m.provider);
+    expectUnique(models.map((m) => `${m.provider}/${m.name}`));
+  });
+
+  it('has well-formed fields, and no key for what is not known', () => {
+    for (const m of models) {
+      expect(MODEL_FIELDS, m.name).toEqual(expect.arrayContaining(Object.keys(m)));
+      expect(Object.values(m), m.name).not.toContain(null);
+      expect(m.name).toMatch(/^\S{1,100}$/);
+      for (const n of [m.context_window_tokens, m.max_output_tokens]) {
+        if (n !== undefined) expect(Number.isInteger(n) && n >= 1 && n <= 2147483647, m.name).toBe(true);
+      }
+      if (m.context_window_tokens !== undefined && m.max_output_tokens !== undefined) {
+        expect(m.max_output_tokens, m.name).toBeLessThanOrEqual(m.context_window_tokens);
+      }
+      for (const date of [m.as_of, m.retires_at]) {
+        if (date !== undefined) expect(new Date(date).toISOString().replace('.000Z', 'Z'), m.name).toBe(date);
+      }
+    }
+  });
+
+  it('has every model of the source, with its facts', () => {
+    for (const [provider, name, context, , , maxOutput, functions, vision] of SOURCE_CATALOGUE) {
+      expect(model(provider, name), name).toMatchObject({
+        context_window_tokens: context,
+        max_output_tokens: maxOutput,
+        supports_functions: functions,
+        supports_vision: vision,
+        as_of: SOURCE_CATALOGUE_DATE,
+      });
+    }
+  });
+
+  it('has the prices of the source, exactly, and no others', () => {
+    expect(microUsdPerMillion('0.0025')).toBe(2500000n);
+    for (const [provider, name, , input, output] of SOURCE_CATALOGUE) {
+      const { price } = model(provider, name);
+      expect(BigInt(price?.input_micro_usd_per_million ?? -1), name).toBe(microUsdPerMillion(input));
+      expect(BigInt(price?.output_micro_usd_per_million ?? -1), name).toBe(microUsdPerMillion(output));
+    }
+    expect(
+      models
+        .filter((m) => m.price !== undefined)
+        .map((m) => `${m.provider}/${m.name}`)
+        .sort(),
+    ).toEqual(SOURCE_CATALOGUE.map(([provider, name]) => `${provider}/${name}`).sort());
+  });
+
+  it('has rates that are safe non-negative integers, with their source', () => {
+    for (const m of models) {
+      if (m.price === undefined) continue;
+      const { source, ...rates } = m.price;
+      expect(PRICE_FIELDS, m.name).toEqual(expect.arrayContaining(Object.keys(m.price)));
+      expect(source, m.name).toMatch(/^\S.{1,199}$/);
+      for (const rate of Object.values(rates)) {
+        expect(Number.isSafeInteger(rate) && rate >= 0 && rate <= 1e12, m.name).toBe(true);
+      }
+    }
+  });
+
+  it('has every model that the document names, and the one that agents use by default', () => {
+    for (const [provider, name] of DOCUMENT_MODELS) expect(model(provider, name).name).toBe(name);
+    expect(model('openai', 'gpt-4o-mini').name).toBe('gpt-4o-mini');
+  });
+
+  it('dates what is not from the source by the provider facts', () => {
+    const old = [...SOURCE_CATALOGUE.map(([, name]) => name), 'claude-3-5-sonnet'];
+    for (const m of models) {
+      expect(m.as_of, m.name).toBe(old.includes(m.name) ? SOURCE_CATALOGUE_DATE : PROVIDER_FACTS_DATE);
+    }
+  });
+});
+
+describe('parameter rules', () => {
+  const owners = [
+    ...providers.map((p) => ({ owner: p.name, rules: p.parameter_rules })),
+    ...models.map((m) => ({ owner: `${m.provider}/${m.name}`, rules: m.parameter_rules })),
+  ];
+
+  it('are well-formed, one for each parameter', () => {
+    for (const { owner, rules } of owners) {
+      expectUnique(rules.map((r) => r.parameter));
+      expect(rules.length, owner).toBeLessThanOrEqual(20);
+      for (const r of rules) {
+        const at = `${owner} ${r.parameter}`;
+        expect(RULE_FIELDS, at).toEqual(expect.arrayContaining(Object.keys(r)));
+        expect(PARAMETERS, at).toContain(r.parameter);
+        expect(SUPPORTS, at).toContain(r.support);
+        for (const n of [r.minimum, r.maximum, r.required_default]) {
+          if (n !== undefined) expect(Number.isFinite(n), at).toBe(true);
+        }
+        expect(r.minimum ?? -Infinity, at).toBeLessThanOrEqual(r.maximum ?? Infinity);
+        if (r.required_default !== undefined) {
+          expect(r.required_default, at).toBeGreaterThanOrEqual(r.minimum ?? -Infinity);
+          expect(r.required_default, at).toBeLessThanOrEqual(r.maximum ?? Infinity);
+          expect(r.support, at).toBe('PARAMETER_SUPPORT_ACCEPTED');
+        }
+        if (r.wire_name !== undefined) {
+          expect(r.wire_name, at).toMatch(/^[a-z_]+(\.[a-z_]+)*$/);
+        }
+        for (const other of r.not_with ?? []) {
+          expect(PARAMETERS, at).toContain(other);
+          expect(other, at).not.toBe(r.parameter);
+        }
+        if (r.accepted_with_reasoning_effort !== undefined) {
+          expect(r.accepted_with_reasoning_effort.length, at).toBeGreaterThan(0);
+          expect(r.support, at).not.toBe('PARAMETER_SUPPORT_ACCEPTED');
+        }
+      }
+    }
+  });
+
+  it('of a model say something else than those of its provider', () => {
+    for (const m of models) {
+      for (const r of m.parameter_rules)
+        expect(r, `${m.name} ${r.parameter}`).not.toEqual(rule(m.provider, undefined, r.parameter));
+    }
+  });
+
+  it('of openai: classic models sample, reasoning and unknown models do not', () => {
+    for (const name of ['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo']) {
+      expect(rule('openai', name, 'temperature')).toMatchObject({
+        support: 'PARAMETER_SUPPORT_ACCEPTED',
+        minimum: 0,
+        maximum: 2,
+      });
+      expect(rule('openai', name, 'top_p')).toMatchObject({
+        support: 'PARAMETER_SUPPORT_ACCEPTED',
+        minimum: 0,
+        maximum: 1,
+      });
+      expect(inEffect('openai', name, 'max_tokens')?.wire_name).toBe('max_tokens');
+    }
+    for (const name of ['o4-mini', 'gpt-5', 'gpt-5.1', undefined]) {
+      for (const parameter of ['temperature', 'top_p']) {
+        expect(support('openai', name, parameter)).toBe('REJECTED');
+        const none = name === 'gpt-5.1' || name === undefined ? ['none'] : undefined;
+        expect(rule('openai', name, parameter)?.accepted_with_reasoning_effort).toEqual(none);
+      }
+      expect(inEffect('openai', name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
+      if (name !== undefined) expect(model('openai', name).supports_reasoning).toBe(true);
+    }
+    for (const m of models.filter((x) => x.provider === 'openai')) {
+      expect(inEffect('openai', m.name, 'stop_sequences')?.wire_name).toBe('stop');
+    }
+  });
+
+  it('of deepseek: the reasoner ignores sampling', () => {
+    expect(support('deepseek', 'deepseek-reasoner', 'temperature')).toBe('IGNORED');
+    expect(support('deepseek', 'deepseek-reasoner', 'top_p')).toBe('IGNORED');
+    for (const name of ['deepseek-chat', 'deepseek-coder'])
+      expect(support('deepseek', name, 'temperature')).toBe('ACCEPTED');
+    expect(inEffect('deepseek', undefined, 'stop_sequences')?.wire_name).toBe('stop');
+    expect(support('deepseek', undefined, 'reasoning_effort')).toBe('REJECTED');
+  });
+
+  it('of grok: max_completion_tokens everywhere, stop only where it does not reason', () => {
+    for (const m of models.filter((x) => x.provider === 'grok')) {
+      expect(inEffect('grok', m.name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
+      expect(support('grok', m.name, 'stop_sequences')).toBe(m.supports_reasoning === false ? 'ACCEPTED' : 'REJECTED');
+    }
+    for (const name of ['grok-4.20-reasoning', 'grok-4.20-non-reasoning'])
+      expect(support('grok', name, 'reasoning_effort')).toBe('REJECTED');
+  });
+
+  it('of claude: the newest and unknown models reject sampling, older ones take one of the two', () => {
+    for (const name of [
+      'claude-opus-5',
+      'claude-opus-4-8',
+      'claude-opus-4-7',
+      'claude-sonnet-5',
+      'claude-fable-5',
+      undefined,
+    ]) {
+      expect(support('claude', name, 'temperature')).toBe('REJECTED');
+      expect(support('claude', name, 'top_p')).toBe('REJECTED');
+    }
+    const older = models.filter(
+      (m) => m.provider === 'claude' && /^claude-(3-|(opus|sonnet|haiku)-4-[0156]$)/.test(m.name),
+    );
+    expect(older).toHaveLength(13);
+    for (const { name } of older) {
+      expect(rule('claude', name, 'temperature')).toEqual({
+        parameter: 'temperature',
+        support: 'PARAMETER_SUPPORT_ACCEPTED',
+        minimum: 0,
+        maximum: 1,
+        not_with: ['thinking_budget_tokens'],
+      });
+      expect(rule('claude', name, 'top_p')).toEqual({
+        parameter: 'top_p',
+        support: 'PARAMETER_SUPPORT_ACCEPTED',
+        minimum: 0,
+        maximum: 1,
+        not_with: ['temperature', 'thinking_budget_tokens'],
+      });
+    }
+  });
+
+  it('of claude: max_tokens is always sent, and never above what a model can give', () => {
+    for (const m of models.filter((x) => x.provider === 'claude')) {
+      const needed = inEffect('claude', m.name, 'max_tokens')?.required_default;
+      expect(needed, m.name).toBe(4096);
+      expect(needed, m.name).toBeLessThanOrEqual(m.max_output_tokens ?? Infinity);
+      const thinking = inEffect('claude', m.name, 'thinking_budget_tokens');
+      if (thinking?.support === 'PARAMETER_SUPPORT_ACCEPTED') expect(thinking.wire_name, m.name).toBe('thinking');
+      // Those of the third generation do not think, and the other always does.
+      else expect(m.name).toMatch(/^claude-(3-|fable-5$)/);
+    }
+  });
+});

@@ -1,0 +1,52 @@
+import { status } from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startPostgres, type TestPostgres } from '../support/postgres.js';
+import { failure } from '../support/service.js';
+import { startBackend, type TestBackend } from '../support/store.js';
+
+const TRADER = { name: 'trader' };
+const NOBODY = { name: 'nobody' };
+const MODEL = { provider: 'openai', model_name: 'gpt-4' };
+/** Only the plan of a write sees that this is wrong: it compares the request with the stored config. */
+const WRONG = { id: 8, max_tokens: 100_000_000 };
+
+describe('a write while the database is unavailable', () => {
+  let postgres: TestPostgres;
+  let backend: TestBackend;
+  beforeAll(async () => {
+    postgres = await startPostgres({ own: true });
+    backend = await startBackend({ url: await postgres.createDatabase('seeded') });
+    await postgres.crash();
+  });
+  afterAll(async () => {
+    await backend?.close();
+    await postgres.stop();
+  });
+
+  it.each([
+    ['written', false],
+    ['only validated', true],
+  ])('that has wrong fields is refused for them when it is to be %s', async (_, validate_only) => {
+    const error = await failure(backend.configs.updateConfig({ config: WRONG, validate_only }));
+    expect([error.code, error.reason, error.fields]).toEqual([
+      status.INVALID_ARGUMENT,
+      'INVALID_FIELDS',
+      ['config.max_tokens'],
+    ]);
+  });
+
+  it.each([
+    ['written', false],
+    ['only validated', true],
+  ])('that names what this replica does not know is UNAVAILABLE when it is to be %s', async (_, validate_only) => {
+    const request = { agent: NOBODY, config: MODEL, validate_only };
+    const error = await failure(backend.configs.createConfig(request));
+    // Another replica may have created it.
+    expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'DATABASE_UNAVAILABLE']);
+  });
+
+  it('that is right is UNAVAILABLE', async () => {
+    const error = await failure(backend.configs.createConfig({ agent: TRADER, config: MODEL }));
+    expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'DATABASE_UNAVAILABLE']);
+  });
+});
