@@ -194,7 +194,11 @@ describe('12 writers with random delays before the commit', () => {
     const revisions = new Map(rows.map(({ n }) => [Number(n), [touched(Number(n))]]));
     const client = { name: 'the reader', watched: { all: true }, streams: [{ resumedAt: 0, events }] };
     const ground = { head: rows.length, revisions, at: () => [] };
-    return broken('reliable: no change of what is watched is left out', { writes: [], clients: [client] }, ground);
+    return broken(
+      'Reliable: every change to a watched resource is delivered',
+      { writes: [], clients: [client] },
+      ground,
+    );
   }
 
   it('negative control: the same validator finds what a feed over a sequence leaves out', async () => {

@@ -66,14 +66,15 @@ const first = (events: readonly Event[]) => historyOf({ resumedAt: undefined, ev
 const second = (events: readonly Event[], resumedAt = 5) => historyOf({ resumedAt, events });
 const swap = (at: number) => fresh.with(at, fresh[at + 1] as Event).with(at + 1, fresh[at] as Event);
 
-const ORDERED = 'ordered: changes come in the order of their revisions';
-const UNIQUE = 'unique: no change comes twice on a stream, nor again on one that resumes it';
-const RELIABLE = 'reliable: no change of what is watched is left out';
-const ATOMIC = 'atomic: all changes of one revision come together';
-const RESUMABLE = 'resumable: a stream that broke goes on behind its resume token, on any replica';
+const ORDERED = 'Ordered: changes are delivered in the order of their revisions';
+const UNIQUE = 'Unique: a change is never delivered twice on a stream, nor again on a stream that resumes it';
+const RELIABLE = 'Reliable: every change to a watched resource is delivered';
+const ATOMIC =
+  'Atomic: a client that applies the changes of a revision when the last message of that revision has arrived never holds a part of a revision';
+const RESUMABLE = 'Resumable: a broken stream can be continued, on any replica, from its last resume token';
 const BOOKMARKABLE =
-  'bookmarkable: a bookmark at revision R says that everything up to R has been delivered on this stream';
-const MATERIAL = 'what is delivered is what stood at its revision';
+  'Bookmarkable: a bookmark at revision R guarantees that everything up to R has been delivered on this stream';
+const MATERIAL = 'a delivered resource is the resource at that revision';
 const ACKNOWLEDGED = 'no acknowledged write is lost';
 
 const corrupted: readonly [Sentence, string, History][] = [
@@ -146,10 +147,10 @@ describe('the validators of the watch', () => {
     expect([...new Set(corrupted.map(([sentence]) => sentence))].sort()).toEqual([...sentences].sort());
   });
 
-  it('say the six sentences of the contract', () => {
+  it('have the six guarantees of the proto comment, word by word', () => {
     const file = packageFile('proto/agentllm/v1/agent_llm_config_watch_service.proto');
     const text = readFileSync(file, 'utf8').replace(/\n\/\/ +/g, ' ');
-    const six = sentences.filter((sentence) => /^\w+able:|^(ordered|unique|atomic):/.test(sentence));
+    const six = sentences.filter((sentence) => /^\w+able:|^(Ordered|Unique|Atomic):/.test(sentence));
     expect(six).toHaveLength(6);
     for (const sentence of six) expect(text).toContain(sentence);
   });

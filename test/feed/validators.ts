@@ -2,21 +2,23 @@ import { concerns, type Ground } from './ground.js';
 import type { ClientHistory, Event, History, Item, Stream } from './history.js';
 
 /*
- * The six sentences of the contract over recorded histories, and two that they rest on: what was acknowledged is there
- * at all, and what was delivered is what stood.
+ * Validators of the six guarantees of the watch over recorded histories, as in etcd's robustness tests, and of two that
+ * they depend on: no acknowledged write is lost, and a delivered resource has the content of its revision.
  */
 
 type Find = (stream: Stream, client: ClientHistory, ground: Ground) => Iterable<string>;
 
-/** The sentences are those of the proto comment, word by word; a test compares them. */
+/** The guarantees are those of the proto comment, word by word; a test compares them. */
 const ofStreams = {
-  'ordered: changes come in the order of their revisions': disorder,
-  'unique: no change comes twice on a stream, nor again on one that resumes it': repetitions,
-  'reliable: no change of what is watched is left out': omissions,
-  'atomic: all changes of one revision come together': halves,
-  'resumable: a stream that broke goes on behind its resume token, on any replica': badResumptions,
-  'bookmarkable: a bookmark at revision R says that everything up to R has been delivered on this stream': badBookmarks,
-  'what is delivered is what stood at its revision': wrongMaterial,
+  'Ordered: changes are delivered in the order of their revisions': disorder,
+  'Unique: a change is never delivered twice on a stream, nor again on a stream that resumes it': repetitions,
+  'Reliable: every change to a watched resource is delivered': omissions,
+  'Atomic: a client that applies the changes of a revision when the last message of that revision has arrived never holds a part of a revision':
+    halves,
+  'Resumable: a broken stream can be continued, on any replica, from its last resume token': badResumptions,
+  'Bookmarkable: a bookmark at revision R guarantees that everything up to R has been delivered on this stream':
+    badBookmarks,
+  'a delivered resource is the resource at that revision': wrongMaterial,
 } satisfies Record<string, Find>;
 
 const ACKNOWLEDGED = 'no acknowledged write is lost';

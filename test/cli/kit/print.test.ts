@@ -8,7 +8,7 @@ describe('printed output', () => {
   it('escapes control and invisible characters in results and titles', () => {
     const name = 'a\u202eb\u200bc\u00ad';
     const shown = 'a\\u{202e}b\\u{200b}c\\u{ad}';
-    const call = { given: { message: {} } } as unknown as Call;
+    const call = { inputs: { message: {} } } as unknown as Call;
     expect(writeSummary(call, 'created', `agent ${name}`, { revision: 4n })).toBe(
       `created agent ${shown} at revision 4`,
     );
