@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { StartError } from '../errors.js';
 import { errorCode } from '../store/embedded/data_directory.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
-import { withShortPath } from '../store/embedded/socket_path.js';
+import { withShortPath } from '../store/embedded/unix_socket.js';
 import { ADMIN_SOCKET, type AdminRequest, adminDirectory, response, type Say } from './protocol.js';
 
 /** Timeout without a message. A service that runs a command sends one every second. */

@@ -1,10 +1,10 @@
 import { chmod, rm } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.js';
 import { makeOwnDirectory } from '../store/embedded/data_directory.js';
-import { withShortPath } from '../store/embedded/socket_path.js';
+import { listenInDirectory } from '../store/embedded/unix_socket.js';
 import {
   ADMIN_SOCKET,
   type AdminRequest,
@@ -50,7 +50,7 @@ export async function startAdminServer(dataDir: string, run: RunCommand, log: Lo
     });
   });
   server.maxConnections = MAX_CONNECTIONS;
-  await withShortPath(directory, ADMIN_SOCKET, (short) => listen(server, short));
+  await listenInDirectory(server, directory, ADMIN_SOCKET);
   await chmod(path, 0o600);
   return {
     async close(graceMs) {
@@ -60,19 +60,6 @@ export async function startAdminServer(dataDir: string, run: RunCommand, log: Lo
       for (const socket of sockets) socket.destroy();
     },
   };
-}
-
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, () => {
-      server.off('error', reject);
-      // Accepting can fail later (too many open files); the client then reports that it gets no response.
-      server.on('error', () => undefined);
-      server.unref();
-      resolve();
-    });
-  });
 }
 
 async function runLogged(run: RunCommand, request: AdminRequest, say: Say, log: Log): Promise<number> {

@@ -19,11 +19,11 @@
  */
 import { randomUUID } from 'node:crypto';
 import { chmod, readdir, rename, stat, unlink } from 'node:fs/promises';
-import { createServer, connect as dial, type Server, type Socket } from 'node:net';
+import { createServer, connect as dial, type Socket } from 'node:net';
 import { resolve as absolute, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode, explainDirectoryFailure, makeOwnDirectory } from './data_directory.js';
-import { withShortPath } from './socket_path.js';
+import { listenInDirectory, withShortPath } from './unix_socket.js';
 
 /** A live claim that does not respond within this time counts as the holder. */
 const RESPONSE_TIMEOUT_MS = 500;
@@ -122,7 +122,7 @@ async function makeClaim(lockDirectory: string): Promise<Claim> {
   const info: OwnerInfo = { role: 'candidate', pid: process.pid, since: new Date().toISOString() };
   const server = createServer((socket) => sendInfo(socket, info));
   const unclaimed = join(lockDirectory, `new-${identity}`);
-  await withShortPath(lockDirectory, `new-${identity}`, (path) => listen(server, path));
+  await listenInDirectory(server, lockDirectory, `new-${identity}`);
   try {
     await chmod(unclaimed, 0o600);
     await rename(unclaimed, join(lockDirectory, name));
@@ -223,19 +223,6 @@ function parseInfo(text: string): OwnerInfo | 'silent' {
   } catch {
     return 'silent';
   }
-}
-
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, () => {
-      server.off('error', reject);
-      // Accepting may fail later (too many open files). The claim stays alive, and other processes see a silent holder.
-      server.on('error', () => undefined);
-      server.unref();
-      resolve();
-    });
-  });
 }
 
 async function removeIfPresent(path: string): Promise<void> {

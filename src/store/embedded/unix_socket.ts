@@ -1,4 +1,5 @@
 import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import type { Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -21,4 +22,25 @@ export async function withShortPath<T>(directory: string, name: string, use: (pa
   } finally {
     await rm(shortcut, { recursive: true, force: true });
   }
+}
+
+/**
+ * Listens on the socket `directory/name`; the server does not keep the process alive. Accepting may fail later (too many
+ * open files): the socket stays, and a client that connects gets no response.
+ */
+export function listenInDirectory(server: Server, directory: string, name: string): Promise<void> {
+  return withShortPath(
+    directory,
+    name,
+    (path) =>
+      new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(path, () => {
+          server.off('error', reject);
+          server.on('error', () => undefined);
+          server.unref();
+          resolve();
+        });
+      }),
+  );
 }
