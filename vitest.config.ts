@@ -7,6 +7,7 @@ const UNIT = [
   'test/cli/kit/print.test.ts',
   'test/domain/**/*.test.ts',
   'test/feed/validators.test.ts',
+  'test/grpc/request_guard.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',

@@ -1,5 +1,6 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
+import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import type { Api } from '../api/api.js';
 import type { Reflection } from '../config.js';
 import { ServiceError } from '../errors.js';
@@ -46,6 +47,7 @@ export class RequestGuard {
 
   /** Installs the guard before the stream handler of the server; call it after the connection injector is created. */
   install(server: Server): void {
+    checkDecompression();
     for (const http2Server of http2ServersOf(server)) {
       const handlers = http2Server.listeners('stream');
       http2Server.removeAllListeners('stream');
@@ -144,6 +146,15 @@ function http2ServersOf(server: Server): readonly Http2Server[] {
       'this version of @grpc/grpc-js stores its HTTP/2 servers in another field; update src/grpc/request_guard.ts',
     );
   return [...http2Servers.keys()];
+}
+
+/** Without the replacement, a compressed request of a few KB could take gigabytes of memory. */
+function checkDecompression(): void {
+  const { decompressMessage } = BaseServerInterceptingCall.prototype as unknown as Partial<DecompressingCall>;
+  if (typeof decompressMessage !== 'function')
+    throw new Error(
+      'this version of @grpc/grpc-js decompresses messages in another method; update src/grpc/request_guard.ts',
+    );
 }
 
 function valuesOf(raw: readonly string[], name: string): string[] {
