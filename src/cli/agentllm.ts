@@ -3,7 +3,6 @@ import { Command } from 'commander';
 import { StartError } from '../errors.js';
 import { version } from '../package.js';
 import { EXIT_CODES, printError } from './kit/error_output.js';
-import { fail } from './kit/failure.js';
 import { UsageError } from './kit/inputs.js';
 import { remoteCommand, withUsageErrors } from './kit/remote_command.js';
 import { stopRequest } from './kit/signals.js';
@@ -80,6 +79,11 @@ function helpWords(all: Command, names: readonly string[]): readonly string[] {
   process.exit(printError(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
 }
 
+/** Loaded on a failure only: its module knows the errors of the store, and with them Knex and pg. */
+async function fail(error: unknown): Promise<void> {
+  (await import('./kit/failure.js')).fail(error);
+}
+
 const words = process.argv.slice(2);
 const isService = words[0] === 'serve';
 
@@ -91,7 +95,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (isService) return;
   // The reader closed the pipe: `agentllm configs list | head`.
   if (error.code === 'EPIPE') process.exit();
-  fail(new StartError(`standard output cannot be written (${error.code})`));
+  void fail(new StartError(`standard output cannot be written (${error.code})`));
 });
 // The error cannot be reported anywhere, and it must not change the exit code.
 process.stderr.on('error', () => {});
