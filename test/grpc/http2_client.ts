@@ -6,7 +6,7 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 
 /** The result of a call that is made without a gRPC library. */
 export interface Outcome {
-  /** `grpc OK`, `grpc INVALID_ARGUMENT MALFORMED_REQUEST`, `http 415`, `rst ENHANCE_YOUR_CALM`, `goaway …`, `nothing`. */
+  /** `grpc OK`, `grpc NOT_FOUND AGENT_NOT_FOUND`, `http 415`, `rst ENHANCE_YOUR_CALM`, `goaway …` or `nothing`. */
   readonly result: string;
   readonly message: string;
   /** The first message of the response, without its frame. */
@@ -85,9 +85,9 @@ function exchange(session: http2.ClientHttp2Session, call: RawCall, failed: stri
     });
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('error', () => undefined);
-    stream.on('close', () => settle(stream.rstCode, 'closed without a word'));
+    stream.on('close', () => settle(stream.rstCode, 'closed without a response'));
     // A stream that is open only on the client side stays open after the response is complete.
-    stream.on('end', () => setImmediate(() => settle(stream.rstCode, 'ended without a word')));
+    stream.on('end', () => setImmediate(() => settle(stream.rstCode, 'ended without a response')));
     if (body) stream.write(body);
     if (!open) stream.end();
   });

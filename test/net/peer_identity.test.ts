@@ -34,7 +34,7 @@ async function openTls(clients: 'required' | 'optional') {
   return tls;
 }
 
-/** A gRPC server behind `listen` that only records the identity of each caller. */
+/** A gRPC server on our listener that only records the identity of each caller. */
 async function startGrpc(tls: ServerTls | undefined) {
   const grpc = new Server();
   const { getAgent } = AgentServiceService;

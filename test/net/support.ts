@@ -143,7 +143,7 @@ export function getHttps(
 /** Waits up to 15 s until the condition condition. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   for (const end = Date.now() + 15_000; !(await condition()); await delay(50))
-    if (Date.now() > end) throw new Error(`it did not hold: ${condition}`);
+    if (Date.now() > end) throw new Error(`the condition did not hold: ${condition}`);
 }
 
 export { makeAuthority, makeLeaf, type Pair };

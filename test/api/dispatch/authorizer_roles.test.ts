@@ -6,8 +6,8 @@ import { contract, grant, methods, type Outcome, pathOf, rawCaller } from '../..
 import { startBackend, type TestBackend } from '../../support/store.js';
 
 /*
- * Every method with every role. The table repeats the roles of each permission, so that neither the table of the service
- * nor an option in the contract can change unnoticed.
+ * Every method with every role. The table repeats the roles of each permission, so that neither the table of the
+ * service nor an option in the contract can change unnoticed.
  */
 
 const ADMIN = 'admin';

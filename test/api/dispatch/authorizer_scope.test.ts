@@ -17,7 +17,7 @@ import {
 } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
 
-/* A token that is limited to agents applies to whatever has their names, at every revision and in every form of request. */
+/* A token that is limited to agents applies to agents with these names, at every revision and in every request. */
 
 const a = useReplica();
 let b: Replica;
@@ -212,7 +212,8 @@ describe('an agent that is deleted', () => {
       expect((await calls(RESOLVE, { agent })).reason).not.toBe('AGENT_NOT_ALLOWED');
   });
 
-  // The check of open streams (src/api/dispatch/open_streams.ts) looks for the id among existing agents, so it could end the watch first.
+  // The check of open streams (src/api/dispatch/open_streams.ts) looks for the id among existing agents, so it could
+  // end the watch first.
   it('is delivered as a tombstone on a watch by its id', async () => {
     const admin = await asAdmin();
     const name = unique('desk');

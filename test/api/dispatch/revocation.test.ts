@@ -20,8 +20,8 @@ import { startProxy } from '../../support/proxy.js';
 import { unique } from '../../support/service.js';
 
 /*
- * Every replica rejects a revoked token after at most the poll interval. No change of the revision that revokes the token
- * or of a later revision is delivered to it.
+ * Every replica rejects a revoked token after at most the poll interval. No change of the revision that revokes the
+ * token or of a later revision is delivered to it.
  */
 
 const POLL_MS = 200;

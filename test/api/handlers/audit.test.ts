@@ -43,12 +43,12 @@ describe.each(['embedded', 'postgres'] as const)('ListAuditEvents on %s', (backe
     await service().configs.checkConfigHealth({ id });
     await service().providers.validateApiKey({ provider, api_key: `${CANARY}-brought` });
     await service().providers.validateApiKey({ provider, api_key: KEY, model_name: 'gpt-4o' });
-    const [good, bad, check] = await events({ page_size: 3 });
+    const [validKey, invalidKey, check] = await events({ page_size: 3 });
     const common = { actor: 'anonymous', provider, change: undefined, created_at: expect.any(Date) };
     const validation = { ...common, kind: kind('KEY_VALIDATION'), agent_id: undefined, config_id: undefined };
     const method = 'agentllm.v1.ProviderService/ValidateApiKey';
-    expect(good).toEqual({ ...validation, id: good?.id, method, outcome: 'CHECK_STATUS_OK' });
-    expect(bad).toEqual({ ...validation, id: bad?.id, method, outcome: 'CHECK_STATUS_INVALID' });
+    expect(validKey).toEqual({ ...validation, id: validKey?.id, method, outcome: 'CHECK_STATUS_OK' });
+    expect(invalidKey).toEqual({ ...validation, id: invalidKey?.id, method, outcome: 'CHECK_STATUS_INVALID' });
     expect(check).toEqual({
       ...common,
       id: check?.id,
@@ -58,8 +58,8 @@ describe.each(['embedded', 'postgres'] as const)('ListAuditEvents on %s', (backe
       config_id: id,
       outcome: 'CHECK_STATUS_INVALID',
     });
-    expect(Math.abs(Date.now() - Number(good?.created_at))).toBeLessThan(60_000);
-    for (const { id } of [good, bad, check].map(present)) expect(id).toMatch(/^e-\d+$/);
+    expect(Math.abs(Date.now() - Number(validKey?.created_at))).toBeLessThan(60_000);
+    for (const { id } of [validKey, invalidKey, check].map(present)) expect(id).toMatch(/^e-\d+$/);
     expect(json(await list({ page_size: 1000 }))).not.toMatch(/CANARY|planted|gAAAAA|key_id/);
   });
 

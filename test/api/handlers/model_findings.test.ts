@@ -96,7 +96,7 @@ describe.each(['embedded', 'postgres'] as const)('the lint of models on %s', (ba
     expect(reasonsOf(findings)).toContain('MODEL_DEPRECATED');
   });
 
-  it('applies to models whose replaced_by has at most 100 code points and no control characters', async () => {
+  it('relies on replaced_by, which has at most 100 code points and no control characters', async () => {
     const { name: provider } = await newProvider(service());
     await newModel(service(), { provider, replaced_by: '𝕏'.repeat(100) });
     for (const replaced_by of ['x'.repeat(101), 'nul\u0000', 'line\n']) {

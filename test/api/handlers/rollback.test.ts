@@ -43,7 +43,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     present((await service().configs.listConfigRevisions({ config_id, page_size: 1 })).entries[0]);
   const keyOf = ({ has_api_key_override, api_key_state }: { has_api_key_override: boolean; api_key_state: string }) =>
     has_api_key_override ? api_key_state.replace('API_KEY_STATE_', '') : 'NONE';
-  /** The provider's check of the key that the config uses: proves that the stored key is intact, and which key it is. */
+  /** The provider's check of the key that the config uses: proves that the key is intact, and which key it is. */
   const check = async (id: number) => (await service().configs.checkConfigHealth({ id })).health?.status;
 
   /** A provider row for a fake provider that accepts only KEY. */
@@ -152,7 +152,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     });
   });
 
-  describe('with a request', () => {
+  describe('for any request', () => {
     it('returns a violation for every invalid field before it reads the history', async () => {
       const invalidRequest = {
         id: 0,
@@ -397,7 +397,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
   });
 });
 
-describe('a deletion and a rollback in one transaction', () => {
+describe('a deletion and a rollback that are committed together', () => {
   let postgres: TestPostgres;
   let backend: TestBackend;
   beforeAll(async () => {

@@ -47,8 +47,8 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
 
   it('reverts a bulk change with the configs that it changed, enabled and created', async () => {
     const { one, two, three, revision } = await bulk();
-    const dry = await rollback(revision, { validate_only: true });
-    expect(dry.revision).toBe(revision);
+    const preview = await rollback(revision, { validate_only: true });
+    expect(preview.revision).toBe(revision);
     expect(await newest(service())).toBe(revision);
     const response = await rollback(revision, { reason: 'it was wrong' });
     expect(response.revision).toBe(revision + 1n);
@@ -59,7 +59,9 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
     expect(response.entries.map((entry) => ({ ...entry, created_at: undefined }))).toEqual(
       entries.map((entry) => ({ ...entry, created_at: undefined })),
     );
-    expect(dry.entries.map(({ id, action }) => [id, action])).toEqual(entries.map(({ id, action }) => [id, action]));
+    expect(preview.entries.map(({ id, action }) => [id, action])).toEqual(
+      entries.map(({ id, action }) => [id, action]),
+    );
     expect(response.findings.map(({ message }) => message).join()).toContain(`"${three.name}" has no enabled config`);
     // The rollback can itself be rolled back.
     await rollback(response.revision);

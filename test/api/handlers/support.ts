@@ -76,7 +76,7 @@ export async function revision({ agents }: Clients): Promise<bigint> {
   return (await agents.listAgents({ page_size: 1 })).revision;
 }
 
-/** The call must be INVALID_ARGUMENT / INVALID_FIELDS with violations of these fields, in any order, each at least once. */
+/** The call must fail with INVALID_FIELDS and violations of these fields, in any order, each at least once. */
 export async function invalid(call: Promise<unknown>, ...fields: string[]): Promise<CallError> {
   const error = await failure(call);
   expect({ code: error.code, reason: error.reason }, error.message).toEqual({
