@@ -4,20 +4,20 @@ import { GetAgentRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { startService, type TestService } from '../support/service.js';
 import { CREATE_AGENT, frame, type RawCall, rawCall } from './http2_client.js';
 
-// Nothing here comes near the database, so the embedded engine stands for both.
+// These calls do not depend on the database, so one backend (embedded) is enough.
 let service: TestService;
 const uncaught: unknown[] = [];
-const remember = (error: unknown) => void uncaught.push(error);
+const record = (error: unknown) => void uncaught.push(error);
 
 beforeAll(async () => {
   service = await startService();
-  process.on('uncaughtExceptionMonitor', remember);
-  process.on('unhandledRejection', remember);
+  process.on('uncaughtExceptionMonitor', record);
+  process.on('unhandledRejection', record);
 });
 
 afterAll(async () => {
-  process.off('uncaughtExceptionMonitor', remember);
-  process.off('unhandledRejection', remember);
+  process.off('uncaughtExceptionMonitor', record);
+  process.off('unhandledRejection', record);
   await service.stop();
 });
 
@@ -33,14 +33,14 @@ function named(bytes: Buffer): Buffer {
   return frame(Buffer.concat([Buffer.from([0x0a, agent.length]), agent]));
 }
 
-/** A CreateAgent, only rehearsed, whose description is these bytes. */
+/** A CreateAgent with validate_only whose description is these bytes. */
 function described(bytes: Buffer): Buffer {
   const text = Buffer.concat([Buffer.from([0xa2, 0x01, bytes.length]), bytes]);
   const agent = Buffer.concat([Buffer.from([0x12, 1, 0x78, 0x1a, 1, 0x78]), text]);
   return frame(Buffer.concat([Buffer.from([0x0a, agent.length]), agent, Buffer.from([0x58, 1])]));
 }
 
-/** A GetAgent for 'trader' of exactly this many bytes, filled up with a field that nobody knows. */
+/** A GetAgent for 'trader' of exactly this many bytes, padded with an unknown field. */
 function padded(bytes: number): Buffer {
   const filler = Buffer.alloc(bytes - message.length - 6);
   const length = Buffer.alloc(4);
@@ -50,59 +50,62 @@ function padded(bytes: number): Buffer {
 
 const table: Readonly<Record<string, readonly [RawCall, string]>> = {
   // Frames.
-  'an ordinary call': [{ body: ordinary }, 'grpc OK'],
-  'no message at all': [{}, 'grpc UNIMPLEMENTED'],
+  'an ordinary message': [{ body: ordinary }, 'grpc OK'],
+  'no message': [{}, 'grpc UNIMPLEMENTED'],
   'two messages': [{ body: Buffer.concat([ordinary, ordinary]) }, 'grpc UNIMPLEMENTED'],
-  'half a head': [{ body: ordinary.subarray(0, 3) }, 'grpc UNIMPLEMENTED'],
-  'a frame cut short': [{ body: ordinary.subarray(0, -1) }, 'grpc UNIMPLEMENTED'],
-  'a length of one more than there is': [
+  'a truncated frame header': [{ body: ordinary.subarray(0, 3) }, 'grpc UNIMPLEMENTED'],
+  'a truncated frame': [{ body: ordinary.subarray(0, -1) }, 'grpc UNIMPLEMENTED'],
+  'a frame length that is one byte too long': [
     { body: frame(message, { length: message.length + 1 }) },
     'grpc UNIMPLEMENTED',
   ],
-  'a length of one less than there is': [
+  'a frame length that is one byte too short': [
     { body: frame(message, { length: message.length - 1 }) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'a length of 2^31-1': [
+  'a frame length of 2^31-1': [
     { body: frame(message, { length: 2 ** 31 - 1 }) },
     'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
-  'a length of 2^32-1': [
+  'a frame length of 2^32-1': [
     { body: frame(message, { length: 2 ** 32 - 1 }) },
     'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
-  'a length of 2^31-1 and no end': [
+  'a frame length of 2^31-1 on an open stream': [
     { body: frame(message, { length: 2 ** 31 - 1 }), open: true },
     'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
   'an empty message': [{ body: frame(Buffer.alloc(0)) }, 'grpc INVALID_ARGUMENT INVALID_FIELDS'],
 
   // Sizes.
-  'exactly 4 MiB': [{ body: frame(padded(4 * MEBIBYTE)) }, 'grpc OK'],
-  '4 MiB and one byte': [{ body: frame(padded(4 * MEBIBYTE + 1)) }, 'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE'],
-  '8 MiB': [{ body: frame(zeros(8)) }, 'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE'],
+  'a message of exactly 4 MiB': [{ body: frame(padded(4 * MEBIBYTE)) }, 'grpc OK'],
+  'a message of 4 MiB and one byte': [
+    { body: frame(padded(4 * MEBIBYTE + 1)) },
+    'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
+  ],
+  'a message of 8 MiB': [{ body: frame(zeros(8)) }, 'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE'],
 
   // Protobuf.
-  garbage: [{ body: frame(Buffer.from('ffffffffffffffffffff', 'hex')) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
-  'a field that ends early': [
-    { body: frame(Buffer.from([0x0a, 0x7f, 0x01])) },
+  'bytes that are not protobuf': [
+    { body: frame(Buffer.from('ffffffffffffffffffff', 'hex')) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
+  'a truncated field': [{ body: frame(Buffer.from([0x0a, 0x7f, 0x01])) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
   'a field number of 0': [{ body: frame(Buffer.from([0x00, 0x00])) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
-  'a wire type that does not exist': [
-    { body: frame(Buffer.from([0x0f, 0x00])) },
-    'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
-  ],
+  'an undefined wire type': [{ body: frame(Buffer.from([0x0f, 0x00])) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
   'a group without an end': [
     { body: frame(Buffer.from([0x0b, 0x0b, 0x0b])) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'groups 100 000 deep': [{ body: frame(Buffer.alloc(100_000, 0x0b)) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
-  'a known field with another wire type': [
+  'groups nested 100 000 deep': [
+    { body: frame(Buffer.alloc(100_000, 0x0b)) },
+    'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
+  ],
+  'a known field of another wire type': [
     { body: frame(Buffer.from([0x08, 0x01])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
-  'a field that nobody knows': [{ body: frame(Buffer.concat([message, Buffer.from([0xf8, 0x7f, 0x01])])) }, 'grpc OK'],
+  'an unknown field': [{ body: frame(Buffer.concat([message, Buffer.from([0xf8, 0x7f, 0x01])])) }, 'grpc OK'],
   'invalid UTF-8 in a name': [
     { path: CREATE_AGENT, body: named(Buffer.from([0x61, 0xff, 0xfe])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
@@ -111,7 +114,7 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { path: CREATE_AGENT, body: named(Buffer.from([0x61, 0xed, 0xa0, 0x80])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
-  'invalid UTF-8 in a free text': [
+  'invalid UTF-8 in a description': [
     { path: CREATE_AGENT, body: described(Buffer.from([0x61, 0xff])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
@@ -119,23 +122,29 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { path: CREATE_AGENT, body: named(Buffer.from([0x61, 0x00])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
-  JSON: [{ body: frame(Buffer.from('{"agent":{"name":"trader"}}')) }, 'grpc INVALID_ARGUMENT MALFORMED_REQUEST'],
+  'a JSON message': [
+    { body: frame(Buffer.from('{"agent":{"name":"trader"}}')) },
+    'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
+  ],
 
   // Compression.
-  'flag 1 without an encoding': [{ body: frame(message, { flag: 1 }) }, 'grpc OK'],
-  'flag 2': [{ body: frame(message, { flag: 2 }) }, 'grpc OK'],
-  gzip: [{ headers: gzip, body: frame(gzipSync(message), { flag: 1 }) }, 'grpc OK'],
-  'gzip announced and not used': [{ headers: gzip, body: ordinary }, 'grpc OK'],
-  'gzip that is none': [{ headers: gzip, body: frame(message, { flag: 1 }) }, 'grpc INVALID_ARGUMENT INVALID_HEADER'],
-  'gzip cut short': [
+  'the compressed flag but no grpc-encoding': [{ body: frame(message, { flag: 1 }) }, 'grpc OK'],
+  'the undefined frame flag 2': [{ body: frame(message, { flag: 2 }) }, 'grpc OK'],
+  'a gzip message': [{ headers: gzip, body: frame(gzipSync(message), { flag: 1 }) }, 'grpc OK'],
+  'grpc-encoding gzip and an uncompressed message': [{ headers: gzip, body: ordinary }, 'grpc OK'],
+  'bytes that are not gzip': [
+    { headers: gzip, body: frame(message, { flag: 1 }) },
+    'grpc INVALID_ARGUMENT INVALID_HEADER',
+  ],
+  'a truncated gzip message': [
     { headers: gzip, body: frame(gzipSync(message).subarray(0, -6), { flag: 1 }) },
     'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
-  'gzip of garbage': [
+  'a gzip message that is not protobuf': [
     { headers: gzip, body: frame(gzipSync(Buffer.alloc(10, 0xff)), { flag: 1 }) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'an empty gzip': [
+  'an empty gzip message': [
     { headers: gzip, body: frame(Buffer.alloc(0), { flag: 1 }) },
     'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
@@ -150,21 +159,21 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     },
     'grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE',
   ],
-  'deflate that is none': [
+  'bytes that are not deflate': [
     { headers: { 'grpc-encoding': 'deflate' }, body: frame(message, { flag: 1 }) },
     'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
-  'an encoding that nobody knows': [
+  'an unknown grpc-encoding': [
     { headers: { 'grpc-encoding': 'br' }, body: frame(message, { flag: 1 }) },
     'grpc UNIMPLEMENTED FEATURE_NOT_AVAILABLE',
   ],
-  'an encoding with bytes beyond ASCII': [
+  'a grpc-encoding that is not ASCII': [
     { headers: { 'grpc-encoding': 'gz\u00ffp' }, body: frame(message, { flag: 1 }) },
     'grpc OK',
   ],
 
   // Headers.
-  'content type JSON': [
+  'the content type application/json': [
     { headers: { 'content-type': 'application/json' }, body: ordinary },
     'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
@@ -172,16 +181,22 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { headers: { 'content-type': undefined }, body: ordinary },
     'grpc INVALID_ARGUMENT INVALID_HEADER',
   ],
-  'content type grpc-web': [{ headers: { 'content-type': 'application/grpc-web' }, body: ordinary }, 'grpc OK'],
-  'content type grpc+json': [{ headers: { 'content-type': 'application/grpc+json' }, body: ordinary }, 'grpc OK'],
-  GET: [{ method: 'GET', body: ordinary }, 'grpc OK'],
-  'no te': [{ headers: { te: undefined }, body: ordinary }, 'grpc OK'],
-  'a path of no method': [
+  'the content type application/grpc-web': [
+    { headers: { 'content-type': 'application/grpc-web' }, body: ordinary },
+    'grpc OK',
+  ],
+  'the content type application/grpc+json': [
+    { headers: { 'content-type': 'application/grpc+json' }, body: ordinary },
+    'grpc OK',
+  ],
+  'the HTTP method GET': [{ method: 'GET', body: ordinary }, 'grpc OK'],
+  'no te header': [{ headers: { te: undefined }, body: ordinary }, 'grpc OK'],
+  'the path of an unknown method': [
     { path: '/agentllm.v1.AgentService/NoSuch', body: ordinary },
     'grpc UNIMPLEMENTED METHOD_NOT_FOUND',
   ],
-  'a path of no service': [{ path: '/', body: ordinary }, 'grpc UNIMPLEMENTED METHOD_NOT_FOUND'],
-  'a path beyond ASCII': [
+  'the path of an unknown service': [{ path: '/', body: ordinary }, 'grpc UNIMPLEMENTED METHOD_NOT_FOUND'],
+  'a path that is not ASCII': [
     { path: '/agentllm.v1.AgentService/Get\u00e9', body: ordinary },
     'grpc UNIMPLEMENTED METHOD_NOT_FOUND',
   ],
@@ -191,42 +206,42 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { headers: Object.fromEntries(Array.from({ length: 300 }, (_, n) => [`x-${n}`, 'y'])), body: ordinary },
     'rst ENHANCE_YOUR_CALM',
   ],
-  'a -bin header that is no base64': [{ headers: { 'trace-bin': '*** no base64 ***' }, body: ordinary }, 'grpc OK'],
-  'a details header of ours in the request': [
+  'a -bin header that is not base64': [{ headers: { 'trace-bin': '*** no base64 ***' }, body: ordinary }, 'grpc OK'],
+  'a grpc-status-details-bin header in the request': [
     { headers: { 'grpc-status-details-bin': '////' }, body: ordinary },
     'grpc OK',
   ],
-  'a -bin header of many values': [{ headers: { 'trace-bin': 'AA==,!!,,AA' }, body: ordinary }, 'grpc OK'],
+  'a -bin header with many values': [{ headers: { 'trace-bin': 'AA==,!!,,AA' }, body: ordinary }, 'grpc OK'],
   '100 headers': [
     { headers: Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`x-${n}`, 'y'])), body: ordinary },
     'grpc OK',
   ],
-  'headers with names of Object.prototype': [
+  'header names of Object.prototype': [
     { headers: { ['__proto__']: 'x', constructor: 'x' }, body: ordinary },
     'grpc OK',
   ],
-  '15 KB of metadata, settled': [
+  '15 KB of metadata after the settings exchange': [
     { headers: { 'x-big': 'y'.repeat(15 * 1024) }, body: ordinary, settled: true },
     'grpc OK',
   ],
-  // grpc-js 1.14.7 reads no limit for metadata, so HTTP/2's own is the only one.
-  '17 KB of metadata, settled': [
+  // grpc-js 1.14.7 reads no limit for metadata, so the limit of HTTP/2 is the only one.
+  '17 KB of metadata after the settings exchange': [
     { headers: { 'x-big': 'y'.repeat(17 * 1024) }, body: ordinary, settled: true },
     'grpc OK',
   ],
-  '64 KB of metadata, settled': [
+  '64 KB of metadata after the settings exchange': [
     { headers: { 'x-big': 'y'.repeat(64 * 1024) }, body: ordinary, settled: true },
     'grpc OK',
   ],
-  'a message and a zero byte behind it': [
+  'a zero byte after the message': [
     { body: frame(Buffer.concat([message, Buffer.from([0])])) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'a message, a zero byte, and fields that would be lost behind it': [
+  'a zero byte and more fields after the message': [
     { body: frame(Buffer.concat([message, Buffer.from([0]), message])) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
-  'a message and the end of a group that never began': [
+  'the end of a group that has no start': [
     { body: frame(Buffer.concat([message, Buffer.from([0x0c])])) },
     'grpc INVALID_ARGUMENT MALFORMED_REQUEST',
   ],
@@ -238,10 +253,13 @@ const table: Readonly<Record<string, readonly [RawCall, string]>> = {
     { body: frame(Buffer.from([0x0a, 0x04, 0x12, 0x02, 0x61, 0xff])) },
     'grpc INVALID_ARGUMENT INVALID_FIELDS',
   ],
-  '12 KB of metadata': [{ headers: { 'x-big': 'y'.repeat(12 * 1024) }, body: ordinary }, 'grpc OK'],
+  '12 KB of metadata before the settings exchange': [
+    { headers: { 'x-big': 'y'.repeat(12 * 1024) }, body: ordinary },
+    'grpc OK',
+  ],
 };
 
-describe('every call that no client of ours would make has one defined end', () => {
+describe('a gRPC request', () => {
   afterEach(async () => {
     expect(uncaught).toEqual([]);
     const after = await service.agents.getAgent({ agent: { name: 'trader' } });
@@ -249,7 +267,7 @@ describe('every call that no client of ours would make has one defined end', () 
   });
 
   it.each(Object.entries(table).map(([what, [call, expected]]) => ({ what, call, expected })))(
-    '$what: $expected',
+    'with $what ends with $expected',
     async ({ call, expected }) => {
       expect((await rawCall(service.port, call)).result).toBe(expected);
     },

@@ -9,16 +9,16 @@ import { frame } from './http2_client.js';
 const GET_CALLER = '/agentllm.v1.AccessService/GetCaller';
 const ROLE = 'ROLE_VIEWER' as const;
 
-describe('several authorization headers of one call', () => {
+describe('a gRPC call', () => {
   const service = useService('embedded', {}, [
     { name: 'one', role: ROLE },
     { name: 'two', role: ROLE },
     { name: 'metrics', role: 'ROLE_ADMIN' },
   ]);
-  const good = (at: number) => `Bearer ${present(service().tokens[at]).text}`;
+  const valid = (at: number) => `Bearer ${present(service().tokens[at]).text}`;
   const http = () => present(service().running.httpPort);
 
-  /** Node's own client refuses to send a header twice, so this is HTTP/2 by hand. */
+  /** Sends HTTP/2 frames directly, because the client of Node refuses to send a header twice. */
   async function codesOf(...authorization: readonly string[]): Promise<Record<string, number>> {
     const before = await counts();
     const headers = authorization.map((value) => header('authorization', value));
@@ -47,14 +47,22 @@ describe('several authorization headers of one call', () => {
   }
 
   it.each([
-    ['one that is good', () => [good(0)], 'OK'],
-    ['one that is wrong', () => ['Bearer wrong'], 'UNAUTHENTICATED'],
-    ['a good one, then a wrong one', () => [good(0), 'Bearer wrong'], 'UNAUTHENTICATED'],
-    ['a wrong one, then a good one', () => ['Bearer wrong', good(0)], 'UNAUTHENTICATED'],
-    ['two good ones', () => [good(0), good(1)], 'UNAUTHENTICATED'],
-    ['the same one twice', () => [good(0), good(0)], 'UNAUTHENTICATED'],
-    ['a good one, then an empty one', () => [good(0), ''], 'UNAUTHENTICATED'],
-  ] as [string, () => string[], string][])('%s', async (_, given, code) => {
-    expect(await codesOf(...given())).toEqual({ [code]: 1 });
+    ['with a valid authorization header is accepted', () => [valid(0)], 'OK'],
+    ['with a wrong authorization header is rejected', () => ['Bearer wrong'], 'UNAUTHENTICATED'],
+    [
+      'with a valid and then a wrong authorization header is rejected',
+      () => [valid(0), 'Bearer wrong'],
+      'UNAUTHENTICATED',
+    ],
+    [
+      'with a wrong and then a valid authorization header is rejected',
+      () => ['Bearer wrong', valid(0)],
+      'UNAUTHENTICATED',
+    ],
+    ['with two different valid authorization headers is rejected', () => [valid(0), valid(1)], 'UNAUTHENTICATED'],
+    ['with the same authorization header twice is rejected', () => [valid(0), valid(0)], 'UNAUTHENTICATED'],
+    ['with a valid and then an empty authorization header is rejected', () => [valid(0), ''], 'UNAUTHENTICATED'],
+  ] as [string, () => string[], string][])('%s', async (_, authorization, code) => {
+    expect(await codesOf(...authorization())).toEqual({ [code]: 1 });
   });
 });

@@ -4,33 +4,33 @@ import { status as GrpcStatus } from '@grpc/grpc-js';
 import { ErrorInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 
-/** What came back of a call that no grpc library has touched. */
+/** The result of a call that is made without a gRPC library. */
 export interface Outcome {
-  /** `grpc OK`, `grpc INVALID_ARGUMENT MALFORMED_REQUEST`, `http 415`, `rst ENHANCE_YOUR_CALM`, `goaway …`, `nothing`. */
+  /** `grpc OK`, `grpc NOT_FOUND AGENT_NOT_FOUND`, `http 415`, `rst ENHANCE_YOUR_CALM`, `goaway …` or `nothing`. */
   readonly result: string;
   readonly message: string;
-  /** The first message of the answer, without its frame. */
+  /** The first message of the response, without its frame. */
   readonly body: Buffer;
 }
 
 export interface RawCall {
   readonly path?: string;
   readonly method?: string;
-  /** Added to, or in place of, what a grpc client sends; undefined leaves one out. */
+  /** Added to the headers that a gRPC client sends, or replace them; undefined omits a header. */
   readonly headers?: Readonly<Record<string, string | readonly string[] | undefined>>;
   readonly body?: Buffer;
   /** Leaves the request open, as a slow client does. */
   readonly open?: boolean;
-  /** Calls on a connection on which both sides know each other's settings. */
+  /** Makes the call after both sides have exchanged and acknowledged their HTTP/2 settings. */
   readonly settled?: boolean;
-  /** How long to wait for an answer. */
+  /** How long to wait for a response. */
   readonly waitMs?: number;
 }
 
 export const GET_AGENT = '/agentllm.v1.AgentService/GetAgent';
 export const CREATE_AGENT = '/agentllm.v1.AgentService/CreateAgent';
 
-/** A message in its frame: flag, length, bytes; a length of one's own lies about them. */
+/** A message in its frame: flag, length, bytes. `length` overrides the real length. */
 export function frame(message: Uint8Array, { flag = 0, length = message.length } = {}): Buffer {
   const head = Buffer.alloc(5);
   head.writeUInt8(flag, 0);
@@ -38,7 +38,7 @@ export function frame(message: Uint8Array, { flag = 0, length = message.length }
   return Buffer.concat([head, message]);
 }
 
-/** Makes one call on a connection of its own. */
+/** Makes one call on a new connection. */
 export async function rawCall(port: number, call: RawCall): Promise<Outcome> {
   const session = http2.connect(`http://127.0.0.1:${port}`, { maxSendHeaderBlockLength: 1 << 20 });
   const failed: string[] = [];
@@ -52,7 +52,7 @@ export async function rawCall(port: number, call: RawCall): Promise<Outcome> {
   }
 }
 
-/** What a server limits by its settings holds from the moment on at which the client has acknowledged them. */
+/** Limits in the settings of a server apply once the client has acknowledged the settings. */
 async function settle(session: http2.ClientHttp2Session): Promise<void> {
   await once(session, 'remoteSettings');
   await new Promise<void>((resolve) => session.ping(() => resolve()));
@@ -77,17 +77,17 @@ function exchange(session: http2.ClientHttp2Session, call: RawCall, failed: stri
       resolve(outcome(received, Buffer.concat(chunks), rstCode, failed, fallback));
     };
     const timer = setTimeout(() => settle(undefined, 'nothing'), waitMs);
-    stream.on('response', (answer) => {
-      received = { ...received, ...answer };
+    stream.on('response', (headers) => {
+      received = { ...received, ...headers };
     });
     stream.on('trailers', (trailers) => {
       received = { ...received, ...trailers };
     });
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
     stream.on('error', () => undefined);
-    stream.on('close', () => settle(stream.rstCode, 'closed without a word'));
-    // What is open on our side only stays open when the answer is complete.
-    stream.on('end', () => setImmediate(() => settle(stream.rstCode, 'ended without a word')));
+    stream.on('close', () => settle(stream.rstCode, 'closed without a response'));
+    // A stream that is open only on the client side stays open after the response is complete.
+    stream.on('end', () => setImmediate(() => settle(stream.rstCode, 'ended without a response')));
     if (body) stream.write(body);
     if (!open) stream.end();
   });

@@ -7,7 +7,7 @@ vi.mock('../../src/limits.js', async (original) => {
   return { ...module, limits: { ...module.limits, maxConnections: 3 } };
 });
 
-/** A connection, and whether it is still there after a moment. */
+/** Opens a connection and returns whether it is still open after 300 ms. */
 function open(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = createConnection({ port, host: '127.0.0.1' });
@@ -17,11 +17,11 @@ function open(port: number): Promise<boolean> {
   });
 }
 
-it('each port takes so many connections and no more, and takes others when some have gone', async () => {
+it('each port accepts maxConnections connections and closes the next one', async () => {
   const { grpc, http } = await startTls({});
   for (const port of [http, Number(grpc.split(':')[1])]) {
-    const held = await Promise.all([open(port), open(port), open(port)]);
-    expect(held).toEqual([true, true, true]);
+    const accepted = await Promise.all([open(port), open(port), open(port)]);
+    expect(accepted).toEqual([true, true, true]);
     expect(await open(port)).toBe(false);
   }
 });

@@ -11,7 +11,7 @@ const LOCAL = ['127.0.0.1:1', '[::1]:1', 'localhost:1', '127.8.9.10:1', '[::ffff
 const REMOTE = ['0.0.0.0:1', '[::]:1', '192.0.2.1:1', 'agentllm.test:1', 'localhost.agentllm.test:1'];
 const booleans = [false, true];
 
-const caught = (run: () => void): string | undefined => {
+const messageOf = (run: () => void): string | undefined => {
   try {
     run();
     return undefined;
@@ -20,15 +20,15 @@ const caught = (run: () => void): string | undefined => {
   }
 };
 
-/** Why a start is refused, in the order in which it is found out. */
+/** The message with which a start is refused; the checks run in the order of the service. */
 function refusal(grpc: string, http: string, tls: boolean, token: boolean, flags: ServeFlags): string | undefined {
   const files = tls ? { TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b' } : {};
   const settings = readSettings({ GRPC_ADDRESS: grpc, HTTP_ADDRESS: http, ...files });
-  return caught(() => refusePlaintext(settings, flags)) ?? caught(() => refuseAnonymous(settings, flags, token));
+  return messageOf(() => refusePlaintext(settings, flags)) ?? messageOf(() => refuseAnonymous(settings, flags, token));
 }
 
-describe('what is exposed', () => {
-  it('is nothing on this machine, whatever else is set', () => {
+describe('the exposure check', () => {
+  it('accepts loopback addresses regardless of TLS, tokens and flags', () => {
     for (const address of LOCAL)
       for (const http of ['off', ...LOCAL])
         for (const tls of booleans)
@@ -38,14 +38,14 @@ describe('what is exposed', () => {
             ).toBeUndefined();
   });
 
-  it('elsewhere wants TLS and a token, or to be told for each in so many words', () => {
+  it('requires TLS and a token on other addresses unless a flag waives each', () => {
     const pairs = REMOTE.flatMap(
-      (far) =>
+      (remote) =>
         [
-          [far, 'off'],
-          [far, LOCAL[0]],
-          [LOCAL[0], far],
-          [far, far],
+          [remote, 'off'],
+          [remote, LOCAL[0]],
+          [LOCAL[0], remote],
+          [remote, remote],
         ] as [string, string][],
     );
     for (const [grpc, http] of pairs)
@@ -53,25 +53,26 @@ describe('what is exposed', () => {
         for (const token of booleans)
           for (const allowPlaintext of booleans)
             for (const allowAnonymous of booleans) {
-              const why = refusal(grpc, http, tls, token, { allowPlaintext, allowAnonymous });
+              const message = refusal(grpc, http, tls, token, { allowPlaintext, allowAnonymous });
               const row = JSON.stringify({ grpc, http, tls, token, allowPlaintext, allowAnonymous });
               if (!tls && !allowPlaintext) {
-                expect(why, row).toMatch(/TLS_CERT_FILE and TLS_KEY_FILE \(agentllm cert dev .*--allow-plaintext/);
-                expect(why, row).not.toContain('--allow-anonymous');
+                expect(message, row).toMatch(/TLS_CERT_FILE and TLS_KEY_FILE \(agentllm cert dev .*--allow-plaintext/);
+                expect(message, row).not.toContain('--allow-anonymous');
               } else if (!token && !allowAnonymous) {
-                expect(why, row).toMatch(/agentllm token create --role admin.*--allow-anonymous/);
-                expect(why, row).not.toContain('--allow-plaintext');
-              } else expect(why, row).toBeUndefined();
-              if (why) expect(why, row).toContain(REMOTE.includes(grpc) ? grpc : http);
+                expect(message, row).toMatch(/agentllm token create --role admin.*--allow-anonymous/);
+                expect(message, row).not.toContain('--allow-plaintext');
+              } else expect(message, row).toBeUndefined();
+              if (message) expect(message, row).toContain(REMOTE.includes(grpc) ? grpc : http);
             }
   });
 
-  it('decides whether nobody in particular is let in', () => {
+  it('derives the anonymous policy from address and flag, and the access from policy and tokens', () => {
     const flags = { allowPlaintext: true, allowAnonymous: false };
-    const of = (GRPC_ADDRESS: string, allowAnonymous: boolean) =>
+    const policyOf = (GRPC_ADDRESS: string, allowAnonymous: boolean) =>
       anonymousOf(readSettings({ GRPC_ADDRESS }), { ...flags, allowAnonymous });
-    for (const near of LOCAL) expect([of(near, false), of(near, true)]).toEqual(['loopback', 'allowed']);
-    for (const far of REMOTE) expect([of(far, false), of(far, true)]).toEqual(['never', 'allowed']);
+    for (const local of LOCAL) expect([policyOf(local, false), policyOf(local, true)]).toEqual(['loopback', 'allowed']);
+    for (const remote of REMOTE)
+      expect([policyOf(remote, false), policyOf(remote, true)]).toEqual(['never', 'allowed']);
     const rows = [
       ['loopback', false, 'this machine'],
       ['loopback', true, 'tokens'],
@@ -85,7 +86,7 @@ describe('what is exposed', () => {
 });
 
 describe('agentllm serve', () => {
-  it('refuses to be exposed without a token, having TLS, and says how to make one', async () => {
+  it('refuses to start on a remote address without a token and prints how to create one', async () => {
     const files = await useFiles();
     await files.putPair('server', await makeServer(await makeAuthority(30)));
     const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0', ...tlsSettings(files) };
@@ -95,7 +96,7 @@ describe('agentllm serve', () => {
     expect(ended.stderr).not.toContain('    at ');
   });
 
-  it('is exposed with TLS when everybody may come in, and says so', async () => {
+  it('starts on a remote address with TLS and --allow-anonymous, and prints the access', async () => {
     const files = await useFiles();
     const authority = await makeAuthority(30);
     await files.putPair('server', await makeServer(authority));
@@ -108,7 +109,7 @@ describe('agentllm serve', () => {
     await api.close();
   });
 
-  it('refuses certificates that cannot be used before it opens anything', async () => {
+  it('refuses unusable certificate files before it opens the store', async () => {
     const files = await useFiles();
     const DATA_DIR = await directory();
     const ended = await agentllm(['serve'], { DATA_DIR, ...tlsSettings(files) }).ended;

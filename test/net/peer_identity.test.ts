@@ -13,14 +13,14 @@ let authority: Pair;
 let server: Pair;
 let trader: Pair;
 let desk: Pair;
-let stranger: Pair;
+let foreign: Pair;
 beforeAll(async () => {
   authority = await makeAuthority(30);
   server = await makeServer(authority);
   trader = await makeClient(authority, 'trader');
   const names = [{ type: 'url' as const, value: 'spiffe://desk/analyst' }];
   desk = await makeLeaf(authority, { kind: 'client', commonName: 'analyst', names, days: 30 });
-  stranger = await makeClient(await makeAuthority(30), 'trader');
+  foreign = await makeClient(await makeAuthority(30), 'trader');
 });
 
 async function openTls(clients: 'required' | 'optional') {
@@ -34,16 +34,16 @@ async function openTls(clients: 'required' | 'optional') {
   return tls;
 }
 
-/** A gRPC server that only looks at who calls; over our listener. */
+/** A gRPC server on our listener that only records the identity of each caller. */
 async function startGrpc(tls: ServerTls | undefined) {
   const grpc = new Server();
   const { getAgent } = AgentServiceService;
   grpc.addService(
     { getAgent },
     {
-      getAgent(call: ServerUnaryCall<object, object>, done: (error: null, answer: object) => void) {
+      getAgent(call: ServerUnaryCall<object, object>, callback: (error: null, response: object) => void) {
         seen.push({ identities: peerIdentities(call), peer: verifiedPeer(call) });
-        done(null, GetAgentResponse.fromPartial({}));
+        callback(null, GetAgentResponse.fromPartial({}));
       },
     },
   );
@@ -56,11 +56,11 @@ async function startGrpc(tls: ServerTls | undefined) {
     grpc.forceShutdown();
     listener.destroy();
   });
-  const call = async (own: Partial<Pair> = {}, times = 1) => {
+  const call = async (clientPair: Partial<Pair> = {}, times = 1) => {
     const channelOptions = { 'grpc.use_local_subchannel_pool': 1 };
     const api = connect({
       address: `127.0.0.1:${listener.port}`,
-      tls: tls && { ca: authority.cert, ...own },
+      tls: tls && { ca: authority.cert, ...clientPair },
       channelOptions,
     });
     for (let n = 0; n < times; n++) await api.agents.getAgent({ agent: { name: 'trader' } });
@@ -70,21 +70,22 @@ async function startGrpc(tls: ServerTls | undefined) {
   return { call };
 }
 
-describe('who calls over gRPC', () => {
-  it('is known by the names of a verified certificate', async () => {
+describe('the peer identity of a gRPC call', () => {
+  it('consists of the names in a verified certificate', async () => {
     const { call } = await startGrpc(await openTls('optional'));
     expect((await call(trader)).map(({ identities }) => identities)).toEqual([['CN=trader']]);
     expect((await call(desk)).map(({ identities }) => identities)).toEqual([['spiffe://desk/analyst', 'CN=analyst']]);
   });
 
-  it('is nobody without one, with one of another authority, and in clear', async () => {
+  it('is empty without a certificate, with a certificate of another authority and over plaintext', async () => {
     const { call } = await startGrpc(await openTls('optional'));
-    for (const own of [{}, stranger]) expect(await call(own)).toEqual([{ identities: [], peer: undefined }]);
-    const clear = await startGrpc(undefined);
-    expect(await clear.call()).toEqual([{ identities: [], peer: undefined }]);
+    for (const clientPair of [{}, foreign])
+      expect(await call(clientPair)).toEqual([{ identities: [], peer: undefined }]);
+    const plaintext = await startGrpc(undefined);
+    expect(await plaintext.call()).toEqual([{ identities: [], peer: undefined }]);
   });
 
-  it('is read once for a connection', async () => {
+  it('is read once per connection', async () => {
     const { call } = await startGrpc(await openTls('required'));
     const [first, second] = await call(trader, 2);
     expect(first?.peer).toBeDefined();
@@ -93,8 +94,8 @@ describe('who calls over gRPC', () => {
   });
 });
 
-describe('who calls over a TLS socket', () => {
-  /** What a server sees of a client, and of the same one when it resumes its session. */
+describe('the peer identity of a TLS socket', () => {
+  /** A server that records the identity of each client and whether the client resumed its session. */
   async function startSockets(tls: ServerTls) {
     const seen: { readonly resumed: boolean; readonly identities: readonly string[] }[] = [];
     const sockets = createServer(tls.options, (socket) => {
@@ -105,12 +106,18 @@ describe('who calls over a TLS socket', () => {
     await new Promise<void>((resolve) => sockets.listen(0, '127.0.0.1', resolve));
     onTestFinished(() => void sockets.close());
     const { port } = sockets.address() as { port: number };
-    const once = (own: Partial<Pair>, session?: Buffer) =>
+    const once = (clientPair: Partial<Pair>, session?: Buffer) =>
       new Promise<Buffer | undefined>((resolve, reject) => {
         let ticket: Buffer | undefined;
-        const socket = connectTls({ port, host: '127.0.0.1', ca: authority.cert, ...own, ...(session && { session }) });
-        socket.on('session', (given) => {
-          ticket = given;
+        const socket = connectTls({
+          port,
+          host: '127.0.0.1',
+          ca: authority.cert,
+          ...clientPair,
+          ...(session && { session }),
+        });
+        socket.on('session', (session) => {
+          ticket = session;
         });
         socket
           .on('error', reject)
@@ -120,18 +127,18 @@ describe('who calls over a TLS socket', () => {
     return { seen, once };
   }
 
-  it.each<['trader' | 'nobody' | 'stranger', readonly string[]]>([
+  it.each<['trader' | 'none' | 'foreign', readonly string[]]>([
     ['trader', ['CN=trader']],
-    ['nobody', []],
-    ['stranger', []],
-  ])('is the same one in a session that is resumed: %s', async (who, identities) => {
+    ['none', []],
+    ['foreign', []],
+  ])('is the same in a resumed session with the client certificate %s', async (certificate, identities) => {
     const { seen, once } = await startSockets(await openTls('optional'));
-    const own = { trader, nobody: {}, stranger }[who];
-    const session = await once(own);
-    await once(own, session);
+    const clientPair = { trader, none: {}, foreign }[certificate];
+    const session = await once(clientPair);
+    await once(clientPair, session);
     expect(seen.map((one) => one.identities)).toEqual([identities, identities]);
     expect(seen.map(({ resumed }) => resumed)).toEqual([false, true]);
   });
 
-  it('is nobody over a plain one', () => expect(peerIdentities({} as Socket)).toEqual([]));
+  it('is empty over a plaintext socket', () => expect(peerIdentities({} as Socket)).toEqual([]));
 });

@@ -23,14 +23,14 @@ export const serverNames = [
   { type: 'ip' as const, value: '127.0.0.1' },
 ];
 
-/** A certificate for the service, by an authority. */
+/** A certificate for the service, signed by the authority. */
 export const makeServer = (authority: Pair, days = 30): Promise<Pair> =>
   makeLeaf(authority, { kind: 'server', names: serverNames, days });
 
 export const makeClient = (authority: Pair, commonName: string): Promise<Pair> =>
   makeLeaf(authority, { kind: 'client', names: [], commonName, days: 30 });
 
-/** One of which the time is up, or will be soon. */
+/** A certificate that has expired, or that expires at `until`. */
 export const makeExpired = (authority?: Pair, until = new Date(Date.now() - DAY_MS)): Pair =>
   makeCertificate({
     name: 'agentllm.test',
@@ -41,14 +41,14 @@ export const makeExpired = (authority?: Pair, until = new Date(Date.now() - DAY_
 
 export interface Files {
   readonly directory: string;
-  /** Writes a file as tools do that renew certificates: a new one takes the place of the old. */
+  /** Replaces a file atomically (write, then rename), as tools that renew certificates do. */
   put(name: string, content: string): Promise<string>;
-  /** The certificate of a service and its key. */
+  /** Writes a certificate and its key. */
   putPair(name: string, pair: Pair): Promise<void>;
   path(name: string): string;
 }
 
-/** A directory for certificates, gone after the test. */
+/** A directory for certificates, removed after the test. */
 export async function useFiles(): Promise<Files> {
   const directory = await mkdtemp(join(tmpdir(), 'agentllm-tls-'));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
@@ -71,15 +71,15 @@ export interface Line {
   readonly [name: string]: unknown;
 }
 
-/** A log that can be read. */
+/** A log that keeps its lines in memory. */
 export function openLog(): { readonly log: Log; readonly lines: Line[]; readonly text: () => string } {
   const lines: Line[] = [];
   let text = '';
   const sink = new Writable({
-    write(chunk: Buffer, _, done) {
+    write(chunk: Buffer, _, callback) {
       text += chunk;
       for (const line of String(chunk).trim().split('\n')) lines.push(JSON.parse(line) as Line);
-      done();
+      callback();
     },
   });
   return { log: pino({ level: 'debug' }, sink) as Log, lines, text: () => text };
@@ -92,7 +92,7 @@ export interface Running {
   readonly stop: () => Promise<void>;
 }
 
-/** The service in this process, with TLS as the settings say, until the test ends. */
+/** Runs the service in this process with the TLS settings of `env` until the test ends. */
 export async function startTls(
   env: Readonly<Record<string, string>>,
   flags: Partial<ServeFlags> = {},
@@ -116,13 +116,17 @@ export const tlsSettings = ({ path }: Files) => ({
   TLS_KEY_FILE: path('server.key'),
 });
 
-export interface Reply {
+export interface HttpsResponse {
   readonly status: number;
   readonly body: string;
 }
 
-/** Asks the HTTP port over TLS, on a connection of its own. */
-export function ask(port: number, path: string, tls: RequestOptions = {}): Promise<Reply & { readonly seen: string }> {
+/** Sends a GET to the HTTP port over TLS on a new connection; `seen` is the fingerprint of the server certificate. */
+export function getHttps(
+  port: number,
+  path: string,
+  tls: RequestOptions = {},
+): Promise<HttpsResponse & { readonly seen: string }> {
   return new Promise((resolve, reject) => {
     const call = get({ host: '127.0.0.1', port, path, agent: false, ...tls }, (response) => {
       const seen = (response.socket as TLSSocket).getPeerCertificate().fingerprint256;
@@ -136,10 +140,10 @@ export function ask(port: number, path: string, tls: RequestOptions = {}): Promi
   });
 }
 
-/** Waits until something holds, as long as a reload may take. */
-export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 15_000; !(await holds()); await delay(50))
-    if (Date.now() > end) throw new Error(`it did not hold: ${holds}`);
+/** Waits up to 15 s until the condition condition. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 15_000; !(await condition()); await delay(50))
+    if (Date.now() > end) throw new Error(`the condition did not hold: ${condition}`);
 }
 
 export { makeAuthority, makeLeaf, type Pair };

@@ -8,12 +8,12 @@ import { ServerTls, type TlsSettings } from '../../src/net/tls.js';
 import { type Files, makeAuthority, makeClient, makeServer, openLog, type Pair, until, useFiles } from './support.js';
 
 let authority: Pair;
-let one: Pair;
-let two: Pair;
+let first: Pair;
+let second: Pair;
 beforeAll(async () => {
   authority = await makeAuthority(30);
-  one = await makeServer(authority);
-  two = await makeServer(authority);
+  first = await makeServer(authority);
+  second = await makeServer(authority);
 });
 
 const fingerprint = ({ cert }: Pair) => new X509Certificate(cert).fingerprint256;
@@ -26,7 +26,7 @@ const settingsOf = ({ path }: Files, more: Partial<TlsSettings> = {}): TlsSettin
   ...more,
 });
 
-/** A server with the certificates of files, which are looked at often. */
+/** A server with the certificates of the files, which are checked every 20 ms. */
 async function startServer(settings: TlsSettings) {
   const { log, lines, text } = openLog();
   const tls = await ServerTls.open(settings, log, 20);
@@ -38,32 +38,32 @@ async function startServer(settings: TlsSettings) {
     await tls.close();
   });
   const { port } = server.address() as AddressInfo;
-  /** The certificate that a client sees. */
+  /** Returns the fingerprint of the certificate that a client receives. */
   const seen = (more: { cert?: string; key?: string } = {}) =>
     new Promise<string>((resolve, reject) => {
       const socket: TLSSocket = connect({ port, host: '127.0.0.1', ca: authority.cert, ...more });
-      socket.on('error', reject).on('close', () => reject(new Error('it said nothing')));
+      socket.on('error', reject).on('close', () => reject(new Error('the server sent nothing')));
       socket.on('data', () => resolve(socket.getPeerCertificate().fingerprint256));
     });
   return { tls, lines, text, seen };
 }
 
-const told = (lines: readonly { readonly msg: string }[], part: string) =>
+const linesWith = (lines: readonly { readonly msg: string }[], part: string) =>
   lines.filter(({ msg }) => msg.includes(part));
 
-describe('a certificate that changes', () => {
-  it('is in use for new connections, and the log says which', async () => {
+describe('a certificate file that changes', () => {
+  it('is used for new connections, and its fingerprint is logged', async () => {
     const files = await useFiles();
-    await files.putPair('server', one);
+    await files.putPair('server', first);
     const { seen, lines, text } = await startServer(settingsOf(files));
-    expect(await seen()).toBe(fingerprint(one));
-    await files.putPair('server', two);
-    await until(async () => (await seen()) === fingerprint(two));
-    expect(told(lines, 'reloaded')).toMatchObject([{ level: 30, fingerprint: fingerprint(two) }]);
+    expect(await seen()).toBe(fingerprint(first));
+    await files.putPair('server', second);
+    await until(async () => (await seen()) === fingerprint(second));
+    expect(linesWith(lines, 'reloaded')).toMatchObject([{ level: 30, fingerprint: fingerprint(second) }]);
     expect(text()).not.toMatch(/-----BEGIN|PRIVATE/);
   });
 
-  it('is seen behind the symbolic links that Kubernetes exchanges', async () => {
+  it('is reloaded through symbolic links that Kubernetes replaces', async () => {
     const files = await useFiles();
     const generation = async (name: string, { cert, key }: Pair) => {
       await mkdir(files.path(name));
@@ -72,49 +72,49 @@ describe('a certificate that changes', () => {
       await symlink(name, files.path('..data.new'));
       await rename(files.path('..data.new'), files.path('..data'));
     };
-    await generation('..1', one);
+    await generation('..1', first);
     for (const name of ['server.pem', 'server.key']) await symlink(`..data/${name}`, files.path(name));
     const { seen } = await startServer(settingsOf(files));
-    expect(await seen()).toBe(fingerprint(one));
-    await generation('..2', two);
-    await until(async () => (await seen()) === fingerprint(two));
+    expect(await seen()).toBe(fingerprint(first));
+    await generation('..2', second);
+    await until(async () => (await seen()) === fingerprint(second));
   });
 
-  it('is not taken while it is broken, which is told once, and is taken when it is good', async () => {
+  it('is logged once and not used while it is invalid, and is used when it is valid', async () => {
     const files = await useFiles();
-    await files.putPair('server', one);
+    await files.putPair('server', first);
     const { seen, lines } = await startServer(settingsOf(files));
-    await files.put('server.key', two.key);
-    await until(() => told(lines, 'cannot be used').length > 0);
+    await files.put('server.key', second.key);
+    await until(() => linesWith(lines, 'cannot be used').length > 0);
     await delay(200);
-    expect(told(lines, 'cannot be used')).toMatchObject([
+    expect(linesWith(lines, 'cannot be used')).toMatchObject([
       { level: 50, problem: expect.stringContaining('TLS_KEY_FILE') },
     ]);
-    expect(await seen()).toBe(fingerprint(one));
-    await files.put('server.pem', two.cert);
-    await until(async () => (await seen()) === fingerprint(two));
+    expect(await seen()).toBe(fingerprint(first));
+    await files.put('server.pem', second.cert);
+    await until(async () => (await seen()) === fingerprint(second));
   });
 
-  it('goes on while its files are gone', async () => {
+  it('stays in use while its files are missing', async () => {
     const files = await useFiles();
-    await files.putPair('server', one);
+    await files.putPair('server', first);
     const { seen, lines } = await startServer(settingsOf(files));
     await rename(files.path('server.pem'), files.path('elsewhere'));
-    await until(() => told(lines, 'cannot be used').length > 0);
-    expect(await seen()).toBe(fingerprint(one));
+    await until(() => linesWith(lines, 'cannot be used').length > 0);
+    expect(await seen()).toBe(fingerprint(first));
     await rename(files.path('elsewhere'), files.path('server.pem'));
     await delay(100);
-    expect(told(lines, 'reloaded')).toEqual([]);
+    expect(linesWith(lines, 'reloaded')).toEqual([]);
   });
 
-  it('brings the authorities of clients with it', async () => {
+  it('reloads the client authorities too', async () => {
     const files = await useFiles();
-    await files.putPair('server', one);
+    await files.putPair('server', first);
     await files.put('ca.pem', authority.cert);
     const { seen } = await startServer(settingsOf(files, { TLS_CLIENT_CA_FILE: files.path('ca.pem') }));
     const later = await makeAuthority(30);
     const [before, after] = [await makeClient(authority, 'before'), await makeClient(later, 'after')];
-    expect(await seen(before)).toBe(fingerprint(one));
+    expect(await seen(before)).toBe(fingerprint(first));
     await expect(seen(after)).rejects.toThrow();
     await files.put('ca.pem', later.cert);
     await until(() =>
@@ -127,16 +127,16 @@ describe('a certificate that changes', () => {
   });
 });
 
-describe('a certificate that ends', () => {
-  it('is warned of 14 days before, and not earlier', async () => {
+describe('a certificate that expires', () => {
+  it('is logged as a warning 14 days before its expiry and not earlier', async () => {
     const files = await useFiles();
     await files.putPair('server', await makeServer(authority, 13));
     const soon = await startServer(settingsOf(files));
-    expect(told(soon.lines, 'expires soon')).toMatchObject([{ level: 40, file: files.path('server.pem') }]);
+    expect(linesWith(soon.lines, 'expires soon')).toMatchObject([{ level: 40, file: files.path('server.pem') }]);
     await delay(100);
-    expect(told(soon.lines, 'expires soon')).toHaveLength(1);
+    expect(linesWith(soon.lines, 'expires soon')).toHaveLength(1);
     await files.putPair('server', await makeServer(authority, 15));
-    await until(() => told(soon.lines, 'reloaded').length > 0);
-    expect(told(soon.lines, 'expires soon')).toHaveLength(1);
+    await until(() => linesWith(soon.lines, 'reloaded').length > 0);
+    expect(linesWith(soon.lines, 'expires soon')).toHaveLength(1);
   });
 });

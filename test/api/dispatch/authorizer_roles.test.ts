@@ -6,45 +6,45 @@ import { contract, grant, methods, type Outcome, pathOf, rawCaller } from '../..
 import { startBackend, type TestBackend } from '../../support/store.js';
 
 /*
- * Every method by every role. What each role may do is written down here once more, by permission and in words of the
- * design, so that neither the table of the product nor an option in the contract can move alone.
+ * Every method with every role. The table repeats the roles of each permission, so that neither the table of the
+ * service nor an option in the contract can change unnoticed.
  */
 
 const ADMIN = 'admin';
 const OPERATOR = 'admin operator';
 const VIEWER = 'admin operator viewer';
 const AGENT = 'admin agent';
-const EVERYBODY = 'admin operator viewer agent';
+const ALL_ROLES = 'admin operator viewer agent';
 
-const whoMay: Readonly<Record<Exclude<Permission, 'PERMISSION_UNSPECIFIED' | 'UNRECOGNIZED'>, string>> = {
+const allowedRoles: Readonly<Record<Exclude<Permission, 'PERMISSION_UNSPECIFIED' | 'UNRECOGNIZED'>, string>> = {
   PERMISSION_AGENTS_READ: VIEWER,
   PERMISSION_AGENTS_WRITE: OPERATOR,
   PERMISSION_CONFIGS_READ: VIEWER,
   PERMISSION_CONFIGS_WRITE: OPERATOR,
-  PERMISSION_RESOLVE: EVERYBODY,
+  PERMISSION_RESOLVE: ALL_ROLES,
   PERMISSION_CATALOGUE_READ: VIEWER,
   PERMISSION_CATALOGUE_WRITE: OPERATOR,
   PERMISSION_CREDENTIALS_READ: VIEWER,
   PERMISSION_CREDENTIALS_WRITE: OPERATOR,
   PERMISSION_CHECK: OPERATOR,
-  PERMISSION_WATCH: EVERYBODY,
+  PERMISSION_WATCH: ALL_ROLES,
   PERMISSION_WATCHERS_READ: VIEWER,
   PERMISSION_HISTORY_READ: VIEWER,
   PERMISSION_AUDIT_READ: VIEWER,
   PERMISSION_ACCESS_READ: ADMIN,
   PERMISSION_ACCESS_WRITE: ADMIN,
-  PERMISSION_CALLER_READ: EVERYBODY,
+  PERMISSION_CALLER_READ: ALL_ROLES,
   PERMISSION_LEASE: AGENT,
   PERMISSION_ENCRYPTION_READ: VIEWER,
   PERMISSION_ENCRYPTION_ROTATE: ADMIN,
   PERMISSION_ENDPOINTS_WRITE: ADMIN,
   PERMISSION_METRICS_READ: VIEWER,
 };
-const CLOSED_TO_NOBODY = ['PERMISSION_LEASE', 'PERMISSION_ACCESS_READ', 'PERMISSION_ACCESS_WRITE'];
+const NEVER_ANONYMOUS = ['PERMISSION_LEASE', 'PERMISSION_ACCESS_READ', 'PERMISSION_ACCESS_WRITE'];
 
 const roles = ['admin', 'operator', 'viewer', 'agent'] as const;
 const roleOf = (name: string) => `ROLE_${name.toUpperCase()}` as Role;
-const permissionOf = (method: DescMethod) => contract.rule(pathOf(method)).permission as keyof typeof whoMay;
+const permissionOf = (method: DescMethod) => contract.rule(pathOf(method)).permission as keyof typeof allowedRoles;
 const refused = ({ code }: Outcome) => code === 'PERMISSION_DENIED' || code === 'UNAUTHENTICATED';
 const cases = methods.map((method) => [`${method.parent.name}/${method.name}`, method] as const);
 
@@ -56,22 +56,22 @@ beforeAll(async () => {
 });
 afterAll(() => backend.close());
 
-describe('without any token, on this machine', () => {
-  it.each(cases)('%s is open unless it gives out keys or access', async (_, method) => {
+describe('an anonymous caller on a loopback address', () => {
+  it.each(cases)('may call %s unless it leases keys or manages access', async (_, method) => {
     const outcome = await rawCaller(backend.port)(method);
-    if (CLOSED_TO_NOBODY.includes(permissionOf(method)))
+    if (NEVER_ANONYMOUS.includes(permissionOf(method)))
       expect(outcome).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' });
     else expect(refused(outcome)).toBe(false);
   });
 
-  it('a token that nobody made is refused all the same', async () => {
+  it('is rejected when it sends an unknown token', async () => {
     const [, method] = cases.find(([name]) => name === 'AgentService/ListAgents') as (typeof cases)[number];
     const outcome = await rawCaller(backend.port)(method, { token: 'al_aaaaaaaaaa_wrong' });
     expect(outcome).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_UNKNOWN' });
   });
 });
 
-describe('with tokens', () => {
+describe('authorization by role', () => {
   beforeAll(async () => {
     for (const role of roles) {
       const agents = role === 'agent' ? ['trader'] : [];
@@ -79,39 +79,39 @@ describe('with tokens', () => {
     }
   });
 
-  const own: JsonObject = { name: 'trader' };
+  const ownAgent: JsonObject = { name: 'trader' };
 
-  /** A request that names an agent in each field of the kind, and the same field with another one. */
-  function about(method: DescMethod, agent: JsonObject): JsonObject {
+  /** A request with this agent in each field of type AgentRef. */
+  function requestFor(method: DescMethod, agent: JsonObject): JsonObject {
     const fields = method.input.fields.filter(({ message }) => message?.typeName === 'agentllm.v1.AgentRef');
     return Object.fromEntries(
       fields.map(({ jsonName, fieldKind }) => [jsonName, fieldKind === 'list' ? [agent] : agent]),
     );
   }
 
-  it('every permission is somebody’s, and no other than those of the contract are looked at', () => {
-    expect(Object.keys(whoMay).sort()).toEqual(
+  it('defines roles for exactly the permissions of the contract', () => {
+    expect(Object.keys(allowedRoles).sort()).toEqual(
       Object.values(Permission)
         .filter((one) => one !== 'PERMISSION_UNSPECIFIED' && one !== 'UNRECOGNIZED')
         .sort(),
     );
   });
 
-  it.each(cases)('%s needs one', async (_, method) => {
-    const outcome = await rawCaller(backend.port)(method, { json: about(method, own) });
+  it.each(cases)('rejects %s without a token', async (_, method) => {
+    const outcome = await rawCaller(backend.port)(method, { json: requestFor(method, ownAgent) });
     expect(outcome).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' });
   });
 
   it.each(cases.flatMap(([name, method]) => roles.map((role) => [role, name, method] as const)))(
-    '%s: %s is what its role says',
+    'permits the role %s to call %s exactly when the table permits it',
     async (role, _, method) => {
       const call = rawCaller(backend.port);
       const token = tokens.get(role);
-      const outcome = await call(method, { token, json: about(method, own) });
-      const allowed = whoMay[permissionOf(method)].split(' ').includes(role);
+      const outcome = await call(method, { token, json: requestFor(method, ownAgent) });
+      const allowed = allowedRoles[permissionOf(method)].split(' ').includes(role);
       if (allowed) expect(refused(outcome), outcome.message).toBe(false);
       else expect(outcome).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'PERMISSION_DENIED' });
-      // Nor does it learn more by a request that cannot even be read.
+      // A malformed request must not reveal more.
       const garbage = await call(method, { token, bytes: Buffer.from([0xff, 0xff]) });
       expect([garbage.code, garbage.reason]).toEqual(
         allowed ? ['INVALID_ARGUMENT', 'MALFORMED_REQUEST'] : ['PERMISSION_DENIED', 'PERMISSION_DENIED'],
@@ -119,32 +119,32 @@ describe('with tokens', () => {
     },
   );
 
-  const aboutAgents = cases.filter(([, method]) => contract.rule(pathOf(method)).agentRefs !== undefined);
+  const agentMethods = cases.filter(([, method]) => contract.rule(pathOf(method)).agentRefs !== undefined);
 
-  it('there are methods about agents', () => expect(aboutAgents.length).toBeGreaterThanOrEqual(5));
+  it('covers at least five methods with agent references', () => expect(agentMethods.length).toBeGreaterThanOrEqual(5));
 
-  it.each(aboutAgents)('an agent’s token: %s of its own agent alone', async (_, method) => {
+  it.each(agentMethods)('limits an agent token in %s to its agents', async (_, method) => {
     const call = rawCaller(backend.port);
     const token = tokens.get('agent');
     const traderId = backend.store.state.agentNamed('trader')?.id as number;
     const otherId = backend.store.state.agentNamed('risk_manager')?.id ?? (await anyOther());
-    for (const mine of [own, { id: traderId }] as JsonObject[])
-      expect(refused(await call(method, { token, json: about(method, mine) }))).toBe(false);
-    const notMine: JsonObject[] = [
+    for (const agentOutcome of [ownAgent, { id: traderId }] as JsonObject[])
+      expect(refused(await call(method, { token, json: requestFor(method, agentOutcome) }))).toBe(false);
+    const otherAgents: JsonObject[] = [
       { name: 'market_analyst' },
       { name: 'nobody_at_all' },
       { id: otherId },
       { id: 2_000_000_000 },
       {},
     ];
-    const answers = new Set<string>();
-    for (const other of notMine) {
-      const outcome = await call(method, { token, json: about(method, other) });
+    const messages = new Set<string>();
+    for (const other of otherAgents) {
+      const outcome = await call(method, { token, json: requestFor(method, other) });
       expect(outcome, JSON.stringify(other)).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'AGENT_NOT_ALLOWED' });
-      answers.add(outcome.message);
+      messages.add(outcome.message);
     }
-    // Whether there is such an agent cannot be told from the answer.
-    expect(answers.size).toBe(1);
+    // The message must not reveal whether the agent exists.
+    expect(messages.size).toBe(1);
     expect(await call(method, { token })).toMatchObject({ reason: 'AGENT_NOT_ALLOWED' });
   });
 
@@ -152,38 +152,38 @@ describe('with tokens', () => {
     return [...backend.store.state.agents.values()].find(({ name }) => name !== 'trader')?.id as number;
   }
 
-  it.each(aboutAgents.filter(([, { input }]) => input.fields.some(({ name }) => name === 'agents')))(
-    'an agent’s token: %s of several only when all of them are its own',
+  it.each(agentMethods.filter(([, { input }]) => input.fields.some(({ name }) => name === 'agents')))(
+    'limits an agent token in %s to requests in which every agent is permitted',
     async (_, method) => {
       const outcome = await rawCaller(backend.port)(method, {
         token: tokens.get('agent'),
-        json: { agents: [own, { name: 'market_analyst' }] },
+        json: { agents: [ownAgent, { name: 'market_analyst' }] },
       });
       expect(outcome).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'AGENT_NOT_ALLOWED' });
     },
   );
 
-  it('an agent’s token is not told the names of other agents', async () => {
+  it('hides the names of other agents from an agent token', async () => {
     const { text } = await grant(backend.store, { role: 'ROLE_AGENT', agents: ['market_analist'] });
     const [, method] = cases.find(([name]) => name.endsWith('/ResolveConfig')) as (typeof cases)[number];
     const json = { agent: { name: 'market_analist' } };
-    const [mine, admins] = await Promise.all(
+    const [agentOutcome, adminOutcome] = await Promise.all(
       [text, tokens.get('admin')].map((token) => rawCaller(backend.port)(method, { token, json })),
     );
-    expect(mine).toMatchObject({ code: 'NOT_FOUND', reason: 'AGENT_NOT_FOUND' });
-    expect(mine?.message).not.toContain('market_analyst');
-    expect(admins?.message).toContain('market_analyst');
+    expect(agentOutcome).toMatchObject({ code: 'NOT_FOUND', reason: 'AGENT_NOT_FOUND' });
+    expect(agentOutcome?.message).not.toContain('market_analyst');
+    expect(adminOutcome?.message).toContain('market_analyst');
   });
 
-  it.each(roles)('GetCaller tells %s what it is', async (role) => {
+  it.each(roles)('reports the role and permissions of the token of role %s in GetCaller', async (role) => {
     const [, method] = cases.find(([name]) => name === 'AccessService/GetCaller') as (typeof cases)[number];
     const { bytes } = await rawCaller(backend.port)(method, { token: tokens.get(role) });
     const caller = GetCallerResponse.decode(bytes as Buffer);
     expect(caller.role).toBe(roleOf(role));
     expect(caller.actor).toMatch(/^token:al_[a-z2-7]{10}$/);
     expect(caller.agents).toEqual(role === 'agent' ? ['trader'] : []);
-    const expected = Object.entries(whoMay).flatMap(([permission, who]) =>
-      who.split(' ').includes(role) ? [permission] : [],
+    const expected = Object.entries(allowedRoles).flatMap(([permission, names]) =>
+      names.split(' ').includes(role) ? [permission] : [],
     );
     expect([...caller.permissions].sort()).toEqual(expected.sort());
   });

@@ -17,7 +17,7 @@ import {
 } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
 
-/* A token for certain agents is for what has their names, whenever and however it is asked for. */
+/* A token that is limited to agents applies to agents with these names, at every revision and in every request. */
 
 const a = useReplica();
 let b: Replica;
@@ -29,18 +29,19 @@ afterAll(() => b?.stop());
 const NOT_ALLOWED = { code: 'PERMISSION_DENIED', reason: 'AGENT_NOT_ALLOWED' };
 const RESOLVE = 'AgentLLMConfigService/ResolveConfig';
 const asAdmin = async () => callsOf(a(), (await grant(a().store, { role: 'ROLE_ADMIN' })).text);
-const forAgents = async (...agents: string[]) => (await grant(a().store, { role: 'ROLE_AGENT', agents })).text;
-const level = () => eventually(() => a().store.state.revision === b.store.state.revision, 'both replicas know');
+const agentToken = async (...agents: string[]) => (await grant(a().store, { role: 'ROLE_AGENT', agents })).text;
+const waitForSync = () =>
+  eventually(() => a().store.state.revision === b.store.state.revision, 'both replicas have the same revision');
 const rename = (admin: Calls, id: number, name: string, description = '') =>
   admin('AgentService/UpdateAgent', { agent: { id, name, ...(description && { description }) } });
 
 describe('an agent that is renamed', () => {
-  it('leaves the scope, and its stream by id does not say what it is called then', async () => {
+  it('leaves the scope, and its watch by id does not deliver the new name', async () => {
     const admin = await asAdmin();
     const [name, secret] = [unique('desk'), unique('SECRET')];
     const id = await agentNamed(admin, name);
-    const token = await forAgents(name);
-    await level();
+    const token = await agentToken(name);
+    await waitForSync();
     const watches = await Promise.all(
       [a(), b].flatMap((at) => [
         watchAs(at, token, { agents: [{ id }] }).ready(),
@@ -51,15 +52,15 @@ describe('an agent that is renamed', () => {
     const { answer } = await rename(admin, id, secret, 'SECRET');
     for (const watch of watches) {
       expect(await watch.end()).toMatchObject({ code: 7, reason: 'AGENT_NOT_ALLOWED' });
-      expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+      expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
       expect(watch.error?.message).not.toContain('SECRET');
     }
     const revision = Number(answer['revision']);
     for (const watch of byName) {
       await watch.has(revision);
-      const [gone] = watch.itemsOf(revision).agents;
-      expect([gone?.name, gone?.agent, gone?.configs]).toEqual([name, undefined, []]);
-      expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+      const [tombstone] = watch.itemsOf(revision).agents;
+      expect([tombstone?.name, tombstone?.agent, tombstone?.configs]).toEqual([name, undefined, []]);
+      expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
       expect(watch.ended).toBe(false);
     }
     for (const at of [a(), b]) {
@@ -69,9 +70,9 @@ describe('an agent that is renamed', () => {
       expect(await calls(RESOLVE, { agent: { name } })).toMatchObject({ reason: 'AGENT_NOT_FOUND' });
       expect(await watchAs(at, token, { agents: [{ id }] }).end()).toMatchObject({ reason: 'AGENT_NOT_ALLOWED' });
     }
-    // Whoever comes under the old name is in the scope: by name, and by an id of its own.
+    // A new agent with the old name is in the scope, by name and by its id.
     const next = await agentNamed(admin, name);
-    await level();
+    await waitForSync();
     for (const at of [a(), b])
       for (const agent of [{ name }, { id: next }] as JsonObject[])
         expect((await callsOf(at, token)(RESOLVE, { agent })).reason).not.toBe('AGENT_NOT_ALLOWED');
@@ -81,11 +82,11 @@ describe('an agent that is renamed', () => {
       );
   });
 
-  it('into the scope, and back, is not told of under its other names', async () => {
+  it('into the scope and back is delivered only under the name in the scope', async () => {
     const admin = await asAdmin();
     const [name, other] = [unique('desk'), unique('SECRET')];
     const id = await agentNamed(admin, other);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     const watch = await watchAs(a(), token, { agents: [{ name }] }).ready();
     expect(await watchAs(a(), token, { agents: [{ id }] }).end()).toMatchObject({ reason: 'AGENT_NOT_ALLOWED' });
     await rename(admin, id, name, 'mine');
@@ -93,33 +94,33 @@ describe('an agent that is renamed', () => {
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET2' } });
     const { answer } = await rename(admin, id, name, 'mine again');
     await watch.has(Number(answer['revision']));
-    expect(JSON.stringify(watch.events, plain)).toContain('mine again');
-    expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+    expect(JSON.stringify(watch.events, bigintAsText)).toContain('mine again');
+    expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
   });
 
-  it('is not read of again from before by a stream that resumes by name', async () => {
+  it('is not delivered under its earlier names by a watch that resumes by name', async () => {
     const admin = await asAdmin();
     const [name, other] = [unique('desk'), unique('SECRET')];
     const id = await agentNamed(admin, name);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     const first = await watchAs(a(), token, { agents: [{ name }] }).ready();
     first.cancel();
     await rename(admin, id, other);
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET' } });
     const next = await agentNamed(admin, name);
-    await level();
+    await waitForSync();
     for (const at of [a(), b]) {
       const watch = watchAs(at, token, { agents: [{ name }], resume_token: first.token });
       await watch.until(({ changes }) =>
         changes.some(({ changes: c }) => c?.agents.some(({ agent }) => agent?.id === next)),
       );
-      expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+      expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
     }
   });
 });
 
-describe('the past of an agent that has a name of the scope now', () => {
-  it('is not resolved: neither by id nor by name, nor is it told from an id that did not exist', async () => {
+describe('the history of an agent whose current name is in the scope', () => {
+  it('is not resolved by id or name, with the same error as for an id that did not exist', async () => {
     const admin = await asAdmin();
     const [name, secret] = [unique('ghost'), unique('SECRET')];
     const before = a().store.state.revision;
@@ -127,8 +128,8 @@ describe('the past of an agent that has a name of the scope now', () => {
     const past = a().store.state.revision;
     await rename(admin, id, name);
     const renamed = a().store.state.revision;
-    const token = await forAgents(name);
-    await level();
+    const token = await agentToken(name);
+    await waitForSync();
     for (const at of [a(), b]) {
       const calls = callsOf(at, token);
       const refused = [];
@@ -148,7 +149,7 @@ describe('the past of an agent that has a name of the scope now', () => {
     expect((await operator(RESOLVE, { agent: { id }, atRevision: String(past) })).code).toBe('OK');
   });
 
-  it('is resolved by a name of the scope, as of the agent that had it, also when that is deleted since', async () => {
+  it('is resolved by a name in the scope for the agent that had it then, also after its deletion', async () => {
     const admin = await asAdmin();
     const [name, other] = [unique('ghost'), unique('other')];
     const first = await agentNamed(admin, name);
@@ -156,49 +157,49 @@ describe('the past of an agent that has a name of the scope now', () => {
     await admin('AgentService/DeleteAgent', { agent: { id: first } });
     const second = await agentNamed(admin, other);
     await rename(admin, second, name);
-    const calls = callsOf(a(), await forAgents(name));
+    const calls = callsOf(a(), await agentToken(name));
     const { answer } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
     expect(part(answer, 'resolved')['agentId']).toBe(first);
-    // By its id it is the agent that exists now, which had another name.
+    // An id refers to the agent that exists now, which had another name.
     for (const id of [first, second])
       expect(await calls(RESOLVE, { agent: { id }, atRevision: String(past) })).toMatchObject(NOT_ALLOWED);
   });
 
-  it('is not replayed on a stream by its id, whoever made the resume token', async () => {
+  it('is not replayed on a watch by id, regardless of the token that created the resume token', async () => {
     const admin = await asAdmin();
     const [name, secret] = [unique('ghost'), unique('SECRET')];
     const id = await agentNamed(admin, name);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     const mine = await watchAs(a(), token, { agents: [{ id }] }).ready();
     mine.cancel();
-    const everyone = (await grant(a().store, { role: 'ROLE_ADMIN' })).text;
-    const admins = await watchAs(a(), everyone, { agents: [{ id }] }).ready();
+    const adminToken = (await grant(a().store, { role: 'ROLE_ADMIN' })).text;
+    const admins = await watchAs(a(), adminToken, { agents: [{ id }] }).ready();
     admins.cancel();
     await rename(admin, id, secret);
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET too' } });
     const { answer } = await rename(admin, id, name, 'mine again');
-    await level();
+    await waitForSync();
     const back = Number(answer['revision']);
-    // One that may see all of it shares nothing with one that may not.
-    const whole = watchAs(a(), everyone, { agents: [{ id }], resume_token: admins.token });
+    // A watch with full access must not share its events with a limited watch.
+    const whole = watchAs(a(), adminToken, { agents: [{ id }], resume_token: admins.token });
     await whole.has(back);
-    expect(JSON.stringify(whole.events, plain)).toContain('SECRET too');
+    expect(JSON.stringify(whole.events, bigintAsText)).toContain('SECRET too');
     for (const at of [a(), b])
       for (const resume_token of [mine.token, admins.token]) {
         const watch = watchAs(at, token, { agents: [{ id }], resume_token });
         await watch.has(back);
-        expect(JSON.stringify(watch.events, plain)).toContain('mine again');
-        expect(JSON.stringify(watch.events, plain)).not.toContain('SECRET');
+        expect(JSON.stringify(watch.events, bigintAsText)).toContain('mine again');
+        expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
       }
   });
 });
 
 describe('an agent that is deleted', () => {
-  it('and made again is in the scope by its name and its new id, and by its old id no more', async () => {
+  it('and created again is in the scope by its name and its new id, but not by its old id', async () => {
     const admin = await asAdmin();
     const name = unique('desk');
     const id = await agentNamed(admin, name);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     const watch = await watchAs(a(), token, { agents: [{ name }] }).ready();
     await admin('AgentService/DeleteAgent', { agent: { id } });
     const again = await agentNamed(admin, name);
@@ -211,12 +212,13 @@ describe('an agent that is deleted', () => {
       expect((await calls(RESOLVE, { agent })).reason).not.toBe('AGENT_NOT_ALLOWED');
   });
 
-  // The check of open streams looks for the id among the agents that there are: src/api/dispatch/open_streams.ts ends it first.
-  it('is told of as gone on a stream by its id, which its token was for', async () => {
+  // The check of open streams (src/api/dispatch/open_streams.ts) looks for the id among existing agents, so it could
+  // end the watch first.
+  it('is delivered as a tombstone on a watch by its id', async () => {
     const admin = await asAdmin();
     const name = unique('desk');
     const id = await agentNamed(admin, name);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     const watch = await watchAs(a(), token, { agents: [{ id }] }).ready();
     const { answer } = await admin('AgentService/DeleteAgent', { agent: { id } });
     await watch.has(Number(answer['revision']));
@@ -225,11 +227,11 @@ describe('an agent that is deleted', () => {
 });
 
 describe('several agents', () => {
-  it('are all in the scope or none is told of: BatchGetPrimaryConfigs', async () => {
+  it('are rejected by BatchGetPrimaryConfigs unless all of them are in the scope', async () => {
     const admin = await asAdmin();
     const names = [unique('one'), unique('two')] as const;
     for (const name of names) await agentNamed(admin, name);
-    const calls = callsOf(a(), await forAgents(...names));
+    const calls = callsOf(a(), await agentToken(...names));
     const BATCH = 'AgentLLMConfigService/BatchGetPrimaryConfigs';
     const [one, two] = [{ name: names[0] }, { name: names[1] }];
     expect((await calls(BATCH, { agents: [one, two] })).code).toBe('OK');
@@ -244,11 +246,11 @@ describe('several agents', () => {
       expect(await calls(BATCH, { agents }), JSON.stringify(agents)).toMatchObject(NOT_ALLOWED);
   });
 
-  it('and all of them by one word: not for a token of certain agents, in no combination', async () => {
+  it('are not watched with all_agents by a token that is limited to agents, in any combination', async () => {
     const admin = await asAdmin();
     const name = unique('desk');
     await agentNamed(admin, name);
-    const token = await forAgents(name);
+    const token = await agentToken(name);
     expect(await watchAs(a(), token, { all_agents: true }).end()).toMatchObject({
       code: 7,
       reason: 'AGENT_NOT_ALLOWED',
@@ -256,36 +258,36 @@ describe('several agents', () => {
     const both = watchAs(a(), token, { all_agents: true, agents: [{ name }] });
     await both.until(({ ended }) => ended);
     expect(both.events).toEqual([]);
-    const everybody = await grant(a().store, { role: 'ROLE_AGENT', all_agents: true });
-    const watch = await watchAs(a(), everybody.text, { all_agents: true }).ready();
+    const allAgents = await grant(a().store, { role: 'ROLE_AGENT', all_agents: true });
+    const watch = await watchAs(a(), allAgents.text, { all_agents: true }).ready();
     const next = unique('new');
     const id = await agentNamed(admin, next);
     await watch.until(({ changes }) =>
       changes.some(({ changes: c }) => c?.agents.some(({ agent }) => agent?.id === id)),
     );
-    // For all agents, but with the permissions of an agent.
-    const calls = callsOf(a(), everybody.text);
+    // The token covers all agents, but has only the permissions of the agent role.
+    const calls = callsOf(a(), allAgents.text);
     expect((await calls(RESOLVE, { agent: { id } })).reason).not.toBe('AGENT_NOT_ALLOWED');
     expect(await calls('AgentService/ListAgents')).toMatchObject({ reason: 'PERMISSION_DENIED' });
-    await admin('AccessService/RevokeToken', { id: everybody.id });
+    await admin('AccessService/RevokeToken', { id: allAgents.id });
     expect(await watch.end()).toMatchObject({ reason: 'TOKEN_REVOKED' });
   });
 
-  it('names are compared letter by letter', async () => {
+  it('are matched by their exact names', async () => {
     const admin = await asAdmin();
     const name = unique('desk');
     for (const one of [name.toUpperCase(), `${name}x`, name.slice(0, -1)]) await agentNamed(admin, one);
-    const calls = callsOf(a(), await forAgents(name));
+    const calls = callsOf(a(), await agentToken(name));
     for (const one of [name.toUpperCase(), `${name}x`, name.slice(0, -1), `${name} `, ` ${name}`, `${name}\0`, '*', ''])
       expect(await calls(RESOLVE, { agent: { name: one } }), one).toMatchObject(NOT_ALLOWED);
   });
 
-  it('are not found by a resume token of somebody else’s agents', async () => {
+  it('are not watched with a resume token of agents outside the scope', async () => {
     const admin = await asAdmin();
     const [mine, theirs] = [unique('mine'), unique('theirs')];
     for (const name of [mine, theirs]) await agentNamed(admin, name);
-    const token = await forAgents(mine);
-    const other = await watchAs(a(), await forAgents(theirs), { agents: [{ name: theirs }] }).ready();
+    const token = await agentToken(mine);
+    const other = await watchAs(a(), await agentToken(theirs), { agents: [{ name: theirs }] }).ready();
     const all = await watchAs(a(), (await grant(a().store, { role: 'ROLE_ADMIN' })).text, { all_agents: true }).ready();
     for (const resume_token of [other.token, all.token]) {
       const watch = watchAs(a(), token, { agents: [{ name: mine }], resume_token });
@@ -296,10 +298,10 @@ describe('several agents', () => {
   });
 });
 
-describe('AcknowledgeRevision for processes that watch other agents', () => {
+describe('AcknowledgeRevision for a client that watches other agents', () => {
   const ACKNOWLEDGE = 'AgentLLMConfigWatchService/AcknowledgeRevision';
 
-  interface Stage {
+  interface Scenario {
     readonly admin: Calls;
     readonly client_id: string;
     readonly mine: string;
@@ -309,21 +311,21 @@ describe('AcknowledgeRevision for processes that watch other agents', () => {
     readonly applied: () => Promise<number | undefined>;
   }
 
-  /** A process that watches at one of the replicas, and one that is after it. */
-  async function stage(at: Replica, { byId = false } = {}): Promise<Stage> {
+  /** A client that watches at one of the replicas, and the token of an attacker. */
+  async function setUp(at: Replica, { byId = false } = {}): Promise<Scenario> {
     const admin = await asAdmin();
     const [mine, theirs] = [unique('mine'), unique('theirs')];
     const id = await agentNamed(admin, theirs);
     await agentNamed(admin, mine);
-    const [attacker, owner] = [await forAgents(mine), await forAgents(theirs)];
-    await level();
+    const [attacker, owner] = [await agentToken(mine), await agentToken(theirs)];
+    await waitForSync();
     const client_id = randomUUID();
     await watchAs(at, owner, { client_id, agents: [byId ? { id } : { name: theirs }] }).ready();
     const row = async () => {
       const { answer } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
       return ((answer['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
     };
-    await eventually(async () => (await row()) !== undefined, 'the process is listed');
+    await eventually(async () => (await row()) !== undefined, 'the client is listed');
     const applied = async () => {
       const { appliedRevision } = (await row()) ?? {};
       return appliedRevision === undefined ? undefined : Number(appliedRevision);
@@ -335,54 +337,54 @@ describe('AcknowledgeRevision for processes that watch other agents', () => {
     callsOf(at, token)(ACKNOWLEDGE, { acknowledgements: [{ clientId, revision: String(revision) }] });
 
   async function changesNothing(where: Replica, byId: boolean): Promise<void> {
-    const { client_id, attacker, owner, applied } = await stage(a(), { byId });
+    const { client_id, attacker, owner, applied } = await setUp(a(), { byId });
     expect((await acknowledge(where, attacker, client_id, a().store.state.revision)).code).toBe('OK');
     await sleep(1_500);
     expect(await applied()).toBeUndefined();
     const revision = a().store.state.revision;
     await acknowledge(where, owner, client_id, revision);
-    await eventually(async () => (await applied()) === revision, 'the owner may');
+    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   }
 
-  it('changes nothing on the same replica', () => changesNothing(a(), false));
-  it('changes nothing on the same replica, by id', () => changesNothing(a(), true));
-  it('changes nothing on another replica', () => changesNothing(b, false));
+  it('changes nothing on the same replica for a watch by name', () => changesNothing(a(), false));
+  it('changes nothing on the same replica for a watch by id', () => changesNothing(a(), true));
+  it('changes nothing on another replica for a watch by name', () => changesNothing(b, false));
   // `a.name = name` in acknowledgeElsewhere of src/store/watchers.ts compares a column with itself.
-  it('changes nothing on another replica, by id', () => changesNothing(b, true));
+  it('changes nothing on another replica for a watch by id', () => changesNothing(b, true));
 
-  // Presence.acknowledge keeps the greater revision of what several tellers said, and the scope of the last of them.
-  it('changes nothing on another replica either when the owner speaks right after', async () => {
-    const { admin, client_id, theirs, attacker, owner, applied } = await stage(a());
-    const told = a().store.state.revision;
+  // Presence.acknowledge keeps the greatest acknowledged revision and the scope of the last caller.
+  it('changes nothing on another replica when the owner acknowledges directly after it', async () => {
+    const { admin, client_id, theirs, attacker, owner, applied } = await setUp(a());
+    const acknowledged = a().store.state.revision;
     const later = await agentNamed(admin, unique('later')).then(() => a().store.state.revision);
-    expect(later).toBeGreaterThan(told);
-    await Promise.all([level(), admin('AgentService/GetAgent', { agent: { name: theirs } })]);
-    const [say, tell] = [callsOf(b, attacker), callsOf(b, owner)];
-    await Promise.all([say('AccessService/GetCaller'), tell('AccessService/GetCaller')]);
-    await say(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(later) }] });
-    await tell(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(told) }] });
-    await eventually(async () => (await applied()) !== undefined, 'what the owner said is known');
-    expect(await applied()).toBe(told);
+    expect(later).toBeGreaterThan(acknowledged);
+    await Promise.all([waitForSync(), admin('AgentService/GetAgent', { agent: { name: theirs } })]);
+    const [asAttacker, asOwner] = [callsOf(b, attacker), callsOf(b, owner)];
+    await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
+    await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(later) }] });
+    await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(acknowledged) }] });
+    await eventually(async () => (await applied()) !== undefined, 'the acknowledgement of the owner is visible');
+    expect(await applied()).toBe(acknowledged);
   });
 
-  // As above: the scope of the last teller counts for all.
-  it('takes nothing of what the owner says, on another replica', async () => {
-    const { client_id, attacker, owner, applied } = await stage(a());
+  // As above: the scope of the last caller would apply to all.
+  it('does not hide the acknowledgement of the owner on another replica', async () => {
+    const { client_id, attacker, owner, applied } = await setUp(a());
     const revision = a().store.state.revision;
-    const [say, tell] = [callsOf(b, attacker), callsOf(b, owner)];
-    await Promise.all([say('AccessService/GetCaller'), tell('AccessService/GetCaller')]);
-    await tell(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(revision) }] });
-    await say(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: '1' }] });
-    await eventually(async () => (await applied()) === revision, 'what the owner said is known');
+    const [asAttacker, asOwner] = [callsOf(b, attacker), callsOf(b, owner)];
+    await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
+    await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(revision) }] });
+    await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: '1' }] });
+    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   });
 });
 
-describe('a request over HTTP', () => {
-  it('is about the agent that its path, query and body name together', async () => {
+describe('an HTTP request', () => {
+  it('is rejected when its path, query or body names an agent outside the scope', async () => {
     const admin = await asAdmin();
     const [mine, theirs] = [unique('mine'), unique('theirs')];
     const [myId, theirId] = [await agentNamed(admin, mine), await agentNamed(admin, theirs)];
-    const headers = { authorization: `Bearer ${await forAgents(mine)}` };
+    const headers = { authorization: `Bearer ${await agentToken(mine)}` };
     const { paths } = (await send(a().http, 'GET', '/openapi.json', { headers })).json as { paths: JsonObject };
     const places = Object.entries(paths).filter(([path]) => path.includes('{agent_'));
     expect(places.length).toBeGreaterThan(3);
@@ -400,21 +402,21 @@ describe('a request over HTTP', () => {
           [at(myId, mine), `?agent.name=${theirs}`, { name: theirs }],
           [at(myId, mine), `?agent.id=${theirId}`, { id: theirId }],
         ] as const) {
-          const bodied = verb !== 'get' && verb !== 'delete';
-          const answer = await send(a().http, verb.toUpperCase(), `${target}${bodied ? '' : query}`, {
+          const hasBody = verb !== 'get' && verb !== 'delete';
+          const response = await send(a().http, verb.toUpperCase(), `${target}${hasBody ? '' : query}`, {
             headers,
-            ...(bodied && { body: agent ? { agent } : {} }),
+            ...(hasBody && { body: agent ? { agent } : {} }),
           });
-          expect([400, 403], `${verb} ${target}${query}: ${answer.text}`).toContain(answer.status);
-          expect(answer.text).not.toContain('llmProvider');
+          expect([400, 403], `${verb} ${target}${query}: ${response.text}`).toContain(response.status);
+          expect(response.text).not.toContain('llmProvider');
         }
       }
   });
 
-  it('needs the permission of the method at its path, whatever its body, headers and query are of', async () => {
+  it('needs the permission of the method at its path, regardless of its body, headers and query', async () => {
     const viewer = (await grant(a().store, { role: 'ROLE_VIEWER' })).text;
     const { id } = await grant(a().store, { role: 'ROLE_VIEWER' });
-    const tries: [string, string, JsonObject | undefined, Record<string, string>][] = [
+    const attempts: [string, string, JsonObject | undefined, Record<string, string>][] = [
       ['POST', '/v1/tokens', { id }, {}],
       ['POST', '/v1/tokens', { name: 'x', role: 'ROLE_ADMIN' }, { 'x-http-method-override': 'GET' }],
       ['POST', `/v1/tokens/${id}:revoke`, {}, { 'x-http-method-override': 'GET' }],
@@ -429,17 +431,17 @@ describe('a request over HTTP', () => {
       ['POST', '/agentllm.v1.AccessService/CreateToken', { name: 'x' }, { 'content-type': 'application/grpc+json' }],
     ];
     const before = a().store.state.revision;
-    for (const [verb, path, body, more] of tries) {
+    for (const [verb, path, body, more] of attempts) {
       const headers = { authorization: `Bearer ${viewer}`, ...more };
-      const answer = await send(a().http, verb, path, { headers, ...(body && { body }) });
-      expect([400, 403, 404, 405, 415], `${verb} ${path}: ${answer.text}`).toContain(answer.status);
+      const response = await send(a().http, verb, path, { headers, ...(body && { body }) });
+      expect([400, 403, 404, 405, 415], `${verb} ${path}: ${response.text}`).toContain(response.status);
     }
     expect(a().store.state.revision).toBe(before);
   });
 });
 
 describe('an operator', () => {
-  it('changes a provider but not where requests with keys go; an administrator does', async () => {
+  it('may change a provider except its base URL, which only an administrator may change', async () => {
     const admin = await asAdmin();
     const { id, text } = await grant(a().store, { role: 'ROLE_OPERATOR' });
     const operator = callsOf(a(), text);
@@ -448,8 +450,8 @@ describe('an operator', () => {
     const provider = { name, dialect: 'DIALECT_OPENAI_COMPATIBLE', baseUrl: 'https://llm.example.com/v1' };
     expect((await admin('ProviderService/CreateProvider', { provider })).code).toBe('OK');
     const revision = a().store.state.revision;
-    const tries: JsonObject[] = [{}, { updateMask: 'baseUrl' }, { validateOnly: true }, { requestId: randomUUID() }];
-    for (const more of tries) {
+    const attempts: JsonObject[] = [{}, { updateMask: 'baseUrl' }, { validateOnly: true }, { requestId: randomUUID() }];
+    for (const more of attempts) {
       const json: JsonObject = { provider: { name, baseUrl: 'https://evil.example.com/v1' }, ...more };
       const outcome = await operator(UPDATE, json);
       expect(outcome).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'PERMISSION_DENIED' });
@@ -469,4 +471,4 @@ describe('an operator', () => {
   });
 });
 
-const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
+const bigintAsText = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);

@@ -20,99 +20,103 @@ import { startProxy } from '../../support/proxy.js';
 import { unique } from '../../support/service.js';
 
 /*
- * What a token was good for it is good for no more, on any replica: from the poll interval on, and of the changes of the
- * revision that takes it away, and of all later ones, none is delivered.
+ * Every replica rejects a revoked token after at most the poll interval. No change of the revision that revokes the
+ * token or of a later revision is delivered to it.
  */
 
 const POLL_MS = 200;
-/** For what hears of a revision by polling, and is then one of many things in this process. */
+/** The poll interval with its jitter, plus the time that the event loop of a busy process may take. */
 const SOON_MS = POLL_MS * 1.05 + 400;
 const CALLER = 'AccessService/GetCaller';
 const REVOKED = { code: 'UNAUTHENTICATED', reason: 'TOKEN_REVOKED' };
 
-/** The longest time for which a token still worked after a moment. */
-async function worksUntil(calls: Calls, since: number): Promise<number> {
+/** The longest time after `since` at which a call with the token was still accepted, in ms. */
+async function acceptedUntil(calls: Calls, since: number): Promise<number> {
   for (;;) {
-    const asked = performance.now();
+    const sent = performance.now();
     const { code, reason } = await calls(CALLER);
     if (code !== 'OK') {
       expect({ code, reason }).toEqual(REVOKED);
-      return asked - since;
+      return sent - since;
     }
     await sleep(5);
   }
 }
 
-const endsRevoked = async (watch: RecordedWatch) =>
+const expectRevoked = async (watch: RecordedWatch) =>
   expect(await watch.end()).toMatchObject({ code: 16, reason: 'TOKEN_REVOKED' });
 
 describe.each([
   ['with notifications', true],
-  ['by polling alone', false],
-])('on two replicas, %s', (_, notify) => {
+  ['with polling only', false],
+])('two replicas %s', (_, notify) => {
   const replicas = useReplicas({ notify, pollIntervalMs: POLL_MS });
   const asAdmin = async (replica: Replica) =>
     callsOf(replica, (await grant(replica.store, { role: 'ROLE_ADMIN' })).text);
 
-  /** Both replicas have what was written. */
-  const level = () =>
+  /** Waits until both replicas have the same revision. */
+  const waitForSync = () =>
     eventually(
       () => replicas()[0].store.state.revision === replicas()[1].store.state.revision,
       'the replicas are at the same revision',
     );
 
-  it('a new token works on the other within the poll interval, and is refused within it when it is revoked', async () => {
+  it('accept a new token within the poll interval, and reject it within the interval after its revocation', async () => {
     const [a, b] = replicas();
     const admin = await asAdmin(a);
     for (let round = 0; round < 3; round++) {
       const { id, text } = await grant(a.store, { role: 'ROLE_VIEWER' });
-      const made = performance.now();
-      const there = callsOf(b, text);
-      await eventually(async () => (await there(CALLER)).code === 'OK', 'the token works there', SOON_MS);
-      expect(performance.now() - made).toBeLessThan(SOON_MS);
+      const created = performance.now();
+      const callsOfB = callsOf(b, text);
+      await eventually(
+        async () => (await callsOfB(CALLER)).code === 'OK',
+        'the other replica accepts the token',
+        SOON_MS,
+      );
+      expect(performance.now() - created).toBeLessThan(SOON_MS);
       expect((await admin('AccessService/RevokeToken', { id })).code).toBe('OK');
       const revoked = performance.now();
       expect(await callsOf(a, text)(CALLER)).toMatchObject(REVOKED);
-      expect(await worksUntil(there, revoked)).toBeLessThan(SOON_MS);
+      expect(await acceptedUntil(callsOfB, revoked)).toBeLessThan(SOON_MS);
       const headers = { authorization: `Bearer ${text}` };
       expect((await send(b.http, 'GET', '/v1/agents', { headers })).status).toBe(401);
     }
   });
 
-  it('open streams end on both, those of others go on, and a revoked certificate counts as a token', async () => {
+  it('end the open streams of a revoked token, keep those of other tokens, and reject a revoked certificate', async () => {
     const [a, b] = replicas();
     const admin = await asAdmin(a);
     const name = unique('agent');
     const agentId = await agentNamed(admin, name);
-    const bad = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
-    const good = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
+    const revokedToken = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
+    const validToken = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
     const identity = unique('spiffe://desk/');
     const certificate = await grant(a.store, { role: 'ROLE_VIEWER', certificate_identity: identity });
-    await level();
+    await waitForSync();
     const open = async (token: string) =>
       Promise.all(
         [a, b].flatMap((at) => [{ name }, { id: agentId }].map((ref) => watchAs(at, token, { agents: [ref] }).ready())),
       );
-    const [theirs, ours] = [await open(bad.text), await open(good.text)];
+    const [revokedWatches, validWatches] = [await open(revokedToken.text), await open(validToken.text)];
     for (const { access } of [a, b])
       expect(access.identify({ identities: [identity] }, 'test').actor).toContain(identity);
-    await admin('AccessService/RevokeToken', { id: bad.id });
+    await admin('AccessService/RevokeToken', { id: revokedToken.id });
     await admin('AccessService/RevokeToken', { id: certificate.id });
     const revoked = performance.now();
-    for (const watch of theirs) await endsRevoked(watch);
+    for (const watch of revokedWatches) await expectRevoked(watch);
     expect(performance.now() - revoked).toBeLessThan(SOON_MS);
-    await level();
+    await waitForSync();
     for (const { access } of [a, b])
       expect(() => access.identify({ identities: [identity] }, 'test')).toThrow('was revoked');
     const { answer } = await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'later' } });
-    for (const watch of ours) {
+    for (const watch of validWatches) {
       await watch.has(BigInt(String(answer['revision'])));
       expect(watch.ended).toBe(false);
     }
-    for (const watch of theirs) expect(watch.revisions).toEqual([]);
+    for (const watch of revokedWatches) expect(watch.revisions).toEqual([]);
   });
 
-  it('what is written with the revocation or after it never reaches a stream of the token', async () => {
+  it('deliver nothing of the revocation or later revisions to a stream of the revoked token', async () => {
     const [a, b] = replicas();
     const name = unique('raced');
     const admin = [await asAdmin(a), await asAdmin(b)] as const;
@@ -120,9 +124,9 @@ describe.each([
     let delivered = 0;
     for (let round = 0; round < 25; round++) {
       const { id, text } = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
-      await level();
+      await waitForSync();
       const watches = [watchAs(a, text, { agents: [{ name }] }), watchAs(b, text, { agents: [{ id: agentId }] })];
-      // Some are on their way into the stream yet when it is taken away.
+      // Every third round revokes the token while its streams are still being opened.
       if (round % 3 !== 0) await Promise.all(watches.map((watch) => watch.ready()));
       const write = (at: number) =>
         admin[at % 2 ? 1 : 0]('AgentService/UpdateAgent', {
@@ -135,47 +139,47 @@ describe.each([
       await Promise.all([...before, ...after]);
       const last = Number(answer['revision']);
       for (const watch of watches) {
-        await endsRevoked(watch);
+        await expectRevoked(watch);
         const late = watch.events.filter(({ revision }) => Number(revision) >= last);
         expect(late.map(({ revision }) => Number(revision))).toEqual([]);
         delivered += watch.revisions.length;
       }
     }
-    // Or the streams would have been given nothing at all.
+    // Otherwise the streams would have delivered nothing at all.
     expect(delivered).toBeGreaterThan(0);
   });
 
-  it('nor one that has fallen behind and reads slowly', async () => {
+  it('deliver nothing of the revocation or later revisions to a slow stream with a backlog', async () => {
     const [a, b] = replicas();
     const admin = await asAdmin(a);
     const name = unique('slow');
     const agentId = await agentNamed(admin, name);
     const { id, text } = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
-    await level();
+    await waitForSync();
     const watches = await Promise.all([a, b].map((at) => watchAs(at, text, { agents: [{ name }] }).ready()));
     for (const watch of watches) watch.pause();
     for (let at = 0; at < 40; at++)
       await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: `${at} ${'x'.repeat(4_000)}` } });
     const { answer } = await admin('AccessService/RevokeToken', { id });
     await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'secret' } });
-    await level();
+    await waitForSync();
     await sleep(100);
     for (const watch of watches) watch.resume();
     for (const watch of watches) {
-      await endsRevoked(watch);
+      await expectRevoked(watch);
       expect(Math.max(...watch.events.map(({ revision }) => Number(revision)))).toBeLessThan(
         Number(answer['revision']),
       );
     }
   });
 
-  it('nor one that waits for a revision before it begins, nor one that resumes', async () => {
+  it('deliver nothing to a stream of the revoked token that waits for a revision or resumes', async () => {
     const [a, b] = replicas();
     const admin = await asAdmin(a);
     const name = unique('waits');
     const agentId = await agentNamed(admin, name);
     const { id, text } = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
-    await level();
+    await waitForSync();
     const first = await watchAs(a, text, { agents: [{ name }] }).ready();
     const min_revision = BigInt(a.store.state.revision + 2);
     const watches = [a, b].map((at) => watchAs(at, text, { agents: [{ name }], min_revision }));
@@ -183,29 +187,29 @@ describe.each([
     await admin('AccessService/RevokeToken', { id });
     await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'secret' } });
     for (const watch of watches) {
-      await endsRevoked(watch);
+      await expectRevoked(watch);
       expect(watch.events).toEqual([]);
     }
-    await level();
+    await waitForSync();
     for (const at of [a, b]) {
       const resumed = watchAs(at, text, { agents: [{ name }], resume_token: first.token });
-      await endsRevoked(resumed);
+      await expectRevoked(resumed);
       expect(resumed.events).toEqual([]);
     }
-    // Of a token with the same agents it goes on there.
+    // A token with the same agents can continue from that resume token.
     const other = await grant(a.store, { role: 'ROLE_AGENT', agents: [name] });
-    await level();
+    await waitForSync();
     const resumed = await watchAs(b, other.text, { agents: [{ name }], resume_token: first.token }).ready();
     expect(resumed.started?.resumed).toBe(true);
   });
 
-  // What waited is answered without another look at who asked: `read` in src/api/handlers/backend.ts.
+  // `read` in src/api/handlers/backend.ts must check the caller again after the wait.
   it.each([
     ['AgentLLMConfigService/ResolveConfig', 'ROLE_AGENT'],
     ['AgentLLMConfigService/GetPrimaryConfig', 'ROLE_AGENT'],
     ['AgentService/GetAgent', 'ROLE_VIEWER'],
     ['AgentLLMConfigService/ListConfigs', 'ROLE_VIEWER'],
-  ] as const)('%s that waits for a later revision is not answered once the token is revoked', async (method, role) => {
+  ] as const)('reject %s when the token is revoked while the call waits for a revision', async (method, role) => {
     const [a] = replicas();
     const admin = await asAdmin(a);
     const name = unique('waiting');
@@ -219,7 +223,7 @@ describe.each([
     expect(await waiting).toMatchObject(REVOKED);
   });
 
-  it('a call about an agent by its id is not answered once that is renamed out of the scope, though it waited', async () => {
+  it('reject a waiting call by agent id when the agent is renamed out of the scope', async () => {
     const [a] = replicas();
     const admin = await asAdmin(a);
     const name = unique('leaving');
@@ -232,13 +236,13 @@ describe.each([
     expect(await waiting).toMatchObject({ code: 'PERMISSION_DENIED', reason: 'AGENT_NOT_ALLOWED' });
   });
 
-  // Nor is a write looked at once more that waits behind the revocation: `write` in src/api/handlers/backend.ts.
-  it('a write that waits behind the revocation is not done', async () => {
+  // `write` in src/api/handlers/backend.ts must check the caller again after the revocation.
+  it('reject a write that is queued after the revocation', async () => {
     const [a] = replicas();
     const admin = await asAdmin(a);
     const { id, text } = await grant(a.store, { role: 'ROLE_OPERATOR' });
     const name = unique('late');
-    // Nothing is written before this lock is gone.
+    // This lock delays every write.
     const lock = await a.database.knex.transaction();
     await lock.raw('select * from store_state for update');
     const revoking = admin('AccessService/RevokeToken', { id });
@@ -252,10 +256,10 @@ describe.each([
   });
 });
 
-describe('the end of the time of a token', () => {
+describe('the expiry of a token', () => {
   const replicas = useReplicas();
 
-  it('refuses its calls and ends its streams within about a second', async () => {
+  it('rejects its calls and ends its streams within about a second', async () => {
     const [a] = replicas();
     const lifetimeMs = 1_500;
     const { text } = await grant(a.store, { role: 'ROLE_VIEWER', lifetimeMs });
@@ -269,7 +273,7 @@ describe('the end of the time of a token', () => {
     expect(performance.now() - expires).toBeLessThan(1_700);
   });
 
-  it('is the end of its certificate, which can be bound again', async () => {
+  it('makes its certificate identity invalid until it is bound to another token', async () => {
     const [a] = replicas();
     const identity = unique('spiffe://short/');
     await grant(a.store, { role: 'ROLE_VIEWER', certificate_identity: identity, lifetimeMs: 150 });
@@ -284,11 +288,11 @@ describe('the end of the time of a token', () => {
 describe('the first token', () => {
   const replicas = useReplicas({ pollIntervalMs: POLL_MS });
 
-  it('closes the service, for good, and ends what is open', async () => {
+  it('closes the service to anonymous callers permanently and ends their streams', async () => {
     const [a, b] = replicas();
     const name = 'trader';
-    const nobody = [callsOf(a), callsOf(b)];
-    for (const calls of nobody) expect((await calls('AgentService/ListAgents')).code).toBe('OK');
+    const anonymous = [callsOf(a), callsOf(b)];
+    for (const calls of anonymous) expect((await calls('AgentService/ListAgents')).code).toBe('OK');
     const watches = await Promise.all(
       [a, b].flatMap((at) => [
         watchAs(at, undefined, { all_agents: true }).ready(),
@@ -297,15 +301,15 @@ describe('the first token', () => {
     );
     const { id, text } = await grant(a.store, { role: 'ROLE_ADMIN' });
     const closed = { code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' };
-    expect(await nobody[0]?.('AgentService/ListAgents')).toMatchObject(closed);
+    expect(await anonymous[0]?.('AgentService/ListAgents')).toMatchObject(closed);
     for (const watch of watches) expect(await watch.end(SOON_MS)).toMatchObject({ code: 16, reason: 'TOKEN_REQUIRED' });
-    expect(await nobody[1]?.('AgentService/ListAgents')).toMatchObject(closed);
+    expect(await anonymous[1]?.('AgentService/ListAgents')).toMatchObject(closed);
     const admin = callsOf(a, text);
     expect((await admin('AccessService/ListTokens')).code).toBe('OK');
     expect((await admin('AccessService/RevokeToken', { id })).code).toBe('OK');
-    await eventually(() => a.store.state.revision === b.store.state.revision, 'both know');
-    for (const calls of nobody) expect(await calls('AgentService/ListAgents')).toMatchObject(closed);
-    // Nor does a replica open it that starts when no token is good.
+    await eventually(() => a.store.state.revision === b.store.state.revision, 'the replicas are at the same revision');
+    for (const calls of anonymous) expect(await calls('AgentService/ListAgents')).toMatchObject(closed);
+    // A replica that starts when no token is valid must not open the service either.
     const later = await startReplica({ database: a.database });
     try {
       expect(await callsOf(later)('AgentService/ListAgents')).toMatchObject(closed);
@@ -316,8 +320,8 @@ describe('the first token', () => {
   });
 });
 
-describe('while the database is away', () => {
-  it('tokens that are known work, unknown ones do not, and nothing can be revoked', async () => {
+describe('a replica whose database is unavailable', () => {
+  it('accepts known tokens, rejects unknown ones and cannot revoke or create any', async () => {
     const postgres = await startPostgres({ own: true });
     try {
       const url = await postgres.createDatabase('seeded');
@@ -326,8 +330,8 @@ describe('while the database is away', () => {
       try {
         const admin = callsOf(replica, (await grant(replica.store, { role: 'ROLE_ADMIN' })).text);
         const { id, text } = await grant(replica.store, { role: 'ROLE_VIEWER' });
-        const gone = await grant(replica.store, { role: 'ROLE_VIEWER' });
-        await admin('AccessService/RevokeToken', { id: gone.id });
+        const revokedToken = await grant(replica.store, { role: 'ROLE_VIEWER' });
+        await admin('AccessService/RevokeToken', { id: revokedToken.id });
         const watch = await watchAs(replica, text, { all_agents: true }).ready();
         await postgres.crash();
         for (const link of proxy.links) link.cut();
@@ -338,13 +342,13 @@ describe('while the database is away', () => {
           code: 'UNAUTHENTICATED',
           reason: 'TOKEN_UNKNOWN',
         });
-        expect(await callsOf(replica, gone.text)(CALLER)).toMatchObject(REVOKED);
+        expect(await callsOf(replica, revokedToken.text)(CALLER)).toMatchObject(REVOKED);
         expect(await callsOf(replica)(CALLER)).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' });
         for (const name of ['AccessService/RevokeToken', 'AccessService/CreateToken']) {
           const json: JsonObject = name.endsWith('CreateToken') ? { name: 'x', role: 'ROLE_VIEWER' } : { id };
           expect(await admin(name, json), name).toMatchObject({ code: 'UNAVAILABLE' });
         }
-        // Lists and one token come without when they were used.
+        // GetToken and ListTokens omit the time of last use.
         const { code, answer } = await admin('AccessService/GetToken', { id });
         expect([code, (answer['token'] as { lastUsedAt?: string }).lastUsedAt]).toEqual(['OK', undefined]);
         expect((await admin('AccessService/ListTokens')).code).toBe('OK');
@@ -354,10 +358,10 @@ describe('while the database is away', () => {
         const requestId = randomUUID();
         await eventually(
           async () => (await admin('AccessService/RevokeToken', { id, requestId })).code === 'OK',
-          'it can be revoked again',
+          'the token can be revoked',
           20_000,
         );
-        await endsRevoked(watch);
+        await expectRevoked(watch);
       } finally {
         await replica.stop();
       }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { failure, unique, useService } from '../../support/service.js';
 import {
+  alreadyExists,
   chars,
   configsOf,
   getAgent,
@@ -13,14 +14,13 @@ import {
   refused,
   stale,
   status,
-  taken,
 } from './support.js';
 
 describe('AgentService', () => {
   const service = useService('embedded');
 
   describe('CreateAgent', () => {
-    it('takes the documented defaults for what is absent', async () => {
+    it('uses the documented defaults for absent fields', async () => {
       const name = unique('defaults');
       const agent = await newAgent(service(), { name, agent_type: 'trader' });
       expect(agent).toMatchObject({
@@ -48,7 +48,7 @@ describe('AgentService', () => {
       expect(agent.chain_etag).not.toBe('');
     });
 
-    it('stores every field, and what it answers is what is read', async () => {
+    it('stores every field and returns what GetAgent reads', async () => {
       const fields = {
         name: unique('full'),
         agent_type: 'researcher',
@@ -89,7 +89,7 @@ describe('AgentService', () => {
       expect(agent.created_at).not.toEqual(new Date(0));
     });
 
-    it('names everything that is wrong at once', async () => {
+    it('returns a violation for every invalid field', async () => {
       await invalid(
         service().agents.createAgent({ agent: { temperature: 3, max_tokens: 0, llm_type: 'slow' } }),
         'agent.name',
@@ -105,16 +105,16 @@ describe('AgentService', () => {
       expect(error.fields.length).toBeGreaterThan(0);
     });
 
-    it('refuses a name that is taken', async () => {
+    it('rejects a name that is taken', async () => {
       const { name } = await newAgent(service());
-      const error = await taken(
+      const error = await alreadyExists(
         service().agents.createAgent({ agent: { name, agent_type: 'trader' } }),
         'AGENT_NAME_TAKEN',
       );
       expect(error.message).toContain(name);
     });
 
-    it('lets exactly one of many callers have a name', async () => {
+    it('succeeds for exactly one of many concurrent calls with the same name', async () => {
       const name = unique('race');
       const results = await Promise.allSettled(
         Array.from({ length: 8 }, () => service().agents.createAgent({ agent: { name, agent_type: 'trader' } })),
@@ -133,22 +133,22 @@ describe('AgentService', () => {
       ['version', 20],
       ['description', 1000],
     ] as const;
-    it.each(lengths)('holds %s of %i characters and no more', async (field, limit) => {
-      // llm_model is checked against the catalogue only where the contract says so; a provider of our own takes any.
-      const own = field === 'llm_model' ? { llm_provider: await openProvider() } : {};
+    it.each(lengths)('accepts %s of at most %i characters', async (field, limit) => {
+      // The catalogue restricts llm_model only for providers without unknown models; a custom provider accepts any.
+      const providerField = field === 'llm_model' ? { llm_provider: await openProvider() } : {};
       const longest = `${unique('é')}${chars(limit)}`.slice(0, limit);
-      const agent = await newAgent(service(), { ...own, [field]: longest });
+      const agent = await newAgent(service(), { ...providerField, [field]: longest });
       expect(agent[field]).toBe(longest);
       await invalid(
         service().agents.createAgent({
-          agent: { name: unique('long'), agent_type: 'x', ...own, [field]: `${longest}x` },
+          agent: { name: unique('long'), agent_type: 'x', ...providerField, [field]: `${longest}x` },
         }),
         `agent.${field}`,
       );
     });
 
     it.each(['name', 'agent_type', 'role', 'llm_model', 'llm_provider', 'llm_type'] as const)(
-      'refuses an empty %s',
+      'rejects an empty %s',
       async (field) => {
         await invalid(
           service().agents.createAgent({ agent: { name: unique('empty'), agent_type: 'x', [field]: '' } }),
@@ -175,7 +175,7 @@ describe('AgentService', () => {
       ['metadata_json', '{'],
       ['metadata_json', ''],
     ] as const;
-    it.each(json)('refuses %s that is %s', async (field, text) => {
+    it.each(json)('rejects %s that is %s', async (field, text) => {
       await invalid(
         service().agents.createAgent({ agent: { name: unique('json'), agent_type: 'x', [field]: text } }),
         `agent.${field}`,
@@ -183,7 +183,7 @@ describe('AgentService', () => {
     });
 
     it.each(['capabilities_json', 'required_tools_json', 'config_json', 'metadata_json'] as const)(
-      'holds %s of 16384 bytes and no more',
+      'accepts %s of at most 16384 bytes',
       async (field) => {
         const list = field === 'capabilities_json' || field === 'required_tools_json';
         const of = (bytes: number) => (list ? `["${chars(bytes - 4)}"]` : `{"k":"${chars(bytes - 8)}"}`);
@@ -198,7 +198,7 @@ describe('AgentService', () => {
     );
 
     it.each([-0.1, 2.000_000_1, Number.NaN, Number.POSITIVE_INFINITY])(
-      'refuses temperature %s',
+      'rejects temperature %s',
       async (temperature) => {
         await invalid(
           service().agents.createAgent({ agent: { name: unique('t'), agent_type: 'x', temperature } }),
@@ -207,14 +207,14 @@ describe('AgentService', () => {
       },
     );
 
-    it.each([0, -1, -2_147_483_648])('refuses max_tokens %i', async (max_tokens) => {
+    it.each([0, -1, -2_147_483_648])('rejects max_tokens %i', async (max_tokens) => {
       await invalid(
         service().agents.createAgent({ agent: { name: unique('m'), agent_type: 'x', max_tokens } }),
         'agent.max_tokens',
       );
     });
 
-    it('resolves aliases of llm_provider and refuses what the catalogue lacks', async () => {
+    it('resolves aliases of llm_provider and rejects unknown providers', async () => {
       const agent = await newAgent(service(), { llm_provider: 'XAI', llm_model: 'grok-beta' });
       expect(agent.llm_provider).toBe('grok');
       const error = await invalid(
@@ -238,7 +238,7 @@ describe('AgentService', () => {
       expect((await service().agents.getAgent({ agent: { name: agent.name } })).agent).toEqual(agent);
     });
 
-    it('takes names exactly as stored', async () => {
+    it('matches names exactly', async () => {
       const { name } = await newAgent(service(), { name: unique('Case') });
       await notFound(service().agents.getAgent({ agent: { name: name.toUpperCase() } }), 'AGENT_NOT_FOUND');
       await notFound(service().agents.getAgent({ agent: { name: `${name} ` } }), 'AGENT_NOT_FOUND');
@@ -250,34 +250,34 @@ describe('AgentService', () => {
       expect(error.message).toContain('"market_analyst"');
     });
 
-    it('wants exactly one of id and name', async () => {
+    it('rejects a reference without id and name', async () => {
       for (const agent of [undefined, {}]) await invalid(service().agents.getAgent({ agent }), 'agent');
     });
 
-    it.each([0, -1])('refuses id %i', async (id) => {
+    it.each([0, -1])('rejects id %i', async (id) => {
       const error = await invalid(service().agents.getAgent({ agent: { id } }));
       expect(error.fields[0]).toMatch(/^agent(\.id)?$/);
     });
 
-    it('refuses names that no agent can have', async () => {
+    it('rejects names that no agent can have', async () => {
       for (const name of ['', chars(256)]) {
         const error = await invalid(service().agents.getAgent({ agent: { name } }));
         expect(error.fields[0]).toMatch(/^agent(\.name)?$/);
       }
     });
 
-    it('says when no agent has the largest id', async () => {
+    it('returns NOT_FOUND for the largest id', async () => {
       await notFound(service().agents.getAgent({ agent: { id: 2_147_483_647 } }), 'AGENT_NOT_FOUND');
     });
 
-    it('has the twelve agents of the seeds', async () => {
+    it('returns an agent of the seeds', async () => {
       const { agent } = await service().agents.getAgent({ agent: { name: 'research_manager' } });
       expect(agent).toMatchObject({ agent_type: 'manager', role: 'research', llm_type: 'deep', is_reserved: true });
     });
   });
 
   describe('ListAgents', () => {
-    it('filters by type, role and activity, all of which must match', async () => {
+    it('returns the agents that match type, role and activity', async () => {
       const agent_type = unique('type');
       const all = [
         await newAgent(service(), { agent_type, role: 'a' }),
@@ -294,11 +294,11 @@ describe('AgentService', () => {
       expect(await ids({ agent_type: unique('none') })).toEqual([]);
     });
 
-    it('pages in the order of ids, without loss or repetition, also while agents come and go', async () => {
+    it('pages in id order without loss or repetition while agents change', async () => {
       const agent_type = unique('paged');
-      const made = [];
-      for (let i = 0; i < 7; i += 1) made.push(await newAgent(service(), { agent_type }));
-      const [first, second] = made;
+      const created = [];
+      for (let i = 0; i < 7; i += 1) created.push(await newAgent(service(), { agent_type }));
+      const [first, second] = created;
       const seen: number[] = [];
       let page_token = '';
       do {
@@ -311,10 +311,10 @@ describe('AgentService', () => {
         }
         page_token = page.next_page_token;
       } while (page_token !== '');
-      expect(seen).toEqual(made.map((agent) => agent.id));
+      expect(seen).toEqual(created.map((agent) => agent.id));
     });
 
-    it('has no next page when the last one is exactly full', async () => {
+    it('returns no next page token when the last page is full', async () => {
       const agent_type = unique('full');
       for (let i = 0; i < 2; i += 1) await newAgent(service(), { agent_type });
       const page = await service().agents.listAgents({ agent_type, page_size: 2 });
@@ -322,34 +322,34 @@ describe('AgentService', () => {
       expect(page.next_page_token).toBe('');
     });
 
-    it('binds a page token to its filter and its list', async () => {
+    it('rejects a page token of another filter or list', async () => {
       const { next_page_token } = await service().agents.listAgents({ page_size: 1 });
       expect(next_page_token).not.toBe('');
       const page_token = next_page_token;
-      const other = [
+      const calls = [
         () => service().agents.listAgents({ page_size: 1, page_token, is_active: true }),
         () => service().agents.listAgents({ page_size: 1, page_token, role: 'trader' }),
         () => service().configs.listConfigs({ page_size: 1, page_token }),
         () => service().providers.listProviders({ page_size: 1, page_token }),
       ];
-      for (const call of other) await refused(call(), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
+      for (const call of calls) await refused(call(), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
       const page = await service().agents.listAgents({ page_size: 3, page_token: next_page_token });
       expect(page.agents).toHaveLength(3);
     });
 
     it.each(['x', 'AAAA', '🎈', `${chars(1000)}`, '../../etc/passwd', '{}', 'e30='])(
-      'refuses the page token %s',
+      'rejects the page token %s',
       async (page_token) => {
         await refused(service().agents.listAgents({ page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
       },
     );
 
-    it('refuses a page token beyond the limit', async () => {
+    it('rejects a page token of more than 1000 characters', async () => {
       const error = await failure(service().agents.listAgents({ page_token: chars(1001) }));
       expect(error.code).toBe(status.INVALID_ARGUMENT);
     });
 
-    it('refuses a negative page size, and takes 0 and 1001', async () => {
+    it('rejects a negative page size, and accepts 0 and 1001', async () => {
       await invalid(service().agents.listAgents({ page_size: -1 }), 'page_size');
       const agent_type = unique('sizes');
       await Promise.all(Array.from({ length: 101 }, () => newAgent(service(), { agent_type })));
@@ -380,7 +380,7 @@ describe('AgentService', () => {
       ['metadata_json', '{"b":2}', undefined],
       ['substitution_policy', 'SUBSTITUTION_POLICY_NEVER', 'SUBSTITUTION_POLICY_ANY'],
     ] as const;
-    it.each(values)('keeps, sets and clears %s', async (field, value, cleared) => {
+    it.each(values)('sets %s, keeps it in other updates and clears it by mask', async (field, value, cleared) => {
       const { id } = await newAgent(service());
       const set = await service().agents.updateAgent({ agent: { id, [field]: value } });
       expect(present(set.agent)[field]).toEqual(value);
@@ -401,7 +401,7 @@ describe('AgentService', () => {
       expect(cleared.agent).toMatchObject({ llm_provider: 'openai', llm_model: 'gpt-4o-mini' });
     });
 
-    it('changes only what the mask names', async () => {
+    it('changes only the fields in the mask', async () => {
       const { id } = await newAgent(service(), { description: 'old', role: 'old' });
       const { agent } = await service().agents.updateAgent({
         agent: { id, description: 'new', role: 'new', version: '5' },
@@ -410,14 +410,14 @@ describe('AgentService', () => {
       expect(agent).toMatchObject({ description: 'new', role: 'old', version: '1.0.0' });
     });
 
-    it('renames, unless the name is taken', async () => {
+    it('changes the name unless another agent has it', async () => {
       const { id, name } = await newAgent(service());
       const other = await newAgent(service());
       const renamed = unique('renamed');
       await service().agents.updateAgent({ agent: { id, name: renamed } });
       expect((await service().agents.getAgent({ agent: { name: renamed } })).agent?.id).toBe(id);
       await notFound(service().agents.getAgent({ agent: { name } }), 'AGENT_NOT_FOUND');
-      await taken(service().agents.updateAgent({ agent: { id, name: other.name } }), 'AGENT_NAME_TAKEN');
+      await alreadyExists(service().agents.updateAgent({ agent: { id, name: other.name } }), 'AGENT_NAME_TAKEN');
       const config = await newConfig(service(), {}, other);
       await service().agents.updateAgent({ agent: { id: other.id, name: unique('moved') } });
       const { agent_name } = present((await service().configs.getConfig({ id: config.id })).config);
@@ -430,18 +430,21 @@ describe('AgentService', () => {
       expect(agent?.name).toBe(name);
     });
 
-    it('names every unknown and every output-only path of a mask', async () => {
+    it('returns a violation for every unknown or output-only path in the mask', async () => {
       const { id } = await newAgent(service());
-      const bad = ['nonsense', 'agent.name', 'created_at', 'revision', 'id', 'chain_etag'];
+      const invalidPaths = ['nonsense', 'agent.name', 'created_at', 'revision', 'id', 'chain_etag'];
       const error = await invalid(
-        service().agents.updateAgent({ agent: { id, description: 'x' }, update_mask: ['description', ...bad] }),
+        service().agents.updateAgent({
+          agent: { id, description: 'x' },
+          update_mask: ['description', ...invalidPaths],
+        }),
       );
-      for (const path of bad) expect(JSON.stringify(error.violations)).toContain(path);
-      expect(error.violations).toHaveLength(bad.length);
+      for (const path of invalidPaths) expect(JSON.stringify(error.violations)).toContain(path);
+      expect(error.violations).toHaveLength(invalidPaths.length);
       expect((await getAgent(service(), id)).description).toBeUndefined();
     });
 
-    it('refuses to clear the name and the type', async () => {
+    it('rejects a mask that clears the name and the type', async () => {
       const { id } = await newAgent(service());
       await invalid(
         service().agents.updateAgent({ agent: { id }, update_mask: ['name', 'agent_type'] }),
@@ -450,7 +453,7 @@ describe('AgentService', () => {
       );
     });
 
-    it('refuses to change is_reserved, and takes the value that it has', async () => {
+    it('rejects a change of is_reserved and accepts its current value', async () => {
       const { id } = await newAgent(service());
       await service().agents.updateAgent({ agent: { id, is_reserved: false, role: 'kept' } });
       const error = await invalid(
@@ -460,7 +463,7 @@ describe('AgentService', () => {
       await invalid(service().agents.updateAgent({ agent: { id, is_reserved: true } }), 'agent.is_reserved');
     });
 
-    it('refuses a stale etag and takes the current one', async () => {
+    it('rejects a stale etag and accepts the current one', async () => {
       const { id, etag } = await newAgent(service());
       const { agent } = await service().agents.updateAgent({ agent: { id, etag, description: 'one' } });
       expect(agent?.etag).not.toBe(etag);
@@ -469,12 +472,12 @@ describe('AgentService', () => {
       expect((await getAgent(service(), id)).description).toBe('one');
     });
 
-    it('says which agent is missing', async () => {
+    it('returns NOT_FOUND for an unknown agent', async () => {
       await notFound(service().agents.updateAgent({ agent: { id: 2_147_483_647, role: 'x' } }), 'AGENT_NOT_FOUND');
       await invalid(service().agents.updateAgent({ agent: { role: 'x' } }), 'agent.id');
     });
 
-    it('names everything that is wrong at once', async () => {
+    it('returns a violation for every invalid field', async () => {
       const { id } = await newAgent(service());
       await invalid(
         service().agents.updateAgent({ agent: { id, temperature: -1, max_tokens: 0, role: '', metadata_json: '1' } }),
@@ -485,7 +488,7 @@ describe('AgentService', () => {
       );
     });
 
-    it('moves updated_at and leaves created_at, also when nothing differs', async () => {
+    it('updates updated_at and keeps created_at, even if no field changes', async () => {
       const before = await newAgent(service());
       const { agent, revision } = await service().agents.updateAgent({ agent: { id: before.id, role: before.role } });
       expect(agent?.created_at).toEqual(before.created_at);
@@ -498,21 +501,21 @@ describe('AgentService', () => {
     it('deletes by id and by name', async () => {
       const [a, b] = [await newAgent(service()), await newAgent(service())];
       await service().agents.deleteAgent({ agent: { id: a.id } });
-      const answer = await service().agents.deleteAgent({ agent: { name: b.name } });
-      expect(answer.deleted_configs).toBe(0);
+      const response = await service().agents.deleteAgent({ agent: { name: b.name } });
+      expect(response.deleted_configs).toBe(0);
       for (const { id } of [a, b]) {
         await notFound(service().agents.getAgent({ agent: { id } }), 'AGENT_NOT_FOUND');
         await notFound(service().agents.deleteAgent({ agent: { id } }), 'AGENT_NOT_FOUND');
       }
     });
 
-    it('lets the name be used again', async () => {
+    it('frees the name for another agent', async () => {
       const { id, name } = await newAgent(service());
       await service().agents.deleteAgent({ agent: { id } });
       expect((await newAgent(service(), { name })).id).not.toBe(id);
     });
 
-    it('refuses a reserved agent, also with cascade', async () => {
+    it('rejects a reserved agent, also with cascade', async () => {
       for (const cascade of [false, true]) {
         const call = service().agents.deleteAgent({ agent: { name: 'trader' }, cascade });
         const error = await precondition(call, 'AGENT_RESERVED');
@@ -520,7 +523,7 @@ describe('AgentService', () => {
       }
     });
 
-    it('refuses one that has configs, and deletes them with it when told to', async () => {
+    it('rejects an agent with configs, and deletes them with it when cascade is set', async () => {
       const agent = await newAgent(service());
       const [one, two] = [await newConfig(service(), {}, agent), await newConfig(service(), { enabled: false }, agent)];
       const error = await precondition(service().agents.deleteAgent({ agent: { id: agent.id } }), 'AGENT_HAS_CONFIGS');
@@ -531,7 +534,7 @@ describe('AgentService', () => {
       for (const { id } of [one, two]) await notFound(service().configs.getConfig({ id }), 'CONFIG_NOT_FOUND');
     });
 
-    it('refuses a stale etag and takes the current one', async () => {
+    it('rejects a stale etag and accepts the current one', async () => {
       const { id, etag } = await newAgent(service());
       const { agent } = await service().agents.updateAgent({ agent: { id, role: 'x' } });
       await stale(service().agents.deleteAgent({ agent: { id }, etag }));

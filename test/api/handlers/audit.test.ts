@@ -23,32 +23,32 @@ const settings = { ENCRYPTION_KEY: generateKey(), PROVIDER_ALLOW_CIDRS: '127.0.0
 const json = (value: unknown) => JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? `${inner}` : inner));
 const kind = (name: 'WRITE' | 'HEALTH_CHECK' | 'KEY_VALIDATION'): AuditEventKind => `AUDIT_EVENT_KIND_${name}`;
 
-/** A provider of one's own at a fake one that takes KEY alone. */
-async function provide(service: TestService): Promise<string> {
+/** A provider row for a fake provider that accepts only KEY. */
+async function createFakeProvider(service: TestService): Promise<string> {
   const { dialect, base_url } = (await startFakeProvider('openai')).provider;
   return (await newProvider(service, { dialect, base_url })).name;
 }
 
-describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('ListAuditEvents on %s', (backend) => {
   const service = useService(backend, settings);
   type Request = Parameters<ReturnType<typeof service>['audit']['listAuditEvents']>[0];
   const list = (request: Request = {}) => service().audit.listAuditEvents(request);
   const events = async (request: Request = {}) => (await list(request)).events;
 
-  it('has every check of a config and every validation of a key, and what came of it', async () => {
-    const provider = await provide(service());
+  it('returns every health check and key validation with its outcome', async () => {
+    const provider = await createFakeProvider(service());
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
     const { id, agent_id } = config;
     await service().configs.updateConfig({ config: { id }, api_key: `${CANARY}-stored` });
     await service().configs.checkConfigHealth({ id });
     await service().providers.validateApiKey({ provider, api_key: `${CANARY}-brought` });
     await service().providers.validateApiKey({ provider, api_key: KEY, model_name: 'gpt-4o' });
-    const [good, bad, check] = await events({ page_size: 3 });
+    const [validKey, invalidKey, check] = await events({ page_size: 3 });
     const common = { actor: 'anonymous', provider, change: undefined, created_at: expect.any(Date) };
     const validation = { ...common, kind: kind('KEY_VALIDATION'), agent_id: undefined, config_id: undefined };
     const method = 'agentllm.v1.ProviderService/ValidateApiKey';
-    expect(good).toEqual({ ...validation, id: good?.id, method, outcome: 'CHECK_STATUS_OK' });
-    expect(bad).toEqual({ ...validation, id: bad?.id, method, outcome: 'CHECK_STATUS_INVALID' });
+    expect(validKey).toEqual({ ...validation, id: validKey?.id, method, outcome: 'CHECK_STATUS_OK' });
+    expect(invalidKey).toEqual({ ...validation, id: invalidKey?.id, method, outcome: 'CHECK_STATUS_INVALID' });
     expect(check).toEqual({
       ...common,
       id: check?.id,
@@ -58,12 +58,12 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
       config_id: id,
       outcome: 'CHECK_STATUS_INVALID',
     });
-    expect(Math.abs(Date.now() - Number(good?.created_at))).toBeLessThan(60_000);
-    for (const { id } of [good, bad, check].map(present)) expect(id).toMatch(/^e-\d+$/);
+    expect(Math.abs(Date.now() - Number(validKey?.created_at))).toBeLessThan(60_000);
+    for (const { id } of [validKey, invalidKey, check].map(present)) expect(id).toMatch(/^e-\d+$/);
     expect(json(await list({ page_size: 1000 }))).not.toMatch(/CANARY|planted|gAAAAA|key_id/);
   });
 
-  it('has no check that was refused: nobody was asked', async () => {
+  it('omits a rejected check, which sends no request to a provider', async () => {
     const before = await list({ kinds: [kind('HEALTH_CHECK'), kind('KEY_VALIDATION')] });
     await invalid(service().providers.validateApiKey({ provider: 'openai', api_key: 'not a key' }), 'api_key');
     await notFound(service().providers.validateApiKey({ provider: 'nobody', api_key: KEY }), 'PROVIDER_NOT_FOUND');
@@ -71,7 +71,7 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
     expect((await list({ kinds: [kind('HEALTH_CHECK'), kind('KEY_VALIDATION')] })).events).toEqual(before.events);
   });
 
-  it('has every write, as the history has it', async () => {
+  it('returns every write with its entry of ListConfigRevisions', async () => {
     const agent = await newAgent(service());
     const { id } = await newConfig(service(), {}, agent);
     await service().agents.deleteAgent({ agent: { id: agent.id }, cascade: true, reason: 'no longer wanted' });
@@ -97,7 +97,7 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
     await notFound(list({ agent: { name: agent.name } }), 'AGENT_NOT_FOUND');
   });
 
-  it('is filtered by agent, kind, actor and time, all together', async () => {
+  it('returns the events that match agent, kind, actor and time', async () => {
     const agent = await newAgent(service());
     const config = await newConfig(service(), {}, agent);
     await service().configs.checkConfigHealth({ id: config.id });
@@ -124,7 +124,7 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
     expect((await list()).revision).toBe(await revision(service()));
   });
 
-  it('refuses what it cannot read, each field by its name', async () => {
+  it('returns a violation for every invalid field', async () => {
     const kinds = ['AUDIT_EVENT_KIND_UNSPECIFIED' as const];
     await invalid(
       list({ agent: { id: 0 }, kinds, actor: 'x'.repeat(101), page_size: -1 }),
@@ -136,7 +136,7 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
     expect(await events({ actor: 'x'.repeat(100), since: new Date('0001-01-01T00:00:00Z') })).toEqual([]);
   });
 
-  it('refuses tokens of another list', async () => {
+  it('rejects a page token of another list', async () => {
     const { next_page_token: page_token } = await list({ page_size: 1 });
     const foreign = (request: Request) => refused(list(request), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
     await foreign({ page_token, actor: 'anonymous' });
@@ -148,7 +148,7 @@ describe.each(['embedded', 'postgres'] as const)('the audit on %s', (backend) =>
   });
 });
 
-describe('the audit beside its database', () => {
+describe('the audit log', () => {
   let postgres: TestPostgres;
   let url: string;
   let service: TestService;
@@ -168,12 +168,12 @@ describe('the audit beside its database', () => {
     await client.end();
   }
 
-  it('is paged without losing or repeating an event, also of those at the same time', async () => {
+  it('is paged without loss or repetition, also for events with the same timestamp', async () => {
     const agents = await Promise.all(Array.from({ length: 250 }, () => newAgent(service)));
     const refs = agents.map(({ id }) => ({ id }));
     for (const temperature of [0.1, 0.2, 0.3, 0.4, 0.5])
       await service.configs.bulkAssignConfig({ agents: refs, config: { ...GPT4, temperature } });
-    // An event in the same millisecond as each of the entries.
+    // One event in the same millisecond as each entry.
     await sql(`insert into audit_events (kind, actor, method, provider, outcome, created_at)
       select 'AUDIT_EVENT_KIND_HEALTH_CHECK', 'test', 'm', 'openai', 'CHECK_STATUS_OK', created_at from config_revisions`);
     const seen: { id: string; time: number }[] = [];
@@ -200,8 +200,8 @@ describe('the audit beside its database', () => {
     for (const [at, { time }] of seen.entries()) expect(time).toBeLessThanOrEqual(seen[at - 1]?.time ?? Infinity);
   });
 
-  it('never stands in the way of what it tells of', async () => {
-    const provider = await provide(service);
+  it('does not fail a check when its table is missing', async () => {
+    const provider = await createFakeProvider(service);
     const config = await newConfig(service, { provider, model_name: 'gpt-4o' });
     await sql('alter table audit_events rename to audit_events_away');
     const { check } = await service.providers.validateApiKey({ provider, api_key: KEY });
@@ -211,17 +211,17 @@ describe('the audit beside its database', () => {
     await sql('alter table audit_events_away rename to audit_events');
   });
 
-  it('nor does it hold anybody up', async () => {
-    const provider = await provide(service);
+  it('does not delay a check while its table is locked', async () => {
+    const provider = await createFakeProvider(service);
     const client = await connectPg(url);
     await client.query('begin');
     await client.query('lock table audit_events');
-    const began = performance.now();
+    const start = performance.now();
     const { check } = await service.providers.validateApiKey({ provider, api_key: KEY });
-    const took = performance.now() - began;
+    const elapsedMs = performance.now() - start;
     await client.query('rollback');
     await client.end();
     expect(check?.status).toBe('CHECK_STATUS_OK');
-    expect(took).toBeLessThan(3_000);
+    expect(elapsedMs).toBeLessThan(3_000);
   });
 });

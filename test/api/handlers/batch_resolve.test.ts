@@ -5,7 +5,7 @@ import { GPT4, HAIKU, invalid, newAgent, newConfig, present, statusOf } from './
 describe('BatchResolveConfigs', () => {
   const service = useService('embedded');
 
-  it('gives each agent what ResolveConfig gives, in the order of the request and at one revision', async () => {
+  it('returns the result of ResolveConfig for each agent, in request order and at one revision', async () => {
     const [one, two] = [await newConfig(service(), HAIKU), await newConfig(service(), GPT4)];
     const agents = [{ id: two.agent_id }, { name: one.agent_name }, { id: two.agent_id }];
     for (const provider_down of [[], ['claude']]) {
@@ -20,7 +20,7 @@ describe('BatchResolveConfigs', () => {
     }
   });
 
-  it('has a status in the place of an agent that has nothing in effect', async () => {
+  it('returns a status for an agent that has no resolution', async () => {
     const idle = await newAgent(service(), { is_active: false });
     const empty = await newAgent(service(), { llm_provider: '', llm_model: '' });
     const agents = [{ name: unique('nobody') }, { id: idle.id }, { id: empty.id }, { name: 'trader' }];
@@ -30,7 +30,7 @@ describe('BatchResolveConfigs', () => {
     expect(results.map(({ agent_name }) => agent_name)).toEqual([agents[0]?.name, idle.name, empty.name, 'trader']);
   });
 
-  it('gives all agents a page at a time, of at most 200', async () => {
+  it('returns all agents in pages of at most 200', async () => {
     const { agents } = await service().agents.listAgents({ page_size: 1000 });
     const names: string[] = [];
     let page_token = '';
@@ -47,7 +47,7 @@ describe('BatchResolveConfigs', () => {
     expect(most.next_page_token).not.toBe('');
   });
 
-  it('names everything that is wrong with its request', async () => {
+  it('returns a violation for every invalid field', async () => {
     const call = service().configs.batchResolveConfigs({
       agents: [{ id: 0 }, { name: '' }],
       provider_down: ['opnai'],
@@ -64,7 +64,7 @@ describe('BatchResolveConfigs', () => {
 describe('ListConfigs with include_fallbacks', () => {
   const service = useService('embedded');
 
-  it('finds configs whose fallback is of the provider and model', async () => {
+  it('returns configs whose fallback has the provider and model', async () => {
     const agent = await newAgent(service());
     const fallback = { fallback_provider: 'claude', fallback_model: HAIKU.model_name };
     const first = await newConfig(service(), { ...GPT4, ...fallback }, agent);
@@ -74,10 +74,10 @@ describe('ListConfigs with include_fallbacks', () => {
       (await service().configs.listConfigs({ agent: { id: agent.id }, ...more })).configs.map(({ id }) => id);
     expect(await list({ provider: 'anthropic' })).toEqual([second.id]);
     expect(await list({ provider: 'anthropic', include_fallbacks: true })).toEqual([first.id, second.id]);
-    const of = { provider: 'claude', model_name: HAIKU.model_name, include_fallbacks: true };
-    expect(await list(of)).toEqual([first.id, second.id]);
-    // Provider and model are those of one hop.
-    expect(await list({ ...of, model_name: 'gpt-4' })).toEqual([]);
+    const filter = { provider: 'claude', model_name: HAIKU.model_name, include_fallbacks: true };
+    expect(await list(filter)).toEqual([first.id, second.id]);
+    // Provider and model must match the same hop.
+    expect(await list({ ...filter, model_name: 'gpt-4' })).toEqual([]);
     expect(await list({ model_name: HAIKU.model_name, include_fallbacks: true })).toEqual([first.id, second.id]);
   });
 });

@@ -19,7 +19,7 @@ import {
 describe('BulkAssignConfig', () => {
   const service = useService('embedded');
 
-  it('does for each agent what UpsertPrimaryConfig would, in the order of the request', async () => {
+  it('writes each agent as UpsertPrimaryConfig does, in request order', async () => {
     const none = await newAgent(service());
     const enabled = await newConfig(service(), { max_tokens: 5 });
     const disabled = await newConfig(service(), { enabled: false, max_tokens: 6 });
@@ -53,7 +53,7 @@ describe('BulkAssignConfig', () => {
     expect(reasonsOf(findings)).toContain('PARAMETER_REQUIRED');
   });
 
-  it('stores all or nothing, and names every agent that does not exist', async () => {
+  it('stores nothing when agents are missing, and lists every missing agent', async () => {
     const config = await newConfig(service());
     const names = [unique('none'), unique('none')];
     const before = await revision(service());
@@ -70,7 +70,7 @@ describe('BulkAssignConfig', () => {
     expect(await revision(service())).toBe(before);
   });
 
-  it('stores nothing when the fields do not fit one of the agents', async () => {
+  it('stores nothing when the fields are invalid for one of the agents', async () => {
     const large = await newConfig(service(), { model_name: 'gpt-4o' });
     const small = await newConfig(service(), { model_name: 'gpt-4' });
     const agents = [{ id: large.agent_id }, { id: small.agent_id }];
@@ -91,7 +91,7 @@ describe('BulkAssignConfig', () => {
     expect(await getConfig(service(), small.id)).toEqual(small);
   });
 
-  it('gives each agent a status with allow_partial, and stores the rest', async () => {
+  it('returns a status for each failed agent with allow_partial, and stores the rest', async () => {
     const { id } = await newAgent(service());
     const name = unique('none');
     const { results } = await service().configs.bulkAssignConfig({
@@ -110,19 +110,19 @@ describe('BulkAssignConfig', () => {
     expect(statusOf(results[2]?.status).reason).toBe('AGENT_NOT_FOUND');
   });
 
-  it('answers a status for each when nothing could be stored, at the current revision', async () => {
+  it('returns a status for each agent at the current revision when every agent fails', async () => {
     const before = await revision(service());
     const agents = [{ name: unique('none') }, { name: unique('none') }];
-    const answer = await service().configs.bulkAssignConfig({ agents, config: GPT4, allow_partial: true });
-    expect(answer.results.map((result) => statusOf(result.status).reason)).toEqual([
+    const response = await service().configs.bulkAssignConfig({ agents, config: GPT4, allow_partial: true });
+    expect(response.results.map((result) => statusOf(result.status).reason)).toEqual([
       'AGENT_NOT_FOUND',
       'AGENT_NOT_FOUND',
     ]);
-    expect(answer.revision).toBe(before);
+    expect(response.revision).toBe(before);
     expect(await revision(service())).toBe(before);
   });
 
-  it('refuses an empty list, a repeated agent, and one that names nobody', async () => {
+  it('rejects an empty list, a repeated agent and an empty reference', async () => {
     await invalid(service().configs.bulkAssignConfig({ config: GPT4 }), 'agents');
     const { id, name } = await newAgent(service());
     for (const agents of [
@@ -146,11 +146,11 @@ describe('BulkAssignConfig', () => {
     expect(error.fields[0]).toMatch(/^agents\[1\]/);
   });
 
-  it('takes 1000 agents and no more', async () => {
+  it('accepts at most 1000 agents', async () => {
     const refs: { id: number }[] = [];
     while (refs.length < 1000) {
-      const made = await Promise.all(Array.from({ length: 20 }, () => newAgent(service())));
-      refs.push(...made.map(({ id }) => ({ id })));
+      const created = await Promise.all(Array.from({ length: 20 }, () => newAgent(service())));
+      refs.push(...created.map(({ id }) => ({ id })));
     }
     const { results } = await service().configs.bulkAssignConfig({ agents: refs, config: GPT4 });
     expect(results.map((result) => result.config?.agent_id)).toEqual(refs.map(({ id }) => id));
@@ -158,14 +158,14 @@ describe('BulkAssignConfig', () => {
     await invalid(service().configs.bulkAssignConfig({ agents: [...refs, { name }], config: GPT4 }), 'agents');
   });
 
-  it('keeps its errors within 4 KiB, however many agents are missing', async () => {
+  it('limits its error to 4 KiB when 1000 agents are missing', async () => {
     const agents = Array.from({ length: 1000 }, () => ({ name: unique('nobody-with-a-rather-long-name') }));
     const error = await notFound(service().configs.bulkAssignConfig({ agents, config: GPT4 }), 'AGENT_NOT_FOUND');
     expect(Buffer.byteLength(error.message)).toBeLessThan(4096);
     expect(error.resources.length).toBeLessThan(1000);
   });
 
-  it('lists the first of 60 missing agents and says how many more there are', async () => {
+  it('lists the first of 60 missing agents and counts the rest', async () => {
     const agents = Array.from({ length: 60 }, (_, n) => ({ name: `nobody-${n}` }));
     const error = await notFound(service().configs.bulkAssignConfig({ agents, config: GPT4 }), 'AGENT_NOT_FOUND');
     const listed = error.violations.slice(0, -1);
@@ -201,7 +201,7 @@ describe('BulkAssignConfig', () => {
     await invalid(service().configs.bulkAssignConfig({ agents, config: { enabled: false } }), 'config.enabled');
   });
 
-  it('clears what the mask names, and names every bad path', async () => {
+  it('clears the fields in the mask, and returns every invalid path', async () => {
     const config = await newConfig(service(), { max_tokens: 7 });
     const agents = [{ id: config.agent_id }];
     const { results } = await service().configs.bulkAssignConfig({
@@ -211,23 +211,23 @@ describe('BulkAssignConfig', () => {
     });
     expect(results[0]?.config).toMatchObject({ id: config.id, temperature: 0.7 });
     expect(results[0]?.config?.max_tokens).toBeUndefined();
-    const bad = ['nonsense', 'revision'];
-    const error = await invalid(service().configs.bulkAssignConfig({ agents, config: {}, update_mask: bad }));
-    for (const path of bad) expect(JSON.stringify(error.violations)).toContain(path);
+    const invalidPaths = ['nonsense', 'revision'];
+    const error = await invalid(service().configs.bulkAssignConfig({ agents, config: {}, update_mask: invalidPaths }));
+    for (const path of invalidPaths) expect(JSON.stringify(error.violations)).toContain(path);
   });
 
-  it('is one transaction: a reader never sees half of it', async () => {
+  it('is atomic for a concurrent reader', async () => {
     const configs = await Promise.all(Array.from({ length: 50 }, () => newConfig(service(), { max_tokens: 1 })));
     const agents = configs.map(({ agent_id }) => ({ id: agent_id }));
     const writes = [2, 3, 4].map((max_tokens) =>
       service().configs.bulkAssignConfig({ agents, config: { max_tokens } }),
     );
-    let busy = true;
+    let writing = true;
     const done = Promise.all(writes).then(() => {
-      busy = false;
+      writing = false;
     });
     let reads = 0;
-    while (busy) {
+    while (writing) {
       const { results } = await service().configs.batchGetPrimaryConfigs({ agents });
       expect(new Set(results.map((result) => result.config?.max_tokens)).size).toBe(1);
       reads += 1;

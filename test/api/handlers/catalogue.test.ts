@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { unique, useService } from '../../support/service.js';
 import {
+  alreadyExists,
   chars,
   endpoint,
   GPT4,
@@ -19,7 +20,6 @@ import {
   revision,
   stale,
   status,
-  taken,
 } from './support.js';
 
 describe('ProviderService', () => {
@@ -34,7 +34,7 @@ describe('ProviderService', () => {
     service().providers.updateModel({ model, update_mask });
 
   describe('providers', () => {
-    it('has the four that are built in, with their documented key variables', async () => {
+    it('include the four built-in ones with their documented key variables', async () => {
       const { providers } = await service().providers.listProviders({ page_size: 1000 });
       const builtIn = providers.filter((provider) => provider.built_in);
       expect(
@@ -53,7 +53,7 @@ describe('ProviderService', () => {
       expect(names).toEqual([...names].sort());
     });
 
-    it('finds one by name or alias in any case', async () => {
+    it('are found by name or alias in any case', async () => {
       for (const name of ['claude', 'CLAUDE', 'anthropic', 'Anthropic']) {
         expect((await service().providers.getProvider({ name })).provider?.name).toBe('claude');
       }
@@ -62,7 +62,7 @@ describe('ProviderService', () => {
       await invalid(service().providers.getProvider({}), 'name');
     });
 
-    it('creates one with the documented defaults', async () => {
+    it('are created with the documented defaults', async () => {
       const fields = endpoint();
       const { provider, revision: at } = await service().providers.createProvider({ provider: fields });
       expect(provider).toMatchObject({
@@ -79,7 +79,7 @@ describe('ProviderService', () => {
       expect((await service().providers.getProvider({ name: present(provider).name })).provider).toEqual(provider);
     });
 
-    it('stores every field', async () => {
+    it('store every field', async () => {
       const fields: ProviderFields = {
         ...endpoint(),
         display_name: '',
@@ -106,7 +106,7 @@ describe('ProviderService', () => {
       expect((await service().providers.getProvider({ name: present(provider).name })).provider).toEqual(provider);
     });
 
-    it('names everything that is wrong at once', async () => {
+    it('are rejected with a violation for every invalid field', async () => {
       await invalid(
         service().providers.createProvider({ provider: {} }),
         'provider.name',
@@ -116,16 +116,19 @@ describe('ProviderService', () => {
       await invalid(service().providers.createProvider({}));
     });
 
-    it.each(['-a', '.a', '_a', 'a b', 'a/b', 'ä', '', chars(51)])('refuses the name %j', async (name) => {
-      await invalid(create({ name }), 'provider.name');
-      if (name !== '') {
-        const { name: own } = await newProvider(service());
-        const error = await invalid(update({ name: own, aliases: [name] }));
-        expect(error.fields[0]).toMatch(/^provider\.aliases/);
-      }
-    });
+    it.each(['-a', '.a', '_a', 'a b', 'a/b', 'ä', '', chars(51)])(
+      'are rejected with the name or alias %j',
+      async (name) => {
+        await invalid(create({ name }), 'provider.name');
+        if (name !== '') {
+          const { name: existing } = await newProvider(service());
+          const error = await invalid(update({ name: existing, aliases: [name] }));
+          expect(error.fields[0]).toMatch(/^provider\.aliases/);
+        }
+      },
+    );
 
-    it('takes a name of 50 characters', async () => {
+    it('accept a name of 50 characters', async () => {
       const name = `${unique('0')}.${chars(50)}`.slice(0, 50);
       expect((await create({ name })).provider?.name).toBe(name);
     });
@@ -162,11 +165,11 @@ describe('ProviderService', () => {
       'javascript:alert(1)',
       `https://llm.example.com/${chars(477)}`,
     ];
-    it.each(urls)('refuses the base_url %s', async (base_url) => {
+    it.each(urls)('are rejected with the base_url %s', async (base_url) => {
       await invalid(create({ base_url }), 'provider.base_url');
     });
 
-    it('stores and returns a base_url in its canonical form', async () => {
+    it('store and return a base_url in its canonical form', async () => {
       const { provider } = await create({ base_url: 'HTTPS://LLM.Example.com:443/V1/' });
       expect(provider?.base_url).toBe('https://llm.example.com/V1');
       const { name } = present(provider);
@@ -185,12 +188,12 @@ describe('ProviderService', () => {
       ['https://example.com/%2e%2e/v1', 'must have a path of letters, digits and - . _ ~ : + = , only'],
       ['https://example.com:0443', 'must have a port from 1 to 65535, without leading zeros, or none'],
       ['http://localhost:11434/v1', 'must be https: http needs an address that PROVIDER_ALLOW_CIDRS allows'],
-    ])('refuses the base_url %j: %s', async (base_url, description) => {
+    ])('are rejected with the base_url %j, which %s', async (base_url, description) => {
       const error = await invalid(create({ base_url }), 'provider.base_url');
       expect(error.message).toBe(`provider.base_url: ${description}`);
     });
 
-    it('takes a base_url of 500 characters', async () => {
+    it('accept a base_url of 500 characters', async () => {
       const base_url = `https://llm.example.com/${chars(500)}`.slice(0, 500);
       expect((await create({ base_url })).provider?.base_url).toBe(base_url);
     });
@@ -205,30 +208,30 @@ describe('ProviderService', () => {
       'API_KEY',
       '_API_KEY ',
       'DATABASE_URL',
-    ])('refuses the key variable %s', async (variable) => {
+    ])('are rejected with the key variable %s', async (variable) => {
       const error = await invalid(create({ api_key_env_vars: [variable] }));
       expect(error.fields[0]).toMatch(/^provider\.api_key_env_vars/);
     });
 
-    it('says in words which names a key variable can have', async () => {
+    it('are rejected with a description of the valid names of a key variable', async () => {
       const error = await invalid(create({ api_key_env_vars: ['HF_TOKEN'] }));
       expect(error.message).toBe(
         'provider.api_key_env_vars[0]: must consist of capital letters, digits and underscores and end in _API_KEY, such as LOCAL_LLM_API_KEY',
       );
     });
 
-    it('holds its lists at their limits', async () => {
+    it('accept lists up to their limits', async () => {
       const names = (count: number) => Array.from({ length: count }, (_, i) => `${unique('a').toLowerCase()}.${i}`);
       const vars = (count: number) => Array.from({ length: count }, (_, i) => `K${i}_API_KEY`);
       await create({ aliases: names(20), api_key_env_vars: vars(5) });
-      // Too many elements are refused before the request is decoded, at the first such field.
+      // Too many elements are rejected before the request is decoded, at the first such field.
       await invalid(create({ aliases: names(21), api_key_env_vars: vars(6) }), 'provider.aliases');
       await invalid(create({ api_key_env_vars: vars(6) }), 'provider.api_key_env_vars');
       await create({ display_name: chars(100, '🎈') });
       await invalid(create({ display_name: chars(101) }), 'provider.display_name');
     });
 
-    const badRules: NonNullable<ProviderFields['parameter_rules']>[] = [
+    const invalidRules: NonNullable<ProviderFields['parameter_rules']>[] = [
       [{ parameter: 'temperature' }],
       [{ parameter: 'nonsense', support: 'PARAMETER_SUPPORT_ACCEPTED' }],
       [{ parameter: '', support: 'PARAMETER_SUPPORT_ACCEPTED' }],
@@ -247,14 +250,17 @@ describe('ProviderService', () => {
         },
       ],
     ];
-    it.each(badRules.map((rules) => [rules]))('refuses the rules %j', async (parameter_rules) => {
-      const error = await invalid(create({ parameter_rules }));
-      expect(error.fields.every((field) => field.startsWith('provider.parameter_rules'))).toBe(true);
-      const model = await invalid(createModel({ parameter_rules }));
-      expect(model.fields.every((field) => field.startsWith('model.parameter_rules'))).toBe(true);
-    });
+    it.each(invalidRules.map((rules) => [rules]))(
+      'are rejected, like models, with the rules %j',
+      async (parameter_rules) => {
+        const error = await invalid(create({ parameter_rules }));
+        expect(error.fields.every((field) => field.startsWith('provider.parameter_rules'))).toBe(true);
+        const model = await invalid(createModel({ parameter_rules }));
+        expect(model.fields.every((field) => field.startsWith('model.parameter_rules'))).toBe(true);
+      },
+    );
 
-    it('lets no two providers share a name or an alias', async () => {
+    it('cannot share a name or an alias', async () => {
       const alias = unique('al').toLowerCase();
       const { name } = await newProvider(service(), { aliases: [alias] });
       for (const fields of [
@@ -266,15 +272,15 @@ describe('ProviderService', () => {
         { aliases: [name] },
         { aliases: ['anthropic'] },
       ]) {
-        await taken(create(fields), 'PROVIDER_NAME_TAKEN');
+        await alreadyExists(create(fields), 'PROVIDER_NAME_TAKEN');
       }
       const other = await newProvider(service());
-      await taken(update({ name: other.name, aliases: [alias] }), 'PROVIDER_NAME_TAKEN');
+      await alreadyExists(update({ name: other.name, aliases: [alias] }), 'PROVIDER_NAME_TAKEN');
       expect((await service().providers.getProvider({ name: alias.toUpperCase() })).provider?.name).toBe(name);
       expect((await update({ name, aliases: [alias] })).provider?.aliases).toEqual([alias]);
     });
 
-    it('keeps, sets and clears fields', async () => {
+    it('set, keep and clear fields', async () => {
       const { name } = await newProvider(service(), {
         aliases: [unique('al').toLowerCase()],
         api_key_env_vars: ['A_API_KEY'],
@@ -308,7 +314,7 @@ describe('ProviderService', () => {
       for (const path of ['nonsense', 'built_in', 'revision']) expect(JSON.stringify(error.violations)).toContain(path);
     });
 
-    it('changes of a built-in one only what the contract allows', async () => {
+    it('change only the permitted fields when they are built in', async () => {
       const { provider } = await service().providers.getProvider({ name: 'deepseek' });
       const before = present(provider);
       for (const fields of [
@@ -341,7 +347,7 @@ describe('ProviderService', () => {
       ]);
     });
 
-    it('refuses stale etags', async () => {
+    it('are not changed or deleted with a stale etag', async () => {
       const { name, etag } = await newProvider(service());
       const { provider } = await update({ name, etag, display_name: 'a' });
       await stale(update({ name, etag, display_name: 'b' }));
@@ -352,7 +358,7 @@ describe('ProviderService', () => {
       await notFound(service().providers.deleteProvider({ name }), 'PROVIDER_NOT_FOUND');
     });
 
-    it('deletes one with its models, unless it is in use or built in', async () => {
+    it('are deleted with their models unless they are in use or built in', async () => {
       await precondition(service().providers.deleteProvider({ name: 'openai' }), 'BUILT_IN_PROVIDER');
       const { name } = await newProvider(service());
       const model = await newModel(service(), { provider: name });
@@ -371,7 +377,7 @@ describe('ProviderService', () => {
       await notFound(service().providers.getModel({ provider: name, name: model.name }), 'PROVIDER_NOT_FOUND');
     });
 
-    it('pages by name', async () => {
+    it('are paged by name', async () => {
       for (let i = 0; i < 3; i += 1) await newProvider(service());
       const names: string[] = [];
       let page_token = '';
@@ -391,7 +397,7 @@ describe('ProviderService', () => {
   });
 
   describe('models', () => {
-    it('has every model of the document, with its facts and price', async () => {
+    it('include the built-in ones with their capabilities and prices', async () => {
       const { model } = await service().providers.getModel({ provider: 'OpenAI', name: 'gpt-4' });
       expect(model).toMatchObject({
         provider: 'openai',
@@ -407,7 +413,7 @@ describe('ProviderService', () => {
       expect(haiku.model?.price?.input_micro_usd_per_million).toBe(250_000n);
     });
 
-    it('tells a missing provider from a missing model, and takes names exactly', async () => {
+    it('distinguish a missing provider from a missing model, and match names exactly', async () => {
       const { providers } = service();
       await notFound(providers.getModel({ provider: 'nobody', name: 'gpt-4' }), 'PROVIDER_NOT_FOUND');
       await notFound(providers.getModel({ provider: 'openai', name: 'GPT-4' }), 'MODEL_NOT_FOUND');
@@ -417,7 +423,7 @@ describe('ProviderService', () => {
       await notFound(providers.deleteModel({ provider: 'openai', name: 'none' }), 'MODEL_NOT_FOUND');
     });
 
-    it('leaves absent what is not known', async () => {
+    it('leave unknown fields absent', async () => {
       const { model } = await createModel();
       for (const field of [
         'display_name',
@@ -436,7 +442,7 @@ describe('ProviderService', () => {
       expect(model).toMatchObject({ provider: 'openai', built_in: false });
     });
 
-    it('stores every field but the price', async () => {
+    it('store every field except the price', async () => {
       const fields: ModelFields = {
         provider: 'XAI',
         name: `org/${unique('model')}:free`,
@@ -459,7 +465,7 @@ describe('ProviderService', () => {
       expect(read).toEqual(model);
     });
 
-    it('takes a price, and keeps what is not known absent', async () => {
+    it('store a price and leave unknown rates absent', async () => {
       const price = {
         input_micro_usd_per_million: 0n,
         output_micro_usd_per_million: 1_000_000_000_000n,
@@ -473,7 +479,7 @@ describe('ProviderService', () => {
       expect(read).toEqual(model);
     });
 
-    it('adds a newer price on update, and keeps the price in updates of other fields', async () => {
+    it('get a new price on update, and keep the price in updates of other fields', async () => {
       const { model } = await createModel();
       const { provider, name } = present(model);
       const first = await updateModel({ provider, name, price: { input_micro_usd_per_million: 5n, source: 'a' } });
@@ -487,7 +493,7 @@ describe('ProviderService', () => {
       expect(present(next.valid_from).getTime()).toBeGreaterThanOrEqual(present(old.valid_from).getTime());
     });
 
-    const bad: [ModelFields, string][] = [
+    const invalidModels: [ModelFields, string][] = [
       [{ name: '' }, 'model.name'],
       [{ name: chars(101) }, 'model.name'],
       [{ provider: '' }, 'model.provider'],
@@ -507,11 +513,11 @@ describe('ProviderService', () => {
       ],
       [{ price: { input_micro_usd_per_million: 1n, source: chars(201) } }, 'model.price.source'],
     ];
-    it.each(bad)('refuses %o', async (fields, field) => {
+    it.each(invalidModels)('are rejected with %o', async (fields, field) => {
       await invalid(createModel(fields), field);
     });
 
-    it('keeps, sets and clears fields', async () => {
+    it('set, keep and clear fields', async () => {
       const { provider, name } = await newModel(service(), {
         provider: 'openai',
         display_name: 'd',
@@ -540,19 +546,19 @@ describe('ProviderService', () => {
       await invalid(service().providers.updateModel({ model: {} }), 'model.provider', 'model.name');
     });
 
-    it('refuses a name that is taken in the same provider only', async () => {
+    it('have unique names within a provider', async () => {
       const { name } = await newModel(service(), { provider: 'openai' });
-      await taken(createModel({ name, provider: 'OpenAI' }), 'MODEL_NAME_TAKEN');
+      await alreadyExists(createModel({ name, provider: 'OpenAI' }), 'MODEL_NAME_TAKEN');
       await createModel({ name, provider: 'claude' });
     });
 
-    it('knows no provider that does not exist', async () => {
+    it('are rejected for an unknown provider', async () => {
       const before = await revision(service());
       await notFound(createModel({ provider: 'nobody' }), 'PROVIDER_NOT_FOUND');
       expect(await revision(service())).toBe(before);
     });
 
-    it('refuses stale etags', async () => {
+    it('are not changed or deleted with a stale etag', async () => {
       const { provider, name, etag } = await newModel(service(), { provider: 'openai' });
       const { model } = await updateModel({ provider, name, etag, display_name: 'a' });
       await stale(updateModel({ provider, name, etag, display_name: 'b' }));
@@ -561,7 +567,7 @@ describe('ProviderService', () => {
       await notFound(service().providers.getModel({ provider, name }), 'MODEL_NOT_FOUND');
     });
 
-    it('deletes none that is in use or built in', async () => {
+    it('are not deleted while they are in use or built in', async () => {
       await precondition(
         service().providers.deleteModel({ provider: 'openai', name: 'gpt-4-turbo' }),
         'BUILT_IN_MODEL',
@@ -581,7 +587,7 @@ describe('ProviderService', () => {
       await remove();
     });
 
-    it('lists by provider and name, a page at a time, bound to the filter', async () => {
+    it('are paged by provider and name, with a page token bound to the filter', async () => {
       const keys: string[] = [];
       let page_token = '';
       let first = '';
@@ -603,7 +609,7 @@ describe('ProviderService', () => {
       expect(names).toContain('claude-3-haiku-20240307');
     });
 
-    it('leaves configs alone that name it, and tells them when it changes', async () => {
+    it('do not change configs when their limits change, and limit the resolved parameters', async () => {
       const { provider, name } = await newModel(service(), { provider: 'openai' });
       const config = await newConfig(service(), { provider, model_name: name, max_tokens: 100 });
       await updateModel({ provider, name, max_output_tokens: 50 });

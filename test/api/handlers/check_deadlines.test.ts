@@ -16,10 +16,10 @@ import {
 import { failure, useService } from '../../support/service.js';
 import { present } from './support.js';
 
-/** What a loaded machine may take beyond the time that was promised. */
+/** The delay beyond the guaranteed time that a loaded machine may add. */
 const GRACE_MS = 5_000;
 
-async function hanging(): Promise<FakeProvider> {
+async function startHangingProvider(): Promise<FakeProvider> {
   const fake = await startFakeProvider('openai');
   fake.on('*', () => undefined);
   return fake;
@@ -28,8 +28,8 @@ async function hanging(): Promise<FakeProvider> {
 describe('a provider that hangs', () => {
   const service = useService('embedded', environment);
 
-  it('is given up within every deadline, and within 10 s without one: an answer, not an error', async () => {
-    const provider = await provide(service(), await hanging());
+  it('results in UNREACHABLE within the deadline of the call, and within 10 s at most', async () => {
+    const provider = await provide(service(), await startHangingProvider());
     const { id } = await configAt(service(), provider);
     const outcomes = await Promise.all(
       [600, 1_000, 2_500, 5_000, 9_900, 10_100, 15_000, 30_000].flatMap((deadlineMs) =>
@@ -40,8 +40,8 @@ describe('a provider that hangs', () => {
         ].map(async (call) => {
           const started = performance.now();
           const status = await call().catch((error: Error) => `failed: ${error.message}`);
-          const took = performance.now() - started;
-          return { deadlineMs, status, late: took > Math.min(deadlineMs, 10_000 + GRACE_MS) };
+          const elapsedMs = performance.now() - started;
+          return { deadlineMs, status, late: elapsedMs > Math.min(deadlineMs, 10_000 + GRACE_MS) };
         }),
       ),
     );
@@ -49,19 +49,22 @@ describe('a provider that hangs', () => {
       expect(outcome).toEqual({ ...outcome, status: 'CHECK_STATUS_UNREACHABLE', late: false });
   });
 
-  it.each([1, 20, 100, 250])('with %d ms: an answer or DEADLINE_EXCEEDED, never another error', async (deadlineMs) => {
-    const provider = await provide(service(), await hanging());
-    const { id } = await configAt(service(), provider);
-    for (const call of [
-      service().configs.checkConfigHealth({ id }, { deadlineMs }),
-      service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs }),
-    ])
-      expect(await ending(call)).toMatch(/^OK$|^4 /);
-    expect((await service().configs.getConfig({ id })).config?.id).toBe(id);
-  });
+  it.each([1, 20, 100, 250])(
+    'results in a response or DEADLINE_EXCEEDED with a deadline of %d ms',
+    async (deadlineMs) => {
+      const provider = await provide(service(), await startHangingProvider());
+      const { id } = await configAt(service(), provider);
+      for (const call of [
+        service().configs.checkConfigHealth({ id }, { deadlineMs }),
+        service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs }),
+      ])
+        expect(await ending(call)).toMatch(/^OK$|^4 /);
+      expect((await service().configs.getConfig({ id })).config?.id).toBe(id);
+    },
+  );
 
-  it('100 ms are enough for an answer, as the contract promises one within the deadline (best of 20)', async () => {
-    const provider = await provide(service(), await hanging());
+  it('results in a response within a deadline of 100 ms (best of 20)', async () => {
+    const provider = await provide(service(), await startHangingProvider());
     const { id } = await configAt(service(), provider);
     const endings: string[] = [];
     for (let i = 0; i < 20 && !endings.includes('OK'); i++)
@@ -73,8 +76,8 @@ describe('a provider that hangs', () => {
     expect(keys).toContain('OK');
   });
 
-  it('answers over HTTP too, within 10 s', async () => {
-    const provider = await provide(service(), await hanging());
+  it('results in UNREACHABLE over HTTP within 10 s', async () => {
+    const provider = await provide(service(), await startHangingProvider());
     const { id } = await configAt(service(), provider);
     const port = present(service().running.httpPort);
     const started = performance.now();
@@ -89,8 +92,8 @@ describe('a provider that hangs', () => {
     expect(health.text + key.text).not.toContain(KEY);
   });
 
-  it('a good hop keeps its answer when the other one hangs', async () => {
-    const [good, bad] = [await startFakeProvider('openai'), await hanging()];
+  it('does not affect the result of another hop', async () => {
+    const [good, bad] = [await startFakeProvider('openai'), await startHangingProvider()];
     const [provider, fallback_provider] = [await provide(service(), good), await provide(service(), bad)];
     const { id } = await configAt(service(), provider);
     await service().configs.updateConfig({ config: { id, fallback_provider, fallback_model: 'gpt-4o' } });
@@ -104,14 +107,14 @@ describe('a provider that hangs', () => {
     expect(backward.hops.map((hop) => short(hop.status))).toEqual(['UNREACHABLE', 'OK']);
   });
 
-  it('in other ways: drops of a body, an endless head, a resolver without an answer, TLS that never shakes hands', async () => {
-    const drip = await startFakeProvider('openai');
-    drip.on('*', (_, response) => {
+  it('results in UNREACHABLE for a trickled body, endless headers, a silent resolver and an unanswered TLS handshake', async () => {
+    const slowBody = await startFakeProvider('openai');
+    slowBody.on('*', (_, response) => {
       response.writeHead(200, { 'content-type': 'application/json' });
       const timer = setInterval(() => response.write(' '), 100);
       response.on('close', () => clearInterval(timer));
     });
-    const head = await startTcp((socket) => {
+    const endlessHeaders = await startTcp((socket) => {
       socket.write('HTTP/1.1 200 OK\r\n');
       const timer = setInterval(() => socket.write(`x-${Date.now()}: y\r\n`), 100);
       socket.on('close', () => clearInterval(timer));
@@ -120,17 +123,17 @@ describe('a provider that hangs', () => {
       const timer = setInterval(() => socket.write('HTTP/1.1 100 Continue\r\n\r\n'), 100);
       socket.on('close', () => clearInterval(timer));
     });
-    const mute = await startTcp(() => undefined);
+    const silent = await startTcp(() => undefined);
     const resolver = fakeResolver({ 'silent.example.com': 'silence' });
     try {
       const urls = [
-        drip.provider.base_url,
-        `http://127.0.0.1:${head.port}/v1`,
+        slowBody.provider.base_url,
+        `http://127.0.0.1:${endlessHeaders.port}/v1`,
         `http://127.0.0.1:${continues.port}/v1`,
-        `https://127.0.0.1:${mute.port}/v1`,
+        `https://127.0.0.1:${silent.port}/v1`,
         'https://silent.example.com/v1',
       ];
-      const found = await Promise.all(
+      const statuses = await Promise.all(
         urls.map(async (url) => {
           const provider = await provide(service(), url);
           const { id } = await configAt(service(), provider, 'gpt-4o', KEY);
@@ -144,20 +147,20 @@ describe('a provider that hangs', () => {
           ];
         }),
       );
-      // What drops in is not what was asked for: both are true of it.
-      expect(found).toEqual(urls.map(() => ['UNREACHABLE', 'UNREACHABLE']));
+      // The provider is reachable, but no complete response arrives.
+      expect(statuses).toEqual(urls.map(() => ['UNREACHABLE', 'UNREACHABLE']));
     } finally {
       resolver.restore();
     }
   });
 });
 
-describe('a caller that goes away', () => {
+describe('a cancelled check', () => {
   const service = useService('embedded', environment);
 
-  it('ends the request to the provider, and is told CANCELLED; nothing is kept that nobody found', async () => {
+  it('ends the request to the provider, returns CANCELLED and stores no result', async () => {
     const sockets: { open: boolean }[] = [];
-    const mute = await startTcp((socket) => {
+    const silent = await startTcp((socket) => {
       const seen = { open: true };
       sockets.push(seen);
       socket.on('data', () => undefined);
@@ -165,7 +168,7 @@ describe('a caller that goes away', () => {
         seen.open = false;
       });
     });
-    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const provider = await provide(service(), `http://127.0.0.1:${silent.port}/v1`);
     const { id } = await configAt(service(), provider);
     for (const call of [
       (signal: AbortSignal) => service().configs.checkConfigHealth({ id }, { signal }),
@@ -179,23 +182,23 @@ describe('a caller that goes away', () => {
       caller.abort();
       expect((await failed).code).toBe(1);
       await vi.waitFor(() => expect(sockets.some(({ open }) => open)).toBe(false), { timeout: 7_000 });
-      // It was the caller, not the limit of 10 s.
+      // The cancellation ended the request, not the limit of 10 s.
       expect(performance.now() - started).toBeLessThan(9_000);
     }
     await sleep(200);
     expect((await service().configs.listConfigHealth({ config_id: id })).health).toEqual([]);
   });
 
-  it('over HTTP, the same', async () => {
+  it('ends the request to the provider when an HTTP client disconnects', async () => {
     let open = 0;
-    const mute = await startTcp((socket) => {
+    const silent = await startTcp((socket) => {
       open += 1;
       socket.on('data', () => undefined);
       socket.on('close', () => {
         open -= 1;
       });
     });
-    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const provider = await provide(service(), `http://127.0.0.1:${silent.port}/v1`);
     const { id } = await configAt(service(), provider);
     const caller = new AbortController();
     const started = performance.now();
@@ -212,16 +215,16 @@ describe('a caller that goes away', () => {
     expect(performance.now() - started).toBeLessThan(9_000);
   });
 
-  it('a deadline that passes ends the request to the provider too', async () => {
+  it('ends the request to the provider when its deadline passes', async () => {
     let open = 0;
-    const mute = await startTcp((socket) => {
+    const silent = await startTcp((socket) => {
       open += 1;
       socket.on('close', () => {
         open -= 1;
       });
       socket.on('data', () => undefined);
     });
-    const provider = await provide(service(), `http://127.0.0.1:${mute.port}/v1`);
+    const provider = await provide(service(), `http://127.0.0.1:${silent.port}/v1`);
     const check = await service().providers.validateApiKey({ provider, api_key: KEY }, { deadlineMs: 1_000 });
     expect(text(check)).toContain('UNREACHABLE');
     await vi.waitFor(() => expect(open).toBe(0), { timeout: 3_000 });

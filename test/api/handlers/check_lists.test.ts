@@ -15,42 +15,42 @@ describe.each(['embedded', 'postgres'] as const)('ListConfigHealth on %s', (back
     return { ids: health.map((one) => one.config_id), health, next_page_token, revision };
   };
 
-  it('pages through 30 results while results and configs come and go: none twice, none that stood missed', async () => {
+  it('pages through 30 results without loss or repetition while configs are checked and deleted', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const agent = await newAgent(service());
-    const make = async () => (await newConfig(service(), { provider, model_name: 'gpt-4o' }, agent)).id;
+    const createConfig = async () => (await newConfig(service(), { provider, model_name: 'gpt-4o' }, agent)).id;
     const ids: number[] = [];
-    for (let i = 0; i < 30; i++) ids.push(await make());
+    for (let i = 0; i < 30; i++) ids.push(await createConfig());
     for (const id of ids) await checked(service(), id);
-    const never = await make();
+    const unchecked = await createConfig();
     const seen: number[] = [];
     let page_token = '';
-    const gone: number[] = [];
+    const deleted: number[] = [];
     do {
       const page = await list({ agent: { id: agent.id }, page_size: 7, page_token });
       expect(page.ids.length).toBeLessThanOrEqual(7);
       seen.push(...page.ids);
       page_token = page.next_page_token;
-      const next = ids.find((id) => !seen.includes(id) && !gone.includes(id));
-      // The one that the token points before goes, one that was seen goes, one that was seen is checked again.
+      const next = ids.find((id) => !seen.includes(id) && !deleted.includes(id));
+      // Deletes the config after the page token and one that was returned; checks another returned one again.
       for (const id of [next, seen[0]])
-        if (id !== undefined && !gone.includes(id)) {
+        if (id !== undefined && !deleted.includes(id)) {
           await service().configs.deleteConfig({ id });
-          gone.push(id);
+          deleted.push(id);
         }
-      const again = seen.find((id) => !gone.includes(id));
+      const again = seen.find((id) => !deleted.includes(id));
       if (again) await checked(service(), again);
     } while (page_token);
     expect(new Set(seen).size).toBe(seen.length);
     expect(seen).toEqual([...seen].sort((a, b) => a - b));
-    for (const id of ids.filter((one) => !gone.includes(one))) expect(seen).toContain(id);
-    expect(seen).not.toContain(never);
+    for (const id of ids.filter((one) => !deleted.includes(one))) expect(seen).toContain(id);
+    expect(seen).not.toContain(unchecked);
   });
 
-  it('finds the state of any hop, once each, by several states, and by nothing that is no state', async () => {
-    const [good, bad] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
-    bad.on('*', wire.openai.rateLimit);
-    const [one, two] = [await provide(service(), good), await provide(service(), bad)];
+  it('returns each config once when the status of any hop matches, and rejects forged page tokens', async () => {
+    const [working, limited] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
+    limited.on('*', wire.openai.rateLimit);
+    const [one, two] = [await provide(service(), working), await provide(service(), limited)];
     const agent = await newAgent(service());
     const both = await newConfig(
       service(),
@@ -78,14 +78,14 @@ describe.each(['embedded', 'postgres'] as const)('ListConfigHealth on %s', (back
       { statuses: [] },
       { agent: undefined },
     ]) {
-      const stolen = list({
+      const reused = list({
         agent: { id: agent.id },
         statuses: ['CHECK_STATUS_OK'],
         page_size: 1,
         page_token: page.next_page_token,
         ...other,
       });
-      expect((await failure(stolen)).reason).toBe('INVALID_PAGE_TOKEN');
+      expect((await failure(reused)).reason).toBe('INVALID_PAGE_TOKEN');
     }
     for (const page_token of ['x', 'AAAA', `${page.next_page_token}x`, '\u0000', '𝕏'.repeat(1_000), "'; --"])
       expect(await ending(list({ page_token }))).toMatch(/^3 /);
@@ -95,7 +95,7 @@ describe.each(['embedded', 'postgres'] as const)('ListConfigHealth on %s', (back
     expect(await ending(list({ statuses: Array(1_000).fill('CHECK_STATUS_OK') }))).toMatch(/^OK$|^3 /);
   });
 
-  it('is outdated by any change of the config and by no other, and a check makes it good again', async () => {
+  it('returns outdated = true after a change of the config until the next check', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
     const { id } = config;
@@ -118,7 +118,7 @@ describe.each(['embedded', 'postgres'] as const)('ListConfigHealth on %s', (back
     expect(await outdated()).toEqual([false]);
   });
 
-  it('over HTTP: with filters in the query, and the same answers', async () => {
+  it('accepts filters in the HTTP query and returns the same results', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const { id } = await newConfig(service(), { provider, model_name: 'gpt-none' });
     const port = present(service().running.httpPort);
@@ -160,10 +160,10 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     return uses;
   };
 
-  it('knows the edges of a day: now is retired, within_days is counted from now, 1 to 3650', async () => {
+  it('counts within_days from the current time, and accepts 1 to 3650', async () => {
     const agent = await newAgent(service());
     const models: [string, number, number][] = [
-      // name, days from now, least within_days that shows it
+      // name, days from now, least within_days that includes it
       ['edge-now', 0, 1],
       ['edge-1-in', 0.99, 1],
       ['edge-1-out', 1.01, 2],
@@ -192,7 +192,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     expect(await ending(service().configs.listRetiringModels({ page_size: -1 }))).toBe('3 INVALID_FIELDS');
   });
 
-  it('lists configs and fallbacks under the canonical name, disabled and inactive ones as such, agents before configs', async () => {
+  it('returns agents, configs and fallbacks by canonical provider, with disabled and inactive ones marked', async () => {
     await newModel(service(), { provider, name: 'gone', retires_at: day(-1), replaced_by: 'next' });
     await newModel(service(), { provider, name: 'old', replaced_by: 'next' });
     await newModel(service(), { provider, name: 'old-and-far', replaced_by: 'next', retires_at: day(3_000) });
@@ -241,7 +241,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     expect((await usesOf(agent.id, { within_days: 3_650 })).find((use) => use.config_id === second.id)?.state).toBe(
       'RETIREMENT_STATE_RETIRING',
     );
-    // What is taken back is gone from the list at once.
+    // A cleared retirement removes the uses from the list at once.
     await service().providers.updateModel({
       model: { provider, name: 'gone' },
       update_mask: ['retires_at', 'replaced_by'],
@@ -252,7 +252,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     expect((await usesOf(agent.id)).map((use) => use.model_name)).toEqual(['old-and-far']);
   });
 
-  it('pages through 2 000 agents while they change: in order, none twice, none missed that stood all the time', async () => {
+  it('pages through 2 000 agents in order without loss or repetition while agents change', async () => {
     await newModel(service(), { provider, name: 'everywhere', retires_at: day(5) });
     const agents: number[] = [];
     for (let batch = 0; batch < 20; batch++)
@@ -283,7 +283,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
       }
       page_token = page.next_page_token;
       pages += 1;
-      // The last agent of the page goes, and the next one that is still to come.
+      // Deletes the last agent of the page and the next agent.
       const last = order.at(-1);
       for (const id of [last, agents.find((one) => last !== undefined && one > last)])
         if (id !== undefined && agents.includes(id) && !changed.has(id)) {
@@ -301,7 +301,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     for (const id of assigned.slice(0, 100)) if (!changed.has(id)) expect(counted(id)).toBe(2);
   });
 
-  it('a page of one splits a config with two uses, and a token is for its filter only', async () => {
+  it('splits the uses of a config between pages, and rejects a page token of another filter', async () => {
     await newModel(service(), { provider, name: 'split', retires_at: day(3) });
     await newModel(service(), { provider, name: 'split-too', retires_at: day(3) });
     const agent = await newAgent(service(), { llm_provider: provider, llm_model: 'split' });
@@ -314,22 +314,22 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
       [one.id, 'HOP_SOURCE_FALLBACK'],
     ]);
     const first = await service().configs.listRetiringModels({ page_size: 1, within_days: 7 });
-    const stolen = service().configs.listRetiringModels({
+    const reused = service().configs.listRetiringModels({
       page_size: 1,
       within_days: 8,
       page_token: first.next_page_token,
     });
-    expect((await failure(stolen)).reason).toBe('INVALID_PAGE_TOKEN');
+    expect((await failure(reused)).reason).toBe('INVALID_PAGE_TOKEN');
     const health = service().configs.listConfigHealth({ page_token: first.next_page_token });
     expect((await failure(health)).reason).toBe('INVALID_PAGE_TOKEN');
-    // The last pages of all, one use at a time.
+    // All pages with one use each.
     const all: unknown[] = [];
     let page_token = '';
     const total = (await service().configs.listRetiringModels({ within_days: 7, page_size: 1000 })).uses;
     for (let page = 0; page < 1_000; page++) {
-      const answer = await service().configs.listRetiringModels({ within_days: 7, page_size: 1, page_token });
-      all.push(...answer.uses);
-      page_token = answer.next_page_token;
+      const response = await service().configs.listRetiringModels({ within_days: 7, page_size: 1, page_token });
+      all.push(...response.uses);
+      page_token = response.next_page_token;
       if (page_token === '' || all.length >= 60) break;
     }
     expect(all).toEqual(total.slice(0, all.length));

@@ -17,8 +17,8 @@ const directory = useDirectories();
 describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (backend) => {
   const service = useService(backend, { ...local, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY });
 
-  /** A provider of one's own at a fake one; its key is in the environment unless told otherwise. */
-  async function provide(fake: FakeProvider, api_key_env_vars: string[] = ['MINE_API_KEY']): Promise<string> {
+  /** A provider row for a fake provider; by default its key is in the environment. */
+  async function createProviderFor(fake: FakeProvider, api_key_env_vars: string[] = ['MINE_API_KEY']): Promise<string> {
     const { provider } = await service().providers.createProvider({
       provider: {
         name: unique('mine'),
@@ -31,8 +31,8 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
   }
   const check = async (id: number) => present((await service().configs.checkConfigHealth({ id })).health);
 
-  it('is OK where key and model are good, and says where the key came from and how long it took', async () => {
-    const provider = await provide(await startFakeProvider('openai'));
+  it('returns OK with key source and latency when key and model are valid', async () => {
+    const provider = await createProviderFor(await startFakeProvider('openai'));
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
     const health = await check(config.id);
     expect(health).toMatchObject({
@@ -57,9 +57,9 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     expect(Math.abs(Date.now() - Number(health.checked_at))).toBeLessThan(60_000);
   });
 
-  it('tells a wrong key, a missing model, a provider that nobody is at and one that asks to wait', async () => {
+  it('distinguishes a wrong key, a missing model, an unreachable provider and a rate limit', async () => {
     const fake = await startFakeProvider('claude');
-    const provider = await provide(fake);
+    const provider = await createProviderFor(fake);
     const statusOf = async (fields: object, api_key?: string): Promise<CheckStatus> => {
       const config = await newConfig(service(), { provider, model_name: 'claude-3-haiku-20240307', ...fields });
       if (api_key) await service().configs.updateConfig({ config: { id: config.id }, api_key });
@@ -67,26 +67,29 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     };
     expect(await statusOf({}, OTHER_KEY)).toBe('CHECK_STATUS_INVALID');
     expect(await statusOf({ model_name: 'claude-of-tomorrow' })).toBe('CHECK_STATUS_MODEL_MISSING');
-    const gone = await provide({ ...fake, provider: { ...fake.provider, base_url: 'http://127.0.0.1:1' } });
-    expect(await statusOf({ provider: gone })).toBe('CHECK_STATUS_UNREACHABLE');
+    const unreachable = await createProviderFor({
+      ...fake,
+      provider: { ...fake.provider, base_url: 'http://127.0.0.1:1' },
+    });
+    expect(await statusOf({ provider: unreachable })).toBe('CHECK_STATUS_UNREACHABLE');
     fake.on('*', json(429, { type: 'error', error: { type: 'rate_limit_error' } }, { 'retry-after': '7' }));
     expect(await statusOf({})).toBe('CHECK_STATUS_RATE_LIMITED');
     for (const { method, path } of fake.seen) expect(`${method} ${path}`).toMatch(/^GET \/v1\/models/);
   });
 
-  it('checks each hop with the key that it would use: its own, the credential, the environment', async () => {
-    const [own, other] = [await startFakeProvider('openai'), await startFakeProvider('claude')];
-    const [provider, fallback_provider] = [await provide(own), await provide(other)];
+  it('checks each hop with the key that it resolves to: override, credential or environment', async () => {
+    const [first, second] = [await startFakeProvider('openai'), await startFakeProvider('claude')];
+    const [provider, fallback_provider] = [await createProviderFor(first), await createProviderFor(second)];
     const fallback = { fallback_provider, fallback_model: 'claude-3-haiku-20240307' };
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o', ...fallback });
     await service().configs.updateConfig({ config: { id: config.id }, api_key: OTHER_KEY });
-    const withOwn = await check(config.id);
-    expect(withOwn.hops.map((hop) => [hop.status, hop.key_source])).toEqual([
+    const withOverride = await check(config.id);
+    expect(withOverride.hops.map((hop) => [hop.status, hop.key_source])).toEqual([
       ['CHECK_STATUS_INVALID', 'KEY_SOURCE_CONFIG'],
       ['CHECK_STATUS_OK', 'KEY_SOURCE_ENVIRONMENT'],
     ]);
-    expect(own.seen.at(-1)?.headers['authorization']).toBe(`Bearer ${OTHER_KEY}`);
-    expect(other.seen.at(-1)?.headers['x-api-key']).toBe(KEY);
+    expect(first.seen.at(-1)?.headers['authorization']).toBe(`Bearer ${OTHER_KEY}`);
+    expect(second.seen.at(-1)?.headers['x-api-key']).toBe(KEY);
     const name = unique('desk');
     await service().credentials.createCredential({ credential: { name, provider }, api_key: KEY });
     const credential_name = name;
@@ -98,9 +101,9 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     });
   });
 
-  it('uses the own key for a fallback at the same provider too, and asks once for both', async () => {
+  it('uses the override for a fallback at the same provider, and sends one request for both hops', async () => {
     const fake = await startFakeProvider('openai');
-    const provider = await provide(fake);
+    const provider = await createProviderFor(fake);
     const fallback = { fallback_provider: provider, fallback_model: 'gpt-4o-mini' };
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o', ...fallback });
     await service().configs.updateConfig({ config: { id: config.id }, api_key: KEY });
@@ -111,9 +114,9 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     expect(fake.paths()).toEqual(['GET /v1/models']);
   });
 
-  it('asks nobody without a key, and of a variable that the environment does not allow says so', async () => {
+  it('sends no request without a key, and reports a variable that is not allowed', async () => {
     const fake = await startFakeProvider('openai');
-    const provider = await provide(fake, ['NOT_ALLOWED_API_KEY']);
+    const provider = await createProviderFor(fake, ['NOT_ALLOWED_API_KEY']);
     const { hops } = await check((await newConfig(service(), { provider, model_name: 'gpt-4o' })).id);
     expect(hops[0]).toMatchObject({ status: 'CHECK_STATUS_NO_KEY', key_source: 'KEY_SOURCE_NONE' });
     expect(hops[0]?.latency_ms).toBeUndefined();
@@ -121,39 +124,39 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     expect(fake.seen).toEqual([]);
   });
 
-  it('answers within the deadline of the caller when the provider says nothing', async () => {
+  it('responds within the deadline of the call when the provider does not respond', async () => {
     const fake = await startFakeProvider('openai');
     fake.on('*', () => undefined);
-    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    const config = await newConfig(service(), { provider: await createProviderFor(fake), model_name: 'gpt-4o' });
     const started = performance.now();
     const { health } = await service().configs.checkConfigHealth({ id: config.id }, { deadlineMs: 1500 });
     expect(health?.status).toBe('CHECK_STATUS_UNREACHABLE');
     expect(performance.now() - started).toBeLessThan(1500);
   });
 
-  it('keeps what it found, without a revision, until it is found anew or the config goes', async () => {
+  it('stores its result without a revision until the next check or the deletion of the config', async () => {
     const fake = await startFakeProvider('openai');
-    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
+    const config = await newConfig(service(), { provider: await createProviderFor(fake), model_name: 'gpt-4o' });
     const { id } = config;
-    const kept = async () => (await service().configs.listConfigHealth({ config_id: id })).health;
-    expect(await kept()).toEqual([]);
+    const storedHealth = async () => (await service().configs.listConfigHealth({ config_id: id })).health;
+    expect(await storedHealth()).toEqual([]);
     const { revision } = await service().configs.getConfig({ id });
-    const found = await check(id);
-    expect(await kept()).toEqual([found]);
+    const result = await check(id);
+    expect(await storedHealth()).toEqual([result]);
     expect((await service().configs.getConfig({ id })).revision).toBe(revision);
     await service().configs.updateConfig({ config: { id, temperature: 0.1 } });
-    expect(await kept()).toEqual([{ ...found, outdated: true }]);
+    expect(await storedHealth()).toEqual([{ ...result, outdated: true }]);
     fake.on('*', text(503, 'no'));
     const again = await check(id);
     expect(again).toMatchObject({ status: 'CHECK_STATUS_PROVIDER_ERROR', outdated: false });
-    expect(await kept()).toEqual([again]);
+    expect(await storedHealth()).toEqual([again]);
     await service().configs.deleteConfig({ id });
-    expect(await kept()).toEqual([]);
+    expect(await storedHealth()).toEqual([]);
   });
 
-  it('lists by agent and by state, a page at a time', async () => {
+  it('stores results that ListConfigHealth filters by agent and status and pages', async () => {
     const fake = await startFakeProvider('openai');
-    const provider = await provide(fake);
+    const provider = await createProviderFor(fake);
     const agent = await newAgent(service());
     const ids: number[] = [];
     for (const model_name of ['gpt-4o', 'gpt-none', 'gpt-4o-mini'])
@@ -175,43 +178,43 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     expect((await list({ config_id: ids[2] })).ids).toEqual([ids[2]]);
     const foreign = await newConfig(service());
     expect((await list({ config_id: foreign.id })).ids).toEqual([]);
-    const stolen = failure(list({ statuses: ['CHECK_STATUS_OK'], page_token: first.next_page_token }));
-    expect((await stolen).reason).toBe('INVALID_PAGE_TOKEN');
+    const reused = failure(list({ statuses: ['CHECK_STATUS_OK'], page_token: first.next_page_token }));
+    expect((await reused).reason).toBe('INVALID_PAGE_TOKEN');
   });
 
-  it('keeps nothing of a check whose caller has gone', async () => {
+  it('stores no result when the call is cancelled', async () => {
     const fake = await startFakeProvider('openai');
-    const config = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
-    const good = await check(config.id);
+    const config = await newConfig(service(), { provider: await createProviderFor(fake), model_name: 'gpt-4o' });
+    const previous = await check(config.id);
     fake.on('*', () => undefined);
-    const gone = new AbortController();
-    const call = service().configs.checkConfigHealth({ id: config.id }, { signal: gone.signal });
+    const caller = new AbortController();
+    const call = service().configs.checkConfigHealth({ id: config.id }, { signal: caller.signal });
     await vi.waitFor(() => expect(fake.seen.length).toBeGreaterThan(1));
-    gone.abort();
+    caller.abort();
     expect((await failure(call)).code).toBe(status.CANCELLED);
     await sleep(200);
-    expect((await service().configs.listConfigHealth({ config_id: config.id })).health).toEqual([good]);
+    expect((await service().configs.listConfigHealth({ config_id: config.id })).health).toEqual([previous]);
   });
 
-  it('does not put what was found of an earlier revision in the place of what is known of a later one', async () => {
+  it('does not replace the result of a later config revision with that of an earlier one', async () => {
     const fake = await startFakeProvider('openai');
-    const { id } = await newConfig(service(), { provider: await provide(fake), model_name: 'gpt-4o' });
-    let answer = () => {};
+    const { id } = await newConfig(service(), { provider: await createProviderFor(fake), model_name: 'gpt-4o' });
+    let respond = () => {};
     fake.on('*', (_, response) => {
-      answer = () => response.writeHead(503).end();
+      respond = () => response.writeHead(503).end();
     });
     const slow = service().configs.checkConfigHealth({ id });
     await vi.waitFor(() => expect(fake.seen).toHaveLength(1));
     const { revision } = await service().configs.updateConfig({ config: { id, model_name: 'gpt-4o-mini' } });
     fake.on('*', json(200, { object: 'list', data: [{ id: 'gpt-4o-mini', object: 'model' }] }));
     const newer = await check(id);
-    answer();
+    respond();
     expect(Number((await slow).revision)).toBeLessThan(Number(revision));
     expect((await service().configs.listConfigHealth({ config_id: id })).health).toEqual([newer]);
   });
 
-  it('refuses page tokens that somebody has made', async () => {
-    const mark = JSON.parse(Buffer.from(await aToken(), 'base64url').toString())[0];
+  it('stores results that ListConfigHealth does not return for forged page tokens', async () => {
+    const mark = JSON.parse(Buffer.from(await pageToken(), 'base64url').toString())[0];
     for (const id of ['abc', 1.5, 1e300, -1]) {
       const page_token = Buffer.from(JSON.stringify([mark, id])).toString('base64url');
       expect((await failure(service().configs.listConfigHealth({ page_token }))).reason, String(id)).toBe(
@@ -220,30 +223,30 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     }
   });
 
-  /** A page token of the list of everything. */
-  async function aToken(): Promise<string> {
-    const provider = await provide(await startFakeProvider('openai'));
+  /** A page token of the unfiltered list. */
+  async function pageToken(): Promise<string> {
+    const provider = await createProviderFor(await startFakeProvider('openai'));
     for (const model_name of ['gpt-4o', 'gpt-4o'])
       await check((await newConfig(service(), { provider, model_name })).id);
     return (await service().configs.listConfigHealth({ page_size: 1 })).next_page_token;
   }
 
-  it('names what is wrong with a request', async () => {
+  it('returns an error for each invalid field and unknown resource', async () => {
     expect((await failure(service().configs.checkConfigHealth({}))).fields).toEqual(['id']);
     expect((await failure(service().configs.checkConfigHealth({ id: 2_000_000 }))).reason).toBe('CONFIG_NOT_FOUND');
-    const wrong = service().configs.listConfigHealth({
+    const invalidList = service().configs.listConfigHealth({
       config_id: -1,
       page_size: -1,
       statuses: ['CHECK_STATUS_UNSPECIFIED'],
     });
-    expect((await failure(wrong)).fields).toEqual(['page_size', 'config_id', 'statuses[0]']);
-    const nobody = service().configs.listConfigHealth({ agent: { name: 'nobody' } });
-    expect((await failure(nobody)).reason).toBe('AGENT_NOT_FOUND');
+    expect((await failure(invalidList)).fields).toEqual(['page_size', 'config_id', 'statuses[0]']);
+    const unknownAgent = service().configs.listConfigHealth({ agent: { name: 'nobody' } });
+    expect((await failure(unknownAgent)).reason).toBe('AGENT_NOT_FOUND');
   });
 
-  it('says of providers that are switched off that nobody was asked', async () => {
+  it('returns PROVIDER_DISABLED for a disabled provider without a request to it', async () => {
     const fake = await startFakeProvider('openai');
-    const provider = await provide(fake);
+    const provider = await createProviderFor(fake);
     const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
     await service().providers.updateProvider({ provider: { name: provider, enabled: false } });
     expect(await check(config.id)).toMatchObject({ status: 'CHECK_STATUS_PROVIDER_DISABLED' });
@@ -252,7 +255,7 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
 });
 
 describe('a config whose key cannot be read', () => {
-  it('is KEY_UNREADABLE, and the environment does not step in', async () => {
+  it('results in KEY_UNREADABLE, and the key of the environment is not used', async () => {
     const DATA_DIR = await directory.started();
     const before = await startService({ ...local, DATA_DIR });
     const fake = await startFakeProvider('openai');
@@ -276,7 +279,7 @@ describe('a config whose key cannot be read', () => {
 describe('a provider at a host name', () => {
   const service = useService('embedded', { ...local, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY', MINE_API_KEY: KEY });
 
-  it('of this machine is accepted and asked where a range is allowed', async () => {
+  it('on the loopback interface is accepted and checked when PROVIDER_ALLOW_CIDRS allows it', async () => {
     const fake = await startFakeProvider('openai');
     const base_url = `http://localhost:${fake.port}/v1/`;
     const name = unique('mine');
@@ -294,15 +297,15 @@ describe('a provider at a host name', () => {
     'https://vllm/v1',
     'http://llm.internal:8000',
     'http://vllm.models.svc.cluster.local',
-  ])('such as %s is accepted where a range is allowed', async (base_url) => {
+  ])('such as %s is accepted when PROVIDER_ALLOW_CIDRS is set', async (base_url) => {
     const provider = { name: unique('mine'), dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url } as const;
     expect((await service().providers.createProvider({ provider })).provider?.base_url).toBe(base_url);
   });
 });
 
-describe('the variables of the built-in providers', () => {
-  /** A service whose built-in provider stands at a fake one, as only SQL can put it there. */
-  async function withMoved(fake: FakeProvider, env: Record<string, string>) {
+describe('the key variable of a built-in provider', () => {
+  /** A service whose built-in provider row refers to a fake provider, which only SQL can change. */
+  async function startWithMovedProvider(fake: FakeProvider, env: Record<string, string>) {
     const DATA_DIR = await directory.started();
     const database = await openDatabase({
       url: undefined,
@@ -316,9 +319,9 @@ describe('the variables of the built-in providers', () => {
     return startService({ ...local, ...env, DATA_DIR });
   }
 
-  it('are sent to the built-in origins alone, also when a row was changed with SQL', async () => {
+  it('is sent only to the built-in origin, also when the row was changed with SQL', async () => {
     const fake = await startFakeProvider('openai');
-    const service = await withMoved(fake, { OPENAI_API_KEY: KEY });
+    const service = await startWithMovedProvider(fake, { OPENAI_API_KEY: KEY });
     const { id } = await newConfig(service, { provider: 'openai', model_name: 'gpt-4o' });
     const { health } = await service.configs.checkConfigHealth({ id });
     await service.stop();
@@ -326,7 +329,7 @@ describe('the variables of the built-in providers', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('that hold no key are told without asking anybody', async () => {
+  it('results in INVALID without a request when its value is not a key', async () => {
     const service = await startService({ ...local, OPENAI_API_KEY: 'two words' });
     const { id } = await newConfig(service, { provider: 'openai', model_name: 'gpt-4o' });
     const { health } = await service.configs.checkConfigHealth({ id });
@@ -339,27 +342,29 @@ describe('the variables of the built-in providers', () => {
 describe('ValidateApiKey', () => {
   const service = useService('embedded', local);
 
-  async function provide(clients: Clients, fake: FakeProvider): Promise<string> {
+  async function createProviderFor(clients: Clients, fake: FakeProvider): Promise<string> {
     const name = unique('mine');
     const { dialect, base_url } = fake.provider;
     await clients.providers.createProvider({ provider: { name, dialect, base_url } });
     return name;
   }
 
-  it('tells good from wrong as an answer, with the model when one is named', async () => {
+  it('returns the status of a valid and a wrong key, and of the model when one is given', async () => {
     const fake = await startFakeProvider('openai');
-    const provider = await provide(service(), fake);
-    const ask = async (request: object) =>
+    const provider = await createProviderFor(service(), fake);
+    const validate = async (request: object) =>
       present((await service().providers.validateApiKey({ provider, ...request })).check);
-    expect(await ask({ api_key: KEY })).toMatchObject({ status: 'CHECK_STATUS_OK' });
-    expect(await ask({ api_key: KEY, model_name: 'gpt-4o' })).toMatchObject({ status: 'CHECK_STATUS_OK' });
-    expect(await ask({ api_key: KEY, model_name: 'gpt-40' })).toMatchObject({ status: 'CHECK_STATUS_MODEL_MISSING' });
-    const wrong = await ask({ api_key: OTHER_KEY });
+    expect(await validate({ api_key: KEY })).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect(await validate({ api_key: KEY, model_name: 'gpt-4o' })).toMatchObject({ status: 'CHECK_STATUS_OK' });
+    expect(await validate({ api_key: KEY, model_name: 'gpt-40' })).toMatchObject({
+      status: 'CHECK_STATUS_MODEL_MISSING',
+    });
+    const wrong = await validate({ api_key: OTHER_KEY });
     expect(wrong).toMatchObject({ status: 'CHECK_STATUS_INVALID' });
     expect(JSON.stringify(wrong, (_, v) => (typeof v === 'bigint' ? String(v) : v))).not.toContain(OTHER_KEY);
   });
 
-  it('names what is wrong with a request, never with the key', async () => {
+  it('returns a violation for each invalid field without the text of the key', async () => {
     const wrong = await failure(service().providers.validateApiKey({ api_key: 'two words', model_name: ' x' }));
     expect(wrong.fields).toEqual(['provider', 'api_key', 'model_name']);
     expect(wrong.message).not.toContain('two words');
@@ -367,24 +372,24 @@ describe('ValidateApiKey', () => {
     expect((await failure(unknown)).reason).toBe('PROVIDER_NOT_FOUND');
   });
 
-  it('is refused beyond its rate, with when to come again', async () => {
-    const own = await startService(local);
+  it('rejects calls over its rate limit with a retry delay', async () => {
+    const limitedService = await startService(local);
     const fake = await startFakeProvider('openai');
-    const provider = await provide(own, fake);
+    const provider = await createProviderFor(limitedService, fake);
     const outcomes = await Promise.allSettled(
       Array.from({ length: limits.keyValidationsPerMinute + 5 }, () =>
-        own.providers.validateApiKey({ provider, api_key: KEY }),
+        limitedService.providers.validateApiKey({ provider, api_key: KEY }),
       ),
     );
-    const refused = outcomes.filter((one) => one.status === 'rejected').map(({ reason }) => reason);
-    expect(refused.length).toBeGreaterThanOrEqual(3);
-    for (const error of refused) expect([error.reason, error.retry !== undefined]).toEqual(['TOO_MANY_CHECKS', true]);
+    const rejected = outcomes.filter((one) => one.status === 'rejected').map(({ reason }) => reason);
+    expect(rejected.length).toBeGreaterThanOrEqual(3);
+    for (const error of rejected) expect([error.reason, error.retry !== undefined]).toEqual(['TOO_MANY_CHECKS', true]);
     await sleep(1200);
-    await own.providers.validateApiKey({ provider, api_key: KEY });
-    await own.stop();
+    await limitedService.providers.validateApiKey({ provider, api_key: KEY });
+    await limitedService.stop();
   });
 
-  it('does not connect to an address that the environment does not allow', async () => {
+  it('does not connect to an address that PROVIDER_ALLOW_CIDRS does not allow', async () => {
     const closed = await startService(encryption);
     const fake = await startFakeProvider('openai');
     const provider = { name: 'mine', dialect: fake.provider.dialect, base_url: fake.provider.base_url };
@@ -402,7 +407,7 @@ describe('ListRetiringModels', () => {
   const service = useService('embedded');
   const DAY = 86_400_000;
 
-  it('finds models, fallbacks and the models of agents that are retired, retiring or have a successor', async () => {
+  it('returns uses by configs, fallbacks and agents of models that are retired, retiring or deprecated', async () => {
     const { providers, configs } = service();
     const provider = unique('mine');
     const base_url = 'https://llm.example.com/v1';

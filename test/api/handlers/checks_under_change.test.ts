@@ -18,26 +18,26 @@ import { newAgent, newConfig, present } from './support.js';
 
 const MANY = 200;
 
-/** Holds the next request back until its gate opens; those after it are answered at once. */
-function holdNext(fake: FakeProvider) {
-  const [asked, release] = [gate(), gate()];
+/** Delays the response to the next request until `release` is called; later requests get a response at once. */
+function delayNextResponse(fake: FakeProvider) {
+  const [received, release] = [gate(), gate()];
   let first = true;
   fake.on('/v1/models', (request, response) => {
     if (!first) return wire.openai.list(request, response);
     first = false;
-    asked.open();
+    received.open();
     void release.opened.then(() => wire.openai.list(request, response));
   });
-  return { asked: asked.opened, release: release.open };
+  return { received: received.opened, release: release.open };
 }
 
 const rows = async (clients: Clients, config_id: number) =>
   (await clients.configs.listConfigHealth({ config_id })).health;
 
-describe.each(['embedded', 'postgres'] as const)('checks while things change, on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth under concurrent changes on %s', (backend) => {
   const service = useService(backend, environment);
 
-  it('200 of one config at once: an answer or TOO_MANY_CHECKS each, one row, which one of them answered', async () => {
+  it('stores one of the results when one config is checked 200 times at once', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const { id } = await configAt(service(), provider);
     const endings = await Promise.allSettled(
@@ -45,16 +45,16 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     );
     const reasons = endings.flatMap((one) => (one.status === 'rejected' ? [one.reason.reason] : []));
     expect(reasons.filter((reason) => reason !== 'TOO_MANY_CHECKS')).toEqual([]);
-    const answers = endings.flatMap((one) => (one.status === 'fulfilled' ? [present(one.value.health)] : []));
-    expect(answers.length).toBeGreaterThan(0);
-    for (const { status } of answers) expect(status).toBe('CHECK_STATUS_OK');
+    const results = endings.flatMap((one) => (one.status === 'fulfilled' ? [present(one.value.health)] : []));
+    expect(results.length).toBeGreaterThan(0);
+    for (const { status } of results) expect(status).toBe('CHECK_STATUS_OK');
     const kept = await rows(service(), id);
     expect(kept).toHaveLength(1);
-    expect(answers).toContainEqual(kept[0]);
-    expect(Number(kept[0]?.checked_at)).toBe(Math.max(...answers.map((one) => Number(one.checked_at))));
+    expect(results).toContainEqual(kept[0]);
+    expect(Number(kept[0]?.checked_at)).toBe(Math.max(...results.map((one) => Number(one.checked_at))));
   });
 
-  it('200 of many configs at hanging providers: writes, reads and lists go on meanwhile', async () => {
+  it('does not block writes, reads and lists while 200 checks wait for a hanging provider', async () => {
     const slow = await startFakeProvider('openai');
     slow.on('*', () => undefined);
     const provider = await provide(service(), slow);
@@ -73,7 +73,7 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     const all = Promise.all(calls).finally(() => {
       settled = true;
     });
-    // As long as the checks hang, which hold no connection to the database while they do.
+    // While the checks wait, they hold no connection to the database.
     let done = 0;
     while (!settled && done < 20) {
       const created = await service().agents.createAgent(
@@ -89,15 +89,15 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     expect(await ending(service().configs.getConfig({ id: present(ids[0]) }))).toBe('OK');
   });
 
-  it('a config that is changed while its provider is asked: the answer is of what was read, and outdated', async () => {
+  it('returns an outdated result of the revision that it read when the config changes meanwhile', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider);
-    const held = holdNext(fake);
+    const delayed = delayNextResponse(fake);
     const check = service().configs.checkConfigHealth({ id: config.id });
-    await held.asked;
+    await delayed.received;
     await service().configs.updateConfig({ config: { id: config.id, model_name: 'gpt-none' } });
-    held.release();
+    delayed.release();
     const health = present((await check).health);
     expect(health.config_revision).toBe(config.revision);
     expect(health.hops[0]?.model_name).toBe('gpt-4o');
@@ -105,51 +105,51 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     expect(await rows(service(), config.id)).toEqual([health]);
   });
 
-  it('a slow answer about an old revision does not take the place of one about a newer', async () => {
+  it('does not replace the result of a newer revision with a delayed result of an older one', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider);
-    const held = holdNext(fake);
+    const delayed = delayNextResponse(fake);
     const old = service().configs.checkConfigHealth({ id: config.id });
-    await held.asked;
+    await delayed.received;
     await service().configs.updateConfig({ config: { id: config.id, model_name: 'gpt-none' } });
     const newer = await checked(service(), config.id);
     expect(short(newer.status)).toBe('MODEL_MISSING');
-    held.release();
+    delayed.release();
     await old;
     expect(await rows(service(), config.id)).toEqual([newer]);
   });
 
-  it('a config that is deleted while its provider is asked: an answer or CONFIG_NOT_FOUND, and no row stays', async () => {
+  it('leaves no row when the config is deleted meanwhile', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider);
-    const held = holdNext(fake);
+    const delayed = delayNextResponse(fake);
     const check = ending(service().configs.checkConfigHealth({ id: config.id }));
-    await held.asked;
+    await delayed.received;
     await service().configs.deleteConfig({ id: config.id });
-    held.release();
+    delayed.release();
     expect(await check).toMatch(/^OK$|^5 CONFIG_NOT_FOUND$/);
     expect(await rows(service(), config.id)).toEqual([]);
   });
 
-  it('an agent that is deleted with its configs, and a provider with its config, meanwhile', async () => {
+  it('leaves no row when the agent and the provider are deleted meanwhile', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider);
-    const held = holdNext(fake);
+    const delayed = delayNextResponse(fake);
     const check = ending(service().configs.checkConfigHealth({ id: config.id }));
-    await held.asked;
+    await delayed.received;
     await service().agents.deleteAgent({ agent: { id: config.agent_id }, cascade: true });
     await service().providers.deleteProvider({ name: provider });
-    held.release();
+    delayed.release();
     expect(await check).toMatch(/^OK$|^5 CONFIG_NOT_FOUND$/);
     expect((await service().configs.listConfigHealth({})).health.map((one) => one.config_id)).not.toContain(config.id);
     const again = await failure(service().configs.checkConfigHealth({ id: config.id }));
     expect(again.reason).toBe('CONFIG_NOT_FOUND');
   });
 
-  it('an agent that is renamed has its new name in the list, and a config keeps its result', async () => {
+  it('stores a result that is listed with the new name after the agent is renamed', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const config = await configAt(service(), provider);
     const health = await checked(service(), config.id);
@@ -158,39 +158,39 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     expect(await rows(service(), config.id)).toEqual([{ ...health, agent_name: name }]);
   });
 
-  it('a key of its own never follows a base URL to another origin', async () => {
+  it('never sends a stored key to another origin after the base URL changes', async () => {
     const [old, other] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const provider = await provide(service(), old, []);
-    const own = await configAt(service(), provider, 'gpt-4o', OWN_KEY);
+    const withOverride = await configAt(service(), provider, 'gpt-4o', OWN_KEY);
     const name = unique('desk');
     await service().credentials.createCredential({ credential: { name, provider }, api_key: OWN_KEY });
     const named = await newConfig(service(), { provider, model_name: 'gpt-4o', credential_name: name });
     await ending(
       service().providers.updateProvider({ provider: { name: provider, base_url: other.provider.base_url } }),
     );
-    const states = [await checked(service(), own.id), await checked(service(), named.id)].map((one) =>
+    const states = [await checked(service(), withOverride.id), await checked(service(), named.id)].map((one) =>
       short(one.status),
     );
     expect(JSON.stringify(other.seen)).not.toContain('CANARY');
     for (const state of states) expect(state).toMatch(/KEY_UNREADABLE|INVALID/);
   });
 
-  it('a base URL that changes while the provider is asked changes nothing of that question', async () => {
+  it('completes the request to the old base URL when the base URL changes meanwhile', async () => {
     const [old, other] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const provider = await provide(service(), old);
     const { id } = await configAt(service(), provider);
-    const held = holdNext(old);
+    const delayed = delayNextResponse(old);
     const check = service().configs.checkConfigHealth({ id });
-    await held.asked;
+    await delayed.received;
     await service().providers.updateProvider({ provider: { name: provider, base_url: other.provider.base_url } });
-    held.release();
+    delayed.release();
     expect(short(present((await check).health).status)).toBe('OK');
     expect(other.seen).toEqual([]);
     expect(short((await checked(service(), id)).status)).toBe('OK');
     expect(other.seen.length).toBeGreaterThan(0);
   });
 
-  it('the revision in the answer is the one at which config or provider was read, not the one it was answered at', async () => {
+  it('returns the revision at which it read the config or the provider', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider);
@@ -199,20 +199,20 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
       () => service().configs.checkConfigHealth({ id: config.id }),
       () => service().providers.validateApiKey({ provider, api_key: KEY }),
     ]) {
-      const held = holdNext(fake);
-      const answer = call();
-      await held.asked;
+      const delayed = delayNextResponse(fake);
+      const pending = call();
+      await delayed.received;
       const { revision: meanwhile } = await service().configs.updateConfig({
         config: { id: config.id, temperature: 0.2 },
       });
-      held.release();
-      const { revision } = await answer;
+      delayed.release();
+      const { revision } = await pending;
       expect(revision).toBeGreaterThanOrEqual(before);
       expect(revision).toBeLessThan(meanwhile);
     }
   });
 
-  it('takes no revision and leaves no trace in the config', async () => {
+  it('creates no revision and does not change the config', async () => {
     const provider = await provide(service(), await startFakeProvider('openai'));
     const config = await configAt(service(), provider);
     const before = (await service().agents.listAgents({ page_size: 1 })).revision;
@@ -222,7 +222,7 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
     expect((await service().configs.getConfig({ id: config.id })).config).toEqual(config);
   });
 
-  it('waits for min_revision, and says UNAVAILABLE of one that does not come, having asked nobody', async () => {
+  it('waits for min_revision, and returns UNAVAILABLE without a request when it is not reached', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const { id } = await configAt(service(), provider);
@@ -243,11 +243,11 @@ describe.each(['embedded', 'postgres'] as const)('checks while things change, on
       service().providers.validateApiKey({ provider, api_key: KEY, min_revision }),
     ]);
     await newAgent(service());
-    for (const answer of await waiting) expect(answer.revision).toBeGreaterThanOrEqual(min_revision);
+    for (const response of await waiting) expect(response.revision).toBeGreaterThanOrEqual(min_revision);
   });
 });
 
-describe('on PostgreSQL', () => {
+describe('CheckConfigHealth on PostgreSQL', () => {
   let postgres: TestPostgres;
   const running: TestService[] = [];
   beforeAll(async () => {
@@ -263,18 +263,18 @@ describe('on PostgreSQL', () => {
     return one;
   }
 
-  it('replicas see what the other one found, and whether it is outdated', async () => {
+  it('stores results that other replicas list, with outdated up to date', async () => {
     const url = await postgres.createDatabase('seeded');
     const [a, b] = [await replica(url), await replica(url)];
     const fake = await startFakeProvider('openai');
     const provider = await provide(a, fake);
     const config = await configAt(a, provider);
-    const found = await checked(a, config.id);
+    const result = await checked(a, config.id);
     const seen = await b.configs.listConfigHealth({ config_id: config.id, min_revision: config.revision });
-    expect(seen.health).toEqual([found]);
+    expect(seen.health).toEqual([result]);
     const { revision } = await b.configs.updateConfig({ config: { id: config.id, temperature: 0.3 } });
     const after = await a.configs.listConfigHealth({ config_id: config.id, min_revision: revision });
-    expect(after.health).toEqual([{ ...found, outdated: true }]);
+    expect(after.health).toEqual([{ ...result, outdated: true }]);
     fake.on('*', plain(500, ''));
     const { health } = await b.configs.checkConfigHealth({ id: config.id });
     expect((await a.configs.listConfigHealth({ config_id: config.id })).health).toEqual([health]);
@@ -283,7 +283,7 @@ describe('on PostgreSQL', () => {
     expect((await b.configs.listConfigHealth({ min_revision: deleted.revision })).health).toEqual([]);
   });
 
-  it('a config that another replica has deleted, before this one knows: no row, and no fault', async () => {
+  it('leaves no row for a config that another replica has deleted but this one still has', async () => {
     const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const b = await replica(url, { POLL_INTERVAL_MS: '5000', NOTIFY: 'off' });
@@ -296,7 +296,7 @@ describe('on PostgreSQL', () => {
     expect((await b.configs.listConfigHealth({})).health).toEqual([]);
   });
 
-  it('a result of a config that this replica does not know yet is no fault, and is left out or complete', async () => {
+  it('stores a result that a lagging replica omits or returns completely', async () => {
     const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const provider = await provide(a, await startFakeProvider('openai'));
@@ -314,7 +314,7 @@ describe('on PostgreSQL', () => {
     }
   });
 
-  it('a replica that lags does not call a result outdated that is of a newer revision than it knows', async () => {
+  it('stores a result of a newer revision that a lagging replica does not return as outdated', async () => {
     const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const provider = await provide(a, await startFakeProvider('openai'));
@@ -326,7 +326,7 @@ describe('on PostgreSQL', () => {
     if (revision < change.revision) expect(health.map((one) => one.outdated)).toEqual(health.map(() => false));
   });
 
-  it('a pool of two connections is enough for 200 checks and the writes beside them', async () => {
+  it('completes 200 checks and concurrent writes with a pool of two connections', async () => {
     const url = await postgres.createDatabase('seeded');
     const one = await replica(url, { DATABASE_POOL_SIZE: '2' });
     const fake = await startFakeProvider('openai');
@@ -341,26 +341,26 @@ describe('on PostgreSQL', () => {
     expect(await Promise.all(writes)).toEqual(Array(20).fill('OK'));
   });
 
-  it('a database that is away: UNAVAILABLE, in time; keys and retiring models are still told; then all is well again', async () => {
+  it('returns DATABASE_UNAVAILABLE while the database is unavailable, and recovers afterwards', async () => {
     const url = await postgres.createDatabase('seeded');
     const one = await replica(url);
     const fake = await startFakeProvider('openai');
     const provider = await provide(one, fake);
     const { id } = await configAt(one, provider);
     await checked(one, id);
-    const held = holdNext(fake);
+    const delayed = delayNextResponse(fake);
     const meanwhile = ending(one.configs.checkConfigHealth({ id }));
-    await held.asked;
+    await delayed.received;
     await postgres.crash();
     try {
-      held.release();
+      delayed.release();
       expect(await meanwhile).toBe('14 DATABASE_UNAVAILABLE');
       const error = await failure(one.configs.checkConfigHealth({ id }));
       expect([error.reason, error.retry !== undefined]).toEqual(['DATABASE_UNAVAILABLE', true]);
       expect(error.message).not.toMatch(/ECONN|127\.0\.0\.1|select|insert|password/i);
       const list = await failure(one.configs.listConfigHealth({}));
       expect([list.reason, list.retry !== undefined]).toEqual(['DATABASE_UNAVAILABLE', true]);
-      // A mistake of the caller is his, with or without a database.
+      // Errors of the request are reported with or without a database.
       expect(await ending(one.configs.checkConfigHealth({ id: 1_000_000 }))).toBe('5 CONFIG_NOT_FOUND');
       expect(await ending(one.configs.listConfigHealth({ page_size: -1 }))).toBe('3 INVALID_FIELDS');
       expect(await ending(one.configs.listRetiringModels({}))).toBe('OK');
@@ -373,7 +373,7 @@ describe('on PostgreSQL', () => {
     expect(await rows(one, id)).toHaveLength(1);
   });
 
-  it('a row that something else holds is waited for, not for ever', async () => {
+  it('waits a limited time for a locked table', async () => {
     const url = await postgres.createDatabase('seeded');
     const one = await replica(url);
     const fake = await startFakeProvider('openai');
@@ -391,7 +391,7 @@ describe('on PostgreSQL', () => {
       ]);
       expect(performance.now() - started).toBeLessThan(20_000);
       for (const each of [check, list]) expect(each).toMatch(/^14 DATABASE_UNAVAILABLE$|^4 |^10 /);
-      // Everything else goes on, with what the lock leaves of the pool.
+      // Other calls continue with the remaining connections of the pool.
       expect(await ending(newAgent(one))).toBe('OK');
     } finally {
       await session.query('rollback');

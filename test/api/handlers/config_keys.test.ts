@@ -18,7 +18,7 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
     return config;
   }
 
-  it('are three-state: absent keeps, a value sets, a clear removes', async () => {
+  it('are kept when absent, set by a value and removed by clear_api_key', async () => {
     const { configs } = service();
     const { id, ...created } = await newConfig('sk-first');
     expect(created).toMatchObject({ has_api_key_override: true, api_key_state: 'API_KEY_STATE_SET' });
@@ -30,7 +30,7 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
     expect(cleared.config).toMatchObject({ has_api_key_override: false, api_key_state: 'API_KEY_STATE_NONE' });
   });
 
-  it('stay with their provider', async () => {
+  it('cannot move to another provider', async () => {
     const { configs } = service();
     const { id } = await newConfig('sk-openai');
     const to_claude = { id, provider: 'claude', model_name: 'claude-3-haiku-20240307' };
@@ -48,7 +48,7 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
     ['with space', false],
     ['ключ', false],
     ['line\nend', false],
-  ])('are visible ASCII of 1 to 286 characters: %j', async (api_key, accepted) => {
+  ])('are accepted only as visible ASCII of 1 to 286 characters: %j', async (api_key, accepted) => {
     if (accepted) {
       expect((await newConfig(api_key)).api_key_state).toBe('API_KEY_STATE_SET');
       return;
@@ -58,7 +58,7 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
     if (api_key !== '') expect(JSON.stringify(error)).not.toContain(api_key);
   });
 
-  it('have names when many configs share one', async () => {
+  it('are stored as a named credential that many configs can use', async () => {
     const { configs, credentials } = service();
     const name = unique('desk');
     const { credential } = await credentials.createCredential({
@@ -83,7 +83,7 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
     expect((await failure(credentials.getCredential({ name }))).reason).toBe('CREDENTIAL_NOT_FOUND');
   });
 
-  it('are written by upsert and bulk too', async () => {
+  it('are stored by UpsertPrimaryConfig and BulkAssignConfig', async () => {
     const { configs } = service();
     const { agent_id } = await newConfig();
     const upserted = await configs.upsertPrimaryConfig({ agent: { id: agent_id }, config: {}, api_key: 'sk-up' });
@@ -98,19 +98,19 @@ describe.each(['embedded', 'postgres'] as const)('API keys on %s', (backend) => 
 describe.each([
   ['missing', '', 'is not set'],
   ['malformed', 'not-a-key', 'is malformed (key 1 is not 32 bytes in base64)'],
-  ['malformed behind a good one', `${generateKey()},short`, 'is malformed (key 2 is not 32 bytes in base64)'],
+  ['malformed after a valid one', `${generateKey()},short`, 'is malformed (key 2 is not 32 bytes in base64)'],
 ])('an ENCRYPTION_KEY that is %s', (_, value, problem) => {
   const service = useService('embedded', { ENCRYPTION_KEY: value });
 
-  it('serves what needs no key and says why it stores none', async () => {
+  it('does not prevent calls without keys, and is the reported reason for rejected keys', async () => {
     const { configs, credentials } = service();
     const { config } = await configs.getPrimaryConfig({ agent: { name: 'trader' } });
     const id = config?.id as number;
     const refused = await failure(configs.updateConfig({ config: { id }, api_key: 'sk-x' }));
     expect(refused).toMatchObject({ code: 9, reason: 'ENCRYPTION_NOT_CONFIGURED', metadata: { problem } });
     const credential = { name: unique('desk'), provider: 'openai' };
-    const none = await failure(credentials.createCredential({ credential, api_key: 'sk-x' }));
-    expect(none.reason).toBe('ENCRYPTION_NOT_CONFIGURED');
+    const rejectedCredential = await failure(credentials.createCredential({ credential, api_key: 'sk-x' }));
+    expect(rejectedCredential.reason).toBe('ENCRYPTION_NOT_CONFIGURED');
     expect((await configs.updateConfig({ config: { id, temperature: 0 } })).config?.temperature).toBe(0);
     expect((await configs.updateConfig({ config: { id }, clear_api_key: true })).config?.has_api_key_override).toBe(
       false,

@@ -34,7 +34,7 @@ describe('configs', () => {
     service().configs.updateConfig({ config, update_mask });
 
   describe('CreateConfig', () => {
-    it('takes the documented defaults for what is absent', async () => {
+    it('uses the documented defaults for absent fields', async () => {
       const agent = await newAgent(service());
       const { config, revision, findings } = await service().configs.createConfig({
         agent: { name: agent.name },
@@ -62,7 +62,7 @@ describe('configs', () => {
       expect(await getConfig(service(), present(config).id)).toEqual(config);
     });
 
-    it('stores every field, and what it answers is what is read', async () => {
+    it('stores every field and returns what GetConfig reads', async () => {
       const fields = {
         provider: 'openai',
         model_name: 'gpt-5.1',
@@ -101,30 +101,30 @@ describe('configs', () => {
       expect(config.id).not.toBe(2_000_000_000);
     });
 
-    it('puts each config behind the last one of its agent', async () => {
+    it('places each config after the last one of its agent', async () => {
       const agent = await newAgent(service());
       const first = await newConfig(service(), { priority: 10 }, agent);
       const second = await newConfig(service(), { enabled: false }, agent);
       const third = await newConfig(service(), {}, agent);
-      const place = ({ priority, id }: typeof first) => [present(priority), id] as const;
-      for (const [before, behind] of [
+      const orderOf = ({ priority, id }: typeof first) => [present(priority), id] as const;
+      for (const [before, after] of [
         [first, second],
         [second, third],
       ] as const) {
-        const [p, i] = place(before);
-        const [q, j] = place(behind);
+        const [p, i] = orderOf(before);
+        const [q, j] = orderOf(after);
         expect(q > p || (q === p && j > i)).toBe(true);
       }
     });
 
-    it('does not fail when the last one has the greatest priority', async () => {
+    it('succeeds when the last config has the greatest priority', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), { priority: 1_000_000 }, agent);
       const last = await newConfig(service(), {}, agent);
       expect(last.priority).toBe(1_000_000);
     });
 
-    it('names everything that is wrong at once', async () => {
+    it('returns a violation for every invalid field', async () => {
       await invalid(
         create({
           temperature: 3,
@@ -154,21 +154,21 @@ describe('configs', () => {
       );
     });
 
-    it('gives the message the form that the manual shows', async () => {
+    it('formats its error message as documented', async () => {
       const error = await invalid(create({ provider: 'openai', temperature: 3 }));
       expect(error.message).toContain('2 problems');
       expect(error.message).toMatch(/config\.temperature: must be .*between 0 and 2, not 3/);
       expect(error.message).toContain('config.model_name: is required');
     });
 
-    it('wants an agent and a config', async () => {
+    it('requires an agent and a config', async () => {
       await invalid(service().configs.createConfig({ config: GPT4 }), 'agent');
       const { id } = await newAgent(service());
       const error = await invalid(service().configs.createConfig({ agent: { id } }));
       expect(error.fields.every((field) => field.startsWith('config'))).toBe(true);
     });
 
-    it('says which agent is missing', async () => {
+    it('returns NOT_FOUND with a suggestion for an unknown agent', async () => {
       await notFound(service().configs.createConfig({ agent: { id: 2_147_483_647 }, config: GPT4 }), 'AGENT_NOT_FOUND');
       const call = service().configs.createConfig({ agent: { name: 'tradr' }, config: GPT4 });
       expect((await notFound(call, 'AGENT_NOT_FOUND')).message).toContain('"trader"');
@@ -187,13 +187,13 @@ describe('configs', () => {
       ['config.priority', { priority: -1_000_000 }, { priority: -1_000_001 }],
       ['config.metadata_json', { metadata_json: '{}' }, { metadata_json: '' }],
     ];
-    it.each(ranges)('holds %s at its limit %o and refuses %o', async (field, good, bad) => {
-      const { config } = await create({ ...GPT4, ...good });
-      expect(config).toMatchObject(good);
-      await invalid(create({ ...GPT4, ...bad }), field);
+    it.each(ranges)('accepts %s at its limit %o and rejects %o', async (field, valid, invalidFields) => {
+      const { config } = await create({ ...GPT4, ...valid });
+      expect(config).toMatchObject(valid);
+      await invalid(create({ ...GPT4, ...invalidFields }), field);
     });
 
-    // Any word is an effort there, and there are as many stop sequences as the field has room for.
+    // This provider accepts any reasoning effort, and as many stop sequences as the field allows.
     const COMPATIBLE = { provider: 'compatible', model_name: 'm' };
     beforeAll(() => newProvider(service(), { name: COMPATIBLE.provider }));
     const extras: [string, ConfigFields, NonNullable<ConfigFields['extra_params']>, object][] = [
@@ -223,10 +223,10 @@ describe('configs', () => {
       ['stop_sequences', GPT4, { stop_sequences: ['s'] }, { stop_sequences: [chars(257)] }],
       ['stop_sequences', GPT4, { stop_sequences: [chars(256)] }, { stop_sequences: [''] }],
     ];
-    it.each(extras)('holds extra_params.%s of %o at the limit', async (field, model, good, bad) => {
-      const { config } = await create({ ...model, extra_params: good });
-      expect(config?.extra_params).toMatchObject(good);
-      const error = await invalid(create({ ...model, extra_params: bad }));
+    it.each(extras)('accepts extra_params.%s of %o up to its limit', async (field, model, valid, invalidParams) => {
+      const { config } = await create({ ...model, extra_params: valid });
+      expect(config?.extra_params).toMatchObject(valid);
+      const error = await invalid(create({ ...model, extra_params: invalidParams }));
       expect(error.fields).toHaveLength(1);
       expect(error.fields[0]).toMatch(new RegExp(`^config\\.extra_params\\.${field}(\\[\\d+\\])?$`));
     });
@@ -242,47 +242,47 @@ describe('configs', () => {
         ['X-AI', 'grok', 'grok-vision-beta'],
         ['DeepSeek', 'deepseek', 'deepseek-chat'],
       ] as const;
-      it.each(aliases)('stores %s as %s', async (given, canonical, model_name) => {
+      it.each(aliases)('stores %s as %s', async (alias, canonical, model_name) => {
         const fallback = canonical === 'openai' ? HAIKU : GPT4;
-        const { config } = await create({ provider: given, model_name });
+        const { config } = await create({ provider: alias, model_name });
         expect(config?.provider).toBe(canonical);
         const { config: other } = await create({
           ...fallback,
           temperature: 0.5,
-          fallback_provider: given,
+          fallback_provider: alias,
           fallback_model: model_name,
         });
         expect(other?.fallback_provider).toBe(canonical);
         const listed = await service().configs.listConfigs({
           agent: { id: present(config).agent_id },
-          provider: given,
+          provider: alias,
         });
         expect(listed.configs.map((each) => each.id)).toEqual([present(config).id]);
       });
 
-      it('refuses an unknown provider, naming what is known and what is near', async () => {
+      it('rejects an unknown provider with a list of the known ones', async () => {
         const error = await invalid(create({ provider: 'opnai', model_name: 'gpt-4' }), 'config.provider');
         const text = present(error.violations[0]).description;
         expect(text).toMatch(/^Invalid provider/);
         for (const known of ['openai', 'deepseek', 'grok', 'claude']) expect(text).toContain(known);
       });
 
-      it('refuses an unknown model, naming what is near', async () => {
+      it('rejects an unknown model with a suggestion', async () => {
         const error = await invalid(create({ provider: 'openai', model_name: 'gpt-4oo' }), 'config.model_name');
         const text = present(error.violations[0]).description;
         expect(text).toMatch(/^Invalid model/);
         expect(text).toContain('gpt-4o');
       });
 
-      it('takes the names of models exactly', async () => {
+      it('matches model names exactly', async () => {
         await invalid(create({ provider: 'openai', model_name: 'GPT-4' }), 'config.model_name');
       });
 
-      it('checks a model against its own provider', async () => {
+      it('rejects a model of another provider', async () => {
         await invalid(create({ provider: 'claude', model_name: 'gpt-4' }), 'config.model_name');
       });
 
-      it('takes an unknown model, first and fallback, when the request allows it, and says so', async () => {
+      it('accepts unknown models with a finding when the request allows them', async () => {
         const fields = {
           provider: 'openai',
           model_name: 'gpt-99',
@@ -295,20 +295,20 @@ describe('configs', () => {
         expect(reasonsOf(findings)).toContain('UNKNOWN_MODEL');
       });
 
-      it('never takes an unknown provider', async () => {
+      it('rejects an unknown provider even with allow_unknown_model', async () => {
         await invalid(
           create({ provider: 'nobody', model_name: 'm' }, { allow_unknown_model: true }),
           'config.provider',
         );
       });
 
-      it('lets other fields of a config with an allowed unknown model be changed', async () => {
+      it('accepts later changes of other fields of a config with an allowed unknown model', async () => {
         const config = await newConfig(service(), { provider: 'openai', model_name: 'gpt-98' }, undefined, true);
         const { config: changed } = await update({ id: config.id, metadata_json: '{}' });
         expect(changed).toMatchObject({ model_name: 'gpt-98', metadata_json: '{}' });
       });
 
-      it('takes any model of a provider that allows it, up to 100 characters', async () => {
+      it('accepts any model name of up to 100 characters when the provider allows unknown models', async () => {
         const { name } = await newProvider(service());
         const model_name = '🎈'.repeat(100);
         const { config } = await create({ provider: name, model_name, max_tokens: 2_147_483_647 });
@@ -317,14 +317,14 @@ describe('configs', () => {
         await invalid(create({ provider: name, model_name: '' }), 'config.model_name');
       });
 
-      it('refuses models that the catalogue lacks where the provider does not allow them', async () => {
+      it('rejects unknown models when the provider does not allow them', async () => {
         const { name } = await newProvider(service(), { allow_unknown_models: false });
         await invalid(create({ provider: name, model_name: 'm' }), 'config.model_name');
         const model = await newModel(service(), { provider: name });
         await create({ provider: name, model_name: model.name });
       });
 
-      it('refuses a provider that is switched off', async () => {
+      it('rejects a disabled provider', async () => {
         const { name } = await newProvider(service(), { enabled: false });
         await invalid(create({ provider: name, model_name: 'm' }), 'config.provider');
         await invalid(create({ ...GPT4, fallback_provider: name, fallback_model: 'm' }), 'config.fallback_provider');
@@ -333,7 +333,7 @@ describe('configs', () => {
 
     describe('rules of models', () => {
       it.each(['claude-3-haiku-20240307', 'claude-3-5-sonnet-20241022', 'claude-opus-4-5'])(
-        'holds %s to temperatures up to 1.0',
+        'limits the temperature of %s to 1.0',
         async (model_name) => {
           const { config } = await create({ provider: 'claude', model_name, temperature: 1 });
           expect(config?.temperature).toBe(1);
@@ -353,13 +353,16 @@ describe('configs', () => {
         ['claude', 'claude-3-5-sonnet-20241022', 8192],
         ['claude', 'claude-opus-4-5', 64_000],
       ] as const;
-      it.each(limits)("holds %s/%s to the model's own %i output tokens", async (provider, model_name, limit) => {
-        const { config } = await create({ provider, model_name, max_tokens: limit });
-        expect(config?.max_tokens).toBe(limit);
-        await invalid(create({ provider, model_name, max_tokens: limit + 1 }), 'config.max_tokens');
-      });
+      it.each(limits)(
+        'limits max_tokens of %s/%s to the %i output tokens of the model',
+        async (provider, model_name, limit) => {
+          const { config } = await create({ provider, model_name, max_tokens: limit });
+          expect(config?.max_tokens).toBe(limit);
+          await invalid(create({ provider, model_name, max_tokens: limit + 1 }), 'config.max_tokens');
+        },
+      );
 
-      it('checks stored parameters against a new model', async () => {
+      it('validates stored parameters against a new model', async () => {
         const { id } = await newConfig(service(), { temperature: 1.5, max_tokens: 4096 });
         await invalid(update({ id, ...HAIKU }), 'config.temperature');
         expect((await getConfig(service(), id)).provider).toBe('openai');
@@ -371,7 +374,7 @@ describe('configs', () => {
 
       const finds: [string, ConfigFields, string, string, string, string][] = [
         [
-          'o4-mini refuses temperature',
+          'o4-mini rejects temperature',
           { provider: 'openai', model_name: 'o4-mini' },
           'PARAMETER_REJECTED',
           'config.temperature',
@@ -379,7 +382,7 @@ describe('configs', () => {
           '',
         ],
         [
-          'claude-opus-5 refuses temperature',
+          'claude-opus-5 rejects temperature',
           { provider: 'claude', model_name: 'claude-opus-5', temperature: 0, max_tokens: 5 },
           'PARAMETER_REJECTED',
           'config.temperature',
@@ -395,7 +398,7 @@ describe('configs', () => {
           '',
         ],
         [
-          'gpt-5 refuses top_p',
+          'gpt-5 rejects top_p',
           { provider: 'openai', model_name: 'gpt-5', top_p: 0.5 },
           'PARAMETER_REJECTED',
           'config.temperature',
@@ -403,32 +406,35 @@ describe('configs', () => {
           '',
         ],
         [
-          'claude takes no top_p beside temperature',
+          'claude does not accept top_p with temperature',
           { ...HAIKU, top_p: 0.5, max_tokens: 5 },
           'PARAMETER_CONFLICT',
           'config.top_p',
           '0.5',
           '',
         ],
-        ['claude needs max_tokens', HAIKU, 'PARAMETER_REQUIRED', 'config.max_tokens', '', '4096'],
+        ['claude requires max_tokens', HAIKU, 'PARAMETER_REQUIRED', 'config.max_tokens', '', '4096'],
       ];
-      it.each(finds)('stores although %s, and says so', async (_, fields, reason, field, configured, effective) => {
-        const { config, findings } = await create(fields);
-        const finding = findingOf(findings, reason);
-        expect(finding).toMatchObject({ field, configured, effective, hop: 0 });
-        expect(finding.message).not.toBe('');
-        expect(finding.severity).not.toBe('SEVERITY_UNSPECIFIED');
-        expect(config).toMatchObject(fields);
-      });
+      it.each(finds)(
+        'stores the config with a finding although %s',
+        async (_, fields, reason, field, configured, effective) => {
+          const { config, findings } = await create(fields);
+          const finding = findingOf(findings, reason);
+          expect(finding).toMatchObject({ field, configured, effective, hop: 0 });
+          expect(finding.message).not.toBe('');
+          expect(finding.severity).not.toBe('SEVERITY_UNSPECIFIED');
+          expect(config).toMatchObject(fields);
+        },
+      );
 
-      it('has nothing to say about a refused parameter that is not set', async () => {
+      it('returns no finding for a rejected parameter that is not set', async () => {
         const { config } = await create({ provider: 'openai', model_name: 'o4-mini' });
         const { findings, config: cleared } = await update({ id: present(config).id }, ['temperature']);
         expect(cleared?.temperature).toBeUndefined();
         expect(reasonsOf(findings)).not.toContain('PARAMETER_REJECTED');
       });
 
-      it('takes a temperature for gpt-5.1 without reasoning effort', async () => {
+      it('accepts a temperature for gpt-5.1 without reasoning effort', async () => {
         const fields = { provider: 'openai', model_name: 'gpt-5.1', temperature: 1.5 };
         const none = await create({ ...fields, extra_params: { reasoning_effort: 'none' } });
         expect(reasonsOf(none.findings)).not.toContain('PARAMETER_REJECTED');
@@ -450,11 +456,11 @@ describe('configs', () => {
           'config.extra_params.reasoning_effort',
         ],
       ];
-      it.each(refusals)('refuses %o, as the model would', async (fields, field) => {
+      it.each(refusals)('rejects %o as the model does', async (fields, field) => {
         await invalid(create(fields), field);
       });
 
-      it("follows an operator's rules of a model over those of its provider", async () => {
+      it('applies the rules of a model over those of its provider', async () => {
         const rule = { parameter: 'reasoning_effort', support: 'PARAMETER_SUPPORT_ACCEPTED' } as const;
         const { name } = await newProvider(service(), {
           parameter_rules: [
@@ -490,17 +496,17 @@ describe('configs', () => {
     });
 
     describe('fallbacks', () => {
-      it('takes another model of the same provider', async () => {
+      it('accepts another model of the same provider', async () => {
         const { config } = await create({ ...GPT4, fallback_provider: 'openai', fallback_model: 'gpt-4o' });
         expect(config).toMatchObject({ fallback_provider: 'openai', fallback_model: 'gpt-4o' });
       });
 
-      it('refuses half a pair, naming the other half', async () => {
+      it('rejects a fallback with only a provider or only a model', async () => {
         await invalid(create({ ...GPT4, fallback_provider: 'claude' }), 'config.fallback_model');
         await invalid(create({ ...GPT4, fallback_model: 'gpt-4o' }), 'config.fallback_provider');
       });
 
-      it('refuses a pair that repeats the first, also under an alias', async () => {
+      it('rejects a fallback that equals the config, also under an alias', async () => {
         for (const pair of [
           { ...GPT4, fallback_provider: 'OpenAI', fallback_model: 'gpt-4' },
           { ...HAIKU, fallback_provider: 'anthropic', fallback_model: present(HAIKU.model_name) },
@@ -510,7 +516,7 @@ describe('configs', () => {
         }
       });
 
-      it('refuses nonsense', async () => {
+      it('rejects an unknown provider and an unknown model', async () => {
         const provider = await invalid(
           create({ ...GPT4, fallback_provider: 'nobody', fallback_model: 'x' }),
           'config.fallback_provider',
@@ -524,7 +530,7 @@ describe('configs', () => {
         await invalid(create({ ...GPT4, fallback_provider: 'claude', fallback_model: '' }), 'config.fallback_model');
       });
 
-      it('checks the pair after an update as on create', async () => {
+      it('validates the fallback after an update as on create', async () => {
         const { id } = await newConfig(service(), { fallback_provider: 'openai', fallback_model: 'gpt-4o' });
         await invalid(update({ id, model_name: 'gpt-4o' }));
         await invalid(update({ id }, ['fallback_model']));
@@ -537,7 +543,7 @@ describe('configs', () => {
     });
 
     describe('prices', () => {
-      const given: [string, ConfigFields, number, number, boolean][] = [
+      const pricing: [string, ConfigFields, number, number, boolean][] = [
         ['no costs', {}, 0, 0, false],
         ['a cost of 0', { cost_per_1k_input_tokens: 0 }, 0, 0, true],
         ['one cost', { cost_per_1k_output_tokens: 0.5 }, 0, 0.5, true],
@@ -545,7 +551,7 @@ describe('configs', () => {
         ['price_given alone', { price_given: true }, 0, 0, true],
         ['price_given false and costs of 0', { price_given: false, cost_per_1k_input_tokens: 0 }, 0, 0, false],
       ];
-      it.each(given)('takes %s', async (_, fields, input, output, price_given) => {
+      it.each(pricing)('stores %s', async (_, fields, input, output, price_given) => {
         const { config } = await create({ ...GPT4, ...fields });
         expect(config).toMatchObject({
           cost_per_1k_input_tokens: input,
@@ -554,14 +560,14 @@ describe('configs', () => {
         });
       });
 
-      it('refuses a cost beside price_given false', async () => {
+      it('rejects a cost with price_given = false', async () => {
         const error = await invalid(create({ ...GPT4, price_given: false, cost_per_1k_input_tokens: 1 }));
         expect(error.fields.join()).toMatch(/price_given|cost_per_1k_input_tokens/);
         const { id } = await newConfig(service());
         await invalid(update({ id, price_given: false, cost_per_1k_output_tokens: 1 }));
       });
 
-      it('says when one price was given and the other counts as 0', async () => {
+      it('returns a finding when only one of the two prices is set', async () => {
         const half = await create({ ...GPT4, cost_per_1k_input_tokens: 1 });
         expect(reasonsOf(half.findings)).toContain('PRICE_HALF_GIVEN');
         const both = await create({ ...GPT4, cost_per_1k_input_tokens: 1, cost_per_1k_output_tokens: 2 });
@@ -574,7 +580,7 @@ describe('configs', () => {
         expect(config).toMatchObject({ cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 3, price_given: true });
       });
 
-      it('takes prices back', async () => {
+      it('clears prices with price_given = false', async () => {
         const { id } = await newConfig(service(), { cost_per_1k_input_tokens: 2, cost_per_1k_output_tokens: 3 });
         const { config } = await update({ id, price_given: false });
         expect(config).toMatchObject({ cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0, price_given: false });
@@ -582,13 +588,13 @@ describe('configs', () => {
         expect(free?.price_given).toBe(true);
       });
 
-      it('resets cleared costs to 0, not given', async () => {
+      it('resets cleared costs to 0 with price_given = false', async () => {
         const { id } = await newConfig(service(), { cost_per_1k_input_tokens: 2, cost_per_1k_output_tokens: 3 });
         const { config } = await update({ id }, ['cost_per_1k_input_tokens', 'cost_per_1k_output_tokens']);
         expect(config).toMatchObject({ cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0, price_given: false });
       });
 
-      it('keeps the price given while one of two costs is cleared', async () => {
+      it('keeps price_given while only one of the two costs is cleared', async () => {
         const { id } = await newConfig(service(), { cost_per_1k_input_tokens: 2, cost_per_1k_output_tokens: 3 });
         const { config } = await update({ id }, ['cost_per_1k_input_tokens']);
         expect(config).toMatchObject({ cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 3, price_given: true });
@@ -596,7 +602,7 @@ describe('configs', () => {
     });
 
     describe('API keys', () => {
-      it('refuses to store one, without repeating it', async () => {
+      it('rejects a key without an encryption key, and does not repeat it', async () => {
         const { id } = await newAgent(service());
         const api_key = 'sk-CANARY-1234567890';
         const config = await newConfig(service(), {}, { id });
@@ -612,7 +618,7 @@ describe('configs', () => {
         expect(await configsOf(service(), id)).toEqual([config]);
       });
 
-      it('takes clear_api_key where there is none, but not together with a key', async () => {
+      it('accepts clear_api_key without a stored key, but not together with a key', async () => {
         const { id } = await newConfig(service());
         const { config } = await service().configs.updateConfig({
           config: { id, temperature: 1 },
@@ -627,12 +633,12 @@ describe('configs', () => {
   });
 
   describe('GetConfig', () => {
-    it('finds enabled and disabled ones', async () => {
+    it('returns a disabled config', async () => {
       const config = await newConfig(service(), { enabled: false });
       expect(await getConfig(service(), config.id)).toEqual(config);
     });
 
-    it('says what is missing', async () => {
+    it('returns NOT_FOUND for an unknown id', async () => {
       const error = await notFound(service().configs.getConfig({ id: 2_147_483_647 }), 'CONFIG_NOT_FOUND');
       expect(error.message).toContain('2147483647');
       for (const id of [0, -1]) await invalid(service().configs.getConfig({ id }), 'id');
@@ -640,7 +646,7 @@ describe('configs', () => {
   });
 
   describe('ListConfigs', () => {
-    it('filters by agent, provider, model and enabled, all of which must match', async () => {
+    it('returns the configs that match agent, provider, model and enabled', async () => {
       const agent = await newAgent(service());
       const a = (await newConfig(service(), { priority: 9 }, agent)).id;
       const b = (await newConfig(service(), { ...HAIKU, priority: 1 }, agent)).id;
@@ -656,36 +662,36 @@ describe('configs', () => {
       expect(await ids({ model_name: 'gpt-4', provider: 'claude' })).toEqual([]);
     });
 
-    it('lists those of all agents by id', async () => {
-      const made = [await newConfig(service()), await newConfig(service())];
+    it('returns the configs of all agents by id', async () => {
+      const created = [await newConfig(service()), await newConfig(service())];
       const { configs } = await service().configs.listConfigs({ page_size: 1000 });
       const ids = configs.map((config) => config.id);
       expect(ids).toEqual([...ids].sort((x, y) => x - y));
-      expect(ids).toEqual(expect.arrayContaining(made.map((config) => config.id)));
+      expect(ids).toEqual(expect.arrayContaining(created.map((config) => config.id)));
     });
 
-    it('refuses filters that name what does not exist', async () => {
+    it('rejects filters with an unknown agent or provider', async () => {
       await notFound(service().configs.listConfigs({ agent: { name: unique('none') } }), 'AGENT_NOT_FOUND');
       const error = await invalid(service().configs.listConfigs({ provider: 'opnai' }), 'provider');
       expect(error.message).toContain('Invalid provider');
     });
 
-    it('pages without loss or repetition while configs come and go', async () => {
+    it('pages without loss or repetition while configs are deleted', async () => {
       const agent = await newAgent(service());
-      const made: number[] = [];
-      for (let i = 0; i < 5; i += 1) made.push((await newConfig(service(), {}, agent)).id);
+      const created: number[] = [];
+      for (let i = 0; i < 5; i += 1) created.push((await newConfig(service(), {}, agent)).id);
       const seen: number[] = [];
       let page_token = '';
       do {
         const page = await service().configs.listConfigs({ agent: { id: agent.id }, page_size: 2, page_token });
         seen.push(...page.configs.map((config) => config.id));
-        if (page_token === '') await service().configs.deleteConfig({ id: present(made[0]) });
+        if (page_token === '') await service().configs.deleteConfig({ id: present(created[0]) });
         page_token = page.next_page_token;
       } while (page_token !== '');
-      expect(seen).toEqual(made);
+      expect(seen).toEqual(created);
     });
 
-    it('binds page tokens to the filter', async () => {
+    it('rejects page tokens of another filter', async () => {
       const agent = await newAgent(service());
       for (let i = 0; i < 2; i += 1) await newConfig(service(), {}, agent);
       const { next_page_token } = await service().configs.listConfigs({ agent: { id: agent.id }, page_size: 1 });
@@ -710,7 +716,7 @@ describe('configs', () => {
       ['enabled', false, true],
       ['metadata_json', '{"a":  1}', undefined],
     ];
-    it.each(values)('keeps, sets and clears %s', async (field, value, cleared) => {
+    it.each(values)('sets %s, keeps it in other updates and clears it by mask', async (field, value, cleared) => {
       const { id } = await newConfig(service());
       expect((await update({ id, [field]: value })).config?.[field]).toEqual(value);
       await update({ id, priority: 3 });
@@ -729,21 +735,24 @@ describe('configs', () => {
       [model, 'request_timeout_ms', 1, undefined],
       [{ provider: 'claude', model_name: 'claude-opus-4-5' }, 'thinking_budget_tokens', 0, undefined],
     ];
-    it.each(extras)('of %o keeps, sets and clears extra_params.%s', async (fields, name, value, cleared) => {
-      const { id } = await newConfig(service(), fields);
-      const read = async () => (await getConfig(service(), id)).extra_params as unknown as Record<string, unknown>;
-      const path = `extra_params.${name}`;
-      const other = name === 'request_timeout_ms' ? { stop_sequences: ['z'] } : { request_timeout_ms: 77 };
-      await update({ id, extra_params: { [name]: value } }, [path]);
-      expect((await read())[name]).toEqual(value);
-      await update({ id, extra_params: other });
-      expect(await read()).toMatchObject({ ...other, [name]: value });
-      await update({ id }, [path]);
-      expect((await read())[name]).toEqual(cleared);
-      expect(await read()).toMatchObject(other);
-    });
+    it.each(extras)(
+      'of %o sets extra_params.%s, keeps it in other updates and clears it by mask',
+      async (fields, name, value, cleared) => {
+        const { id } = await newConfig(service(), fields);
+        const read = async () => (await getConfig(service(), id)).extra_params as unknown as Record<string, unknown>;
+        const path = `extra_params.${name}`;
+        const other = name === 'request_timeout_ms' ? { stop_sequences: ['z'] } : { request_timeout_ms: 77 };
+        await update({ id, extra_params: { [name]: value } }, [path]);
+        expect((await read())[name]).toEqual(value);
+        await update({ id, extra_params: other });
+        expect(await read()).toMatchObject({ ...other, [name]: value });
+        await update({ id }, [path]);
+        expect((await read())[name]).toEqual(cleared);
+        expect(await read()).toMatchObject(other);
+      },
+    );
 
-    it('replaces all extra parameters under the bare path, and clears them', async () => {
+    it('replaces or clears all extra parameters with the path extra_params', async () => {
       const { id } = await newConfig(service(), { extra_params: { seed: 1n, request_timeout_ms: 5 } });
       const { config } = await update({ id, extra_params: { seed: 2n } }, ['extra_params']);
       expect(config?.extra_params?.seed).toBe(2n);
@@ -752,7 +761,7 @@ describe('configs', () => {
       expect(cleared?.extra_params?.seed).toBeUndefined();
     });
 
-    it('resets a cleared priority to a legal one', async () => {
+    it('resets a cleared priority', async () => {
       const { id } = await newConfig(service(), { priority: 12 });
       const { config } = await update({ id }, ['priority']);
       expect(config?.priority).not.toBe(12);
@@ -764,14 +773,14 @@ describe('configs', () => {
       expect(config).toMatchObject(HAIKU);
     });
 
-    it('refuses to clear provider and model_name', async () => {
+    it('rejects a mask that clears provider and model_name', async () => {
       const { id } = await newConfig(service());
       await invalid(update({ id }, ['provider', 'model_name']), 'config.provider', 'config.model_name');
     });
 
-    it('names every unknown and every output-only path', async () => {
+    it('returns a violation for every unknown or output-only path', async () => {
       const { id } = await newConfig(service());
-      const bad = [
+      const invalidPaths = [
         'nonsense',
         'config.temperature',
         'extra_params.nonsense',
@@ -786,21 +795,21 @@ describe('configs', () => {
         'api_key',
         '',
       ];
-      const error = await invalid(update({ id, temperature: 1 }, ['temperature', ...bad]));
-      expect(error.violations).toHaveLength(bad.length);
+      const error = await invalid(update({ id, temperature: 1 }, ['temperature', ...invalidPaths]));
+      expect(error.violations).toHaveLength(invalidPaths.length);
       const text = JSON.stringify(error.violations);
-      for (const path of bad) expect(text).toContain(path);
+      for (const path of invalidPaths) expect(text).toContain(path);
       expect((await getConfig(service(), id)).temperature).toBe(0.7);
     });
 
-    it('takes 100 paths and no more', async () => {
+    it('accepts at most 100 paths', async () => {
       const { id } = await newConfig(service());
       const { config } = await update({ id, temperature: 1 }, Array(100).fill('temperature'));
       expect(config?.temperature).toBe(1);
       await invalid(update({ id, temperature: 0 }, Array(101).fill('temperature')), 'update_mask.paths');
     });
 
-    it('replaces everything under the mask *', async () => {
+    it('replaces all fields with the mask *', async () => {
       const before = await newConfig(service(), {
         max_tokens: 7,
         top_p: 0.5,
@@ -843,7 +852,7 @@ describe('configs', () => {
       if (outcome) expect(outcome.config?.agent_id).toBe(before.agent_id);
     });
 
-    it('takes what was read and sends it back unchanged', async () => {
+    it('accepts a config as it was read', async () => {
       const before = await newConfig(service(), { cost_per_1k_input_tokens: 1, extra_params: { seed: 3n } });
       const { config } = await service().configs.updateConfig({ config: before });
       const { etag: _e, revision: _r, updated_at: _u, ...same } = before;
@@ -851,7 +860,7 @@ describe('configs', () => {
       expect(config?.etag).not.toBe(before.etag);
     });
 
-    it('moves updated_at and the revision, also when nothing differs, and leaves created_at', async () => {
+    it('updates updated_at and the revision and keeps created_at, even if no field changes', async () => {
       const before = await newConfig(service());
       const { config, revision } = await update({ id: before.id, temperature: 0.7 });
       expect(revision).toBeGreaterThan(before.revision);
@@ -860,7 +869,7 @@ describe('configs', () => {
       expect(present(config?.updated_at).getTime()).toBeGreaterThanOrEqual(present(before.updated_at).getTime());
     });
 
-    it('refuses a stale etag and takes the current one', async () => {
+    it('rejects a stale etag and accepts the current one', async () => {
       const { id, etag } = await newConfig(service());
       const { config } = await update({ id, etag, temperature: 1 });
       const error = await stale(update({ id, etag, temperature: 2 }));
@@ -870,7 +879,7 @@ describe('configs', () => {
       await update({ id, etag: present(config).etag, temperature: 2 });
     });
 
-    it('says what is missing', async () => {
+    it('returns NOT_FOUND for an unknown id', async () => {
       await notFound(update({ id: 2_147_483_647, temperature: 1 }), 'CONFIG_NOT_FOUND');
       await invalid(service().configs.updateConfig({ config: { temperature: 1 } }), 'config.id');
       const error = await invalid(service().configs.updateConfig({}));
@@ -879,7 +888,7 @@ describe('configs', () => {
   });
 
   describe('DeleteConfig', () => {
-    it('deletes for good', async () => {
+    it('deletes a config permanently', async () => {
       const { id, agent_id } = await newConfig(service());
       await service().configs.deleteConfig({ id });
       await notFound(service().configs.getConfig({ id }), 'CONFIG_NOT_FOUND');
@@ -889,7 +898,7 @@ describe('configs', () => {
       await service().agents.deleteAgent({ agent: { id: agent_id } });
     });
 
-    it('refuses a stale etag and takes the current one', async () => {
+    it('rejects a stale etag and accepts the current one', async () => {
       const { id, etag } = await newConfig(service());
       const { config } = await update({ id, temperature: 1 });
       await stale(service().configs.deleteConfig({ id, etag }));
@@ -897,35 +906,35 @@ describe('configs', () => {
       await service().configs.deleteConfig({ id, etag: present(config).etag });
     });
 
-    it('refuses ids that nothing can have', async () => {
+    it('rejects invalid ids', async () => {
       for (const id of [0, -1]) await invalid(service().configs.deleteConfig({ id }), 'id');
     });
   });
 
-  it("changes the agent's chain_etag with order and membership, and with nothing else", async () => {
+  it('change the chain_etag of the agent only with order and membership', async () => {
     const agent = await newAgent(service());
     let last = agent.chain_etag;
-    const moved = async () => {
+    const chainEtagChanged = async () => {
       const { chain_etag } = await getAgent(service(), agent.id);
-      const has = chain_etag !== last;
+      const changed = chain_etag !== last;
       last = chain_etag;
-      return has;
+      return changed;
     };
     const { id } = await newConfig(service(), {}, agent);
-    expect(await moved(), 'created').toBe(true);
+    expect(await chainEtagChanged(), 'created').toBe(true);
     await update({ id, temperature: 1, max_tokens: 5 });
-    expect(await moved(), 'other fields changed').toBe(false);
+    expect(await chainEtagChanged(), 'other fields changed').toBe(false);
     await service().agents.updateAgent({ agent: { id: agent.id, description: 'x' } });
-    expect(await moved(), 'agent changed').toBe(false);
+    expect(await chainEtagChanged(), 'agent changed').toBe(false);
     await update({ id, enabled: false });
-    expect(await moved(), 'disabled').toBe(true);
+    expect(await chainEtagChanged(), 'disabled').toBe(true);
     await update({ id, enabled: true });
-    expect(await moved(), 'enabled').toBe(true);
+    expect(await chainEtagChanged(), 'enabled').toBe(true);
     await update({ id, priority: 44 });
-    expect(await moved(), 'moved').toBe(true);
+    expect(await chainEtagChanged(), 'moved').toBe(true);
     await update({ id, priority: 44, enabled: true });
-    expect(await moved(), 'nothing changed').toBe(false);
+    expect(await chainEtagChanged(), 'nothing changed').toBe(false);
     await service().configs.deleteConfig({ id });
-    expect(await moved(), 'deleted').toBe(true);
+    expect(await chainEtagChanged(), 'deleted').toBe(true);
   });
 });

@@ -33,7 +33,7 @@ const freshOn = async (engine: (typeof engines)[number], encryptionKey: string) 
 const twoKeys = () => [generateKey(), generateKey()] as const;
 const idOf = (key: string) => present(FernetKey.parse(key)).id;
 
-/** Agents with configs that have keys of their own, and credentials; what is stored, by `config 7`. */
+/** Stores keys in configs of ten agents and in credentials. Returns the keys by holder, such as `config 7`. */
 async function storeKeys(backend: WatchBackend, count: number): Promise<Map<string, string>> {
   const keys = new Map<string, string>();
   const agents = await Promise.all(Array.from({ length: 10 }, () => newAgent(backend)));
@@ -56,7 +56,7 @@ async function storeKeys(backend: WatchBackend, count: number): Promise<Map<stri
 
 const status = (backend: WatchBackend) => backend.credentials.getEncryptionStatus({});
 
-/** The tokens as they stand in the tables, and the head. */
+/** The ciphertexts in the tables, and the newest revision. */
 async function stored({ database: { knex } }: WatchBackend) {
   const configs = await knex('agent_llm_configs')
     .select('id', 'api_key_encrypted', 'key_id', 'updated_at')
@@ -75,7 +75,7 @@ async function logOf({
 const ROTATION = 'agentllm.v1.CredentialService/RotateEncryptionKey';
 
 describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
-  it('re-encrypts 1 000 keys while they are written and read: nothing is lost, refused or seen', async () => {
+  it('re-encrypts 1 000 keys during reads and writes without loss, errors or delivered changes', async () => {
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const { configs, credentials, store } = backend;
@@ -88,27 +88,27 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const ids = [...expected.keys()].filter((name) => name.startsWith('config ')).map((name) => Number(name.slice(7)));
     const names = [...store.state.credentials.values()];
     const errors: CallError[] = [];
-    /** Each writer has rows of its own, so that an etag can be stale by nothing but a rotation. */
-    const writer = (turn: (at: number) => Promise<void>) => async () => {
-      let turns = 0;
-      for (; running; turns++) await turn(turns).catch((error) => void errors.push(error));
-      return turns;
+    /** Each writer uses separate rows, so that only a rotation could make an etag stale. */
+    const startWriter = (iteration: (at: number) => Promise<void>) => async () => {
+      let iterations = 0;
+      for (; running; iterations++) await iteration(iterations).catch((error) => void errors.push(error));
+      return iterations;
     };
     const pick = (from: number, at: number) => ids[(from + at * 4) % ids.length] as number;
     const etags = new Map<number, string>();
-    const tuner = writer(async (at) => {
+    const parameterWriter = startWriter(async (at) => {
       const id = pick(0, at);
       const etag = etags.get(id) ?? present((await configs.getConfig({ id })).config).etag;
       const updated = await configs.updateConfig({ config: { id, etag, temperature: (at % 20) / 10 } });
       etags.set(id, present(updated.config).etag);
     });
-    const replacer = writer(async (at) => {
+    const keyReplacer = startWriter(async (at) => {
       const id = pick(1, at);
       const api_key = `sk-new-${randomUUID()}`;
       await configs.updateConfig({ config: { id }, api_key });
       expected.set(`config ${id}`, api_key);
     });
-    const clearer = writer(async (at) => {
+    const keyClearer = startWriter(async (at) => {
       const id = pick(2, at);
       if (at % 2 === 0) {
         await configs.updateConfig({ config: { id }, clear_api_key: true });
@@ -120,31 +120,35 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
         expected.set(`credential ${credential}`, api_key);
       }
     });
-    const maker = writer(async (at) => {
+    const configCreator = startWriter(async (at) => {
       const id = pick(3, at);
       const api_key = `sk-made-${randomUUID()}`;
       const agent = { id: present(store.state.configs.get(id)).agent_id };
-      const made = await configs.createConfig({ agent, config: { provider: 'openai', model_name: 'gpt-4' }, api_key });
-      expected.set(`config ${present(made.config).id}`, api_key);
+      const created = await configs.createConfig({
+        agent,
+        config: { provider: 'openai', model_name: 'gpt-4' },
+        api_key,
+      });
+      expected.set(`config ${present(created.config).id}`, api_key);
       await configs.deleteConfig({ id });
       expected.delete(`config ${id}`);
-      ids.splice(ids.indexOf(id), 1, present(made.config).id);
+      ids.splice(ids.indexOf(id), 1, present(created.config).id);
     });
-    const reader = writer(async (at) => {
+    const reader = startWriter(async (at) => {
       const row = store.state.configs.get(pick(0, at * 7));
       if (row?.key_id) expect(await openKey(store, 'config', row)).toMatch(/^sk-/);
       const { configs: page } = await configs.listConfigs({ page_size: 50 });
       expect(page.filter(({ api_key_state }) => api_key_state === 'API_KEY_STATE_UNREADABLE')).toEqual([]);
       await sleep(5);
     });
-    const load = [tuner(), replacer(), clearer(), maker(), reader()];
+    const load = [parameterWriter(), keyReplacer(), keyClearer(), configCreator(), reader()];
     await sleep(100);
     const messages = await rotate(backend.port);
     running = false;
-    const turns = await Promise.all(load);
+    const iterations = await Promise.all(load);
 
     expect(errors).toEqual([]);
-    expect(Math.min(...turns)).toBeGreaterThan(3);
+    expect(Math.min(...iterations)).toBeGreaterThan(3);
     const last = present(messages.at(-1));
     expect(messages[0]).toMatchObject({ finished: false, done: 0, key_id: idOf(next) });
     expect(last).toMatchObject({ finished: true, done: last.total, unreadable: 0, key_id: idOf(next) });
@@ -155,10 +159,10 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const log = await logOf(backend);
     const revisions = [...new Set(log.map(({ revision }) => revision))];
     expect(revisions).toEqual(revisions.map((_, at) => (revisions[0] as number) + at));
-    const own = new Set(log.filter(({ method }) => method === ROTATION).map(({ revision }) => revision));
-    expect(own.size).toBeGreaterThan(5);
+    const rotationRevisions = new Set(log.filter(({ method }) => method === ROTATION).map(({ revision }) => revision));
+    expect(rotationRevisions.size).toBeGreaterThan(5);
     await watch.until(({ reached }) => reached >= store.state.revision, 'the end', 30_000);
-    expect(watch.revisions.filter((revision) => own.has(revision))).toEqual([]);
+    expect(watch.revisions.filter((revision) => rotationRevisions.has(revision))).toEqual([]);
     await backend.check([watch.history()]);
 
     const before = await stored(backend);
@@ -170,7 +174,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(await stored(backend)).toEqual(before);
   });
 
-  it('moves nothing that anybody is shown', async () => {
+  it('changes no visible field, time or revision of configs, credentials and agents', async () => {
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const { configs, credentials, store } = backend;
@@ -186,7 +190,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
         updated_at: backend.database.knex.raw(`updated_at + interval '7 microseconds'`),
       });
     await openVault(store, `${next},${old}`);
-    const shown = async () => ({
+    const visible = async () => ({
       config: (await configs.getConfig({ id })).config,
       credential: (await credentials.getCredential({ name })).credential,
       health: (await configs.listConfigHealth({ config_id: id })).health,
@@ -199,13 +203,13 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
       )[0],
     });
     await configs.checkConfigHealth({ id });
-    const before = await shown();
+    const before = await visible();
     expect(before.health).toMatchObject([{ status: 'CHECK_STATUS_UNREACHABLE', outdated: false }]);
     const watch = backend.watch({ agents: [{ id: agent_id }] });
     await watch.until(({ reached }) => reached > 0);
     const messages = await rotate(backend.port);
     expect(messages.at(-1)).toMatchObject({ done: 2, total: 2, finished: true });
-    expect(await shown()).toEqual(before);
+    expect(await visible()).toEqual(before);
     expect(store.state.configs.get(id)?.key_id).toBe(idOf(next));
 
     const etag = present(before.config).etag;
@@ -243,7 +247,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     ]);
   });
 
-  it('refuses to begin when an encryption key is missing, unless it is told to leave what is under it', async () => {
+  it('rejects the call when an encryption key is missing, unless skip_unreadable is set', async () => {
     const [first, second] = twoKeys();
     const third = generateKey();
     const backend = await freshOn(engine, first);
@@ -260,22 +264,22 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(messages.at(-1)).toMatchObject({ total: 50, done: 20, unreadable: 30, finished: true });
     const now = await keysUnder(backend.store, third);
     for (const [holder, key] of kept) expect(now.get(holder)).toBe(key);
-    const shown = await status(backend);
-    expect(shown).toMatchObject({ ready: true, problem: '', outdated_count: 30, unreadable_count: 30 });
-    expect(shown.keys).toEqual([
+    const visible = await status(backend);
+    expect(visible).toMatchObject({ ready: true, problem: '', outdated_count: 30, unreadable_count: 30 });
+    expect(visible.keys).toEqual([
       { id: idOf(third), primary: true, available: true, config_count: 18, credential_count: 2 },
       { id: idOf(second), primary: false, available: true, config_count: 0, credential_count: 0 },
       { id: idOf(first), primary: false, available: false, config_count: 27, credential_count: 3 },
     ]);
-    expect(shown.unreadable).toHaveLength(30);
-    expect(shown.unreadable).toContainEqual(expect.stringMatching(/^config \d+$/));
-    expect(shown.unreadable).toContainEqual(expect.stringMatching(/^credential desk_/));
+    expect(visible.unreadable).toHaveLength(30);
+    expect(visible.unreadable).toContainEqual(expect.stringMatching(/^config \d+$/));
+    expect(visible.unreadable).toContainEqual(expect.stringMatching(/^credential desk_/));
     await openVault(backend.store, `${third},${first}`);
     expect((await rotate(backend.port)).at(-1)).toMatchObject({ total: 30, done: 30, unreadable: 0 });
     expect(await status(backend)).toMatchObject({ outdated_count: 0, unreadable_count: 0, unreadable: [] });
   });
 
-  it('leaves tokens that do not open, counts them, shows where they are, and goes on', async () => {
+  it('skips ciphertexts that cannot be decrypted, and counts and lists them', async () => {
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const { knex } = backend.database;
@@ -294,18 +298,18 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     await openVault(backend.store, `${next},${old}`);
     const messages = await rotate(backend.port);
     expect(messages.at(-1)).toMatchObject({ total: 40, done: 37, unreadable: 3, finished: true });
-    const shown = await status(backend);
-    expect(shown).toMatchObject({ outdated_count: 3 });
-    expect(shown.unreadable).toEqual(expect.arrayContaining([`config ${corrupt}`, `config ${foreign}`]));
+    const visible = await status(backend);
+    expect(visible).toMatchObject({ outdated_count: 3 });
+    expect(visible.unreadable).toEqual(expect.arrayContaining([`config ${corrupt}`, `config ${foreign}`]));
     const now = await keysUnder(backend.store, next);
     for (const [holder, key] of keys)
       expect(now.get(holder)).toBe([corrupt, foreign, empty].some((id) => holder === `config ${id}`) ? undefined : key);
-    // Whoever stores it again has it under the new key, and nothing is left to do.
+    // A key that is stored again is encrypted with the new key, and nothing is left to rotate.
     for (const id of [corrupt, foreign, empty]) await backend.configs.updateConfig({ config: { id }, api_key: 'sk-x' });
     expect((await rotate(backend.port)).at(-1)).toMatchObject({ total: 0, finished: true });
   });
 
-  it('is done twice at once, here and on another replica, without harm', async () => {
+  it('rotates each key once when three calls on two replicas run at once', async () => {
     const [old, next] = twoKeys();
     const a = await freshOn(engine, old);
     const keys = await storeKeys(a, 500);
@@ -322,25 +326,25 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(log).toHaveLength(500);
   });
 
-  it('is seen by a replica that could not read the keys before', async () => {
+  it('makes the keys readable on a replica that has only the new encryption key', async () => {
     const [old, next] = twoKeys();
     const a = await freshOn(engine, old);
     const { id } = await newConfig(a);
     await a.configs.updateConfig({ config: { id }, api_key: 'sk-own' });
     await openVault(a.store, `${next},${old}`);
     await storeKeys(a, 1);
-    const early = await start({ database: a.database, encryptionKey: next });
-    const stateThere = async () => (await early.configs.getConfig({ id })).config?.api_key_state;
-    expect(await stateThere()).toBe('API_KEY_STATE_UNREADABLE');
-    expect(await status(early)).toMatchObject({ ready: true, outdated_count: 1, unreadable: [`config ${id}`] });
+    const newReplica = await start({ database: a.database, encryptionKey: next });
+    const keyStateOnNewReplica = async () => (await newReplica.configs.getConfig({ id })).config?.api_key_state;
+    expect(await keyStateOnNewReplica()).toBe('API_KEY_STATE_UNREADABLE');
+    expect(await status(newReplica)).toMatchObject({ ready: true, outdated_count: 1, unreadable: [`config ${id}`] });
     const { revision } = present((await rotate(a.port)).at(-1));
-    expect((await early.configs.getConfig({ id, min_revision: revision })).config?.api_key_state).toBe(
+    expect((await newReplica.configs.getConfig({ id, min_revision: revision })).config?.api_key_state).toBe(
       'API_KEY_STATE_SET',
     );
-    expect(await status(early)).toMatchObject({ outdated_count: 0, unreadable_count: 0 });
+    expect(await status(newReplica)).toMatchObject({ outdated_count: 0, unreadable_count: 0 });
   });
 
-  it('stops behind the batch in which the caller went away, and goes on with the next call', async () => {
+  it('stops after the batch in which the call is cancelled, and continues with the next call', async () => {
     withLimits({ rotatedAtOnce: 10 });
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
@@ -352,7 +356,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(cancelled.code).toBe(1);
     await vi.waitFor(async () => {
       const { events } = await backend.audit.listAuditEvents({ kinds: ['AUDIT_EVENT_KIND_KEY_ROTATION'] });
-      expect(events[0]?.outcome).toMatch(/^ended early: \d+ of 300 /);
+      expect(events[0]?.outcome).toMatch(/^ended newReplica: \d+ of 300 /);
     });
     const { revision } = backend.store.state;
     await sleep(300);
@@ -364,7 +368,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(await keysUnder(backend.store, next)).toEqual(keys);
   });
 
-  it('ends at a shutdown without waiting for its end', async () => {
+  it('ends at a shutdown before it is complete', async () => {
     withLimits({ rotatedAtOnce: 1 });
     const [old, next] = twoKeys();
     const backend = await startWatchBackend({
@@ -386,7 +390,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     await backend.stop();
   });
 
-  it('keeps tokens to their rows, and readable for every Fernet', async () => {
+  it('binds each ciphertext to its row, and keeps it readable for other Fernet implementations', async () => {
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const keys = await storeKeys(backend, 10);
@@ -419,7 +423,7 @@ const decryptedByPython = (key: string, token: string): string => {
 };
 
 describe('RotateEncryptionKey', () => {
-  it('rotates back, and tells of keys of an adopted database', async () => {
+  it('rotates back to the old key, and reports keys of an imported database', async () => {
     const [old, next] = twoKeys();
     const backend = await freshOn('embedded', old);
     const keys = await storeKeys(backend, 12);
@@ -432,20 +436,20 @@ describe('RotateEncryptionKey', () => {
     await backend.configs.updateConfig({ config: { id }, api_key: 'sk-own' });
     const row = present(backend.store.state.configs.get(id));
     backend.store.state.load('config', { ...row, key_id: UNBOUND });
-    const shown = await status(backend);
-    expect(shown.keys.at(-1)).toEqual({
+    const visible = await status(backend);
+    expect(visible.keys.at(-1)).toEqual({
       id: UNBOUND,
       primary: false,
       available: false,
       config_count: 1,
       credential_count: 0,
     });
-    expect(shown).toMatchObject({ outdated_count: 1, unreadable: [`config ${id}`] });
+    expect(visible).toMatchObject({ outdated_count: 1, unreadable: [`config ${id}`] });
     const error = await precondition(rotate(backend.port), 'ENCRYPTION_KEY_MISSING');
     expect(error.metadata).toEqual({ count: '1', keys: UNBOUND });
   });
 
-  it('goes on where the only key is lost, when told to, and keys can be stored again, also after a start', async () => {
+  it('continues with skip_unreadable when the only key is lost, after which keys can be stored', async () => {
     const [lost, fresh] = [generateKey(), generateKey()];
     const backend = await freshOn('embedded', lost);
     const kept = await storeKeys(backend, 5);
@@ -461,7 +465,7 @@ describe('RotateEncryptionKey', () => {
     await store();
     expect(await status(backend)).toMatchObject({ ready: true, unreadable_count: 5 });
     expect((await openVault(backend.store, fresh)).problem).toBeUndefined();
-    // It is found again: nothing that was under it is lost.
+    // The lost encryption key is configured again: its ciphertexts can be read.
     await openVault(backend.store, `${fresh},${lost}`);
     expect((await rotate(backend.port)).at(-1)).toMatchObject({ done: 5, unreadable: 0 });
     const now = await keysUnder(backend.store, fresh);
@@ -472,25 +476,25 @@ describe('RotateEncryptionKey', () => {
     ['missing', '', 'ENCRYPTION_NOT_CONFIGURED', 'is not set'],
     ['empty', '  ', 'ENCRYPTION_NOT_CONFIGURED', 'is not set'],
     ['malformed', 'hunter2', 'ENCRYPTION_NOT_CONFIGURED', 'is malformed'],
-    ['malformed behind a good one', `${generateKey()},hunter2`, 'ENCRYPTION_NOT_CONFIGURED', 'is malformed'],
+    ['malformed after a valid one', `${generateKey()},hunter2`, 'ENCRYPTION_NOT_CONFIGURED', 'is malformed'],
     ['wrong', generateKey(), 'ENCRYPTION_KEY_WRONG', 'is not the encryption key'],
   ])(
-    'with an ENCRYPTION_KEY that is %s is refused, changes nothing, and the status says why',
-    async (_, key, reason, why) => {
+    'rejects an ENCRYPTION_KEY that is %s, changes nothing and explains it in the status',
+    async (_, key, reason, problem) => {
       const right = generateKey();
       const backend = await freshOn('embedded', right);
       const keys = await storeKeys(backend, 5);
       await openVault(backend.store, key);
       const before = await stored(backend);
-      // Of a wrong key it can be said that the right one is lost; of none at all it cannot.
+      // skip_unreadable applies to a wrong key, because the right one can be lost; it does not apply to a missing key.
       for (const skip_unreadable of reason === 'ENCRYPTION_KEY_WRONG' ? [false] : [false, true])
         await precondition(rotate(backend.port, { skip_unreadable }), reason);
       expect(await stored(backend)).toEqual(before);
-      const shown = await status(backend);
-      expect(shown).toMatchObject({ ready: false, outdated_count: 5, unreadable_count: 5 });
-      expect(shown.problem).toContain(why);
-      expect(shown.problem).not.toContain('hunter2');
-      expect(shown.keys.at(-1)).toMatchObject({
+      const visible = await status(backend);
+      expect(visible).toMatchObject({ ready: false, outdated_count: 5, unreadable_count: 5 });
+      expect(visible.problem).toContain(problem);
+      expect(visible.problem).not.toContain('hunter2');
+      expect(visible.keys.at(-1)).toMatchObject({
         id: idOf(right),
         available: false,
         config_count: 4,
@@ -501,8 +505,8 @@ describe('RotateEncryptionKey', () => {
     },
   );
 
-  it.each(['before', 'behind'] as const)(
-    'is ended by a database that goes away %s a commit, with nothing half done',
+  it.each(['before', 'after'] as const)(
+    'fails without a partial write when the database connection is lost %s a commit',
     async (when) => {
       withLimits({ rotatedAtOnce: 20 });
       const [old, next] = twoKeys();
@@ -511,15 +515,15 @@ describe('RotateEncryptionKey', () => {
       const backend = await start({ url: proxy.through(url), encryptionKey: old, notify: false });
       const keys = await storeKeys(backend, 200);
       await openVault(backend.store, `${next},${old}`);
-      // Of transactions that write: a read commits in lower case.
+      // Commits of write transactions only: a read commits in lower case.
       let commits = 0;
-      let struck: Link | undefined;
+      let cutLink: Link | undefined;
       const error = await failure(
         rotate(backend.port, {
           onMessage() {
             proxy.onRequest ??= (chunk, link) => {
-              if (struck || !/\bCOMMIT\b/.test(chunk.toString('latin1')) || ++commits < 3) return;
-              struck = link;
+              if (cutLink || !/\bCOMMIT\b/.test(chunk.toString('latin1')) || ++commits < 3) return;
+              cutLink = link;
               if (when === 'before') return link.cut();
               link.freeze('down');
               setTimeout(() => link.reset(), 200);
@@ -532,7 +536,7 @@ describe('RotateEncryptionKey', () => {
       await vi.waitFor(() => backend.configs.updateConfig({ config: { id: 8, temperature: 0.1 } }), {
         timeout: 10_000,
       });
-      // Each row is under the key that it says, whichever of the two.
+      // Each row is encrypted with the key that its key_id names, old or new.
       expect(await keysUnder(backend.store, `${next},${old}`)).toEqual(keys);
       const done = when === 'before' ? 40 : 60;
       expect((await status(backend)).outdated_count).toBe(200 - done);

@@ -21,7 +21,7 @@ import {
 const CANARY = 'sk-CANARY-1f5b9c7d2e';
 const json = (value: unknown) => JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? `${inner}` : inner));
 
-describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('the change history on %s', (backend) => {
   const service = useService(backend, { ENCRYPTION_KEY: generateKey() });
 
   const list = (request: Parameters<ReturnType<typeof service>['configs']['listConfigRevisions']>[0] = {}) =>
@@ -31,7 +31,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
       Object.fromEntries(changes.map((change) => [change.field, [change.before_json, change.after_json]])),
     );
 
-  it('says who changed what, when and why', async () => {
+  it('records actor, method, time, reason and changed fields of a write', async () => {
     const { configs } = service();
     const config = await newConfig(service(), { temperature: 0.2 });
     const request_id = crypto.randomUUID();
@@ -65,7 +65,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     expect(entries[1]?.changes).toContainEqual({ field: 'provider', before_json: '', after_json: '"openai"' });
   });
 
-  it('has a config that was deleted, and its agent by id', async () => {
+  it('contains deleted configs and deleted agents by id', async () => {
     const agent = await newAgent(service());
     const config = await newConfig(service(), {}, agent);
     await service().agents.deleteAgent({ agent: { id: agent.id }, cascade: true });
@@ -85,13 +85,13 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
 
   it('keeps the entries of one write together, in its order', async () => {
     const agents = await Promise.all([1, 2, 3, 4, 5].map(() => newAgent(service())));
-    const done = await service().configs.bulkAssignConfig({ agents: agents.map(({ id }) => ({ id })), config: GPT4 });
+    const bulk = await service().configs.bulkAssignConfig({ agents: agents.map(({ id }) => ({ id })), config: GPT4 });
     const { entries, next_page_token } = await list({ page_size: 3 });
     expect(entries.map(({ revision, position }) => [revision, position])).toEqual(
-      [0, 1, 2].map((position) => [done.revision, position]),
+      [0, 1, 2].map((position) => [bulk.revision, position]),
     );
     const rest = await list({ page_size: 3, page_token: next_page_token });
-    expect(rest.entries.map(({ revision, position }) => [done.revision - revision, position])).toEqual([
+    expect(rest.entries.map(({ revision, position }) => [bulk.revision - revision, position])).toEqual([
       [0n, 3],
       [0n, 4],
       [1n, 0],
@@ -101,7 +101,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     );
   });
 
-  it('shows catalogue and credentials, each by its name', async () => {
+  it('contains changes of the catalogue and of credentials by name', async () => {
     const { providers, credentials } = service();
     const provider = await newProvider(service());
     const model = await newModel(service(), {
@@ -134,13 +134,13 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     expect(deleted?.changes).toContainEqual({ field: 'api_key', before_json: '"set"', after_json: '"cleared"' });
   });
 
-  it('shows keys as set, replaced and cleared, credentials by name, and no secret anywhere', async () => {
+  it('shows keys as set, replaced or cleared, credentials by name, and no secret', async () => {
     const { configs, credentials } = service();
     const name = unique('desk');
     await credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: `${CANARY}-shared` });
     const { id } = await newConfig(service());
     await configs.updateConfig({ config: { id }, api_key: `${CANARY}-1` });
-    const keyed = await revision(service());
+    const withKey = await revision(service());
     await configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` });
     await configs.updateConfig({ config: { id, credential_name: name }, clear_api_key: true });
     await configs.updateConfig({ config: { id }, update_mask: ['credential_name'] });
@@ -150,16 +150,16 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     expect(replaced).toEqual({ api_key: ['"set"', '"replaced"'] });
     expect(named).toEqual({ api_key: ['"set"', '"cleared"'], credential_name: ['', JSON.stringify(name)] });
     expect(unset).toEqual({ credential_name: [JSON.stringify(name), ''] });
-    const answers = [
+    const responses = [
       await list({ page_size: 1000 }),
-      await configs.getConfigRevision({ id, at_revision: keyed }),
+      await configs.getConfigRevision({ id, at_revision: withKey }),
       await configs.getConfigRevision({ id, at_revision: await revision(service()) }),
     ];
-    expect(json(answers)).not.toContain('CANARY');
-    expect(json(answers)).not.toMatch(/gAAAAA|key_id|key_revision|credential_id/);
+    expect(json(responses)).not.toContain('CANARY');
+    expect(json(responses)).not.toMatch(/gAAAAA|key_id|key_revision|credential_id/);
   });
 
-  it('is paged without losing or repeating an entry, while others write', { timeout: 120_000 }, async () => {
+  it('is paged without loss or repetition during writes', { timeout: 120_000 }, async () => {
     const { configs } = service();
     const agents = await Promise.all(Array.from({ length: 500 }, () => newAgent(service())));
     const refs = agents.map(({ id }) => ({ id }));
@@ -183,7 +183,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     }
   });
 
-  it('refuses what it cannot read, and tokens of another list', async () => {
+  it('is not returned for invalid fields and for page tokens of another list', async () => {
     const kinds = ['RESOURCE_KIND_UNSPECIFIED' as const];
     await invalid(
       list({ config_id: 0, kinds, page_size: -1, agent: {} }),
@@ -194,14 +194,14 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     );
     const { next_page_token: page_token } = await list({ page_size: 1 });
     await refused(list({ page_token, kinds: ['RESOURCE_KIND_AGENT'] }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
-    const [mark] = JSON.parse(Buffer.from(page_token, 'base64url').toString());
-    for (const place of [[1], ['1', 0], [1.5, 0], [1, 0, 0], [1e300, 0]]) {
-      const forged = Buffer.from(JSON.stringify([mark, ...place])).toString('base64url');
+    const [filterHash] = JSON.parse(Buffer.from(page_token, 'base64url').toString());
+    for (const position of [[1], ['1', 0], [1.5, 0], [1, 0, 0], [1e300, 0]]) {
+      const forged = Buffer.from(JSON.stringify([filterHash, ...position])).toString('base64url');
       await refused(list({ page_token: forged }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
     }
   });
 
-  it('gives a config as it was, with the entry that made it so', async () => {
+  it('returns a config at a past revision with the entry that wrote it', async () => {
     const { configs, agents } = service();
     const agent = await newAgent(service());
     const first = await newConfig(service(), { extra_params: { seed: 7n, stop_sequences: ['x'] } }, agent);
@@ -210,20 +210,20 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     await configs.deleteConfig({ id: first.id });
     const at = (at_revision: bigint) => configs.getConfigRevision({ id: first.id, at_revision });
 
-    const early = await at(first.revision);
-    expect(early.config).toEqual({ ...first, etag: '' });
-    expect(early.entry).toMatchObject({ revision: first.revision, action: 'CHANGE_ACTION_CREATE' });
+    const original = await at(first.revision);
+    expect(original.config).toEqual({ ...first, etag: '' });
+    expect(original.entry).toMatchObject({ revision: first.revision, action: 'CHANGE_ACTION_CREATE' });
     const renamed = await at(first.revision + 1n);
-    expect(renamed.config).toEqual({ ...early.config, agent_name: expect.stringMatching(/^renamed/) });
-    expect(renamed.entry).toEqual(early.entry);
+    expect(renamed.config).toEqual({ ...original.config, agent_name: expect.stringMatching(/^renamed/) });
+    expect(renamed.entry).toEqual(original.entry);
     expect((await at(second.revision)).config).toEqual({ ...second.config, etag: '' });
-    const gone = await at(await revision(service()));
-    expect(gone.config).toBeUndefined();
-    expect(gone.entry).toMatchObject({ action: 'CHANGE_ACTION_DELETE', name: 'claude/claude-3-haiku-20240307' });
-    expect(gone.revision).toBe(await revision(service()));
+    const deleted = await at(await revision(service()));
+    expect(deleted.config).toBeUndefined();
+    expect(deleted.entry).toMatchObject({ action: 'CHANGE_ACTION_DELETE', name: 'claude/claude-3-haiku-20240307' });
+    expect(deleted.revision).toBe(await revision(service()));
   });
 
-  it('says of a key that a config had whether it is still there', async () => {
+  it('reports whether the key of a past config is still stored', async () => {
     const { configs } = service();
     const { id, revision: bare } = await newConfig(service());
     const { revision: set } = await configs.updateConfig({ config: { id }, api_key: CANARY });
@@ -241,7 +241,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
     expect(await stateAt(set)).toEqual([true, 'API_KEY_STATE_UNREADABLE']);
   });
 
-  it('refuses a revision before the config was, and one that is not yet', async () => {
+  it('returns an error for a revision before the config and for a future revision', async () => {
     const { configs } = service();
     const config = await newConfig(service());
     const { id } = config;
@@ -256,7 +256,7 @@ describe.each(['embedded', 'postgres'] as const)('the history on %s', (backend) 
   });
 });
 
-describe('the history on a replica that hears of nothing by itself', () => {
+describe('the change history on a replica without notifications and polling', () => {
   let postgres: TestPostgres;
   let writer: TestService;
   let reader: TestService;
@@ -272,7 +272,7 @@ describe('the history on a replica that hears of nothing by itself', () => {
     await postgres.stop();
   });
 
-  it('has a revision that the store has, and none that it has not', async () => {
+  it('contains the revisions of the store and no later ones', async () => {
     const config = await newConfig(writer);
     const { id } = config;
     const found = await reader.configs.getConfigRevision({ id, at_revision: config.revision });
@@ -287,16 +287,16 @@ describe('the history on a replica that hears of nothing by itself', () => {
     expect(entries).toHaveLength(3);
   });
 
-  it('says that the database is away, and what is wrong all the same', async () => {
+  it('returns DATABASE_UNAVAILABLE without its database, but still validates requests', async () => {
     const { id, revision: at } = await newConfig(writer);
     await postgres.crash();
-    const away = (call: Promise<unknown>) => refused(call, status.UNAVAILABLE, 'DATABASE_UNAVAILABLE');
+    const unavailable = (call: Promise<unknown>) => refused(call, status.UNAVAILABLE, 'DATABASE_UNAVAILABLE');
     const { configs, audit } = reader;
-    await away(configs.listConfigRevisions({}));
-    await away(configs.getConfigRevision({ id, at_revision: 1n }));
-    await away(configs.getConfigRevision({ id, at_revision: at + 1000n }));
-    await away(configs.rollbackConfig({ id, to_revision: 1n }));
-    await away(audit.listAuditEvents({}));
+    await unavailable(configs.listConfigRevisions({}));
+    await unavailable(configs.getConfigRevision({ id, at_revision: 1n }));
+    await unavailable(configs.getConfigRevision({ id, at_revision: at + 1000n }));
+    await unavailable(configs.rollbackConfig({ id, to_revision: 1n }));
+    await unavailable(audit.listAuditEvents({}));
     await invalid(configs.rollbackConfig({ id: 0, to_revision: 1n }), 'id');
     await invalid(configs.listConfigRevisions({ config_id: -1 }), 'config_id');
     await postgres.restart();

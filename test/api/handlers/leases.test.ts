@@ -60,7 +60,7 @@ function opened(one: ApiKeyLease | undefined): Promise<string> {
   return openSealedKey(pair, facts, { ...facts, lifetime_ms: ms });
 }
 
-/** A config with a key of its own; of a new agent where none is named. */
+/** A config with a stored key, of a new agent by default. */
 async function withKey(api_key: string, agent?: { readonly id: number }, fields: ConfigFields = {}) {
   const { id } = agent ?? (await newAgent(admin));
   const request = { agent: { id }, config: { ...GPT4, ...fields }, allow_unknown_model: true, api_key };
@@ -74,10 +74,10 @@ async function newCredential(api_key: string, provider = 'openai'): Promise<stri
 }
 
 describe('LeaseApiKeys', () => {
-  it('gives the keys of an agent, sealed, in the order of the chain', async () => {
+  it('returns the sealed keys of an agent in chain order', async () => {
     const desk = await newCredential(`${CANARY}-desk`);
-    const own = await withKey(`${CANARY}-own`);
-    const agent = { id: own.agent_id };
+    const override = await withKey(`${CANARY}-own`);
+    const agent = { id: override.agent_id };
     const shared = await newConfig(admin, { credential_name: desk, priority: -1 }, agent);
     await newConfig(admin, { priority: 1 }, agent);
     await withKey(`${CANARY}-off`, agent, { enabled: false });
@@ -87,7 +87,7 @@ describe('LeaseApiKeys', () => {
     const common = {
       store_id: backend.store.state.identity,
       lease_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
-      agent_id: own.agent_id,
+      agent_id: override.agent_id,
       provider: 'openai',
       origin: 'https://api.openai.com',
       lifetime: { seconds: 600n, nanos: 0 },
@@ -102,36 +102,36 @@ describe('LeaseApiKeys', () => {
       },
       {
         ...common,
-        config_id: own.id,
+        config_id: override.id,
         key_source: 'KEY_SOURCE_CONFIG',
         credential_name: '',
-        key_revision: own.revision,
+        key_revision: override.revision,
       },
     ]);
     expect(new Set(leases.map(({ lease_id }) => lease_id)).size).toBe(2);
     expect(await Promise.all(leases.map(opened))).toEqual([`${CANARY}-desk`, `${CANARY}-own`]);
   });
 
-  it('shows no key to anybody who has not the private key of the request', async () => {
+  it('returns keys that only the private key of the request can open', async () => {
     const { agent_id } = await withKey(CANARY);
-    const answer = await lease({ agent: { id: agent_id } });
-    const bytes = json(answer) + present(answer.leases[0]).ciphertext.toString('latin1');
+    const response = await lease({ agent: { id: agent_id } });
+    const bytes = json(response) + present(response.leases[0]).ciphertext.toString('latin1');
     for (const secret of ['CANARY', 'gAAAA', Buffer.from(CANARY).toString('base64')])
       expect(bytes).not.toContain(secret);
     pair = await makeLeaseKeyPair();
-    await expect(opened(answer.leases[0])).rejects.toThrow();
+    await expect(opened(response.leases[0])).rejects.toThrow();
   });
 
-  it('has none for keys that are in the environment, and asks for no ENCRYPTION_KEY then', async () => {
+  it('returns no lease for keys in the environment, and needs no ENCRYPTION_KEY then', async () => {
     const { agent_id } = await newConfig(admin);
     const { vault } = backend.store.state;
     backend.store.state.vault = Vault.none;
-    const answer = await lease({ agent: { id: agent_id } });
+    const response = await lease({ agent: { id: agent_id } });
     backend.store.state.vault = vault;
-    expect(answer).toMatchObject({ leases: [], unreadable_config_ids: [] });
+    expect(response).toMatchObject({ leases: [], unreadable_config_ids: [] });
   });
 
-  it('lasts as long as was asked for', async () => {
+  it('returns leases with the requested lifetime in whole milliseconds', async () => {
     const { agent_id } = await withKey(CANARY);
     for (const lifetime of [
       { seconds: 1n, nanos: 0 },
@@ -146,7 +146,7 @@ describe('LeaseApiKeys', () => {
     expect(one?.lifetime).toEqual({ seconds: 2n, nanos: 0 });
   });
 
-  it('has the key that was stored last', async () => {
+  it('returns the most recently stored key', async () => {
     const { id, agent_id } = await withKey(`${CANARY}-1`);
     const { revision } = await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` });
     const { leases } = await lease({ agent: { id: agent_id }, min_revision: revision });
@@ -154,7 +154,7 @@ describe('LeaseApiKeys', () => {
     expect(await opened(leases[0])).toBe(`${CANARY}-2`);
   });
 
-  it('has none for a provider that is switched off', async () => {
+  it('returns no lease for a disabled provider', async () => {
     const { name } = await newProvider(admin);
     const config = await withKey(CANARY, undefined, { provider: name, model_name: 'm' });
     const request = { agent: { id: config.agent_id } };
@@ -163,20 +163,20 @@ describe('LeaseApiKeys', () => {
     expect(await lease(request)).toMatchObject({ leases: [], unreadable_config_ids: [] });
   });
 
-  it('names the configs whose key cannot be read, and gives the others', async () => {
-    const good = await withKey(CANARY);
-    const lost = await withKey(CANARY, { id: good.agent_id });
-    const row = await backend.database.knex('agent_llm_configs').where({ id: good.id }).first('api_key_encrypted');
-    // Copied from one row to another.
+  it('lists the configs with unreadable keys and returns the other keys', async () => {
+    const readable = await withKey(CANARY);
+    const lost = await withKey(CANARY, { id: readable.agent_id });
+    const row = await backend.database.knex('agent_llm_configs').where({ id: readable.id }).first('api_key_encrypted');
+    // A ciphertext that is copied to another row cannot be read.
     await backend.database.knex('agent_llm_configs').where({ id: lost.id }).update(row);
-    const answer = await lease({ agent: { id: good.agent_id } });
-    expect(answer.leases.map(({ config_id }) => config_id)).toEqual([good.id]);
-    expect(answer.unreadable_config_ids).toEqual([lost.id]);
+    const response = await lease({ agent: { id: readable.agent_id } });
+    expect(response.leases.map(({ config_id }) => config_id)).toEqual([readable.id]);
+    expect(response.unreadable_config_ids).toEqual([lost.id]);
     await backend.database.knex('agent_llm_configs').where({ id: lost.id }).update({ api_key_encrypted: null });
-    expect((await lease({ agent: { id: good.agent_id } })).unreadable_config_ids).toEqual([lost.id]);
+    expect((await lease({ agent: { id: readable.agent_id } })).unreadable_config_ids).toEqual([lost.id]);
   });
 
-  it('is as new as the database, also where another replica has stored the key', async () => {
+  it('returns the newest key of the database, also when another replica has stored it', async () => {
     const { id, agent_id } = await withKey(`${CANARY}-old`);
     const { store } = backend;
     const other = await startBackend({ url, pollIntervalMs: 60_000 });
@@ -192,7 +192,7 @@ describe('LeaseApiKeys', () => {
       expect(served).toBeGreaterThanOrEqual(revision);
       expect(leases).toMatchObject([{ key_revision: revision }]);
       expect(await opened(leases[0])).toBe(`${CANARY}-new`);
-      // One that follows nothing by itself any more catches up all the same.
+      // A replica whose feed is closed must still read the newest revision.
       await other.feed.close();
       const newest = await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-newest` });
       expect(other.store.state.revision).toBeLessThan(Number(newest.revision));
@@ -206,11 +206,11 @@ describe('LeaseApiKeys', () => {
   });
 });
 
-describe('LeaseApiKeys refuses', () => {
+describe('LeaseApiKeys with an invalid request', () => {
   const agent = { name: 'trader' };
   const point = (first: number) => Buffer.from([first, ...new Uint8Array(31)]);
 
-  it('what is no request for a lease, naming each field', async () => {
+  it('returns a violation for each invalid field', async () => {
     await invalid(lease({ public_key: Buffer.alloc(0) }), 'agent', 'public_key');
     for (const public_key of [Buffer.alloc(31, 9), Buffer.alloc(33, 9), point(0), point(1)])
       expect((await invalid(lease({ agent, public_key }), 'public_key')).message).toContain('X25519');
@@ -228,14 +228,14 @@ describe('LeaseApiKeys refuses', () => {
     await invalid(lease({ agent: { id: 1, name: 'x' } }), 'agent');
   });
 
-  it('for an agent that is not there, or not in use', async () => {
+  it('returns an error for an unknown or inactive agent', async () => {
     await notFound(lease({ agent: { name: 'trador' } }), 'AGENT_NOT_FOUND');
     const { agent_id } = await withKey(CANARY);
     await admin.agents.updateAgent({ agent: { id: agent_id, is_active: false } });
     await precondition(lease({ agent: { id: agent_id } }), 'AGENT_INACTIVE');
   });
 
-  it('a revision that does not come', async () => {
+  it('returns REVISION_NOT_REACHED for a revision that is not reached', async () => {
     const call = admin.credentials.leaseApiKeys(
       { agent, public_key: Buffer.from(pair.publicKey), min_revision: 1_000_000n },
       { deadlineMs: 500 },
@@ -243,7 +243,7 @@ describe('LeaseApiKeys refuses', () => {
     await refused(call, status.UNAVAILABLE, 'REVISION_NOT_REACHED');
   });
 
-  it('without the ENCRYPTION_KEY of the store', async () => {
+  it('returns an error without the ENCRYPTION_KEY of the store', async () => {
     const { agent_id } = await withKey(CANARY);
     const { state } = backend.store;
     const { vault } = state;
@@ -254,11 +254,14 @@ describe('LeaseApiKeys refuses', () => {
     state.vault = vault;
   });
 
-  it('whoever has no token for it', async () => {
+  it('returns an error for callers without permission for the agent', async () => {
     const { agent_id } = await withKey(CANARY);
     const { name } = present((await admin.agents.getAgent({ agent: { id: agent_id } })).agent);
-    const by = async (wish: Parameters<typeof grant>[1], expectation: (who: Clients) => Promise<unknown>) => {
-      const clients = connect(backend.port, (await grant(backend.store, wish)).text);
+    const withToken = async (
+      request: Parameters<typeof grant>[1],
+      expectation: (clients: Clients) => Promise<unknown>,
+    ) => {
+      const clients = connect(backend.port, (await grant(backend.store, request)).text);
       await expectation(clients).finally(() => clients.close());
     };
     const request = { agent: { id: agent_id } };
@@ -266,21 +269,23 @@ describe('LeaseApiKeys refuses', () => {
     await refused(lease(request, anonymous), status.UNAUTHENTICATED, 'TOKEN_REQUIRED');
     anonymous.close();
     for (const role of ['ROLE_OPERATOR', 'ROLE_VIEWER'] as const)
-      await by({ role }, (who) => refused(lease(request, who), status.PERMISSION_DENIED, 'PERMISSION_DENIED'));
-    await by({ role: 'ROLE_AGENT', agents: ['trader'] }, (who) =>
-      refused(lease(request, who), status.PERMISSION_DENIED, 'AGENT_NOT_ALLOWED'),
+      await withToken({ role }, (clients) =>
+        refused(lease(request, clients), status.PERMISSION_DENIED, 'PERMISSION_DENIED'),
+      );
+    await withToken({ role: 'ROLE_AGENT', agents: ['trader'] }, (clients) =>
+      refused(lease(request, clients), status.PERMISSION_DENIED, 'AGENT_NOT_ALLOWED'),
     );
-    await by({ role: 'ROLE_AGENT', agents: [name] }, async (who) =>
-      expect(await opened((await lease(request, who)).leases[0])).toBe(CANARY),
+    await withToken({ role: 'ROLE_AGENT', agents: [name] }, async (clients) =>
+      expect(await opened((await lease(request, clients)).leases[0])).toBe(CANARY),
     );
   });
 });
 
-describe('the audit of leases', () => {
+describe('the audit log of leases', () => {
   const eventsOf = async (id: number): Promise<AuditEvent[]> =>
     (await admin.audit.listAuditEvents({ agent: { id }, kinds: ['AUDIT_EVENT_KIND_KEY_LEASE'] })).events;
 
-  it('has one entry for each key', async () => {
+  it('contains one event for each key', async () => {
     const first = await withKey(CANARY);
     const second = await withKey(`${CANARY}-2`, { id: first.agent_id });
     const { leases } = await lease({ agent: { id: first.agent_id }, lifetime: { seconds: 90n, nanos: 0 } });
@@ -298,7 +303,7 @@ describe('the audit of leases', () => {
     for (const { outcome } of events) expect(outcome.length).toBeLessThanOrEqual(100);
   });
 
-  it('comes first: what cannot be entered is not given out', async () => {
+  it('is written first, so that a key is not leased when the write fails', async () => {
     const { agent_id } = await withKey(CANARY);
     const { knex } = backend.database;
     await knex.schema.renameTable('audit_events', 'audit_events_away');
@@ -309,7 +314,7 @@ describe('the audit of leases', () => {
     expect((await lease({ agent: { id: agent_id } })).leases).toHaveLength(1);
   });
 
-  it('is no write', async () => {
+  it('creates no revision', async () => {
     const { id, agent_id } = await withKey(CANARY);
     const before = backend.store.state.revision;
     await lease({ agent: { id: agent_id } });
@@ -318,14 +323,14 @@ describe('the audit of leases', () => {
   });
 });
 
-describe('a provider whose base URL URL parsers may read differently', () => {
-  /** As a release before this one could store it. */
+describe('a provider with a stored base URL that is not canonical', () => {
+  /** Sets a base URL that an earlier release could store. */
   const move = (name: string, base_url: string) => {
     const { state } = backend.store;
     state.load('provider', { ...present(state.provider(name)), base_url });
   };
 
-  it('has no key leased, is skipped with a finding, and is usable again once its base URL is set', async () => {
+  it('is skipped with a finding and has no key leased while the base URL is ambiguous', async () => {
     const { name } = await newProvider(admin, { base_url: 'https://example.com/v1' });
     const { id } = await newAgent(admin);
     await withKey(CANARY, { id }, { provider: name, model_name: 'm' });
@@ -341,7 +346,7 @@ describe('a provider whose base URL URL parsers may read differently', () => {
     expect(await opened((await lease({ agent: { id } })).leases[0])).toBe(CANARY);
   });
 
-  it('in another form than the canonical one is returned and resolved in that, with its keys', async () => {
+  it('is returned and resolved with the canonical form and its keys', async () => {
     const { name } = await newProvider(admin, { base_url: 'https://llm.example.com/v1' });
     const { id } = await newAgent(admin);
     await withKey(CANARY, { id }, { provider: name, model_name: 'm' });

@@ -4,7 +4,7 @@ import { findingOf, GPT4, newAgent, newConfig, newModel, newProvider, present, r
 
 const DAY = 86_400_000;
 
-describe.each(['embedded', 'postgres'] as const)('what the lint says of models, on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('the lint of models on %s', (backend) => {
   const service = useService(backend);
 
   async function lint(provider: string, model_name: string, more: object = {}) {
@@ -12,21 +12,21 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     return { id, findings: (await service().configs.validateConfig({ id })).findings };
   }
 
-  it('an unknown model is named with the one that may have been meant, and without one where none is near', async () => {
+  it('suggests a similar model for an unknown one, if there is one', async () => {
     const { name: provider } = await newProvider(service());
     await newModel(service(), { provider, name: 'llama-3-70b' });
-    const near = findingOf((await lint(provider, 'llama-3-70')).findings, 'UNKNOWN_MODEL');
-    expect(near.message).toMatch(/did you mean "(.*)?llama-3-70b"\?/);
-    expect(near.hop).toBe(0);
-    expect(near.field).toMatch(/model_name$/);
-    const far = findingOf((await lint(provider, 'something-else-altogether')).findings, 'UNKNOWN_MODEL');
-    expect(far.message).not.toContain('did you mean');
-    const built = findingOf((await lint('openai', 'gpt-4oo')).findings, 'UNKNOWN_MODEL');
-    expect(built.message).toContain('did you mean');
-    expect(built.message).toContain('gpt-4o');
+    const similar = findingOf((await lint(provider, 'llama-3-70')).findings, 'UNKNOWN_MODEL');
+    expect(similar.message).toMatch(/did you mean "(.*)?llama-3-70b"\?/);
+    expect(similar.hop).toBe(0);
+    expect(similar.field).toMatch(/model_name$/);
+    const dissimilar = findingOf((await lint(provider, 'something-else-altogether')).findings, 'UNKNOWN_MODEL');
+    expect(dissimilar.message).not.toContain('did you mean');
+    const builtIn = findingOf((await lint('openai', 'gpt-4oo')).findings, 'UNKNOWN_MODEL');
+    expect(builtIn.message).toContain('did you mean');
+    expect(builtIn.message).toContain('gpt-4o');
   });
 
-  it('the fallback is named as that', async () => {
+  it('reports an unknown fallback model with hop 1 and the field of the fallback', async () => {
     const { name: fallback_provider } = await newProvider(service());
     await newModel(service(), { provider: fallback_provider, name: 'mistral-large' });
     const { findings } = await lint('openai', 'gpt-4', { fallback_provider, fallback_model: 'mistral-larg' });
@@ -36,7 +36,7 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     expect(found.message).toContain('mistral-large');
   });
 
-  it('never suggests a model of another provider, nor itself', async () => {
+  it('suggests no model of another provider, and reports no known model', async () => {
     const [one, other] = [await newProvider(service()), await newProvider(service())];
     await newModel(service(), { provider: other.name, name: 'phi-medium' });
     const { findings } = await lint(one.name, 'phi-mediun');
@@ -44,7 +44,7 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     expect(reasonsOf((await lint(other.name, 'phi-medium')).findings)).not.toContain('UNKNOWN_MODEL');
   });
 
-  it('hostile names are quoted as they are, in bounds', async () => {
+  it('limits the length of messages with hostile names', async () => {
     const { name: provider } = await newProvider(service());
     for (const name of ['%s%n', '"; drop table x', '__proto__', 'constructor', '𝕏'.repeat(100), '\u202egpt']) {
       const { findings } = await lint(provider, name);
@@ -53,29 +53,29 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     }
   });
 
-  it('MODEL_DEPRECATED with a successor and no day; MODEL_RETIRING with a day, never both', async () => {
+  it('reports MODEL_RETIRING for a model with a retirement date, and MODEL_DEPRECATED for one with only a successor', async () => {
     const { name: provider } = await newProvider(service());
     const day = (days: number) => new Date(Date.now() + days * DAY);
     await newModel(service(), { provider, name: 'old', replaced_by: 'new-one' });
     await newModel(service(), { provider, name: 'going', replaced_by: 'new-one', retires_at: day(10) });
     await newModel(service(), { provider, name: 'gone', retires_at: day(-10) });
     await newModel(service(), { provider, name: 'fine' });
-    const of = async (name: string) => (await lint(provider, name)).findings;
-    const old = findingOf(await of('old'), 'MODEL_DEPRECATED');
+    const findingsOf = async (name: string) => (await lint(provider, name)).findings;
+    const old = findingOf(await findingsOf('old'), 'MODEL_DEPRECATED');
     expect(old.message).toContain('new-one');
-    expect(reasonsOf(await of('old'))).not.toContain('MODEL_RETIRING');
-    const going = findingOf(await of('going'), 'MODEL_RETIRING');
+    expect(reasonsOf(await findingsOf('old'))).not.toContain('MODEL_RETIRING');
+    const going = findingOf(await findingsOf('going'), 'MODEL_RETIRING');
     expect(going.message).toContain('new-one');
-    expect(reasonsOf(await of('going'))).not.toContain('MODEL_DEPRECATED');
-    expect(findingOf(await of('gone'), 'MODEL_RETIRING').severity).toMatch(/WARNING|ERROR/);
+    expect(reasonsOf(await findingsOf('going'))).not.toContain('MODEL_DEPRECATED');
+    expect(findingOf(await findingsOf('gone'), 'MODEL_RETIRING').severity).toMatch(/WARNING|ERROR/);
     for (const reason of ['MODEL_DEPRECATED', 'MODEL_RETIRING'])
-      expect(reasonsOf(await of('fine'))).not.toContain(reason);
-    // A successor that is taken back.
+      expect(reasonsOf(await findingsOf('fine'))).not.toContain(reason);
+    // The successor is cleared.
     await service().providers.updateModel({ model: { provider, name: 'old' }, update_mask: ['replaced_by'] });
-    expect(reasonsOf(await of('old'))).not.toContain('MODEL_DEPRECATED');
+    expect(reasonsOf(await findingsOf('old'))).not.toContain('MODEL_DEPRECATED');
   });
 
-  it('an empty successor is refused or none: the model is not deprecated by it', async () => {
+  it('does not report a model with an empty successor as deprecated', async () => {
     const { name: provider } = await newProvider(service());
     const name = unique('empty');
     const created = await newModel(service(), { provider, name, replaced_by: '' }).catch(() => undefined);
@@ -85,7 +85,7 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     expect(uses.filter((use) => use.provider === provider)).toEqual([]);
   });
 
-  it('the answer of a write says the same', async () => {
+  it('returns the same findings in the response of a write', async () => {
     const { name: provider } = await newProvider(service());
     await newModel(service(), { provider, name: 'old', replaced_by: 'new-one' });
     const { id } = await newAgent(service());
@@ -96,7 +96,7 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     expect(reasonsOf(findings)).toContain('MODEL_DEPRECATED');
   });
 
-  it('replaced_by: 100 code points, not more, nothing empty or with control characters', async () => {
+  it('relies on replaced_by, which has at most 100 code points and no control characters', async () => {
     const { name: provider } = await newProvider(service());
     await newModel(service(), { provider, replaced_by: '𝕏'.repeat(100) });
     for (const replaced_by of ['x'.repeat(101), 'nul\u0000', 'line\n']) {
@@ -105,7 +105,7 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
     }
   });
 
-  it('ListConfigs by model: exactly, with the other filters, a page at a time, with the token bound to it', async () => {
+  it('finds configs by exact model name in ListConfigs, with other filters and pages', async () => {
     const agent = await newAgent(service());
     const { name: provider } = await newProvider(service());
     const ids: number[] = [];
@@ -141,8 +141,8 @@ describe.each(['embedded', 'postgres'] as const)('what the lint says of models, 
       page_token = page.next_page_token;
       expect(page.ids.length).toBeLessThanOrEqual(2);
       if (page_token) {
-        const stolen = failure(list({ model_name: 'beta', page_size: 2, page_token }));
-        expect((await stolen).reason).toBe('INVALID_PAGE_TOKEN');
+        const reused = failure(list({ model_name: 'beta', page_size: 2, page_token }));
+        expect((await reused).reason).toBe('INVALID_PAGE_TOKEN');
       }
     } while (page_token);
     expect(paged).toEqual([...alphas, foreign.id]);

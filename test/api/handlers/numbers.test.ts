@@ -6,20 +6,20 @@ import { present } from './support.js';
 const agent = { name: 'trader' };
 const LARGEST = 2n ** 63n - 1n;
 
-describe('numbers at the ends of their ranges', () => {
+describe('a number at the limit of its range', () => {
   const service = useService('embedded', {}, [
     { name: 'admin', role: 'ROLE_ADMIN' },
     { name: 'agent', role: 'ROLE_AGENT', all_agents: true },
   ]);
 
-  it('prints the largest min_revision as it was sent', async () => {
+  it('is returned exactly in the error when it is the largest min_revision', async () => {
     const error = await failure(service().agents.getAgent({ agent, min_revision: LARGEST }, { deadlineMs: 2_000 }));
     expect(error.metadata['wanted']).toBe(String(LARGEST));
     const list = await failure(service().configs.listConfigs({ min_revision: LARGEST - 1n }, { deadlineMs: 2_000 }));
     expect(list.metadata['wanted']).toBe(String(LARGEST - 1n));
   });
 
-  it('refuses a negative min_revision and page_size, and an at_revision of 0', async () => {
+  it('is rejected when min_revision or page_size is negative or at_revision is 0', async () => {
     const { agents, configs } = service();
     for (const [call, field, description] of [
       [agents.getAgent({ agent, min_revision: -1n }), 'min_revision', 'must be at least 0, not -1'],
@@ -31,7 +31,7 @@ describe('numbers at the ends of their ranges', () => {
       expect((await failure(call)).violations).toEqual([{ field, description }]);
   });
 
-  it.each([-1, 1_000_000_000])('refuses nanos of %i in every duration', async (nanos) => {
+  it.each([-1, 1_000_000_000])('is rejected when the nanos of a duration are %i', async (nanos) => {
     const { agents, access, tokens, port } = service();
     const description = expect.stringMatching(/^must have nanos of 0 to 999999999/);
     const wait = await failure(
@@ -53,12 +53,12 @@ describe('numbers at the ends of their ranges', () => {
 describe('text that is not UTF-8', () => {
   const service = useService('embedded');
 
-  it('is refused, and U+FFFD itself is stored as it is written', async () => {
+  it('is rejected, while U+FFFD is stored unchanged', async () => {
     const name = 'a\uFFFDb';
-    const { agent: made } = await service().agents.createAgent({
+    const { agent: created } = await service().agents.createAgent({
       agent: { name, agent_type: 'analyst', role: 'analyst', description: '\uFFFD' },
     });
-    expect(made).toMatchObject({ name, description: '\uFFFD' });
+    expect(created).toMatchObject({ name, description: '\uFFFD' });
     const http = present(service().running.httpPort);
     const found = await send(http, 'GET', `/v1/agents?page_size=1000`);
     expect(found.text).toContain(name);

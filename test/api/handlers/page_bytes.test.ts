@@ -12,7 +12,7 @@ interface Page {
   readonly next_page_token: string;
 }
 
-/** All pages of a list. */
+/** Reads all pages of a list. */
 async function pagesOf<P extends Page>(list: (page: object) => Promise<P>): Promise<P[]> {
   const pages: P[] = [];
   let page_token = '';
@@ -48,34 +48,34 @@ describe.each(['embedded', 'postgres'] as const)('pages of large rows on %s', (b
     ListAuditEvents: (on, page) => on.audit.listAuditEvents(page),
   };
 
-  it.each(Object.entries(lists))('of %s have at most 1 MiB of rows, and no row twice', async (_, list) => {
+  it.each(Object.entries(lists))('of %s contain at most 1 MiB of rows, and no row twice', async (_, list) => {
     const pages = await pagesOf((page) => list(service(), page));
     expect(pages.length).toBeGreaterThan(2);
     const rows = pages.map((page) => Object.values(page).find(Array.isArray) as object[]);
     for (const found of rows) {
       expect(found.length).toBeGreaterThan(0);
-      expect(JSON.stringify(found, plain).length).toBeLessThan(limits.pageBytes * 1.6);
+      expect(JSON.stringify(found, bigintAsText).length).toBeLessThan(limits.pageBytes * 1.6);
     }
-    const all = rows.flat().map((row) => JSON.stringify(row, plain));
+    const all = rows.flat().map((row) => JSON.stringify(row, bigintAsText));
     expect(new Set(all).size).toBe(all.length);
     expect(all.length).toBeGreaterThanOrEqual(AGENTS);
   });
 
-  it('of a filter contain every row that it lets through', async () => {
+  it('of a filtered list contain every matching row', async () => {
     const pages = await pagesOf((page) => service().agents.listAgents({ ...page, agent_type: 'large' }));
     expect(pages.flatMap((page) => page.agents.map(({ name }) => name))).toEqual(agents.map(({ name }) => name));
     for (const page of pages)
       expect(ListAgentsResponse.encode(page).finish().length).toBeLessThan(limits.pageBytes + 1000);
   });
 
-  it('are not made for named agents: a batch of more than 4 MiB is RESPONSE_TOO_LARGE', async () => {
+  it('are not used for listed agents: a batch of more than 4 MiB is rejected with RESPONSE_TOO_LARGE', async () => {
     const error = await failure(service().configs.batchGetPrimaryConfigs({ agents }));
     expect(error.reason).toBe('RESPONSE_TOO_LARGE');
     const { results } = await service().configs.batchGetPrimaryConfigs({ agents: agents.slice(0, 200) });
     expect(results.length).toBe(200);
   });
 
-  it('are not made for a bulk write, which is then not done', async () => {
+  it('are not used for a bulk write, which is rejected and not stored', async () => {
     const { revision } = await service().agents.getAgent({ agent: agents[0] });
     const error = await failure(service().configs.bulkAssignConfig({ agents, config: { max_tokens: 77 } }));
     expect(error.reason).toBe('RESPONSE_TOO_LARGE');
@@ -83,7 +83,7 @@ describe.each(['embedded', 'postgres'] as const)('pages of large rows on %s', (b
   });
 });
 
-const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
+const bigintAsText = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
 
 describe('readBounded', () => {
   const rowsOf = (size: number) => {
@@ -96,14 +96,14 @@ describe('readBounded', () => {
     return { batches, next };
   };
 
-  it('should read all rows in two batches when they are small', async () => {
+  it('reads all rows in two batches when they are small', async () => {
     const { batches, next } = rowsOf(10);
     const { rows, complete } = await readBounded(1001, next);
     expect([rows.map(({ n }) => n), complete]).toEqual([Array.from({ length: 500 }, (_, n) => n), true]);
     expect(batches).toEqual([32, 969]);
   });
 
-  it('should stop after the bytes that one list reads when they are large', async () => {
+  it('stops after the byte limit of a list when rows are large', async () => {
     const { batches, next } = rowsOf(500_000);
     const { rows, complete } = await readBounded(1001, next);
     expect([rows.length, complete, batches]).toEqual([32, false, [32]]);

@@ -19,7 +19,7 @@ import {
   statusOf,
 } from './support.js';
 
-describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('the primary config on %s', (backend) => {
   const service = useService(backend);
 
   const primaryOf = async (id: number) => {
@@ -28,7 +28,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
   };
 
   describe('GetPrimaryConfig', () => {
-    it('is the first enabled one by priority, then id', async () => {
+    it('returns the first enabled config by priority and id', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), { priority: -9, enabled: false }, agent);
       const tied = await newConfig(service(), { priority: 3 }, agent);
@@ -46,30 +46,33 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect((await primaryOf(agent.id)).id).toBeGreaterThan(tied.id);
     });
 
-    it('tells no such agent from no enabled config', async () => {
+    it('distinguishes an unknown agent from an agent without an enabled config', async () => {
       const absent = service().configs.getPrimaryConfig({ agent: { name: unique('none') } });
       await notFound(absent, 'AGENT_NOT_FOUND');
       const agent = await newAgent(service(), { llm_provider: 'claude', llm_model: 'claude-3-haiku-20240307' });
-      const none = await notFound(service().configs.getPrimaryConfig({ agent: { id: agent.id } }), 'NO_ENABLED_CONFIG');
-      expect(none.message).toContain(`"${agent.name}"`);
-      expect(none.message).toContain('claude/claude-3-haiku-20240307');
+      const noConfig = await notFound(
+        service().configs.getPrimaryConfig({ agent: { id: agent.id } }),
+        'NO_ENABLED_CONFIG',
+      );
+      expect(noConfig.message).toContain(`"${agent.name}"`);
+      expect(noConfig.message).toContain('claude/claude-3-haiku-20240307');
       await newConfig(service(), { enabled: false }, agent);
       await notFound(service().configs.getPrimaryConfig({ agent: { id: agent.id } }), 'NO_ENABLED_CONFIG');
     });
 
-    it('wants an agent', async () => {
+    it('requires an agent', async () => {
       await invalid(service().configs.getPrimaryConfig({}), 'agent');
       await invalid(service().configs.getPrimaryConfig({ agent: {} }), 'agent');
     });
 
-    it('gives the agents of the seeds the default config of the document', async () => {
+    it('returns the default config of a seeded agent', async () => {
       const { config } = await service().configs.getPrimaryConfig({ agent: { name: 'neutral_analyst' } });
       expect(config).toMatchObject({ ...GPT4, temperature: 0.7, max_tokens: 2000, enabled: true });
     });
   });
 
   describe('BatchGetPrimaryConfigs', () => {
-    it('answers in the order of the request, with a status in the place of what there is not', async () => {
+    it('returns results in request order, with a status for each agent without a config', async () => {
       const config = await newConfig(service());
       const bare = await newAgent(service());
       const name = unique('none');
@@ -90,14 +93,14 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
         [config.agent_id, config.agent_name],
       ]);
       expect(results.map((result) => result.config)).toEqual([undefined, undefined, config, undefined, config]);
-      const not = { code: status.NOT_FOUND, domain: 'agentllm' };
-      expect(statusOf(results[0]?.status)).toMatchObject({ ...not, reason: 'AGENT_NOT_FOUND' });
-      expect(statusOf(results[1]?.status)).toMatchObject({ ...not, reason: 'NO_ENABLED_CONFIG' });
-      expect(statusOf(results[3]?.status)).toMatchObject({ ...not, reason: 'AGENT_NOT_FOUND' });
+      const notFoundStatus = { code: status.NOT_FOUND, domain: 'agentllm' };
+      expect(statusOf(results[0]?.status)).toMatchObject({ ...notFoundStatus, reason: 'AGENT_NOT_FOUND' });
+      expect(statusOf(results[1]?.status)).toMatchObject({ ...notFoundStatus, reason: 'NO_ENABLED_CONFIG' });
+      expect(statusOf(results[3]?.status)).toMatchObject({ ...notFoundStatus, reason: 'AGENT_NOT_FOUND' });
       expect(revision).toBeGreaterThanOrEqual(config.revision);
     });
 
-    it('says about each agent what GetPrimaryConfig says', async () => {
+    it('returns for each agent the result of GetPrimaryConfig', async () => {
       const { agents } = await service().agents.listAgents({ page_size: 30 });
       const { results } = await service().configs.batchGetPrimaryConfigs({ agents: agents.map(({ id }) => ({ id })) });
       for (const [i, { id }] of agents.entries()) {
@@ -108,7 +111,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       }
     });
 
-    it('gives all agents a page at a time, by id', async () => {
+    it('returns all agents in pages by id', async () => {
       for (let i = 0; i < 3; i += 1) await newAgent(service());
       const seen: number[] = [];
       let page_token = '';
@@ -125,7 +128,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       await invalid(service().configs.batchGetPrimaryConfigs({ page_size: -1 }), 'page_size');
     });
 
-    it('takes 1000 agents and no more, and names the ones that name nobody', async () => {
+    it('accepts at most 1000 agents, and returns a violation for every invalid reference', async () => {
       const agents = Array.from({ length: 1000 }, () => ({ name: 'trader' }));
       const { results } = await service().configs.batchGetPrimaryConfigs({ agents });
       expect(results).toHaveLength(1000);
@@ -137,7 +140,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
   });
 
   describe('UpsertPrimaryConfig', () => {
-    it('changes the primary and nothing else of it', async () => {
+    it('changes only the given fields of the primary config', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), { enabled: false, priority: -1 }, agent);
       const primary = await newConfig(service(), { max_tokens: 50, metadata_json: '{}' }, agent);
@@ -153,7 +156,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect(await primaryOf(agent.id)).toEqual(config);
     });
 
-    it('enables the first disabled one, by priority, where none is enabled', async () => {
+    it('enables the first disabled config by priority when none is enabled', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), { enabled: false, priority: 5 }, agent);
       const first = await newConfig(service(), { enabled: false, priority: 4 }, agent);
@@ -167,7 +170,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect((await primaryOf(agent.id)).id).toBe(first.id);
     });
 
-    it('enables it also when a mask names other fields only', async () => {
+    it('enables the config even when the mask contains only other fields', async () => {
       const { id, agent_id } = await newConfig(service(), { enabled: false });
       const { config } = await service().configs.upsertPrimaryConfig({
         agent: { id: agent_id },
@@ -177,7 +180,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect(config).toMatchObject({ id, enabled: true, max_tokens: 9, temperature: 0.7 });
     });
 
-    it('creates one where there is none, with the defaults of CreateConfig', async () => {
+    it('creates a config with the defaults of CreateConfig when the agent has none', async () => {
       const { id } = await newAgent(service());
       const { config, created, findings } = await service().configs.upsertPrimaryConfig({
         agent: { id },
@@ -193,7 +196,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       );
     });
 
-    it('refuses enabled = false', async () => {
+    it('rejects enabled = false', async () => {
       const { id, agent_id } = await newConfig(service());
       const call = service().configs.upsertPrimaryConfig({ agent: { id: agent_id }, config: { enabled: false } });
       await invalid(call, 'config.enabled');
@@ -211,7 +214,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect(await getConfig(service(), other.id)).toEqual(other);
     });
 
-    it('clears what the mask names, and names what it must not', async () => {
+    it('clears the fields in the mask, and returns a violation for every invalid path', async () => {
       const config = await newConfig(service(), { max_tokens: 9 });
       const agent = { id: config.agent_id };
       const { config: cleared } = await service().configs.upsertPrimaryConfig({
@@ -226,7 +229,7 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       for (const path of ['nonsense', 'agent_id']) expect(JSON.stringify(error.violations)).toContain(path);
     });
 
-    it('refuses a stale etag of the config that it would change', async () => {
+    it('rejects a stale etag of the primary config', async () => {
       const { etag, agent_id } = await newConfig(service());
       const agent = { id: agent_id };
       const { config } = await service().configs.upsertPrimaryConfig({ agent, config: { etag, temperature: 1 } });
@@ -235,13 +238,13 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       await service().configs.upsertPrimaryConfig({ agent, config: { etag: present(config).etag, temperature: 2 } });
     });
 
-    it('says which agent is missing, and wants one', async () => {
+    it('returns NOT_FOUND for an unknown agent, and requires an agent', async () => {
       const call = service().configs.upsertPrimaryConfig({ agent: { name: unique('none') }, config: GPT4 });
       await notFound(call, 'AGENT_NOT_FOUND');
       await invalid(service().configs.upsertPrimaryConfig({ config: GPT4 }), 'agent');
     });
 
-    it('takes an unknown model when the request allows it', async () => {
+    it('accepts an unknown model when the request allows it', async () => {
       const { id } = await newAgent(service());
       const config = { provider: 'openai', model_name: 'gpt-97' };
       await invalid(service().configs.upsertPrimaryConfig({ agent: { id }, config }), 'config.model_name');
@@ -253,31 +256,31 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect(reasonsOf(findings)).toContain('UNKNOWN_MODEL');
     });
 
-    it('leaves one row however many callers there are at once', async () => {
+    it('creates one row for 20 concurrent calls', async () => {
       const { id } = await newAgent(service());
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         Array.from({ length: 20 }, (_, i) =>
           service().configs.upsertPrimaryConfig({ agent: { id }, config: { ...GPT4, max_tokens: i + 1 } }),
         ),
       );
-      expect(answers.filter((answer) => answer.created)).toHaveLength(1);
+      expect(responses.filter((response) => response.created)).toHaveLength(1);
       const [only, ...others] = await configsOf(service(), id);
       expect(others).toEqual([]);
-      const last = answers.reduce((a, b) => (b.revision > a.revision ? b : a));
+      const last = responses.reduce((a, b) => (b.revision > a.revision ? b : a));
       expect(only).toEqual(last.config);
     });
   });
 
   describe('ReorderConfigs', () => {
-    const three = async () => {
+    const agentWithThreeConfigs = async () => {
       const agent = await newAgent(service());
       const ids: number[] = [];
       for (const enabled of [true, false, true]) ids.push((await newConfig(service(), { enabled }, agent)).id);
       return { agent, a: present(ids[0]), b: present(ids[1]), c: present(ids[2]) };
     };
 
-    it('gives the priorities 0, 1, 2 and with them another primary', async () => {
-      const { agent, a, b, c } = await three();
+    it('assigns the priorities 0, 1 and 2, which changes the primary config', async () => {
+      const { agent, a, b, c } = await agentWithThreeConfigs();
       const { configs, chain_etag, revision } = await service().configs.reorderConfigs({
         agent: { name: agent.name },
         config_ids: [c, b, a],
@@ -292,8 +295,8 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       expect(revision).toBe((await getConfig(service(), a)).revision);
     });
 
-    it('names what is missing, foreign and repeated', async () => {
-      const { agent, a, b, c } = await three();
+    it('returns violations for missing, foreign and repeated ids', async () => {
+      const { agent, a, b, c } = await agentWithThreeConfigs();
       const foreign = await newConfig(service());
       const error = await invalid(
         service().configs.reorderConfigs({ agent: { id: agent.id }, config_ids: [a, foreign.id, a, 2_147_483_647] }),
@@ -304,19 +307,19 @@ describe.each(['embedded', 'postgres'] as const)('primaries on %s', (backend) =>
       await invalid(service().configs.reorderConfigs({ agent: { id: agent.id }, config_ids: [] }), 'config_ids');
     });
 
-    it('refuses a stale chain_etag and takes the current one', async () => {
-      const { agent, a, b, c } = await three();
+    it('rejects a stale chain_etag and accepts the current one', async () => {
+      const { agent, a, b, c } = await agentWithThreeConfigs();
       const { chain_etag } = await getAgent(service(), agent.id);
       const reorder = (config_ids: number[], etag: string) =>
         service().configs.reorderConfigs({ agent: { id: agent.id }, config_ids, chain_etag: etag });
-      const answer = await reorder([b, a, c], chain_etag);
-      expect(answer.chain_etag).not.toBe(chain_etag);
+      const response = await reorder([b, a, c], chain_etag);
+      expect(response.chain_etag).not.toBe(chain_etag);
       await stale(reorder([a, b, c], chain_etag));
-      await reorder([a, b, c], answer.chain_etag);
+      await reorder([a, b, c], response.chain_etag);
       await stale(reorder([a, b, c], 'garbage'));
     });
 
-    it('takes an agent without configs, and says which agent is missing', async () => {
+    it('accepts an agent without configs, and returns NOT_FOUND for an unknown agent', async () => {
       const { id } = await newAgent(service());
       const { configs } = await service().configs.reorderConfigs({ agent: { id } });
       expect(configs).toEqual([]);

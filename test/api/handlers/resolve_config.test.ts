@@ -30,9 +30,9 @@ beforeAll(async () => {
 afterAll(() => backend.close());
 
 type Request = Parameters<TestBackend['configs']['resolveConfig']>[0];
-const ask = (request: Request) => backend.configs.resolveConfig(request);
+const resolve = (request: Request) => backend.configs.resolveConfig(request);
 async function resolved(request: Request): Promise<ResolvedConfig> {
-  return present((await ask(request)).resolved);
+  return present((await resolve(request)).resolved);
 }
 const firstOf = async (request: Request): Promise<ResolvedHop> => present((await resolved(request)).hops[0]);
 const models = (hops: readonly { provider: string; model_name: string }[]) =>
@@ -41,7 +41,7 @@ const sent = (hop: ResolvedHop) =>
   Object.fromEntries(hop.parameters.map(({ wire_name, value_json }) => [wire_name, JSON.parse(value_json)]));
 
 describe('ResolveConfig', () => {
-  it('answers what is in effect, and where each value comes from', async () => {
+  it('returns the effective hops and parameters with the provenance of each value', async () => {
     const agent = await newAgent(backend);
     const config = await newConfig(
       backend,
@@ -57,9 +57,9 @@ describe('ResolveConfig', () => {
       },
       agent,
     );
-    const answer = await ask({ agent: { name: agent.name } });
-    expect(answer.revision).toBe(await revision(backend));
-    const { hops, ...rest } = present(answer.resolved);
+    const response = await resolve({ agent: { name: agent.name } });
+    expect(response.revision).toBe(await revision(backend));
+    const { hops, ...rest } = present(response.resolved);
     expect(rest).toMatchObject({
       agent_id: agent.id,
       agent_name: agent.name,
@@ -104,7 +104,7 @@ describe('ResolveConfig', () => {
     });
   });
 
-  it('says what was configured where the model wants another value', async () => {
+  it('returns the configured value when the model requires another one', async () => {
     const { agent_id } = await newConfig(backend, {
       model_name: 'gpt-4o',
       temperature: 2,
@@ -119,15 +119,15 @@ describe('ResolveConfig', () => {
     ]);
   });
 
-  it("uses the agent's own model where no config is enabled", async () => {
+  it('uses the default model of the agent when no config is enabled', async () => {
     const agent = await newAgent(backend, { llm_provider: 'openai', llm_model: 'gpt-4' });
-    const answer = await resolved({ agent: { id: agent.id } });
-    expect(answer.hops).toMatchObject([{ source: 'HOP_SOURCE_AGENT', model_name: 'gpt-4' }]);
-    expect(answer.hops[0]?.config_id).toBeUndefined();
-    expect(reasonsOf(answer.findings)).toContain('NO_ENABLED_CONFIG');
+    const response = await resolved({ agent: { id: agent.id } });
+    expect(response.hops).toMatchObject([{ source: 'HOP_SOURCE_AGENT', model_name: 'gpt-4' }]);
+    expect(response.hops[0]?.config_id).toBeUndefined();
+    expect(reasonsOf(response.findings)).toContain('NO_ENABLED_CONFIG');
   });
 
-  it('never shows a key, nor what it is stored as', async () => {
+  it('returns neither keys nor ciphertext', async () => {
     const agent = await newAgent(backend);
     const { credential } = await backend.credentials.createCredential({
       credential: { name: unique('desk'), provider: 'openai' },
@@ -136,18 +136,18 @@ describe('ResolveConfig', () => {
     const config = { provider: 'openai', model_name: 'gpt-4' };
     await backend.configs.createConfig({ agent: { id: agent.id }, config, api_key: SECRET });
     await newConfig(backend, { credential_name: present(credential).name }, agent);
-    const answer = await resolved({ agent: { id: agent.id } });
-    expect(answer.hops.map(({ key_source, key_name, api_key_state }) => [key_source, key_name, api_key_state])).toEqual(
-      [
-        ['KEY_SOURCE_CONFIG', '', 'API_KEY_STATE_SET'],
-        ['KEY_SOURCE_CREDENTIAL', present(credential).name, 'API_KEY_STATE_SET'],
-      ],
-    );
-    const text = JSON.stringify(answer, (_, value) => (typeof value === 'bigint' ? String(value) : value));
+    const response = await resolved({ agent: { id: agent.id } });
+    expect(
+      response.hops.map(({ key_source, key_name, api_key_state }) => [key_source, key_name, api_key_state]),
+    ).toEqual([
+      ['KEY_SOURCE_CONFIG', '', 'API_KEY_STATE_SET'],
+      ['KEY_SOURCE_CREDENTIAL', present(credential).name, 'API_KEY_STATE_SET'],
+    ]);
+    const text = JSON.stringify(response, (_, value) => (typeof value === 'bigint' ? String(value) : value));
     for (const secret of [SECRET, 'gAAAA', 'key_id']) expect(text).not.toContain(secret);
   });
 
-  it('has a hop whose key cannot be read, with an error', async () => {
+  it('returns a hop whose key cannot be read, with an error finding', async () => {
     const agent = await newAgent(backend);
     const config = { provider: 'openai', model_name: 'gpt-4' };
     const created = await backend.configs.createConfig({ agent: { id: agent.id }, config, api_key: SECRET });
@@ -163,34 +163,34 @@ describe('ResolveConfig', () => {
     expect(findings).toMatchObject([{ reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' }]);
   });
 
-  it('refuses what names no agent, and agents that are inactive', async () => {
-    await invalid(ask({}), 'agent');
-    await invalid(ask({ agent: { id: 1, name: 'trader' } }), 'agent');
-    await invalid(ask({ agent: { id: 0 } }), 'agent.id');
-    await notFound(ask({ agent: { id: 2_147_483_647 } }), 'AGENT_NOT_FOUND');
-    const error = await notFound(ask({ agent: { name: 'tradr' } }), 'AGENT_NOT_FOUND');
+  it('rejects requests without a valid agent, and inactive agents', async () => {
+    await invalid(resolve({}), 'agent');
+    await invalid(resolve({ agent: { id: 1, name: 'trader' } }), 'agent');
+    await invalid(resolve({ agent: { id: 0 } }), 'agent.id');
+    await notFound(resolve({ agent: { id: 2_147_483_647 } }), 'AGENT_NOT_FOUND');
+    const error = await notFound(resolve({ agent: { name: 'tradr' } }), 'AGENT_NOT_FOUND');
     expect(error.metadata).toMatchObject({ suggestion: 'trader' });
     const agent = await newAgent(backend, { is_active: false });
     for (const provider_down of [[], ['openai']]) {
-      const inactive = await precondition(ask({ agent: { id: agent.id }, provider_down }), 'AGENT_INACTIVE');
+      const inactive = await precondition(resolve({ agent: { id: agent.id }, provider_down }), 'AGENT_INACTIVE');
       expect(inactive.metadata).toEqual({ agent: agent.name });
     }
   });
 
-  it('waits for a revision that is yet to come', async () => {
+  it('waits for a future min_revision', async () => {
     const { agent_id } = await newConfig(backend);
     const next = (await revision(backend)) + 1n;
-    const waiting = ask({ agent: { id: agent_id }, min_revision: next });
+    const waiting = resolve({ agent: { id: agent_id }, min_revision: next });
     await newConfig(backend);
     expect((await waiting).revision).toBeGreaterThanOrEqual(next);
   });
 });
 
-describe('a simulation', () => {
+describe('ResolveConfig with provider_down', () => {
   const failover = () =>
     newConfig(backend, { fallback_provider: 'claude', fallback_model: 'claude-3-haiku-20240307', max_tokens: 9 });
 
-  it('skips what is down, by name and by alias', async () => {
+  it('skips the hops of providers by name or alias', async () => {
     const { agent_id } = await failover();
     const agent = { id: agent_id };
     const { hops, skipped } = await resolved({ agent, provider_down: ['OpenAI'] });
@@ -212,7 +212,7 @@ describe('a simulation', () => {
     expect(models((await resolved({ agent })).hops)).toHaveLength(2);
   });
 
-  it('does not stretch the policy', async () => {
+  it('applies the substitution policy to the remaining hops', async () => {
     const { agent_id } = await failover();
     await backend.agents.updateAgent({ agent: { id: agent_id, substitution_policy: 'SUBSTITUTION_POLICY_NEVER' } });
     const { hops, skipped } = await resolved({ agent: { id: agent_id }, provider_down: ['openai'] });
@@ -220,28 +220,28 @@ describe('a simulation', () => {
     expect(skipped.map(({ reason }) => reason)).toEqual(['SKIP_REASON_PROVIDER_DOWN', 'SKIP_REASON_POLICY']);
   });
 
-  it('takes providers that are switched off, and names each that is unknown', async () => {
+  it('accepts disabled providers, and returns a violation for each unknown one', async () => {
     const { agent_id } = await failover();
     const agent = { id: agent_id };
     const { name } = await newProvider(backend, { enabled: false });
     expect((await resolved({ agent, provider_down: [name] })).hops).toHaveLength(2);
     const error = await invalid(
-      ask({ agent, provider_down: ['claude', 'opnai', ''] }),
+      resolve({ agent, provider_down: ['claude', 'opnai', ''] }),
       'provider_down[1]',
       'provider_down[2]',
     );
     expect(error.violations[0]?.description).toContain('did you mean "openai"');
-    await invalid(ask({ provider_down: ['opnai'] }), 'agent', 'provider_down[0]');
+    await invalid(resolve({ provider_down: ['opnai'] }), 'agent', 'provider_down[0]');
   });
 
-  it('takes 100 of them and no more', async () => {
+  it('accepts at most 100 providers', async () => {
     const agent = { name: 'trader' };
     await resolved({ agent, provider_down: new Array(100).fill('openai') });
-    await invalid(ask({ agent, provider_down: new Array(101).fill('openai') }), 'provider_down');
+    await invalid(resolve({ agent, provider_down: new Array(101).fill('openai') }), 'provider_down');
   });
 });
 
-describe('an answer that stands ready', () => {
+describe('a cached resolution', () => {
   it.each<[string, (id: number, agentId: number, provider: string, model: string) => Promise<unknown>]>([
     [
       'the agent',
@@ -252,7 +252,7 @@ describe('an answer that stands ready', () => {
     ['another config', (_, id) => newConfig(backend, { ...HAIKU, max_tokens: 5 }, { id })],
     ['the order', (id) => backend.configs.updateConfig({ config: { id, priority: 9 } })],
     [
-      'a provider, switched off',
+      'the enabled state of a provider',
       (_, __, name) => backend.providers.updateProvider({ provider: { name, enabled: false } }),
     ],
     [
@@ -272,7 +272,7 @@ describe('an answer that stands ready', () => {
         backend.providers.updateModel({ model: { provider, name, price: { input_micro_usd_per_million: 3n } } }),
     ],
     ['the key', (id) => backend.configs.updateConfig({ config: { id }, api_key: SECRET })],
-  ])('is another one once %s changes', async (_, change) => {
+  ])('is replaced when %s changes', async (_, change) => {
     const { name: provider } = await newProvider(backend, { api_key_env_vars: ['SOME_API_KEY'] });
     const { name: model_name } = await newModel(backend, { provider });
     const agent = await newAgent(backend);
@@ -281,14 +281,14 @@ describe('an answer that stands ready', () => {
     const before = await resolved({ agent: { id: agent.id } });
     expect(await resolved({ agent: { id: agent.id } })).toEqual(before);
     await change(config.id, agent.id, provider, model_name);
-    const after = await ask({ agent: { id: agent.id } });
+    const after = await resolve({ agent: { id: agent.id } });
     expect(after.resolved).not.toEqual(before);
     expect(after.revision).toBe(await revision(backend));
-    // The same as without one that stood ready: nobody is down who matters here.
-    expect(await ask({ agent: { id: agent.id }, provider_down: ['grok'] })).toEqual(after);
+    // provider_down bypasses the cache; this provider is not in the chain, so the result is the same.
+    expect(await resolve({ agent: { id: agent.id }, provider_down: ['grok'] })).toEqual(after);
   });
 
-  it('is another one once the credential is replaced', async () => {
+  it('is replaced when the key of the credential is replaced', async () => {
     const name = unique('desk');
     await backend.credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: SECRET });
     const { agent_id } = await newConfig(backend, { credential_name: name });
@@ -299,18 +299,18 @@ describe('an answer that stands ready', () => {
     expect([await source(), written > (before ?? 0n)]).toEqual([written, true]);
   });
 
-  it('is the same bytes at another revision after a write about something else', async () => {
+  it('is reused at a later revision after an unrelated write', async () => {
     const { agent_id } = await newConfig(backend);
-    const before = await ask({ agent: { id: agent_id } });
+    const before = await resolve({ agent: { id: agent_id } });
     await newConfig(backend);
-    const after = await ask({ agent: { id: agent_id } });
+    const after = await resolve({ agent: { id: agent_id } });
     expect(after.resolved).toEqual(before.resolved);
     expect(after.revision).toBeGreaterThan(before.revision);
   });
 });
 
-describe('at a past revision', () => {
-  it('is what was in effect: configs, agent and catalogue', async () => {
+describe('ResolveConfig at a past revision', () => {
+  it('returns what was in effect for configs, agent and catalogue', async () => {
     const { name: provider } = await newProvider(backend);
     const { name: model_name } = await newModel(backend, { provider });
     const agent = await newAgent(backend);
@@ -333,30 +333,30 @@ describe('at a past revision', () => {
       () => backend.agents.updateAgent({ agent: { id: agent.id, substitution_policy: 'SUBSTITUTION_POLICY_NEVER' } }),
       () => backend.configs.deleteConfig({ id: config.id }),
     ]) {
-      seen.push(await ask({ agent: { id: agent.id } }));
+      seen.push(await resolve({ agent: { id: agent.id } }));
       await change();
     }
-    for (const answer of seen)
+    for (const response of seen)
       for (const ref of [{ id: agent.id }, { name: agent.name }])
-        expect(await ask({ agent: ref, at_revision: answer.revision })).toEqual(answer);
+        expect(await resolve({ agent: ref, at_revision: response.revision })).toEqual(response);
     expect((await firstOf({ agent: { id: agent.id }, at_revision: bare })).source).toBe('HOP_SOURCE_AGENT');
-    const newest = await ask({ agent: { id: agent.id } });
-    expect(await ask({ agent: { id: agent.id }, at_revision: newest.revision })).toEqual(newest);
+    const newest = await resolve({ agent: { id: agent.id } });
+    expect(await resolve({ agent: { id: agent.id }, at_revision: newest.revision })).toEqual(newest);
   });
 
-  it('simulates with the providers that there were', async () => {
+  it('accepts in provider_down the providers of that revision', async () => {
     const { name } = await newProvider(backend);
     const { agent_id, revision: at_revision } = await newConfig(backend, { provider: name, model_name: 'm' });
     const agent = { id: agent_id };
     const { name: later } = await newProvider(backend);
     expect((await resolved({ agent, at_revision, provider_down: [name] })).hops).toEqual([]);
-    await invalid(ask({ agent, at_revision, provider_down: [later] }), 'provider_down[0]');
+    await invalid(resolve({ agent, at_revision, provider_down: [later] }), 'provider_down[0]');
   });
 
-  it('finds agents that were deleted, and by the name that they had then', async () => {
+  it('finds deleted agents, and agents by the name that they had then', async () => {
     const name = unique('passed_on');
     const first = await newAgent(backend, { name, llm_model: 'gpt-4' });
-    const then = await revision(backend);
+    const originalRevision = await revision(backend);
     await backend.agents.updateAgent({ agent: { id: first.id, name: unique('renamed') } });
     const between = await revision(backend);
     const second = await newAgent(backend, { name, llm_model: 'gpt-4o' });
@@ -364,23 +364,23 @@ describe('at a past revision', () => {
     await backend.agents.deleteAgent({ agent: { id: first.id } });
     await backend.agents.deleteAgent({ agent: { id: second.id } });
     const idAt = async (at_revision: bigint) => (await resolved({ agent: { name }, at_revision })).agent_id;
-    expect([await idAt(then), await idAt(now)]).toEqual([first.id, second.id]);
-    await notFound(ask({ agent: { name }, at_revision: between }), 'AGENT_NOT_FOUND');
-    await notFound(ask({ agent: { name } }), 'AGENT_NOT_FOUND');
+    expect([await idAt(originalRevision), await idAt(now)]).toEqual([first.id, second.id]);
+    await notFound(resolve({ agent: { name }, at_revision: between }), 'AGENT_NOT_FOUND');
+    await notFound(resolve({ agent: { name } }), 'AGENT_NOT_FOUND');
     expect((await resolved({ agent: { id: first.id }, at_revision: between })).agent_name).toContain('renamed');
-    await notFound(ask({ agent: { id: first.id }, at_revision: await revision(backend) }), 'AGENT_NOT_FOUND');
-    await notFound(ask({ agent: { id: second.id }, at_revision: then }), 'AGENT_NOT_FOUND');
+    await notFound(resolve({ agent: { id: first.id }, at_revision: await revision(backend) }), 'AGENT_NOT_FOUND');
+    await notFound(resolve({ agent: { id: second.id }, at_revision: originalRevision }), 'AGENT_NOT_FOUND');
   });
 
-  it('refuses agents that were inactive then', async () => {
+  it('rejects agents that were inactive at that revision', async () => {
     const agent = await newAgent(backend, { is_active: false });
     const at_revision = await revision(backend);
     await backend.agents.updateAgent({ agent: { id: agent.id, is_active: true } });
-    await precondition(ask({ agent: { id: agent.id }, at_revision }), 'AGENT_INACTIVE');
+    await precondition(resolve({ agent: { id: agent.id }, at_revision }), 'AGENT_INACTIVE');
     await resolved({ agent: { id: agent.id } });
   });
 
-  it('knows of a key that is still stored what is known today, and takes a replaced one to have been good', async () => {
+  it('returns the current state of a key that is still stored, and SET for a replaced key', async () => {
     const { id } = await newAgent(backend);
     const config = { provider: 'openai', model_name: 'gpt-4' };
     const created = await backend.configs.createConfig({ agent: { id }, config, api_key: SECRET });
@@ -389,42 +389,50 @@ describe('at a past revision', () => {
     const before = state.vault;
     const row = present(state.configs.get(present(created.config).id));
     state.vault = new Vault(before.keyring, undefined, new Map([[keyHolder('config', row.id), tokenMark(row)]]));
-    const stateThen = async () => (await firstOf({ agent: { id }, at_revision: created.revision })).api_key_state;
-    expect(await stateThen()).toBe('API_KEY_STATE_UNREADABLE');
+    const keyStateThen = async () => (await firstOf({ agent: { id }, at_revision: created.revision })).api_key_state;
+    expect(await keyStateThen()).toBe('API_KEY_STATE_UNREADABLE');
     await backend.configs.updateConfig({ config: { id: row.id }, clear_api_key: true });
-    expect(await stateThen()).toBe('API_KEY_STATE_SET');
+    expect(await keyStateThen()).toBe('API_KEY_STATE_SET');
     state.vault = before;
   });
 
-  it('is one that the store has come to, and still tells', async () => {
+  it('rejects future and compacted revisions', async () => {
     const agent = { name: 'trader' };
-    for (const at_revision of [0n, -1n]) await invalid(ask({ agent, at_revision }), 'at_revision');
+    for (const at_revision of [0n, -1n]) await invalid(resolve({ agent, at_revision }), 'at_revision');
     const newest = await revision(backend);
-    const future = await refused(ask({ agent, at_revision: newest + 1n }), status.OUT_OF_RANGE, 'REVISION_IN_FUTURE');
+    const future = await refused(
+      resolve({ agent, at_revision: newest + 1n }),
+      status.OUT_OF_RANGE,
+      'REVISION_IN_FUTURE',
+    );
     expect(future.metadata).toEqual({ revision: String(newest + 1n), newest: String(newest) });
-    await refused(ask({ agent, at_revision: 2n ** 62n }), status.OUT_OF_RANGE, 'REVISION_IN_FUTURE');
+    await refused(resolve({ agent, at_revision: 2n ** 62n }), status.OUT_OF_RANGE, 'REVISION_IN_FUTURE');
     const { knex } = backend.database;
     await knex('store_state').update({ history_from: 5 });
-    const gone = await refused(ask({ agent, at_revision: 4n }), status.OUT_OF_RANGE, 'REVISION_COMPACTED');
+    const gone = await refused(resolve({ agent, at_revision: 4n }), status.OUT_OF_RANGE, 'REVISION_COMPACTED');
     expect(gone.metadata).toEqual({ revision: '4', oldest: '5' });
-    await refused(ask({ agent: { id: 2_147_483_647 }, at_revision: 4n }), status.OUT_OF_RANGE, 'REVISION_COMPACTED');
+    await refused(
+      resolve({ agent: { id: 2_147_483_647 }, at_revision: 4n }),
+      status.OUT_OF_RANGE,
+      'REVISION_COMPACTED',
+    );
     await resolved({ agent, at_revision: 5n });
     await knex('store_state').update({ history_from: 0 });
   });
 
-  it('needs the database, and what is newest does not', async () => {
+  it('returns DATABASE_UNAVAILABLE without the database, except for the newest revision', async () => {
     const agent = { name: 'trader' };
     const newest = await revision(backend);
     const { knex } = backend.database;
-    const away = () => {
+    const failQuery = () => {
       throw Object.assign(new Error('terminating connection'), { code: '57P01' });
     };
-    Object.assign(backend.database, { knex: Object.assign(away, { select: away, raw: away }) });
+    Object.assign(backend.database, { knex: Object.assign(failQuery, { select: failQuery, raw: failQuery }) });
     try {
       for (const at_revision of [newest - 1n, newest + 1n])
-        await refused(ask({ agent, at_revision }), status.UNAVAILABLE, 'DATABASE_UNAVAILABLE');
-      expect((await ask({ agent, at_revision: newest })).revision).toBe(newest);
-      expect((await ask({ agent })).revision).toBe(newest);
+        await refused(resolve({ agent, at_revision }), status.UNAVAILABLE, 'DATABASE_UNAVAILABLE');
+      expect((await resolve({ agent, at_revision: newest })).revision).toBe(newest);
+      expect((await resolve({ agent })).revision).toBe(newest);
     } finally {
       Object.assign(backend.database, { knex });
     }
@@ -432,7 +440,7 @@ describe('at a past revision', () => {
 });
 
 describe('parameters on the wire', () => {
-  it('are those of the dialect, in the form in which they are sent', async () => {
+  it('have the names and the form of the dialect', async () => {
     const { name } = await newProvider(backend, { dialect: 'DIALECT_ANTHROPIC' });
     const config = { provider: name, model_name: 'm', extra_params: { thinking_budget_tokens: 2048 } };
     const { agent_id } = await newConfig(backend, config);
@@ -442,8 +450,8 @@ describe('parameters on the wire', () => {
       ['max_tokens', '6144'],
       ['thinking', '{"type":"enabled","budget_tokens":2048}'],
     ]);
-    const from = resolved?.hops[0]?.provenance.find(({ field }) => field === 'parameters.max_tokens');
-    expect(from).toMatchObject({ source: 'VALUE_SOURCE_PROVIDER', resource: name, path: 'dialect' });
+    const provenance = resolved?.hops[0]?.provenance.find(({ field }) => field === 'parameters.max_tokens');
+    expect(provenance).toMatchObject({ source: 'VALUE_SOURCE_PROVIDER', resource: name, path: 'dialect' });
   });
 
   it.each([
@@ -452,16 +460,19 @@ describe('parameters on the wire', () => {
     [{ dialect: 'DIALECT_OPENAI_COMPATIBLE' }, { thinking_budget_tokens: 2048 }],
     [{ dialect: 'DIALECT_OPENAI' }, { reasoning_effort: 'banana' }],
     [{ dialect: 'DIALECT_OPENAI_RESPONSES' }, { stop_sequences: ['x'] }],
-  ] as const)('that a provider of %o does not accept, %o, are refused in a write', async (fields, extra_params) => {
-    const { name } = await newProvider(backend, fields);
-    const { id } = await newAgent(backend);
-    const [parameter] = Object.keys(extra_params);
-    const params = { ...extra_params, ...('stop_sequences' in extra_params && { stop_sequences: ['x'] }) };
-    const config = { provider: name, model_name: 'm', extra_params: params as object };
-    await invalid(backend.configs.createConfig({ agent: { id }, config }), `config.extra_params.${parameter}`);
-  });
+  ] as const)(
+    'are rejected in a write when a provider of %o does not accept them: %o',
+    async (fields, extra_params) => {
+      const { name } = await newProvider(backend, fields);
+      const { id } = await newAgent(backend);
+      const [parameter] = Object.keys(extra_params);
+      const params = { ...extra_params, ...('stop_sequences' in extra_params && { stop_sequences: ['x'] }) };
+      const config = { provider: name, model_name: 'm', extra_params: params as object };
+      await invalid(backend.configs.createConfig({ agent: { id }, config }), `config.extra_params.${parameter}`);
+    },
+  );
 
-  it('that the provider of a fallback does not accept are left out, with the reason', async () => {
+  it('are omitted with a finding when the provider of a fallback does not accept them', async () => {
     const { name } = await newProvider(backend, { dialect: 'DIALECT_OPENAI_COMPATIBLE' });
     const { agent_id } = await newConfig(backend, {
       provider: name,

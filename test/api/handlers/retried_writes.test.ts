@@ -20,8 +20,8 @@ import { getAgent, newAgent, newConfig } from './support.js';
 interface Method {
   readonly path: string;
 }
-/** A request in which nothing stands but, perhaps, its id: field 10 of every write. */
-const bare = (request_id = '') =>
+/** A request that contains nothing except an optional request_id: field 10 of every write. */
+const emptyRequest = (request_id = '') =>
   request_id === ''
     ? Buffer.alloc(0)
     : Buffer.concat([Buffer.from([0x52, request_id.length]), Buffer.from(request_id)]);
@@ -31,7 +31,7 @@ const nameOf = ({ path }: Method) => path.split('/').at(-1) ?? '';
 const isWrite = (method: Method) => /^(Create|Update|Delete|Upsert|Bulk|Reorder|Rollback)/.test(nameOf(method));
 const method = (name: string) => methods.find((one) => nameOf(one) === name) as Method;
 
-describe.each(['embedded', 'postgres'] as const)('a call that says it is another attempt, on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('a call with grpc-previous-rpc-attempts on %s', (backend) => {
   const service = useService(backend, environment);
   type Attempts = string | readonly string[];
   async function call(one: Method, request: Uint8Array, attempts: Attempts | undefined) {
@@ -56,25 +56,25 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
       );
 
   it.each(methods.filter(isWrite).map((one) => [nameOf(one), one] as const))(
-    '%s without a request id is refused, with one it is not, and neither is the first attempt',
+    'is rejected for %s without a request_id, unless it is the first attempt',
     async (_, one) => {
-      expect((await call(one, bare(), '1')).result).toBe('grpc FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID');
-      expect((await call(one, bare(randomUUID()), '1')).result).not.toContain('RETRY_WITHOUT_REQUEST_ID');
-      expect((await call(one, bare(), undefined)).result).not.toContain('RETRY_WITHOUT_REQUEST_ID');
+      expect((await call(one, emptyRequest(), '1')).result).toBe('grpc FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID');
+      expect((await call(one, emptyRequest(randomUUID()), '1')).result).not.toContain('RETRY_WITHOUT_REQUEST_ID');
+      expect((await call(one, emptyRequest(), undefined)).result).not.toContain('RETRY_WITHOUT_REQUEST_ID');
     },
   );
 
   it.each(methods.filter((one) => !isWrite(one)).map((one) => [nameOf(one), one] as const))(
-    '%s reads, so it may be sent again',
+    'is accepted for the read %s',
     async (_, one) => {
-      const { result } = await call(one, bare(), '3');
+      const { result } = await call(one, emptyRequest(), '3');
       expect(result).not.toContain('RETRY_WITHOUT_REQUEST_ID');
-      // Leases and tokens are for those who have a token.
+      // Leases and tokens require a token.
       expect(result).toMatch(/^grpc (OK|INVALID_ARGUMENT|NOT_FOUND|UNIMPLEMENTED|UNAUTHENTICATED TOKEN_REQUIRED)/);
     },
   );
 
-  it('writes nothing when it is refused, and everything once with a request id', async () => {
+  it('writes nothing when it is rejected, and writes once with a request_id', async () => {
     const refused = unique('again');
     expect((await call(create, agentOf(refused), '1')).result).toBe(
       'grpc FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID',
@@ -89,7 +89,7 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
     expect([first.result, second.result, third.result]).toEqual(['grpc OK', 'grpc OK', 'grpc OK']);
     expect(second.body).toEqual(first.body);
     expect(third.body).toEqual(first.body);
-    // A reused id is still told, and an id that is no UUID is a violation and not "none".
+    // A reused id is still reported, and an invalid UUID is a violation and does not count as absent.
     expect((await call(create, agentOf(unique('other'), { request_id }), '1')).result).toBe(
       'grpc INVALID_ARGUMENT REQUEST_ID_REUSED',
     );
@@ -98,14 +98,14 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
     );
   });
 
-  it('writes nothing anyway with validate_only: the outcome is an answer or the refusal, and nothing is there', async () => {
+  it('writes nothing with validate_only', async () => {
     const name = unique('only');
     const { result } = await call(create, agentOf(name, { validate_only: true }), '1');
     expect(result).toMatch(/^grpc (OK|FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID)$/);
     expect(await exists(name)).toBe(false);
   });
 
-  it('says so in several values, of which any may be the true one', async () => {
+  it('is rejected when any of several header values is above 0', async () => {
     for (const attempts of [
       ['1', '2'],
       ['0', '1'],
@@ -123,7 +123,7 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
     }
   });
 
-  it('says 0, which is no attempt before this one; what is no number ends nothing', async () => {
+  it('causes no other error when the value is 0 or not a number', async () => {
     const name = unique('zero');
     expect((await call(create, agentOf(name), '0')).result).toMatch(
       /^grpc (OK|FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID)$/,
@@ -138,7 +138,7 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
     expect((await newAgent(service())).id).toBeGreaterThan(0);
   });
 
-  it('does not tell more than the first attempt would: what is no message is still that', async () => {
+  it('is rejected without further information when the message is malformed', async () => {
     const { result } = await rawCall(service().port, {
       path: create.path,
       body: frame(Buffer.from([0x0a, 0xff, 0x01])),
@@ -147,17 +147,17 @@ describe.each(['embedded', 'postgres'] as const)('a call that says it is another
     expect(result).toMatch(/MALFORMED_REQUEST|RETRY_WITHOUT_REQUEST_ID/);
   });
 
-  it('a change, a deletion and a bulk are not done either', async () => {
+  it('changes and deletes nothing when it is rejected', async () => {
     const config = await newConfig(service());
     const agent = await getAgent(service(), config.agent_id);
-    const refusal = 'grpc FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID';
-    const sent = async (name: string, request: Uint8Array) => (await call(method(name), request, '1')).result;
+    const rejection = 'grpc FAILED_PRECONDITION RETRY_WITHOUT_REQUEST_ID';
+    const retry = async (name: string, request: Uint8Array) => (await call(method(name), request, '1')).result;
     const deletion = DeleteConfigRequest.fromPartial({ id: config.id });
-    expect(await sent('DeleteConfig', DeleteConfigRequest.encode(deletion).finish())).toBe(refusal);
+    expect(await retry('DeleteConfig', DeleteConfigRequest.encode(deletion).finish())).toBe(rejection);
     const cascade = DeleteAgentRequest.fromPartial({ agent: { id: agent.id }, cascade: true });
-    expect(await sent('DeleteAgent', DeleteAgentRequest.encode(cascade).finish())).toBe(refusal);
+    expect(await retry('DeleteAgent', DeleteAgentRequest.encode(cascade).finish())).toBe(rejection);
     const change = UpdateConfigRequest.fromPartial({ config: { id: config.id, temperature: 1.5 } });
-    expect(await sent('UpdateConfig', UpdateConfigRequest.encode(change).finish())).toBe(refusal);
+    expect(await retry('UpdateConfig', UpdateConfigRequest.encode(change).finish())).toBe(rejection);
     const after = (await service().configs.getConfig({ id: config.id })).config;
     expect(after).toEqual(config);
   });

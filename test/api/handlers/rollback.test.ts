@@ -43,17 +43,17 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     present((await service().configs.listConfigRevisions({ config_id, page_size: 1 })).entries[0]);
   const keyOf = ({ has_api_key_override, api_key_state }: { has_api_key_override: boolean; api_key_state: string }) =>
     has_api_key_override ? api_key_state.replace('API_KEY_STATE_', '') : 'NONE';
-  /** What the provider says of the key that the config would use: proves that the stored one is whole, and which it is. */
+  /** The provider's check of the key that the config uses: proves that the key is intact, and which key it is. */
   const check = async (id: number) => (await service().configs.checkConfigHealth({ id })).health?.status;
 
-  /** A provider of one's own at a fake one that takes KEY alone. */
-  async function provide(): Promise<string> {
+  /** A provider row for a fake provider that accepts only KEY. */
+  async function createFakeProvider(): Promise<string> {
     const { dialect, base_url } = (await startFakeProvider('openai')).provider;
     return (await newProvider(service(), { dialect, base_url })).name;
   }
 
-  describe('of fields', () => {
-    it('restores every one of them, as a write like any other', async () => {
+  describe('to earlier fields', () => {
+    it('sets every field to its earlier value in a normal write', async () => {
       const agent = await newAgent(service());
       const first = await newConfig(
         service(),
@@ -108,7 +108,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(entry.changes).toContainEqual({ field: 'extra_params.seed', before_json: '', after_json: '7' });
     });
 
-    it('takes back a price that was given since, and gives back one that was taken', async () => {
+    it('removes a price that was set later, and sets one that was removed later', async () => {
       const free = await newConfig(service(), { price_given: true });
       const unset = await update(free.id, { price_given: false });
       const priced = await update(free.id, { cost_per_1k_output_tokens: 2 });
@@ -118,7 +118,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(await to(priced.revision)).toMatchObject({ price_given: true, cost_per_1k_output_tokens: 2 });
     });
 
-    it('is a write also where nothing changes, and where a rollback is rolled back', async () => {
+    it('creates a revision even if nothing changes, and can itself be rolled back', async () => {
       const config = await newConfig(service());
       const same = present((await rollback({ id: config.id, to_revision: config.revision })).config);
       expect(same.revision).toBe(config.revision + 1n);
@@ -129,21 +129,21 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(again.config).toMatchObject({ temperature: 0 });
     });
 
-    it('refuses a stale etag, and one of what is gone', async () => {
+    it('rejects a stale etag, and an etag of a deleted config', async () => {
       const config = await newConfig(service());
       const changed = await update(config.id, { temperature: 0 });
       await stale(rollback({ id: config.id, to_revision: config.revision, etag: config.etag }));
-      const gone = await remove(config.id);
+      const deletedAt = await remove(config.id);
       await stale(rollback({ id: config.id, to_revision: config.revision, etag: changed.etag }));
-      expect(await revision(service())).toBe(gone);
+      expect(await revision(service())).toBe(deletedAt);
     });
 
-    it('with validate_only checks everything and writes nothing', async () => {
+    it('validates everything and writes nothing with validate_only', async () => {
       const config = await newConfig(service());
       const changed = await update(config.id, { temperature: 0 });
       const only = { id: config.id, to_revision: config.revision, validate_only: true };
-      const { config: would, revision: at } = await rollback(only);
-      expect(would).toMatchObject({ id: config.id, temperature: 0.7, revision: 0n });
+      const { config: preview, revision: at } = await rollback(only);
+      expect(preview).toMatchObject({ id: config.id, temperature: 0.7, revision: 0n });
       expect(at).toBe(changed.revision);
       await remove(config.id);
       expect((await rollback(only)).config).toMatchObject({ id: config.id, temperature: 0.7 });
@@ -152,11 +152,18 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     });
   });
 
-  describe('of a request', () => {
-    it('names all that is wrong with it, whatever the history says', async () => {
-      const wrong = { id: 0, to_revision: 0n, api_key: 'with space', without_key: true, request_id: 'x', reason: '\0' };
+  describe('for any request', () => {
+    it('returns a violation for every invalid field before it reads the history', async () => {
+      const invalidRequest = {
+        id: 0,
+        to_revision: 0n,
+        api_key: 'with space',
+        without_key: true,
+        request_id: 'x',
+        reason: '\0',
+      };
       const error = await invalid(
-        rollback(wrong),
+        rollback(invalidRequest),
         ...['id', 'to_revision', 'api_key', 'without_key', 'request_id', 'reason'],
       );
       expect(json(error)).not.toContain('with space');
@@ -164,17 +171,17 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       await invalid(rollback({ id: 2_000_000_000, to_revision: 1n, reason: 'x'.repeat(501) }), 'reason');
     });
 
-    it('finds no state where there was none', async () => {
+    it('returns CONFIG_REVISION_NOT_FOUND for a revision at which the config did not exist', async () => {
       const config = await newConfig(service());
-      const gone = await remove(config.id);
+      const deletedAt = await remove(config.id);
       const to = (to_revision: bigint) => rollback({ id: config.id, to_revision });
       await notFound(to(config.revision - 1n), 'CONFIG_REVISION_NOT_FOUND');
-      await notFound(to(gone), 'CONFIG_REVISION_NOT_FOUND');
+      await notFound(to(deletedAt), 'CONFIG_REVISION_NOT_FOUND');
       await notFound(rollback({ id: 2_000_000_000, to_revision: 1n }), 'CONFIG_REVISION_NOT_FOUND');
-      await refused(to(gone + 1000n), status.OUT_OF_RANGE, 'REVISION_IN_FUTURE');
+      await refused(to(deletedAt + 1000n), status.OUT_OF_RANGE, 'REVISION_IN_FUTURE');
     });
 
-    it('is answered once for its request id, whatever has happened since', async () => {
+    it('returns the stored response for a repeated request_id, regardless of later changes', async () => {
       const agent = await newAgent(service());
       const config = await newConfig(service(), {}, agent);
       const changed = await update(config.id, { temperature: 0 });
@@ -192,9 +199,9 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     });
   });
 
-  describe('of a key', () => {
-    it('leaves it where it is for the provider and the origin of the earlier state', async () => {
-      const provider = await provide();
+  describe('with an API key', () => {
+    it('keeps the key when provider and origin are those of the earlier state', async () => {
+      const provider = await createFakeProvider();
       const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
       const keyed = await update(config.id, { temperature: 0 }, { api_key: KEY });
       expect(await check(config.id)).toBe('CHECK_STATUS_OK');
@@ -206,7 +213,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect((await newest(config.id)).changes.map(({ field }) => field)).not.toContain('api_key');
     });
 
-    it('takes it away where the earlier state is of another provider', async () => {
+    it('clears the key when the earlier state has another provider', async () => {
       const config = await newConfig(service(), HAIKU);
       await update(config.id, GPT4, { api_key: CANARY });
       const { config: rolled } = await rollback({ id: config.id, to_revision: config.revision });
@@ -218,8 +225,8 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       });
     });
 
-    it('refuses where the earlier state had one and none is left that fits, unless told what to do', async () => {
-      const provider = await provide();
+    it('returns KEY_NOT_RESTORABLE when the earlier key is lost, unless a key or without_key is sent', async () => {
+      const provider = await createFakeProvider();
       const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
       const keyed = await update(config.id, {}, { api_key: `${CANARY}-mine` });
       await update(config.id, GPT4, { api_key: `${CANARY}-openai` });
@@ -239,7 +246,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(json([error, without, brought])).not.toMatch(/CANARY|planted/);
     });
 
-    it('never lets it go to an address that the earlier state did not name', async () => {
+    it('never binds the key to an origin that the earlier state did not have', async () => {
       const { name } = await newProvider(service());
       const bare = await newConfig(service(), { provider: name, model_name: 'm' });
       const keyed = await update(bare.id, {}, { api_key: CANARY });
@@ -257,22 +264,22 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(keyOf(present(config))).toBe('NONE');
     });
 
-    it('gives way to the credential of the earlier state', async () => {
+    it('replaces the key with the credential of the earlier state', async () => {
       const name = unique('desk');
       await service().credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: CANARY });
       const shared = await newConfig(service(), { credential_name: name });
-      const own = await update(shared.id, {}, { api_key: CANARY, update_mask: ['credential_name'] });
-      expect([keyOf(own), own.credential_name]).toEqual(['SET', undefined]);
+      const override = await update(shared.id, {}, { api_key: CANARY, update_mask: ['credential_name'] });
+      expect([keyOf(override), override.credential_name]).toEqual(['SET', undefined]);
       const request = { id: shared.id, to_revision: shared.revision };
       await invalid(rollback({ ...request, api_key: CANARY }), 'api_key');
       const { config } = await rollback(request);
       expect([keyOf(present(config)), config?.credential_name]).toEqual(['NONE', name]);
-      await precondition(rollback({ id: shared.id, to_revision: own.revision }), 'KEY_NOT_RESTORABLE');
-      const back = await rollback({ id: shared.id, to_revision: own.revision, api_key: CANARY });
+      await precondition(rollback({ id: shared.id, to_revision: override.revision }), 'KEY_NOT_RESTORABLE');
+      const back = await rollback({ id: shared.id, to_revision: override.revision, api_key: CANARY });
       expect([keyOf(present(back.config)), back.config?.credential_name]).toEqual(['SET', undefined]);
     });
 
-    it('needs the credential of the earlier state, for its provider', async () => {
+    it('requires that the credential of the earlier state exists for its provider', async () => {
       const { credentials } = service();
       const name = unique('desk');
       await credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: CANARY });
@@ -290,8 +297,8 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     });
   });
 
-  describe('of a config that was deleted', () => {
-    it('brings it back under its id, in its place', async () => {
+  describe('of a deleted config', () => {
+    it('creates it with its old id and priority', async () => {
       const agent = await newAgent(service());
       const first = await newConfig(service(), { temperature: 0.1 }, agent);
       const other = await newConfig(service(), HAIKU, agent);
@@ -312,7 +319,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
         reason: 'not that one',
         revision: at,
       });
-      // It is a row like any other: what refers to it, changes it or comes after it finds it so.
+      // The row can be checked, changed and followed by new configs as any other row.
       expect(await check(first.id)).toBe('CHECK_STATUS_NO_KEY');
       const later = await update(first.id, { temperature: 0.5 });
       expect((await newConfig(service(), {}, agent)).id).toBeGreaterThan(other.id);
@@ -320,8 +327,8 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect((await rollback({ ...request, etag: later.etag })).config).toMatchObject({ temperature: 0.1 });
     });
 
-    it('without a key, which died with it', async () => {
-      const provider = await provide();
+    it('requires a key or without_key, because the key was deleted', async () => {
+      const provider = await createFakeProvider();
       const config = await newConfig(service(), { provider, model_name: 'gpt-4o' });
       const keyed = await update(config.id, {}, { api_key: KEY });
       await remove(config.id);
@@ -338,7 +345,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       expect(keyOf(present((await rollback({ id: config.id, to_revision: config.revision })).config))).toBe('NONE');
     });
 
-    it('not without its agent', async () => {
+    it('returns AGENT_NOT_FOUND when its agent is deleted', async () => {
       const agent = await newAgent(service());
       const config = await newConfig(service(), {}, agent);
       await service().agents.deleteAgent({ agent: { id: agent.id }, cascade: true });
@@ -349,25 +356,25 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
     });
   });
 
-  describe('of what the catalogue allows no longer', () => {
-    it('names every field of it', async () => {
+  describe('to a state that the catalogue no longer allows', () => {
+    it('returns a violation for every invalid field', async () => {
       const { providers } = service();
-      const [own, other] = [await newProvider(service()), await newProvider(service())];
+      const [primary, other] = [await newProvider(service()), await newProvider(service())];
       const fallback = { fallback_provider: other.name, fallback_model: 'm' };
-      const config = await newConfig(service(), { provider: own.name, model_name: 'm', ...fallback });
+      const config = await newConfig(service(), { provider: primary.name, model_name: 'm', ...fallback });
       await update(config.id, GPT4, { update_mask: ['provider', 'model_name', ...Object.keys(fallback)] });
       const back = () => rollback({ id: config.id, to_revision: config.revision });
-      await providers.updateProvider({ provider: { name: own.name, enabled: false } });
+      await providers.updateProvider({ provider: { name: primary.name, enabled: false } });
       const off = await invalid(back(), 'config.provider');
       expect(off.message).toContain('disabled');
-      await providers.deleteProvider({ name: own.name });
+      await providers.deleteProvider({ name: primary.name });
       await providers.updateProvider({ provider: { name: other.name, allow_unknown_models: false } });
       await invalid(back(), 'config.provider', 'config.fallback_model');
       await remove(config.id);
       await invalid(back(), 'config.provider', 'config.fallback_model');
     });
 
-    it('holds the parameters to what the model takes now', async () => {
+    it('validates the parameters against the current limits of the model', async () => {
       const { name: provider } = await newProvider(service());
       const { name: model_name } = await newModel(service(), { provider, max_output_tokens: 1000 });
       const config = await newConfig(service(), { provider, model_name, max_tokens: 1000 });
@@ -376,7 +383,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackConfig on %s', (backen
       await invalid(rollback({ id: config.id, to_revision: config.revision }), 'config.max_tokens');
     });
 
-    it('does not judge again what stands, nor a model that was unknown when it was allowed', async () => {
+    it('accepts an unchanged provider, and a model that was unknown when it was allowed', async () => {
       const strict = await newProvider(service(), { allow_unknown_models: false });
       const place = { provider: strict.name, model_name: 'of tomorrow' };
       const unknown = await newConfig(service(), place, undefined, true);
@@ -403,22 +410,22 @@ describe('a deletion and a rollback that are committed together', () => {
     await postgres.stop();
   });
 
-  it('leave nothing of the key', async () => {
+  it('delete the key', async () => {
     const { configs, store } = backend;
     const { knex } = backend.database;
     const { id, revision: bare } = await newConfig(backend);
     await configs.updateConfig({ config: { id }, api_key: CANARY });
     const other = await newConfig(backend);
-    // While the counter row is held, the first write waits for it, and the two behind it for the first.
+    // While the counter row is locked, the first write waits for it, and the next two wait in the queue.
     const holder = await knex.transaction();
     await holder('store_state').forUpdate();
-    const line = vi.spyOn(store.writeQueue, 'add');
+    const queued = vi.spyOn(store.writeQueue, 'add');
     const first = configs.updateConfig({ config: { id: other.id, temperature: 0 } });
-    await vi.waitUntil(() => line.mock.calls.length === 1);
+    await vi.waitUntil(() => queued.mock.calls.length === 1);
     const deletion = configs.deleteConfig({ id });
-    await vi.waitUntil(() => line.mock.calls.length === 2);
+    await vi.waitUntil(() => queued.mock.calls.length === 2);
     const rolling = configs.rollbackConfig({ id, to_revision: bare });
-    await vi.waitUntil(() => line.mock.calls.length === 3);
+    await vi.waitUntil(() => queued.mock.calls.length === 3);
     await holder.rollback();
     const [, deleted, rolled] = await Promise.all([first, deletion, rolling]);
     const log = knex('config_revisions').whereIn('revision', [deleted.revision, rolled.revision].map(Number));

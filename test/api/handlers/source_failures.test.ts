@@ -13,12 +13,13 @@ import {
   present,
 } from './support.js';
 
-// The numbers are those of source-facts.md, section 5: where the source failed, and ours must not.
-describe('failures of the source', () => {
+// Failures of the original Python system, whose schema agentllm extends; agentllm must not repeat them. The numbers are
+// those of section 5 of source-facts.md.
+describe('the service, in contrast to the original system,', () => {
   const service = useService('embedded');
 
-  describe('1: three definitions of "primary", and rows doubled by upserts', () => {
-    it('gives one primary, whichever method is asked', async () => {
+  describe('for failure 1 (several definitions of "primary" and duplicate rows by upserts)', () => {
+    it('returns the same primary config from every method', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), { priority: 0, enabled: false }, agent);
       await newConfig(service(), { priority: 9 }, agent);
@@ -40,7 +41,7 @@ describe('failures of the source', () => {
       ]).toEqual(Array(5).fill(primary.id));
     });
 
-    it('adds no row when the existing one is disabled', async () => {
+    it('adds no row by an upsert when the existing config is disabled', async () => {
       const { id, agent_id } = await newConfig(service(), { enabled: false });
       const { config, created } = await service().configs.upsertPrimaryConfig({
         agent: { id: agent_id },
@@ -50,7 +51,7 @@ describe('failures of the source', () => {
       expect(await configsOf(service(), agent_id)).toHaveLength(1);
     });
 
-    it('makes one row of upserts at once', async () => {
+    it('creates one row by concurrent upserts', async () => {
       const { id } = await newAgent(service());
       const upsert = () => service().configs.upsertPrimaryConfig({ agent: { id }, config: GPT4 });
       await Promise.all([upsert(), upsert(), upsert(), upsert()]);
@@ -58,8 +59,8 @@ describe('failures of the source', () => {
     });
   });
 
-  describe('2: null clears nothing, prices are lost, 0 means unset, updated_at stands still', () => {
-    it('clears a field', async () => {
+  describe('for failure 2 (fields that cannot be cleared, lost prices, 0 as unset, constant updated_at)', () => {
+    it('clears the fields in a mask', async () => {
       const { id } = await newConfig(service(), { max_tokens: 5, top_p: 0.5, metadata_json: '{}' });
       const update_mask = ['max_tokens', 'top_p', 'metadata_json', 'temperature'];
       await service().configs.updateConfig({ config: { id }, update_mask });
@@ -83,14 +84,14 @@ describe('failures of the source', () => {
       });
     });
 
-    it('takes a cost of exactly 0 for a price', async () => {
+    it('stores a cost of exactly 0 as a price', async () => {
       const { id } = await newConfig(service());
       const costs = { cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0 };
       const { config } = await service().configs.updateConfig({ config: { id, ...costs } });
       expect(config).toMatchObject({ ...costs, price_given: true });
     });
 
-    it('moves updated_at', async () => {
+    it('changes updated_at in every write', async () => {
       const before = await newConfig(service());
       await expect
         .poll(async () => {
@@ -101,15 +102,15 @@ describe('failures of the source', () => {
     });
   });
 
-  describe('3: fallback pairs never validated', () => {
+  describe('for failure 3 (fallbacks that are never validated)', () => {
     const pairs: [string, ConfigFields, string][] = [
-      ['half a pair', { fallback_provider: 'claude' }, 'config.fallback_model'],
-      ['the other half', { fallback_model: 'gpt-4o' }, 'config.fallback_provider'],
+      ['a fallback without a model', { fallback_provider: 'claude' }, 'config.fallback_model'],
+      ['a fallback without a provider', { fallback_model: 'gpt-4o' }, 'config.fallback_provider'],
       ['an unknown provider', { fallback_provider: 'x', fallback_model: 'y' }, 'config.fallback_provider'],
       ['an unknown model', { fallback_provider: 'claude', fallback_model: 'y' }, 'config.fallback_model'],
       ['the primary itself', { fallback_provider: 'OPENAI', fallback_model: 'gpt-4' }, 'config.fallback_model'],
     ];
-    it.each(pairs)('refuses %s on every way in', async (_, pair, field) => {
+    it.each(pairs)('rejects %s in every method', async (_, pair, field) => {
       const { id, agent_id } = await newConfig(service());
       const { configs } = service();
       const agent = { id: agent_id };
@@ -127,7 +128,7 @@ describe('failures of the source', () => {
     });
   });
 
-  describe("4: zeros that become defaults, and models' limits that nobody holds", () => {
+  describe('for failure 4 (zeros replaced by defaults and limits of models that are not enforced)', () => {
     it('stores and sends temperature 0 and top_p 0', async () => {
       const { id } = await newConfig(service(), { temperature: 0, top_p: 0 });
       expect(await getConfig(service(), id)).toMatchObject({ temperature: 0, top_p: 0 });
@@ -138,19 +139,19 @@ describe('failures of the source', () => {
       ]);
     });
 
-    it("holds Claude's maximum of 1.0 and the models' own limits", async () => {
+    it('enforces the maximum of 1.0 for Claude and the output limits', async () => {
       const { id } = await newConfig(service());
       const agent = { id: (await newAgent(service())).id };
-      const bad = { ...HAIKU, temperature: 1.1, max_tokens: 4097 };
+      const invalidConfig = { ...HAIKU, temperature: 1.1, max_tokens: 4097 };
       const fields = ['config.temperature', 'config.max_tokens'];
-      await invalid(service().configs.createConfig({ agent, config: bad }), ...fields);
-      await invalid(service().configs.updateConfig({ config: { id, ...bad } }), ...fields);
-      await invalid(service().configs.upsertPrimaryConfig({ agent, config: bad }), ...fields);
-      await invalid(service().configs.bulkAssignConfig({ agents: [agent], config: bad }), ...fields);
+      await invalid(service().configs.createConfig({ agent, config: invalidConfig }), ...fields);
+      await invalid(service().configs.updateConfig({ config: { id, ...invalidConfig } }), ...fields);
+      await invalid(service().configs.upsertPrimaryConfig({ agent, config: invalidConfig }), ...fields);
+      await invalid(service().configs.bulkAssignConfig({ agents: [agent], config: invalidConfig }), ...fields);
     });
   });
 
-  describe('5: bulk assignment that is not atomic and swallows errors', () => {
+  describe('for failure 5 (bulk assignment that is not atomic and hides errors)', () => {
     it('stores nothing when one agent is missing', async () => {
       const agents = [await newAgent(service()), await newAgent(service())].map(({ id }) => ({ id }));
       const call = service().configs.bulkAssignConfig({ agents: [...agents, { name: unique('none') }], config: GPT4 });
@@ -158,7 +159,7 @@ describe('failures of the source', () => {
       for (const { id } of agents) expect(await configsOf(service(), id)).toEqual([]);
     });
 
-    it('calls nothing a success that is all bad', async () => {
+    it('returns the errors when every agent fails', async () => {
       const agents = [{ name: unique('none') }, { id: 2_147_483_647 }];
       await notFound(service().configs.bulkAssignConfig({ agents, config: GPT4 }), 'AGENT_NOT_FOUND');
       const { results } = await service().configs.bulkAssignConfig({ agents, config: GPT4, allow_partial: true });
@@ -166,8 +167,8 @@ describe('failures of the source', () => {
     });
   });
 
-  describe('10: a planted base_url that receives the key', () => {
-    it('keeps metadata to itself', async () => {
+  describe('for failure 10 (a planted base_url that receives the key)', () => {
+    it('does not use metadata in requests', async () => {
       const metadata_json = '{"base_url":"https://evil.example","api_key":"x","default_headers":{"a":"b"}}';
       const planted = await newConfig(service(), { metadata_json });
       const plain = await newConfig(service());
@@ -179,29 +180,26 @@ describe('failures of the source', () => {
       expect(provider?.base_url).toBe('https://api.openai.com/v1');
     });
 
-    it.each(['base_url', 'metadata_json.base_url', 'extra_params.base_url'])(
-      'has no field %s to set it',
-      async (path) => {
-        const { id } = await newConfig(service());
-        const error = await invalid(service().configs.updateConfig({ config: { id }, update_mask: [path] }));
-        expect(JSON.stringify(error.violations)).toContain(path);
-      },
-    );
+    it.each(['base_url', 'metadata_json.base_url', 'extra_params.base_url'])('has no field %s', async (path) => {
+      const { id } = await newConfig(service());
+      const error = await invalid(service().configs.updateConfig({ config: { id }, update_mask: [path] }));
+      expect(JSON.stringify(error.violations)).toContain(path);
+    });
   });
 
-  describe('11: a query per agent, and paging without an order', () => {
-    it('gives the primaries of all agents in one call, each once and in a stable order, while agents are deleted', async () => {
-      const made = [];
-      for (let i = 0; i < 6; i += 1) made.push(await newAgent(service()));
-      const [doomed, ...kept] = made.map((agent) => agent.id);
+  describe('for failure 11 (one query per agent and paging without an order)', () => {
+    it('returns each agent once in id order while agents are deleted', async () => {
+      const created = [];
+      for (let i = 0; i < 6; i += 1) created.push(await newAgent(service()));
+      const [deleted, ...kept] = created.map((agent) => agent.id);
       const seen: number[] = [];
       let page_token = '';
       do {
         const page = await service().configs.batchGetPrimaryConfigs({ page_size: 5, page_token });
         seen.push(...page.results.map((result) => result.agent_id));
-        if (seen.includes(present(doomed)) && seen.length < 1000) {
+        if (seen.includes(present(deleted)) && seen.length < 1000) {
           await service()
-            .agents.deleteAgent({ agent: { id: present(doomed) } })
+            .agents.deleteAgent({ agent: { id: present(deleted) } })
             .catch(() => undefined);
         }
         page_token = page.next_page_token;

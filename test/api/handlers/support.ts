@@ -14,9 +14,9 @@ export type ConfigFields = NonNullable<Parameters<Clients['configs']['createConf
 export type ProviderFields = NonNullable<Parameters<Clients['providers']['createProvider']>[0]['provider']>;
 export type ModelFields = NonNullable<Parameters<Clients['providers']['createModel']>[0]['model']>;
 
-/** What a message field that is always set must be. */
+/** Asserts that a message field that the contract always sets is present. */
 export function present<T>(value: T | undefined | null): T {
-  if (value === undefined || value === null) throw new Error('the answer lacks a message that the contract promises');
+  if (value === undefined || value === null) throw new Error('the response lacks a message that the contract requires');
   return value;
 }
 
@@ -28,7 +28,7 @@ export async function newAgent({ agents }: Clients, fields: AgentFields = {}): P
 export const GPT4: ConfigFields = { provider: 'openai', model_name: 'gpt-4' };
 export const HAIKU: ConfigFields = { provider: 'claude', model_name: 'claude-3-haiku-20240307' };
 
-/** A config of an agent (a new one where none is named), `openai`/`gpt-4` unless told otherwise. */
+/** A config of an agent (a new one by default), `openai`/`gpt-4` by default. */
 export async function newConfig(
   service: Clients,
   fields: ConfigFields = {},
@@ -76,7 +76,7 @@ export async function revision({ agents }: Clients): Promise<bigint> {
   return (await agents.listAgents({ page_size: 1 })).revision;
 }
 
-/** The call must be INVALID_ARGUMENT / INVALID_FIELDS and name these fields, in any order, each at least once. */
+/** The call must fail with INVALID_FIELDS and violations of these fields, in any order, each at least once. */
 export async function invalid(call: Promise<unknown>, ...fields: string[]): Promise<CallError> {
   const error = await failure(call);
   expect({ code: error.code, reason: error.reason }, error.message).toEqual({
@@ -95,14 +95,14 @@ export async function refused(call: Promise<unknown>, code: number, reason: stri
   return error;
 }
 
-/** What refuses with a ResourceInfo / a PreconditionFailure must carry one. */
+/** NOT_FOUND and ALREADY_EXISTS must carry a ResourceInfo, FAILED_PRECONDITION a PreconditionFailure. */
 export async function notFound(call: Promise<unknown>, reason: string): Promise<CallError> {
   const error = await refused(call, status.NOT_FOUND, reason);
   expect(error.resources.length).toBeGreaterThan(0);
   return error;
 }
 
-export async function taken(call: Promise<unknown>, reason: string): Promise<CallError> {
+export async function alreadyExists(call: Promise<unknown>, reason: string): Promise<CallError> {
   const error = await refused(call, status.ALREADY_EXISTS, reason);
   expect(error.resources.length).toBeGreaterThan(0);
   return error;
@@ -116,7 +116,7 @@ export async function precondition(call: Promise<unknown>, reason: string): Prom
 
 export const stale = (call: Promise<unknown>): Promise<CallError> => refused(call, status.ABORTED, 'STALE_ETAG');
 
-/** Reason and domain of a status that stands in a result. */
+/** Code, reason, domain and message of the status in a result. */
 export function statusOf(value: Status | undefined) {
   const { code, message, details } = present(value);
   const info = details.find((any) => any.type_url.endsWith('.ErrorInfo'));
@@ -133,5 +133,5 @@ export function findingOf(findings: readonly Finding[], reason: string): Finding
   return found;
 }
 
-/** `count` times a character, which may be an astral one: its length in code points. */
+/** Repeats a character, which may be outside the BMP: `count` is in code points. */
 export const chars = (count: number, character = 'x'): string => character.repeat(count);

@@ -13,7 +13,7 @@ import {
 } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
 
-/* What callers leave behind: who wrote, who was refused, which token was used and when. */
+/* The audit log of callers: writes, rejected calls, and the use of tokens. */
 
 const service = useReplica();
 const KIND = 'AUDIT_EVENT_KIND_';
@@ -23,31 +23,31 @@ const asAdmin = async () => {
   return { id, actor: `token:${id}`, text, calls: callsOf(service(), text) };
 };
 
-/** The events that fit a filter, the newest first. */
+/** The events that match a filter, newest first. */
 async function events(calls: Calls, filter: JsonObject): Promise<JsonObject[]> {
   const { code, answer, message } = await calls('AuditService/ListAuditEvents', { pageSize: 1000, ...filter });
   expect(code, message).toBe('OK');
   return (answer['events'] ?? []) as JsonObject[];
 }
 
-/** Waits until the service has entered in the database what calls have left behind: no query runs or waits. */
-async function settled(): Promise<void> {
+/** Waits until the service has written all audit events: no query runs or waits. */
+async function auditWritten(): Promise<void> {
   const { pool } = service().database.knex.client;
   let idle = 0;
-  const isSettled = () => {
+  const isIdle = () => {
     idle = pool.numUsed() + pool.numPendingAcquires() === 0 ? idle + 1 : 0;
     return idle === 5;
   };
-  await eventually(isSettled, 'everything is entered', 20_000);
+  await eventually(isIdle, 'all audit events are written', 20_000);
 }
 
-describe('the audit', () => {
-  it('names the token that wrote, and finds its events by it', async () => {
+describe('the audit log', () => {
+  it('contains the token of a write as its actor, and is filtered by it', async () => {
     const admin = await asAdmin();
     const { id, text } = await grant(service().store, { role: 'ROLE_OPERATOR' });
     const name = unique('agent');
     await agentNamed(callsOf(service(), text), name);
-    await settled();
+    await auditWritten();
     const found = await events(admin.calls, { actor: `token:${id}` });
     expect(found.map(({ kind, method }) => [kind, method])).toEqual(
       expect.arrayContaining([
@@ -58,12 +58,12 @@ describe('the audit', () => {
     expect(found.every(({ actor }) => actor === `token:${id}`)).toBe(true);
     for (const actor of [`token:${id.slice(0, -1)}`, id, 'token:%', 'token:al__________', 'TOKEN:'])
       expect(await events(admin.calls, { actor }), actor).toEqual([]);
-    // The same actor stands in the history and in what streams are told.
+    // The history has the same actor.
     const history = await admin.calls('AgentLLMConfigService/ListConfigRevisions', { pageSize: 10 });
     expect(JSON.stringify(history.answer)).toContain(`token:${id}`);
   });
 
-  it('has the making and the end of a token, with nothing of its text or hash', async () => {
+  it('contains the creation and revocation of a token without its text or hash', async () => {
     const admin = await asAdmin();
     const { answer } = await admin.calls('AccessService/CreateToken', {
       name: unique('audited'),
@@ -80,14 +80,14 @@ describe('the audit', () => {
       'agentllm.v1.AccessService/CreateToken',
     ]);
     const row = await service().database.knex('api_tokens').where({ token_id: id }).first();
-    const told = JSON.stringify(found);
-    expect(told).toContain(id);
-    expect(told).not.toContain(text.slice(14));
-    expect(told).not.toContain(row.token_hash);
-    expect(told).toContain('because');
+    const serialized = JSON.stringify(found);
+    expect(serialized).toContain(id);
+    expect(serialized).not.toContain(text.slice(14));
+    expect(serialized).not.toContain(row.token_hash);
+    expect(serialized).toContain('because');
   });
 
-  it('has a refusal once in a minute, however often it comes', async () => {
+  it('contains a repeated rejection once per minute', async () => {
     const admin = await asAdmin();
     const { id, text } = await grant(service().store, { role: 'ROLE_VIEWER' });
     const calls = callsOf(service(), text);
@@ -95,7 +95,7 @@ describe('the audit', () => {
     await Promise.all(Array.from({ length: 40 }, () => calls('AgentService/DeleteAgent')));
     const headers = { authorization: `Bearer ${text}` };
     await send(service().http, 'POST', '/v1/agents', { headers, body: {} });
-    await settled();
+    await auditWritten();
     const found = await events(admin.calls, { actor: `token:${id}`, kinds: [`${KIND}CALL_REFUSED`] });
     expect(found.map(({ method, outcome }) => [method, outcome]).sort()).toEqual([
       ['agentllm.v1.AgentService/CreateAgent', 'PERMISSION_DENIED'],
@@ -103,41 +103,41 @@ describe('the audit', () => {
     ]);
   });
 
-  it('has refusals of streams, of agents of others, and of tokens that ended, by whose they are', async () => {
+  it('contains rejected streams, agents outside the scope and ended tokens by actor', async () => {
     const admin = await asAdmin();
     const agent = await grant(service().store, { role: 'ROLE_AGENT', agents: ['trader'] });
     await watchAs(service(), agent.text, { all_agents: true }).end();
     await callsOf(service(), agent.text)('AgentLLMConfigService/ResolveConfig', { agent: { name: 'market_analyst' } });
-    const gone = await grant(service().store, { role: 'ROLE_VIEWER' });
-    await admin.calls('AccessService/RevokeToken', { id: gone.id });
-    await callsOf(service(), gone.text)('AccessService/GetCaller');
-    const old = await grant(service().store, { role: 'ROLE_VIEWER', lifetimeMs: -1 });
-    await callsOf(service(), old.text)('AccessService/GetCaller');
+    const revokedToken = await grant(service().store, { role: 'ROLE_VIEWER' });
+    await admin.calls('AccessService/RevokeToken', { id: revokedToken.id });
+    await callsOf(service(), revokedToken.text)('AccessService/GetCaller');
+    const expiredToken = await grant(service().store, { role: 'ROLE_VIEWER', lifetimeMs: -1 });
+    await callsOf(service(), expiredToken.text)('AccessService/GetCaller');
     await callsOf(service(), 'wrong')('AccessService/GetCaller');
-    await settled();
+    await auditWritten();
     const kinds = [`${KIND}CALL_REFUSED`];
     const outcomes = async (actor: string) =>
       (await events(admin.calls, { actor, kinds })).map(({ outcome }) => outcome).sort();
     expect(await outcomes(`token:${agent.id}`)).toEqual(['AGENT_NOT_ALLOWED', 'AGENT_NOT_ALLOWED']);
-    expect(await outcomes(`token:${gone.id}`)).toEqual(['TOKEN_REVOKED']);
-    expect(await outcomes(`token:${old.id}`)).toEqual(['TOKEN_EXPIRED']);
+    expect(await outcomes(`token:${revokedToken.id}`)).toEqual(['TOKEN_REVOKED']);
+    expect(await outcomes(`token:${expiredToken.id}`)).toEqual(['TOKEN_EXPIRED']);
     expect(await outcomes('anonymous')).toContain('TOKEN_UNKNOWN');
   });
 
-  it('has a token’s use once, and when it was used last stands in the token', async () => {
+  it('contains the use of a token once, and the token shows its last use', async () => {
     const admin = await asAdmin();
     const { id, text } = await grant(service().store, { role: 'ROLE_VIEWER' });
     const get = async () => part((await admin.calls('AccessService/GetToken', { id })).answer, 'token');
     expect((await get())['lastUsedAt']).toBeUndefined();
-    const began = Date.now();
+    const start = Date.now();
     const calls = callsOf(service(), text);
     await Promise.all(Array.from({ length: 20 }, () => calls('AccessService/GetCaller')));
-    // Also a call that is refused is a use.
+    // A rejected call counts as a use, too.
     await calls('AgentService/CreateAgent');
-    await settled();
+    await auditWritten();
     expect((await events(admin.calls, { actor: `token:${id}`, kinds: [`${KIND}TOKEN_USE`] })).length).toBe(1);
     const used = Date.parse(String((await get())['lastUsedAt']));
-    expect(used).toBeGreaterThan(began - 1_000);
+    expect(used).toBeGreaterThan(start - 1_000);
     expect(used).toBeLessThan(Date.now() + 1_000);
     const row = await service().database.knex('api_tokens').where({ token_id: id }).first();
     expect(row.last_used_at).not.toBeNull();
@@ -146,23 +146,23 @@ describe('the audit', () => {
     expect(listed?.['lastUsedAt']).toBeDefined();
   });
 
-  it('has the use of a certificate by its identity', async () => {
+  it('contains the use of a certificate by its identity', async () => {
     const admin = await asAdmin();
     const identity = unique('spiffe://desk/');
     await grant(service().store, { role: 'ROLE_VIEWER', certificate_identity: identity });
     for (let at = 0; at < 5; at++) service().access.identify({ identities: [identity] }, 'test');
-    await settled();
+    await auditWritten();
     expect((await events(admin.calls, { actor: `cert:${identity}` })).map(({ kind }) => kind)).toEqual([
       `${KIND}TOKEN_USE`,
     ]);
     expect(() => service().access.identify({ identities: ['CN=nobody'] }, 'test/refused')).toThrow();
-    await settled();
+    await auditWritten();
     const refused = await events(admin.calls, { actor: 'cert:CN=nobody', kinds: [`${KIND}CALL_REFUSED`] });
     expect(refused.find(({ method }) => method === 'test/refused')?.['outcome']).toBe('CERTIFICATE_NOT_BOUND');
   });
 
-  it('is no place that somebody without a token can fill, nor the log', async () => {
-    // Strangers and tokens have a budget each.
+  it('is limited in size, like the log, for callers without a valid token', async () => {
+    // Anonymous callers and tokens have separate budgets.
     const admin = await asAdmin();
     const before = (await events(admin.calls, { kinds: [`${KIND}CALL_REFUSED`] })).length;
     const lines = service().logged.filter((line) => line.includes('a call was refused')).length;
@@ -174,7 +174,7 @@ describe('the audit', () => {
       const calls = callsOf(service(), token);
       await Promise.all(methods.map(({ parent, name }) => calls(`${parent.name}/${name}`)));
     }
-    await settled();
+    await auditWritten();
     const after = (await events(admin.calls, { kinds: [`${KIND}CALL_REFUSED`] })).length;
     expect(tokens.length * methods.length).toBeGreaterThan(300);
     expect(after - before).toBeGreaterThan(50);
@@ -186,7 +186,7 @@ describe('the audit', () => {
 });
 
 describe('the actor of a write', () => {
-  it('is the token also where a stream tells of it', async () => {
+  it('is the token in the changes of a watch', async () => {
     const admin = await asAdmin();
     const name = unique('told');
     const id = await agentNamed(admin.calls, name);

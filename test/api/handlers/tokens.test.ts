@@ -7,11 +7,11 @@ import { grant, rawCaller } from '../../support/access.js';
 import { callsOf, everyTable, methodNamed, part, startReplica, useReplica } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
 
-/* CreateToken and its sisters as the contract has them: what is asked for, what is answered, and where a text can be. */
+/* CreateToken and the other token methods: validation, responses, and where the text of a token may appear. */
 
 const replica = useReplica();
 
-/** Calls as an administrator. */
+/** Calls with the token of an administrator. */
 const asAdmin = async () => callsOf(replica(), (await grant(replica().store, { role: 'ROLE_ADMIN' })).text);
 const CREATE = 'AccessService/CreateToken';
 const viewer = (more: JsonObject = {}): JsonObject => ({ name: unique('t'), role: 'ROLE_VIEWER', ...more });
@@ -24,54 +24,58 @@ const agent = (more: JsonObject = {}): JsonObject => ({
 const many = (count: number) => Array.from({ length: count }, (_, at) => `agent_${at}`);
 const tokenOf = (answer: JsonObject) => part(answer, 'token');
 
-describe('CreateToken refuses', () => {
+describe('CreateToken', () => {
   it.each<[string, JsonObject, string[]]>([
     ['no name', viewer({ name: '' }), ['name']],
     ['a name of 101 characters', viewer({ name: 'x'.repeat(101) }), ['name']],
     ['a name with a line break', viewer({ name: 'a\nb' }), ['name']],
     ['a name with NUL', viewer({ name: 'a\0b' }), ['name']],
     ['no role', { name: 'x' }, ['role']],
-    ['a role that there is not', viewer({ role: 77 }), ['role']],
+    ['an unknown role', viewer({ role: 77 }), ['role']],
     ['a negative role', viewer({ role: -1 }), ['role']],
-    ['a viewer for agents', viewer({ agents: ['a'] }), ['agents']],
-    ['an operator for all agents', viewer({ role: 'ROLE_OPERATOR', allAgents: true }), ['all_agents']],
-    ['an administrator for agents', viewer({ role: 'ROLE_ADMIN', agents: ['a'] }), ['agents']],
-    ['an administrator for all agents', viewer({ role: 'ROLE_ADMIN', allAgents: true }), ['all_agents']],
-    ['an agent of nothing', agent({ agents: [] }), ['agents']],
-    ['an agent of some and all', agent({ allAgents: true }), ['agents']],
-    ['an agent of 1001', agent({ agents: many(1001) }), ['agents']],
-    ['an agent without a name', agent({ agents: ['a', ''] }), ['agents[1]']],
-    ['an agent with a long name', agent({ agents: ['x'.repeat(256)] }), ['agents[0]']],
+    ['a viewer token with agents', viewer({ agents: ['a'] }), ['agents']],
+    ['an operator token with all_agents', viewer({ role: 'ROLE_OPERATOR', allAgents: true }), ['all_agents']],
+    ['an administrator token with agents', viewer({ role: 'ROLE_ADMIN', agents: ['a'] }), ['agents']],
+    ['an administrator token with all_agents', viewer({ role: 'ROLE_ADMIN', allAgents: true }), ['all_agents']],
+    ['an agent token without agents', agent({ agents: [] }), ['agents']],
+    ['an agent token with agents and all_agents', agent({ allAgents: true }), ['agents']],
+    ['an agent token for 1001 agents', agent({ agents: many(1001) }), ['agents']],
+    ['an empty agent name', agent({ agents: ['a', ''] }), ['agents[1]']],
+    ['an agent name of 256 characters', agent({ agents: ['x'.repeat(256)] }), ['agents[0]']],
     ['an identity with a space', viewer({ certificateIdentity: 'CN=a b' }), ['certificate_identity']],
-    ['an identity beyond ASCII', viewer({ certificateIdentity: 'CN=ä' }), ['certificate_identity']],
-    ['an identity of 301', viewer({ certificateIdentity: 'x'.repeat(301) }), ['certificate_identity']],
-    ['a request id that is no UUID', viewer({ requestId: 'x' }), ['request_id']],
-    ['everything at once', { role: 'ROLE_VIEWER', agents: ['a'], requestId: 'x' }, ['agents', 'name', 'request_id']],
-  ])('%s', async (_, json, fields) => {
+    ['an identity that is not ASCII', viewer({ certificateIdentity: 'CN=ä' }), ['certificate_identity']],
+    ['an identity of 301 characters', viewer({ certificateIdentity: 'x'.repeat(301) }), ['certificate_identity']],
+    ['a request_id that is not a UUID', viewer({ requestId: 'x' }), ['request_id']],
+    [
+      'several invalid fields at once',
+      { role: 'ROLE_VIEWER', agents: ['a'], requestId: 'x' },
+      ['agents', 'name', 'request_id'],
+    ],
+  ])('rejects %s', async (_, json, fields) => {
     const before = replica().store.state.revision;
     const outcome = await (await asAdmin())(CREATE, json);
     expect(outcome).toMatchObject({ code: 'INVALID_ARGUMENT', reason: 'INVALID_FIELDS' });
     expect([...new Set(outcome.error?.fields)].sort()).toEqual(fields);
-    // The administrator's own token was the last revision.
+    // The token of the administrator is the only new revision.
     expect(replica().store.state.revision).toBe(before + 1);
   });
 
   const days = 86_400;
   it.each([
-    ['nothing', 0, 0],
-    ['a ns less than a minute', 59, 999_999_999],
+    ['0', 0, 0],
+    ['a minute minus 1 ns', 59, 999_999_999],
     ['a negative time', -60, 0],
     ['negative nanos', 0, -1],
-    ['a ms more than 3650 days', 3650 * days, 1_000_000],
-    ['a second more than 3650 days', 3650 * days + 1, 0],
-    ['as many seconds as a Duration may have', 315_576_000_000, 0],
-    ['as many as fit in 64 bits', 2n ** 63n - 1n, 0],
-    ['the least that fits', -(2n ** 63n), 0],
+    ['3650 days plus 1 ms', 3650 * days, 1_000_000],
+    ['3650 days plus 1 s', 3650 * days + 1, 0],
+    ['the maximum seconds of a Duration', 315_576_000_000, 0],
+    ['the maximum seconds of 64 bits', 2n ** 63n - 1n, 0],
+    ['the minimum seconds of 64 bits', -(2n ** 63n), 0],
     ['nanos beyond a second', 59, 1_000_000_000],
     ['seconds and nanos of different signs', 61, -500_000_000],
-    ['the greatest nanos', 100, 2_147_483_647],
-    ['the least nanos', 100, -2_147_483_648],
-  ])('a lifetime of %s', async (_, seconds, nanos) => {
+    ['the maximum nanos of 32 bits', 100, 2_147_483_647],
+    ['the minimum nanos of 32 bits', 100, -2_147_483_648],
+  ])('rejects a lifetime of %s', async (_, seconds, nanos) => {
     const { text: token } = await grant(replica().store, { role: 'ROLE_ADMIN' });
     const request = { name: 'x', role: 'ROLE_VIEWER' as const, lifetime: { seconds: BigInt(seconds), nanos } };
     const bytes = Buffer.from(CreateTokenRequest.encode(CreateTokenRequest.fromPartial(request)).finish());
@@ -81,17 +85,21 @@ describe('CreateToken refuses', () => {
   });
 });
 
-describe('CreateToken makes', () => {
+describe('CreateToken with a valid request', () => {
   it.each<[string, JsonObject, JsonObject]>([
-    ['a viewer', viewer({ name: 'v'.repeat(100) }), { role: 'ROLE_VIEWER' }],
-    ['an operator', viewer({ role: 'ROLE_OPERATOR' }), { role: 'ROLE_OPERATOR' }],
-    ['an administrator', viewer({ role: 'ROLE_ADMIN' }), { role: 'ROLE_ADMIN' }],
-    ['an agent of agents, each once', agent({ agents: ['b', 'a', 'b'] }), { role: 'ROLE_AGENT', agents: ['a', 'b'] }],
-    ['an agent of 1000', agent({ agents: many(1000) }), { role: 'ROLE_AGENT' }],
-    ['an agent of all', agent({ agents: [], allAgents: true }), { role: 'ROLE_AGENT', allAgents: true }],
-    ['one that lives a minute', viewer({ lifetime: '60s' }), { role: 'ROLE_VIEWER' }],
-    ['one that lives 3650 days', viewer({ lifetime: `${3650 * 86_400}s` }), { role: 'ROLE_VIEWER' }],
-  ])('%s, which works at once', async (_, json, expected) => {
+    ['a viewer token', viewer({ name: 'v'.repeat(100) }), { role: 'ROLE_VIEWER' }],
+    ['an operator token', viewer({ role: 'ROLE_OPERATOR' }), { role: 'ROLE_OPERATOR' }],
+    ['an administrator token', viewer({ role: 'ROLE_ADMIN' }), { role: 'ROLE_ADMIN' }],
+    [
+      'an agent token with each agent once',
+      agent({ agents: ['b', 'a', 'b'] }),
+      { role: 'ROLE_AGENT', agents: ['a', 'b'] },
+    ],
+    ['an agent token for 1000 agents', agent({ agents: many(1000) }), { role: 'ROLE_AGENT' }],
+    ['an agent token for all agents', agent({ agents: [], allAgents: true }), { role: 'ROLE_AGENT', allAgents: true }],
+    ['a token with a lifetime of one minute', viewer({ lifetime: '60s' }), { role: 'ROLE_VIEWER' }],
+    ['a token with a lifetime of 3650 days', viewer({ lifetime: `${3650 * 86_400}s` }), { role: 'ROLE_VIEWER' }],
+  ])('creates %s, which is valid at once', async (_, json, expected) => {
     const admin = await asAdmin();
     const { code, answer, message } = await admin(CREATE, json);
     expect(code, message).toBe('OK');
@@ -103,9 +111,9 @@ describe('CreateToken makes', () => {
     // 256 random bits.
     expect(text.slice(`${token['id']}_`.length)).toMatch(/^[\w-]{43}$/);
     expect(token['revision']).toBe(answer['revision']);
-    const lives = Number(String(json['lifetime'] ?? '0').replace('s', '')) * 1000;
+    const lifetimeMs = Number(String(json['lifetime'] ?? '0').replace('s', '')) * 1000;
     const left = Date.parse(String(token['expiresAt'])) - Date.parse(String(token['createdAt']));
-    if (lives) expect(left).toBe(lives);
+    if (lifetimeMs) expect(left).toBe(lifetimeMs);
     else expect(token['expiresAt']).toBeUndefined();
     const caller = await callsOf(replica(), text)('AccessService/GetCaller');
     expect(caller.answer).toMatchObject({ actor: `token:${token['id']}`, role: expected['role'] });
@@ -114,7 +122,7 @@ describe('CreateToken makes', () => {
     });
   });
 
-  it('a SHA-256 of the text and nothing else of it', async () => {
+  it('stores only a SHA-256 of the text', async () => {
     const { answer } = await (await asAdmin())(CREATE, viewer());
     const row = await replica()
       .database.knex('api_tokens')
@@ -123,15 +131,15 @@ describe('CreateToken makes', () => {
     expect(row.token_hash).toBe(createHash('sha256').update(String(answer['text'])).digest('hex'));
   });
 
-  it('texts that have nothing in common', async () => {
+  it('creates texts that are independent of each other', async () => {
     const admin = await asAdmin();
-    const made = await Promise.all(Array.from({ length: 20 }, () => admin(CREATE, viewer())));
-    const texts = made.map(({ answer }) => String(answer['text']));
+    const created = await Promise.all(Array.from({ length: 20 }, () => admin(CREATE, viewer())));
+    const texts = created.map(({ answer }) => String(answer['text']));
     expect(new Set(texts.map((text) => text.slice(3, 9))).size).toBe(20);
     expect(new Set(texts.map((text) => text.slice(14, 24))).size).toBe(20);
   });
 
-  it('nothing when it is only to validate', async () => {
+  it('creates nothing with validate_only', async () => {
     const admin = await asAdmin();
     const before = replica().store.state;
     const [revision, count] = [before.revision, before.tokens.size];
@@ -145,12 +153,12 @@ describe('CreateToken makes', () => {
     expect(await everyTable(replica().database)).not.toContain('rehearsed');
   });
 
-  it('no id when it is only to validate, which somebody could look for', async () => {
+  it('returns no id with validate_only', async () => {
     const { answer } = await (await asAdmin())(CREATE, viewer({ validateOnly: true }));
     expect(tokenOf(answer)['id'] ?? '').toBe('');
   });
 
-  it('one token for a request id, and says its text once', async () => {
+  it('creates one token for a repeated request_id, and returns its text once', async () => {
     const admin = await asAdmin();
     const request = viewer({ requestId: randomUUID() });
     const first = await admin(CREATE, request);
@@ -161,21 +169,21 @@ describe('CreateToken makes', () => {
     expect(again.answer['revision']).toBe(first.answer['revision']);
     const other = await admin(CREATE, { ...request, name: 'another' });
     expect(other).toMatchObject({ code: 'INVALID_ARGUMENT', reason: 'REQUEST_ID_REUSED' });
-    // Of somebody else it is another id: nobody is told what another administrator made.
+    // The same request_id of another caller is independent: a caller cannot read the response to another administrator.
     const others = await (await asAdmin())(CREATE, request);
     expect(tokenOf(others.answer)['id']).not.toBe(tokenOf(first.answer)['id']);
     expect(others.answer['text']).toBeDefined();
   });
 
-  it('one token for a request id that comes many times at once, with its text in one answer at most', async () => {
+  it('creates one token for concurrent calls with one request_id, and returns its text in only one response', async () => {
     const admin = await asAdmin();
     for (let round = 0; round < 5; round++) {
       const request = viewer({ requestId: randomUUID() });
       const outcomes = await Promise.all(Array.from({ length: 8 }, () => admin(CREATE, request)));
-      const answers = outcomes.filter(({ code }) => code === 'OK').map(({ answer }) => answer);
-      expect(answers.length).toBe(8);
-      expect(new Set(answers.map((answer) => tokenOf(answer)['id'])).size).toBe(1);
-      const texts = answers.filter((answer) => answer['text'] !== undefined);
+      const responses = outcomes.filter(({ code }) => code === 'OK').map(({ answer }) => answer);
+      expect(responses.length).toBe(8);
+      expect(new Set(responses.map((answer) => tokenOf(answer)['id'])).size).toBe(1);
+      const texts = responses.filter((answer) => answer['text'] !== undefined);
       expect(texts.length).toBe(1);
       const caller = await callsOf(replica(), String(texts[0]?.['text']))('AccessService/GetCaller');
       expect(caller.code).toBe('OK');
@@ -183,7 +191,7 @@ describe('CreateToken makes', () => {
   });
 });
 
-it('CreateToken that waits for adoption says the text too, and waits for nobody', async () => {
+it('CreateToken with wait_for_adoption returns the text and complete adoption without watchers', async () => {
   const request = viewer({ waitForAdoption: { timeout: '20s' } });
   const { code, answer, message } = await (await asAdmin())(CREATE, request);
   expect(code, message).toBe('OK');
@@ -193,7 +201,7 @@ it('CreateToken that waits for adoption says the text too, and waits for nobody'
 
 describe('a certificate identity', () => {
   it.each(['spiffe://desk/trader', 'trader.example.com', 'CN=trader', 'x'.repeat(300)])(
-    '%s is bound',
+    'such as %s is bound to a token',
     async (identity) => {
       const admin = await asAdmin();
       const { code, answer } = await admin(CREATE, viewer({ certificateIdentity: identity }));
@@ -204,7 +212,7 @@ describe('a certificate identity', () => {
       const principal = access.identify({ identities: [identity] }, 'test');
       expect(principal.token?.token_id).toBe(tokenOf(answer)['id']);
       expect(principal.actor.length).toBeLessThanOrEqual(100);
-      // It has no text, so that nothing is its bearer.
+      // The token has no text, so no bearer value matches it.
       const row = await replica()
         .database.knex('api_tokens')
         .where({ token_id: tokenOf(answer)['id'] })
@@ -217,7 +225,7 @@ describe('a certificate identity', () => {
     },
   );
 
-  it('is bound once, until its token ends', async () => {
+  it('is bound to one token until that token is revoked', async () => {
     const admin = await asAdmin();
     const certificateIdentity = unique('spiffe://desk/');
     const first = await admin(CREATE, viewer({ certificateIdentity }));
@@ -231,12 +239,12 @@ describe('a certificate identity', () => {
     const third = await admin(CREATE, viewer({ certificateIdentity, role: 'ROLE_OPERATOR' }));
     expect(third.code).toBe('OK');
     expect(access.identify({ identities: [certificateIdentity] }, 'test').role).toBe('ROLE_OPERATOR');
-    // The first one, revoked once more, takes nothing from the third.
+    // Revoking the first token again does not affect the third.
     await admin('AccessService/RevokeToken', { id });
     expect(access.identify({ identities: [certificateIdentity] }, 'test').role).toBe('ROLE_OPERATOR');
   });
 
-  it('is bound once when two ask in the same moment', async () => {
+  it('is bound once when six calls arrive at once', async () => {
     const admin = await asAdmin();
     for (let round = 0; round < 5; round++) {
       const certificateIdentity = unique('spiffe://race/');
@@ -247,7 +255,7 @@ describe('a certificate identity', () => {
     }
   });
 
-  it('that nobody has bound is told from no certificate at all; a wrong token counts before a good certificate', async () => {
+  it('that is not bound is distinguished from a missing certificate, and a wrong token takes precedence over a valid certificate', async () => {
     await asAdmin();
     const { access } = replica();
     expect(() => access.identify({ identities: ['CN=nobody'] }, 'test')).toThrow('is not bound to a token');
@@ -260,20 +268,20 @@ describe('a certificate identity', () => {
     expect(() => access.identify({ authorization: '', identities: ['CN=good'] }, 'test')).toThrow(
       'was not issued by this service',
     );
-    // One that is revoked is not stepped over for the next.
+    // A revoked identity is not skipped in favour of the next one.
     const { id } = await grant(replica().store, { certificate_identity: 'CN=gone', role: 'ROLE_ADMIN' });
     await (await asAdmin())('AccessService/RevokeToken', { id });
     expect(() => access.identify({ identities: ['CN=gone', 'CN=good'] }, 'test')).toThrow('was revoked');
   });
 });
 
-describe('a row that this version did not write', () => {
+describe('a token row with an unknown role', () => {
   it.each(['ROLE_AUDITOR', 'ROLE_UNSPECIFIED', '', 'UNRECOGNIZED', 'admin', 'ROLE_ADMIN ', 'constructor'])(
-    'of the role %j may do nothing',
+    'has no permissions: %j',
     async (role) => {
       const { id, text } = await grant(replica().store, { role: 'ROLE_ADMIN' });
       await replica().database.knex('api_tokens').where({ token_id: id }).update({ role });
-      // A replica that starts now reads it.
+      // A replica that starts now reads the row.
       const later = await startReplica({ database: replica().database });
       try {
         const calls = callsOf(later, text);
@@ -290,7 +298,7 @@ describe('a row that this version did not write', () => {
           expect(await calls(name), name).toMatchObject({ code: 'PERMISSION_DENIED' });
         const metrics = await send(later.http, 'GET', '/metrics', { headers: { authorization: `Bearer ${text}` } });
         expect(metrics.status).toBe(403);
-        // Others may still see that it is there.
+        // An administrator can still list and revoke the token.
         const admin = callsOf(later, (await grant(later.store, { role: 'ROLE_ADMIN' })).text);
         expect(await admin('AccessService/GetToken', { id })).toMatchObject({ code: 'OK' });
         expect(await admin('AccessService/ListTokens', { pageSize: 1000 })).toMatchObject({ code: 'OK' });
@@ -303,7 +311,7 @@ describe('a row that this version did not write', () => {
 });
 
 describe('the text of a token', () => {
-  it('is in its one answer and nowhere else, also when it is sent where it does not belong', async () => {
+  it('appears only in its one response, also when it is sent in wrong places', async () => {
     const { text: adminText } = await grant(replica().store, { role: 'ROLE_ADMIN' });
     const admin = callsOf(replica(), adminText);
     const requestId = randomUUID();
@@ -311,22 +319,22 @@ describe('the text of a token', () => {
     const { answer } = await admin(CREATE, request);
     const text = String(answer['text']);
     const secret = text.slice(14);
-    const said: string[] = [];
-    const note = async (name: string, json: JsonObject, calls = admin) => {
-      const { answer: told, message, error } = await calls(name, json);
+    const recorded: string[] = [];
+    const record = async (name: string, json: JsonObject, calls = admin) => {
+      const { answer: returned, message, error } = await calls(name, json);
       const { metadata, violations, resources, preconditions } = error ?? {};
-      said.push(JSON.stringify([told, message, metadata, violations, resources, preconditions]));
+      recorded.push(JSON.stringify([returned, message, metadata, violations, resources, preconditions]));
     };
-    await note(CREATE, request);
-    await note('AccessService/GetCaller', {}, callsOf(replica(), text));
+    await record(CREATE, request);
+    await record('AccessService/GetCaller', {}, callsOf(replica(), text));
     for (const wrong of [text, `${text} `, ` ${text}`, `Bearer ${text}`, secret, text.toUpperCase(), `token:${text}`]) {
-      await note('AccessService/GetToken', { id: wrong });
-      await note('AccessService/RevokeToken', { id: wrong });
-      await note('AccessService/ListTokens', { pageToken: wrong });
-      await note('AuditService/ListAuditEvents', { pageToken: wrong });
-      await note('AgentLLMConfigWatchService/WatchConfigs', { allAgents: true, resumeToken: wrong });
-      await note('AgentLLMConfigWatchService/WatchConfigs', { allAgents: true, clientId: wrong });
-      await note('AccessService/GetToken', { id: wrong }, callsOf(replica(), text));
+      await record('AccessService/GetToken', { id: wrong });
+      await record('AccessService/RevokeToken', { id: wrong });
+      await record('AccessService/ListTokens', { pageToken: wrong });
+      await record('AuditService/ListAuditEvents', { pageToken: wrong });
+      await record('AgentLLMConfigWatchService/WatchConfigs', { allAgents: true, resumeToken: wrong });
+      await record('AgentLLMConfigWatchService/WatchConfigs', { allAgents: true, clientId: wrong });
+      await record('AccessService/GetToken', { id: wrong }, callsOf(replica(), text));
     }
     const shown: Record<string, string>[] = [
       { authorization: `Basic ${text}` },
@@ -336,14 +344,14 @@ describe('the text of a token', () => {
     for (const headers of shown) await rawCaller(replica().port)(methodNamed('AgentService/ListAgents'), { headers });
     for (const path of [`/v1/tokens/${text}`, `/v1/tokens/${text}/x`, `/${text}`, `/v1/agents?page_token=${text}`]) {
       const headers = { authorization: `Bearer ${adminText}` };
-      said.push((await send(replica().http, 'GET', path, { headers })).text);
+      recorded.push((await send(replica().http, 'GET', path, { headers })).text);
     }
-    await note('AccessService/ListTokens', { showEnded: true, pageSize: 1000 });
-    await note('AuditService/ListAuditEvents', { pageSize: 1000 });
-    await note('AgentLLMConfigService/ListConfigRevisions', { pageSize: 1000 });
+    await record('AccessService/ListTokens', { showEnded: true, pageSize: 1000 });
+    await record('AuditService/ListAuditEvents', { pageSize: 1000 });
+    await record('AgentLLMConfigService/ListConfigRevisions', { pageSize: 1000 });
     await new Promise((resolve) => setTimeout(resolve, 200));
     const places = {
-      answers: said.join('\n'),
+      responses: recorded.join('\n'),
       log: replica().logged.join(''),
       tables: await everyTable(replica().database),
       metrics: (await send(replica().http, 'GET', '/metrics', { headers: { authorization: `Bearer ${adminText}` } }))
@@ -363,15 +371,15 @@ describe('the text of a token', () => {
   });
 });
 
-// src/api/dispatch/method.ts logs a request id before anybody has seen whether it is one.
-it('the text of a token that is sent as a request id is in no log', async () => {
+// src/api/dispatch/method.ts logs a request_id before it is validated.
+it('the text of a token is not logged when it is sent as a request_id', async () => {
   const { text } = await grant(replica().store, { role: 'ROLE_ADMIN' });
   await callsOf(replica(), text)('AccessService/RevokeToken', { id: 'al_aaaaaaaaaa', requestId: text });
   expect(replica().logged.some((line) => line.includes(text.slice(14)))).toBe(false);
 });
 
 describe('ListTokens and RevokeToken', () => {
-  it('list in the order of making, those that ended only when asked', async () => {
+  it('list tokens in creation order, and ended ones only with show_ended', async () => {
     const admin = await asAdmin();
     const name = unique('listed');
     const ids: string[] = [];
@@ -399,11 +407,11 @@ describe('ListTokens and RevokeToken', () => {
     expect(await admin('AccessService/ListTokens', reused)).toMatchObject({ reason: 'INVALID_PAGE_TOKEN' });
   });
 
-  it('revoke once: a second time changes nothing, and is no revision', async () => {
+  it('revoke a token once: a second call changes nothing', async () => {
     const admin = await asAdmin();
     const { id } = await grant(replica().store, { role: 'ROLE_VIEWER' });
-    const rehearsal = await admin('AccessService/RevokeToken', { id, validateOnly: true });
-    expect(rehearsal.code).toBe('OK');
+    const dryRun = await admin('AccessService/RevokeToken', { id, validateOnly: true });
+    expect(dryRun.code).toBe('OK');
     expect(replica().store.state.tokenNamed(id)?.revoked_at).toBeNull();
     const first = await admin('AccessService/RevokeToken', { id });
     const again = await admin('AccessService/RevokeToken', { id });
@@ -419,14 +427,14 @@ describe('ListTokens and RevokeToken', () => {
     }
   });
 
-  it('an administrator may revoke itself, and then may nothing any more', async () => {
+  it('allow an administrator to revoke its token, which is rejected afterwards', async () => {
     const { id, text } = await grant(replica().store, { role: 'ROLE_ADMIN' });
     const calls = callsOf(replica(), text);
     expect((await calls('AccessService/RevokeToken', { id })).code).toBe('OK');
     expect(await calls('AccessService/GetCaller')).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REVOKED' });
   });
 
-  it('an expired token is refused by when it expired', async () => {
+  it('are rejected, like every call, after the token has expired', async () => {
     const { text } = await grant(replica().store, { role: 'ROLE_ADMIN', lifetimeMs: 300 });
     const calls = callsOf(replica(), text);
     expect((await calls('AccessService/GetCaller')).code).toBe('OK');

@@ -18,12 +18,12 @@ import {
   status,
 } from './support.js';
 
-/* What was read can be sent back: only what changes is checked, the rest is findings. */
+/* A resource can be sent as it was read: only changed values are validated, the others cause findings. */
 
-describe('a resource that is sent back as it was read', () => {
+describe('a resource that is sent as it was read', () => {
   const service = useService('embedded');
 
-  /** A config whose provider is disabled and whose fallback's model has left the catalogue. */
+  /** A config with a disabled provider and a fallback model that is not in the catalogue. */
   async function staleConfig() {
     const provider = await newProvider(service(), { allow_unknown_models: false });
     const model = await newModel(service(), { provider: provider.name });
@@ -35,20 +35,20 @@ describe('a resource that is sent back as it was read', () => {
     return getConfig(service(), id);
   }
 
-  it('is accepted for a config, with or without a mask, and what is stale is a finding', async () => {
+  it('is accepted for a config with or without a mask, with findings for values that are no longer valid', async () => {
     const read = await staleConfig();
     for (const update_mask of [[], ['*'], ['provider', 'model_name', 'fallback_provider', 'temperature']]) {
       const config = { ...(await getConfig(service(), read.id)), temperature: 0.25 };
       const validated = await service().configs.validateConfig({ config, update_mask });
       expect(validated.acceptable).toBe(true);
-      const answer = await service().configs.updateConfig({ config, update_mask });
-      expect(answer.config).toMatchObject({ provider: read.provider, temperature: 0.25, price_given: false });
-      expect(findingOf(answer.findings, 'PROVIDER_DISABLED').severity).toBe('SEVERITY_ERROR');
-      expect(reasonsOf(answer.findings)).toContain('UNKNOWN_MODEL');
+      const response = await service().configs.updateConfig({ config, update_mask });
+      expect(response.config).toMatchObject({ provider: read.provider, temperature: 0.25, price_given: false });
+      expect(findingOf(response.findings, 'PROVIDER_DISABLED').severity).toBe('SEVERITY_ERROR');
+      expect(reasonsOf(response.findings)).toContain('UNKNOWN_MODEL');
     }
   });
 
-  it('is refused for what does change', async () => {
+  it('is rejected for values that change to invalid ones', async () => {
     const read = await staleConfig();
     const config = { ...read, model_name: 'other', fallback_model: 'another' };
     await invalid(service().configs.updateConfig({ config }), 'config.model_name', 'config.fallback_model');
@@ -61,7 +61,7 @@ describe('a resource that is sent back as it was read', () => {
     await invalid(service().configs.updateConfig({ config: { id: read.id, ...moved } }), 'config.fallback_provider');
   });
 
-  it('is accepted by an upsert and by a bulk change', async () => {
+  it('is accepted by UpsertPrimaryConfig and BulkAssignConfig', async () => {
     const read = await staleConfig();
     const agent = { id: read.agent_id };
     const upserted = await service().configs.upsertPrimaryConfig({ agent, config: { ...read, max_tokens: 7 } });
@@ -73,7 +73,7 @@ describe('a resource that is sent back as it was read', () => {
     await invalid(service().configs.bulkAssignConfig({ agents, config }), 'config.provider', 'config.fallback_model');
   });
 
-  it('keeps the meaning of a cost that is sent: 0 is a price', async () => {
+  it('keeps price_given, while a cost of 0 that is sent alone is a price', async () => {
     const read = await newConfig(service(), HAIKU);
     const whole = await service().configs.updateConfig({ config: read });
     expect(present(whole.config).price_given).toBe(false);
@@ -87,14 +87,14 @@ describe('a resource that is sent back as it was read', () => {
     const { id } = await newAgent(service(), fields);
     await service().providers.updateProvider({ provider: { name: provider.name, enabled: false } });
     const agent = { ...(await getAgent(service(), id)), description: 'x' };
-    const answer = await service().agents.updateAgent({ agent });
-    expect(answer.agent).toMatchObject({ ...fields, description: 'x' });
-    expect(reasonsOf(answer.findings)).toEqual(expect.arrayContaining(['PROVIDER_DISABLED', 'NO_ENABLED_CONFIG']));
+    const response = await service().agents.updateAgent({ agent });
+    expect(response.agent).toMatchObject({ ...fields, description: 'x' });
+    expect(reasonsOf(response.findings)).toEqual(expect.arrayContaining(['PROVIDER_DISABLED', 'NO_ENABLED_CONFIG']));
     const renamed = { ...agent, etag: '', llm_provider: 'nobody' };
     await invalid(service().agents.updateAgent({ agent: renamed }), 'agent.llm_provider');
   });
 
-  it('is accepted for built-in and own providers, models and credentials', async () => {
+  it('is accepted for built-in and custom providers and for models', async () => {
     const { providers, credentials } = service();
     for (const name of ['openai', (await newProvider(service())).name]) {
       const provider = present((await providers.getProvider({ name })).provider);
@@ -113,13 +113,13 @@ describe('a resource that is sent back as it was read', () => {
 describe('ValidateConfig', () => {
   const service = useService('embedded');
 
-  it('does not accept a stale etag, as the write does not', async () => {
+  it('does not accept a stale etag, like the write', async () => {
     const { id, etag } = await newConfig(service(), GPT4);
     await service().configs.updateConfig({ config: { id, temperature: 0.1 } });
     const config = { id, etag, temperature: 0.2 };
-    const answer = await service().configs.validateConfig({ config });
-    expect(answer.acceptable).toBe(false);
-    expect(findingOf(answer.findings, 'INVALID_FIELD')).toMatchObject({
+    const response = await service().configs.validateConfig({ config });
+    expect(response.acceptable).toBe(false);
+    expect(findingOf(response.findings, 'INVALID_FIELD')).toMatchObject({
       field: 'config.etag',
       message: expect.stringContaining('has changed since this etag was read'),
     });
@@ -129,10 +129,10 @@ describe('ValidateConfig', () => {
   });
 });
 
-describe('validate_only with a request_id that was used', () => {
+describe('a call with validate_only and a used request_id', () => {
   const service = useService('embedded');
 
-  it('is refused for another request, and answered for the same one', async () => {
+  it('is rejected for another request, and returns the stored response for the same one', async () => {
     const request_id = randomUUID();
     const { id } = await newConfig(service(), GPT4);
     const config = { id, temperature: 0.1 };
@@ -141,11 +141,11 @@ describe('validate_only with a request_id that was used', () => {
     const other = { config: { id, temperature: 0.2 }, request_id, validate_only: true };
     await refused(service().configs.updateConfig(other), status.INVALID_ARGUMENT, 'REQUEST_ID_REUSED');
     const agent = { name: unique('agent'), agent_type: 'x' };
-    const made = await service().agents.createAgent({ agent, request_id });
-    expect(await service().agents.createAgent({ agent, request_id, validate_only: true })).toEqual(made);
+    const created = await service().agents.createAgent({ agent, request_id });
+    expect(await service().agents.createAgent({ agent, request_id, validate_only: true })).toEqual(created);
     const renamed = { agent: { ...agent, name: unique('agent') }, request_id, validate_only: true };
     await refused(service().agents.createAgent(renamed), status.INVALID_ARGUMENT, 'REQUEST_ID_REUSED');
-    // A rehearsal uses up no id.
+    // A call with validate_only does not use up the request_id.
     const unused = { config: { id, temperature: 0.3 }, request_id: randomUUID() };
     await service().configs.updateConfig({ ...unused, validate_only: true });
     await service().configs.updateConfig({ ...unused, config: { id, temperature: 0.4 } });

@@ -27,7 +27,7 @@ describe('ValidateConfig', () => {
   const sent = (hop: Hop | undefined) =>
     Object.fromEntries(present(hop).parameters.map((each) => [each.wire_name, JSON.parse(each.value_json)]));
 
-  it('is rejected without exactly one target', async () => {
+  it('rejects a request without exactly one target', async () => {
     const { id, agent_id } = await newConfig(service());
     await invalid(validate({}));
     await invalid(validate({ id, agent: { id: agent_id } }));
@@ -43,7 +43,7 @@ describe('ValidateConfig', () => {
     await invalid(validate({ id: 0 }), 'id');
   });
 
-  it('shows the chain of a stored config: enabled ones in order, each with its fallback', async () => {
+  it('returns the chain of the enabled configs in order, each with its fallback', async () => {
     const agent = await newAgent(service());
     const last = await newConfig(service(), { priority: 2, model_name: 'gpt-4o', max_tokens: 100 }, agent);
     await newConfig(service(), { priority: 0, enabled: false, model_name: 'gpt-4-turbo' }, agent);
@@ -66,7 +66,7 @@ describe('ValidateConfig', () => {
     expect((await validate({ agent: { name: agent.name } })).hops).toEqual(hops);
   });
 
-  it('falls back on the agent itself where no config is enabled', async () => {
+  it('returns the default model of the agent when no config is enabled', async () => {
     const agent = await newAgent(service(), { llm_model: 'gpt-4o', temperature: 0.25, max_tokens: 11 });
     await newConfig(service(), { enabled: false }, agent);
     const { hops, findings, acceptable } = await validate({ agent: { id: agent.id } });
@@ -94,7 +94,7 @@ describe('ValidateConfig', () => {
     ['SUBSTITUTION_POLICY_SAME_MODEL', ['openai/gpt-4', 'OWN/gpt-4']],
     ['SUBSTITUTION_POLICY_ANY', ['openai/gpt-4', 'claude/claude-3-haiku-20240307', 'openai/gpt-4o', 'OWN/gpt-4']],
   ] as const;
-  it.each(policies)('cuts the chain by %s', async (substitution_policy, left) => {
+  it.each(policies)('limits the chain according to %s', async (substitution_policy, left) => {
     const { name } = await newProvider(service());
     const agent = await newAgent(service(), { substitution_policy });
     await newConfig(service(), { fallback_provider: 'claude', fallback_model: 'claude-3-haiku-20240307' }, agent);
@@ -105,7 +105,7 @@ describe('ValidateConfig', () => {
     expect(reasonsOf(findings).filter((reason) => reason === 'HOP_CUT_BY_POLICY')).toHaveLength(4 - left.length);
   });
 
-  it('lints a proposal in its place, without saving it', async () => {
+  it('lints a proposed config in its position without saving it', async () => {
     const stored = await newConfig(service(), { priority: 5 });
     const agent = { id: stored.agent_id };
     const before = await revision(service());
@@ -119,7 +119,7 @@ describe('ValidateConfig', () => {
     expect(await revision(service())).toBe(before);
   });
 
-  it('lints a change of a stored config, with its mask', async () => {
+  it('lints a change of a stored config with a mask', async () => {
     const stored = await newConfig(service(), { max_tokens: 9 });
     const { hops } = await validate({ config: { id: stored.id, temperature: 0 }, update_mask: ['max_tokens'] });
     expect(sent(hops[0])).toEqual({ temperature: 0.7 });
@@ -128,7 +128,7 @@ describe('ValidateConfig', () => {
     expect(await getConfig(service(), stored.id)).toEqual(stored);
   });
 
-  it('says of an invalid proposal exactly what a write would say', async () => {
+  it('returns the violations of a write as findings for an invalid proposal', async () => {
     const { id } = await newAgent(service());
     const config: ConfigFields = {
       provider: 'opnai',
@@ -150,7 +150,7 @@ describe('ValidateConfig', () => {
     }
   });
 
-  it('names bad paths of the mask of a proposal', async () => {
+  it('reports invalid paths in the mask of a proposal', async () => {
     const { id } = await newConfig(service());
     const outcome = await validate({ config: { id }, update_mask: ['nonsense'] }).catch((error: unknown) => error);
     expect(JSON.stringify(outcome, (_, value) => (typeof value === 'bigint' ? `${value}` : value))).toContain(
@@ -174,7 +174,7 @@ describe('ValidateConfig', () => {
     expect(sent(hops[1])).toMatchObject({ temperature: 1, max_tokens: 4096 });
   });
 
-  it('lowers the output limit to what the model of the fallback can give', async () => {
+  it('lowers max_tokens to the output limit of the fallback model', async () => {
     const { agent_id } = await newConfig(service(), {
       model_name: 'gpt-4o',
       max_tokens: 16_384,
@@ -186,7 +186,7 @@ describe('ValidateConfig', () => {
     expect(sent(hops[1])).toMatchObject({ max_tokens: 4096 });
   });
 
-  it('leaves out of a fallback what its model refuses', async () => {
+  it('omits parameters of a fallback that its model rejects', async () => {
     const { agent_id } = await newConfig(service(), {
       provider: 'openai',
       model_name: 'o4-mini',
@@ -216,14 +216,14 @@ describe('ValidateConfig', () => {
     expect(sent(hops[0])).toEqual({ temperature: 0.7, stop: ['END'] });
   });
 
-  it('sends of two parameters that exclude each other only one', async () => {
+  it('sends only one of two parameters that exclude each other', async () => {
     const { agent_id } = await newConfig(service(), { ...HAIKU, top_p: 0.5, max_tokens: 5 });
     const { findings, hops } = await validate({ agent: { id: agent_id } });
     expect(sent(hops[0])).toEqual({ temperature: 0.7, max_tokens: 5 });
     expect(findingOf(findings, 'PARAMETER_CONFLICT')).toMatchObject({ configured: '0.5', effective: '' });
   });
 
-  it('leaves out temperature and top_p where Claude thinks', async () => {
+  it('omits temperature and top_p when thinking is enabled for Claude', async () => {
     const { agent_id } = await newConfig(service(), {
       provider: 'claude',
       model_name: 'claude-opus-4-5',
@@ -235,7 +235,7 @@ describe('ValidateConfig', () => {
     expect(sent(hops[0])).toEqual({ max_tokens: 5000, thinking: { type: 'enabled', budget_tokens: 2000 } });
   });
 
-  it('reports what is wrong with a chain as findings, not errors', async () => {
+  it('reports problems of a chain as findings and not as errors', async () => {
     const { name } = await newProvider(service());
     const agent = await newAgent(service(), { is_active: false });
     await newConfig(service(), { provider: 'openai', model_name: 'gpt-96' }, agent, true);
@@ -272,7 +272,7 @@ describe('ValidateConfig', () => {
     expect((await validate({ id })).findings).toEqual([]);
   });
 
-  it('takes an unknown model in a proposal when told to', async () => {
+  it('accepts an unknown model in a proposal with allow_unknown_model', async () => {
     const { id } = await newAgent(service());
     const config = { provider: 'openai', model_name: 'gpt-95' };
     expect((await validate({ agent: { id }, config })).acceptable).toBe(false);
@@ -281,7 +281,7 @@ describe('ValidateConfig', () => {
     expect(reasonsOf(findings)).toContain('UNKNOWN_MODEL');
   });
 
-  it('finds about a stored config what the write of it found', async () => {
+  it('returns the findings of the write for a stored config', async () => {
     const { id } = await newAgent(service());
     const { config, findings } = await service().configs.createConfig({
       agent: { id },

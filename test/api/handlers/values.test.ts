@@ -34,7 +34,7 @@ const INJECTIONS = [
   '%s%n%x',
 ];
 
-/** Texts that every free text keeps; names may refuse them, and then do so on both engines alike. */
+/** Texts that every free-text field stores unchanged. Names reject some of them (`false`) on both engines. */
 const TEXTS: readonly [string, string, boolean][] = [
   ['U+FFFD', 'a\uFFFDb', true],
   ['a BOM within', 'a\uFEFFb', true],
@@ -57,8 +57,8 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
     return service().configs.createConfig({ agent: { id }, config });
   };
 
-  describe('row 32: SQL in strings', () => {
-    it.each(INJECTIONS)('stores %s verbatim in every string of an agent', async (text) => {
+  describe('SQL in strings', () => {
+    it.each(INJECTIONS)('is stored verbatim in every string of an agent: %s', async (text) => {
       const json = JSON.stringify({ [text]: text });
       const list = JSON.stringify([text]);
       const fields = {
@@ -89,7 +89,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       await service().agents.deleteAgent({ agent: { name: fields.name }, reason: text });
     });
 
-    it.each(INJECTIONS)('stores %s verbatim in every string of a config, a model and a provider', async (text) => {
+    it.each(INJECTIONS)('is stored verbatim in every string of a config, a model and a provider: %s', async (text) => {
       const { name: provider } = await newProvider(service(), { display_name: text });
       const model = await newModel(service(), {
         provider,
@@ -114,7 +114,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       expect(read).toEqual(model);
     });
 
-    it('stores all of them verbatim in the source of a price', async () => {
+    it('is stored verbatim in the source of a price', async () => {
       const source = INJECTIONS.join(' ').slice(0, 200);
       const price = { input_micro_usd_per_million: 1n, source };
       const { provider, name } = await newModel(service(), { provider: 'openai', price });
@@ -122,7 +122,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       expect(model?.price).toMatchObject(price);
     });
 
-    it('takes none of them for a pattern, and has all its tables still', async () => {
+    it('is not used as a pattern and not executed', async () => {
       for (const text of INJECTIONS) {
         await notFound(service().agents.getAgent({ agent: { name: text } }), 'AGENT_NOT_FOUND');
         const { agents } = await service().agents.listAgents({ agent_type: `${text}${unique('none')}` });
@@ -133,8 +133,8 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
     });
   });
 
-  describe('row 33: text', () => {
-    it.each(TEXTS)('keeps %s', async (_, text, inNames) => {
+  describe('text', () => {
+    it.each(TEXTS)('with %s is stored unchanged', async (_, text, inNames) => {
       const free = { description: text, prompt_template: text, slot_name: text };
       const agent = await newAgent(service(), free);
       expect(await getAgent(service(), agent.id)).toMatchObject(free);
@@ -153,7 +153,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       expect((await service().agents.getAgent({ agent: { name } })).agent).toEqual(named);
     });
 
-    it('names in NFC and NFD are one name, which either form finds', async () => {
+    it('in NFC and NFD is the same name', async () => {
       const prefix = unique('norm');
       const nfc = await newAgent(service(), { name: `${prefix}\u00e9` });
       const again = service().agents.createAgent({ agent: { name: `${prefix}e\u0301`, agent_type: 'x' } });
@@ -171,12 +171,12 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       'version',
       'description',
       'llm_model',
-    ] as const)('refuses NUL in %s of an agent', async (field) => {
+    ] as const)('with NUL is rejected in %s of an agent', async (field) => {
       const agent = { name: unique('nul'), agent_type: 'x', [field]: 'a\0b' };
       await invalid(service().agents.createAgent({ agent }), `agent.${field}`);
     });
 
-    it('refuses NUL in every other string, naming it', async () => {
+    it('with NUL is rejected in every other string with a violation of its field', async () => {
       const { id } = await newAgent(service());
       const { name: provider } = await newProvider(service());
       const nul = 'a\0b';
@@ -213,9 +213,9 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       ['name', 255, '🎈'],
       ['description', 1000, '🎈'],
     ] as const;
-    it.each(lengths)('counts %s in code points: %i of %s and no more', async (field, limit, character) => {
-      const own = [...unique('')].join('');
-      const longest = [...`${own}${chars(limit, character)}`].slice(0, limit).join('');
+    it.each(lengths)('in %s is limited to %i code points: %s', async (field, limit, character) => {
+      const prefix = [...unique('')].join('');
+      const longest = [...`${prefix}${chars(limit, character)}`].slice(0, limit).join('');
       const agent = await newAgent(service(), { [field]: longest });
       expect((await getAgent(service(), agent.id))[field]).toBe(longest);
       const call = service().agents.createAgent({
@@ -225,7 +225,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
     });
   });
 
-  describe('row 34: numbers', () => {
+  describe('a number', () => {
     const temperatures: readonly [number, boolean][] = [
       [Number.NaN, false],
       [Number.POSITIVE_INFINITY, false],
@@ -241,7 +241,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       [-Number.MIN_VALUE, false],
       [Number.MAX_VALUE, false],
     ];
-    it.each(temperatures)('temperature %d: accepted %s', async (temperature, accepted) => {
+    it.each(temperatures)('is accepted as temperature %d: %s', async (temperature, accepted) => {
       if (!accepted) {
         await invalid(create({ ...GPT4, temperature }), 'config.temperature');
         return;
@@ -261,7 +261,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       [1 + Number.EPSILON, false],
       [-1e-300, false],
     ];
-    it.each(topPs)('top_p %d: accepted %s', async (top_p, accepted) => {
+    it.each(topPs)('is accepted as top_p %d: %s', async (top_p, accepted) => {
       if (accepted) expect((await create({ ...GPT4, top_p })).config?.top_p === top_p).toBe(true);
       else await invalid(create({ ...GPT4, top_p }), 'config.top_p');
     });
@@ -274,7 +274,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       [1e6, true],
       [1e6 + 1e-9 * 1e6, false],
     ];
-    it.each(costs)('a cost of %d: accepted %s', async (cost_per_1k_input_tokens, accepted) => {
+    it.each(costs)('is accepted as a cost of %d: %s', async (cost_per_1k_input_tokens, accepted) => {
       if (!accepted) {
         await invalid(create({ ...GPT4, cost_per_1k_input_tokens }), 'config.cost_per_1k_input_tokens');
         return;
@@ -284,16 +284,16 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       expect(read.cost_per_1k_input_tokens).toBe(cost_per_1k_input_tokens);
     });
 
-    it('makes no minus of -0', async () => {
+    it('is sent as 0 when it is -0', async () => {
       const { config } = await create({ ...GPT4, temperature: -0 });
       const { hops } = await service().configs.validateConfig({ id: present(config).id });
       expect(hops[0]?.parameters.find(({ name }) => name === 'temperature')?.value_json).toBe('0');
     });
   });
 
-  describe('row 35: ids', () => {
+  describe('an integer', () => {
     it.each([0, -1, -2_147_483_648, 2_147_483_647])(
-      'id %i ends in NOT_FOUND or INVALID_ARGUMENT everywhere',
+      'results in NOT_FOUND or INVALID_ARGUMENT from every method as id %i',
       async (id) => {
         const { agents, configs } = service();
         const calls = [
@@ -328,7 +328,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       },
     );
 
-    it.each([-1n, -(2n ** 63n)])('needs not wait for min_revision %s', async (min_revision) => {
+    it.each([-1n, -(2n ** 63n)])('is accepted or rejected without a wait as min_revision %s', async (min_revision) => {
       const code = await service()
         .configs.getConfig({ id: 1, min_revision })
         .then(
@@ -338,14 +338,17 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       expect([status.OK, status.INVALID_ARGUMENT]).toContain(code);
     });
 
-    it.each([2n ** 53n - 1n, 2n ** 53n, 2n ** 63n - 1n])('does not reach min_revision %s', async (min_revision) => {
-      const call = service().agents.listAgents({ min_revision }, { deadlineMs: 500 });
-      const code = await call.then(
-        () => 'OK',
-        (error) => error.code as number,
-      );
-      expect(code).toBe(status.UNAVAILABLE);
-    });
+    it.each([2n ** 53n - 1n, 2n ** 53n, 2n ** 63n - 1n])(
+      'results in UNAVAILABLE as min_revision %s',
+      async (min_revision) => {
+        const call = service().agents.listAgents({ min_revision }, { deadlineMs: 500 });
+        const code = await call.then(
+          () => 'OK',
+          (error) => error.code as number,
+        );
+        expect(code).toBe(status.UNAVAILABLE);
+      },
+    );
 
     const seeds: readonly [bigint, boolean][] = [
       [2n ** 53n - 1n, true],
@@ -354,13 +357,13 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       [-(2n ** 63n), false],
       [0n, true],
     ];
-    it.each(seeds)('seed %s: accepted %s', async (seed, accepted) => {
+    it.each(seeds)('is accepted as seed %s: %s', async (seed, accepted) => {
       if (accepted) expect((await create({ ...GPT4, extra_params: { seed } })).config?.extra_params?.seed).toBe(seed);
       else await invalid(create({ ...GPT4, extra_params: { seed } }), 'config.extra_params.seed');
     });
   });
 
-  describe('row 36: metadata_json', () => {
+  describe('metadata_json', () => {
     const nested = (depth: number) => `${'{"a":'.repeat(depth - 1)}{}${'}'.repeat(depth - 1)}`;
     const arrays = (depth: number) => `{"a":${'['.repeat(depth - 1)}${']'.repeat(depth - 1)}}`;
     const sized = (bytes: number) => `{"k":"${chars(bytes - 8)}"}`;
@@ -386,8 +389,8 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       ['a string', '"a"', false],
       ['a number', '1', false],
       ['null', 'null', false],
-      ['nothing', '', false],
-      ['spaces', '   ', false],
+      ['an empty string', '', false],
+      ['only spaces', '   ', false],
       ['two objects', '{}{}', false],
       ['a trailing comma', '{"a":1,}', false],
       ['single quotes', "{'a':1}", false],
@@ -398,7 +401,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       ['a huge number', '{"a":1e400,"b":12345678901234567890123}', true],
       ['odd spacing', ' {\n\t"b" :1 , "a":2 } ', true],
     ];
-    it.each(table)('%s', async (_, metadata_json, accepted) => {
+    it.each(table)('is stored unchanged or rejected with %s', async (_, metadata_json, accepted) => {
       if (!accepted) {
         await invalid(create({ ...GPT4, metadata_json }), 'config.metadata_json');
         return;
@@ -413,8 +416,8 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
     });
   });
 
-  describe('row 37: what callers send is named in messages', () => {
-    const nasty = [
+  describe('an error message', () => {
+    const hostileTexts = [
       'line\r\nbreak',
       'tab\tbell\u0007',
       '%s %d %n %',
@@ -425,7 +428,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       '\u2028',
       'é',
     ];
-    it.each(nasty)('reads well with %j', async (text) => {
+    it.each(hostileTexts)('contains no control characters and no internals for the input %j', async (text) => {
       const { agents, configs, providers } = service();
       const errors = [
         await notFound(agents.getAgent({ agent: { name: text } }), 'AGENT_NOT_FOUND'),
@@ -445,7 +448,7 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
       await newAgent(service());
     });
 
-    it('cuts what is long', async () => {
+    it('is limited to 4 KiB for long input', async () => {
       const text = chars(2000, '🎈');
       const errors = [
         await invalid(create({ provider: text, model_name: text, fallback_provider: text, fallback_model: text })),

@@ -30,7 +30,7 @@ interface Common {
 }
 type Write = (common: Common) => Promise<{ readonly revision: bigint; readonly adoption?: Adoption | undefined }>;
 
-/** One write of each kind, each on rows of its own. */
+/** One write of each method, each on separate rows. */
 const WRITES: Readonly<Record<string, (service: TestService) => Promise<Write>>> = {
   CreateAgent: async ({ agents }) => {
     const agent = { name: unique('agent'), agent_type: 'x' };
@@ -100,18 +100,18 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
   const service = useService(backend);
 
   describe.each(Object.entries(WRITES))('%s', (_, prepare) => {
-    it('writes nothing when it only validates, and answers what would be stored', async () => {
+    it('writes nothing with validate_only, and returns what would be stored', async () => {
       const write = await prepare(service());
       const before = await revision(service());
-      const dry = await write({ validate_only: true });
-      expect(dry.revision).toBe(before);
+      const preview = await write({ validate_only: true });
+      expect(preview.revision).toBe(before);
       expect(await revision(service())).toBe(before);
-      const wet = await write({});
-      expect(wet.revision).toBeGreaterThan(before);
-      expect(stored(dry)).toEqual(stored(wet));
+      const written = await write({});
+      expect(written.revision).toBeGreaterThan(before);
+      expect(stored(preview)).toEqual(stored(written));
     });
 
-    it('returns the first answer again for the same request_id, without writing twice', async () => {
+    it('returns the stored response for a repeated request_id without a second write', async () => {
       const write = await prepare(service());
       const request_id = randomUUID();
       const first = await write({ request_id });
@@ -120,7 +120,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(await revision(service())).toBe(at);
     });
 
-    it('refuses a request_id that was used for another request', async () => {
+    it('rejects a request_id that was used for another request', async () => {
       const write = await prepare(service());
       const request_id = randomUUID();
       await write({ request_id });
@@ -131,7 +131,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(await revision(service())).toBe(at);
     });
 
-    it('does not keep what was only validated', async () => {
+    it('does not store a request_id with validate_only', async () => {
       const write = await prepare(service());
       const request_id = randomUUID();
       const before = await revision(service());
@@ -139,25 +139,25 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect((await write({ request_id })).revision).toBeGreaterThan(before);
     });
 
-    it('says who has adopted it when it is asked to wait, and refuses to wait for more than 60 s', async () => {
+    it('returns the adoption with wait_for_adoption, and rejects a timeout of more than 60 s', async () => {
       const write = await prepare(service());
       const before = await revision(service());
       await invalid(write({ wait_for_adoption: { timeout: { seconds: 61n, nanos: 0 } } }), 'wait_for_adoption.timeout');
       expect(await revision(service())).toBe(before);
       const { revision: at, adoption } = await write({ wait_for_adoption: { timeout: { seconds: 1n, nanos: 0 } } });
       expect(at).toBeGreaterThan(before);
-      // Nobody watches.
+      // There are no watchers.
       expect(adoption).toEqual({ complete: true, applied_count: 0, pending_count: 0, applied: [], pending: [] });
     });
 
-    it('takes a reason of 500 characters and no more', async () => {
+    it('accepts a reason of at most 500 characters', async () => {
       const write = await prepare(service());
       await invalid(write({ reason: chars(501, '🎈') }), 'reason');
       await write({ reason: chars(500, '🎈') });
     });
   });
 
-  it('numbers writes without gaps, also those made at once', async () => {
+  it('get gapless revisions, also when they are concurrent', async () => {
     const agent = await newAgent(service());
     const before = await revision(service());
     const calls = Array.from({ length: 30 }, (_, i) =>
@@ -167,12 +167,12 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
           ? service().agents.updateAgent({ agent: { id: agent.id, description: `${i}` } })
           : service().providers.createProvider({ provider: endpoint() }),
     );
-    const revisions = (await Promise.all(calls)).map((answer) => answer.revision).sort((a, b) => (a < b ? -1 : 1));
+    const revisions = (await Promise.all(calls)).map((response) => response.revision).sort((a, b) => (a < b ? -1 : 1));
     expect(revisions).toEqual(revisions.map((_, i) => before + BigInt(i) + 1n));
     expect(await revision(service())).toBe(before + 30n);
   });
 
-  it('takes no number for a write that fails', async () => {
+  it('get no revision when they fail', async () => {
     const { id } = await newConfig(service());
     const before = await revision(service());
     await failure(service().configs.updateConfig({ config: { id, temperature: 3 } }));
@@ -182,7 +182,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
     expect(config?.revision).toBe(before + 1n);
   });
 
-  it('lets every later read see a write', async () => {
+  it('are visible to every later read', async () => {
     const { id } = await newConfig(service());
     for (let i = 1; i <= 20; i += 1) {
       const { revision: at } = await service().configs.updateConfig({ config: { id, max_tokens: i } });
@@ -193,17 +193,17 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
   });
 
   describe('request_id', () => {
-    it('makes one row of the same create sent by 20 callers at once, and gives all the same answer', async () => {
+    it('creates one row for 20 concurrent calls, which get the same response', async () => {
       const { id } = await newAgent(service());
       const request_id = randomUUID();
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         Array.from({ length: 20 }, () => service().configs.createConfig({ agent: { id }, config: GPT4, request_id })),
       );
-      for (const answer of answers) expect(answer).toEqual(answers[0]);
+      for (const response of responses) expect(response).toEqual(responses[0]);
       expect(await configsOf(service(), id)).toHaveLength(1);
     });
 
-    it('gives the first answer also when what was made has been changed or deleted since', async () => {
+    it('returns the stored response after the created row was deleted', async () => {
       const { id } = await newAgent(service());
       const request = { agent: { id }, config: GPT4, request_id: randomUUID() };
       const first = await service().configs.createConfig(request);
@@ -212,7 +212,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(await configsOf(service(), id)).toEqual([]);
     });
 
-    it('gives the first answer to an update whose etag is old by now', async () => {
+    it('returns the stored response for an update whose etag has become stale', async () => {
       const { id, etag } = await newConfig(service());
       const request = { config: { id, etag, temperature: 1 }, request_id: randomUUID() };
       const first = await service().configs.updateConfig(request);
@@ -221,7 +221,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
     });
 
     it.each(['not-a-uuid', `${randomUUID()}0`, '{}', "' OR 1=1"])(
-      'refuses %s, which is no UUID',
+      'is rejected when it is not a UUID: %s',
       async (request_id) => {
         const agent = { name: unique('agent'), agent_type: 'x' };
         await invalid(service().agents.createAgent({ agent, request_id }), 'request_id');
@@ -229,7 +229,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       },
     );
 
-    it('is the same UUID in upper case', async () => {
+    it('is case-insensitive', async () => {
       const agent = { name: unique('agent'), agent_type: 'x' };
       const request_id = randomUUID();
       const first = await service().agents.createAgent({ agent, request_id });
@@ -237,7 +237,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(second).toEqual(first);
     });
 
-    it('is not used up by a failure', async () => {
+    it('can be used again after a failure', async () => {
       const { id } = await newConfig(service());
       const request_id = randomUUID();
       await invalid(
@@ -248,14 +248,14 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect((await getConfig(service(), id)).temperature).toBe(1);
     });
 
-    it('belongs to its method', async () => {
+    it('is separate for each method', async () => {
       const { id } = await newConfig(service());
       const request_id = randomUUID();
       await service().configs.updateConfig({ config: { id, temperature: 1 }, request_id });
       await service().configs.deleteConfig({ id, request_id });
     });
 
-    it('refuses another body for a create that succeeded', async () => {
+    it('is rejected with another body after a successful create', async () => {
       const { id } = await newAgent(service());
       const request_id = randomUUID();
       await service().configs.createConfig({ agent: { id }, config: GPT4, request_id });
@@ -266,7 +266,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
   });
 
   describe('validate_only', () => {
-    it('gives ids and revisions of 0 to what would be created', async () => {
+    it('returns ids and revisions of 0 for resources that would be created', async () => {
       const name = unique('dry');
       const { agent } = await service().agents.createAgent({ agent: { name, agent_type: 'x' }, validate_only: true });
       expect(agent).toMatchObject({ id: 0, revision: 0n, name, role: 'analyst' });
@@ -287,7 +287,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(await configsOf(service(), owner.id)).toEqual([]);
     });
 
-    it('fails as the write would', async () => {
+    it('fails like the write', async () => {
       const { id, etag } = await newConfig(service());
       const call = service().configs.updateConfig({ config: { id, temperature: 3 }, validate_only: true });
       await invalid(call, 'config.temperature');
@@ -298,32 +298,32 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
   });
 
   describe('etags', () => {
-    it('let exactly one of many callers win', async () => {
+    it('let exactly one of 20 concurrent updates succeed', async () => {
       const { id, etag } = await newConfig(service());
       const results = await Promise.allSettled(
         Array.from({ length: 20 }, (_, i) =>
           service().configs.updateConfig({ config: { id, etag, max_tokens: i + 1 } }),
         ),
       );
-      const won = results.filter((result) => result.status === 'fulfilled');
-      expect(won).toHaveLength(1);
+      const succeeded = results.filter((result) => result.status === 'fulfilled');
+      expect(succeeded).toHaveLength(1);
       for (const result of results) {
         if (result.status === 'rejected')
           expect(result.reason).toMatchObject({ code: status.ABORTED, reason: 'STALE_ETAG' });
       }
-      expect(await getConfig(service(), id)).toEqual(won[0]?.value.config);
+      expect(await getConfig(service(), id)).toEqual(succeeded[0]?.value.config);
     });
 
-    it('take the last writer where there are none', async () => {
+    it('are optional: without them the last write wins', async () => {
       const { id } = await newConfig(service());
-      const answers = await Promise.all(
+      const responses = await Promise.all(
         Array.from({ length: 10 }, (_, i) => service().configs.updateConfig({ config: { id, max_tokens: i + 1 } })),
       );
-      const last = answers.reduce((a, b) => (b.revision > a.revision ? b : a));
+      const last = responses.reduce((a, b) => (b.revision > a.revision ? b : a));
       expect(await getConfig(service(), id)).toEqual(last.config);
     });
 
-    it('of an agent stay when its configs change, and chain_etag changes with them', async () => {
+    it('of an agent do not change with its configs, while chain_etag does', async () => {
       const agent = await newAgent(service());
       await newConfig(service(), {}, agent);
       const after = await getAgent(service(), agent.id);
@@ -333,7 +333,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
   });
 
   describe('min_revision', () => {
-    it('waits until it is reached', async () => {
+    it('delays a read until it is reached', async () => {
       const { id } = await newConfig(service());
       const next = (await revision(service())) + 1n;
       const reading = service().configs.getConfig({ id, min_revision: next });
@@ -343,13 +343,13 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
       expect(read.config?.temperature).toBe(1);
     });
 
-    it('is served at once when it is reached already', async () => {
+    it('does not delay a read when it is already reached', async () => {
       const { id, revision: at } = await newConfig(service());
       const { revision: served } = await service().configs.getConfig({ id, min_revision: at });
       expect(served).toBeGreaterThanOrEqual(at);
     });
 
-    it('ends in REVISION_NOT_REACHED within the deadline, on every read', async () => {
+    it('results in REVISION_NOT_REACHED within the deadline for every read', async () => {
       const { id, agent_id } = await newConfig(service());
       const min_revision = (await revision(service())) + 1000n;
       const { agents, configs, providers } = service();
@@ -378,7 +378,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
     });
   });
 
-  it('says that bytes are not its message, and goes on', async () => {
+  it('are rejected with MALFORMED_REQUEST when the bytes are not the message, and the service stays available', async () => {
     const client = new Client(`127.0.0.1:${service().port}`, credentials.createInsecure(), {
       'grpc.use_local_subchannel_pool': 1,
     });
@@ -406,7 +406,7 @@ describe.each(['embedded', 'postgres'] as const)('writes on %s', (backend) => {
 
 const GENERATED = new Set(['id', 'revision', 'etag', 'chain_etag', 'created_at', 'updated_at', 'valid_from']);
 
-/** An answer without what only the store can give. */
+/** A response without the fields that only the store generates. */
 function stored(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(stored);
   if (value === null || typeof value !== 'object' || value instanceof Date) return value;

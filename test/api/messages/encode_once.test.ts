@@ -27,7 +27,7 @@ describe('EncodeOnce', () => {
     expect(encode).toHaveBeenCalledTimes(1);
   });
 
-  it('encodes each row by itself', () => {
+  it('encodes each row separately', () => {
     const { encode, once, state, row } = setUp();
     const detail = { name: 'a', note: '' };
     expect(once.get(state, row, detail)).not.toEqual(once.get(state, { id: 2 }, detail));
@@ -40,7 +40,7 @@ describe('EncodeOnce', () => {
     ['an input of the state', (state) => state.apply(state.revision + 1, 'nonce', [])],
     ['the identity of the store', (state) => Object.assign(state, { identity: 'another' })],
     ['the vault', (state) => Object.assign(state, { vault: new Vault(undefined, undefined) })],
-  ])('encodes a row again after a change of %s, and then keeps it', (_, change) => {
+  ])('encodes a row again after a change of %s, and caches the result', (_, change) => {
     const { encode, once, state, row } = setUp();
     const detail = { name: 'a', note: '' };
     const first = once.get(state, row, detail);
@@ -51,7 +51,7 @@ describe('EncodeOnce', () => {
     expect(encode).toHaveBeenCalledTimes(2);
   });
 
-  it('encodes a row again when its encoding is too old', () => {
+  it('encodes a row again when its encoding is older than maxAgeMs', () => {
     vi.useFakeTimers();
     const { encode, once, state, row } = setUp(1000);
     const detail = { name: 'a', note: '' };
@@ -64,7 +64,7 @@ describe('EncodeOnce', () => {
     expect(encode).toHaveBeenCalledTimes(2);
   });
 
-  it('keeps nothing when encoding fails', () => {
+  it('caches nothing when encoding fails', () => {
     const { encode, once, state, row } = setUp();
     encode.mockImplementationOnce(() => {
       throw new Error('no');

@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ask } from '../../net/support.js';
+import { getHttps } from '../../net/support.js';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
 
 const directory = useDirectories();
@@ -37,7 +37,7 @@ describe('agentllm cert dev', () => {
       expect(listed.stdout).toContain('trader');
     }
     const ca = await readFile(AGENTLLM_CA);
-    expect((await ask(Number(port), '/readyz', { ca })).body).toBe('ok\n');
+    expect((await getHttps(Number(port), '/readyz', { ca })).body).toBe('ok\n');
   });
 
   it('makes clients that mutual TLS lets in', async () => {
