@@ -91,7 +91,7 @@ describe('local commands while the embedded service runs', () => {
     expect((await runJson(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
   });
 
-  it('reach a directory whose path is longer than a socket address', async () => {
+  it('reach the service when the path of its directory is longer than a socket address', async () => {
     const DATA_DIR = join(await directory(), 'd'.repeat(120), 'e'.repeat(60));
     await startCommand({ DATA_DIR });
     expect(existsSync(socketOf(DATA_DIR))).toBe(true);

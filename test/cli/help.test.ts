@@ -89,7 +89,7 @@ const ENDLESS = /^agentllm watch(?!.*--(for|count))(?!ers)/;
 
 const commands = [...all.keys()];
 
-describe('every help text', () => {
+describe('the help text', () => {
   let sharedService: TestService;
   beforeAll(async () => {
     sharedService = await fresh();

@@ -23,11 +23,11 @@ const changes = ({ adaptations }: ReturnType<typeof adapt>) =>
   );
 
 // reference/providers.md, 6.1 and 6.2.
-describe('a request to a built-in model', () => {
+describe('adapt with a built-in model', () => {
   const sampling = { temperature: 0.7, top_p: 0.9, max_tokens: 1000 };
 
   it.each(['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo'])(
-    'openai/%s contains sampling parameters',
+    'keeps sampling parameters for openai/%s',
     (model) => {
       const result = adapted('openai', model, { ...sampling, stop_sequences: ['END'], seed: 7 });
       expect(onWire(result)).toEqual({ ...sampling, stop: ['END'], seed: 7 });
@@ -36,7 +36,7 @@ describe('a request to a built-in model', () => {
   );
 
   it.each(['o4-mini', 'gpt-5', 'gpt-5.1', 'gpt-6-unheard-of'])(
-    'openai/%s omits sampling parameters and sends max_completion_tokens',
+    'omits sampling parameters and sends max_completion_tokens for openai/%s',
     (model) => {
       const result = adapted('openai', model, { ...sampling, reasoning_effort: 'high' });
       expect(onWire(result)).toEqual({ max_completion_tokens: 1000, reasoning_effort: 'high' });
@@ -44,7 +44,7 @@ describe('a request to a built-in model', () => {
     },
   );
 
-  it('openai/gpt-5.1 contains sampling parameters only with effort none, gpt-5 and o4-mini never', () => {
+  it('keeps sampling parameters for openai/gpt-5.1 only with effort none, and never for gpt-5 and o4-mini', () => {
     const noReasoning = { ...sampling, reasoning_effort: 'none' };
     const result = adapted('openai', 'gpt-5.1', noReasoning);
     expect(onWire(result)).toEqual({
@@ -62,7 +62,7 @@ describe('a request to a built-in model', () => {
       });
   });
 
-  it('deepseek/deepseek-reasoner omits sampling parameters, which the other deepseek models accept', () => {
+  it('omits sampling parameters for deepseek-reasoner and keeps them for the other deepseek models', () => {
     const reasoner = adapted('deepseek', 'deepseek-reasoner', sampling);
     expect(onWire(reasoner)).toEqual({ max_tokens: 1000 });
     expect(changes(reasoner)).toEqual({ temperature: 'IGNORED', top_p: 'IGNORED' });
@@ -70,7 +70,7 @@ describe('a request to a built-in model', () => {
       expect(onWire(adapted('deepseek', model, sampling))).toEqual(sampling);
   });
 
-  it('grok sends max_completion_tokens, and no stop sequences when the model reasons', () => {
+  it('sends max_completion_tokens for grok, and no stop sequences when the model reasons', () => {
     const values = { ...sampling, stop_sequences: ['END'], reasoning_effort: 'low' };
     const sent = { temperature: 0.7, top_p: 0.9, max_completion_tokens: 1000 };
     const reasoning = adapted('grok', 'grok-4.20-reasoning', values);
@@ -88,33 +88,33 @@ describe('a request to a built-in model', () => {
     'claude-sonnet-5',
     'claude-fable-5',
     'claude-next-9',
-  ])('claude/%s omits sampling parameters', (model) => {
+  ])('omits sampling parameters for claude/%s', (model) => {
     const result = adapted('claude', model, sampling);
     expect(onWire(result)).toEqual({ max_tokens: 1000 });
     expect(changes(result)).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
   });
 
   it.each(['claude-opus-4-6', 'claude-sonnet-4-5', 'claude-opus-4-1', 'claude-sonnet-4-0', 'claude-3-haiku-20240307'])(
-    'claude/%s limits temperature to 1 and contains top_p only without temperature',
+    'limits temperature to 1 for claude/%s and sends top_p only without temperature',
     (model) => {
       const both = adapted('claude', model, sampling);
       expect(onWire(both)).toEqual({ temperature: 0.7, max_tokens: 1000 });
       expect(changes(both)).toEqual({ top_p: 'CONFLICT' });
       expect(onWire(adapted('claude', model, { top_p: 0.9, max_tokens: 5 }))).toEqual({ top_p: 0.9, max_tokens: 5 });
-      const hot = adapted('claude', model, { temperature: 1.5, max_tokens: 5 });
-      expect(onWire(hot)).toEqual({ temperature: 1, max_tokens: 5 });
-      expect(changes(hot)).toEqual({ temperature: 'CLAMPED' });
+      const tooHigh = adapted('claude', model, { temperature: 1.5, max_tokens: 5 });
+      expect(onWire(tooHigh)).toEqual({ temperature: 1, max_tokens: 5 });
+      expect(changes(tooHigh)).toEqual({ temperature: 'CLAMPED' });
     },
   );
 
-  it('claude omits temperature and top_p with a thinking budget, and a budget of 0 disables thinking', () => {
+  it('omits temperature and top_p for claude with a thinking budget, and disables thinking for a budget of 0', () => {
     const budget = { ...sampling, max_tokens: 4000, thinking_budget_tokens: 2048 };
     const thinking = adapted('claude', 'claude-opus-4-1', budget);
     expect(onWire(thinking)).toEqual({ max_tokens: 4000, thinking: { type: 'enabled', budget_tokens: 2048 } });
     expect(changes(thinking)).toEqual({ temperature: 'CONFLICT', top_p: 'CONFLICT' });
-    const off = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
-    expect(onWire(off)).toEqual({ temperature: 0, max_tokens: 5, thinking: { type: 'disabled' } });
-    expect(changes(off)).toEqual({});
+    const disabled = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
+    expect(onWire(disabled)).toEqual({ temperature: 0, max_tokens: 5, thinking: { type: 'disabled' } });
+    expect(changes(disabled)).toEqual({});
   });
 
   it.each([
@@ -124,7 +124,7 @@ describe('a request to a built-in model', () => {
     ['claude-sonnet-4-0', 64_000],
     ['claude-opus-4-1', 32_000],
     ['claude-3-opus-20240229', 4096],
-  ])('claude/%s limits max_tokens to %i and always contains max_tokens', (model, most) => {
+  ])('limits max_tokens for claude/%s to %i and always sends max_tokens', (model, most) => {
     const tooLarge = adapted('claude', model, { max_tokens: 1_000_000 });
     expect(onWire(tooLarge)).toEqual({ max_tokens: most });
     expect(tooLarge.adaptations).toMatchObject([
@@ -227,7 +227,7 @@ function plain(parameter: SentParameter | undefined): ParameterValue | undefined
   return type === 'disabled' ? 0 : budget_tokens;
 }
 
-describe('an adaptation by any rules', () => {
+describe('adapt with generated rules', () => {
   const checkAll = (
     check: (target: { provider: Provider | undefined; model: Model | undefined }, v: ParameterValues) => void,
   ) =>
@@ -318,7 +318,7 @@ describe('an adaptation by any rules', () => {
   });
 });
 
-describe('an adaptation by rules of an operator', () => {
+describe('adapt with rules of an operator', () => {
   it('limits a required default to the output limit of the model', () => {
     const small = { ...newModel(), provider: 'claude', name: 'claude-small', max_output_tokens: 1000 };
     const { sent, adaptations } = adapt(state.provider('claude'), small, {});

@@ -66,7 +66,7 @@ describe('a provider', () => {
       { parameter_rules: [{ ...emptyRule('seed'), minimum: 0, maximum: 0 }] },
       { parameter_rules: [{ parameter: 'seed', support: 'PARAMETER_SUPPORT_ACCEPTED', minimum: 0, maximum: 0 }] },
     ],
-  ])('with %o is stored with %o', (sent, stored) => {
+  ])('created with %o is stored with %o', (sent, stored) => {
     const { row, violations } = writeProvider({ ...provider, ...sent });
     expect(violations).toEqual([]);
     expect(row).toMatchObject(stored);
@@ -123,7 +123,7 @@ describe('a provider', () => {
     expect(writeProvider({ base_url: 'http://10.0.0.1' }, before).violations).toHaveLength(1);
   });
 
-  it('that is built in has fixed fields that determine the recipient of its key', () => {
+  it('has fixed fields, which determine the recipient of its key, when it is built in', () => {
     const before = state.provider('openai') ?? newProvider();
     const all = { ...provider, display_name: 'x', aliases: ['oai'], enabled: false, allow_unknown_models: true };
     const { patch } = writeProvider(
@@ -135,7 +135,7 @@ describe('a provider', () => {
     expect(fixedFields(writeProvider({ enabled: false }, before).patch)).toEqual([]);
   });
 
-  it('that is built in accepts its own aliases and key variables', () => {
+  it('accepts its own aliases and key variables when it is built in', () => {
     const before = state.provider('grok') ?? newProvider();
     expect(writeProvider({ aliases: ['xai', 'x'], api_key_env_vars: ['XAI_API_KEY'] }, before).violations).toEqual([]);
   });

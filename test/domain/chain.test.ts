@@ -6,7 +6,7 @@ import type { Agent, Config } from '../../src/domain/rows.js';
 import { State } from '../../src/domain/state.js';
 import { agentRow, configRow, World } from './support.js';
 
-/** The hops of the chain, grouped into used, duplicate and excluded by the policy; the catalogue is empty by default. */
+/** The hops of the chain, grouped into used, duplicate and excluded by policy; the catalogue is empty by default. */
 function groupedChain(agent: Agent, configs: readonly Config[], view = new State()) {
   const chain = chainOf(view, agent, configs);
   const withDropped = (dropped: ChainHop['dropped']) => chain.filter((hop) => hop.dropped === dropped);
@@ -38,7 +38,7 @@ describe('chainOf', () => {
     expect([duplicates, excluded]).toEqual([[], []]);
   });
 
-  it("is the agent's configWith model when no config is enabled", () => {
+  it('contains the default model of the agent when no config is enabled', () => {
     const agent = agentRow({ llm_provider: 'deepseek', llm_model: 'deepseek-chat' });
     for (const configs of [[], [configWith(1, 'a', '1', { enabled: false })]]) {
       const { hops } = groupedChain(agent, configs);

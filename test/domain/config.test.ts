@@ -131,7 +131,7 @@ describe('the names of a config', () => {
     ['XAI', 'grok'],
     ['x-ai', 'grok'],
     ['Ollama', 'local'],
-  ])('store provider %s as %s', (written, stored) => {
+  ])('are stored in canonical form: %s as %s', (written, stored) => {
     const { row } = create(
       { provider: written, model_name: 'm', fallback_provider: written, fallback_model: 'n' },
       true,
@@ -274,7 +274,7 @@ describe('the fallback of a config', () => {
     [{}, { fallback_provider: 'openai', fallback_model: 'gpt-4' }, [], [same('fallback_model')]],
     [{}, { fallback_provider: 'OPENAI', fallback_model: 'gpt-4' }, [], [same('fallback_model')]],
     [pair, { provider: 'deepseek', model_name: 'deepseek-chat' }, [], [same('fallback_model')]],
-  ])('of %o with update %o and mask %j has violations %o', (stored, sent, mask, violations) => {
+  ])('stored as %o and updated with %o and mask %j has violations %o', (stored, sent, mask, violations) => {
     expect(write(configRow(stored), sent, mask).violations).toEqual(violations);
   });
 

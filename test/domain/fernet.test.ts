@@ -85,12 +85,14 @@ describe.runIf(python)('Fernet in Python (cryptography)', () => {
 
   it('decrypts tokens of this package, and this package decrypts its tokens', () => {
     const key = generateKey();
-    const ours = parse(key).encrypt(Buffer.from('sk-ours'), new Date());
-    expect(run('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).decode())', key, ours)).toBe('sk-ours');
-    const theirs = run('print(Fernet(sys.argv[1]).encrypt(b"sk-theirs").decode())', key);
-    expect(parse(key).decrypt(theirs)?.toString()).toBe('sk-theirs');
-    const theirKey = run('print(Fernet.generate_key().decode())');
-    expect(FernetKey.parse(theirKey)).toBeDefined();
+    const fromTypeScript = parse(key).encrypt(Buffer.from('sk-ours'), new Date());
+    expect(run('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).decode())', key, fromTypeScript)).toBe(
+      'sk-ours',
+    );
+    const fromPython = run('print(Fernet(sys.argv[1]).encrypt(b"sk-theirs").decode())', key);
+    expect(parse(key).decrypt(fromPython)?.toString()).toBe('sk-theirs');
+    const pythonKey = run('print(Fernet.generate_key().decode())');
+    expect(FernetKey.parse(pythonKey)).toBeDefined();
   });
 });
 

@@ -66,7 +66,7 @@ describe('the key of a hop', () => {
 describe('an API key variable', () => {
   const local = { name: 'local', base_url: 'http://127.0.0.1:11434/v1' };
 
-  it('of an operator-defined provider is sent only when PROVIDER_ALLOW_KEY_VARS lists it', () => {
+  it('is sent to an operator-defined provider only when PROVIDER_ALLOW_KEY_VARS lists it', () => {
     expect(sendProblem('LOCAL_API_KEY', local, ['LOCAL_API_KEY'])).toBeUndefined();
     expect(sendProblem('STRIPE_API_KEY', local, ['LOCAL_API_KEY'])).toMatch(
       /^PROVIDER_ALLOW_KEY_VARS .* does not list STRIPE_API_KEY; add it/,
@@ -74,7 +74,7 @@ describe('an API key variable', () => {
     expect(sendProblem('HF_TOKEN', local, ['HF_TOKEN'])).toMatch(/capital letters, .* such as LOCAL_LLM_API_KEY$/);
   });
 
-  it('of a built-in provider is sent only to the origin of that provider, with an unambiguous base URL', () => {
+  it('is sent to a built-in provider only at its own origin and with an unambiguous base URL', () => {
     const openai = { name: 'openai', base_url: 'https://api.openai.com/v1' };
     expect(sendProblem('OPENAI_API_KEY', openai, [])).toBeUndefined();
     for (const target of [
@@ -86,7 +86,7 @@ describe('an API key variable', () => {
       expect(sendProblem('OPENAI_API_KEY', target, ['OPENAI_API_KEY'])).toMatch(/is sent to openai at .* only$/);
   });
 
-  it('of PROVIDER_ALLOW_KEY_VARS is parsed without surrounding blanks and empty entries', () => {
+  it('is read from PROVIDER_ALLOW_KEY_VARS without surrounding blanks and empty entries', () => {
     expect(readAllowedVariables(' A_API_KEY ,, B_API_KEY')).toEqual(['A_API_KEY', 'B_API_KEY']);
     expect(readAllowedVariables(undefined)).toEqual([]);
   });

@@ -219,9 +219,9 @@ describe('each finding reason', () => {
   });
 
   it('NO_USABLE_HOP is reported by the resolution, while the lint reports the cause at each hop', () => {
-    const gone = [configRow({ provider: 'gone' })];
-    expect(lint(gone).findings.map(({ reason }) => reason)).not.toContain('FINDING_REASON_NO_USABLE_HOP');
-    const { hops, findings } = resolve(state, agentRow(), gone, NOW);
+    const unknownProvider = [configRow({ provider: 'gone' })];
+    expect(lint(unknownProvider).findings.map(({ reason }) => reason)).not.toContain('FINDING_REASON_NO_USABLE_HOP');
+    const { hops, findings } = resolve(state, agentRow(), unknownProvider, NOW);
     expect(hops).toEqual([]);
     expect(findings.map(({ reason }) => reason)).toEqual([
       'FINDING_REASON_UNKNOWN_PROVIDER',

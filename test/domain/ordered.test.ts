@@ -48,9 +48,9 @@ describe('Ordered', () => {
         for (;;) {
           const last = seen.at(-1);
           const page = ordered.after(last === undefined ? undefined : (value) => (value.key <= last ? -1 : 1));
-          const taken = [...page].slice(0, size).map((value) => value.key);
-          seen.push(...taken);
-          if (taken.length < size) break;
+          const pageKeys = [...page].slice(0, size).map((value) => value.key);
+          seen.push(...pageKeys);
+          if (pageKeys.length < size) break;
         }
         expect(seen).toEqual([...keys].sort((a, b) => a - b));
       }),

@@ -246,7 +246,7 @@ describe('the price of a hop', () => {
     [0.1 + 0.2, 1_000_000, 300_000_000, 1e15],
     [1e-9, 1.000_000_001, 1, 1_000_000_001],
   ])(
-    'converts %d and %d USD per thousand of a config to %d and %d micro-USD per million',
+    'is converted from %d and %d USD per thousand of the config to %d and %d micro-USD per million',
     (input, output, ...rates) => {
       const costs = { cost_per_1k_input_tokens: input, cost_per_1k_output_tokens: output, price_given: true };
       const price = only([small(costs)]).price?.price;
@@ -264,7 +264,7 @@ describe('the price of a hop', () => {
       });
   });
 
-  it('of a config does not apply to its fallback', () => {
+  it('is not that of the config when the hop is its fallback', () => {
     const price = { price_given: true, cost_per_1k_input_tokens: 1 };
     const { hops } = run([small({ ...price, fallback_provider: 'mine', fallback_model: 'priced' })]);
     expect(hops.map((hop) => hop.price?.source)).toEqual(['VALUE_SOURCE_CONFIG', 'VALUE_SOURCE_MODEL']);

@@ -37,7 +37,7 @@ const LISTS = { agent: 'agents', config: 'configs', provider: 'providers', model
 const without = <T extends { id: number }>(rows: readonly T[], id: number) => rows.filter((row) => row.id !== id);
 const picked = <T>(rows: readonly T[], pick: number): T | undefined => rows[pick % Math.max(rows.length, 1)];
 
-/** Applies one step to a draft and to the model tables. As in the store, names stay unique and no row loses its owner. */
+/** Applies one step to a draft and to the model tables. As in the store, names stay unique and owners exist. */
 function applyStep(
   tables: Tables,
   draft: Draft,

@@ -244,7 +244,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     expect(await snapshot()).toEqual(before);
   });
 
-  it('changes nothing when a write is rehearsed', async () => {
+  it('changes nothing when a write is only rehearsed (validate_only)', async () => {
     const before = await snapshot();
     const answer = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
     expect(answer).toEqual({ result: 0, revision: store.state.revision });
@@ -368,8 +368,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       const requestId = randomUUID();
       const first = await transact(store, { ...creating(), requestId });
       const before = await snapshot();
-      const again = await transact(store, { ...creating(), requestId });
-      expect(text(again)).toBe(text(first));
+      const repeated = await transact(store, { ...creating(), requestId });
+      expect(text(repeated)).toBe(text(first));
       expect(await snapshot()).toEqual(before);
     });
 
@@ -410,23 +410,23 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           .where({ request_id: requestId })
           .update({ created_at: knex.raw(`now() - interval '${time}'`) });
       const first = await write({ ...creating(), requestId: old });
-      const kept = await write({ ...creating(), requestId: recent });
+      const recentResponse = await write({ ...creating(), requestId: recent });
       await age(old, '24 hours 1 second');
       await age(recent, '23 hours 59 minutes');
-      expect(await write({ ...creating(), requestId: recent })).toEqual(kept);
+      expect(await write({ ...creating(), requestId: recent })).toEqual(recentResponse);
       // Another body is accepted because the stored response has expired.
       const second = await write({ ...creating(), requestId: old, body: () => Buffer.from('other') });
       expect(second.revision).toBeGreaterThan(first.revision);
       expect(await write({ ...creating(), requestId: old, body: () => Buffer.from('other') })).toEqual(second);
       await age(old, '24 hours 1 second');
       await deleteExpiredResponses(knex);
-      const left = await knex('idempotent_answers').whereIn('request_id', [old, recent]).pluck('request_id');
-      expect(left).toEqual([recent]);
+      const remaining = await knex('idempotent_answers').whereIn('request_id', [old, recent]).pluck('request_id');
+      expect(remaining).toEqual([recent]);
     });
   });
 
   describe('the feed', () => {
-    it('resolves reached immediately for a reached revision, and otherwise when the revision is reached', async () => {
+    it('resolves reached() immediately for a past revision, and otherwise when the revision is reached', async () => {
       const { signal } = new AbortController();
       await opened.feed.reached(store.state.revision, signal);
       const pending = opened.feed.reached(store.state.revision + 2, signal);
@@ -442,14 +442,14 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(reached).toBe(true);
     });
 
-    it('rejects reached when the signal is aborted before or during the wait, and removes the listener', async () => {
-      const count = store.state.revision + 1000;
+    it('rejects reached() when the signal is aborted before or during the wait, and removes the listener', async () => {
+      const revision = store.state.revision + 1000;
       const controller = new AbortController();
-      const waiting = errorOf(opened.feed.reached(count, controller.signal));
+      const waiting = errorOf(opened.feed.reached(revision, controller.signal));
       controller.abort();
-      const metadata = { count: String(count), reached: String(store.state.revision) };
+      const metadata = { wanted: String(revision), reached: String(store.state.revision) };
       expect(await waiting).toMatchObject({ reason: 'REVISION_NOT_REACHED', metadata });
-      const late = await errorOf(opened.feed.reached(count, AbortSignal.abort()));
+      const late = await errorOf(opened.feed.reached(revision, AbortSignal.abort()));
       expect(late).toMatchObject({ reason: 'REVISION_NOT_REACHED' });
       const listeners = Reflect.get(store, 'listeners') as Set<unknown>;
       expect(listeners.size).toBe(0);
@@ -494,7 +494,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
   });
 
   if (engine === 'postgres') {
-    describe('a failure of the database', () => {
+    describe('a write during a failure of the database', () => {
       const session = async () => {
         const client = new pg.Client({ connectionString: url });
         client.on('error', () => undefined);
@@ -502,7 +502,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         return client;
       };
 
-      it('rejects a write with WRITE_CONFLICT after the lock timeout when another session holds the lock', async () => {
+      it('fails with WRITE_CONFLICT after the lock timeout when another session holds the lock', async () => {
         const otherSession = await session();
         try {
           await otherSession.query('begin');
@@ -523,7 +523,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         }
       });
 
-      it('is limited by timeouts that apply only within the write, so that a frozen replica releases the counter row', async () => {
+      it('has timeouts of its transaction only, so that a frozen replica releases the counter row', async () => {
         await knex.raw('create table timeouts (name text, setting text)');
         await knex.raw(`create function note() returns trigger language plpgsql as $$ begin
           insert into timeouts select name, setting from pg_settings where name like '%timeout'; return new; end $$`);
@@ -579,17 +579,20 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         ['40001', 'WRITE_CONFLICT'],
         ['40P01', 'WRITE_CONFLICT'],
         ['55P03', 'WRITE_CONFLICT'],
-      ])('with SQLSTATE %s is reported as %s without the statement and changes nothing', async (code, reason) => {
-        const before = await snapshot();
-        await withTrigger('before insert', raise(code), async () => {
-          const error = (await errorOf(transact(store, creating()))) as ServiceError;
-          expect(error).toMatchObject({ reason });
-          expect(`${error.message} ${JSON.stringify(error.metadata)}`).not.toMatch(/CANARY|insert|agent_configs/);
-        });
-        expect(await snapshot()).toEqual(before);
-      });
+      ])(
+        'fails on SQLSTATE %s with %s, without the statement in the error, and changes nothing',
+        async (code, reason) => {
+          const before = await snapshot();
+          await withTrigger('before insert', raise(code), async () => {
+            const error = (await errorOf(transact(store, creating()))) as ServiceError;
+            expect(error).toMatchObject({ reason });
+            expect(`${error.message} ${JSON.stringify(error.metadata)}`).not.toMatch(/CANARY|insert|agent_configs/);
+          });
+          expect(await snapshot()).toEqual(before);
+        },
+      );
 
-      it('is DATABASE_UNAVAILABLE and changes nothing when the connection breaks before the commit', async () => {
+      it('fails with DATABASE_UNAVAILABLE and changes nothing when the connection breaks before commit', async () => {
         const before = await snapshot();
         await withTrigger('before insert', DIE, async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });
@@ -597,7 +600,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         await vi.waitFor(async () => expect(await snapshot()).toEqual(before));
       });
 
-      it('is OUTCOME_UNKNOWN when the connection breaks during the commit, and a retry with the request_id succeeds', async () => {
+      it('fails with OUTCOME_UNKNOWN when the connection breaks during commit, and a retry succeeds', async () => {
         const request = { ...creating(), requestId: randomUUID() };
         await withTrigger('at commit', DIE, async () => {
           expect(await errorOf(transact(store, request))).toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
@@ -607,7 +610,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         expect(await gapsInLog(opened.database)).toEqual([]);
       });
 
-      it('is DATABASE_UNAVAILABLE when the database rejects the commit', async () => {
+      it('fails with DATABASE_UNAVAILABLE when the database rejects the commit', async () => {
         const before = await snapshot();
         await withTrigger('at commit', raise('53100'), async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });

@@ -222,7 +222,7 @@ describe('a command that cannot reach the service', () => {
 });
 
 describe('standard output', () => {
-  it('may be closed by the reader before the output is complete', async () => {
+  it('can be closed by the reader before the output is complete', async () => {
     for (let at = 0; at < 12; at++)
       await cli
         .service()

@@ -124,7 +124,7 @@ function fieldAt(message: DescMessage, path: string): DescField | undefined {
   return rest.length === 0 || !field?.message ? field : fieldAt(field.message, rest.join('.'));
 }
 
-describe('the inputs of every command', () => {
+describe('the inputs', () => {
   it('are declared for every remote command', () => {
     expect([...allCommands.keys()].sort()).toEqual(REQUESTS.map(([name]) => name).sort());
   });

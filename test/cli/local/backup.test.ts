@@ -123,8 +123,8 @@ describe('a backup of the embedded engine', () => {
     }
     expect(restored.revision).toBeLessThan(Math.max(...writing.acknowledged.map(({ revision }) => revision)));
 
-    const again = await startCommand({ DATA_DIR: join(cwd, 'restored') });
-    const restoredClients = connect(again.port);
+    const restarted = await startCommand({ DATA_DIR: join(cwd, 'restored') });
+    const restoredClients = connect(restarted.port);
     const found = (await restoredClients.configs.getPrimaryConfig({ agent })).config;
     expect(found?.revision).toBe(old?.revision);
     expect(found?.etag).not.toBe(old?.etag);
@@ -156,10 +156,10 @@ describe('a backup of the embedded engine', () => {
     const { file } = await createBackup();
     const bytes = readFileSync(file);
     const expectRejected = async (message: RegExp, content: Buffer | string) => {
-      const other = `${file}.wrong`;
-      writeFileSync(other, content);
+      const invalidFile = `${file}.wrong`;
+      writeFileSync(invalidFile, content);
       const DATA_DIR = `${file}.data`;
-      expect(await errorOf(['restore', other], { DATA_DIR })).toMatch(message);
+      expect(await errorOf(['restore', invalidFile], { DATA_DIR })).toMatch(message);
       expect(existsSync(DATA_DIR)).toBe(false);
     };
     const flipped = Buffer.from(bytes);
@@ -192,9 +192,9 @@ describe('a backup of the embedded engine', () => {
     expect(restored.identity).not.toBe(identity);
     const aside: string = restored.kept_aside;
     expect(aside).toMatch(/\/pg\.replaced-\d{4}-\d{2}-\d{2}T/);
-    const other = await directory();
-    await rename(aside, join(other, 'pg'));
-    expect((await verifiedState(other)).identity).toBe(identity);
+    const oldDirectory = await directory();
+    await rename(aside, join(oldDirectory, 'pg'));
+    expect((await verifiedState(oldDirectory)).identity).toBe(identity);
     expect(readdirSync(DATA_DIR).sort()).toEqual(['.admin', '.lock', 'pg']);
   });
 
@@ -251,7 +251,7 @@ describe.skipIf(missing !== undefined)(
     });
     afterAll(() => server?.stop());
 
-    it('contains every row when pg_dump and pg_restore run as documented, and store renew changes the identity', async () => {
+    it('preserve every row with the documented commands, and store renew changes the identity', async () => {
       const [DATABASE_URL, restoredUrl] = [await server.createDatabase(), await server.createDatabase()];
       const cwd = await directory();
       const PATH = `${tools.bin}:${process.env['PATH']}`;
@@ -294,7 +294,7 @@ describe.skipIf(missing !== undefined)(
       }
     });
 
-    it('gives running replicas the new identity after store renew, by a poll or by a write', async () => {
+    it('give running replicas the new identity after store renew, by a poll or by a write', async () => {
       const DATABASE_URL = await server.createDatabase();
       const pollingReplica = await startService({ DATABASE_URL, HTTP_ADDRESS: 'off' });
       const writingReplica = await startService({

@@ -86,9 +86,9 @@ describe('agentllm cert dev', () => {
   it('does not overwrite files that it did not create', async () => {
     const out = await directory();
     await runCertDev(out, '--client', 'a/b');
-    const taken = await runCertDev(out, '--client', 'a:b');
-    expect(taken).toMatchObject({ code: 2, stdout: '' });
-    expect(taken.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
+    const conflicting = await runCertDev(out, '--client', 'a:b');
+    expect(conflicting).toMatchObject({ code: 2, stdout: '' });
+    expect(conflicting.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
     await writeFile(join(out, 'ca.pem'), 'mine');
     expect(await runCertDev(out)).toMatchObject({
       code: 2,

@@ -35,10 +35,10 @@ describe('agentllm serve', () => {
     expect(ended.code).toBe(0);
 
     const second = await startCommand({ DATA_DIR });
-    const again = connect(second.port);
-    const found = await again.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    const secondClients = connect(second.port);
+    const found = await secondClients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
     expect(found.config).toEqual(config);
-    again.close();
+    secondClients.close();
     second.child.kill('SIGTERM');
     expect((await second.ended).code).toBe(0);
   });
@@ -183,10 +183,10 @@ describe('agentllm migrate and seed', () => {
     await first.ended;
 
     const second = await startCommand({ DATA_DIR });
-    const again = connect(second.port);
-    const error = await failure(again.configs.getPrimaryConfig({ agent: { name: 'trader' } }));
+    const secondClients = connect(second.port);
+    const error = await failure(secondClients.configs.getPrimaryConfig({ agent: { name: 'trader' } }));
     expect(error.reason).toBe('NO_ENABLED_CONFIG');
-    again.close();
+    secondClients.close();
     second.child.kill('SIGINT');
     await second.ended;
     expect(JSON.parse((await agentllm(['seed', '--json'], { DATA_DIR }).ended).stdout).default_configs).toBe(1);
@@ -204,7 +204,7 @@ describe('agentllm migrate and seed', () => {
     clients.close();
   });
 
-  it('are required before the service starts when MIGRATE_ON_START is off', async () => {
+  it('must run before the service starts when MIGRATE_ON_START is off', async () => {
     const DATA_DIR = await directory();
     const ended = await agentllm(['serve'], { DATA_DIR, MIGRATE_ON_START: 'off' }).ended;
     expect(ended.code).toBe(1);

@@ -82,8 +82,8 @@ describe('agentllm agents', () => {
       description: 'looks',
     });
     expect(updated.agent).not.toHaveProperty('max_tokens');
-    const dry = await cli(['agents', 'delete', name, '--dry-run']);
-    expect(dry.stdout).toMatch(
+    const dryRun = await cli(['agents', 'delete', name, '--dry-run']);
+    expect(dryRun.stdout).toMatch(
       new RegExp(`^dry run at revision \\d+, nothing was written: agent ${name} with 0 configs would be deleted\n$`),
     );
     const deleted = await cli(['agents', 'delete', name, '--reason', 'was a trial']);

@@ -12,7 +12,7 @@ const newProvider = async (...more: string[]): Promise<string> => {
 };
 
 describe('agentllm providers', () => {
-  it('list and get print providers', async () => {
+  it('list and get print providers, and get resolves an alias', async () => {
     const { stdout } = await cli(['providers', 'list']);
     expect(rowsOf(stdout).map(({ NAME }) => NAME)).toEqual(
       expect.arrayContaining(['claude', 'deepseek', 'grok', 'openai']),
@@ -112,7 +112,7 @@ describe('agentllm providers', () => {
 });
 
 describe('agentllm models', () => {
-  it('list and get print models', async () => {
+  it('list and get print models, and get rejects a name without a provider', async () => {
     const { stdout } = await cli(['models', 'list', '--provider', 'openai']);
     expect(rowsOf(stdout)).toEqual(
       expect.arrayContaining([expect.objectContaining({ MODEL: 'openai/gpt-4o', 'BUILT IN': 'yes' })]),

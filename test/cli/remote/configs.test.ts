@@ -62,7 +62,7 @@ describe('agentllm configs', () => {
     expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(use --agent to name an agent)')]);
   });
 
-  it('create stores every field that get returns', async () => {
+  it('create stores every field and get prints it', async () => {
     const agent = await newAgent();
     const created = await cli.json([
       'configs',
@@ -168,8 +168,8 @@ describe('agentllm configs', () => {
 
   it('create writes nothing and reports it with --dry-run', async () => {
     const agent = await newAgent();
-    const dry = await cli(['configs', 'create', agent, '--model', 'openai/gpt-4o', '--dry-run']);
-    expect(dry.stdout).toMatch(
+    const dryRun = await cli(['configs', 'create', agent, '--model', 'openai/gpt-4o', '--dry-run']);
+    expect(dryRun.stdout).toMatch(
       new RegExp(`^dry run at revision \\d+, nothing was written: config of ${agent} would be created\n`),
     );
     expect((await cli.json(['configs', 'list', '--agent', agent])).configs).toEqual([]);
@@ -234,8 +234,8 @@ describe('agentllm configs', () => {
     expect(
       (await cli.json(['configs', 'get', '8', '--min-revision', String(revision)])).revision,
     ).toBeGreaterThanOrEqual(revision);
-    const early = await cli(['configs', 'get', '8', '--min-revision', '999999', '--timeout', '500']);
-    expect(early.code).toBe(4);
+    const notReached = await cli(['configs', 'get', '8', '--min-revision', '999999', '--timeout', '500']);
+    expect(notReached.code).toBe(4);
   });
 });
 
@@ -300,8 +300,8 @@ describe("an agent's chain", () => {
         status: { code: 5, message: 'No agent has the name "nobody"' },
       },
     ]);
-    const dry = await cli(['configs', 'bulk', a, b, '--temperature', '1', '--dry-run']);
-    expect(dry.stdout).toMatch(/^dry run at revision \d+, nothing was written: 2 configs would be assigned\n/);
+    const dryRun = await cli(['configs', 'bulk', a, b, '--temperature', '1', '--dry-run']);
+    expect(dryRun.stdout).toMatch(/^dry run at revision \d+, nothing was written: 2 configs would be assigned\n/);
     expect((await cli.json(['configs', 'primary', a])).config.temperature).toBe(0.1);
   });
 });
@@ -360,9 +360,9 @@ describe('agentllm configs health', () => {
     const agent = await newAgent();
     const id = await newConfig(agent, '--fallback', 'claude/claude-3-haiku-20240307');
     expect((await cli(['configs', 'health', '--agent', agent, '--last'])).stdout).toMatch(/^never checked;/);
-    const one = await cli(['configs', 'health', String(id)]);
-    expect(one.code).toBe(1);
-    expect(rowsOf(one.stdout).map((row) => [row['CONFIG'], row['MODEL'], row['STATUS']])).toEqual([
+    const single = await cli(['configs', 'health', String(id)]);
+    expect(single.code).toBe(1);
+    expect(rowsOf(single.stdout).map((row) => [row['CONFIG'], row['MODEL'], row['STATUS']])).toEqual([
       [String(id), 'openai/gpt-4o', 'no-key'],
       [String(id), 'claude/claude-3-haiku-20240307', 'no-key'],
     ]);

@@ -79,9 +79,9 @@ describe('agentllm diff', () => {
     const { id, revision } = await newConfig('--temperature', '0.7');
     const { revision: second } = await cli.json(['configs', 'update', id, '--temperature', '0.2', '--max-tokens', '9']);
     await cli.json(['configs', 'update', id, '--unset', 'max-tokens']);
-    const both = await cli(['diff', id, String(revision), String(second)]);
-    expect(both.code).toBe(0);
-    expect(rowsOf(both.stdout)).toEqual([
+    const comparison = await cli(['diff', id, String(revision), String(second)]);
+    expect(comparison.code).toBe(0);
+    expect(rowsOf(comparison.stdout)).toEqual([
       { FIELD: 'temperature', [`AT ${revision}`]: '0.7', [`AT ${second}`]: '0.2' },
       { FIELD: 'max_tokens', [`AT ${revision}`]: 'none', [`AT ${second}`]: '9' },
     ]);
@@ -113,10 +113,10 @@ describe('agentllm rollback', () => {
     const { id, revision } = await newConfig('--temperature', '0.7');
     await cli.json(['configs', 'update', id, '--temperature', '0.2']);
     const rollbackArgs = ['rollback', id, '--to', String(revision)];
-    const dry = await cli([...rollbackArgs, '--dry-run']);
-    expect(dry.code).toBe(0);
-    expect(dry.stdout).toMatch(/^dry run at revision \d+, nothing was written: config \d+ of trader/);
-    expect(rowsOf(dry.stdout.replace(/.*\n/, ''))).toEqual([{ FIELD: 'temperature', NOW: '0.2', THEN: '0.7' }]);
+    const dryRun = await cli([...rollbackArgs, '--dry-run']);
+    expect(dryRun.code).toBe(0);
+    expect(dryRun.stdout).toMatch(/^dry run at revision \d+, nothing was written: config \d+ of trader/);
+    expect(rowsOf(dryRun.stdout.replace(/.*\n/, ''))).toEqual([{ FIELD: 'temperature', NOW: '0.2', THEN: '0.7' }]);
     const applied = await cli([...rollbackArgs, '--reason', 'was better']);
     expect(applied.stdout).toMatch(
       new RegExp(`^rolled back config ${id} of trader \\(to its state at revision ${revision}\\)`),
@@ -142,8 +142,8 @@ describe('agentllm rollback', () => {
     const rollbackArgs = ['rollback', id, '--to', String(revision)];
     const rejected = await cli(rollbackArgs);
     expect([rejected.code, rejected.stderr]).toEqual([1, expect.stringContaining('use --api-key or --without-key')]);
-    const kept = await cli.json([...rollbackArgs, '--api-key'], { stdin: 'sk-y' });
-    expect(kept.config.api_key_state).toBe('API_KEY_STATE_SET');
+    const restored = await cli.json([...rollbackArgs, '--api-key'], { stdin: 'sk-y' });
+    expect(restored.config.api_key_state).toBe('API_KEY_STATE_SET');
     expect((await cli.json([...rollbackArgs, '--without-key'])).config.api_key_state).toBe('API_KEY_STATE_NONE');
   });
 

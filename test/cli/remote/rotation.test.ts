@@ -54,8 +54,8 @@ describe('agentllm key', () => {
       stderr: expect.stringMatching(/^re-encrypting 250 keys with key [0-9a-f]{12}\n/),
     });
     expect((await cli('key', 'status')).stdout).toContain('\n250 stored API keys, all under the key that encrypts\n');
-    const again = await cli('key', 'rotate');
-    expect(again).toMatchObject({
+    const repeated = await cli('key', 'rotate');
+    expect(repeated).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/^nothing to do: all stored keys /),
       stderr: '',

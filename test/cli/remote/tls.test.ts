@@ -89,8 +89,8 @@ describe('agentllm with TLS', () => {
     expect((await list(grpc, ['--ca', path('other.pem')], env)).stderr).toContain('is not trusted');
     const typed = ['--cert', path('client.pem'), '--key', path('client.key')];
     expect((await list(grpc, typed, { AGENTLLM_CA: path('ca.pem'), AGENTLLM_CERT: '/none' })).code).toBe(0);
-    const half = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
-    expect(half).toMatchObject({
+    const incomplete = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
+    expect(incomplete).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('AGENTLLM_CERT and AGENTLLM_KEY must be set together'),
     });

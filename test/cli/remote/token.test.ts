@@ -131,7 +131,7 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     expect(await runSuccessfully('token list --local', { ...local, ...as(viewer) })).toContain(idOf(agent));
   });
 
-  it('can be bound to certificates, dry-run, retried, and mistyped without appearing in the output', async () => {
+  it('can be bound to certificates, are created once per request id, and are not printed when mistyped', async () => {
     const { local } = await startEmbedded();
     const dryRun = await run('token create --role admin --dry-run', local);
     expect(dryRun.stdout).toMatch(/^dry run at revision 3, nothing was written: token "admin": admin would be /);
@@ -147,8 +147,8 @@ describe('tokens of an embedded service', { timeout: 180_000 }, () => {
     const id = '--request-id 0b9d8f4e-6f0b-4f6e-9a51-1c1f2f3a4b5c';
     const created = await json(`token create --role operator ${id}`, local);
     expect(created).toMatchObject({ token: { role: 'ROLE_OPERATOR' }, revision: 5, text: expect.stringMatching(TEXT) });
-    const again = await run(`token create --role operator ${id}`, local);
-    expect(again).toMatchObject({
+    const retried = await run(`token create --role operator ${id}`, local);
+    expect(retried).toMatchObject({
       code: 1,
       stdout: '',
       stderr: expect.stringContaining(`has already created ${created.token.id}`),

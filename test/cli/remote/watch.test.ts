@@ -119,15 +119,15 @@ describe('agentllm watch', () => {
     service.child.kill('SIGTERM');
     await watch.says(/connection lost .*; reconnecting/);
     await service.ended;
-    const again = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
+    const restarted = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
     const address = ['--address', `127.0.0.1:${service.port}`];
     await cli.json(['configs', 'upsert', 'trader', '--temperature', '0.9', ...address]);
     const { code, stdout, stderr } = await watch.ended;
     expect(code).toBe(0);
     expect(stderr).toMatch(/connection lost [\s\S]*reconnected, without a gap/);
     expect(stdout).toContain('config 8: temperature 0.7 → 0.9');
-    again.child.kill('SIGTERM');
-    await again.ended;
+    restarted.child.kill('SIGTERM');
+    await restarted.ended;
   });
 });
 
@@ -148,14 +148,14 @@ describe('the output of a snapshot after a gap', () => {
     expect(describeChanges(state.apply(batch([tombstone('a', 1), agent('d', 1)], [], false)))).toEqual([
       'd: agent: name a → d',
     ]);
-    const again = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
-    expect(describeChanges(state.apply(again)).sort()).toEqual([
+    const secondSnapshot = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
+    expect(describeChanges(state.apply(secondSnapshot)).sort()).toEqual([
       'c: agent deleted or renamed',
       'catalogue: provider p deleted',
       'catalogue: provider q created',
       'd: agent: is_active none → yes',
     ]);
-    expect(state.apply(again)).toEqual([]);
+    expect(state.apply(secondSnapshot)).toEqual([]);
   });
 });
 

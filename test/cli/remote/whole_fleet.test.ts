@@ -41,8 +41,8 @@ describe('agentllm rollback --revision', () => {
   it('undoes a bulk change, or names the configs that were changed later', async () => {
     const names = ['bull_researcher', 'bear_researcher'];
     const { revision, results } = await cli.json(['configs', 'bulk', ...names, '--temperature', '0.1']);
-    const dry = await cli(['rollback', '--revision', String(revision), '--dry-run']);
-    expect(dry.stdout).toContain(`nothing was written: revision ${revision} would be undone`);
+    const dryRun = await cli(['rollback', '--revision', String(revision), '--dry-run']);
+    expect(dryRun.stdout).toContain(`nothing was written: revision ${revision} would be undone`);
     const { code, stdout } = await cli(['rollback', '--revision', String(revision)]);
     expect(code).toBe(0);
     expect(stdout).toContain(`undone revision ${revision} at revision ${revision + 1}`);
@@ -94,8 +94,8 @@ describe('an agent without an enabled config', () => {
   });
 });
 
-describe('agentllm history', () => {
-  it('prints a change of only the fallback model, and prices with their amounts', async () => {
+describe('agentllm history and configs list', () => {
+  it('print a change of only the fallback model, and prices with their amounts', async () => {
     const fallback = ['--fallback', 'openai/gpt-4o'];
     const { config } = await cli.json(['configs', 'create', 'trader', '--model', 'openai/gpt-4', ...fallback]);
     await cli.json(['configs', 'update', String(config.id), '--fallback-model', 'gpt-4o-mini']);
@@ -107,7 +107,7 @@ describe('agentllm history', () => {
     expect(prices.stdout).toContain('price of openai/gpt-4o created: input USD/M 2, output USD/M 8.5');
   });
 
-  it('and configs list find a config by its fallback provider with --include-fallbacks', async () => {
+  it('find a config by its fallback provider with --include-fallbacks', async () => {
     const { config } = await cli.json([
       ...['configs', 'create', 'trader', '--model', 'openai/gpt-4o', '--fallback', 'deepseek/deepseek-chat'],
     ]);

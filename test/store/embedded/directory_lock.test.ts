@@ -69,7 +69,7 @@ test('the lock is held by exactly one of eight processes that start at the same 
   expect(outcomes.filter((line) => line.includes(`holder=${holder?.process.pid} `)).length).toBe(7);
 });
 
-test('the lock is acquired by exactly one of twenty concurrent claims in one process, in each of 5 rounds', async () => {
+test('the lock is acquired by exactly one of twenty concurrent claims of one process, in 5 rounds', async () => {
   const directory = useDirectory();
   for (let round = 0; round < 5; round++) {
     const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => acquireDirectoryLock(directory)));

@@ -187,27 +187,27 @@ describe('the next client', () => {
 });
 
 test('a client gets ECONNRESET when it is not served in time', async () => {
-  const slowEngine = await openMemoryEngine({ connectWithinMs: 100 });
-  const first = await connectClient(slowEngine);
-  await expect(connectClient(slowEngine)).rejects.toMatchObject({
+  const engineWithTimeout = await openMemoryEngine({ connectWithinMs: 100 });
+  const first = await connectClient(engineWithTimeout);
+  await expect(connectClient(engineWithTimeout)).rejects.toMatchObject({
     code: 'ECONNRESET',
     message: expect.stringContaining('one at a time'),
   });
   await first.end();
-  await (await connectClient(slowEngine)).end();
-  await slowEngine.close();
+  await (await connectClient(engineWithTimeout)).end();
+  await engineWithTimeout.close();
 });
 
 test('Knex keeps the stream function when it copies its settings from an object or a function', async () => {
-  const other = await openMemoryEngine();
-  const asObject = openKnex(other);
+  const otherEngine = await openMemoryEngine();
+  const asObject = openKnex(otherEngine);
   expect((await asObject.raw('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
   await asObject.destroy();
-  const connection = () => Promise.resolve({ stream: () => other.connect() } as Knex.PgConnectionConfig);
+  const connection = () => Promise.resolve({ stream: () => otherEngine.connect() } as Knex.PgConnectionConfig);
   const asFunction = knex({ client: 'pg', connection, pool: { min: 0, max: 1 } });
   expect((await asFunction.raw('SELECT 2 AS two')).rows).toEqual([{ two: 2 }]);
   await asFunction.destroy();
-  await other.close();
+  await otherEngine.close();
 });
 
 test('a dump opens as a copy of the database', async () => {

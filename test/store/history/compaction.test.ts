@@ -82,7 +82,7 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
     expect(recorded.size).toBeGreaterThan(50);
   });
 
-  it('is replaced by a reload for a replica that is older than the horizon, without a new identity', async () => {
+  it('causes a reload without a new identity when a replica is older than the horizon', async () => {
     const staleStore = new Store(opened.database);
     const { identity } = await readHead(db());
     await advance(staleStore, db(), await readHead(db()));
@@ -128,11 +128,11 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
       { ...event, created_at: db().raw(`now() - interval '2 hours'`) },
       { ...event, created_at: db().raw('now()') },
     ]);
-    const kept = async () => (await db()('audit_events').where({ actor: 'tester' })).length;
+    const countEvents = async () => (await db()('audit_events').where({ actor: 'tester' })).length;
     await runMaintenance(opened.store, UNLIMITED);
-    expect(await kept()).toBe(2);
+    expect(await countEvents()).toBe(2);
     await runMaintenance(opened.store, HOUR);
-    expect(await kept()).toBe(1);
+    expect(await countEvents()).toBe(1);
   });
 
   it('has as horizon the oldest revision within the retention, or the head when there is none', async () => {

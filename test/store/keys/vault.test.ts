@@ -38,7 +38,7 @@ const setKey = async (clients: Clients, api_key: string, name = 'trader') =>
   clients.configs.updateConfig({ config: { id: (await primary(clients, name)).id }, api_key });
 
 describe('ENCRYPTION_KEY', () => {
-  it('makes API keys unreadable and rejects new ones, while other requests succeed, when it is wrong', async () => {
+  it('makes API keys unreadable and rejects new ones when it is wrong, while other requests succeed', async () => {
     const { withKey } = await newStore();
     const [right, wrong] = [generateKey(), generateKey()];
     await withKey(right, (clients) => setKey(clients, 'sk-stored'));

@@ -322,7 +322,7 @@ describe('a second start after an import', () => {
     expect(await readSchema()).toEqual(first);
   });
 
-  it('of two replicas at the same time logs every row once', async () => {
+  it('logs every row once when two replicas start at the same time', async () => {
     const url = await pythonDatabase();
     const services = await Promise.all([1, 2].map(() => startService({ DATABASE_URL: url })));
     for (const service of services) await service.stop();
@@ -412,8 +412,8 @@ describe('imported rows that violate rules', () => {
       // The agent violates rules as well, and its chain changes.
       const agent = { name: 'odd_analyst' };
       await configs.createConfig({ agent, config: { provider: 'openai', model_name: 'gpt-4o' } });
-      const expectImportRejected = await failure(configs.updateConfig({ config: { id: 1, temperature: 5 } }));
-      expect(expectImportRejected.fields).toEqual(['config.temperature']);
+      const rejection = await failure(configs.updateConfig({ config: { id: 1, temperature: 5 } }));
+      expect(rejection.fields).toEqual(['config.temperature']);
     });
   });
 
@@ -575,7 +575,7 @@ describe('API keys of the original Python system', () => {
 
   const statesOf = ({ configs }: TestService) =>
     Promise.all(ids.map(async (id) => (await configs.getConfig({ id })).config?.api_key_state));
-  const every = (state: string) => ids.map(() => state);
+  const allStates = (state: string) => ids.map(() => state);
 
   /** The API keys that the ciphertext of agentllm contains, by config id. */
   const keysIn = (url: string) =>
@@ -590,19 +590,19 @@ describe('API keys of the original Python system', () => {
       }
       return found;
     });
-  const plain = Object.fromEntries(Object.entries(sealed).map(([id, { key }]) => [id, key]));
+  const expectedKeys = Object.fromEntries(Object.entries(sealed).map(([id, { key }]) => [id, key]));
 
   it('are bound to their rows at the first start with the key', async () => {
     const url = await withKeys();
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
         expect((await service.configs.getConfig({ id: 8 })).config?.api_key_state).toBe('API_KEY_STATE_NONE');
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
     await onDatabase(url, async (database) => {
       expect(contents(await replay(database))).toEqual(contents(await loadState(database.knex)));
     });
@@ -638,8 +638,8 @@ describe('API keys of the original Python system', () => {
     const url = await withKeys();
     const other = generateKey();
     const binding = { kind: 'credential', agentId: 0, id: 1, provider: 'x', origin: 'x' } as const;
-    const foreign = Keyring.parse(other).seal('sk-other', binding, new Date());
-    await execute(url, `update agent_llm_configs set api_key_encrypted = '${foreign}' where id = 2`);
+    const otherCiphertext = Keyring.parse(other).seal('sk-other', binding, new Date());
+    await execute(url, `update agent_llm_configs set api_key_encrypted = '${otherCiphertext}' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
     const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
     expect(findings).toContainEqual(
@@ -653,7 +653,7 @@ describe('API keys of the original Python system', () => {
       await onService(
         url,
         async (service) => {
-          expect(await statesOf(service)).toEqual(every('API_KEY_STATE_UNREADABLE'));
+          expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_UNREADABLE'));
           await service.configs.updateConfig({ config: { id: 1, temperature: 0.4 } });
           const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
           expect(findings).toContainEqual(expect.stringMatching(/the API keys of rows 1, 4.* ENCRYPTION_KEY/));
@@ -664,11 +664,11 @@ describe('API keys of the original Python system', () => {
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
   });
 
   it('are encrypted when they were stored in plaintext, but only with the correct key', async () => {
@@ -676,7 +676,7 @@ describe('API keys of the original Python system', () => {
     await execute(url, `update agent_llm_configs set api_key_encrypted = 'sk-in-clear' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: generateKey() });
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
-    expect(await keysIn(url)).toEqual({ ...plain, 2: 'sk-in-clear' });
+    expect(await keysIn(url)).toEqual({ ...expectedKeys, 2: 'sk-in-clear' });
   });
 
   it('are not bound twice when the schema is rolled back and reapplied', async () => {
@@ -690,11 +690,11 @@ describe('API keys of the original Python system', () => {
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
   });
 
   it('occur in no change log entry', async () => {

@@ -132,7 +132,7 @@ describe('the migrator', () => {
     },
   );
 
-  it('keeps the rows of agents and configs when migrations are rolled back to the Python schema and reapplied', async () => {
+  it('keeps agents and configs when migrations are rolled back to the Python schema and reapplied', async () => {
     const database = await migratedDatabase();
     const agentId = await insertAgent(database.knex);
     await insertConfig(database.knex, agentId, { cost_per_1k_input_tokens: 0.03, price_given: true, revision: 7 });
@@ -208,7 +208,7 @@ describe('the schema of the original Python system', () => {
     });
   });
 
-  it('contains the indexes and the foreign key of agent_llm_configs, and those of agentllm after all migrations', async () => {
+  it('contains the indexes and the foreign key of agent_llm_configs, extended by later migrations', async () => {
     const database = await migratedDatabase(4);
     const pythonIndexes = [
       ['agent_llm_configs_pkey', '(id)'],
@@ -348,7 +348,7 @@ describe('CHECK constraints', () => {
     ['temperature', { temperature: NaN }],
     ['max_tokens', { max_tokens: 0 }],
     ['name', { name: '' }],
-  ])('limit %s of agents', async (column, values) => {
+  ])('reject an invalid %s of an agent', async (column, values) => {
     await expect(database('agent_configs').where({ id: agentId }).update(values)).rejects.toMatchObject({
       code: '23514',
       constraint: `ck_agent_configs_${column}`,
@@ -437,7 +437,7 @@ describe('replicas that start at the same time', () => {
 
 describe('a process that is killed', () => {
   it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }) => name))(
-    'during the application of %s leaves a database that the next start migrates',
+    'leaves a database that the next start migrates when it was applying %s',
     async (migration) => {
       const url = await server.createDatabase();
       await killDuring(url, 'up', migration);
@@ -449,7 +449,7 @@ describe('a process that is killed', () => {
   );
 
   it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }, index) => [name, index] as const))(
-    'during the rollback of %s leaves a database that the next start migrates',
+    'leaves a database that the next start migrates when it was rolling back %s',
     async (migration, index) => {
       const url = await server.createDatabase();
       const database = connect(url);
@@ -551,7 +551,7 @@ describe('the migrator on the embedded engine', () => {
     await engine.close();
   });
 
-  it('restores the database catalogue, which equals that of PostgreSQL, when all migrations are rolled back and reapplied', async () => {
+  it('restores the catalogue, equal to that of PostgreSQL, when all migrations are reapplied', async () => {
     const { up } = migrator(embedded);
     expect(await up()).toEqual(NAMES);
     const before = await readCatalogue(embedded.knex);

@@ -393,14 +393,14 @@ describe('parameter rules', () => {
     }
   });
 
-  it('of a model differ from those of its provider', () => {
+  it('of a model differ from the rules of its provider', () => {
     for (const m of models) {
       for (const r of m.parameter_rules)
         expect(r, `${m.name} ${r.parameter}`).not.toEqual(rule(m.provider, undefined, r.parameter));
     }
   });
 
-  it('of openai accept sampling for classic models and reject it for reasoning and unknown models', () => {
+  it('accept sampling for classic openai models and reject it for reasoning and unknown models', () => {
     for (const name of ['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo']) {
       expect(rule('openai', name, 'temperature')).toMatchObject({
         support: 'PARAMETER_SUPPORT_ACCEPTED',
@@ -428,7 +428,7 @@ describe('parameter rules', () => {
     }
   });
 
-  it('of deepseek ignore sampling for the reasoner', () => {
+  it('ignore sampling for deepseek-reasoner', () => {
     expect(support('deepseek', 'deepseek-reasoner', 'temperature')).toBe('IGNORED');
     expect(support('deepseek', 'deepseek-reasoner', 'top_p')).toBe('IGNORED');
     for (const name of ['deepseek-chat', 'deepseek-coder'])
@@ -437,7 +437,7 @@ describe('parameter rules', () => {
     expect(support('deepseek', undefined, 'reasoning_effort')).toBe('REJECTED');
   });
 
-  it('of grok use max_completion_tokens, and accept stop sequences only without reasoning', () => {
+  it('use max_completion_tokens for grok, and accept stop sequences only without reasoning', () => {
     for (const m of models.filter((x) => x.provider === 'grok')) {
       expect(effectiveRule('grok', m.name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
       expect(support('grok', m.name, 'stop_sequences')).toBe(m.supports_reasoning === false ? 'ACCEPTED' : 'REJECTED');
@@ -446,7 +446,7 @@ describe('parameter rules', () => {
       expect(support('grok', name, 'reasoning_effort')).toBe('REJECTED');
   });
 
-  it('of claude reject sampling for the newest and unknown models, and accept one sampling parameter for older ones', () => {
+  it('reject sampling for the newest and unknown claude models, and accept one parameter for older ones', () => {
     for (const name of [
       'claude-opus-5',
       'claude-opus-4-8',
@@ -480,7 +480,7 @@ describe('parameter rules', () => {
     }
   });
 
-  it('of claude require max_tokens with a default within the output limit of the model', () => {
+  it('require max_tokens for claude with a default within the output limit of the model', () => {
     for (const m of models.filter((x) => x.provider === 'claude')) {
       const needed = effectiveRule('claude', m.name, 'max_tokens')?.required_default;
       expect(needed, m.name).toBe(4096);

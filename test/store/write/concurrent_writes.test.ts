@@ -96,7 +96,7 @@ describe.each(['embedded', 'postgres'] as const)('concurrent writes on %s', (eng
     expect(await revisionsOf('config', id)).toHaveLength(1 + successes);
   });
 
-  it('without etags apply the last write, and the change log contains every value in order', async () => {
+  it('apply the last write when they have no etag, and the change log contains every value in order', async () => {
     const { id } = await newConfig();
     const responses = await Promise.all(
       clients(20).map(async ({ configs }, at) => {
@@ -147,7 +147,7 @@ describe.each(['embedded', 'postgres'] as const)('concurrent writes on %s', (eng
     }
   });
 
-  it('with one request_id from 20 clients are applied once, and all clients get the same response', async () => {
+  it('are applied once when 20 clients use one request_id, and all clients get the same response', async () => {
     const agent = await newAgent();
     const before = backend.store.state.revision;
     const request = { agent: { name: agent }, config: { ...MODEL, temperature: 0.3 }, request_id: randomUUID() };

@@ -47,7 +47,7 @@ describe('WriteQueue', () => {
     expect(batches).toEqual([['0'], ['1', '2', '3', '4'], ['5', '6'], ['7'], ['8'], ['9']]);
   });
 
-  it('rejects one item without the others, or all items of a failed batch, and continues with the next batch', async () => {
+  it('rejects one item or all items of a failed batch, and continues with the next batch', async () => {
     const { add, next } = makeQueue();
     const first = add('first');
     const mixed = Promise.allSettled([add('good'), add('bad')]);
