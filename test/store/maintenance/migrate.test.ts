@@ -159,7 +159,7 @@ describe('the migrator', () => {
   });
 });
 
-describe('the schema of the original Python system', () => {
+describe('the migrated schema', () => {
   it('contains every column of agent_llm_configs with its default', async () => {
     const { knex: database } = await migratedDatabase(4);
     expect(await columnsOf(database, 'agent_llm_configs')).toEqual([
