@@ -10,8 +10,8 @@ import { connect, failure } from '../support/service.js';
 
 const directory = useDirectories();
 const agent = { name: 'trader' };
-/** A service that does not look at its database by itself, so that what it knows came over the socket. */
-const STALE = { POLL_INTERVAL_MS: '60000' };
+/** Settings of a service that does not poll its database, so that it learns of changes only through the socket. */
+const NO_POLLING = { POLL_INTERVAL_MS: '60000' };
 
 const socketOf = (dataDir: string) => join(dataDir, '.admin/admin.sock');
 
@@ -19,7 +19,7 @@ async function run(DATA_DIR: string, ...args: string[]) {
   return agentllm(args, { DATA_DIR }).ended;
 }
 
-async function answer(DATA_DIR: string, ...args: string[]) {
+async function runJson(DATA_DIR: string, ...args: string[]) {
   const ended = await run(DATA_DIR, ...args, '--json');
   expect(ended).toMatchObject({ code: 0, stderr: '' });
   return JSON.parse(ended.stdout);
@@ -32,7 +32,7 @@ async function dial(dataDir: string): Promise<Socket> {
   return socket;
 }
 
-/** What the socket answers to bytes; keep-alives are left out. */
+/** Sends bytes to the socket and returns its responses without keep-alives. */
 async function send(dataDir: string, bytes: string | Buffer): Promise<object[]> {
   const socket = await dial(dataDir);
   socket.end(bytes);
@@ -40,12 +40,12 @@ async function send(dataDir: string, bytes: string | Buffer): Promise<object[]> 
   return lines.map((line) => JSON.parse(line) as object);
 }
 
-describe('commands while the embedded service runs', () => {
-  it('show its migrations, and its memory has at once what a seed brings', async () => {
+describe('local commands while the embedded service runs', () => {
+  it('print its migrations, and a seed is immediately visible in the service', async () => {
     const DATA_DIR = await directory.started();
-    const service = await startCommand({ DATA_DIR, ...STALE });
-    expect(await answer(DATA_DIR, 'migrate', 'status')).toMatchObject({ pending: [], unknown: [] });
-    const history: { name: string }[] = await answer(DATA_DIR, 'migrate', 'history');
+    const service = await startCommand({ DATA_DIR, ...NO_POLLING });
+    expect(await runJson(DATA_DIR, 'migrate', 'status')).toMatchObject({ pending: [], unknown: [] });
+    const history: { name: string }[] = await runJson(DATA_DIR, 'migrate', 'history');
     expect(history.map(({ name }) => name)).toEqual(migrations.map(({ name }) => name));
     expect((await run(DATA_DIR, 'migrate', 'history')).stdout).toMatch(/^MIGRATION +APPLIED\n0001_initial +\d{4}-/);
 
@@ -53,32 +53,32 @@ describe('commands while the embedded service runs', () => {
     const { config } = await clients.configs.getPrimaryConfig({ agent });
     await clients.configs.deleteConfig({ id: config?.id as number });
     expect((await failure(clients.configs.getPrimaryConfig({ agent }))).reason).toBe('NO_ENABLED_CONFIG');
-    expect(await answer(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 1 });
+    expect(await runJson(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 1 });
     expect((await clients.configs.getPrimaryConfig({ agent })).config?.agent_id).toBe(config?.agent_id);
     clients.close();
   });
 
-  it('give the store a new identity: etags from before match no more', async () => {
+  it('renew the identity of the store, after which earlier etags are stale', async () => {
     const DATA_DIR = await directory.started();
-    const service = await startCommand({ DATA_DIR, ...STALE });
+    const service = await startCommand({ DATA_DIR, ...NO_POLLING });
     const clients = connect(service.port);
     const before = (await clients.configs.getPrimaryConfig({ agent })).config;
-    const renewed: { identity: string; revision: number } = await answer(DATA_DIR, 'store', 'renew');
+    const renewed: { identity: string; revision: number } = await runJson(DATA_DIR, 'store', 'renew');
     const after = (await clients.configs.getPrimaryConfig({ agent })).config;
     expect(after?.etag).not.toBe(before?.etag);
     expect(after?.etag.startsWith(`${renewed.identity.slice(0, 8)}-${before?.revision}`)).toBe(true);
     expect({ ...after, etag: '' }).toEqual({ ...before, etag: '' });
     const change = { id: before?.id as number, temperature: 0.1 };
-    const refused = await failure(
+    const rejection = await failure(
       clients.configs.updateConfig({ config: { ...change, etag: before?.etag as string } }),
     );
-    expect(refused.reason).toBe('STALE_ETAG');
+    expect(rejection.reason).toBe('STALE_ETAG');
     const written = await clients.configs.updateConfig({ config: { ...change, etag: after?.etag as string } });
     expect(Number(written.revision)).toBe(renewed.revision + 1);
     clients.close();
   });
 
-  it('are refused, with what to do, when they would take the database from under it', async () => {
+  it('are rejected with the next step when they would replace the open database', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
     for (const command of ['migrate up', 'migrate down', 'restore /nowhere']) {
@@ -88,28 +88,28 @@ describe('commands while the embedded service runs', () => {
       expect(ended.stderr).toContain(`process ${service.child.pid}`);
       expect(ended.stderr.trim().split('\n')).toHaveLength(1);
     }
-    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+    expect((await runJson(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
   });
 
-  it('reach a directory whose path is longer than a socket address', async () => {
+  it('reach the service when the path of its directory is longer than a socket address', async () => {
     const DATA_DIR = join(await directory(), 'd'.repeat(120), 'e'.repeat(60));
     await startCommand({ DATA_DIR });
     expect(existsSync(socketOf(DATA_DIR))).toBe(true);
-    expect(await answer(DATA_DIR, 'seed')).toMatchObject({ agents: 0 });
+    expect(await runJson(DATA_DIR, 'seed')).toMatchObject({ agents: 0 });
     expect((await run(DATA_DIR, 'migrate', 'up')).stderr).toContain('Stop it first');
   });
 
-  it('stay apart when two services run on two directories', async () => {
+  it('affect only their own service when two services run on two directories', async () => {
     const [one, other] = [await directory.started(), await directory.started()];
     const services = [
-      await startCommand({ DATA_DIR: one, ...STALE }),
-      await startCommand({ DATA_DIR: other, ...STALE }),
+      await startCommand({ DATA_DIR: one, ...NO_POLLING }),
+      await startCommand({ DATA_DIR: other, ...NO_POLLING }),
     ];
     const clients = services.map(({ port }) => connect(port));
     const etags = () =>
       Promise.all(clients.map(async (c) => (await c.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8)));
     const [first, second] = await etags();
-    const { identity } = await answer(other, 'store', 'renew');
+    const { identity } = await runJson(other, 'store', 'renew');
     expect(await etags()).toEqual([first, identity.slice(0, 8)]);
     expect(identity.slice(0, 8)).not.toBe(second);
     for (const c of clients) c.close();
@@ -117,7 +117,7 @@ describe('commands while the embedded service runs', () => {
 });
 
 describe('the admin socket', () => {
-  it('is for its owner alone, whatever the directory was before, and gone after a clean stop', async () => {
+  it('is accessible only to its owner, also in an existing directory, and is removed after a clean stop', async () => {
     const DATA_DIR = await directory();
     await mkdir(join(DATA_DIR, '.admin'));
     await chmod(join(DATA_DIR, '.admin'), 0o777);
@@ -127,34 +127,34 @@ describe('the admin socket', () => {
     service.child.kill('SIGTERM');
     expect((await service.ended).code).toBe(0);
     expect(existsSync(socketOf(DATA_DIR))).toBe(false);
-    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+    expect((await runJson(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
   });
 
-  it('is left behind by kill -9, stops no command, and is replaced by the next start', async () => {
+  it('remains after kill -9, does not block commands, and is replaced by the next start', async () => {
     const DATA_DIR = await directory.started();
     const killed = await startCommand({ DATA_DIR });
     killed.child.kill('SIGKILL');
     await killed.ended;
     expect(existsSync(socketOf(DATA_DIR))).toBe(true);
-    expect((await answer(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
+    expect((await runJson(DATA_DIR, 'migrate', 'status')).pending).toEqual([]);
     const next = await startCommand({ DATA_DIR });
     expect((await run(DATA_DIR, 'migrate', 'up')).stderr).toContain(`process ${next.child.pid}`);
   });
 
-  it('answers nonsense with a sentence, and the service goes on', async () => {
+  it('responds to invalid requests with an error while the service continues', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
-    const refused = (said: RegExp) => [{ err: expect.stringMatching(said) }, { exit: 2 }];
+    const invalidRequest = (message: RegExp) => [{ err: expect.stringMatching(message) }, { exit: 2 }];
     const request = (command: unknown, options?: unknown) => `${JSON.stringify({ command, options })}\n`;
-    expect(await send(DATA_DIR, 'what?\n')).toEqual(refused(/not JSON/));
-    expect(await send(DATA_DIR, '\n')).toEqual(refused(/not JSON/));
-    expect(await send(DATA_DIR, '')).toEqual(refused(/a line of at most/));
-    expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(refused(/a line of at most/));
-    expect(await send(DATA_DIR, 'null\n')).toEqual(refused(/must be/));
-    expect(await send(DATA_DIR, request(['seed']))).toEqual(refused(/must be/));
-    expect(await send(DATA_DIR, request('seed', 'json'))).toEqual(refused(/must be/));
-    expect(await send(DATA_DIR, request('c'.repeat(200)))).toEqual(refused(/must be/));
-    expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(refused(/not JSON/));
+    expect(await send(DATA_DIR, 'what?\n')).toEqual(invalidRequest(/not JSON/));
+    expect(await send(DATA_DIR, '\n')).toEqual(invalidRequest(/not JSON/));
+    expect(await send(DATA_DIR, '')).toEqual(invalidRequest(/a line of at most/));
+    expect(await send(DATA_DIR, '{"command":"seed"}')).toEqual(invalidRequest(/a line of at most/));
+    expect(await send(DATA_DIR, 'null\n')).toEqual(invalidRequest(/must be/));
+    expect(await send(DATA_DIR, request(['seed']))).toEqual(invalidRequest(/must be/));
+    expect(await send(DATA_DIR, request('seed', 'json'))).toEqual(invalidRequest(/must be/));
+    expect(await send(DATA_DIR, request('c'.repeat(200)))).toEqual(invalidRequest(/must be/));
+    expect(await send(DATA_DIR, Buffer.from([0, 255, 10, 13]))).toEqual(invalidRequest(/not JSON/));
     for (const command of ['', 'serve', '__proto__', 'constructor', 'seed; rm -rf'])
       expect(await send(DATA_DIR, request(command))).toEqual([
         { err: expect.stringContaining('does not have the command') },
@@ -172,27 +172,27 @@ describe('the admin socket', () => {
     clients.close();
   });
 
-  it('bears lines without end, and clients that say nothing, hang up or read nothing', async () => {
+  it('tolerates endless lines and clients that send nothing, disconnect or read nothing', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
     const endless = await dial(DATA_DIR);
-    const cut = new Promise((resolve) => endless.once('close', resolve));
+    const closed = new Promise((resolve) => endless.once('close', resolve));
     const flood = setInterval(() => endless.write(Buffer.alloc(256 * 1024, 'a')), 1);
-    await cut;
+    await closed;
     clearInterval(flood);
 
     const silent = await Promise.all(Array.from({ length: 20 }, () => dial(DATA_DIR)));
-    const deaf = await dial(DATA_DIR);
-    deaf.pause();
-    deaf.write('{"command":"migrate history","options":{}}\n');
+    const nonReading = await dial(DATA_DIR);
+    nonReading.pause();
+    nonReading.write('{"command":"migrate history","options":{}}\n');
     for (let round = 0; round < 20; round += 1) {
       const socket = await dial(DATA_DIR);
       socket.write(round % 2 ? '{"command":"seed"}\n' : '{"comm');
       socket.destroy();
     }
-    expect(await answer(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
+    expect(await runJson(DATA_DIR, 'seed')).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
     await Promise.all(silent.map((socket) => new Promise((resolve) => socket.once('end', resolve).resume())));
-    for (const socket of [...silent, deaf]) socket.destroy();
+    for (const socket of [...silent, nonReading]) socket.destroy();
     const clients = connect(service.port);
     expect((await clients.configs.getPrimaryConfig({ agent })).config).toBeDefined();
     clients.close();
@@ -202,7 +202,7 @@ describe('the admin socket', () => {
     expect(ended.stderr).not.toMatch(/"level":[56]0/);
   });
 
-  it('finishes a command that runs before the service stops', async () => {
+  it('completes a running command before the service stops', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
     const file = join(await directory(), 'while.backup');
@@ -214,7 +214,7 @@ describe('the admin socket', () => {
     expect((await stat(file)).size).toBeGreaterThan(1e6);
   });
 
-  it('is missed in a sentence with the pid, in bounded time, when the owner is stopped or has none', async () => {
+  it('is reported as unresponsive with the pid within 20 s when the service is stopped or has no socket', async () => {
     const [stopped, older] = [await directory.started(), await directory.started()];
     const services = [await startCommand({ DATA_DIR: stopped }), await startCommand({ DATA_DIR: older })];
     services[0]?.child.kill('SIGSTOP');
@@ -228,10 +228,10 @@ describe('the admin socket', () => {
       expect(stderr.trim().split('\n')).toHaveLength(1);
     }
     services[0]?.child.kill('SIGCONT');
-    expect(await answer(stopped, 'seed')).toMatchObject({ agents: 0 });
+    expect(await runJson(stopped, 'seed')).toMatchObject({ agents: 0 });
   });
 
-  it('is waited for while the service starts', async () => {
+  it('is awaited by a command while the service starts', async () => {
     const DATA_DIR = await directory();
     const service = agentllm(['serve'], { DATA_DIR });
     await service.says(/is starting/);

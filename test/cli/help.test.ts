@@ -17,7 +17,7 @@ const help = async (...command: string[]): Promise<string> => {
 
 const all = remoteCommands();
 
-/** The same without a process of its own. */
+/** The help text of a remote command, rendered in this process. */
 function helpOf(name: string): string {
   const parts: string[] = [];
   all
@@ -27,7 +27,7 @@ function helpOf(name: string): string {
   return parts.join('');
 }
 
-/** The examples of a help text, as they stand there. */
+/** The example commands of a help text, unchanged. */
 const examplesOf = (text: string): string[] =>
   [...text.matchAll(/^ {2}\$ (.*)$/gm)].map(([, example]) => example as string);
 
@@ -37,19 +37,19 @@ interface Shell {
   readonly stderr: string;
 }
 
-/** Runs a line as a person would, in a shell that has the keys of providers in its environment. */
-const inShell = (line: string, port: number): Promise<Shell> =>
-  inShellOf({ AGENTLLM_ADDRESS: `127.0.0.1:${port}` }, line);
+/** Runs a command line in a shell with provider keys in its environment, as a user would. */
+const runAgainstPort = (line: string, port: number): Promise<Shell> =>
+  runInShell({ AGENTLLM_ADDRESS: `127.0.0.1:${port}` }, line);
 
-const shellEnv = (where: Record<string, string>) => ({
+const shellEnv = (connection: Record<string, string>) => ({
   PATH: `${directory()}:${process.env['PATH']}`,
   OPENAI_API_KEY: 'sk-an-example-of-a-key',
   NEW_API_KEY: 'sk-another-one',
-  ...where,
+  ...connection,
 });
 
-async function inShellOf(where: Record<string, string>, line: string): Promise<Shell> {
-  return promisify(execFile)('bash', ['--norc', '-c', line], { env: shellEnv(where), cwd: directory() }).then(
+async function runInShell(connection: Record<string, string>, line: string): Promise<Shell> {
+  return promisify(execFile)('bash', ['--norc', '-c', line], { env: shellEnv(connection), cwd: directory() }).then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     ({ code, stdout, stderr }) => ({ code, stdout, stderr }) as Shell,
   );
@@ -59,8 +59,8 @@ async function inShellOf(where: Record<string, string>, line: string): Promise<S
  * Runs a watch and sends Ctrl-C once it has printed what it watches. A time limit would have to be longer than the
  * start of the command, which depends on the machine: a signal before the command handles it ends it with a failure.
  */
-async function watchInShell(where: Record<string, string>, line: string): Promise<Shell> {
-  const options = { env: shellEnv(where), cwd: directory(), stdio: 'pipe' } as const;
+async function watchInShell(connection: Record<string, string>, line: string): Promise<Shell> {
+  const options = { env: shellEnv(connection), cwd: directory(), stdio: 'pipe' } as const;
   const child = spawn('bash', ['--norc', '-c', `exec ${line}`], options);
   const ended = once(child, 'close');
   let [stdout, stderr] = ['', ''];
@@ -75,68 +75,68 @@ async function watchInShell(where: Record<string, string>, line: string): Promis
   return { code, stdout, stderr };
 }
 
-/** What is done on the machine of the service, through its socket: over its port the first of them would be refused. */
-const ON_THE_MACHINE = /^token (?!whoami)/;
+/** Commands that use the admin socket of the service. Over the port, the first `token create` would be rejected. */
+const LOCAL_COMMAND = /^token (?!whoami)/;
 const directories = useDirectories();
 
 const fresh = () => startOnPostgres({ ENCRYPTION_KEY: generateKey() });
 
-/** These say how things are, and on a fresh service, which has no good keys, they are not well. */
-const VERDICT = /\b(configs health|check-key)\b/;
-const READS = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit|whoami)\b/;
-/** A person ends these with Ctrl-C. */
+/** These commands report a status with their exit code: 1 on a fresh service, which has no valid provider keys. */
+const REPORTS_STATUS = /\b(configs health|check-key)\b/;
+const READ_ONLY = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit|whoami)\b/;
+/** A user ends these commands with Ctrl-C. */
 const ENDLESS = /^agentllm watch(?!.*--(for|count))(?!ers)/;
 
 const commands = [...all.keys()];
 
-describe('every help text', () => {
-  let reading: TestService;
+describe('the help text', () => {
+  let sharedService: TestService;
   beforeAll(async () => {
-    reading = await fresh();
+    sharedService = await fresh();
   });
-  afterAll(() => reading?.stop());
+  afterAll(() => sharedService?.stop());
 
-  it.each(commands)('of %s has examples that work on a fresh service, in their order', async (name) => {
+  it.each(commands)('of %s has examples that succeed in order on a fresh service', async (name) => {
     const text = helpOf(name);
     const examples = examplesOf(text);
     expect(examples.length).toBeGreaterThan(0);
     expect(examples.length).toBeLessThanOrEqual(3);
     expect(examples.some((example) => example.includes(`agentllm ${name}`))).toBe(true);
-    const ground = await groundFor(name, examples);
+    const target = await targetFor(name, examples);
     try {
       for (const example of examples) {
-        const run = ENDLESS.test(example) ? watchInShell : inShellOf;
-        const { code, stdout, stderr } = await run(ground.env, example);
+        const run = ENDLESS.test(example) ? watchInShell : runInShell;
+        const { code, stdout, stderr } = await run(target.env, example);
         const problem = `${example}\n${stdout}${stderr}`;
-        if (VERDICT.test(example)) expect([0, 1], problem).toContain(code);
+        if (REPORTS_STATUS.test(example)) expect([0, 1], problem).toContain(code);
         else expect(code, problem).toBe(0);
         const goesToFile = example.includes(' > ');
         expect(name === 'watch' || goesToFile ? stderr : stdout, problem).not.toBe('');
       }
     } finally {
-      await ground.stop();
+      await target.stop();
     }
   });
 
-  /** A service for the examples of a command, and what a shell has to know of it. */
-  async function groundFor(name: string, examples: readonly string[]) {
-    if (ON_THE_MACHINE.test(name)) {
+  /** Starts a service for the examples of a command and returns the environment that a shell needs to reach it. */
+  async function targetFor(name: string, examples: readonly string[]) {
+    if (LOCAL_COMMAND.test(name)) {
       const DATA_DIR = await directories.started();
       await startCommand({ DATA_DIR });
       return { env: { DATA_DIR }, stop: async () => {} };
     }
-    const service = examples.every((example) => READS.test(example)) ? reading : await fresh();
+    const service = examples.every((example) => READ_ONLY.test(example)) ? sharedService : await fresh();
     const env = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
-    return { env, stop: async () => (service === reading ? undefined : service.stop()) };
+    return { env, stop: async () => (service === sharedService ? undefined : service.stop()) };
   }
 
-  it.each(commands)('of %s names only commands that there are', (name) => {
+  it.each(commands)('of %s names only commands that exist', (name) => {
     const known = new Set([...commands, 'key generate']);
     const named = [...helpOf(name).matchAll(/agentllm ([a-z]+ [a-z][a-z-]+)/g)].map(([, command]) => command as string);
     expect(named.filter((words) => !known.has(words) && !known.has(words.replace(/ .*/, '')))).toEqual([]);
   });
 
-  it('groups its options, and fits a terminal', async () => {
+  it('groups its options and has no line longer than 120 characters', async () => {
     const text = await help('configs', 'update');
     for (const heading of ['Arguments:', 'Options:', 'Writing:', 'Connection:', 'Examples:', 'Next:'])
       expect(text).toContain(`\n${heading}`);
@@ -148,7 +148,7 @@ describe('every help text', () => {
 });
 
 describe('agentllm --help', () => {
-  it('groups commands, names the first steps and the exit codes', async () => {
+  it('prints command groups, the first steps and the exit codes', async () => {
     const text = await help();
     for (const heading of [
       'Service and database:',
@@ -171,7 +171,7 @@ describe('agentllm --help', () => {
       expect(text).toContain(`\n${line}`);
   });
 
-  it('has first steps that work, in their order', async () => {
+  it('prints first steps that succeed in order on a fresh service', async () => {
     const steps = [
       ...(await help()).matchAll(
         /^ {2}(agentllm (?:agents|configs|models|credentials|resolve|history) .*?)(?: {3,}.*)?$/gm,
@@ -181,7 +181,7 @@ describe('agentllm --help', () => {
     const service = await fresh();
     for (const step of steps) {
       const line = step.includes('credentials create') ? `printf %s "$OPENAI_API_KEY" | ${step}` : step;
-      const { code, stderr } = await inShell(line, service.port);
+      const { code, stderr } = await runAgainstPort(line, service.port);
       expect([code, stderr], step).toEqual([0, '']);
     }
     await service.stop();
@@ -189,18 +189,18 @@ describe('agentllm --help', () => {
 });
 
 /**
- * Somebody who has never seen this, gives agent trader another provider: each step is found in the help of the
- * step before, and nothing else is known.
+ * A new operator moves agent trader to another provider: each step is found in the help of the previous step, without
+ * other documentation.
  */
-describe("an operator's first day", () => {
+describe('a new operator', () => {
   let service: TestService;
   beforeAll(async () => {
     service = await fresh();
   });
   afterAll(() => service?.stop());
 
-  it('goes from provider to key to config to primary with what the help texts say', async () => {
-    const run = (line: string) => inShell(line, service.port);
+  it('sets up a provider, model, credential and primary config when only the help texts are known', async () => {
+    const run = (line: string) => runAgainstPort(line, service.port);
     expect(await help()).toMatch(/^ {2}providers /m);
 
     const providers = await help('providers');
@@ -208,8 +208,8 @@ describe("an operator's first day", () => {
     const creating = await help('providers', 'create');
     for (const option of ['--base-url', '--dialect'])
       expect(creating).toMatch(new RegExp(`${option} [\\s\\S]*?required`));
-    const forgotten = await run('agentllm providers create desk-llm');
-    expect([forgotten.code, forgotten.stderr]).toEqual([
+    const incomplete = await run('agentllm providers create desk-llm');
+    expect([incomplete.code, incomplete.stderr]).toEqual([
       2,
       expect.stringMatching(/--dialect {3}is required\n {2}--base-url {2}is required/),
     ]);

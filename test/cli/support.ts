@@ -23,11 +23,11 @@ import { packageFile } from '../../src/package.js';
 import { agentllm, type Ended } from '../support/command.js';
 import { type TestService, useService } from '../support/service.js';
 
-/** The command line against a service. */
+/** Runs `agentllm` against a test service. */
 export interface Cli {
   (args: readonly string[], options?: CliOptions): Promise<Ended>;
   /** A command that must end with 0 and print JSON. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers as they come
+  // biome-ignore lint/suspicious/noExplicitAny: tests read untyped JSON output
   json(args: readonly string[], options?: CliOptions): Promise<any>;
   readonly service: () => TestService;
 }
@@ -37,7 +37,7 @@ interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** A service that can store keys, for all tests of a file, and the command line that asks it. */
+/** Starts a service with an encryption key for all tests of a file, and returns the command line that calls it. */
 export function useCli(env: Readonly<Record<string, string>> = {}): Cli {
   const service = useService('embedded', { ENCRYPTION_KEY: generateKey(), ...env });
   const run = (args: readonly string[], options: CliOptions = {}) => {
@@ -52,7 +52,7 @@ export function useCli(env: Readonly<Record<string, string>> = {}): Cli {
   return Object.assign(run, { json, service });
 }
 
-/** A directory for a file's tests, gone after them. */
+/** Creates a directory for the tests of a file and removes it after them. */
 export function useDirectory(): () => string {
   let directory = '';
   beforeAll(async () => {
@@ -62,7 +62,7 @@ export function useDirectory(): () => string {
   return () => directory;
 }
 
-/** A directory with `agentllm` in it, as npm installs it, for a shell to find. */
+/** Creates a directory with an `agentllm` executable, as npm installs it, for the PATH of a shell. */
 export function useInstalled(): () => string {
   const directory = useDirectory();
   beforeAll(() => {
@@ -81,26 +81,28 @@ const groups = [
   keyCommand,
   tokenCommand,
 ];
-const alone = [resolveAgent, watch, watchers, history, diff, rollback, audit];
+const standaloneCommands = [resolveAgent, watch, watchers, history, diff, rollback, audit];
 
-/** Every command that asks a service, by its name: `configs create`, `watch`. */
+/** Every command that calls a service, by its name: `configs create`, `watch`. */
 export const remoteCommands = (): ReadonlyMap<string, Command> =>
   new Map([
-    ...groups.flatMap((make) => {
-      const group = make();
+    ...groups.flatMap((createGroup) => {
+      const group = createGroup();
       const remote = group.commands.filter(({ options }) => options.some(({ long }) => long === '--address'));
       return remote.map((command) => [`${group.name()} ${command.name()}`, command] as const);
     }),
-    ...alone.map((spec) => [spec.name, remoteCommand(spec)] as const),
+    ...standaloneCommands.map((spec) => [spec.name, remoteCommand(spec)] as const),
   ]);
 
-/** The rows of a table that was printed, by its heads. */
+/** Parses a printed table into rows, keyed by column heading. */
 export function rowsOf(printed: string): Record<string, string>[] {
-  const [heads = '', ...lines] = printed.trimEnd().split('\n');
-  const columns = [...heads.matchAll(/\S+(?: \S+)*/g)].map((match) => ({ head: match[0], at: match.index }));
+  const [headings = '', ...lines] = printed.trimEnd().split('\n');
+  const columns = [...headings.matchAll(/\S+(?: \S+)*/g)].map((match) => ({ heading: match[0], start: match.index }));
   return lines.map((line) =>
     Object.fromEntries(
-      columns.map(({ head, at }, index) => [head, line.slice(at, columns[index + 1]?.at).trim()] as const),
+      columns.map(
+        ({ heading, start }, index) => [heading, line.slice(start, columns[index + 1]?.start).trim()] as const,
+      ),
     ),
   );
 }

@@ -13,27 +13,30 @@ const { state } = seeded(seedCatalogue);
 const adapted = (provider: string, model: string, values: ParameterValues) =>
   adapt(state.provider(provider), state.model(provider, model), values);
 
-/** What is sent, by its name on the wire. */
+/** The sent parameters, by wire name. */
 const onWire = ({ sent }: ReturnType<typeof adapt>) =>
   Object.fromEntries(sent.map(({ wire_name, value }) => [wire_name, value]));
-/** What is changed and why, without the prefix. */
+/** The adapted parameters with their reasons, without the prefix of the enum. */
 const changes = ({ adaptations }: ReturnType<typeof adapt>) =>
   Object.fromEntries(
     adaptations.map(({ parameter, reason }) => [parameter, reason.replace('FINDING_REASON_PARAMETER_', '')]),
   );
 
 // reference/providers.md, 6.1 and 6.2.
-describe('the models of the catalogue', () => {
+describe('adapt with a built-in model', () => {
   const sampling = { temperature: 0.7, top_p: 0.9, max_tokens: 1000 };
 
-  it.each(['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo'])('openai/%s takes sampling', (model) => {
-    const result = adapted('openai', model, { ...sampling, stop_sequences: ['END'], seed: 7 });
-    expect(onWire(result)).toEqual({ ...sampling, stop: ['END'], seed: 7 });
-    expect(changes(result)).toEqual({});
-  });
+  it.each(['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo'])(
+    'keeps sampling parameters for openai/%s',
+    (model) => {
+      const result = adapted('openai', model, { ...sampling, stop_sequences: ['END'], seed: 7 });
+      expect(onWire(result)).toEqual({ ...sampling, stop: ['END'], seed: 7 });
+      expect(changes(result)).toEqual({});
+    },
+  );
 
   it.each(['o4-mini', 'gpt-5', 'gpt-5.1', 'gpt-6-unheard-of'])(
-    'openai/%s rejects sampling and calls the output limit by its new name',
+    'omits sampling parameters and sends max_completion_tokens for openai/%s',
     (model) => {
       const result = adapted('openai', model, { ...sampling, reasoning_effort: 'high' });
       expect(onWire(result)).toEqual({ max_completion_tokens: 1000, reasoning_effort: 'high' });
@@ -41,9 +44,9 @@ describe('the models of the catalogue', () => {
     },
   );
 
-  it('openai/gpt-5.1 takes sampling when it does not reason, gpt-5 and o4-mini never', () => {
-    const quiet = { ...sampling, reasoning_effort: 'none' };
-    const result = adapted('openai', 'gpt-5.1', quiet);
+  it('keeps sampling parameters for openai/gpt-5.1 only with effort none, and never for gpt-5 and o4-mini', () => {
+    const noReasoning = { ...sampling, reasoning_effort: 'none' };
+    const result = adapted('openai', 'gpt-5.1', noReasoning);
     expect(onWire(result)).toEqual({
       temperature: 0.7,
       top_p: 0.9,
@@ -52,14 +55,14 @@ describe('the models of the catalogue', () => {
     });
     expect(changes(result)).toEqual({});
     for (const model of ['gpt-5', 'o4-mini'])
-      expect(changes(adapted('openai', model, quiet))).toEqual({
+      expect(changes(adapted('openai', model, noReasoning))).toEqual({
         temperature: 'REJECTED',
         top_p: 'REJECTED',
         reasoning_effort: 'CLAMPED',
       });
   });
 
-  it('deepseek: the reasoner ignores sampling, the others take it', () => {
+  it('omits sampling parameters for deepseek-reasoner and keeps them for the other deepseek models', () => {
     const reasoner = adapted('deepseek', 'deepseek-reasoner', sampling);
     expect(onWire(reasoner)).toEqual({ max_tokens: 1000 });
     expect(changes(reasoner)).toEqual({ temperature: 'IGNORED', top_p: 'IGNORED' });
@@ -67,15 +70,15 @@ describe('the models of the catalogue', () => {
       expect(onWire(adapted('deepseek', model, sampling))).toEqual(sampling);
   });
 
-  it('grok: max_completion_tokens, no stop sequences where it reasons', () => {
+  it('sends max_completion_tokens for grok, and no stop sequences when the model reasons', () => {
     const values = { ...sampling, stop_sequences: ['END'], reasoning_effort: 'low' };
     const sent = { temperature: 0.7, top_p: 0.9, max_completion_tokens: 1000 };
     const reasoning = adapted('grok', 'grok-4.20-reasoning', values);
     expect(onWire(reasoning)).toEqual(sent);
     expect(changes(reasoning)).toEqual({ stop_sequences: 'REJECTED', reasoning_effort: 'REJECTED' });
-    const not = adapted('grok', 'grok-4.20-non-reasoning', values);
-    expect(onWire(not)).toEqual({ ...sent, stop: ['END'] });
-    expect(changes(not)).toEqual({ reasoning_effort: 'REJECTED' });
+    const nonReasoning = adapted('grok', 'grok-4.20-non-reasoning', values);
+    expect(onWire(nonReasoning)).toEqual({ ...sent, stop: ['END'] });
+    expect(changes(nonReasoning)).toEqual({ reasoning_effort: 'REJECTED' });
   });
 
   it.each([
@@ -85,33 +88,33 @@ describe('the models of the catalogue', () => {
     'claude-sonnet-5',
     'claude-fable-5',
     'claude-next-9',
-  ])('claude/%s rejects sampling', (model) => {
+  ])('omits sampling parameters for claude/%s', (model) => {
     const result = adapted('claude', model, sampling);
     expect(onWire(result)).toEqual({ max_tokens: 1000 });
     expect(changes(result)).toEqual({ temperature: 'REJECTED', top_p: 'REJECTED' });
   });
 
   it.each(['claude-opus-4-6', 'claude-sonnet-4-5', 'claude-opus-4-1', 'claude-sonnet-4-0', 'claude-3-haiku-20240307'])(
-    'claude/%s takes a temperature to 1, and top_p only without one',
+    'limits temperature to 1 for claude/%s and sends top_p only without temperature',
     (model) => {
       const both = adapted('claude', model, sampling);
       expect(onWire(both)).toEqual({ temperature: 0.7, max_tokens: 1000 });
       expect(changes(both)).toEqual({ top_p: 'CONFLICT' });
       expect(onWire(adapted('claude', model, { top_p: 0.9, max_tokens: 5 }))).toEqual({ top_p: 0.9, max_tokens: 5 });
-      const hot = adapted('claude', model, { temperature: 1.5, max_tokens: 5 });
-      expect(onWire(hot)).toEqual({ temperature: 1, max_tokens: 5 });
-      expect(changes(hot)).toEqual({ temperature: 'CLAMPED' });
+      const tooHigh = adapted('claude', model, { temperature: 1.5, max_tokens: 5 });
+      expect(onWire(tooHigh)).toEqual({ temperature: 1, max_tokens: 5 });
+      expect(changes(tooHigh)).toEqual({ temperature: 'CLAMPED' });
     },
   );
 
-  it('claude: with thinking neither temperature nor top_p, and a budget of 0 is no thinking', () => {
+  it('omits temperature and top_p for claude with a thinking budget, and disables thinking for a budget of 0', () => {
     const budget = { ...sampling, max_tokens: 4000, thinking_budget_tokens: 2048 };
     const thinking = adapted('claude', 'claude-opus-4-1', budget);
     expect(onWire(thinking)).toEqual({ max_tokens: 4000, thinking: { type: 'enabled', budget_tokens: 2048 } });
     expect(changes(thinking)).toEqual({ temperature: 'CONFLICT', top_p: 'CONFLICT' });
-    const off = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
-    expect(onWire(off)).toEqual({ temperature: 0, max_tokens: 5, thinking: { type: 'disabled' } });
-    expect(changes(off)).toEqual({});
+    const disabled = adapted('claude', 'claude-opus-4-1', { temperature: 0, max_tokens: 5, thinking_budget_tokens: 0 });
+    expect(onWire(disabled)).toEqual({ temperature: 0, max_tokens: 5, thinking: { type: 'disabled' } });
+    expect(changes(disabled)).toEqual({});
   });
 
   it.each([
@@ -121,18 +124,18 @@ describe('the models of the catalogue', () => {
     ['claude-sonnet-4-0', 64_000],
     ['claude-opus-4-1', 32_000],
     ['claude-3-opus-20240229', 4096],
-  ])('claude/%s gives at most %i tokens, and is always told how many', (model, most) => {
-    const greedy = adapted('claude', model, { max_tokens: 1_000_000 });
-    expect(onWire(greedy)).toEqual({ max_tokens: most });
-    expect(greedy.adaptations).toMatchObject([
+  ])('limits max_tokens for claude/%s to %i and always sends max_tokens', (model, most) => {
+    const tooLarge = adapted('claude', model, { max_tokens: 1_000_000 });
+    expect(onWire(tooLarge)).toEqual({ max_tokens: most });
+    expect(tooLarge.adaptations).toMatchObject([
       { parameter: 'max_tokens', configured: 1_000_000, effective: most, reason: 'FINDING_REASON_PARAMETER_CLAMPED' },
     ]);
-    const silent = adapted('claude', model, {});
-    expect(onWire(silent)).toEqual({ max_tokens: 4096 });
-    expect(changes(silent)).toEqual({ max_tokens: 'REQUIRED' });
+    const unset = adapted('claude', model, {});
+    expect(onWire(unset)).toEqual({ max_tokens: 4096 });
+    expect(changes(unset)).toEqual({ max_tokens: 'REQUIRED' });
   });
 
-  it.each(PARAMETERS)('sends %s as 0 where it is 0 and taken', (parameter) => {
+  it.each(PARAMETERS)('sends %s as 0 when it is 0 and the model accepts it', (parameter) => {
     for (const model of state.modelsInOrder.after()) {
       const provider = state.provider(model.provider);
       const rule = ruleFor(provider, model, parameter);
@@ -143,17 +146,17 @@ describe('the models of the catalogue', () => {
     }
   });
 
-  it('temperature 0 is sent as 0 by every model that takes a temperature', () => {
-    const taking = [...state.modelsInOrder.after()].filter(
+  it('sends temperature 0 as 0 to every model that accepts a temperature', () => {
+    const accepting = [...state.modelsInOrder.after()].filter(
       (model) =>
         ruleFor(state.provider(model.provider), model, 'temperature')?.support === 'PARAMETER_SUPPORT_ACCEPTED',
     );
-    expect(taking.length).toBeGreaterThan(20);
-    for (const { provider, name } of taking)
+    expect(accepting.length).toBeGreaterThan(20);
+    for (const { provider, name } of accepting)
       expect(onWire(adapted(provider, name, { temperature: 0 })), name).toMatchObject({ temperature: 0 });
   });
 
-  it('a provider that nobody knows gets everything as it is', () => {
+  it('sends every parameter unchanged when the provider is unknown', () => {
     const values = { ...sampling, seed: 0, reasoning_effort: 'high', stop_sequences: ['a'] };
     expect(onWire(adapt(undefined, undefined, values))).toEqual(values);
   });
@@ -172,7 +175,7 @@ const values: fc.Arbitrary<ParameterValues> = fc.record(
   { requiredKeys: [] },
 );
 
-/** Whatever an operator may have written. */
+/** Any rule that an operator can define. */
 const rule: fc.Arbitrary<ParameterRule> = fc
   .record(
     {
@@ -191,12 +194,12 @@ const rule: fc.Arbitrary<ParameterRule> = fc
     },
     { requiredKeys: ['parameter', 'support'] },
   )
-  .map(({ range, ...said }) => ({
-    ...said,
-    // What becomes of a thinking budget of 0 below a minimum has a test of its own.
-    ...(range && { minimum: said.parameter === 'thinking_budget_tokens' ? 0 : range[0], maximum: range[1] }),
+  .map(({ range, ...fields }) => ({
+    ...fields,
+    // A separate test covers a thinking budget of 0 below a minimum.
+    ...(range && { minimum: fields.parameter === 'thinking_budget_tokens' ? 0 : range[0], maximum: range[1] }),
   }));
-const rules = fc.uniqueArray(rule, { selector: (one) => one.parameter, maxLength: 7 });
+const rules = fc.uniqueArray(rule, { selector: (rule) => rule.parameter, maxLength: 7 });
 
 const dialects = fc.constantFrom<Dialect[]>(
   'DIALECT_UNSPECIFIED',
@@ -210,13 +213,13 @@ const anyTarget: fc.Arbitrary<{ provider: Provider | undefined; model: Model | u
   fc.constantFrom(...state.providersInOrder.after()).map((provider) => ({ provider, model: undefined })),
   fc
     .tuple(rules, rules, fc.option(fc.constantFrom(100, 100_000)), dialects)
-    .map(([general, own, max_output_tokens, dialect]) => ({
-      provider: { ...newProvider(), name: 'p', dialect, parameter_rules: general },
-      model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: own, max_output_tokens },
+    .map(([providerRules, modelRules, max_output_tokens, dialect]) => ({
+      provider: { ...newProvider(), name: 'p', dialect, parameter_rules: providerRules },
+      model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: modelRules, max_output_tokens },
     })),
 );
 
-/** The value behind its form on the wire. */
+/** The configured value that a wire value represents. */
 function plain(parameter: SentParameter | undefined): ParameterValue | undefined {
   const value = parameter?.value;
   if (typeof value !== 'object' || Array.isArray(value)) return value as ParameterValue | undefined;
@@ -224,8 +227,8 @@ function plain(parameter: SentParameter | undefined): ParameterValue | undefined
   return type === 'disabled' ? 0 : budget_tokens;
 }
 
-describe('whatever the rules', () => {
-  const every = (
+describe('adapt with generated rules', () => {
+  const checkAll = (
     check: (target: { provider: Provider | undefined; model: Model | undefined }, v: ParameterValues) => void,
   ) =>
     fc.assert(
@@ -233,88 +236,90 @@ describe('whatever the rules', () => {
       { numRuns: 500 },
     );
 
-  it('nothing is adapted in silence', () => {
-    every(({ provider, model }, configured) => {
+  it('reports every change of a parameter exactly once', () => {
+    checkAll(({ provider, model }, configured) => {
       const { sent, adaptations } = adapt(provider, model, configured);
       for (const parameter of PARAMETERS) {
-        const out = plain(sent.find(({ name }) => name === parameter));
-        const said = adaptations.filter((adaptation) => adaptation.parameter === parameter);
-        expect(said.length).toBeLessThanOrEqual(1);
-        if (said.length === 0) expect(out).toEqual(configured[parameter]);
+        const effective = plain(sent.find(({ name }) => name === parameter));
+        const reported = adaptations.filter((adaptation) => adaptation.parameter === parameter);
+        expect(reported.length).toBeLessThanOrEqual(1);
+        if (reported.length === 0) expect(effective).toEqual(configured[parameter]);
         else {
-          expect(said[0]).toMatchObject({ configured: configured[parameter], effective: out });
-          expect(out).not.toEqual(configured[parameter]);
+          expect(reported[0]).toMatchObject({ configured: configured[parameter], effective });
+          expect(effective).not.toEqual(configured[parameter]);
         }
       }
     });
   });
 
-  it('nothing is sent twice, or under a name that no rule gives', () => {
-    every(({ provider, model }, configured) => {
+  it('sends each parameter at most once, with the wire name of its rule', () => {
+    checkAll(({ provider, model }, configured) => {
       const { sent } = adapt(provider, model, configured);
       expect(new Set(sent.map(({ name }) => name)).size).toBe(sent.length);
       for (const { name, wire_name } of sent) expect(wire_name).toBe(ruleFor(provider, model, name)?.wire_name || name);
     });
   });
 
-  it('nothing that was configured is sent to a model that refuses or ignores it', () => {
-    every(({ provider, model }, configured) => {
+  it('omits a configured parameter exactly when the model rejects or ignores it', () => {
+    checkAll(({ provider, model }, configured) => {
       const { sent, adaptations } = adapt(provider, model, configured);
       const effort = sent.find(({ name }) => name === 'reasoning_effort')?.value as string | undefined;
       for (const parameter of PARAMETERS) {
         if (configured[parameter] === undefined) continue;
         // Whether the effort is accepted cannot depend on the effort.
-        const taken = accepts(
+        const accepted = accepts(
           ruleFor(provider, model, parameter),
           parameter === 'reasoning_effort' ? undefined : effort,
         );
-        const refused = adaptations.some(
-          (one) =>
-            one.parameter === parameter && /_(REJECTED|IGNORED)$/.test(one.reason) && one.effective === undefined,
+        const omitted = adaptations.some(
+          (adaptation) =>
+            adaptation.parameter === parameter &&
+            /_(REJECTED|IGNORED)$/.test(adaptation.reason) &&
+            adaptation.effective === undefined,
         );
-        expect(refused).toBe(!taken);
-        if (!taken) expect(sent.map(({ name }) => name)).not.toContain(parameter);
+        expect(omitted).toBe(!accepted);
+        if (!accepted) expect(sent.map(({ name }) => name)).not.toContain(parameter);
       }
     });
   });
 
-  it('no number is sent that is outside of its range', () => {
-    every(({ provider, model }, configured) => {
+  it('sends no number outside the range of its rule', () => {
+    checkAll(({ provider, model }, configured) => {
       for (const { name, value } of adapt(provider, model, configured).sent) {
-        const said = ruleFor(provider, model, name);
-        if (typeof value !== 'number' || said === undefined) continue;
-        expect(value).toBeGreaterThanOrEqual(said.minimum ?? Number.NEGATIVE_INFINITY);
-        expect(value).toBeLessThanOrEqual(said.maximum ?? Number.POSITIVE_INFINITY);
+        const rule = ruleFor(provider, model, name);
+        if (typeof value !== 'number' || rule === undefined) continue;
+        expect(value).toBeGreaterThanOrEqual(rule.minimum ?? Number.NEGATIVE_INFINITY);
+        expect(value).toBeLessThanOrEqual(rule.maximum ?? Number.POSITIVE_INFINITY);
       }
     });
   });
 
-  it('no two parameters are sent that the model does not accept together', () => {
-    every(({ provider, model }, configured) => {
+  it('sends no two parameters that conflict for the model', () => {
+    checkAll(({ provider, model }, configured) => {
       const { sent } = adapt(provider, model, configured);
-      const on = sent.filter((one) => plain(one) !== 0 || one.name !== 'thinking_budget_tokens');
-      for (const { name } of on) {
-        const rivals = ruleFor(provider, model, name)?.not_with ?? [];
-        for (const rival of on)
-          if (rival.name !== name) expect(rivals, `${name} with ${rival.name}`).not.toContain(rival.name);
+      const active = sent.filter((item) => plain(item) !== 0 || item.name !== 'thinking_budget_tokens');
+      for (const { name } of active) {
+        const conflicts = ruleFor(provider, model, name)?.not_with ?? [];
+        for (const other of active)
+          if (other.name !== name) expect(conflicts, `${name} with ${other.name}`).not.toContain(other.name);
       }
     });
   });
 
-  it('nothing is left out because of a parameter that is not sent', () => {
-    every(({ provider, model }, configured) => {
+  it('omits no parameter because of a conflict with one that is not sent', () => {
+    checkAll(({ provider, model }, configured) => {
       const { sent, adaptations } = adapt(provider, model, configured);
       for (const { reason, because } of adaptations) {
         if (reason !== 'FINDING_REASON_PARAMETER_CONFLICT') continue;
-        const [, rival] = / (?:with|than) (\w+)/.exec(because) ?? [];
-        expect(sent.map(({ name }) => name)).toContain(rival);
+        const [, other] = / (?:with|than) (\w+)/.exec(because) ?? [];
+        expect(sent.map(({ name }) => name)).toContain(other);
       }
     });
   });
 });
 
-describe('the catalogue of an operator', () => {
-  it('a required value above what the model can give becomes what it can give', () => {
+describe('adapt with rules of an operator', () => {
+  it('limits a required default to the output limit of the model', () => {
     const small = { ...newModel(), provider: 'claude', name: 'claude-small', max_output_tokens: 1000 };
     const { sent, adaptations } = adapt(state.provider('claude'), small, {});
     expect(sent).toMatchObject([{ name: 'max_tokens', value: 1000 }]);
@@ -322,7 +327,7 @@ describe('the catalogue of an operator', () => {
   });
 
   // proto, thinking_budget_tokens: "0 switches thinking off".
-  it('a thinking budget of 0 never becomes the least budget that there is', () => {
+  it('never raises a thinking budget of 0 to the minimum budget', () => {
     const parameter_rules: ParameterRule[] = [
       { parameter: 'thinking_budget_tokens', support: 'PARAMETER_SUPPORT_ACCEPTED', minimum: 1024 },
     ];
@@ -330,8 +335,8 @@ describe('the catalogue of an operator', () => {
     expect(sent.map(({ value }) => value)).not.toContain(1024);
   });
 
-  it('a parameter is not left out because of one that is left out itself', () => {
-    // claude-3-haiku refuses a thinking budget, and takes no temperature with one.
+  it('does not omit a parameter because of a conflict with one that is omitted', () => {
+    // claude-3-haiku rejects a thinking budget, and accepts no temperature together with one.
     const parameters: readonly Parameter[] = ['temperature', 'thinking_budget_tokens'];
     const result = adapted('claude', 'claude-3-haiku-20240307', {
       temperature: 0.5,

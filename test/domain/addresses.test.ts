@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { addressList, addressProblem, urlProblem } from '../../src/domain/addresses.js';
 
-const nowhere = addressList([]);
+const noRanges = addressList([]);
 
 describe('urlProblem', () => {
   it.each([
@@ -17,7 +17,7 @@ describe('urlProblem', () => {
     'https://local.example.com',
     'https://localhost.example.com',
     'https://xn--mller-kva.example',
-  ])('takes %s', (url) => expect(urlProblem(url, nowhere)).toBeUndefined());
+  ])('accepts %s', (url) => expect(urlProblem(url, noRanges)).toBeUndefined());
 
   it.each([
     ['', /^must be a URL/],
@@ -34,17 +34,18 @@ describe('urlProblem', () => {
     ['https://llm.example.com@169.254.169.254/', 'must not contain a user or password'],
     ['https://llm.example.com/v1?a=1', 'must not have a query or fragment'],
     ['https://llm.example.com/v1#a', 'must not have a query or fragment'],
-  ])('refuses %s: %s', (url, problem) => {
-    expect(urlProblem(url, nowhere)).toEqual(typeof problem === 'string' ? problem : expect.stringMatching(problem));
+  ])('rejects %s: %s', (url, problem) => {
+    expect(urlProblem(url, noRanges)).toEqual(typeof problem === 'string' ? problem : expect.stringMatching(problem));
   });
 
-  // Something appended to such a base URL would land in the query or the fragment.
-  it.each(['https://llm.example.com/v1?', 'https://llm.example.com/v1#'])('refuses the empty one of %s', (url) =>
-    expect(urlProblem(url, nowhere)).toBe('must not have a query or fragment'),
+  // A path appended to such a base URL would become part of the query or the fragment.
+  it.each(['https://llm.example.com/v1?', 'https://llm.example.com/v1#'])(
+    'rejects the empty query or fragment of %s',
+    (url) => expect(urlProblem(url, noRanges)).toBe('must not have a query or fragment'),
   );
 
   it.each([
-    // Loopback, in every spelling that a resolver or URL parser understands.
+    // Loopback, in every notation that a resolver or URL parser understands.
     'https://127.0.0.1/v1',
     'https://127.255.255.254',
     'https://127.1',
@@ -65,7 +66,7 @@ describe('urlProblem', () => {
     'https://0.0.0.0',
     'https://0',
     'https://[::]',
-    // Link-local, cloud metadata among it.
+    // Link-local, including cloud metadata.
     'https://169.254.169.254/latest/meta-data',
     'https://0xa9fea9fe',
     'https://[fe80::1]',
@@ -81,13 +82,13 @@ describe('urlProblem', () => {
     'https://[fd12:3456::1]',
     'https://[::ffff:10.0.0.1]',
     'https://[64:ff9b::10.0.0.1]',
-    // Neither public nor one host.
+    // Not public, or not a single host.
     'https://192.0.0.8',
     'https://198.18.0.1',
     'https://224.0.0.1',
     'https://255.255.255.255',
     'https://[ff02::1]',
-    // Names that mean this machine or this network.
+    // Names of the local machine or the local network.
     'https://localhost',
     'https://LOCALHOST:8080',
     'https://localhost.',
@@ -101,11 +102,11 @@ describe('urlProblem', () => {
     'https://metadata.google.internal',
     'https://box.lan',
     'https://nas.home.arpa.',
-  ])('refuses %s, where it is not allowed', (url) => {
-    // Other spellings than the usual one are refused as such.
+  ])('rejects %s when PROVIDER_ALLOW_CIDRS does not allow it', (url) => {
+    // A non-canonical notation is rejected with its own message.
     const problem =
       /^must (not point to .*: loopback, link-local and private addresses need|write|have|consist|not have)/;
-    expect(urlProblem(url, nowhere)).toMatch(problem);
+    expect(urlProblem(url, noRanges)).toMatch(problem);
   });
 
   // The comment of the list promises "the special-purpose ranges of RFC 6890 and its successors".
@@ -128,16 +129,16 @@ describe('urlProblem', () => {
     'https://[2001:1ff:ffff::1]', // RFC 2928: the rest of the IETF's assignments
     'https://[::ffff:0:127.0.0.1]', // RFC 2765: SIIT
     'https://[::ffff:0:a9fe:a9fe]',
-  ])('refuses the special-purpose address of %s', (url) => {
-    expect(urlProblem(url, nowhere)).toMatch(/^must not point to/);
+  ])('rejects the special-purpose address of %s', (url) => {
+    expect(urlProblem(url, noRanges)).toMatch(/^must not point to/);
   });
 
   it.each(['https://localhost..', 'https://a.internal..', 'https://127.0.0.1..'])(
-    'refuses %s with one dot too many',
-    (url) => expect(urlProblem(url, nowhere)).toBeDefined(),
+    'rejects %s, which has an additional trailing dot',
+    (url) => expect(urlProblem(url, noRanges)).toBeDefined(),
   );
 
-  describe('with PROVIDER_ALLOW_CIDRS', () => {
+  describe('with PROVIDER_ALLOW_CIDRS set', () => {
     const allowed = addressList(['127.0.0.0/8', '10.1.0.0/16', 'fd00::/8']);
 
     it.each([
@@ -151,7 +152,7 @@ describe('urlProblem', () => {
       'http://vllm:8000/v1',
       'http://llm.example.com',
       'https://llm.example.com/v1',
-    ])('takes %s', (url) => expect(urlProblem(url, allowed)).toBeUndefined());
+    ])('accepts %s', (url) => expect(urlProblem(url, allowed)).toBeUndefined());
 
     it.each([
       ['ftp://127.0.0.1', 'must begin with https:// or http://'],
@@ -163,14 +164,14 @@ describe('urlProblem', () => {
       ['http://[::ffff:127.0.0.1]', 'must write an IPv4 address in its own form, and not as IPv6'],
       ['http://user:secret@127.0.0.1', 'must not contain a user or password'],
       ['http://127.0.0.1/?a', 'must not have a query or fragment'],
-    ])('refuses %s: %s', (url, problem) => {
+    ])('rejects %s: %s', (url, problem) => {
       expect(urlProblem(url, allowed)).toEqual(typeof problem === 'string' ? problem : expect.stringMatching(problem));
     });
   });
 });
 
 describe('addressList', () => {
-  it('has what is in its ranges and nothing else', () => {
+  it('contains exactly the addresses of its ranges', () => {
     const list = addressList(['10.0.0.0/8', 'fd00::/8', '192.0.2.7/32']);
     for (const [address, family, inside] of [
       ['10.255.0.1', 'ipv4', true],
@@ -188,17 +189,20 @@ describe('addressList', () => {
     (range) => expect(() => addressList([range])).toThrow(),
   );
 
-  // Number('') is 0, and a prefix of 0 bits is every address there is.
-  it.each(['10.1.2.3', '10.1.2.3/', 'fd00::1'])('does not take %s, without a length, for everything', (range) => {
-    let list = nowhere;
-    try {
-      list = addressList([range]);
-    } catch {
-      return;
-    }
-    expect(list.check('8.8.8.8', 'ipv4')).toBe(false);
-    expect(list.check('2606:4700::1111', 'ipv6')).toBe(false);
-  });
+  // Number('') is 0, and a prefix of 0 bits contains every address.
+  it.each(['10.1.2.3', '10.1.2.3/', 'fd00::1'])(
+    'does not treat %s, which has no length, as a range of every address',
+    (range) => {
+      let list = noRanges;
+      try {
+        list = addressList([range]);
+      } catch {
+        return;
+      }
+      expect(list.check('8.8.8.8', 'ipv4')).toBe(false);
+      expect(list.check('2606:4700::1111', 'ipv6')).toBe(false);
+    },
+  );
 });
 
 describe('addressProblem', () => {
@@ -215,7 +219,7 @@ describe('addressProblem', () => {
     '3ffe:ffff::1',
     '::ffff:8.8.8.8',
     '172.32.0.1',
-  ])('has none with %s', (ip) => expect(addressProblem(ip, nowhere)).toBeUndefined());
+  ])('is undefined for the public address %s', (ip) => expect(addressProblem(ip, noRanges)).toBeUndefined());
 
   it.each([
     '127.0.0.1',
@@ -230,18 +234,21 @@ describe('addressProblem', () => {
     'fd00::1',
     'fe80::1',
     'fe80::1%eth0',
-  ])('has one with %s', (ip) => expect(addressProblem(ip, nowhere)).toMatch(/need PROVIDER_ALLOW_CIDRS$/));
+  ])('names PROVIDER_ALLOW_CIDRS for the non-public address %s', (ip) =>
+    expect(addressProblem(ip, noRanges)).toMatch(/need PROVIDER_ALLOW_CIDRS$/),
+  );
 
   it.each(['127.0.0.1', '::ffff:127.0.0.1', '10.1.2.3', 'fd00::1', 'fd00::1%eth0', '8.8.8.8'])(
-    'has none with %s where it is allowed',
+    'is undefined for %s when PROVIDER_ALLOW_CIDRS allows it',
     (ip) => expect(addressProblem(ip, allowed)).toBeUndefined(),
   );
 
-  it.each(['10.2.0.1', '::1', 'fe80::1%eth0', '::ffff:10.2.0.1'])('has one with %s, which is outside', (ip) =>
-    expect(addressProblem(ip, allowed)).toBeDefined(),
+  it.each(['10.2.0.1', '::1', 'fe80::1%eth0', '::ffff:10.2.0.1'])(
+    'is defined for %s when it is outside the allowed ranges',
+    (ip) => expect(addressProblem(ip, allowed)).toBeDefined(),
   );
 
-  it.each(['', 'localhost', '127.1', '0x7f.1', '1.2.3.4.5', '[::1]'])('takes %j for no address', (ip) =>
+  it.each(['', 'localhost', '127.1', '0x7f.1', '1.2.3.4.5', '[::1]'])('reports that %j is not an IP address', (ip) =>
     expect(addressProblem(ip, addressList(['0.0.0.0/0', '::ffff:0:0/96']))).toBe('is not an IP address'),
   );
 });

@@ -15,8 +15,8 @@ function findPython(): string | undefined {
   }
 }
 
-/** Scheme, host, port and path as Python's urllib reads them: a parser that shares no code with ours. */
-function asPythonReads(urls: readonly string[]): readonly (readonly [string, string, number | null, string])[] {
+/** Scheme, host, port and path as parsed by Python's urllib, which shares no code with the parser under test. */
+function parseWithPython(urls: readonly string[]): readonly (readonly [string, string, number | null, string])[] {
   const program =
     'import json,sys,urllib.parse as u; print(json.dumps([[s.scheme,s.hostname,s.port,s.path] for s in map(u.urlsplit,json.load(sys.stdin))]))';
   return JSON.parse(execFileSync(python as string, ['-c', program], { input: JSON.stringify(urls), encoding: 'utf8' }));
@@ -46,7 +46,7 @@ describe('the canonical form of a base URL', () => {
   });
 });
 
-describe('a URL that parsers may read differently', () => {
+describe('a base URL that is ambiguous or invalid', () => {
   it.each([
     ['https://example.com\\@10.0.0.1/v1', 'must not contain a backslash'],
     ['https:\\\\example.com\\v1', 'must not contain a backslash'],
@@ -80,7 +80,7 @@ describe('a URL that parsers may read differently', () => {
     ['https://my_host/v1', /^must have a host name/],
     ['https://ex%61mple.com', /^must have a host name/],
     ['https://xn--a/v1', /xn--a is not the encoded form/],
-    // Node 20 reads it as "a", and Node 26 as it is written.
+    // Node 20 parses it as "a", and Node 26 keeps it unchanged.
     ['https://llm.xn--a-.example', /^must have a host name/],
     ['https://XN--999999B.example/v1', /xn--999999b is not the encoded form/],
     ['https://xn--xn---epa/v1', /xn--xn---epa is not the encoded form/],
@@ -108,13 +108,13 @@ describe('a URL that parsers may read differently', () => {
     ['https://example.com/v1?', 'must not have a query or fragment'],
     ['https://example.com/v1#x', 'must not have a query or fragment'],
     ['https://example.com?x=1', 'must not have a query or fragment'],
-  ])('is refused: %j: %s', (written, problem) => {
+  ])('is rejected: %j: %s', (written, problem) => {
     const expected = typeof problem === 'string' ? problem : expect.stringMatching(problem);
     expect(readBaseUrl(written)).toEqual({ problem: expected });
     expect(canonicalBaseUrl(written)).toBeUndefined();
   });
 
-  it('is refused within a moment, however long it is', () => {
+  it('is rejected within 1 s at any length', () => {
     for (const part of ['a.', '/', ':', '[', '@', '%2e', '..', 'A'])
       for (const head of ['https://', 'https://a/', 'https://a:']) {
         const started = performance.now();
@@ -124,7 +124,7 @@ describe('a URL that parsers may read differently', () => {
   });
 });
 
-/** Pieces that parsers are known to disagree about, between pieces that they agree about. */
+/** Parts that parsers are known to interpret differently, mixed with parts that they interpret alike. */
 const piece = fc.constantFrom(
   ...[
     'https://',
@@ -164,16 +164,16 @@ const written = fc
   .tuple(fc.constantFrom('https://', 'http://', 'https:', 'HTTPS://', ''), fc.array(piece, { maxLength: 7 }))
   .map(([scheme, pieces]) => scheme + pieces.join(''));
 
-describe('whatever is written', () => {
+describe('a generated base URL', () => {
   const accepted = [...new Set(fc.sample(written, { numRuns: 100_000, seed: 17 }).map(canonicalBaseUrl))].filter(
     (url) => url !== undefined,
   );
 
-  it('is accepted often enough for these tests to mean something', () => {
+  it('is accepted in more than 100 of 100,000 samples', () => {
     expect(accepted.length).toBeGreaterThan(100);
   });
 
-  it('what is accepted is canonical, and what Node reads in it is what stands there', () => {
+  it('is canonical and parsed by Node without a change when it is accepted', () => {
     for (const url of accepted) {
       expect(canonicalBaseUrl(url)).toBe(url);
       const { protocol, host, pathname, username, password, search, hash } = new URL(url);
@@ -184,13 +184,13 @@ describe('whatever is written', () => {
     }
   });
 
-  it.runIf(python)("Python's urllib reads the same host, port and path in it", () => {
-    const theirs = asPythonReads(accepted);
-    const ours = accepted.map((url) => {
+  it.runIf(python)('has the same host, port and path in Python urllib when it is accepted', () => {
+    const parsedByPython = parseWithPython(accepted);
+    const parsedByNode = accepted.map((url) => {
       const { protocol, hostname, port, pathname } = new URL(url);
       const host = hostname.replace(/^\[|\]$/g, '');
       return [protocol.slice(0, -1), host, port === '' ? null : Number(port), pathname === '/' ? '' : pathname];
     });
-    expect(theirs).toEqual(ours);
+    expect(parsedByPython).toEqual(parsedByNode);
   });
 });

@@ -19,7 +19,7 @@ import {
 import { readPatch } from '../../src/domain/patch.js';
 import { agentRow, configRow, seeded } from './support.js';
 
-const nowhere = addressList([]);
+const noRanges = addressList([]);
 
 const { state } = seeded(seedCatalogue);
 const provider = { name: 'local', dialect: 'DIALECT_OPENAI_COMPATIBLE', base_url: 'https://llm.example.com/v1' };
@@ -28,11 +28,11 @@ function writeProvider(body: object, before = newProvider(), mask: readonly stri
   const specs = before.id === 0 ? newProviderFields : providerFields;
   const patch = readPatch({ body, mask, specs, outputOnly: providerOutputOnly, at: 'provider' });
   const row = patchProvider(before, patch);
-  return { patch, row, violations: [...patch.violations, ...checkProvider(state, row, patch, nowhere)] };
+  return { patch, row, violations: [...patch.violations, ...checkProvider(state, row, patch, noRanges)] };
 }
 
 describe('a provider', () => {
-  it('has the defaults of its table', () => {
+  it('has the defaults of its table when only required fields are set', () => {
     const { row, violations } = writeProvider(provider);
     expect(violations).toEqual([]);
     expect(row).toMatchObject({
@@ -48,7 +48,7 @@ describe('a provider', () => {
     });
   });
 
-  it('needs a name, a dialect and a base URL', () => {
+  it('requires a name, a dialect and a base URL', () => {
     expect(writeProvider({ dialect: 'DIALECT_UNSPECIFIED', name: '', base_url: '' }).violations).toEqual(
       ['name', 'dialect', 'base_url'].map((field) => ({ field: `provider.${field}`, description: 'is required' })),
     );
@@ -66,7 +66,7 @@ describe('a provider', () => {
       { parameter_rules: [{ ...emptyRule('seed'), minimum: 0, maximum: 0 }] },
       { parameter_rules: [{ parameter: 'seed', support: 'PARAMETER_SUPPORT_ACCEPTED', minimum: 0, maximum: 0 }] },
     ],
-  ])('%o is stored as %o', (sent, stored) => {
+  ])('created with %o is stored with %o', (sent, stored) => {
     const { row, violations } = writeProvider({ ...provider, ...sent });
     expect(violations).toEqual([]);
     expect(row).toMatchObject(stored);
@@ -100,18 +100,18 @@ describe('a provider', () => {
     [rules({ ...emptyRule('seed'), minimum: 2, maximum: 1 }), 'parameter_rules[0]'],
     [rules({ ...emptyRule('seed'), not_with: ['penalty'] }), 'parameter_rules[0].not_with[0]'],
     [rules(emptyRule('seed'), emptyRule('seed')), 'parameter_rules'],
-  ])('refuses %o: %s', (sent, field) => {
+  ])('is rejected with %o: %s', (sent, field) => {
     const { violations } = writeProvider({ ...provider, ...sent });
     expect(violations.map((violation) => violation.field)).toEqual([`provider.${field}`]);
   });
 
-  it('cannot be given another name', () => {
+  it('cannot be renamed', () => {
     const before = { ...newProvider(), ...provider, id: 9, dialect: 'DIALECT_OPENAI' as const };
     const { violations } = writeProvider({ name: 'other' }, before, ['name']);
     expect(violations).toEqual([{ field: 'update_mask', description: 'names "name", which cannot be changed' }]);
   });
 
-  it('keeps a base URL that has become invalid, unless it is touched', () => {
+  it('keeps an invalid stored base URL when the update does not set it', () => {
     const before = {
       ...newProvider(),
       ...provider,
@@ -123,7 +123,7 @@ describe('a provider', () => {
     expect(writeProvider({ base_url: 'http://10.0.0.1' }, before).violations).toHaveLength(1);
   });
 
-  it('that is built in keeps where its key is sent', () => {
+  it('has fixed fields, which determine the recipient of its key, when it is built in', () => {
     const before = state.provider('openai') ?? newProvider();
     const all = { ...provider, display_name: 'x', aliases: ['oai'], enabled: false, allow_unknown_models: true };
     const { patch } = writeProvider(
@@ -135,7 +135,7 @@ describe('a provider', () => {
     expect(fixedFields(writeProvider({ enabled: false }, before).patch)).toEqual([]);
   });
 
-  it('may keep its own aliases and take its own key variables', () => {
+  it('accepts its own aliases and key variables when it is built in', () => {
     const before = state.provider('grok') ?? newProvider();
     expect(writeProvider({ aliases: ['xai', 'x'], api_key_env_vars: ['XAI_API_KEY'] }, before).violations).toEqual([]);
   });
@@ -149,7 +149,7 @@ describe('a model', () => {
     return { patch, row, violations: [...patch.violations, ...checkModel(row, patch)] };
   };
 
-  it('knows nothing that nobody said', () => {
+  it('has null for every capability that was not set', () => {
     const { row, violations } = write(model);
     expect(violations).toEqual([]);
     expect(row).toEqual({ ...newModel(), ...model });
@@ -157,14 +157,14 @@ describe('a model', () => {
       expect(row).toHaveProperty(unknown, null);
   });
 
-  it('needs a provider and a name', () => {
+  it('requires a provider and a name', () => {
     expect(write({ provider: '', name: '' }).violations).toEqual([
       { field: 'model.provider', description: 'is required' },
       { field: 'model.name', description: 'is required' },
     ]);
   });
 
-  it('has its price beside it, with 0 as a price', () => {
+  it('has its price separate from the row, and 0 is a valid price', () => {
     const price = { input_micro_usd_per_million: 0n, output_micro_usd_per_million: 1_000_000_000_000n, source: 'x' };
     const { patch, row, violations } = write({ ...model, price });
     expect(violations).toEqual([]);
@@ -187,13 +187,13 @@ describe('a model', () => {
     [{ price: { input_micro_usd_per_million: -1n, source: '' } }, 'price.input_micro_usd_per_million'],
     [{ price: { output_micro_usd_per_million: 1_000_000_000_001n, source: '' } }, 'price.output_micro_usd_per_million'],
     [{ price: { source: 'x'.repeat(201) } }, 'price.source'],
-  ])('refuses %o: %s', (sent, field) => {
+  ])('is rejected with %o: %s', (sent, field) => {
     expect(write({ ...model, ...sent }).violations.map((violation) => violation.field)).toEqual([`model.${field}`]);
   });
 });
 
 describe('usersOf', () => {
-  it('counts configs, once each, and agents', () => {
+  it('counts each config once and each agent that uses a provider or model', () => {
     const world = seeded(seedCatalogue);
     world.write((_, draft) => draft.create('agent', agentRow({ llm_provider: 'openai', llm_model: 'gpt-4' })));
     for (const fields of [
@@ -202,13 +202,13 @@ describe('usersOf', () => {
       { provider: 'grok', model_name: 'gpt-4', enabled: false },
     ])
       world.write((_, draft) => draft.create('config', configRow(fields)));
-    const count = (...of: [string, string?]) => usersOf(world.state, ...of);
+    const count = (...target: [string, string?]) => usersOf(world.state, ...target);
     expect([count('openai'), count('openai', 'gpt-4'), count('openai', 'gpt-4o'), count('grok')]).toEqual([3, 3, 1, 1]);
     expect([count('claude'), count('deepseek'), count('openai', 'gpt-5')]).toEqual([1, 0, 0]);
   });
 });
 
-/** A rule as the wire brings it, with nothing said. */
+/** A decoded rule message in which no optional field is set. */
 function emptyRule(parameter: string) {
   return {
     parameter,

@@ -8,7 +8,7 @@ import { certificateIdentities, type PeerNames } from '../../src/domain/certific
 const EC = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 const keys = webcrypto.subtle.generateKey(EC, true, ['sign', 'verify']);
 
-/** What Node says of a real certificate with these names. */
+/** The names that Node reports for a real certificate with these names. */
 async function namesOf(common: readonly string[], names: JsonGeneralNames): Promise<PeerNames> {
   const cert = await X509CertificateGenerator.createSelfSigned({
     name: common.map((CN) => ({ CN: [CN] })),
@@ -24,7 +24,7 @@ const url = (value: string) => ({ type: 'url' as const, value });
 const dns = (value: string) => ({ type: 'dns' as const, value });
 
 describe('the identities of a certificate', () => {
-  it('are its URIs, then its DNS names, then its common name', async () => {
+  it('are its URIs, then its DNS names, then its common name, in this order', async () => {
     const names = [dns('Trader.Example'), url('spiffe://desk/trader'), dns('b.example'), url('urn:x:1')];
     expect(await identities(['trader'], names)).toEqual([
       'spiffe://desk/trader',
@@ -38,7 +38,7 @@ describe('the identities of a certificate', () => {
     expect(certificateIdentities({ subject: { CN: '' } })).toEqual([]);
   });
 
-  it('are no addresses, mails or wildcards', async () => {
+  it('exclude IP addresses, e-mail addresses and wildcards', async () => {
     const names = [
       { type: 'ip' as const, value: '10.0.0.1' },
       { type: 'email' as const, value: 'trader@desk.example' },
@@ -47,7 +47,7 @@ describe('the identities of a certificate', () => {
     expect(await identities([], names)).toEqual([]);
   });
 
-  it('are never made by a name that pretends to be several', async () => {
+  it('exclude a name that embeds the syntax of another name', async () => {
     for (const hidden of ['DNS:admin.example', 'URI:spiffe://desk/admin', 'CN=admin'])
       for (const value of [
         `x, ${hidden}`,
@@ -61,14 +61,14 @@ describe('the identities of a certificate', () => {
         for (const name of [url(value), dns(value)]) expect(await identities([], [name]), value).toEqual([]);
   });
 
-  it('of one kind are none of another', async () => {
+  it('exclude a name that has the form of another kind', async () => {
     expect(await identities([], [dns('CN=admin'), url('CN=admin')])).toEqual([]);
     expect(await identities([], [url('admin.example')])).toEqual([]);
     expect(await identities([], [dns('spiffe://desk/admin')])).toEqual([]);
     expect(await identities(['spiffe://desk/admin'])).toEqual(['CN=spiffe://desk/admin']);
   });
 
-  it('hold visible ASCII alone, and 300 characters of it', async () => {
+  it('contain only visible ASCII and at most 300 characters', async () => {
     expect(await identities(['träder'])).toEqual([]);
     expect(await identities(['two words'])).toEqual([]);
     const uri = (length: number) => 'urn:x:'.padEnd(length, 'a');
@@ -76,28 +76,35 @@ describe('the identities of a certificate', () => {
     expect(await identities([], [url(uri(301))])).toEqual([]);
   });
 
-  it('are none of several common names, because nobody knows which one the authority has looked at', async () =>
+  it('exclude common names when there are several, because the verified one is unknown', async () =>
     expect(await identities(['trader', 'admin'])).toEqual([]));
 
-  it('of any certificate are names that stand in it', async () => {
-    const nasty = fc.string({ unit: fc.constantFrom(...'ab:,. "\\=/\0', ', DNS:', ', URI:', 'urn:'), maxLength: 12 });
+  it('are a subset of the names of the certificate for any names', async () => {
+    const specialText = fc.string({
+      unit: fc.constantFrom(...'ab:,. "\\=/\0', ', DNS:', ', URI:', 'urn:'),
+      maxLength: 12,
+    });
     await fc.assert(
-      fc.asyncProperty(fc.array(nasty, { maxLength: 4 }), fc.array(nasty, { maxLength: 4 }), async (urls, hosts) => {
-        const found = await identities([], [...urls.map(url), ...hosts.map(dns)]);
-        const given = [...urls, ...hosts.map((host) => host.toLowerCase())];
-        expect(found.filter((one) => !given.includes(one))).toEqual([]);
-      }),
+      fc.asyncProperty(
+        fc.array(specialText, { maxLength: 4 }),
+        fc.array(specialText, { maxLength: 4 }),
+        async (urls, hosts) => {
+          const found = await identities([], [...urls.map(url), ...hosts.map(dns)]);
+          const names = [...urls, ...hosts.map((host) => host.toLowerCase())];
+          expect(found.filter((identity) => !names.includes(identity))).toEqual([]);
+        },
+      ),
       { numRuns: 300 },
     );
   });
 
-  it('of any text that is no list of names are none', () => {
+  it('are empty when subjectaltname is malformed', () => {
     for (const text of ['URI:"x', 'URI:x, "', 'URI:urn:a"b, DNS:c', '"URI:urn:a\\"'])
       expect(certificateIdentities({ subjectaltname: text }), text).toEqual([]);
     fc.assert(
       fc.property(fc.string(), (text) => {
-        for (const one of certificateIdentities({ subjectaltname: text }))
-          expect(text.toLowerCase()).toContain(one.toLowerCase());
+        for (const identity of certificateIdentities({ subjectaltname: text }))
+          expect(text.toLowerCase()).toContain(identity.toLowerCase());
       }),
     );
   });

@@ -6,50 +6,54 @@ import type { Agent, Config } from '../../src/domain/rows.js';
 import { State } from '../../src/domain/state.js';
 import { agentRow, configRow, World } from './support.js';
 
-/** The chain without a catalogue, by what becomes of its hops. */
-function parted(agent: Agent, configs: readonly Config[], view = new State()) {
+/** The hops of the chain, grouped into used, duplicate and excluded by policy; the catalogue is empty by default. */
+function groupedChain(agent: Agent, configs: readonly Config[], view = new State()) {
   const chain = chainOf(view, agent, configs);
-  const of = (dropped: ChainHop['dropped']) => chain.filter((hop) => hop.dropped === dropped);
-  return { hops: of(undefined), duplicates: of('SKIP_REASON_DUPLICATE'), cut: of('SKIP_REASON_POLICY') };
+  const withDropped = (dropped: ChainHop['dropped']) => chain.filter((hop) => hop.dropped === dropped);
+  return {
+    hops: withDropped(undefined),
+    duplicates: withDropped('SKIP_REASON_DUPLICATE'),
+    excluded: withDropped('SKIP_REASON_POLICY'),
+  };
 }
 
-const shown = (hops: readonly PlannedHop[]) => hops.map((hop) => `${hop.provider}/${hop.model_name}`);
-const own = (id: number, provider: string, model_name: string, more: Partial<Config> = {}) =>
+const namesOf = (hops: readonly PlannedHop[]) => hops.map((hop) => `${hop.provider}/${hop.model_name}`);
+const configWith = (id: number, provider: string, model_name: string, more: Partial<Config> = {}) =>
   configRow({ id, provider, model_name, ...more });
 
 describe('chainOf', () => {
-  it('is each enabled config in order, each followed by its fallback', () => {
+  it('contains each enabled config in order, each followed by its fallback', () => {
     const configs = [
-      own(3, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
-      own(1, 'c', '1', { enabled: false, fallback_provider: 'd', fallback_model: '1' }),
-      own(2, 'e', '1'),
+      configWith(3, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
+      configWith(1, 'c', '1', { enabled: false, fallback_provider: 'd', fallback_model: '1' }),
+      configWith(2, 'e', '1'),
     ];
-    const { hops, duplicates, cut } = parted(agentRow(), configs);
+    const { hops, duplicates, excluded } = groupedChain(agentRow(), configs);
     expect(hops.map(({ source, config }) => [source, config?.id])).toEqual([
       ['HOP_SOURCE_CONFIG', 3],
       ['HOP_SOURCE_FALLBACK', 3],
       ['HOP_SOURCE_CONFIG', 2],
     ]);
-    expect(shown(hops)).toEqual(['a/1', 'b/1', 'e/1']);
-    expect([duplicates, cut]).toEqual([[], []]);
+    expect(namesOf(hops)).toEqual(['a/1', 'b/1', 'e/1']);
+    expect([duplicates, excluded]).toEqual([[], []]);
   });
 
-  it("is the agent's own model when no config is enabled", () => {
+  it('contains the default model of the agent when no config is enabled', () => {
     const agent = agentRow({ llm_provider: 'deepseek', llm_model: 'deepseek-chat' });
-    for (const configs of [[], [own(1, 'a', '1', { enabled: false })]]) {
-      const { hops } = parted(agent, configs);
-      const own = { config: undefined, provider: 'deepseek', model_name: 'deepseek-chat' };
-      expect(hops).toEqual([{ source: 'HOP_SOURCE_AGENT', ...own, index: 0, dropped: undefined }]);
+    for (const configs of [[], [configWith(1, 'a', '1', { enabled: false })]]) {
+      const { hops } = groupedChain(agent, configs);
+      const defaultModel = { config: undefined, provider: 'deepseek', model_name: 'deepseek-chat' };
+      expect(hops).toEqual([{ source: 'HOP_SOURCE_AGENT', ...defaultModel, index: 0, dropped: undefined }]);
     }
   });
 
-  it('collapses what repeats into the first', () => {
-    const { hops, duplicates } = parted(agentRow(), [
-      own(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
-      own(2, 'b', '1', { fallback_provider: 'a', fallback_model: '1' }),
-      own(3, 'a', '2'),
+  it('marks repeated hops as duplicates of the first', () => {
+    const { hops, duplicates } = groupedChain(agentRow(), [
+      configWith(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
+      configWith(2, 'b', '1', { fallback_provider: 'a', fallback_model: '1' }),
+      configWith(3, 'a', '2'),
     ]);
-    expect(shown(hops)).toEqual(['a/1', 'b/1', 'a/2']);
+    expect(namesOf(hops)).toEqual(['a/1', 'b/1', 'a/2']);
     expect(hops[1]?.config?.id).toBe(1);
     expect(duplicates.map(({ source, config }) => [source, config?.id])).toEqual([
       ['HOP_SOURCE_CONFIG', 2],
@@ -57,14 +61,14 @@ describe('chainOf', () => {
     ]);
   });
 
-  it('does not take two models for one because their names run together', () => {
-    const { hops, duplicates } = parted(agentRow(), [own(1, 'a', 'b/c'), own(2, 'a/b', 'c')]);
+  it('distinguishes two models whose provider and model names concatenate to the same text', () => {
+    const { hops, duplicates } = groupedChain(agentRow(), [configWith(1, 'a', 'b/c'), configWith(2, 'a/b', 'c')]);
     expect(hops).toHaveLength(2);
     expect(duplicates).toEqual([]);
   });
 
-  it('counts the places as planned, whatever becomes of the hops', () => {
-    const configs = [own(1, 'a', '1'), own(2, 'a', '1'), own(3, 'b', '1')];
+  it('numbers the hops as planned, including dropped hops', () => {
+    const configs = [configWith(1, 'a', '1'), configWith(2, 'a', '1'), configWith(3, 'b', '1')];
     const chain = chainOf(new State(), agentRow({ substitution_policy: 'SUBSTITUTION_POLICY_SAME_PROVIDER' }), configs);
     expect(chain.map(({ index, dropped }) => [index, dropped])).toEqual([
       [0, undefined],
@@ -77,56 +81,77 @@ describe('chainOf', () => {
   const fallback = { fallback_provider: 'a', fallback_model: '1' };
   const desk = { ...newCredential(), id: 5, name: 'desk', provider: 'a' };
   it.each<[string, Config[], number]>([
-    ['the same environment', [own(1, 'a', '1'), own(2, 'a', '1')], 1],
-    ['a key of its own and the environment', [own(1, 'a', '1', keyed), own(2, 'a', '1')], 2],
-    ['two keys of their own', [own(1, 'a', '1', keyed), own(2, 'a', '1', keyed)], 2],
-    ['a credential and the environment', [own(1, 'a', '1', { credential_id: 5 }), own(2, 'a', '1')], 2],
-    ['one credential', [own(1, 'a', '1', { credential_id: 5 }), own(2, 'a', '1', { credential_id: 5 })], 1],
-    ['a credential and a key', [own(1, 'a', '1', { credential_id: 5 }), own(2, 'a', '1', keyed)], 2],
-    ['a credential that is gone', [own(1, 'a', '1', { credential_id: 9 }), own(2, 'a', '1')], 1],
+    ['the same environment key', [configWith(1, 'a', '1'), configWith(2, 'a', '1')], 1],
+    ['a stored key and the environment', [configWith(1, 'a', '1', keyed), configWith(2, 'a', '1')], 2],
+    ['two stored keys', [configWith(1, 'a', '1', keyed), configWith(2, 'a', '1', keyed)], 2],
+    ['a credential and the environment', [configWith(1, 'a', '1', { credential_id: 5 }), configWith(2, 'a', '1')], 2],
     [
-      'a key that is for the provider of the config alone',
-      [own(1, 'a', '1'), own(2, 'b', '1', { ...keyed, ...fallback })],
+      'one credential',
+      [configWith(1, 'a', '1', { credential_id: 5 }), configWith(2, 'a', '1', { credential_id: 5 })],
+      1,
+    ],
+    ['a credential and a key', [configWith(1, 'a', '1', { credential_id: 5 }), configWith(2, 'a', '1', keyed)], 2],
+    ['a deleted credential', [configWith(1, 'a', '1', { credential_id: 9 }), configWith(2, 'a', '1')], 1],
+    [
+      'a key that is valid only for the provider of the config',
+      [configWith(1, 'a', '1'), configWith(2, 'b', '1', { ...keyed, ...fallback })],
       2,
     ],
-    ['a credential for another provider', [own(1, 'a', '1'), own(2, 'b', '1', { credential_id: 5, ...fallback })], 3],
-  ])('one model twice with %s', (_, configs, left) => {
+    [
+      'a credential for another provider',
+      [configWith(1, 'a', '1'), configWith(2, 'b', '1', { credential_id: 5, ...fallback })],
+      3,
+    ],
+  ])('compares hops of one model by their keys: %s', (_, configs, count) => {
     const view = new State();
     view.load('credential', desk);
-    expect(parted(agentRow(), configs, view).hops).toHaveLength(left);
+    expect(groupedChain(agentRow(), configs, view).hops).toHaveLength(count);
   });
 
-  it('knows a provider by its aliases, for duplicates and for the policy', () => {
+  it('resolves provider aliases for duplicates and for the policy', () => {
     const world = new World();
     world.provider({ name: 'claude', aliases: ['anthropic'] });
-    const configs = [own(1, 'Anthropic', '1'), own(2, 'claude', '1'), own(3, 'claude', '2'), own(4, 'b', '1')];
+    const configs = [
+      configWith(1, 'Anthropic', '1'),
+      configWith(2, 'claude', '1'),
+      configWith(3, 'claude', '2'),
+      configWith(4, 'b', '1'),
+    ];
     const agent = agentRow({ substitution_policy: 'SUBSTITUTION_POLICY_SAME_PROVIDER' });
-    const { hops, duplicates, cut } = parted(agent, configs, world.state);
-    expect([shown(hops), shown(duplicates), shown(cut)]).toEqual([['claude/1', 'claude/2'], ['claude/1'], ['b/1']]);
+    const { hops, duplicates, excluded } = groupedChain(agent, configs, world.state);
+    expect([namesOf(hops), namesOf(duplicates), namesOf(excluded)]).toEqual([
+      ['claude/1', 'claude/2'],
+      ['claude/1'],
+      ['b/1'],
+    ]);
   });
 
-  const many = [own(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }), own(2, 'a', '2'), own(3, 'c', '3')];
+  const many = [
+    configWith(1, 'a', '1', { fallback_provider: 'b', fallback_model: '1' }),
+    configWith(2, 'a', '2'),
+    configWith(3, 'c', '3'),
+  ];
   it.each([
     ['SUBSTITUTION_POLICY_NEVER', ['a/1'], ['b/1', 'a/2', 'c/3']],
     ['SUBSTITUTION_POLICY_SAME_MODEL', ['a/1', 'b/1'], ['a/2', 'c/3']],
     ['SUBSTITUTION_POLICY_SAME_PROVIDER', ['a/1', 'a/2'], ['b/1', 'c/3']],
     ['SUBSTITUTION_POLICY_ANY', ['a/1', 'b/1', 'a/2', 'c/3'], []],
     ['SUBSTITUTION_POLICY_UNSPECIFIED', ['a/1', 'b/1', 'a/2', 'c/3'], []],
-  ] as const)('%s leaves %j and cuts %j', (substitution_policy, left, gone) => {
-    const { hops, cut } = parted(agentRow({ substitution_policy }), many);
-    expect([shown(hops), shown(cut)]).toEqual([left, gone]);
+  ] as const)('with %s keeps %j and excludes %j', (substitution_policy, keptNames, excludedNames) => {
+    const { hops, excluded } = groupedChain(agentRow({ substitution_policy }), many);
+    expect([namesOf(hops), namesOf(excluded)]).toEqual([keptNames, excludedNames]);
   });
 });
 
-describe('every chain', () => {
-  const few = fc.constantFrom('a', 'b', 'c');
+describe('any chain', () => {
+  const letter = fc.constantFrom('a', 'b', 'c');
   const config = fc
     .record({
       priority: fc.integer({ min: -2, max: 2 }),
       enabled: fc.boolean(),
-      provider: few,
-      model_name: few,
-      fallback: fc.option(fc.tuple(few, few)),
+      provider: letter,
+      model_name: letter,
+      fallback: fc.option(fc.tuple(letter, letter)),
       key_id: fc.constantFrom('k', null),
     })
     .map(
@@ -157,34 +182,34 @@ describe('every chain', () => {
         ...(row.fallback_model ? [`HOP_SOURCE_FALLBACK ${row.id} ${row.fallback_provider} ${row.fallback_model}`] : []),
       ]);
 
-  it('has each planned hop once: tried, a duplicate, or cut', () => {
+  it('contains each planned hop once: used, a duplicate, or excluded', () => {
     fc.assert(
       fc.property(agent, configs, (owner, rows) => {
-        const { hops, duplicates, cut } = parted(owner, rows);
-        const all = [...hops, ...duplicates, ...cut].map(text);
-        const wanted = planned(rows);
-        expect(all.sort()).toEqual((wanted.length > 0 ? wanted : ['HOP_SOURCE_AGENT  a b']).sort());
+        const { hops, duplicates, excluded } = groupedChain(owner, rows);
+        const all = [...hops, ...duplicates, ...excluded].map(text);
+        const expected = planned(rows);
+        expect(all.sort()).toEqual((expected.length > 0 ? expected : ['HOP_SOURCE_AGENT  a b']).sort());
       }),
     );
   });
 
-  it('tries hops in the order planned, no model twice with one key', () => {
+  it('uses hops in the planned order and no model twice with one key', () => {
     fc.assert(
       fc.property(agent, configs, (owner, rows) => {
-        const { hops } = parted(owner, rows);
+        const { hops } = groupedChain(owner, rows);
         const order = planned(rows);
-        const places = hops.map((hop) => order.indexOf(text(hop)));
-        expect(places).toEqual([...places].sort((a, b) => a - b));
+        const positions = hops.map((hop) => order.indexOf(text(hop)));
+        expect(positions).toEqual([...positions].sort((a, b) => a - b));
         const calls = hops.map(({ config, provider, model_name }) => {
-          const own = config?.key_id && config.provider === provider ? config.id : 'environment';
-          return `${provider}/${model_name} with ${own}`;
+          const keySource = config?.key_id && config.provider === provider ? config.id : 'environment';
+          return `${provider}/${model_name} with ${keySource}`;
         });
         expect(new Set(calls).size).toBe(hops.length);
       }),
     );
   });
 
-  it('begins with the first enabled config by (priority, id), which is the primary', () => {
+  it('begins with the primary config, the first enabled config by (priority, id)', () => {
     fc.assert(
       fc.property(agent, configs, (owner, rows) => {
         let first: Config | undefined;
@@ -195,17 +220,17 @@ describe('every chain', () => {
           if (before) first = row;
         }
         expect(primaryOf(rows)).toBe(first);
-        const [hop] = parted(owner, rows).hops;
+        const [hop] = groupedChain(owner, rows).hops;
         expect(hop?.config).toBe(first);
         expect(hop?.source).toBe(first ? 'HOP_SOURCE_CONFIG' : 'HOP_SOURCE_AGENT');
       }),
     );
   });
 
-  it('cuts nothing that its policy allows, and leaves nothing that it forbids', () => {
+  it('excludes exactly the hops that the policy forbids', () => {
     fc.assert(
       fc.property(agent, configs, (owner, rows) => {
-        const { hops, cut } = parted(owner, rows);
+        const { hops, excluded } = groupedChain(owner, rows);
         const [first] = hops;
         const allowed = (hop: PlannedHop) => {
           if (hop === first || owner.substitution_policy === 'SUBSTITUTION_POLICY_ANY') return true;
@@ -216,7 +241,7 @@ describe('every chain', () => {
           return false;
         };
         expect(hops.filter((hop) => !allowed(hop))).toEqual([]);
-        expect(cut.filter(allowed)).toEqual([]);
+        expect(excluded.filter(allowed)).toEqual([]);
       }),
     );
   });

@@ -31,7 +31,7 @@ world.model({
 });
 const { state } = world;
 
-/** What a write of `body` over `before` would store, and what it would be refused for. */
+/** The row that a write of `body` over `before` would store, and its violations. */
 function write(before: Config, body: object, mask: readonly string[] = [], allowUnknownModel = false) {
   const patch = configPatch(body, mask);
   const row = patchConfig(state, before, patch);
@@ -42,7 +42,7 @@ const create = (body: object, allowUnknownModel = false) => write(newConfig(1, 0
 const gpt4 = { provider: 'openai', model_name: 'gpt-4' };
 
 describe('a new config', () => {
-  it('has the defaults of the document', () => {
+  it('has the defaults of the original Python system', () => {
     const { row, violations } = create(gpt4);
     expect(violations).toEqual([]);
     expect(row).toEqual({
@@ -62,14 +62,14 @@ describe('a new config', () => {
     });
   });
 
-  it('needs a provider and a model', () => {
+  it('requires a provider and a model', () => {
     expect(create({}).violations).toEqual([
       { field: 'config.provider', description: 'is required' },
       { field: 'config.model_name', description: 'is required' },
     ]);
   });
 
-  it('is not said to lack what was refused', () => {
+  it('reports a rejected field once, not also as missing', () => {
     const { violations } = create({ provider: 'a\nb', model_name: '' });
     expect(violations).toEqual([
       { field: 'config.provider', description: 'must not contain control characters' },
@@ -77,14 +77,14 @@ describe('a new config', () => {
     ]);
   });
 
-  it('takes 0 as a value in every field that can be 0', () => {
+  it('stores 0 as a value in every field whose range includes 0', () => {
     const zeros = { temperature: 0, top_p: 0, cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0, priority: 0 };
     const { row, violations } = create({ ...gpt4, ...zeros, enabled: false, extra_params: { seed: 0n } });
     expect(violations).toEqual([]);
     expect(row).toMatchObject({ ...zeros, enabled: false, price_given: true, extra_params: { seed: 0 } });
   });
 
-  it('stores no negative zero', () => {
+  it('stores negative zero as 0', () => {
     const { row } = create({ ...gpt4, temperature: -0, top_p: -0, cost_per_1k_input_tokens: -0 });
     for (const value of [row.temperature, row.top_p, row.cost_per_1k_input_tokens])
       expect(Object.is(value, 0)).toBe(true);
@@ -105,7 +105,7 @@ describe('a new config', () => {
     ['metadata_json', '{"a":1,"a":2}'],
     ['model_name', 'x'.repeat(101)],
     ['provider', 'x'.repeat(51)],
-  ])('refuses %s %s', (field, value) => {
+  ])('is rejected with %s %s', (field, value) => {
     const { violations } = create({ ...gpt4, [field]: value });
     expect(violations.map((violation) => violation.field)).toEqual([`config.${field}`]);
   });
@@ -117,13 +117,13 @@ describe('a new config', () => {
     [{ seed: 9_007_199_254_740_992n }, 'seed'],
     [{ request_timeout_ms: 0 }, 'request_timeout_ms'],
     [{ reasoning_effort: 'x'.repeat(21) }, 'reasoning_effort'],
-  ])('refuses extra parameters %o', (extra_params, field) => {
+  ])('is rejected with extra parameters %o', (extra_params, field) => {
     const { violations } = create({ provider: 'local', model_name: 'any', extra_params });
     expect(violations.map((violation) => violation.field)).toEqual([`config.extra_params.${field}`]);
   });
 });
 
-describe('names', () => {
+describe('the names of a config', () => {
   it.each([
     ['openai', 'openai'],
     ['OpenAI', 'openai'],
@@ -131,7 +131,7 @@ describe('names', () => {
     ['XAI', 'grok'],
     ['x-ai', 'grok'],
     ['Ollama', 'local'],
-  ])('%s is stored as %s', (written, stored) => {
+  ])('are stored in canonical form: %s as %s', (written, stored) => {
     const { row } = create(
       { provider: written, model_name: 'm', fallback_provider: written, fallback_model: 'n' },
       true,
@@ -139,7 +139,7 @@ describe('names', () => {
     expect([row.provider, row.fallback_provider]).toEqual([stored, stored]);
   });
 
-  it('an unknown provider is invalid, with what is known and what was meant', () => {
+  it('are rejected with the known providers and a suggestion when the provider is unknown', () => {
     const { violations } = create({ provider: 'opnai', model_name: 'gpt-4' });
     expect(violations).toEqual([
       {
@@ -150,13 +150,13 @@ describe('names', () => {
     ]);
   });
 
-  it('a provider that is switched off is invalid', () => {
+  it('are rejected when the provider is disabled', () => {
     expect(create({ provider: 'off', model_name: 'm' }).violations).toEqual([
       { field: 'config.provider', description: 'Invalid provider "off": it is disabled' },
     ]);
   });
 
-  it('an unknown model is invalid, with what is known and what was meant', () => {
+  it('are rejected with the known models and a suggestion when the model is unknown', () => {
     const [violation, ...others] = create({ provider: 'openai', model_name: 'gpt-4p' }).violations;
     expect(others).toEqual([]);
     expect(violation?.field).toBe('config.model_name');
@@ -166,18 +166,18 @@ describe('names', () => {
     for (const { name } of state.modelsOf('openai')) expect(violation?.description).toContain(name);
   });
 
-  it('names at most a dozen of many models, and says how many more', () => {
+  it('are rejected with at most 12 known models and the number of further models', () => {
     const [violation] = create({ provider: 'claude', model_name: 'claude-sonnet-9' }).violations;
     expect(violation?.description).toMatch(/^Invalid model "claude-sonnet-9" for claude: did you mean "claude-sonnet-/);
     expect(violation?.description).toContain(` and ${state.modelsOf('claude').length - 12} more`);
   });
 
-  it('a model of another provider is invalid', () => {
+  it('are rejected when the model belongs to another provider', () => {
     const fields = create({ provider: 'openai', model_name: 'claude-opus-5' }).violations.map(({ field }) => field);
     expect(fields).toEqual(['config.model_name']);
   });
 
-  it('an unknown model passes where its provider, or the request, allows it', () => {
+  it('are accepted with an unknown model when the provider or the request allows it', () => {
     expect(local.allow_unknown_models).toBe(true);
     expect(create({ provider: 'local', model_name: 'never-heard-of' }).violations).toEqual([]);
     expect(create({ provider: 'openai', model_name: 'gpt-99' }, true).violations).toEqual([]);
@@ -187,7 +187,7 @@ describe('names', () => {
   });
 });
 
-describe('the price', () => {
+describe('the price of a config', () => {
   const free = { cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0, price_given: true };
   const none = { cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0, price_given: false };
   const paid = { cost_per_1k_input_tokens: 3, cost_per_1k_output_tokens: 5, price_given: true };
@@ -211,13 +211,13 @@ describe('the price', () => {
     [free, {}, costs, none],
     [paid, { cost_per_1k_input_tokens: 0 }, costs, free],
     [paid, { cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0 }, [], free],
-  ])('%o, %o with mask %j: %o', (stored, sent, mask, after) => {
+  ])('changes from %o with update %o and mask %j to %o', (stored, sent, mask, after) => {
     const { row, violations } = write(configRow(stored), sent, mask);
     expect(violations).toEqual([]);
     expect(row).toMatchObject(after);
   });
 
-  it('cannot be taken back and given at once', () => {
+  it('is rejected when price_given is false and a cost is set', () => {
     const { violations } = write(configRow(), { price_given: false, cost_per_1k_input_tokens: 1 });
     expect(violations).toEqual([
       { field: 'config.price_given', description: 'must not be false while a cost is given' },
@@ -225,7 +225,7 @@ describe('the price', () => {
   });
 
   // proto, price_given: "Absent in a request: true as soon as one of the costs is in it."
-  it('is given when a cost is sent with a mask that covers price_given too', () => {
+  it('has price_given true when a cost is sent with a mask that covers price_given', () => {
     for (const mask of [['*'], ['price_given', 'cost_per_1k_input_tokens']]) {
       const { row, violations } = write(configRow(none), { ...gpt4, cost_per_1k_input_tokens: 5 }, mask);
       expect(violations).toEqual([]);
@@ -233,7 +233,7 @@ describe('the price', () => {
     }
   });
 
-  it('is never a cost that nobody gave, whatever is written', () => {
+  it('has price_given true after any writes when a cost is not 0', () => {
     const cost = fc.constantFrom(0, 1, 5);
     const body = fc.record(
       { cost_per_1k_input_tokens: cost, cost_per_1k_output_tokens: cost, price_given: fc.boolean() },
@@ -247,20 +247,20 @@ describe('the price', () => {
           const next = write(row, sent, named);
           if (next.violations.length > 0) continue;
           row = next.row;
-          const costly = row.cost_per_1k_input_tokens !== 0 || row.cost_per_1k_output_tokens !== 0;
-          if (costly) expect(row.price_given).toBe(true);
+          const hasCost = row.cost_per_1k_input_tokens !== 0 || row.cost_per_1k_output_tokens !== 0;
+          if (hasCost) expect(row.price_given).toBe(true);
         }
       }),
     );
   });
 });
 
-describe('the fallback', () => {
+describe('the fallback of a config', () => {
   const pair = { fallback_provider: 'deepseek', fallback_model: 'deepseek-chat' };
-  const both = (problem: string) => (field: string) => ({ field: `config.${field}`, description: problem });
-  const withModel = both('must be set together with fallback_provider');
-  const withProvider = both('must be set together with fallback_model');
-  const same = both('must differ from the primary: provider and model are the same');
+  const violationWith = (problem: string) => (field: string) => ({ field: `config.${field}`, description: problem });
+  const withModel = violationWith('must be set together with fallback_provider');
+  const withProvider = violationWith('must be set together with fallback_model');
+  const same = violationWith('must differ from the primary: provider and model are the same');
 
   it.each([
     [{}, pair, [], []],
@@ -274,7 +274,7 @@ describe('the fallback', () => {
     [{}, { fallback_provider: 'openai', fallback_model: 'gpt-4' }, [], [same('fallback_model')]],
     [{}, { fallback_provider: 'OPENAI', fallback_model: 'gpt-4' }, [], [same('fallback_model')]],
     [pair, { provider: 'deepseek', model_name: 'deepseek-chat' }, [], [same('fallback_model')]],
-  ])('%o, %o with mask %j: %o', (stored, sent, mask, violations) => {
+  ])('stored as %o and updated with %o and mask %j has violations %o', (stored, sent, mask, violations) => {
     expect(write(configRow(stored), sent, mask).violations).toEqual(violations);
   });
 
@@ -282,14 +282,14 @@ describe('the fallback', () => {
     [{ fallback_provider: 'nope', fallback_model: 'm' }, 'config.fallback_provider', /^Invalid provider "nope"/],
     [{ fallback_provider: 'off', fallback_model: 'm' }, 'config.fallback_provider', /it is disabled$/],
     [{ fallback_provider: 'grok', fallback_model: 'm' }, 'config.fallback_model', /^Invalid model "m" for grok/],
-  ])('%o: %s %s', (sent, field, description) => {
+  ])('is rejected with %o: %s %s', (sent, field, description) => {
     expect(create({ ...gpt4, ...sent }).violations).toEqual([
       { field, description: expect.stringMatching(description) },
     ]);
   });
 });
 
-describe('only what is touched is checked', () => {
+describe('an update of a config', () => {
   const stale: Partial<Config> = {
     provider: 'gone',
     model_name: 'lost',
@@ -306,27 +306,27 @@ describe('only what is touched is checked', () => {
     [{ cost_per_1k_input_tokens: 1 }],
     [{ top_p: 0.5 }],
     [{ extra_params: { request_timeout_ms: 5 } }],
-  ])('an old config that has become invalid takes %o', (sent) => {
+  ])('is accepted with %o when only unchanged fields are invalid', (sent) => {
     const { row, violations } = write(configRow(stale), sent);
     expect(violations).toEqual([]);
     expect(row).toMatchObject({ ...stale, ...sent });
   });
 
-  it('a new model is checked against the parameters that are there', () => {
+  it('checks the stored parameters when the model changes', () => {
     const { violations } = write(configRow({ max_tokens: 50_000 }), { model_name: 'gpt-4-turbo' });
     expect(violations).toEqual([
       { field: 'config.max_tokens', description: 'must be at most 4096 for openai/gpt-4-turbo, not 50000' },
     ]);
   });
 
-  // The document's own table allowed half a pair, so adopted rows can have one.
-  it('half a fallback from before does not stand in the way of another model', () => {
-    const half = configRow({ fallback_provider: null, fallback_model: 'gpt-4o' });
-    expect(write(half, { model_name: 'gpt-4o-mini' }).violations).toEqual([]);
+  // The table of the original Python system allowed half a pair, so imported rows can have one.
+  it('accepts another model when the stored fallback is incomplete', () => {
+    const incomplete = configRow({ fallback_provider: null, fallback_model: 'gpt-4o' });
+    expect(write(incomplete, { model_name: 'gpt-4o-mini' }).violations).toEqual([]);
   });
 });
 
-describe('the rules of the model', () => {
+describe('the parameter rules of the model', () => {
   const picky = { provider: 'local', model_name: 'picky' };
 
   it.each([
@@ -337,7 +337,7 @@ describe('the rules of the model', () => {
       { provider: 'claude', model_name: 'claude-opus-4-1', temperature: 1.2 },
       'must be at most 1 for claude/claude-opus-4-1, not 1.2',
     ],
-    // The document's default temperature must not rule out the newest models.
+    // The default temperature of the original Python system must not exclude the newest models.
     [{ provider: 'claude', model_name: 'claude-opus-5', temperature: 0.7 }, undefined],
     [{ provider: 'openai', model_name: 'o4-mini', temperature: 2, top_p: 1 }, undefined],
     [{ provider: 'deepseek', model_name: 'deepseek-reasoner', temperature: 2 }, undefined],
@@ -357,17 +357,17 @@ describe('the rules of the model', () => {
     [{ ...picky, extra_params: { reasoning_effort: 'low' } }, 'must be one of none, high for local/picky, not "low"'],
     [{ ...picky, top_p: 0.05 }, 'must be at least 0.1 for local/picky, not 0.05'],
     [{ ...picky, max_tokens: 1001 }, 'must be at most 1000 for local/picky, not 1001'],
-  ])('%o: %s', (sent, problem) => {
+  ])('applied to %o give the violation %s', (sent, problem) => {
     expect(create(sent).violations.map(({ description }) => description)).toEqual(problem ? [problem] : []);
   });
 
-  it('do not bind the fallback, which is adapted', () => {
+  it('do not apply to the fallback, whose parameters are adapted', () => {
     const fallback = { fallback_provider: 'claude', fallback_model: 'claude-opus-4-1' };
     expect(create({ ...gpt4, ...fallback, temperature: 2 }).violations).toEqual([]);
   });
 
   // runtime.md, "Adaptation": "those with a smaller range are refused at write time".
-  it('refuse what is out of the range of a parameter that another one lets through', () => {
+  it('reject a value outside its range when another parameter makes the parameter acceptable', () => {
     const { violations } = create({ ...picky, temperature: 1.5, extra_params: { reasoning_effort: 'none' } });
     expect(violations).toEqual([
       { field: 'config.temperature', description: 'must be at most 1 for local/picky, not 1.5' },
@@ -375,7 +375,7 @@ describe('the rules of the model', () => {
   });
 });
 
-describe('extra parameters', () => {
+describe('the extra parameters of a config', () => {
   const stored = { extra_params: { seed: 4, reasoning_effort: 'high' } };
   const onLocal = { provider: 'local', model_name: 'any', ...stored };
 
@@ -388,7 +388,7 @@ describe('extra parameters', () => {
     [{}, ['extra_params.seed'], { reasoning_effort: 'high' }],
     [{}, ['extra_params'], null],
     [{}, ['extra_params.seed', 'extra_params.reasoning_effort'], null],
-  ])('%o with mask %j: %o', (sent, mask, after) => {
+  ])('with update %o and mask %j become %o', (sent, mask, after) => {
     const { row, violations } = write(configRow(onLocal), sent, mask);
     expect(violations).toEqual([]);
     expect(row.extra_params).toEqual(after);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { DatabaseUrlError, parseDatabaseUrl, placeOf } from '../../src/domain/database_url.js';
 
-function refusalOf(url: string): string {
+function rejectionOf(url: string): string {
   try {
     parseDatabaseUrl(url);
   } catch (error) {
@@ -23,12 +23,12 @@ describe('parseDatabaseUrl', () => {
     ['postgres://u@%2Frun%2Fpg/db', { user: 'u', host: '/run/pg', database: 'db' }],
     ['postgres://[::1]:5432/db', { host: '::1', port: 5432 }],
     ['postgres://u:p%40%2F%25%23@h/a%20b', { password: 'p@/%#', database: 'a b' }],
-    // Only the last @ can end the password.
+    // Only the last @ ends the password.
     ['postgres://u:p@ss@h/db', { password: 'p@ss', host: 'h' }],
     ['postgres://u:pa:ss@h/db', { password: 'pa:ss', host: 'h' }],
     ['postgres://h/db?user=u&password=p&dbname=other', { user: 'u', password: 'p', database: 'other' }],
     ['postgres://h/db?schema=tenant', { schema: 'tenant' }],
-  ])('reads %s', (url, expected) => expect(parseDatabaseUrl(url)).toMatchObject(expected));
+  ])('parses %s', (url, expected) => expect(parseDatabaseUrl(url)).toMatchObject(expected));
 
   it.each([
     ['postgres://h/d', 'disable'],
@@ -39,14 +39,14 @@ describe('parseDatabaseUrl', () => {
     ['postgres://h/d?sslmode=no-verify', 'no-verify'],
     ['postgres://h/d?ssl=true', 'verify-full'],
     ['postgres://h/d?sslrootcert=/ca.pem', 'verify-full'],
-  ])('%s connects with TLS %s', (url, mode) => expect(parseDatabaseUrl(url).tls.mode).toBe(mode));
+  ])('parses %s with TLS mode %s', (url, mode) => expect(parseDatabaseUrl(url).tls.mode).toBe(mode));
 
   it.each([
     ['application_name=x', { applicationName: 'x' }],
     ['connect_timeout=3', { connectTimeoutMs: 3_000 }],
     ['options=-c%20search_path%3Dx', { options: '-c search_path=x' }],
     ['channel_binding=prefer', { channelBinding: true }],
-  ])('uses the parameter %s', (query, expected) =>
+  ])('applies the parameter %s', (query, expected) =>
     expect(parseDatabaseUrl(`postgres://h/d?${query}`).parameters).toMatchObject(expected),
   );
 
@@ -69,12 +69,12 @@ describe('parseDatabaseUrl', () => {
     ['postgres://u:hunter2@h/d?pgbouncer=true', /pgbouncer, which is not needed/],
     ['postgres://u:hunter2@h/d?shcema=x', /unknown parameter shcema; the known ones are .*schema/],
     ['postgres://u:x@h/d?hunter2=x', /unknown parameter; the known ones are/],
-  ])('refuses %s and repeats no part of it', (url, message) => {
-    expect(refusalOf(url)).toMatch(message);
-    expect(refusalOf(url)).not.toMatch(/hun|ter2|example/);
+  ])('rejects %s without a part of the URL in the message', (url, message) => {
+    expect(rejectionOf(url)).toMatch(message);
+    expect(rejectionOf(url)).not.toMatch(/hun|ter2|example/);
   });
 
-  it('describes a place without user and password', () => {
+  it('describes the server without user and password', () => {
     expect(placeOf(parseDatabaseUrl('postgres://u:p@h/d'))).toBe('h:5432');
     expect(placeOf(parseDatabaseUrl('postgres://u:p@[::1]:1/d'))).toBe('[::1]:1');
     expect(placeOf(parseDatabaseUrl('postgres:///d?host=/run/pg'))).toBe('the socket /run/pg/.s.PGSQL.5432');

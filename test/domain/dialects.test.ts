@@ -10,18 +10,18 @@ import { seeded } from './support.js';
 
 const { state } = seeded(seedCatalogue);
 
-/** What is sent, as the body of the request has it: dotted names nested. */
+/** The sent parameters as the body of the request, with dotted names as nested objects. */
 function bodyOf(provider: Provider | undefined, model: Model | undefined, values: ParameterValues) {
   const body: Record<string, unknown> = {};
   for (const { wire_name, value } of adapt(provider, model, values).sent) {
-    const steps = wire_name.split('.');
-    const last = steps.pop() as string;
-    let at = body;
-    for (const step of steps) {
-      at[step] ??= {};
-      at = at[step] as Record<string, unknown>;
+    const path = wire_name.split('.');
+    const last = path.pop() as string;
+    let target = body;
+    for (const key of path) {
+      target[key] ??= {};
+      target = target[key] as Record<string, unknown>;
     }
-    at[last] = value;
+    target[last] = value;
   }
   return body;
 }
@@ -42,7 +42,7 @@ const ofDialect = (dialect: DialectName, ...parameter_rules: ParameterRule[]): P
 });
 const builtIn = (provider: string, model: string) => [state.provider(provider), state.model(provider, model)] as const;
 
-/** One value of each parameter, and one that is beyond what some accept. */
+/** A usual value of each parameter, and an extreme value that some providers do not accept. */
 const USUAL: Required<ParameterValues> = {
   temperature: 0.5,
   top_p: 0.9,
@@ -62,10 +62,10 @@ const EXTREME: Required<ParameterValues> = {
   seed: 0,
 };
 
-const LEFT_OUT = undefined;
+const OMITTED = undefined;
 const thinking = { thinking: { type: 'enabled', budget_tokens: 2048 } };
 
-/** Each parameter alone: the body that is sent for the usual value and for the extreme one; undefined: it is left out. */
+/** For each single parameter, the body sent for the usual and the extreme value; undefined if it is omitted. */
 type Row = Record<Parameter, readonly [usual: object | undefined, extreme: object | undefined]>;
 type Target = readonly [Provider | undefined, Model | undefined];
 
@@ -74,41 +74,41 @@ const CHAT: Row = {
   top_p: [{ top_p: 0.9 }, { top_p: 0 }],
   max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
   reasoning_effort: [{ reasoning_effort: 'low' }, { reasoning_effort: 'banana' }],
-  thinking_budget_tokens: [LEFT_OUT, LEFT_OUT],
+  thinking_budget_tokens: [OMITTED, OMITTED],
   stop_sequences: [{ stop: ['END'] }, { stop: ['1', '2', '3', '4', '5'] }],
   seed: [{ seed: 7 }, { seed: 0 }],
 };
 const OPENAI: Row = {
   ...CHAT,
   max_tokens: [{ max_completion_tokens: 8000 }, { max_completion_tokens: 1 }],
-  reasoning_effort: [{ reasoning_effort: 'low' }, LEFT_OUT],
+  reasoning_effort: [{ reasoning_effort: 'low' }, OMITTED],
   stop_sequences: [{ stop: ['END'] }, { stop: ['1', '2', '3', '4'] }],
 };
-const OPENAI_REASONING: Row = { ...OPENAI, temperature: [LEFT_OUT, LEFT_OUT], top_p: [LEFT_OUT, LEFT_OUT] };
+const OPENAI_REASONING: Row = { ...OPENAI, temperature: [OMITTED, OMITTED], top_p: [OMITTED, OMITTED] };
 const OPENAI_CLASSIC: Row = {
   ...OPENAI,
   max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
-  reasoning_effort: [LEFT_OUT, LEFT_OUT],
+  reasoning_effort: [OMITTED, OMITTED],
 };
 const MESSAGES: Row = {
   temperature: [{ temperature: 0.5 }, { temperature: 1 }],
   top_p: [{ top_p: 0.9 }, { top_p: 0 }],
   max_tokens: [{ max_tokens: 8000 }, { max_tokens: 1 }],
-  reasoning_effort: [LEFT_OUT, LEFT_OUT],
+  reasoning_effort: [OMITTED, OMITTED],
   thinking_budget_tokens: [thinking, { thinking: { type: 'disabled' } }],
   stop_sequences: [{ stop_sequences: ['END'] }, { stop_sequences: ['1', '2', '3', '4', '5'] }],
-  seed: [LEFT_OUT, LEFT_OUT],
+  seed: [OMITTED, OMITTED],
 };
-const CLAUDE: Row = { ...MESSAGES, temperature: [LEFT_OUT, LEFT_OUT], top_p: [LEFT_OUT, LEFT_OUT] };
-const NO_THINKING = { thinking_budget_tokens: [LEFT_OUT, LEFT_OUT] } as const;
+const CLAUDE: Row = { ...MESSAGES, temperature: [OMITTED, OMITTED], top_p: [OMITTED, OMITTED] };
+const NO_THINKING = { thinking_budget_tokens: [OMITTED, OMITTED] } as const;
 const GROK: Row = {
   ...CHAT,
   max_tokens: OPENAI.max_tokens,
-  reasoning_effort: [{ reasoning_effort: 'low' }, LEFT_OUT],
-  stop_sequences: [LEFT_OUT, LEFT_OUT],
+  reasoning_effort: [{ reasoning_effort: 'low' }, OMITTED],
+  stop_sequences: [OMITTED, OMITTED],
 };
 
-/** The whole matrix: what a request of each dialect and of each built-in provider has, from reference/providers.md. */
+/** The complete matrix: the request of each dialect and of each built-in provider, from reference/providers.md. */
 const MATRIX: Record<string, readonly [Target, Row]> = {
   'the dialect openai': [[ofDialect('DIALECT_OPENAI'), undefined], OPENAI],
   'the dialect openai-compatible': [[ofDialect('DIALECT_OPENAI_COMPATIBLE'), undefined], CHAT],
@@ -117,9 +117,9 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
     {
       ...OPENAI,
       max_tokens: [{ max_output_tokens: 8000 }, { max_output_tokens: 16 }],
-      reasoning_effort: [{ reasoning: { effort: 'low' } }, LEFT_OUT],
-      stop_sequences: [LEFT_OUT, LEFT_OUT],
-      seed: [LEFT_OUT, LEFT_OUT],
+      reasoning_effort: [{ reasoning: { effort: 'low' } }, OMITTED],
+      stop_sequences: [OMITTED, OMITTED],
+      seed: [OMITTED, OMITTED],
     },
   ],
   'the dialect anthropic': [[ofDialect('DIALECT_ANTHROPIC'), undefined], MESSAGES],
@@ -129,25 +129,25 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
   'openai/unknown': [builtIn('openai', 'gpt-9'), OPENAI_REASONING],
   'deepseek/deepseek-chat': [
     builtIn('deepseek', 'deepseek-chat'),
-    { ...CHAT, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }], reasoning_effort: [LEFT_OUT, LEFT_OUT] },
+    { ...CHAT, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }], reasoning_effort: [OMITTED, OMITTED] },
   ],
   'deepseek/deepseek-reasoner': [
     builtIn('deepseek', 'deepseek-reasoner'),
     {
       ...CHAT,
-      temperature: [LEFT_OUT, LEFT_OUT],
-      top_p: [LEFT_OUT, LEFT_OUT],
-      reasoning_effort: [LEFT_OUT, LEFT_OUT],
+      temperature: [OMITTED, OMITTED],
+      top_p: [OMITTED, OMITTED],
+      reasoning_effort: [OMITTED, OMITTED],
     },
   ],
   'grok/unknown': [builtIn('grok', 'grok-9'), GROK],
   'grok/grok-4.20-reasoning': [
     builtIn('grok', 'grok-4.20-reasoning'),
-    { ...GROK, reasoning_effort: [LEFT_OUT, LEFT_OUT] },
+    { ...GROK, reasoning_effort: [OMITTED, OMITTED] },
   ],
   'grok/grok-4.20-non-reasoning': [
     builtIn('grok', 'grok-4.20-non-reasoning'),
-    { ...GROK, reasoning_effort: [LEFT_OUT, LEFT_OUT], stop_sequences: CHAT.stop_sequences },
+    { ...GROK, reasoning_effort: [OMITTED, OMITTED], stop_sequences: CHAT.stop_sequences },
   ],
   'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), CLAUDE],
   'claude/unknown': [builtIn('claude', 'claude-9'), CLAUDE],
@@ -160,55 +160,58 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
 };
 
 const needsMaxTokens = (provider: Provider | undefined) => provider?.dialect === 'DIALECT_ANTHROPIC';
-/** What is sent beside a parameter that stands alone. */
-function beside(provider: Provider | undefined, parameter: Parameter, body: object | undefined): object {
+/** The body fields that are sent in addition to a single configured parameter. */
+function additionalFields(provider: Provider | undefined, parameter: Parameter, body: object | undefined): object {
   if (!needsMaxTokens(provider) || parameter === 'max_tokens') return {};
   return { max_tokens: body && 'thinking' in body && body === thinking ? 4096 + 2048 : 4096 };
 }
 
 describe.each(Object.entries(MATRIX))('%s', (_, [[provider, model], row]) => {
-  it.each(PARAMETERS)('gets %s under its own name and in its own form, or not at all', (parameter) => {
+  it.each(PARAMETERS)('receives %s with the name and form of its wire API, or not at all', (parameter) => {
     for (const [at, values] of [USUAL, EXTREME].entries()) {
       const expected = row[parameter][at];
       const configured = { [parameter]: values[parameter] };
-      expect(bodyOf(provider, model, configured)).toEqual({ ...beside(provider, parameter, expected), ...expected });
-      const said = reasons(provider, model, configured)[parameter];
-      if (expected === undefined) expect(said).toMatch(/^(REJECTED|IGNORED|CLAMPED): [a-zA-Z]/);
+      expect(bodyOf(provider, model, configured)).toEqual({
+        ...additionalFields(provider, parameter, expected),
+        ...expected,
+      });
+      const reason = reasons(provider, model, configured)[parameter];
+      if (expected === undefined) expect(reason).toMatch(/^(REJECTED|IGNORED|CLAMPED): [a-zA-Z]/);
     }
   });
 
-  it('gets a body that a JSON parser reads as it was built', () => {
+  it('receives a body that JSON serialization preserves', () => {
     const body = bodyOf(provider, model, USUAL);
     expect(JSON.parse(JSON.stringify(body))).toEqual(body);
   });
 });
 
-describe('the matrix', () => {
-  it('has every dialect of the contract, and a rule of it for each parameter', () => {
+describe('the test matrix', () => {
+  it('contains every dialect of the contract', () => {
     const dialects = Object.keys(Dialect).filter((name) => !['UNSPECIFIED', 'UNRECOGNIZED'].includes(name));
     const tested = Object.keys(MATRIX).filter((name) => name.startsWith('the dialect '));
     const names = dialects.map((name) => `the dialect ${name.toLowerCase().replaceAll('_', '-')}`);
     expect(tested.toSorted()).toEqual(names.toSorted());
   });
 
-  it('is what docs/parameters.md says', () => {
+  it('has only parameters that docs/parameters.md documents', () => {
     const page = readFileSync(new URL('../../docs/parameters.md', import.meta.url), 'utf8');
     for (const parameter of PARAMETERS) expect(page).toMatch(new RegExp(`^\\| \`${parameter}\` \\|`, 'm'));
   });
 });
 
-describe('the layers of rules', () => {
+describe('the parameter rules of dialect, provider and model', () => {
   const accepted = 'PARAMETER_SUPPORT_ACCEPTED';
   const values = { stop_sequences: ['a'], max_tokens: 10 };
 
-  it('a rule that does not state a name on the wire has that of the dialect', () => {
+  it('use the wire name of the dialect when a rule has none', () => {
     const provider = ofDialect('DIALECT_OPENAI_COMPATIBLE', { parameter: 'stop_sequences', support: accepted });
     expect(bodyOf(provider, undefined, values)).toEqual({ stop: ['a'], max_tokens: 10 });
     const model = { ...newModel(), parameter_rules: provider.parameter_rules };
     expect(bodyOf(ofDialect('DIALECT_OPENAI_COMPATIBLE'), model, values)).toEqual({ stop: ['a'], max_tokens: 10 });
   });
 
-  it('a name that a rule states replaces that of the dialect, of a model before that of its provider', () => {
+  it('use the wire name of the model, then of the provider, then of the dialect', () => {
     const named = (wire_name: string): ParameterRule => ({ parameter: 'max_tokens', support: accepted, wire_name });
     const provider = ofDialect('DIALECT_OPENAI', named('limit'));
     expect(bodyOf(provider, undefined, { max_tokens: 10 })).toEqual({ limit: 10 });
@@ -216,13 +219,13 @@ describe('the layers of rules', () => {
     expect(bodyOf(provider, model, { max_tokens: 10 })).toEqual({ options: { limit: 10 } });
   });
 
-  it('a value that the wire API requires is sent whatever the rules of provider and model say', () => {
+  it('send a value that the wire API requires, limited by the rules of the provider', () => {
     const capped: ParameterRule = { parameter: 'max_tokens', support: accepted, maximum: 100 };
     expect(bodyOf(ofDialect('DIALECT_ANTHROPIC', capped), undefined, {})).toEqual({ max_tokens: 100 });
   });
 
-  // The catalogue of earlier releases has this name for Claude.
-  it('a name inside the object of the dialect means that object', () => {
+  // The catalogue of earlier releases uses this wire name for Claude.
+  it('send the object of the dialect when the wire name is a field of that object', () => {
     const earlier: ParameterRule = {
       parameter: 'thinking_budget_tokens',
       support: accepted,
@@ -236,22 +239,22 @@ describe('the layers of rules', () => {
     expect(other).toEqual({ max_tokens: 8000, thinking_budget: 2048 });
   });
 
-  it('a thinking budget is less than the output limit, for which a default leaves room', () => {
+  it('omit a thinking budget that is not below the output limit, and add the budget to a default limit', () => {
     const provider = ofDialect('DIALECT_ANTHROPIC');
     expect(bodyOf(provider, undefined, { thinking_budget_tokens: 10_000 })).toEqual({
       max_tokens: 14_096,
       thinking: { type: 'enabled', budget_tokens: 10_000 },
     });
-    const tight = { temperature: 0.5, max_tokens: 2048, thinking_budget_tokens: 2048 };
-    expect(bodyOf(provider, undefined, tight)).toEqual({ temperature: 0.5, max_tokens: 2048 });
-    expect(reasons(provider, undefined, tight)).toEqual({
+    const budgetAtLimit = { temperature: 0.5, max_tokens: 2048, thinking_budget_tokens: 2048 };
+    expect(bodyOf(provider, undefined, budgetAtLimit)).toEqual({ temperature: 0.5, max_tokens: 2048 });
+    expect(reasons(provider, undefined, budgetAtLimit)).toEqual({
       thinking_budget_tokens: 'CONFLICT: it must be less than max_tokens, which is 2048',
     });
   });
 
-  it('only what is sent rules something out', () => {
+  it('apply a conflict only when the conflicting parameter is sent', () => {
     const [provider, model] = builtIn('claude', 'claude-sonnet-4-6');
-    // The budget is out of bounds, so it rules out neither temperature nor top_p; the temperature rules out top_p.
+    // The budget is out of bounds, so it excludes neither temperature nor top_p; the temperature excludes top_p.
     const first = { temperature: 0.5, top_p: 0.5, max_tokens: 1024, thinking_budget_tokens: 1024 };
     expect(Object.keys(reasons(provider, model, first))).toEqual(['top_p', 'thinking_budget_tokens']);
     const compatible = ofDialect(
@@ -259,22 +262,22 @@ describe('the layers of rules', () => {
       { parameter: 'top_p', support: accepted, not_with: ['temperature'] },
       { parameter: 'temperature', support: accepted, not_with: ['seed'] },
     );
-    // The seed rules out the temperature, which therefore does not rule out top_p.
+    // The seed excludes the temperature, which therefore does not exclude top_p.
     expect(bodyOf(compatible, undefined, { temperature: 1, top_p: 0.5, seed: 1 })).toEqual({ top_p: 0.5, seed: 1 });
   });
 
-  it('an effort that is not sent makes nothing acceptable', () => {
+  it('ignore accepted_with_reasoning_effort when the effort is not sent', () => {
     const [provider] = builtIn('openai', 'gpt-5');
-    const quiet = { temperature: 0.5, reasoning_effort: 'none' };
-    expect(bodyOf(provider, undefined, quiet)).toEqual(quiet);
+    const noReasoning = { temperature: 0.5, reasoning_effort: 'none' };
+    expect(bodyOf(provider, undefined, noReasoning)).toEqual(noReasoning);
     const [, gpt5] = builtIn('openai', 'gpt-5');
-    expect(bodyOf(provider, gpt5, quiet)).toEqual({});
+    expect(bodyOf(provider, gpt5, noReasoning)).toEqual({});
     const conflicting = ofDialect(
       'DIALECT_OPENAI',
       { parameter: 'reasoning_effort', support: accepted, not_with: ['seed'] },
       { parameter: 'temperature', support: 'PARAMETER_SUPPORT_REJECTED', accepted_with_reasoning_effort: ['none'] },
     );
-    // The effort is decided first, because others depend on it.
-    expect(bodyOf(conflicting, undefined, { ...quiet, seed: 1 })).toEqual(quiet);
+    // The effort is evaluated first, because other parameters depend on it.
+    expect(bodyOf(conflicting, undefined, { ...noReasoning, seed: 1 })).toEqual(noReasoning);
   });
 });

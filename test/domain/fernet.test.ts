@@ -10,7 +10,7 @@ const parse = (text: string) => {
   return key;
 };
 
-// The vectors that the Fernet specification publishes: generate.json, verify.json and invalid.json.
+// The published vectors of the Fernet specification: generate.json, verify.json and invalid.json.
 const SPEC_KEY = 'cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=';
 const SPEC_TOKEN =
   'gAAAAAAdwJ6wAAECAwQFBgcICQoLDA0ODy021cpGVWKZ_eEwCGM4BLLF_5CV9dOPmrhuVUPgJobwOz7JcbmrR64jVmpU4IwqDA==';
@@ -27,18 +27,18 @@ const INVALID = {
 };
 
 describe('Fernet', () => {
-  it('makes the token of the specification', () => {
+  it('produces the token of the specification', () => {
     const iv = Uint8Array.from({ length: 16 }, (_, at) => at);
     const token = parse(SPEC_KEY).encrypt(Buffer.from('hello'), new Date(499162800 * 1000), iv);
     expect(token).toBe(SPEC_TOKEN);
     expect(parse(SPEC_KEY).decrypt(SPEC_TOKEN)?.toString()).toBe('hello');
   });
 
-  it.each(Object.entries(INVALID))('refuses a token with %s', (_, token) => {
+  it.each(Object.entries(INVALID))('rejects a token with %s', (_, token) => {
     expect(parse(SPEC_KEY).decrypt(token)).toBeUndefined();
   });
 
-  it('reads what it wrote, and nothing that was changed or is under another key', () => {
+  it('decrypts its own tokens and rejects tokens that were modified or encrypted with another key', () => {
     const key = parse(generateKey());
     const other = parse(generateKey());
     fc.assert(
@@ -55,11 +55,11 @@ describe('Fernet', () => {
   });
 
   it.each(['', 'short', `${'A'.repeat(43)}==`, 'A'.repeat(44), `${'A'.repeat(42)}!=`, ' '.repeat(44)])(
-    'takes %j for no key',
+    'rejects %j as a key',
     (text) => expect(FernetKey.parse(text)).toBeUndefined(),
   );
 
-  it('reads keys in both kinds of base64, and names them without telling them', () => {
+  it('parses keys in both base64 alphabets and gives them an id that does not reveal them', () => {
     const url = Buffer.alloc(32, 0xfb).toString('base64url');
     const standard = Buffer.alloc(32, 0xfb).toString('base64');
     expect(parse(url).id).toBe(parse(standard).id);
@@ -77,20 +77,22 @@ const python = (() => {
   }
 })();
 
-describe.runIf(python)('Fernet with Python’s cryptography', () => {
+describe.runIf(python)('Fernet in Python (cryptography)', () => {
   const run = (code: string, ...args: string[]) =>
     execFileSync('python3', ['-c', `import sys\nfrom cryptography.fernet import Fernet\n${code}`, ...args])
       .toString()
       .trim();
 
-  it('is read there and reads what is written there', () => {
+  it('decrypts tokens of this package, and this package decrypts its tokens', () => {
     const key = generateKey();
-    const ours = parse(key).encrypt(Buffer.from('sk-ours'), new Date());
-    expect(run('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).decode())', key, ours)).toBe('sk-ours');
-    const theirs = run('print(Fernet(sys.argv[1]).encrypt(b"sk-theirs").decode())', key);
-    expect(parse(key).decrypt(theirs)?.toString()).toBe('sk-theirs');
-    const theirKey = run('print(Fernet.generate_key().decode())');
-    expect(FernetKey.parse(theirKey)).toBeDefined();
+    const fromTypeScript = parse(key).encrypt(Buffer.from('sk-ours'), new Date());
+    expect(run('print(Fernet(sys.argv[1]).decrypt(sys.argv[2].encode()).decode())', key, fromTypeScript)).toBe(
+      'sk-ours',
+    );
+    const fromPython = run('print(Fernet(sys.argv[1]).encrypt(b"sk-theirs").decode())', key);
+    expect(parse(key).decrypt(fromPython)?.toString()).toBe('sk-theirs');
+    const pythonKey = run('print(Fernet.generate_key().decode())');
+    expect(FernetKey.parse(pythonKey)).toBeDefined();
   });
 });
 
@@ -99,7 +101,7 @@ describe('a keyring', () => {
   const binding = { kind: 'config', agentId: 1, id: 2, provider: 'openai', origin: 'https://api.openai.com' } as const;
   const now = new Date();
 
-  it('encrypts with the first key and decrypts with all', () => {
+  it('encrypts with the first key and decrypts with every key', () => {
     const old = Keyring.parse(second).seal('sk-old', binding, now);
     const both = Keyring.parse(`${first}, ${second}`);
     expect(both.open(old, binding)).toEqual({ key: 'sk-old', keyId: both.ids[1] });
@@ -113,7 +115,7 @@ describe('a keyring', () => {
     { provider: 'claude' },
     { origin: 'https://elsewhere.example' },
     { kind: 'credential' as const },
-  ])('refuses a token that was copied to a row with %j', (change) => {
+  ])('rejects ciphertext that was copied to a row with %j', (change) => {
     const keyring = Keyring.parse(first);
     const token = keyring.seal('sk-own', binding, now);
     expect(keyring.open(token, { ...binding, ...change })).toEqual({
@@ -121,12 +123,12 @@ describe('a keyring', () => {
     });
   });
 
-  it('has room for the longest key in its column', () => {
+  it('produces ciphertext of at most 500 characters for an API key of at most 286', () => {
     expect(Keyring.parse(first).seal('k'.repeat(286), binding, now).length).toBeLessThanOrEqual(500);
     expect(Keyring.parse(first).seal('k'.repeat(287), binding, now).length).toBeGreaterThan(500);
   });
 
-  it('reads unbound tokens of both generations, and takes none of them for a bound one', () => {
+  it('decrypts unbound ciphertext of both encodings and rejects it as bound ciphertext', () => {
     const keyring = Keyring.parse(first);
     const token = parse(first).encrypt(Buffer.from('sk-python'), now);
     expect(keyring.openUnbound(token)).toMatchObject({ key: 'sk-python' });
@@ -136,7 +138,7 @@ describe('a keyring', () => {
     expect(keyring.openUnbound('test-api-key')).toEqual({ unreadable: 'no key decrypts it' });
   });
 
-  it('never says what a bad key was', () => {
+  it('does not include a malformed key in the error', () => {
     expect(() => Keyring.parse(`${first},hunter2`)).toThrow(/^key 2 is not 32 bytes in base64$/);
   });
 });

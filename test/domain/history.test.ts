@@ -5,7 +5,7 @@ import { agentRow, configRow } from './support.js';
 
 const names: Names = { credential: new Map([[4, 'desk']]), model: new Map([[9, 'openai/gpt-4']]) };
 
-/** An entry as the log gives it: what it holds went through JSON. */
+/** An entry as the change log returns it, with rows that were stored as JSON. */
 function entry(before: object | null, after: object | null, entity: Entity = 'config'): HistoryEntry {
   return {
     revision: 7,
@@ -29,7 +29,7 @@ const changed = (before: object | null, after: object | null, entity?: Entity) =
 const config = (fields: object = {}) => ({ ...configRow(), revision: 6, ...fields });
 
 describe('fieldChanges', () => {
-  it('has the fields that changed, by name, and none that every write moves', () => {
+  it('returns the changed fields by name, without fields that every write changes', () => {
     const after = { temperature: 0, max_tokens: 100, revision: 7, updated_at: new Date(9) };
     expect(changed(config(), config(after))).toEqual([
       ['max_tokens', '', '100'],
@@ -38,7 +38,7 @@ describe('fieldChanges', () => {
     expect(changed(config(), config({ revision: 7, updated_at: new Date(9) }))).toEqual([]);
   });
 
-  it('says nothing where there is nothing: cleared is empty, false and 0 are values', () => {
+  it('returns an empty value for a cleared field, and false and 0 as values', () => {
     expect(changed(config(), config({ temperature: null, enabled: false, priority: 3 }))).toEqual([
       ['enabled', 'true', 'false'],
       ['priority', '0', '3'],
@@ -46,7 +46,7 @@ describe('fieldChanges', () => {
     ]);
   });
 
-  it('has everything that was set of what is created, and everything that stood of what is deleted', () => {
+  it('returns every field that is set when a row is created or deleted', () => {
     const row = config({ top_p: 0.5 });
     const created = changed(null, row);
     expect(created.map(([field]) => field)).toEqual([
@@ -64,7 +64,7 @@ describe('fieldChanges', () => {
     expect(changed(row, null)).toEqual(created.map(([field, , value]) => [field, value, '']));
   });
 
-  it('names extra parameters one by one', () => {
+  it('returns each extra parameter as a separate field', () => {
     const before = config({
       extra_params: { seed: -9007199254740991, stop_sequences: ['a'], reasoning_effort: 'low' },
     });
@@ -79,14 +79,14 @@ describe('fieldChanges', () => {
     ]);
   });
 
-  it('shows a credential by its name, and one that nobody remembers by its number', () => {
+  it('returns a credential by its name, or by its id when it was deleted', () => {
     expect(changed(config(), config({ credential_id: 4 }))).toEqual([['credential_name', '', '"desk"']]);
     expect(changed(config({ credential_id: 4 }), config({ credential_id: 5 }))).toEqual([
       ['credential_name', '"desk"', '"(deleted credential 5)"'],
     ]);
   });
 
-  it('says of a key that it was set, replaced or cleared, and nothing else', () => {
+  it('returns only set, replaced or cleared for an API key', () => {
     const key = (key_revision: number, key_id = 'SECRETID') => ({ key_id, key_revision });
     expect(changed(config(), config(key(7)))).toEqual([['api_key', '', '"set"']]);
     expect(changed(config(key(5)), config(key(7)))).toEqual([['api_key', '"set"', '"replaced"']]);
@@ -99,14 +99,14 @@ describe('fieldChanges', () => {
     expect(all).not.toContain('key_');
   });
 
-  it('takes what an older version did not enter for what was not set', () => {
+  it('treats a field that an older release did not record as not set', () => {
     const { extra_params: _, key_id: __, key_revision: ___, credential_id: ____, ...old } = config();
     expect(changed(old, { ...old, temperature: 1 })).toEqual([['temperature', '0.7', '1']]);
     expect(changed(old, config())).toEqual([]);
     expect(changed(old, config({ credential_id: 4 }))).toEqual([['credential_name', '', '"desk"']]);
   });
 
-  it('shows an agent without the mark of its chain, and a provider without who wrote it last', () => {
+  it('omits chain_revision of an agent and origin of a provider', () => {
     const agent = agentRow({ name: 'a' });
     expect(changed(agent, { ...agent, name: 'b', chain_revision: 99 }, 'agent')).toEqual([['name', '"a"', '"b"']]);
     expect(
@@ -129,6 +129,6 @@ describe('entryName', () => {
     expect(entryName(entry(row, null, entity), names)).toBe(name);
   });
 
-  it('is the one that it has behind the entry', () =>
+  it('is the name after the change when the entry renames a row', () =>
     expect(entryName(entry({ name: 'a' }, { name: 'b' }, 'agent'), names)).toBe('b'));
 });

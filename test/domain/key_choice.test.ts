@@ -28,45 +28,45 @@ const credential = world.write((_, draft) =>
   }),
 );
 const provider = (name: string) => state.provider(name) as Provider;
-const choose = (config: Partial<Config>, of: Provider, ...set: readonly string[]) =>
-  keyOfHop(state, configRow(config), of, new Map(set.map((variable) => [variable, 'sk'])));
+const choose = (config: Partial<Config>, target: Provider, ...set: readonly string[]) =>
+  keyOfHop(state, configRow(config), target, new Map(set.map((variable) => [variable, 'sk'])));
 
 describe('the key of a hop', () => {
-  it('is the own one, for its provider alone', () => {
-    const own = { provider: 'openai', key_id: 'k' };
-    expect(choose(own, provider('openai'), 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_CONFIG');
-    expect(choose(own, provider('claude'), 'ANTHROPIC_API_KEY').source).toBe('KEY_SOURCE_ENVIRONMENT');
-    expect(choose(own, provider('claude')).source).toBe('KEY_SOURCE_NONE');
+  it('is the key of the config, only for the provider of the config', () => {
+    const withKey = { provider: 'openai', key_id: 'k' };
+    expect(choose(withKey, provider('openai'), 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_CONFIG');
+    expect(choose(withKey, provider('claude'), 'ANTHROPIC_API_KEY').source).toBe('KEY_SOURCE_ENVIRONMENT');
+    expect(choose(withKey, provider('claude')).source).toBe('KEY_SOURCE_NONE');
   });
 
-  it("else that of the credential, for the credential's provider alone", () => {
-    const named = { provider: 'claude', credential_id: credential.id };
-    expect(choose(named, provider('claude'), 'ANTHROPIC_API_KEY')).toEqual({
+  it('is the key of the credential, only for the provider of the credential, when the config has no key', () => {
+    const withCredential = { provider: 'claude', credential_id: credential.id };
+    expect(choose(withCredential, provider('claude'), 'ANTHROPIC_API_KEY')).toEqual({
       source: 'KEY_SOURCE_CREDENTIAL',
       row: credential,
     });
-    expect(choose(named, provider('openai')).source).toBe('KEY_SOURCE_NONE');
+    expect(choose(withCredential, provider('openai')).source).toBe('KEY_SOURCE_NONE');
   });
 
-  it('else the first variable of its provider that is set', () => {
+  it('is the first variable of its provider that is set when there is no stored key', () => {
     expect(choose({}, provider('grok'), 'XAI_API_KEY', 'GROK_API_KEY')).toMatchObject({ variable: 'GROK_API_KEY' });
     expect(choose({}, provider('grok'), 'XAI_API_KEY')).toMatchObject({ variable: 'XAI_API_KEY' });
     expect(choose({}, mine, 'MINE_API_KEY')).toMatchObject({ variable: 'MINE_API_KEY' });
   });
 
-  it('is no variable of a built-in provider anywhere but at its origin', () => {
+  it('is never a variable of a built-in provider when the origin differs', () => {
     expect(choose({}, mine, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
     const moved = { ...provider('openai'), base_url: 'https://evil.example.com/v1' };
     expect(choose({}, moved, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
-    const posing = { ...provider('openai'), name: 'claude' };
-    expect(choose({}, posing, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
+    const renamed = { ...provider('openai'), name: 'claude' };
+    expect(choose({}, renamed, 'OPENAI_API_KEY').source).toBe('KEY_SOURCE_NONE');
   });
 });
 
-describe('a variable', () => {
+describe('an API key variable', () => {
   const local = { name: 'local', base_url: 'http://127.0.0.1:11434/v1' };
 
-  it('of an operator-defined provider may be sent when the environment lists it', () => {
+  it('is sent to an operator-defined provider only when PROVIDER_ALLOW_KEY_VARS lists it', () => {
     expect(sendProblem('LOCAL_API_KEY', local, ['LOCAL_API_KEY'])).toBeUndefined();
     expect(sendProblem('STRIPE_API_KEY', local, ['LOCAL_API_KEY'])).toMatch(
       /^PROVIDER_ALLOW_KEY_VARS .* does not list STRIPE_API_KEY; add it/,
@@ -74,7 +74,7 @@ describe('a variable', () => {
     expect(sendProblem('HF_TOKEN', local, ['HF_TOKEN'])).toMatch(/capital letters, .* such as LOCAL_LLM_API_KEY$/);
   });
 
-  it('of a built-in provider may be sent to it at its own origin, in a base URL that has one reading', () => {
+  it('is sent to a built-in provider only at its own origin and with an unambiguous base URL', () => {
     const openai = { name: 'openai', base_url: 'https://api.openai.com/v1' };
     expect(sendProblem('OPENAI_API_KEY', openai, [])).toBeUndefined();
     for (const target of [
@@ -86,15 +86,15 @@ describe('a variable', () => {
       expect(sendProblem('OPENAI_API_KEY', target, ['OPENAI_API_KEY'])).toMatch(/is sent to openai at .* only$/);
   });
 
-  it('of the setting is read with blanks around it', () => {
+  it('is read from PROVIDER_ALLOW_KEY_VARS without surrounding blanks and empty entries', () => {
     expect(readAllowedVariables(' A_API_KEY ,, B_API_KEY')).toEqual(['A_API_KEY', 'B_API_KEY']);
     expect(readAllowedVariables(undefined)).toEqual([]);
   });
 });
 
 describe('the variables of the built-in providers', () => {
-  it('are those of the catalogue, with its origins', () => {
-    const builtIn = [...state.providersInOrder.after()].filter((one) => one.built_in);
+  it('equal those of the catalogue, with its origins', () => {
+    const builtIn = [...state.providersInOrder.after()].filter((row) => row.built_in);
     const catalogue = builtIn.map(({ name, base_url, api_key_env_vars }) => [
       name,
       { origin: originOf(base_url), variables: api_key_env_vars },
@@ -102,7 +102,7 @@ describe('the variables of the built-in providers', () => {
     expect(BUILT_IN_KEYS).toEqual(Object.fromEntries(catalogue));
   });
 
-  it('are those of the settings', () => {
+  it('equal those of the settings', () => {
     const named = Object.values(BUILT_IN_KEYS).flatMap(({ variables }) => variables);
     expect(
       Object.keys(settings)

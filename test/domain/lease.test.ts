@@ -15,8 +15,8 @@ const hex = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'));
 const hexOf = (bytes: ArrayBufferLike | Uint8Array) => Buffer.from(bytes as Uint8Array).toString('hex');
 
 /*
- * From the vectors that come with RFC 9180 (test-vectors.json of draft-irtf-cfrg-hpke at 5f503c5): mode 0 (base), KEM
- * 0x0020, KDF 0x0001, AEAD 0x0002, which is our suite; the RFC itself prints others of the list.
+ * From the vectors that accompany RFC 9180 (test-vectors.json of draft-irtf-cfrg-hpke at 5f503c5): mode 0 (base), KEM
+ * 0x0020, KDF 0x0001, AEAD 0x0002, which is the suite of leases; the RFC itself prints other vectors of the list.
  */
 const VECTOR = {
   info: hex('4f6465206f6e2061204772656369616e2055726e'),
@@ -51,8 +51,8 @@ origin=https://api.openai.com
 key_revision=5
 lifetime_ms=600000`;
 
-describe('the suite of leases', () => {
-  it('seals what the vector of RFC 9180 says', async () => {
+describe('the HPKE suite of leases', () => {
+  it('seals to the ciphertext of the RFC 9180 vector', async () => {
     const ekm = await leaseSuite.kem.deriveKeyPair(VECTOR.ikmE);
     const recipientPublicKey = await leaseSuite.kem.deserializePublicKey(VECTOR.pkRm);
     const sender = await leaseSuite.createSenderContext({ recipientPublicKey, info: VECTOR.info, ekm });
@@ -60,7 +60,7 @@ describe('the suite of leases', () => {
     for (const [aad, ct] of VECTOR.sealed) expect(hexOf(await sender.seal(VECTOR.pt, Buffer.from(aad)))).toBe(ct);
   });
 
-  it('opens what the vector of RFC 9180 says', async () => {
+  it('opens the ciphertext of the RFC 9180 vector', async () => {
     const recipientKey = await leaseSuite.kem.deserializePrivateKey(VECTOR.skRm);
     const recipient = await leaseSuite.createRecipientContext({
       recipientKey,
@@ -73,16 +73,16 @@ describe('the suite of leases', () => {
 });
 
 describe('a sealed key', () => {
-  it('is bound by the text of the contract', () => expect(bindingText(BINDING)).toBe(AAD));
+  it('is bound to the text that the contract defines', () => expect(bindingText(BINDING)).toBe(AAD));
 
-  it('is opened by whoever asked for it, and is another one each time', async () => {
+  it('opens with the key pair of the recipient and differs at each sealing', async () => {
     const pair = await makeLeaseKeyPair();
-    const [one, two] = [await sealKey(pair.publicKey, KEY, BINDING), await sealKey(pair.publicKey, KEY, BINDING)];
-    expect(await openSealedKey(pair, one, BINDING)).toBe(KEY);
-    expect(await openSealedKey(pair, two, BINDING)).toBe(KEY);
-    expect(one.encapsulated_key).toHaveLength(32);
-    expect(one.ciphertext).not.toEqual(two.ciphertext);
-    expect(Buffer.from(one.ciphertext).toString('latin1')).not.toContain('CANARY');
+    const [first, second] = [await sealKey(pair.publicKey, KEY, BINDING), await sealKey(pair.publicKey, KEY, BINDING)];
+    expect(await openSealedKey(pair, first, BINDING)).toBe(KEY);
+    expect(await openSealedKey(pair, second, BINDING)).toBe(KEY);
+    expect(first.encapsulated_key).toHaveLength(32);
+    expect(first.ciphertext).not.toEqual(second.ciphertext);
+    expect(Buffer.from(first.ciphertext).toString('latin1')).not.toContain('CANARY');
   });
 
   it.each([
@@ -94,13 +94,13 @@ describe('a sealed key', () => {
     { origin: 'https://elsewhere.example' },
     { key_revision: 6n },
     { lifetime_ms: 600_001 },
-  ])('does not open for %o', async (change) => {
+  ])('does not open when the binding differs in %o', async (change) => {
     const pair = await makeLeaseKeyPair();
     const sealed = await sealKey(pair.publicKey, KEY, BINDING);
     await expect(openSealedKey(pair, sealed, { ...BINDING, ...change })).rejects.toThrow();
   });
 
-  it('does not open for anybody else, nor when a bit of it was changed', async () => {
+  it('does not open with another key pair or when a bit was changed', async () => {
     const pair = await makeLeaseKeyPair();
     const sealed = await sealKey(pair.publicKey, KEY, BINDING);
     await expect(openSealedKey(await makeLeaseKeyPair(), sealed, BINDING)).rejects.toThrow();
@@ -112,7 +112,7 @@ describe('a sealed key', () => {
       }
   });
 
-  it('comes with a private key that cannot be taken out', async () => {
+  it('is opened by a private key that cannot be exported', async () => {
     const { pair } = await makeLeaseKeyPair();
     expect(pair.privateKey.extractable).toBe(false);
     await expect(crypto.subtle.exportKey('jwk', pair.privateKey as never)).rejects.toThrow();
@@ -121,7 +121,7 @@ describe('a sealed key', () => {
 });
 
 describe('a public key', () => {
-  it('is 32 bytes', async () => {
+  it('is rejected when it is not 32 bytes long', async () => {
     expect(publicKeyProblem((await makeLeaseKeyPair()).publicKey)).toBeUndefined();
     for (const length of [0, 31, 33, 65])
       expect(publicKeyProblem(new Uint8Array(length).fill(9))).toBe('must be the 32 bytes of an X25519 public key');
@@ -136,11 +136,11 @@ describe('a public key', () => {
     'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
     'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
     'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-    // The highest bit is nobody's.
+    // The highest bit is ignored.
     '0000000000000000000000000000000000000000000000000000000000000080',
     'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b880',
     'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff',
-  ])('is no point of low order: %s', async (point) => {
+  ])('is rejected when it is a point of low order: %s', async (point) => {
     expect(publicKeyProblem(hex(point))).toBe('must be an X25519 public key, not a point of low order');
     await expect(sealKey(hex(point), KEY, BINDING)).rejects.toThrow();
   });
@@ -155,7 +155,7 @@ const python = (() => {
   }
 })();
 
-/** RFC 9180, sections 4 and 5, with the primitives of Python's `cryptography`: what another language needs for a lease. */
+/** RFC 9180, sections 4 and 5, with the primitives of Python's `cryptography`: the lease code of another language. */
 const HPKE = `
 import sys, json, hmac, hashlib
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -185,28 +185,28 @@ def seal_key(pk, pt, aad):
 given = json.loads(sys.argv[1])
 `;
 
-describe.runIf(python)('with Python’s cryptography', () => {
-  const run = (code: string, given: object) =>
-    execFileSync('python3', ['-c', `${HPKE}${code}`, JSON.stringify(given)])
+describe.runIf(python)('a lease in Python (cryptography)', () => {
+  const run = (code: string, input: object) =>
+    execFileSync('python3', ['-c', `${HPKE}${code}`, JSON.stringify(input)])
       .toString()
       .trim();
 
-  it('a key that is sealed here is opened there', async () => {
+  it('opens a key that this package has sealed', async () => {
     const secret = `${'0'.repeat(63)}7`;
     const publicKey = run(
       'print(X25519PrivateKey.from_private_bytes(bytes.fromhex(given["sk"])).public_key().public_bytes_raw().hex())',
       { sk: secret },
     );
     const { encapsulated_key, ciphertext } = await sealKey(hex(publicKey), KEY, BINDING);
-    const given = { sk: secret, pk: publicKey, enc: hexOf(encapsulated_key), ct: hexOf(ciphertext), aad: AAD };
+    const input = { sk: secret, pk: publicKey, enc: hexOf(encapsulated_key), ct: hexOf(ciphertext), aad: AAD };
     const opening = `
 sk = X25519PrivateKey.from_private_bytes(bytes.fromhex(given['sk']))
 pk, enc, ct = (bytes.fromhex(given[name]) for name in ('pk', 'enc', 'ct'))
 print(open_key(sk, pk, enc, ct, given['aad'].encode()).decode())`;
-    expect(run(opening, given)).toBe(KEY);
+    expect(run(opening, input)).toBe(KEY);
   });
 
-  it('a key that is sealed there is opened here', async () => {
+  it('seals a key that this package opens', async () => {
     const pair = await makeLeaseKeyPair();
     const sealing = `
 enc, ct = seal_key(bytes.fromhex(given['pk']), given['key'].encode(), given['aad'].encode())

@@ -47,8 +47,8 @@ const claude = (fields: Partial<Config> = {}) =>
     ...fields,
   });
 
-/** What provokes each finding, and what it then says. */
-const provoked: Record<
+/** For each finding reason, the configs and the agent that cause it, and the expected finding. */
+const CAUSES: Record<
   Exclude<keyof typeof FindingReason, 'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP'>,
   readonly [readonly Config[], Partial<Agent>, object]
 > = {
@@ -195,15 +195,18 @@ const provoked: Record<
   ],
 };
 
-describe('each finding', () => {
-  it.each(Object.entries(provoked))('%s is provoked once, alone', (reason, [configs, agent, said]) => {
-    const { findings } = lint(configs, agent);
-    expect(findings.map((finding) => finding.reason)).toEqual([`FINDING_REASON_${reason}`]);
-    expect(findings[0]).toMatchObject(said);
-    expect(findings[0]?.message).not.toBe('');
-  });
+describe('each finding reason', () => {
+  it.each(Object.entries(CAUSES))(
+    '%s is the only finding when its cause is present',
+    (reason, [configs, agent, expected]) => {
+      const { findings } = lint(configs, agent);
+      expect(findings.map((finding) => finding.reason)).toEqual([`FINDING_REASON_${reason}`]);
+      expect(findings[0]).toMatchObject(expected);
+      expect(findings[0]?.message).not.toBe('');
+    },
+  );
 
-  it('INVALID_FIELD is what a write would be refused for', () => {
+  it('INVALID_FIELD reports the violation for which a write would be rejected', () => {
     expect(refusedField({ field: 'config.provider', description: 'is required' })).toEqual({
       severity: 'SEVERITY_ERROR',
       reason: 'FINDING_REASON_INVALID_FIELD',
@@ -215,10 +218,10 @@ describe('each finding', () => {
     });
   });
 
-  it('NO_USABLE_HOP is said where the chain is resolved; the lint says of each hop what to mend', () => {
-    const gone = [configRow({ provider: 'gone' })];
-    expect(lint(gone).findings.map(({ reason }) => reason)).not.toContain('FINDING_REASON_NO_USABLE_HOP');
-    const { hops, findings } = resolve(state, agentRow(), gone, NOW);
+  it('NO_USABLE_HOP is reported by the resolution, while the lint reports the cause at each hop', () => {
+    const unknownProvider = [configRow({ provider: 'gone' })];
+    expect(lint(unknownProvider).findings.map(({ reason }) => reason)).not.toContain('FINDING_REASON_NO_USABLE_HOP');
+    const { hops, findings } = resolve(state, agentRow(), unknownProvider, NOW);
     expect(hops).toEqual([]);
     expect(findings.map(({ reason }) => reason)).toEqual([
       'FINDING_REASON_UNKNOWN_PROVIDER',
@@ -231,14 +234,14 @@ describe('each finding', () => {
     });
   });
 
-  it('stands in the table above', () => {
+  it('is covered by the table above', () => {
     const known = Object.keys(FindingReason).filter((name) => name !== 'UNSPECIFIED' && name !== 'UNRECOGNIZED');
-    expect([...Object.keys(provoked), 'INVALID_FIELD', 'NO_USABLE_HOP'].sort()).toEqual(known.sort());
+    expect([...Object.keys(CAUSES), 'INVALID_FIELD', 'NO_USABLE_HOP'].sort()).toEqual(known.sort());
   });
 });
 
 describe('lintChain', () => {
-  it('says nothing where all is well', () => {
+  it('returns no findings when the chain is valid', () => {
     const { hops, findings } = lint([configRow({ temperature: 0, max_tokens: 2000 })]);
     expect(findings).toEqual([]);
     expect(hops).toEqual([
@@ -256,19 +259,21 @@ describe('lintChain', () => {
     ]);
   });
 
-  it('puts the gravest first', () => {
+  it('sorts findings by severity, errors first', () => {
     const configs = [
       configRow({ id: 1, model_name: 'gpt-5.1' }),
       configRow({ id: 2, model_name: 'gpt-5.1', fallback_provider: 'gone', fallback_model: 'm' }),
       configRow({ id: 3, model_name: 'old', price_given: true, cost_per_1k_input_tokens: 1 }),
     ];
     const severities = lint(configs).findings.map((finding) => finding.severity);
-    const ranks = severities.map((one) => ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'].indexOf(one));
+    const ranks = severities.map((severity) =>
+      ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'].indexOf(severity),
+    );
     expect(new Set(ranks)).toEqual(new Set([0, 1, 2]));
     expect(ranks).toEqual([...ranks].sort((a, b) => a - b));
   });
 
-  it('a model is retired from its time on', () => {
+  it('reports a model as retired when retires_at is reached', () => {
     const { findings } = lint([configRow({ model_name: 'old' })]);
     expect(findings[0]).toMatchObject({
       severity: 'SEVERITY_ERROR',
@@ -277,7 +282,7 @@ describe('lintChain', () => {
     });
   });
 
-  it("speaks of the agent's own fields when the agent's own model is used", () => {
+  it('names fields of the agent when the default model of the agent is used', () => {
     const { hops, findings } = lint([], { llm_provider: 'claude', llm_model: 'claude-opus-5', temperature: 0.7 });
     expect(hops).toMatchObject([{ index: 0, source: 'HOP_SOURCE_AGENT', config_id: undefined }]);
     const fields = findings.map(({ reason, field }) => [reason.replace('FINDING_REASON_', ''), field]);
@@ -286,7 +291,7 @@ describe('lintChain', () => {
     expect(fields).toContainEqual(['PRICE_UNKNOWN', 'agent.llm_model']);
   });
 
-  it('gives a fallback the parameters of its config, adapted to its own model', () => {
+  it('gives a fallback the parameters of its config, adapted to the fallback model', () => {
     const fallback = { fallback_provider: 'claude', fallback_model: 'claude-opus-4-1' };
     const { hops } = lint([
       configRow({ temperature: 1.5, max_tokens: 300, extra_params: { stop_sequences: ['END'] }, ...fallback }),
@@ -305,12 +310,12 @@ describe('lintChain', () => {
     ]);
   });
 
-  it('sends a request timeout to nobody', () => {
+  it('does not send request_timeout_ms as a parameter', () => {
     const { hops, findings } = lint([configRow({ extra_params: { request_timeout_ms: 5 }, temperature: null })]);
     expect([hops[0]?.parameters, findings]).toEqual([[], []]);
   });
 
-  it('points with `hop` to the hop that it is about, past duplicates and cuts', () => {
+  it('sets hop to the index in the returned hops when duplicates and excluded hops are removed', () => {
     const configs = [
       configRow({ id: 1 }),
       configRow({ id: 2 }),
@@ -326,13 +331,13 @@ describe('lintChain', () => {
     expect(unknown?.hop).toBe(1);
   });
 
-  it("does not take the price of a config for that of its fallback's model", () => {
+  it('does not apply the price of a config to its fallback model', () => {
     const fallback = { fallback_provider: 'openai', fallback_model: 'gpt-5.1' };
     const { findings } = lint([configRow({ ...priced, temperature: null, ...fallback })]);
     expect(findings).toMatchObject([{ reason: 'FINDING_REASON_PRICE_UNKNOWN', hop: 1 }]);
   });
 
-  it('names the credential whose key cannot be read, at the hops that use it', () => {
+  it('names the unreadable credential at the hops that use it', () => {
     const fallback = { fallback_provider: 'claude', fallback_model: 'claude-3-haiku-20240307' };
     const { findings } = lint([configRow({ credential_id: desk.id, max_tokens: 9, ...fallback })]);
     expect(findings).toMatchObject([
@@ -345,15 +350,15 @@ describe('lintChain', () => {
     ]);
   });
 
-  // A row of the document's own table may hold an alias: adoption does not rewrite it.
-  it('knows the model of a provider that is named by an alias', () => {
+  // A row of the original Python system can contain an alias: the import does not rewrite it.
+  it('finds the model when the config names the provider by an alias', () => {
     const { findings } = lint([claude({ provider: 'anthropic' })]);
     expect(findings).toEqual([]);
   });
 });
 
 describe('lintConfig', () => {
-  it('is about the config as if it were in use, whatever the agent and its other configs are', () => {
+  it('lints the config as if it were in use when the agent is inactive or the config is disabled', () => {
     const agent = agentRow({ is_active: false });
     const findings = lintConfig(state, agent, claude({ temperature: 0, top_p: 0.5, enabled: false }), NOW);
     expect(findings.map((finding) => finding.reason)).toEqual(['FINDING_REASON_PARAMETER_CONFLICT']);

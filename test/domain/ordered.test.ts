@@ -18,12 +18,12 @@ const operations = fc.array(
 );
 
 describe('Ordered', () => {
-  it('is a sorted array without equals, whatever is put in and taken out', () => {
+  it('equals a sorted array without duplicates after any puts and removals', () => {
     fc.assert(
-      fc.property(operations, fc.integer({ min: -1, max: 16 }), (done, cursor) => {
+      fc.property(operations, fc.integer({ min: -1, max: 16 }), (applied, cursor) => {
         const ordered = new Ordered<Value>(byKey);
         let model: Value[] = [];
-        for (const [version, { kind, key }] of done.entries()) {
+        for (const [version, { kind, key }] of applied.entries()) {
           const value = { key, version };
           model = model.filter((other) => other.key !== key);
           if (kind === 'put') {
@@ -33,13 +33,13 @@ describe('Ordered', () => {
           expect([...ordered.after()]).toEqual(model);
           expect(ordered.size).toBe(model.length);
         }
-        const behind = (value: Value) => (value.key <= cursor ? -1 : 1);
-        expect([...ordered.after(behind)]).toEqual(model.filter((value) => value.key > cursor));
+        const compareToCursor = (value: Value) => (value.key <= cursor ? -1 : 1);
+        expect([...ordered.after(compareToCursor)]).toEqual(model.filter((value) => value.key > cursor));
       }),
     );
   });
 
-  it('pages through everything once, page by page', () => {
+  it('returns every value exactly once when it is read page by page', () => {
     fc.assert(
       fc.property(fc.uniqueArray(key), fc.integer({ min: 1, max: 5 }), (keys, size) => {
         const ordered = new Ordered<Value>(byKey);
@@ -48,24 +48,24 @@ describe('Ordered', () => {
         for (;;) {
           const last = seen.at(-1);
           const page = ordered.after(last === undefined ? undefined : (value) => (value.key <= last ? -1 : 1));
-          const taken = [...page].slice(0, size).map((value) => value.key);
-          seen.push(...taken);
-          if (taken.length < size) break;
+          const pageKeys = [...page].slice(0, size).map((value) => value.key);
+          seen.push(...pageKeys);
+          if (pageKeys.length < size) break;
         }
         expect(seen).toEqual([...keys].sort((a, b) => a - b));
       }),
     );
   });
 
-  it('finds its place by a binary search', () => {
+  it('finds the start position by a binary search', () => {
     const ordered = new Ordered<number>((a, b) => a - b);
     for (let value = 0; value < 4096; value++) ordered.put(value);
-    let looks = 0;
+    let comparisons = 0;
     const rest = ordered.after((value) => {
-      looks++;
+      comparisons++;
       return value <= 3000 ? -1 : 1;
     });
     expect(rest.next().value).toBe(3001);
-    expect(looks).toBeLessThanOrEqual(13);
+    expect(comparisons).toBeLessThanOrEqual(13);
   });
 });

@@ -62,11 +62,11 @@ describe('readPatch', () => {
     [{ tags: ['a', 'a'] }, [], 'thing.tags', 'must not have "a" twice'],
     [{ tags: ['a', 'b', 'c', 'd'] }, [], 'thing.tags', 'must have at most 3 entries, not 4'],
     [{ extra: { stop: 'longer' } }, [], 'thing.extra.stop', 'must have at most 5 characters, not 6'],
-  ])('%j with mask %j: %s %s', (body, mask, field, description) => {
+  ])('%j with mask %j is rejected: %s %s', (body, mask, field, description) => {
     expect(read(body, mask).violations).toContainEqual({ field, description });
   });
 
-  it('names every problem at once and applies nothing that is refused', () => {
+  it('reports every violation at once and applies no rejected field', () => {
     const patch = read({ name: 'x'.repeat(11), temperature: -1, max_tokens: 5 }, ['*', 'nope', 'id']);
     expect(patch.violations.map(({ field }) => field)).toEqual([
       'update_mask',
@@ -82,7 +82,7 @@ describe('readPatch', () => {
     expect(touches(read({ temperature: 1 }), 'name', 'tags')).toBe(false);
   });
 
-  it('sends back no value that a status could not carry', () => {
+  it('truncates a value in a violation to the size that a status can carry', () => {
     const wide: FieldSpecs = { config: { schema: json('object') } };
     const body = { config: `{"${'k'.repeat(5000)}":1,"${'k'.repeat(5000)}":2}` };
     const [violation] = readPatch({ body, mask: [], specs: wide, outputOnly: [], at: 'thing' }).violations;
@@ -91,7 +91,7 @@ describe('readPatch', () => {
   });
 });
 
-describe('three states', () => {
+describe('applyPatch', () => {
   interface Row {
     readonly name: string;
     readonly temperature: number | null;
@@ -117,7 +117,7 @@ describe('three states', () => {
   const defaults: Readonly<Record<string, unknown>> = { temperature: 0.7, max_tokens: null, tags: [] };
   type Field = (typeof fields)[number];
 
-  it('without a mask: what is present is set, what is absent is kept', () => {
+  it('sets present fields and keeps absent fields without a mask', () => {
     fc.assert(
       fc.property(row, body, (before, sent) => {
         const after = applyPatch(before, read(sent), specs);
@@ -126,7 +126,7 @@ describe('three states', () => {
     );
   });
 
-  it('with a mask: outside of it everything is kept; in it, present is set and absent is cleared', () => {
+  it('keeps fields outside the mask, and sets or clears fields inside it, with a mask', () => {
     fc.assert(
       fc.property(row, body, fc.subarray([...fields], { minLength: 1 }), (before, sent, mask) => {
         const patch = read(sent, mask);
@@ -142,17 +142,17 @@ describe('three states', () => {
     );
   });
 
-  it('`*` is a mask of all fields', () => {
+  it('treats the mask `*` as a mask of all fields', () => {
     fc.assert(
       fc.property(body, (sent) => {
         const all = read(sent, ['*']);
-        const each = read(sent, Object.keys(specs));
-        expect(all).toEqual(each);
+        const perField = read(sent, Object.keys(specs));
+        expect(all).toEqual(perField);
       }),
     );
   });
 
-  it('changes no row in place', () => {
+  it('does not mutate the row', () => {
     fc.assert(
       fc.property(row, body, (before, sent) => {
         const frozen = Object.freeze(structuredClone(before));
@@ -162,7 +162,7 @@ describe('three states', () => {
     );
   });
 
-  it('names every path that is no field', () => {
+  it('reports every path of the mask that is not a field', () => {
     const unknown = fc.string({ maxLength: 20 }).filter((path) => path !== '*' && path !== 'extra' && !(path in specs));
     fc.assert(
       fc.property(fc.array(unknown, { minLength: 1, maxLength: 5 }), (mask) => {

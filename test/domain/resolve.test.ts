@@ -57,7 +57,7 @@ function only(configs: readonly Config[], agent: Partial<Agent> = {}): ResolvedH
   expect(hops).toHaveLength(1);
   return hops[0] as ResolvedHop;
 }
-const shown = ({ hops, skipped }: ReturnType<typeof run>) => [
+const summaryOf = ({ hops, skipped }: ReturnType<typeof run>) => [
   hops.map(({ index, provider, model_name }) => `${index} ${provider}/${model_name}`),
   skipped.map(({ index, provider, reason }) => `${index} ${provider} ${reason.replace('SKIP_REASON_', '')}`),
 ];
@@ -65,7 +65,7 @@ const reasons = ({ findings }: ReturnType<typeof run>) =>
   findings.map(({ reason }) => reason.replace('FINDING_REASON_', ''));
 
 describe('the hops', () => {
-  it('have everything that a call needs', () => {
+  it('contain every value that a call needs', () => {
     const { hops, skipped, findings } = run([
       small({ max_tokens: 50, extra_params: { request_timeout_ms: 900 }, price_given: true }),
     ]);
@@ -100,7 +100,7 @@ describe('the hops', () => {
     expect(provenance.length).toBeGreaterThan(0);
   });
 
-  it("are the agent's own model when no config is enabled", () => {
+  it('are the default model of the agent when no config is enabled', () => {
     const hop = only([small({ enabled: false })], {
       llm_provider: 'own',
       llm_model: 'small',
@@ -123,14 +123,14 @@ describe('the hops', () => {
   ];
   it.each<[string, Partial<Agent>, string[], string[], string[]]>([
     [
-      'as they are',
+      'no provider is down',
       {},
       [],
       ['0 mine/small', '1 openai/gpt-4', '2 mine/priced'],
       ['3 off PROVIDER_DISABLED', '4 gone PROVIDER_UNKNOWN', '5 mine DUPLICATE'],
     ],
     [
-      'with the first provider down, by its alias',
+      'the first provider is down, named by its alias',
       {},
       ['OWN'],
       ['1 openai/gpt-4'],
@@ -143,73 +143,80 @@ describe('the hops', () => {
       ],
     ],
     [
-      'that may be no other',
+      'the policy allows no substitute',
       { substitution_policy: 'SUBSTITUTION_POLICY_NEVER' },
       [],
       ['0 mine/small'],
       ['1 openai POLICY', '2 mine POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
     ],
     [
-      'that may be no other, with the first provider down',
+      'the policy allows no substitute and the first provider is down',
       { substitution_policy: 'SUBSTITUTION_POLICY_NEVER' },
       ['mine'],
       [],
       ['0 mine PROVIDER_DOWN', '1 openai POLICY', '2 mine POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
     ],
     [
-      'of one provider',
+      'the policy allows one provider',
       { substitution_policy: 'SUBSTITUTION_POLICY_SAME_PROVIDER' },
       ['openai'],
       ['0 mine/small', '2 mine/priced'],
       ['1 openai POLICY', '3 off POLICY', '4 gone POLICY', '5 mine DUPLICATE'],
     ],
     [
-      'with down ones that are off, unknown or not there at all',
+      'the providers that are down are disabled, unknown or not in the chain',
       {},
       ['off', 'gone', 'nobody'],
       ['0 mine/small', '1 openai/gpt-4', '2 mine/priced'],
       ['3 off PROVIDER_DISABLED', '4 gone PROVIDER_UNKNOWN', '5 mine DUPLICATE'],
     ],
-  ])('keep their places: %s', (_, agent, down, tried, skipped) => {
+  ])('keep their indices when %s', (_, agent, down, tried, skipped) => {
     const resolution = run(chain, agent, { down });
-    expect(shown(resolution)).toEqual([tried, skipped]);
+    expect(summaryOf(resolution)).toEqual([tried, skipped]);
     expect(reasons(resolution).includes('NO_USABLE_HOP')).toBe(tried.length === 0);
     expect(reasons(resolution).filter((reason) => reason !== 'NO_USABLE_HOP')).toEqual(reasons(run(chain, agent)));
   });
 
-  it('are what findings point to, skipped ones included', () => {
+  it('are referenced by findings with an index that includes skipped hops', () => {
     const { findings } = run([small({ id: 1 }), small({ id: 2 }), small({ id: 3, model_name: 'unheard-of' })]);
     const unknown = findings.find(({ reason }) => reason === 'FINDING_REASON_UNKNOWN_MODEL');
     expect(unknown?.hop).toBe(2);
   });
 });
 
-describe('the key', () => {
+describe('the key of a hop', () => {
   const keyed = { key_id: 'k', key_revision: 4 };
   const openai: Partial<Config> = { provider: 'openai', model_name: 'gpt-4' };
   const key = (fields: Partial<Config>) => only([small(fields)]).key;
 
   it.each<[string, Partial<Config>, object]>([
-    ['of the config', { ...openai, ...keyed }, { source: 'KEY_SOURCE_CONFIG', name: '', variables: [] }],
-    ['of its credential', { ...openai, credential_id: desk.id }, { source: 'KEY_SOURCE_CREDENTIAL', name: 'desk' }],
-    ['of the environment', openai, { source: 'KEY_SOURCE_ENVIRONMENT', variables: ['OPENAI_API_KEY'] }],
-    ['of nothing', { provider: 'keyless' }, { source: 'KEY_SOURCE_NONE', name: '', variables: [] }],
+    ['from the config', { ...openai, ...keyed }, { source: 'KEY_SOURCE_CONFIG', name: '', variables: [] }],
+    ['from its credential', { ...openai, credential_id: desk.id }, { source: 'KEY_SOURCE_CREDENTIAL', name: 'desk' }],
+    ['from the environment', openai, { source: 'KEY_SOURCE_ENVIRONMENT', variables: ['OPENAI_API_KEY'] }],
     [
-      'of the environment where the credential is for another',
+      'absent when the provider has no variable',
+      { provider: 'keyless' },
+      { source: 'KEY_SOURCE_NONE', name: '', variables: [] },
+    ],
+    [
+      'from the environment when the credential is for another provider',
       { credential_id: desk.id },
       { source: 'KEY_SOURCE_ENVIRONMENT' },
     ],
-  ])('is that %s', (_, fields, wanted) => {
-    expect(key(fields)).toMatchObject(wanted);
+  ])('is %s', (_, fields, expected) => {
+    expect(key(fields)).toMatchObject(expected);
   });
 
-  it('serves a fallback of the same provider and no other', () => {
-    const of = (fallback_provider: string) =>
+  it('is used for a fallback only when the provider is the same', () => {
+    const fallbackKeySource = (fallback_provider: string) =>
       run([small({ ...openai, ...keyed, fallback_provider, fallback_model: 'x' })]).hops[1]?.key.source;
-    expect([of('openai'), of('mine')]).toEqual(['KEY_SOURCE_CONFIG', 'KEY_SOURCE_ENVIRONMENT']);
+    expect([fallbackKeySource('openai'), fallbackKeySource('mine')]).toEqual([
+      'KEY_SOURCE_CONFIG',
+      'KEY_SOURCE_ENVIRONMENT',
+    ]);
   });
 
-  it('that cannot be read is an error of its hop, which stays', () => {
+  it('causes an error finding, and the hop stays, when it is unreadable', () => {
     const { hops, findings } = run([
       small({ ...openai, ...keyed, fallback_provider: 'mine', fallback_model: 'priced' }),
     ]);
@@ -217,7 +224,7 @@ describe('the key', () => {
     expect(findings).toMatchObject([{ reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' }]);
   });
 
-  it('has the state that the vault says', () => {
+  it('has the state that the vault reports', () => {
     const vault = { stateOf: () => 'API_KEY_STATE_SET' as const };
     const view = {
       provider: (name: string) => state.provider(name),
@@ -232,43 +239,46 @@ describe('the key', () => {
   });
 });
 
-describe('the price', () => {
+describe('the price of a hop', () => {
   it.each([
     [0.03, 0.06, 30_000_000, 60_000_000],
     [0, 0.000_15, 0, 150_000],
     [0.1 + 0.2, 1_000_000, 300_000_000, 1e15],
     [1e-9, 1.000_000_001, 1, 1_000_000_001],
-  ])('of a config, %d and %d USD per thousand, is %d and %d micro-USD per million', (input, output, ...rates) => {
-    const costs = { cost_per_1k_input_tokens: input, cost_per_1k_output_tokens: output, price_given: true };
-    const price = only([small(costs)]).price?.price;
-    expect([price?.input_micro_usd_per_million, price?.output_micro_usd_per_million]).toEqual(rates);
-    expect(price?.reasoning_micro_usd_per_million).toBeNull();
-  });
+  ])(
+    'is converted from %d and %d USD per thousand of the config to %d and %d micro-USD per million',
+    (input, output, ...rates) => {
+      const costs = { cost_per_1k_input_tokens: input, cost_per_1k_output_tokens: output, price_given: true };
+      const price = only([small(costs)]).price?.price;
+      expect([price?.input_micro_usd_per_million, price?.output_micro_usd_per_million]).toEqual(rates);
+      expect(price?.reasoning_micro_usd_per_million).toBeNull();
+    },
+  );
 
-  it('is else the newest of the price book, whatever the clock of this machine says', () => {
-    const at = (now: Date) => resolve(state, agentRow(), [small({ model_name: 'priced' })], now).hops[0]?.price;
+  it('is the newest entry of the price book, independent of the local clock, when the config has none', () => {
+    const priceAt = (now: Date) => resolve(state, agentRow(), [small({ model_name: 'priced' })], now).hops[0]?.price;
     for (const now of [NOW, new Date(NOW.getTime() - 5)])
-      expect(at(now)).toMatchObject({
+      expect(priceAt(now)).toMatchObject({
         price: { input_micro_usd_per_million: 5, output_micro_usd_per_million: 7, source: 'the list', valid_from: NOW },
         source: 'VALUE_SOURCE_MODEL',
       });
   });
 
-  it('of a config is not that of its fallback', () => {
-    const given = { price_given: true, cost_per_1k_input_tokens: 1 };
-    const { hops } = run([small({ ...given, fallback_provider: 'mine', fallback_model: 'priced' })]);
+  it('is not that of the config when the hop is its fallback', () => {
+    const price = { price_given: true, cost_per_1k_input_tokens: 1 };
+    const { hops } = run([small({ ...price, fallback_provider: 'mine', fallback_model: 'priced' })]);
     expect(hops.map((hop) => hop.price?.source)).toEqual(['VALUE_SOURCE_CONFIG', 'VALUE_SOURCE_MODEL']);
   });
 
-  it('is absent where nothing is known, and that is said', () => {
+  it('is absent with a finding when no price is known', () => {
     const resolution = run([small()]);
     expect(resolution.hops[0]?.price).toBeUndefined();
     expect(reasons(resolution)).toEqual(['PRICE_UNKNOWN']);
   });
 });
 
-describe('the parameters', () => {
-  it('are adapted, and say what was configured', () => {
+describe('the parameters of a hop', () => {
+  it('are adapted and include the configured value', () => {
     const hop = only([small({ temperature: 1.5, top_p: 0.9, max_tokens: 500, extra_params: { seed: 0 } })]);
     expect(hop.parameters).toEqual([
       { name: 'temperature', wire_name: 'heat', value: 1, configured: 1.5 },
@@ -278,14 +288,14 @@ describe('the parameters', () => {
     ]);
   });
 
-  it('that the model needs were not configured', () => {
+  it('have no configured value when the model requires a parameter that the config lacks', () => {
     const hop = only([configRow({ provider: 'claude', model_name: 'claude-opus-4-1', temperature: null })]);
     expect(hop.parameters).toEqual([{ name: 'max_tokens', wire_name: 'max_tokens', value: 4096 }]);
   });
 });
 
-describe('the provenance', () => {
-  const of = (hop: ResolvedHop | undefined) =>
+describe('the provenance of a hop', () => {
+  const provenanceOf = (hop: ResolvedHop | undefined) =>
     Object.fromEntries(
       (hop?.provenance ?? []).map(({ field, source, resource, path, revision }) => [
         field,
@@ -295,10 +305,10 @@ describe('the provenance', () => {
   const rowOf = (name: string) => state.model('mine', name)?.revision;
   const providerRevision = state.provider('mine')?.revision;
 
-  it('says where each value comes from', () => {
+  it('names the source of each value', () => {
     const extra_params = { seed: 1, request_timeout_ms: 5 };
     const config = small({ temperature: 1.5, top_p: 0.9, max_tokens: 500, extra_params, price_given: true });
-    expect(of(only([config]))).toEqual({
+    expect(provenanceOf(only([config]))).toEqual({
       provider: 'CONFIG 7 provider 4',
       dialect: `PROVIDER mine dialect ${providerRevision}`,
       base_url: `PROVIDER mine base_url ${providerRevision}`,
@@ -313,9 +323,9 @@ describe('the provenance', () => {
     });
   });
 
-  it('of a fallback and of the price book', () => {
+  it('names the fallback fields and the price book entry', () => {
     const config = small({ temperature: 0, fallback_provider: 'mine', fallback_model: 'priced' });
-    expect(of(run([config]).hops[1])).toMatchObject({
+    expect(provenanceOf(run([config]).hops[1])).toMatchObject({
       provider: 'CONFIG 7 fallback_provider 4',
       model_name: 'CONFIG 7 fallback_model 4',
       'parameters.temperature': 'CONFIG 7 temperature 4',
@@ -323,23 +333,23 @@ describe('the provenance', () => {
     });
   });
 
-  it("of the agent's own model", () => {
-    expect(of(only([], { llm_provider: 'mine', llm_model: 'priced', max_tokens: 3 }))).toMatchObject({
+  it('names the fields of the agent when its default model is used', () => {
+    expect(provenanceOf(only([], { llm_provider: 'mine', llm_model: 'priced', max_tokens: 3 }))).toMatchObject({
       provider: 'AGENT trader llm_provider 3',
       model_name: 'AGENT trader llm_model 3',
       'parameters.max_tokens': 'AGENT trader max_tokens 3',
     });
   });
 
-  it('of keys', () => {
+  it('names the row of the API key', () => {
     const openai = { provider: 'openai', model_name: 'gpt-4' };
-    expect(of(only([small({ ...openai, key_id: 'k' })]))['key_source']).toBe('CONFIG 7 api_key 4');
-    expect(of(only([small({ ...openai, credential_id: desk.id })]))['key_source']).toBe(
+    expect(provenanceOf(only([small({ ...openai, key_id: 'k' })]))['key_source']).toBe('CONFIG 7 api_key 4');
+    expect(provenanceOf(only([small({ ...openai, credential_id: desk.id })]))['key_source']).toBe(
       `CREDENTIAL desk api_key ${desk.revision}`,
     );
   });
 
-  it('of what a rule fills in, or takes down to its own maximum', () => {
+  it('names the dialect when a rule supplies a required value', () => {
     const claude = configRow({
       id: 7,
       revision: 4,
@@ -348,11 +358,11 @@ describe('the provenance', () => {
       temperature: null,
     });
     const provider = state.provider('claude')?.revision;
-    expect(of(only([claude]))['parameters.max_tokens']).toBe(`PROVIDER claude dialect ${provider}`);
+    expect(provenanceOf(only([claude]))['parameters.max_tokens']).toBe(`PROVIDER claude dialect ${provider}`);
   });
 });
 
-/** Whatever an operator may have written, and a replica may have in memory. */
+/** Any chain that an operator can have stored and a replica can have in memory. */
 const name = fc.constantFrom('mine', 'own', 'off', 'gone', 'openai', 'claude');
 const modelName = fc.constantFrom('small', 'priced', 'gpt-4', 'claude-opus-4-1', 'x');
 const config = fc
@@ -387,12 +397,12 @@ const agent = fc
   )
   .map((substitution_policy): Partial<Agent> => ({ substitution_policy, llm_provider: 'mine', llm_model: 'small' }));
 
-describe('whatever is configured', () => {
-  const every = (check: (rows: readonly Config[], owner: Partial<Agent>, down: string[]) => void) =>
+describe('a resolution of any chain', () => {
+  const checkAll = (check: (rows: readonly Config[], owner: Partial<Agent>, down: string[]) => void) =>
     fc.assert(fc.property(configs, agent, fc.subarray(['mine', 'openai', 'off', 'nobody']), check), { numRuns: 300 });
 
-  it('each planned hop is tried or skipped, once, in its place', () => {
-    every((rows, owner, down) => {
+  it('contains each planned hop once, as a hop or as skipped, at its index', () => {
+    checkAll((rows, owner, down) => {
       const { hops, skipped } = run(rows, owner, { down });
       const planned = rows
         .filter(({ enabled }) => enabled)
@@ -405,8 +415,8 @@ describe('whatever is configured', () => {
     });
   });
 
-  it('the answer is the same for the same, and nothing that it is made of changes', () => {
-    every((rows, owner, down) => {
+  it('is deterministic and does not mutate its input', () => {
+    checkAll((rows, owner, down) => {
       const before = structuredClone(rows);
       const frozen = rows.map((row) => Object.freeze(row));
       expect(run(frozen, owner, { down })).toEqual(run(frozen, owner, { down }));
@@ -414,8 +424,8 @@ describe('whatever is configured', () => {
     });
   });
 
-  it('nothing that is down, off or unknown is tried, and every tried hop says where its values come from', () => {
-    every((rows, owner, down) => {
+  it('contains no hop that is down, disabled or unknown, and provenance for every value', () => {
+    checkAll((rows, owner, down) => {
       for (const hop of run(rows, owner, { down }).hops) {
         expect(down).not.toContain(hop.provider);
         expect(state.provider(hop.provider)).toMatchObject({ name: hop.provider, enabled: true });
@@ -429,28 +439,28 @@ describe('whatever is configured', () => {
     });
   });
 
-  it('with nobody down an answer without hops says so', () => {
-    every((rows, owner) => {
+  it('contains NO_USABLE_HOP exactly when it has no hops and no provider is down', () => {
+    checkAll((rows, owner) => {
       const resolution = run(rows, owner);
       expect(reasons(resolution).includes('NO_USABLE_HOP')).toBe(resolution.hops.length === 0);
     });
   });
 });
 
-describe('what resolves', () => {
-  it('goes into agent processes, so it brings neither zod nor ciphers with it', () => {
-    const seen = new Set<string>();
+describe('src/domain/resolve.ts', () => {
+  it('imports no package, because agent processes load it', () => {
+    const visited = new Set<string>();
     const packages = new Set<string>();
     const visit = (path: string): void => {
-      if (seen.has(path)) return;
-      seen.add(path);
+      if (visited.has(path)) return;
+      visited.add(path);
       const text = readFileSync(packageFile(path), 'utf8');
       for (const [, target = ''] of text.matchAll(/^(?:import|export)\s+(?!type\b)[^;]*?from\s+'([^']+)'/gm))
         if (target.startsWith('.')) visit(join(dirname(path), target).replace(/\.js$/, '.ts'));
         else packages.add(target);
     };
     visit('src/domain/resolve.ts');
-    expect(seen.size).toBeGreaterThan(8);
+    expect(visited.size).toBeGreaterThan(8);
     expect([...packages]).toEqual([]);
   });
 });

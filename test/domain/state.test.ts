@@ -6,7 +6,7 @@ import type { Agent, Change, Config, Entity, Model, Price, Provider } from '../.
 import { State } from '../../src/domain/state.js';
 import { agentRow, configRow, NOW, Sequences } from './support.js';
 
-/** One change that a caller may want; what its numbers point to is settled when it is made. */
+/** One generated change; `pick` and `number` are resolved to rows and values when the change is applied. */
 interface Step {
   readonly kind: 'create' | 'update' | 'delete';
   readonly entity: Entity;
@@ -23,7 +23,7 @@ const step: fc.Arbitrary<Step> = fc.record({
 });
 const history = fc.array(fc.array(step, { minLength: 1, maxLength: 5 }), { maxLength: 12 });
 
-/** The whole configuration as plain lists: what the state must be equal to. */
+/** The complete configuration as plain lists: the model that the state must equal. */
 interface Tables {
   agents: Agent[];
   configs: Config[];
@@ -37,8 +37,13 @@ const LISTS = { agent: 'agents', config: 'configs', provider: 'providers', model
 const without = <T extends { id: number }>(rows: readonly T[], id: number) => rows.filter((row) => row.id !== id);
 const picked = <T>(rows: readonly T[], pick: number): T | undefined => rows[pick % Math.max(rows.length, 1)];
 
-/** Enters one step in a draft and, by hand, in the tables. Names stay unique and nothing loses its owner, as in the store. */
-function take(tables: Tables, draft: Draft, { kind, entity, pick, number, flag }: Step, unique: () => string): void {
+/** Applies one step to a draft and to the model tables. As in the store, names stay unique and owners exist. */
+function applyStep(
+  tables: Tables,
+  draft: Draft,
+  { kind, entity, pick, number, flag }: Step,
+  unique: () => string,
+): void {
   if (entity === 'agent') {
     const found = picked(tables.agents, pick);
     if (kind === 'create') tables.agents.push(draft.create('agent', agentRow({ name: unique() })));
@@ -46,9 +51,10 @@ function take(tables: Tables, draft: Draft, { kind, entity, pick, number, flag }
       const row = { ...found, name: flag ? unique() : found.name, is_active: flag };
       tables.agents = [...without(tables.agents, found.id), draft.update('agent', found, row)];
     } else if (found) {
-      for (const config of tables.configs.filter((one) => one.agent_id === found.id)) draft.remove('config', config);
+      for (const config of tables.configs.filter((config) => config.agent_id === found.id))
+        draft.remove('config', config);
       draft.remove('agent', found);
-      tables.configs = tables.configs.filter((one) => one.agent_id !== found.id);
+      tables.configs = tables.configs.filter((config) => config.agent_id !== found.id);
       tables.agents = without(tables.agents, found.id);
     }
   } else if (entity === 'config') {
@@ -88,9 +94,9 @@ function take(tables: Tables, draft: Draft, { kind, entity, pick, number, flag }
         draft.update('model', found, { ...found, max_output_tokens: pick }),
       ];
     else if (kind === 'delete' && found) {
-      for (const price of tables.prices.filter((one) => one.model_id === found.id)) draft.remove('price', price);
+      for (const price of tables.prices.filter((price) => price.model_id === found.id)) draft.remove('price', price);
       draft.remove('model', found);
-      tables.prices = tables.prices.filter((one) => one.model_id !== found.id);
+      tables.prices = tables.prices.filter((price) => price.model_id !== found.id);
       tables.models = without(tables.models, found.id);
     }
   } else {
@@ -113,8 +119,8 @@ const priceRow = (model_id: number, days: number): Price => ({
   revision: 0,
 });
 
-/** Moves chain_revision as the contract says it: created, deleted, enabled, disabled or moved. */
-function moveChains(before: Tables, after: Tables, revision: number): void {
+/** Updates chain_revision as the contract requires: a config was created, deleted, enabled, disabled or reordered. */
+function updateChainRevisions(before: Tables, after: Tables, revision: number): void {
   const membership = (tables: Tables, agent: number) =>
     JSON.stringify(
       tables.configs
@@ -133,33 +139,33 @@ interface Revision {
   readonly tables: Tables;
 }
 
-/** Every revision of a history with its changes and, recomputed by hand, all there is after it. */
+/** Every revision of a history with its changes and the model tables after it. */
 function revisions(steps: readonly (readonly Step[])[]): Revision[] {
   const ids = new Sequences();
   let names = 0;
-  const done: Revision[] = [];
+  const result: Revision[] = [];
   let tables = empty();
-  for (const [at, wanted] of steps.entries()) {
+  for (const [at, stepsOfRevision] of steps.entries()) {
     const before = tables;
     tables = { ...before };
     for (const list of Object.values(LISTS)) Object.assign(tables, { [list]: [...tables[list]] });
     const draft = new Draft(at + 1, NOW, ids);
-    // One change of a row in a revision, as every write of the service makes it.
+    // A revision changes a row at most once, as in every write of the service.
     const touched = new Set<string>();
-    for (const one of wanted) {
-      const trial = structuredClone(tables);
-      const rehearsal = new Draft(at + 1, NOW, new CountedIds());
-      take(trial, rehearsal, one, () => 'rehearsed');
-      const keys = rehearsal.changes.filter((c) => c.before).map((c) => `${c.entity} ${c.id}`);
+    for (const step of stepsOfRevision) {
+      const trialTables = structuredClone(tables);
+      const trialDraft = new Draft(at + 1, NOW, new CountedIds());
+      applyStep(trialTables, trialDraft, step, () => 'rehearsed');
+      const keys = trialDraft.changes.filter((c) => c.before).map((c) => `${c.entity} ${c.id}`);
       if (keys.some((key) => touched.has(key))) continue;
       const from = draft.changes.length;
-      take(tables, draft, one, () => `name-${++names}`);
+      applyStep(tables, draft, step, () => `name-${++names}`);
       for (const change of draft.changes.slice(from)) touched.add(`${change.entity} ${change.id}`);
     }
-    moveChains(before, tables, at + 1);
-    done.push({ number: at + 1, changes: draft.changes, tables });
+    updateChainRevisions(before, tables, at + 1);
+    result.push({ number: at + 1, changes: draft.changes, tables });
   }
-  return done;
+  return result;
 }
 
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
@@ -173,8 +179,8 @@ function expectEqual(state: State, tables: Tables): void {
   expect([...state.agentNames].sort()).toEqual(agents.map((agent) => agent.name).sort());
   for (const agent of agents) {
     expect(state.agentNamed(agent.name)).toEqual(agent);
-    const own = configs.filter((config) => config.agent_id === agent.id);
-    expect(state.configsOf(agent.id)).toEqual(own.sort((a, b) => a.priority - b.priority || a.id - b.id));
+    const ofAgent = configs.filter((config) => config.agent_id === agent.id);
+    expect(state.configsOf(agent.id)).toEqual(ofAgent.sort((a, b) => a.priority - b.priority || a.id - b.id));
   }
   expect([...state.configsInOrder.after()]).toEqual([...configs].sort(byId));
   expect(state.configs).toEqual(new Map(configs.map((config) => [config.id, config])));
@@ -183,26 +189,26 @@ function expectEqual(state: State, tables: Tables): void {
   for (const provider of providers) {
     for (const name of [provider.name, ...provider.aliases])
       expect(state.provider(name.toUpperCase())).toEqual(provider);
-    const own = models.filter((model) => model.provider === provider.name);
-    expect(state.modelsOf(provider.name)).toEqual(own.sort(byText((row) => row.name)));
+    const ofProvider = models.filter((model) => model.provider === provider.name);
+    expect(state.modelsOf(provider.name)).toEqual(ofProvider.sort(byText((row) => row.name)));
   }
   expect(state.modelsInOrder.size).toBe(models.length);
   for (const model of models) {
     expect(state.model(model.provider, model.name)).toEqual(model);
-    const own = prices.filter((price) => price.model_id === model.id);
+    const ofModel = prices.filter((price) => price.model_id === model.id);
     expect(state.pricesOf(model.id)).toEqual(
-      own.sort((a, b) => a.valid_from.getTime() - b.valid_from.getTime() || a.id - b.id),
+      ofModel.sort((a, b) => a.valid_from.getTime() - b.valid_from.getTime() || a.id - b.id),
     );
   }
 }
 
-const replay = (done: readonly Revision[], state = new State()) => {
-  for (const { number, changes } of done) state.apply(number, `nonce-${number}`, changes);
+const replay = (history: readonly Revision[], state = new State()) => {
+  for (const { number, changes } of history) state.apply(number, `nonce-${number}`, changes);
   return state;
 };
 
 describe('State', () => {
-  it('is at every revision what a naive recomputation gives', () => {
+  it('equals a naive recomputation at every revision', () => {
     fc.assert(
       fc.property(history, (steps) => {
         const state = new State();
@@ -215,33 +221,36 @@ describe('State', () => {
     );
   });
 
-  it('shows what is speculated while it is, and afterwards is exactly what it was', () => {
+  it('contains speculated changes during speculate and equals its previous content afterwards', () => {
     fc.assert(
       fc.property(history, fc.nat(12), fc.boolean(), (steps, from, throws) => {
-        const done = revisions(steps);
-        const [kept, tried] = [done.slice(0, from), done.slice(from)];
-        const before = kept.at(-1)?.tables ?? empty();
-        const state = replay(kept);
+        const all = revisions(steps);
+        const [committed, speculated] = [all.slice(0, from), all.slice(from)];
+        const before = committed.at(-1)?.tables ?? empty();
+        const state = replay(committed);
         const rows = [...state.configs.values()];
         const speculate = () =>
           state.speculate(() => {
-            replay(tried, state);
-            expectEqual(state, done.at(-1)?.tables ?? empty());
+            replay(speculated, state);
+            expectEqual(state, all.at(-1)?.tables ?? empty());
             if (throws) throw new RangeError('changed my mind');
           });
         if (throws) expect(speculate).toThrow(RangeError);
         else speculate();
         expectEqual(state, before);
-        expect([state.revision, state.nonce]).toEqual([kept.length, kept.length > 0 ? `nonce-${kept.length}` : '']);
-        // The very rows: what is encoded of them stays.
+        expect([state.revision, state.nonce]).toEqual([
+          committed.length,
+          committed.length > 0 ? `nonce-${committed.length}` : '',
+        ]);
+        // The row objects are identical: responses encoded from them stay valid.
         for (const row of rows) expect(state.configs.get(row.id)).toBe(row);
-        replay(tried, state);
-        expectEqual(state, done.at(-1)?.tables ?? empty());
+        replay(speculated, state);
+        expectEqual(state, all.at(-1)?.tables ?? empty());
       }),
     );
   });
 
-  it('is the same when it is loaded from rows', () => {
+  it('equals the replayed state when it is loaded from rows', () => {
     fc.assert(
       fc.property(history, (steps) => {
         const tables = revisions(steps).at(-1)?.tables ?? empty();
@@ -253,34 +262,34 @@ describe('State', () => {
     );
   });
 
-  it('passes over revisions that it has', () => {
+  it('ignores revisions that it has already applied', () => {
     fc.assert(
-      fc.property(history, fc.nat(11), (steps, again) => {
-        const done = revisions(steps);
-        const state = replay(done);
-        replay(done.slice(0, again), state);
-        expectEqual(state, done.at(-1)?.tables ?? empty());
-        expect(state.nonce).toBe(done.length > 0 ? `nonce-${done.length}` : '');
+      fc.property(history, fc.nat(11), (steps, repeated) => {
+        const all = revisions(steps);
+        const state = replay(all);
+        replay(all.slice(0, repeated), state);
+        expectEqual(state, all.at(-1)?.tables ?? empty());
+        expect(state.nonce).toBe(all.length > 0 ? `nonce-${all.length}` : '');
       }),
     );
   });
 
-  it('throws on a gap and stays as it is', () => {
-    const done = revisions([[agentStep('create')], [agentStep('create')], [agentStep('create')]]);
-    const state = replay(done.slice(0, 1));
-    expect(() => state.apply(3, 'nonce-3', done[2]?.changes ?? [])).toThrow('revision 3 does not follow 1');
+  it('throws and stays unchanged when a revision is missing', () => {
+    const all = revisions([[agentStep('create')], [agentStep('create')], [agentStep('create')]]);
+    const state = replay(all.slice(0, 1));
+    expect(() => state.apply(3, 'nonce-3', all[2]?.changes ?? [])).toThrow('revision 3 does not follow 1');
     expect(state.revision).toBe(1);
-    expectEqual(state, done[0]?.tables as Tables);
+    expectEqual(state, all[0]?.tables as Tables);
   });
 
-  it('knows nothing at first', () => {
+  it('is empty when it is created', () => {
     expectEqual(new State(), empty());
     expect(new State().configsOf(1)).toEqual([]);
     expect(new State().pricesOf(1)).toEqual([]);
     expect(new State().modelsOf('openai')).toEqual([]);
   });
 
-  it('never changes rows or lists that it has given out', () => {
+  it('never mutates rows or lists that it has returned', () => {
     const state = new State();
     const ids = new Sequences();
     const write = (plan: (draft: Draft) => void) => {
@@ -300,7 +309,7 @@ describe('State', () => {
 });
 
 describe('chain_revision', () => {
-  const at = (changes: (config: Config) => Partial<Config> | undefined) => {
+  const chainRevisionAfter = (changes: (config: Config) => Partial<Config> | undefined) => {
     const state = new State();
     state.load('agent', agentRow({ chain_revision: 0 }));
     state.load('agent', agentRow({ id: 2, name: 'other' }));
@@ -323,9 +332,11 @@ describe('chain_revision', () => {
     ['another model', { model_name: 'gpt-4o' }, 0],
     ['a fallback', { fallback_provider: 'grok', fallback_model: 'grok-beta' }, 0],
     ['nothing', {}, 0],
-  ])('%s: %o moves it to %i', (_, change, revision) => expect(at(() => change)).toBe(revision));
+  ])('changes only with the chain: %s (%o) gives %i', (_, change, revision) =>
+    expect(chainRevisionAfter(() => change)).toBe(revision),
+  );
 
-  it('leaves the etag of the agent alone', () => {
+  it('changes without a change of the etag of the agent', () => {
     const state = new State();
     const ids = new Sequences();
     const first = new Draft(1, NOW, ids);
@@ -339,7 +350,7 @@ describe('chain_revision', () => {
 });
 
 describe('Draft', () => {
-  it('gives what goes in its id, revision and times, so that it is what is stored and answered', () => {
+  it('sets the id, revision and times of a row as they are stored and returned', () => {
     const draft = new Draft(7, NOW, new Sequences());
     const agent = draft.create('agent', agentRow({ id: 99, revision: 3 }));
     expect(agent).toMatchObject({ id: 1, revision: 7, created_at: NOW, updated_at: NOW });
@@ -357,7 +368,7 @@ describe('Draft', () => {
     ]);
   });
 
-  it('counts the ids of a dry run without taking any', () => {
+  it('counts the ids of a dry run without allocating any', () => {
     const ids = new CountedIds();
     const draft = new Draft(1, NOW, ids);
     for (const name of ['a', 'b']) expect(draft.create('agent', agentRow({ name })).id).toBe(0);

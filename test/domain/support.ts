@@ -8,7 +8,7 @@ import { State } from '../../src/domain/state.js';
 
 export const NOW = new Date('2026-08-01T00:00:00Z');
 
-/** Ids as sequences give them: 1, 2, 3, … for each entity. */
+/** Allocates ids as database sequences do: 1, 2, 3, … for each entity. */
 export class Sequences implements IdSource {
   private readonly last = new Map<Entity, number>();
 
@@ -19,7 +19,7 @@ export class Sequences implements IdSource {
   }
 }
 
-/** A state with its sequences, changed by plans as the store changes its own. */
+/** A state with its sequences, changed by plans in the same way as the store changes its state. */
 export class World {
   readonly state = new State();
   private readonly ids = new Sequences();
@@ -40,7 +40,7 @@ export class World {
   }
 }
 
-/** A world in which seeds have run, in the order given. */
+/** Creates a world and runs the seeds in order. */
 export function seeded(...plans: readonly ((state: State, draft: Draft) => unknown)[]): World {
   const world = new World();
   for (const plan of plans) world.write(plan);
@@ -63,6 +63,6 @@ export const configRow = (fields: Partial<Config> = {}): Config => ({
   ...fields,
 });
 
-/** What a request for a config says, as every write of one reads it. */
+/** Reads the body and mask of a config request as every config write does. */
 export const configPatch = (body: object, mask: readonly string[] = []): Patch =>
   readPatch({ body, mask, specs: configFields, outputOnly: configOutputOnly, at: 'config' });

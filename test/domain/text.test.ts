@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { codePoints, jsonProblem, nameProblem, nearest, printable, textProblem } from '../../src/domain/text.js';
 import { limits } from '../../src/limits.js';
 
-/** Any UTF-16 units, lone surrogates and NUL among them. */
+/** Any UTF-16 code units, including lone surrogates and NUL. */
 const anyUnits = fc
   .array(
     fc.oneof(
@@ -22,7 +22,7 @@ describe('codePoints', () => {
     ['😀', 1],
     ['👨‍👩‍👧', 5],
     ['\ud800', 1],
-  ])('%j has %i', (text, count) => expect(codePoints(text)).toBe(count));
+  ])('of %j is %i', (text, count) => expect(codePoints(text)).toBe(count));
 });
 
 describe('textProblem', () => {
@@ -36,9 +36,9 @@ describe('textProblem', () => {
     ['a\ud800', 5, 'must be valid Unicode, without lone surrogates'],
     ['\udc00a', 5, 'must be valid Unicode, without lone surrogates'],
     ['a\nb', 5, undefined],
-  ])('%j of at most %i: %s', (text, max, problem) => expect(textProblem(text, max)).toBe(problem));
+  ])('of %j with at most %i characters is %s', (text, max, problem) => expect(textProblem(text, max)).toBe(problem));
 
-  it('accepts exactly what a varchar of that length holds', () => {
+  it('accepts exactly the texts that a varchar of that length can store', () => {
     fc.assert(
       fc.property(anyUnits, fc.nat(20), (text, max) => {
         const fits = !text.includes('\0') && text.isWellFormed() && [...text].length <= max;
@@ -64,9 +64,9 @@ describe('nameProblem', () => {
     ['a\0b', 'must not contain a NUL character'],
     ['a\ud800', 'must be valid Unicode, without lone surrogates'],
     ['x'.repeat(11), 'must have at most 10 characters, not 11'],
-  ])('%j: %s', (text, problem) => expect(nameProblem(text, 10)).toBe(problem));
+  ])('of %j is %s', (text, problem) => expect(nameProblem(text, 10)).toBe(problem));
 
-  it('accepts nothing that textProblem refuses, and nothing that a terminal would act on', () => {
+  it('accepts only texts that textProblem accepts and that contain no control characters', () => {
     fc.assert(
       fc.property(anyUnits, (text) => {
         if (nameProblem(text, 10) !== undefined) return;
@@ -120,15 +120,15 @@ describe('jsonProblem', () => {
     ['["\\ude00"]', 'array', 'must not contain \\u0000 or lone surrogates'],
     ['{"a":"\0"}', 'object', 'must be valid Unicode without NUL characters'],
     ['{"a":"\ud83d"}', 'object', 'must be valid Unicode without NUL characters'],
-  ] as const)('%j as %s: %s', (text, kind, problem) => expect(jsonProblem(text, kind)).toBe(problem));
+  ] as const)('of %j as %s is %s', (text, kind, problem) => expect(jsonProblem(text, kind)).toBe(problem));
 
-  it('counts bytes, exactly', () => {
+  it('accepts exactly the maximum number of bytes', () => {
     expect(jsonProblem(sized(limits.jsonBytes), 'object')).toBeUndefined();
     expect(jsonProblem(sized(limits.jsonBytes + 1), 'object')).toBe('must have at most 16384 bytes, not 16385');
     expect(jsonProblem(`{"a":"${'ä'.repeat(limits.jsonBytes / 2)}"}`, 'object')).toMatch(/^must have at most 16384/);
   });
 
-  it('counts depth, exactly', () => {
+  it('accepts exactly the maximum depth', () => {
     for (const shape of [nested, mixed]) {
       expect(jsonProblem(shape(limits.jsonDepth), 'object')).toBeUndefined();
       expect(jsonProblem(shape(limits.jsonDepth + 1), 'object')).toBe('must not nest deeper than 32 levels');
@@ -147,7 +147,7 @@ describe('jsonProblem', () => {
   }));
   const plain = fc.dictionary(storable, value, { maxKeys: 5 });
 
-  it('accepts every object that JSON.stringify writes, however it is spaced', () => {
+  it('accepts every object that JSON.stringify writes, with any spacing', () => {
     fc.assert(
       fc.property(plain, fc.constantFrom(undefined, 1, '\t'), (object, space) => {
         const text = JSON.stringify(object, null, space);
@@ -158,14 +158,14 @@ describe('jsonProblem', () => {
     );
   });
 
-  it('refuses every object in which a key stands twice, however it is written', () => {
+  it('rejects every object with a duplicate key, with any escaping of the key', () => {
     const escaped = (key: string) =>
       `"${[...Array(key.length).keys()].map((at) => `\\u${key.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')}"`;
     fc.assert(
-      fc.property(plain, storable, fc.boolean(), (object, key, differently) => {
+      fc.property(plain, storable, fc.boolean(), (object, key, useEscapes) => {
         const text = JSON.stringify({ ...object, [key]: 1 });
         fc.pre(Object.keys(JSON.parse(text)).length > 0 && Buffer.byteLength(text) < limits.jsonBytes - 1000);
-        const twice = `${text.slice(0, -1)},${differently ? escaped(key) : JSON.stringify(key)}:1}`;
+        const twice = `${text.slice(0, -1)},${useEscapes ? escaped(key) : JSON.stringify(key)}:1}`;
         expect(jsonProblem(`{"outer":${twice}}`, 'object')).toBe(
           `must not contain a key twice: ${JSON.stringify(key)}`,
         );
@@ -173,7 +173,7 @@ describe('jsonProblem', () => {
     );
   });
 
-  it('never throws, and accepts nothing that is not JSON of its kind', () => {
+  it('never throws and accepts only JSON of the requested kind', () => {
     const jsonLike = fc
       .array(fc.constantFrom('{', '}', '[', ']', ':', ',', '"a"', '"', '\\', '\\u0000', '1', ' ', 'null', '\ud800'))
       .map((parts) => parts.join(''));
@@ -196,31 +196,31 @@ describe('printable', () => {
     ['12345', 5, '12345'],
     ['123456', 5, '1234…'],
     ['😀😀😀😀😀😀', 5, '😀😀😀😀…'],
-  ])('%j within %i: %j', (text, max, shown) => expect(printable(text, max)).toBe(shown));
+  ])('of %j with at most %i characters is %j', (text, max, result) => expect(printable(text, max)).toBe(result));
 
-  it('is well-formed, without control characters and bounded, for whatever comes in', () => {
+  it('is well-formed, without control characters and bounded for any input', () => {
     fc.assert(
       fc.property(anyUnits, fc.integer({ min: 1, max: 30 }), (text, max) => {
-        const shown = printable(text, max);
-        expect(shown.isWellFormed()).toBe(true);
-        expect(shown).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}]/u);
-        expect(codePoints(shown)).toBeLessThanOrEqual(max);
+        const output = printable(text, max);
+        expect(output.isWellFormed()).toBe(true);
+        expect(output).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}]/u);
+        expect(codePoints(output)).toBeLessThanOrEqual(max);
       }),
     );
   });
 
-  it('leaves alone what is printable already', () => {
-    const withSpares = fc.oneof(anyUnits, fc.string({ unit: fc.constantFrom('😀', 'a') }));
+  it('does not change a text that is already printable', () => {
+    const textOrPairs = fc.oneof(anyUnits, fc.string({ unit: fc.constantFrom('😀', 'a') }));
     fc.assert(
-      fc.property(withSpares, fc.integer({ min: 1, max: 30 }), (text, max) => {
-        const shown = printable(text, max);
-        expect(printable(shown, max)).toBe(shown);
+      fc.property(textOrPairs, fc.integer({ min: 1, max: 30 }), (text, max) => {
+        const output = printable(text, max);
+        expect(printable(output, max)).toBe(output);
       }),
       { examples: [['😀'.repeat(4), 6]] },
     );
   });
 
-  it('says that something was cut only when something was', () => {
+  it('appends an ellipsis only when the text was truncated', () => {
     expect(printable('😀'.repeat(15), 20)).toBe('😀'.repeat(15));
   });
 });
@@ -236,11 +236,11 @@ describe('nearest', () => {
     ['antropic', 'anthropic'],
     ['mistral-large', undefined],
     ['x'.repeat(5000), undefined],
-  ])('%s: %s', (written, name) => expect(nearest(written, providers)).toBe(name));
+  ])('to %s is %s', (written, name) => expect(nearest(written, providers)).toBe(name));
 
-  it('knows no name among none', () => expect(nearest('openai', [])).toBeUndefined());
+  it('is undefined when there are no names', () => expect(nearest('openai', [])).toBeUndefined());
 
-  it('finds a name at the least distance, unless that is too far to be meant', () => {
+  it('is a name at the least distance, or undefined when that distance is too large', () => {
     const word = fc.string({ unit: fc.constantFrom('a', 'b', 'c', '-'), minLength: 1, maxLength: 12 });
     fc.assert(
       fc.property(word, fc.array(word, { maxLength: 6 }), (written, known) => {
@@ -254,14 +254,14 @@ describe('nearest', () => {
   });
 });
 
-/** By its definition; only for short words. */
+/** The Levenshtein distance by its recursive definition; only for short words. */
 function levenshtein(a: string, b: string): number {
   const known = new Map<string, number>();
   const distance = (i: number, j: number): number => {
     if (i === 0 || j === 0) return i + j;
     const key = `${i},${j}`;
-    const kept = known.get(key);
-    if (kept !== undefined) return kept;
+    const cached = known.get(key);
+    if (cached !== undefined) return cached;
     const changed = distance(i - 1, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
     const result = Math.min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, changed);
     known.set(key, result);

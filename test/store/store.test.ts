@@ -20,7 +20,7 @@ import { contents, gapsInLog, openStore, replay, type TestStore } from '../suppo
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
-/** A write whose answer is the result of its plan, as JSON, with the revision. */
+/** A write whose response is the result of its plan and the revision, as JSON. */
 function writing<T>(plan: Plan<T>, over: Partial<Write<T>> = {}): Write<T> {
   return {
     actor: 'tester',
@@ -68,10 +68,10 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     await stopDatabase();
   });
 
-  const write = async <T>(one: Write<T>): Promise<{ result: T; revision: number }> =>
-    JSON.parse(text(await transact(store, one)));
-  /** Everything that a write could have left behind. */
-  const traces = async () => [
+  const write = async <T>(request: Write<T>): Promise<{ result: T; revision: number }> =>
+    JSON.parse(text(await transact(store, request)));
+  /** Every part of the store that a write changes. */
+  const snapshot = async () => [
     contents(store.state),
     contents(await loadState(knex)),
     await readHead(knex),
@@ -79,7 +79,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     (await knex('idempotent_answers').count({ n: '*' }))[0],
   ];
 
-  it('gives a write the next revision, in memory, in the tables and in the log', async () => {
+  it('assigns the next revision to a write in memory, in the tables and in the change log', async () => {
     const before = store.state.revision;
     const { result: id, revision } = await write(creating());
     expect(revision).toBe(before + 1);
@@ -89,9 +89,9 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     expect(await gapsInLog(opened.database)).toEqual([]);
   });
 
-  it('leaves no trace of a plan that throws, dry or with the lock held', async () => {
+  it('changes nothing when a plan throws, in the dry run or while the lock is held', async () => {
     await write(creating());
-    const before = await traces();
+    const before = await snapshot();
     const dry = writing((_, draft) => {
       create(draft);
       throw ServiceError.of('CANCELLED', {});
@@ -107,27 +107,27 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       message: 'changed my mind',
     });
     expect(runs).toBeGreaterThanOrEqual(2);
-    expect(await traces()).toEqual(before);
+    expect(await snapshot()).toEqual(before);
   });
 
-  it('leaves no trace of a write whose statements fail half-way', async () => {
-    const before = await traces();
-    // The second agent has the name of the first, which only the database finds out.
+  it('changes nothing when a statement of the write fails', async () => {
+    const before = await snapshot();
+    // The second agent has the name of the first, which only the database detects.
     const name = unique('twin');
     const twins = writing((_, draft) => [create(draft, name).id, create(draft, name).id], { requestId: randomUUID() });
     const error = await errorOf(transact(store, twins));
     expect(error).toMatchObject({ code: '23505' });
-    expect(await traces()).toEqual(before);
+    expect(await snapshot()).toEqual(before);
     expect((await write(creating())).revision).toBe((before[2] as { revision: number }).revision + 1);
   });
 
-  describe('writes that come while another one commits', () => {
-    /** Has writes wait in line behind one that is under way, so that they go together. */
-    async function together(...writes: readonly object[]) {
+  describe('writes that wait while another write commits', () => {
+    /** Queues writes while another write commits, so that they are committed in one batch. */
+    async function writeInBatch(...writes: readonly object[]) {
       const first = transact(store, creating());
-      const all = await Promise.allSettled(writes.map((one) => transact(store, one as Write<unknown>)));
+      const all = await Promise.allSettled(writes.map((request) => transact(store, request as Write<unknown>)));
       await first;
-      return all.map((one) => (one.status === 'fulfilled' ? JSON.parse(text(one.value)) : one.reason));
+      return all.map((outcome) => (outcome.status === 'fulfilled' ? JSON.parse(text(outcome.value)) : outcome.reason));
     }
     const rename = (from: string, to: string) =>
       writing((state: State, draft: Draft) => {
@@ -137,10 +137,10 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         return draft.update('agent', agent, { ...agent, name: to }).id;
       });
 
-    it('are committed together, each with a revision, an entry in the log and a nonce of its own', async () => {
+    it('are committed in one transaction, each with its own revision, log entry and nonce', async () => {
       const before = store.state.revision;
       const writes = Array.from({ length: 10 }, () => creating());
-      const revisions = (await together(...writes)).map(({ revision }) => revision);
+      const revisions = (await writeInBatch(...writes)).map(({ revision }) => revision);
       expect(revisions).toEqual(revisions.map((_, at) => before + 2 + at));
       const log = await knex('config_revisions').whereIn('revision', revisions).orderBy('revision');
       expect(new Set(log.map(({ created_at }) => +created_at)).size).toBe(1);
@@ -156,7 +156,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(contents(await loadState(knex))).toEqual(contents(store.state));
     });
 
-    it('each see those before them, and one that is refused takes nobody along', async () => {
+    it('see the writes before them, and a rejected write does not affect the others', async () => {
       const name = unique('same');
       const once = () =>
         writing((state: State, draft: Draft) => {
@@ -164,22 +164,22 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           return create(draft, name).id;
         });
       const before = store.state.revision;
-      const [one, two, three] = await together(once(), once(), creating());
-      expect([one.revision, two.reason, three.revision]).toEqual([before + 2, 'AGENT_NAME_TAKEN', before + 3]);
+      const [first, second, third] = await writeInBatch(once(), once(), creating());
+      expect([first.revision, second.reason, third.revision]).toEqual([before + 2, 'AGENT_NAME_TAKEN', before + 3]);
     });
 
-    it('that the database refuses together are carried out one by one', async () => {
+    it('are executed one by one when the database rejects the batch', async () => {
       const [x, y, z, w] = [unique('x'), unique('y'), unique('z'), unique('w')];
       await write(creating(x));
       await write(creating(z));
-      // All at once, the row that ends as x is stored before the row that was x gives the name up.
-      const outcomes = await together(
+      // In one batch, the row that is finally named x is stored before the row that was named x is renamed.
+      const outcomes = await writeInBatch(
         writing((state: State, draft: Draft) => {
           const agent = state.agentNamed(x);
           return agent && draft.update('agent', agent, { ...agent, name: y }).id;
         }),
-        dryly(rename(z, x)),
-        dryly(rename(y, w)),
+        skippingDryRun(rename(z, x)),
+        skippingDryRun(rename(y, w)),
       );
       expect(outcomes.map(({ revision }) => typeof revision)).toEqual(['number', 'number', 'number']);
       expect([x, y, z, w].map((name) => store.state.agentNamed(name) !== undefined)).toEqual([
@@ -191,29 +191,32 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(contents(await loadState(knex))).toEqual(contents(store.state));
     });
 
-    /** One that depends on a write which is not committed yet: its dry run, alone, finds nothing wrong. */
-    const dryly = <T>(one: Write<T>) => ({
-      ...one,
-      plan: (state: State, draft: Draft) => (draft.revision === 0 ? undefined : one.plan(state, draft)),
+    /** A write that depends on an uncommitted write: its dry run does nothing, so that it reports no error. */
+    const skippingDryRun = <T>(request: Write<T>) => ({
+      ...request,
+      plan: (state: State, draft: Draft) => (draft.revision === 0 ? undefined : request.plan(state, draft)),
     });
 
-    it('and that the database refuses for one of them fail that one alone', async () => {
+    it('succeed except the one that caused the rejection of the batch', async () => {
       const name = unique('twin');
       const twins = writing((_, draft) => [create(draft, name).id, create(draft, name).id]);
-      const [first, second, third] = await together(creating(), twins, creating());
+      const [first, second, third] = await writeInBatch(creating(), twins, creating());
       expect([typeof first.revision, second.code, typeof third.revision]).toEqual(['number', '23505', 'number']);
       expect(await gapsInLog(opened.database)).toEqual([]);
     });
 
-    it('that are one request, sent twice, get one answer', async () => {
+    it('get one response when they have the same request id and body', async () => {
       const requestId = randomUUID();
-      const again = { ...creating(), requestId };
-      const [one, two, other] = await together(again, again, { ...again, body: () => Buffer.from('another') });
-      expect(two).toEqual(one);
+      const request = { ...creating(), requestId };
+      const [first, second, other] = await writeInBatch(request, request, {
+        ...request,
+        body: () => Buffer.from('another'),
+      });
+      expect(second).toEqual(first);
       expect(other).toMatchObject({ reason: 'REQUEST_ID_REUSED' });
     });
 
-    it('may change one row many times: it is stored as the last leaves it, and the log has them all', async () => {
+    it('store the last value of a row that they change several times and log every value', async () => {
       const { result: id } = await write(creating());
       const setting = (max_tokens: number) =>
         writing((state: State, draft: Draft) => {
@@ -224,9 +227,9 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         const agent = state.agents.get(id);
         if (agent) draft.remove('agent', agent);
       });
-      await together(setting(1), setting(2), setting(3));
+      await writeInBatch(setting(1), setting(2), setting(3));
       expect(await knex('agent_configs').where({ id }).pluck('max_tokens')).toEqual([3]);
-      await together(setting(4), remove);
+      await writeInBatch(setting(4), remove);
       expect(await knex('agent_configs').where({ id })).toEqual([]);
       const log = await knex('config_revisions').where({ entity: 'agent', entity_id: id }).orderBy('revision');
       expect(log.map(({ after }) => after?.max_tokens ?? null)).toEqual([null, 1, 2, 3, 4, null]);
@@ -234,25 +237,25 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     });
   });
 
-  it('makes no revision of a plan that changes nothing', async () => {
-    const before = await traces();
+  it('creates no revision when the plan changes nothing', async () => {
+    const before = await snapshot();
     const nothing = writing(() => 'nothing', { requestId: randomUUID() });
     expect(await write(nothing)).toEqual({ result: 'nothing', revision: store.state.revision });
-    expect(await traces()).toEqual(before);
+    expect(await snapshot()).toEqual(before);
   });
 
-  it('makes nothing of a rehearsal', async () => {
-    const before = await traces();
+  it('changes nothing when a write is only rehearsed (validate_only)', async () => {
+    const before = await snapshot();
     const answer = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
     expect(answer).toEqual({ result: 0, revision: store.state.revision });
-    expect(await traces()).toEqual(before);
+    expect(await snapshot()).toEqual(before);
   });
 
-  it('gives ids when the plan creates more than its dry run saw', async () => {
-    let wanted = 1;
+  it('allocates ids when the plan creates more rows than its dry run', async () => {
+    let count = 1;
     const growing = writing((_, draft) => {
-      const ids = Array.from({ length: wanted }, () => create(draft).id);
-      wanted = 5;
+      const ids = Array.from({ length: count }, () => create(draft).id);
+      count = 5;
       return ids;
     });
     const { result } = await write(growing);
@@ -280,8 +283,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     expect(contents(await replay(opened.database))).toEqual(memory);
   });
 
-  describe('the log', () => {
-    it('holds who, why, and the rows before and after', async () => {
+  describe('the change log', () => {
+    it('contains the actor, the method, the reason and the rows before and after', async () => {
       const requestId = randomUUID();
       const { result: id } = await write({ ...creating(), requestId, reason: 'because' });
       const config = { ...newConfig(id, 0), provider: 'openai', model_name: 'gpt-4' };
@@ -311,7 +314,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect([deleted.before, deleted.after]).toEqual([updated.after, null]);
     });
 
-    it('has no ciphertext, and a write does not touch the one that a row has', async () => {
+    it('contains no ciphertext, and a write keeps the ciphertext of the row', async () => {
       const { result: id } = await write(creating());
       const config = { ...newConfig(id, 0), provider: 'openai', model_name: 'gpt-4' };
       const { result: configId } = await write(writing((_, draft) => draft.create('config', config).id));
@@ -326,11 +329,11 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       await knex('agent_llm_configs')
         .where({ id: configId })
         .update({ [secret]: 'gAAAA-CANARY' });
-      const touch = writing((state: State, draft: Draft) => {
+      const updating = writing((state: State, draft: Draft) => {
         const before = state.configs.get(configId);
         if (before) draft.update('config', before, { ...before, max_tokens: 5 });
       });
-      await write(touch);
+      await write(updating);
       await advance(store, knex, await readHead(knex));
       const { rows } = await knex.raw(
         `select count(*)::int as n from config_revisions r where r::text like '%CANARY%'`,
@@ -346,7 +349,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     });
   });
 
-  it('says of a write whose commit was followed by a failure that its outcome is unknown, never that nothing was written', async () => {
+  it('reports OUTCOME_UNKNOWN when a failure follows the commit of a write', async () => {
     const before = store.state.revision;
     const failing = vi.spyOn(store, 'apply').mockImplementationOnce(() => {
       throw Object.assign(new Error('too many connections'), { code: '53300' });
@@ -360,17 +363,17 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     expect((await readHead(knex)).revision).toBe(before + 1);
   });
 
-  describe('request ids', () => {
-    it('give the first answer again, without planning or writing again', async () => {
+  describe('a request id', () => {
+    it('returns the first response when it is repeated, without planning or writing again', async () => {
       const requestId = randomUUID();
       const first = await transact(store, { ...creating(), requestId });
-      const before = await traces();
-      const again = await transact(store, { ...creating(), requestId });
-      expect(text(again)).toBe(text(first));
-      expect(await traces()).toEqual(before);
+      const before = await snapshot();
+      const repeated = await transact(store, { ...creating(), requestId });
+      expect(text(repeated)).toBe(text(first));
+      expect(await snapshot()).toEqual(before);
     });
 
-    it('are kept for each caller and each method by themselves', async () => {
+    it('is separate for each caller and each method', async () => {
       const requestId = randomUUID();
       const revisions = [];
       for (const over of [{}, { actor: 'another' }, { method: 'test/Other' }])
@@ -378,7 +381,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(new Set(revisions).size).toBe(3);
     });
 
-    it('are refused with another body, and that body is kept nowhere', async () => {
+    it('is rejected with another body, which is not stored', async () => {
       const requestId = randomUUID();
       const body = () => Buffer.from('sk-CANARY-body');
       await write({ ...creating(), requestId, body });
@@ -391,7 +394,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(rows).toEqual([{ n: 0 }]);
     });
 
-    it('of failures are free', async () => {
+    it('can be used again after a failed request', async () => {
       const requestId = randomUUID();
       const failing = writing(() => {
         throw ServiceError.of('CANCELLED', {});
@@ -400,59 +403,59 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       await expect(write({ ...creating(), requestId, body: () => Buffer.from('other') })).resolves.toBeDefined();
     });
 
-    it('older than a day are not used, and are forgotten; younger ones stay', async () => {
-      const [old, young] = [randomUUID(), randomUUID()];
+    it('expires after 24 hours and is then deleted', async () => {
+      const [old, recent] = [randomUUID(), randomUUID()];
       const age = (requestId: string, time: string) =>
         knex('idempotent_answers')
           .where({ request_id: requestId })
           .update({ created_at: knex.raw(`now() - interval '${time}'`) });
       const first = await write({ ...creating(), requestId: old });
-      const kept = await write({ ...creating(), requestId: young });
+      const recentResponse = await write({ ...creating(), requestId: recent });
       await age(old, '24 hours 1 second');
-      await age(young, '23 hours 59 minutes');
-      expect(await write({ ...creating(), requestId: young })).toEqual(kept);
-      // Another body is no offence against an answer that is gone.
+      await age(recent, '23 hours 59 minutes');
+      expect(await write({ ...creating(), requestId: recent })).toEqual(recentResponse);
+      // Another body is accepted because the stored response has expired.
       const second = await write({ ...creating(), requestId: old, body: () => Buffer.from('other') });
       expect(second.revision).toBeGreaterThan(first.revision);
       expect(await write({ ...creating(), requestId: old, body: () => Buffer.from('other') })).toEqual(second);
       await age(old, '24 hours 1 second');
       await deleteExpiredResponses(knex);
-      const left = await knex('idempotent_answers').whereIn('request_id', [old, young]).pluck('request_id');
-      expect(left).toEqual([young]);
+      const remaining = await knex('idempotent_answers').whereIn('request_id', [old, recent]).pluck('request_id');
+      expect(remaining).toEqual([recent]);
     });
   });
 
   describe('the feed', () => {
-    it('resolves at once for what is reached, and later when it comes', async () => {
+    it('resolves reached() immediately for a past revision, and otherwise when the revision is reached', async () => {
       const { signal } = new AbortController();
       await opened.feed.reached(store.state.revision, signal);
-      const coming = opened.feed.reached(store.state.revision + 2, signal);
+      const pending = opened.feed.reached(store.state.revision + 2, signal);
       let reached = false;
-      void coming.then(() => {
+      void pending.then(() => {
         reached = true;
       });
       await write(creating());
       await opened.feed.poll();
       expect(reached).toBe(false);
       await write(creating());
-      await coming;
+      await pending;
       expect(reached).toBe(true);
     });
 
-    it('rejects when the signal aborts, before or while it waits, and forgets who waited', async () => {
-      const wanted = store.state.revision + 1000;
+    it('rejects reached() when the signal is aborted before or during the wait, and removes the listener', async () => {
+      const revision = store.state.revision + 1000;
       const controller = new AbortController();
-      const waiting = errorOf(opened.feed.reached(wanted, controller.signal));
+      const waiting = errorOf(opened.feed.reached(revision, controller.signal));
       controller.abort();
-      const metadata = { wanted: String(wanted), reached: String(store.state.revision) };
+      const metadata = { wanted: String(revision), reached: String(store.state.revision) };
       expect(await waiting).toMatchObject({ reason: 'REVISION_NOT_REACHED', metadata });
-      const late = await errorOf(opened.feed.reached(wanted, AbortSignal.abort()));
+      const late = await errorOf(opened.feed.reached(revision, AbortSignal.abort()));
       expect(late).toMatchObject({ reason: 'REVISION_NOT_REACHED' });
       const listeners = Reflect.get(store, 'listeners') as Set<unknown>;
       expect(listeners.size).toBe(0);
     });
 
-    it('brings what another store on the same database writes', async () => {
+    it('applies the writes of another store on the same database', async () => {
       const other = new Store(opened.database);
       other.replaceState(await loadState(knex));
       const { revision } = JSON.parse(text(await transact(other, creating())));
@@ -461,37 +464,37 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
       expect(contents(store.state)).toEqual(contents(other.state));
     });
 
-    it('catches up over more revisions than it reads at once', async () => {
-      const behind = new Store(opened.database);
-      behind.replaceState(await loadState(knex));
+    it('applies more revisions than one read returns', async () => {
+      const stale = new Store(opened.database);
+      stale.replaceState(await loadState(knex));
       for (let n = 0; n < 450; n++) await write(creating());
-      await advance(behind, knex, await readHead(knex));
-      expect(contents(behind.state)).toEqual(contents(store.state));
+      await advance(stale, knex, await readHead(knex));
+      expect(contents(stale.state)).toEqual(contents(store.state));
     });
 
-    it('does not go back when writes overtake a look at the log', async () => {
-      // A look that finds revision r+1 and waits for its rows; meanwhile this store writes r+2, and while the look
-      // reads everything anew, r+3. What was acknowledged must stay to be seen.
-      const mine = new Store(opened.database);
-      mine.replaceState(await loadState(knex));
+    it('does not lose an acknowledged write when writes are applied during a read of the log', async () => {
+      // A read finds revision r+1 and waits for its rows. In the meantime this store writes r+2 and, while the read
+      // reloads the state, r+3. The acknowledged writes must stay visible.
+      const local = new Store(opened.database);
+      local.replaceState(await loadState(knex));
       await transact(store, creating());
       const head = await readHead(knex);
-      const [log, reload] = [gate(), gate()];
-      const looking = advance(mine, slowReader(knex, log, reload), head);
+      const [log, reload] = [createBarrier(), createBarrier()];
+      const advancing = advance(local, slowReader(knex, log, reload), head);
       await log.reached;
-      await transact(mine, creating());
+      await transact(local, creating());
       log.open();
-      await Promise.race([reload.reached, looking]);
-      const { revision } = JSON.parse(text(await transact(mine, creating())));
-      expect(mine.state.revision).toBe(revision);
+      await Promise.race([reload.reached, advancing]);
+      const { revision } = JSON.parse(text(await transact(local, creating())));
+      expect(local.state.revision).toBe(revision);
       reload.open();
-      await looking;
-      expect(mine.state.revision).toBe(revision);
+      await advancing;
+      expect(local.state.revision).toBe(revision);
     });
   });
 
   if (engine === 'postgres') {
-    describe('failures of the database', () => {
+    describe('a write during a failure of the database', () => {
       const session = async () => {
         const client = new pg.Client({ connectionString: url });
         client.on('error', () => undefined);
@@ -499,11 +502,11 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         return client;
       };
 
-      it('a lock that a stranger holds ends a write as WRITE_CONFLICT after the lock timeout, and reads go on', async () => {
-        const stranger = await session();
+      it('fails with WRITE_CONFLICT after the lock timeout when another session holds the lock', async () => {
+        const otherSession = await session();
         try {
-          await stranger.query('begin');
-          await stranger.query('select * from store_state for update');
+          await otherSession.query('begin');
+          await otherSession.query('select * from store_state for update');
           const before = (await readHead(knex)).revision;
           const started = performance.now();
           const error = await errorOf(transact(store, creating()));
@@ -513,14 +516,14 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           expect(waited).toBeLessThan(limits.lockTimeoutMs * 3);
           await opened.feed.poll();
           expect(opened.feed.isWritable).toBe(true);
-          await stranger.query('rollback');
+          await otherSession.query('rollback');
           expect((await write(creating())).revision).toBe(before + 1);
         } finally {
-          await stranger.end();
+          await otherSession.end();
         }
       });
 
-      it('a write has its timeouts, so that a frozen replica lets go of the counter row, and leaves none behind', async () => {
+      it('has timeouts of its transaction only, so that a frozen replica releases the counter row', async () => {
         await knex.raw('create table timeouts (name text, setting text)');
         await knex.raw(`create function note() returns trigger language plpgsql as $$ begin
           insert into timeouts select name, setting from pg_settings where name like '%timeout'; return new; end $$`);
@@ -544,7 +547,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         for (const { rows } of await Promise.all(sessions)) expect(rows[0].setting).toBe('0');
       });
 
-      /** Runs with a trigger on inserts of agents, put up and taken down by a session that outlives its victims. */
+      /** Runs with a trigger on inserts of agents, which a separate session creates and drops. */
       async function withTrigger(when: 'before insert' | 'at commit', body: string, run: () => Promise<void>) {
         const admin = await session();
         const trigger =
@@ -576,47 +579,50 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         ['40001', 'WRITE_CONFLICT'],
         ['40P01', 'WRITE_CONFLICT'],
         ['55P03', 'WRITE_CONFLICT'],
-      ])('SQLSTATE %s is %s, leaves no trace and says nothing of the statement', async (code, reason) => {
-        const before = await traces();
-        await withTrigger('before insert', raise(code), async () => {
-          const error = (await errorOf(transact(store, creating()))) as ServiceError;
-          expect(error).toMatchObject({ reason });
-          expect(`${error.message} ${JSON.stringify(error.metadata)}`).not.toMatch(/CANARY|insert|agent_configs/);
-        });
-        expect(await traces()).toEqual(before);
-      });
+      ])(
+        'fails on SQLSTATE %s with %s, without the statement in the error, and changes nothing',
+        async (code, reason) => {
+          const before = await snapshot();
+          await withTrigger('before insert', raise(code), async () => {
+            const error = (await errorOf(transact(store, creating()))) as ServiceError;
+            expect(error).toMatchObject({ reason });
+            expect(`${error.message} ${JSON.stringify(error.metadata)}`).not.toMatch(/CANARY|insert|agent_configs/);
+          });
+          expect(await snapshot()).toEqual(before);
+        },
+      );
 
-      it('a connection that breaks before the commit is DATABASE_UNAVAILABLE: nothing was written', async () => {
-        const before = await traces();
+      it('fails with DATABASE_UNAVAILABLE and changes nothing when the connection breaks before commit', async () => {
+        const before = await snapshot();
         await withTrigger('before insert', DIE, async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });
         });
-        await vi.waitFor(async () => expect(await traces()).toEqual(before));
+        await vi.waitFor(async () => expect(await snapshot()).toEqual(before));
       });
 
-      it('a connection that breaks in the commit is OUTCOME_UNKNOWN, and the same request_id finds out', async () => {
-        const one = { ...creating(), requestId: randomUUID() };
+      it('fails with OUTCOME_UNKNOWN when the connection breaks during commit, and a retry succeeds', async () => {
+        const request = { ...creating(), requestId: randomUUID() };
         await withTrigger('at commit', DIE, async () => {
-          expect(await errorOf(transact(store, one))).toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
+          expect(await errorOf(transact(store, request))).toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
         });
-        const { revision } = await vi.waitFor(() => write(one));
-        expect((await write(one)).revision).toBe(revision);
+        const { revision } = await vi.waitFor(() => write(request));
+        expect((await write(request)).revision).toBe(revision);
         expect(await gapsInLog(opened.database)).toEqual([]);
       });
 
-      it('a commit that the database refuses is no unknown outcome', async () => {
-        const before = await traces();
+      it('fails with DATABASE_UNAVAILABLE when the database rejects the commit', async () => {
+        const before = await snapshot();
         await withTrigger('at commit', raise('53100'), async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });
         });
-        expect(await traces()).toEqual(before);
+        expect(await snapshot()).toEqual(before);
       });
     });
 
-    describe('why there is a counter row', () => {
-      /** Two transactions, the first of which commits last; a reader of all that is behind what it has seen, between. */
+    describe('a reader of new revisions', () => {
+      /** Runs two transactions, of which the first commits last; a reader reads all new numbers before and after. */
       async function schedule(
-        number: (client: pg.Client) => Promise<number>,
+        nextNumber: (client: pg.Client) => Promise<number>,
       ): Promise<{ written: number[]; seen: number[] }> {
         const [slow, fast, reader] = await Promise.all([session(), session(), session()]);
         const seen: number[] = [];
@@ -625,7 +631,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           seen.push(...rows.map(({ n }: { n: string }) => Number(n)));
         };
         const insert = async (client: pg.Client) => {
-          const n = await number(client);
+          const n = await nextNumber(client);
           await client.query('insert into numbered values ($1)', [n]);
           return n;
         };
@@ -633,7 +639,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           await slow.query('begin');
           const first = await insert(slow);
           await fast.query('begin');
-          // With the counter row this waits for the first one, so it must not be waited for here.
+          // With the counter row this insert waits for the first transaction, so the test must not await it here.
           const second = insert(fast).then(async (n) => {
             await fast.query('commit');
             return n;
@@ -655,7 +661,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         return client;
       };
 
-      it('a reader of a sequence misses the transaction that commits late', async () => {
+      it('misses the transaction that commits late when numbers come from a sequence', async () => {
         await knex.raw('create table numbered (n int8 primary key)');
         await knex.raw('create sequence numbers');
         try {
@@ -671,7 +677,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         }
       });
 
-      it('a reader of the counter row, by the same schedule, misses nothing', async () => {
+      it('misses no transaction when numbers come from the counter row', async () => {
         await knex.raw('create table numbered (n int8 primary key)');
         await knex.raw('create table counter as select 0::int8 as n');
         try {
@@ -690,14 +696,14 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
   }
 });
 
-interface Gate {
+interface Barrier {
   readonly reached: Promise<void>;
   readonly arrive: () => Promise<void>;
   readonly open: () => void;
 }
 
-/** A place at which somebody stops until let on. */
-function gate(): Gate {
+/** A point at which an operation waits until `open` is called. */
+function createBarrier(): Barrier {
   let reach = () => {};
   let open = () => {};
   const reached = new Promise<void>((resolve) => {
@@ -716,18 +722,18 @@ function gate(): Gate {
   };
 }
 
-/** A Knex whose answers lie on the wire: the rows of the log at one gate, what a transaction has read at another. */
-function slowReader(knex: Knex, log: Gate, transaction: Gate): Knex {
+/** A Knex with delayed results: log rows wait at one barrier, results of a transaction at another. */
+function slowReader(knex: Knex, log: Barrier, transaction: Barrier): Knex {
   return new Proxy(knex, {
     apply(target, _, [table]: [string]) {
       const query = target(table);
       if (table !== 'config_revisions') return query;
       const run = query.then.bind(query);
-      const late = run as unknown as <T>(pass: (rows: T) => Promise<T>) => Promise<unknown>;
+      const delayed = run as unknown as <T>(pass: (rows: T) => Promise<T>) => Promise<unknown>;
       return Object.assign(query, {
         // biome-ignore lint/suspicious/noThenProperty: a query of Knex is awaited by its `then`.
         then: (ok: (rows: unknown) => unknown, fail: (error: unknown) => unknown) =>
-          late(async (rows) => {
+          delayed(async (rows) => {
             await log.arrive();
             return rows;
           }).then(ok, fail),
@@ -736,8 +742,8 @@ function slowReader(knex: Knex, log: Gate, transaction: Gate): Knex {
     get(target, property) {
       const value = Reflect.get(target, property);
       if (property !== 'transaction') return value;
-      return async (...given: Parameters<Knex['transaction']>) => {
-        const read = await target.transaction(...given);
+      return async (...args: Parameters<Knex['transaction']>) => {
+        const read = await target.transaction(...args);
         await transaction.arrive();
         return read;
       };

@@ -5,10 +5,10 @@ import { failure } from '../support/service.js';
 import { startBackend, type TestBackend } from '../support/store.js';
 
 const TRADER = { name: 'trader' };
-const NOBODY = { name: 'nobody' };
+const UNKNOWN_AGENT = { name: 'nobody' };
 const MODEL = { provider: 'openai', model_name: 'gpt-4' };
-/** Only the plan of a write sees that this is wrong: it compares the request with the stored config. */
-const WRONG = { id: 8, max_tokens: 100_000_000 };
+/** Only the plan of a write detects that this is invalid: it compares the request with the stored config. */
+const INVALID = { id: 8, max_tokens: 100_000_000 };
 
 describe('a write while the database is unavailable', () => {
   let postgres: TestPostgres;
@@ -26,8 +26,8 @@ describe('a write while the database is unavailable', () => {
   it.each([
     ['written', false],
     ['only validated', true],
-  ])('that has wrong fields is refused for them when it is to be %s', async (_, validate_only) => {
-    const error = await failure(backend.configs.updateConfig({ config: WRONG, validate_only }));
+  ])('is rejected with INVALID_FIELDS when its fields are invalid and it is to be %s', async (_, validate_only) => {
+    const error = await failure(backend.configs.updateConfig({ config: INVALID, validate_only }));
     expect([error.code, error.reason, error.fields]).toEqual([
       status.INVALID_ARGUMENT,
       'INVALID_FIELDS',
@@ -38,14 +38,17 @@ describe('a write while the database is unavailable', () => {
   it.each([
     ['written', false],
     ['only validated', true],
-  ])('that names what this replica does not know is UNAVAILABLE when it is to be %s', async (_, validate_only) => {
-    const request = { agent: NOBODY, config: MODEL, validate_only };
-    const error = await failure(backend.configs.createConfig(request));
-    // Another replica may have created it.
-    expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'DATABASE_UNAVAILABLE']);
-  });
+  ])(
+    'is rejected with UNAVAILABLE when it names an agent unknown to this replica and it is to be %s',
+    async (_, validate_only) => {
+      const request = { agent: UNKNOWN_AGENT, config: MODEL, validate_only };
+      const error = await failure(backend.configs.createConfig(request));
+      // Another replica may have created it.
+      expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'DATABASE_UNAVAILABLE']);
+    },
+  );
 
-  it('that is right is UNAVAILABLE', async () => {
+  it('is rejected with UNAVAILABLE when it is valid', async () => {
     const error = await failure(backend.configs.createConfig({ agent: TRADER, config: MODEL }));
     expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'DATABASE_UNAVAILABLE']);
   });

@@ -12,8 +12,8 @@ import { useCli, useDirectory } from '../support.js';
 const cli = useCli();
 const directory = useDirectory();
 
-describe('what the service refuses', () => {
-  it('is said under the options that caused it, all at once', async () => {
+describe('an error response of the service', () => {
+  it('is printed with every violation under the option that caused it', async () => {
     const { code, stdout, stderr } = await cli([
       'configs',
       'create',
@@ -36,12 +36,12 @@ describe('what the service refuses', () => {
     expect(stderr).toMatch(/\n {2}--stop {11}must not be empty\n/);
   });
 
-  it('names the option that is missing', async () => {
+  it('names a required option that is missing', async () => {
     const { code, stderr } = await cli(['configs', 'create', 'trader']);
     expect([code, stderr]).toEqual([2, 'agentllm: the request has a problem\n  --model  is required\n']);
   });
 
-  it('is JSON on standard error with --json', async () => {
+  it('is printed as JSON on standard error with --json', async () => {
     const { code, stdout, stderr } = await cli([
       'configs',
       'create',
@@ -79,7 +79,7 @@ describe('what the service refuses', () => {
     ]);
   });
 
-  it('goes to standard error, with what to type next', async () => {
+  it('is printed on standard error with the next command', async () => {
     const { code, stdout, stderr } = await cli(['agents', 'get', 'tradr']);
     expect([code, stdout, stderr]).toEqual([
       3,
@@ -89,7 +89,7 @@ describe('what the service refuses', () => {
   });
 });
 
-describe('the command line', () => {
+describe('an invalid command line', () => {
   it.each([
     [['configs', 'list', '--agnet', 'x'], "agentllm: unknown option '--agnet' (did you mean --agent?)"],
     [['configs', 'lst'], "agentllm: unknown command 'lst' (did you mean list?)"],
@@ -99,15 +99,15 @@ describe('the command line', () => {
     [['configs', 'get', 'one'], 'agentllm: the command line has a problem'],
     [['configs', 'update', '8', '--temperature'], "agentllm: option '--temperature <number>' argument missing"],
     [['agents', 'update', 'trader', '--substitution', 'some'], 'agentllm: the command line has a problem'],
-  ])('%j is refused: %s', async (args, first) => {
+  ])('%j is rejected: %s', async (args, firstLine) => {
     const { code, stdout, stderr } = await cli(args);
-    expect([code, stdout, stderr.split('\n')[0]?.replace(/\.$/, '')]).toEqual([2, '', first]);
+    expect([code, stdout, stderr.split('\n')[0]?.replace(/\.$/, '')]).toEqual([2, '', firstLine]);
     expect(stderr).toMatch(/\(agentllm .*--help shows the options\)\n$/);
     const json = await cli(args.toSpliced(2, 0, '--json'));
     expect([json.code, JSON.parse(json.stderr).error.reason]).toEqual([2, 'USAGE']);
   });
 
-  it('without a command shows the help on standard error', async () => {
+  it('prints the help on standard error when the command is missing', async () => {
     const { code, stdout, stderr } = await cli(['configs']);
     expect([code, stdout, stderr]).toEqual([2, '', expect.stringMatching(/^Usage: agentllm configs/)]);
   });
@@ -118,7 +118,7 @@ describe('the command line', () => {
     ['doctor', '--bogus'],
     ['key', 'generate', '--bogus'],
     ['backup'],
-  ])('is refused alike by commands that ask no service: %s %s', async (...args) => {
+  ])('is rejected with the same message by commands that call no service: %s %s', async (...args) => {
     const { code, stdout, stderr } = await cli(args);
     const command = `agentllm ${args.filter((word) => word !== '--bogus').join(' ')}`;
     expect([code, stdout]).toEqual([2, '']);
@@ -126,7 +126,7 @@ describe('the command line', () => {
     expect(stderr).toContain(`(${command} --help`);
   });
 
-  it('has help of the commands that there are', async () => {
+  it('is rejected when help is requested for an unknown command', async () => {
     for (const names of [['bogus'], ['configs', 'crate']]) {
       const { code, stderr } = await cli(['help', ...names]);
       expect([code, stderr]).toEqual([2, expect.stringContaining(`unknown command ${names.join(' ')}\n`)]);
@@ -134,13 +134,13 @@ describe('the command line', () => {
     expect(await cli(['help', 'configs', 'create'])).toEqual(await cli(['configs', 'create', '--help']));
   });
 
-  it('has options behind the command', async () => {
+  it('is rejected when options precede the command', async () => {
     const { code, stderr } = await cli(['--address', '127.0.0.1:1', 'agents', 'list']);
     expect([code, stderr]).toEqual([2, expect.stringContaining('(options follow the command)')]);
   });
 
   it.each(['18451', ':18451', '127.0.0.1:18451/', 'host:99999', 'http://127.0.0.1:8081'])(
-    'has an address: %s is none',
+    'is rejected when --address is not host:port: %s',
     async (address) => {
       const { code, stderr } = await cli(['agents', 'list', '--address', address]);
       const problem = `--address ${address}  is no host:port, such as 127.0.0.1:50051`;
@@ -148,13 +148,13 @@ describe('the command line', () => {
     },
   );
 
-  it('names an argument that is empty', async () => {
+  it('names an argument when it is empty', async () => {
     expect((await cli(['agents', 'get', ''])).stderr).toMatch(/\n {2}<agent> {2}/);
   });
 });
 
-describe('a service that cannot be reached', () => {
-  it('is named, with how it was chosen and how to start one', async () => {
+describe('a command that cannot reach the service', () => {
+  it('names the address, its source and the command that starts a service', async () => {
     const flag = await cli(['agents', 'list', '--address', '127.0.0.1:1']);
     expect(flag.code).toBe(4);
     expect(flag.stderr).toMatch(
@@ -166,19 +166,19 @@ describe('a service that cannot be reached', () => {
     expect([json.code, json.stdout, JSON.parse(json.stderr).error.code]).toEqual([4, '', 'UNAVAILABLE']);
   });
 
-  it('has not done a write when nobody was there', async () => {
+  it('does not report an unknown outcome when the connection was refused', async () => {
     const write = ['agents', 'create', 'x', '--type', 'y', '--address', '127.0.0.1:1', '--timeout', '300'];
     const { code, stderr } = await cli(write);
     expect([code, stderr]).toEqual([4, expect.stringContaining('last failure: connect ECONNREFUSED 127.0.0.1:1')]);
     expect(stderr).not.toContain('may have been done');
   });
 
-  it('has port 443 when none is given', async () => {
+  it('uses port 443 when the address has no port', async () => {
     const { stderr } = await cli(['agents', 'list', '--address', '127.0.0.1', '--timeout', '300']);
     expect(stderr).toContain('127.0.0.1 (from --address, no port given: 443)');
   });
 
-  it('may have done a write, which can be repeated by its name', async () => {
+  it('prints the request id for a retry when the outcome of the write is unknown', async () => {
     const { address } = await startFake(() => {});
     const write = ['agents', 'create', 'x', '--type', 'y', '--address', address, '--timeout', '1500'];
     const { code, stderr } = await cli(write);
@@ -188,7 +188,7 @@ describe('a service that cannot be reached', () => {
     ]);
   });
 
-  it('is given up after --timeout', async () => {
+  it('fails after --timeout when the service does not respond', async () => {
     const silent = createServer(() => {});
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
     const address = `127.0.0.1:${(silent.address() as { port: number }).port}`;
@@ -201,17 +201,17 @@ describe('a service that cannot be reached', () => {
     expect((await cli(['agents', 'list', '--timeout', '0'])).code).toBe(2);
   });
 
-  it('gets no token in clear, and tls with whole certificates only', async () => {
+  it('sends no token in plaintext and rejects incomplete certificate files', async () => {
     const token = { AGENTLLM_TOKEN: 'secret-token' };
-    const clear = await cli(['agents', 'list', '--address', 'example.com:50051'], { env: token });
-    expect([clear.code, clear.stderr]).toEqual([
+    const plaintext = await cli(['agents', 'list', '--address', 'example.com:50051'], { env: token });
+    expect([plaintext.code, plaintext.stderr]).toEqual([
       2,
       expect.stringContaining('The token would be sent to example.com:50051 in plaintext: add --tls'),
     ]);
-    expect(clear.stderr).not.toContain('secret-token');
+    expect(plaintext.stderr).not.toContain('secret-token');
     const file = join(directory(), 'token');
     await writeFile(file, 'secret-token\n');
-    // It was read and sent: the service knows no such token.
+    // The token was read and sent: the service reports that it did not issue it.
     const sent = await cli(['agents', 'list', '--token-file', file]);
     expect([sent.code, sent.stderr]).toEqual([1, expect.stringContaining('not issued by this service')]);
     expect(sent.stderr).not.toContain('secret-token');
@@ -222,7 +222,7 @@ describe('a service that cannot be reached', () => {
 });
 
 describe('standard output', () => {
-  it('may be closed by who reads it', async () => {
+  it('can be closed by the reader before the output is complete', async () => {
     for (let at = 0; at < 12; at++)
       await cli
         .service()
@@ -234,7 +234,7 @@ describe('standard output', () => {
     expect([stdout, stderr]).toEqual(['ended with 0\n', '']);
   });
 
-  it('has the answer and nothing else', async () => {
+  it('contains only the response with --json', async () => {
     const { stdout, stderr } = await cli(['configs', 'list', '--json']);
     expect(stderr).toBe('');
     expect(Object.keys(JSON.parse(stdout))).toEqual(['configs', 'revision']);

@@ -12,16 +12,16 @@ import { agentllm } from '../../support/command.js';
 import { freePort } from '../../support/ports.js';
 import { useService } from '../../support/service.js';
 
-/* Texts from files and standard input, as programs of other systems write them; and proxies of the environment. */
+/* Text from files and standard input in the encodings of other platforms, and proxies set in the environment. */
 
-const swapped = (text: string) => Buffer.from(text, 'utf16le').swap16();
+const bigEndian = (text: string) => Buffer.from(text, 'utf16le').swap16();
 const ENCODINGS: readonly (readonly [string, (text: string) => Buffer])[] = [
   ['UTF-8', (text) => Buffer.from(text)],
-  ['UTF-8 with a mark', (text) => Buffer.from(`\ufeff${text}`)],
+  ['UTF-8 with a byte order mark', (text) => Buffer.from(`\ufeff${text}`)],
   ['UTF-16 as PowerShell writes it', (text) => Buffer.from(`\ufeff${text}`, 'utf16le')],
-  ['UTF-16 without a mark', (text) => Buffer.from(text, 'utf16le')],
-  ['UTF-16, big end first', (text) => swapped(`\ufeff${text}`)],
-  ['UTF-16, big end first, without a mark', swapped],
+  ['UTF-16 without a byte order mark', (text) => Buffer.from(text, 'utf16le')],
+  ['UTF-16 big-endian', (text) => bigEndian(`\ufeff${text}`)],
+  ['UTF-16 big-endian, without a byte order mark', bigEndian],
 ];
 
 const service = useService('embedded');
@@ -32,45 +32,45 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-/** A command with bytes on standard input. */
+/** Runs a command with `bytes` on standard input. */
 async function withInput(args: readonly string[], bytes: Buffer) {
   const child = spawn(process.execPath, [packageFile('dist/src/cli/agentllm.js'), ...args], {
     env: { PATH: process.env['PATH'], ...env() },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   child.stdin.end(bytes);
-  let said = '';
+  let output = '';
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (chunk) => {
-      said += chunk;
+      output += chunk;
     });
   const [code] = await once(child, 'close');
-  return { code, said };
+  return { code, output };
 }
 
-describe('a text', () => {
-  it.each(ENCODINGS)('is read in %s', (_what, encode) => {
+describe('decodeText', () => {
+  it.each(ENCODINGS)('decodes %s', (_what, encode) => {
     for (const text of ['{"description": "Ä 日本 😀"}', 'sk-1', '']) expect(decodeText(encode(text))).toBe(text);
   });
 
-  it('is rejected when its encoding is unknown', () => {
+  it('returns undefined when the encoding is unknown', () => {
     expect(decodeText(Buffer.from([0x7b, 0xe4, 0x7d]))).toBeUndefined();
   });
 });
 
 describe('--from-file', () => {
-  it.each(ENCODINGS)('takes %s, from a file and from standard input', async (_what, encode) => {
+  it.each(ENCODINGS)('reads %s from a file and from standard input', async (_what, encode) => {
     const bytes = encode('{"config": {"temperature": 0.5}}\r\n');
     const file = join(scratch, 'config.json');
     writeFileSync(file, bytes);
-    const words = ['configs', 'update', '1', '--from-file'];
-    const fromFile = await agentllm([...words, file], env()).ended;
+    const args = ['configs', 'update', '1', '--from-file'];
+    const fromFile = await agentllm([...args, file], env()).ended;
     expect(fromFile.code, fromFile.stderr).toBe(0);
-    const fromInput = await withInput([...words, '-'], bytes);
-    expect(fromInput.code, fromInput.said).toBe(0);
+    const fromInput = await withInput([...args, '-'], bytes);
+    expect(fromInput.code, fromInput.output).toBe(0);
   });
 
-  it('rejects a file that is not text', async () => {
+  it('rejects a file that is neither UTF-8 nor UTF-16', async () => {
     const file = join(scratch, 'latin1.json');
     writeFileSync(file, Buffer.from('{"description": "Ä"}', 'latin1'));
     const { code, stderr } = await agentllm(['configs', 'update', '1', '--from-file', file], env()).ended;
@@ -78,7 +78,7 @@ describe('--from-file', () => {
     expect(stderr).toContain('must be text in UTF-8 or UTF-16');
   });
 
-  it.each(['token-file', 'ca'])('and --%s are read alike', async (option) => {
+  it.each(['token-file', 'ca'])('decodes UTF-16 in the same way as --%s', async (option) => {
     const file = join(scratch, option);
     const text = option === 'ca' ? '-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n' : 'al_aaaaaaaaaa_x';
     writeFileSync(file, Buffer.from(`\ufeff${text}`, 'utf16le'));
@@ -87,20 +87,23 @@ describe('--from-file', () => {
   });
 });
 
-describe('a proxy of the environment', () => {
+describe('a proxy set in the environment', () => {
   const list = (proxy: Readonly<Record<string, string>>) =>
     agentllm(['agents', 'list', '--address', 'agentllm.invalid:50051', '--timeout', '5000'], proxy).ended;
 
-  it.each(['http_proxy', 'https_proxy', 'grpc_proxy'])('that is dead is named: %s', async (name) => {
-    const proxy = `127.0.0.1:${await freePort()}`;
-    const { code, stderr } = await list({ [name]: `http://u:hunter2@${proxy}` });
-    expect(code).toBe(4);
-    expect(stderr).toContain(`the proxy ${proxy} of ${name} does not connect to agentllm.invalid:50051`);
-    expect(stderr).toContain(`unset ${name}, or add the host to no_proxy`);
-    expect(stderr).not.toMatch(/undefined|hunter2/);
-  });
+  it.each(['http_proxy', 'https_proxy', 'grpc_proxy'])(
+    'is named in the error when it is unreachable: %s',
+    async (name) => {
+      const proxy = `127.0.0.1:${await freePort()}`;
+      const { code, stderr } = await list({ [name]: `http://u:hunter2@${proxy}` });
+      expect(code).toBe(4);
+      expect(stderr).toContain(`the proxy ${proxy} of ${name} does not connect to agentllm.invalid:50051`);
+      expect(stderr).toContain(`unset ${name}, or add the host to no_proxy`);
+      expect(stderr).not.toMatch(/undefined|hunter2/);
+    },
+  );
 
-  it('that refuses to connect is named', async () => {
+  it('is named in the error when it rejects the connection', async () => {
     const server = createServer().on('connect', (_request, socket) => socket.end('HTTP/1.1 403 Forbidden\r\n\r\n'));
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const proxy = `127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -109,9 +112,9 @@ describe('a proxy of the environment', () => {
     server.close();
   });
 
-  it('is not used for this machine, nor where no_proxy names the host', async () => {
-    const dead = { http_proxy: `http://127.0.0.1:${await freePort()}` };
-    expect(await agentllm(['agents', 'list'], { ...env(), ...dead }).ended).toMatchObject({ code: 0 });
-    expect((await list({ ...dead, no_proxy: 'agentllm.invalid' })).stderr).not.toContain('proxy');
+  it('is not used for loopback addresses or for hosts in no_proxy', async () => {
+    const unreachable = { http_proxy: `http://127.0.0.1:${await freePort()}` };
+    expect(await agentllm(['agents', 'list'], { ...env(), ...unreachable }).ended).toMatchObject({ code: 0 });
+    expect((await list({ ...unreachable, no_proxy: 'agentllm.invalid' })).stderr).not.toContain('proxy');
   });
 });

@@ -42,12 +42,12 @@ const registry = createFileRegistry(
 );
 const messageOf = (name: string) => registry.getMessage(`agentllm.v1.${name}`) as DescMessage;
 
-const all = remoteCommands();
-const commandAt = (name: string) => all.get(name) as Command;
+const allCommands = remoteCommands();
+const commandAt = (name: string) => allCommands.get(name) as Command;
 const inputsOf = (command: Command): Input[] => {
   const found = [...command.registeredArguments, ...command.options]
-    .map((one) => inputOf.get(one))
-    .filter((one) => one !== undefined);
+    .map((item) => inputOf.get(item))
+    .filter((item) => item !== undefined);
   return [...new Set(found)];
 };
 
@@ -102,19 +102,19 @@ const REQUESTS: readonly (readonly [command: string, request: string])[] = [
   ['audit', 'ListAuditEventsRequest'],
 ];
 
-/** What the command line does by itself, or has no need of. */
-const ELSEWHERE = /^(page_size|page_token|update_mask)$/;
+/** Fields that the command line sets itself or does not need. */
+const INTERNAL_FIELDS = /^(page_size|page_token|update_mask)$/;
 const OUTPUT_ONLY =
   /^(id|agent_id|agent_name|has_api_key_override|api_key_state|config_count|built_in|created_at|updated_at|revision|etag|chain_etag|valid_from)$/;
 
-/** The paths of a request that somebody may want to set. */
-function pathsOf(message: DescMessage, at = ''): string[] {
+/** The paths of a request that a user can set. */
+function pathsOf(message: DescMessage, prefix = ''): string[] {
   return message.fields.flatMap((field) => {
-    const path = at + field.name;
-    if (ELSEWHERE.test(path) || (at !== '' && OUTPUT_ONLY.test(field.name))) return [];
-    const inner = field.fieldKind === 'message' ? field.message : undefined;
-    const whole = !inner || inner.name === 'AgentRef' || inner.typeName.startsWith('google.');
-    return whole ? [path] : pathsOf(inner, `${path}.`);
+    const path = prefix + field.name;
+    if (INTERNAL_FIELDS.test(path) || (prefix !== '' && OUTPUT_ONLY.test(field.name))) return [];
+    const nested = field.fieldKind === 'message' ? field.message : undefined;
+    const isLeaf = !nested || nested.name === 'AgentRef' || nested.typeName.startsWith('google.');
+    return isLeaf ? [path] : pathsOf(nested, `${path}.`);
   });
 }
 
@@ -124,13 +124,13 @@ function fieldAt(message: DescMessage, path: string): DescField | undefined {
   return rest.length === 0 || !field?.message ? field : fieldAt(field.message, rest.join('.'));
 }
 
-describe('the inputs of every command', () => {
-  it('are of every command that there is', () => {
-    expect([...all.keys()].sort()).toEqual(REQUESTS.map(([name]) => name).sort());
+describe('the inputs', () => {
+  it('are declared for every remote command', () => {
+    expect([...allCommands.keys()].sort()).toEqual(REQUESTS.map(([name]) => name).sort());
   });
 
-  it.each(REQUESTS)('%s reaches every field of %s', (name, request) => {
-    const reached = new Set(inputsOf(commandAt(name)).flatMap(requestPaths));
+  it.each(REQUESTS)('of %s can set every settable field of %s', (name, request) => {
+    const settable = new Set(inputsOf(commandAt(name)).flatMap(requestPaths));
     const local: Record<string, string[]> = {
       'agents update': ['agent.is_reserved'],
       'configs validate': ['id'],
@@ -138,11 +138,11 @@ describe('the inputs of every command', () => {
       'credentials update': ['credential.provider'],
       watch: ['client_id', 'client_name', 'client_version', 'min_revision'],
     };
-    const missing = pathsOf(messageOf(request)).filter((path) => !reached.has(path));
+    const missing = pathsOf(messageOf(request)).filter((path) => !settable.has(path));
     expect(missing).toEqual(local[name] ?? []);
   });
 
-  it.each(REQUESTS)('%s sends nothing that %s lacks, each as its field has it', (name, request) => {
+  it.each(REQUESTS)('of %s set only fields of %s, with the values and cardinality of the field', (name, request) => {
     for (const input of inputsOf(commandAt(name)))
       for (const path of requestPaths(input)) {
         const field = fieldAt(messageOf(request), path);
@@ -150,7 +150,7 @@ describe('the inputs of every command', () => {
         if (input.kind.choices && field?.enum) {
           const values = field.enum.values
             .map((value) => value.name)
-            // Who has access stands in the audit, and is no part of the history.
+            // Changes of tokens are in the audit log and are not part of the history.
             .filter((value) => !value.endsWith('_UNSPECIFIED') && value !== 'RESOURCE_KIND_TOKEN');
           expect(input.kind.choices.map((word) => input.kind.read(word))).toEqual(values);
         }
@@ -159,7 +159,7 @@ describe('the inputs of every command', () => {
       }
   });
 
-  it('have one name each', () => {
+  it('have unique names within a command', () => {
     for (const [name] of REQUESTS) {
       const names = inputsOf(commandAt(name)).map((input) => input.name);
       expect(names, name).toEqual([...new Set(names)]);
@@ -171,15 +171,15 @@ describe('the inputs of every command', () => {
     ['configs', 'config', configFields],
     ['providers', 'provider', providerFields],
     ['models', 'model', modelFields],
-  ] as const)('of %s can be unset where the service can clear them', (group, at, specs: FieldSpecs) => {
+  ] as const)('of %s can be unset when the service can clear the field', (group, resource, specs: FieldSpecs) => {
     const inputs = inputsOf(commandAt(`${group} update`));
     for (const [field, spec] of Object.entries(specs)) {
-      const takers = inputs.filter((input) => requestPaths(input).includes(`${at}.${field}`));
-      for (const input of takers) expect(input.clears ?? false, `${input.name} (${field})`).toBe('cleared' in spec);
+      const matching = inputs.filter((input) => requestPaths(input).includes(`${resource}.${field}`));
+      for (const input of matching) expect(input.clears ?? false, `${input.name} (${field})`).toBe('cleared' in spec);
     }
   });
 
-  it('say what they are, and in which range, in a sentence of their own', () => {
+  it('have a help text of more than 10 characters', () => {
     for (const [name] of REQUESTS)
       for (const input of inputsOf(commandAt(name))) expect(input.help.length, input.name).toBeGreaterThan(10);
   });
@@ -197,16 +197,16 @@ const inputs: readonly Input[] = [
 ];
 const read = (typed: Record<string, string | string[] | boolean>) => readInputs(inputs, new Map(Object.entries(typed)));
 
-describe('reading inputs', () => {
-  it('puts every value in its place', () => {
-    const given = read({
+describe('readInputs', () => {
+  it('puts each value into the message, the local inputs or the mask', () => {
+    const parsed = read({
       '<agents...>': ['trader', '7'],
       model: 'openai/gpt-4o',
       stop: ['a', 'b'],
       enabled: false,
       limit: '3',
     });
-    expect(given.message).toEqual({
+    expect(parsed.message).toEqual({
       agents: [{ name: 'trader' }, { id: 7 }],
       config: {
         provider: 'openai',
@@ -215,8 +215,8 @@ describe('reading inputs', () => {
         enabled: false,
       },
     });
-    expect(given.local.get('limit')).toBe(3);
-    expect(maskOf(inputs, given.touched, 'config')).toEqual([
+    expect(parsed.local.get('limit')).toBe(3);
+    expect(maskOf(inputs, parsed.touched, 'config')).toEqual([
       'provider',
       'model_name',
       'extra_params.stop_sequences',
@@ -224,11 +224,11 @@ describe('reading inputs', () => {
     ]);
   });
 
-  it('names every value that cannot be read, as it was typed', () => {
-    const refusal = () => read({ temperature: 'warm', limit: '1.5', model: 'gpt-4o' });
-    expect(refusal).toThrow(UsageError);
+  it('reports every invalid value as it was typed', () => {
+    const readInvalid = () => read({ temperature: 'warm', limit: '1.5', model: 'gpt-4o' });
+    expect(readInvalid).toThrow(UsageError);
     try {
-      refusal();
+      readInvalid();
     } catch (error) {
       expect((error as UsageError).problems.map(({ typed }) => typed)).toEqual([
         '--model gpt-4o',
@@ -238,17 +238,17 @@ describe('reading inputs', () => {
     }
   });
 
-  it('refuses two options for one field', () => {
+  it('rejects two options that set the same field', () => {
     expect(() => read({ model: 'openai/gpt-4o', provider: 'claude' })).toThrow(UsageError);
   });
 
-  it('clears by leaving out of the message what is in the mask', () => {
-    const given = unset(inputs, ['temperature', 'stop'], read({ enabled: true }));
-    expect(JSON.parse(JSON.stringify(given.message))).toEqual({ config: { enabled: true, extra_params: {} } });
-    expect(maskOf(inputs, given.touched, 'config')).toEqual(['temperature', 'extra_params.stop_sequences', 'enabled']);
+  it('clears a field by omitting it from the message and naming it in the mask', () => {
+    const parsed = unset(inputs, ['temperature', 'stop'], read({ enabled: true }));
+    expect(JSON.parse(JSON.stringify(parsed.message))).toEqual({ config: { enabled: true, extra_params: {} } });
+    expect(maskOf(inputs, parsed.touched, 'config')).toEqual(['temperature', 'extra_params.stop_sequences', 'enabled']);
   });
 
-  it('refuses to clear what cannot be, and what is set', () => {
+  it('rejects an unset of a field that cannot be cleared or is also set', () => {
     expect(() => unset(inputs, ['enabled'], read({}))).toThrow(UsageError);
     expect(() => unset(inputs, ['temperature'], read({ temperature: '1' }))).toThrow(UsageError);
   });
@@ -262,19 +262,19 @@ describe('reading inputs', () => {
     ['config.enabled', '--enabled'],
     ['config.price', '--price 1'],
     ['request_id', 'request_id'],
-  ])('finds what a violation of %s is about: %s', (field, typed) => {
-    const given = read({
+  ])('maps a violation of %s to the argument %s', (field, typed) => {
+    const parsed = read({
       '<agents...>': ['trader', 'nobody'],
       model: 'openai/x',
       temperature: '5',
       stop: ['a', 'b'],
       price: '1',
     });
-    expect(argumentFor(field, inputs, given.causes)).toBe(typed);
+    expect(argumentFor(field, inputs, parsed.causes)).toBe(typed);
   });
 });
 
-describe('values', () => {
+describe('a typed value', () => {
   it.each([
     [number, '0', 0],
     [number, '-1.5e3', -1500],
@@ -305,7 +305,9 @@ describe('values', () => {
         wire_name: 'p',
       },
     ],
-  ])('%# are read exactly', (kind, typed, value) => expect(kind.read(typed as string)).toEqual(value));
+  ])('is converted to the exact value when it is valid (case %#)', (kind, typed, value) =>
+    expect(kind.read(typed as string)).toEqual(value),
+  );
 
   it.each([
     [number, ''],
@@ -328,5 +330,5 @@ describe('values', () => {
     [rule, 'temperature'],
     [rule, 'temperature=maybe'],
     [rule, 'temperature=rejected,colour=red'],
-  ])('%# are refused', (kind, typed) => expect(() => kind.read(typed)).toThrow());
+  ])('is rejected when it is invalid (case %#)', (kind, typed) => expect(() => kind.read(typed)).toThrow());
 });

@@ -18,13 +18,13 @@ const directory = useDirectories();
 const agent = { name: 'trader' };
 const CONFIG = { provider: 'openai', model_name: 'gpt-4' } as const;
 
-/** The commands of the page on backups. */
+/** The commands of docs/backup.md. */
 const page = readFileSync(packageFile('docs/backup.md'), 'utf8');
 const blocks = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string);
 const documented = [...blocks, ...stepsOf(page).map(({ command }) => command)];
 const documentedWith = (word: string) => documented.find((block) => block.includes(word)) as string;
 
-/** Runs a command of that page as it stands, in another directory and with the program that was built. */
+/** Runs a command of that page unchanged in directory `cwd`, with the built program in place of `agentllm`. */
 async function shell(block: string, cwd: string, env: Readonly<Record<string, string>>): Promise<string> {
   const program = `${process.execPath} ${packageFile('dist/src/cli/agentllm.js')}`;
   const script = block.replace(/\bagentllm(?= (backup|restore|store)\b)/g, program);
@@ -35,7 +35,7 @@ async function shell(block: string, cwd: string, env: Readonly<Record<string, st
   return stdout;
 }
 
-/** Creates agents with a config each until it is stopped; knows which of them were acknowledged, and when. */
+/** Creates agents with one config each until it is stopped; records the acknowledged ones with their revisions. */
 function keepWriting({ agents, configs }: Clients) {
   const acknowledged: { name: string; revision: number }[] = [];
   let stopped = false;
@@ -57,8 +57,8 @@ function keepWriting({ agents, configs }: Clients) {
   };
 }
 
-/** Log and tables of a directory say the same; returns what they say. */
-async function soundContents(dataDir: string) {
+/** Checks that the change log and the tables of a data directory agree; returns the state. */
+async function verifiedState(dataDir: string) {
   const database = await openDatabase({ url: undefined, dataDir, poolSize: 1, acquireTimeoutMs: 30_000 });
   try {
     expect(await gapsInLog(database)).toEqual([]);
@@ -70,7 +70,7 @@ async function soundContents(dataDir: string) {
   }
 }
 
-async function failed(args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
+async function errorOf(args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
   const ended = await agentllm(args, env).ended;
   expect(ended.code).toBe(1);
   expect(ended.stdout).toBe('');
@@ -79,7 +79,7 @@ async function failed(args: readonly string[], env: Readonly<Record<string, stri
   return ended.stderr;
 }
 
-async function backedUp(): Promise<{ DATA_DIR: string; file: string; identity: string }> {
+async function createBackup(): Promise<{ DATA_DIR: string; file: string; identity: string }> {
   const DATA_DIR = await directory.started();
   const service = await startCommand({ DATA_DIR });
   const file = join(await directory(), 'agentllm.backup');
@@ -89,8 +89,8 @@ async function backedUp(): Promise<{ DATA_DIR: string; file: string; identity: s
   return { DATA_DIR, file, identity: JSON.parse(stdout).identity };
 }
 
-describe('backup and restore of the embedded engine', () => {
-  it('brings back everything up to the backup, made under writes, and nothing half', async () => {
+describe('a backup of the embedded engine', () => {
+  it('contains every revision up to the backup and no later one when it is taken under writes', async () => {
     const [DATA_DIR, cwd] = [await directory.started(), await directory()];
     const service = await startCommand({ DATA_DIR });
     const clients = connect(service.port);
@@ -113,7 +113,7 @@ describe('backup and restore of the embedded engine', () => {
     await service.ended;
 
     const printed = await shell(documentedWith('restore agentllm.backup'), cwd, {});
-    const restored = await soundContents(join(cwd, 'restored'));
+    const restored = await verifiedState(join(cwd, 'restored'));
     expect(printed).toContain(`restored revision ${restored.revision} of `);
     expect(printed).toContain(restored.identity);
     for (const { name } of before) expect(restored.agentNames).toContain(name);
@@ -123,109 +123,114 @@ describe('backup and restore of the embedded engine', () => {
     }
     expect(restored.revision).toBeLessThan(Math.max(...writing.acknowledged.map(({ revision }) => revision)));
 
-    const again = await startCommand({ DATA_DIR: join(cwd, 'restored') });
-    const others = connect(again.port);
-    const found = (await others.configs.getPrimaryConfig({ agent })).config;
+    const restarted = await startCommand({ DATA_DIR: join(cwd, 'restored') });
+    const restoredClients = connect(restarted.port);
+    const found = (await restoredClients.configs.getPrimaryConfig({ agent })).config;
     expect(found?.revision).toBe(old?.revision);
     expect(found?.etag).not.toBe(old?.etag);
     const change = { id: found?.id as number, temperature: 0.3, etag: old?.etag as string };
-    expect((await failure(others.configs.updateConfig({ config: change }))).reason).toBe('STALE_ETAG');
-    expect(Number((await others.configs.createConfig({ agent, config: CONFIG })).revision)).toBe(restored.revision + 1);
-    others.close();
+    expect((await failure(restoredClients.configs.updateConfig({ config: change }))).reason).toBe('STALE_ETAG');
+    expect(Number((await restoredClients.configs.createConfig({ agent, config: CONFIG })).revision)).toBe(
+      restored.revision + 1,
+    );
+    restoredClients.close();
   });
 
-  it('a backup without a service says what it is, and takes no file that is there', async () => {
-    const { DATA_DIR, file, identity } = await backedUp();
-    expect(await failed(['backup', file], { DATA_DIR })).toContain('--force');
+  it('is created without a running service and does not overwrite a file unless --force is set', async () => {
+    const { DATA_DIR, file, identity } = await createBackup();
+    expect(await errorOf(['backup', file], { DATA_DIR })).toContain('--force');
     const { stdout, stderr } = await agentllm(['backup', file, '--force', '--json'], { DATA_DIR }).ended;
     expect(stderr).toBe('');
     expect(JSON.parse(stdout)).toMatchObject({ file, revision: 3, identity, bytes: expect.any(Number) });
     expect(readFileSync(file, 'latin1')).toMatch(/^agentllm-backup 1 \{.*"revision":3,.*\}\n/);
-    expect(await failed(['backup', join(file, 'x')], { DATA_DIR })).toContain('cannot be written');
-    expect(await failed(['backup', join(file, '..'), '--force'], { DATA_DIR })).toContain('is a directory');
-    expect(await failed(['backup', `${file}2`], { DATA_DIR: join(file, '../empty') })).toContain(
+    expect(await errorOf(['backup', join(file, 'x')], { DATA_DIR })).toContain('cannot be written');
+    expect(await errorOf(['backup', join(file, '..'), '--force'], { DATA_DIR })).toContain('is a directory');
+    expect(await errorOf(['backup', `${file}2`], { DATA_DIR: join(file, '../empty') })).toContain(
       'There is no database',
     );
-    // Nor has it made one there.
+    // The command has created no database there.
     expect(readdirSync(join(file, '..')).sort()).toEqual(['agentllm.backup']);
   });
 
-  it('a restore touches nothing when the file is not right', async () => {
-    const { file } = await backedUp();
+  it('is not restored when the file is invalid or damaged', async () => {
+    const { file } = await createBackup();
     const bytes = readFileSync(file);
-    const wrong = async (said: RegExp, content: Buffer | string) => {
-      const other = `${file}.wrong`;
-      writeFileSync(other, content);
+    const expectRejected = async (message: RegExp, content: Buffer | string) => {
+      const invalidFile = `${file}.wrong`;
+      writeFileSync(invalidFile, content);
       const DATA_DIR = `${file}.data`;
-      expect(await failed(['restore', other], { DATA_DIR })).toMatch(said);
+      expect(await errorOf(['restore', invalidFile], { DATA_DIR })).toMatch(message);
       expect(existsSync(DATA_DIR)).toBe(false);
     };
     const flipped = Buffer.from(bytes);
     flipped[bytes.length - 1000] = (flipped[bytes.length - 1000] as number) ^ 1;
-    await wrong(/is not a backup of agentllm/, '');
-    await wrong(/is not a backup of agentllm/, 'PGDMP and so on\n');
-    await wrong(/is not a backup of agentllm/, Buffer.alloc(100_000));
-    await wrong(/damaged/, bytes.subarray(0, -1));
-    await wrong(/damaged/, bytes.subarray(0, 600));
-    await wrong(/damaged/, Buffer.concat([bytes, Buffer.from('x')]));
-    await wrong(/damaged/, flipped);
-    await wrong(/damaged/, 'agentllm-backup 1 {"revision":"x"}\n');
-    await wrong(/another version.*format 2/, Buffer.concat([Buffer.from('agentllm-backup 2'), bytes.subarray(17)]));
-    expect(await failed(['restore', `${file}.gone`], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
-    expect(await failed(['restore', join(file, '..')], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
-    expect(await failed(['restore', file], { DATA_DIR: 'memory:' })).toContain('is not persistent');
+    await expectRejected(/is not a backup of agentllm/, '');
+    await expectRejected(/is not a backup of agentllm/, 'PGDMP and so on\n');
+    await expectRejected(/is not a backup of agentllm/, Buffer.alloc(100_000));
+    await expectRejected(/damaged/, bytes.subarray(0, -1));
+    await expectRejected(/damaged/, bytes.subarray(0, 600));
+    await expectRejected(/damaged/, Buffer.concat([bytes, Buffer.from('x')]));
+    await expectRejected(/damaged/, flipped);
+    await expectRejected(/damaged/, 'agentllm-backup 1 {"revision":"x"}\n');
+    await expectRejected(
+      /another version.*format 2/,
+      Buffer.concat([Buffer.from('agentllm-backup 2'), bytes.subarray(17)]),
+    );
+    expect(await errorOf(['restore', `${file}.gone`], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
+    expect(await errorOf(['restore', join(file, '..')], { DATA_DIR: `${file}.data` })).toContain('cannot be read');
+    expect(await errorOf(['restore', file], { DATA_DIR: 'memory:' })).toContain('is not persistent');
   });
 
-  it('a restore leaves a database that is there, unless it is forced to, and then keeps it aside', async () => {
-    const { DATA_DIR, file, identity } = await backedUp();
-    expect(await failed(['restore', file], { DATA_DIR })).toContain('add --force');
-    expect((await soundContents(DATA_DIR)).identity).toBe(identity);
+  it('does not replace an existing database unless --force is set, which keeps the old database', async () => {
+    const { DATA_DIR, file, identity } = await createBackup();
+    expect(await errorOf(['restore', file], { DATA_DIR })).toContain('add --force');
+    expect((await verifiedState(DATA_DIR)).identity).toBe(identity);
     const { stdout, stderr } = await agentllm(['restore', file, '--force', '--json'], { DATA_DIR }).ended;
     expect(stderr).toBe('');
     const restored = JSON.parse(stdout);
-    expect((await soundContents(DATA_DIR)).identity).toBe(restored.identity);
+    expect((await verifiedState(DATA_DIR)).identity).toBe(restored.identity);
     expect(restored.identity).not.toBe(identity);
     const aside: string = restored.kept_aside;
     expect(aside).toMatch(/\/pg\.replaced-\d{4}-\d{2}-\d{2}T/);
-    const other = await directory();
-    await rename(aside, join(other, 'pg'));
-    expect((await soundContents(other)).identity).toBe(identity);
+    const oldDirectory = await directory();
+    await rename(aside, join(oldDirectory, 'pg'));
+    expect((await verifiedState(oldDirectory)).identity).toBe(identity);
     expect(readdirSync(DATA_DIR).sort()).toEqual(['.admin', '.lock', 'pg']);
   });
 
-  it('a restore that is killed leaves the old database or the new one', async () => {
-    const { DATA_DIR, file, identity } = await backedUp();
+  it('leaves the old or the new database when the restore is killed', async () => {
+    const { DATA_DIR, file, identity } = await createBackup();
     const outcomes = new Set<string>();
     for (const afterMs of [300, 900, 1_500, 2_100, 2_700]) {
       const restore = agentllm(['restore', file, '--force'], { DATA_DIR });
       await delay(afterMs);
       restore.child.kill('SIGKILL');
       await restore.ended;
-      const state = await soundContents(DATA_DIR);
+      const state = await verifiedState(DATA_DIR);
       expect(state.agents.size).toBe(12);
       outcomes.add(state.identity === identity ? 'old' : 'new');
     }
     expect(outcomes).toContain('old');
 
-    // Between the two renames, and right before them.
+    // A kill between the two renames, and one immediately before them.
     await rename(join(DATA_DIR, 'pg'), join(DATA_DIR, 'pg.restored'));
-    expect((await soundContents(DATA_DIR)).agents.size).toBe(12);
+    expect((await verifiedState(DATA_DIR)).agents.size).toBe(12);
     mkdirSync(join(DATA_DIR, 'pg.restored'));
     mkdirSync(join(DATA_DIR, '.restore/pg'), { recursive: true });
-    expect((await soundContents(DATA_DIR)).agents.size).toBe(12);
+    expect((await verifiedState(DATA_DIR)).agents.size).toBe(12);
     expect(readdirSync(DATA_DIR).filter((name) => name.includes('restore'))).toEqual([]);
   });
 });
 
-describe('with DATABASE_URL', () => {
+describe('a command with DATABASE_URL', () => {
   const env = { DATABASE_URL: 'postgres://user:hunter2@127.0.0.1:1/none' };
 
-  it.each(['backup', 'restore'])('%s names the command that the page does, without the password', async (command) => {
-    const said = await failed([command, '/tmp/file'], env);
+  it.each(['backup', 'restore'])('%s names the documented PostgreSQL command without the password', async (command) => {
+    const message = await errorOf([command, '/tmp/file'], env);
     const documentedLine = documentedWith(command === 'backup' ? 'pg_dump' : 'pg_restore').split('\n')[0] as string;
-    expect(said).toContain(documentedLine);
-    expect(said).not.toContain('hunter2');
-    const direct = await failed([command, '/tmp/file'], { ...env, DATABASE_DIRECT_URL: env.DATABASE_URL });
+    expect(message).toContain(documentedLine);
+    expect(message).not.toContain('hunter2');
+    const direct = await errorOf([command, '/tmp/file'], { ...env, DATABASE_DIRECT_URL: env.DATABASE_URL });
     expect(direct).toContain('--dbname="$DATABASE_DIRECT_URL"');
   });
 });
@@ -246,7 +251,7 @@ describe.skipIf(missing !== undefined)(
     });
     afterAll(() => server?.stop());
 
-    it('pg_dump and pg_restore as documented bring everything back, and renewal makes it another store', async () => {
+    it('preserve every row with the documented commands, and store renew changes the identity', async () => {
       const [DATABASE_URL, restoredUrl] = [await server.createDatabase(), await server.createDatabase()];
       const cwd = await directory();
       const PATH = `${tools.bin}:${process.env['PATH']}`;
@@ -289,10 +294,10 @@ describe.skipIf(missing !== undefined)(
       }
     });
 
-    it('replicas that run take a new identity over, whether they poll or write first', async () => {
+    it('give running replicas the new identity after store renew, by a poll or by a write', async () => {
       const DATABASE_URL = await server.createDatabase();
-      const polls = await startService({ DATABASE_URL, HTTP_ADDRESS: 'off' });
-      const writes = await startService({
+      const pollingReplica = await startService({ DATABASE_URL, HTTP_ADDRESS: 'off' });
+      const writingReplica = await startService({
         DATABASE_URL,
         HTTP_ADDRESS: 'off',
         POLL_INTERVAL_MS: '60000',
@@ -300,23 +305,26 @@ describe.skipIf(missing !== undefined)(
       });
       try {
         const { stdout } = await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended;
-        const mark = JSON.parse(stdout).identity.slice(0, 8);
+        const identityPrefix = JSON.parse(stdout).identity.slice(0, 8);
         const etag = async (from: Clients) => (await from.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8);
-        await vi.waitFor(async () => expect(await etag(polls)).toBe(mark), { timeout: 10_000 });
-        expect(await etag(writes)).not.toBe(mark);
-        const { config, revision } = await writes.configs.createConfig({ agent, config: CONFIG });
-        expect(config?.etag.startsWith(mark)).toBe(true);
-        expect(await etag(writes)).toBe(mark);
-        // One that lags behind, on its way over a renewal in the middle.
+        await vi.waitFor(async () => expect(await etag(pollingReplica)).toBe(identityPrefix), { timeout: 10_000 });
+        expect(await etag(writingReplica)).not.toBe(identityPrefix);
+        const { config, revision } = await writingReplica.configs.createConfig({ agent, config: CONFIG });
+        expect(config?.etag.startsWith(identityPrefix)).toBe(true);
+        expect(await etag(writingReplica)).toBe(identityPrefix);
+        // A replica that lags reads revisions from before and after a renewal.
         expect(JSON.parse((await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended).stdout).revision).toBe(
           Number(revision),
         );
-        const next = await polls.configs.createConfig({ agent, config: CONFIG });
-        const seen = await writes.configs.getConfig({ id: next.config?.id as number, min_revision: next.revision });
+        const next = await pollingReplica.configs.createConfig({ agent, config: CONFIG });
+        const seen = await writingReplica.configs.getConfig({
+          id: next.config?.id as number,
+          min_revision: next.revision,
+        });
         expect(seen.config?.etag).toBe(next.config?.etag);
       } finally {
-        await polls.stop();
-        await writes.stop();
+        await pollingReplica.stop();
+        await writingReplica.stop();
       }
     });
   },

@@ -7,12 +7,12 @@ import { agentllm, startCommand, useDirectories } from '../../support/command.js
 
 const directory = useDirectories();
 
-async function make(out: string, ...args: string[]) {
+async function runCertDev(out: string, ...args: string[]) {
   const { code, stdout, stderr } = await agentllm(['cert', 'dev', '--out', out, ...args]).ended;
   return { code, stdout, stderr };
 }
 
-/** What it prints for the environment: `export A=b C=d`. */
+/** The environment variables of the printed lines `export A=b C=d`. */
 const exportsIn = (text: string) =>
   Object.fromEntries([...text.matchAll(/\b([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value as string]));
 
@@ -20,9 +20,9 @@ const mode = async (path: string) => ((await stat(path)).mode & 0o777).toString(
 const certificate = async (path: string) => new X509Certificate(await readFile(path));
 
 describe('agentllm cert dev', () => {
-  it('makes all that a newcomer needs, and says how to use it', async () => {
+  it('creates files and prints settings with which a service and a client use TLS', async () => {
     const out = join(await directory(), 'certs');
-    const { code, stdout } = await make(out);
+    const { code, stdout } = await runCertDev(out);
     expect(code).toBe(0);
     const env = exportsIn(stdout);
     expect(Object.keys(env)).toEqual(['TLS_CERT_FILE', 'TLS_KEY_FILE', 'AGENTLLM_CA']);
@@ -40,37 +40,39 @@ describe('agentllm cert dev', () => {
     expect((await getHttps(Number(port), '/readyz', { ca })).body).toBe('ok\n');
   });
 
-  it('makes clients that mutual TLS lets in', async () => {
+  it('creates client certificates that mutual TLS accepts', async () => {
     const out = join(await directory(), 'certs');
-    const { stdout } = await make(out, '--client', 'trader', '--client', 'spiffe://desk/analyst');
+    const { stdout } = await runCertDev(out, '--client', 'trader', '--client', 'spiffe://desk/analyst');
     const { AGENTLLM_CA, AGENTLLM_CERT, AGENTLLM_KEY, ...TLS } = exportsIn(stdout) as Record<string, string>;
     const env = { AGENTLLM_CA, AGENTLLM_CERT, AGENTLLM_KEY } as Record<string, string>;
     const running = await startCommand({ DATA_DIR: await directory.started(), ...TLS });
-    const list = (given: Record<string, string>) =>
-      agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: `127.0.0.1:${running.port}`, ...given }).ended;
+    const list = (clientEnv: Record<string, string>) =>
+      agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: `127.0.0.1:${running.port}`, ...clientEnv }).ended;
     expect((await list(env)).code).toBe(0);
-    const other = (end: string) => join(out, `client-spiffe-desk-analyst.${end}`);
-    expect((await list({ ...env, AGENTLLM_CERT: other('pem'), AGENTLLM_KEY: other('key') })).code).toBe(0);
-    const refused = await list({ AGENTLLM_CA: env['AGENTLLM_CA'] as string });
-    expect(refused.code).toBe(4);
-    expect(refused.stderr).toContain('set --cert and --key');
+    const secondClient = (extension: string) => join(out, `client-spiffe-desk-analyst.${extension}`);
+    expect((await list({ ...env, AGENTLLM_CERT: secondClient('pem'), AGENTLLM_KEY: secondClient('key') })).code).toBe(
+      0,
+    );
+    const rejected = await list({ AGENTLLM_CA: env['AGENTLLM_CA'] as string });
+    expect(rejected.code).toBe(4);
+    expect(rejected.stderr).toContain('set --cert and --key');
   });
 
-  it('keeps keys to itself', async () => {
+  it('prints no key and restricts the permissions of its files', async () => {
     const out = join(await directory(), 'certs');
-    const { stdout, stderr } = await make(out, '--client', 'trader');
+    const { stdout, stderr } = await runCertDev(out, '--client', 'trader');
     expect(stdout + stderr).not.toContain('-----');
     expect(await mode(out)).toBe('700');
     for (const name of ['ca', 'server', 'client-trader']) expect(await mode(join(out, `${name}.key`))).toBe('600');
   });
 
-  it('renews with the authority, the keys and the names that are there', async () => {
+  it('renews the certificates with the existing authority, keys and names', async () => {
     const out = join(await directory(), 'certs');
-    await make(out, '--host', 'agentllm.test', '--host', 'FE80::2', '--days', '2');
+    await runCertDev(out, '--host', 'agentllm.test', '--host', 'FE80::2', '--days', '2');
     const files = ['ca.pem', 'ca.key', 'server.key'].map((name) => join(out, name));
     const before = await Promise.all(files.map((file) => readFile(file, 'utf8')));
     const first = await certificate(join(out, 'server.pem'));
-    const { stdout } = await make(out, '--host', 'second.test', '--client', 'trader');
+    const { stdout } = await runCertDev(out, '--host', 'second.test', '--client', 'trader');
     expect(stdout).toContain('renewed ');
     expect(await Promise.all(files.map((file) => readFile(file, 'utf8')))).toEqual(before);
     const second = await certificate(join(out, 'server.pem'));
@@ -81,18 +83,21 @@ describe('agentllm cert dev', () => {
     expect(Date.parse(second.validTo) - Date.parse(first.validTo)).toBeGreaterThan(27 * 86_400_000);
   });
 
-  it('does not touch what is not its own', async () => {
+  it('does not overwrite files that it did not create', async () => {
     const out = await directory();
-    await make(out, '--client', 'a/b');
-    const taken = await make(out, '--client', 'a:b');
-    expect(taken).toMatchObject({ code: 2, stdout: '' });
-    expect(taken.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
+    await runCertDev(out, '--client', 'a/b');
+    const conflicting = await runCertDev(out, '--client', 'a:b');
+    expect(conflicting).toMatchObject({ code: 2, stdout: '' });
+    expect(conflicting.stderr).toContain('client-a-b.pem, which is for another client: choose another --out');
     await writeFile(join(out, 'ca.pem'), 'mine');
-    expect(await make(out)).toMatchObject({ code: 2, stderr: expect.stringContaining('ca.pem is not a certificate') });
-    const half = await directory();
-    await writeFile(join(half, 'ca.key'), 'mine');
-    expect((await make(half)).stderr).toContain('ca.key must both exist, and one of them is missing');
-    expect(await readFile(join(half, 'ca.key'), 'utf8')).toBe('mine');
+    expect(await runCertDev(out)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('ca.pem is not a certificate'),
+    });
+    const incomplete = await directory();
+    await writeFile(join(incomplete, 'ca.key'), 'mine');
+    expect((await runCertDev(incomplete)).stderr).toContain('ca.key must both exist, and one of them is missing');
+    expect(await readFile(join(incomplete, 'ca.key'), 'utf8')).toBe('mine');
   });
 
   it.each([
@@ -106,9 +111,9 @@ describe('agentllm cert dev', () => {
     ['--client', 'spiffe://a, DNS:b'],
     ['--client', 'x'.repeat(65)],
     ['--client', ''],
-  ])('refuses %s %j', async (option, value) => {
+  ])('rejects %s %j', async (option, value) => {
     const out = join(await directory(), 'certs');
-    const { code, stderr } = await make(out, option, value);
+    const { code, stderr } = await runCertDev(out, option, value);
     expect(code).toBe(2);
     expect(stderr).toContain(`${option} ${value}`.trim().slice(0, 30));
     await expect(stat(out)).rejects.toThrow();

@@ -16,17 +16,17 @@ interface Diagnosis {
 
 const directory = useDirectories();
 
-/** What the doctor says, as a program reads it. */
+/** Runs `agentllm doctor --json` and parses its output. */
 async function diagnose(env: Record<string, string>, args: readonly string[] = ['--offline']) {
   const { code, stdout, stderr } = await agentllm(['doctor', '--json', ...args], env).ended;
   const { healthy, diagnoses } = JSON.parse(stdout) as { healthy: boolean; diagnoses: Diagnosis[] };
   expect(healthy).toBe(code === 0);
-  const about = (area: string) => diagnoses.filter((one) => one.area === area);
+  const about = (area: string) => diagnoses.filter((diagnosis) => diagnosis.area === area);
   return { code, stdout, stderr, about, diagnoses };
 }
 
 describe('agentllm doctor', () => {
-  it('finds nothing wrong with a store that has started once, and says so in words', async () => {
+  it('exits with 0 and prints each check when the store is valid', async () => {
     const DATA_DIR = await directory.started();
     const { code, stdout } = await agentllm(['doctor', '--offline'], { DATA_DIR }).ended;
     expect(code).toBe(0);
@@ -37,7 +37,7 @@ describe('agentllm doctor', () => {
     expect(stdout).toMatch(/\d+ checks passed, \d+ warnings\n$/);
   });
 
-  it('names mistakes in the settings, and settings that were probably misspelt', async () => {
+  it('reports invalid settings and settings that are probably misspelt', async () => {
     const env = { DATA_DIR: await directory(), POLL_INTERVAL_MS: 'often', DATABSE_URL: 'x', GROQ_API_KEY: 'sk' };
     const { code, about } = await diagnose(env);
     expect(code).toBe(1);
@@ -52,7 +52,7 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('says of a directory without a database what makes one, and makes none', async () => {
+  it('names the command that creates a database, and creates none, when the directory has none', async () => {
     const DATA_DIR = await directory();
     const { code, about } = await diagnose({ DATA_DIR: relative(process.cwd(), DATA_DIR) });
     expect(code).toBe(0);
@@ -66,7 +66,7 @@ describe('agentllm doctor', () => {
     expect(await readdir(DATA_DIR)).toEqual([]);
   });
 
-  it('tells an ENCRYPTION_KEY that can be none without a database, too', async () => {
+  it('reports a malformed ENCRYPTION_KEY also when there is no database', async () => {
     const { code, about } = await diagnose({ DATA_DIR: await directory(), ENCRYPTION_KEY: 'nonsense' });
     expect([code, about('settings')]).toMatchObject([
       1,
@@ -74,7 +74,7 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('tells a service that has another database, by AGENTLLM_ADDRESS and by --address', async () => {
+  it('reports that the service at AGENTLLM_ADDRESS or --address uses another database', async () => {
     const service = await startCommand({ DATA_DIR: await directory.started() });
     const DATA_DIR = await directory();
     const AGENTLLM_ADDRESS = `127.0.0.1:${service.port}`;
@@ -90,7 +90,7 @@ describe('agentllm doctor', () => {
     expect(named.about('service')).toMatchObject(expected);
   });
 
-  it('says what it knows when the service that has the database is stuck', async () => {
+  it('reports the checks that it can run when the service with the database does not respond', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
     service.child.kill('SIGSTOP');
@@ -102,7 +102,7 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('tells a wrong ENCRYPTION_KEY from a missing one, and names keys that cannot be read', async () => {
+  it('distinguishes a wrong ENCRYPTION_KEY from a missing one when API keys are stored', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
     const clients = connect(service.port);
@@ -110,9 +110,11 @@ describe('agentllm doctor', () => {
     clients.close();
     service.child.kill('SIGTERM');
     await service.ended;
-    const wrong = await diagnose({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
-    expect(wrong.code).toBe(1);
-    expect(wrong.about('keys')).toMatchObject([{ verdict: 'fail', finding: expect.stringMatching(/is key .* under/) }]);
+    const wrongKey = await diagnose({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
+    expect(wrongKey.code).toBe(1);
+    expect(wrongKey.about('keys')).toMatchObject([
+      { verdict: 'fail', finding: expect.stringMatching(/is key .* under/) },
+    ]);
     const missing = await diagnose({ DATA_DIR });
     expect(missing.about('keys')).toMatchObject([
       {
@@ -123,25 +125,25 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('says whether the service is open, as whom it takes this shell, and how it is reached', async () => {
+  it('reports anonymous access, the caller that the token identifies, and the transport', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
-    const there = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
-    expect((await diagnose(there)).about('access')).toMatchObject([
+    const serviceEnv = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
+    expect((await diagnose(serviceEnv)).about('access')).toMatchObject([
       { verdict: 'ok', finding: 'It is open: callers on this machine need no token, without TLS' },
     ]);
     const { stdout } = await agentllm(['token', 'create', '--role', 'admin'], { DATA_DIR }).ended;
     const AGENTLLM_TOKEN = stdout.trim();
     const [id] = /^al_[a-z2-7]{10}/.exec(AGENTLLM_TOKEN) as RegExpExecArray;
-    const known = await diagnose({ ...there, AGENTLLM_TOKEN });
+    const known = await diagnose({ ...serviceEnv, AGENTLLM_TOKEN });
     expect(known.about('access')).toMatchObject([
       { verdict: 'ok', finding: `This shell is token:${id}, admin, without TLS` },
       { verdict: 'ok', finding: '1 token of the store is valid' },
     ]);
-    const unknown = await diagnose({ ...there, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
+    const unknown = await diagnose({ ...serviceEnv, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
     expect([unknown.code, unknown.about('access')[0]]).toMatchObject([1, { verdict: 'fail' }]);
     expect(known.stdout + unknown.stdout).not.toContain(AGENTLLM_TOKEN);
-    const without = await diagnose(there);
+    const without = await diagnose(serviceEnv);
     expect([without.code, without.about('service')[0], without.about('access')[0]]).toMatchObject([
       0,
       { verdict: 'ok' },
@@ -149,19 +151,19 @@ describe('agentllm doctor', () => {
     ]);
   });
 
-  it('names tokens that end soon, and says that nobody is an administrator', async () => {
+  it('reports tokens that expire soon, and the absence of an administrator token', async () => {
     const DATA_DIR = await directory.started();
     await startCommand({ DATA_DIR });
-    const make = async (...args: string[]) => agentllm(['token', 'create', ...args], { DATA_DIR }).ended;
-    await make('--role', 'viewer', '--lifetime', '15d');
-    await make('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
+    const createToken = async (...args: string[]) => agentllm(['token', 'create', ...args], { DATA_DIR }).ended;
+    await createToken('--role', 'viewer', '--lifetime', '15d');
+    await createToken('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
     expect((await diagnose({ DATA_DIR })).about('access')).toMatchObject([
       { verdict: 'warn', finding: 'No administrator token is valid' },
       { verdict: 'warn', finding: expect.stringMatching(/^Token al_\w+ "desk" expires at 20/) },
     ]);
   });
 
-  it('has the service look at itself where one owns the database', async () => {
+  it('runs the checks inside the service when a service owns the database', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({
       DATA_DIR,
@@ -176,11 +178,11 @@ describe('agentllm doctor', () => {
     expect(stdout).not.toContain('sk-of-the-service');
   });
 
-  it('asks the providers that configs use, with the keys that they would use, and says what they say', async () => {
+  it('calls the providers that configs use with the keys of the configs, and reports the results', async () => {
     const DATA_DIR = await directory.started();
-    const given: unknown[] = [];
+    const receivedHeaders: unknown[] = [];
     const server = createServer(({ headers }, response) => {
-      given.push(headers.authorization);
+      receivedHeaders.push(headers.authorization);
       response.writeHead(headers.authorization === 'Bearer sk-of-the-desk' ? 200 : 503).end('{"data":[]}');
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -212,15 +214,15 @@ describe('agentllm doctor', () => {
     const inside = await diagnose({ DATA_DIR }, []);
     expect(inside.about('providers')).toMatchObject(found);
     expect(inside.about('providers')[0]?.finding).toContain(`of the service (process ${service.child.pid})`);
-    expect(given).toHaveLength(2);
+    expect(receivedHeaders).toHaveLength(2);
     service.child.kill('SIGTERM');
     await service.ended;
-    const beside = await diagnose(env, []);
-    expect([beside.code, beside.about('providers')]).toMatchObject([1, found]);
-    expect(inside.stdout + beside.stdout).not.toMatch(/sk-of/);
+    const outside = await diagnose(env, []);
+    expect([outside.code, outside.about('providers')]).toMatchObject([1, found]);
+    expect(inside.stdout + outside.stdout).not.toMatch(/sk-of/);
   });
 
-  it('looks at no more keys than somebody would wait for', async () => {
+  it('checks at most 20 keys', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
     const clients = connect(service.port);
@@ -244,10 +246,10 @@ describe('a command that only reads', () => {
     [['migrate', 'status'], 0, /^There is no database in .* yet\ncurrent {2}none\n/],
     [['migrate', 'history'], 0, /^There is no database in .* yet\nMIGRATION/],
     [['backup', '/tmp/never-written.agentllm'], 1, /^agentllm: There is no database in .* yet\n$/],
-  ])('makes no database: %j', async (args, code, says) => {
+  ])('creates no database: %j', async (args, code, output) => {
     const DATA_DIR = await directory();
     const ended = await agentllm(args, { DATA_DIR }).ended;
-    expect([ended.code, ended.stdout + ended.stderr]).toEqual([code, expect.stringMatching(says)]);
+    expect([ended.code, ended.stdout + ended.stderr]).toEqual([code, expect.stringMatching(output)]);
     expect(await readdir(DATA_DIR)).toEqual([]);
   });
 });
@@ -259,9 +261,9 @@ describe('agentllm doctor on PostgreSQL', () => {
   });
   afterAll(() => postgres.stop());
 
-  it('tells a database that is not there, one without a schema, and one that takes no writes', async () => {
-    const gone = await diagnose({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/x', DATABASE_WAIT_MS: '500' });
-    expect([gone.code, gone.about('database')]).toMatchObject([1, [{ verdict: 'fail' }]]);
+  it('reports a database that is unavailable, has no schema, or accepts no writes', async () => {
+    const unavailable = await diagnose({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/x', DATABASE_WAIT_MS: '500' });
+    expect([unavailable.code, unavailable.about('database')]).toMatchObject([1, [{ verdict: 'fail' }]]);
     const DATABASE_URL = await postgres.createDatabase();
     expect((await diagnose({ DATABASE_URL })).about('schema')).toMatchObject([{ verdict: 'warn' }]);
     const readOnly = await diagnose({

@@ -20,7 +20,7 @@ async function fetchText(port: number, path: string, method = 'GET'): Promise<{ 
 }
 
 describe('agentllm serve', () => {
-  it('stops cleanly on Ctrl-C and has everything again on the next start', async () => {
+  it('stops cleanly on Ctrl-C and serves the same data after the next start', async () => {
     const DATA_DIR = await directory();
     const first = await startCommand({ DATA_DIR });
     const clients = connect(first.port);
@@ -35,15 +35,15 @@ describe('agentllm serve', () => {
     expect(ended.code).toBe(0);
 
     const second = await startCommand({ DATA_DIR });
-    const again = connect(second.port);
-    const found = await again.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    const secondClients = connect(second.port);
+    const found = await secondClients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
     expect(found.config).toEqual(config);
-    again.close();
+    secondClients.close();
     second.child.kill('SIGTERM');
     expect((await second.ended).code).toBe(0);
   });
 
-  it('takes the two signals that npm makes of one Ctrl-C as one', async () => {
+  it('handles the two signals that npm sends for one Ctrl-C as one', async () => {
     const running = await startCommand({ DATA_DIR: await directory.started() });
     running.child.kill('SIGINT');
     running.child.kill('SIGINT');
@@ -52,7 +52,7 @@ describe('agentllm serve', () => {
     expect(ended.stderr).toContain('agentllm has stopped');
   });
 
-  it('ends an open stream when it stops instead of waiting for it', async () => {
+  it('closes an open connection when it stops instead of waiting for it', async () => {
     const running = await startCommand({ DATA_DIR: await directory.started(), SHUTDOWN_GRACE_MS: '200' });
     const socket = get({ host: '127.0.0.1', port: running.port });
     socket.on('error', () => {});
@@ -60,7 +60,7 @@ describe('agentllm serve', () => {
     expect((await running.ended).code).toBe(0);
   });
 
-  it('refuses a second service on the same directory, and the first goes on', async () => {
+  it('rejects a second service on the same directory while the first continues', async () => {
     const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     const second = await agentllm(['serve'], { DATA_DIR }).ended;
@@ -74,25 +74,31 @@ describe('agentllm serve', () => {
     clients.close();
   });
 
-  it.each(['0.0.0.0:0', '[::]:0', '192.0.2.1:0'])('refuses %s in clear without a plain word', async (GRPC_ADDRESS) => {
-    for (const flags of [[], ['--allow-anonymous']]) {
-      const ended = await agentllm(['serve', ...flags], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
+  it.each(['0.0.0.0:0', '[::]:0', '192.0.2.1:0'])(
+    'refuses to listen on %s in plaintext without --allow-plaintext',
+    async (GRPC_ADDRESS) => {
+      for (const flags of [[], ['--allow-anonymous']]) {
+        const ended = await agentllm(['serve', ...flags], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
+        expect(ended.code).toBe(1);
+        expect(ended.stderr).toContain(GRPC_ADDRESS);
+        expect(ended.stderr).toContain('--allow-plaintext');
+      }
+    },
+  );
+
+  it.each(['0.0.0.0:0', '[::]:0'])(
+    'refuses to listen on %s when no token exists, without --allow-anonymous',
+    async (GRPC_ADDRESS) => {
+      const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS };
+      const ended = await agentllm(['serve', '--allow-plaintext'], env).ended;
       expect(ended.code).toBe(1);
       expect(ended.stderr).toContain(GRPC_ADDRESS);
-      expect(ended.stderr).toContain('--allow-plaintext');
-    }
-  });
+      expect(ended.stderr).toContain('agentllm token create --role admin');
+      expect(ended.stderr).toContain('--allow-anonymous');
+    },
+  );
 
-  it.each(['0.0.0.0:0', '[::]:0'])('refuses %s without a token, without a plain word', async (GRPC_ADDRESS) => {
-    const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS };
-    const ended = await agentllm(['serve', '--allow-plaintext'], env).ended;
-    expect(ended.code).toBe(1);
-    expect(ended.stderr).toContain(GRPC_ADDRESS);
-    expect(ended.stderr).toContain('agentllm token create --role admin');
-    expect(ended.stderr).toContain('--allow-anonymous');
-  });
-
-  it('listens elsewhere when it is told to in so many words', async () => {
+  it('listens on a non-loopback address with --allow-plaintext and --allow-anonymous', async () => {
     const flags = ['--allow-plaintext', '--allow-anonymous'];
     const running = await startCommand({ DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0' }, flags);
     const clients = connect(running.port);
@@ -100,7 +106,7 @@ describe('agentllm serve', () => {
     clients.close();
   });
 
-  it('names every mistake in the settings, a line each', async () => {
+  it('reports every invalid setting on a separate line', async () => {
     const env = { GRPC_ADDRESS: 'nowhere', LOG_LEVEL: 'loud', DATABASE_POOL_SIZE: '-1', DATABASE_URL: 'mysql://x' };
     const ended = await agentllm(['serve'], env).ended;
     expect(ended.code).toBe(1);
@@ -109,7 +115,7 @@ describe('agentllm serve', () => {
     for (const name of Object.keys(env)) expect(lines.filter((line) => line.includes(name))).toHaveLength(1);
   });
 
-  it('says what to do when the port is taken', async () => {
+  it('names the setting when the port is in use', async () => {
     const first = await startCommand({ DATA_DIR: await directory.started() });
     const GRPC_ADDRESS = `127.0.0.1:${first.port}`;
     const ended = await agentllm(['serve'], { DATA_DIR: 'memory:', GRPC_ADDRESS }).ended;
@@ -117,7 +123,7 @@ describe('agentllm serve', () => {
     expect(ended.stderr).toContain(`GRPC_ADDRESS ${GRPC_ADDRESS} cannot be listened on`);
   });
 
-  it('says what to do when PostgreSQL is not there, without the password', async () => {
+  it('names the address without the password when PostgreSQL is unavailable', async () => {
     const DATABASE_URL = 'postgres://user:hunter2@127.0.0.1:1/none';
     const ended = await agentllm(['serve'], { DATABASE_URL, DATABASE_WAIT_MS: '500' }).ended;
     expect(ended.code).toBe(1);
@@ -125,7 +131,7 @@ describe('agentllm serve', () => {
     expect(ended.stdout + ended.stderr).not.toContain('hunter2');
   });
 
-  it('answers health, readiness and metrics over HTTP', async () => {
+  it('serves health, readiness and metrics over HTTP', async () => {
     const running = agentllm(['serve'], { DATA_DIR: await directory.started(), HTTP_ADDRESS: '127.0.0.1:0' });
     const [, text] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const port = Number(text);
@@ -142,7 +148,7 @@ describe('agentllm serve', () => {
 });
 
 describe('agentllm migrate and seed', () => {
-  it('rolls one migration back and forward, and seeds as often as wanted', async () => {
+  it('roll one migration back, apply it again, and seed repeatedly', async () => {
     const DATA_DIR = await directory();
     const run = async (...args: string[]) => {
       const ended = await agentllm(args, { DATA_DIR }).ended;
@@ -160,13 +166,13 @@ describe('agentllm migrate and seed', () => {
     expect(await run('migrate', 'up')).toContain('nothing to do');
     expect(await run('migrate', 'history')).toMatch(/^0001_initial +\d{4}-/m);
 
-    const brought = JSON.parse(await run('seed', '--json'));
-    expect(brought).toMatchObject({ agents: 12, default_configs: 12 });
-    expect(brought.catalogue).toBeGreaterThan(30);
+    const seeded = JSON.parse(await run('seed', '--json'));
+    expect(seeded).toMatchObject({ agents: 12, default_configs: 12 });
+    expect(seeded.catalogue).toBeGreaterThan(30);
     expect(JSON.parse(await run('seed', '--json'))).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
   });
 
-  it('does not bring back what a person has deleted, unless asked to seed', async () => {
+  it('restore a deleted default config only when seed is run, not at start', async () => {
     const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     const clients = connect(first.port);
@@ -177,16 +183,16 @@ describe('agentllm migrate and seed', () => {
     await first.ended;
 
     const second = await startCommand({ DATA_DIR });
-    const again = connect(second.port);
-    const error = await failure(again.configs.getPrimaryConfig({ agent: { name: 'trader' } }));
+    const secondClients = connect(second.port);
+    const error = await failure(secondClients.configs.getPrimaryConfig({ agent: { name: 'trader' } }));
     expect(error.reason).toBe('NO_ENABLED_CONFIG');
-    again.close();
+    secondClients.close();
     second.child.kill('SIGINT');
     await second.ended;
     expect(JSON.parse((await agentllm(['seed', '--json'], { DATA_DIR }).ended).stdout).default_configs).toBe(1);
   });
 
-  it('keeps a catalogue after the last migration was rolled back and the service started again', async () => {
+  it('keep the catalogue when the last migration is rolled back and the service is started again', async () => {
     const DATA_DIR = await directory.started();
     const first = await startCommand({ DATA_DIR });
     first.child.kill('SIGINT');
@@ -198,7 +204,7 @@ describe('agentllm migrate and seed', () => {
     clients.close();
   });
 
-  it('refuses to start with pending migrations when it may not apply them', async () => {
+  it('must run before the service starts when MIGRATE_ON_START is off', async () => {
     const DATA_DIR = await directory();
     const ended = await agentllm(['serve'], { DATA_DIR, MIGRATE_ON_START: 'off' }).ended;
     expect(ended.code).toBe(1);

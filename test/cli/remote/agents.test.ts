@@ -14,7 +14,7 @@ async function jsonFile(content: unknown): Promise<string> {
 }
 
 describe('agentllm agents', () => {
-  it('list prints a table, and one JSON document with every page', async () => {
+  it('list prints a table, and one JSON document with --json', async () => {
     const { code, stdout, stderr } = await cli(['agents', 'list', '--type', 'trader']);
     expect([code, stderr]).toEqual([0, '']);
     expect(rowsOf(stdout)[0]).toMatchObject({ ID: '8', NAME: 'trader', TYPE: 'trader', ACTIVE: 'yes' });
@@ -27,7 +27,7 @@ describe('agentllm agents', () => {
     expect((await cli.json(['agents', 'list', '--limit', '5'])).agents).toHaveLength(5);
   });
 
-  it('list reads every page', async () => {
+  it('list reads as many pages as --limit requires', async () => {
     const agents = Array.from({ length: 15 }, (_, at) => ({ agent: { name: `many_${at}`, agent_type: 'many' } }));
     for (const request of agents) await cli.service().agents.createAgent(request);
     const listed = await cli.json(['agents', 'list', '--type', 'many', '--limit', '12']);
@@ -37,20 +37,20 @@ describe('agentllm agents', () => {
     expect((await cli(['agents', 'list', '--limit', '0'])).code).toBe(2);
   });
 
-  it('list names the next command when there are no agents', async () => {
+  it('list prints an empty result when no agent matches', async () => {
     const { code, stdout } = await cli(['agents', 'list', '--type', 'nothing']);
     expect([code, stdout]).toEqual([0, 'no agent matches\n']);
     expect((await cli.json(['agents', 'list', '--type', 'nothing'])).agents).toEqual([]);
   });
 
-  it('get finds an agent by name and by id', async () => {
+  it('get accepts the name or the id of an agent', async () => {
     const byName = await cli(['agents', 'get', 'trader']);
     expect(byName.stdout).toMatch(/^agent trader \(id 8\)\n {2}type {13}trader\n/);
     expect((await cli(['agents', 'get', '8'])).stdout).toBe(byName.stdout);
     expect((await cli.json(['agents', 'get', '8'])).agent.name).toBe('trader');
   });
 
-  it('creates, updates, clears and deletes one, and says what it did', async () => {
+  it('create, update and delete change an agent and print the result', async () => {
     const name = unique('scout');
     const created = await cli([
       'agents',
@@ -82,8 +82,8 @@ describe('agentllm agents', () => {
       description: 'looks',
     });
     expect(updated.agent).not.toHaveProperty('max_tokens');
-    const dry = await cli(['agents', 'delete', name, '--dry-run']);
-    expect(dry.stdout).toMatch(
+    const dryRun = await cli(['agents', 'delete', name, '--dry-run']);
+    expect(dryRun.stdout).toMatch(
       new RegExp(`^dry run at revision \\d+, nothing was written: agent ${name} with 0 configs would be deleted\n$`),
     );
     const deleted = await cli(['agents', 'delete', name, '--reason', 'was a trial']);
@@ -91,31 +91,31 @@ describe('agentllm agents', () => {
     expect((await cli(['agents', 'get', name])).code).toBe(3);
   });
 
-  it('update renames an agent, and name: marks digits as a name', async () => {
+  it('update renames an agent, and the prefix name: selects a numeric name', async () => {
     const [name, number] = [unique('old'), String(Math.floor(Math.random() * 1e9))];
     await cli.json(['agents', 'create', name, '--type', 'analyst']);
     await cli.json(['agents', 'update', name, '--name', number]);
     expect((await cli.json(['agents', 'get', `name:${number}`])).agent.name).toBe(number);
   });
 
-  it('create reads an agent from a file that get --json has written', async () => {
+  it('create and update read an agent from a file in the format of get --json', async () => {
     const name = unique('filed');
     const file = await jsonFile({ name, agentType: 'analyst', temperature: 0.1, metadata_json: '{"a":1}' });
     await cli.json(['agents', 'create', 'ignored', '-f', file].filter((word) => word !== 'ignored').concat(name));
     const { agent } = await cli.json(['agents', 'get', name]);
     expect(agent).toMatchObject({ temperature: 0.1, metadata_json: '{"a":1}' });
-    // What get prints is what update takes: null clears, what is absent stays, options win.
+    // update accepts the output of get: null clears a field, an absent field is kept, options take precedence.
     const changed = await jsonFile({ agent: { ...agent, metadata_json: null, temperature: 0.3 }, revision: 1 });
     const updated = await cli.json(['agents', 'update', name, '-f', changed, '--role', 'scout']);
     expect(updated.agent).toMatchObject({ temperature: 0.3, role: 'scout', agent_type: 'analyst' });
     expect(updated.agent).not.toHaveProperty('metadata_json');
-    // The etag in the file is from before.
+    // The etag in the file is stale.
     expect((await cli(['agents', 'update', name, '-f', changed])).stderr).toMatch(
       /^agentllm: Agent \d+ has changed since/,
     );
   });
 
-  it('create reads a file from standard input and reports its errors', async () => {
+  it('update reads a file from standard input and reports its errors', async () => {
     const stdin = JSON.stringify({ description: 'piped' });
     expect((await cli.json(['agents', 'update', 'trader', '-f', '-'], { stdin })).agent.description).toBe('piped');
     for (const [text, problem] of [
@@ -127,36 +127,36 @@ describe('agentllm agents', () => {
       const { code, stderr } = await cli(['agents', 'update', 'trader', '-f', '-'], { stdin: text });
       expect([code, stderr]).toEqual([2, expect.stringContaining(`--from-file -  ${problem}`)]);
     }
-    const refused = await cli(['agents', 'update', 'trader', '-f', '-'], { stdin: '{"temperature":5}' });
-    expect(refused.stderr).toContain('--from-file -  agent.temperature must be a number between 0 and 2');
+    const rejected = await cli(['agents', 'update', 'trader', '-f', '-'], { stdin: '{"temperature":5}' });
+    expect(rejected.stderr).toContain('--from-file -  agent.temperature must be a number between 0 and 2');
     const { code, stderr } = await cli(['agents', 'update', 'trader', '-f', join(directory(), 'none')]);
     expect([code, stderr]).toEqual([2, expect.stringContaining('does not exist')]);
   });
 
-  it('update is rejected when it changes nothing', async () => {
+  it('update is rejected when no field is set', async () => {
     const { code, stderr } = await cli(['agents', 'update', 'trader', '--reason', 'none']);
     expect([code, stderr]).toEqual([2, expect.stringContaining('nothing to change')]);
   });
 
-  it('says which option helps when the service names a field', async () => {
+  it('delete names the option to use when the agent cannot be deleted', async () => {
     const name = unique('busy');
     await cli.json(['agents', 'create', name, '--type', 'analyst']);
     await cli.json(['configs', 'create', name, '--model', 'openai/gpt-4o']);
-    const refused = await cli(['agents', 'delete', name]);
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('(use --cascade)')]);
+    const rejected = await cli(['agents', 'delete', name]);
+    expect([rejected.code, rejected.stderr]).toEqual([1, expect.stringContaining('(use --cascade)')]);
     expect((await cli(['agents', 'delete', name, '--cascade'])).stdout).toContain(
       `deleted agent ${name} with 1 config at`,
     );
     expect((await cli(['agents', 'delete', 'trader'])).stderr).toContain('agentllm agents update <agent> --no-active');
   });
 
-  it('shows control characters instead of sending them to the terminal, and aligns wide ones', async () => {
+  it('get and list escape control characters and align wide characters', async () => {
     const name = unique('漢字');
     await cli.json(['agents', 'create', name, '--type', 'wide', '--description', '\x1b[31mred\nline\u202e']);
     const { stdout } = await cli(['agents', 'get', name]);
     expect(stdout).toContain('\\u{1b}[31mred\\nline\\u{202e}');
     const table = (await cli(['agents', 'list', '--type', 'wide'])).stdout.split('\n');
-    // Two wide characters take two columns more than they have letters.
+    // Each of the two wide characters takes two columns, so the offset in characters is smaller by 2.
     expect((table[0] ?? '').indexOf('TYPE')).toBe((table[1] ?? '').indexOf('wide') + 2);
     const json = await cli(['agents', 'get', name, '--json']);
     expect(JSON.parse(json.stdout).agent.description).toBe('\x1b[31mred\nline\u202e');

@@ -12,7 +12,7 @@ const newProvider = async (...more: string[]): Promise<string> => {
 };
 
 describe('agentllm providers', () => {
-  it('lists and gets', async () => {
+  it('list and get print providers, and get resolves an alias', async () => {
     const { stdout } = await cli(['providers', 'list']);
     expect(rowsOf(stdout).map(({ NAME }) => NAME)).toEqual(
       expect.arrayContaining(['claude', 'deepseek', 'grok', 'openai']),
@@ -23,7 +23,7 @@ describe('agentllm providers', () => {
     expect([missing.code, missing.stderr]).toEqual([3, expect.stringContaining('did you mean "openai"?')]);
   });
 
-  it('creates, updates, clears and deletes one', async () => {
+  it('create, update and delete change a provider', async () => {
     const name = await newProvider(
       '--alias',
       unique('x').toLowerCase(),
@@ -66,7 +66,7 @@ describe('agentllm providers', () => {
     );
   });
 
-  it('says under each option what is wrong with it', async () => {
+  it('create reports each violation under its option', async () => {
     const { code, stderr } = await cli([
       'providers',
       'create',
@@ -91,13 +91,13 @@ describe('agentllm providers', () => {
       expect(stderr).toContain(`\n  ${typed}  `);
   });
 
-  it('says what cannot be changed of a built-in one', async () => {
+  it('update is rejected when the field of a built-in provider is read-only', async () => {
     const { code, stderr } = await cli(['providers', 'update', 'openai', '--base-url', 'https://example.com']);
     expect([code, stderr]).toEqual([1, expect.stringContaining('Provider "openai" is built in')]);
   });
 
-  it('checks a key that comes from standard input', async () => {
-    // A provider at an address that does not exist: nobody is asked about a key in a test.
+  it('check-key checks a key from standard input', async () => {
+    // The provider has an address that does not exist: a test sends no key to a real provider.
     const name = await newProvider();
     const key = 'sk-never-shown-1';
     const checked = await cli(['providers', 'check-key', name], { stdin: `${key}\n` });
@@ -112,21 +112,21 @@ describe('agentllm providers', () => {
 });
 
 describe('agentllm models', () => {
-  it('lists and gets', async () => {
+  it('list and get print models, and get rejects a name without a provider', async () => {
     const { stdout } = await cli(['models', 'list', '--provider', 'openai']);
     expect(rowsOf(stdout)).toEqual(
       expect.arrayContaining([expect.objectContaining({ MODEL: 'openai/gpt-4o', 'BUILT IN': 'yes' })]),
     );
     expect((await cli(['models', 'get', 'openai/gpt-4o'])).stdout).toMatch(/^model openai\/gpt-4o\n/);
     expect((await cli(['models', 'get', 'openai/gpt-99'])).code).toBe(3);
-    const wrong = await cli(['models', 'get', 'gpt-4o']);
-    expect([wrong.code, wrong.stderr]).toEqual([
+    const invalid = await cli(['models', 'get', 'gpt-4o']);
+    expect([invalid.code, invalid.stderr]).toEqual([
       2,
       expect.stringContaining('gpt-4o  must be provider/model, such as openai/gpt-4o'),
     ]);
   });
 
-  it('creates with a price, and with slashes in the name', async () => {
+  it('create accepts a price and a name with slashes', async () => {
     const name = `${await newProvider()}/meta/${unique('llama')}`;
     const created = await cli.json([
       'models',
@@ -162,7 +162,7 @@ describe('agentllm models', () => {
     expect((await cli(['models', 'delete', name])).stdout).toMatch(new RegExp(`^deleted model ${name} at revision`));
   });
 
-  it('shows who uses models that are switched off', async () => {
+  it('retiring prints the agents and configs that use retiring models', async () => {
     const name = `openai/${unique('old')}`;
     const soon = new Date(Date.now() + 10 * 86_400_000).toISOString().slice(0, 10);
     await cli.json(['models', 'create', name, '--retires-at', soon, '--replaced-by', 'gpt-4o']);
@@ -180,7 +180,7 @@ describe('agentllm models', () => {
     });
     const { uses } = await cli.json(['models', 'retiring']);
     expect(uses).toContainEqual(expect.objectContaining({ config_id: config.id, replaced_by: 'gpt-4o' }));
-    const wrong = await cli(['models', 'retiring', '--days', '0']);
-    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--days 0  must be')]);
+    const invalid = await cli(['models', 'retiring', '--days', '0']);
+    expect([invalid.code, invalid.stderr]).toEqual([2, expect.stringContaining('--days 0  must be')]);
   });
 });

@@ -11,7 +11,7 @@ const cli = useCli();
 const directory = useInstalled();
 beforeAll(() => writeFile(join(directory(), 'some file.json'), '{}'));
 
-/** What bash offers for the last of the words, as it would with Tab. */
+/** The completions that bash offers for the last word when Tab is pressed. */
 async function complete(words: readonly string[], address = `127.0.0.1:${cli.service().port}`): Promise<string[]> {
   const script = `
     eval "$(agentllm completion bash)"
@@ -69,9 +69,9 @@ describe('completion in bash', () => {
     [['models', 'list', '--provider', 'deep'], ['deepseek']],
     [['configs', 'update', '8', '--from-file', 'some'], ['some\\ file.json']],
     [['configs', 'update', '8', '--temperature', ''], []],
-  ])('of %j is %j', async (words, offered) => expect(await complete(words)).toEqual(offered));
+  ])('completes %j to %j', async (words, completions) => expect(await complete(words)).toEqual(completions));
 
-  it('has the names of credentials, quoted for the shell', async () => {
+  it('offers the names of credentials, quoted for the shell', async () => {
     const name = `${unique('my')} desk`;
     await cli.json(['credentials', 'create', name, '--provider', 'openai'], { stdin: 'sk-x' });
     expect(await complete(['configs', 'update', '8', '--credential', name.slice(0, 6)])).toEqual([
@@ -79,19 +79,19 @@ describe('completion in bash', () => {
     ]);
   });
 
-  it('asks the service that the line names', async () => {
+  it('calls the service that --address names', async () => {
     const address = `127.0.0.1:${cli.service().port}`;
-    for (const where of [
+    for (const connection of [
       ['--address', address],
       [`--address=${address}`],
       ['--timeout', '5000', '--address', address],
     ]) {
-      const { stdout } = await agentllm(['__complete', 'configs', 'primary', ...where, 'tra']).ended;
-      expect([where, stdout]).toEqual([where, 'trader\ttrader\n']);
+      const { stdout } = await agentllm(['__complete', 'configs', 'primary', ...connection, 'tra']).ended;
+      expect([connection, stdout]).toEqual([connection, 'trader\ttrader\n']);
     }
   });
 
-  it('prints nothing, quickly, when no service responds', async () => {
+  it('prints nothing within 8 s when no service responds', async () => {
     const started = performance.now();
     expect(await complete(['configs', 'primary', 'tra'], '127.0.0.1:1')).toEqual([]);
     expect(await complete(['configs', 'primary', 'tra'], '10.255.255.1:50051')).toEqual([]);
@@ -101,7 +101,7 @@ describe('completion in bash', () => {
 });
 
 describe('agentllm completion', () => {
-  it.each(['bash', 'zsh', 'fish'])('prints a script for %s that asks the program', async (shell) => {
+  it.each(['bash', 'zsh', 'fish'])('prints a script for %s that calls agentllm __complete', async (shell) => {
     const { code, stdout } = await cli(['completion', shell]);
     expect([code, stdout]).toEqual([0, expect.stringContaining('agentllm __complete')]);
   });
@@ -110,7 +110,7 @@ describe('agentllm completion', () => {
     expect((await cli(['completion', 'tcsh'])).code).toBe(2);
   });
 
-  it('says what a word means, for the shells that show it', async () => {
+  it('prints a description of each word for shells that display it', async () => {
     expect((await cli(['__complete', 'agents', 'del'])).stdout).toBe('delete\tdelete an agent\n');
     expect((await cli(['__complete', 'configs', 'create', 'x', '--model=openai/gpt-4o-m'])).stdout).toBe(
       '--model=openai/gpt-4o-mini\t\n',

@@ -4,7 +4,7 @@ import { rowsOf, useCli } from '../support.js';
 
 const cli = useCli();
 
-/** An agent of a test's own. */
+/** Creates an agent for one test. */
 async function newAgent(): Promise<string> {
   const name = unique('agent');
   await cli.json(['agents', 'create', name, '--type', 'analyst']);
@@ -14,7 +14,7 @@ const newConfig = async (agent: string, ...more: string[]): Promise<number> =>
   (await cli.json(['configs', 'create', agent, '--model', 'openai/gpt-4o', ...more])).config.id;
 
 describe('agentllm configs', () => {
-  it('list applies its filters', async () => {
+  it('list returns only the configs that match its filters', async () => {
     const { stdout } = await cli(['configs', 'list', '--agent', 'trader']);
     expect(rowsOf(stdout)).toEqual([
       expect.objectContaining({
@@ -41,7 +41,7 @@ describe('agentllm configs', () => {
     expect(none.stdout).toBe('no config matches\n');
   });
 
-  it('update, upsert and bulk are rejected when nothing changes', async () => {
+  it('update, upsert and bulk are rejected when no field is set', async () => {
     for (const args of [
       ['update', '8'],
       ['upsert', 'trader'],
@@ -52,7 +52,7 @@ describe('agentllm configs', () => {
     }
   });
 
-  it('get takes an id, and names the command that lists ids', async () => {
+  it('get names the command that lists ids when the argument is not an id', async () => {
     const { code, stderr } = await cli(['configs', 'get', 'trader']);
     expect([code, stderr]).toEqual([
       2,
@@ -62,7 +62,7 @@ describe('agentllm configs', () => {
     expect([list.code, list.stderr]).toEqual([2, expect.stringContaining('(use --agent to name an agent)')]);
   });
 
-  it('create stores every field, and get returns it', async () => {
+  it('create stores every field and get prints it', async () => {
     const agent = await newAgent();
     const created = await cli.json([
       'configs',
@@ -131,7 +131,7 @@ describe('agentllm configs', () => {
     expect((await cli.json(args)).config).toMatchObject({ provider: 'claude', model_name: 'claude-3-haiku-20240307' });
   });
 
-  it('updates what is named, keeps what is not, and clears with --unset', async () => {
+  it('update changes the fields that are set, keeps the others and clears with --unset', async () => {
     const id = String(
       await newConfig(
         await newAgent(),
@@ -159,23 +159,23 @@ describe('agentllm configs', () => {
     expect(config).toMatchObject({ model_name: 'gpt-4o', top_p: 0.1 });
     for (const field of ['temperature', 'max_tokens', 'fallback_provider', 'fallback_model'])
       expect(config).not.toHaveProperty(field);
-    const refused = await cli(['configs', 'update', id, '--unset', 'model']);
-    expect([refused.code, refused.stderr]).toEqual([
+    const rejected = await cli(['configs', 'update', id, '--unset', 'model']);
+    expect([rejected.code, rejected.stderr]).toEqual([
       2,
       expect.stringContaining('--unset model  must be one of fallback,'),
     ]);
   });
 
-  it('writes nothing with --dry-run and says so', async () => {
+  it('create writes nothing and reports it with --dry-run', async () => {
     const agent = await newAgent();
-    const dry = await cli(['configs', 'create', agent, '--model', 'openai/gpt-4o', '--dry-run']);
-    expect(dry.stdout).toMatch(
+    const dryRun = await cli(['configs', 'create', agent, '--model', 'openai/gpt-4o', '--dry-run']);
+    expect(dryRun.stdout).toMatch(
       new RegExp(`^dry run at revision \\d+, nothing was written: config of ${agent} would be created\n`),
     );
     expect((await cli.json(['configs', 'list', '--agent', agent])).configs).toEqual([]);
   });
 
-  it('prints findings under what it has done', async () => {
+  it('create prints the findings after the result', async () => {
     const agent = await newAgent();
     const { stdout } = await cli([
       'configs',
@@ -193,7 +193,7 @@ describe('agentllm configs', () => {
     );
   });
 
-  it('writes are rejected when --etag is stale', async () => {
+  it('update and delete are rejected when --etag is stale', async () => {
     const id = String(await newConfig(await newAgent()));
     const { etag } = (await cli.json(['configs', 'get', id])).config;
     await cli.json(['configs', 'update', id, '--temperature', '0.1', '--etag', etag]);
@@ -207,13 +207,13 @@ describe('agentllm configs', () => {
         expect.stringMatching(/^agentllm: Config \d+ has changed since this etag was read/),
       ]);
     }
-    // The agent's last config: the finding says which model the agent uses from now on.
+    // This is the agent's last config: the finding names the model that the agent uses from now on.
     expect((await cli(['configs', 'delete', id])).stdout).toMatch(
       new RegExp(`^deleted config ${id} at revision \\d+\n[^]*no enabled config`),
     );
   });
 
-  it('a write is applied once when it is repeated with its request id', async () => {
+  it('create is applied once when it is repeated with the same request id', async () => {
     const agent = await newAgent();
     const args = [
       'configs',
@@ -229,18 +229,18 @@ describe('agentllm configs', () => {
     expect((await cli.json(['configs', 'list', '--agent', agent])).configs).toHaveLength(1);
   });
 
-  it('reads at a revision that a write has printed, and refuses one that is not reached', async () => {
+  it('get waits for --min-revision and fails when the revision is not reached', async () => {
     const { revision } = await cli.json(['configs', 'update', '8', '--max-tokens', '2000']);
     expect(
       (await cli.json(['configs', 'get', '8', '--min-revision', String(revision)])).revision,
     ).toBeGreaterThanOrEqual(revision);
-    const early = await cli(['configs', 'get', '8', '--min-revision', '999999', '--timeout', '500']);
-    expect(early.code).toBe(4);
+    const notReached = await cli(['configs', 'get', '8', '--min-revision', '999999', '--timeout', '500']);
+    expect(notReached.code).toBe(4);
   });
 });
 
 describe("an agent's chain", () => {
-  it('has a primary, which upsert makes and changes', async () => {
+  it('has a primary config that upsert creates and updates', async () => {
     const agent = await newAgent();
     const none = await cli(['configs', 'primary', agent]);
     expect([none.code, none.stderr]).toEqual([
@@ -256,11 +256,11 @@ describe("an agent's chain", () => {
     expect(config).toMatchObject({ model_name: 'gpt-4o' });
     expect(config).not.toHaveProperty('temperature');
     expect((await cli(['configs', 'primary', agent])).stdout).toMatch(new RegExp(`^config ${config.id} of ${agent}\n`));
-    const wrong = await cli(['configs', 'upsert', agent, '--no-enabled']);
-    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('--no-enabled  must not be false')]);
+    const invalid = await cli(['configs', 'upsert', agent, '--no-enabled']);
+    expect([invalid.code, invalid.stderr]).toEqual([2, expect.stringContaining('--no-enabled  must not be false')]);
   });
 
-  it('is reordered by reorder with all ids', async () => {
+  it('is reordered when reorder lists all its config ids', async () => {
     const agent = await newAgent();
     const [a, b] = [await newConfig(agent), await newConfig(agent)];
     const { chain_etag } = (await cli.json(['agents', 'get', agent])).agent;
@@ -269,13 +269,13 @@ describe("an agent's chain", () => {
     expect(rowsOf(stdout.slice(stdout.indexOf('\n') + 1)).map(({ ID }) => Number(ID))).toEqual([b, a]);
     expect((await cli.json(['configs', 'primary', agent])).config.id).toBe(b);
     expect((await cli(['configs', 'reorder', agent, String(a), String(b), '--etag', chain_etag])).code).toBe(1);
-    const wrong = await cli(['configs', 'reorder', agent, String(a), String(a), '8']);
-    expect(wrong.code).toBe(2);
-    expect(wrong.stderr).toMatch(new RegExp(`\n {2}${a} +${a} is in the list twice\n`));
-    expect(wrong.stderr).toMatch(/\n {2}8 +8 is not a config of this agent\n/);
+    const invalid = await cli(['configs', 'reorder', agent, String(a), String(a), '8']);
+    expect(invalid.code).toBe(2);
+    expect(invalid.stderr).toMatch(new RegExp(`\n {2}${a} +${a} is in the list twice\n`));
+    expect(invalid.stderr).toMatch(/\n {2}8 +8 is not a config of this agent\n/);
   });
 
-  it('is assigned in bulk: all or nothing, or with --partial what can be', async () => {
+  it('is assigned in bulk atomically, or for the agents that exist with --partial', async () => {
     const [a, b] = [await newAgent(), await newAgent()];
     const all = await cli(['configs', 'bulk', a, b, '--model', 'openai/gpt-4o']);
     expect(all.stdout).toMatch(/^assigned 2 configs at revision \d+\n/);
@@ -300,18 +300,18 @@ describe("an agent's chain", () => {
         status: { code: 5, message: 'No agent has the name "nobody"' },
       },
     ]);
-    const dry = await cli(['configs', 'bulk', a, b, '--temperature', '1', '--dry-run']);
-    expect(dry.stdout).toMatch(/^dry run at revision \d+, nothing was written: 2 configs would be assigned\n/);
+    const dryRun = await cli(['configs', 'bulk', a, b, '--temperature', '1', '--dry-run']);
+    expect(dryRun.stdout).toMatch(/^dry run at revision \d+, nothing was written: 2 configs would be assigned\n/);
     expect((await cli.json(['configs', 'primary', a])).config.temperature).toBe(0.1);
   });
 });
 
 describe('agentllm configs validate', () => {
-  it('lints what is stored and what would be', async () => {
+  it('lints a stored config, a change to it and a proposed config', async () => {
     const agent = await newAgent();
     const id = String(await newConfig(agent));
-    const well = await cli(['configs', 'validate', id]);
-    expect([well.code, well.stdout]).toEqual([
+    const stored = await cli(['configs', 'validate', id]);
+    expect([stored.code, stored.stdout]).toEqual([
       0,
       expect.stringMatching(
         new RegExp(`^(no findings|accepted, with findings)\n[\\s\\S]*0 +config ${id} +openai/gpt-4o`),
@@ -338,10 +338,10 @@ describe('agentllm configs validate', () => {
     ]);
   });
 
-  it('ends with 1 when there are errors, and writes nothing', async () => {
+  it('exits with 1 and writes nothing when there are errors', async () => {
     const id = String(await newConfig(await newAgent()));
-    const wrong = await cli(['configs', 'validate', id, '--temperature', '5', '--model', 'opnai/gpt-4o']);
-    expect([wrong.code, wrong.stdout]).toEqual([
+    const invalid = await cli(['configs', 'validate', id, '--temperature', '5', '--model', 'opnai/gpt-4o']);
+    expect([invalid.code, invalid.stdout]).toEqual([
       1,
       expect.stringMatching(/^rejected\nSEVERITY[\s\S]*error +- +temperature +must be a number between 0 and 2/),
     ]);
@@ -355,14 +355,14 @@ describe('agentllm configs validate', () => {
 });
 
 describe('agentllm configs health', () => {
-  // No provider is asked here: there is no key for any of them in the environment of the test.
-  it('checks one, all of an agent, and shows what was found before', async () => {
+  // No provider is called: the environment of the test has no provider key.
+  it('checks one config or all configs of an agent, and prints the last results with --last', async () => {
     const agent = await newAgent();
     const id = await newConfig(agent, '--fallback', 'claude/claude-3-haiku-20240307');
     expect((await cli(['configs', 'health', '--agent', agent, '--last'])).stdout).toMatch(/^never checked;/);
-    const one = await cli(['configs', 'health', String(id)]);
-    expect(one.code).toBe(1);
-    expect(rowsOf(one.stdout).map((row) => [row['CONFIG'], row['MODEL'], row['STATUS']])).toEqual([
+    const single = await cli(['configs', 'health', String(id)]);
+    expect(single.code).toBe(1);
+    expect(rowsOf(single.stdout).map((row) => [row['CONFIG'], row['MODEL'], row['STATUS']])).toEqual([
       [String(id), 'openai/gpt-4o', 'no-key'],
       [String(id), 'claude/claude-3-haiku-20240307', 'no-key'],
     ]);

@@ -10,7 +10,7 @@ async function newConfig(...options: string[]): Promise<{ id: string; revision: 
 }
 
 describe('agentllm history', () => {
-  it('says who changed what, from what to what, when and why', async () => {
+  it('prints the time, actor, method, reason and changed values of each revision', async () => {
     const { id } = await newConfig('--temperature', '0.7');
     await cli.json(['configs', 'update', id, '--temperature', '0.2', '--model', 'openai/gpt-4', '--reason', 'calmer']);
     await cli.json(['configs', 'delete', id]);
@@ -27,7 +27,7 @@ describe('agentllm history', () => {
     ]);
   });
 
-  it('prints only the action for API keys', async () => {
+  it('prints only the action when an API key changes', async () => {
     const { config } = await cli.json(['configs', 'create', 'trader', ...model, '--api-key'], { stdin: 'sk-first' });
     await cli.json(['configs', 'update', String(config.id), '--api-key'], { stdin: 'sk-second' });
     await cli.json(['configs', 'update', String(config.id), '--clear-api-key']);
@@ -36,7 +36,7 @@ describe('agentllm history', () => {
     expect(stdout).not.toContain('sk-');
   });
 
-  it('has what one write did to several things in one block', async () => {
+  it('prints the changes of one write in one block', async () => {
     const { revision } = await cli.json([
       'configs',
       'bulk',
@@ -52,7 +52,7 @@ describe('agentllm history', () => {
     expect(stdout).toMatch(/^ {2}bear_researcher {2}config/m);
   });
 
-  it('takes filters, and says when there is more', async () => {
+  it('applies its filters and reports that more entries exist', async () => {
     await cli.json(['models', 'update', 'openai/gpt-4o', '--input-price', '2', '--output-price', '8']);
     const { entries } = await cli.json(['history', '--kind', 'price', '--kind', 'model', '--limit', '3']);
     expect(new Set(entries.map(({ kind }: { kind: string }) => kind))).toEqual(
@@ -65,7 +65,7 @@ describe('agentllm history', () => {
     expect(none.stdout).toBe('no entry of the history matches\n');
   });
 
-  it('names a deleted agent by its id', async () => {
+  it('names an agent by its id when the agent was deleted', async () => {
     const { agent } = await cli.json(['agents', 'create', 'gone', '--type', 'analyst']);
     await cli.json(['configs', 'create', 'gone', ...model]);
     await cli.json(['agents', 'delete', 'gone', '--cascade']);
@@ -75,13 +75,13 @@ describe('agentllm history', () => {
 });
 
 describe('agentllm diff', () => {
-  it('compares two states, and the last one with now', async () => {
+  it('compares two revisions, or a revision with the current state', async () => {
     const { id, revision } = await newConfig('--temperature', '0.7');
     const { revision: second } = await cli.json(['configs', 'update', id, '--temperature', '0.2', '--max-tokens', '9']);
     await cli.json(['configs', 'update', id, '--unset', 'max-tokens']);
-    const both = await cli(['diff', id, String(revision), String(second)]);
-    expect(both.code).toBe(0);
-    expect(rowsOf(both.stdout)).toEqual([
+    const comparison = await cli(['diff', id, String(revision), String(second)]);
+    expect(comparison.code).toBe(0);
+    expect(rowsOf(comparison.stdout)).toEqual([
       { FIELD: 'temperature', [`AT ${revision}`]: '0.7', [`AT ${second}`]: '0.2' },
       { FIELD: 'max_tokens', [`AT ${revision}`]: 'none', [`AT ${second}`]: '9' },
     ]);
@@ -90,7 +90,7 @@ describe('agentllm diff', () => {
     expect(after.config.temperature).toBe(0.2);
   });
 
-  it('says with the exit code whether there is a difference, when asked to', async () => {
+  it('reports a difference by its exit code with --exit-code', async () => {
     const { id, revision } = await newConfig();
     const same = ['diff', id, String(revision), '--exit-code'];
     expect(await cli(same)).toMatchObject({ code: 0, stdout: expect.stringContaining('no difference') });
@@ -98,7 +98,7 @@ describe('agentllm diff', () => {
     expect((await cli(same)).code).toBe(1);
   });
 
-  it('compares a deleted config, and rejects an id that never existed', async () => {
+  it('compares a deleted config and rejects an id that never existed', async () => {
     const { id, revision } = await newConfig();
     await cli.json(['configs', 'delete', id]);
     const { stdout } = await cli(['diff', id, String(revision)]);
@@ -109,16 +109,16 @@ describe('agentllm diff', () => {
 });
 
 describe('agentllm rollback', () => {
-  it('shows what would change, then changes it, by a new revision', async () => {
+  it('prints the change with --dry-run, then applies it as a new revision', async () => {
     const { id, revision } = await newConfig('--temperature', '0.7');
     await cli.json(['configs', 'update', id, '--temperature', '0.2']);
-    const back = ['rollback', id, '--to', String(revision)];
-    const dry = await cli([...back, '--dry-run']);
-    expect(dry.code).toBe(0);
-    expect(dry.stdout).toMatch(/^dry run at revision \d+, nothing was written: config \d+ of trader/);
-    expect(rowsOf(dry.stdout.replace(/.*\n/, ''))).toEqual([{ FIELD: 'temperature', NOW: '0.2', THEN: '0.7' }]);
-    const done = await cli([...back, '--reason', 'was better']);
-    expect(done.stdout).toMatch(
+    const rollbackArgs = ['rollback', id, '--to', String(revision)];
+    const dryRun = await cli([...rollbackArgs, '--dry-run']);
+    expect(dryRun.code).toBe(0);
+    expect(dryRun.stdout).toMatch(/^dry run at revision \d+, nothing was written: config \d+ of trader/);
+    expect(rowsOf(dryRun.stdout.replace(/.*\n/, ''))).toEqual([{ FIELD: 'temperature', NOW: '0.2', THEN: '0.7' }]);
+    const applied = await cli([...rollbackArgs, '--reason', 'was better']);
+    expect(applied.stdout).toMatch(
       new RegExp(`^rolled back config ${id} of trader \\(to its state at revision ${revision}\\)`),
     );
     expect((await cli.json(['configs', 'get', id])).config.temperature).toBe(0.7);
@@ -133,18 +133,18 @@ describe('agentllm rollback', () => {
     expect((await cli.json(['rollback', id, '--to', String(revision)])).config.id).toBe(Number(id));
   });
 
-  it('requires the key that it cannot restore', async () => {
+  it('requires --api-key or --without-key when the config had an API key', async () => {
     const { config, revision } = await cli.json(['configs', 'create', 'trader', ...model, '--api-key'], {
       stdin: 'sk-x',
     });
     const id = String(config.id);
     await cli.json(['configs', 'delete', id]);
-    const back = ['rollback', id, '--to', String(revision)];
-    const refused = await cli(back);
-    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('use --api-key or --without-key')]);
-    const kept = await cli.json([...back, '--api-key'], { stdin: 'sk-y' });
-    expect(kept.config.api_key_state).toBe('API_KEY_STATE_SET');
-    expect((await cli.json([...back, '--without-key'])).config.api_key_state).toBe('API_KEY_STATE_NONE');
+    const rollbackArgs = ['rollback', id, '--to', String(revision)];
+    const rejected = await cli(rollbackArgs);
+    expect([rejected.code, rejected.stderr]).toEqual([1, expect.stringContaining('use --api-key or --without-key')]);
+    const restored = await cli.json([...rollbackArgs, '--api-key'], { stdin: 'sk-y' });
+    expect(restored.config.api_key_state).toBe('API_KEY_STATE_SET');
+    expect((await cli.json([...rollbackArgs, '--without-key'])).config.api_key_state).toBe('API_KEY_STATE_NONE');
   });
 
   it('is rejected without --to', async () => {
@@ -156,7 +156,7 @@ describe('agentllm rollback', () => {
 });
 
 describe('agentllm audit', () => {
-  it('shows writes and questions about keys, by whom they were', async () => {
+  it('prints writes and health checks with the caller, method and resource', async () => {
     await cli.json(['configs', 'update', '8', '--temperature', '0.4']);
     await cli(['configs', 'health', '8']);
     const { code, stdout } = await cli(['audit', '--agent', 'trader', '--limit', '2']);

@@ -16,7 +16,7 @@ const newCredential = async (): Promise<string> => {
 const printed = ({ stdout, stderr }: Ended) => stdout + stderr;
 
 describe('agentllm credentials', () => {
-  it('stores a key from standard input, uses it, replaces it, deletes it', async () => {
+  it('create stores a key from standard input, update replaces it, and delete fails while it is used', async () => {
     const name = unique('desk');
     const created = await cli(['credentials', 'create', name, '--provider', 'OpenAI', '--description', 'of the desk'], {
       stdin: `${KEY}\r\n`,
@@ -26,8 +26,8 @@ describe('agentllm credentials', () => {
     expect(rowsOf((await cli(['credentials', 'list', '--provider', 'openai'])).stdout)).toContainEqual(
       expect.objectContaining({ NAME: name, KEY: 'set', CONFIGS: '1' }),
     );
-    const got = await cli(['credentials', 'get', name]);
-    expect(got.stdout).toMatch(new RegExp(`^credential ${name} of openai\n {2}key {10}set\n`));
+    const fetched = await cli(['credentials', 'get', name]);
+    expect(fetched.stdout).toMatch(new RegExp(`^credential ${name} of openai\n {2}key {10}set\n`));
     const { credential } = await cli.json(['credentials', 'get', name]);
     const replaced = await cli(['credentials', 'update', name, '--api-key', '--etag', credential.etag], {
       stdin: `${KEY}-2`,
@@ -36,14 +36,14 @@ describe('agentllm credentials', () => {
     expect((await cli.json(['credentials', 'update', name, '--unset', 'description'])).credential).not.toHaveProperty(
       'description',
     );
-    const used = await cli(['credentials', 'delete', name]);
-    expect([used.code, used.stderr]).toEqual([1, expect.stringContaining('is used by 1 configs')]);
+    const inUse = await cli(['credentials', 'delete', name]);
+    expect([inUse.code, inUse.stderr]).toEqual([1, expect.stringContaining('is used by 1 configs')]);
     await cli.json(['configs', 'upsert', 'trader', '--unset', 'credential']);
     expect((await cli(['credentials', 'delete', name])).code).toBe(0);
-    expect([created, got, replaced].map(printed).join()).not.toContain(KEY);
+    expect([created, fetched, replaced].map(printed).join()).not.toContain(KEY);
   });
 
-  it('cuts one newline behind a key, and refuses none', async () => {
+  it('create removes one trailing newline of a key and rejects an empty key', async () => {
     for (const stdin of ['', '\n', undefined]) {
       const { code, stderr } = await cli(
         ['credentials', 'create', unique('x'), '--provider', 'openai'],
@@ -51,12 +51,14 @@ describe('agentllm credentials', () => {
       );
       expect([code, stderr]).toEqual([2, expect.stringContaining('standard input contains no API key')]);
     }
-    const two = await cli(['credentials', 'create', unique('x'), '--provider', 'openai'], { stdin: `${KEY}\n\n` });
-    expect([two.code, two.stderr]).toEqual([2, expect.stringMatching(/\n {2}--api-key {2}must /)]);
-    expect(printed(two)).not.toContain(KEY);
+    const twoNewlines = await cli(['credentials', 'create', unique('x'), '--provider', 'openai'], {
+      stdin: `${KEY}\n\n`,
+    });
+    expect([twoNewlines.code, twoNewlines.stderr]).toEqual([2, expect.stringMatching(/\n {2}--api-key {2}must /)]);
+    expect(printed(twoNewlines)).not.toContain(KEY);
   });
 
-  it('reads no key while something else is wrong', async () => {
+  it('reads no key when another option is invalid', async () => {
     const { code, stderr } = await cli(['configs', 'update', '8', '--api-key', '--temperature', 'warm'], {
       stdin: KEY,
     });
@@ -64,7 +66,7 @@ describe('agentllm credentials', () => {
   });
 });
 
-describe('a key of a config', () => {
+describe('an API key of a config', () => {
   it('is set, replaced and cleared', async () => {
     const { config } = await cli.json(['configs', 'create', 'trader', '--model', 'openai/gpt-4o', '--api-key'], {
       stdin: KEY,
@@ -72,8 +74,8 @@ describe('a key of a config', () => {
     expect(config).toMatchObject({ has_api_key_override: true, api_key_state: 'API_KEY_STATE_SET' });
     const id = String(config.id);
     expect((await cli(['configs', 'get', id])).stdout).toContain('API key           own, set');
-    const kept = await cli(['configs', 'update', id, '--model', 'claude/claude-3-haiku-20240307']);
-    expect([kept.code, kept.stderr]).toEqual([1, expect.stringContaining('(use --api-key, --clear-api-key,')]);
+    const rejected = await cli(['configs', 'update', id, '--model', 'claude/claude-3-haiku-20240307']);
+    expect([rejected.code, rejected.stderr]).toEqual([1, expect.stringContaining('(use --api-key, --clear-api-key,')]);
     await cli.json(['configs', 'update', id, '--api-key'], { stdin: KEY });
     const cleared = await cli.json(['configs', 'update', id, '--clear-api-key']);
     expect(cleared.config).toMatchObject({ has_api_key_override: false });
@@ -84,7 +86,7 @@ describe('a key of a config', () => {
     ]);
   });
 
-  it('is not together with a credential', async () => {
+  it('is rejected together with a credential', async () => {
     const name = await newCredential();
     const { code, stderr } = await cli(
       ['configs', 'create', 'trader', '--model', 'openai/gpt-4o', '--credential', name, '--api-key'],
@@ -94,14 +96,14 @@ describe('a key of a config', () => {
   });
 });
 
-describe('a key on the command line', () => {
+describe('an API key on the command line', () => {
   it.each([
     ['configs', 'create', 'trader', '--model', 'openai/gpt-4o', '--api-key', KEY],
     ['configs', 'create', 'trader', '--model', 'openai/gpt-4o', `--api-key=${KEY}`],
     ['configs', 'bulk', 'trader', '--api-key', KEY, '--model', 'openai/gpt-4o'],
     ['credentials', 'create', '--provider', 'openai', 'desk', '--api-key', KEY],
     ['providers', 'check-key', 'openai', `--api-key=${KEY}`, '--json'],
-  ])('is refused with a sentence that teaches: %s %s … ', async (...args) => {
+  ])('is rejected with an explanation when it is the value of --api-key: %s %s … ', async (...args) => {
     const ended = await cli(args, { stdin: KEY });
     expect([ended.code, ended.stdout, ended.stderr]).toEqual([
       2,
@@ -116,7 +118,7 @@ describe('a key on the command line', () => {
     ['providers', 'check-key', 'openai', KEY],
     ['configs', 'create', 'trader', KEY],
     ['credentials', 'create', 'desk', '--provider', 'openai', '--key', KEY],
-  ])('is recognized without its option, too: %s %s … ', async (...args) => {
+  ])('is recognized when it is not the value of --api-key: %s %s … ', async (...args) => {
     const ended = await cli(args);
     const warning = expect.stringContaining('every process of this machine can read an argument');
     expect([ended.code, ended.stderr]).toEqual([2, warning]);
@@ -128,7 +130,7 @@ describe('a key on the command line', () => {
     ['configs', 'create', 'trader', `--apikey=${KEY}`],
     ['credentials', 'create', '--api-key', KEY],
     ['credentials', 'create', 'desk', KEY],
-  ])('is not repeated by a refusal of something else: %s %s … ', async (...args) => {
+  ])('is not printed when the command is rejected for another reason: %s %s … ', async (...args) => {
     const ended = await cli(args, { stdin: KEY });
     expect(ended.code).toBe(2);
     expect(printed(ended)).not.toContain(KEY);
@@ -137,7 +139,7 @@ describe('a key on the command line', () => {
 
 const hasScript = spawnSync('script', ['--version']).status === 0;
 
-describe.skipIf(!hasScript)('a key at a terminal', () => {
+describe.skipIf(!hasScript)('an API key typed at a terminal', () => {
   const program = packageFile('dist/src/cli/agentllm.js');
   const atTerminal = (keys: string, args: string) => {
     const env = { ...process.env, AGENTLLM_ADDRESS: `127.0.0.1:${cli.service().port}` };
@@ -148,7 +150,7 @@ describe.skipIf(!hasScript)('a key at a terminal', () => {
     );
   };
 
-  it('is typed unseen', async () => {
+  it('is not echoed', async () => {
     const name = unique('typed');
     const { code, stdout } = await atTerminal(`${KEY}\\r`, `credentials create ${name} --provider openai`);
     expect([code, stdout]).toEqual([
@@ -158,12 +160,12 @@ describe.skipIf(!hasScript)('a key at a terminal', () => {
     expect(stdout).not.toContain(KEY);
   });
 
-  it('is not an empty line', async () => {
+  it('is rejected when the line is empty', async () => {
     const { stdout } = await atTerminal('\\r', `credentials create ${unique('typed')} --provider openai`);
     expect(stdout).toContain('agentllm: no key was typed');
   });
 
-  it('is not stored after Ctrl-C', async () => {
+  it('is not stored when Ctrl-C interrupts the input', async () => {
     const name = unique('typed');
     const { stdout } = await atTerminal('sk-half\\003', `credentials create ${name} --provider openai`);
     expect(stdout).toContain('no key was typed; nothing was changed');

@@ -3,11 +3,11 @@ import { rowsOf, useCli } from '../support.js';
 
 const cli = useCli();
 
-/** The tables of an answer; the first has a title. */
-const parts = (printed: string) => printed.trimEnd().split('\n\n');
+/** The printed tables; the first has a title. */
+const tablesOf = (printed: string) => printed.trimEnd().split('\n\n');
 
 describe('agentllm resolve', () => {
-  it('shows the hops with what is sent, and where it all comes from', async () => {
+  it('prints the hops with their parameters and the provenance of the values', async () => {
     await cli.json([
       'configs',
       'upsert',
@@ -19,7 +19,7 @@ describe('agentllm resolve', () => {
     ]);
     const { code, stdout } = await cli(['resolve', 'trader']);
     expect(code).toBe(0);
-    const [hops = '', origins = ''] = parts(stdout);
+    const [hops = '', origins = ''] = tablesOf(stdout);
     expect(hops).toMatch(/^trader at revision \d+, substitution any\n/);
     expect(rowsOf(hops.replace(/.*\n/, ''))).toEqual([
       expect.objectContaining({ HOP: '0', MODEL: 'openai/gpt-4', FROM: 'config 8', KEY: 'environment OPENAI_API_KEY' }),
@@ -32,13 +32,13 @@ describe('agentllm resolve', () => {
 
   it('prints the provenance of each value with --why', async () => {
     const { stdout } = await cli(['resolve', 'trader', '--why']);
-    const origin = rowsOf(parts(stdout)[1] ?? '').find((row) => row['VALUE'] === 'parameters.temperature');
+    const origin = rowsOf(tablesOf(stdout)[1] ?? '').find((row) => row['VALUE'] === 'parameters.temperature');
     expect(origin).toMatchObject({ 'COME FROM': 'config 8', 'ITS FIELD': 'temperature' });
   });
 
-  it('takes providers for down, in one option or in several', async () => {
-    const one = await cli.json(['resolve', 'trader', '--down', 'openai']);
-    expect(one.resolved.hops.map(({ provider }: { provider: string }) => provider)).toEqual(['claude']);
+  it('skips the providers that one or several --down options name', async () => {
+    const result = await cli.json(['resolve', 'trader', '--down', 'openai']);
+    expect(result.resolved.hops.map(({ provider }: { provider: string }) => provider)).toEqual(['claude']);
     for (const down of [
       ['--down', 'openai,claude'],
       ['--down', 'openai', '--down', 'claude'],
@@ -56,7 +56,7 @@ describe('agentllm resolve', () => {
     expect(resolved.hops).toHaveLength(1);
   });
 
-  it('names the option that an error belongs to', async () => {
+  it('names the option that caused an error', async () => {
     const { code, stderr } = await cli(['resolve', 'trader', '--down', 'opnai']);
     expect([code, stderr]).toEqual([2, expect.stringMatching(/--down opnai +.*did you mean "openai"/)]);
     const future = await cli(['resolve', 'trader', '--at', '999999']);
@@ -64,7 +64,7 @@ describe('agentllm resolve', () => {
     expect((await cli(['resolve', 'nobody'])).code).toBe(3);
   });
 
-  it('says how to use an agent that is inactive', async () => {
+  it('names the command that activates an inactive agent', async () => {
     await cli.json(['agents', 'create', 'sleeper', '--type', 'analyst', '--no-active']);
     const { code, stderr } = await cli(['resolve', 'sleeper']);
     expect([code, stderr]).toEqual([1, expect.stringContaining('agentllm agents update <agent> --active')]);

@@ -9,11 +9,14 @@ import { rowsOf } from '../support.js';
 
 const directory = useDirectories();
 
-/** A service with keys that are not under the first of its encryption keys, and the command line that asks it. */
-async function outdated(count: number, keysOf: (old: string) => string) {
+/**
+ * Starts a service with API keys that are not encrypted with the first encryption key; returns the command line that
+ * calls it.
+ */
+async function startWithOutdatedKeys(count: number, keysOf: (old: string) => string) {
   const DATA_DIR = await directory.started();
   const old = generateKey();
-  const within = async <T>(ENCRYPTION_KEY: string, use: (service: TestService) => Promise<T>) => {
+  const withService = async <T>(ENCRYPTION_KEY: string, use: (service: TestService) => Promise<T>) => {
     const service = await startService({ DATA_DIR, ENCRYPTION_KEY });
     try {
       return await use(service);
@@ -21,7 +24,7 @@ async function outdated(count: number, keysOf: (old: string) => string) {
       await service.stop();
     }
   };
-  await within(old, async ({ credentials }) => {
+  await withService(old, async ({ credentials }) => {
     const store = (_: unknown, at: number) =>
       credentials.createCredential({ credential: { name: `desk-${at}`, provider: 'openai' }, api_key: `sk-${at}` });
     await Promise.all(Array.from({ length: count }, store));
@@ -35,7 +38,7 @@ async function outdated(count: number, keysOf: (old: string) => string) {
 
 describe('agentllm key', () => {
   it('rotate re-encrypts all API keys, and status counts them per key before and after', async () => {
-    const { cli, service } = await outdated(250, (old) => `${generateKey()},${old}`);
+    const { cli, service } = await startWithOutdatedKeys(250, (old) => `${generateKey()},${old}`);
     const before = await cli('key', 'status');
     expect(rowsOf(before.stdout).slice(0, 2)).toMatchObject([
       { STATE: 'encrypts', CREDENTIALS: '0' },
@@ -51,8 +54,8 @@ describe('agentllm key', () => {
       stderr: expect.stringMatching(/^re-encrypting 250 keys with key [0-9a-f]{12}\n/),
     });
     expect((await cli('key', 'status')).stdout).toContain('\n250 stored API keys, all under the key that encrypts\n');
-    const again = await cli('key', 'rotate');
-    expect(again).toMatchObject({
+    const repeated = await cli('key', 'rotate');
+    expect(repeated).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/^nothing to do: all stored keys /),
       stderr: '',
@@ -70,8 +73,8 @@ describe('agentllm key', () => {
     expect(history.stdout).toMatch(/RotateEncryptionKey\n {2}keys {2}credential desk-\d+: API key encrypted anew\n/);
   });
 
-  it('prints a line of JSON for each message', async () => {
-    const { cli } = await outdated(250, (old) => `${generateKey()},${old}`);
+  it('rotate prints one JSON line per message with --json', async () => {
+    const { cli } = await startWithOutdatedKeys(250, (old) => `${generateKey()},${old}`);
     const { code, stdout, stderr } = await cli('key', 'rotate', '--json');
     expect([code, stderr]).toEqual([0, '']);
     const messages = stdout
@@ -93,8 +96,8 @@ describe('agentllm key', () => {
     });
   });
 
-  it('refuses with a wrong key, and shows which one is missing', async () => {
-    const { cli } = await outdated(3, generateKey);
+  it('rotate is rejected when ENCRYPTION_KEY is wrong, and status names the missing key', async () => {
+    const { cli } = await startWithOutdatedKeys(3, generateKey);
     const wrong = await cli('key', 'rotate');
     expect(wrong).toMatchObject({
       code: 1,
@@ -106,22 +109,25 @@ describe('agentllm key', () => {
   });
 
   it('rotate exits with 4 when no service is reachable', async () => {
-    const nowhere = { AGENTLLM_ADDRESS: '127.0.0.1:1' };
-    const { code, stderr } = await agentllm(['key', 'rotate'], nowhere).ended;
+    const unreachable = { AGENTLLM_ADDRESS: '127.0.0.1:1' };
+    const { code, stderr } = await agentllm(['key', 'rotate'], unreachable).ended;
     expect([code, stderr]).toEqual([4, expect.stringMatching(/^agentllm: no service is reachable at 127.0.0.1:1 /)]);
   });
 
-  it.skipIf(spawnSync('script', ['--version']).status !== 0)('redraws a line at a terminal', async () => {
-    const { env } = await outdated(250, (old) => `${generateKey()},${old}`);
-    const program = packageFile('dist/src/cli/agentllm.js');
-    const command = `script -qec "${process.execPath} ${program} key rotate" /dev/null`;
-    const { stdout } = await promisify(execFile)('bash', ['--norc', '-c', command], {
-      env: { ...process.env, ...env },
-    });
-    expect(stdout).toContain(`\r[${'.'.repeat(30)}] 0 of 250\u001b[K`);
-    expect(stdout).toContain(`\r[${'#'.repeat(24)}......] 200 of 250\u001b[K`);
-    expect(stdout.slice(stdout.lastIndexOf('\u001b[K') + 3)).toMatch(
-      /^250 of 250 keys re-encrypted with key \w{12}\r\n$/,
-    );
-  });
+  it.skipIf(spawnSync('script', ['--version']).status !== 0)(
+    'rotate updates a progress bar in place when the output is a terminal',
+    async () => {
+      const { env } = await startWithOutdatedKeys(250, (old) => `${generateKey()},${old}`);
+      const program = packageFile('dist/src/cli/agentllm.js');
+      const command = `script -qec "${process.execPath} ${program} key rotate" /dev/null`;
+      const { stdout } = await promisify(execFile)('bash', ['--norc', '-c', command], {
+        env: { ...process.env, ...env },
+      });
+      expect(stdout).toContain(`\r[${'.'.repeat(30)}] 0 of 250\u001b[K`);
+      expect(stdout).toContain(`\r[${'#'.repeat(24)}......] 200 of 250\u001b[K`);
+      expect(stdout.slice(stdout.lastIndexOf('\u001b[K') + 3)).toMatch(
+        /^250 of 250 keys re-encrypted with key \w{12}\r\n$/,
+      );
+    },
+  );
 });

@@ -9,7 +9,7 @@ import { agentllm } from '../../support/command.js';
 
 type Progress = Partial<RotateEncryptionKeyResponse>;
 
-/** A service whose rotation reports what a test gives it. */
+/** Starts a server whose RotateEncryptionKey reports `last` as its final progress. */
 async function serviceThatReports(last: Progress): Promise<string> {
   const server = new Server();
   const rotateEncryptionKey = (call: ServerWritableStream<RotateEncryptionKeyRequest, RotateEncryptionKeyResponse>) => {
@@ -17,9 +17,9 @@ async function serviceThatReports(last: Progress): Promise<string> {
     call.write(RotateEncryptionKeyResponse.fromPartial({ ...last, key_id: 'abc', finished: true }));
     call.end();
   };
-  const unimplemented = (_: unknown, done: (error: object) => void) => done({ code: 12, details: 'not here' });
-  const others = Object.fromEntries(Object.keys(Definition).map((name) => [name, unimplemented]));
-  server.addService(Definition, { ...others, rotateEncryptionKey } as never);
+  const unimplemented = (_: unknown, callback: (error: object) => void) => callback({ code: 12, details: 'not here' });
+  const otherMethods = Object.fromEntries(Object.keys(Definition).map((name) => [name, unimplemented]));
+  server.addService(Definition, { ...otherMethods, rotateEncryptionKey } as never);
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
       error ? reject(error) : resolve(bound),
@@ -31,39 +31,39 @@ async function serviceThatReports(last: Progress): Promise<string> {
 
 describe('the exit code of agentllm key rotate', () => {
   it.each([
-    ['0: all keys were encrypted anew', { total: 3, done: 3 }, [], 0, /^3 of 3 keys re-encrypted/],
+    ['0 when all keys were re-encrypted', { total: 3, done: 3 }, [], 0, /^3 of 3 keys re-encrypted/],
     [
-      '1: keys are left that cannot be decrypted',
+      '1 when keys cannot be decrypted',
       { total: 3, done: 2, unreadable: 1 },
       [],
       1,
       /1 key skipped, because they cannot be decrypted/,
     ],
     [
-      '0: keys are left that cannot be decrypted, as was allowed',
+      '0 when keys cannot be decrypted and --skip-unreadable is set',
       { total: 3, done: 2, unreadable: 1 },
       ['--skip-unreadable'],
       0,
       /1 key skipped, because they cannot be decrypted/,
     ],
     [
-      '1: keys were stored under an older key meanwhile',
+      '1 when keys were stored under an older key during the rotation',
       { total: 3, done: 2 },
       [],
       1,
       /1 key stored meanwhile by a replica that encrypts with an older key/,
     ],
     [
-      '1: keys were stored under an older key meanwhile, which nothing allows',
+      '1 when keys were stored under an older key, also with --skip-unreadable',
       { total: 4, done: 2, unreadable: 1 },
       ['--skip-unreadable'],
       1,
       /1 key stored meanwhile by a replica that encrypts with an older key/,
     ],
-  ] as const)('is %s', async (_, progress, options, exit, said) => {
+  ] as const)('is %s', async (_, progress, options, exitCode, output) => {
     const env = { AGENTLLM_ADDRESS: await serviceThatReports(progress) };
     const { code, stdout, stderr } = await agentllm(['key', 'rotate', ...options], env).ended;
-    expect([code, stdout]).toEqual([exit, expect.stringMatching(said)]);
+    expect([code, stdout]).toEqual([exitCode, expect.stringMatching(output)]);
     expect(stderr).not.toContain('agentllm:');
   });
 });

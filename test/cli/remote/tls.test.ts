@@ -32,26 +32,26 @@ async function filesWith(server: Pair): Promise<Files> {
 const list = (address: string, args: readonly string[] = [], env: Record<string, string> = {}) =>
   agentllm(['agents', 'list', '--address', address, ...args], env).ended;
 
-describe('the command line and certificates', () => {
-  it('says what is wrong, what to do, and ends with a code of its own', async () => {
+describe('agentllm with TLS', () => {
+  it('reports the cause and the remedy of a TLS failure with the exit code', async () => {
     const files = await filesWith(await makeServer(authority));
     const { path } = files;
     const mutual = { TLS_CLIENT_CA_FILE: path('ca.pem'), TLS_CLIENT_CERT: 'required' };
     const { grpc } = await startTls({ ...tlsSettings(files), ...mutual });
     const ca = ['--ca', path('ca.pem')];
-    const own = (name: string) => ['--cert', path(`${name}.pem`), '--key', path(`${name}.key`)];
+    const clientFiles = (name: string) => ['--cert', path(`${name}.pem`), '--key', path(`${name}.key`)];
     const rows: [readonly string[], number, string][] = [
-      [[...ca, ...own('client')], 0, ''],
+      [[...ca, ...clientFiles('client')], 0, ''],
       [[], 4, 'it may require TLS: set --tls'],
       [
         ['--tls'],
         4,
         'is not trusted (self-signed certificate in certificate chain); set --ca to the authority that signed it',
       ],
-      [['--ca', path('other.pem'), ...own('client')], 4, 'set --ca to the authority that signed it'],
+      [['--ca', path('other.pem'), ...clientFiles('client')], 4, 'set --ca to the authority that signed it'],
       [ca, 4, 'client certificate'],
-      [[...ca, ...own('stranger')], 4, 'does it trust the certificate of this client?'],
-      [[...ca, ...own('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
+      [[...ca, ...clientFiles('stranger')], 4, 'does it trust the certificate of this client?'],
+      [[...ca, ...clientFiles('client'), '--server-name', 'a.test'], 4, 'is for another name (Host: a.test.'],
       [[...ca, '--cert', path('client.pem')], 2, '--cert and --key must be set together'],
       [
         [...ca, '--cert', path('client.pem'), '--key', path('server.key')],
@@ -61,16 +61,16 @@ describe('the command line and certificates', () => {
       [['--ca', path('server.key')], 2, 'contains no PEM certificate'],
       [['--ca', path('none.pem')], 2, 'does not exist'],
     ];
-    for (const [args, code, said] of rows) {
+    for (const [args, code, expectedText] of rows) {
       const ended = await list(grpc, args);
-      expect(ended.stderr, args.join(' ')).toContain(said);
+      expect(ended.stderr, args.join(' ')).toContain(expectedText);
       expect(ended.code, args.join(' ')).toBe(code);
       expect(ended.stderr).not.toMatch(/agentllm serve starts a service|-----BEGIN| {4}at /);
     }
   });
 
-  it('tells of a certificate that has expired', async () => {
-    // It was good when the service started.
+  it('reports that the certificate of the service has expired', async () => {
+    // The certificate was valid when the service started.
     const soon = new Date(Date.now() + 3_000);
     const files = await filesWith(makeExpired(authority, soon));
     const { grpc } = await startTls(tlsSettings(files));
@@ -80,7 +80,7 @@ describe('the command line and certificates', () => {
     expect(ended.code).toBe(4);
   });
 
-  it('takes the files from the environment, and what is typed before them', async () => {
+  it('reads certificate files from the environment unless options name them', async () => {
     const files = await filesWith(await makeServer(authority));
     const { path } = files;
     const { grpc } = await startTls({ ...tlsSettings(files), TLS_CLIENT_CA_FILE: path('ca.pem') });
@@ -89,8 +89,8 @@ describe('the command line and certificates', () => {
     expect((await list(grpc, ['--ca', path('other.pem')], env)).stderr).toContain('is not trusted');
     const typed = ['--cert', path('client.pem'), '--key', path('client.key')];
     expect((await list(grpc, typed, { AGENTLLM_CA: path('ca.pem'), AGENTLLM_CERT: '/none' })).code).toBe(0);
-    const half = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
-    expect(half).toMatchObject({
+    const incomplete = await list(grpc, [], { ...env, AGENTLLM_KEY: '' });
+    expect(incomplete).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('AGENTLLM_CERT and AGENTLLM_KEY must be set together'),
     });
@@ -99,14 +99,14 @@ describe('the command line and certificates', () => {
     expect(none.stderr).not.toContain('/secret');
   });
 
-  it('does not ask for TLS where a service speaks none', async () => {
+  it('suggests omitting --tls when the service does not use TLS', async () => {
     const { grpc } = await startTls({});
     const files = await filesWith(await makeServer(authority));
     const ended = await list(grpc, ['--ca', files.path('ca.pem')]);
     expect(ended).toMatchObject({ code: 4, stderr: expect.stringContaining('does not speak TLS; leave --tls out') });
   });
 
-  it('has a doctor who looks at them', async () => {
+  it('doctor checks the certificates of the service and of the connection', async () => {
     const files = await filesWith(await makeServer(authority, 5));
     const { grpc } = await startTls(tlsSettings(files));
     const env = { DATA_DIR: 'memory:', AGENTLLM_ADDRESS: grpc, ...tlsSettings(files) };

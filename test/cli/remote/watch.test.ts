@@ -11,8 +11,8 @@ afterEach(() => {
   for (const { child } of running.splice(0)) child.kill('SIGKILL');
 });
 
-/** A watch in a process of its own, once it watches. */
-async function watching(args: readonly string[] = [], port = cli.service().port) {
+/** Starts a watch in a separate process and waits until the watch is open. */
+async function startWatch(args: readonly string[] = [], port = cli.service().port) {
   const command = agentllm(['watch', ...args], { AGENTLLM_ADDRESS: `127.0.0.1:${port}` });
   running.push(command);
   await command.says(/^watching/m);
@@ -23,26 +23,26 @@ const set = (temperature: number, ...more: string[]) =>
   cli.json(['configs', 'upsert', 'trader', '--temperature', String(temperature), ...more]);
 
 describe('agentllm watch', () => {
-  it('prints each change with actor, method and reason, until --count is reached', async () => {
+  it('prints each change with actor, method and reason until --count is reached', async () => {
     await set(0.7);
-    const watch = await watching(['--count', '2']);
+    const watch = await startWatch(['--count', '2']);
     const { revision } = await set(0.2, '--reason', 'calmer', '--fallback', 'claude/claude-3-haiku-20240307');
     await cli.json(['configs', 'bulk', 'trader', 'market_analyst', '--temperature', '0.1']);
     const { code, stdout, stderr } = await watch.ended;
     expect([code, stderr]).toEqual([0, expect.stringMatching(/^watching all 12 agents from revision \d+\n$/)]);
-    const [head, what, , ...bulk] = stdout.trimEnd().split('\n');
+    const [head, change, , ...bulk] = stdout.trimEnd().split('\n');
     expect(head).toMatch(
       new RegExp(`^\\d{4}-.*Z {2}revision ${revision} {2}anonymous {2}UpsertPrimaryConfig {2}"calmer"$`),
     );
-    expect(what).toBe('  trader  config 8: fallback none → claude/claude-3-haiku-20240307, temperature 0.7 → 0.2');
+    expect(change).toBe('  trader  config 8: fallback none → claude/claude-3-haiku-20240307, temperature 0.7 → 0.2');
     expect(bulk.sort()).toEqual([
       '  market_analyst  config 1: temperature 0.7 → 0.1',
       '  trader          config 8: temperature 0.2 → 0.1',
     ]);
   });
 
-  it('shows what came and went, of agents, configs and the catalogue, and what is urgent', async () => {
-    const watch = await watching(['--count', '8']);
+  it('prints created and deleted agents, configs and catalogue items and marks urgent changes', async () => {
+    const watch = await startWatch(['--count', '8']);
     await cli.json(['agents', 'create', 'scout', '--type', 'analyst']);
     const { config } = await cli.json(['configs', 'create', 'scout', '--model', 'openai/gpt-4o', '--api-key'], {
       stdin: 'sk',
@@ -66,8 +66,8 @@ describe('agentllm watch', () => {
     ]);
   });
 
-  it('prints a line of JSON for each revision, behind whose token another can go on', async () => {
-    const watch = await watching(['trader', '--json', '--count', '1']);
+  it('prints one JSON line per revision with a resume token for a later watch', async () => {
+    const watch = await startWatch(['trader', '--json', '--count', '1']);
     const { revision } = await set(0.5);
     const line = JSON.parse((await watch.ended).stdout);
     expect(line).toMatchObject({
@@ -78,22 +78,22 @@ describe('agentllm watch', () => {
       ],
     });
     const next = await set(0.6);
-    const behind = await watching(['trader', '--since', line.resume_token, '--count', '1']);
-    expect((await behind.ended).stdout).toMatch(
+    const resumed = await startWatch(['trader', '--since', line.resume_token, '--count', '1']);
+    expect((await resumed.ended).stdout).toMatch(
       new RegExp(`revision ${next.revision} [\\s\\S]*config 8 openai/gpt-4 \\(current state\\)`),
     );
   });
 
-  it('ends with 0 when it is interrupted, and when the time is over; with 1 when it has seen too little by then', async () => {
-    const watch = await watching();
+  it('exits with 0 on a signal and after --for, and with 1 when --count was not reached', async () => {
+    const watch = await startWatch();
     watch.child.kill('SIGINT');
     expect((await watch.ended).code).toBe(0);
     expect((await cli(['watch', '--for', '300'])).code).toBe(0);
     expect((await cli(['watch', '--for', '300', '--count', '1'])).code).toBe(1);
   });
 
-  it('waits for agents that do not exist yet', async () => {
-    const watch = await watching(['newcomer', '--count', '1']);
+  it('waits when an agent does not exist yet', async () => {
+    const watch = await startWatch(['newcomer', '--count', '1']);
     await watch.says(/there is no agent newcomer yet/);
     await cli.json(['agents', 'create', 'newcomer', '--type', 'analyst']);
     expect((await watch.ended).stdout).toContain('  newcomer  agent created');
@@ -112,56 +112,58 @@ describe('agentllm watch', () => {
     });
   });
 
-  it('connects again by itself, and shows what was changed meanwhile', async () => {
+  it('reconnects after a restart of the service and prints the changes made in between', async () => {
     const env = { DATA_DIR: await directories.started() };
     const service = await startCommand(env);
-    const watch = await watching(['trader', '--count', '1'], service.port);
+    const watch = await startWatch(['trader', '--count', '1'], service.port);
     service.child.kill('SIGTERM');
     await watch.says(/connection lost .*; reconnecting/);
     await service.ended;
-    const again = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
+    const restarted = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
     const address = ['--address', `127.0.0.1:${service.port}`];
     await cli.json(['configs', 'upsert', 'trader', '--temperature', '0.9', ...address]);
     const { code, stdout, stderr } = await watch.ended;
     expect(code).toBe(0);
     expect(stderr).toMatch(/connection lost [\s\S]*reconnected, without a gap/);
     expect(stdout).toContain('config 8: temperature 0.7 → 0.9');
-    again.child.kill('SIGTERM');
-    await again.ended;
+    restarted.child.kill('SIGTERM');
+    await restarted.ended;
   });
 });
 
-describe('the output for a snapshot after a gap', () => {
+describe('the output of a snapshot after a gap', () => {
   const agent = (name: string, id: number, more: object = {}) =>
     WatchedAgent.fromPartial({ name, id, agent: { id, name, agent_type: 'analyst', ...more } });
-  const gone = (name: string, id: number) => WatchedAgent.fromPartial({ name, id });
+  const tombstone = (name: string, id: number) => WatchedAgent.fromPartial({ name, id });
   const provider = (name: string, enabled: boolean) => CatalogueItem.fromPartial({ provider: { name, enabled } });
   const batch = (agents: WatchedAgent[], catalogue: CatalogueItem[], snapshot: boolean) => ({
     ...{ revision: 1n, token: '', cause: undefined, agents, catalogue, snapshot },
   });
-  const told = (happened: WatchDiff[]) =>
-    happened.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
+  const describeChanges = (diffs: WatchDiff[]) =>
+    diffs.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
 
-  it('contains the differences, including deletions that were not sent', () => {
-    const heard = new WatchState();
-    expect(heard.apply(batch([agent('a', 1), agent('b', 2), agent('c', 3)], [provider('p', true)], true))).toEqual([]);
-    expect(told(heard.apply(batch([gone('a', 1), agent('d', 1)], [], false)))).toEqual(['d: agent: name a → d']);
-    const again = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
-    expect(told(heard.apply(again)).sort()).toEqual([
+  it('contains the differences, including deletions that the watch did not send', () => {
+    const state = new WatchState();
+    expect(state.apply(batch([agent('a', 1), agent('b', 2), agent('c', 3)], [provider('p', true)], true))).toEqual([]);
+    expect(describeChanges(state.apply(batch([tombstone('a', 1), agent('d', 1)], [], false)))).toEqual([
+      'd: agent: name a → d',
+    ]);
+    const secondSnapshot = batch([agent('b', 2), agent('d', 1, { is_active: true })], [provider('q', true)], true);
+    expect(describeChanges(state.apply(secondSnapshot)).sort()).toEqual([
       'c: agent deleted or renamed',
       'catalogue: provider p deleted',
       'catalogue: provider q created',
       'd: agent: is_active none → yes',
     ]);
-    expect(heard.apply(again)).toEqual([]);
+    expect(state.apply(secondSnapshot)).toEqual([]);
   });
 });
 
 describe('agentllm watchers', () => {
-  it('shows who watches, and how far each is', async () => {
-    const watch = await watching(['trader']);
+  it('prints each watcher with its agents and its lag', async () => {
+    const watch = await startWatch(['trader']);
     const row = { NAME: 'agentllm watch', AGENTS: 'trader', LAG: '0', STALE: 'no' };
-    // It says a moment later what it has applied.
+    // The watcher acknowledges a revision shortly after it has applied it.
     await vi.waitFor(
       async () =>
         expect(rowsOf((await cli(['watchers', '--agent', 'trader'])).stdout)).toEqual([expect.objectContaining(row)]),
@@ -179,15 +181,15 @@ describe('--wait', () => {
     expect(first.stdout).toMatch(
       /^updated config \d+ of social_analyst at revision \d+\nno process watches the changed resource\n/,
     );
-    await watching(['social_analyst']);
+    await startWatch(['social_analyst']);
     const second = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.4', '--wait', '5000']);
     expect(second.stdout).toContain('\napplied by 1 of 1 process\n');
     const { adoption } = await cli.json(['agents', 'update', 'social_analyst', '--description', 'x', '--wait', '5000']);
     expect(adoption).toMatchObject({ complete: true, applied_count: 1, applied: [{ client_name: 'agentllm watch' }] });
   });
 
-  it('names who is pending, and the write is done all the same', async () => {
-    const watch = await watching(['news_analyst']);
+  it('names the pending processes and exits with 0 when the timeout is reached', async () => {
+    const watch = await startWatch(['news_analyst']);
     watch.child.kill('SIGSTOP');
     const { code, stdout } = await cli(['configs', 'upsert', 'news_analyst', '--temperature', '0.4', '--wait', '500']);
     watch.child.kill('SIGCONT');
@@ -195,7 +197,7 @@ describe('--wait', () => {
     expect(stdout).toContain('\napplied by 0 of 1 process; pending: agentllm watch\n');
   });
 
-  it('is refused beyond what the service waits', async () => {
+  it('is rejected when it exceeds the maximum of the service', async () => {
     const { code, stderr } = await cli(['configs', 'upsert', 'trader', '--temperature', '0.4', '--wait', '60001']);
     expect([code, stderr]).toEqual([2, expect.stringContaining('--wait 60001  must be 0 to 60 s')]);
   });

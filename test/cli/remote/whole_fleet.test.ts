@@ -1,34 +1,34 @@
 import { describe, expect, it } from 'vitest';
 import { rowsOf, useCli } from '../support.js';
 
-/* Commands about many agents at once, and about agents that are left without a config. */
+/* Commands that act on many agents, and the reports of agents without an enabled config. */
 
 const cli = useCli();
 
 describe('agentllm configs bulk', () => {
-  it('chooses agents with --all and filters', async () => {
+  it('selects agents with --all or with filters', async () => {
     const { agents } = await cli.json(['agents', 'list']);
     const change = ['--max-tokens', '4000', '--dry-run'];
     const all = await cli.json(['configs', 'bulk', '--all', ...change]);
     expect(all.results).toHaveLength(agents.length);
     const some = await cli.json(['configs', 'bulk', '--of-type', 'researcher', ...change]);
-    const researchers = agents.filter((one: { agent_type: string }) => one.agent_type === 'researcher');
-    expect(some.results.map((one: { agent_id: number }) => one.agent_id)).toEqual(
-      researchers.map((one: { id: number }) => one.id),
+    const researchers = agents.filter((item: { agent_type: string }) => item.agent_type === 'researcher');
+    expect(some.results.map((item: { agent_id: number }) => item.agent_id)).toEqual(
+      researchers.map((item: { id: number }) => item.id),
     );
     await cli.json(['configs', 'upsert', 'trader', '--model', 'claude/claude-3-haiku-20240307']);
     const byProvider = await cli.json(['configs', 'bulk', '--of-provider', 'anthropic', ...change]);
-    expect(byProvider.results.map((one: { agent_name: string }) => one.agent_name)).toEqual(['trader']);
+    expect(byProvider.results.map((item: { agent_name: string }) => item.agent_name)).toEqual(['trader']);
   });
 
-  it('reports an invalid selection of agents', async () => {
+  it('is rejected when the selection of agents is empty or ambiguous', async () => {
     const change = ['--temperature', '0'];
     expect((await cli(['configs', 'bulk', ...change])).stderr).toContain('no agents are selected');
     expect((await cli(['configs', 'bulk', 'trader', '--all', ...change])).stderr).toContain('not both');
     expect((await cli(['configs', 'bulk', '--of-type', 'nobody', ...change])).stderr).toContain('no agent matches');
   });
 
-  it('names the agents that make it fail', async () => {
+  it('names the agents that caused the rejection', async () => {
     await cli.json(['configs', 'upsert', 'trader', '--model', 'openai/gpt-4']);
     await cli.json(['configs', 'upsert', 'risk_manager', '--model', 'claude/claude-3-haiku-20240307']);
     const { code, stderr } = await cli(['configs', 'bulk', '--of-active', '--model-name', 'gpt-4']);
@@ -38,23 +38,24 @@ describe('agentllm configs bulk', () => {
 });
 
 describe('agentllm rollback --revision', () => {
-  it('undoes a bulk change as one, or names what was changed again', async () => {
+  it('undoes a bulk change, or names the configs that were changed later', async () => {
     const names = ['bull_researcher', 'bear_researcher'];
     const { revision, results } = await cli.json(['configs', 'bulk', ...names, '--temperature', '0.1']);
-    const dry = await cli(['rollback', '--revision', String(revision), '--dry-run']);
-    expect(dry.stdout).toContain(`nothing was written: revision ${revision} would be undone`);
+    const dryRun = await cli(['rollback', '--revision', String(revision), '--dry-run']);
+    expect(dryRun.stdout).toContain(`nothing was written: revision ${revision} would be undone`);
     const { code, stdout } = await cli(['rollback', '--revision', String(revision)]);
     expect(code).toBe(0);
     expect(stdout).toContain(`undone revision ${revision} at revision ${revision + 1}`);
-    for (const [at, name] of names.entries()) expect(stdout).toContain(`  ${name}  config ${results[at].config.id} `);
+    for (const [index, name] of names.entries())
+      expect(stdout).toContain(`  ${name}  config ${results[index].config.id} `);
     await cli.json(['configs', 'update', String(results[0].config.id), '--temperature', '0.3']);
-    const refused = await cli(['rollback', '--revision', String(revision + 1)]);
-    expect(refused.code).not.toBe(0);
-    expect(refused.stderr).toContain(`agentllm: revision ${revision + 1} cannot be undone`);
-    expect(refused.stderr).toContain(`config ${results[0].config.id} of "bull_researcher"  was changed again`);
+    const rejected = await cli(['rollback', '--revision', String(revision + 1)]);
+    expect(rejected.code).not.toBe(0);
+    expect(rejected.stderr).toContain(`agentllm: revision ${revision + 1} cannot be undone`);
+    expect(rejected.stderr).toContain(`config ${results[0].config.id} of "bull_researcher"  was changed again`);
   });
 
-  it('is rejected with two targets', async () => {
+  it('is rejected without a target or with two targets', async () => {
     expect((await cli(['rollback'])).stderr).toContain('use the id of a config with --to, or --revision');
     expect((await cli(['rollback', '8'])).stderr).toContain('use --to');
     expect((await cli(['rollback', '8', '--revision', '3'])).stderr).toContain('cannot be combined with <id>');
@@ -62,15 +63,15 @@ describe('agentllm rollback --revision', () => {
 });
 
 describe('agentllm resolve --all', () => {
-  it('shows every agent in one table, and as JSON', async () => {
+  it('prints every agent in one table, or as JSON with --json', async () => {
     const { agents } = await cli.json(['agents', 'list']);
     const { stdout, code } = await cli(['resolve', '--all']);
     expect(rowsOf(stdout).length).toBe(agents.length);
     expect(stdout).toContain('openai/gpt-4');
     expect(code).toBe(0);
     const { results } = await cli.json(['resolve', '--all']);
-    expect(results.map((one: { agent_id: number }) => one.agent_id)).toEqual(
-      agents.map((one: { id: number }) => one.id),
+    expect(results.map((item: { agent_id: number }) => item.agent_id)).toEqual(
+      agents.map((item: { id: number }) => item.id),
     );
     expect((await cli(['resolve', '--all', '--down', 'openai,claude'])).code).toBe(1);
     expect((await cli(['resolve'])).stderr).toContain('name an agent');
@@ -79,9 +80,9 @@ describe('agentllm resolve --all', () => {
 });
 
 describe('an agent without an enabled config', () => {
-  it('is reported by the commands that make it one', async () => {
-    const made = await cli(['agents', 'create', 'lonely', '--type', 'analyst']);
-    expect(made.stdout).toContain('no enabled config; it uses its default model openai/gpt-4o-mini');
+  it('is reported by the command that leaves the agent in this state', async () => {
+    const created = await cli(['agents', 'create', 'lonely', '--type', 'analyst']);
+    expect(created.stdout).toContain('no enabled config; it uses its default model openai/gpt-4o-mini');
     const none = await cli(['agents', 'update', 'lonely', '--model', 'none']);
     expect(none.stdout).toContain('no default model');
     const { config } = await cli.json(['configs', 'create', 'lonely', '--model', 'openai/gpt-4o']);
@@ -93,8 +94,8 @@ describe('an agent without an enabled config', () => {
   });
 });
 
-describe('agentllm history', () => {
-  it('shows a fallback model that changed alone, tokens by name and prices with figures', async () => {
+describe('agentllm history and configs list', () => {
+  it('print a change of only the fallback model, and prices with their amounts', async () => {
     const fallback = ['--fallback', 'openai/gpt-4o'];
     const { config } = await cli.json(['configs', 'create', 'trader', '--model', 'openai/gpt-4', ...fallback]);
     await cli.json(['configs', 'update', String(config.id), '--fallback-model', 'gpt-4o-mini']);
@@ -106,13 +107,13 @@ describe('agentllm history', () => {
     expect(prices.stdout).toContain('price of openai/gpt-4o created: input USD/M 2, output USD/M 8.5');
   });
 
-  it('is searched with fallbacks by configs list', async () => {
+  it('find a config by its fallback provider with --include-fallbacks', async () => {
     const { config } = await cli.json([
       ...['configs', 'create', 'trader', '--model', 'openai/gpt-4o', '--fallback', 'deepseek/deepseek-chat'],
     ]);
     const list = ['configs', 'list', '--provider', 'deepseek'];
     const ids = async (...more: string[]) =>
-      (await cli.json([...list, ...more])).configs.map((one: { id: number }) => one.id);
+      (await cli.json([...list, ...more])).configs.map((item: { id: number }) => item.id);
     expect(await ids()).not.toContain(config.id);
     expect(await ids('--include-fallbacks')).toContain(config.id);
   });

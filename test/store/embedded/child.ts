@@ -1,4 +1,4 @@
-/** What the tests run in processes of their own: `child.ts <command> <directory>`. Says what it did, a line each. */
+/** A child process of the tests: `child.ts <command> <directory>`. Prints one line for each step. */
 
 import pg from 'pg';
 import { acquireDirectoryLock, DirectoryInUseError } from '../../../src/store/embedded/directory_lock.js';
@@ -6,11 +6,11 @@ import { openEngine } from '../../../src/store/embedded/engine.js';
 
 const [command, directory = ''] = process.argv.slice(2);
 
-function say(line: string): void {
+function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function stay(): void {
+function keepRunning(): void {
   setInterval(() => undefined, 1_000);
 }
 
@@ -18,24 +18,24 @@ async function lock(): Promise<void> {
   const startedAt = performance.now();
   try {
     await acquireDirectoryLock(directory);
-    say(`held ${process.pid}`);
-    stay();
+    print(`held ${process.pid}`);
+    keepRunning();
   } catch (error) {
-    const took = Math.round(performance.now() - startedAt);
+    const elapsedMs = Math.round(performance.now() - startedAt);
     const holder = error instanceof DirectoryInUseError ? error.holderPid : 'unknown';
-    say(`refused holder=${holder} ms=${took} ${String(error)}`);
+    print(`refused holder=${holder} ms=${elapsedMs} ${String(error)}`);
   }
 }
 
 async function open(): Promise<void> {
-  say('opening');
+  print('opening');
   try {
     const engine = await openEngine({ dataDir: directory });
-    say('open');
+    print('open');
     await engine.close();
-    say('closed');
+    print('closed');
   } catch (error) {
-    say(`failed ${String(error)}`);
+    print(`failed ${String(error)}`);
   }
 }
 
@@ -48,7 +48,7 @@ async function write(): Promise<void> {
   const { rows } = await client.query<{ next: string }>('SELECT coalesce(max(n), 0) + 1 AS next FROM written');
   for (let n = Number(rows[0]?.next); ; n++) {
     await client.query('INSERT INTO written VALUES ($1, $2)', [n, 'x'.repeat(200)]);
-    say(`ack ${n}`);
+    print(`ack ${n}`);
   }
 }
 

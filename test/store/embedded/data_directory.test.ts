@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { openEngine } from '../../../src/store/embedded/engine.js';
 import { connectClient, openMemoryEngine, spawnChild, useDirectory, useKnex } from './support.js';
 
-test('what was committed is there after close and open', async () => {
+test('a data directory contains every committed row after close and open', async () => {
   const dataDir = join(useDirectory(), 'made', 'here');
   for (const fsync of [true, false, true]) {
     const engine = await openEngine({ dataDir, fsync });
@@ -25,7 +25,7 @@ test('what was committed is there after close and open', async () => {
   await engine.close();
 });
 
-test('a process killed while it writes has every row that it acknowledged', async () => {
+test('a data directory contains every acknowledged row after the writing process was killed', async () => {
   const dataDir = useDirectory();
   let acknowledged = 0;
   for (let round = 0; round < 3; round++) {
@@ -50,7 +50,7 @@ test('a process killed while it writes has every row that it acknowledged', asyn
   await engine.close();
 });
 
-test('a process killed at any point of its first start leaves a directory that opens', async () => {
+test('a data directory opens after a process was killed at any point of its first start', async () => {
   const dataDir = useDirectory();
   let killedWhileCopying = false;
   for (const afterMs of [500, 1_500, 0]) {
@@ -76,7 +76,7 @@ async function untilCopying(dataDir: string): Promise<void> {
   for (let tries = 0; tries < 10_000 && !existsSync(join(dataDir, 'pg.new', 'base')); tries++) await delay(1);
 }
 
-test('a dump starts a new directory, and is refused by one in use', async () => {
+test('a dump initializes a new data directory and is rejected by one that contains a database', async () => {
   const memory = await openMemoryEngine();
   const loadDump = await memory.dump();
   await memory.close();
@@ -85,7 +85,7 @@ test('a dump starts a new directory, and is refused by one in use', async () => 
   await expect(openEngine({ dataDir, loadDump })).rejects.toThrow(/already contains a database/);
 });
 
-test('a directory that cannot be used is explained in a sentence', async () => {
+test('a data directory that cannot be used causes an error with the reason', async () => {
   const dataDir = useDirectory();
   writeFileSync(join(dataDir, 'file'), '');
   await expect(openEngine({ dataDir: join(dataDir, 'file') })).rejects.toThrow(/is not a directory: remove the file/);
@@ -99,7 +99,7 @@ test('a directory that cannot be used is explained in a sentence', async () => {
 
 const root = process.getuid?.() === 0;
 
-test.runIf(root)('a directory of somebody else is explained', async () => {
+test.runIf(root)('a data directory of another user causes an error with the reason', async () => {
   const dataDir = useDirectory();
   chmodSync(dataDir, 0o700);
   const line = await spawnChild(['open', dataDir], { uid: 65_534 }).line(/^failed/);
@@ -119,15 +119,20 @@ function mountTmpfs(options: string): string | undefined {
   return directory;
 }
 
-test.runIf(root)('a read-only directory and one without room are explained', async ({ skip }) => {
-  const small = mountTmpfs('size=40m');
-  if (small === undefined) return skip();
-  await expect(openEngine({ dataDir: small })).rejects.toThrow(/MB free, and a new database needs .*: free some space/);
-  execFileSync('mount', ['-o', 'remount,ro', small]);
-  await expect(openEngine({ dataDir: small })).rejects.toThrow(/read-only file system: mount it writable/);
-});
+test.runIf(root)(
+  'a data directory that is read-only or has no free space causes an error with the reason',
+  async ({ skip }) => {
+    const small = mountTmpfs('size=40m');
+    if (small === undefined) return skip();
+    await expect(openEngine({ dataDir: small })).rejects.toThrow(
+      /MB free, and a new database needs .*: free some space/,
+    );
+    execFileSync('mount', ['-o', 'remount,ro', small]);
+    await expect(openEngine({ dataDir: small })).rejects.toThrow(/read-only file system: mount it writable/);
+  },
+);
 
-test.runIf(root)('a disk that fills up refuses writes, and takes them again when there is room', async ({ skip }) => {
+test.runIf(root)('a full disk rejects writes and accepts them again when space is freed', async ({ skip }) => {
   const dataDir = mountTmpfs('size=110m');
   if (dataDir === undefined) return skip();
   const engine = await openEngine({ dataDir });
@@ -141,9 +146,9 @@ test.runIf(root)('a disk that fills up refuses writes, and takes them again when
         "INSERT INTO filling SELECT 1, string_agg(md5(random()::text), '') FROM generate_series(1, 30000) AS n",
       );
   };
-  const refused: unknown = await fill().catch((error: unknown) => error);
-  expect((refused as { code: string }).code).toMatch(/^(53100|ECONNRESET)$/);
-  // PostgreSQL panics when the log cannot grow, and starts again when it can: until then, each client is told.
+  const rejection: unknown = await fill().catch((error: unknown) => error);
+  expect((rejection as { code: string }).code).toMatch(/^(53100|ECONNRESET)$/);
+  // PostgreSQL panics when the WAL cannot grow and restarts when it can; until then each client gets an error.
   const whileFull = await db('filling')
     .where({ n: 0 })
     .catch((error: Error) => error.message);

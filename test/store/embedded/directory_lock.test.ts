@@ -6,15 +6,15 @@ import { expect, test } from 'vitest';
 import { acquireDirectoryLock, DirectoryInUseError } from '../../../src/store/embedded/directory_lock.js';
 import { spawnChild, useDirectory } from './support.js';
 
-test('a second owner is refused at once, by name, and has the directory after the release', async () => {
+test('a second lock is rejected within 300 ms with the pid of the holder and succeeds after the release', async () => {
   const directory = join(useDirectory(), 'data');
   const lock = await acquireDirectoryLock(directory);
   expect(statSync(directory).mode & 0o777).toBe(0o700);
   const startedAt = performance.now();
-  const refused = await acquireDirectoryLock(directory).catch((error: unknown) => error);
+  const rejection = await acquireDirectoryLock(directory).catch((error: unknown) => error);
   expect(performance.now() - startedAt).toBeLessThan(300);
-  expect(refused).toBeInstanceOf(DirectoryInUseError);
-  expect(refused).toMatchObject({
+  expect(rejection).toBeInstanceOf(DirectoryInUseError);
+  expect(rejection).toMatchObject({
     holderPid: process.pid,
     message: expect.stringContaining(`${directory} is in use by process ${process.pid}`),
   });
@@ -24,7 +24,7 @@ test('a second owner is refused at once, by name, and has the directory after th
   expect(readdirSync(join(directory, '.lock'))).toEqual([]);
 });
 
-test('a second process is refused fast, naming the first', async () => {
+test('a second process is rejected within 500 ms with the pid of the first', async () => {
   const directory = useDirectory();
   const holder = spawnChild(['lock', directory]);
   await holder.line(/^held/);
@@ -33,20 +33,20 @@ test('a second process is refused fast, naming the first', async () => {
   expect(Number(/ms=(\d+)/.exec(line)?.[1])).toBeLessThan(500);
 });
 
-test('a stopped holder is not robbed, and answers again when it goes on', async () => {
+test('a stopped holder keeps the lock and responds again when it continues', async () => {
   const directory = useDirectory();
   const holder = spawnChild(['lock', directory]);
   await holder.line(/^held/);
   holder.process.kill('SIGSTOP');
   await expect(acquireDirectoryLock(directory)).rejects.toMatchObject({ holderPid: holder.process.pid });
-  // Many askers fill the backlog of a stopped holder; that is no death either.
+  // Many connections fill the backlog of a stopped holder; it must not be treated as dead for that reason.
   const many = await Promise.allSettled(Array.from({ length: 30 }, () => acquireDirectoryLock(directory)));
   expect(many.every(({ status }) => status === 'rejected')).toBe(true);
   holder.process.kill('SIGCONT');
   await expect(acquireDirectoryLock(directory)).rejects.toMatchObject({ holderPid: holder.process.pid });
 });
 
-test('a killed holder is taken over', async () => {
+test('the lock of a killed holder is acquired by the next process', async () => {
   const directory = useDirectory();
   for (let round = 0; round < 3; round++) {
     const holder = spawnChild(['lock', directory]);
@@ -59,7 +59,7 @@ test('a killed holder is taken over', async () => {
   await lock.release();
 });
 
-test('of eight processes at once exactly one holds', async () => {
+test('the lock is held by exactly one of eight processes that start at the same time', async () => {
   const directory = useDirectory();
   const first = Array.from({ length: 8 }, () => spawnChild(['lock', directory]));
   const outcomes = await Promise.all(first.map((child) => child.line(/^(held|refused)/)));
@@ -69,17 +69,17 @@ test('of eight processes at once exactly one holds', async () => {
   expect(outcomes.filter((line) => line.includes(`holder=${holder?.process.pid} `)).length).toBe(7);
 });
 
-test('of twenty claims at once in one process exactly one wins, many times over', async () => {
+test('the lock is acquired by exactly one of twenty concurrent claims of one process, in 5 rounds', async () => {
   const directory = useDirectory();
   for (let round = 0; round < 5; round++) {
     const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => acquireDirectoryLock(directory)));
-    const won = outcomes.filter((outcome) => outcome.status === 'fulfilled');
-    expect(won.length).toBe(1);
-    await won[0]?.value.release();
+    const acquired = outcomes.filter((outcome) => outcome.status === 'fulfilled');
+    expect(acquired.length).toBe(1);
+    await acquired[0]?.value.release();
   }
 });
 
-test('a path longer than a socket address is locked too', async () => {
+test('a directory is locked when its path is longer than a socket address', async () => {
   const directory = join(useDirectory(), 'a'.repeat(100), 'b'.repeat(100));
   const lock = await acquireDirectoryLock(directory);
   await expect(acquireDirectoryLock(directory)).rejects.toMatchObject({ holderPid: process.pid });
@@ -88,27 +88,27 @@ test('a path longer than a socket address is locked too', async () => {
   await (await acquireDirectoryLock(directory)).release();
 });
 
-test('an asker that stays connected does not hold up the release', async () => {
+test('the release does not wait for a client that stays connected', async () => {
   const directory = useDirectory();
   const lock = await acquireDirectoryLock(directory);
   const [claim = ''] = readdirSync(join(directory, '.lock'));
-  const asker = connect({ path: join(directory, '.lock', claim), allowHalfOpen: true });
-  await once(asker, 'connect');
-  asker.pause();
+  const client = connect({ path: join(directory, '.lock', claim), allowHalfOpen: true });
+  await once(client, 'connect');
+  client.pause();
   const startedAt = performance.now();
   await lock.release();
   expect(performance.now() - startedAt).toBeLessThan(200);
-  asker.destroy();
+  client.destroy();
 });
 
-test('a file that is in the way of the lock, but no socket, is taken for the claim of a dead process', async () => {
+test('a file that is not a socket is treated as the claim of a dead process', async () => {
   const directory = useDirectory();
   mkdirSync(join(directory, '.lock'));
   writeFileSync(join(directory, '.lock', 'claim-1-left.sock'), '');
   await (await acquireDirectoryLock(directory)).release();
 });
 
-test('a directory that cannot be used is explained', async () => {
+test('a directory that cannot be used causes an error with the reason', async () => {
   const directory = useDirectory();
   mkdirSync(join(directory, 'data'));
   const file = join(directory, 'data', 'file');

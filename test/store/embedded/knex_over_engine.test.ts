@@ -16,7 +16,7 @@ afterAll(async () => {
   await engine?.close();
 });
 
-test('types arrive as they do from a PostgreSQL server', async () => {
+test('column values have the same types as from a PostgreSQL server', async () => {
   await db.raw(
     'CREATE TABLE things (id int8 PRIMARY KEY, at timestamptz, doc jsonb, raw bytea, price numeric(20,10), tags text[])',
   );
@@ -40,7 +40,7 @@ test('types arrive as they do from a PostgreSQL server', async () => {
   });
 });
 
-test('errors carry their SQLSTATE, and the session stays usable', async () => {
+test('errors have their SQLSTATE and the session stays usable', async () => {
   await db.raw('CREATE TABLE only_once (id int PRIMARY KEY)');
   await db('only_once').insert({ id: 1 });
   await expect(db('only_once').insert({ id: 1 })).rejects.toMatchObject({ code: '23505', table: 'only_once' });
@@ -50,7 +50,7 @@ test('errors carry their SQLSTATE, and the session stays usable', async () => {
   expect((await db.raw('SELECT 2 AS two')).rows).toEqual([{ two: 2 }]);
 });
 
-test('transactions commit, roll back, and nest as savepoints', async () => {
+test('transactions commit, roll back and nest as savepoints', async () => {
   await db.raw('CREATE TABLE counted (n int)');
   await db.transaction(async (transaction) => {
     await transaction('counted').insert({ n: 1 });
@@ -66,19 +66,19 @@ test('transactions commit, roll back, and nest as savepoints', async () => {
   expect(await db('counted').pluck('n').orderBy('n')).toEqual([1, 2]);
 });
 
-test('a statement after an error in a transaction is refused with 25P02', async () => {
+test('a statement after an error in a transaction is rejected with 25P02', async () => {
   const transaction = await db.transaction();
   await expect(transaction.raw('SELECT 1 / 0')).rejects.toMatchObject({ code: '22012' });
   await expect(transaction.raw('SELECT 1')).rejects.toMatchObject({ code: '25P02' });
   await transaction.rollback();
 });
 
-test('queries that start together wait for each other', async () => {
-  const answers = await Promise.all(Array.from({ length: 200 }, (_, n) => db.raw('SELECT ?::int AS n', [n])));
-  expect(answers.map(({ rows }) => rows[0].n)).toEqual(Array.from({ length: 200 }, (_, n) => n));
+test('queries that start at the same time are executed one after the other', async () => {
+  const results = await Promise.all(Array.from({ length: 200 }, (_, n) => db.raw('SELECT ?::int AS n', [n])));
+  expect(results.map(({ rows }) => rows[0].n)).toEqual(Array.from({ length: 200 }, (_, n) => n));
 });
 
-test('rows of 5 MB go in and out, alone and in number', async () => {
+test('a row of 5 MB and 20,000 rows are stored and returned', async () => {
   const large = 'é'.repeat(2_500_000);
   await db.raw('CREATE TABLE large_rows (id int, body text)');
   await db('large_rows').insert({ id: 1, body: large });
@@ -87,7 +87,7 @@ test('rows of 5 MB go in and out, alone and in number', async () => {
   expect([rows.length, rows[19_999].n, rows[19_999].body.length]).toEqual([20_000, 20_000, 1_024]);
 });
 
-test('a migration of knex runs', async () => {
+test('a Knex migration is applied and rolled back', async () => {
   const migration = {
     name: '001_first',
     up: (k: Knex) => k.schema.createTable('migrated', (t) => t.increments()),
@@ -104,7 +104,7 @@ test('a migration of knex runs', async () => {
   expect(await db.schema.hasTable('migrated')).toBe(false);
 });
 
-test('input nested deeper than the stack is refused by PostgreSQL with 54001, and breaks nothing', async () => {
+test('input nested deeper than the stack allows is rejected with 54001 and the session stays usable', async () => {
   const nested = (depth: number) =>
     db.raw(`SELECT length((repeat('[', ${depth}) || repeat(']', ${depth}))::jsonb::text) AS l`);
   expect((await nested(10_000)).rows).toEqual([{ l: 20_000 }]);
@@ -114,8 +114,8 @@ test('input nested deeper than the stack is refused by PostgreSQL with 54001, an
   expect((await db.raw('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
 });
 
-describe('one client after the other', () => {
-  test('finds nothing of the session before it', async () => {
+describe('the next client', () => {
+  test('sees no settings, locks or uncommitted rows of the previous session', async () => {
     await db.destroy();
     const first = await connectClient(engine);
     await first.query({ name: 'kept', text: 'SELECT $1::int AS n', values: [1] });
@@ -142,14 +142,14 @@ describe('one client after the other', () => {
     db = openKnex(engine);
   });
 
-  test('a client that vanishes in a transaction, with a statement under way, leaves nothing', async () => {
+  test('sees no rows of a client that disconnected during a statement in a transaction', async () => {
     await db.destroy();
     const stream = engine.connect();
-    const vanishing = await connectClient({ ...engine, connect: () => stream } as Engine);
-    await vanishing.query('CREATE TABLE vanished (n int)');
-    await vanishing.query('BEGIN');
-    await vanishing.query('INSERT INTO vanished VALUES (1)');
-    const unfinished = vanishing
+    const disconnecting = await connectClient({ ...engine, connect: () => stream } as Engine);
+    await disconnecting.query('CREATE TABLE vanished (n int)');
+    await disconnecting.query('BEGIN');
+    await disconnecting.query('INSERT INTO vanished VALUES (1)');
+    const unfinished = disconnecting
       .query('INSERT INTO vanished SELECT n FROM generate_series(1, 200000) AS n')
       .catch((error: Error) => error.message);
     stream.destroy();
@@ -160,7 +160,7 @@ describe('one client after the other', () => {
     db = openKnex(engine);
   });
 
-  test('200 times in a row', async () => {
+  test('is served in each of 200 sessions in sequence', async () => {
     await db.destroy();
     for (let n = 0; n < 200; n++) {
       const client = await connectClient(engine);
@@ -170,7 +170,7 @@ describe('one client after the other', () => {
     db = openKnex(engine);
   });
 
-  test('the second waits until the first has ended', async () => {
+  test('waits until the previous client has ended', async () => {
     await db.destroy();
     const first = await connectClient(engine);
     let served = false;
@@ -186,31 +186,31 @@ describe('one client after the other', () => {
   });
 });
 
-test('a client that is not served in time is refused as a lost connection', async () => {
-  const impatient = await openMemoryEngine({ connectWithinMs: 100 });
-  const first = await connectClient(impatient);
-  await expect(connectClient(impatient)).rejects.toMatchObject({
+test('a client gets ECONNRESET when it is not served in time', async () => {
+  const engineWithTimeout = await openMemoryEngine({ connectWithinMs: 100 });
+  const first = await connectClient(engineWithTimeout);
+  await expect(connectClient(engineWithTimeout)).rejects.toMatchObject({
     code: 'ECONNRESET',
     message: expect.stringContaining('one at a time'),
   });
   await first.end();
-  await (await connectClient(impatient)).end();
-  await impatient.close();
+  await (await connectClient(engineWithTimeout)).end();
+  await engineWithTimeout.close();
 });
 
-test('knex keeps the stream function when it copies its settings, given as an object and as a function', async () => {
-  const other = await openMemoryEngine();
-  const asObject = openKnex(other);
+test('Knex keeps the stream function when it copies its settings from an object or a function', async () => {
+  const otherEngine = await openMemoryEngine();
+  const asObject = openKnex(otherEngine);
   expect((await asObject.raw('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
   await asObject.destroy();
-  const connection = () => Promise.resolve({ stream: () => other.connect() } as Knex.PgConnectionConfig);
+  const connection = () => Promise.resolve({ stream: () => otherEngine.connect() } as Knex.PgConnectionConfig);
   const asFunction = knex({ client: 'pg', connection, pool: { min: 0, max: 1 } });
   expect((await asFunction.raw('SELECT 2 AS two')).rows).toEqual([{ two: 2 }]);
   await asFunction.destroy();
-  await other.close();
+  await otherEngine.close();
 });
 
-test('a dump opens as a copy', async () => {
+test('a dump opens as a copy of the database', async () => {
   await db.raw('CREATE TABLE copied (n int)');
   await db.raw('INSERT INTO copied VALUES (42)');
   const copy = await openMemoryEngine({ loadDump: await engine.dump() });

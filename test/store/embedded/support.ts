@@ -10,7 +10,7 @@ import { onTestFinished } from 'vitest';
 import { type Engine, type EngineOptions, openEngine } from '../../../src/store/embedded/engine.js';
 import { emptyCluster } from '../../support/empty_cluster.js';
 
-/** An empty database in memory, without the seconds of initdb. */
+/** Opens an empty database in memory from a prepared dump, which avoids the seconds that initdb takes. */
 export async function openMemoryEngine(options: Partial<EngineOptions> = {}): Promise<Engine> {
   return openEngine({ dataDir: undefined, loadDump: await emptyCluster(), ...options });
 }
@@ -23,7 +23,7 @@ export function openKnex(engine: Engine): Knex {
   });
 }
 
-/** A knex for this test alone, closed after it. */
+/** Opens a Knex for the current test and closes it when the test ends. */
 export function useKnex(engine: Engine): Knex {
   const db = openKnex(engine);
   onTestFinished(() => db.destroy());
@@ -51,7 +51,7 @@ export interface Child {
   line(pattern: RegExp): Promise<string>;
 }
 
-/** Runs `child.ts` in a process of its own, which is killed when the test ends. */
+/** Runs `child.ts` in a separate process, which is killed when the test ends. */
 export function spawnChild(args: string[], options: { uid?: number } = {}): Child {
   const script = fileURLToPath(new URL('./child.ts', import.meta.url));
   const tsx = createRequire(import.meta.url).resolve('tsx');
@@ -69,30 +69,30 @@ export function spawnChild(args: string[], options: { uid?: number } = {}): Chil
     const parts = (rest + chunk).split('\n');
     rest = parts.pop() ?? '';
     lines.push(...parts);
-    for (const look of waiting) look();
+    for (const check of waiting) check();
   });
   const exited = new Promise<number | NodeJS.Signals | null>((resolve) => {
     child.once('close', (code, signal) => {
       resolve(signal ?? code);
-      for (const look of waiting) look();
+      for (const check of waiting) check();
     });
   });
   const line = (pattern: RegExp): Promise<string> =>
     new Promise((resolve, reject) => {
-      const look = (): void => {
+      const check = (): void => {
         const found = lines.find((candidate) => pattern.test(candidate));
         if (found === undefined && child.exitCode === null && child.signalCode === null) return;
-        waiting.delete(look);
+        waiting.delete(check);
         if (found !== undefined) resolve(found);
         else reject(new Error(`the child ended without ${pattern}: ${lines.slice(-5).join(' | ')}`));
       };
-      waiting.add(look);
-      look();
+      waiting.add(check);
+      check();
     });
   return { process: child, lines, exited, line };
 }
 
-/** The longest time that the event loop did not turn, from now until the returned function is called. */
+/** Measures the longest delay of the event loop from now until the returned function is called. */
 export function measureLoopLag(): () => number {
   let last = performance.now();
   let longest = 0;

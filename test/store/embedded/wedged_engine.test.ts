@@ -4,7 +4,7 @@ import { connectClient, measureLoopLag, openMemoryEngine, useDirectory, useKnex 
 
 const SPIN = 'DO $$ BEGIN LOOP END LOOP; END $$';
 
-test('a wedged engine is ended, its client told, and the directory opened again with every acknowledged row', async () => {
+test('a wedged engine is terminated and its directory reopened with every acknowledged row', async () => {
   const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 1_000 });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
@@ -32,7 +32,7 @@ test('a wedged engine is ended, its client told, and the directory opened again 
   await engine.close();
 });
 
-test('within a transaction, nothing of it stays', async () => {
+test('a wedged engine keeps no row of the open transaction when it is terminated', async () => {
   const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 500 });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
@@ -40,25 +40,25 @@ test('within a transaction, nothing of it stays', async () => {
     await transaction('kept').insert({ n: 1 });
     await transaction.raw(SPIN);
   });
-  // knex reports the ROLLBACK that failed, without a code, and not what came before it.
+  // Knex reports the failed ROLLBACK, without a code, instead of the first error.
   await expect(wedged).rejects.toThrow(/not queryable|Connection terminated/);
   expect(await db('kept')).toEqual([]);
   await db.destroy();
   await engine.close();
 });
 
-test('a backend that exits is a lost connection, not a hang', async () => {
+test('a backend that exits causes ECONNRESET and does not block the client', async () => {
   const engine = await openEngine({ dataDir: useDirectory() });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
-  // PGlite has no COPY FROM STDIN: the backend exits over it.
+  // PGlite does not support COPY FROM STDIN: the backend exits.
   await expect(db.raw('COPY kept FROM STDIN')).rejects.toMatchObject({ code: 'ECONNRESET' });
   expect(await db('kept')).toEqual([]);
   await db.destroy();
   await engine.close();
 });
 
-test('a long answer that keeps coming is not wedged', async () => {
+test('an engine is not terminated as wedged while a long result is being sent', async () => {
   const engine = await openMemoryEngine({ wedgedAfterMs: 500 });
   const client = await connectClient(engine);
   const { rows } = await client.query(
@@ -69,7 +69,7 @@ test('a long answer that keeps coming is not wedged', async () => {
   await engine.close();
 });
 
-test('an in-memory engine that is lost says so, rather than coming back empty', async () => {
+test('an in-memory engine rejects connections after it was terminated instead of reopening empty', async () => {
   const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
   const client = await connectClient(engine);
   await expect(client.query(SPIN)).rejects.toMatchObject({ code: 'ECONNRESET' });
@@ -77,7 +77,7 @@ test('an in-memory engine that is lost says so, rather than coming back empty', 
   await engine.close();
 });
 
-test('close waits for the statement in flight, and ends idle and waiting clients', async () => {
+test('close waits for the statement in progress and disconnects idle and waiting clients', async () => {
   const dataDir = useDirectory();
   const engine = await openEngine({ dataDir });
   const client = await connectClient(engine);
@@ -90,14 +90,14 @@ test('close waits for the statement in flight, and ends idle and waiting clients
   expect(await waiting).toMatch(/Connection terminated/);
   await expect(connectClient(engine)).rejects.toThrow('closed');
 
-  const again = await openEngine({ dataDir });
-  const db = useKnex(again);
+  const reopened = await openEngine({ dataDir });
+  const db = useKnex(reopened);
   expect(await db('slow')).toEqual([{ n: 1 }]);
   await db.destroy();
-  await again.close();
+  await reopened.close();
 });
 
-test('close of a wedged engine ends with the watchdog', async () => {
+test('close of a wedged engine completes when the watchdog terminates it', async () => {
   const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
   const client = await connectClient(engine);
   const wedged = client.query(SPIN).catch((error: Error) => error.message);

@@ -21,7 +21,7 @@ function kinds(frames: Frame[]): string[] {
   return frames.map((frame) => (frame.kind === 'exchange' ? Buffer.from(frame.bytes).toString('latin1') : frame.kind));
 }
 
-test('messages are gathered until one that the backend answers, however the bytes are cut', () => {
+test('messages are grouped until one that the backend responds to, for any chunking of the bytes', () => {
   const session = Buffer.concat([
     untyped(80877103),
     startup,
@@ -51,7 +51,7 @@ test('a cancel request ends the connection', () => {
   expect(kinds(new FrameReader().read(untyped(80877102, '12345678')))).toEqual(['goodbye']);
 });
 
-test('what is no PostgreSQL client is refused', () => {
+test('bytes that are not the PostgreSQL protocol are rejected', () => {
   expect(() => new FrameReader().read(Buffer.from('GET / HTTP/1.1\r\n\r\n'))).toThrow(WireError);
   expect(() => new FrameReader().read(untyped(2 << 16))).toThrow(WireError);
   const reader = new FrameReader();
@@ -62,7 +62,7 @@ test('what is no PostgreSQL client is refused', () => {
   expect(() => tooShort.read(Buffer.from([0x51, 0, 0, 0, 3]))).toThrow(WireError);
 });
 
-test('frames own their bytes, which are transferred to the worker', () => {
+test('a frame owns its bytes, because they are transferred to the worker', () => {
   const reader = new FrameReader();
   reader.read(startup);
   const [frame] = reader.read(message('Q', 'select 1\0'));

@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => postgres.stop());
 
-/** A store on PostgreSQL that is started with one ENCRYPTION_KEY after the other. */
+/** Creates a store on PostgreSQL that can be started with different values of ENCRYPTION_KEY. */
 async function newStore() {
   const DATABASE_URL = await postgres.createDatabase('seeded');
   const withKey = async <T>(ENCRYPTION_KEY: string, run: (clients: Clients) => Promise<T>): Promise<T> => {
@@ -37,8 +37,8 @@ const primary = async ({ configs }: Clients, name = 'trader') => {
 const setKey = async (clients: Clients, api_key: string, name = 'trader') =>
   clients.configs.updateConfig({ config: { id: (await primary(clients, name)).id }, api_key });
 
-describe('ENCRYPTION_KEY from start to start', () => {
-  it('that is wrong is noticed: keys are unreadable, none is stored, the rest is served', async () => {
+describe('ENCRYPTION_KEY', () => {
+  it('makes API keys unreadable and rejects new ones when it is wrong, while other requests succeed', async () => {
     const { withKey } = await newStore();
     const [right, wrong] = [generateKey(), generateKey()];
     await withKey(right, (clients) => setKey(clients, 'sk-stored'));
@@ -58,7 +58,7 @@ describe('ENCRYPTION_KEY from start to start', () => {
     });
   });
 
-  it('may get a new first key, and says so when an old one is removed too early', async () => {
+  it('accepts a new first key, and API keys become unreadable when the old key is removed too early', async () => {
     const { withKey } = await newStore();
     const [old, next] = [generateKey(), generateKey()];
     await withKey(old, (clients) => setKey(clients, 'sk-old'));
@@ -74,7 +74,7 @@ describe('ENCRYPTION_KEY from start to start', () => {
     });
   });
 
-  it('may be replaced freely while nothing is stored under the old one', async () => {
+  it('can be replaced when no API key is stored under the old one', async () => {
     const { withKey } = await newStore();
     await withKey(generateKey(), async () => {});
     await withKey(generateKey(), async (clients) => {
@@ -83,8 +83,8 @@ describe('ENCRYPTION_KEY from start to start', () => {
   });
 });
 
-describe('a token in the database', () => {
-  it('that is copied to another row is unreadable there, until a key is set', async () => {
+describe('a ciphertext in the database', () => {
+  it('is unreadable in another row until a new API key is set', async () => {
     const { url, withKey } = await newStore();
     const key = generateKey();
     const ids = await withKey(key, async (clients) => {
@@ -99,7 +99,7 @@ describe('a token in the database', () => {
     );
     for (const { id, token } of rows) {
       expect(token).toMatch(/^gAAAA/);
-      const other = ids.find((one) => one !== id);
+      const other = ids.find((candidate) => candidate !== id);
       await sql.query('update agent_llm_configs set api_key_encrypted = $1 where id = $2', [token, other]);
     }
     await sql.end();
@@ -111,7 +111,7 @@ describe('a token in the database', () => {
     });
   });
 
-  it('that nobody bound is not read, even when it decrypts', async () => {
+  it('is unreadable without a binding, even when it decrypts', async () => {
     const { url, withKey } = await newStore();
     const key = generateKey();
     await withKey(key, async () => {});
@@ -128,25 +128,25 @@ describe('a token in the database', () => {
   });
 });
 
-describe('a planted key', () => {
+describe('a stored API key', () => {
   const CANARY = 'sk-CANARY-5e1f0b7c9d';
   const directory = useDirectories();
 
-  /** Every way in which the text may stand somewhere. */
-  const spellings = [CANARY, Buffer.from(CANARY).toString('base64').slice(0, 24), Buffer.from(CANARY).toString('hex')];
-  const isIn = (bytes: Buffer | string) => spellings.some((text) => bytes.includes(text));
+  /** The encodings of the key to search for. */
+  const encodings = [CANARY, Buffer.from(CANARY).toString('base64').slice(0, 24), Buffer.from(CANARY).toString('hex')];
+  const isIn = (bytes: Buffer | string) => encodings.some((text) => bytes.includes(text));
 
-  it('is found in no answer, log, error, metric, history row or page of the database', async () => {
+  it('occurs in no response, log, error, metric, history row or database page', async () => {
     const DATA_DIR = await directory.started();
     const env = { DATA_DIR, ENCRYPTION_KEY: generateKey(), LOG_LEVEL: 'trace', HTTP_ADDRESS: '127.0.0.1:0' };
     const running = await startCommand(env);
     const [, httpPort] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const clients = connect(running.port);
-    const heard: string[] = [];
-    const hear = async (call: Promise<unknown>) =>
-      heard.push(
+    const responses: string[] = [];
+    const record = async (call: Promise<unknown>) =>
+      responses.push(
         await call.then(
-          (answer) => JSON.stringify(answer, (_, v) => (typeof v === 'bigint' ? String(v) : v)),
+          (response) => JSON.stringify(response, (_, v) => (typeof v === 'bigint' ? String(v) : v)),
           (error) => JSON.stringify(error) + String(error),
         ),
       );
@@ -154,24 +154,24 @@ describe('a planted key', () => {
     const agent = { name: 'trader' };
     const config = { provider: 'openai', model_name: 'gpt-4' };
     const request_id = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff';
-    await hear(configs.createConfig({ agent, config, api_key: CANARY, request_id, reason: 'a key' }));
-    await hear(configs.createConfig({ agent, config, api_key: CANARY, request_id, reason: 'a key' }));
-    await hear(configs.createConfig({ agent, config, api_key: `${CANARY}x`, request_id }));
-    await hear(configs.createConfig({ agent, config: { ...config, temperature: 9 }, api_key: CANARY }));
-    await hear(configs.createConfig({ agent, config, api_key: CANARY, validate_only: true }));
-    await hear(configs.createConfig({ agent, config, api_key: `${CANARY} ${'x'.repeat(300)}` }));
-    await hear(configs.updateConfig({ config: { id: 999 }, api_key: CANARY }));
-    await hear(configs.upsertPrimaryConfig({ agent, config, api_key: CANARY }));
-    await hear(
+    await record(configs.createConfig({ agent, config, api_key: CANARY, request_id, reason: 'a key' }));
+    await record(configs.createConfig({ agent, config, api_key: CANARY, request_id, reason: 'a key' }));
+    await record(configs.createConfig({ agent, config, api_key: `${CANARY}x`, request_id }));
+    await record(configs.createConfig({ agent, config: { ...config, temperature: 9 }, api_key: CANARY }));
+    await record(configs.createConfig({ agent, config, api_key: CANARY, validate_only: true }));
+    await record(configs.createConfig({ agent, config, api_key: `${CANARY} ${'x'.repeat(300)}` }));
+    await record(configs.updateConfig({ config: { id: 999 }, api_key: CANARY }));
+    await record(configs.upsertPrimaryConfig({ agent, config, api_key: CANARY }));
+    await record(
       configs.bulkAssignConfig({ agents: [agent, { name: 'none' }], config, api_key: CANARY, allow_partial: true }),
     );
-    await hear(credentials.createCredential({ credential: { name: 'desk', provider: 'openai' }, api_key: CANARY }));
-    await hear(credentials.updateCredential({ credential: { name: 'desk' }, api_key: CANARY }));
-    await hear(configs.listConfigs({}));
-    await hear(credentials.listCredentials({}));
+    await record(credentials.createCredential({ credential: { name: 'desk', provider: 'openai' }, api_key: CANARY }));
+    await record(credentials.updateCredential({ credential: { name: 'desk' }, api_key: CANARY }));
+    await record(configs.listConfigs({}));
+    await record(credentials.listCredentials({}));
     for (const path of ['/metrics', '/v1/configs', '/v1/credentials', '/openapi.json'])
-      heard.push(await (await fetch(`http://127.0.0.1:${httpPort}${path}`)).text());
-    expect(heard.filter(isIn)).toEqual([]);
+      responses.push(await (await fetch(`http://127.0.0.1:${httpPort}${path}`)).text());
+    expect(responses.filter(isIn)).toEqual([]);
     // Pages are written when the engine closes.
     await sleep(100);
     clients.close();
@@ -187,7 +187,7 @@ describe('a planted key', () => {
     const leaks: string[] = [];
     for (const path of files.map((file) => join(file.parentPath, file.name)))
       if (isIn(await readFile(path))) leaks.push(path);
-    // Behind its first line a backup is compressed, and a text would not be found in it as it is.
+    // A backup is compressed after its first line, so it must be decompressed before the search.
     const packed = await readFile(backup);
     const tarball = gunzipSync(packed.subarray(packed.indexOf('\n') + 1));
     expect(tarball.includes('agent_llm_configs')).toBe(true);

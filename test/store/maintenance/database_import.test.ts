@@ -73,13 +73,13 @@ async function readAll(url: string, tables: readonly string[]): Promise<Record<s
   return all;
 }
 
-/** The columns of the rows before, as they are after. */
+/** The rows after the import, reduced to the columns that they had before it. */
 const sameColumns = (before: readonly Row[], after: readonly Row[]) =>
   after.map((row, at) => Object.fromEntries(Object.keys(before[at] ?? {}).map((column) => [column, row[column]])));
 
-describe('rows of the Python system', () => {
+describe('rows of the original Python system', () => {
   it.each([1, 2, 3, 4] as const)(
-    'are all there after the migrations, with a chain applied to step %i',
+    'are complete after the migrations when the Python migrations were applied up to step %i',
     async (applied) => {
       const url = await pythonDatabase(applied);
       const before = await readAll(url, tablesOf(applied));
@@ -87,17 +87,17 @@ describe('rows of the Python system', () => {
       const after = await readAll(url, tablesOf(applied));
       for (const [table, rows] of Object.entries(before)) {
         const kept = rows.filter(({ id }) => table !== 'agent_llm_configs' || !ORPHANS.includes(id as number));
-        const wanted = kept.map((row) =>
+        const expected = kept.map((row) =>
           row['temperature'] === 'NaN' ? { ...row, temperature: 0.7, top_p: null } : row,
         );
-        expect(sameColumns(kept, after[table] ?? []), table).toEqual(wanted);
+        expect(sameColumns(kept, after[table] ?? []), table).toEqual(expected);
         expect(after[table]?.length, table).toBe(kept.length);
       }
       expect(await onDatabase(url, ({ knex }) => knex('alembic_version').pluck('version_num'))).toHaveLength(1);
     },
   );
 
-  it('have their times to the microsecond, as UTC', async () => {
+  it('keep their times to the microsecond, as UTC', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ agents }) => {
       const { agent } = await agents.getAgent({ agent: { name: 'market_analyst' } });
@@ -113,13 +113,13 @@ describe('rows of the Python system', () => {
       TIMES.map((created, at) => ({
         created,
         updated: TIMES[(at + 1) % TIMES.length],
-        // The server is in another zone.
+        // The server has another time zone.
         zone: expect.stringMatching(/^-0[45]$/),
       })),
     );
   });
 
-  it('have the defaults of the Python system where a column was missing', async () => {
+  it('have the defaults of the Python system when a column was missing', async () => {
     const url = await pythonDatabase(1);
     await migrate(url);
     const [row] = await readRows(url, 'agent_configs');
@@ -143,7 +143,7 @@ describe('rows of the Python system', () => {
     expect(rows.map(({ team }) => team)).toEqual(rows.map(({ id }) => ((id as number) < 20 ? 'quant' : null)));
   });
 
-  it('are followed by new ids, also when the sequence was too low', async () => {
+  it('are followed by new ids when the sequence was too low', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ agents, configs }) => {
       const { agent } = await agents.createAgent({ agent: { name: 'new_one', agent_type: 'analyst' } });
@@ -152,7 +152,7 @@ describe('rows of the Python system', () => {
         agent: { id: agent?.id as number },
         config: { provider: 'openai', model_name: 'gpt-4' },
       });
-      // The highest was an orphan's.
+      // The highest id belonged to an orphan.
       expect(config?.id).toBeGreaterThan(Math.max(...ORPHANS));
     });
   });
@@ -163,11 +163,11 @@ describe('rows of the Python system', () => {
       const { config } = await configs.getPrimaryConfig({ agent: { name: 'market_analyst' } });
       expect(config).toMatchObject({ id: 1, provider: 'openai', model_name: 'gpt-4', temperature: 0.3 });
       const names = await Promise.all([4, 5, 6, 7, 15].map(async (id) => (await configs.getConfig({ id })).config));
-      expect(names.map((one) => one?.provider)).toEqual(['claude', 'grok', 'openai', 'openai', 'llamafarm']);
-      expect(names.map((one) => one?.price_given)).toEqual([false, true, true, false, true]);
+      expect(names.map((config) => config?.provider)).toEqual(['claude', 'grok', 'openai', 'openai', 'llamafarm']);
+      expect(names.map((config) => config?.price_given)).toEqual([false, true, true, false, true]);
       expect(names[3]).toMatchObject({ fallback_provider: 'claude', metadata_json: '{"desk": "a"}' });
       expect(names[0]?.temperature).toBe(0);
-      for (const { id } of CONFIGS.filter((one) => !ORPHANS.includes(one.id)))
+      for (const { id } of CONFIGS.filter((config) => !ORPHANS.includes(config.id)))
         expect((await configs.getConfig({ id })).config?.id).toBe(id);
       const { agent } = await agents.getAgent({ agent: { name: 'odd_analyst' } });
       expect(agent).toMatchObject({ llm_provider: 'claude', temperature: 3, max_tokens: 0 });
@@ -175,7 +175,7 @@ describe('rows of the Python system', () => {
   });
 
   it.each([1, 2, 3, 4] as const)(
-    'are all there is: no default agent or config is added, from step %i on',
+    'are the only rows: no default agent or config is added after an import at step %i',
     async (applied) => {
       const url = await pythonDatabase(applied);
       await execute(
@@ -196,10 +196,10 @@ describe('rows of the Python system', () => {
     },
   );
 
-  it('are all there is after an import that was interrupted at any of its steps', async () => {
+  it('are the only rows after an import that was interrupted at any of its steps', async () => {
     for (const steps of [1, 4, migrations.length]) {
       const url = await pythonDatabase();
-      // What a process leaves that was killed after so many migrations were committed.
+      // The state after a process was killed when this number of migrations was committed.
       await onDatabase(url, (database) => migrator(database, { migrations: migrations.slice(0, steps) }).up());
       await onService(url, async () => {});
       const kept = CONFIGS.filter(({ id }) => !ORPHANS.includes(id));
@@ -215,22 +215,27 @@ describe('rows of the Python system', () => {
     const before = await count();
     expect(await run()).toMatchObject({ code: 0, stdout: expect.stringMatching(/was imported.*--even-imported/) });
     expect(await count()).toBe(before);
-    const bare =
-      AGENTS.length - new Set(CONFIGS.filter(({ id }) => !ORPHANS.includes(id)).map((one) => one.agent_id)).size;
-    expect(JSON.parse((await run('--even-imported', '--json')).stdout)).toMatchObject({ default_configs: bare });
-    expect(await count()).toBe(before + bare);
+    const agentsWithoutConfig =
+      AGENTS.length - new Set(CONFIGS.filter(({ id }) => !ORPHANS.includes(id)).map((config) => config.agent_id)).size;
+    expect(JSON.parse((await run('--even-imported', '--json')).stdout)).toMatchObject({
+      default_configs: agentsWithoutConfig,
+    });
+    expect(await count()).toBe(before + agentsWithoutConfig);
   });
 });
 
-describe('the schema', () => {
-  /** What must be as in a fresh database: without numbers of columns and what checks say, for they name exempt rows. */
+describe('the schema of an imported database', () => {
+  /**
+   * The catalogue lines that must equal those of a fresh database: without column numbers, and without the expressions
+   * of checks, because they name exempt rows.
+   */
   const comparable = (lines: readonly string[]) =>
     lines
       .filter((line) => !/alembic_version|adopted_(tables|orphans)|^column agent_llm_configs \d+ team /.test(line))
       .map((line) => line.replace(/^(column \S+) \d+/, '$1').replace(/^(constraint \S+ ck_\S+) .*/, '$1'))
       .sort();
 
-  it.each([1, 2, 3, 4] as const)('is that of a fresh database, from step %i on', async (applied) => {
+  it.each([1, 2, 3, 4] as const)('equals that of a fresh database after an import at step %i', async (applied) => {
     const url = await pythonDatabase(applied);
     if (applied === 4) await execute(url, 'drop table vendor_configs');
     await migrate(url);
@@ -240,7 +245,7 @@ describe('the schema', () => {
     expect(await read(url)).toEqual(await read(fresh));
   });
 
-  it('has the foreign keys of tables that are not served, which old rows may break', async () => {
+  it('has the foreign keys of tables that agentllm does not serve, which imported rows can violate', async () => {
     const url = await pythonDatabase();
     await execute(
       url,
@@ -255,7 +260,7 @@ describe('the schema', () => {
     expect((await readRows(url, 'trades'))[0]).toMatchObject({ order_type: 'market' });
   });
 
-  it('holds new rows to every check, and has none of them validated', async () => {
+  it('applies every check to new rows and validates none for imported rows', async () => {
     const url = await pythonDatabase();
     await migrate(url);
     const { rows } = await execute(
@@ -265,14 +270,14 @@ describe('the schema', () => {
     );
     expect(rows.length).toBeGreaterThan(15);
     expect(rows.filter(({ convalidated }) => convalidated)).toEqual([]);
-    const bad = `insert into agent_llm_configs (agent_id, provider, model_name, temperature) values (1, 'openai', 'x', 5)`;
-    await expect(execute(url, bad)).rejects.toMatchObject({ code: '23514' });
+    const invalidInsert = `insert into agent_llm_configs (agent_id, provider, model_name, temperature) values (1, 'openai', 'x', 5)`;
+    await expect(execute(url, invalidInsert)).rejects.toMatchObject({ code: '23514' });
   });
 
   it.each([
-    ['identities in the place of sequences', 'generated always as identity'],
+    ['identities instead of sequences', 'generated always as identity'],
     ['no default at all', ''],
-  ])('has sequences where ids were %s', async (_what, identity) => {
+  ])('has sequences when ids had %s', async (_what, identity) => {
     const url = await pythonDatabase();
     await execute(
       url,
@@ -285,7 +290,7 @@ describe('the schema', () => {
     });
   });
 
-  it('keeps a column whose values are too long for ours', async () => {
+  it('keeps the type of a column when its values are too long for the type of agentllm', async () => {
     const url = await pythonDatabase();
     await execute(
       url,
@@ -301,7 +306,7 @@ describe('the schema', () => {
   });
 });
 
-describe('a second start', () => {
+describe('a second start after an import', () => {
   it('changes nothing', async () => {
     const url = await pythonDatabase();
     const readSchema = () =>
@@ -317,29 +322,29 @@ describe('a second start', () => {
     expect(await readSchema()).toEqual(first);
   });
 
-  it('of two replicas at once enters every row once', async () => {
+  it('logs every row once when two replicas start at the same time', async () => {
     const url = await pythonDatabase();
     const services = await Promise.all([1, 2].map(() => startService({ DATABASE_URL: url })));
     for (const service of services) await service.stop();
     await onDatabase(url, async (database) => {
-      expect(await adoptedEntries(database)).toHaveLength(AGENTS.length + CONFIGS.length - ORPHANS.length);
+      expect(await importEntries(database)).toHaveLength(AGENTS.length + CONFIGS.length - ORPHANS.length);
       expect(await gapsInLog(database)).toEqual([]);
     });
   });
 });
 
-const adoptedEntries = ({ knex }: Database): Promise<Row[]> =>
+const importEntries = ({ knex }: Database): Promise<Row[]> =>
   knex('config_revisions').where({ method: 'adopt' }).orderBy(['revision', 'position']);
 
-describe('the log', () => {
-  it('has each adopted row once, and gives the same state as the tables and the memory', async () => {
+describe('the change log of an imported database', () => {
+  it('contains each imported row once and reproduces the state of the tables and the memory', async () => {
     const url = await pythonDatabase();
     const opened = await openStore({ url });
     try {
       const { database, store } = opened;
       expect(await seed(store, 'missing')).toMatchObject({ adopted: AGENTS.length + CONFIGS.length - ORPHANS.length });
       expect(await seed(store, 'all')).toEqual({ catalogue: 0 });
-      const entries = await adoptedEntries(database);
+      const entries = await importEntries(database);
       const revision = entries[0]?.['revision'];
       for (const entry of entries)
         expect(entry).toMatchObject({ revision, action: 'create', before: null, actor: 'agentllm' });
@@ -357,7 +362,7 @@ describe('the log', () => {
     }
   });
 
-  it('learns of the rows again after it was rolled back and applied anew', async () => {
+  it('contains the imported rows again after its migration was rolled back and reapplied', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
@@ -372,7 +377,7 @@ describe('the log', () => {
   });
 });
 
-describe('rows that break rules', () => {
+describe('imported rows that violate rules', () => {
   const RULES = [
     /agent_configs: row 14 must be corrected to satisfy: temperature/,
     /agent_configs: row 14 must be corrected to satisfy: max_tokens/,
@@ -388,7 +393,7 @@ describe('rows that break rules', () => {
     /agent_llm_configs: column team, which agentllm does not fill, is nullable now/,
   ];
 
-  it('are findings, until they are put right', async () => {
+  it('are reported as findings until they are corrected', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ configs }) => {
       const findings = () => onDatabase(url, async (database) => (await migrator(database).readImport()).findings);
@@ -399,20 +404,20 @@ describe('rows that break rules', () => {
     });
   });
 
-  it('can be changed in other columns, and their agents can get configs', async () => {
+  it('can be changed in other columns, and configs can be added to their agents', async () => {
     const url = await pythonDatabase();
     await onService(url, async ({ configs }) => {
       const { config } = await configs.updateConfig({ config: { id: 10, max_tokens: 77 } });
       expect(config).toMatchObject({ temperature: 5, max_tokens: 77 });
-      // Its agent breaks rules too, and its chain moves.
+      // The agent violates rules as well, and its chain changes.
       const agent = { name: 'odd_analyst' };
       await configs.createConfig({ agent, config: { provider: 'openai', model_name: 'gpt-4o' } });
-      const refused = await failure(configs.updateConfig({ config: { id: 1, temperature: 5 } }));
-      expect(refused.fields).toEqual(['config.temperature']);
+      const rejection = await failure(configs.updateConfig({ config: { id: 1, temperature: 5 } }));
+      expect(rejection.fields).toEqual(['config.temperature']);
     });
   });
 
-  it('do not keep the whole chain from being rolled back to ours and applied again', async () => {
+  it('do not prevent a rollback to the Python schema and a reapplication of the migrations', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
@@ -451,18 +456,18 @@ describe('configs of agents that do not exist', () => {
 });
 
 describe('a database that cannot be imported', () => {
-  async function refused(url: string, message: RegExp): Promise<void> {
+  async function expectImportRejected(url: string, message: RegExp): Promise<void> {
     const readSchema = () => onDatabase(url, ({ knex }) => readCatalogue(knex));
     const before = await readSchema();
     await expect(migrate(url)).rejects.toMatchObject({ name: 'StartError', message: expect.stringMatching(message) });
     expect(await readSchema()).toEqual(before);
   }
 
-  it('is not changed: agents of one name', async () => {
+  it('is not changed when several agents have one name', async () => {
     const url = await pythonDatabase();
     await execute(url, `drop index ix_agent_configs_name; update agent_configs set name = 'trader' where id in (3, 5)`);
     const rows = await readRows(url, 'agent_configs');
-    await refused(
+    await expectImportRejected(
       url,
       /column name of the table agent_configs must be unique.*"trader" \(rows 3, 5, 8\).*Rename or delete/,
     );
@@ -472,35 +477,35 @@ describe('a database that cannot be imported', () => {
     expect(await readRows(url, 'agent_configs')).toHaveLength(AGENTS.length);
   });
 
-  it('is not changed: a column where we add ours', async () => {
+  it('is not changed when it has a column with the name of a column that agentllm adds', async () => {
     const url = await pythonDatabase();
     await execute(url, 'alter table agent_llm_configs add priority varchar(10)');
-    await refused(url, /already has the columns priority.*rename column priority to old_priority/);
+    await expectImportRejected(url, /already has the columns priority.*rename column priority to old_priority/);
   });
 
-  it('is not changed: tables of another system', async () => {
+  it('is not changed when it has tables of another system', async () => {
     const url = await server.createDatabase();
     await execute(url, 'create table trades (id uuid primary key, ticker text not null)');
-    await refused(url, /objects of another application .*table trades/);
-    const half = await server.createDatabase();
-    await execute(half, 'create table agent_llm_configs (id serial, agent_id int, provider text, model_name text)');
-    await refused(half, /objects of another application .*table agent_llm_configs/);
+    await expectImportRejected(url, /objects of another application .*table trades/);
+    const partial = await server.createDatabase();
+    await execute(partial, 'create table agent_llm_configs (id serial, agent_id int, provider text, model_name text)');
+    await expectImportRejected(partial, /objects of another application .*table agent_llm_configs/);
     const other = await server.createDatabase();
     await execute(other, 'create table agent_configs (key text)');
-    await refused(other, /no column id, name, agent_type/);
+    await expectImportRejected(other, /no column id, name, agent_type/);
   });
 
-  it('is not changed: a view on a column whose type changes', async () => {
+  it('is not changed when a view uses a column whose type changes', async () => {
     const url = await pythonDatabase();
     await execute(url, 'create view young as select name from agent_configs where created_at > now()');
-    await refused(url, /A view or a rule uses columns of agent_configs/);
+    await expectImportRejected(url, /A view or a rule uses columns of agent_configs/);
   });
 });
 
-describe('rolling back', () => {
+describe('a rollback of the migrations', () => {
   const NAMES = migrations.map(({ name }) => name);
 
-  it('stops before imported tables, unless dropAdopted is set', async () => {
+  it('stops before imported tables unless dropAdopted is set', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
@@ -528,7 +533,7 @@ describe('rolling back', () => {
     });
   });
 
-  it('is run and reported by the commands', async () => {
+  it('is executed and reported by agentllm migrate', async () => {
     const url = await pythonDatabase();
     const run = (...args: string[]) => agentllm(args, { DATABASE_URL: url }).ended;
     const up = await run('migrate', 'up');
@@ -543,15 +548,15 @@ describe('rolling back', () => {
   });
 });
 
-describe('API keys of the Python system', () => {
+describe('API keys of the original Python system', () => {
   const { encryptionKey } = RECORDED;
   const python = encryptInPython(encryptionKey, 'sk-live-plain', 'sk-live-twice');
 
-  /** Config by config: its key and the token that Python stored. */
+  /** For each config, its API key and the ciphertext that Python stored. */
   const sealed: Record<number, { readonly key: string; readonly token: string }> = {
     1: RECORDED.plain,
     4: RECORDED.twice,
-    // A row that breaks rules has a key like any other.
+    // A row that violates rules can have a key.
     10: RECORDED.plain,
   };
   if (python) {
@@ -570,9 +575,9 @@ describe('API keys of the Python system', () => {
 
   const statesOf = ({ configs }: TestService) =>
     Promise.all(ids.map(async (id) => (await configs.getConfig({ id })).config?.api_key_state));
-  const every = (state: string) => ids.map(() => state);
+  const allStates = (state: string) => ids.map(() => state);
 
-  /** The keys that our own tokens hold, each for its row. */
+  /** The API keys that the ciphertext of agentllm contains, by config id. */
   const keysIn = (url: string) =>
     onDatabase(url, async ({ knex }) => {
       const state = await loadState(knex);
@@ -585,25 +590,25 @@ describe('API keys of the Python system', () => {
       }
       return found;
     });
-  const plain = Object.fromEntries(Object.entries(sealed).map(([id, { key }]) => [id, key]));
+  const expectedKeys = Object.fromEntries(Object.entries(sealed).map(([id, { key }]) => [id, key]));
 
   it('are bound to their rows at the first start with the key', async () => {
     const url = await withKeys();
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
         expect((await service.configs.getConfig({ id: 8 })).config?.api_key_state).toBe('API_KEY_STATE_NONE');
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
     await onDatabase(url, async (database) => {
       expect(contents(await replay(database))).toEqual(contents(await loadState(database.knex)));
     });
   });
 
-  it('are the same keys as before: no time, revision, etag or history entry says otherwise', async () => {
+  it('are unchanged by the binding: times, revisions, etags and history entries report no new key', async () => {
     const url = await withKeys();
     const before = await readRows(url, 'agent_llm_configs');
     const env = { ENCRYPTION_KEY: encryptionKey };
@@ -612,7 +617,7 @@ describe('API keys of the Python system', () => {
       async ({ configs }) => {
         for (const id of ids) {
           const { config } = await configs.getConfig({ id });
-          const row = before.find((one) => one['id'] === id) as Row;
+          const row = before.find((row) => row['id'] === id) as Row;
           expect(config?.updated_at).toEqual(new Date(`${String(row['updated_at']).slice(0, 23)}Z`));
           const { entries } = await configs.listConfigRevisions({ config_id: id });
           const changes = entries.flatMap(({ changes }) => changes).filter(({ field }) => field === 'api_key');
@@ -629,12 +634,12 @@ describe('API keys of the Python system', () => {
     expect(times(await readRows(url, 'agent_llm_configs'))).toEqual(times(before));
   });
 
-  it('that ENCRYPTION_KEY did not list at the import are named as lost', async () => {
+  it('are reported as lost when ENCRYPTION_KEY did not contain their key at the import', async () => {
     const url = await withKeys();
     const other = generateKey();
     const binding = { kind: 'credential', agentId: 0, id: 1, provider: 'x', origin: 'x' } as const;
-    const foreign = Keyring.parse(other).seal('sk-other', binding, new Date());
-    await execute(url, `update agent_llm_configs set api_key_encrypted = '${foreign}' where id = 2`);
+    const otherCiphertext = Keyring.parse(other).seal('sk-other', binding, new Date());
+    await execute(url, `update agent_llm_configs set api_key_encrypted = '${otherCiphertext}' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
     const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
     expect(findings).toContainEqual(
@@ -642,13 +647,13 @@ describe('API keys of the Python system', () => {
     );
   });
 
-  it('wait, visibly, while there is no key or a wrong one, and nothing else breaks', async () => {
+  it('are reported as unreadable while ENCRYPTION_KEY is missing or wrong, and other writes succeed', async () => {
     const url = await withKeys();
     for (const ENCRYPTION_KEY of ['', generateKey(), 'malformed']) {
       await onService(
         url,
         async (service) => {
-          expect(await statesOf(service)).toEqual(every('API_KEY_STATE_UNREADABLE'));
+          expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_UNREADABLE'));
           await service.configs.updateConfig({ config: { id: 1, temperature: 0.4 } });
           const { findings } = await onDatabase(url, (database) => migrator(database).readImport());
           expect(findings).toContainEqual(expect.stringMatching(/the API keys of rows 1, 4.* ENCRYPTION_KEY/));
@@ -659,22 +664,22 @@ describe('API keys of the Python system', () => {
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
   });
 
-  it('are encrypted when they were stored in plaintext, but not with a key that may be wrong', async () => {
+  it('are encrypted when they were stored in plaintext, but only with the correct key', async () => {
     const url = await withKeys();
     await execute(url, `update agent_llm_configs set api_key_encrypted = 'sk-in-clear' where id = 2`);
     await onService(url, async () => {}, { ENCRYPTION_KEY: generateKey() });
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
-    expect(await keysIn(url)).toEqual({ ...plain, 2: 'sk-in-clear' });
+    expect(await keysIn(url)).toEqual({ ...expectedKeys, 2: 'sk-in-clear' });
   });
 
-  it('are not bound twice by a schema that was rolled back and applied again', async () => {
+  it('are not bound twice when the schema is rolled back and reapplied', async () => {
     const url = await withKeys();
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
     await onDatabase(url, async (database) => {
@@ -685,14 +690,14 @@ describe('API keys of the Python system', () => {
     await onService(
       url,
       async (service) => {
-        expect(await statesOf(service)).toEqual(every('API_KEY_STATE_SET'));
+        expect(await statesOf(service)).toEqual(allStates('API_KEY_STATE_SET'));
       },
       { ENCRYPTION_KEY: encryptionKey },
     );
-    expect(await keysIn(url)).toEqual(plain);
+    expect(await keysIn(url)).toEqual(expectedKeys);
   });
 
-  it('are in no log entry and no finding', async () => {
+  it('occur in no change log entry', async () => {
     const url = await withKeys();
     await onService(url, async () => {}, { ENCRYPTION_KEY: encryptionKey });
     const { rows } = await execute(

@@ -15,7 +15,7 @@ import { readCatalogue, readTables } from '../../support/catalogue.js';
 import { CONCURRENT_INDEX, MIGRATIONS_WITH_CONCURRENT_INDEX } from '../../support/concurrent_index.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 
-// Many processes and servers on few cores.
+// The tests run many processes and servers on few cores.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const NAMES = migrations.map(({ name }) => name);
@@ -35,7 +35,7 @@ afterAll(async () => {
   await server.stop();
 });
 
-/** One connection, as the embedded engine has: anything that needs two at once would hang here. */
+/** Opens one connection, like the embedded engine: code that needs two connections at once would block. */
 function connect(url: string): MigratableDatabase {
   const database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
   open.push(database);
@@ -52,15 +52,15 @@ async function migratedDatabase(upTo = NAMES.length): Promise<MigratableDatabase
   return database;
 }
 
-async function allTheWayDown(database: MigratableDatabase): Promise<string[]> {
+async function rollBackAll(database: MigratableDatabase): Promise<string[]> {
   const { down } = migrator(database);
-  const undone: string[] = [];
-  for (let name = await down(); name !== undefined; name = await down()) undone.push(name);
-  return undone;
+  const rolledBack: string[] = [];
+  for (let name = await down(); name !== undefined; name = await down()) rolledBack.push(name);
+  return rolledBack;
 }
 
-describe('up and down', () => {
-  it('applies every migration to an empty database, in order, and says so as each is committed', async () => {
+describe('the migrator', () => {
+  it('applies every migration to an empty database in order and reports each after its commit', async () => {
     const database = await emptyDatabase();
     const { up, status } = migrator(database);
     expect(await status()).toEqual({ current: undefined, applied: [], pending: NAMES, unknown: [] });
@@ -71,7 +71,7 @@ describe('up and down', () => {
     expect(await up()).toEqual([]);
   });
 
-  it('creates every table of the document and ours', async () => {
+  it('creates every table of the original Python system and of agentllm', async () => {
     const { knex: database } = await migratedDatabase();
     expect(await readTables(database)).toEqual([
       'agent_configs',
@@ -100,24 +100,24 @@ describe('up and down', () => {
     ]);
   });
 
-  it('rolls back one migration at a time, and nothing when there is none', async () => {
+  it('rolls back one migration at a time, and none when none is applied', async () => {
     const database = await migratedDatabase();
-    expect(await allTheWayDown(database)).toEqual(NAMES.toReversed());
+    expect(await rollBackAll(database)).toEqual(NAMES.toReversed());
     expect(await readTables(database.knex)).toEqual([]);
     expect(await migrator(database).down()).toBeUndefined();
   });
 
-  it('leaves an identical catalogue after all the way down and up again', async () => {
+  it('restores an identical database catalogue when all migrations are rolled back and reapplied', async () => {
     const database = await migratedDatabase();
     const before = await readCatalogue(database.knex);
     expect(before.length).toBeGreaterThan(300);
-    await allTheWayDown(database);
+    await rollBackAll(database);
     await migrator(database).up();
     expect(await readCatalogue(database.knex)).toEqual(before);
   });
 
   it.each(NAMES.map((name, index) => [name, index] as const))(
-    'leaves the catalogue of the step before after rolling back %s, and its own after applying it again',
+    'restores the database catalogue when %s is rolled back and reapplied',
     async (_name, index) => {
       const database = await migratedDatabase(index);
       const before = index === 0 ? undefined : await readCatalogue(database.knex);
@@ -132,14 +132,14 @@ describe('up and down', () => {
     },
   );
 
-  it('keeps the rows of agents and configs through a roll back to the document and up again', async () => {
+  it('keeps agents and configs when migrations are rolled back to the Python schema and reapplied', async () => {
     const database = await migratedDatabase();
     const agentId = await insertAgent(database.knex);
     await insertConfig(database.knex, agentId, { cost_per_1k_input_tokens: 0.03, price_given: true, revision: 7 });
     await insertConfig(database.knex, agentId, { provider: 'claude', revision: 8 });
-    const document = migrator(database);
-    while ((await document.status()).current !== '0004_add_agent_llm_configs') await document.down();
-    await document.up();
+    const { down, status, up } = migrator(database);
+    while ((await status()).current !== '0004_add_agent_llm_configs') await down();
+    await up();
     const rows = await database.knex('agent_llm_configs').select('price_given', 'revision', 'priority').orderBy('id');
     expect(rows).toEqual([
       { price_given: true, revision: '0', priority: 0 },
@@ -147,7 +147,7 @@ describe('up and down', () => {
     ]);
   });
 
-  it('lists the history with the times of what is applied', async () => {
+  it('lists the history with the times of the applied migrations', async () => {
     const database = await migratedDatabase(2);
     const history = await migrator(database).history();
     expect(history.map(({ name }) => name)).toEqual(NAMES);
@@ -159,8 +159,8 @@ describe('up and down', () => {
   });
 });
 
-describe('the tables of the document', () => {
-  it('has agent_llm_configs column by column, with the defaults', async () => {
+describe('the migrated schema', () => {
+  it('contains every column of agent_llm_configs with its default', async () => {
     const { knex: database } = await migratedDatabase(4);
     expect(await columnsOf(database, 'agent_llm_configs')).toEqual([
       ['id', 'integer', 'not null', "nextval('agent_llm_configs_id_seq'::regclass)"],
@@ -182,7 +182,7 @@ describe('the tables of the document', () => {
     ]);
   });
 
-  it('fills the defaults of agent_llm_configs by itself', async () => {
+  it('sets the defaults of agent_llm_configs when a row is inserted without values', async () => {
     const { knex: database } = await migratedDatabase();
     const agentId = await insertAgent(database);
     const config = await insertConfig(database, agentId, {});
@@ -208,19 +208,19 @@ describe('the tables of the document', () => {
     });
   });
 
-  it('has the three named indexes and the foreign key of agent_llm_configs, and ours behind them', async () => {
+  it('contains the indexes and the foreign key of agent_llm_configs, extended by later migrations', async () => {
     const database = await migratedDatabase(4);
-    const ofTheDocument = [
+    const pythonIndexes = [
       ['agent_llm_configs_pkey', '(id)'],
       ['ix_agent_llm_configs_agent_id', '(agent_id)'],
       ['ix_agent_llm_configs_enabled', '(enabled)'],
       ['ix_agent_llm_configs_provider', '(provider)'],
     ];
-    expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(ofTheDocument);
+    expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(pythonIndexes);
     await migrator(database).up();
     expect(await indexesOf(database.knex, 'agent_llm_configs')).toEqual(
       [
-        ...ofTheDocument,
+        ...pythonIndexes,
         ['ix_agent_llm_configs_chain', '(agent_id, enabled, priority, id)'],
         ['ix_agent_llm_configs_credential_id', '(credential_id)'],
       ].sort(),
@@ -241,7 +241,7 @@ describe('the tables of the document', () => {
     ]);
   });
 
-  it('refuses a config of an agent that does not exist, and the deletion of an agent that has configs', async () => {
+  it('rejects a config of an unknown agent and the deletion of an agent that has configs', async () => {
     const { knex: database } = await migratedDatabase();
     await expect(insertConfig(database, 999, {})).rejects.toMatchObject({ code: '23503' });
     const agentId = await insertAgent(database);
@@ -249,7 +249,7 @@ describe('the tables of the document', () => {
     await expect(database('agent_configs').where({ id: agentId }).delete()).rejects.toMatchObject({ code: '23503' });
   });
 
-  it('has agent_configs as the source has it after its second migration, names unique', async () => {
+  it('contains agent_configs as after the second Python migration, with unique names', async () => {
     const { knex: database } = await migratedDatabase(2);
     const id = await insertAgent(database);
     expect(await database('agent_configs').where({ id }).first()).toMatchObject({
@@ -275,7 +275,7 @@ describe('the tables of the document', () => {
     await expect(insertAgent(database)).rejects.toMatchObject({ code: '23505', constraint: 'ix_agent_configs_name' });
   });
 
-  it('has an index on the column of every foreign key', async () => {
+  it('contains an index on the column of every foreign key', async () => {
     const { knex: database } = await migratedDatabase();
     const { rows } = await database.raw<{ rows: unknown[] }>(
       `select c.conrelid::regclass::text as table, c.conname from pg_constraint c
@@ -292,7 +292,7 @@ describe('CHECK constraints', () => {
 
   beforeAll(async () => {
     const url = await server.createDatabase();
-    // Not by connect(): this one outlives the single test.
+    // Not opened by connect(), because this connection is used by several tests.
     database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
     await migrator({ knex: database, kind: 'postgres', url }).up();
     agentId = await insertAgent(database);
@@ -325,7 +325,7 @@ describe('CHECK constraints', () => {
     ['priority -1000001', 'priority', { priority: -1_000_001 }],
     ['an empty provider', 'provider', { provider: '' }],
     ['an empty model', 'model_name', { model_name: '' }],
-  ])('refuse %s', async (_what, constraint, values) => {
+  ])('reject %s', async (_what, constraint, values) => {
     await expect(insertConfig(database, agentId, values)).rejects.toMatchObject({
       code: '23514',
       constraint: `ck_agent_llm_configs_${constraint}`,
@@ -338,7 +338,7 @@ describe('CHECK constraints', () => {
     ['a temperature of NULL', { temperature: null }],
     ['a fallback of the same provider', { fallback_provider: 'openai', fallback_model: 'gpt-4o' }],
     ['a fallback of the same model', { fallback_provider: 'azure', fallback_model: 'gpt-4' }],
-  ])('let %s in', async (_what, values) => {
+  ])('accept %s', async (_what, values) => {
     await expect(insertConfig(database, agentId, values)).resolves.toMatchObject(values);
   });
 
@@ -348,14 +348,14 @@ describe('CHECK constraints', () => {
     ['temperature', { temperature: NaN }],
     ['max_tokens', { max_tokens: 0 }],
     ['name', { name: '' }],
-  ])('guard %s of agents', async (what, values) => {
+  ])('reject an invalid %s of an agent', async (column, values) => {
     await expect(database('agent_configs').where({ id: agentId }).update(values)).rejects.toMatchObject({
       code: '23514',
-      constraint: `ck_agent_configs_${what}`,
+      constraint: `ck_agent_configs_${column}`,
     });
   });
 
-  it('keep store_state to its one row', async () => {
+  it('limit store_state to one row', async () => {
     const rows = await database('store_state').select();
     const uuid = expect.stringMatching(/^[0-9a-f-]{36}$/);
     const uuids = { identity: uuid, nonce: uuid, previous_nonce: uuid };
@@ -366,7 +366,7 @@ describe('CHECK constraints', () => {
     });
   });
 
-  it('refuse a provider whose lists are not lists, as an empty JavaScript array would be', async () => {
+  it('reject a provider whose lists are not JSON arrays, such as an empty JavaScript array', async () => {
     const provider = { name: 'mine', dialect: 'DIALECT_OPENAI', base_url: 'https://llm.example.com/v1' };
     await expect(database('llm_providers').insert({ ...provider, aliases: [] })).rejects.toMatchObject({
       constraint: 'ck_llm_providers_aliases',
@@ -379,7 +379,7 @@ describe('CHECK constraints', () => {
     ).rejects.toMatchObject({ constraint: 'ck_llm_providers_dialect' });
   });
 
-  it('refuse negative prices and a second price of a model at one time', async () => {
+  it('reject negative prices and a second price of a model with the same valid_from', async () => {
     await database('llm_providers').insert({ name: 'priced', dialect: 'DIALECT_ANTHROPIC', base_url: 'https://x' });
     const [model] = await database('llm_models').insert({ provider: 'priced', name: 'm' }).returning('id');
     const price = { model_id: model.id, valid_from: '2025-01-01T00:00:00Z', input_micro_usd_per_million: '30000000' };
@@ -391,12 +391,12 @@ describe('CHECK constraints', () => {
   });
 });
 
-describe('replicas that start together', () => {
+describe('replicas that start at the same time', () => {
   async function migrateTogether(url: string, replicas: number, list: readonly Migration[]): Promise<string[][]> {
     return await Promise.all(Array.from({ length: replicas }, () => migrator(connect(url), { migrations: list }).up()));
   }
 
-  it('migrate an empty database once: 8 at once all succeed', async () => {
+  it('migrate an empty database once, and all 8 succeed', async () => {
     for (let round = 0; round < 3; round += 1) {
       const url = await server.createDatabase();
       const applied = await migrateTogether(url, 8, migrations);
@@ -405,7 +405,7 @@ describe('replicas that start together', () => {
     }
   });
 
-  it('apply one pending migration once: 20 at once, one that runs without a transaction', async () => {
+  it('apply one pending migration once when 20 start and the migration runs without a transaction', async () => {
     const url = await server.createDatabase();
     await migrator(connect(url)).up();
     const applied = await migrateTogether(url, 20, MIGRATIONS_WITH_CONCURRENT_INDEX);
@@ -413,9 +413,9 @@ describe('replicas that start together', () => {
     await expectMigratedAndFree(url, [...NAMES, CONCURRENT_INDEX.name]);
   });
 
-  it('wait for the lock no longer than they should, and say what they waited for', async () => {
+  it('fail with MigrationLockTimeoutError when the lock is held longer than lockWaitMs', async () => {
     const url = await server.createDatabase();
-    const blocked = blocker();
+    const blocked = blockingMigration();
     const holder = migrator(connect(url), { migrations: [blocked.migration] }).up();
     await blocked.started;
     const waiting = migrator(connect(url), { migrations: [blocked.migration], lockWaitMs: 250 });
@@ -425,7 +425,7 @@ describe('replicas that start together', () => {
     expect(await waiting.up()).toEqual([]);
   });
 
-  it('take the lock on the direct URL where there is one', async () => {
+  it('acquire the lock through DATABASE_DIRECT_URL when it is set', async () => {
     const url = await server.createDatabase();
     const directUrl = Object.assign(new URL(url), { pathname: '/nowhere' }).href;
     await expect(migrator({ ...connect(url), directUrl }).up()).rejects.toThrow(
@@ -437,10 +437,10 @@ describe('replicas that start together', () => {
 
 describe('a process that is killed', () => {
   it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }) => name))(
-    'in the middle of applying %s leaves a database that the next start migrates',
-    async (victim) => {
+    'leaves a database that the next start migrates when it was applying %s',
+    async (migration) => {
       const url = await server.createDatabase();
-      await killedWhile(url, 'up', victim);
+      await killDuring(url, 'up', migration);
       const database = connect(url);
       const list = MIGRATIONS_WITH_CONCURRENT_INDEX;
       await migrator(database, { migrations: list }).up();
@@ -449,21 +449,21 @@ describe('a process that is killed', () => {
   );
 
   it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }, index) => [name, index] as const))(
-    'in the middle of rolling back %s leaves a database that the next start migrates',
-    async (victim, index) => {
+    'leaves a database that the next start migrates when it was rolling back %s',
+    async (migration, index) => {
       const url = await server.createDatabase();
       const database = connect(url);
       await migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) }).up();
       const before = await readCatalogue(database.knex);
-      await killedWhile(url, 'down', victim);
+      await killDuring(url, 'down', migration);
       const { down, up } = migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) });
-      expect(await down()).toBe(victim);
+      expect(await down()).toBe(migration);
       await up();
       expect(await readCatalogue(database.knex)).toEqual(before);
     },
   );
 
-  it('leaves a locked row in the table of Knex, which does not stop the next one', async () => {
+  it('leaves the lock row of Knex locked, which does not block the next process', async () => {
     const database = await migratedDatabase(7);
     await database.knex('knex_migrations_lock').update({ is_locked: 1 });
     expect(await migrator(database).up()).toEqual(NAMES.slice(7));
@@ -473,8 +473,8 @@ describe('a process that is killed', () => {
   });
 });
 
-describe('a schema that does not fit the code', () => {
-  const LATER = [
+describe('a schema that does not match the code', () => {
+  const NEWER = [
     '0011_history',
     '0012_watchers',
     '0013_audit_events',
@@ -483,24 +483,24 @@ describe('a schema that does not fit the code', () => {
     '0016_responses_dialect',
   ];
 
-  it('is refused by name when it is newer', async () => {
+  it('is rejected with the names of the unknown migrations when it is newer', async () => {
     const database = await migratedDatabase();
     const before = await readCatalogue(database.knex);
-    const old = migrator(database, { migrations: migrations.slice(0, -LATER.length) });
-    expect((await old.status()).unknown).toEqual(LATER);
+    const old = migrator(database, { migrations: migrations.slice(0, -NEWER.length) });
+    expect((await old.status()).unknown).toEqual(NEWER);
     for (const attempt of [old.check, old.up, old.down]) {
       const error = await attempt().then(String, (reason: unknown) => reason);
       expect(error).toBeInstanceOf(SchemaMismatchError);
-      expect(error).toMatchObject({ kind: 'newer', migrations: LATER });
-      expect(String(error)).toMatch(new RegExp(`newer than this program.*${LATER.join(', ')}`));
+      expect(error).toMatchObject({ kind: 'newer', migrations: NEWER });
+      expect(String(error)).toMatch(new RegExp(`newer than this program.*${NEWER.join(', ')}`));
     }
-    expect((await old.history()).slice(-LATER.length)).toEqual(
-      LATER.map((name) => ({ name, appliedAt: expect.any(Date) })),
+    expect((await old.history()).slice(-NEWER.length)).toEqual(
+      NEWER.map((name) => ({ name, appliedAt: expect.any(Date) })),
     );
     expect(await readCatalogue(database.knex)).toEqual(before);
   });
 
-  it('is refused with migrations pending only when asked', async () => {
+  it('is rejected for pending migrations only when the check requests it', async () => {
     const database = await emptyDatabase();
     const { check, up } = migrator(database);
     await expect(check()).resolves.toBeUndefined();
@@ -510,7 +510,7 @@ describe('a schema that does not fit the code', () => {
     await expect(check({ pending: true })).resolves.toBeUndefined();
   });
 
-  it('keeps what was applied before a migration that fails, undoes that one, names it, and prints nothing', async () => {
+  it('keeps the migrations before a failing one, which is rolled back and named in the error', async () => {
     const database = await emptyDatabase();
     const printed = (['log', 'warn', 'error'] as const).map((method) => vi.spyOn(console, method));
     const failing: Migration = {
@@ -536,7 +536,7 @@ describe('a schema that does not fit the code', () => {
   });
 });
 
-describe('on the embedded engine', () => {
+describe('the migrator on the embedded engine', () => {
   let engine: Engine;
   let embedded: MigratableDatabase;
 
@@ -551,19 +551,19 @@ describe('on the embedded engine', () => {
     await engine.close();
   });
 
-  it('leaves an identical catalogue after all the way down and up again, and that of PostgreSQL', async () => {
+  it('restores the catalogue, equal to that of PostgreSQL, when all migrations are reapplied', async () => {
     const { up } = migrator(embedded);
     expect(await up()).toEqual(NAMES);
     const before = await readCatalogue(embedded.knex);
-    expect(await allTheWayDown(embedded)).toEqual(NAMES.toReversed());
+    expect(await rollBackAll(embedded)).toEqual(NAMES.toReversed());
     expect(await readTables(embedded.knex)).toEqual([]);
     expect(await up()).toEqual(NAMES);
     expect(await readCatalogue(embedded.knex)).toEqual(before);
     expect(before).toEqual(await readCatalogue((await migratedDatabase()).knex));
   });
 
-  it('applies each single step again after rolling it back', async () => {
-    await allTheWayDown(embedded);
+  it('reapplies each migration after its rollback', async () => {
+    await rollBackAll(embedded);
     for (const index of NAMES.keys()) {
       const { up, down } = migrator(embedded, { migrations: migrations.slice(0, index + 1) });
       await up();
@@ -574,7 +574,7 @@ describe('on the embedded engine', () => {
     }
   });
 
-  it('refuses what PostgreSQL refuses', async () => {
+  it('enforces the same constraints as PostgreSQL', async () => {
     await migrator(embedded).up();
     const agentId = await insertAgent(embedded.knex);
     for (const temperature of [NaN, Infinity, -Infinity, 2.0000001]) {
@@ -623,7 +623,10 @@ async function indexesOf(database: Knex, table: string): Promise<string[][]> {
   return rows.map(({ name, definition }) => [name, definition.slice(definition.indexOf('('))]);
 }
 
-/** Recorded once each, the lock row free, no advisory lock left, and the schema that of an undisturbed run. */
+/**
+ * Checks that each migration is recorded once, that the lock row and the advisory lock are released, and that the
+ * schema equals that of an uninterrupted run.
+ */
 async function expectMigratedAndFree(url: string, names: readonly string[]): Promise<void> {
   const { knex: database } = connect(url);
   expect((await database('knex_migrations').orderBy('id')).map((row) => row.name)).toEqual(names);
@@ -633,15 +636,15 @@ async function expectMigratedAndFree(url: string, names: readonly string[]): Pro
      and database = (select oid from pg_database where datname = current_database())`,
   );
   expect(rows).toEqual([]);
-  const undisturbed = await emptyDatabase();
-  await migrator(undisturbed, {
+  const uninterrupted = await emptyDatabase();
+  await migrator(uninterrupted, {
     migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.filter(({ name }) => names.includes(name)),
   }).up();
-  expect(await readCatalogue(database)).toEqual(await readCatalogue(undisturbed.knex));
+  expect(await readCatalogue(database)).toEqual(await readCatalogue(uninterrupted.knex));
 }
 
-/** A migration that waits in the middle until it is released. */
-function blocker(): { migration: Migration; started: Promise<void>; release: () => void } {
+/** A migration that blocks until it is released. */
+function blockingMigration(): { migration: Migration; started: Promise<void>; release: () => void } {
   const events = new EventEmitter();
   const started = once(events, 'started');
   const released = once(events, 'released');
@@ -656,10 +659,10 @@ function blocker(): { migration: Migration; started: Promise<void>; release: () 
   return { migration, started: started.then(() => undefined), release: () => events.emit('released') };
 }
 
-async function killedWhile(url: string, direction: 'up' | 'down', victim: string): Promise<void> {
+async function killDuring(url: string, direction: 'up' | 'down', migration: string): Promise<void> {
   const script = fileURLToPath(new URL('../../support/killed_migrator.ts', import.meta.url));
   const signal = await new Promise((resolve, reject) => {
-    execFile(process.execPath, ['--import', 'tsx', script, url, direction, victim], (error, _out, stderr) => {
+    execFile(process.execPath, ['--import', 'tsx', script, url, direction, migration], (error, _out, stderr) => {
       if (error?.signal) resolve(error.signal);
       else reject(new Error(`The process was not killed: ${stderr}`));
     });

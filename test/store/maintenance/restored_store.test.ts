@@ -2,17 +2,17 @@ import { randomUUID } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
 import { startBackend, type TestBackend } from '../../support/store.js';
 
-/** A poll that never comes by itself. */
-const NEVER_MS = 3_600_000;
+/** A poll interval that does not elapse during the test. */
+const NO_POLL_MS = 3_600_000;
 const CONFIG = 8;
 
-describe('a store that was restored and has reached the same revision with another nonce', () => {
+describe('a restored store with the same revision and another nonce', () => {
   let backend: TestBackend;
   afterEach(() => backend.close());
 
-  /** Writes once, and then replaces that write by another one of the same number, as a restore and a write do. */
+  /** Writes once, then replaces that write by another with the same revision, as a restore followed by a write does. */
   async function replaceLastWrite() {
-    backend = await startBackend({ pollIntervalMs: NEVER_MS });
+    backend = await startBackend({ pollIntervalMs: NO_POLL_MS });
     const written = await backend.configs.updateConfig({ config: { id: CONFIG, max_tokens: 200 } });
     const { identity } = backend.store.state;
     const nonce = randomUUID();
@@ -26,7 +26,7 @@ describe('a store that was restored and has reached the same revision with anoth
     return { written, identity, nonce };
   }
 
-  it('is read anew by a replica that polls, and old etags do not fit', async () => {
+  it('is reloaded by a replica that polls, after which earlier etags are stale', async () => {
     const { written, identity, nonce } = await replaceLastWrite();
     await backend.feed.poll();
     expect(backend.store.state).toMatchObject({ revision: Number(written.revision), nonce });
@@ -36,7 +36,7 @@ describe('a store that was restored and has reached the same revision with anoth
     expect(config?.etag).not.toBe(written.config?.etag);
   });
 
-  it('is read anew by a replica that writes', async () => {
+  it('is reloaded by a replica that writes', async () => {
     const { written, nonce } = await replaceLastWrite();
     const { config, revision } = await backend.configs.updateConfig({ config: { id: CONFIG, top_p: 0.5 } });
     expect([config?.max_tokens, config?.top_p, revision]).toEqual([300, 0.5, written.revision + 1n]);

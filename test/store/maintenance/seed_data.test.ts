@@ -106,7 +106,7 @@ const MODEL_FIELDS = [
 const SOURCE_CATALOGUE_DATE = '2025-01-15T00:00:00Z';
 const PROVIDER_FACTS_DATE = '2026-08-01T00:00:00Z';
 
-// The source's catalogue, USD per 1K tokens, as text: provider, model, context,
+// The catalogue of the original Python system, USD per 1K tokens, as text: provider, model, context,
 // input, output, max output, functions, vision.
 const SOURCE_CATALOGUE: [string, string, number, string, string, number, boolean, boolean][] = [
   ['openai', 'gpt-4o', 128000, '0.0025', '0.01', 16384, true, true],
@@ -125,7 +125,7 @@ const SOURCE_CATALOGUE: [string, string, number, string, string, number, boolean
   ['claude', 'claude-3-haiku-20240307', 200000, '0.00025', '0.00125', 4096, true, true],
 ];
 
-// Every model that the document names.
+// Every model that the design document names.
 const DOCUMENT_MODELS: [string, string][] = [
   ['openai', 'gpt-4'],
   ['claude', 'claude-3-5-sonnet'],
@@ -166,7 +166,7 @@ const AGENTS: [string, string, string, string, string | null, string | null, str
   ['risk_manager', 'manager', 'risk', 'deep', null, 'risk_manager_memory', [], 'risk_management'],
 ];
 
-/** USD per 1K tokens as a decimal text → whole micro-USD per million tokens (× 10^9), exactly. */
+/** Converts USD per 1K tokens as decimal text exactly to whole micro-USD per million tokens (× 10^9). */
 function microUsdPerMillion(usdPer1k: string): bigint {
   const [, whole, fraction = ''] = /^(\d+)(?:\.(\d{1,9}))?$/.exec(usdPer1k) ?? [];
   if (whole === undefined) throw new Error(`not an exact rate: ${usdPer1k}`);
@@ -179,29 +179,29 @@ function model(provider: string, name: string): Model {
   return found;
 }
 
-/** The rule that holds for a model: its own, else its provider's. */
+/** The rule that applies to a model: the rule of the model, or else of its provider. */
 function rule(provider: string, name: string | undefined, parameter: string): Rule | undefined {
-  const own = name === undefined ? [] : model(provider, name).parameter_rules;
-  const general = providers.find((p) => p.name === provider)?.parameter_rules ?? [];
-  return own.find((r) => r.parameter === parameter) ?? general.find((r) => r.parameter === parameter);
+  const modelRules = name === undefined ? [] : model(provider, name).parameter_rules;
+  const providerRules = providers.find((p) => p.name === provider)?.parameter_rules ?? [];
+  return modelRules.find((r) => r.parameter === parameter) ?? providerRules.find((r) => r.parameter === parameter);
 }
 
-/** The rule in effect, with what the dialect adds. */
-function inEffect(provider: string, name: string | undefined, parameter: string) {
+/** The effective rule, including the rules of the dialect. */
+function effectiveRule(provider: string, name: string | undefined, parameter: string) {
   const row = providers.find((p) => p.name === provider) as unknown as ProviderRow;
-  const own = name === undefined ? undefined : (model(provider, name) as unknown as ModelRow);
-  return ruleFor(row, own && { ...own, max_output_tokens: null }, parameter as Parameter);
+  const modelRow = name === undefined ? undefined : (model(provider, name) as unknown as ModelRow);
+  return ruleFor(row, modelRow && { ...modelRow, max_output_tokens: null }, parameter as Parameter);
 }
 
 const support = (provider: string, name: string | undefined, parameter: string) =>
-  inEffect(provider, name, parameter)?.support.replace('PARAMETER_SUPPORT_', '');
+  effectiveRule(provider, name, parameter)?.support.replace('PARAMETER_SUPPORT_', '');
 
 function expectUnique(values: string[]): void {
   expect(values.filter((v, i) => values.indexOf(v) !== i)).toEqual([]);
 }
 
 describe('agents.json', () => {
-  it('holds the twelve default agents, exactly', () => {
+  it('contains exactly the twelve default agents', () => {
     expect(agents).toHaveLength(12);
     expect(
       agents.map((a) => [
@@ -217,7 +217,7 @@ describe('agents.json', () => {
     ).toEqual(AGENTS);
   });
 
-  it('has consistent columns within their limits', () => {
+  it('has the expected columns with consistent values', () => {
     expectUnique(agents.map((a) => a.name));
     for (const a of agents) {
       expect(Object.keys(a), a.name).toEqual([
@@ -243,7 +243,7 @@ describe('agents.json', () => {
 });
 
 describe('providers.json', () => {
-  it('holds the four built-in providers', () => {
+  it('contains the four built-in providers', () => {
     expect(providers.map((p) => [p.name, p.dialect, p.base_url, p.api_key_env_vars])).toEqual([
       ['openai', 'DIALECT_OPENAI', 'https://api.openai.com/v1', ['OPENAI_API_KEY']],
       ['deepseek', 'DIALECT_OPENAI_COMPATIBLE', 'https://api.deepseek.com', ['DEEPSEEK_API_KEY']],
@@ -253,7 +253,7 @@ describe('providers.json', () => {
     expect(providers.every((p) => p.allow_unknown_models === false)).toBe(true);
   });
 
-  it('shares no name or alias, and no key variable', () => {
+  it('has no name, alias or key variable twice', () => {
     const names = providers.flatMap((p) => [p.name, ...p.aliases]);
     expectUnique(names);
     for (const name of names) expect(name).toMatch(/^[a-z0-9][a-z0-9._-]{0,49}$/);
@@ -263,7 +263,7 @@ describe('providers.json', () => {
     for (const key of keys) expect(key).toMatch(/^[A-Z0-9_]+_API_KEY$/);
   });
 
-  it('has bare https base URLs', () => {
+  it('has https base URLs without user, query, fragment or trailing slash', () => {
     for (const p of providers) {
       const url = new URL(p.base_url);
       expect([url.protocol, url.username, url.password, url.search, url.hash], p.name).toEqual([
@@ -279,13 +279,13 @@ describe('providers.json', () => {
 });
 
 describe('models.json', () => {
-  it('names known providers and no model twice', () => {
+  it('names known providers and contains no model twice', () => {
     const known = providers.map((p) => p.name);
     for (const m of models) expect(known, m.name).toContain(m.provider);
     expectUnique(models.map((m) => `${m.provider}/${m.name}`));
   });
 
-  it('has well-formed fields, and no key for what is not known', () => {
+  it('has well-formed fields and omits unknown values', () => {
     for (const m of models) {
       expect(MODEL_FIELDS, m.name).toEqual(expect.arrayContaining(Object.keys(m)));
       expect(Object.values(m), m.name).not.toContain(null);
@@ -302,7 +302,7 @@ describe('models.json', () => {
     }
   });
 
-  it('has every model of the source, with its facts', () => {
+  it('contains every model of the original Python system with its capabilities', () => {
     for (const [provider, name, context, , , maxOutput, functions, vision] of SOURCE_CATALOGUE) {
       expect(model(provider, name), name).toMatchObject({
         context_window_tokens: context,
@@ -314,7 +314,7 @@ describe('models.json', () => {
     }
   });
 
-  it('has the prices of the source, exactly, and no others', () => {
+  it('contains exactly the prices of the original Python system', () => {
     expect(microUsdPerMillion('0.0025')).toBe(2500000n);
     for (const [provider, name, , input, output] of SOURCE_CATALOGUE) {
       const { price } = model(provider, name);
@@ -329,7 +329,7 @@ describe('models.json', () => {
     ).toEqual(SOURCE_CATALOGUE.map(([provider, name]) => `${provider}/${name}`).sort());
   });
 
-  it('has rates that are safe non-negative integers, with their source', () => {
+  it('has rates that are safe non-negative integers with a source', () => {
     for (const m of models) {
       if (m.price === undefined) continue;
       const { source, ...rates } = m.price;
@@ -341,12 +341,12 @@ describe('models.json', () => {
     }
   });
 
-  it('has every model that the document names, and the one that agents use by default', () => {
+  it('contains every model that the design document names and the default model of agents', () => {
     for (const [provider, name] of DOCUMENT_MODELS) expect(model(provider, name).name).toBe(name);
     expect(model('openai', 'gpt-4o-mini').name).toBe('gpt-4o-mini');
   });
 
-  it('dates what is not from the source by the provider facts', () => {
+  it('dates models that are not from the Python system by the date of the provider facts', () => {
     const old = [...SOURCE_CATALOGUE.map(([, name]) => name), 'claude-3-5-sonnet'];
     for (const m of models) {
       expect(m.as_of, m.name).toBe(old.includes(m.name) ? SOURCE_CATALOGUE_DATE : PROVIDER_FACTS_DATE);
@@ -360,7 +360,7 @@ describe('parameter rules', () => {
     ...models.map((m) => ({ owner: `${m.provider}/${m.name}`, rules: m.parameter_rules })),
   ];
 
-  it('are well-formed, one for each parameter', () => {
+  it('are well-formed, with at most one per parameter', () => {
     for (const { owner, rules } of owners) {
       expectUnique(rules.map((r) => r.parameter));
       expect(rules.length, owner).toBeLessThanOrEqual(20);
@@ -393,14 +393,14 @@ describe('parameter rules', () => {
     }
   });
 
-  it('of a model say something else than those of its provider', () => {
+  it('of a model differ from the rules of its provider', () => {
     for (const m of models) {
       for (const r of m.parameter_rules)
         expect(r, `${m.name} ${r.parameter}`).not.toEqual(rule(m.provider, undefined, r.parameter));
     }
   });
 
-  it('of openai: classic models sample, reasoning and unknown models do not', () => {
+  it('accept sampling for classic openai models and reject it for reasoning and unknown models', () => {
     for (const name of ['gpt-4o', 'gpt-4o-mini', 'gpt-4-turbo', 'gpt-4', 'gpt-3.5-turbo']) {
       expect(rule('openai', name, 'temperature')).toMatchObject({
         support: 'PARAMETER_SUPPORT_ACCEPTED',
@@ -412,7 +412,7 @@ describe('parameter rules', () => {
         minimum: 0,
         maximum: 1,
       });
-      expect(inEffect('openai', name, 'max_tokens')?.wire_name).toBe('max_tokens');
+      expect(effectiveRule('openai', name, 'max_tokens')?.wire_name).toBe('max_tokens');
     }
     for (const name of ['o4-mini', 'gpt-5', 'gpt-5.1', undefined]) {
       for (const parameter of ['temperature', 'top_p']) {
@@ -420,33 +420,33 @@ describe('parameter rules', () => {
         const none = name === 'gpt-5.1' || name === undefined ? ['none'] : undefined;
         expect(rule('openai', name, parameter)?.accepted_with_reasoning_effort).toEqual(none);
       }
-      expect(inEffect('openai', name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
+      expect(effectiveRule('openai', name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
       if (name !== undefined) expect(model('openai', name).supports_reasoning).toBe(true);
     }
     for (const m of models.filter((x) => x.provider === 'openai')) {
-      expect(inEffect('openai', m.name, 'stop_sequences')?.wire_name).toBe('stop');
+      expect(effectiveRule('openai', m.name, 'stop_sequences')?.wire_name).toBe('stop');
     }
   });
 
-  it('of deepseek: the reasoner ignores sampling', () => {
+  it('ignore sampling for deepseek-reasoner', () => {
     expect(support('deepseek', 'deepseek-reasoner', 'temperature')).toBe('IGNORED');
     expect(support('deepseek', 'deepseek-reasoner', 'top_p')).toBe('IGNORED');
     for (const name of ['deepseek-chat', 'deepseek-coder'])
       expect(support('deepseek', name, 'temperature')).toBe('ACCEPTED');
-    expect(inEffect('deepseek', undefined, 'stop_sequences')?.wire_name).toBe('stop');
+    expect(effectiveRule('deepseek', undefined, 'stop_sequences')?.wire_name).toBe('stop');
     expect(support('deepseek', undefined, 'reasoning_effort')).toBe('REJECTED');
   });
 
-  it('of grok: max_completion_tokens everywhere, stop only where it does not reason', () => {
+  it('use max_completion_tokens for grok, and accept stop sequences only without reasoning', () => {
     for (const m of models.filter((x) => x.provider === 'grok')) {
-      expect(inEffect('grok', m.name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
+      expect(effectiveRule('grok', m.name, 'max_tokens')?.wire_name).toBe('max_completion_tokens');
       expect(support('grok', m.name, 'stop_sequences')).toBe(m.supports_reasoning === false ? 'ACCEPTED' : 'REJECTED');
     }
     for (const name of ['grok-4.20-reasoning', 'grok-4.20-non-reasoning'])
       expect(support('grok', name, 'reasoning_effort')).toBe('REJECTED');
   });
 
-  it('of claude: the newest and unknown models reject sampling, older ones take one of the two', () => {
+  it('reject sampling for the newest and unknown claude models, and accept one parameter for older ones', () => {
     for (const name of [
       'claude-opus-5',
       'claude-opus-4-8',
@@ -480,14 +480,14 @@ describe('parameter rules', () => {
     }
   });
 
-  it('of claude: max_tokens is always sent, and never above what a model can give', () => {
+  it('require max_tokens for claude with a default within the output limit of the model', () => {
     for (const m of models.filter((x) => x.provider === 'claude')) {
-      const needed = inEffect('claude', m.name, 'max_tokens')?.required_default;
+      const needed = effectiveRule('claude', m.name, 'max_tokens')?.required_default;
       expect(needed, m.name).toBe(4096);
       expect(needed, m.name).toBeLessThanOrEqual(m.max_output_tokens ?? Infinity);
-      const thinking = inEffect('claude', m.name, 'thinking_budget_tokens');
+      const thinking = effectiveRule('claude', m.name, 'thinking_budget_tokens');
       if (thinking?.support === 'PARAMETER_SUPPORT_ACCEPTED') expect(thinking.wire_name, m.name).toBe('thinking');
-      // Those of the third generation do not think, and the other always does.
+      // Models of the third generation do not support thinking, and claude-fable-5 always thinks.
       else expect(m.name).toMatch(/^claude-(3-|fable-5$)/);
     }
   });

@@ -7,13 +7,13 @@ import { type CallError, type Clients, connect, unique } from '../../support/ser
 import { contents, gapsInLog, openStore, replay, startBackend, type TestBackend } from '../../support/store.js';
 
 const MODEL = { provider: 'openai', model_name: 'gpt-4' } as const;
-const times = <T>(n: number, make: (at: number) => T): T[] => Array.from({ length: n }, (_, at) => make(at));
+const times = <T>(n: number, create: (at: number) => T): T[] => Array.from({ length: n }, (_, at) => create(at));
 
-describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (engine) => {
+describe.each(['embedded', 'postgres'] as const)('concurrent writes on %s', (engine) => {
   let backend: TestBackend;
   let newUrl: () => Promise<string | undefined>;
   let stopDatabase = async () => {};
-  const others: Clients[] = [];
+  const openClients: Clients[] = [];
 
   beforeAll(async () => {
     newUrl = async () => undefined;
@@ -26,15 +26,15 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
   });
 
   afterAll(async () => {
-    for (const client of others) client.close();
+    for (const client of openClients) client.close();
     await backend?.close();
     await stopDatabase();
   });
 
-  /** Clients with connections of their own, of which each call may take another. */
+  /** Returns clients that have separate connections. */
   function clients(count: number): Clients[] {
-    while (others.length < count) others.push(connect(backend.port));
-    return others.slice(0, count);
+    while (openClients.length < count) openClients.push(connect(backend.port));
+    return openClients.slice(0, count);
   }
 
   async function newAgent(): Promise<string> {
@@ -67,10 +67,10 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     return rows as Record<string, unknown>[];
   };
 
-  it('gives each etag exactly one winner among 50 clients, and counts a revision for each success', async () => {
+  it('succeed for exactly one of 50 clients per etag and create one revision per success', async () => {
     const { id, etag } = await newConfig();
     const wins = new Map<string, number>();
-    const refused: CallError[] = [];
+    const errors: CallError[] = [];
     let successes = 0;
     await Promise.all(
       clients(50).map(async ({ configs }, at) => {
@@ -83,36 +83,36 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
             successes += 1;
             current = config?.etag as string;
           } catch (error) {
-            refused.push(error as CallError);
+            errors.push(error as CallError);
             current = (await configs.getConfig({ id })).config?.etag as string;
           }
         }
       }),
     );
-    expect(new Set(refused.map(({ code, reason }) => `${code} ${reason}`))).toEqual(new Set(['10 STALE_ETAG']));
-    expect(successes + refused.length).toBe(150);
+    expect(new Set(errors.map(({ code, reason }) => `${code} ${reason}`))).toEqual(new Set(['10 STALE_ETAG']));
+    expect(successes + errors.length).toBe(150);
     expect(successes).toBeGreaterThanOrEqual(3);
     expect([...wins.values()]).toEqual(times(successes, () => 1));
     expect(await revisionsOf('config', id)).toHaveLength(1 + successes);
   });
 
-  it('lets the last writer win without etags, and the log shows every value in order', async () => {
+  it('apply the last write when they have no etag, and the change log contains every value in order', async () => {
     const { id } = await newConfig();
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       clients(20).map(async ({ configs }, at) => {
         const { config, revision } = await configs.updateConfig({ config: { id, max_tokens: 1000 + at } });
         return { revision: Number(revision), max_tokens: config?.max_tokens };
       }),
     );
     const log = (await revisionsOf('config', id)).slice(1);
-    answers.sort((a, b) => a.revision - b.revision);
-    expect(log.map(({ revision, after }) => ({ revision, max_tokens: after?.['max_tokens'] }))).toEqual(answers);
-    // Each write stood on the one before it: nothing was overwritten unseen.
+    responses.sort((a, b) => a.revision - b.revision);
+    expect(log.map(({ revision, after }) => ({ revision, max_tokens: after?.['max_tokens'] }))).toEqual(responses);
+    // Each write is based on the previous one: no value was overwritten without being read.
     expect(log.slice(1).map(({ before }) => before)).toEqual(log.slice(0, -1).map(({ after }) => after));
-    expect((await backend.configs.getConfig({ id })).config?.max_tokens).toBe(answers.at(-1)?.max_tokens);
+    expect((await backend.configs.getConfig({ id })).config?.max_tokens).toBe(responses.at(-1)?.max_tokens);
   });
 
-  it('loses no update of two clients that change different fields of one row', async () => {
+  it('lose no update when clients change different fields of one row', async () => {
     const { id } = await newConfig();
     await Promise.all(
       clients(20).map(({ configs }, at) =>
@@ -129,8 +129,8 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     expect(config?.max_tokens).toBeGreaterThanOrEqual(500);
   });
 
-  it('allows no write skew: of two writes that are right only without the other, one fails', async () => {
-    // provider+model must differ from the fallback pair, and each of the two makes one of them the other.
+  it('prevent write skew: one of two writes fails when each is valid only without the other', async () => {
+    // provider+model must differ from the fallback pair; together the two writes would make them equal.
     for (const _ of times(10, () => 0)) {
       const { id } = await newConfig();
       await backend.configs.updateConfig({
@@ -147,18 +147,18 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     }
   });
 
-  it('carries out one request_id from 20 clients once, and gives all of them the same answer', async () => {
+  it('are applied once when 20 clients use one request_id, and all clients get the same response', async () => {
     const agent = await newAgent();
     const before = backend.store.state.revision;
     const request = { agent: { name: agent }, config: { ...MODEL, temperature: 0.3 }, request_id: randomUUID() };
-    const answers = await Promise.all(clients(20).map(({ configs }) => configs.createConfig(request)));
-    expect(answers.slice(1)).toEqual(times(19, () => answers[0]));
-    expect(answers[0]?.config?.id).toBeGreaterThan(0);
+    const responses = await Promise.all(clients(20).map(({ configs }) => configs.createConfig(request)));
+    expect(responses.slice(1)).toEqual(times(19, () => responses[0]));
+    expect(responses[0]?.config?.id).toBeGreaterThan(0);
     expect(await rowsOf(agent)).toHaveLength(1);
     expect(backend.store.state.revision).toBe(before + 1);
   });
 
-  it('refuses all but one body when 20 clients use one request_id for different requests', async () => {
+  it('succeed for only one body when 20 clients use one request_id for different requests', async () => {
     const agent = await newAgent();
     const request_id = randomUUID();
     const outcomes = await Promise.allSettled(
@@ -166,32 +166,32 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
         configs.createConfig({ agent: { name: agent }, config: { ...MODEL, max_tokens: at + 1 }, request_id }),
       ),
     );
-    const errors = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as CallError] : []));
+    const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as CallError] : []));
     expect(errors.map(({ reason }) => reason)).toEqual(times(19, () => 'REQUEST_ID_REUSED'));
     expect(await rowsOf(agent)).toHaveLength(1);
   });
 
-  it('leaves one row when 20 clients upsert the primary of an agent without configs', async () => {
+  it('leave one row when 20 clients upsert the primary config of an agent without configs', async () => {
     const agent = await newAgent();
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       clients(20).map(({ configs }, at) =>
         configs.upsertPrimaryConfig({ agent: { name: agent }, config: { ...MODEL, max_tokens: at + 1 } }),
       ),
     );
-    expect(answers.filter(({ created }) => created)).toHaveLength(1);
-    expect(new Set(answers.map(({ config }) => config?.id)).size).toBe(1);
+    expect(responses.filter(({ created }) => created)).toHaveLength(1);
+    expect(new Set(responses.map(({ config }) => config?.id)).size).toBe(1);
     const rows = await rowsOf(agent);
     expect(rows).toHaveLength(1);
-    const last = answers.reduce((a, b) => (a.revision > b.revision ? a : b));
+    const last = responses.reduce((a, b) => (a.revision > b.revision ? a : b));
     expect(rows[0]).toMatchObject({ max_tokens: last.config?.max_tokens, revision: Number(last.revision) });
   });
 
-  it('leaves one row for each agent when bulk assignments meet upserts', async () => {
+  it('leave one row per agent when bulk assignments and upserts run concurrently', async () => {
     const agents = await Promise.all(times(10, newAgent));
     const refs = agents.map((name) => ({ name }));
-    const some = clients(20);
+    const writers = clients(20);
     await Promise.all(
-      some.map(({ configs }, at) =>
+      writers.map(({ configs }, at) =>
         at % 4 === 0
           ? configs.bulkAssignConfig({ agents: refs, config: { ...MODEL, max_tokens: at + 1 } })
           : configs.upsertPrimaryConfig({ agent: refs[at % 10], config: { ...MODEL, max_tokens: at + 1 } }),
@@ -207,21 +207,21 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     expect(sizes.map(({ rows }) => Number(rows))).toEqual(times(5, () => 10));
   });
 
-  it('creates one of 20 agents with one name', async () => {
+  it('create one agent when 20 clients use the same name', async () => {
     const name = unique('twin');
     const outcomes = await Promise.allSettled(
       clients(20).map(({ agents }) => agents.createAgent({ agent: { name, agent_type: 'analyst' } })),
     );
-    const errors = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as CallError] : []));
+    const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as CallError] : []));
     expect(errors.map(({ code, reason }) => `${code} ${reason}`)).toEqual(times(19, () => '6 AGENT_NAME_TAKEN'));
     expect(await backend.database.knex('agent_configs').where({ name })).toHaveLength(1);
   });
 
-  it('gives every agent one default config when the seeds run ten times in parallel', async () => {
+  it('create one default config per agent when the seeds run ten times in parallel', async () => {
     const fresh = await openStore({ url: await newUrl() });
     try {
-      const brought = await Promise.all(times(10, () => seed(fresh.store, 'all')));
-      const total = (name: string) => brought.reduce((sum, one) => sum + (one[name] ?? 0), 0);
+      const seeded = await Promise.all(times(10, () => seed(fresh.store, 'all')));
+      const total = (name: string) => seeded.reduce((sum, counts) => sum + (counts[name] ?? 0), 0);
       expect(total('agents')).toBe(12);
       expect(total('default_configs')).toBe(12);
       const { knex } = fresh.database;
@@ -236,7 +236,7 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     }
   });
 
-  it('keeps log, tables and memory the same through a random mix of writes', async () => {
+  it('keep change log, tables and memory equal during a random mix of writes', async () => {
     const names = await Promise.all(times(4, newAgent));
     const random = mulberry32(20_260_101);
     const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
@@ -278,22 +278,22 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     };
     const agentId = (name: string) => backend.store.state.agentNamed(name)?.id ?? 0;
     const spare = () => [...backend.store.state.agentNames].filter((name) => name.startsWith('mix_')).concat('none');
-    let done = 0;
-    const refused = new Set<string>();
+    let succeeded = 0;
+    const errors = new Set<string>();
     await Promise.all(
       clients(8).map(async (client) => {
         for (let n = 0; n < 40; n++)
           await write(client).then(
             () => {
-              done += 1;
+              succeeded += 1;
             },
-            (error: CallError) => refused.add(`${error.code} ${error.reason}`),
+            (error: CallError) => errors.add(`${error.code} ${error.reason}`),
           );
       }),
     );
-    expect(done).toBeGreaterThan(150);
-    // Writes that came too late for their row; nothing else may go wrong.
-    for (const reason of refused) expect(reason).toMatch(/NOT_FOUND|INVALID_FIELDS$/);
+    expect(succeeded).toBeGreaterThan(150);
+    // Only writes whose row was deleted or changed before may fail.
+    for (const reason of errors) expect(reason).toMatch(/NOT_FOUND|INVALID_FIELDS$/);
     await backend.feed.poll();
     expect(await gapsInLog(backend.database)).toEqual([]);
     const memory = contents(backend.store.state);
@@ -301,23 +301,23 @@ describe.each(['embedded', 'postgres'] as const)('many writers at once on %s', (
     expect(contents(await replay(backend.database))).toEqual(memory);
   });
 
-  it('never takes an acknowledged write back: each client reads what it wrote', async () => {
+  it('are visible to the client that wrote them in its next read', async () => {
     const { id } = await newConfig();
-    const behind: string[] = [];
+    const staleReads: string[] = [];
     await Promise.all(
       clients(20).map(async ({ configs }, at) => {
         for (let n = 0; n < 10; n++) {
           const { revision } = await configs.updateConfig({ config: { id, max_tokens: at * 100 + n + 1 } });
           const read = await configs.getConfig({ id });
-          if (read.revision < revision) behind.push(`wrote ${revision}, read at ${read.revision}`);
+          if (read.revision < revision) staleReads.push(`wrote ${revision}, read at ${read.revision}`);
         }
       }),
     );
-    expect(behind).toEqual([]);
+    expect(staleReads).toEqual([]);
   });
 });
 
-/** A small generator with a seed, so that a mix that fails can be had again. */
+/** A small seeded random generator, so that a failing mix can be reproduced. */
 function mulberry32(seed: number): () => number {
   let state = seed;
   return () => {

@@ -28,8 +28,8 @@ function makeQueue(options = OPTIONS) {
   return { add, next, batches };
 }
 
-describe('a write queue', () => {
-  it('sends the first alone and those that come meanwhile together, in order', async () => {
+describe('WriteQueue', () => {
+  it('sends the first item alone and the items that arrive in the meantime as one batch, in order', async () => {
     const { add, next, batches } = makeQueue();
     const all = ['a', 'b', 'c', 'd'].map((item) => add(item));
     await next();
@@ -38,7 +38,7 @@ describe('a write queue', () => {
     expect(batches).toEqual([['a'], ['b', 'c', 'd']]);
   });
 
-  it('sends no more at once than it may, by number and by weight; what is too heavy goes alone', async () => {
+  it('limits a batch by number and weight and sends an item above the weight limit alone', async () => {
     const { add, next, batches } = makeQueue();
     const weights = [1, 1, 1, 1, 1, 6, 4, 1, 99, 1];
     const all = weights.map((weight, at) => add(String(at), { weight }));
@@ -47,7 +47,7 @@ describe('a write queue', () => {
     expect(batches).toEqual([['0'], ['1', '2', '3', '4'], ['5', '6'], ['7'], ['8'], ['9']]);
   });
 
-  it('fails one without the others, and all of a batch that fails; the next goes on', async () => {
+  it('rejects one item or all items of a failed batch, and continues with the next batch', async () => {
     const { add, next } = makeQueue();
     const first = add('first');
     const mixed = Promise.allSettled([add('good'), add('bad')]);
@@ -62,31 +62,31 @@ describe('a write queue', () => {
     expect(await Promise.all([first, after])).toEqual(['done first', 'done after']);
   });
 
-  it('lets go who gives up while waiting, and nothing is done for them', async () => {
+  it('removes an item that is aborted while it waits', async () => {
     const { add, next, batches } = makeQueue();
     const first = add('first');
-    const gone = new AbortController();
-    const given = add('gone', { signal: gone.signal });
+    const controller = new AbortController();
+    const aborted = add('gone', { signal: controller.signal });
     const last = add('last');
-    gone.abort(new Error('no longer'));
-    await expect(given).rejects.toThrow('no longer');
-    await expect(add('too late', { signal: gone.signal })).rejects.toThrow('no longer');
+    controller.abort(new Error('no longer'));
+    await expect(aborted).rejects.toThrow('no longer');
+    await expect(add('too late', { signal: controller.signal })).rejects.toThrow('no longer');
     await next();
     await next();
     expect(await Promise.all([first, last])).toEqual(['done first', 'done last']);
     expect(batches).toEqual([['first'], ['last']]);
   });
 
-  it('finishes what has begun although its caller gives up', async () => {
+  it('completes an item that is aborted after its batch has begun', async () => {
     const { add, next } = makeQueue();
-    const gone = new AbortController();
-    const begun = add('begun', { signal: gone.signal });
-    gone.abort();
+    const controller = new AbortController();
+    const begun = add('begun', { signal: controller.signal });
+    controller.abort();
     await next();
     expect(await begun).toBe('done begun');
   });
 
-  it('refuses what has waited for too long as WRITE_CONFLICT', async () => {
+  it('rejects an item with WRITE_CONFLICT when it has waited for longestWaitMs', async () => {
     const { add, next, batches } = makeQueue({ ...OPTIONS, longestWaitMs: 20 });
     const first = add('first');
     await expect(add('second')).rejects.toMatchObject({ reason: 'WRITE_CONFLICT' });
