@@ -83,7 +83,7 @@ describe('the cache file', () => {
     expect((await unconnectedClient({ cache })).state.revision).toBe(9_000n);
   });
 
-  it('causes the removal of temporary files of killed processes, and of no other files, when it is written', async () => {
+  it('is written after the old temporary files of killed processes, and no other files, are removed', async () => {
     const directory = await newDirectory();
     const anHourAgo = new Date(Date.now() - 3_600_000);
     const names = ['held.0123456789ab.tmp', 'held.ba9876543210.tmp', 'held.mine.tmp', 'other.0123456789ab.tmp'];

@@ -231,7 +231,7 @@ describe('an abort signal', () => {
     expect((await call).code).toBe('NOT_FOUND');
   });
 
-  it('has no listeners left after thousands of calls, and causes no Node warning about too many listeners', async () => {
+  it('has no listeners left after thousands of calls, and causes no Node warning about listeners', async () => {
     const warnings = useWarnings();
     const { address } = await startFake((call, done) =>
       call.metadata.get('fail').length > 0 ? done({ code: status.ABORTED }) : done(null, {}),

@@ -265,7 +265,7 @@ describe('credentials', () => {
     expect(client.state.status).toBe('FAILED');
   });
 
-  it('are requested from a token function for each attempt, and do not make the client FAILED when it throws', async () => {
+  it('are requested for each attempt, and a token function that throws does not make the client FAILED', async () => {
     const fake = await startFakeWatch();
     let tokenCalls = 0;
     const token = async () => `token-${++tokenCalls}`;

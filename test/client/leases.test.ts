@@ -119,7 +119,7 @@ describe('apiKey', () => {
     expect(second?.min_revision).toBe(12n);
   });
 
-  it('is leased from a credential as well, and each hop has its withConfigKey key', async () => {
+  it('is leased from a credential as well, and each hop has its own key', async () => {
     const configs = [
       config(8, 1, { ...withConfigKey, model_name: 'gpt-4' }),
       config(9, 1, { ...withCredential, model_name: 'gpt-4o-mini' }),
@@ -172,8 +172,8 @@ describe('apiKey', () => {
   });
 });
 
-describe('a stored key that is unavailable', () => {
-  it('is an error, not the environment variable, when the service cannot decrypt it, and is requested again later', async () => {
+describe('a stored key that is unavailable, with a key in the environment', () => {
+  it('is an error when the service cannot decrypt it, and is requested again after 5 s', async () => {
     const { key, leases } = await setup({ keys: [] });
     leases.unreadable = [8];
     const error = await failed(key());

@@ -131,7 +131,7 @@ describe('a lease from the service', () => {
     expect(await client.agent(name).apiKey()).toBe(CANARY);
   });
 
-  it('provides the key while the service is unavailable until it expires, and the new key after the outage', async () => {
+  it('provides the key until it expires during an outage, and the new key after the outage', async () => {
     const { name, id } = await newAgent(`${CANARY}-1`);
     const proxy = await startProxy(backend.port);
     const replies: Buffer[] = [];

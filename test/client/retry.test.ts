@@ -263,7 +263,7 @@ describe('a service that is unavailable', () => {
     },
   );
 
-  it('executes a write once when the caller repeats it with the request id of an attempt of unknown outcome', async () => {
+  it('executes a write once when the caller repeats it with the request id of the failed attempt', async () => {
     const name = await newAgent();
     const proxy = await startProxy(service().port);
     const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`, { retry: false });
