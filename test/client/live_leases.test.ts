@@ -112,12 +112,12 @@ describe('a lease from the service', () => {
     const client = connectResident(`127.0.0.1:${backend.port}`, { agents: [name], token: viewer.text });
     await client.ready();
     expect(await failed(client.agent(name).apiKey())).toMatchObject({ reason: 'PERMISSION_DENIED' });
-    const stolen = connectResident(`127.0.0.1:${backend.port}`, {
+    const withOtherToken = connectResident(`127.0.0.1:${backend.port}`, {
       agents: [name],
       token: (await grant(backend.store, { role: 'ROLE_AGENT', agents: [other] })).text,
     });
-    await until(() => stolen.state.status === 'FAILED');
-    expect(() => stolen.agent(name).resolve()).toThrow('Nothing is held yet');
+    await until(() => withOtherToken.state.status === 'FAILED');
+    expect(() => withOtherToken.agent(name).resolve()).toThrow('Nothing is held yet');
   });
 
   it('fails when the service cannot decrypt the key, until the key is set again', async () => {

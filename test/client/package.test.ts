@@ -124,10 +124,10 @@ describe('the package', () => {
   });
 
   it('contains no path of the machine on which it was built', () => {
-    const places = [root.replace(/\/$/, ''), homedir(), directory, tmpdir()].filter((place) => place.length > 1);
+    const paths = [root.replace(/\/$/, ''), homedir(), directory, tmpdir()].filter((path) => path.length > 1);
     for (const file of filesOf(installed)) {
       const text = readFileSync(join(installed, file), 'utf8');
-      for (const place of places) expect(text.includes(`${place}/`), `${file} names ${place}`).toBe(false);
+      for (const path of paths) expect(text.includes(`${path}/`), `${file} names ${path}`).toBe(false);
     }
   });
 
@@ -187,23 +187,23 @@ const isShown = ([part, , inner]: readonly number[]) =>
   part === 4 ? inner !== 8 : part === 5 || (part === 6 && inner === 2);
 
 /** The newest Node LTS, whose version .ci/run names; `nodes` installs it when it is missing. */
-function newestLts(): { readonly major: string; readonly place: string; find(): string | undefined } {
+function newestLts(): { readonly major: string; readonly installDirectory: string; find(): string | undefined } {
   const major = /node@(\d+)/.exec(readFileSync(packageFile('.ci/run'), 'utf8'))?.[1] ?? '';
-  const place = packageFile('.cache/lts');
+  const installDirectory = packageFile('.cache/lts');
   const find = () => {
-    const top = join(place, 'node_modules');
+    const top = join(installDirectory, 'node_modules');
     if (!existsSync(top)) return undefined;
     const binary = filesOf(top).find((file) => /(^|\/)bin\/node(\.exe)?$/.test(file));
     return binary && join(top, binary);
   };
-  return { major, place, find };
+  return { major, installDirectory, find };
 }
 
 async function nodes(): Promise<{ readonly node: string; readonly missing?: string }[]> {
-  const { major, place, find } = newestLts();
+  const { major, installDirectory, find } = newestLts();
   if (!find()) {
     const options = ['--no-save', '--no-audit', '--no-fund', '--no-package-lock', '--prefer-offline'];
-    await run('npm', ['install', '--prefix', place, ...options, `node@${major}`]).catch(() => {});
+    await run('npm', ['install', '--prefix', installDirectory, ...options, `node@${major}`]).catch(() => {});
   }
   const lts = find();
   return [{ node: process.execPath }, lts ? { node: lts } : { node: '', missing: `node@${major} cannot be installed` }];
@@ -467,16 +467,16 @@ describe('the package in TypeScript', () => {
     types: ['node'],
   };
   const tsc = async (name: string, compilerOptions: object, files: Readonly<Record<string, string>>) => {
-    const place = join(project, name);
-    await mkdir(place);
-    for (const [file, code] of Object.entries(files)) await writeFile(join(place, file), code);
+    const projectDirectory = join(project, name);
+    await mkdir(projectDirectory);
+    for (const [file, code] of Object.entries(files)) await writeFile(join(projectDirectory, file), code);
     const config = { compilerOptions: { ...strict, ...compilerOptions, outDir: 'out' }, files: Object.keys(files) };
-    await writeFile(join(place, 'tsconfig.json'), JSON.stringify(config));
+    await writeFile(join(projectDirectory, 'tsconfig.json'), JSON.stringify(config));
     const compiler = packageFile('node_modules/typescript/bin/tsc');
-    await run(process.execPath, [compiler, '-p', place]).catch(({ stdout }) => {
+    await run(process.execPath, [compiler, '-p', projectDirectory]).catch(({ stdout }) => {
       throw new Error(`it does not compile:\n${stdout}`);
     });
-    return (file: string) => join(place, 'out', file);
+    return (file: string) => join(projectDirectory, 'out', file);
   };
   beforeAll(async () => {
     // The type packages that a user installs; they are linked from the repository.
