@@ -11,28 +11,28 @@ import { agent, config, type FakeWatch, startFakeWatch } from './fake_watch.js';
 import { type Certificates, makeCertificates, run } from './support.js';
 
 /*
- * What keeps a process alive: a resident client does not, however long its stream stands; who waits for something does.
+ * A resident client does not keep its process alive, however long its stream is open. A pending operation does.
  */
 
-let made: Certificates;
+let certificates: Certificates;
 beforeAll(async () => {
-  made = await makeCertificates();
+  certificates = await makeCertificates();
 });
 const directories = useDirectories();
 
-const HOLD = "import { connect } from 'CLIENT'; const client = connect({ ...OPTIONS, agents: ['trader'] });";
+const CONNECT = "import { connect } from 'CLIENT'; const client = connect({ ...OPTIONS, agents: ['trader'] });";
 
-/** Runs a program against a service; how long it took, and what it said. */
-async function program(code: string, options: object): Promise<{ ms: number; said: string }> {
+/** Runs a program against a service; returns its duration and its output. */
+async function program(code: string, options: object): Promise<{ ms: number; output: string }> {
   const file = join(await directories(), 'program.mjs');
   const client = pathToFileURL(packageFile('src/client/index.ts')).href;
-  await writeFile(file, `${HOLD}\n${code}`.replace('CLIENT', client).replaceAll('OPTIONS', JSON.stringify(options)));
+  await writeFile(file, `${CONNECT}\n${code}`.replace('CLIENT', client).replaceAll('OPTIONS', JSON.stringify(options)));
   const began = performance.now();
   const { stdout } = await run(process.execPath, ['--import', 'tsx', file], { cwd: packageFile('.'), timeout: 30_000 });
-  return { ms: performance.now() - began, said: stdout.trim() };
+  return { ms: performance.now() - began, output: stdout.trim() };
 }
 
-async function startService(credentials?: ServerCredentials): Promise<FakeWatch> {
+async function startFakeService(credentials?: ServerCredentials): Promise<FakeWatch> {
   const fake = await startFakeWatch(0, credentials);
   fake.onStream = (stream) => stream.start().snapshot(10, [agent('trader', 1)]);
   return fake;
@@ -43,47 +43,47 @@ describe('a process with a resident client', () => {
     const ended = performance.now();
     process.on('exit', () => console.log(client.agent('trader').resolve().hops.length, performance.now() - ended < 1_000));`;
 
-  it('ends when its work is done, with the stream open', async () => {
-    const { address } = await startService();
-    expect((await program(resolves, { address })).said).toBe('1 true');
+  it('exits when its work is done while the stream is open', async () => {
+    const { address } = await startFakeService();
+    expect((await program(resolves, { address })).output).toBe('1 true');
   });
 
-  it('does so with TLS', async () => {
-    const pair = { cert_chain: made.server.cert, private_key: made.server.key };
-    const fake = await startService(ServerCredentials.createSsl(null, [pair]));
-    const tls = { ca: String(made.ca), serverName: 'agentllm.test' };
-    expect((await program(resolves, { address: fake.address, tls })).said).toBe('1 true');
+  it('exits when its work is done while a TLS stream is open', async () => {
+    const pair = { cert_chain: certificates.server.cert, private_key: certificates.server.key };
+    const fake = await startFakeService(ServerCredentials.createSsl(null, [pair]));
+    const tls = { ca: String(certificates.ca), serverName: 'agentllm.test' };
+    expect((await program(resolves, { address: fake.address, tls })).output).toBe('1 true');
   });
 
-  it('does so while it tries to connect', async () => {
-    const { said } = await program("process.on('exit', () => console.log(client.state.status));", {
+  it('exits while the client tries to connect', async () => {
+    const { output } = await program("process.on('exit', () => console.log(client.state.status));", {
       address: `127.0.0.1:${await freePort()}`,
     });
-    expect(said).toBe('CONNECTING');
+    expect(output).toBe('CONNECTING');
   });
 
-  it('does so while it waits for a token', async () => {
-    const { address } = await startService();
+  it('exits while the client waits for a token', async () => {
+    const { address } = await startFakeService();
     const code = `const other = connect({ ...OPTIONS, agents: 'all', token: () => new Promise(() => {}) });
       setTimeout(() => console.log(other.state.status), 200);`;
-    const { said, ms } = await program(code, { address });
-    expect(said).toBe('CONNECTING');
+    const { output, ms } = await program(code, { address });
+    expect(output).toBe('CONNECTING');
     expect(ms).toBeLessThan(8_000);
   });
 
-  it('lives for its calls, beside the stream', async () => {
-    const { address } = await startService();
+  it('stays alive until its unary calls have completed', async () => {
+    const { address } = await startFakeService();
     const code = 'await client.ready(); console.log((await client.watchers.listWatchers()).watchers.length);';
-    expect((await program(code, { address })).said).toBe('0');
+    expect((await program(code, { address })).output).toBe('0');
   });
 
-  it('lives until it is closed, for those who wait for that', async () => {
-    const { address } = await startService();
+  it('stays alive until an awaited disposal of the client has completed', async () => {
+    const { address } = await startFakeService();
     const code = "await client.ready(); await client[Symbol.asyncDispose](); console.log('closed');";
-    expect((await program(code, { address })).said).toBe('closed');
+    expect((await program(code, { address })).output).toBe('closed');
   });
 
-  it('lives for a loop over changes', async () => {
+  it('stays alive while it iterates over changes', async () => {
     const fake = await startFakeWatch();
     fake.onStream = (stream) => {
       stream.start().snapshot(10, [agent('trader', 1)]);
@@ -91,12 +91,12 @@ describe('a process with a resident client', () => {
     };
     const code =
       'for await (const { revision } of client.changes()) if (revision === 11n) { console.log("11"); break; }';
-    const { said, ms } = await program(code, { address: fake.address });
-    expect(said).toBe('11');
+    const { output, ms } = await program(code, { address: fake.address });
+    expect(output).toBe('11');
     expect(ms).toBeGreaterThan(1_500);
   });
 
-  const leasing = async (leaseMs: number) => {
+  const startLeasing = async (leaseMs: number) => {
     const fake = await startFakeWatch();
     const leases = new FakeLeases(fake);
     leases.keys = [{ config_id: 8, key: 'sk-leased' }];
@@ -105,15 +105,15 @@ describe('a process with a resident client', () => {
     return { leases, options: { address: fake.address, leaseMs } };
   };
 
-  it('lives for a key that it waits for', async () => {
-    const { leases, options } = await leasing(600_000);
-    leases.gate = new Promise((resolve) => setTimeout(resolve, 2_500));
+  it('stays alive until a requested key has arrived', async () => {
+    const { leases, options } = await startLeasing(600_000);
+    leases.responseDelay = new Promise((resolve) => setTimeout(resolve, 2_500));
     const code = "await client.ready(); console.log(await client.agent('trader').apiKey());";
-    expect((await program(code, options)).said).toBe('sk-leased');
+    expect((await program(code, options)).output).toBe('sk-leased');
   });
 
-  it('does not live for one that is renewed ahead', async () => {
-    const { leases, options } = await leasing(1_000);
+  it('exits while a lease is renewed in advance', async () => {
+    const { leases, options } = await startLeasing(1_000);
     const code = `await client.ready();
       const key = () => client.agent('trader').apiKey();
       await key();
@@ -123,14 +123,14 @@ describe('a process with a resident client', () => {
       process.on('exit', () => console.log(performance.now() - ended < 1_000));`;
     const running = program(code, options);
     while (leases.requests.length === 0) await new Promise((go) => setTimeout(go, 5));
-    leases.gate = new Promise(() => {});
-    expect((await running).said).toBe('true');
+    leases.responseDelay = new Promise(() => {});
+    expect((await running).output).toBe('true');
     expect(leases.requests).toHaveLength(2);
   });
 
-  it('lives for ready(), until its time is over', async () => {
+  it('stays alive while ready() is pending, until its timeout expires', async () => {
     const code = 'console.log((await client.ready(1_000).catch((error) => error)).code);';
-    const { said } = await program(code, { address: `127.0.0.1:${await freePort()}` });
-    expect(said).toBe('UNAVAILABLE');
+    const { output } = await program(code, { address: `127.0.0.1:${await freePort()}` });
+    expect(output).toBe('UNAVAILABLE');
   });
 });

@@ -11,9 +11,9 @@ import { connectTo, failed, startFake, timed, until } from './support.js';
 /** Warnings that Node prints while a test runs. */
 function useWarnings(): Error[] {
   const warnings: Error[] = [];
-  const listen = (warning: Error) => warnings.push(warning);
-  process.on('warning', listen);
-  onTestFinished(() => void process.off('warning', listen));
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on('warning', onWarning);
+  onTestFinished(() => void process.off('warning', onWarning));
   return warnings;
 }
 
@@ -21,7 +21,7 @@ describe('a call', () => {
   const service = useService('embedded');
   const client = () => connectTo(`127.0.0.1:${service().port}`);
 
-  it('takes a request in part, gives the answer with its types, and needs no request at all', async () => {
+  it('accepts a partial request or none, and returns a typed response', async () => {
     const { agents, configs } = client();
     const { config, revision } = await configs.getPrimaryConfig({ agent: { name: 'trader' } });
     expect(config).toMatchObject({ provider: 'openai', model_name: 'gpt-4', temperature: 0.7 });
@@ -31,7 +31,7 @@ describe('a call', () => {
     expect((await agents.listAgents({ agent_type: undefined, page_size: 1 })).agents).toHaveLength(1);
   });
 
-  it('tells 0 and absent apart', async () => {
+  it('distinguishes 0 from an absent field', async () => {
     const { agents, configs } = client();
     const { agent } = await agents.createAgent({ agent: { name: unique('agent'), agent_type: 'analyst' } });
     const model = { provider: 'openai', model_name: 'gpt-4' };
@@ -40,7 +40,7 @@ describe('a call', () => {
     expect(created.config?.top_p).toBeUndefined();
   });
 
-  it('has the methods of every service', () => {
+  it('is available for the methods of every service', () => {
     const { access, agents, configs, providers, credentials } = client();
     expect(Object.keys(access)).toContain('createToken');
     expect(Object.keys(agents)).toContain('createAgent');
@@ -49,7 +49,7 @@ describe('a call', () => {
     expect(Object.keys(credentials)).toContain('createCredential');
   });
 
-  it('is refused as a rejected promise when it cannot be sent', async () => {
+  it('rejects its promise when the request cannot be encoded', async () => {
     const { agents, configs } = client();
     const impossible = { config: { id: 'thirteen' as unknown as number } };
     const error = await failed(configs.updateConfig(impossible));
@@ -64,7 +64,7 @@ describe('a call', () => {
     expect((await failed(agents.createAgent(date))).code).toBe('INVALID_ARGUMENT');
   });
 
-  it('looks for the service where the environment says', async () => {
+  it('uses the address from the environment when none is passed', async () => {
     process.env['AGENTLLM_ADDRESS'] = `127.0.0.1:${service().port}`;
     onTestFinished(() => void delete process.env['AGENTLLM_ADDRESS']);
     const agentllm = connect();
@@ -72,15 +72,15 @@ describe('a call', () => {
     expect((await agentllm.agents.listAgents()).revision).toBeGreaterThan(0n);
   });
 
-  it('is answered by many at once over one connection', async () => {
+  it('succeeds when 500 calls share one connection concurrently', async () => {
     const { agents } = client();
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       Array.from({ length: 500 }, () => agents.getAgent({ agent: { name: 'trader' } })),
     );
-    expect(new Set(answers.map(({ agent }) => agent?.id)).size).toBe(1);
+    expect(new Set(responses.map(({ agent }) => agent?.id)).size).toBe(1);
   });
 
-  it('takes answers beyond the 4 MiB that gRPC allows by itself', async () => {
+  it('accepts a response that exceeds the gRPC default limit of 4 MiB', async () => {
     const { address } = await startFake((_, done) =>
       done(null, Buffer.concat([tag(50 * 2 ** 20), Buffer.alloc(50 * 2 ** 20)])),
     );
@@ -88,7 +88,7 @@ describe('a call', () => {
   });
 });
 
-/** Tag and length of an unknown field of so many bytes. */
+/** The tag and the length of an unknown field with the given number of bytes. */
 function tag(length: number): Buffer {
   const bytes = [0xfa, 0x7f];
   for (let rest = length; rest > 0; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | (rest > 127 ? 128 : 0));
@@ -96,7 +96,7 @@ function tag(length: number): Buffer {
 }
 
 describe('the deadline', () => {
-  it('ends a call to a server that is silent', async () => {
+  it('ends a call when the server does not respond', async () => {
     const fake = await startFake(() => {});
     const { agents } = connectTo(fake.address, { deadlineMs: 300 });
     const { ms, value } = await timed(failed(agents.listAgents()));
@@ -106,7 +106,7 @@ describe('the deadline', () => {
     await until(() => fake.cancelled === 1);
   });
 
-  it('ends a call when the network is silent, before and after the connection is made', async () => {
+  it('ends a call when the network is silent, before and after the connection is established', async () => {
     const fake = await startFake();
     const proxy = await startProxy(fake.port);
     const { agents } = connectTo(`127.0.0.1:${proxy.port}`, { deadlineMs: 300 });
@@ -120,7 +120,7 @@ describe('the deadline', () => {
     expect(ms).toBeLessThan(1_000);
   });
 
-  it('of a call is in place of that of the connection', async () => {
+  it('of a call replaces the deadline of the connection', async () => {
     const { address } = await startFake((_, done) => void setTimeout(() => done(null, {}), 400));
     const { agents } = connectTo(address, { deadlineMs: 100 });
     await agents.listAgents({}, { deadlineMs: 2_000 });
@@ -129,14 +129,17 @@ describe('the deadline', () => {
     expect((await timed(failed(agents.listAgents({}, { deadlineMs: 50 })))).ms).toBeLessThan(350);
   });
 
-  it.each([0, -1, -1e12, Number.NEGATIVE_INFINITY])('of %d ms is over at once', async (deadlineMs) => {
-    const { address } = await startFake(() => {});
-    const { ms, value } = await timed(failed(connectTo(address).agents.listAgents({}, { deadlineMs })));
-    expect(value.code).toBe('DEADLINE_EXCEEDED');
-    expect(ms).toBeLessThan(500);
-  });
+  it.each([0, -1, -1e12, Number.NEGATIVE_INFINITY])(
+    'fails the call immediately when it is %d ms',
+    async (deadlineMs) => {
+      const { address } = await startFake(() => {});
+      const { ms, value } = await timed(failed(connectTo(address).agents.listAgents({}, { deadlineMs })));
+      expect(value.code).toBe('DEADLINE_EXCEEDED');
+      expect(ms).toBeLessThan(500);
+    },
+  );
 
-  it('that is no number is refused', async () => {
+  it('is rejected when it is not a number', async () => {
     const { address } = await startFake();
     for (const deadlineMs of [Number.NaN, '5' as unknown as number]) {
       expect((await failed(connectTo(address).agents.listAgents({}, { deadlineMs }))).code).toBe('INVALID_ARGUMENT');
@@ -144,7 +147,7 @@ describe('the deadline', () => {
     }
   });
 
-  it('has room for the longest time that there is', async () => {
+  it('may be the longest representable duration without a warning', async () => {
     const warnings = useWarnings();
     const { address } = await startFake();
     const { agents } = connectTo(address, { token: async () => 'secret' });
@@ -153,7 +156,7 @@ describe('the deadline', () => {
     expect(warnings).toEqual([]);
   });
 
-  it('counts the time that the token takes', async () => {
+  it('includes the time that the token function takes', async () => {
     const fake = await startFake();
     const { agents } = connectTo(fake.address, { token: () => new Promise(() => {}), deadlineMs: 200 });
     const { ms, value } = await timed(failed(agents.listAgents()));
@@ -164,8 +167,8 @@ describe('the deadline', () => {
   });
 });
 
-describe('a signal', () => {
-  it('that has aborted sends nothing', async () => {
+describe('an abort signal', () => {
+  it('prevents a call from being sent when it is already aborted', async () => {
     const fake = await startFake();
     const { agents } = connectTo(fake.address);
     const reason = new Error('no more');
@@ -175,7 +178,7 @@ describe('a signal', () => {
     expect(fake.calls).toHaveLength(0);
   });
 
-  it('ends the call that runs, here and at the server', async () => {
+  it('ends a running call at the client and at the server', async () => {
     const fake = await startFake(() => {});
     const { agents } = connectTo(fake.address);
     const controller = new AbortController();
@@ -186,14 +189,14 @@ describe('a signal', () => {
     await until(() => fake.cancelled === 1);
   });
 
-  it('ends a call that waits for its connection, for its token, or to be sent again', async () => {
+  it('ends a call that waits for its connection, for its token or for a retry', async () => {
     const proxy = await startProxy((await startFake()).port);
     proxy.freeze();
-    const nobody = `127.0.0.1:${await freePort()}`;
+    const unreachable = `127.0.0.1:${await freePort()}`;
     const waiting = [
       connectTo(`127.0.0.1:${proxy.port}`),
-      connectTo(nobody, { token: () => new Promise(() => {}) }),
-      connectTo(nobody),
+      connectTo(unreachable, { token: () => new Promise(() => {}) }),
+      connectTo(unreachable),
     ];
     const controller = new AbortController();
     const calls = waiting.map(({ agents }) => failed(agents.listAgents({}, { signal: controller.signal })));
@@ -204,14 +207,14 @@ describe('a signal', () => {
     expect(ms).toBeLessThan(200);
   });
 
-  it('with a time of its own says so in the cause', async () => {
+  it('is reported as a TimeoutError in the cause when it has a timeout', async () => {
     const { address } = await startFake(() => {});
     const error = await failed(connectTo(address).agents.listAgents({}, { signal: AbortSignal.timeout(100) }));
     expect(error.code).toBe('CANCELLED');
     expect((error.cause as Error).name).toBe('TimeoutError');
   });
 
-  it('does nothing after the call', async () => {
+  it('has no effect when it aborts after the call', async () => {
     const { address } = await startFake();
     const { agents } = connectTo(address);
     const controller = new AbortController();
@@ -220,7 +223,7 @@ describe('a signal', () => {
     await agents.listAgents();
   });
 
-  it('that comes after the failure does not change it', async () => {
+  it('does not change the error when it aborts after the failure', async () => {
     const { address } = await startFake((_, done) => done({ code: status.NOT_FOUND, details: 'not here' }));
     const controller = new AbortController();
     const call = failed(connectTo(address).agents.listAgents({}, { signal: controller.signal }));
@@ -228,7 +231,7 @@ describe('a signal', () => {
     expect((await call).code).toBe('NOT_FOUND');
   });
 
-  it('has no listeners left after thousands of calls, and Node does not warn of many at once', async () => {
+  it('has no listeners left after thousands of calls, and causes no Node warning about listeners', async () => {
     const warnings = useWarnings();
     const { address } = await startFake((call, done) =>
       call.metadata.get('fail').length > 0 ? done({ code: status.ABORTED }) : done(null, {}),
@@ -259,7 +262,7 @@ describe('a signal', () => {
 });
 
 describe('headers', () => {
-  it('travel with the call, bytes in base64', async () => {
+  it('are sent with the call, and -bin values are decoded from base64', async () => {
     const fake = await startFake();
     const { agents } = connectTo(fake.address);
     await agents.listAgents({}, { headers: { 'x-trace': 'a b', 'X-Upper': 'yes', 'trace-bin': 'AAEC/w==' } });
@@ -282,7 +285,7 @@ describe('headers', () => {
     { 'x-text': 7 as unknown as string },
     { te: 'gzip' },
     { host: 'elsewhere' },
-  ])('%j is refused before anything is sent', async (headers) => {
+  ])('are rejected before anything is sent when they are %j', async (headers) => {
     const fake = await startFake();
     const { ms, value } = await timed(failed(connectTo(fake.address).agents.listAgents({}, { headers })));
     expect(value.code).toBe('INVALID_ARGUMENT');
@@ -294,19 +297,19 @@ describe('headers', () => {
 describe('the token', () => {
   const authorization = (metadata: Metadata | undefined) => metadata?.get('authorization');
 
-  it('is sent with each call; a function is asked anew', async () => {
+  it('is sent with each call, and a token function is called for each call', async () => {
     const fake = await startFake();
     await connectTo(fake.address, { token: 'secret' }).agents.listAgents();
-    let asked = 0;
-    const sync = connectTo(fake.address, { token: () => `t${++asked}` });
+    let tokenCalls = 0;
+    const sync = connectTo(fake.address, { token: () => `t${++tokenCalls}` });
     await sync.agents.listAgents();
     await sync.agents.listAgents();
-    await connectTo(fake.address, { token: async () => `t${++asked}` }).agents.listAgents();
+    await connectTo(fake.address, { token: async () => `t${++tokenCalls}` }).agents.listAgents();
     await connectTo(fake.address).agents.listAgents();
     expect(fake.calls.map(authorization)).toEqual([['Bearer secret'], ['Bearer t1'], ['Bearer t2'], ['Bearer t3'], []]);
   });
 
-  it('comes from the environment when it is not given', async () => {
+  it('is read from the environment when none is passed', async () => {
     process.env['AGENTLLM_TOKEN'] = 'from-env';
     onTestFinished(() => void delete process.env['AGENTLLM_TOKEN']);
     const fake = await startFake();
@@ -317,20 +320,20 @@ describe('the token', () => {
     expect(() => connect('agentllm.example.com:443')).toThrow(/in plaintext/);
   });
 
-  it('gives way to a header of the call', async () => {
+  it('is replaced by an authorization header of the call', async () => {
     const fake = await startFake();
     await connectTo(fake.address, { token: 'a' }).agents.listAgents({}, { headers: { authorization: 'Basic b' } });
     expect(fake.calls.map(authorization)).toEqual([['Basic b']]);
   });
 
-  it('loses the line end of its file', async () => {
+  it('is sent without surrounding whitespace', async () => {
     const fake = await startFake();
     await connectTo(fake.address, { token: 'secret\n' }).agents.listAgents();
     await connectTo(fake.address, { token: () => ' secret\r\n' }).agents.listAgents();
     expect(fake.calls.map(authorization)).toEqual([['Bearer secret'], ['Bearer secret']]);
   });
 
-  it('that does not come fails the call, and only it', async () => {
+  it('fails only the calls for which the token function throws', async () => {
     const fake = await startFake();
     const cause = new Error('the vault is sealed');
     let broken = true;
@@ -351,7 +354,7 @@ describe('the token', () => {
     expect(await failed(connectTo(fake.address, { token: throwing }).agents.listAgents())).toMatchObject({ cause });
   });
 
-  it('is in no message, however wrong it is', async () => {
+  it('is in no error message when it is invalid', async () => {
     const fake = await startFake();
     for (const wrong of ['hush\u0000hush', 'hush\nhush', 'hushä', 5 as unknown as string, '', ' ']) {
       if (wrong !== '') expect(() => connect({ address: fake.address, token: wrong })).toThrow(TypeError);
@@ -371,7 +374,7 @@ describe('the token', () => {
     'ipv4:127.0.0.1:1,10.0.0.1:2',
     '[2001:db8::1]:50051',
     '0.0.0.0:50051',
-  ])('does not go to %s in clear', (address) => {
+  ])('is not sent to %s in plaintext', (address) => {
     expect(() => connect({ address, token: 'secret' })).toThrow(/in plaintext/);
     expect(() => connect({ address, token: async () => 'secret' })).toThrow(/in plaintext/);
     connect({ address, token: 'secret', allowPlaintextToken: true }).close();
@@ -387,9 +390,9 @@ describe('the token', () => {
     '[::1]:50051',
     'unix:/tmp/x',
     'dns:///localhost:1',
-  ])('may go to %s', (address) => connect({ address, token: 'secret' }).close());
+  ])('may be sent to %s in plaintext', (address) => connect({ address, token: 'secret' }).close());
 
-  it('does not pass a proxy of the environment on its way to this machine', async () => {
+  it('is sent to a local address without the proxy of the environment', async () => {
     process.env['http_proxy'] = `http://127.0.0.1:${await freePort()}`;
     onTestFinished(() => void delete process.env['http_proxy']);
     const fake = await startFake();
@@ -410,7 +413,7 @@ describe('an address', () => {
     'grpc://host:1',
     '::1:50051',
     '[::1',
-  ])('%j is refused at once', (address) => {
+  ])('is rejected immediately when it is %j', (address) => {
     expect(() => connect(address)).toThrow(TypeError);
     expect(() => connect(address)).toThrow('is no host:port, such as 127.0.0.1:50051');
   });
@@ -424,22 +427,22 @@ describe('an address', () => {
     'unix:/run/agentllm.sock',
     'ipv4:127.0.0.1:1,127.0.0.1:2',
     'ipv6:[::1]:50051',
-  ])('%s is one', (address) => connect(address).close());
+  ])('is accepted when it is %s', (address) => connect(address).close());
 });
 
 describe('ready', () => {
   const service = useService('embedded');
 
-  it('rejects what is no time like everything else', async () => {
+  it('rejects with INVALID_ARGUMENT when its timeout is not a number', async () => {
     const { ready } = connectTo(`127.0.0.1:${service().port}`);
     expect(await failed(ready(Number.NaN))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
-  it('resolves when the service serves', async () => {
+  it('resolves when the service is serving', async () => {
     await connectTo(`127.0.0.1:${service().port}`).ready();
   });
 
-  it('waits for the service to come', async () => {
+  it('waits until the service becomes reachable', async () => {
     const proxy = await startProxy(service().port);
     proxy.freeze();
     const ready = connectTo(`127.0.0.1:${proxy.port}`).ready(5_000);
@@ -448,7 +451,7 @@ describe('ready', () => {
     await ready;
   });
 
-  it('rejects within its time and says why', async () => {
+  it('rejects with the cause when its timeout expires', async () => {
     const port = await freePort();
     const { ms, value } = await timed(failed(connectTo(`127.0.0.1:${port}`).ready(500)));
     expect(value.code).toBe('UNAVAILABLE');
@@ -460,28 +463,28 @@ describe('ready', () => {
     expect((await timed(failed(connectTo(`127.0.0.1:${silent.port}`).ready(300)))).ms).toBeLessThan(1_000);
   });
 
-  it('takes a server that knows nothing of health for one that is there', async () => {
+  it('resolves when the server does not implement the health service', async () => {
     const { address } = await startFake();
     await connectTo(address).ready(1_000);
   });
 });
 
 describe('close', () => {
-  it('lets the calls that run end, whatever they wait for, and refuses later ones', async () => {
+  it('lets running calls complete and rejects later ones', async () => {
     const fake = await startFake((_, done) => void setTimeout(() => done(null, {}), 300));
     const agentllm = connectTo(fake.address);
     const calls = [agentllm.agents.listAgents(), agentllm.agents.listAgents()];
     agentllm.close();
-    const refused = await failed(agentllm.agents.listAgents());
-    expect(refused).toMatchObject({ code: 'CANCELLED', method: 'agentllm.v1.AgentService/ListAgents' });
-    expect(refused.message).toContain('closed');
+    const rejected = await failed(agentllm.agents.listAgents());
+    expect(rejected).toMatchObject({ code: 'CANCELLED', method: 'agentllm.v1.AgentService/ListAgents' });
+    expect(rejected.message).toContain('closed');
     await Promise.all(calls);
     agentllm.close();
     expect((await failed(agentllm.agents.listAgents())).code).toBe('CANCELLED');
     expect(fake.calls).toHaveLength(2);
   });
 
-  it('lets a call that waits to be sent again come to its end', async () => {
+  it('lets a call that waits for a retry run until its deadline', async () => {
     const agentllm = connectTo(`127.0.0.1:${await freePort()}`);
     const call = failed(agentllm.agents.listAgents({}, { deadlineMs: 400 }));
     await sleep(50);
@@ -489,7 +492,7 @@ describe('close', () => {
     expect(['DEADLINE_EXCEEDED', 'UNAVAILABLE']).toContain((await call).code);
   });
 
-  it('ends ready() too', async () => {
+  it('rejects a pending ready()', async () => {
     const agentllm = connectTo(`127.0.0.1:${await freePort()}`);
     const ready = failed(agentllm.ready(5_000));
     agentllm.close();
@@ -497,21 +500,21 @@ describe('close', () => {
     expect((await failed(agentllm.ready())).code).toBe('CANCELLED');
   });
 
-  it('is what `await using` does, once the calls have ended', async () => {
+  it('happens at the end of an `await using` block, after the calls have completed', async () => {
     const fake = await startFake((_, done) => void setTimeout(() => done(null, {}), 200));
     let ended = false;
-    let kept: Promise<unknown>;
+    let call: Promise<unknown>;
     {
       await using agentllm = connect(fake.address);
-      kept = agentllm.agents.listAgents().then(() => {
+      call = agentllm.agents.listAgents().then(() => {
         ended = true;
       });
     }
     expect(ended).toBe(true);
-    await kept;
+    await call;
   });
 
-  it('of one connection leaves the others alone', async () => {
+  it('of one connection does not affect other connections', async () => {
     const { address } = await startFake();
     const [one, other] = [connect(address), connect(address)];
     onTestFinished(() => other.close());

@@ -23,7 +23,7 @@ describe('an error of the service', () => {
   const service = useService('embedded');
   const client = () => connectTo(`127.0.0.1:${service().port}`);
 
-  it('names every field that is wrong', async () => {
+  it('names every invalid field', async () => {
     const error = await failed(
       client().configs.createConfig({
         agent: { name: 'trader' },
@@ -42,7 +42,7 @@ describe('an error of the service', () => {
     expect(error.requestId).toMatch(/^[0-9a-f-]{36}$/);
   });
 
-  it('names what was not found, and what may have been meant', async () => {
+  it('names the missing resource and suggests a similar name', async () => {
     const error = await failed(client().configs.getPrimaryConfig({ agent: { name: 'trador' } }));
     expect(error).toMatchObject({ code: 'NOT_FOUND', reason: 'AGENT_NOT_FOUND', requestId: undefined });
     expect(error.resources).toEqual([{ type: 'agent', name: expect.stringContaining('trador') }]);
@@ -50,7 +50,7 @@ describe('an error of the service', () => {
     expect(error.message).toBe('No agent has the name "trador"; did you mean "trader"?');
   });
 
-  it('says when another try may help', async () => {
+  it('contains the retry delay when a retry may succeed', async () => {
     const options = { retry: false, deadlineMs: 300 };
     const { agents } = connectTo(`127.0.0.1:${service().port}`, options);
     const error = await failed(agents.listAgents({ min_revision: 1_000_000n }));
@@ -62,7 +62,7 @@ describe('an error of the service', () => {
     });
   });
 
-  it('is an Error to look at: message without codes, cause, stack, inspect', async () => {
+  it('is an Error whose message contains no code, with a cause, a stack and fields for inspect and JSON', async () => {
     const { agents } = client();
     async function callerOfMine() {
       await agents.getAgent({ agent: { id: 4711 } });
@@ -78,7 +78,7 @@ describe('an error of the service', () => {
     expect(JSON.parse(JSON.stringify(error))).toMatchObject({ message: error.message, reason: 'AGENT_NOT_FOUND' });
   });
 
-  it('can be read from the bare stubs', async () => {
+  it('can be created from an error of the generated stubs', async () => {
     const stub = new AgentServiceClient(`127.0.0.1:${service().port}`, credentials.createInsecure());
     const error = await new Promise<AgentLLMError>((resolve) =>
       stub.getAgent({ agent: { id: 4711, name: undefined }, min_revision: 0n }, (failure) =>
@@ -90,8 +90,8 @@ describe('an error of the service', () => {
   });
 });
 
-describe('a failure of something else', () => {
-  it('has no reason: nobody there', async () => {
+describe('a transport error', () => {
+  it('has no reason when nothing listens at the address', async () => {
     const port = await freePort();
     const error = await failed(connectTo(`127.0.0.1:${port}`, { retry: false }).agents.listAgents());
     expect(error).toMatchObject({
@@ -104,7 +104,7 @@ describe('a failure of something else', () => {
     expect(error.message).toBe(`No connection to the service: connect ECONNREFUSED 127.0.0.1:${port}`);
   });
 
-  it('says in one sentence that the time was over, and what kept it from a connection', async () => {
+  it('names the deadline and the last connection failure in one sentence', async () => {
     const address = `127.0.0.1:${await freePort()}`;
     const error = await failed(connectTo(address, { deadlineMs: 600 }).agents.listAgents());
     const message = `No response from ${address} within 600 ms; last failure: connect ECONNREFUSED ${address}`;
@@ -114,7 +114,7 @@ describe('a failure of something else', () => {
     expect(silent).toMatchObject({ unsent: false, message: `No response from ${fake.address} within 300 ms` });
   });
 
-  it('says that what listens is no gRPC service', async () => {
+  it('states that the listener is not a gRPC service when it is an HTTP server', async () => {
     const server = createServer((_, response) => response.end());
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     onTestFinished(() => void server.close());
@@ -125,13 +125,13 @@ describe('a failure of something else', () => {
     );
   });
 
-  it('has no reason: a name that does not resolve', async () => {
+  it('is UNAVAILABLE or DEADLINE_EXCEEDED when the host name does not resolve', async () => {
     const { agents } = connectTo('agentllm.invalid:50051', { retry: false, deadlineMs: 3_000 });
     expect(['UNAVAILABLE', 'DEADLINE_EXCEEDED']).toContain((await failed(agents.listAgents())).code);
   });
 
   it.each(Object.entries(status).filter(([name]) => Number.isNaN(Number(name)) && name !== 'OK'))(
-    'passes %s on',
+    'keeps the code %s and the message of the status',
     async (name, code) => {
       const fake = await startFake((_, done) => done(failWith(code as number, 'somebody between')));
       const error = await failed(connectTo(fake.address, { retry: false }).agents.listAgents());
@@ -139,25 +139,25 @@ describe('a failure of something else', () => {
     },
   );
 
-  it('has a message even when there is none', async () => {
+  it('has its code as message when the status has none', async () => {
     const fake = await startFake((_, done) => done(failWith(status.ABORTED, '')));
     expect((await failed(connectTo(fake.address).agents.listAgents())).message).toBe('ABORTED');
   });
 
-  it('takes an answer that cannot be read for a failure', async () => {
+  it('is INTERNAL when the response cannot be decoded', async () => {
     const fake = await startFake((_, done) => done(null, Buffer.from([0x0a, 0xff])));
     const error = await failed(connectTo(fake.address, { retry: false }).agents.listAgents());
     expect(error.code).toBe('INTERNAL');
   });
 });
 
-describe('a hostile trailer', () => {
+describe('an error trailer', () => {
   const error = async (bytes: Buffer) => {
     const fake = await startFake((_, done) => done(failWith(status.INVALID_ARGUMENT, 'no', bytes)));
     return failed(connectTo(fake.address, { retry: false }).agents.listAgents());
   };
 
-  it('gives its details when they are in order', async () => {
+  it('provides its details when it is valid', async () => {
     const bytes = trailer(
       info('INVALID_FIELDS', 'agentllm', { a: 'b' }),
       any(
@@ -182,48 +182,48 @@ describe('a hostile trailer', () => {
     });
   });
 
-  it('gives no reason of another domain', async () => {
+  it('provides no reason of another domain', async () => {
     expect((await error(trailer(info('AGENT_NOT_FOUND', 'googleapis.com')))).reason).toBeUndefined();
     const both = trailer(info('SERVICE_DISABLED', 'googleapis.com'), info('STALE_ETAG'));
     expect((await error(both)).reason).toBe('STALE_ETAG');
   });
 
   it.each([
-    ['empty', Buffer.alloc(0)],
+    ['no bytes', Buffer.alloc(0)],
     ['garbage', Buffer.from('not protobuf at all, really')],
-    ['a length that never ends', Buffer.from([0x1a, 0xff, 0xff, 0xff, 0xff, 0x0f])],
+    ['an unterminated length', Buffer.from([0x1a, 0xff, 0xff, 0xff, 0xff, 0x0f])],
     ['zeros', Buffer.alloc(2_000)],
-    ['a broken detail', trailer(info('STALE_ETAG'), any('BadRequest', Buffer.from([0x0a, 0xff])))],
-    ['no type', trailer({ type_url: '', value: Buffer.from([0xff]) })],
+    ['a malformed detail', trailer(info('STALE_ETAG'), any('BadRequest', Buffer.from([0x0a, 0xff])))],
+    ['a detail without a type', trailer({ type_url: '', value: Buffer.from([0xff]) })],
     [
-      'a time before now',
+      'a negative retry delay',
       trailer(any('RetryInfo', RetryInfo.encode({ retry_delay: { seconds: -5n, nanos: -1 } }).finish())),
     ],
-    ['a name of the prototype', trailer(info('INVALID_FIELDS', 'agentllm', JSON.parse('{"__proto__":"x"}')))],
-  ])('with %s fails the call as what it is', async (_, bytes) => {
+    ['a __proto__ key', trailer(info('INVALID_FIELDS', 'agentllm', JSON.parse('{"__proto__":"x"}')))],
+  ])('leaves code and message unchanged when it contains %s', async (_, bytes) => {
     const { code, message, violations, retryAfterMs = 0 } = await error(bytes);
     expect({ code, message, violations }).toEqual({ code: 'INVALID_ARGUMENT', message: 'no', violations: [] });
     expect(retryAfterMs).toBeGreaterThanOrEqual(0);
     expect(Object.prototype).not.toHaveProperty('x');
   });
 
-  it('with any bytes fails the call as what it is', async () => {
+  it('leaves the code unchanged when any byte of it is changed or it is truncated', async () => {
     const bytes: Buffer[] = [];
     const fake = await startFake((_, done) => done(failWith(status.INVALID_ARGUMENT, 'no', bytes.shift())));
     const { agents } = connectTo(fake.address, { retry: false });
-    const good = trailer(info('INVALID_FIELDS'), any('BadRequest', Buffer.from([0x0a, 0x03, 0x0a, 0x01, 0x78])));
-    for (let at = 0; at < good.length; at++)
+    const valid = trailer(info('INVALID_FIELDS'), any('BadRequest', Buffer.from([0x0a, 0x03, 0x0a, 0x01, 0x78])));
+    for (let at = 0; at < valid.length; at++)
       for (const change of [0x00, 0x7f, 0x80, 0xff]) {
-        const bad = Buffer.from(good);
-        bad[at] = change;
-        bytes.push(bad, good.subarray(0, at));
+        const invalid = Buffer.from(valid);
+        invalid[at] = change;
+        bytes.push(invalid, valid.subarray(0, at));
       }
     while (bytes.length > 0) expect((await failed(agents.listAgents())).code).toBe('INVALID_ARGUMENT');
   });
 });
 
-describe('instanceof', () => {
-  it('knows errors of this class and no others', () => {
+describe('instanceof AgentLLMError', () => {
+  it('is true for errors of this class only', () => {
     const error = AgentLLMError.here('no', { code: 'INTERNAL', method: 'x' });
     expect(error).toBeInstanceOf(AgentLLMError);
     for (const other of [new Error('no'), { name: 'AgentLLMError' }, null, undefined, 'AgentLLMError'])

@@ -7,7 +7,7 @@ import {
   type LeaseApiKeysResponse,
 } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { sealKey } from '../../src/domain/lease.js';
-import { type FakeWatch, refusal } from './fake_watch.js';
+import { errorStatus, type FakeWatch } from './fake_watch.js';
 
 /** A stored key that the fake service leases. */
 export interface FakeKey {
@@ -18,23 +18,23 @@ export interface FakeKey {
   readonly credential_name?: string;
 }
 
-/** A service that leases what a test tells it, beside a fake watch. */
+/** A CredentialService on the server of a fake watch that leases the keys that a test sets. */
 export class FakeLeases {
   keys: readonly FakeKey[] = [];
   unreadable: readonly number[] = [];
   revision = 10n;
   readonly requests: LeaseApiKeysRequest[] = [];
   readonly tokens: string[] = [];
-  /** Refuses, when it is there. */
-  refuses: readonly [code: status, reason?: string] | undefined;
-  /** Makes another answer of the right one. */
-  forge: (lease: ApiKeyLease) => ApiKeyLease = (lease) => lease;
-  /** What answers wait for. */
-  gate: Promise<void> = Promise.resolve();
+  /** The error of every request; undefined: requests succeed. */
+  error: readonly [code: status, reason?: string] | undefined;
+  /** Changes a lease before it is returned. */
+  tamper: (lease: ApiKeyLease) => ApiKeyLease = (lease) => lease;
+  /** Every response waits for this promise. */
+  responseDelay: Promise<void> = Promise.resolve();
 
   constructor(fake: FakeWatch) {
     const methods = Object.keys(Definition) as (keyof typeof Definition)[];
-    const none = (_: unknown, done: sendUnaryData<unknown>) => done(refusal(12));
+    const none = (_: unknown, done: sendUnaryData<unknown>) => done(errorStatus(12));
     const handlers = Object.fromEntries(methods.map((name) => [name, none]));
     fake.server.addService(Definition, { ...handlers, leaseApiKeys: this.lease } as never);
   }
@@ -45,15 +45,15 @@ export class FakeLeases {
   ) => {
     this.requests.push(request);
     this.tokens.push(String(metadata.get('authorization')[0] ?? ''));
-    const { keys, revision, unreadable, refuses } = this;
-    await this.gate;
-    if (refuses) return done(refusal(...refuses));
+    const { keys, revision, unreadable, error } = this;
+    await this.responseDelay;
+    if (error) return done(errorStatus(...error));
     const leases = await Promise.all(keys.map((key) => this.seal(key, request, revision)));
     done(null, { leases, revision, unreadable_config_ids: [...unreadable] });
   };
 
-  private async seal(given: FakeKey, request: LeaseApiKeysRequest, revision: bigint): Promise<ApiKeyLease> {
-    const { config_id, key, provider = 'openai', origin = 'https://api.openai.com', credential_name = '' } = given;
+  private async seal(stored: FakeKey, request: LeaseApiKeysRequest, revision: bigint): Promise<ApiKeyLease> {
+    const { config_id, key, provider = 'openai', origin = 'https://api.openai.com', credential_name = '' } = stored;
     const lifetime = request.lifetime ?? { seconds: 600n, nanos: 0 };
     const facts = {
       store_id: randomUUID(),
@@ -66,7 +66,7 @@ export class FakeLeases {
     };
     const binding = { ...facts, lifetime_ms: Number(lifetime.seconds) * 1000 + lifetime.nanos / 1e6 };
     const sealed = await sealKey(request.public_key, key, binding);
-    return this.forge({
+    return this.tamper({
       ...facts,
       lifetime,
       key_source: credential_name ? 'KEY_SOURCE_CREDENTIAL' : 'KEY_SOURCE_CONFIG',

@@ -12,8 +12,8 @@ import { Status } from '../../gen/ts/google/rpc/status.js';
 import { connect, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
 
 /*
- * A watch service that does what a test tells it, message by message: every order, break and refusal, also those that
- * the real one never gives.
+ * A watch service that sends the messages and errors that a test specifies, in any order, including those that the real
+ * service never sends.
  */
 
 type Message = Parameters<typeof WatchConfigsResponse.fromPartial>[0];
@@ -21,11 +21,11 @@ type AgentPart = NonNullable<NonNullable<Message['changes']>['agents']>[number];
 export type CataloguePart = NonNullable<NonNullable<Message['changes']>['catalogue']>[number];
 type ConfigPart = NonNullable<AgentPart['configs']>[number];
 
-/** One stream, from the side of the service. */
+/** The server side of one stream. */
 export class FakeStream {
   readonly request: WatchConfigsRequest;
   readonly headers: Metadata;
-  /** When it came, in ms of `performance.now()`. */
+  /** The time at which the stream was opened, in ms of `performance.now()`. */
   readonly at = performance.now();
   cancelled = false;
 
@@ -42,7 +42,7 @@ export class FakeStream {
     return this;
   }
 
-  /** @param newest what a client must have to be READY. */
+  /** @param newest the revision that a client must reach to be READY. */
   start({ resumed = false, interval = 15_000, newest = 0 } = {}): this {
     return this.send({
       revision: BigInt(newest),
@@ -50,17 +50,17 @@ export class FakeStream {
     });
   }
 
-  /** A whole snapshot, with the catalogue of the tests. */
+  /** A complete snapshot; by default with the catalogue of the tests. */
   snapshot(revision: number, agents: readonly AgentPart[], catalogue: readonly CataloguePart[] = CATALOGUE): this {
-    return this.halfSnapshot(revision, agents, catalogue).send({
+    return this.openSnapshot(revision, agents, catalogue).send({
       revision: BigInt(revision),
       snapshot_end: {},
       resume_token: `t${revision}`,
     });
   }
 
-  /** One that has no end. */
-  halfSnapshot(revision: number, agents: readonly AgentPart[], catalogue: readonly CataloguePart[] = CATALOGUE): this {
+  /** A snapshot without its end message. */
+  openSnapshot(revision: number, agents: readonly AgentPart[], catalogue: readonly CataloguePart[] = CATALOGUE): this {
     const at = { revision: BigInt(revision) };
     this.send({ ...at, snapshot_begin: { agent_count: agents.length } });
     this.send({ ...at, snapshot: { catalogue: [...catalogue] } });
@@ -68,11 +68,12 @@ export class FakeStream {
     return this;
   }
 
-  /** The changes of a revision, whole. */
+  /** The changes of a revision in one message. */
   change(revision: number, agents: readonly AgentPart[], catalogue: readonly CataloguePart[] = []): this {
     return this.part(revision, agents, catalogue, `t${revision}`);
   }
 
+  /** A part of the changes of a revision; the resume token marks the last part. */
   part(revision: number, agents: readonly AgentPart[], catalogue: readonly CataloguePart[] = [], token = ''): this {
     const changes = { agents: [...agents], catalogue: [...catalogue] };
     const cause = { actor: 'tester', method: 'agentllm.v1.Test/Write', reason: 'because' };
@@ -84,16 +85,16 @@ export class FakeStream {
   }
 
   fail(code: status, reason?: string, retryAfterMs?: number): void {
-    this.call.emit('error', refusal(code, reason, retryAfterMs));
+    this.call.emit('error', errorStatus(code, reason, retryAfterMs));
   }
 
-  /** Ends as if all were well, as the service never does. */
+  /** Ends the stream without an error, which the service never does. */
   end(): void {
     this.call.end();
   }
 }
 
-export function refusal(code: status, reason?: string, retryAfterMs?: number) {
+export function errorStatus(code: status, reason?: string, retryAfterMs?: number) {
   const details = [];
   const any = (type: string, value: Uint8Array) => ({
     type_url: `type.googleapis.com/google.rpc.${type}`,
@@ -114,18 +115,18 @@ export function refusal(code: status, reason?: string, retryAfterMs?: number) {
 }
 
 export interface FakeWatch {
-  /** For services beside the watch. */
+  /** For additional services on the same port. */
   readonly server: Server;
   readonly address: string;
   readonly port: number;
-  /** Every stream that came, in order. */
+  /** Every stream that was opened, in order. */
   readonly streams: FakeStream[];
   readonly acknowledged: (Acknowledgement & { readonly at: number })[];
-  /** Answers each stream as it comes; the test does it where there is none. */
+  /** Handles each new stream; undefined: the test does. */
   onStream: ((stream: FakeStream) => void) | undefined;
-  /** How acknowledgements fail; undefined: they do not. */
-  refuses: status | undefined;
-  /** The stream of this number, counted from 0, when it is there. */
+  /** The code with which acknowledgements fail; undefined: they succeed. */
+  acknowledgementError: status | undefined;
+  /** Resolves with the stream of this index, counted from 0, when it has been opened. */
   stream(number: number): Promise<FakeStream>;
   stop(): void;
 }
@@ -140,9 +141,9 @@ export async function startFakeWatch(port = 0, credentials = ServerCredentials.c
     streams,
     acknowledged: [],
     onStream: undefined,
-    refuses: undefined,
+    acknowledgementError: undefined,
     async stream(number) {
-      for (const end = Date.now() + 8_000; !streams[number]; await new Promise((go) => setTimeout(go, 5)))
+      for (const end = Date.now() + 8_000; !streams[number]; await new Promise((resolve) => setTimeout(resolve, 5)))
         if (Date.now() > end) throw new Error(`stream ${number} did not come`);
       return streams[number];
     },
@@ -155,45 +156,47 @@ export async function startFakeWatch(port = 0, credentials = ServerCredentials.c
   };
   const acknowledgeRevision = (
     { request }: { request: AcknowledgeRevisionRequest },
-    done: (error: object | null, answer?: object) => void,
+    done: (error: object | null, response?: object) => void,
   ) => {
     for (const one of request.acknowledgements) fake.acknowledged.push({ ...one, at: performance.now() });
-    if (fake.refuses !== undefined) done(refusal(fake.refuses));
+    if (fake.acknowledgementError !== undefined) done(errorStatus(fake.acknowledgementError));
     else done(null, { revision: 0n });
   };
   const encode = Definition.watchConfigs.responseSerialize;
-  const raw = {
+  const rawDefinition = {
     ...Definition,
     watchConfigs: {
       ...Definition.watchConfigs,
       responseSerialize: (value: WatchConfigsResponse | Buffer) => (Buffer.isBuffer(value) ? value : encode(value)),
     },
   };
-  const listWatchers = (_: unknown, done: (error: object | null, answer?: object) => void) =>
+  const listWatchers = (_: unknown, done: (error: object | null, response?: object) => void) =>
     done(null, { watchers: [], revision: 0n, next_page_token: '' });
-  server.addService(raw, { watchConfigs, acknowledgeRevision, listWatchers } as never);
+  server.addService(rawDefinition, { watchConfigs, acknowledgeRevision, listWatchers } as never);
   const bound = await new Promise<number>((resolve, reject) =>
-    server.bindAsync(`127.0.0.1:${port}`, credentials, (error, given) => (error ? reject(error) : resolve(given))),
+    server.bindAsync(`127.0.0.1:${port}`, credentials, (error, boundPort) =>
+      error ? reject(error) : resolve(boundPort),
+    ),
   );
   onTestFinished(() => server.forceShutdown());
   return Object.assign(fake, { port: bound, address: `127.0.0.1:${bound}` });
 }
 
-/** A resident client that ends with the test. */
-export function hold(address: string, options: Partial<ResidentOptions> = {}): ResidentAgentLLM {
+/** A resident client that is closed at the end of the test. */
+export function connectResident(address: string, options: Partial<ResidentOptions> = {}): ResidentAgentLLM {
   const client = connect({ address, agents: ['trader'], ...options });
-  // Waits for the last write of the cache file: its directory is removed next.
+  // Waits for the last write of the cache file, because its directory is removed next.
   onTestFinished(() => client[Symbol.asyncDispose]());
   return client;
 }
 
-/** A resident client with its first snapshot, and its stream. */
-export async function held(
+/** A resident client that has received its first snapshot, and its stream. */
+export async function startResident(
   agents: readonly AgentPart[] = [agent('trader', 1)],
   options: Partial<ResidentOptions> = {},
 ): Promise<{ fake: FakeWatch; client: ResidentAgentLLM; stream: FakeStream }> {
   const fake = await startFakeWatch();
-  const client = hold(fake.address, options);
+  const client = connectResident(fake.address, options);
   const stream = await fake.stream(0);
   stream.start().snapshot(10, agents);
   await client.ready(5_000);
@@ -238,8 +241,8 @@ export const agent = (
   configs: more.configs ?? [config(1, revision)],
 });
 
-/** There is none of this name. */
-export const gone = (name: string, more: AgentPart = {}): AgentPart => ({ name, ...more });
+/** The message part for an agent that does not exist. */
+export const absentAgent = (name: string, more: AgentPart = {}): AgentPart => ({ name, ...more });
 
 export const openai = (more: NonNullable<CataloguePart['provider']> = {}): CataloguePart => ({
   provider: {

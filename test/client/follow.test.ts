@@ -10,15 +10,24 @@ import {
 import type { Change } from '../../src/client/index.js';
 import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
-import { agent, CATALOGUE, config, gone, held, hold, model, startFakeWatch } from './fake_watch.js';
+import {
+  absentAgent,
+  agent,
+  CATALOGUE,
+  config,
+  connectResident,
+  model,
+  startFakeWatch,
+  startResident,
+} from './fake_watch.js';
 import { failed, until } from './support.js';
 
 const tokensOf = (fake: { streams: readonly { request: { max_tokens?: never; resume_token: string } }[] }) =>
   fake.streams.map(({ request }) => request.resume_token);
 
 describe('a stream that breaks', () => {
-  it('goes on behind the last revision that was whole', async () => {
-    const { fake, client, stream } = await held();
+  it('is resumed after the last complete revision', async () => {
+    const { fake, client, stream } = await startResident();
     const since = Date.now();
     stream.change(11, [agent('trader', 11)]).bookmark(14);
     await until(() => client.state.revision === 14n);
@@ -26,7 +35,7 @@ describe('a stream that breaks', () => {
     await until(() => client.state.status === 'STALE');
     expect(client.state.error).toMatchObject({ code: 'UNAVAILABLE', reason: 'SERVER_SHUTTING_DOWN' });
     expect(client.state.since.getTime()).toBeGreaterThanOrEqual(since);
-    // What was held is served on.
+    // The held state is still served.
     expect(client.agent('trader').resolve().revision).toBe(11n);
     const next = await fake.stream(1);
     expect(next.request.resume_token).toBe('t14');
@@ -34,7 +43,7 @@ describe('a stream that breaks', () => {
       .start({ resumed: true, newest: 16 })
       .change(15, [agent('trader', 15, { configs: [config(1, 15, { top_p: 0.5 })] })]);
     await until(() => client.state.revision === 15n);
-    // What was missed may still be on its way.
+    // Missed changes may still arrive.
     expect(client.state.status).toBe('STALE');
     next.bookmark(16);
     await until(() => client.state.status === 'READY');
@@ -44,8 +53,8 @@ describe('a stream that breaks', () => {
     );
   });
 
-  it('is READY when it has what the service had, and not by a sign of life on the way there', async () => {
-    const { fake, client, stream } = await held();
+  it('makes the client READY at the revision that the service had, not at an earlier bookmark', async () => {
+    const { fake, client, stream } = await startResident();
     stream.fail(status.UNAVAILABLE);
     const next = await fake.stream(1);
     const states: string[] = [];
@@ -59,8 +68,8 @@ describe('a stream that breaks', () => {
     expect(client.state.error).toBeUndefined();
   });
 
-  it('is READY by the change that brings it there', async () => {
-    const { fake, client, stream } = await held();
+  it('makes the client READY when a change reaches the revision that the service had', async () => {
+    const { fake, client, stream } = await startResident();
     stream.fail(status.UNAVAILABLE);
     const next = await fake.stream(1);
     next.start({ resumed: true, newest: 20 }).change(19, [agent('trader', 19)]);
@@ -71,15 +80,15 @@ describe('a stream that breaks', () => {
     expect(client.state.revision).toBe(20n);
   });
 
-  it('leaves the old state when it breaks within a snapshot, and the next one is swapped in whole', async () => {
-    const { fake, client, stream } = await held([agent('a', 1), agent('b', 1)], { agents: 'all' });
+  it('keeps the old state when it breaks within a snapshot, and the next snapshot is applied as a whole', async () => {
+    const { fake, client, stream } = await startResident([agent('a', 1), agent('b', 1)], { agents: 'all' });
     const [a, b] = [client.agent('a').resolve(), client.agent('b').resolve()];
     const changes: Change[] = [];
     client.on('change', (change) => changes.push(change));
     stream.fail(status.FAILED_PRECONDITION, 'STORE_CHANGED');
     const second = await fake.stream(1);
     expect(second.request.resume_token).toBe('');
-    second.start().halfSnapshot(3, [agent('a', 3, { configs: [config(1, 3)] })]);
+    second.start().openSnapshot(3, [agent('a', 3, { configs: [config(1, 3)] })]);
     await sleep(100);
     second.fail(status.UNAVAILABLE);
     const third = await fake.stream(2);
@@ -89,7 +98,7 @@ describe('a stream that breaks', () => {
     expect(changes).toEqual([]);
     third.start().snapshot(4, [agent('b', 1), agent('c', 4)]);
     await until(() => client.state.status === 'READY');
-    // The other store may be younger.
+    // The new store may have a lower revision.
     expect(client.state.revision).toBe(4n);
     expect(changes).toMatchObject([
       { revision: 4n, agents: ['c', 'a'], catalogue: false, snapshot: true, urgent: false },
@@ -98,8 +107,8 @@ describe('a stream that breaks', () => {
     expect(() => client.agent('a').resolve()).toThrow(/No agent has the name "a"/);
   });
 
-  it('forgets the half of a revision', async () => {
-    const { fake, client, stream } = await held();
+  it('discards a partially received revision', async () => {
+    const { fake, client, stream } = await startResident();
     stream.part(11, [agent('trader', 11, { configs: [config(1, 11, { top_p: 0.1 })] })]);
     await sleep(100);
     expect(client.state.revision).toBe(10n);
@@ -111,8 +120,8 @@ describe('a stream that breaks', () => {
     expect(client.agent('trader').held?.configs[0]?.top_p).toBeUndefined();
   });
 
-  it('goes on when the service ends it as if all were well, or sends what is none', async () => {
-    const { fake, client, stream } = await held();
+  it('is reopened when the service ends it without an error or sends an invalid message', async () => {
+    const { fake, client, stream } = await startResident();
     stream.end();
     const second = await fake.stream(1);
     second
@@ -128,8 +137,8 @@ describe('a stream that breaks', () => {
 });
 
 describe('a revision', () => {
-  it('is applied when all of it is there', async () => {
-    const { client, stream } = await held([agent('a', 1), agent('b', 1)], { agents: 'all' });
+  it('is applied when all its parts have arrived', async () => {
+    const { client, stream } = await startResident([agent('a', 1), agent('b', 1)], { agents: 'all' });
     const changes: Change[] = [];
     client.on('change', (change) => changes.push(change));
     const before = client.agent('a').resolve();
@@ -143,35 +152,36 @@ describe('a revision', () => {
     expect(client.agent('a').resolve()).not.toBe(before);
   });
 
-  it('that came before is not applied again', async () => {
-    const { client, stream } = await held();
+  it('is not applied again when it was applied before', async () => {
+    const { client, stream } = await startResident();
     stream
       .change(12, [agent('trader', 12)])
       .change(11, [agent('trader', 11)])
-      .change(12, [gone('trader')]);
+      .change(12, [absentAgent('trader')]);
     stream.bookmark(9).change(13, []);
     await until(() => client.state.revision === 13n);
     expect(client.agent('trader').held?.agent.revision).toBe(12n);
   });
 
-  it('may have parts that only a newer version knows', async () => {
-    const { client, stream } = await held();
+  it('is applied when it contains fields and events of a newer version', async () => {
+    const { client, stream } = await startResident();
     const unknown = (field: number) => Buffer.from([(field << 3) | 2, (field << 3) >> 7, 3, 1, 2, 3]);
-    const strange = (field: number) => Buffer.from([0x80 | ((field << 3) & 0x7f) | 2, (field << 3) >> 7, 3, 1, 2, 3]);
+    const unknownField = (field: number) =>
+      Buffer.from([0x80 | ((field << 3) & 0x7f) | 2, (field << 3) >> 7, 3, 1, 2, 3]);
     expect(unknown(1)).toHaveLength(6);
-    // An event of another kind that completes its revision, with a field of its own.
+    // An event of an unknown kind that completes its revision, with an unknown field.
     const event = WatchConfigsResponse.encode(WatchConfigsResponse.fromPartial({ revision: 11n, resume_token: 't11' }));
-    stream.send(Buffer.concat([event.finish(), strange(50)]));
+    stream.send(Buffer.concat([event.finish(), unknownField(50)]));
     await until(() => client.state.revision === 11n);
-    // An item of another kind, in changes with a field of their own.
+    // An item of an unknown kind, in changes with an unknown field.
     const item = Buffer.concat([
       CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: false })).finish(),
-      strange(60),
+      unknownField(60),
     ]);
     const known = ConfigChanges.encode(
       ConfigChanges.fromPartial({ agents: [agent('trader', 12)], catalogue: [...CATALOGUE] }),
     ).finish();
-    const changes = Buffer.concat([known, Buffer.from([(2 << 3) | 2, item.length]), item, strange(70)]);
+    const changes = Buffer.concat([known, Buffer.from([(2 << 3) | 2, item.length]), item, unknownField(70)]);
     const length = Buffer.from([(changes.length & 0x7f) | 0x80, changes.length >> 7]);
     const rest = WatchConfigsResponse.encode(WatchConfigsResponse.fromPartial({ revision: 12n, resume_token: 't12' }));
     stream.send(Buffer.concat([Buffer.from([(6 << 3) | 2]), length, changes, rest.finish()]));
@@ -182,7 +192,7 @@ describe('a revision', () => {
   });
 });
 
-describe('a place to go on from that is refused', () => {
+describe('a resume token', () => {
   it.each([
     ['INVALID_RESUME_TOKEN', status.INVALID_ARGUMENT],
     ['RESUME_TOKEN_FILTER_CHANGED', status.INVALID_ARGUMENT],
@@ -190,13 +200,13 @@ describe('a place to go on from that is refused', () => {
     ['REVISION_IN_FUTURE', status.OUT_OF_RANGE],
     ['STORE_CHANGED', status.FAILED_PRECONDITION],
     [undefined, status.OUT_OF_RANGE],
-  ])('(%s) is given up for a snapshot', async (reason, code) => {
-    const { fake, client, stream } = await held();
+  ])('is replaced by a snapshot when it is rejected with %s', async (reason, code) => {
+    const { fake, client, stream } = await startResident();
     stream.fail(status.UNAVAILABLE);
     (await fake.stream(1)).fail(code, reason);
     const third = await fake.stream(2);
     expect(tokensOf(fake)).toEqual(['', 't10', '']);
-    // A replica that lags behind must not take it back; another store counts anew.
+    // A lagging replica must not move the state back; another store has its own sequence of revisions.
     const sameStore = ['INVALID_RESUME_TOKEN', 'RESUME_TOKEN_FILTER_CHANGED', 'REVISION_COMPACTED'].includes(
       `${reason}`,
     );
@@ -207,8 +217,8 @@ describe('a place to go on from that is refused', () => {
     expect(client.state.revision).toBe(20n);
   });
 
-  it('is kept in every other case', async () => {
-    const { fake, stream } = await held();
+  it('is kept when the stream fails for another reason', async () => {
+    const { fake, stream } = await startResident();
     stream.fail(status.RESOURCE_EXHAUSTED, 'SLOW_CONSUMER');
     (await fake.stream(1)).fail(status.UNAVAILABLE);
     (await fake.stream(2)).fail(status.UNAUTHENTICATED);
@@ -217,66 +227,69 @@ describe('a place to go on from that is refused', () => {
   });
 });
 
-describe('credentials that are refused', () => {
+describe('credentials', () => {
   it.each([
     ['UNAUTHENTICATED', status.UNAUTHENTICATED],
     ['PERMISSION_DENIED', status.PERMISSION_DENIED],
-  ] as const)('(%s) are FAILED, tried again rarely, and READY when they are good', async (name, code) => {
-    const { fake, client, stream } = await held();
-    const times: number[] = [];
-    fake.onStream = (next) => {
-      times.push(next.at);
-      if (times.length < 3) next.fail(code);
-      else next.start({ resumed: true }).bookmark(10);
-    };
-    stream.fail(code);
-    await until(() => client.state.status === 'FAILED');
-    expect(client.state.error?.code).toBe(name);
-    expect(client.agent('trader').resolve().hops).toHaveLength(1);
-    await client.ready(100);
-    await until(() => client.state.status === 'READY', 16_000);
-    expect(times).toHaveLength(3);
-    times.slice(1).forEach((time, at) => {
-      expect(time - (times[at] as number)).toBeGreaterThan(3_900);
-      expect(time - (times[at] as number)).toBeLessThan(5_500);
-    });
-  });
+  ] as const)(
+    'make the client FAILED when they are rejected with %s, and READY when a later attempt succeeds',
+    async (name, code) => {
+      const { fake, client, stream } = await startResident();
+      const times: number[] = [];
+      fake.onStream = (next) => {
+        times.push(next.at);
+        if (times.length < 3) next.fail(code);
+        else next.start({ resumed: true }).bookmark(10);
+      };
+      stream.fail(code);
+      await until(() => client.state.status === 'FAILED');
+      expect(client.state.error?.code).toBe(name);
+      expect(client.agent('trader').resolve().hops).toHaveLength(1);
+      await client.ready(100);
+      await until(() => client.state.status === 'READY', 16_000);
+      expect(times).toHaveLength(3);
+      times.slice(1).forEach((time, at) => {
+        expect(time - (times[at] as number)).toBeGreaterThan(3_900);
+        expect(time - (times[at] as number)).toBeLessThan(5_500);
+      });
+    },
+  );
 
-  it('end the wait of who has nothing at once', async () => {
+  it('make ready() reject immediately when they are rejected and no state is held', async () => {
     const fake = await startFakeWatch();
     fake.onStream = (stream) => stream.fail(status.UNAUTHENTICATED);
-    const client = hold(fake.address);
+    const client = connectResident(fake.address);
     const began = performance.now();
     expect((await failed(client.ready(10_000))).code).toBe('UNAUTHENTICATED');
     expect(performance.now() - began).toBeLessThan(2_000);
     expect(client.state.status).toBe('FAILED');
   });
 
-  it('may be a function that fails; each attempt asks for a token anew', async () => {
+  it('are requested for each attempt, and a token function that throws does not make the client FAILED', async () => {
     const fake = await startFakeWatch();
-    let asked = 0;
-    const token = async () => `token-${++asked}`;
-    const client = hold(fake.address, { token });
+    let tokenCalls = 0;
+    const token = async () => `token-${++tokenCalls}`;
+    const client = connectResident(fake.address, { token });
     (await fake.stream(0))
       .start()
       .snapshot(10, [agent('trader', 1)])
       .fail(status.UNAVAILABLE);
     const second = await fake.stream(1);
     expect(fake.streams[0]?.headers.get('authorization')).toEqual(['Bearer token-1']);
-    const [given] = second.headers.get('authorization');
-    expect(given).toMatch(/^Bearer token-[2-9]$/);
-    let shut = true;
+    const [authorization] = second.headers.get('authorization');
+    expect(authorization).toMatch(/^Bearer token-[2-9]$/);
+    let failing = true;
     const vault = async () => {
-      if (shut) throw new Error('the vault is shut');
+      if (failing) throw new Error('the vault is shut');
       return 'token';
     };
-    const waiting = hold(fake.address, { token: vault });
+    const waiting = connectResident(fake.address, { token: vault });
     const error = await failed(waiting.ready(1_000));
-    // It is not the service that refuses: the next attempt may have a token.
+    // The service has not rejected the client: the next attempt may have a token.
     expect(error).toMatchObject({ code: 'UNAVAILABLE', cause: { code: 'UNAUTHENTICATED' } });
     expect(error.message).toContain('the vault is shut');
     expect(waiting.state.status).toBe('CONNECTING');
-    shut = false;
+    failing = false;
     (await fake.stream(2)).start().snapshot(10, [agent('trader', 1)]);
     await waiting.ready(5_000);
     expect(client.state.revision).toBe(10n);
@@ -284,13 +297,13 @@ describe('credentials that are refused', () => {
 });
 
 describe('a silent stream', () => {
-  it('is dead after twice the interval of its bookmarks, and another is opened', async () => {
+  it('is replaced after twice the interval of its bookmarks', async () => {
     const fake = await startFakeWatch();
-    const client = hold(fake.address);
+    const client = connectResident(fake.address);
     const stream = await fake.stream(0);
     stream.start({ interval: 300 }).snapshot(10, [agent('trader', 1)]);
     await client.ready();
-    for (let sign = 0; sign < 4; sign++) {
+    for (let count = 0; count < 4; count++) {
       await sleep(250);
       stream.bookmark(10);
     }
@@ -305,10 +318,10 @@ describe('a silent stream', () => {
     expect(tokensOf(fake)).toEqual(['', 't10']);
   });
 
-  it('is left for another connection when the network swallows everything', async () => {
+  it('is replaced over another connection when the network drops all packets', async () => {
     const fake = await startFakeWatch();
     const proxy = await startProxy(fake.port);
-    const client = hold(`127.0.0.1:${proxy.port}`);
+    const client = connectResident(`127.0.0.1:${proxy.port}`);
     (await fake.stream(0)).start({ interval: 400 }).snapshot(10, [agent('trader', 1)]);
     await client.ready();
     proxy.strand();
@@ -319,35 +332,35 @@ describe('a silent stream', () => {
   });
 });
 
-describe('attempts', () => {
-  /** What an attempt every 100 ms, the shortest pause, could never come to. */
-  const MOST_IN_4_S = 12;
+describe('connection attempts', () => {
+  /** Far fewer than an attempt every 100 ms, the shortest pause, would make. */
+  const MAX_IN_4_S = 12;
 
-  it('pause between each other, however fast each fails', async () => {
+  it('are separated by pauses when each fails immediately', async () => {
     const fake = await startFakeWatch();
     fake.onStream = (stream) => stream.fail(status.UNAVAILABLE);
-    hold(fake.address);
+    connectResident(fake.address);
     await sleep(4_000);
     expect(fake.streams.length).toBeGreaterThanOrEqual(3);
-    expect(fake.streams.length).toBeLessThanOrEqual(MOST_IN_4_S);
+    expect(fake.streams.length).toBeLessThanOrEqual(MAX_IN_4_S);
     const times = fake.streams.map(({ at }) => at);
     for (const [at, time] of times.slice(1).entries()) expect(time - (times[at] as number)).toBeGreaterThan(90);
   });
 
-  it('pause longer also when each begins well', async () => {
+  it('are separated by growing pauses when each stream starts successfully', async () => {
     const fake = await startFakeWatch();
     fake.onStream = (stream) =>
       stream
         .start()
         .snapshot(10, [agent('trader', 1)])
         .fail(status.UNAVAILABLE);
-    const client = hold(fake.address);
+    const client = connectResident(fake.address);
     await sleep(4_000);
     expect(client.state.revision).toBe(10n);
-    expect(fake.streams.length).toBeLessThanOrEqual(MOST_IN_4_S);
+    expect(fake.streams.length).toBeLessThanOrEqual(MAX_IN_4_S);
   });
 
-  it('pause before a proxy that takes every connection and drops it', async () => {
+  it('are separated by pauses when a proxy accepts and drops every connection', async () => {
     let connections = 0;
     const proxy = createServer((socket) => {
       connections++;
@@ -355,14 +368,14 @@ describe('attempts', () => {
     });
     await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     onTestFinished(() => void proxy.close());
-    const client = hold(`127.0.0.1:${(proxy.address() as { port: number }).port}`);
+    const client = connectResident(`127.0.0.1:${(proxy.address() as { port: number }).port}`);
     await sleep(4_000);
     expect(client.state.status).toBe('CONNECTING');
-    expect(connections).toBeLessThanOrEqual(MOST_IN_4_S);
+    expect(connections).toBeLessThanOrEqual(MAX_IN_4_S);
   });
 
-  it('wait for as long as the service asks', async () => {
-    const { fake, stream } = await held();
+  it('wait for the retry delay that the service returns', async () => {
+    const { fake, stream } = await startResident();
     const began = performance.now();
     stream.fail(status.UNAVAILABLE, 'SERVER_SHUTTING_DOWN', 1_500);
     const next = await fake.stream(1);
@@ -370,9 +383,9 @@ describe('attempts', () => {
     expect(next.at - began).toBeLessThan(2_200);
   });
 
-  it('go on until the service is there, in whatever way it was not', async () => {
+  it('continue until the service is available, at the start and after an outage', async () => {
     const port = await freePort();
-    const client = hold(`127.0.0.1:${port}`);
+    const client = connectResident(`127.0.0.1:${port}`);
     await sleep(500);
     expect(client.state.status).toBe('CONNECTING');
     const fake = await startFakeWatch(port);

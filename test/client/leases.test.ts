@@ -7,7 +7,16 @@ import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { connect, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
 import { type FakeKey, FakeLeases } from './fake_leases.js';
-import { agent, CATALOGUE, config, type FakeStream, type FakeWatch, gone, held, openai } from './fake_watch.js';
+import {
+  absentAgent,
+  agent,
+  CATALOGUE,
+  config,
+  type FakeStream,
+  type FakeWatch,
+  openai,
+  startResident,
+} from './fake_watch.js';
 import { failed, until } from './support.js';
 
 const KEY = 'sk-CANARY-leased-1';
@@ -22,9 +31,9 @@ afterEach(() => {
 });
 
 type ConfigPart = Parameters<typeof config>[2];
-const own: ConfigPart = { has_api_key_override: true, api_key_state: 'API_KEY_STATE_SET' };
-const shared: ConfigPart = { credential_name: 'desk', api_key_state: 'API_KEY_STATE_SET' };
-const desk = (revision: number, more = {}) => ({
+const withConfigKey: ConfigPart = { has_api_key_override: true, api_key_state: 'API_KEY_STATE_SET' };
+const withCredential: ConfigPart = { credential_name: 'desk', api_key_state: 'API_KEY_STATE_SET' };
+const deskCredential = (revision: number, more = {}) => ({
   credential: {
     name: 'desk',
     provider: 'openai',
@@ -33,10 +42,10 @@ const desk = (revision: number, more = {}) => ({
   },
   ...more,
 });
-const trader = (revision: number, more: ConfigPart = own) =>
+const trader = (revision: number, more: ConfigPart = withConfigKey) =>
   agent('trader', revision, { configs: [config(8, revision, more)] });
 
-interface Ground {
+interface Context {
   readonly fake: FakeWatch;
   readonly leases: FakeLeases;
   readonly client: ResidentAgentLLM;
@@ -44,12 +53,12 @@ interface Ground {
   readonly key: () => Promise<string | undefined>;
 }
 
-/** A client that holds trader, with a key that is stored on its config. */
-async function ground(
-  { agents = [trader(1)], keys = [{ config_id: 8, key: KEY }], catalogue = [] }: Partial<Given> = {},
+/** A client that holds trader, whose config has a stored key by default. */
+async function setup(
+  { agents = [trader(1)], keys = [{ config_id: 8, key: KEY }], catalogue = [] }: Partial<SetupInput> = {},
   options: Partial<ResidentOptions> = {},
-): Promise<Ground> {
-  const { fake, client, stream } = await held(agents, options);
+): Promise<Context> {
+  const { fake, client, stream } = await startResident(agents, options);
   const leases = new FakeLeases(fake);
   leases.keys = keys;
   if (catalogue.length > 0) {
@@ -59,18 +68,18 @@ async function ground(
   }
   return { fake, leases, client, stream, key: () => client.agent('trader').apiKey() };
 }
-interface Given {
-  readonly agents: Parameters<typeof held>[0];
+interface SetupInput {
+  readonly agents: Parameters<typeof startResident>[0];
   readonly keys: readonly FakeKey[];
   readonly catalogue: Parameters<FakeStream['change']>[2];
 }
 
-const reaches = (client: ResidentAgentLLM, revision: number) =>
+const untilRevision = (client: ResidentAgentLLM, revision: number) =>
   until(() => client.state.revision === BigInt(revision) && client.state.status === 'READY');
 
 describe('apiKey', () => {
-  it("is the environment's where nothing is stored", async () => {
-    const { client, leases } = await ground({ agents: [trader(1, {})] });
+  it('is read from the environment when no key is stored', async () => {
+    const { client, leases } = await setup({ agents: [trader(1, {})] });
     const handle = client.agent('trader');
     expect(await handle.apiKey()).toBe('sk-of-the-environment');
     expect(await handle.apiKey(handle.resolve().hops[0])).toBe('sk-of-the-environment');
@@ -79,16 +88,16 @@ describe('apiKey', () => {
     expect(leases.requests).toEqual([]);
   });
 
-  it('is none where the provider has no variable', async () => {
-    const { client } = await ground({
+  it('is undefined when the provider has no environment variable', async () => {
+    const { client } = await setup({
       agents: [trader(1, {})],
       catalogue: [openai({ api_key_env_vars: [], built_in: false })],
     });
     expect(await client.agent('trader').apiKey()).toBeUndefined();
   });
 
-  it('is the stored one where there is one, leased once for all who wait', async () => {
-    const { key, leases } = await ground();
+  it('is the stored key when there is one, leased once for concurrent callers', async () => {
+    const { key, leases } = await setup();
     expect(await Promise.all([key(), key(), key()])).toEqual([KEY, KEY, KEY]);
     expect(await key()).toBe(KEY);
     expect(leases.requests).toMatchObject([
@@ -97,31 +106,31 @@ describe('apiKey', () => {
     expect(leases.requests[0]?.public_key).toHaveLength(32);
   });
 
-  it('is asked for with the token, and another key pair each time', async () => {
-    const { key, leases, stream, client } = await ground({}, { token: 'al_test' });
+  it('is requested with the token, and with a new key pair for each lease', async () => {
+    const { key, leases, stream, client } = await setup({}, { token: 'al_test' });
     await key();
     stream.change(12, [{ ...trader(12), urgent: true }]);
-    await reaches(client, 12);
+    await untilRevision(client, 12);
     leases.revision = 12n;
     await key();
     expect(leases.tokens).toEqual(['Bearer al_test', 'Bearer al_test']);
-    const [one, two] = leases.requests;
-    expect(one?.public_key).not.toEqual(two?.public_key);
-    expect(two?.min_revision).toBe(12n);
+    const [first, second] = leases.requests;
+    expect(first?.public_key).not.toEqual(second?.public_key);
+    expect(second?.min_revision).toBe(12n);
   });
 
-  it('of a credential is leased too, and each hop has its own', async () => {
+  it('is leased from a credential as well, and each hop has its own key', async () => {
     const configs = [
-      config(8, 1, { ...own, model_name: 'gpt-4' }),
-      config(9, 1, { ...shared, model_name: 'gpt-4o-mini' }),
+      config(8, 1, { ...withConfigKey, model_name: 'gpt-4' }),
+      config(9, 1, { ...withCredential, model_name: 'gpt-4o-mini' }),
     ];
-    const { client, leases } = await ground({
+    const { client, leases } = await setup({
       agents: [agent('trader', 1, { configs })],
       keys: [
         { config_id: 8, key: KEY },
         { config_id: 9, key: NEWER, credential_name: 'desk' },
       ],
-      catalogue: [desk(11)],
+      catalogue: [deskCredential(11)],
     });
     const handle = client.agent('trader');
     const { hops } = handle.resolve();
@@ -130,7 +139,7 @@ describe('apiKey', () => {
   });
 
   it('is the same for pinned runs', async () => {
-    const { client, leases } = await ground();
+    const { client, leases } = await setup();
     const run = client.run({ pin: 'run' });
     const handle = run.agent('trader');
     expect(await handle.apiKey(handle.resolve().hops[0])).toBe(KEY);
@@ -138,22 +147,22 @@ describe('apiKey', () => {
     expect(leases.requests).toHaveLength(1);
   });
 
-  it('fails as resolve() does without a hop', async () => {
-    const { client, stream, key } = await ground();
-    stream.change(12, [gone('trader', { id: 1, urgent: true })]);
-    await reaches(client, 12);
+  it('fails like resolve() when there is no hop', async () => {
+    const { client, stream, key } = await setup();
+    stream.change(12, [absentAgent('trader', { id: 1, urgent: true })]);
+    await untilRevision(client, 12);
     expect(await failed(key())).toMatchObject({ reason: 'AGENT_NOT_FOUND' });
   });
 
-  it('gives up waiting by its signal, and keeps what comes', async () => {
-    const { client, leases, key } = await ground();
-    let open = () => {};
-    leases.gate = new Promise((resolve) => {
-      open = resolve;
+  it('is CANCELLED when its signal aborts, and the lease that arrives later is kept', async () => {
+    const { client, leases, key } = await setup();
+    let release = () => {};
+    leases.responseDelay = new Promise((resolve) => {
+      release = resolve;
     });
     const signal = AbortSignal.timeout(50);
     expect(await failed(client.agent('trader').apiKey(undefined, { signal }))).toMatchObject({ code: 'CANCELLED' });
-    open();
+    release();
     expect(await key()).toBe(KEY);
     expect(leases.requests).toHaveLength(1);
   });
@@ -163,9 +172,9 @@ describe('apiKey', () => {
   });
 });
 
-describe('a stored key that cannot be had is an error, never the environment', () => {
-  it('when the service cannot read it; it is asked again later', async () => {
-    const { key, leases } = await ground({ keys: [] });
+describe('a stored key that is unavailable, with a key in the environment', () => {
+  it('is an error when the service cannot decrypt it, and is requested again after 5 s', async () => {
+    const { key, leases } = await setup({ keys: [] });
     leases.unreadable = [8];
     const error = await failed(key());
     expect(error).toMatchObject({ code: 'FAILED_PRECONDITION' });
@@ -180,15 +189,15 @@ describe('a stored key that cannot be had is an error, never the environment', (
     expect(await key()).toBe(KEY);
   });
 
-  it('when the service has none', async () => {
-    const { key, leases } = await ground({ keys: [] });
+  it('is an error when the service has no key for the config', async () => {
+    const { key, leases } = await setup({ keys: [] });
     expect((await failed(key())).message).toMatch(/Config 8 no longer has a stored key, or is disabled; resolve/);
     expect(leases.requests).toHaveLength(1);
   });
 
-  it('when there is no token', async () => {
-    const { key, leases } = await ground();
-    leases.refuses = [status.UNAUTHENTICATED, 'TOKEN_REQUIRED'];
+  it('is an error when the client has no token', async () => {
+    const { key, leases } = await setup();
+    leases.error = [status.UNAUTHENTICATED, 'TOKEN_REQUIRED'];
     const error = await failed(key());
     expect(error).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_REQUIRED' });
     expect(error.message).toMatch(/only to callers with a token: set the option token, or AGENTLLM_TOKEN/);
@@ -197,174 +206,185 @@ describe('a stored key that cannot be had is an error, never the environment', (
   it.each([
     [status.PERMISSION_DENIED, 'AGENT_NOT_ALLOWED'],
     [status.FAILED_PRECONDITION, 'ENCRYPTION_KEY_WRONG'],
-  ] as const)('when the service refuses it with %i %s', async (code, reason) => {
-    const { key, leases } = await ground();
-    leases.refuses = [code, reason];
+  ] as const)('is an error when the service rejects the request with %i %s', async (code, reason) => {
+    const { key, leases } = await setup();
+    leases.error = [code, reason];
     expect(await failed(key())).toMatchObject({ reason });
-    leases.refuses = undefined;
+    leases.error = undefined;
     expect(await key()).toBe(KEY);
   });
 
   it.each([
     ['of another agent', (lease) => ({ ...lease, agent_id: 2 }), 'DATA_LOSS'],
     ['of another config', (lease) => ({ ...lease, config_id: 9 }), 'DATA_LOSS'],
-    ['for another time', (lease) => ({ ...lease, lifetime: { seconds: 500n, nanos: 0 } }), 'DATA_LOSS'],
-    ['for another origin than was sealed', (lease) => ({ ...lease, origin: 'https://evil.example' }), 'DATA_LOSS'],
-    ['that was changed', (lease) => ({ ...lease, ciphertext: Buffer.alloc(30) }), 'DATA_LOSS'],
-    ['without what was encapsulated', (lease) => ({ ...lease, encapsulated_key: Buffer.alloc(0) }), 'DATA_LOSS'],
-  ] as [string, FakeLeases['forge'], string][])('when the lease is one %s', async (_, forge, code) => {
-    const { key, leases } = await ground();
-    leases.forge = forge;
+    ['for another lifetime', (lease) => ({ ...lease, lifetime: { seconds: 500n, nanos: 0 } }), 'DATA_LOSS'],
+    ['for another origin than the sealed one', (lease) => ({ ...lease, origin: 'https://evil.example' }), 'DATA_LOSS'],
+    ['with a modified ciphertext', (lease) => ({ ...lease, ciphertext: Buffer.alloc(30) }), 'DATA_LOSS'],
+    ['without an encapsulated key', (lease) => ({ ...lease, encapsulated_key: Buffer.alloc(0) }), 'DATA_LOSS'],
+  ] as [string, FakeLeases['tamper'], string][])('is an error when the lease is %s', async (_, tamper, code) => {
+    const { key, leases } = await setup();
+    leases.tamper = tamper;
     expect(await failed(key())).toMatchObject({ code });
   });
 
-  it.each([{ provider: 'claude' }, { origin: 'https://evil.example' }])('when it is for %o', async (other) => {
-    const { key } = await ground({ keys: [{ config_id: 8, key: KEY, ...other }] });
-    const error = await failed(key());
-    expect(error).toMatchObject({ code: 'FAILED_PRECONDITION' });
-    expect(error.message).toMatch(/is for .*, not for openai at https:\/\/api.openai.com; resolve again/);
-  });
+  it.each([{ provider: 'claude' }, { origin: 'https://evil.example' }])(
+    'is an error when it is leased for %o',
+    async (other) => {
+      const { key } = await setup({ keys: [{ config_id: 8, key: KEY, ...other }] });
+      const error = await failed(key());
+      expect(error).toMatchObject({ code: 'FAILED_PRECONDITION' });
+      expect(error.message).toMatch(/is for .*, not for openai at https:\/\/api.openai.com; resolve again/);
+    },
+  );
 });
 
-describe('what is leased is dropped at once', () => {
-  /** Leases a key, lets something happen at revision 12, and gives the key that is there then. */
+describe('a leased key', () => {
+  /** Leases a key, causes an event at revision 12, and returns the key after it and the number of lease requests. */
   async function nextKey(
-    given: Partial<Given>,
-    happen: (ground: Ground) => void,
+    input: Partial<SetupInput>,
+    event: (context: Context) => void,
   ): Promise<[string | undefined, number]> {
-    const all = await ground(given);
-    expect(await all.key()).toBe(KEY);
-    all.leases.keys = all.leases.keys.map((one) => ({ ...one, key: NEWER }));
-    all.leases.revision = 12n;
-    happen(all);
-    await reaches(all.client, 12);
-    return [await all.key(), all.leases.requests.length];
+    const context = await setup(input);
+    expect(await context.key()).toBe(KEY);
+    context.leases.keys = context.leases.keys.map((one) => ({ ...one, key: NEWER }));
+    context.leases.revision = 12n;
+    event(context);
+    await untilRevision(context.client, 12);
+    return [await context.key(), context.leases.requests.length];
   }
   const ofCredential = {
-    agents: [trader(1, shared)],
+    agents: [trader(1, withCredential)],
     keys: [{ config_id: 8, key: KEY, credential_name: 'desk' }],
-    catalogue: [desk(11)],
+    catalogue: [deskCredential(11)],
   };
 
-  it('when the agent has an urgent change', async () => {
+  it('is dropped immediately when the agent has an urgent change', async () => {
     expect(await nextKey({}, ({ stream }) => stream.change(12, [{ ...trader(12), urgent: true }]))).toEqual([NEWER, 2]);
   });
 
-  it('when its credential has one', async () => {
-    expect(await nextKey(ofCredential, ({ stream }) => stream.change(12, [], [desk(12, { urgent: true })]))).toEqual([
-      NEWER,
-      2,
-    ]);
+  it('is dropped immediately when its credential has an urgent change', async () => {
+    expect(
+      await nextKey(ofCredential, ({ stream }) => stream.change(12, [], [deskCredential(12, { urgent: true })])),
+    ).toEqual([NEWER, 2]);
   });
 
   const anotherChange: ConfigPart = { temperature: 0.1 };
-  const other = { ...desk(12, { urgent: true }), credential: { ...desk(12).credential, name: 'other' } };
-  it.each<[string, Partial<Given>, (ground: Ground) => void]>([
-    ['another change of the agent', {}, ({ stream }) => stream.change(12, [trader(12, { ...own, ...anotherChange })])],
+  const other = {
+    ...deskCredential(12, { urgent: true }),
+    credential: { ...deskCredential(12).credential, name: 'other' },
+  };
+  it.each<[string, Partial<SetupInput>, (context: Context) => void]>([
+    [
+      'another change of the agent',
+      {},
+      ({ stream }) => stream.change(12, [trader(12, { ...withConfigKey, ...anotherChange })]),
+    ],
     [
       'another change of an agent with a credential',
       ofCredential,
-      ({ stream }) => stream.change(12, [trader(12, { ...shared, ...anotherChange })]),
+      ({ stream }) => stream.change(12, [trader(12, { ...withCredential, ...anotherChange })]),
     ],
     ['an urgent change of another credential', ofCredential, ({ stream }) => stream.change(12, [], [other])],
     ['an urgent change of a credential that it does not use', {}, ({ stream }) => stream.change(12, [], [other])],
     ['a bookmark', {}, ({ stream }) => stream.bookmark(12)],
-  ])('but not by %s', async (_, given, happen) => expect(await nextKey(given, happen)).toEqual([KEY, 1]));
+  ])('is kept after %s', async (_, input, event) => expect(await nextKey(input, event)).toEqual([KEY, 1]));
 
-  it('when its config is switched off, or gone', async () => {
-    for (const configs of [[config(8, 12, { ...own, enabled: false })], []]) {
-      const { client, leases, stream } = await ground();
+  it('is dropped immediately when its config is disabled or deleted', async () => {
+    for (const configs of [[config(8, 12, { ...withConfigKey, enabled: false })], []]) {
+      const { client, leases, stream } = await setup();
       const handle = client.agent('trader');
       const [hop] = handle.resolve().hops;
       await handle.apiKey(hop);
       leases.keys = [];
       stream.change(12, [agent('trader', 12, { configs })]);
       leases.revision = 12n;
-      await reaches(client, 12);
+      await untilRevision(client, 12);
       expect((await failed(handle.apiKey(hop))).message).toMatch(/no longer has a stored key, or is disabled/);
     }
   });
 
-  it('after a gap in which its row was changed, and only then', async () => {
-    const again = (revision: number) => async (all: Ground) => {
-      all.stream.fail(status.OUT_OF_RANGE, 'REVISION_COMPACTED');
-      (await all.fake.stream(1)).start().snapshot(12, [trader(revision)]);
+  it('is dropped after a gap only when its row was changed in the gap', async () => {
+    const again = (revision: number) => async (context: Context) => {
+      context.stream.fail(status.OUT_OF_RANGE, 'REVISION_COMPACTED');
+      (await context.fake.stream(1)).start().snapshot(12, [trader(revision)]);
     };
     expect(await nextKey({}, again(11))).toEqual([NEWER, 2]);
     expect(await nextKey({}, again(10))).toEqual([KEY, 1]);
-    const credential = (revision: number) => async (all: Ground) => {
-      all.stream.fail(status.OUT_OF_RANGE, 'REVISION_COMPACTED');
-      (await all.fake.stream(1)).start().snapshot(12, [trader(1, shared)], [...CATALOGUE, desk(revision)]);
+    const credential = (revision: number) => async (context: Context) => {
+      context.stream.fail(status.OUT_OF_RANGE, 'REVISION_COMPACTED');
+      (await context.fake.stream(1))
+        .start()
+        .snapshot(12, [trader(1, withCredential)], [...CATALOGUE, deskCredential(revision)]);
     };
     expect(await nextKey(ofCredential, credential(12))).toEqual([NEWER, 2]);
     expect(await nextKey(ofCredential, credential(11))).toEqual([KEY, 1]);
   });
 
-  it('when the store is another one', async () => {
-    const happen = async ({ fake, stream }: Ground) => {
+  it('is dropped immediately when the store has changed', async () => {
+    const event = async ({ fake, stream }: Context) => {
       stream.fail(status.FAILED_PRECONDITION, 'STORE_CHANGED');
       (await fake.stream(1)).start().snapshot(12, [trader(1)]);
     };
-    expect(await nextKey({}, happen)).toEqual([NEWER, 2]);
+    expect(await nextKey({}, event)).toEqual([NEWER, 2]);
   });
 
-  it('while it is under way', async () => {
-    const { client, key, leases, stream } = await ground();
-    let open = () => {};
-    leases.gate = new Promise((resolve) => {
-      open = resolve;
+  it('is requested again when an urgent change arrives during the request', async () => {
+    const { client, key, leases, stream } = await setup();
+    let release = () => {};
+    leases.responseDelay = new Promise((resolve) => {
+      release = resolve;
     });
     const waiting = key();
     await until(() => leases.requests.length === 1);
     stream.change(12, [{ ...trader(12), urgent: true }]);
-    await reaches(client, 12);
+    await untilRevision(client, 12);
     leases.keys = [{ config_id: 8, key: NEWER }];
     leases.revision = 12n;
-    open();
+    release();
     expect(await waiting).toBe(NEWER);
     expect(leases.requests.map(({ min_revision }) => min_revision)).toEqual([10n, 12n]);
   });
 
-  it('while it is under way, when the store is another one', async () => {
-    const { client, fake, key, leases, stream } = await ground();
-    let open = () => {};
-    leases.gate = new Promise((resolve) => {
-      open = resolve;
+  it('is requested again when the store changes during the request', async () => {
+    const { client, fake, key, leases, stream } = await setup();
+    let release = () => {};
+    leases.responseDelay = new Promise((resolve) => {
+      release = resolve;
     });
     const waiting = key();
     await until(() => leases.requests.length === 1);
     stream.fail(status.FAILED_PRECONDITION, 'STORE_CHANGED');
-    // Its revisions are smaller: nothing but the change of the store says that the lease is of another one.
+    // The revisions of the new store are lower: only the change of the store shows that the lease is of the old one.
     (await fake.stream(1)).start().snapshot(5, [trader(1)]);
-    await reaches(client, 5);
+    await untilRevision(client, 5);
     leases.keys = [{ config_id: 8, key: NEWER }];
     leases.revision = 5n;
-    open();
+    release();
     expect(await waiting).toBe(NEWER);
     expect(leases.requests.map(({ min_revision }) => min_revision)).toEqual([10n, 5n]);
   });
 
-  it('and a lease that is newer than the change is not', async () => {
-    const { client, key, leases, stream } = await ground();
+  it('is kept when its lease is newer than the urgent change', async () => {
+    const { client, key, leases, stream } = await setup();
     leases.revision = 12n;
     await key();
     stream.change(12, [{ ...trader(12), urgent: true }]);
-    await reaches(client, 12);
+    await untilRevision(client, 12);
     expect(await key()).toBe(KEY);
     expect(leases.requests).toHaveLength(1);
   });
 
-  it('when the client is closed', async () => {
-    const { client, key, leases } = await ground();
+  it('is dropped when the client is closed', async () => {
+    const { client, key, leases } = await setup();
     await key();
-    leases.gate = new Promise(() => {});
+    leases.responseDelay = new Promise(() => {});
     client.close();
     expect(await failed(key())).toMatchObject({ code: 'CANCELLED', message: 'This client was closed' });
   });
 
-  it('when the client is closed while it is under way', async () => {
-    const { client, key, leases } = await ground();
-    leases.gate = new Promise(() => {});
+  it('is CANCELLED when the client is closed during the request', async () => {
+    const { client, key, leases } = await setup();
+    leases.responseDelay = new Promise(() => {});
     const waiting = failed(key());
     await until(() => leases.requests.length === 1);
     await client[Symbol.asyncDispose]();
@@ -373,8 +393,8 @@ describe('what is leased is dropped at once', () => {
 });
 
 describe('a lease', () => {
-  it('is renewed ahead while it is used', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
+  it('is renewed in advance while it is used', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
     await key();
     await key();
     leases.keys = [{ config_id: 8, key: NEWER }];
@@ -384,8 +404,8 @@ describe('a lease', () => {
     expect(leases.requests[0]?.lifetime).toEqual({ seconds: 1n, nanos: 0 });
   });
 
-  it('ends when nobody uses it', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
+  it('expires when it is not used', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
     await key();
     await sleep(1_100);
     expect(leases.requests).toHaveLength(1);
@@ -393,18 +413,18 @@ describe('a lease', () => {
     expect(leases.requests).toHaveLength(2);
   });
 
-  it('is renewed when it is used late, too', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
+  it('is renewed when it is used late in its lifetime', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
     await key();
     await sleep(850);
     expect(await key()).toBe(KEY);
     await until(() => leases.requests.length === 2, 150);
   });
 
-  it('serves while the service is away, until its time is over', async () => {
-    const { client, fake, key } = await ground({}, { leaseMs: 1_500, retry: false });
+  it('provides the key while the service is unavailable, until it expires', async () => {
+    const { client, fake, key } = await setup({}, { leaseMs: 1_500, retry: false });
     await key();
-    // The lease counts from its request, which may have been later than the call on a busy machine.
+    // The lifetime starts at the request, which may be sent later than the call on a busy machine.
     const leased = performance.now();
     fake.stop();
     await until(() => client.state.status === 'STALE');
@@ -424,61 +444,61 @@ describe('a lease', () => {
   });
 
   it.each([
-    ['that nobody sets', performance],
-    ['of a machine that slept', Date],
-  ] as const)('is over by the clock %s', async (_, clock) => {
-    const { key, leases } = await ground({}, { leaseMs: 60_000 });
+    ['monotonic clock', performance],
+    ['wall clock, as after a suspend', Date],
+  ] as const)('expires by the %s', async (_, clock) => {
+    const { key, leases } = await setup({}, { leaseMs: 60_000 });
     await key();
     const now = clock.now.bind(clock);
     let offset = 59_000;
     vi.spyOn(clock as { now(): number }, 'now').mockImplementation(() => now() + offset);
     expect(await key()).toBe(KEY);
     await until(() => leases.requests.length === 2);
-    leases.refuses = [status.PERMISSION_DENIED, 'PERMISSION_DENIED'];
+    leases.error = [status.PERMISSION_DENIED, 'PERMISSION_DENIED'];
     offset = 120_000;
     expect(await failed(key())).toMatchObject({ code: 'PERMISSION_DENIED' });
   });
 
-  it('counts from when it was asked for', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
-    leases.gate = sleep(700);
+  it('has a lifetime that starts at the request', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    leases.responseDelay = sleep(700);
     await key();
-    leases.gate = Promise.resolve();
+    leases.responseDelay = Promise.resolve();
     await sleep(350);
     await key();
     expect(leases.requests).toHaveLength(2);
   });
 
-  it('that comes when its time is over already is none', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
-    leases.gate = sleep(1_100);
+  it('is discarded when it has expired on arrival', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    leases.responseDelay = sleep(1_100);
     expect(await key()).toBe(KEY);
     expect(leases.requests).toHaveLength(2);
   });
 
-  it('that is asked for ahead in vain is asked for again by who waits', async () => {
-    const { key, leases } = await ground({}, { leaseMs: 1_000 });
+  it('is requested again for a waiting caller when its renewal fails', async () => {
+    const { key, leases } = await setup({}, { leaseMs: 1_000 });
     await key();
     await key();
-    let open = () => {};
-    leases.gate = new Promise((resolve) => {
-      open = resolve;
+    let release = () => {};
+    leases.responseDelay = new Promise((resolve) => {
+      release = resolve;
     });
     await until(() => leases.requests.length === 2);
     await sleep(250);
     const waiting = key();
-    leases.refuses = [status.UNAVAILABLE];
-    open();
+    leases.error = [status.UNAVAILABLE];
+    release();
     await sleep(50);
-    leases.refuses = undefined;
+    leases.error = undefined;
     expect(await waiting).toBe(KEY);
   });
 
-  it('is in nothing that is printed, serialized or written', async () => {
+  it('is in nothing that is printed, serialized or written to a file', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-cache-'));
     onTestFinished(() => rm(directory, { recursive: true, force: true }));
     const cache = { path: join(directory, 'held'), key: 'k' };
-    const { client, key } = await ground({}, { cache, token: 'al_aaaaaaaaaa_CANARY' });
+    const { client, key } = await setup({}, { cache, token: 'al_aaaaaaaaaa_CANARY' });
     const run = client.run();
     expect(await key()).toBe(KEY);
     const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);

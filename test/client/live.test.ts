@@ -10,21 +10,21 @@ import { generateKey } from '../../src/domain/fernet.js';
 import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
 import { startService, type TestService, unique, useService } from '../support/service.js';
-import { hold } from './fake_watch.js';
+import { connectResident } from './fake_watch.js';
 import { until } from './support.js';
 
 /*
- * The resident client against the service itself: what it resolves is what ResolveConfig answers, whatever happens
- * between the two.
+ * The resident client against the real service: it resolves what ResolveConfig returns, whatever happens to the
+ * connection.
  */
 
 const KEY = generateKey();
 const MODEL = { provider: 'openai', model_name: 'gpt-4' };
 
-/** What one side says is in effect, without what it says of itself. */
-type Effect = { readonly resolved: unknown } | { readonly reason: string | undefined };
+/** The resolution of an agent, or the reason of the error; comparable between service and client. */
+type Outcome = { readonly resolved: unknown } | { readonly reason: string | undefined };
 
-async function ofService({ configs }: Pick<TestService, 'configs'>, name: string): Promise<Effect> {
+async function outcomeOfService({ configs }: Pick<TestService, 'configs'>, name: string): Promise<Outcome> {
   try {
     const { resolved } = await configs.resolveConfig({ agent: { name } });
     return { resolved };
@@ -33,7 +33,7 @@ async function ofService({ configs }: Pick<TestService, 'configs'>, name: string
   }
 }
 
-function ofClient(client: ResidentAgentLLM, name: string): Effect {
+function outcomeOfClient(client: ResidentAgentLLM, name: string): Outcome {
   try {
     const handle = client.agent(name);
     const resolution = handle.resolve();
@@ -45,21 +45,21 @@ function ofClient(client: ResidentAgentLLM, name: string): Effect {
 }
 
 async function expectEqual(service: TestService, client: ResidentAgentLLM, names: readonly string[]): Promise<void> {
-  for (const name of names) expect(ofClient(client, name), name).toEqual(await ofService(service, name));
+  for (const name of names) expect(outcomeOfClient(client, name), name).toEqual(await outcomeOfService(service, name));
 }
 
-/** Waits until a client holds what was written last. */
-const reaches = (client: ResidentAgentLLM, revision: bigint, ms = 5_000) =>
+/** Waits until a client has reached a revision. */
+const untilRevision = (client: ResidentAgentLLM, revision: bigint, ms = 5_000) =>
   until(() => client.state.status === 'READY' && client.state.revision >= revision, ms);
 
-const namesIn = async ({ agents }: Pick<TestService, 'agents'>) =>
+const agentNamesOf = async ({ agents }: Pick<TestService, 'agents'>) =>
   (await agents.listAgents({ page_size: 1000 })).agents.map(({ name }) => name);
 
-describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('a resident client of a service on %s', (backend) => {
   const service = useService(backend, { ENCRYPTION_KEY: KEY });
   const address = () => `127.0.0.1:${service().port}`;
-  const watching = async (options: Partial<ResidentOptions> = {}) => {
-    const client = hold(address(), { agents: 'all', ...options });
+  const startClient = async (options: Partial<ResidentOptions> = {}) => {
+    const client = connectResident(address(), { agents: 'all', ...options });
     await client.ready();
     await until(() => client.state.status === 'READY');
     return client;
@@ -70,7 +70,7 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     return { name, id: agent?.id as number, config: created.config, revision: created.revision };
   };
 
-  it('resolves every agent as the service does', async () => {
+  it('resolves every agent like the service', async () => {
     await newAgent(unique('agent'), {
       temperature: 0,
       top_p: 0.5,
@@ -80,16 +80,16 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
       extra_params: { seed: 7n, stop_sequences: ['END'], request_timeout_ms: 5_000 },
       cost_per_1k_input_tokens: 0.01,
     });
-    const client = await watching();
-    const names = await namesIn(service());
+    const client = await startClient();
+    const names = await agentNamesOf(service());
     expect(names.length).toBeGreaterThan(10);
     await expectEqual(service(), client, [...names, 'nobody']);
     expect(client.state.replica).not.toBe('');
   });
 
-  it('hears of a commit within a second', async () => {
+  it('applies a change within a second of the commit', async () => {
     const { name, config } = await newAgent();
-    const client = await watching({ agents: [name] });
+    const client = await startClient({ agents: [name] });
     const delays: number[] = [];
     for (let at = 1; at <= 20; at++) {
       const next = client.agent(name).changes().next();
@@ -103,25 +103,25 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     await expectEqual(service(), client, [name]);
   });
 
-  it('follows an agent from before it exists until it is gone', async () => {
+  it('tracks an agent from before its creation until its deletion', async () => {
     const name = unique('later');
-    const client = await watching({ agents: [name, 'trader'] });
-    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
+    const client = await startClient({ agents: [name, 'trader'] });
+    expect(outcomeOfClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
     const { id, revision } = await newAgent(name);
-    await reaches(client, revision);
+    await untilRevision(client, revision);
     await expectEqual(service(), client, [name]);
     const off = await service().agents.updateAgent({ agent: { id, is_active: false } });
-    await reaches(client, off.revision);
-    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_INACTIVE' });
+    await untilRevision(client, off.revision);
+    expect(outcomeOfClient(client, name)).toEqual({ reason: 'AGENT_INACTIVE' });
     const gone = await service().agents.deleteAgent({ agent: { id }, cascade: true });
-    await reaches(client, gone.revision);
-    expect(ofClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
+    await untilRevision(client, gone.revision);
+    expect(outcomeOfClient(client, name)).toEqual({ reason: 'AGENT_NOT_FOUND' });
     await expectEqual(service(), client, ['trader']);
   });
 
-  it('follows the catalogue, and what is urgent in it', async () => {
+  it('applies catalogue changes, and urgent ones also to pinned runs', async () => {
     const { name, config } = await newAgent();
-    const client = await watching({ agents: [name] });
+    const client = await startClient({ agents: [name] });
     const run = client.run();
     const before = run.agent(name).resolve();
     const key = await service().credentials.createCredential({
@@ -131,7 +131,7 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     const named = await service().configs.updateConfig({
       config: { id: config?.id, credential_name: key.credential?.name },
     });
-    await reaches(client, named.revision);
+    await untilRevision(client, named.revision);
     await expectEqual(service(), client, [name]);
     expect(run.agent(name).resolve()).toBe(before);
     const moved = new Promise((resolve) => run.on('moved', resolve));
@@ -141,7 +141,7 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     const { provider } = await service().providers.getProvider({ name: 'openai' });
     const switched = async (enabled: boolean) => {
       const { revision } = await service().providers.updateProvider({ provider: { name: provider?.name, enabled } });
-      await reaches(client, revision);
+      await untilRevision(client, revision);
     };
     await switched(false);
     expect(run.agent(name).resolve().hops).toEqual([]);
@@ -150,9 +150,9 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     await expectEqual(service(), client, [name]);
   });
 
-  it('is among the watchers, with what it has applied', async () => {
+  it('is listed by ListWatchers with its applied revision', async () => {
     const { name, config } = await newAgent();
-    const client = await watching({ agents: [name], clientName: 'a desk', clientVersion: '1.2' });
+    const client = await startClient({ agents: [name], clientName: 'a desk', clientVersion: '1.2' });
     const { revision } = await service().configs.updateConfig({ config: { id: config?.id, max_tokens: 77 } });
     const seen = async () =>
       (await client.watchers.listWatchers({ agent: { name } })).watchers.find(
@@ -164,10 +164,10 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
     await client[Symbol.asyncDispose]();
   });
 
-  it('ends where the service is, however often its connection is cut', async () => {
+  it('converges with the service when its connection is cut repeatedly', async () => {
     const agents = await Promise.all(Array.from({ length: 5 }, () => newAgent()));
     const proxy = await startProxy(service().port);
-    const client = hold(`127.0.0.1:${proxy.port}`, { agents: agents.map(({ name }) => name) });
+    const client = connectResident(`127.0.0.1:${proxy.port}`, { agents: agents.map(({ name }) => name) });
     await client.ready();
     const seen: bigint[] = [];
     client.on('change', ({ revision }) => seen.push(revision));
@@ -178,20 +178,20 @@ describe.each(['embedded', 'postgres'] as const)('beside the service on %s', (ba
       if (write % 20 === 0) for (const link of proxy.links) link[write % 40 === 0 ? 'cut' : 'reset']();
       await sleep(10);
     }
-    await reaches(client, last, 15_000);
+    await untilRevision(client, last, 15_000);
     await expectEqual(
       service(),
       client,
       agents.map(({ name }) => name),
     );
-    // In order, each once, and none left out: every write was of an agent that is held.
+    // Every write changes a held agent: all revisions arrive in order, each once.
     expect(seen).toEqual([...new Set(seen)].sort((a, b) => Number(a - b)));
     expect(seen.length).toBeGreaterThanOrEqual(120);
   });
 });
 
-describe('a service that goes and comes', () => {
-  it('is followed on, also by a client that has only its file in between', async () => {
+describe('a service that restarts', () => {
+  it('is resumed by a running client and by a client that starts from its cache file during the outage', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-live-'));
     const port = await freePort();
     const env = { DATA_DIR: join(directory, 'data'), GRPC_ADDRESS: `127.0.0.1:${port}` };
@@ -201,8 +201,8 @@ describe('a service that goes and comes', () => {
       await service.stop();
       await rm(directory, { recursive: true, force: true });
     });
-    const client = hold(`127.0.0.1:${port}`, { agents: ['trader'] });
-    const other = hold(`127.0.0.1:${port}`, { agents: 'all', cache });
+    const client = connectResident(`127.0.0.1:${port}`, { agents: ['trader'] });
+    const other = connectResident(`127.0.0.1:${port}`, { agents: 'all', cache });
     await Promise.all([client.ready(), other.ready()]);
     await other[Symbol.asyncDispose]();
     const snapshots: boolean[] = [];
@@ -210,15 +210,15 @@ describe('a service that goes and comes', () => {
     await service.stop();
     await until(() => client.state.status === 'STALE');
     expect(client.agent('trader').resolve().hops.length).toBeGreaterThan(0);
-    const fromFile = hold(`127.0.0.1:${port}`, { agents: 'all', cache });
+    const fromFile = connectResident(`127.0.0.1:${port}`, { agents: 'all', cache });
     expect(fromFile.state.status).toBe('STALE');
-    expect(ofClient(fromFile, 'trader')).toEqual(ofClient(client, 'trader'));
+    expect(outcomeOfClient(fromFile, 'trader')).toEqual(outcomeOfClient(client, 'trader'));
     service = await startService(env);
     const { revision } = await service.agents.updateAgent({ agent: { id: 1, description: 'back' } });
-    await Promise.all([reaches(client, revision, 15_000), reaches(fromFile, revision, 15_000)]);
+    await Promise.all([untilRevision(client, revision, 15_000), untilRevision(fromFile, revision, 15_000)]);
     await expectEqual(service, client, ['trader']);
-    await expectEqual(service, fromFile, await namesIn(service));
-    // Resumed, not taken anew.
+    await expectEqual(service, fromFile, await agentNamesOf(service));
+    // The stream was resumed without a snapshot.
     expect(snapshots.filter(Boolean)).toEqual([]);
   });
 });

@@ -10,11 +10,11 @@ import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';
 import { type Clients, connect, unique } from '../support/service.js';
 import { startBackend, type TestBackend } from '../support/store.js';
-import { hold } from './fake_watch.js';
+import { connectResident } from './fake_watch.js';
 import { failed, until } from './support.js';
 
 /*
- * Leases of the resident client from the service itself: whatever happens to a key is what the next apiKey() gives.
+ * Leases of the resident client from the real service: apiKey() returns the current key after every change.
  */
 
 const CANARY = 'sk-CANARY-live-7d2a';
@@ -47,96 +47,96 @@ async function newAgent(api_key?: string, fields = {}) {
   return { name, id: created.config?.id as number };
 }
 
-/** A process of an agent, with the token of an agent. */
-async function agentOf(name: string, options: Partial<ResidentOptions> = {}): Promise<ResidentAgentLLM> {
+/** The client of an agent process, with a token of the role agent. */
+async function startClient(name: string, options: Partial<ResidentOptions> = {}): Promise<ResidentAgentLLM> {
   const { text } = await grant(backend.store, { role: 'ROLE_AGENT', agents: [name] });
-  const client = hold(`127.0.0.1:${backend.port}`, { agents: [name], token: text, ...options });
+  const client = connectResident(`127.0.0.1:${backend.port}`, { agents: [name], token: text, ...options });
   await client.ready();
   await until(() => client.state.status === 'READY');
   return client;
 }
 
-/** Waits until an agent process has what was written last. */
-const adopt = (client: ResidentAgentLLM, { revision }: { readonly revision: bigint }) =>
+/** Waits until a client has applied the revision of a write. */
+const untilApplied = (client: ResidentAgentLLM, { revision }: { readonly revision: bigint }) =>
   until(() => client.state.revision >= revision);
 
 describe('a lease from the service', () => {
-  it('follows the key of its config', async () => {
+  it('provides the current key after each change of the key of the config', async () => {
     const { name, id } = await newAgent();
-    const client = await agentOf(name);
+    const client = await startClient(name);
     const handle = client.agent(name);
     expect(await handle.apiKey()).toBe('sk-of-the-environment');
-    await adopt(client, await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-1` }));
+    await untilApplied(client, await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-1` }));
     expect(await handle.apiKey()).toBe(`${CANARY}-1`);
-    await adopt(client, await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` }));
+    await untilApplied(client, await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` }));
     expect(await handle.apiKey()).toBe(`${CANARY}-2`);
-    await adopt(client, await admin.configs.updateConfig({ config: { id }, clear_api_key: true }));
+    await untilApplied(client, await admin.configs.updateConfig({ config: { id }, clear_api_key: true }));
     expect(await handle.apiKey()).toBe('sk-of-the-environment');
   });
 
-  it('follows the key of a credential, and its place on the config', async () => {
+  it('provides the current key of a credential, and fails when the config is disabled', async () => {
     const desk = unique('desk');
     await admin.credentials.createCredential({
       credential: { name: desk, provider: 'openai' },
       api_key: `${CANARY}-1`,
     });
     const { name, id } = await newAgent(undefined, { credential_name: desk });
-    const client = await agentOf(name);
+    const client = await startClient(name);
     const handle = client.agent(name);
     const [hop] = handle.resolve().hops;
     expect(await handle.apiKey(hop)).toBe(`${CANARY}-1`);
     const update = { credential: { name: desk }, api_key: `${CANARY}-2` };
-    await adopt(client, await admin.credentials.updateCredential(update));
+    await untilApplied(client, await admin.credentials.updateCredential(update));
     expect(await handle.apiKey(hop)).toBe(`${CANARY}-2`);
-    await adopt(client, await admin.configs.updateConfig({ config: { id, enabled: false } }));
+    await untilApplied(client, await admin.configs.updateConfig({ config: { id, enabled: false } }));
     expect((await failed(handle.apiKey(hop))).message).toMatch(/no longer has a stored key, or is disabled/);
   });
 
-  it('ends with the agent, for pinned runs too', async () => {
+  it('fails when the agent is deactivated, for pinned runs as well', async () => {
     const { name } = await newAgent(CANARY);
-    const client = await agentOf(name);
+    const client = await startClient(name);
     const run = client.run({ pin: 'run' });
     const [hop] = run.agent(name).resolve().hops;
     expect(await run.agent(name).apiKey(hop)).toBe(CANARY);
-    await adopt(client, await admin.agents.updateAgent({ agent: { id: await idOf(name), is_active: false } }));
+    await untilApplied(client, await admin.agents.updateAgent({ agent: { id: await idOf(name), is_active: false } }));
     expect(await failed(run.agent(name).apiKey(hop))).toMatchObject({ reason: 'AGENT_INACTIVE' });
     expect(await failed(client.agent(name).apiKey())).toMatchObject({ reason: 'AGENT_INACTIVE' });
   });
 
   const idOf = async (name: string) => (await admin.agents.getAgent({ agent: { name } })).agent?.id;
 
-  it('is refused to who has no token, and to the token of another agent', async () => {
+  it('is denied to the token of a viewer and to the token of another agent', async () => {
     const { name } = await newAgent(CANARY);
     const { name: other } = await newAgent(CANARY);
     const viewer = await grant(backend.store, { role: 'ROLE_VIEWER' });
-    const client = hold(`127.0.0.1:${backend.port}`, { agents: [name], token: viewer.text });
+    const client = connectResident(`127.0.0.1:${backend.port}`, { agents: [name], token: viewer.text });
     await client.ready();
     expect(await failed(client.agent(name).apiKey())).toMatchObject({ reason: 'PERMISSION_DENIED' });
-    const stolen = hold(`127.0.0.1:${backend.port}`, {
+    const withOtherToken = connectResident(`127.0.0.1:${backend.port}`, {
       agents: [name],
       token: (await grant(backend.store, { role: 'ROLE_AGENT', agents: [other] })).text,
     });
-    await until(() => stolen.state.status === 'FAILED');
-    expect(() => stolen.agent(name).resolve()).toThrow('Nothing is held yet');
+    await until(() => withOtherToken.state.status === 'FAILED');
+    expect(() => withOtherToken.agent(name).resolve()).toThrow('Nothing is held yet');
   });
 
-  it('is not used when the service cannot read the key', async () => {
+  it('fails when the service cannot decrypt the key, until the key is set again', async () => {
     const { name, id } = await newAgent(CANARY);
     await backend.database.knex('agent_llm_configs').where({ id }).update({ api_key_encrypted: 'gAAAAAno-token' });
-    const client = await agentOf(name);
+    const client = await startClient(name);
     const error = await failed(client.agent(name).apiKey());
     expect(error.code).toBe('FAILED_PRECONDITION');
     expect(error.message).toContain(`cannot decrypt the stored key of config ${id}`);
-    await adopt(client, await admin.configs.updateConfig({ config: { id }, api_key: CANARY }));
+    await untilApplied(client, await admin.configs.updateConfig({ config: { id }, api_key: CANARY }));
     expect(await client.agent(name).apiKey()).toBe(CANARY);
   });
 
-  it('serves while the service is away, and comes back with it', async () => {
+  it('provides the key until it expires during an outage, and the new key after the outage', async () => {
     const { name, id } = await newAgent(`${CANARY}-1`);
     const proxy = await startProxy(backend.port);
     const replies: Buffer[] = [];
     proxy.onReply = (chunk) => void replies.push(chunk);
-    const client = await agentOf(name, { address: `127.0.0.1:${proxy.port}`, leaseMs: 3_000, deadlineMs: 1_000 });
+    const client = await startClient(name, { address: `127.0.0.1:${proxy.port}`, leaseMs: 3_000, deadlineMs: 1_000 });
     const key = () => client.agent(name).apiKey();
     expect(await key()).toBe(`${CANARY}-1`);
     expect(Buffer.concat(replies).length).toBeGreaterThan(1_000);
@@ -146,7 +146,7 @@ describe('a lease from the service', () => {
     await until(() => client.state.status === 'STALE');
     expect(await key()).toBe(`${CANARY}-1`);
     await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-2` });
-    const error = await failed(retried(key, 4_000));
+    const error = await failed(repeated(key, 4_000));
     expect(error).toMatchObject({ code: 'UNAVAILABLE' });
     expect(error.message).toMatch(/expired at .* and could not be renewed/);
     proxy.thaw();
@@ -154,20 +154,20 @@ describe('a lease from the service', () => {
     expect(await key()).toBe(`${CANARY}-2`);
   }, 40_000);
 
-  /** Asks until it fails. */
-  async function retried(ask: () => Promise<unknown>, ms: number): Promise<never> {
-    for (const end = Date.now() + ms; ; await new Promise((go) => setTimeout(go, 50))) {
-      await ask();
+  /** Repeats a call until it fails. */
+  async function repeated(call: () => Promise<unknown>, ms: number): Promise<never> {
+    for (const end = Date.now() + ms; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+      await call();
       if (Date.now() > end) throw new Error('it did not fail');
     }
   }
 
-  it('is entered for each key, and is in clear nowhere but in the process of the agent', async () => {
+  it('is recorded in the audit log for each key, and exists in plaintext only in the agent process', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-cache-'));
     onTestFinished(() => rm(directory, { recursive: true, force: true }));
     const { name } = await newAgent(CANARY);
     const path = join(directory, 'held');
-    const client = await agentOf(name, { cache: { path, key: 'k' } });
+    const client = await startClient(name, { cache: { path, key: 'k' } });
     expect(await client.agent(name).apiKey()).toBe(CANARY);
     const { events } = await admin.audit.listAuditEvents({ agent: { name }, kinds: ['AUDIT_EVENT_KIND_KEY_LEASE'] });
     expect(events).toMatchObject([

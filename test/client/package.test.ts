@@ -13,15 +13,14 @@ import { FakeLeases } from './fake_leases.js';
 import { agent, config, startFakeWatch } from './fake_watch.js';
 
 /*
- * The package as others get it: packed, installed into an empty project, and
- * used there from every module system, against a real service.
+ * The package as users get it: packed, installed into an empty project, and used there from every module system,
+ * against a real service.
  */
 
 const run = promisify(execFile);
 const root = packageFile('.');
 const readJson = (path: string) => JSON.parse(readFileSync(path, 'utf8'));
 let directory: string;
-/** The tarball's size, and where it was installed. */
 let packed: { readonly filename: string; readonly size: number; readonly unpackedSize: number };
 let project: string;
 let installed: string;
@@ -36,7 +35,7 @@ beforeAll(async () => {
   await run(process.execPath, [packageFile('scripts/build_client.mjs'), built]);
   const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: built });
   const report = JSON.parse(stdout);
-  // A list until npm 11, an object by name since 12.
+  // npm 11 and earlier print a list, npm 12 an object by package name.
   packed = Array.isArray(report) ? report[0] : Object.values(report)[0];
   await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'project', private: true }));
   const quiet = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
@@ -54,7 +53,7 @@ const filesOf = (top: string): string[] =>
     .filter((entry) => entry.isFile())
     .map((entry) => relative(top, join(entry.parentPath, entry.name)));
 
-/** The first TypeScript of the README: five lines. */
+/** The first TypeScript example of the README, which has five lines. */
 function example(): string {
   const [, code = ''] =
     /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(packageFile('src/client/README.md'), 'utf8')) ?? [];
@@ -65,7 +64,7 @@ function example(): string {
 const asCommonJs = (code: string) =>
   `${code.replace(/^import (\{.*?\}) from (.*);$/m, 'const $1 = require($2);').replace(/^(const agentllm = [\s\S]*)/m, '(async () => {\n$1})();')}`;
 
-/** The other TypeScript of the README as a module that compiles, each block in a function of its own. */
+/** The other TypeScript examples of the README as one module, each block in its own function. */
 function otherExamples(): string {
   const readme = readFileSync(packageFile('src/client/README.md'), 'utf8');
   const blocks = [...readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].slice(1).map(([, code = '']) => code);
@@ -77,7 +76,7 @@ function otherExamples(): string {
   return ["import type { AgentLLM } from '@agentllm/client';", ...new Set(imports), ...functions].join('\n');
 }
 
-/** Runs a file of the project with a Node, and gives what it prints; nothing may be said on the side. */
+/** Runs a file of the project with the given Node executable and returns its output; stderr must be empty. */
 async function runWith(node: string, file: string, env: Readonly<Record<string, string>> = {}): Promise<string> {
   const { stdout, stderr } = await run(node, [file], {
     cwd: project,
@@ -93,7 +92,7 @@ async function runWith(node: string, file: string, env: Readonly<Record<string, 
 }
 
 describe('the package', () => {
-  it('says what it is, and needs three packages', () => {
+  it('declares its identity and three dependencies', () => {
     const { version, dependencies, license } = readJson(packageFile('package.json'));
     const manifest = readJson(join(installed, 'package.json'));
     expect(manifest).toMatchObject({ name: '@agentllm/client', version, license, engines: { node: '>=20' } });
@@ -106,12 +105,12 @@ describe('the package', () => {
       expect(manifest).not.toHaveProperty(none);
   });
 
-  it('is small', () => {
+  it('is smaller than 480 kB', () => {
     console.log(`@agentllm/client: ${packed.size} bytes packed, ${packed.unpackedSize} unpacked`);
     expect(packed.size).toBeLessThan(480_000);
   });
 
-  it('has the manual, the license, the proto files and the retry policy', () => {
+  it('contains the manual, the license and the proto files with their imports', () => {
     const same = (path: string, original: string) =>
       expect(readFileSync(join(installed, path), 'utf8'), path).toBe(readFileSync(packageFile(original), 'utf8'));
     same('README.md', 'src/client/README.md');
@@ -124,15 +123,15 @@ describe('the package', () => {
     expect(imports.filter((to) => !protos.includes(to as string) && !to?.startsWith('google/protobuf/'))).toEqual([]);
   });
 
-  it('says nothing of the machine that it was built on', () => {
-    const places = [root.replace(/\/$/, ''), homedir(), directory, tmpdir()].filter((place) => place.length > 1);
+  it('contains no path of the machine on which it was built', () => {
+    const paths = [root.replace(/\/$/, ''), homedir(), directory, tmpdir()].filter((path) => path.length > 1);
     for (const file of filesOf(installed)) {
       const text = readFileSync(join(installed, file), 'utf8');
-      for (const place of places) expect(text.includes(`${place}/`), `${file} names ${place}`).toBe(false);
+      for (const path of paths) expect(text.includes(`${path}/`), `${file} names ${path}`).toBe(false);
     }
   });
 
-  it.each(['esm', 'cjs'])('reaches nothing but its own files, its packages and Node from %s', (system) => {
+  it.each(['esm', 'cjs'])('imports only its own files, its dependencies and Node from %s', (system) => {
     const allowed = /^(node:.*|crypto|net|@grpc\/grpc-js|@hpke\/core|@bufbuild\/protobuf(\/.*)?)$/;
     const foreign = new Set<string>();
     const seen = new Set<string>();
@@ -153,14 +152,14 @@ describe('the package', () => {
     expect([...seen].map((file) => relative(installed, file)).filter((file) => file.startsWith('..'))).toEqual([]);
   });
 
-  it('brings none of the packages of the service with it', () => {
+  it('installs no dependency of the service', () => {
     const all = filesOf(join(project, 'node_modules')).filter((file) => /(^|\/)package\.json$/.test(file));
     const names = new Set(all.map((file) => /^((@[^/]+\/)?[^/]+)/.exec(file)?.[1]));
     for (const name of ['zod', 'knex', 'pg', 'pino', '@electric-sql/pglite', 'commander', 'prom-client'])
       expect(names).not.toContain(name);
   });
 
-  it('keeps the comments of the proto files for the editor', () => {
+  it('has the comments of the proto files in its type declarations', () => {
     const set = fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb')));
     const words = (text: string) => text.replaceAll(/[\s*]+/g, ' ').trim();
     const typed = words(
@@ -170,7 +169,7 @@ describe('the package', () => {
         .join('\n'),
     );
     const comments = set.file
-      // The options are for the service alone.
+      // Only the service uses the options.
       .filter(({ name }) => /^agentllm\/v1\/(?!options)/.test(name))
       .flatMap(({ sourceCodeInfo }) => sourceCodeInfo?.location ?? [])
       .filter(({ leadingComments, path }) => leadingComments && isShown(path))
@@ -181,39 +180,39 @@ describe('the package', () => {
 });
 
 /**
- * Whether ts-proto has a place for a comment: messages, fields, enums, their values and methods, by their numbers in
- * descriptor.proto; of the others, services and oneofs.
+ * Whether ts-proto emits a comment at a path of field numbers of descriptor.proto: it does for messages, fields, enums,
+ * enum values and methods, and not for services and oneofs.
  */
 const isShown = ([part, , inner]: readonly number[]) =>
   part === 4 ? inner !== 8 : part === 5 || (part === 6 && inner === 2);
 
-/** The newest LTS, which .ci/run names and installs; installed here where it has not been yet. */
-function newestLts(): { readonly major: string; readonly place: string; find(): string | undefined } {
+/** The newest Node LTS, whose version .ci/run names; `nodes` installs it when it is missing. */
+function newestLts(): { readonly major: string; readonly installDirectory: string; find(): string | undefined } {
   const major = /node@(\d+)/.exec(readFileSync(packageFile('.ci/run'), 'utf8'))?.[1] ?? '';
-  const place = packageFile('.cache/lts');
+  const installDirectory = packageFile('.cache/lts');
   const find = () => {
-    const top = join(place, 'node_modules');
+    const top = join(installDirectory, 'node_modules');
     if (!existsSync(top)) return undefined;
     const binary = filesOf(top).find((file) => /(^|\/)bin\/node(\.exe)?$/.test(file));
     return binary && join(top, binary);
   };
-  return { major, place, find };
+  return { major, installDirectory, find };
 }
 
 async function nodes(): Promise<{ readonly node: string; readonly missing?: string }[]> {
-  const { major, place, find } = newestLts();
+  const { major, installDirectory, find } = newestLts();
   if (!find()) {
     const options = ['--no-save', '--no-audit', '--no-fund', '--no-package-lock', '--prefer-offline'];
-    await run('npm', ['install', '--prefix', place, ...options, `node@${major}`]).catch(() => {});
+    await run('npm', ['install', '--prefix', installDirectory, ...options, `node@${major}`]).catch(() => {});
   }
   const lts = find();
   return [{ node: process.execPath }, lts ? { node: lts } : { node: '', missing: `node@${major} cannot be installed` }];
 }
 
 describe.each([
-  ['the Node of the tests', 0],
-  ['the newest LTS', 1],
-])('under %s', (_, at) => {
+  ['the Node version of the tests', 0],
+  ['the newest Node LTS', 1],
+])('the package under %s', (_, at) => {
   let node: string;
   let missing: string | undefined;
   beforeAll(async () => {
@@ -221,27 +220,27 @@ describe.each([
     node = chosen?.node ?? '';
     missing = chosen?.missing;
   }, 240_000);
-  /** A program that prints, in its file. */
-  const prints = (name: string, file: string, code: () => string, expected: string | RegExp) =>
+  /** A test that runs a program and compares its output. */
+  const itPrints = (name: string, file: string, code: () => string, expected: string | RegExp) =>
     it(name, async ({ skip }) => {
       if (missing) skip(missing);
       const path = join(project, `${at}_${file}`);
       await writeFile(path, code());
       expect(await runWith(node, path)).toMatch(expected);
     });
-  const FIRST = /^openai gpt-4 0\.7\n$/;
+  const EXAMPLE_OUTPUT = /^openai gpt-4 0\.7\n$/;
 
-  prints('runs the five lines of the README as ESM', 'first.mjs', example, FIRST);
-  prints('runs them as CommonJS', 'first.cjs', () => asCommonJs(example()), FIRST);
-  prints(
-    'is silent when it is imported',
+  itPrints('runs the five lines of the README as ESM', 'first.mjs', example, EXAMPLE_OUTPUT);
+  itPrints('runs the five lines of the README as CommonJS', 'first.cjs', () => asCommonJs(example()), EXAMPLE_OUTPUT);
+  itPrints(
+    'prints nothing when it is imported',
     'silent.mjs',
     () =>
       "process.on('warning', (w) => console.log(w)); await import('@agentllm/client'); await import('@agentllm/client/proto');",
     /^$/,
   );
-  prints(
-    'knows its errors, whichever module system made them',
+  itPrints(
+    'recognizes its errors from both module systems',
     'errors.mjs',
     () => `
       import { createRequire } from 'node:module';
@@ -254,8 +253,8 @@ describe.each([
       agentllm.close();`,
     /^true AGENT_NOT_FOUND trader\n$/,
   );
-  prints(
-    'gives the bare stubs and the retry policy',
+  itPrints(
+    'exports the generated stubs, the retry policy and the proto files',
     'stubs.cjs',
     () => `
       const { credentials } = require('@grpc/grpc-js');
@@ -270,8 +269,8 @@ describe.each([
       });`,
     /^trader true\n$/,
   );
-  prints(
-    'lets the process end without close()',
+  itPrints(
+    'lets the process exit without close()',
     'open.mjs',
     () => `
       import { connect } from '@agentllm/client';
@@ -287,18 +286,18 @@ describe.each([
       const run = client.run();
       console.log(began, hops[0].provider, hops[0].model_name, run.agent('trader').resolve().hops === hops);
       await client[Symbol.asyncDispose]();`;
-  const asTheSecond = /^STALE openai gpt-4 true\n$/;
-  prints(
-    'holds agents, as ESM',
+  const FROM_CACHE = /^STALE openai gpt-4 true\n$/;
+  itPrints(
+    'resolves agents as ESM',
     'resident.mjs',
     () => `import { connect } from '@agentllm/client';\n${RESIDENT}`,
     /^CONNECTING openai gpt-4 true\n$/,
   );
-  prints(
-    'holds agents, as CommonJS, and begins with what the other has left',
+  itPrints(
+    'resolves agents as CommonJS, starting from the cache file of the ESM client',
     'resident.cjs',
     () => `const { connect } = require('@agentllm/client');\n(async () => {${RESIDENT}})();`,
-    asTheSecond,
+    FROM_CACHE,
   );
   it.each([
     ['ESM', 'lease.mjs', (code: string) => `import { connect } from '@agentllm/client';\n${code}`],
@@ -307,7 +306,7 @@ describe.each([
       'lease.cjs',
       (code: string) => `const { connect } = require('@agentllm/client');\n(async () => {${code}})();`,
     ],
-  ])('opens leased keys, as %s', async (_, file, wrapped) => {
+  ])('opens leased keys as %s', async (_, file, wrapped) => {
     if (missing) return;
     const fake = await startFakeWatch();
     new FakeLeases(fake).keys = [{ config_id: 8, key: 'sk-leased' }];
@@ -321,8 +320,8 @@ describe.each([
     await writeFile(path, wrapped(code));
     expect(await runWith(node, path, { AGENTLLM_ADDRESS: fake.address })).toBe('sk-leased\n');
   });
-  prints(
-    'lets the process end while it holds agents',
+  itPrints(
+    'lets the process exit while it watches agents',
     'held.mjs',
     () => `
       import { connect } from '@agentllm/client';
@@ -331,8 +330,8 @@ describe.each([
       console.log(client.agent('trader').resolve().hops[0].model_name);`,
     /^gpt-4\n$/,
   );
-  prints(
-    'works where there is no Symbol.asyncDispose, as before Node 20.5',
+  itPrints(
+    'works without Symbol.asyncDispose, as before Node 20.5',
     'undisposed.mjs',
     () => `
       const { asyncDispose, dispose, ...own } = Object.getOwnPropertyDescriptors(Symbol);
@@ -456,7 +455,7 @@ export async function wrong(agentllm: AgentLLM): Promise<void> {
 }
 `;
 
-describe('TypeScript', () => {
+describe('the package in TypeScript', () => {
   const strict = {
     strict: true,
     exactOptionalPropertyTypes: true,
@@ -468,19 +467,19 @@ describe('TypeScript', () => {
     types: ['node'],
   };
   const tsc = async (name: string, compilerOptions: object, files: Readonly<Record<string, string>>) => {
-    const place = join(project, name);
-    await mkdir(place);
-    for (const [file, code] of Object.entries(files)) await writeFile(join(place, file), code);
+    const projectDirectory = join(project, name);
+    await mkdir(projectDirectory);
+    for (const [file, code] of Object.entries(files)) await writeFile(join(projectDirectory, file), code);
     const config = { compilerOptions: { ...strict, ...compilerOptions, outDir: 'out' }, files: Object.keys(files) };
-    await writeFile(join(place, 'tsconfig.json'), JSON.stringify(config));
+    await writeFile(join(projectDirectory, 'tsconfig.json'), JSON.stringify(config));
     const compiler = packageFile('node_modules/typescript/bin/tsc');
-    await run(process.execPath, [compiler, '-p', place]).catch(({ stdout }) => {
+    await run(process.execPath, [compiler, '-p', projectDirectory]).catch(({ stdout }) => {
       throw new Error(`it does not compile:\n${stdout}`);
     });
-    return (file: string) => join(place, 'out', file);
+    return (file: string) => join(projectDirectory, 'out', file);
   };
   beforeAll(async () => {
-    // What an editor brings along; the repository has it already.
+    // The type packages that a user installs; they are linked from the repository.
     await mkdir(join(project, 'node_modules/@types'), { recursive: true });
     for (const name of ['@types/node', 'undici-types'])
       if (!existsSync(join(project, 'node_modules', name)))
@@ -488,7 +487,7 @@ describe('TypeScript', () => {
   });
   const lib = ['es2023', 'esnext.disposable'];
 
-  it('takes the right and refuses the wrong, with module nodenext, from ESM and CommonJS', async () => {
+  it('accepts valid code and rejects invalid code with module nodenext, from ESM and CommonJS', async () => {
     const cts = example().replace(
       /^const agentllm[\s\S]*/m,
       (rest) => `async function main() {\n${rest}}\nvoid main();\n`,
@@ -503,12 +502,12 @@ describe('TypeScript', () => {
       expect(await runWith(process.execPath, out(file))).toBe('openai gpt-4 0.7\n');
   });
 
-  it('does so with moduleResolution bundler', async () => {
+  it('accepts valid code and rejects invalid code with moduleResolution bundler', async () => {
     const files = { 'first.ts': example(), 'types.ts': TYPES, 'others.ts': otherExamples() };
     await tsc('bundler', { module: 'esnext', moduleResolution: 'bundler', lib }, files);
   });
 
-  it('compiles without a word about libraries for a program that becomes CommonJS', async () => {
+  it('compiles without errors in libraries for a program that is emitted as CommonJS', async () => {
     const code = example().replace(
       /^const agentllm[\s\S]*/m,
       (rest) => `async function main() {\n${rest}}\nvoid main();\n`,
@@ -518,7 +517,7 @@ describe('TypeScript', () => {
     expect(await runWith(process.execPath, out('first.js'))).toBe('openai gpt-4 0.7\n');
   });
 
-  it('has maps that lead to the source', () => {
+  it('has source maps that contain the sources', () => {
     const map = readJson(join(installed, 'esm/src/client/connect.js.map'));
     expect(map.sourcesContent[0]).toBe(readFileSync(packageFile('src/client/connect.ts'), 'utf8'));
     expect(map.sources).toEqual(['src/client/connect.ts']);

@@ -2,10 +2,19 @@ import { status } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import { AgentLLMError, type Change, type ClientState, type ClientWarning, connect } from '../../src/client/index.js';
 import { freePort } from '../support/ports.js';
-import { agent, config, gone, held, hold, model, openai, startFakeWatch } from './fake_watch.js';
+import {
+  absentAgent,
+  agent,
+  config,
+  connectResident,
+  model,
+  openai,
+  startFakeWatch,
+  startResident,
+} from './fake_watch.js';
 import { failed, until } from './support.js';
 
-/** The error of a function that must fail with one of the client. */
+/** The AgentLLMError that a function must throw. */
 function thrown(run: () => unknown): AgentLLMError {
   try {
     run();
@@ -17,9 +26,9 @@ function thrown(run: () => unknown): AgentLLMError {
 }
 
 describe('connect with agents', () => {
-  it('returns at once, and begins a stream about them', async () => {
+  it('returns immediately and opens a watch of the given agents', async () => {
     const fake = await startFakeWatch();
-    const client = hold(fake.address, { agents: ['b', 'a', 'a'], clientName: 'desk', clientVersion: '2.0' });
+    const client = connectResident(fake.address, { agents: ['b', 'a', 'a'], clientName: 'desk', clientVersion: '2.0' });
     expect(client.state).toMatchObject({ status: 'CONNECTING', revision: 0n, error: undefined });
     const { request } = await fake.stream(0);
     expect(request).toMatchObject({ all_agents: false, resume_token: '', client_name: 'desk', client_version: '2.0' });
@@ -28,9 +37,9 @@ describe('connect with agents', () => {
     expect(client.clientId).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4/);
   });
 
-  it("takes 'all'", async () => {
+  it("accepts 'all'", async () => {
     const fake = await startFakeWatch();
-    hold(fake.address, { agents: 'all' });
+    connectResident(fake.address, { agents: 'all' });
     expect((await fake.stream(0)).request).toMatchObject({ all_agents: true, agents: [] });
   });
 
@@ -45,22 +54,22 @@ describe('connect with agents', () => {
     [{ agents: ['a'], cache: { path: '/nowhere', key: '' } }, /cache\.key is missing/],
     [{ agents: ['a'], cache: { path: '', key: 'x' } }, /cache\.path/],
     [{ agents: ['a'], cache: { path: '/nowhere', key: 'x', maxAgeMs: -1 } }, /maxAgeMs/],
-  ])('refuses %j', (options, message) => {
+  ])('rejects %j', (options, message) => {
     expect(() => connect({ address: '127.0.0.1:1', ...options })).toThrow(TypeError);
     expect(() => connect({ address: '127.0.0.1:1', ...options })).toThrow(message);
   });
 
-  it('still has the calls of every client', async () => {
-    const { client } = await held();
+  it('provides the unary calls of every client', async () => {
+    const { client } = await startResident();
     expect(Object.keys(client.configs)).toContain('getPrimaryConfig');
     expect(Object.keys(client.watchers).sort()).toEqual(['acknowledgeRevision', 'listWatchers']);
     expect((await client.watchers.listWatchers()).watchers).toEqual([]);
   });
 
-  it('is closed by its signal', async () => {
+  it('returns a client that is closed when its signal aborts', async () => {
     const closing = new AbortController();
     const fake = await startFakeWatch();
-    const client = hold(fake.address, { signal: closing.signal });
+    const client = connectResident(fake.address, { signal: closing.signal });
     const stream = await fake.stream(0);
     closing.abort();
     await until(() => stream.cancelled);
@@ -69,8 +78,8 @@ describe('connect with agents', () => {
 });
 
 describe('resolve', () => {
-  it('gives what ResolveConfig would, and the same object until something changes', async () => {
-    const { client, stream } = await held([agent('trader', 5), agent('other', 5)], { agents: 'all' });
+  it('returns the result of ResolveConfig, and the same object until something changes', async () => {
+    const { client, stream } = await startResident([agent('trader', 5), agent('other', 5)], { agents: 'all' });
     const trader = client.agent('trader');
     const first = trader.resolve();
     expect(first).toMatchObject({
@@ -96,7 +105,7 @@ describe('resolve', () => {
     });
     expect(trader.resolve()).toBe(first);
     expect(client.agent('trader')).toBe(trader);
-    // Of somebody else.
+    // A change of another agent.
     stream.change(11, [agent('other', 11)]);
     await until(() => client.state.revision === 11n);
     expect(trader.resolve()).toBe(first);
@@ -107,8 +116,8 @@ describe('resolve', () => {
     expect(trader.resolve().hops[0]?.parameters[0]?.value).toBe(0);
   });
 
-  it('follows the catalogue', async () => {
-    const { client, stream } = await held();
+  it('reflects changes of the catalogue', async () => {
+    const { client, stream } = await startResident();
     const before = client.agent('trader').resolve();
     stream.change(11, [], [model('gpt-4', { max_output_tokens: 100, revision: 11n, price: undefined })]);
     await until(() => client.state.revision === 11n);
@@ -132,16 +141,16 @@ describe('resolve', () => {
     });
   });
 
-  it('knows what the service says of keys', async () => {
+  it('reflects the key states that the service sends', async () => {
     const key = (more: object) => agent('trader', 5, { configs: [config(1, 5, more)] });
     const credential = { name: 'team', provider: 'openai', api_key_state: 'API_KEY_STATE_SET', revision: 3n } as const;
-    const { client, stream } = await held([key({ credential_name: 'team' })]);
-    const keyNow = () => client.agent('trader').resolve().hops[0]?.key;
-    // Not here yet, so the environment has it.
-    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
+    const { client, stream } = await startResident([key({ credential_name: 'team' })]);
+    const currentKey = () => client.agent('trader').resolve().hops[0]?.key;
+    // The credential has not arrived, so the environment is the source.
+    expect(currentKey()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
     stream.change(11, [], [{ credential }]);
     await until(() => client.state.revision === 11n);
-    expect(keyNow()).toEqual({
+    expect(currentKey()).toEqual({
       source: 'KEY_SOURCE_CREDENTIAL',
       name: 'team',
       variables: [],
@@ -149,29 +158,29 @@ describe('resolve', () => {
     });
     stream.change(12, [key({ has_api_key_override: true, api_key_state: 'API_KEY_STATE_UNREADABLE' })]);
     await until(() => client.state.revision === 12n);
-    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_CONFIG', state: 'API_KEY_STATE_UNREADABLE' });
+    expect(currentKey()).toMatchObject({ source: 'KEY_SOURCE_CONFIG', state: 'API_KEY_STATE_UNREADABLE' });
     stream.change(13, [key({ credential_name: 'team' })], [{ deleted_credential: 'team' }]);
     await until(() => client.state.revision === 13n);
-    expect(keyNow()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
+    expect(currentKey()).toMatchObject({ source: 'KEY_SOURCE_ENVIRONMENT' });
   });
 
-  it('is frozen to its leaves', async () => {
-    const { client } = await held();
+  it('returns a deeply frozen object', async () => {
+    const { client } = await startResident();
     const resolution = client.agent('trader').resolve();
-    const loose: string[] = [];
+    const unfrozen: string[] = [];
     const visit = (value: unknown, path: string) => {
       if (typeof value !== 'object' || value === null || value instanceof Date) return;
-      if (!Object.isFrozen(value)) loose.push(path);
+      if (!Object.isFrozen(value)) unfrozen.push(path);
       for (const [key, inner] of Object.entries(value)) visit(inner, `${path}.${key}`);
     };
     visit(resolution, 'resolution');
     visit(client.agent('trader').held, 'held');
-    expect(loose).toEqual([]);
+    expect(unfrozen).toEqual([]);
     expect(() => Object.assign(resolution.hops[0] ?? {}, { provider: 'mine' })).toThrow(TypeError);
   });
 
-  it('takes providers for down', async () => {
-    const { client } = await held();
+  it('skips the providers in providerDown', async () => {
+    const { client } = await startResident();
     const trader = client.agent('trader');
     expect(trader.resolve({ providerDown: ['GPT'] })).toMatchObject({
       hops: [],
@@ -187,7 +196,7 @@ describe('resolve', () => {
 
   it('fails with the codes and reasons of ResolveConfig', async () => {
     const asleep = agent('asleep', 1, { agent: { is_active: false } });
-    const { client, stream } = await held([gone('nobody'), asleep, agent('trader', 1)], {
+    const { client, stream } = await startResident([absentAgent('nobody'), asleep, agent('trader', 1)], {
       agents: ['nobody', 'asleep', 'trader', 'trador'],
     });
     expect(thrown(() => client.agent('nobody').resolve())).toMatchObject({
@@ -202,18 +211,18 @@ describe('resolve', () => {
       resources: [{ type: 'agent', name: 'asleep' }],
     });
     expect(thrown(() => client.agent('stranger'))).toMatchObject({ code: 'INVALID_ARGUMENT', reason: undefined });
-    // Created, and taken away again.
+    // The agent is created and then deleted.
     stream.change(11, [agent('nobody', 11)]);
     await until(() => client.state.revision === 11n);
     expect(client.agent('nobody').resolve().hops).toHaveLength(1);
-    stream.change(12, [gone('nobody', { id: 1 })]);
+    stream.change(12, [absentAgent('nobody', { id: 1 })]);
     await until(() => client.state.revision === 12n);
     expect(thrown(() => client.agent('nobody').resolve()).reason).toBe('AGENT_NOT_FOUND');
     expect(client.agent('nobody').held).toBeUndefined();
   });
 
-  it('is UNAVAILABLE while nothing is held', async () => {
-    const client = hold(`127.0.0.1:${await freePort()}`);
+  it('fails with UNAVAILABLE while no state is held', async () => {
+    const client = connectResident(`127.0.0.1:${await freePort()}`);
     const trader = client.agent('trader');
     expect(thrown(() => trader.resolve())).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
     const error = await failed(client.ready(300));
@@ -224,12 +233,12 @@ describe('resolve', () => {
     await expect(client.ready(5_000, { signal: AbortSignal.timeout(50) })).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 
-  it('says anew what a day changes, when it comes', async () => {
-    const soon = model('gpt-4', { retires_at: new Date(Date.now() + 700) });
+  it('returns an updated finding when the retirement date of a model is reached', async () => {
+    const retiring = model('gpt-4', { retires_at: new Date(Date.now() + 700) });
     const fake = await startFakeWatch();
-    const client = hold(fake.address);
+    const client = connectResident(fake.address);
     const changes = client.changes();
-    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [openai(), soon]);
+    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [openai(), retiring]);
     expect((await changes.next()).value).toMatchObject({ snapshot: true });
     const severity = () =>
       client
@@ -242,9 +251,11 @@ describe('resolve', () => {
   });
 });
 
-describe('what is held', () => {
-  it('is what the service sent', async () => {
-    const { client } = await held([agent('trader', 5, { configs: [config(1, 5), config(2, 5, { enabled: false })] })]);
+describe('the held state', () => {
+  it('contains the agent and the configs that the service sent', async () => {
+    const { client } = await startResident([
+      agent('trader', 5, { configs: [config(1, 5), config(2, 5, { enabled: false })] }),
+    ]);
     const { held: both } = client.agent('trader');
     expect(both?.agent).toMatchObject({ name: 'trader', revision: 5n });
     expect(both?.configs.map(({ id, enabled }) => [id, enabled])).toEqual([
@@ -255,18 +266,18 @@ describe('what is held', () => {
 });
 
 describe('events', () => {
-  it('tell of the state and of changes, until they are ended', async () => {
+  it('report the state and changes until their listeners are removed', async () => {
     const fake = await startFakeWatch();
-    const client = hold(fake.address);
+    const client = connectResident(fake.address);
     const states: ClientState[] = [];
     const changes: Change[] = [];
-    const only: Change[] = [];
+    const traderChanges: Change[] = [];
     const off = client.on('state', (state) => states.push(state));
     const signal = new AbortController();
     client.on('change', (change) => changes.push(change), { signal: signal.signal });
-    client.agent('trader').onChange((change) => only.push(change));
+    client.agent('trader').onChange((change) => traderChanges.push(change));
     const stream = await fake.stream(0);
-    stream.start().snapshot(10, [agent('trader', 1), gone('other')]);
+    stream.start().snapshot(10, [agent('trader', 1), absentAgent('other')]);
     await client.ready();
     expect(states).toEqual([client.state]);
     expect(client.state).toMatchObject({ status: 'READY', revision: 10n, replica: 'r1', error: undefined });
@@ -277,7 +288,7 @@ describe('events', () => {
     await until(() => changes.length === 3);
     expect(changes[2]).toMatchObject({ revision: 12n, agents: ['trader'], urgent: true, merged: 1 });
     expect(changes[2]?.cause).toMatchObject({ actor: 'tester', reason: 'because' });
-    expect(only.map(({ revision }) => revision)).toEqual([10n, 12n]);
+    expect(traderChanges.map(({ revision }) => revision)).toEqual([10n, 12n]);
     signal.abort();
     off();
     stream.change(13, [agent('trader', 13)]);
@@ -285,11 +296,11 @@ describe('events', () => {
     await until(() => client.state.status === 'STALE');
     expect(changes).toHaveLength(3);
     expect(states).toHaveLength(1);
-    expect(only).toHaveLength(3);
+    expect(traderChanges).toHaveLength(3);
   });
 
-  it('outlive listeners that fail, and warn of them', async () => {
-    const { client, stream } = await held();
+  it('continue when listeners fail, and each failure causes a warning', async () => {
+    const { client, stream } = await startResident();
     const warnings: ClientWarning[] = [];
     const seen: bigint[] = [];
     client.on('warning', (warning) => {
@@ -317,22 +328,22 @@ describe('events', () => {
 });
 
 describe('changes', () => {
-  it('are iterated in order, and end with the signal, the loop or the client', async () => {
-    const { client, stream } = await held([agent('trader', 1)], { agents: 'all' });
+  it('are iterated in order until the signal aborts, the loop ends or the client is closed', async () => {
+    const { client, stream } = await startResident([agent('trader', 1)], { agents: 'all' });
     const signal = new AbortController();
     const [byLoop, bySignal, byClient] = [
       client.changes(),
       client.changes({ signal: signal.signal }),
       client.changes(),
     ];
-    const only = client.agent('trader').changes();
+    const traderChanges = client.agent('trader').changes();
     for (let revision = 11; revision <= 15; revision++)
       stream.change(revision, [agent(revision === 14 ? 'trader' : 'other', revision)]);
     const seen: bigint[] = [];
     for await (const { revision } of byLoop) if (seen.push(revision) === 5) break;
     expect(seen).toEqual([11n, 12n, 13n, 14n, 15n]);
     expect((await byLoop.next()).done).toBe(true);
-    expect((await only.next()).value).toMatchObject({ revision: 14n });
+    expect((await traderChanges.next()).value).toMatchObject({ revision: 14n });
     signal.abort();
     for (let read = 0; read < 5; read++) expect((await bySignal.next()).done).toBe(false);
     expect((await bySignal.next()).done).toBe(true);
@@ -343,8 +354,8 @@ describe('changes', () => {
     expect((await client.changes().next()).done).toBe(true);
   });
 
-  it('are over at once with a signal that has aborted', async () => {
-    const { client } = await held();
+  it('end immediately when the signal is already aborted', async () => {
+    const { client } = await startResident();
     const readers = [
       client.changes({ signal: AbortSignal.abort() }),
       client.agent('trader').changes({ signal: AbortSignal.abort() }),
@@ -352,8 +363,8 @@ describe('changes', () => {
     for (const changes of readers) expect(await changes.next()).toEqual({ done: true, value: undefined });
   });
 
-  it('are put together for a reader who is slow, so that they take no more room', async () => {
-    const { client, stream } = await held([], { agents: 'all' });
+  it('are merged for a slow reader, so that the queue stays bounded', async () => {
+    const { client, stream } = await startResident([], { agents: 'all' });
     const slow = client.changes();
     for (let revision = 11; revision <= 1010; revision++)
       stream.change(revision, [agent(`a${revision % 7}`, revision, { urgent: revision === 900 })]);
@@ -371,8 +382,8 @@ describe('changes', () => {
 });
 
 describe('acknowledgements', () => {
-  it('tell what was applied, soon, and not for every change', async () => {
-    const { fake, client, stream } = await held();
+  it('report the applied revision within 500 ms, and not for every change', async () => {
+    const { fake, client, stream } = await startResident();
     const began = performance.now();
     await until(() => fake.acknowledged.length === 1);
     expect(performance.now() - began).toBeLessThan(500);
@@ -384,24 +395,24 @@ describe('acknowledgements', () => {
     expect((second?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThan(950);
     stream.bookmark(61);
     await until(() => client.state.revision === 61n);
-    await new Promise((go) => setTimeout(go, 1_500));
-    // A revision with nothing for this client waits for longer.
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    // A revision without changes for this client is acknowledged later.
     expect(fake.acknowledged).toHaveLength(2);
   });
 
-  it('fail nobody, and are made up for', async () => {
-    const { fake, client, stream } = await held();
-    fake.refuses = status.UNAVAILABLE;
+  it('do not affect the client when they fail, and are sent again with the next change', async () => {
+    const { fake, client, stream } = await startResident();
+    fake.acknowledgementError = status.UNAVAILABLE;
     await until(() => fake.acknowledged.length === 1);
     expect(client.state.status).toBe('READY');
-    fake.refuses = undefined;
+    fake.acknowledgementError = undefined;
     stream.change(11, [agent('trader', 11)]);
     await until(() => fake.acknowledged.length === 2);
     expect(fake.acknowledged[1]?.revision).toBe(11n);
   });
 
-  it('are made once more at the end', async () => {
-    const { fake, client, stream } = await held();
+  it('are sent once more when the client is closed', async () => {
+    const { fake, client, stream } = await startResident();
     await until(() => fake.acknowledged.length === 1);
     stream.change(11, [agent('trader', 11)]);
     await until(() => client.state.revision === 11n);
@@ -412,21 +423,21 @@ describe('acknowledgements', () => {
 });
 
 describe('close', () => {
-  it('ends the stream for good, and leaves what is held', async () => {
-    const { fake, client, stream } = await held();
+  it('ends the stream permanently and keeps the held state', async () => {
+    const { fake, client, stream } = await startResident();
     const before = client.agent('trader').resolve();
     await client[Symbol.asyncDispose]();
     await until(() => stream.cancelled);
     expect(client.state).toMatchObject({ status: 'STALE', revision: 10n });
     expect(client.state.error).toMatchObject({ code: 'CANCELLED' });
     expect(client.agent('trader').resolve()).toBe(before);
-    await new Promise((go) => setTimeout(go, 400));
+    await new Promise((resolve) => setTimeout(resolve, 400));
     expect(fake.streams).toHaveLength(1);
     await client[Symbol.asyncDispose]();
   });
 
-  it('ends one that never had anything', async () => {
-    const client = hold(`127.0.0.1:${await freePort()}`);
+  it('makes a client FAILED that has never held a state', async () => {
+    const client = connectResident(`127.0.0.1:${await freePort()}`);
     await client[Symbol.asyncDispose]();
     expect(client.state.status).toBe('FAILED');
     expect((await failed(client.ready(1_000))).code).toBe('CANCELLED');

@@ -19,8 +19,8 @@ const MODEL = { provider: 'openai', model_name: 'gpt-4' };
 
 type TcpProxy = Awaited<ReturnType<typeof startProxy>>;
 
-/** A port before the service that can be shut, as the service's own is while it restarts. */
-class Door {
+/** A TCP proxy that can stop listening, like the port of the service while it restarts. */
+class RestartableProxy {
   private readonly sockets = new Set<Socket>();
   private server: Server | undefined;
   port = 0;
@@ -28,11 +28,11 @@ class Door {
   constructor(private readonly to: number) {}
 
   async open(): Promise<void> {
-    const server = createServer((inner) => {
-      const outer = dial(this.to, '127.0.0.1');
+    const server = createServer((client) => {
+      const upstream = dial(this.to, '127.0.0.1');
       for (const [from, into] of [
-        [inner, outer],
-        [outer, inner],
+        [client, upstream],
+        [upstream, client],
       ] as const) {
         this.sockets.add(from);
         from.pipe(into);
@@ -45,29 +45,29 @@ class Door {
     this.server = server;
   }
 
-  shut(): void {
+  close(): void {
     this.server?.close();
     for (const socket of this.sockets) socket.destroy();
   }
 }
 
-async function startDoor(port: number): Promise<Door> {
-  const door = new Door(port);
-  await door.open();
-  onTestFinished(() => door.shut());
-  return door;
+async function startRestartableProxy(port: number): Promise<RestartableProxy> {
+  const proxy = new RestartableProxy(port);
+  await proxy.open();
+  onTestFinished(() => proxy.close());
+  return proxy;
 }
 
-describe('the policy', () => {
-  it('is that of the file, for every service of the contract', () => {
+describe('the retry policy', () => {
+  it('equals service_config.json and names every service of the contract', () => {
     expect(serviceConfig).toEqual(json);
     const set = fromBinary(FileDescriptorSetSchema, readFileSync(packageFile('gen/descriptor.binpb')));
-    const ours = [...createFileRegistry(set)]
+    const contractServices = [...createFileRegistry(set)]
       .filter((type) => type.kind === 'service')
       .map(({ typeName }) => typeName)
       .filter((name) => name.startsWith('agentllm.'));
-    expect(services.map(({ service }: { service: string }) => service).sort()).toEqual(ours.sort());
-    // A stream is opened again by who knows where to go on from, and gRPC stays out of it.
+    expect(services.map(({ service }: { service: string }) => service).sort()).toEqual(contractServices.sort());
+    // gRPC does not retry streams: the caller reopens them from the position that it has reached.
     expect(json.methodConfig.slice(1)).toEqual([
       {
         name: [
@@ -78,7 +78,7 @@ describe('the policy', () => {
     ]);
   });
 
-  it('ends after its number of attempts, each after a pause', async () => {
+  it('stops after maxAttempts attempts, each after its backoff', async () => {
     const times: number[] = [];
     const fake = await startFake((_, done) => {
       times.push(performance.now());
@@ -98,7 +98,7 @@ describe('the policy', () => {
     );
   });
 
-  it('holds within the deadline', async () => {
+  it('stops at the deadline', async () => {
     const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
     const { ms } = await timed(failed(connectTo(fake.address).agents.listAgents({}, { deadlineMs: 600 })));
     expect(ms).toBeLessThan(900);
@@ -107,7 +107,7 @@ describe('the policy', () => {
     expect(fake.calls).toHaveLength(attempts);
   });
 
-  it('sends nothing again that another try cannot help', async () => {
+  it('does not retry when the code is not UNAVAILABLE', async () => {
     for (const code of Object.values(status).filter((one) => typeof one === 'number')) {
       if (code === status.OK || code === status.UNAVAILABLE) continue;
       const fake = await startFake((_, done) => done(failWith(code, 'no')));
@@ -116,14 +116,14 @@ describe('the policy', () => {
     }
   });
 
-  it('sends nothing again with retry: false', async () => {
+  it('does not retry when the option retry is false', async () => {
     const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
     const { ms } = await timed(failed(connectTo(fake.address, { retry: false }).agents.listAgents()));
     expect(ms).toBeLessThan(500);
     expect(fake.calls).toHaveLength(1);
   });
 
-  it('sends every attempt of a write with the same request id, and a new one with each write', async () => {
+  it('sends every attempt of a write with the same request id, and each write with a new one', async () => {
     const ids: string[] = [];
     const fake = await startFake(({ request }, done) => {
       ids.push((request as { request_id: string }).request_id);
@@ -137,22 +137,22 @@ describe('the policy', () => {
     for (const id of ids) expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   });
 
-  it('leaves a request id that is given, also an empty one', async () => {
+  it('keeps a request id that is passed, even an empty one', async () => {
     const ids: string[] = [];
     const fake = await startFake(({ request }, done) => {
       ids.push((request as { request_id: string }).request_id);
       done(failWith(status.ABORTED, 'no'));
     });
     const { agents } = connectTo(fake.address);
-    const given = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff';
-    expect((await failed(agents.createAgent({ request_id: given }))).requestId).toBe(given);
+    const passedId = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff';
+    expect((await failed(agents.createAgent({ request_id: passedId }))).requestId).toBe(passedId);
     expect((await failed(agents.createAgent({ request_id: '' }))).requestId).toBeUndefined();
     const { requestId } = await failed(agents.createAgent({ request_id: undefined }));
-    expect(ids).toEqual([given, '', requestId]);
+    expect(ids).toEqual([passedId, '', requestId]);
     expect(requestId).toHaveLength(36);
   });
 
-  it('does not change the request that it is given', async () => {
+  it('does not modify the request that is passed', async () => {
     const fake = await startFake();
     const request = Object.freeze({ agent: Object.freeze({ name: 'x' }) });
     await connectTo(fake.address).agents.createAgent(request);
@@ -160,7 +160,7 @@ describe('the policy', () => {
   });
 });
 
-describe('a service that is away', () => {
+describe('a service that is unavailable', () => {
   const service = useService('embedded');
 
   const newAgent = async () => {
@@ -171,11 +171,11 @@ describe('a service that is away', () => {
   const configsOf = async (name: string) => (await service().configs.listConfigs({ agent: { name } })).configs;
 
   it.each([10, 60])(
-    'for a second is not noticed by %d reads and as many writes, and each is written once',
+    'for one second fails none of %d reads and as many writes, and each write is executed once',
     async (count) => {
       const name = await newAgent();
-      const door = await startDoor(service().port);
-      const { agents, configs } = connectTo(`127.0.0.1:${door.port}`);
+      const proxy = await startRestartableProxy(service().port);
+      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`);
       await agents.listAgents();
       const calls = (from: number) => [
         ...Array.from({ length: count / 2 }, (_, at) =>
@@ -183,54 +183,54 @@ describe('a service that is away', () => {
         ),
         ...Array.from({ length: count / 2 }, () => agents.getAgent({ agent: { name } })),
       ];
-      // Some are on their way when it goes.
+      // Some calls are in progress when the proxy closes.
       const before = calls(0);
       await sleep(5);
-      door.shut();
+      proxy.close();
       const all = Promise.all([...before, ...calls(count / 2)]);
       all.catch(() => {});
       await sleep(1_000);
-      await door.open();
+      await proxy.open();
       await all;
       const written = (await configsOf(name)).map(({ max_tokens }) => max_tokens).sort((a = 0, b = 0) => a - b);
       expect(written).toEqual(Array.from({ length: count }, (_, at) => at + 1));
     },
   );
 
-  it('fails a call at once with retry: false', async () => {
-    const door = await startDoor(service().port);
-    const { agents } = connectTo(`127.0.0.1:${door.port}`, { retry: false });
+  it('fails a call immediately when the option retry is false', async () => {
+    const proxy = await startRestartableProxy(service().port);
+    const { agents } = connectTo(`127.0.0.1:${proxy.port}`, { retry: false });
     await agents.listAgents();
-    door.shut();
+    proxy.close();
     const { ms, value } = await timed(failed(agents.listAgents()));
     expect(value).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
     expect(ms).toBeLessThan(500);
-    await door.open();
-    await connectTo(`127.0.0.1:${door.port}`).agents.listAgents();
+    await proxy.open();
+    await connectTo(`127.0.0.1:${proxy.port}`).agents.listAgents();
   });
 
-  it('is found again after a long time, and retries come back with it', async () => {
-    const door = await startDoor(service().port);
-    const { agents } = connectTo(`127.0.0.1:${door.port}`, { deadlineMs: 1_000 });
+  it('is reached again after a long outage, and retries work again', async () => {
+    const proxy = await startRestartableProxy(service().port);
+    const { agents } = connectTo(`127.0.0.1:${proxy.port}`, { deadlineMs: 1_000 });
     await agents.listAgents();
-    door.shut();
+    proxy.close();
     // Enough failures for the throttle to stop the retries.
     for (let round = 0; round < 3; round++)
       await Promise.all(Array.from({ length: 500 }, () => failed(agents.listAgents())));
-    await door.open();
-    await connectTo(`127.0.0.1:${door.port}`).ready(6_000);
-    const { ms } = await timed(retrying(() => agents.listAgents()));
+    await proxy.open();
+    await connectTo(`127.0.0.1:${proxy.port}`).ready(6_000);
+    const { ms } = await timed(untilSuccess(() => agents.listAgents()));
     expect(ms).toBeLessThan(6_500);
     for (let call = 0; call < 100; call++) await agents.listAgents();
-    door.shut();
+    proxy.close();
     const [error] = await Promise.all([
       agents.listAgents({}, { deadlineMs: 5_000 }).catch((failure) => failure),
-      sleep(200).then(() => door.open()),
+      sleep(200).then(() => proxy.open()),
     ]);
     expect(error).not.toBeInstanceOf(Error);
   });
 
-  it('that freezes is left for another connection before the deadline is over', async () => {
+  it('is reached over another connection before the deadline when its connection freezes', async () => {
     const proxy = await startProxy(service().port);
     const { agents } = connectTo(`127.0.0.1:${proxy.port}`);
     await agents.listAgents();
@@ -240,35 +240,35 @@ describe('a service that is away', () => {
     expect((await timed(agents.listAgents())).ms).toBeLessThan(500);
   });
 
-  /** Holds back the answer of a write until another caller sees that it is done, and then loses it. */
-  async function loseReply(name: string, proxy: TcpProxy, lose: 'cut' | 'reset'): Promise<void> {
+  /** Holds back the response of a write until another caller sees the write, and then breaks the connection. */
+  async function loseResponse(name: string, proxy: TcpProxy, how: 'cut' | 'reset'): Promise<void> {
     for (const link of proxy.links) link.freeze('down');
     for (const end = Date.now() + 10_000; (await configsOf(name)).length === 0; await sleep(10))
       if (Date.now() > end) throw new Error('the write was never done');
     await sleep(50);
-    for (const link of proxy.links) link[lose]();
+    for (const link of proxy.links) link[how]();
   }
 
   it.each(['cut', 'reset'] as const)(
-    'writes once when the connection is %s between commit and answer',
-    async (lose) => {
+    'executes a write once when the connection is %s between commit and response',
+    async (how) => {
       const name = await newAgent();
       const proxy = await startProxy(service().port);
       const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`);
       await agents.listAgents();
-      const lost = loseReply(name, proxy, lose);
+      const lost = loseResponse(name, proxy, how);
       const { config } = await configs.createConfig({ agent: { name }, config: MODEL });
       await lost;
       expect((await configsOf(name)).map(({ id }) => id)).toEqual([config?.id]);
     },
   );
 
-  it('lets a caller send a write again that it does not know the end of', async () => {
+  it('executes a write once when the caller repeats it with the request id of the failed attempt', async () => {
     const name = await newAgent();
     const proxy = await startProxy(service().port);
     const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`, { retry: false });
     await agents.listAgents();
-    const lost = loseReply(name, proxy, 'cut');
+    const lost = loseResponse(name, proxy, 'cut');
     const request = { agent: { name }, config: MODEL };
     const error = await failed(configs.createConfig(request));
     await lost;
@@ -277,7 +277,7 @@ describe('a service that is away', () => {
     expect((await configsOf(name)).map(({ id }) => id)).toEqual([config?.id]);
   });
 
-  it('refuses the retry of a library that sent the write without a request id', async () => {
+  it('rejects the retry of a gRPC library that sent the write without a request id', async () => {
     const name = await newAgent();
     const proxy = await startProxy(service().port);
     const stub = new AgentLLMConfigServiceClient(`127.0.0.1:${proxy.port}`, credentials.createInsecure(), {
@@ -288,7 +288,7 @@ describe('a service that is away', () => {
     await new Promise<void>((resolve, reject) =>
       stub.waitForReady(Date.now() + 5_000, (error) => (error ? reject(error) : resolve())),
     );
-    const lost = loseReply(name, proxy, 'cut');
+    const lost = loseResponse(name, proxy, 'cut');
     const error = await new Promise<ServiceError | null>((resolve) =>
       stub.createConfig(CreateConfigRequest.fromPartial({ agent: { name }, config: MODEL }), resolve),
     );
@@ -302,8 +302,8 @@ describe('a service that is away', () => {
   });
 });
 
-/** Calls until it succeeds, as a loop of an agent does. */
-async function retrying<T>(call: () => Promise<T>): Promise<T> {
+/** Repeats a call until it succeeds. */
+async function untilSuccess<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await call();

@@ -16,7 +16,7 @@ import { onTestFinished } from 'vitest';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { type AgentLLM, AgentLLMError, type ConnectOptions, connect } from '../../src/client/index.js';
 
-/** A connection of its own that ends with the test. */
+/** A client with its own connection that is closed at the end of the test. */
 export function connectTo(address: string, options: Omit<ConnectOptions, 'address'> = {}): AgentLLM {
   const { channelOptions, ...more } = options;
   const agentllm = connect({
@@ -28,7 +28,7 @@ export function connectTo(address: string, options: Omit<ConnectOptions, 'addres
   return agentllm;
 }
 
-/** Awaits a call that must fail with an error of the client, and nothing else. */
+/** Awaits a call that must fail with an AgentLLMError, and returns the error. */
 export async function failed(call: Promise<unknown>): Promise<AgentLLMError> {
   const error = await call.then(
     () => {
@@ -43,17 +43,17 @@ export async function failed(call: Promise<unknown>): Promise<AgentLLMError> {
 export interface Fake {
   readonly port: number;
   readonly address: string;
-  /** The headers of every call that came, in order. */
+  /** The headers of every received call, in order. */
   readonly calls: Metadata[];
-  /** Calls that were cancelled from the other side. */
+  /** The number of calls that the client cancelled. */
   cancelled: number;
 }
 
-type Answer = (call: ServerUnaryCall<unknown, unknown>, done: sendUnaryData<unknown>) => void;
+type Handler = (call: ServerUnaryCall<unknown, unknown>, done: sendUnaryData<unknown>) => void;
 
-/** A server of AgentService that answers every method alike, with an empty message when it is not told otherwise. */
+/** A server of AgentService that handles every method alike; by default it returns an empty message. */
 export async function startFake(
-  answer: Answer = (_, done) => done(null, {}),
+  respond: Handler = (_, done) => done(null, {}),
   credentials = ServerCredentials.createInsecure(),
 ): Promise<Fake> {
   const server = new Server();
@@ -70,7 +70,7 @@ export async function startFake(
     call.on('cancelled', () => {
       fake.cancelled++;
     });
-    answer(call, done);
+    respond(call, done);
   };
   server.addService(definition, Object.fromEntries(Object.keys(definition).map((name) => [name, handler])));
   fake.port = await new Promise((resolve, reject) =>
@@ -80,20 +80,20 @@ export async function startFake(
   return Object.assign(fake, { address: `127.0.0.1:${fake.port}` });
 }
 
-/** A failure as a server sends it, with a trailer of any bytes. */
+/** An error status as a server sends it, with an optional trailer of any bytes. */
 export function failWith(code: number, details: string, trailer?: Buffer): Partial<StatusObject> {
   const metadata = new Metadata();
   if (trailer) metadata.set('grpc-status-details-bin', trailer);
   return { code, details, metadata };
 }
 
-/** Waits until something holds. */
+/** Waits until a condition holds. */
 export async function until(holds: () => boolean, ms = 5_000): Promise<void> {
   for (const end = Date.now() + ms; !holds(); await sleep(10))
     if (Date.now() > end) throw new Error(`it did not hold within ${ms} ms: ${holds}`);
 }
 
-/** How long it takes until a promise settles, in ms. */
+/** The value of a promise and the time until it resolves, in ms. */
 export async function timed<T>(promise: Promise<T>): Promise<{ ms: number; value: T }> {
   const started = performance.now();
   const value = await promise;
@@ -102,12 +102,12 @@ export async function timed<T>(promise: Promise<T>): Promise<{ ms: number; value
 
 export const run = promisify(execFile);
 
-/** PEM files of an authority of our own, a server `agentllm.test` and a client. */
+/** PEM files of a test authority, a server `agentllm.test` and a client. */
 export interface Certificates {
   readonly ca: Buffer;
   readonly otherCa: Buffer;
   readonly server: { readonly cert: Buffer; readonly key: Buffer };
-  /** For 127.0.0.1, by number. */
+  /** A server certificate for the IP address 127.0.0.1. */
   readonly byIp: { readonly cert: Buffer; readonly key: Buffer };
   readonly client: { readonly cert: Buffer; readonly key: Buffer };
 }

@@ -4,94 +4,100 @@ import { connect } from '../../src/client/index.js';
 import { type Certificates, connectTo, failed, makeCertificates, startFake } from './support.js';
 
 const SERVER_NAME = 'agentllm.test';
-let made: Certificates;
+let certificates: Certificates;
 beforeAll(async () => {
-  made = await makeCertificates();
+  certificates = await makeCertificates();
 });
 
-const startTls = (mutual = false, { cert, key } = made.server) => {
+const startTls = (mutual = false, { cert, key } = certificates.server) => {
   const pair = { cert_chain: cert, private_key: key };
-  return startFake(undefined, ServerCredentials.createSsl(made.ca, [pair], mutual));
+  return startFake(undefined, ServerCredentials.createSsl(certificates.ca, [pair], mutual));
 };
 const options = { deadlineMs: 3_000, retry: false };
 
 describe('TLS', () => {
-  it('trusts the authority that it is told to, under the name that it is told', async () => {
+  it('accepts the configured authority and server name', async () => {
     const { address } = await startTls();
-    for (const ca of [made.ca, made.ca.toString(), new Uint8Array(made.ca)])
+    for (const ca of [certificates.ca, certificates.ca.toString(), new Uint8Array(certificates.ca)])
       await connectTo(address, { ...options, tls: { ca, serverName: SERVER_NAME } }).agents.listAgents();
   });
 
-  it('knows a service by its IP, where the certificate has it', async () => {
+  it('accepts a certificate for an IP address without a Node warning', async () => {
     const warnings: Error[] = [];
-    const listen = (warning: Error) => warnings.push(warning);
-    process.on('warning', listen);
-    onTestFinished(() => void process.off('warning', listen));
-    const { address } = await startTls(false, made.byIp);
-    await connectTo(address, { ...options, tls: { ca: made.ca } }).agents.listAgents();
+    const onWarning = (warning: Error) => warnings.push(warning);
+    process.on('warning', onWarning);
+    onTestFinished(() => void process.off('warning', onWarning));
+    const { address } = await startTls(false, certificates.byIp);
+    await connectTo(address, { ...options, tls: { ca: certificates.ca } }).agents.listAgents();
     expect(warnings).toEqual([]);
   });
 
-  it('tells a proxy between the name of the service', async () => {
+  it('sends the server name as the authority of each call', async () => {
     const hosts: string[] = [];
     const { address } = await startFake(
       (call, done) => {
         hosts.push(call.getHost());
         done(null, {});
       },
-      ServerCredentials.createSsl(made.ca, [{ cert_chain: made.server.cert, private_key: made.server.key }]),
+      ServerCredentials.createSsl(certificates.ca, [
+        { cert_chain: certificates.server.cert, private_key: certificates.server.key },
+      ]),
     );
-    await connectTo(address, { ...options, tls: { ca: made.ca, serverName: SERVER_NAME } }).agents.listAgents();
+    await connectTo(address, { ...options, tls: { ca: certificates.ca, serverName: SERVER_NAME } }).agents.listAgents();
     expect(hosts).toEqual([SERVER_NAME]);
   });
 
-  it('sends a token over it', async () => {
+  it('carries a token', async () => {
     const fake = await startTls();
-    const tls = { ca: made.ca, serverName: SERVER_NAME };
+    const tls = { ca: certificates.ca, serverName: SERVER_NAME };
     await connectTo(fake.address, { ...options, tls, token: 'secret' }).agents.listAgents();
     expect(fake.calls[0]?.get('authorization')).toEqual(['Bearer secret']);
   });
 
-  it('does not trust another authority, another name or the system for it, and says why', async () => {
+  it('rejects another authority, another name and the authorities of the system, and reports why', async () => {
     const { address } = await startTls();
-    const wrong = [
-      [{ ca: made.otherCa, serverName: SERVER_NAME }, /certificate|issuer/i],
-      [{ ca: made.ca }, /altnames|IP/i],
-      [{ ca: made.ca, serverName: 'other.test' }, /altnames|other\.test/i],
+    const untrusted = [
+      [{ ca: certificates.otherCa, serverName: SERVER_NAME }, /certificate|issuer/i],
+      [{ ca: certificates.ca }, /altnames|IP/i],
+      [{ ca: certificates.ca, serverName: 'other.test' }, /altnames|other\.test/i],
       [true, /certificate|issuer/i],
     ] as const;
-    for (const [tls, why] of wrong) {
+    for (const [tls, message] of untrusted) {
       const error = await failed(connectTo(address, { ...options, tls }).agents.listAgents());
       expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
-      expect(error.message).toMatch(why);
-      await expect(connectTo(address, { ...options, tls }).ready(500)).rejects.toThrow(why);
+      expect(error.message).toMatch(message);
+      await expect(connectTo(address, { ...options, tls }).ready(500)).rejects.toThrow(message);
     }
   });
 
-  it('does not speak in clear with a server that wants it, nor the other way round', async () => {
-    const secret = await startTls();
-    expect((await failed(connectTo(secret.address, options).agents.listAgents())).code).toMatch(/UNAVAILABLE|DEADLINE/);
-    const clear = await startFake();
-    const tls = { ca: made.ca, serverName: SERVER_NAME };
-    const error = await failed(connectTo(clear.address, { ...options, tls, token: 'secret' }).agents.listAgents());
-    expect(error.message).toBe(
-      `No connection to the service: what listens at ${clear.address} does not speak TLS; leave tls out`,
+  it('fails when only the client or only the server uses it', async () => {
+    const tlsServer = await startTls();
+    expect((await failed(connectTo(tlsServer.address, options).agents.listAgents())).code).toMatch(
+      /UNAVAILABLE|DEADLINE/,
     );
-    expect(clear.calls).toHaveLength(0);
+    const plaintextServer = await startFake();
+    const tls = { ca: certificates.ca, serverName: SERVER_NAME };
+    const error = await failed(
+      connectTo(plaintextServer.address, { ...options, tls, token: 'secret' }).agents.listAgents(),
+    );
+    expect(error.message).toBe(
+      `No connection to the service: what listens at ${plaintextServer.address} does not speak TLS; leave tls out`,
+    );
+    expect(plaintextServer.calls).toHaveLength(0);
   });
 });
 
 describe('mutual TLS', () => {
-  it('shows its certificate to a server that asks for one', async () => {
+  it('presents the client certificate to a server that requests one', async () => {
     const { address } = await startTls(true);
-    const tls = { ca: made.ca, serverName: SERVER_NAME };
-    await connectTo(address, { ...options, tls: { ...tls, ...made.client } }).agents.listAgents();
+    const tls = { ca: certificates.ca, serverName: SERVER_NAME };
+    await connectTo(address, { ...options, tls: { ...tls, ...certificates.client } }).agents.listAgents();
     const error = await failed(connectTo(address, { ...options, tls }).agents.listAgents());
     expect(error.code).toMatch(/UNAVAILABLE|DEADLINE/);
   });
 
-  it('needs certificate and key, and PEM', () => {
-    const { cert, key } = made.client;
+  it('requires certificate and key in PEM', () => {
+    const { cert, key } = certificates.client;
     expect(() => connect({ tls: { cert } })).toThrow();
     expect(() => connect({ tls: { key } })).toThrow();
     expect(() => connect({ tls: { cert: 'no', key: 'no' } })).toThrow();

@@ -9,22 +9,22 @@ import { ServerProcess } from './server.js';
 
 vi.setConfig({ testTimeout: 60_000 });
 
-/** How much larger the process may be while it is abused than before. */
-const MAY_GROW_MB = 200;
-const ANSWERS_WITHIN_MS = 3_000;
+/** The maximum growth of the process during the abuse. */
+const MAX_GROWTH_MB = 200;
+const MAX_RESPONSE_MS = 3_000;
 
 let server: ServerProcess;
 const sockets: Socket[] = [];
 
 beforeAll(async () => {
   server = await ServerProcess.start('the server', { DATA_DIR: 'memory:' });
-  // A busy while first, so that what is measured is not the first growth of a young process.
+  // A warm-up, so that the initial growth of the process is not measured.
   for (let n = 0; n < 2_000; n++) await server.clients.agents.getAgent({ agent: { name: 'trader' } });
 });
 
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
-  // It is alive, and the same process as before.
+  // The process is still alive.
   expect((await rawCall(server.port, { body: frame(Buffer.alloc(0)) })).result).toMatch(/^grpc /);
 });
 
@@ -47,11 +47,11 @@ async function open(): Promise<Socket> {
   return socket;
 }
 
-/** Does the worst for so long, while an honest caller reads and writes; tells how that caller fared. */
-async function abuse(what: string, work: () => Promise<unknown>) {
-  const honest: Clients = connect(server.port);
-  const name = { name: 'trader' };
-  await honest.agents.getAgent({ agent: name });
+/** Runs an abuse while a regular caller reads and writes; checks the response times, the errors and the memory. */
+async function measureDuring(name: string, work: () => Promise<unknown>) {
+  const regular: Clients = connect(server.port);
+  const agent = { name: 'trader' };
+  await regular.agents.getAgent({ agent });
   const before = residentMb();
   let largest = before;
   let running = true;
@@ -66,31 +66,31 @@ async function abuse(what: string, work: () => Promise<unknown>) {
       await sleep(20);
     }
   };
-  const connectAnew = async () => {
+  const openConnection = async () => {
     const { result } = await rawCall(server.port, { body: frame(Buffer.alloc(0)) });
     if (!result.startsWith('grpc ')) throw new Error(result);
   };
   let n = 0;
   const write = () => {
     n += 1;
-    return honest.configs.upsertPrimaryConfig({ agent: name, config: { max_tokens: 100 + n } });
+    return regular.configs.upsertPrimaryConfig({ agent, config: { max_tokens: 100 + n } });
   };
-  const others = Promise.all([
-    measure('read', () => honest.agents.getAgent({ agent: name })),
+  const measurements = Promise.all([
+    measure('read', () => regular.agents.getAgent({ agent })),
     measure('write', write),
-    measure('connect', connectAnew),
+    measure('connect', openConnection),
   ]);
-  const came = await work();
+  const result = await work();
   running = false;
-  await others;
-  honest.close();
-  console.log({ what, came, slowest, beforeMb: Math.round(before), grewMb: Math.round(largest - before) });
+  await measurements;
+  regular.close();
+  console.log({ name, result, slowest, beforeMb: Math.round(before), grewMb: Math.round(largest - before) });
   expect(errors).toEqual([]);
-  expect(Math.max(slowest.read, slowest.write, slowest.connect)).toBeLessThan(ANSWERS_WITHIN_MS);
-  expect(largest - before).toBeLessThan(MAY_GROW_MB);
+  expect(Math.max(slowest.read, slowest.write, slowest.connect)).toBeLessThan(MAX_RESPONSE_MS);
+  expect(largest - before).toBeLessThan(MAX_GROWTH_MB);
 }
 
-/** A frame of HTTP/2 as it stands on the wire. */
+/** An HTTP/2 frame in its wire format. */
 function rawFrame(type: number, flags: number, stream: number, payload: Buffer = Buffer.alloc(0)): Buffer {
   const head = Buffer.alloc(9);
   head.writeUIntBE(payload.length, 0, 3);
@@ -117,7 +117,7 @@ const CALL = Buffer.concat(
   ].map(([name = '', value = '']) => literal(name, value)),
 );
 
-/** Writes without end to connections, each replaced when the server closes it, for so many ms. */
+/** Writes continuously to connections for the given time; each is replaced when the server closes it. */
 async function flood(ms: number, connections: number, chunk: (round: number) => Buffer): Promise<object> {
   const until = performance.now() + ms;
   let [sent, closed] = [0, 0];
@@ -140,18 +140,18 @@ async function flood(ms: number, connections: number, chunk: (round: number) => 
   return { sentMb: Math.round(sent / 1e6), closedByServer: closed };
 }
 
-describe('a service that is abused goes on for others, with bounded memory', () => {
-  it('which understands the frames that these tests write', async () => {
+describe('the server', () => {
+  it('accepts the frames that these tests write', async () => {
     const socket = await open();
     const received: Buffer[] = [];
     socket.on('data', (chunk: Buffer) => received.push(chunk));
     socket.write(Buffer.concat([PREFACE, rawFrame(HEADERS, 0x5, 1, CALL)]));
-    // The answer to the call: a frame of headers for stream 1.
-    const answer = Buffer.from([HEADERS, 0x5, 0, 0, 0, 1]);
-    await vi.waitFor(() => expect(Buffer.concat(received).includes(answer)).toBe(true), { timeout: 5_000 });
+    // The response to the call: a HEADERS frame for stream 1.
+    const response = Buffer.from([HEADERS, 0x5, 0, 0, 0, 1]);
+    await vi.waitFor(() => expect(Buffer.concat(received).includes(response)).toBe(true), { timeout: 5_000 });
   });
 
-  it('by calls that are reset at once, without end (RST_STREAM flood)', async () => {
+  it('serves other callers with bounded memory during a flood of reset calls (RST_STREAM)', async () => {
     const chunk = (round: number) =>
       Buffer.concat(
         Array.from({ length: 100 }, (_, n) => {
@@ -162,43 +162,43 @@ describe('a service that is abused goes on for others, with bounded memory', () 
           ]);
         }),
       );
-    await abuse('RST_STREAM flood', () => flood(5_000, 4, chunk));
+    await measureDuring('RST_STREAM flood', () => flood(5_000, 4, chunk));
   });
 
-  it('by pings without end', async () => {
+  it('serves other callers with bounded memory during a flood of pings', async () => {
     const pings = Buffer.concat(Array.from({ length: 1_000 }, () => rawFrame(PING, 0, 0, Buffer.alloc(8))));
-    await abuse('ping flood', () => flood(4_000, 4, () => pings));
+    await measureDuring('ping flood', () => flood(4_000, 4, () => pings));
   });
 
-  it('by settings without end', async () => {
+  it('serves other callers with bounded memory during a flood of settings', async () => {
     const settings = Buffer.concat(Array.from({ length: 1_000 }, () => rawFrame(SETTINGS, 0, 0)));
-    await abuse('settings flood', () => flood(3_000, 4, () => settings));
+    await measureDuring('settings flood', () => flood(3_000, 4, () => settings));
   });
 
-  it('by 2 000 connections that say nothing', async () => {
-    await abuse('2 000 connects', async () => {
+  it('serves other callers with bounded memory when 2 000 connections send nothing', async () => {
+    await measureDuring('2 000 connects', async () => {
       for (let n = 0; n < 20; n++) await Promise.all(Array.from({ length: 100 }, open));
       await sleep(1_000);
       return { open: sockets.filter((socket) => !socket.destroyed).length };
     });
   });
 
-  it('by 300 callers that send a byte of their request at a time (slow-loris)', async () => {
+  it('serves other callers with bounded memory when 300 callers send single bytes (slow-loris)', async () => {
     const body = frame(Buffer.alloc(1_000));
-    await abuse('slow-loris', async () => {
+    await measureDuring('slow-loris', async () => {
       const streams = await Promise.all(
         Array.from({ length: 30 }, async () => {
           const session = http2.connect(`http://127.0.0.1:${server.port}`);
           session.on('error', () => undefined);
           const headers = { ':method': 'POST', ':path': GET_AGENT, te: 'trailers', 'content-type': 'application/grpc' };
-          const own = Array.from({ length: 10 }, () => session.request(headers, { endStream: false }));
-          for (const stream of own) stream.on('error', () => undefined);
-          return { session, own };
+          const requests = Array.from({ length: 10 }, () => session.request(headers, { endStream: false }));
+          for (const stream of requests) stream.on('error', () => undefined);
+          return { session, requests };
         }),
       );
       for (let at = 0; at < 50; at++) {
-        for (const { own } of streams)
-          for (const stream of own) if (!stream.destroyed) stream.write(body.subarray(at, at + 1));
+        for (const { requests } of streams)
+          for (const stream of requests) if (!stream.destroyed) stream.write(body.subarray(at, at + 1));
         await sleep(80);
       }
       for (const { session } of streams) session.destroy();
@@ -206,8 +206,8 @@ describe('a service that is abused goes on for others, with bounded memory', () 
     });
   });
 
-  it('by preface and half a frame, on 500 connections', async () => {
-    await abuse('half frames', async () => {
+  it('serves other callers with bounded memory when 500 connections send the preface and half a frame', async () => {
+    await measureDuring('half frames', async () => {
       const all = await Promise.all(Array.from({ length: 500 }, open));
       for (const socket of all) socket.write(Buffer.concat([PREFACE, rawFrame(HEADERS, 0x4, 1, CALL).subarray(0, 20)]));
       await sleep(2_000);

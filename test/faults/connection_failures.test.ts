@@ -34,7 +34,7 @@ afterAll(async () => {
 const open = (url: string, acquireTimeoutMs = 2_000) =>
   openDatabase({ url, poolSize: 1, acquireTimeoutMs, dataDir: 'memory:' });
 
-const refusalOf = async (url: string): Promise<string> => {
+const connectionErrorOf = async (url: string): Promise<string> => {
   try {
     await (await open(url)).close();
     return 'connected';
@@ -44,11 +44,12 @@ const refusalOf = async (url: string): Promise<string> => {
   }
 };
 
-const at = (parts: Partial<Record<'username' | 'password' | 'port' | 'pathname' | 'search' | 'hostname', string>>) =>
-  Object.assign(new URL(postgres.url), parts).href;
+const urlWith = (
+  parts: Partial<Record<'username' | 'password' | 'port' | 'pathname' | 'search' | 'hostname', string>>,
+) => Object.assign(new URL(postgres.url), parts).href;
 
-/** A server that does with every connection what PostgreSQL does at such a moment. */
-async function pretend(reply: (write: (bytes: Buffer) => void, end: () => void) => void): Promise<string> {
+/** A fake server that sends a reply of PostgreSQL to the first message of every connection; returns its URL. */
+async function startFakePostgres(reply: (write: (bytes: Buffer) => void, end: () => void) => void): Promise<string> {
   const listener = createServer((socket) => {
     socket.on('error', () => undefined);
     socket.once('data', () =>
@@ -60,7 +61,7 @@ async function pretend(reply: (write: (bytes: Buffer) => void, end: () => void) 
   });
   listeners.push(listener);
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-  return at({ port: String((listener.address() as AddressInfo).port) });
+  return urlWith({ port: String((listener.address() as AddressInfo).port) });
 }
 
 function fatal(code: string, message: string): Buffer {
@@ -71,81 +72,87 @@ function fatal(code: string, message: string): Buffer {
   return Buffer.concat([head, body]);
 }
 
-const refusing = (code: string) =>
-  pretend((write, end) => {
+const startRejecting = (code: string) =>
+  startFakePostgres((write, end) => {
     write(fatal(code, 'sorry'));
     end();
   });
 
-describe('a connection that fails', () => {
+describe('the error of a failed connection', () => {
   it.each<[string, () => string | Promise<string>, RegExp]>([
-    ['nothing listens', () => at({ port: '1' }), /nothing listens at 127\.0\.0\.1:1/],
+    ['nothing listens', () => urlWith({ port: '1' }), /nothing listens at 127\.0\.0\.1:1/],
     [
-      'the host is not known',
-      () => at({ hostname: 'no-such-host.invalid' }),
+      'the host name does not resolve',
+      () => urlWith({ hostname: 'no-such-host.invalid' }),
       /host name of no-such-host\.invalid.*resolved/,
     ],
-    ['a wrong password', () => at({ password: 'canary' }), /refuses the password of user "postgres"/],
-    ['no password', () => at({ password: '' }), /requires a password for user "postgres" and none is given/],
-    ['an unknown role', () => at({ username: 'nobody' }), /refuses the password of user "nobody"/],
+    ['the password is wrong', () => urlWith({ password: 'canary' }), /refuses the password of user "postgres"/],
     [
-      'a role that may not log in',
-      () => at({ username: 'noone', password: 'noone' }),
+      'the password is missing',
+      () => urlWith({ password: '' }),
+      /requires a password for user "postgres" and none is given/,
+    ],
+    ['the role does not exist', () => urlWith({ username: 'nobody' }), /refuses the password of user "nobody"/],
+    [
+      'the role may not log in',
+      () => urlWith({ username: 'noone', password: 'noone' }),
       /no role "noone" that may log in/,
     ],
-    ['an unknown database', () => at({ pathname: '/nowhere' }), /has no database "nowhere"/],
-    ['a server without TLS', () => at({ search: '?sslmode=require' }), /offers no TLS/],
+    ['the database does not exist', () => urlWith({ pathname: '/nowhere' }), /has no database "nowhere"/],
+    ['the server does not support TLS', () => urlWith({ search: '?sslmode=require' }), /offers no TLS/],
     [
-      'a missing sslrootcert',
-      () => at({ search: '?sslmode=verify-full&sslrootcert=/nowhere.pem' }),
+      'sslrootcert does not exist',
+      () => urlWith({ search: '?sslmode=verify-full&sslrootcert=/nowhere.pem' }),
       /sslrootcert \/nowhere\.pem cannot be read \(ENOENT\)/,
     ],
     [
-      'a missing sslkey',
-      () => at({ search: '?sslmode=require&sslkey=/nowhere.key' }),
+      'sslkey does not exist',
+      () => urlWith({ search: '?sslmode=require&sslkey=/nowhere.key' }),
       /sslkey \/nowhere\.key cannot be read/,
     ],
     [
-      'a missing socket',
+      'the socket does not exist',
       () => 'postgres://u:canary@/db?host=/nowhere&port=5432',
       /the socket \/nowhere\/\.s\.PGSQL\.5432 does not exist/,
     ],
-    ['too many connections', () => refusing('53300'), /no connection left/],
-    ['a pooler that does not know the database', () => refusing('08P01'), /PgBouncer/],
-    ['a server that hangs up', () => pretend((_, end) => end()), /was closed/],
-    ['a server that does not respond', () => pretend(() => undefined), /does not respond in time/],
-  ])('%s is named', async (_what, url, message) => {
-    const said = await refusalOf(await url());
-    expect(said).toMatch(/^DATABASE_URL: /);
-    expect(said).toMatch(message);
-    expect(said).not.toMatch(/canary|is it running/);
+    ['the server has no connection left', () => startRejecting('53300'), /no connection left/],
+    ['the pooler does not know the database', () => startRejecting('08P01'), /PgBouncer/],
+    ['the server closes the connection', () => startFakePostgres((_, end) => end()), /was closed/],
+    ['the server does not respond', () => startFakePostgres(() => undefined), /does not respond in time/],
+  ])('names the cause when %s', async (_cause, url, message) => {
+    const error = await connectionErrorOf(await url());
+    expect(error).toMatch(/^DATABASE_URL: /);
+    expect(error).toMatch(message);
+    expect(error).not.toMatch(/canary|is it running/);
   });
 
-  it.each(['connection limit', 'CONNECT'])('%s of a database is named', async (what) => {
+  it.each(['the connection limit is 0', 'CONNECT is revoked'])('names the cause when %s', async (restriction) => {
     const url = await postgres.createDatabase();
     const name = new URL(url).pathname.slice(1);
     const guest = Object.assign(new URL(url), { username: 'guest', password: 'guest' }).href;
     await admin.query(
-      what === 'CONNECT'
+      restriction === 'CONNECT is revoked'
         ? `revoke connect on database ${name} from public`
         : `alter database ${name} connection limit 0`,
     );
-    expect(await refusalOf(guest)).toMatch(what === 'CONNECT' ? /lacks a privilege/ : /no connection left/);
+    expect(await connectionErrorOf(guest)).toMatch(
+      restriction === 'CONNECT is revoked' ? /lacks a privilege/ : /no connection left/,
+    );
   });
 
-  it('a server that starts up is waited for', async () => {
-    let refusals = 0;
-    const starting = await pretend((write, end) => {
-      refusals += 1;
-      write(fatal(refusals < 3 ? '57P03' : '3D000', 'the database system is starting up'));
+  it('is not returned while the server is still starting up', async () => {
+    let attempts = 0;
+    const starting = await startFakePostgres((write, end) => {
+      attempts += 1;
+      write(fatal(attempts < 3 ? '57P03' : '3D000', 'the database system is starting up'));
       end();
     });
-    expect(await refusalOf(starting)).toMatch(/has no database/);
-    expect(refusals).toBe(3);
+    expect(await connectionErrorOf(starting)).toMatch(/has no database/);
+    expect(attempts).toBe(3);
   });
 
-  it('every command prints the cause, without a stack and without the password', async () => {
-    const DATABASE_URL = at({ password: 'canary', port: '1' });
+  it('is printed by every command without a stack and without the password', async () => {
+    const DATABASE_URL = urlWith({ password: 'canary', port: '1' });
     const commands = [
       ['serve'],
       ['migrate', 'up'],
@@ -164,7 +171,7 @@ describe('a connection that fails', () => {
   });
 });
 
-describe('TLS', () => {
+describe('TLS to PostgreSQL', () => {
   const hasOpenssl = (() => {
     try {
       execFileSync('openssl', ['version'], { stdio: 'ignore' });
@@ -199,7 +206,7 @@ describe('TLS', () => {
     );
     const { rows } = await admin.query(`select current_setting('data_directory') as dir`);
     const data = rows[0].dir as string;
-    // Files in the directory of the server, as its user owns them.
+    // PostgreSQL requires that its user owns the files.
     for (const name of ['server.crt', 'server.key']) {
       writeFileSync(join(data, name), readFileSync(join(directory, name)), { mode: 0o600 });
       execFileSync('chown', ['--reference', data, join(data, name)]);
@@ -207,9 +214,12 @@ describe('TLS', () => {
     copyFileSync(join(data, 'pg_hba.conf'), join(directory, 'pg_hba.conf'));
     await admin.query('alter system set ssl = on');
     await admin.query('select pg_reload_conf()');
-    await vi.waitFor(async () => expect(await refusalOf(at({ search: '?sslmode=no-verify' }))).toBe('connected'), {
-      timeout: 5_000,
-    });
+    await vi.waitFor(
+      async () => expect(await connectionErrorOf(urlWith({ search: '?sslmode=no-verify' }))).toBe('connected'),
+      {
+        timeout: 5_000,
+      },
+    );
   });
 
   it.runIf(hasOpenssl).each([
@@ -217,23 +227,26 @@ describe('TLS', () => {
     ['verify-full&sslrootcert=FILE', /certificate of .* is for another host name/],
     ['verify-ca&sslrootcert=FILE', /^connected$/],
     ['no-verify', /^connected$/],
-  ])('sslmode=%s with a self-signed certificate', async (mode, message) => {
+  ])('accepts or rejects a self-signed certificate according to sslmode=%s', async (mode, message) => {
     const search = `?sslmode=${mode.replace('FILE', encodeURIComponent(join(directory, 'server.crt')))}`;
-    expect(await refusalOf(at({ search }))).toMatch(message);
+    expect(await connectionErrorOf(urlWith({ search }))).toMatch(message);
   });
 
-  it.runIf(hasOpenssl)('a server that admits only TLS names sslmode', async () => {
+  it.runIf(hasOpenssl)('is suggested with sslmode=require when the server accepts only TLS connections', async () => {
     const { rows } = await admin.query(`select current_setting('hba_file') as file`);
     const file = rows[0].file as string;
     const before = readFileSync(file, 'utf8');
     writeFileSync(file, `hostssl all guest all password\nhost all postgres all password\n`);
     try {
       await admin.query('select pg_reload_conf()');
-      const guest = (search: string) => at({ username: 'guest', password: 'guest', search });
-      await vi.waitFor(async () => expect(await refusalOf(guest(''))).toMatch(/has no entry .*add sslmode=require/), {
-        timeout: 5_000,
-      });
-      expect(await refusalOf(guest('?sslmode=no-verify'))).toBe('connected');
+      const guest = (search: string) => urlWith({ username: 'guest', password: 'guest', search });
+      await vi.waitFor(
+        async () => expect(await connectionErrorOf(guest(''))).toMatch(/has no entry .*add sslmode=require/),
+        {
+          timeout: 5_000,
+        },
+      );
+      expect(await connectionErrorOf(guest('?sslmode=no-verify'))).toBe('connected');
     } finally {
       writeFileSync(file, before);
       await admin.query('select pg_reload_conf()');

@@ -15,7 +15,7 @@ import { ServerProcess } from './server.js';
 
 vi.setConfig({ testTimeout: 90_000 });
 
-/** Every database that was opened in this process: the one way to the engine behind a service. */
+/** Every database that was opened in this process, which gives access to the engine of a service. */
 const opened = vi.hoisted(() => ({ databases: [] as unknown[] }));
 vi.mock('../../src/store/database.js', async (original) => {
   const module = await original<typeof import('../../src/store/database.js')>();
@@ -27,7 +27,7 @@ vi.mock('../../src/store/database.js', async (original) => {
   return { ...module, openDatabase };
 });
 
-const root = process.getuid?.() === 0;
+const isRoot = process.getuid?.() === 0;
 const directory = useDirectories();
 
 async function startServer(dataDir: string, env: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
@@ -43,14 +43,14 @@ async function writesHealth(port: number): Promise<string> {
   return result === 'grpc OK' ? (['UNKNOWN', 'SERVING', 'NOT_SERVING'][body[1] ?? 0] as string) : result;
 }
 
-const goesOn = async (recorder: Recorder, count = 20) => {
+const untilMoreWrites = async (recorder: Recorder, count = 20) => {
   const before = recorder.acknowledged;
   const enough = () => expect(recorder.acknowledged).toBeGreaterThan(before + count);
   await vi.waitFor(enough, { timeout: 30_000, interval: 20 });
 };
 
-describe('the directory of a service', () => {
-  it('is not taken from one that is stopped (SIGSTOP), and is taken by exactly one when it was killed', async () => {
+describe('the data directory of a service', () => {
+  it('is locked while the service is stopped (SIGSTOP), and opened by one process after a kill', async () => {
     const dataDir = await directory();
     const server = await startServer(dataDir);
     const [config = 0] = await makeConfigs(server, 1);
@@ -59,49 +59,49 @@ describe('the directory of a service', () => {
     expect((await client.write(config).attempt(server)).kind).toBe('acknowledged');
     server.signal('SIGSTOP');
     const began = performance.now();
-    const robber = await agentllm(['serve'], { DATA_DIR: dataDir }).ended;
-    const took = performance.now() - began;
+    const intruder = await agentllm(['serve'], { DATA_DIR: dataDir }).ended;
+    const refusedAfter = performance.now() - began;
     server.signal('SIGCONT');
-    expect(robber.code).toBe(1);
-    expect(robber.stderr).toContain(String(server.pid));
-    expect(took).toBeLessThan(10_000);
+    expect(intruder.code).toBe(1);
+    expect(intruder.stderr).toContain(String(server.pid));
+    expect(refusedAfter).toBeLessThan(10_000);
     expect((await client.write(config).attempt(server)).kind).toBe('acknowledged');
     await server.kill();
-    const heirs = [1, 2, 3].map(() => agentllm(['serve'], { DATA_DIR: dataDir }));
-    const fates = await Promise.all(
-      heirs.map(
+    const candidates = [1, 2, 3].map(() => agentllm(['serve'], { DATA_DIR: dataDir }));
+    const results = await Promise.all(
+      candidates.map(
         async ({ says, ended }) =>
           await Promise.race([says(/is ready/).then(() => 'ready'), ended.then(({ code }) => code)]).catch(
             () => 'refused',
           ),
       ),
     );
-    expect(fates.filter((fate) => fate === 'ready')).toHaveLength(1);
-    heirs[fates.indexOf('ready')]?.child.kill('SIGTERM');
-    await Promise.all(heirs.map(({ ended }) => ended));
+    expect(results.filter((result) => result === 'ready')).toHaveLength(1);
+    candidates[results.indexOf('ready')]?.child.kill('SIGTERM');
+    await Promise.all(candidates.map(({ ended }) => ended));
     validate(recorder, await readImage({ dataDir }));
   });
 });
 
-/** A file system of so many MB, or nothing where that is not allowed. */
+/** A file system of the given size; undefined without the privilege to mount one. */
 async function smallDisk(megabytes: number): Promise<string | undefined> {
-  if (!root) return undefined;
-  const place = mkdtempSync(join(tmpdir(), 'agentllm-disk-'));
+  if (!isRoot) return undefined;
+  const mountPoint = mkdtempSync(join(tmpdir(), 'agentllm-disk-'));
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'none', place], { stdio: 'ignore' });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'none', mountPoint], { stdio: 'ignore' });
   } catch {
-    rmSync(place, { recursive: true, force: true });
+    rmSync(mountPoint, { recursive: true, force: true });
     return undefined;
   }
   onTestFinished(() => {
-    execFileSync('umount', ['-l', place], { stdio: 'ignore' });
-    rmSync(place, { recursive: true, force: true });
+    execFileSync('umount', ['-l', mountPoint], { stdio: 'ignore' });
+    rmSync(mountPoint, { recursive: true, force: true });
   });
-  return place;
+  return mountPoint;
 }
 
-describe('a disk that is full', () => {
-  it('makes writes UNAVAILABLE and health say so, reads go on, and all is well when there is room again', async ({
+describe('a disk that accepts no writes', () => {
+  it('makes writes UNAVAILABLE and health NOT_SERVING while it is full; reads continue, and writes recover', async ({
     skip,
   }) => {
     const dataDir = await smallDisk(120);
@@ -112,19 +112,19 @@ describe('a disk that is full', () => {
     const server = await startServer(dataDir);
     const configs = await makeConfigs(server, 2);
     const recorder = new Recorder();
-    const load = startLoad(recorder, [server], configs, { clients: 3, pauseMs: 1, patienceMs: 60_000 });
-    await goesOn(recorder);
+    const load = startLoad(recorder, [server], configs, { clients: 3, pauseMs: 1, retryMs: 60_000 });
+    await untilMoreWrites(recorder);
     const { bavail, bsize } = statfsSync(dataDir);
     writeFileSync(join(dataDir, 'ballast'), Buffer.alloc(Math.max(0, bavail * bsize - 64 * 1024)));
     const began = performance.now();
-    const heard = () => recorder.errors('write').some((error) => error.startsWith('UNAVAILABLE'));
-    await vi.waitFor(() => expect(heard()).toBe(true), { timeout: 30_000, interval: 50 });
+    const isReported = () => recorder.errors('write').some((error) => error.startsWith('UNAVAILABLE'));
+    await vi.waitFor(() => expect(isReported()).toBe(true), { timeout: 30_000, interval: 50 });
     const health = await vi
       .waitFor(
         async () => {
-          const said = await writesHealth(server.port);
-          expect(said).toBe('NOT_SERVING');
-          return said;
+          const current = await writesHealth(server.port);
+          expect(current).toBe('NOT_SERVING');
+          return current;
         },
         { timeout: 5_000, interval: 50 },
       )
@@ -134,7 +134,7 @@ describe('a disk that is full', () => {
     const acknowledgedWhileFull = recorder.acknowledged - acknowledgedBefore;
     expect(recorder.reads.length).toBeGreaterThan(reads);
     rmSync(join(dataDir, 'ballast'));
-    await goesOn(recorder);
+    await untilMoreWrites(recorder);
     await vi.waitFor(async () => expect(await writesHealth(server.port)).toBe('SERVING'), {
       timeout: 5_000,
       interval: 50,
@@ -149,7 +149,7 @@ describe('a disk that is full', () => {
     expect(await server.stop()).toBe(0);
     validate(recorder, await readImage({ dataDir }));
     expect(recorder.errors('read')).toEqual([]);
-    const wrong = recorder
+    const unexpected = recorder
       .errors('write')
       .filter(
         (error) =>
@@ -157,11 +157,13 @@ describe('a disk that is full', () => {
             error,
           ),
       );
-    expect(wrong).toEqual([]);
+    expect(unexpected).toEqual([]);
     expect(health).toBe('NOT_SERVING');
   });
 
-  it('or read-only beneath a running service: the same', async ({ skip }) => {
+  it('makes writes UNAVAILABLE while it is remounted read-only; reads continue, and writes recover', async ({
+    skip,
+  }) => {
     const dataDir = await smallDisk(150);
     if (dataDir === undefined) {
       console.log('no file system can be mounted here (that takes root): the test of a read-only one is skipped');
@@ -192,15 +194,15 @@ describe('a disk that is full', () => {
 });
 
 describe('SIGTERM under load', () => {
-  it('ends the service cleanly and soon, and every write that it acknowledged is there', async () => {
+  it('stops the service cleanly within 10 s, and every acknowledged write is stored', async () => {
     const dataDir = await directory();
     const server = await startServer(dataDir);
     const configs = await makeConfigs(server, 3);
     const recorder = new Recorder();
     const times: number[] = [];
     for (let round = 0; round < 3; round++) {
-      const load = startLoad(recorder, [server], configs, { clients: 8, pauseMs: 0, patienceMs: 0 });
-      await goesOn(recorder, 30);
+      const load = startLoad(recorder, [server], configs, { clients: 8, pauseMs: 0, retryMs: 0 });
+      await untilMoreWrites(recorder, 30);
       const began = performance.now();
       expect(await server.stop()).toBe(0);
       times.push(Math.round(performance.now() - began));
@@ -216,8 +218,8 @@ describe('SIGTERM under load', () => {
   });
 });
 
-describe('an engine that spins', () => {
-  it('is ended within 5 s; until it is back writes are UNAVAILABLE, reads go on, and the loop turns', async () => {
+describe('an engine in an endless loop', () => {
+  it('is ended within 5 s; meanwhile writes are UNAVAILABLE, reads continue, the event loop runs', async () => {
     const dataDir = await directory();
     const service = await startService({ DATA_DIR: dataDir, HTTP_ADDRESS: 'off', SHUTDOWN_GRACE_MS: '1000' });
     const database = opened.databases.at(-1) as Database;
@@ -225,27 +227,27 @@ describe('an engine that spins', () => {
     const configs = await makeConfigs(target, 2);
     const recorder = new Recorder();
     const load = startLoad(recorder, [target], configs, { clients: 3, deadlineMs: limits.maxCallMs });
-    await goesOn(recorder);
+    await untilMoreWrites(recorder);
 
     const lag = measureLoopLag();
     const began = performance.now();
-    // Nothing that a caller can send does this: statements of ours are bounded, and deep JSON is refused at the door.
-    const wedged = database.knex.raw('DO $$ BEGIN LOOP END LOOP; END $$').catch((error: unknown) => String(error));
+    // No request can cause this: the statements of the service are bounded, and deep JSON is rejected on arrival.
+    const endlessLoop = database.knex.raw('DO $$ BEGIN LOOP END LOOP; END $$').catch((error: unknown) => String(error));
     const reads = recorder.reads.length;
     const seen = new Set<string>();
     const watching = setInterval(() => {
       void writesHealth(service.port).then((health) => seen.add(health));
     }, 200);
-    expect(await wedged).toMatch(/Connection terminated/);
+    expect(await endlessLoop).toMatch(/Connection terminated/);
     const endedAfter = performance.now() - began;
-    await goesOn(recorder);
+    await untilMoreWrites(recorder);
     clearInterval(watching);
-    const backAfter = performance.now() - began;
+    const recoveredAfter = performance.now() - began;
     const longestLag = lag();
     await load.stop();
     console.log({
       endedAfter: Math.round(endedAfter),
-      backAfter: Math.round(backAfter),
+      recoveredAfter: Math.round(recoveredAfter),
       longestLag: Math.round(longestLag),
       reads: recorder.reads.length - reads,
       health: [...seen],
@@ -256,7 +258,7 @@ describe('an engine that spins', () => {
     expect(recorder.errors('read')).toEqual([]);
     expect(endedAfter).toBeLessThan(6_500);
     expect(recorder.errors('write')).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
-    const wrong = recorder
+    const unexpected = recorder
       .errors('write')
       .filter(
         (error) =>
@@ -264,8 +266,8 @@ describe('an engine that spins', () => {
             error,
           ),
       );
-    expect(wrong).toEqual([]);
-    // 50 ms on a machine of its own; here clients and other tests share its two cores.
+    expect(unexpected).toEqual([]);
+    // 50 ms on an otherwise idle machine; here clients and other tests share two cores.
     expect(longestLag).toBeLessThan(250);
     expect([...seen]).toContain('NOT_SERVING');
   });

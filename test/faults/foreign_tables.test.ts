@@ -14,7 +14,7 @@ vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 const open = (url: string): Promise<Database> =>
   openDatabase({ url, poolSize: 2, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
 
-/** What `serve` does first; rejects with the sentence that it prints. */
+/** Opens and migrates the database like the start of `serve`; rejects with the error that `serve` prints. */
 async function start(url: string): Promise<void> {
   const database = await open(url);
   try {
@@ -24,7 +24,7 @@ async function start(url: string): Promise<void> {
   }
 }
 
-/** Every object of a schema, and its columns. */
+/** The objects of a schema with their columns. */
 async function objects(client: pg.Client, schema = 'public'): Promise<string[]> {
   const { rows } = await client.query(
     `select c.relname || ' ' || c.relkind::text || ' ' || coalesce(string_agg(a.attname, ',' order by a.attnum), '') as line
@@ -51,15 +51,15 @@ const TABLES = migrations
   .filter(({ kind }) => kind === 'table')
   .map(({ name }) => name);
 
-describe.each(serverKinds())('a schema that is not ours on $name', ({ start: startServer }) => {
+describe.each(serverKinds())('a schema with objects of another application on $name', ({ start: startServer }) => {
   let server: InstalledServer;
   beforeAll(async () => {
     server = await startServer();
   });
   afterAll(() => server?.stop());
 
-  /** A database with this in it, and a look at it afterwards: nothing may have changed. */
-  async function refused(sql: string, message: RegExp): Promise<void> {
+  /** Creates a database with the given objects; the start must be rejected and leave them unchanged. */
+  async function expectRejected(sql: string, message: RegExp): Promise<void> {
     const url = await server.createDatabase();
     const client = await connectPg(url);
     try {
@@ -72,7 +72,7 @@ describe.each(serverKinds())('a schema that is not ours on $name', ({ start: sta
     }
   }
 
-  it('the list of names is what the migrations create', async () => {
+  it('is compared with exactly the names that the migrations create', async () => {
     const url = await server.createDatabase();
     await start(url);
     const client = await connectPg(url);
@@ -83,7 +83,7 @@ describe.each(serverKinds())('a schema that is not ours on $name', ({ start: sta
     expect(listed.map(({ name }) => name).sort()).toEqual(created.sort());
   });
 
-  it('is refused by name for every table of ours, and nothing is created', async () => {
+  it('is rejected with the name of the table for every table of agentllm, and nothing is created', async () => {
     const url = await server.createDatabase();
     const client = await connectPg(url);
     const before = await objects(client);
@@ -120,10 +120,10 @@ describe.each(serverKinds())('a schema that is not ours on $name', ({ start: sta
        insert into knex_migrations (name, batch) values ('20240101_users.js', 1)`,
       /another application .*table knex_migrations/,
     ],
-    ['another table of that name', 'create table knex_migrations (version int)', /table knex_migrations/],
-  ])('is refused for %s', async (_what, sql, message) => refused(sql, message));
+    ['a table knex_migrations of another tool', 'create table knex_migrations (version int)', /table knex_migrations/],
+  ])('is rejected for %s', async (_case, sql, message) => expectRejected(sql, message));
 
-  it('the doctor names the tables of another application', async () => {
+  it('is reported by the doctor with the names of the tables', async () => {
     const url = await server.createDatabase();
     const client = await connectPg(url);
     await client.query('create table watchers (id int)');
@@ -131,7 +131,7 @@ describe.each(serverKinds())('a schema that is not ours on $name', ({ start: sta
     expect(await diagnose(url)).toMatch(/another application .*table watchers/);
   });
 
-  it('a schema of its own in the same database is accepted, by the parameter schema', async () => {
+  it('is left unchanged when the URL selects another schema with the parameter schema', async () => {
     const url = await server.createDatabase();
     const client = await connectPg(url);
     await client.query('create table watchers (id int); create schema agentllm');
@@ -143,89 +143,105 @@ describe.each(serverKinds())('a schema that is not ours on $name', ({ start: sta
   });
 });
 
-describe.each(serverKinds())('rights that are missing on $name', ({ start: startServer }) => {
-  let server: InstalledServer;
-  let admin: pg.Client;
-  beforeAll(async () => {
-    server = await startServer();
-    admin = await connectPg(server.url);
-    await admin.query(`create role app login password 'app'`);
-  });
-  afterAll(async () => {
-    await admin?.end();
-    await server?.stop();
-  });
+describe.each(serverKinds())(
+  'a database with a missing privilege or a wrong setting on $name',
+  ({ start: startServer }) => {
+    let server: InstalledServer;
+    let admin: pg.Client;
+    beforeAll(async () => {
+      server = await startServer();
+      admin = await connectPg(server.url);
+      await admin.query(`create role app login password 'app'`);
+    });
+    afterAll(async () => {
+      await admin?.end();
+      await server?.stop();
+    });
 
-  async function database(sql: string): Promise<{ url: string; root: pg.Client }> {
-    const superuser = await server.createDatabase();
-    const root = await connectPg(superuser);
-    await root.query(sql.replaceAll('THIS', nameOf(superuser)));
-    return { url: asRole(superuser, 'app'), root };
-  }
-
-  it.each([
-    [
-      'no CREATE',
-      'revoke create on schema public from public',
-      /may not create tables in schema "public".*grant create on schema public to app/,
-    ],
-    [
-      'no USAGE',
-      'revoke all on schema public from public',
-      /may not use schema "public".*grant usage, create on schema public to app/,
-    ],
-    [
-      'a search_path without a schema',
-      'alter role app in database THIS set search_path = nowhere',
-      /No schema of the search_path .*\(nowhere\) exists.*create schema nowhere authorization app/,
-    ],
-    [
-      'a read-only database',
-      'grant create on schema public to app; alter database THIS set default_transaction_read_only = on',
-      /is read-only/,
-    ],
-  ])('%s: the start and the doctor name the remedy, and nothing is created', async (_what, sql, message) => {
-    const { url, root } = await database(sql);
-    try {
-      await expect(start(url)).rejects.toMatchObject({ name: 'StartError', message: expect.stringMatching(message) });
-      expect(await objects(root)).toEqual([]);
-      expect((await diagnose(url)).replaceAll(' → ', '. Remedy: ')).toMatch(message);
-      const { code, stderr } = await agentllm(['serve'], { DATABASE_URL: url, GRPC_ADDRESS: '127.0.0.1:0' }).ended;
-      expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
-      expect(stderr).not.toMatch(/failed unexpectedly| {4}at /);
-    } finally {
-      await root.end();
+    async function database(sql: string): Promise<{ url: string; root: pg.Client }> {
+      const superuser = await server.createDatabase();
+      const root = await connectPg(superuser);
+      await root.query(sql.replaceAll('THIS', nameOf(superuser)));
+      return { url: asRole(superuser, 'app'), root };
     }
-  });
 
-  it('a schema of the URL that does not exist is named', async () => {
-    const { url, root } = await database('select 1');
-    await root.end();
-    await expect(start(`${url}?schema=nowhere`)).rejects.toThrow(/has no schema "nowhere". Run: create schema nowhere/);
-  });
-
-  it('tables that the role may not use are named with the grant', async () => {
-    const { url, root } = await database('grant create on schema public to app');
-    await start(url);
-    await root.query('reassign owned by app to postgres; grant select on all tables in schema public to app');
-    const message = /lacks insert.* on table .*agent_configs.*grant insert/;
-    await expect(start(url)).rejects.toThrow(message);
-    expect((await diagnose(url)).replaceAll(' → ', '. Remedy: ')).toMatch(message);
-    await root.query(
-      'grant all on all tables in schema public to app; grant all on all sequences in schema public to app',
+    it.each([
+      [
+        'CREATE is revoked',
+        'revoke create on schema public from public',
+        /may not create tables in schema "public".*grant create on schema public to app/,
+      ],
+      [
+        'USAGE is revoked',
+        'revoke all on schema public from public',
+        /may not use schema "public".*grant usage, create on schema public to app/,
+      ],
+      [
+        'the search_path contains no existing schema',
+        'alter role app in database THIS set search_path = nowhere',
+        /No schema of the search_path .*\(nowhere\) exists.*create schema nowhere authorization app/,
+      ],
+      [
+        'the database is read-only',
+        'grant create on schema public to app; alter database THIS set default_transaction_read_only = on',
+        /is read-only/,
+      ],
+    ])(
+      'is rejected with the remedy by the start and the doctor, and nothing is created, when %s',
+      async (_case, sql, message) => {
+        const { url, root } = await database(sql);
+        try {
+          await expect(start(url)).rejects.toMatchObject({
+            name: 'StartError',
+            message: expect.stringMatching(message),
+          });
+          expect(await objects(root)).toEqual([]);
+          expect((await diagnose(url)).replaceAll(' → ', '. Remedy: ')).toMatch(message);
+          const { code, stderr } = await agentllm(['serve'], { DATABASE_URL: url, GRPC_ADDRESS: '127.0.0.1:0' }).ended;
+          expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+          expect(stderr).not.toMatch(/failed unexpectedly| {4}at /);
+        } finally {
+          await root.end();
+        }
+      },
     );
-    await start(url);
-    await root.end();
-  });
 
-  it.each(['LATIN1', 'SQL_ASCII'])('a database in %s is refused, and the doctor says so', async (encoding) => {
-    const name = `db_${encoding.toLowerCase()}`;
-    await admin.query(`create database ${name} encoding '${encoding}' lc_collate 'C' lc_ctype 'C' template template0`);
-    const url = Object.assign(new URL(server.url), { pathname: `/${name}` }).href;
-    const message = new RegExp(
-      `has the encoding ${encoding}, and agentllm needs UTF8.*encoding 'UTF8' template template0`,
+    it('is rejected with the name of the schema when the schema of the URL does not exist', async () => {
+      const { url, root } = await database('select 1');
+      await root.end();
+      await expect(start(`${url}?schema=nowhere`)).rejects.toThrow(
+        /has no schema "nowhere". Run: create schema nowhere/,
+      );
+    });
+
+    it('is rejected with the missing grant when the role may not write to the tables', async () => {
+      const { url, root } = await database('grant create on schema public to app');
+      await start(url);
+      await root.query('reassign owned by app to postgres; grant select on all tables in schema public to app');
+      const message = /lacks insert.* on table .*agent_configs.*grant insert/;
+      await expect(start(url)).rejects.toThrow(message);
+      expect((await diagnose(url)).replaceAll(' → ', '. Remedy: ')).toMatch(message);
+      await root.query(
+        'grant all on all tables in schema public to app; grant all on all sequences in schema public to app',
+      );
+      await start(url);
+      await root.end();
+    });
+
+    it.each(['LATIN1', 'SQL_ASCII'])(
+      'is rejected by the start and the doctor when its encoding is %s',
+      async (encoding) => {
+        const name = `db_${encoding.toLowerCase()}`;
+        await admin.query(
+          `create database ${name} encoding '${encoding}' lc_collate 'C' lc_ctype 'C' template template0`,
+        );
+        const url = Object.assign(new URL(server.url), { pathname: `/${name}` }).href;
+        const message = new RegExp(
+          `has the encoding ${encoding}, and agentllm needs UTF8.*encoding 'UTF8' template template0`,
+        );
+        await expect(start(url)).rejects.toMatchObject({ name: 'StartError', message: expect.stringMatching(message) });
+        expect(await diagnose(url)).toMatch(message);
+      },
     );
-    await expect(start(url)).rejects.toMatchObject({ name: 'StartError', message: expect.stringMatching(message) });
-    expect(await diagnose(url)).toMatch(message);
-  });
-});
+  },
+);

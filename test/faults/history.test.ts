@@ -2,21 +2,21 @@ import { describe, expect, it } from 'vitest';
 import { type Attempt, type History, type Image, promises, validate } from './history.js';
 
 /*
- * Negative controls: the validators that all fault tests rely on find a promise broken when it is. Each doctored
- * history breaks one promise, and that is the one that is named.
+ * Negative controls of the validators that all fault tests rely on: each corrupted history breaks one promise, and the
+ * validator of that promise must report it.
  */
 
 const acknowledged = (revision: number, at: number, target = 'a'): Attempt => ({
   target,
   from: at,
   to: at + 1,
-  outcome: { kind: 'acknowledged', revision, answer: `answer of ${revision}` },
+  outcome: { kind: 'acknowledged', revision, response: `response of ${revision}` },
 });
-const refused = (at: number): Attempt => ({
+const rejected = (at: number): Attempt => ({
   target: 'a',
   from: at,
   to: at + 1,
-  outcome: { kind: 'refused', error: 'no' },
+  outcome: { kind: 'rejected', error: 'no' },
 });
 const unknown = (at: number): Attempt => ({
   target: 'a',
@@ -46,14 +46,14 @@ const entry = (revision: number, before: number | null, after: number | null, re
   after,
   requestId,
 });
-const at = (...times: number[]) => times.map((time, index) => ({ revision: index + 1, at: time }));
+const revisionsAt = (...times: number[]) => times.map((time, index) => ({ revision: index + 1, at: time }));
 
-/** Three writes: one acknowledged at once, one refused, one whose first answer was lost. */
-const sound: { history: History; image: Image } = {
+/** Four writes: acknowledged and retried, rejected, retried after a lost response, and of unknown outcome. */
+const valid: { history: History; image: Image } = {
   history: {
     writes: [
       write(100, acknowledged(2, 10), acknowledged(2, 12)),
-      write(101, refused(20)),
+      write(101, rejected(20)),
       write(102, unknown(30), acknowledged(3, 32)),
       write(103, unknown(40)),
     ],
@@ -61,76 +61,86 @@ const sound: { history: History; image: Image } = {
   },
   image: {
     head: 3,
-    revisions: at(0, 1, 1),
+    revisions: revisionsAt(0, 1, 1),
     faults: [],
     entries: [entry(1, null, null), entry(2, null, 100, 'request 100'), entry(3, 100, 102, 'request 102')],
     rows: new Map([[1, 102]]),
   },
 };
 
-const { history, image } = sound;
+const { history, image } = valid;
 const withWrites = (...writes: History['writes']): History => ({ ...history, writes: [...history.writes, ...writes] });
 const withReads = (...reads: History['reads']): History => ({ ...history, reads: [...history.reads, ...reads] });
 
-const doctored: readonly [keyof typeof promises, string, History, Image][] = [
-  ['no acknowledged write is lost', 'a write has no entry', withWrites(write(104, acknowledged(4, 50))), image],
-  ['no acknowledged write is lost', 'its revision holds another', withWrites(write(104, acknowledged(2, 9))), image],
-  ['no acknowledged write is lost', 'the row is of before', history, { ...image, rows: new Map([[1, 100]]) }],
+const corrupted: readonly [keyof typeof promises, string, History, Image][] = [
+  ['No acknowledged write is lost', 'a write has no log entry', withWrites(write(104, acknowledged(4, 50))), image],
   [
-    'no refused write becomes visible',
-    'a refused write is in the log',
+    'No acknowledged write is lost',
+    'its revision contains another write',
+    withWrites(write(104, acknowledged(2, 9))),
+    image,
+  ],
+  ['No acknowledged write is lost', 'the row has the previous value', history, { ...image, rows: new Map([[1, 100]]) }],
+  [
+    'No rejected write becomes visible',
+    'a rejected write is in the log',
     history,
     {
       ...image,
       head: 4,
-      revisions: at(0, 1, 1, 2),
+      revisions: revisionsAt(0, 1, 1, 2),
       entries: [...image.entries, entry(4, 102, 101)],
       rows: new Map([[1, 101]]),
     },
   ],
-  ['no refused write becomes visible', 'a refused write was read', withReads(read(3, 3, 101, 60)), image],
+  ['No rejected write becomes visible', 'a rejected write was read', withReads(read(3, 3, 101, 60)), image],
   [
-    'revisions are dense and in commit order',
-    'a number is missing',
+    'Revisions are gapless and in commit order',
+    'a revision is missing',
     history,
-    { ...image, revisions: at(0, 1, 1, 2).filter(({ revision }) => revision !== 1), head: 3 },
+    { ...image, revisions: revisionsAt(0, 1, 1, 2).filter(({ revision }) => revision !== 1), head: 3 },
   ],
-  ['revisions are dense and in commit order', 'the head is beyond the log', history, { ...image, head: 4 }],
-  ['revisions are dense and in commit order', 'times run backwards', history, { ...image, revisions: at(0, 2, 1) }],
-  ['revisions are dense and in commit order', 'the log has gaps', history, { ...image, faults: ['4 follows 2'] }],
+  ['Revisions are gapless and in commit order', 'the head is beyond the log', history, { ...image, head: 4 }],
   [
-    'revisions are dense and in commit order',
-    'a write stood on something else than what was there',
+    'Revisions are gapless and in commit order',
+    'a revision is older than the one before',
+    history,
+    { ...image, revisions: revisionsAt(0, 2, 1) },
+  ],
+  ['Revisions are gapless and in commit order', 'the log has gaps', history, { ...image, faults: ['4 follows 2'] }],
+  [
+    'Revisions are gapless and in commit order',
+    'the previous value of a write is not the value of the write before',
     history,
     { ...image, entries: image.entries.map((one) => (one.revision === 3 ? { ...one, before: 99 } : one)) },
   ],
   [
-    'revisions are dense and in commit order',
-    'a later write has the smaller number',
+    'Revisions are gapless and in commit order',
+    'a later write has the lower revision',
     { ...history, writes: [write(102, acknowledged(3, 10)), write(100, acknowledged(2, 20))], reads: [] },
     image,
   ],
   [
-    'one request_id makes one write',
-    'a retry was written again',
+    'One request_id causes one write',
+    'a retry was executed again',
     history,
     {
       ...image,
       head: 4,
-      revisions: at(0, 1, 1, 2),
+      revisions: revisionsAt(0, 1, 1, 2),
       entries: [...image.entries, entry(4, 102, 102, 'request 102')],
     },
   ],
   [
-    'one request_id makes one write',
-    'a retry got another answer',
+    'One request_id causes one write',
+    'a retry returned another response',
     {
       ...history,
       writes: history.writes.map((one) =>
         one.value === 100
           ? write(100, acknowledged(2, 10), {
               ...acknowledged(2, 12),
-              outcome: { kind: 'acknowledged', revision: 2, answer: 'another' },
+              outcome: { kind: 'acknowledged', revision: 2, response: 'another' },
             })
           : one,
       ),
@@ -138,36 +148,36 @@ const doctored: readonly [keyof typeof promises, string, History, Image][] = [
     image,
   ],
   [
-    'a caller on one replica reads its own writes',
-    'a read is older than an answer',
+    'A caller on one replica reads its own writes',
+    'a read is older than the response to a write',
     withReads(read(2, 2, 100, 60)),
     image,
   ],
   [
-    'a caller on one replica reads its own writes',
-    'a read is older than a read',
+    'A caller on one replica reads its own writes',
+    'a read is older than an earlier read',
     withReads(read(3, 3, 102, 60, 'c'), read(2, 2, 100, 70, 'c')),
     image,
   ],
   [
-    'a read shows the configuration as it stood at its revision',
-    'a read is of a write that never was',
+    'A read returns the configuration at its revision',
+    'a read returns a value that was never written',
     withReads(read(3, 3, 103, 60)),
     image,
   ],
 ];
 
-describe('the validators', () => {
-  it('have nothing to say of a history in which every promise was kept', () => {
+describe('the history validators', () => {
+  it('report nothing for a history in which every promise was kept', () => {
     expect(() => validate(history, image)).not.toThrow();
   });
 
-  it.each(doctored)('tell "%s" when %s', (promise, _, broken, stored) => {
+  it.each(corrupted)('report a violation of "%s" when %s', (promise, _, broken, stored) => {
     expect(() => validate(broken, stored)).toThrow(promise);
     expect(promises[promise](broken, stored)).not.toEqual([]);
   });
 
   it('have a negative control each', () => {
-    expect([...new Set(doctored.map(([promise]) => promise))].sort()).toEqual(Object.keys(promises).sort());
+    expect([...new Set(corrupted.map(([promise]) => promise))].sort()).toEqual(Object.keys(promises).sort());
   });
 });

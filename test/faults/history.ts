@@ -13,21 +13,21 @@ import { CallError, type Clients, unique } from '../support/service.js';
 import { contents, gapsInLog, replay } from '../support/store.js';
 
 /*
- * What clients saw while something was broken, and whether it fits what the store holds in the end. Every write sets
- * `max_tokens` of one config to a number that no other write of the history uses, so each can be told from all others.
+ * Records what clients observe during a fault, and checks it against the final content of the store. Every write sets
+ * `max_tokens` of one config to a number that no other write of the history uses, which identifies the write.
  */
 
-/** A replica as a client knows it: its name stays when the process behind it is started again. */
+/** A replica from the view of a client: its name stays the same when its process is restarted. */
 export interface Target {
   readonly name: string;
   readonly clients: Clients;
 }
 
 export type Outcome =
-  | { readonly kind: 'acknowledged'; readonly revision: number; readonly answer: string }
-  /** The service said that nothing was written. */
-  | { readonly kind: 'refused'; readonly error: string }
-  /** Nobody said anything, or the service said that it does not know. */
+  | { readonly kind: 'acknowledged'; readonly revision: number; readonly response: string }
+  /** The service returned that nothing was written. */
+  | { readonly kind: 'rejected'; readonly error: string }
+  /** No response arrived, or the service returned that the outcome is unknown. */
   | { readonly kind: 'unknown'; readonly error: string };
 
 export interface Attempt {
@@ -51,7 +51,7 @@ export interface ReadRecord {
   readonly from: number;
   readonly to: number;
   readonly config: number;
-  /** What was seen, or the error. */
+  /** The response, or the error. */
   readonly seen: { readonly revision: number; readonly configRevision: number; readonly value: number } | string;
 }
 
@@ -60,7 +60,7 @@ export interface History {
   readonly reads: readonly ReadRecord[];
 }
 
-/** An entry of config_revisions about a config. */
+/** An entry of config_revisions for a config. */
 export interface LogEntry {
   readonly revision: number;
   readonly config: number;
@@ -69,12 +69,12 @@ export interface LogEntry {
   readonly requestId: string | null;
 }
 
-/** What the store holds when everything is over. */
+/** The content of the store at the end of a test. */
 export interface Image {
   readonly head: number;
-  /** Every revision that there is, in order, with its time. */
+  /** Every revision in order, with its time. */
   readonly revisions: readonly { readonly revision: number; readonly at: number }[];
-  /** What the harness finds wrong with the log, or between the log and the tables. */
+  /** Inconsistencies of the log, or between the log and the tables. */
   readonly faults: readonly string[];
   readonly entries: readonly LogEntry[];
   /** `max_tokens` of each config. */
@@ -84,11 +84,11 @@ export interface Image {
 // ---------------------------------------------------------------------------------------------------------------------
 // Clients
 
-/** A history that is being made. */
+/** A history that is being recorded. */
 export class Recorder implements History {
   readonly writes: (WriteRecord & { readonly attempts: Attempt[] })[] = [];
   readonly reads: ReadRecord[] = [];
-  /** Far above what seeded configs hold: 1 000 writes above 1000 met the 2000 of a default config. */
+  /** Far above the values of seeded configs: 1 000 writes from 1000 on collided with the 2000 of a default config. */
   private last = 1_000_000;
 
   nextValue(): number {
@@ -96,7 +96,7 @@ export class Recorder implements History {
     return this.last;
   }
 
-  /** Every error that a caller of the kind has heard, each once. */
+  /** The distinct errors of all writes or all reads. */
   errors(kind: 'write' | 'read'): string[] {
     const all =
       kind === 'write'
@@ -108,11 +108,11 @@ export class Recorder implements History {
   }
 
   get acknowledged(): number {
-    return this.writes.filter((write) => answersOf(write).length > 0).length;
+    return this.writes.filter((write) => acknowledgementsOf(write).length > 0).length;
   }
 }
 
-/** A client of one or more replicas that writes everything down. */
+/** A client of one or more replicas that records its writes and reads. */
 export class Client {
   constructor(
     readonly name: string,
@@ -120,7 +120,7 @@ export class Client {
     private readonly deadlineMs = 10_000,
   ) {}
 
-  /** Begins a write; each `attempt` sends the same request with the same request_id. */
+  /** Prepares a write; each `attempt` sends the same request with the same request_id. */
   write(config: number, extra: { etag?: string; temperature?: number } = {}) {
     const value = this.recorder.nextValue();
     const record = { client: this.name, requestId: randomUUID(), config, value, attempts: [] as Attempt[] };
@@ -152,17 +152,17 @@ export class Client {
 }
 
 function acknowledged(response: UpdateConfigResponse): Outcome {
-  const answer = Buffer.from(UpdateConfigResponse.encode(response).finish()).toString('base64');
-  return { kind: 'acknowledged', revision: Number(response.revision), answer };
+  const encoded = Buffer.from(UpdateConfigResponse.encode(response).finish()).toString('base64');
+  return { kind: 'acknowledged', revision: Number(response.revision), response: encoded };
 }
 
 function failed(error: unknown): Outcome {
   const nothingWritten =
     error instanceof CallError && error.reason !== '' && !/^(OUTCOME_UNKNOWN|CANCELLED|INTERNAL)$/.test(error.reason);
-  return { kind: nothingWritten ? 'refused' : 'unknown', error: describe(error) };
+  return { kind: nothingWritten ? 'rejected' : 'unknown', error: describe(error) };
 }
 
-/** `UNAVAILABLE DATABASE_UNAVAILABLE`; without a reason it comes from the transport. */
+/** Such as `UNAVAILABLE DATABASE_UNAVAILABLE`; an error without a reason comes from the transport. */
 export const describe = (error: unknown): string =>
   error instanceof CallError ? `${status[error.code]} ${error.reason || 'no reason'}` : String(error);
 
@@ -170,52 +170,53 @@ function seenOf({ config, revision }: GetConfigResponse) {
   return { revision: Number(revision), configRevision: Number(config?.revision), value: config?.max_tokens ?? -1 };
 }
 
-const WORTH_RETRYING = /^(UNAVAILABLE|ABORTED WRITE_CONFLICT|DEADLINE_EXCEEDED|CANCELLED)/;
+const RETRYABLE = /^(UNAVAILABLE|ABORTED WRITE_CONFLICT|DEADLINE_EXCEEDED|CANCELLED)/;
 
 export interface LoadOptions {
   readonly clients?: number;
   readonly deadlineMs?: number;
-  /** Between two writes of a client. */
+  /** The mean pause between two writes of a client. */
   readonly pauseMs?: number;
-  /** How long a client goes on with one write. */
-  readonly patienceMs?: number;
+  /** How long a client retries one write. */
+  readonly retryMs?: number;
 }
 
 /** Clients that write and read until they are stopped. */
 export interface Load {
-  /** Lets each client finish the write that it is at. */
+  /** Resolves when each client has finished its current write. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts clients that each write one of the configs again and again, on the replica of their own mostly, and read it
- * after each write. Some writes are wrong on purpose, some are given up after one try, and some are sent again although
- * they were acknowledged.
+ * Starts clients that write and read the configs repeatedly, mostly on one replica each. Some writes are invalid on
+ * purpose, some are not retried, and some are sent again although they were acknowledged.
  */
 export function startLoad(
   recorder: Recorder,
   targets: readonly Target[],
   configs: readonly number[],
-  { clients = 4, deadlineMs = 10_000, pauseMs = 5, patienceMs = 20_000 }: LoadOptions = {},
+  { clients = 4, deadlineMs = 10_000, pauseMs = 5, retryMs = 20_000 }: LoadOptions = {},
 ): Load {
   let running = true;
   const pick = <T>(list: readonly T[], at: number) => list[at % list.length] as T;
   const one = async (index: number) => {
     const client = new Client(`client ${index}`, recorder, deadlineMs);
     for (let turn = 0; running; turn++) {
-      const home = pick(targets, turn % 5 === 4 ? index + 1 : index);
+      const replica = pick(targets, turn % 5 === 4 ? index + 1 : index);
       const config = pick(configs, index + turn);
-      const wrong = turn % 14 === 6 ? { etag: 'of-another-time' } : turn % 14 === 13 ? { temperature: 7 } : {};
-      const write = client.write(config, wrong);
-      const giveUpAt = turn % 5 === 1 ? 0 : performance.now() + patienceMs;
-      for (let tries = 0; ; tries++) {
-        const outcome = await write.attempt(pick(targets, tries === 0 ? targets.indexOf(home) : index + tries));
-        await client.read(home, config);
-        if (outcome.kind === 'acknowledged' || !WORTH_RETRYING.test(outcome.error) || performance.now() > giveUpAt)
-          break;
+      const invalid = turn % 14 === 6 ? { etag: 'of-another-time' } : turn % 14 === 13 ? { temperature: 7 } : {};
+      const write = client.write(config, invalid);
+      const giveUpAt = turn % 5 === 1 ? 0 : performance.now() + retryMs;
+      for (let attempts = 0; ; attempts++) {
+        const outcome = await write.attempt(
+          pick(targets, attempts === 0 ? targets.indexOf(replica) : index + attempts),
+        );
+        await client.read(replica, config);
+        if (outcome.kind === 'acknowledged' || !RETRYABLE.test(outcome.error) || performance.now() > giveUpAt) break;
         await sleep(20 + Math.random() * 30);
       }
-      if (turn % 6 === 2 && answersOf(write.record).length > 0) await write.attempt(pick(targets, index + turn));
+      if (turn % 6 === 2 && acknowledgementsOf(write.record).length > 0)
+        await write.attempt(pick(targets, index + turn));
       await sleep(pauseMs * (0.5 + Math.random()));
     }
   };
@@ -228,12 +229,12 @@ export function startLoad(
   };
 }
 
-/** Makes an agent with one config for each number wanted; returns the configs. */
+/** Creates the given number of agents with one config each; returns the ids of the configs. */
 export async function makeConfigs({ clients }: Target, count: number): Promise<number[]> {
   const ids: number[] = [];
   for (let n = 0; n < count; n++) {
     const { agent } = await clients.agents.createAgent({ agent: { name: unique('agent'), agent_type: 'analyst' } });
-    // A model whose output limit nobody knows, so that every number is a valid one.
+    // A model without a known output limit, so that every value of max_tokens is valid.
     const config = { provider: 'openai', model_name: 'without-limits' };
     const request = { agent: { id: agent?.id as number }, config, allow_unknown_model: true };
     ids.push((await clients.configs.createConfig(request)).config?.id as number);
@@ -244,7 +245,7 @@ export async function makeConfigs({ clients }: Target, count: number): Promise<n
 // ---------------------------------------------------------------------------------------------------------------------
 // The store
 
-/** Reads what a store holds; an embedded one must have no owner. */
+/** Reads the content of a store; no process may have an embedded store open. */
 export async function readImage(where: { url: string } | { dataDir: string }): Promise<Image> {
   const options = {
     url: undefined,
@@ -277,7 +278,7 @@ export async function readImage(where: { url: string } | { dataDir: string }): P
   }
 }
 
-/** As `toEqual` has it: a field that is absent and one that is undefined are the same. */
+/** Equality as in `toEqual`, for which an absent field equals an undefined one. */
 function equal(one: unknown, other: unknown): boolean {
   try {
     expect(one).toEqual(other);
@@ -311,17 +312,17 @@ const entryOf = (row: LogRow): LogEntry => ({
 
 type Validator = (history: History, image: Image) => string[];
 
-/** Each promise with what finds the places where it was broken. */
+/** Each promise with its validator, which returns the violations. */
 export const promises = {
-  'no acknowledged write is lost': lostWrites,
-  'no refused write becomes visible': visibleRefusals,
-  'revisions are dense and in commit order': disorder,
-  'one request_id makes one write': doubles,
-  'a caller on one replica reads its own writes': staleReads,
-  'a read shows the configuration as it stood at its revision': wrongReads,
+  'No acknowledged write is lost': lostWrites,
+  'No rejected write becomes visible': visibleRejections,
+  'Revisions are gapless and in commit order': disorder,
+  'One request_id causes one write': duplicates,
+  'A caller on one replica reads its own writes': staleReads,
+  'A read returns the configuration at its revision': wrongReads,
 } satisfies Record<string, Validator>;
 
-/** Throws with the promise that was broken and where; says nothing when all were kept. */
+/** Throws with the broken promise and its violations. */
 export function validate(history: History, image: Image): void {
   for (const [promise, find] of Object.entries(promises)) {
     const broken = find(history, image);
@@ -331,7 +332,7 @@ export function validate(history: History, image: Image): void {
   }
 }
 
-const answersOf = (write: WriteRecord) =>
+const acknowledgementsOf = (write: WriteRecord) =>
   write.attempts.flatMap(({ outcome, ...attempt }) =>
     outcome.kind === 'acknowledged' ? [{ ...attempt, ...outcome }] : [],
   );
@@ -339,7 +340,7 @@ const nameOf = (write: WriteRecord) => `${write.client}'s ${write.value} for con
 
 function lostWrites({ writes }: History, { entries, rows }: Image): string[] {
   const lost = writes.flatMap((write) =>
-    answersOf(write)
+    acknowledgementsOf(write)
       .filter(
         ({ revision }) =>
           !entries.some(
@@ -349,76 +350,76 @@ function lostWrites({ writes }: History, { entries, rows }: Image): string[] {
       .map(({ revision }) => `${nameOf(write)}, acknowledged as revision ${revision}, is not in the log there`),
   );
   const last = new Map(entries.map((entry) => [entry.config, entry.after]));
-  const undone = [...last].filter(([config, value]) => (rows.get(config) ?? null) !== value);
+  const reverted = [...last].filter(([config, value]) => (rows.get(config) ?? null) !== value);
   return [
     ...lost,
-    ...undone.map(([config, value]) => `config ${config} holds ${rows.get(config)}, its last write was ${value}`),
+    ...reverted.map(([config, value]) => `config ${config} holds ${rows.get(config)}, its last write was ${value}`),
   ];
 }
 
-function visibleRefusals({ writes, reads }: History, { entries, rows }: Image): string[] {
-  const refused = writes.filter(({ attempts }) => attempts.every(({ outcome }) => outcome.kind === 'refused'));
+function visibleRejections({ writes, reads }: History, { entries, rows }: Image): string[] {
+  const rejected = writes.filter(({ attempts }) => attempts.every(({ outcome }) => outcome.kind === 'rejected'));
   const seen = new Map<number, string>();
   for (const read of reads) if (typeof read.seen !== 'string') seen.set(read.seen.value, `read on ${read.target}`);
   for (const entry of entries) if (entry.after !== null) seen.set(entry.after, `in the log at ${entry.revision}`);
   for (const [config, value] of rows) if (value !== null) seen.set(value, `in the row of config ${config}`);
-  return refused
+  return rejected
     .filter(({ value }) => seen.has(value))
     .map((write) => {
       const { outcome } = write.attempts.at(-1) as Attempt;
-      return `${nameOf(write)}, refused with ${'error' in outcome ? outcome.error : ''}, is ${seen.get(write.value)}`;
+      return `${nameOf(write)}, rejected with ${'error' in outcome ? outcome.error : ''}, is ${seen.get(write.value)}`;
     });
 }
 
 function disorder({ writes }: History, { head, revisions, faults, entries }: Image): string[] {
   const broken = [...faults];
   revisions.forEach(({ revision, at }, index) => {
-    if (revision !== index + 1) broken.push(`revision ${revision} stands where ${index + 1} should`);
+    if (revision !== index + 1) broken.push(`revision ${revision} is at position ${index + 1}`);
     const before = revisions[index - 1];
     if (before && before.at > at) broken.push(`revision ${revision} is older than ${before.revision}`);
   });
   if (head !== revisions.length) broken.push(`the head is ${head}, and there are ${revisions.length} revisions`);
   const last = new Map<number, number | null>();
   for (const { revision, config, before, after } of entries) {
-    const stood = last.get(config) ?? null;
-    if (before !== stood)
-      broken.push(`revision ${revision} changed ${before} of config ${config}, where ${stood} stood`);
+    const expected = last.get(config) ?? null;
+    if (before !== expected)
+      broken.push(`revision ${revision} changed ${before} of config ${config}, instead of ${expected}`);
     last.set(config, after);
   }
-  // A write that was begun after another was acknowledged comes after it.
+  // A write that was started after the acknowledgement of another has a higher revision.
   const acknowledgements = writes
-    .flatMap((write) => answersOf(write).map(({ revision, to }) => ({ write, revision, to })))
+    .flatMap((write) => acknowledgementsOf(write).map(({ revision, to }) => ({ write, revision, to })))
     .sort((a, b) => a.to - b.to);
-  const begun = writes
+  const started = writes
     .flatMap((write) =>
-      answersOf(write)
+      acknowledgementsOf(write)
         .slice(0, 1)
         .map(({ revision }) => ({ write, revision, from: write.attempts[0]?.from ?? 0 })),
     )
     .sort((a, b) => a.from - b.from);
   let newest: (typeof acknowledgements)[number] | undefined;
   let at = 0;
-  for (const { write, revision, from } of begun) {
+  for (const { write, revision, from } of started) {
     for (let next = acknowledgements[at]; next && next.to < from; next = acknowledgements[++at])
       if (!newest || next.revision > newest.revision) newest = next;
     if (newest && newest.revision >= revision)
-      broken.push(`${nameOf(write)} got ${revision}, begun after ${nameOf(newest.write)} had ${newest.revision}`);
+      broken.push(`${nameOf(write)} got ${revision}, started after ${nameOf(newest.write)} had ${newest.revision}`);
   }
   return broken;
 }
 
-function doubles({ writes }: History, { entries }: Image): string[] {
+function duplicates({ writes }: History, { entries }: Image): string[] {
   const entered = new Map<string, number[]>();
   for (const { requestId, revision } of entries)
     if (requestId !== null) entered.set(requestId, [...(entered.get(requestId) ?? []), revision]);
   return writes.flatMap((write) => {
     const revisions = entered.get(write.requestId) ?? [];
-    const answers = new Set(answersOf(write).map(({ answer }) => answer));
+    const responses = new Set(acknowledgementsOf(write).map(({ response }) => response));
     return [
       ...(revisions.length > 1
         ? [`${nameOf(write)} was written ${revisions.length} times: ${revisions.join(', ')}`]
         : []),
-      ...(answers.size > 1 ? [`${nameOf(write)} was answered in ${answers.size} ways`] : []),
+      ...(responses.size > 1 ? [`${nameOf(write)} received ${responses.size} different responses`] : []),
     ];
   });
 }
@@ -426,15 +427,15 @@ function doubles({ writes }: History, { entries }: Image): string[] {
 function staleReads({ writes, reads }: History, _: Image): string[] {
   const broken: string[] = [];
   const known = new Map<string, { to: number; revision: number; what: string }[]>();
-  const learn = (client: string, target: string, to: number, revision: number, what: string) => {
+  const addKnown = (client: string, target: string, to: number, revision: number, what: string) => {
     const key = `${client} on ${target}`;
     known.set(key, [...(known.get(key) ?? []), { to, revision, what }]);
   };
   for (const write of writes)
-    for (const { target, to, revision } of answersOf(write))
-      learn(write.client, target, to, revision, `the answer to ${nameOf(write)}`);
+    for (const { target, to, revision } of acknowledgementsOf(write))
+      addKnown(write.client, target, to, revision, `the response to ${nameOf(write)}`);
   for (const { client, target, to, seen } of reads)
-    if (typeof seen !== 'string') learn(client, target, to, seen.revision, 'an earlier read');
+    if (typeof seen !== 'string') addKnown(client, target, to, seen.revision, 'an earlier read');
   for (const { client, target, from, seen } of reads) {
     if (typeof seen === 'string') continue;
     const newer = known.get(`${client} on ${target}`)?.find((one) => one.to <= from && one.revision > seen.revision);
@@ -449,10 +450,10 @@ function wrongReads({ reads }: History, { entries }: Image): string[] {
   for (const entry of entries) ofConfig.set(entry.config, [...(ofConfig.get(entry.config) ?? []), entry]);
   return reads.flatMap(({ client, target, config, seen }) => {
     if (typeof seen === 'string') return [];
-    const stood = ofConfig.get(config)?.findLast(({ revision }) => revision <= seen.revision);
-    if (stood && stood.revision === seen.configRevision && (stood.after ?? -1) === seen.value) return [];
+    const expected = ofConfig.get(config)?.findLast(({ revision }) => revision <= seen.revision);
+    if (expected && expected.revision === seen.configRevision && (expected.after ?? -1) === seen.value) return [];
     return [
-      `${client} saw ${seen.value} in config ${config} at ${seen.revision} on ${target}, the log has ${stood?.after}`,
+      `${client} saw ${seen.value} in config ${config} at ${seen.revision} on ${target}, the log has ${expected?.after}`,
     ];
   });
 }

@@ -18,11 +18,11 @@ import { ServerProcess } from './server.js';
 
 const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? 5);
 vi.setConfig({ testTimeout: 60_000 + ROUNDS * 15_000 });
-/** 5 s on idle cores; more where others want the same cores. */
-const reopenWithinMs = () => 5_000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
+/** 5 s on idle cores, and more in proportion to the load of the machine. */
+const maxRestartMs = () => 5_000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism());
 
 let postgres: TestPostgres;
-/** An embedded store that has started once. */
+/** The data directory of an embedded store that has been started once. */
 let started: string;
 const directory = useDirectories();
 const servers: ServerProcess[] = [];
@@ -53,7 +53,7 @@ async function newStore(engine: (typeof engines)[number]): Promise<Where> {
 const envOf = (where: Where): Record<string, string> =>
   'url' in where ? { DATABASE_URL: where.url } : { DATA_DIR: where.dataDir };
 
-/** One that has started before; on the embedded engine the first start takes seconds. */
+/** A store that has been started before, because the first start of the embedded engine takes seconds. */
 async function startedStore(engine: (typeof engines)[number]): Promise<Where> {
   const where = await newStore(engine);
   if ('dataDir' in where) await cp(started, where.dataDir, { recursive: true });
@@ -66,14 +66,14 @@ async function startServer(where: Where, env: Readonly<Record<string, string>> =
   return server;
 }
 
-describe.each(engines)('kill -9 on %s', (engine) => {
+describe.each(engines)('a service on %s that is killed (kill -9)', (engine) => {
   it(`keeps every promise through ${ROUNDS} kills at random moments under load`, async () => {
     const where = await startedStore(engine);
     const server = await startServer(where);
     const configs = await makeConfigs(server, 3);
     const recorder = new Recorder();
-    const reopened: number[] = [];
-    const load = startLoad(recorder, [server], configs, { patienceMs: 30_000 });
+    const restartMs: number[] = [];
+    const load = startLoad(recorder, [server], configs, { retryMs: 30_000 });
     for (let round = 0; round < ROUNDS; round++) {
       const before = recorder.acknowledged;
       await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + 8), {
@@ -82,7 +82,7 @@ describe.each(engines)('kill -9 on %s', (engine) => {
       });
       await sleep(Math.random() * 400);
       await server.kill();
-      reopened.push(Math.round(await server.restart()));
+      restartMs.push(Math.round(await server.restart()));
     }
     await load.stop();
     expect(await server.stop()).toBe(0);
@@ -90,16 +90,16 @@ describe.each(engines)('kill -9 on %s', (engine) => {
       engine,
       rounds: ROUNDS,
       acknowledged: recorder.acknowledged,
-      reopened,
+      restartMs,
       errors: recorder.errors('write'),
     });
     validate(recorder, await readImage(where));
     expect(recorder.acknowledged).toBeGreaterThan(ROUNDS * 8);
-    expect(Math.max(...reopened)).toBeLessThan(reopenWithinMs());
+    expect(Math.max(...restartMs)).toBeLessThan(maxRestartMs());
   });
 
-  /** A write whose answer is lost between the server, which has committed it, and its caller. */
-  async function unansweredWrite() {
+  /** A committed write whose response is lost between the server and the caller. */
+  async function startUnansweredWrite() {
     const where = await startedStore(engine);
     const server = await startServer(where);
     const [config = 0] = await makeConfigs(server, 1);
@@ -107,50 +107,50 @@ describe.each(engines)('kill -9 on %s', (engine) => {
     const recorder = new Recorder();
     const client = new Client('the caller', recorder);
     const clients = connect(proxy.port);
-    const behindProxy: Target = { name: 'behind the proxy', clients };
-    await client.read(behindProxy, config);
-    const lost: Buffer[] = [];
-    proxy.onReply = (chunk) => lost.push(chunk);
+    const throughProxy: Target = { name: 'through the proxy', clients };
+    await client.read(throughProxy, config);
+    const lostBytes: Buffer[] = [];
+    proxy.onReply = (chunk) => lostBytes.push(chunk);
     for (const link of proxy.links) link.freeze('down');
     const write = client.write(config);
-    const first = write.attempt(behindProxy);
-    // Another caller sees it: it is committed.
+    const first = write.attempt(throughProxy);
+    // The write is committed when another caller sees it.
     await vi.waitFor(
       async () => expect((await server.clients.configs.getConfig({ id: config })).config?.max_tokens).toBe(write.value),
       { timeout: 10_000, interval: 10 },
     );
-    const cutOff = async () => {
+    const cutConnection = async () => {
       await sleep(50);
       for (const link of proxy.links) link.cut();
       expect(await first).toMatchObject({ kind: 'unknown' });
       clients.close();
     };
-    return { where, server, recorder, client, config, write, lost, cutOff };
+    return { where, server, recorder, client, config, write, lostBytes, cutConnection };
   }
 
-  it('a reply that is lost after the commit is given again to a retry with the same request_id', async () => {
-    const { where, server, recorder, client, config, write, lost, cutOff } = await unansweredWrite();
-    await cutOff();
-    const again = await write.attempt(server);
-    expect(again.kind).toBe('acknowledged');
-    // The very bytes that did not arrive.
-    const answer = 'answer' in again ? Buffer.from(again.answer, 'base64') : Buffer.alloc(0);
-    expect(UpdateConfigResponse.decode(answer).config?.max_tokens).toBe(write.value);
-    expect(Buffer.concat(lost).includes(answer)).toBe(true);
-    expect(await write.attempt(server)).toEqual(again);
+  it('returns the stored response to a retry when the response was lost after the commit', async () => {
+    const { where, server, recorder, client, config, write, lostBytes, cutConnection } = await startUnansweredWrite();
+    await cutConnection();
+    const retried = await write.attempt(server);
+    expect(retried.kind).toBe('acknowledged');
+    // The response consists of the same bytes that were lost.
+    const response = 'response' in retried ? Buffer.from(retried.response, 'base64') : Buffer.alloc(0);
+    expect(UpdateConfigResponse.decode(response).config?.max_tokens).toBe(write.value);
+    expect(Buffer.concat(lostBytes).includes(response)).toBe(true);
+    expect(await write.attempt(server)).toEqual(retried);
     await client.read(server, config);
     expect(await server.stop()).toBe(0);
     validate(recorder, await readImage(where));
   });
 
-  it('a server that is killed between commit and reply answers the retry after its restart, with one row', async () => {
-    const { where, server, recorder, client, config, write, cutOff } = await unansweredWrite();
+  it('executes a write once when it is killed between commit and response and the write is retried', async () => {
+    const { where, server, recorder, client, config, write, cutConnection } = await startUnansweredWrite();
     await server.kill();
-    await cutOff();
+    await cutConnection();
     await server.restart();
-    const again = await write.attempt(server);
-    expect(again.kind).toBe('acknowledged');
-    expect(await write.attempt(server)).toEqual(again);
+    const retried = await write.attempt(server);
+    expect(retried.kind).toBe('acknowledged');
+    expect(await write.attempt(server)).toEqual(retried);
     await client.read(server, config);
     expect(await server.stop()).toBe(0);
     const image = await readImage(where);
@@ -159,68 +159,71 @@ describe.each(engines)('kill -9 on %s', (engine) => {
   });
 });
 
-describe('a commit whose acknowledgement never reaches the service', () => {
-  it.each(['killed', 'cut off'] as const)('is answered once the service, %s at that moment, is back', async (how) => {
-    const url = await postgres.createDatabase();
-    const proxy = await startProxy(Number(new URL(url).port));
-    const server = await startServer({ url: proxy.through(url) }, { NOTIFY: 'off' });
-    const [config = 0] = await makeConfigs(server, 1);
-    const recorder = new Recorder();
-    const client = new Client('the caller', recorder, 20_000);
-    let committing: Link | undefined;
-    proxy.onRequest = (chunk, link) => {
-      if (!/\bcommit\b/i.test(chunk.toString('latin1'))) return;
-      committing = link;
-      link.freeze('down');
-    };
-    const write = client.write(config);
-    const first = write.attempt(server);
-    const session = await connectPg(url);
-    await vi.waitFor(
-      async () => {
-        const { rows } = await session.query('select max_tokens from agent_llm_configs where id = $1', [config]);
-        expect(rows).toEqual([{ max_tokens: write.value }]);
-      },
-      { timeout: 10_000, interval: 5 },
-    );
-    await session.end();
-    proxy.onRequest = undefined;
-    if (how === 'killed') await server.kill();
-    else committing?.reset();
-    const outcome = await first;
-    expect(outcome.kind).toBe('unknown');
-    if (how === 'killed') await server.restart();
-    else expect(outcome).toMatchObject({ error: 'UNAVAILABLE OUTCOME_UNKNOWN' });
-    const again = await write.attempt(server);
-    expect(again.kind).toBe('acknowledged');
-    expect(await write.attempt(server)).toEqual(again);
-    await client.read(server, config);
-    expect(await server.stop()).toBe(0);
-    const image = await readImage({ url });
-    validate(recorder, image);
-    expect(image.entries.filter(({ after }) => after === write.value)).toHaveLength(1);
-  });
+describe('a commit whose acknowledgement does not reach the service', () => {
+  it.each(['killed', 'cut off'] as const)(
+    'is acknowledged once to a retry after the service was %s at that moment',
+    async (how) => {
+      const url = await postgres.createDatabase();
+      const proxy = await startProxy(Number(new URL(url).port));
+      const server = await startServer({ url: proxy.through(url) }, { NOTIFY: 'off' });
+      const [config = 0] = await makeConfigs(server, 1);
+      const recorder = new Recorder();
+      const client = new Client('the caller', recorder, 20_000);
+      let committing: Link | undefined;
+      proxy.onRequest = (chunk, link) => {
+        if (!/\bcommit\b/i.test(chunk.toString('latin1'))) return;
+        committing = link;
+        link.freeze('down');
+      };
+      const write = client.write(config);
+      const first = write.attempt(server);
+      const session = await connectPg(url);
+      await vi.waitFor(
+        async () => {
+          const { rows } = await session.query('select max_tokens from agent_llm_configs where id = $1', [config]);
+          expect(rows).toEqual([{ max_tokens: write.value }]);
+        },
+        { timeout: 10_000, interval: 5 },
+      );
+      await session.end();
+      proxy.onRequest = undefined;
+      if (how === 'killed') await server.kill();
+      else committing?.reset();
+      const outcome = await first;
+      expect(outcome.kind).toBe('unknown');
+      if (how === 'killed') await server.restart();
+      else expect(outcome).toMatchObject({ error: 'UNAVAILABLE OUTCOME_UNKNOWN' });
+      const retried = await write.attempt(server);
+      expect(retried.kind).toBe('acknowledged');
+      expect(await write.attempt(server)).toEqual(retried);
+      await client.read(server, config);
+      expect(await server.stop()).toBe(0);
+      const image = await readImage({ url });
+      validate(recorder, image);
+      expect(image.entries.filter(({ after }) => after === write.value)).toHaveLength(1);
+    },
+  );
 });
 
-describe.each(engines)('kill -9 of a first start on %s', (engine) => {
+describe.each(engines)('a first start on %s that is killed (kill -9)', (engine) => {
   const rounds = Math.ceil(ROUNDS / 3);
 
-  it(`at ${2 * rounds} random moments leaves what the next start makes whole`, async () => {
-    const moments: string[] = [];
+  it(`leaves a store that the next start completes, at ${2 * rounds} random moments`, async () => {
+    const killedAt: string[] = [];
     const began = performance.now();
-    const whole = agentllm(['serve'], envOf(await newStore(engine)));
-    await whole.says(/is ready/);
+    const reference = agentllm(['serve'], envOf(await newStore(engine)));
+    await reference.says(/is ready/);
     const longest = performance.now() - began;
-    whole.child.kill('SIGKILL');
+    reference.child.kill('SIGKILL');
     for (let round = 0; round < rounds; round++) {
       const where = await newStore(engine);
-      // Twice in one store, so that what heals the first kill is killed too.
-      for (const part of [1, 2]) {
+      // Two kills per store, so that the recovery from the first kill is killed as well.
+      for (const divisor of [1, 2]) {
         const first = agentllm(['serve'], envOf(where));
-        await sleep((Math.random() * longest) / part);
+        await sleep((Math.random() * longest) / divisor);
         first.child.kill('SIGKILL');
         const { stderr } = await first.ended;
-        moments.push(stderr.includes('is ready') ? 'ready' : 'before');
+        killedAt.push(stderr.includes('is ready') ? 'ready' : 'before');
       }
       const server = await startServer(where);
       const { agents } = await server.clients.agents.listAgents({});
@@ -232,12 +235,12 @@ describe.each(engines)('kill -9 of a first start on %s', (engine) => {
       expect(image.faults).toEqual([]);
       expect([image.head, image.entries.length]).toEqual([3, 12]);
     }
-    console.log({ engine, longestStartMs: Math.round(longest), moments: moments.join(' ') });
+    console.log({ engine, longestStartMs: Math.round(longest), killedAt: killedAt.join(' ') });
   });
 });
 
-describe('kill -9 in the middle of a migration of an embedded database', () => {
-  it('leaves a directory on which the next start goes on, whichever migration it was', async () => {
+describe('a migration of an embedded database that is killed (kill -9)', () => {
+  it('leaves a directory on which the next start continues, for every migration', async () => {
     const dataDir = await directory();
     const script = fileURLToPath(new URL('./killed_embedded_migrator.ts', import.meta.url));
     for (const { name } of migrations) {

@@ -1,13 +1,13 @@
-// A process that is killed (SIGKILL) while it migrates an embedded database: the statements of the migration named are
-// done, its record is not. Usage: node --import tsx killed_embedded_migrator.ts <data directory> <name of the migration>
+// A process that migrates an embedded database and is killed (SIGKILL) after the statements of the given migration and
+// before the record of it. Usage: node --import tsx killed_embedded_migrator.ts <data directory> <name of the migration>
 import { openDatabase } from '../../src/store/database.js';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 
-const [dataDir = '', victim] = process.argv.slice(2);
+const [dataDir = '', migration] = process.argv.slice(2);
 const database = await openDatabase({ url: undefined, dataDir, poolSize: 1, acquireTimeoutMs: 10_000, notify: false });
-// Knex tells of a query before it sends it.
+// Knex emits the event before it sends the query.
 database.knex.on('query', ({ sql, bindings }: { sql: string; bindings: unknown[] }) => {
-  if (/^insert into "knex_migrations" /.test(sql) && bindings.includes(victim)) process.kill(process.pid, 'SIGKILL');
+  if (/^insert into "knex_migrations" /.test(sql) && bindings.includes(migration)) process.kill(process.pid, 'SIGKILL');
 });
 await migrator(database).up();
 await database.close();

@@ -13,63 +13,64 @@ vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 interface Loss {
   readonly what: string;
-  /** Run as a superuser in another database (`admin`) or in this one (`inside`). */
+  /** SQL that a superuser runs in another database (`admin`) or in the database itself (`inside`). */
   readonly admin?: string;
   readonly inside?: string;
-  readonly backAdmin?: string;
-  readonly backInside?: string;
+  /** SQL that reverts the loss. */
+  readonly revertAdmin?: string;
+  readonly revertInside?: string;
   readonly cause: RegExp;
 }
 
-const END = `select pg_terminate_backend(pid) from pg_stat_activity where datname = 'DB' and pid <> pg_backend_pid()`;
+const END_SESSIONS = `select pg_terminate_backend(pid) from pg_stat_activity where datname = 'DB' and pid <> pg_backend_pid()`;
 
 const LOSSES: readonly Loss[] = [
   {
     what: 'the role may not log in (28000)',
-    admin: `alter role ROLE nologin; ${END}`,
-    backAdmin: 'alter role ROLE login',
+    admin: `alter role ROLE nologin; ${END_SESSIONS}`,
+    revertAdmin: 'alter role ROLE login',
     cause: /has no role "ROLE" that may log in/,
   },
   {
     what: 'CONNECT is revoked (42501)',
-    admin: `revoke connect on database DB from public; ${END}`,
-    backAdmin: 'grant connect on database DB to public',
+    admin: `revoke connect on database DB from public; ${END_SESSIONS}`,
+    revertAdmin: 'grant connect on database DB to public',
     cause: /lacks a privilege/,
   },
   {
     what: 'the database is renamed (3D000)',
-    admin: `${END}; alter database DB rename to DB_away`,
-    backAdmin: 'alter database DB_away rename to DB',
+    admin: `${END_SESSIONS}; alter database DB rename to DB_away`,
+    revertAdmin: 'alter database DB_away rename to DB',
     cause: /has no database "DB"/,
   },
   {
     what: 'the database accepts no connections (55000)',
-    admin: `alter database DB allow_connections false; ${END}`,
-    backAdmin: 'alter database DB allow_connections true',
+    admin: `alter database DB allow_connections false; ${END_SESSIONS}`,
+    revertAdmin: 'alter database DB allow_connections true',
     cause: /accepts no connections at present/,
   },
   {
     what: 'every privilege on the tables is revoked (42501)',
     inside: 'revoke all on all tables in schema public from ROLE',
-    backInside: 'grant all on all tables in schema public to ROLE',
+    revertInside: 'grant all on all tables in schema public to ROLE',
     cause: /lacks a privilege/,
   },
   {
     what: 'the privilege to insert into the log is revoked (42501)',
     inside: 'revoke insert on config_revisions from ROLE',
-    backInside: 'grant insert on config_revisions to ROLE',
+    revertInside: 'grant insert on config_revisions to ROLE',
     cause: /lacks a privilege/,
   },
   {
     what: 'USAGE of the schema is revoked',
     inside: 'revoke usage on schema public from public, ROLE',
-    backInside: 'grant usage on schema public to public, ROLE',
+    revertInside: 'grant usage on schema public to public, ROLE',
     cause: /lacks a privilege|no longer contains the tables/,
   },
   {
-    what: 'the tables are moved away (42P01)',
+    what: 'the tables are moved to another schema (42P01)',
     inside: 'alter schema public rename to away; create schema public; grant all on schema public to ROLE',
-    backInside: 'drop schema public; alter schema away rename to public',
+    revertInside: 'drop schema public; alter schema away rename to public',
     cause: /no longer contains the tables of the store/,
   },
 ];
@@ -101,7 +102,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     run(client: pg.Client, sql: string | undefined): Promise<void>;
   }
 
-  /** A service whose role owns nothing: another one has made the tables. */
+  /** A service whose role does not own the tables: another role has created them. */
   async function startAsGuest(): Promise<Started> {
     const superuser = await server.createDatabase();
     const role = unique('role');
@@ -118,7 +119,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     await root.end();
     const lines: string[] = [];
     const log = createLog('info');
-    // The lines themselves, as an operator reads them.
+    // The log lines as an operator reads them.
     for (const level of ['info', 'warn', 'error'] as const) {
       log[level] = ((...args: unknown[]) => lines.push(JSON.stringify([level, ...args], printable))) as never;
     }
@@ -139,7 +140,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     return { clients, running, lines, superuser, role, fill, run };
   }
 
-  const writing = ({ clients }: Started) =>
+  const createAgent = ({ clients }: Started) =>
     clients.agents.createAgent({ agent: { name: unique('agent'), agent_type: 'analyst' } });
 
   async function writesHealth({ running }: Started): Promise<string> {
@@ -149,21 +150,21 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     return ['UNKNOWN', 'SERVING', 'NOT_SERVING'][body[1] ?? 0] as string;
   }
 
-  it.each(LOSSES)('$what: UNAVAILABLE, the cause once in the log, and it recovers', async (loss) => {
+  it.each(LOSSES)('makes writes UNAVAILABLE, logs the cause once and recovers when $what', async (loss) => {
     const service = await startAsGuest();
     const { lines, superuser, role, clients, fill, run } = service;
-    await writing(service);
+    await createAgent(service);
     if (loss.inside) {
       const inside = await connectPg(superuser);
       await run(inside, loss.inside);
       await inside.end();
     }
     await run(admin, loss.admin);
-    // A right that only a write needs is missed by the first write.
-    expect((await failure(writing(service))).reason).toBe('DATABASE_UNAVAILABLE');
+    // A privilege that only writes need is first missed by a write.
+    expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
     await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 5_000 });
     for (let n = 0; n < 5; n++) {
-      expect((await failure(writing(service))).reason).toBe('DATABASE_UNAVAILABLE');
+      expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
       await new Promise((resolve) => setTimeout(resolve, 100));
       expect(await writesHealth(service)).toBe('NOT_SERVING');
     }
@@ -173,40 +174,46 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     expect(matching, causes.join('\n')).toHaveLength(1);
     expect(causes.length).toBeLessThanOrEqual(3);
     expect(lines.join('\n')).not.toMatch(new RegExp(`:${role}@|password '`));
-    await run(admin, loss.backAdmin);
-    if (loss.backInside) {
+    await run(admin, loss.revertAdmin);
+    if (loss.revertInside) {
       const inside = await connectPg(superuser);
-      await run(inside, loss.backInside);
+      await run(inside, loss.revertInside);
       await inside.end();
     }
-    await vi.waitFor(() => writing(service), { timeout: 10_000, interval: 100 });
+    await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
     await vi.waitFor(async () => expect(await writesHealth(service)).toBe('SERVING'), { timeout: 5_000 });
   });
 
-  it.runIf(serverName === 'PostgreSQL 18')('the password is changed (28P01)', async () => {
-    const service = await startAsGuest();
-    const { role, lines, run } = service;
-    await run(admin, `alter role ROLE password 'other-secret'; ${END}`);
-    await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 5_000 });
-    expect((await failure(writing(service))).reason).toBe('DATABASE_UNAVAILABLE');
-    await vi.waitFor(() => expect(lines.join('\n')).toMatch(/refuses the password of user/), { timeout: 5_000 });
-    expect(lines.join('\n')).not.toContain('other-secret');
-    await run(admin, `alter role ROLE password '${role}'`);
-    await vi.waitFor(() => writing(service), { timeout: 10_000, interval: 100 });
-  });
+  it.runIf(serverName === 'PostgreSQL 18')(
+    'makes writes UNAVAILABLE, logs the cause and recovers when the password is changed (28P01)',
+    async () => {
+      const service = await startAsGuest();
+      const { role, lines, run } = service;
+      await run(admin, `alter role ROLE password 'other-secret'; ${END_SESSIONS}`);
+      await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 5_000 });
+      expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
+      await vi.waitFor(() => expect(lines.join('\n')).toMatch(/refuses the password of user/), { timeout: 5_000 });
+      expect(lines.join('\n')).not.toContain('other-secret');
+      await run(admin, `alter role ROLE password '${role}'`);
+      await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
+    },
+  );
 
-  it('a database that is dropped and created empty is not served as an empty store', async () => {
+  it('is not served as an empty store when it is dropped and created again', async () => {
     const service = await startAsGuest();
     const { clients, lines, run, superuser } = service;
     const before = (await clients.agents.listAgents({})).agents;
-    await run(admin, `alter database DB allow_connections false; ${END}; drop database DB; create database DB`);
+    await run(
+      admin,
+      `alter database DB allow_connections false; ${END_SESSIONS}; drop database DB; create database DB`,
+    );
     await vi.waitFor(() => expect(lines.join('\n')).toMatch(/no longer contains the tables of the store/), {
       timeout: 5_000,
     });
-    expect((await failure(writing(service))).reason).toBe('DATABASE_UNAVAILABLE');
+    expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
     expect(await writesHealth(service)).toBe('NOT_SERVING');
     expect((await clients.agents.listAgents({})).agents).toEqual(before);
-    // Another replica creates a new store there: the log says so.
+    // Another replica creates a new store there, which the log reports.
     const env = { GRPC_ADDRESS: '127.0.0.1:0', HTTP_ADDRESS: 'off', DATABASE_URL: superuser };
     const flags = { allowPlaintext: false, allowAnonymous: false };
     const other = await serve(readSettings(env), flags, createLog('silent'));
@@ -218,7 +225,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     );
     await root.end();
     await vi.waitFor(() => expect(lines.join('\n')).toMatch(/contains another store than before/), { timeout: 10_000 });
-    await vi.waitFor(() => writing(service), { timeout: 10_000, interval: 100 });
+    await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
   });
 });
 

@@ -1,4 +1,4 @@
-// A process that migrates, to be killed at any moment. Usage: node --import tsx migrator_process.ts <url>
+// A process that migrates and can be killed at any moment. Usage: node --import tsx migrator_process.ts <url>
 import knex from 'knex';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { MIGRATIONS_WITH_CONCURRENT_INDEX } from '../support/concurrent_index.js';

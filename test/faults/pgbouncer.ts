@@ -8,19 +8,19 @@ import pg from 'pg';
 import { freePort } from '../support/ports.js';
 
 export interface PgBouncer {
-  /** The same database through the pooler. */
+  /** The URL of the same database through the pooler. */
   through(url: string): string;
   stop(): Promise<void>;
 }
 
 const NOBODY = 65_534;
 
-/** Whether a pooler can be started here. */
+/** Whether PgBouncer is installed. */
 export function hasPgBouncer(): boolean {
   return spawnSync('pgbouncer', ['--version']).status === 0;
 }
 
-/** Starts PgBouncer in transaction mode before a server, with so many server connections. */
+/** Starts PgBouncer in transaction mode for a server, with the given number of server connections. */
 export async function startPgBouncer(url: string, poolSize: number): Promise<PgBouncer> {
   const { hostname, port: serverPort, username, password } = new URL(url);
   const directory = await mkdtemp(join(tmpdir(), 'agentllm-pgbouncer-'));
@@ -40,21 +40,21 @@ export async function startPgBouncer(url: string, poolSize: number): Promise<PgB
       `auth_file = ${join(directory, 'users')}`,
       'pool_mode = transaction',
       `default_pool_size = ${poolSize}`,
-      // What a careful operator refuses, so that nothing may lean on it.
+      // The strictest configuration: no session state survives a transaction.
       'server_reset_query_always = 1',
       'server_reset_query = DISCARD ALL',
     ].join('\n'),
   );
-  // It refuses to run as root.
-  const as = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {};
-  if (as.uid !== undefined) {
+  // PgBouncer does not run as root.
+  const user = process.getuid?.() === 0 ? { uid: NOBODY, gid: NOBODY } : {};
+  if (user.uid !== undefined) {
     await chmod(directory, 0o755);
     await chown(directory, NOBODY, NOBODY);
   }
-  const bouncer = spawn('pgbouncer', [file], { ...as, cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
-  let said = '';
+  const bouncer = spawn('pgbouncer', [file], { ...user, cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
+  let output = '';
   bouncer.stderr.on('data', (chunk) => {
-    said += chunk;
+    output += chunk;
   });
   const ended = once(bouncer, 'exit');
   const through = (other: string) => Object.assign(new URL(other), { host: `127.0.0.1:${port}` }).href;
@@ -75,7 +75,7 @@ export async function startPgBouncer(url: string, poolSize: number): Promise<PgB
         continue;
       }
       await stop();
-      throw new Error(`PgBouncer did not start:\n${said}`, { cause });
+      throw new Error(`PgBouncer did not start:\n${output}`, { cause });
     } finally {
       await client.end().catch(() => undefined);
     }

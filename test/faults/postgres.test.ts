@@ -16,11 +16,11 @@ let postgres: TestPostgres;
 const services: TestService[] = [];
 const sessions: pg.Client[] = [];
 const unhandled: unknown[] = [];
-const note = (error: unknown) => unhandled.push(error);
+const record = (error: unknown) => unhandled.push(error);
 
 beforeAll(async () => {
   postgres = await startPostgres({ own: true });
-  process.on('unhandledRejection', note);
+  process.on('unhandledRejection', record);
 });
 
 afterEach(async () => {
@@ -30,7 +30,7 @@ afterEach(async () => {
 });
 
 afterAll(async () => {
-  process.off('unhandledRejection', note);
+  process.off('unhandledRejection', record);
   await postgres.stop();
 });
 
@@ -51,7 +51,7 @@ async function sqlSession(url: string): Promise<pg.Client> {
   return session;
 }
 
-/** What grpc.health.v1 says of writes. */
+/** The status of writes in grpc.health.v1. */
 async function writesHealth({ service }: Replica): Promise<string> {
   const name = Buffer.from('agentllm.v1.Writes');
   const request = Buffer.concat([Buffer.from([0x0a, name.length]), name]);
@@ -59,13 +59,17 @@ async function writesHealth({ service }: Replica): Promise<string> {
   return result === 'grpc OK' ? (['UNKNOWN', 'SERVING', 'NOT_SERVING'][body[1] ?? 0] as string) : result;
 }
 
-/** What callers may hear of a database that is away: UNAVAILABLE, and of the writes that are wrong by themselves. */
-const AWAY =
+/** The errors that callers may receive while the database is unavailable, including those of invalid writes. */
+const EXPECTED_ERRORS =
   /^(UNAVAILABLE (DATABASE_UNAVAILABLE|OUTCOME_UNKNOWN)|ABORTED STALE_ETAG|INVALID_ARGUMENT INVALID_FIELDS)$/;
-const others = (recorder: Recorder) => recorder.errors('write').filter((error) => !AWAY.test(error));
+const unexpectedErrors = (recorder: Recorder) =>
+  recorder.errors('write').filter((error) => !EXPECTED_ERRORS.test(error));
 
 /** Two replicas on one database with clients on both. */
-async function underLoad(through: (url: string) => string = (url) => url, env: Readonly<Record<string, string>> = {}) {
+async function startLoaded(
+  through: (url: string) => string = (url) => url,
+  env: Readonly<Record<string, string>> = {},
+) {
   const url = await postgres.createDatabase();
   const replicas = [await replica('a', through(url), env), await replica('b', through(url), env)];
   const [a] = replicas as [Replica];
@@ -74,57 +78,57 @@ async function underLoad(through: (url: string) => string = (url) => url, env: R
   for (const { service } of replicas)
     await vi.waitFor(() => service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
   const load = startLoad(recorder, replicas, configs, { pauseMs: 10, deadlineMs: 20_000 });
-  const goesOn = async (count = 20) => {
+  const untilMoreWrites = async (count = 20) => {
     const before = recorder.acknowledged;
     await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), {
       timeout: 20_000,
       interval: 20,
     });
   };
-  /** Ends the load and looks at what everybody saw. */
-  const judge = async () => {
+  /** Ends the load, validates the history, and returns the unexpected errors of writes. */
+  const finish = async () => {
     await load.stop();
     validate(recorder, await readImage({ url }));
     expect(recorder.errors('read')).toEqual([]);
-    return others(recorder);
+    return unexpectedErrors(recorder);
   };
-  return { url, a, replicas, configs, recorder, load, goesOn, judge };
+  return { url, a, replicas, configs, recorder, load, untilMoreWrites, finish };
 }
 
-describe('a PostgreSQL that goes away under load', () => {
-  it('crashes, comes back after 3 s: only UNAVAILABLE is seen, reads go on, every promise is kept', async () => {
-    const { a, recorder, goesOn, judge } = await underLoad();
-    await goesOn();
+describe('a PostgreSQL server that becomes unavailable under load', () => {
+  it('causes only UNAVAILABLE and breaks no promise when it restarts 3 s after a crash', async () => {
+    const { a, recorder, untilMoreWrites, finish } = await startLoaded();
+    await untilMoreWrites();
     await postgres.crash();
     const before = recorder.reads.length;
     await sleep(3_000);
     expect(await writesHealth(a)).toBe('NOT_SERVING');
     expect(recorder.reads.length).toBeGreaterThan(before + 20);
     await postgres.restart();
-    await goesOn();
+    await untilMoreWrites();
     await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 50 });
-    expect(await judge()).toEqual([]);
+    expect(await finish()).toEqual([]);
   });
 
-  it('ends all of our sessions each second, also the one that listens: the same', async () => {
-    const { url, recorder, goesOn, judge } = await underLoad();
-    const killer = await sqlSession(postgres.url);
+  it('causes only UNAVAILABLE and breaks no promise when it terminates all sessions each second', async () => {
+    const { url, recorder, untilMoreWrites, finish } = await startLoaded();
+    const adminSession = await sqlSession(postgres.url);
     const name = new URL(url).pathname.slice(1);
     for (let second = 0; second < 5; second++) {
-      await goesOn(5);
-      await killer.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
+      await untilMoreWrites(5);
+      await adminSession.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
       await sleep(1_000);
     }
-    await goesOn();
+    await untilMoreWrites();
     expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).not.toEqual([]);
-    expect(await judge()).toEqual([]);
+    expect(await finish()).toEqual([]);
   });
 
-  it('becomes read-only with every session alive (25006), and writable again', async () => {
-    const { a, recorder, goesOn, judge } = await underLoad();
-    await goesOn();
+  it('causes only UNAVAILABLE and breaks no promise when it is temporarily read-only (25006)', async () => {
+    const { a, recorder, untilMoreWrites, finish } = await startLoaded();
+    await untilMoreWrites();
     const admin = await sqlSession(postgres.url);
-    // Unlike `alter database`, this reaches sessions that are open.
+    // Unlike `alter database`, this affects open sessions.
     const readOnly = async (on: boolean) => {
       await admin.query('set default_transaction_read_only = off');
       await admin.query(`alter system set default_transaction_read_only = ${on ? 'on' : 'off'}`);
@@ -141,49 +145,49 @@ describe('a PostgreSQL that goes away under load', () => {
     } finally {
       await readOnly(false);
     }
-    await goesOn();
+    await untilMoreWrites();
     expect(recorder.errors('write')).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
-    expect(await judge()).toEqual([]);
+    expect(await finish()).toEqual([]);
   });
 });
 
-describe('a bad network to PostgreSQL', () => {
+describe('a faulty network to PostgreSQL', () => {
   const portOf = (url: string) => Number(new URL(url).port);
   const serverPort = () => portOf(postgres.url);
 
   it.each(['cut', 'reset'] as const)(
-    'connections that are %s at any moment: nothing lost, nothing twice',
+    'causes no lost and no duplicate write when connections are %s at any moment',
     async (how) => {
       const proxy = await startProxy(serverPort());
-      const { recorder, goesOn, judge } = await underLoad(proxy.through);
-      let left = 0;
+      const { recorder, untilMoreWrites, finish } = await startLoaded(proxy.through);
+      let messageCount = 0;
       // In the middle of transactions, every 40th message of a client.
       proxy.onRequest = (_, link) => {
-        left = (left + 1) % 40;
-        if (left === 0) setImmediate(() => link[how]());
+        messageCount = (messageCount + 1) % 40;
+        if (messageCount === 0) setImmediate(() => link[how]());
       };
       await sleep(3_000);
       proxy.onRequest = undefined;
-      await goesOn();
+      await untilMoreWrites();
       expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).not.toEqual([]);
-      expect(await judge()).toEqual([]);
+      expect(await finish()).toEqual([]);
     },
   );
 
-  it('a slow one, 200 kB/s and 20 ms away: everything goes on, only slower', async () => {
+  it('only delays calls when it is slow (200 kB/s, 20 ms)', async () => {
     const proxy = await startProxy(serverPort());
-    const { recorder, goesOn, judge } = await underLoad(proxy.through);
+    const { recorder, untilMoreWrites, finish } = await startLoaded(proxy.through);
     Object.assign(proxy, { latencyMs: 20, bytesPerSecond: 200_000 });
-    await goesOn();
+    await untilMoreWrites();
     expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).toEqual([]);
     Object.assign(proxy, { latencyMs: 0, bytesPerSecond: 0 });
-    expect(await judge()).toEqual([]);
+    expect(await finish()).toEqual([]);
   });
 
   it.each([
-    ['2 s, over a connection that is there', 1_000, false],
-    ['half a second, over one that is new', 250, true],
-  ])('one that takes %s, for each answer: a write works', async (_, latencyMs, anew) => {
+    ['2 s over an existing connection', 1_000, false],
+    ['half a second over a new connection', 250, true],
+  ])('lets a write succeed when each response takes %s', async (_, latencyMs, newConnection) => {
     const proxy = await startProxy(serverPort());
     const url = await postgres.createDatabase();
     const env = { DATABASE_WAIT_MS: '10000', POLL_INTERVAL_MS: '1000', NOTIFY: 'off' };
@@ -191,19 +195,19 @@ describe('a bad network to PostgreSQL', () => {
     const [config = 0] = await makeConfigs(a, 1);
     const recorder = new Recorder();
     const client = new Client('the caller', recorder, 40_000);
-    if (anew) for (const link of proxy.links) link.cut();
+    if (newConnection) for (const link of proxy.links) link.cut();
     await sleep(100);
     proxy.latencyMs = latencyMs;
     const began = performance.now();
     const outcome = await client.write(config).attempt(a);
-    console.log({ roundTripMs: 2 * latencyMs, anew, tookMs: Math.round(performance.now() - began) });
+    console.log({ roundTripMs: 2 * latencyMs, newConnection, tookMs: Math.round(performance.now() - began) });
     await client.read(a, config);
     proxy.latencyMs = 0;
     expect(outcome.kind).toBe('acknowledged');
     validate(recorder, await readImage({ url }));
   });
 
-  it('one that goes silent without closing: writes are UNAVAILABLE within a bound, reads go on, and it recovers', async () => {
+  it('makes writes UNAVAILABLE in bounded time, and recovers, when it becomes silent', async () => {
     const proxy = await startProxy(serverPort());
     const url = await postgres.createDatabase();
     const far = await replica('far', proxy.through(url), { DATABASE_WAIT_MS: '1000' });
@@ -221,20 +225,20 @@ describe('a bad network to PostgreSQL', () => {
     const outcomes = await Promise.all(writes.map(({ attempt }) => attempt(far)));
     await Promise.all(clients.map((client) => client.read(far, config)));
     const health = await writesHealth(far);
-    // The network heals, but the connections of before lead nowhere.
+    // The network works again, but the previous connections stay dead.
     proxy.strand();
-    const soon = async (work: () => Promise<void>) =>
+    const within10s = async (work: () => Promise<void>) =>
       await vi.waitFor(work, { timeout: 10_000, interval: 100 }).then(
         () => 'soon',
         () => 'not within 10 s',
       );
-    const again = new Client('afterwards', recorder, 5_000);
-    const writesAgain = await soon(async () => {
-      expect((await again.write(config).attempt(far)).kind).toBe('acknowledged');
+    const laterClient = new Client('afterwards', recorder, 5_000);
+    const writesAgain = await within10s(async () => {
+      expect((await laterClient.write(config).attempt(far)).kind).toBe('acknowledged');
     });
-    const elsewhere = await new Client('elsewhere', recorder).write(config).attempt(near);
-    const revision = 'revision' in elsewhere ? elsewhere.revision : 0;
-    const followsAgain = await soon(async () => {
+    const writeOnNear = await new Client('elsewhere', recorder).write(config).attempt(near);
+    const revision = 'revision' in writeOnNear ? writeOnNear.revision : 0;
+    const followsAgain = await within10s(async () => {
       const seen = await far.service.configs.getConfig({ id: config });
       expect(Number(seen.revision)).toBeGreaterThanOrEqual(revision);
     });
@@ -242,9 +246,9 @@ describe('a bad network to PostgreSQL', () => {
     for (const link of proxy.links) link.cut();
     validate(recorder, await readImage({ url }));
     expect(recorder.errors('read')).toEqual([]);
-    const heard = outcomes.map((outcome) => ('error' in outcome ? outcome.error.split(' ')[0] : outcome.kind));
-    expect({ heard: [...new Set(heard)], health, writesAgain, followsAgain, healthAfter }).toEqual({
-      heard: ['UNAVAILABLE'],
+    const outcomeKinds = outcomes.map((outcome) => ('error' in outcome ? outcome.error.split(' ')[0] : outcome.kind));
+    expect({ outcomeKinds: [...new Set(outcomeKinds)], health, writesAgain, followsAgain, healthAfter }).toEqual({
+      outcomeKinds: ['UNAVAILABLE'],
       health: 'NOT_SERVING',
       writesAgain: 'soon',
       followsAgain: 'soon',
@@ -252,7 +256,7 @@ describe('a bad network to PostgreSQL', () => {
     });
   });
 
-  it('a replica that goes silent within a transaction lets go of the counter row, and is not written twice', async () => {
+  it('causes no lasting lock and no duplicate write when it becomes silent within a transaction', async () => {
     const proxy = await startProxy(serverPort());
     const url = await postgres.createDatabase();
     const far = await replica('far', proxy.through(url), { NOTIFY: 'off' });
@@ -260,60 +264,60 @@ describe('a bad network to PostgreSQL', () => {
     const [config = 0] = await makeConfigs(near, 1);
     await vi.waitFor(() => far.service.configs.getConfig({ id: config }), { timeout: 5_000 });
     const recorder = new Recorder();
-    const [there, here] = [new Client('far', recorder, 30_000), new Client('near', recorder, 20_000)];
+    const [farClient, nearClient] = [new Client('far', recorder, 30_000), new Client('near', recorder, 20_000)];
     let frozen: Link | undefined;
     proxy.onReply = (chunk, link) => {
-      // The answer to the first statement that locks: from here on the server holds the row for us.
+      // The response to the first statement that locks: from here on the session holds the lock of the row.
       if (frozen || !/UPDATE 1\0/.test(chunk.toString('latin1'))) return;
       frozen = link;
       link.freeze();
     };
-    const write = there.write(config);
+    const write = farClient.write(config);
     const first = write.attempt(far);
     await vi.waitFor(() => expect(frozen).toBeDefined(), { timeout: 5_000, interval: 5 });
     const started = performance.now();
-    let outcome = await here.write(config).attempt(near);
+    let outcome = await nearClient.write(config).attempt(near);
     while (outcome.kind !== 'acknowledged' && performance.now() - started < 40_000) {
       expect(outcome).toMatchObject({ error: 'ABORTED WRITE_CONFLICT' });
-      outcome = await here.write(config).attempt(near);
+      outcome = await nearClient.write(config).attempt(near);
     }
     const waited = performance.now() - started;
     console.log({ counterRowFreeAfterMs: Math.round(waited) });
     expect(outcome.kind).toBe('acknowledged');
     expect(waited).toBeLessThan(limits.idleInTransactionTimeoutMs + limits.lockTimeoutMs);
-    // The network comes back and tells the service that its session was ended.
+    // The network works again, and the service learns that its session was terminated.
     proxy.onReply = undefined;
     proxy.thaw();
     expect((await first).kind).not.toBe('acknowledged');
     expect((await write.attempt(far)).kind).toBe('acknowledged');
-    await there.read(far, config);
+    await farClient.read(far, config);
     validate(recorder, await readImage({ url }));
   });
 });
 
-describe('too few connections', () => {
-  it('what finds the pool exhausted waits for a bounded time, then UNAVAILABLE or ABORTED; reads go on', async () => {
+describe('a lack of connections', () => {
+  it('fails writes in bounded time and interrupts no reads when the pool is exhausted', async () => {
     const url = await postgres.createDatabase();
     const a = await replica('a', url, { DATABASE_POOL_SIZE: '1', DATABASE_WAIT_MS: '500' });
     const [config = 0] = await makeConfigs(a, 1);
     const recorder = new Recorder();
     const clients = Array.from({ length: 8 }, (_, n) => new Client(`client ${n}`, recorder, 60_000));
-    const stranger = await sqlSession(url);
-    await stranger.query('begin');
-    await stranger.query('select from store_state for update');
+    const foreignSession = await sqlSession(url);
+    await foreignSession.query('begin');
+    await foreignSession.query('select from store_state for update');
     const started = performance.now();
     const writing = Promise.all(clients.map((client) => client.write(config).attempt(a)));
     await sleep(300);
     await Promise.all(clients.map((client) => client.read(a, config)));
     const readAfter = performance.now() - started;
-    // The writes wait in line for the one connection that the first of them holds; what needs another is told so.
+    // The writes wait in the queue for the only connection, which the first write holds. Other queries fail.
     expect((await failure(a.clients.configs.listConfigHealth({}))).reason).toBe('DATABASE_UNAVAILABLE');
     const outcomes = await writing;
     const took = performance.now() - started;
-    await stranger.query('rollback');
+    await foreignSession.query('rollback');
     const errors = recorder.errors('write');
     console.log({ tookMs: Math.round(took), errors });
-    expect(outcomes.filter(({ kind }) => kind !== 'refused')).toEqual([]);
+    expect(outcomes.filter(({ kind }) => kind !== 'rejected')).toEqual([]);
     expect(
       errors.filter((error) => !/^(UNAVAILABLE DATABASE_UNAVAILABLE|ABORTED WRITE_CONFLICT)$/.test(error)),
     ).toEqual([]);
@@ -326,14 +330,14 @@ describe('too few connections', () => {
     expect(recorder.errors('read')).toEqual([]);
   });
 
-  it('a server that has no connection left (53300) is UNAVAILABLE, and then is not', async () => {
+  it('makes writes UNAVAILABLE when the server has no connection left (53300), until it has one again', async () => {
     const admin = await sqlSession(postgres.url);
     const url = await postgres.createDatabase();
     const name = new URL(url).pathname.slice(1);
     await admin.query(`create role ${name} login password 'password'`);
     await admin.query(`alter database ${name} owner to ${name}`);
-    const own = Object.assign(new URL(url), { username: name }).href;
-    const a = await replica('a', own);
+    const ownerUrl = Object.assign(new URL(url), { username: name }).href;
+    const a = await replica('a', ownerUrl);
     const [config = 0] = await makeConfigs(a, 1);
     const client = new Client('the caller', new Recorder());
     await admin.query(`alter role ${name} connection limit 0`);
@@ -348,15 +352,16 @@ describe('too few connections', () => {
     await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 20 });
   });
 
-  const pooler = hasPgBouncer();
-  if (!pooler) console.log('PgBouncer is not installed here: its test is skipped (apt-get install pgbouncer)');
+  const pgBouncerInstalled = hasPgBouncer();
+  if (!pgBouncerInstalled)
+    console.log('PgBouncer is not installed here: its test is skipped (apt-get install pgbouncer)');
 
-  it.runIf(pooler)('behind PgBouncer in transaction mode, two replicas keep every promise', async () => {
-    // Fewer sessions than both replicas' pools: transactions of the two take turns on them.
+  it.runIf(pgBouncerInstalled)('breaks no promise of two replicas that use PgBouncer in transaction mode', async () => {
+    // Fewer sessions than the pools of both replicas, so that their transactions share sessions.
     const bouncer = await startPgBouncer(postgres.url, 3);
     try {
       const url = await postgres.createDatabase();
-      const { recorder, goesOn, judge, a, configs } = await (async () => {
+      const { recorder, untilMoreWrites, finish, a, configs } = await (async () => {
         const env = { DATABASE_DIRECT_URL: url };
         const replicas = [
           await replica('a', bouncer.through(url), env),
@@ -366,29 +371,29 @@ describe('too few connections', () => {
         const recorder = new Recorder();
         await vi.waitFor(() => replicas[1].service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
         const load = startLoad(recorder, replicas, configs, { clients: 6, pauseMs: 5 });
-        const goesOn = async (count: number) => {
+        const untilMoreWrites = async (count: number) => {
           const before = recorder.acknowledged;
           await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), { timeout: 20_000 });
         };
-        const judge = async () => {
+        const finish = async () => {
           await load.stop();
           validate(recorder, await readImage({ url }));
           expect(recorder.errors('read')).toEqual([]);
-          return others(recorder);
+          return unexpectedErrors(recorder);
         };
-        return { recorder, goesOn, judge, a: replicas[0], configs };
+        return { recorder, untilMoreWrites, finish, a: replicas[0], configs };
       })();
-      await goesOn(100);
+      await untilMoreWrites(100);
       expect(recorder.errors('write').filter((error) => error.startsWith('UNAVAILABLE'))).toEqual([]);
-      // A session that was handed on with settings of ours would say so.
+      // A session that kept settings of another transaction would cause errors.
       const admin = await sqlSession(url);
       const killed = await admin.query(
         `select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()`,
       );
       expect(killed.rowCount).toBeGreaterThan(0);
-      await goesOn(20);
-      expect(await judge()).toEqual([]);
+      await untilMoreWrites(20);
+      expect(await finish()).toEqual([]);
       expect((await a.service.configs.getConfig({ id: configs[0] as number })).config).toBeDefined();
     } finally {
       await Promise.all(services.splice(0).map((service) => service.stop()));
@@ -397,24 +402,24 @@ describe('too few connections', () => {
   });
 });
 
-describe('a stranger who holds the counter row', () => {
-  it('makes every write on every replica ABORTED or UNAVAILABLE in time, never a hang, and nothing of them stays', async () => {
-    const { url, recorder, goesOn, judge } = await underLoad();
-    await goesOn();
-    const stranger = await sqlSession(url);
-    await stranger.query('begin');
-    await stranger.query('select from store_state for update');
+describe('a foreign session that locks the counter row', () => {
+  it('makes every write ABORTED or UNAVAILABLE in bounded time, and failed writes leave no effect', async () => {
+    const { url, recorder, untilMoreWrites, finish } = await startLoaded();
+    await untilMoreWrites();
+    const foreignSession = await sqlSession(url);
+    await foreignSession.query('begin');
+    await foreignSession.query('select from store_state for update');
     const [from, before] = [performance.now(), recorder.acknowledged];
     await sleep(limits.lockTimeoutMs + 3_000);
-    // Retries with a request_id that was kept are answered all the same.
+    // Retries whose response is stored under their request_id still succeed.
     expect(recorder.acknowledged - before).toBeLessThanOrEqual(4);
-    await stranger.query('rollback');
-    await goesOn();
+    await foreignSession.query('rollback');
+    await untilMoreWrites();
     const attempts = recorder.writes.flatMap((write) => write.attempts).filter(({ to }) => to > from);
     const longest = Math.max(...attempts.map((attempt) => attempt.to - attempt.from));
     console.log({ longestMs: Math.round(longest), errors: recorder.errors('write') });
     expect(longest).toBeLessThan(limits.lockTimeoutMs * 2);
     expect(recorder.errors('write')).toContain('ABORTED WRITE_CONFLICT');
-    expect((await judge()).filter((error) => error !== 'ABORTED WRITE_CONFLICT')).toEqual([]);
+    expect((await finish()).filter((error) => error !== 'ABORTED WRITE_CONFLICT')).toEqual([]);
   });
 });

@@ -9,11 +9,11 @@ import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { CallError, failure, startService, type TestService, unique } from '../support/service.js';
 import { contents, gapsInLog, openStore, replay } from '../support/store.js';
 
-// Replicas in one process: what they share is the database alone.
+// The replicas run in one process and share only the database.
 const MODEL = { provider: 'openai', model_name: 'gpt-4' } as const;
-/** A replica that never looks by itself within a test. */
-const STALE = { POLL_INTERVAL_MS: '60000', NOTIFY: 'off' };
-const patience = { timeout: 15_000, interval: 50 };
+/** The environment of a replica that does not poll within a test. */
+const STALE_ENV = { POLL_INTERVAL_MS: '60000', NOTIFY: 'off' };
+const WAIT_OPTIONS = { timeout: 15_000, interval: 50 };
 
 let postgres: TestPostgres;
 const services: TestService[] = [];
@@ -38,11 +38,11 @@ async function replica(url: string, env: Readonly<Record<string, string>> = {}):
   return service;
 }
 
-/** A polling replica and one that is stale from its start on. */
+/** A polling replica and one that does not poll, so that it is stale from its start on. */
 async function pair(): Promise<{ url: string; a: TestService; b: TestService }> {
   const url = await postgres.createDatabase('seeded');
   const a = await replica(url);
-  return { url, a, b: await replica(url, STALE) };
+  return { url, a, b: await replica(url, STALE_ENV) };
 }
 
 async function sqlSession(url: string): Promise<pg.Client> {
@@ -64,7 +64,7 @@ async function newConfig(service: TestService) {
   return { id: config?.id as number, etag: config?.etag as string, agent };
 }
 
-/** The log is dense, and log and tables say the same. */
+/** Checks that the log has no gaps and that log and tables agree. */
 async function expectSoundStore(url: string): Promise<void> {
   const { database, close } = await openStore({ url, pollIntervalMs: 60_000 });
   try {
@@ -75,7 +75,7 @@ async function expectSoundStore(url: string): Promise<void> {
   }
 }
 
-/** What grpc.health.v1 says of a service, asked without a grpc library: it is a proto of two fields. */
+/** The status of a service in grpc.health.v1; the proto has only two fields, so no gRPC library is needed. */
 async function health({ port }: TestService, service: string): Promise<string> {
   const name = Buffer.from(service);
   const request = Buffer.concat([Buffer.from([0x0a, name.length]), name]);
@@ -84,7 +84,7 @@ async function health({ port }: TestService, service: string): Promise<string> {
 }
 
 describe('replicas', () => {
-  it('five of them start at once on an empty database', async () => {
+  it('initialize an empty database once when five of them start simultaneously', async () => {
     const url = await postgres.createDatabase('seeded');
     const five = await Promise.all(Array.from({ length: 5 }, () => replica(url)));
     const session = await sqlSession(url);
@@ -94,15 +94,17 @@ describe('replicas', () => {
     expect(await one('select distinct count(*)::int as n from agent_llm_configs group by agent_id')).toEqual([
       { n: 1 },
     ]);
-    // One revision for each of the three seeds: who came later found nothing to do.
+    // One revision for each of the three seeds: the later replicas changed nothing.
     expect(await one('select revision::int as n from store_state')).toEqual([{ n: 3 }]);
-    const answers = await Promise.all(five.map(({ configs }) => configs.batchGetPrimaryConfigs({ min_revision: 3n })));
-    expect(answers.slice(1)).toEqual(answers.slice(0, -1));
-    expect(answers[0]?.results).toHaveLength(12);
+    const responses = await Promise.all(
+      five.map(({ configs }) => configs.batchGetPrimaryConfigs({ min_revision: 3n })),
+    );
+    expect(responses.slice(1)).toEqual(responses.slice(0, -1));
+    expect(responses[0]?.results).toHaveLength(12);
     await expectSoundStore(url);
   });
 
-  it('a write on one is seen on the others, at once by those who ask for its revision', async () => {
+  it('see a write of another replica, immediately when min_revision is its revision', async () => {
     const { url, a, b } = await pair();
     const c = await replica(url);
     const agent = await newAgent(a);
@@ -110,14 +112,14 @@ describe('replicas', () => {
     expect((await failure(b.configs.getPrimaryConfig({ agent }))).code).toBe(3);
     const ref = { name: agent.name };
     expect((await failure(b.configs.getPrimaryConfig({ agent: ref }))).reason).toBe('AGENT_NOT_FOUND');
-    const asked = await b.configs.getPrimaryConfig({ agent: ref, min_revision: revision });
-    expect(asked.revision).toBe(revision);
+    const withMinRevision = await b.configs.getPrimaryConfig({ agent: ref, min_revision: revision });
+    expect(withMinRevision.revision).toBe(revision);
     await vi.waitFor(async () => {
-      expect((await c.configs.getPrimaryConfig({ agent: ref })).config).toEqual(asked.config);
-    }, patience);
+      expect((await c.configs.getPrimaryConfig({ agent: ref })).config).toEqual(withMinRevision.config);
+    }, WAIT_OPTIONS);
   });
 
-  it('a stale one refuses nothing that is right by now', async () => {
+  it('accept a request that is valid in the newest state although their own state is stale', async () => {
     const { a, b } = await pair();
     const first = await newAgent(a);
     await expect(b.configs.createConfig({ agent: { name: first.name }, config: MODEL })).resolves.toBeDefined();
@@ -127,12 +129,12 @@ describe('replicas', () => {
     const bulk = { agents: [{ id: third.id }, { id: first.id }], config: { max_tokens: 5, ...MODEL } };
     expect((await b.configs.bulkAssignConfig(bulk)).results.map(({ created }) => created)).toEqual([true, false]);
     const fourth = await newAgent(a);
-    const rehearsal = { agent: { id: fourth.id }, config: MODEL, validate_only: true };
-    await expect(b.configs.createConfig(rehearsal)).resolves.toBeDefined();
+    const validateOnly = { agent: { id: fourth.id }, config: MODEL, validate_only: true };
+    await expect(b.configs.createConfig(validateOnly)).resolves.toBeDefined();
     await expect(b.agents.deleteAgent({ agent: { id: (await newAgent(a)).id } })).resolves.toBeDefined();
   });
 
-  it('a stale one serves what it can of a partial bulk assignment by the newest state', async () => {
+  it('execute a partial bulk assignment on the newest state although their own state is stale', async () => {
     const { a, b } = await pair();
     const agent = await newAgent(a);
     const { results } = await b.configs.bulkAssignConfig({
@@ -143,16 +145,16 @@ describe('replicas', () => {
     expect(results.map(({ status }) => status?.message)).toEqual([undefined, undefined]);
   });
 
-  it('a stale one accepts nothing that is wrong by now', async () => {
+  it('reject a request that is invalid in the newest state although their own state is stale', async () => {
     const { a, b } = await pair();
     const taken = await newAgent(a);
-    const twin = await failure(b.agents.createAgent({ agent: { name: taken.name, agent_type: 'analyst' } }));
-    expect(twin.reason).toBe('AGENT_NAME_TAKEN');
+    const duplicate = await failure(b.agents.createAgent({ agent: { name: taken.name, agent_type: 'analyst' } }));
+    expect(duplicate.reason).toBe('AGENT_NAME_TAKEN');
     const gone = await newAgent(b);
     await a.agents.deleteAgent({ agent: { id: gone.id } });
     const late = await failure(b.configs.createConfig({ agent: { id: gone.id }, config: MODEL }));
     expect(late.reason).toBe('AGENT_NOT_FOUND');
-    // A name that has become free there is free here.
+    // A name that another replica has freed can be used.
     await expect(b.agents.createAgent({ agent: { name: gone.name, agent_type: 'analyst' } })).resolves.toBeDefined();
 
     const { id, etag } = await newConfig(b);
@@ -164,12 +166,12 @@ describe('replicas', () => {
     expect((await b.configs.updateConfig({ config: current })).config?.max_tokens).toBe(12);
   });
 
-  it('a request that is retried on another one gets the first answer', async () => {
+  it('return the first response when a request is retried on another replica', async () => {
     const { url, a, b } = await pair();
     const name = unique('agent');
     const create = { agent: { name, agent_type: 'analyst' }, request_id: randomUUID() };
     const created = await a.agents.createAgent(create);
-    // Here the retry finds the name taken, by itself.
+    // Without the stored response, the retry would fail because the name exists.
     expect(await b.agents.createAgent(create)).toEqual(created);
     const { id, etag } = await newConfig(a);
     const update = { config: { id, etag, max_tokens: 3 }, request_id: randomUUID() };
@@ -183,7 +185,7 @@ describe('replicas', () => {
     await expectSoundStore(url);
   });
 
-  it('three of them write at once and revisions stay dense, each reads its own writes', async () => {
+  it('assign gapless revisions and read their own writes when three of them write concurrently', async () => {
     const { url, a, b } = await pair();
     const c = await replica(url);
     const { id } = await newConfig(a);
@@ -198,9 +200,9 @@ describe('replicas', () => {
         }
       }),
     );
-    const dense = [...seen].sort((x, y) => Number(x - y));
-    expect(dense).toEqual(dense.map((_, at) => (dense[0] as bigint) + BigInt(at)));
-    const last = dense.at(-1) as bigint;
+    const sorted = [...seen].sort((x, y) => Number(x - y));
+    expect(sorted).toEqual(sorted.map((_, at) => (sorted[0] as bigint) + BigInt(at)));
+    const last = sorted.at(-1) as bigint;
     const reads = await Promise.all([a, b, c].map(({ configs }) => configs.getConfig({ id, min_revision: last })));
     expect(reads.slice(1)).toEqual(reads.slice(0, -1));
     await expectSoundStore(url);
@@ -208,15 +210,15 @@ describe('replicas', () => {
 });
 
 describe('notifications', () => {
-  it('bring a write to a replica that does not look, and again after the connection was lost', async () => {
+  it('deliver a write to a replica that does not poll, also after the connection was lost', async () => {
     const url = await postgres.createDatabase('seeded');
     const a = await replica(url);
     const b = await replica(url, { POLL_INTERVAL_MS: '60000' });
-    const seen = async (revision: bigint) =>
+    const untilSeen = async (revision: bigint) =>
       vi.waitFor(async () => {
         const { revision: here } = await b.agents.getAgent({ agent: { name: 'trader' } });
         expect(here).toBeGreaterThanOrEqual(revision);
-      }, patience);
+      }, WAIT_OPTIONS);
     const session = await sqlSession(url);
     const listening = async () => {
       const { rows } = await session.query(
@@ -224,9 +226,9 @@ describe('notifications', () => {
       );
       return rows.map((row) => row.pid as number);
     };
-    await vi.waitFor(async () => expect(await listening()).toHaveLength(2), patience);
+    await vi.waitFor(async () => expect(await listening()).toHaveLength(2), WAIT_OPTIONS);
     const { config } = await a.configs.upsertPrimaryConfig({ agent: { name: 'trader' }, config: { top_p: 0.5 } });
-    await seen(config?.revision as bigint);
+    await untilSeen(config?.revision as bigint);
 
     const before = await listening();
     for (const pid of before) await session.query('select pg_terminate_backend($1)', [pid]);
@@ -234,14 +236,14 @@ describe('notifications', () => {
       const now = await listening();
       expect(now).toHaveLength(2);
       expect(now.some((pid) => before.includes(pid))).toBe(false);
-    }, patience);
+    }, WAIT_OPTIONS);
     const again = await a.configs.upsertPrimaryConfig({ agent: { name: 'trader' }, config: { top_p: 0.6 } });
-    await seen(again.config?.revision as bigint);
+    await untilSeen(again.config?.revision as bigint);
   });
 });
 
-describe('a database that is put back', () => {
-  /** Makes three changes to a config and returns what takes the last `changes` of them back, as a restore would. */
+describe('a database that is restored from a backup', () => {
+  /** Writes three changes to a config; `restore` reverts the last two of them like a restore from a backup. */
   async function history() {
     const { url, a, b } = await pair();
     const { id } = await newConfig(a);
@@ -264,18 +266,18 @@ describe('a database that is put back', () => {
     return { url, a, b, id, kept, last, restore };
   }
 
-  it('to an earlier revision is noticed by a replica that polls', async () => {
+  it('is detected by a replica that polls', async () => {
     const { url, a, id, kept, restore } = await history();
     await restore();
     await vi.waitFor(async () => {
       const { config, revision } = await a.configs.getConfig({ id });
       expect([config?.max_tokens, revision]).toEqual([100, kept]);
-    }, patience);
+    }, WAIT_OPTIONS);
     expect((await a.configs.updateConfig({ config: { id, top_p: 0.5 } })).revision).toBe(kept + 1n);
     await expectSoundStore(url);
   });
 
-  it('is noticed by a stale replica when it writes', async () => {
+  it('is detected by a stale replica when it writes', async () => {
     const { url, b, id, kept, restore } = await history();
     await restore();
     const { config, revision } = await b.configs.updateConfig({ config: { id, top_p: 0.5 } });
@@ -284,9 +286,9 @@ describe('a database that is put back', () => {
     await expectSoundStore(url);
   });
 
-  it.each([1, 2, 3])('and has gone %i revisions on since, by other nonces, is noticed', async (writes) => {
+  it.each([1, 2, 3])('is detected by the nonces when %i revisions were written since the restore', async (writes) => {
     const { url, a, b, id, kept, restore } = await history();
-    // The one that polls goes, or it would notice the restore before the numbers are used again.
+    // The polling replica stops, because it would detect the restore before the revisions are used again.
     services.splice(services.indexOf(a), 1);
     await a.stop();
     await restore();
@@ -297,7 +299,7 @@ describe('a database that is put back', () => {
     await expectSoundStore(url);
   });
 
-  it('does not make an etag from before the restore good for what stands there now', async () => {
+  it('does not make an etag from before the restore valid when its revision is used again', async () => {
     const { url, a, id, last, restore } = await history();
     services.splice(services.indexOf(a), 1);
     await a.stop();
@@ -312,10 +314,10 @@ describe('a database that is put back', () => {
   });
 });
 
-describe('a database that goes away', () => {
+describe('a database that becomes unavailable', () => {
   const unavailable = (error: CallError) => [error.code, error.reason, error.retry !== undefined];
 
-  it('leaves reads, refuses writes, and health tells', async () => {
+  it('makes writes UNAVAILABLE and health NOT_SERVING, and interrupts no reads', async () => {
     const { url, a } = await pair();
     const { id, agent } = await newConfig(a);
     expect(await health(a, 'agentllm.v1.Writes')).toBe('SERVING');
@@ -323,7 +325,7 @@ describe('a database that goes away', () => {
     try {
       const write = () => a.configs.updateConfig({ config: { id, max_tokens: 4 } });
       expect(unavailable(await failure(write()))).toEqual([14, 'DATABASE_UNAVAILABLE', true]);
-      await vi.waitFor(async () => expect(await health(a, 'agentllm.v1.Writes')).toBe('NOT_SERVING'), patience);
+      await vi.waitFor(async () => expect(await health(a, 'agentllm.v1.Writes')).toBe('NOT_SERVING'), WAIT_OPTIONS);
       expect(await health(a, '')).toBe('SERVING');
       expect(await health(a, 'agentllm.v1.AgentLLMConfigService')).toBe('SERVING');
       const read = await a.configs.getPrimaryConfig({ agent: { name: agent.name } });
@@ -331,12 +333,12 @@ describe('a database that goes away', () => {
       const ahead = { agent: { name: agent.name }, min_revision: read.revision + 1n };
       const body = frame(GetPrimaryConfigRequest.encode(GetPrimaryConfigRequest.fromPartial(ahead)).finish());
       const path = '/agentllm.v1.AgentLLMConfigService/GetPrimaryConfig';
-      // Without a grpc client, whose own deadline could come first on a machine that is busy.
+      // Without a gRPC client, whose deadline could expire first on a busy machine.
       const waited = await rawCall(a.port, { path, body, headers: { 'grpc-timeout': '500m' } });
       expect(waited.result).toBe('grpc UNAVAILABLE REVISION_NOT_REACHED');
-      // Nothing of the database stands in what a caller hears.
-      const heard = await failure(write());
-      expect(`${heard.message} ${JSON.stringify(heard.metadata)}`).not.toMatch(
+      // The error contains no details of the database.
+      const rejection = await failure(write());
+      expect(`${rejection.message} ${JSON.stringify(rejection.metadata)}`).not.toMatch(
         /ECONN|127\.0\.0\.1|select|update|pg|knex/i,
       );
     } finally {
@@ -345,16 +347,16 @@ describe('a database that goes away', () => {
     await vi.waitFor(async () => {
       await a.configs.updateConfig({ config: { id, max_tokens: 5 } });
       expect(await health(a, 'agentllm.v1.Writes')).toBe('SERVING');
-    }, patience);
+    }, WAIT_OPTIONS);
     await expectSoundStore(url);
   });
 
-  it('is told by our log alone: nothing goes past LOG_LEVEL to the standard output', async () => {
+  it('causes no output that bypasses LOG_LEVEL', async () => {
     const { a } = await pair();
     const printed = vi.spyOn(console, 'log').mockImplementation(() => undefined);
     await postgres.crash();
     try {
-      await vi.waitFor(async () => expect(await health(a, 'agentllm.v1.Writes')).toBe('NOT_SERVING'), patience);
+      await vi.waitFor(async () => expect(await health(a, 'agentllm.v1.Writes')).toBe('NOT_SERVING'), WAIT_OPTIONS);
     } finally {
       await postgres.restart();
     }
@@ -363,29 +365,33 @@ describe('a database that goes away', () => {
     expect(lines).toEqual([]);
   });
 
-  it('makes a rehearsal UNAVAILABLE at worst, never INTERNAL', async () => {
+  it('makes a validate_only request at worst UNAVAILABLE, never INTERNAL', async () => {
     const { a } = await pair();
     await postgres.crash();
     try {
-      const good = { agent: { name: 'trader' }, config: MODEL, validate_only: true };
-      await expect(a.configs.createConfig(good)).resolves.toBeDefined();
-      const wrong = { ...good, agent: { name: unique('nobody') } };
-      expect((await failure(a.configs.createConfig(wrong))).reason).toMatch(/^(AGENT_NOT_FOUND|DATABASE_UNAVAILABLE)$/);
+      const valid = { agent: { name: 'trader' }, config: MODEL, validate_only: true };
+      await expect(a.configs.createConfig(valid)).resolves.toBeDefined();
+      const invalid = { ...valid, agent: { name: unique('nobody') } };
+      expect((await failure(a.configs.createConfig(invalid))).reason).toMatch(
+        /^(AGENT_NOT_FOUND|DATABASE_UNAVAILABLE)$/,
+      );
     } finally {
       await postgres.restart();
     }
   });
 
-  it('loses nothing that was acknowledged and writes nothing twice, when every session is ended again and again', async () => {
+  it('loses no acknowledged write and executes none twice when every session is terminated repeatedly', async () => {
     const { url, a, b } = await pair();
     const { id } = await newConfig(a);
-    const killer = await sqlSession(postgres.url);
+    const adminSession = await sqlSession(postgres.url);
     const database = new URL(url).pathname.slice(1);
     const seen = new Set<string>();
     let running = true;
-    const killing = (async () => {
+    const terminating = (async () => {
       for (; running; await new Promise((resolve) => setTimeout(resolve, 100)))
-        await killer.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = $1`, [database]);
+        await adminSession.query(`select pg_terminate_backend(pid) from pg_stat_activity where datname = $1`, [
+          database,
+        ]);
     })();
     const acknowledged: number[] = [];
     await Promise.all(
@@ -406,7 +412,7 @@ describe('a database that goes away', () => {
       }),
     );
     running = false;
-    await killing;
+    await terminating;
     expect([...seen].filter((one) => !/^14 (DATABASE_UNAVAILABLE|OUTCOME_UNKNOWN)$/.test(one))).toEqual([]);
     const session = await sqlSession(url);
     const { rows } = await session.query(
@@ -419,9 +425,9 @@ describe('a database that goes away', () => {
     await expectSoundStore(url);
   });
 
-  it('takes no writes while it is read-only, and takes them again when it is not, without a restart', async () => {
+  it('accepts no writes while it is read-only, and accepts them again afterwards without a restart', async () => {
     const url = await postgres.createDatabase('seeded');
-    // With one session only, luck cannot open another.
+    // With a pool of one session, recovery cannot depend on a second session.
     const a = await replica(url, { DATABASE_POOL_SIZE: '1' });
     const { id } = await newConfig(a);
     const admin = await sqlSession(postgres.url);
@@ -430,17 +436,17 @@ describe('a database that goes away', () => {
       await admin.query(`alter database ${name} set default_transaction_read_only = ${on ? 'on' : 'off'}`);
     };
     await readOnly(true);
-    // As a failover does: the sessions that were there break, and new ones meet a server that only reads.
+    // Like a failover: existing sessions break, and new ones reach a read-only server.
     await admin.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
     await vi.waitFor(async () => {
       const sessions = `select 1 from pg_stat_activity where datname = $1 and application_name = 'agentllm'`;
       expect((await admin.query(sessions, [name])).rowCount).toBeGreaterThan(0);
-    }, patience);
+    }, WAIT_OPTIONS);
     const write = () => a.configs.updateConfig({ config: { id, max_tokens: 4 } });
     for (let n = 0; n < 3; n++) expect(unavailable(await failure(write()))).toEqual([14, 'DATABASE_UNAVAILABLE', true]);
     expect((await a.configs.getConfig({ id })).config?.max_tokens).toBeUndefined();
     await readOnly(false);
-    // Sessions keep the mode that they were opened with, as they stay with a server that has become a standby.
+    // Open sessions stay read-only, like sessions to a server that has become a standby.
     await vi.waitFor(write, { timeout: 5_000, interval: 50 });
     await expectSoundStore(url);
   });

@@ -30,7 +30,7 @@ const newStore = async (engine: string): Promise<Where> =>
     ? { DATA_DIR: await directory.started() }
     : { DATABASE_URL: await postgres.createDatabase('seeded') };
 
-/** The stored keys as they open with some encryption keys alone, read without a service. */
+/** The stored keys that the given encryption keys decrypt, read without a service. */
 async function readKeys(where: Where, encryptionKey: string) {
   const database = await openDatabase({
     url: 'DATABASE_URL' in where ? where.DATABASE_URL : undefined,
@@ -61,7 +61,7 @@ async function storeKeys({ agents, configs }: Clients): Promise<Keys> {
   return keys;
 }
 
-/** Replaces keys, one after the other, until the service is gone; of the last one nobody knows what became of it. */
+/** Replaces keys one after the other until the service is killed; returns the last write, whose outcome is unknown. */
 async function replaceKeys(
   { configs }: Clients,
   keys: Keys,
@@ -80,11 +80,11 @@ async function replaceKeys(
 }
 
 describe.each(['embedded', 'postgres'])('a rotation on %s', (engine) => {
-  it(`that is killed ${ROUNDS} times at random moments under load is called again, and loses no key`, async () => {
+  it(`loses no key when it is killed ${ROUNDS} times at random moments under load and called again`, async () => {
     const where = await newStore(engine);
-    const ring = [generateKey(), generateKey(), generateKey()];
+    const encryptionKeys = [generateKey(), generateKey(), generateKey()];
     const start = (first: number) => {
-      const order = ring.map((_, at) => ring[(first + at) % ring.length]);
+      const order = encryptionKeys.map((_, at) => encryptionKeys[(first + at) % encryptionKeys.length]);
       return ServerProcess.start('the server', { ...where, ENCRYPTION_KEY: order.join() });
     };
     const first = await start(0);
@@ -102,16 +102,16 @@ describe.each(['embedded', 'postgres'])('a rotation on %s', (engine) => {
         },
       }).catch((error) => error);
       const load = replaceKeys(server.clients, keys);
-      const part = Math.random();
-      const isThere = () => expect(total > 0 && reached >= part * (total - 200)).toBe(true);
-      await vi.waitFor(isThere, { timeout: 20_000, interval: 1 });
+      const fraction = Math.random();
+      const hasReached = () => expect(total > 0 && reached >= fraction * (total - 200)).toBe(true);
+      await vi.waitFor(hasReached, { timeout: 20_000, interval: 1 });
       await sleep(Math.random() * 60);
       await server.kill();
       await rotation;
       const unknown = await load;
       server.clients.close();
       killedAt.push(`${reached}/${total}`);
-      const now = await readKeys(where, ring.join());
+      const now = await readKeys(where, encryptionKeys.join());
       if (unknown && now.get(unknown[0]) === unknown[1]) keys.set(...unknown);
       expect(now).toEqual(keys);
     }
@@ -123,14 +123,14 @@ describe.each(['embedded', 'postgres'])('a rotation on %s', (engine) => {
     });
     expect(await last.stop()).toBe(0);
     console.log({ engine, killedAt });
-    const alone = ring[(ROUNDS + 1) % ring.length] as string;
-    expect(await readKeys(where, alone)).toEqual(keys);
+    const lastKey = encryptionKeys[(ROUNDS + 1) % encryptionKeys.length] as string;
+    expect(await readKeys(where, lastKey)).toEqual(keys);
 
-    // Step 5: the old ones are gone.
-    const without = await ServerProcess.start('the server', { ...where, ENCRYPTION_KEY: alone });
-    const status = await without.clients.credentials.getEncryptionStatus({});
+    // The last step of a rotation: the old encryption keys are removed.
+    const restarted = await ServerProcess.start('the server', { ...where, ENCRYPTION_KEY: lastKey });
+    const status = await restarted.clients.credentials.getEncryptionStatus({});
     expect(status).toMatchObject({ ready: true, outdated_count: 0, unreadable_count: 0 });
-    expect(status.keys.map(({ id }) => id)).toEqual([FernetKey.parse(alone)?.id]);
-    expect(await without.stop()).toBe(0);
+    expect(status.keys.map(({ id }) => id)).toEqual([FernetKey.parse(lastKey)?.id]);
+    expect(await restarted.stop()).toBe(0);
   });
 });

@@ -2,7 +2,7 @@ import { type RunningCommand, startCommand } from '../support/command.js';
 import { type Clients, connect } from '../support/service.js';
 import type { Target } from './history.js';
 
-/** The built service in a process of its own, which can be killed and started again. */
+/** The built service in its own process, which can be killed and restarted. */
 export class ServerProcess implements Target {
   private constructor(
     readonly name: string,
@@ -36,13 +36,13 @@ export class ServerProcess implements Target {
     this.command.child.kill(signal);
   }
 
-  /** kill -9; resolves when the process is gone. */
+  /** kill -9; resolves when the process has exited. */
   async kill(): Promise<void> {
     this.signal('SIGKILL');
     await this.command.ended;
   }
 
-  /** Starts it again; returns after how many ms it was ready. */
+  /** Starts the process again; returns the time until it was ready, in ms. */
   async restart(): Promise<number> {
     const started = performance.now();
     const command = await startCommand({ LOG_LEVEL: 'warn', ...this.env });
@@ -53,7 +53,7 @@ export class ServerProcess implements Target {
     return took;
   }
 
-  /** Ends it as an operator does; returns the exit code. */
+  /** Stops the process with SIGTERM; returns the exit code. */
   async stop(): Promise<number | null> {
     this.signal('SIGTERM');
     const { code } = await this.command.ended;

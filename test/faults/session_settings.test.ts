@@ -40,7 +40,7 @@ const SETTINGS: readonly (readonly [name: string, value: string])[] = [
 const FLOATS = [0.123456789012345, 0.1 + 0.2, 1e-300, 2];
 const TEXT = `it's a \\backslash, ünïcödé 🙂 and "quotes"`;
 
-/** Everything that a caller can read: the state in memory, the history, and what a write returns. */
+/** Everything that a caller can read: the state in memory, the history and the audit log. */
 async function observe(url: string) {
   const backend = await startBackend({ url });
   try {
@@ -55,7 +55,7 @@ async function observe(url: string) {
   }
 }
 
-/** Writes with these settings what the observer reads without them. */
+/** Writes an agent and configs under the current settings of the role. */
 async function writeAll(url: string, name: string): Promise<void> {
   const backend = await startBackend({ url });
   try {
@@ -74,7 +74,7 @@ async function writeAll(url: string, name: string): Promise<void> {
   }
 }
 
-const asStored = async (url: string, name: string) => {
+const readStored = async (url: string, name: string) => {
   const { state } = await observe(url);
   const agent = state.agents.find((one) => one.name === name);
   const configs = state.configs.filter((one) => one.agent_id === agent?.id);
@@ -93,7 +93,7 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     const superuser = await server.createDatabase();
     admin = await connectPg(superuser);
     await admin.query(`create role app login password 'app'; alter database ${nameOf(superuser)} owner to app`);
-    // A table of ours in a schema that a search_path may put first.
+    // A second schema, which a search_path may put first.
     await admin.query('alter schema public owner to app; create schema other authorization app');
     url = asRole(superuser, 'app');
     await writeAll(url, 'before');
@@ -117,33 +117,33 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     }
   }
 
-  it('the control reads the numbers that were written', () => {
+  it('are at their defaults in the control, which reads the written numbers', () => {
     expect(control.state.configs.map((one) => one.temperature)).toEqual(expect.arrayContaining(FLOATS));
   });
 
-  it.each(SETTINGS)('%s = %s changes nothing that is read', async (setting, value) => {
+  it.each(SETTINGS)('do not change what is read when %s = %s', async (setting, value) => {
     await withSetting(setting, value, async () => {
-      // A schema of the role's own choice is another store: it is named, as the start demands.
-      const chosen = setting === 'search_path' ? `${url}?schema=public` : url;
-      expect(await observe(chosen)).toEqual(control);
-      // PgBouncer may hand on a session that began under the search_path of an earlier case, so the schema is named.
+      // Under another search_path the start requires that the URL names the schema.
+      const selectedUrl = setting === 'search_path' ? `${url}?schema=public` : url;
+      expect(await observe(selectedUrl)).toEqual(control);
+      // PgBouncer may reuse a session with the search_path of an earlier case, so the URL names the schema.
       if (bouncer && setting !== 'client_encoding')
         expect(await observe(bouncer.through(`${url}?schema=public`))).toEqual(control);
     });
   });
 
-  it('no setting changes what is written', async () => {
+  it('do not change what is written', async () => {
     for (const [at, [setting, value]] of SETTINGS.entries()) {
       if (/enable|lc_/.test(setting)) continue;
       const name = `agent_${serverName.length}_${at}`;
-      const chosen = setting === 'search_path' ? `${url}?schema=public` : url;
-      await withSetting(setting, value, () => writeAll(chosen, name));
-      expect(await asStored(url, name), `${setting} = ${value}`).toEqual({ description: TEXT, temperatures: FLOATS });
+      const selectedUrl = setting === 'search_path' ? `${url}?schema=public` : url;
+      await withSetting(setting, value, () => writeAll(selectedUrl, name));
+      expect(await readStored(url, name), `${setting} = ${value}`).toEqual({ description: TEXT, temperatures: FLOATS });
     }
     control = await observe(url);
   });
 
-  it('a role that prefers synchronous_commit = off still gets durable writes', async () => {
+  it('do not prevent durable writes when synchronous_commit = off', async () => {
     await withSetting('synchronous_commit', 'off', async () => {
       const database = await openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
       const { rows } = await database.knex.raw(`select current_setting('synchronous_commit') as value`);
@@ -152,7 +152,7 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     });
   });
 
-  it('no timeout of the role ends a statement, a transaction or a connection of ours', async () => {
+  it('do not end a statement, a transaction or a connection of the service when they contain timeouts', async () => {
     const timeouts = ['statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'];
     if (serverName === 'PostgreSQL 18') timeouts.push('transaction_timeout');
     for (const timeout of timeouts) await admin.query(`alter role app set ${timeout} = 1000`);
@@ -173,7 +173,7 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     }
   });
 
-  it('a first start migrates under every setting, with a step that runs outside of a transaction', async () => {
+  it('do not affect the migrations of a first start, including one outside of a transaction', async () => {
     for (const [setting, value] of SETTINGS.filter(([name]) => /^(DateStyle|quote|standard|default)/.test(name))) {
       const fresh = asRole(await server.createDatabase(), 'app');
       const root = await connectPg(asRole(fresh, 'postgres', 'password'));
@@ -188,7 +188,7 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     }
   });
 
-  it('a search_path that leads away from the store is refused with both schemas', async () => {
+  it('cause an error that names both schemas when search_path does not select that of the store', async () => {
     await withSetting('search_path', 'other', async () => {
       const opening = openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: 'memory:' });
       await expect(opening).rejects.toThrow(/has a store in schema "public", .* leads to schema "other"/);

@@ -38,14 +38,14 @@ async function query<Row>(url: string, sql: string): Promise<Row[]> {
 const appliedIn = async (url: string) =>
   (await query<{ name: string }>(url, 'select name from knex_migrations order by id')).map(({ name }) => name);
 
-/** Starts so many at once, kills each third after a random time, and waits until the others are ready. */
+/** Starts PROCESSES processes at once, kills every third after a random time, and waits until the others are ready. */
 async function startTogether(DATABASE_URL: string): Promise<RunningCommand[]> {
   const all = Array.from({ length: PROCESSES }, () => agentllm(['serve'], { DATABASE_URL, LOG_LEVEL: 'warn' }));
-  const victims = all.filter((_, index) => index % 3 === 0);
+  const killed = all.filter((_, index) => index % 3 === 0);
   const survivors = all.filter((_, index) => index % 3 !== 0);
   await Promise.all(
-    victims.map(async ({ child, ended }) => {
-      // In the time in which they connect, migrate and seed, most of them.
+    killed.map(async ({ child, ended }) => {
+      // Most processes connect, migrate and seed in this time.
       await sleep(1_000 + Math.random() * 3_000);
       child.kill('SIGKILL');
       await ended;
@@ -62,7 +62,7 @@ async function stopAll(commands: readonly RunningCommand[]): Promise<void> {
   );
 }
 
-async function expectWhole(url: string): Promise<void> {
+async function expectComplete(url: string): Promise<void> {
   expect(await appliedIn(url)).toEqual(NAMES);
   expect(await query(url, 'select is_locked from knex_migrations_lock')).toEqual([{ is_locked: 0 }]);
   expect(await query(url, `select from pg_locks where locktype = 'advisory'`)).toEqual([]);
@@ -72,12 +72,12 @@ async function expectWhole(url: string): Promise<void> {
   expect([image.faults, image.head]).toEqual([[], 3]);
 }
 
-describe('replicas that start together, some of them killed', () => {
-  it('make an empty database whole, each migration applied once and each agent seeded once', async () => {
+describe('replicas that start simultaneously, of which some are killed', () => {
+  it('initialize an empty database, apply each migration once and seed each agent once', async () => {
     const url = await postgres.createDatabase();
     const first = await startTogether(url);
     await stopAll(first);
-    await expectWhole(url);
+    await expectComplete(url);
   });
 
   it('apply one pending migration once', async () => {
@@ -90,7 +90,7 @@ describe('replicas that start together, some of them killed', () => {
     expect((await readImage({ url })).faults).toEqual([]);
   });
 
-  it('apply one that runs without a transaction', async () => {
+  it('apply a migration that runs without a transaction', async () => {
     const url = await postgres.createDatabase();
     expect((await agentllm(['migrate', 'up'], { DATABASE_URL: url }).ended).code).toBe(0);
     const script = fileURLToPath(new URL('./migrator_process.ts', import.meta.url));
@@ -115,7 +115,7 @@ describe('replicas that start together, some of them killed', () => {
 describe('a program that is older than the schema', () => {
   const FUTURE = '9999_from_the_future';
 
-  async function expectRefused(env: Readonly<Record<string, string>>): Promise<void> {
+  async function expectRejected(env: Readonly<Record<string, string>>): Promise<void> {
     for (const MIGRATE_ON_START of ['on', 'off']) {
       const { code, stderr } = await agentllm(['serve'], { ...env, MIGRATE_ON_START }).ended;
       expect(code).toBe(1);
@@ -132,24 +132,24 @@ describe('a program that is older than the schema', () => {
     expect(JSON.parse(status.stdout)).toMatchObject({ unknown: [FUTURE] });
   }
 
-  it('refuses to start on PostgreSQL, says why, and leaves the database as it was', async () => {
+  it('does not start on PostgreSQL, reports why and leaves the database unchanged', async () => {
     const url = await postgres.createDatabase();
     await stopAll([await startCommand({ DATABASE_URL: url })]);
     await query(url, `insert into knex_migrations (name, batch, migration_time) values ('${FUTURE}', 99, now())`);
     const before = await readImage({ url });
-    await expectRefused({ DATABASE_URL: url });
+    await expectRejected({ DATABASE_URL: url });
     expect(await readImage({ url })).toEqual(before);
     expect(await appliedIn(url)).toEqual([...NAMES, FUTURE]);
-    // With the program that knows it, or without the migration, everything goes on.
+    // The program starts again when the migration is no longer recorded.
     await query(url, `delete from knex_migrations where name = '${FUTURE}'`);
     await stopAll([await startCommand({ DATABASE_URL: url })]);
   });
 
-  it('refuses to start on the embedded engine, and lets go of the directory', async () => {
+  it('does not start on the embedded engine, and releases the directory', async () => {
     const dataDir = await directory();
     await stopAll([await startCommand({ DATA_DIR: dataDir })]);
     await sql(dataDir, `insert into knex_migrations (name, batch, migration_time) values ('${FUTURE}', 99, now())`);
-    await expectRefused({ DATA_DIR: dataDir });
+    await expectRejected({ DATA_DIR: dataDir });
     await sql(dataDir, `delete from knex_migrations where name = '${FUTURE}'`);
     const again = await startCommand({ DATA_DIR: dataDir });
     const clients = connect(again.port);

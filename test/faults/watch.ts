@@ -1,19 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 import { openDatabase } from '../../src/store/database.js';
-import { Follower, Stubs } from '../feed/follower.js';
-import { type Ground, readGround } from '../feed/ground.js';
+import { type GroundTruth, readGroundTruth } from '../feed/ground_truth.js';
 import type { AcknowledgedWrite } from '../feed/history.js';
 import { validate } from '../feed/validators.js';
-import { describe as say, type Target } from './history.js';
+import { Stubs, Watcher } from '../feed/watcher.js';
+import { describe as describeError, type Target } from './history.js';
 
 export type Where = { readonly url: string } | { readonly dataDir: string };
 
 export const envOf = (where: Where): Record<string, string> =>
   'url' in where ? { DATABASE_URL: where.url } : { DATA_DIR: where.dataDir };
 
-/** The log of a store; an embedded one must have no owner. */
-export async function groundOf(where: Where): Promise<Ground> {
+/** Reads the ground truth of a store; no process may have an embedded store open. */
+export async function groundTruthOf(where: Where): Promise<GroundTruth> {
   const options = {
     url: undefined,
     dataDir: 'memory:',
@@ -24,39 +24,39 @@ export async function groundOf(where: Where): Promise<Ground> {
   };
   const database = await openDatabase(options);
   try {
-    return await readGround(database.knex);
+    return await readGroundTruth(database.knex);
   } finally {
     await database.close();
   }
 }
 
-/** Holds what followers have against the log, which is no more written to. */
-export async function check(where: Where, clients: readonly Follower[], writes: readonly AcknowledgedWrite[]) {
+/** Validates the histories of watchers against the log, which must no longer change. */
+export async function check(where: Where, clients: readonly Watcher[], writes: readonly AcknowledgedWrite[]) {
   for (const { name, streams } of clients)
-    if (streams.length === 0) throw new Error(`${name} never had a stream: nothing is shown by this`);
-  validate({ writes, clients }, await groundOf(where));
+    if (streams.length === 0) throw new Error(`${name} never had a stream, so the test proves nothing`);
+  validate({ writes, clients }, await groundTruthOf(where));
 }
 
 interface Port {
   readonly port: number;
 }
 
-/** Followers of one agent each, or of all, on a replica that may be started again elsewhere; they end with the test. */
-export function follow(server: Port, agents: readonly { readonly id: number }[], count: number): Follower[] {
+/** Starts watchers of one agent each, or of all agents, that follow a replica to its port after a restart. */
+export function startWatchers(server: Port, agents: readonly { readonly id: number }[], count: number): Watcher[] {
   const stubs = new Stubs(() => server.port);
-  const followers = Array.from({ length: count }, (_, at) => {
+  const watchers = Array.from({ length: count }, (_, at) => {
     const agent = agents[at % agents.length];
-    return new Follower(`watcher ${at}`, agent ? { agents: [{ id: agent.id }] } : { all_agents: true }, stubs);
+    return new Watcher(`watcher ${at}`, agent ? { agents: [{ id: agent.id }] } : { all_agents: true }, stubs);
   });
-  for (const follower of followers) follower.start();
+  for (const watcher of watchers) watcher.start();
   onTestFinished(() => {
-    for (const follower of followers) follower.stop();
+    for (const watcher of watchers) watcher.stop();
     stubs.close();
   });
-  return followers;
+  return watchers;
 }
 
-/** The stubs of a replica, closed with the test. */
+/** The stubs of a replica, closed at the end of the test. */
 export function stubsOf(server: Port): Stubs {
   const stubs = new Stubs(() => server.port);
   onTestFinished(() => stubs.close());
@@ -64,17 +64,17 @@ export function stubsOf(server: Port): Stubs {
 }
 
 export interface Writes {
-  /** Acknowledged, in no order. */
+  /** The acknowledged writes, in no particular order. */
   readonly acknowledged: AcknowledgedWrite[];
   readonly newest: number;
   readonly errors: Map<string, number>;
-  /** Lets each writer finish what it is at. */
+  /** Resolves when each writer has finished its current write. */
   stop(): Promise<void>;
 }
 
 /**
- * Writers that change the agents in turn at a rate together, on the targets in turn; a write that fails is counted and
- * not repeated: what became of it, the log says.
+ * Starts writers that update the agents and use the targets in turn, at a total rate. A failed write is counted and not
+ * repeated; the log shows whether it was committed.
  */
 export function startWrites(
   targets: readonly Target[],
@@ -99,8 +99,8 @@ export function startWrites(
       acknowledged.push({ revision: Number(revision), key: `agent ${agent.id}` });
       newest = Math.max(newest, Number(revision));
     } catch (error) {
-      const how = say(error);
-      errors.set(how, (errors.get(how) ?? 0) + 1);
+      const description = describeError(error);
+      errors.set(description, (errors.get(description) ?? 0) + 1);
       await sleep(20);
     }
   };
@@ -126,11 +126,11 @@ export function startWrites(
   };
 }
 
-/** Makes agents, with a config each. */
+/** Creates agents with one config each. */
 export async function makeAgents({ clients }: Target, count: number): Promise<{ readonly id: number }[]> {
-  const made: { id: number }[] = [];
+  const created: { id: number }[] = [];
   for (let at = 0; at < count; at += 50)
-    made.push(
+    created.push(
       ...(await Promise.all(
         Array.from({ length: Math.min(50, count - at) }, async (_, n) => {
           const agent = { name: `watched_${at + n}_${process.pid}_${Date.now()}`, agent_type: 'analyst' };
@@ -141,10 +141,10 @@ export async function makeAgents({ clients }: Target, count: number): Promise<{ 
         }),
       )),
     );
-  return made;
+  return created;
 }
 
-export function percentile(values: readonly number[], part: number): number {
+export function percentile(values: readonly number[], quantile: number): number {
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * quantile))] ?? Number.NaN;
 }

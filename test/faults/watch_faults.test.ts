@@ -3,22 +3,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { allReach, endsOf, type Follower } from '../feed/follower.js';
 import { RecordedWatch, watchCalls } from '../feed/support.js';
+import { allReach, endsOf, type Watcher } from '../feed/watcher.js';
 import { copyFirstStart, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { failure } from '../support/service.js';
 import { ServerProcess } from './server.js';
-import { check, envOf, follow, makeAgents, startWrites, type Where, type Writes } from './watch.js';
+import { check, envOf, makeAgents, startWatchers, startWrites, type Where, type Writes } from './watch.js';
 
-/*
- * Watchers while the server or its database is killed, frozen or restarted: rows 8 and 27 of the fault table, and
- * row 1 as watchers see it.
- */
+/* Watchers while the server or its database is killed, frozen or restarted. */
 
-/** A kill takes seconds here, and what it shows it shows soon. */
+/** At most 20, because a kill takes seconds here and more rounds show nothing new. */
 const ROUNDS = Math.min(20, Number(process.env['FAULT_ROUNDS'] ?? 3));
-const LONG = process.env['FAULT_ROUNDS'] !== undefined;
+const EXTENDED = process.env['FAULT_ROUNDS'] !== undefined;
 vi.setConfig({ testTimeout: 90_000 + ROUNDS * 10_000 });
 
 let postgres: TestPostgres;
@@ -45,16 +42,16 @@ async function start(where: Where, env: Readonly<Record<string, string>> = {}): 
   return server;
 }
 
-/** Ten agents with their watchers, and some of all. */
-async function scene(server: ServerProcess) {
+/** Ten agents with 40 watchers, and 5 watchers of all agents. */
+async function startWatchedAgents(server: ServerProcess) {
   const agents = await makeAgents(server, 10);
-  const watchers = [...follow(server, [], 5), ...follow(server, agents, 40)];
+  const watchers = [...startWatchers(server, [], 5), ...startWatchers(server, agents, 40)];
   await allReach(watchers, 1);
   return { agents, watchers };
 }
 
-/** Everything that was written has come to everybody, in order, once and whole. */
-async function settle(where: Where, server: ServerProcess, watchers: readonly Follower[], writes: Writes) {
+/** Ends the writes and checks that every watcher received every change in order, once and complete. */
+async function finishAndCheck(where: Where, server: ServerProcess, watchers: readonly Watcher[], writes: Writes) {
   await writes.stop();
   const change = { provider: { name: 'openai', display_name: `last of ${writes.newest}` } };
   let revision = 0n;
@@ -70,7 +67,7 @@ async function settle(where: Where, server: ServerProcess, watchers: readonly Fo
   await check(where, watchers, writes.acknowledged);
 }
 
-const more = async (writes: Writes, count = 15) => {
+const untilMoreWrites = async (writes: Writes, count = 15) => {
   const before = writes.acknowledged.length;
   await vi.waitFor(() => expect(writes.acknowledged.length).toBeGreaterThan(before + count), {
     timeout: 30_000,
@@ -78,20 +75,20 @@ const more = async (writes: Writes, count = 15) => {
   });
 };
 
-describe.each(['embedded', 'postgres'] as const)('kill -9 of the server on %s', (engine) => {
-  it(`watchers that resume miss nothing through ${ROUNDS} kills under load`, async () => {
+describe.each(['embedded', 'postgres'] as const)('watchers on %s', (engine) => {
+  it(`miss no change when the server is killed (kill -9) and restarted ${ROUNDS} times under load`, async () => {
     const where = await newStore(engine);
     const server = await start(where);
-    const { agents, watchers } = await scene(server);
+    const { agents, watchers } = await startWatchedAgents(server);
     const writes = startWrites([server], agents, 80);
     for (let round = 0; round < ROUNDS; round++) {
-      await more(writes);
+      await untilMoreWrites(writes);
       await sleep(Math.random() * 200);
       await server.kill();
       await server.restart();
     }
-    await more(writes);
-    await settle(where, server, watchers, writes);
+    await untilMoreWrites(writes);
+    await finishAndCheck(where, server, watchers, writes);
     console.log({ engine, kills: ROUNDS, writes: writes.acknowledged.length, errors: [...writes.errors] });
     for (const { ends, streams } of watchers) {
       expect(streams.length).toBeGreaterThan(1);
@@ -100,38 +97,38 @@ describe.each(['embedded', 'postgres'] as const)('kill -9 of the server on %s', 
   });
 });
 
-describe('a PostgreSQL that goes away', () => {
-  it('streams stay open and miss nothing while it is crashed and started again', async () => {
+describe('a PostgreSQL server that becomes unavailable', () => {
+  it('ends no stream and causes no missed change when it crashes and restarts', async () => {
     const where = await newStore('postgres');
     const [server, other] = [await start(where), await start(where)] as const;
-    const { agents, watchers } = await scene(server);
-    const elsewhere = [...follow(other, [], 3), ...follow(other, agents, 10)];
-    await allReach(elsewhere, 1);
+    const { agents, watchers } = await startWatchedAgents(server);
+    const watchersOfOther = [...startWatchers(other, [], 3), ...startWatchers(other, agents, 10)];
+    await allReach(watchersOfOther, 1);
     const writes = startWrites([server, other], agents, 60);
     const calls = watchCalls(server.port);
     onTestFinished(() => calls.close());
-    for (let round = 0; round < (LONG ? 5 : 2); round++) {
-      await more(writes);
+    for (let round = 0; round < (EXTENDED ? 5 : 2); round++) {
+      await untilMoreWrites(writes);
       await postgres.crash();
-      await sleep(LONG ? 3_000 : 700);
+      await sleep(EXTENDED ? 3_000 : 700);
       const error = await failure(calls.list());
       expect([error.code, error.reason]).toEqual([14, 'DATABASE_UNAVAILABLE']);
-      // A stream that begins meanwhile begins, from memory.
+      // A stream that is opened during the outage is served from memory.
       const fresh = await new RecordedWatch(server.port, { all_agents: true }).ready();
       const resumed = await new RecordedWatch(server.port, { all_agents: true, resume_token: fresh.token }).ready();
       fresh.close();
       resumed.close();
       await postgres.restart();
     }
-    await more(writes);
-    await settle(where, server, [...watchers, ...elsewhere], writes);
+    await untilMoreWrites(writes);
+    await finishAndCheck(where, server, [...watchers, ...watchersOfOther], writes);
     console.log({ writes: writes.acknowledged.length, errors: [...writes.errors] });
-    // Not one of them ended.
-    expect(endsOf([...watchers, ...elsewhere])).toEqual({});
+    // No stream ended.
+    expect(endsOf([...watchers, ...watchersOfOther])).toEqual({});
     expect([...writes.errors.keys()].every((how) => how.startsWith('UNAVAILABLE'))).toBe(true);
   });
 
-  it('a write that waits for adoption when it goes is done and says so', async () => {
+  it('lets a committed write that waits for adoption return with an incomplete adoption', async () => {
     const where = await newStore('postgres');
     const server = await start(where);
     const [agent] = await makeAgents(server, 1);
@@ -144,7 +141,7 @@ describe('a PostgreSQL that goes away', () => {
     };
     const writing = server.clients.agents.updateAgent(update);
     await watch.until(({ revisions }) => revisions.length > 0);
-    // It has looked at least once by then.
+    // The wait for adoption has read the acknowledgements at least once by then.
     await sleep(300);
     await postgres.crash();
     const { adoption, revision } = await writing;
@@ -154,13 +151,13 @@ describe('a PostgreSQL that goes away', () => {
     expect((await server.clients.agents.getAgent({ agent: { id } })).agent?.description).toBe('waited for');
   });
 
-  it('watchers miss nothing while it and the server are killed in turn', async () => {
+  it('causes no missed change when it and the server are killed alternately', async () => {
     const where = await newStore('postgres');
     const server = await start(where);
-    const { agents, watchers } = await scene(server);
+    const { agents, watchers } = await startWatchedAgents(server);
     const writes = startWrites([server], agents, 60);
     for (let round = 0; round < Math.min(ROUNDS, 10); round++) {
-      await more(writes, 10);
+      await untilMoreWrites(writes, 10);
       if (round % 2 === 0) {
         await postgres.crash();
         await sleep(300);
@@ -170,25 +167,25 @@ describe('a PostgreSQL that goes away', () => {
         await server.restart();
       }
     }
-    await more(writes, 10);
-    await settle(where, server, watchers, writes);
+    await untilMoreWrites(writes, 10);
+    await finishAndCheck(where, server, watchers, writes);
   });
 });
 
 describe('a server that is frozen', () => {
-  it('goes on where it was, with everything that another replica wrote meanwhile', async () => {
+  it('continues its streams with every change that another replica wrote in the meantime', async () => {
     const where = await newStore('postgres');
     const [server, other] = [await start(where), await start(where)] as const;
-    const { agents, watchers } = await scene(server);
+    const { agents, watchers } = await startWatchedAgents(server);
     const writes = startWrites([other], agents, 80);
-    await more(writes);
+    await untilMoreWrites(writes);
     server.signal('SIGSTOP');
-    // A process that is stopped must not stay so when the test fails.
+    // A stopped process must be continued even when the test fails.
     onTestFinished(() => server.signal('SIGCONT'));
-    await sleep(LONG ? 20_000 : 3_000);
+    await sleep(EXTENDED ? 20_000 : 3_000);
     server.signal('SIGCONT');
-    await more(writes);
-    await settle(where, server, watchers, writes);
+    await untilMoreWrites(writes);
+    await finishAndCheck(where, server, watchers, writes);
     expect(endsOf(watchers)).toEqual({});
   });
 });

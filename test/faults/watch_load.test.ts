@@ -3,16 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { allReach, endsOf } from '../feed/follower.js';
 import { RecordedWatch } from '../feed/support.js';
+import { allReach, endsOf } from '../feed/watcher.js';
 import { copyFirstStart, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { ServerProcess } from './server.js';
-import { check, envOf, follow, makeAgents, percentile, startWrites, type Where } from './watch.js';
+import { check, envOf, makeAgents, percentile, startWatchers, startWrites, type Where } from './watch.js';
 
 /*
- * Many watchers at once on a server of its own: rows 20 to 22 of the fault table, at a size for every day, and larger
- * with FAULT_ROUNDS. Times are printed and not asserted.
+ * Many watchers at once on a separate server process, and more of them when FAULT_ROUNDS is set. Times are printed and
+ * not asserted.
  */
 
 const LARGE = process.env['FAULT_ROUNDS'] !== undefined;
@@ -35,7 +35,7 @@ async function start(engine: 'embedded' | 'postgres'): Promise<{ where: Where; s
   return { where, server: await ServerProcess.start('the server', envOf(where)) };
 }
 
-/** Resident memory of a process in KiB; 0 where the system does not say. */
+/** Resident memory of a process in KiB; 0 where the system does not report it. */
 async function rssOf(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   return Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0);
@@ -46,13 +46,13 @@ const size = LARGE
   : { watchers: 1_000, agents: 100, writes: 50, seconds: 5 };
 
 describe.each(['embedded', 'postgres'] as const)('watchers on %s', (engine) => {
-  it(`${size.watchers} over ${size.agents} agents at ${size.writes} writes a second miss nothing`, async () => {
+  it(`miss no change when ${size.watchers} watch ${size.agents} agents at ${size.writes} writes per second`, async () => {
     const { where, server } = await start(engine);
     const agents = await makeAgents(server, size.agents);
     await sleep(200);
     const before = await rssOf(server.pid);
-    const all = follow(server, [], 5);
-    const watchers = [...all, ...follow(server, agents, size.watchers)];
+    const all = startWatchers(server, [], 5);
+    const watchers = [...all, ...startWatchers(server, agents, size.watchers)];
     await allReach(watchers, 1, 60_000);
     const open = await rssOf(server.pid);
     const writes = startWrites([server], agents, size.writes);
@@ -81,10 +81,10 @@ describe.each(['embedded', 'postgres'] as const)('watchers on %s', (engine) => {
     await check(where, watchers, writes.acknowledged);
   });
 
-  it('come back all at once when the server is started again, and get nothing twice', async () => {
+  it('resume simultaneously without duplicates when the server is restarted', async () => {
     const { where, server } = await start(engine);
     const agents = await makeAgents(server, 50);
-    const watchers = [...follow(server, [], 3), ...follow(server, agents, LARGE ? 2_000 : 600)];
+    const watchers = [...startWatchers(server, [], 3), ...startWatchers(server, agents, LARGE ? 2_000 : 600)];
     await allReach(watchers, 1, 60_000);
     const writes = startWrites([server], agents, 30);
     await sleep(500);
@@ -105,7 +105,7 @@ describe.each(['embedded', 'postgres'] as const)('watchers on %s', (engine) => {
     });
     for (const watcher of watchers) {
       watcher.stop();
-      // All of them went on; nobody began anew.
+      // Every stream was resumed, and none started with a snapshot.
       expect(watcher.streams.slice(1).every(({ resumedAt }) => resumedAt !== undefined)).toBe(true);
       expect(watcher.streams.length).toBeGreaterThan(1);
     }
@@ -115,10 +115,10 @@ describe.each(['embedded', 'postgres'] as const)('watchers on %s', (engine) => {
 });
 
 describe('watchers that do not read', () => {
-  it('cost the others nothing and the server little, and are ended after a minute', async () => {
+  it('do not affect other watchers, cost the server little memory, and are ended after a minute', async () => {
     const { where, server } = await start('postgres');
     const agents = await makeAgents(server, 20);
-    const healthy = follow(server, agents, LARGE ? 1_000 : 200);
+    const healthy = startWatchers(server, agents, LARGE ? 1_000 : 200);
     const count = 100;
     const stalled = Array.from({ length: count }, () => new RecordedWatch(server.port, { all_agents: true }));
     onTestFinished(() => {
@@ -129,11 +129,11 @@ describe('watchers that do not read', () => {
     for (const one of stalled) one.pause();
     const before = await rssOf(server.pid);
     const writes = startWrites([server], agents, 40);
-    // Each write is some 60 KB for those who watch everything: more than any transport holds.
+    // Each write is about 60 KB for a watch of all agents, so the total exceeds the buffers of any transport.
     const prompt_template = 'x'.repeat(60_000);
-    const bytes = 30;
+    const largeWrites = 30;
     const began = performance.now();
-    for (let at = 0; at < bytes; at++)
+    for (let at = 0; at < largeWrites; at++)
       await server.clients.agents.updateAgent({
         agent: { id: (agents[at % 20] as { id: number }).id, prompt_template: `${prompt_template}${at}` },
       });
@@ -151,9 +151,9 @@ describe('watchers that do not read', () => {
     const newest = new Map(writes.acknowledged.map(({ key, revision }) => [key, revision]));
     for (const one of healthy) await allReach([one], newest.get(`agent ${one.watched.ids?.[0]}`) ?? 1);
     expect(endsOf(healthy)).toEqual({});
-    // What every stalled stream would have in its queue is far more than what the server has grown by, as it does with
-    // two of them: measured 45 MiB with 2, 37 with 50, 38 with 150.
-    const queued = (count * (bytes + writes.acknowledged.length) * prompt_template.length) / 1024;
+    // The stalled streams together would queue far more than the growth of the server, which does not depend on their
+    // number: measured 45 MiB with 2, 37 with 50, 38 with 150.
+    const queued = (count * (largeWrites + writes.acknowledged.length) * prompt_template.length) / 1024;
     if (after > 0) expect(after - before).toBeLessThan(queued / 4);
     if (LARGE)
       for (const one of stalled) {

@@ -2,26 +2,26 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { AgentLLMError, connect as connectClient } from '../../src/client/index.js';
-import { allReach, endsOf, type Follower, type Stubs } from '../feed/follower.js';
-import type { Touched } from '../feed/ground.js';
+import type { ChangedItem } from '../feed/ground_truth.js';
 import type { Event } from '../feed/history.js';
 import { watchStub } from '../feed/support.js';
-import { broken } from '../feed/validators.js';
+import { violationsOf } from '../feed/validators.js';
+import { allReach, endsOf, type Stubs, type Watcher } from '../feed/watcher.js';
 import { useDirectories } from '../support/command.js';
 import { freePort } from '../support/ports.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { connectPg } from '../support/sql.js';
 import { hasPgBouncer, startPgBouncer } from './pgbouncer.js';
 import { ServerProcess } from './server.js';
-import { check, follow, makeAgents, startWrites, stubsOf } from './watch.js';
+import { check, makeAgents, startWatchers, startWrites, stubsOf } from './watch.js';
 
-/* Watchers on several replicas of one PostgreSQL: rows 25, 26 and 44 of the fault table. */
+/* Watchers on several replicas of one PostgreSQL database. */
 
 const ROUNDS = Number(process.env['FAULT_ROUNDS'] ?? 2);
-const LONG = Math.min(ROUNDS, 15);
-/** Of the negative control. */
+const SCALE = Math.min(ROUNDS, 15);
+/** The writes of each writer in the negative control. */
 const WRITES_EACH = 10;
-vi.setConfig({ testTimeout: 90_000 + LONG * 5_000 });
+vi.setConfig({ testTimeout: 90_000 + SCALE * 5_000 });
 
 let postgres: TestPostgres;
 let servers: ServerProcess[] = [];
@@ -34,7 +34,7 @@ afterEach(() => {
 });
 afterAll(() => postgres.stop());
 
-/** So many replicas on one database. */
+/** Starts the given number of replicas on one database. */
 async function replicas(url: string, count: number, env: Readonly<Record<string, string>> = {}) {
   const first = await ServerProcess.start('replica 0', { DATABASE_URL: url, ...env });
   const others = await Promise.all(
@@ -48,47 +48,47 @@ async function replicas(url: string, count: number, env: Readonly<Record<string,
 
 const stopAll = (all: readonly ServerProcess[]) => Promise.all(all.map((one) => one.stop()));
 
-/** Lets followers go from replica to replica, now and then, until it is told to stop. */
-function hopping(followers: readonly Follower[], stubs: readonly Stubs[], everyMs: number): () => number {
-  let hops = 0;
+/** Moves random watchers from replica to replica until the returned function is called, which returns the moves. */
+function moveWatchers(watchers: readonly Watcher[], stubs: readonly Stubs[], everyMs: number): () => number {
+  let moves = 0;
   const timer = setInterval(() => {
-    const follower = followers[Math.floor(Math.random() * followers.length)] as Follower;
-    follower.hop(stubs[hops++ % stubs.length]);
+    const watcher = watchers[Math.floor(Math.random() * watchers.length)] as Watcher;
+    watcher.reconnect(stubs[moves++ % stubs.length]);
   }, everyMs);
   onTestFinished(() => clearInterval(timer));
   return () => {
     clearInterval(timer);
-    return hops;
+    return moves;
   };
 }
 
-describe('watchers that go from replica to replica', () => {
+describe('watchers that move between replicas', () => {
   it.each([
     ['two replicas that notify each other', 2, {}],
     ['three replicas that only poll', 3, { NOTIFY: 'off', POLL_INTERVAL_MS: '100' }],
-  ])('miss nothing and get nothing twice: %s', async (_, count, env) => {
+  ])('receive every change exactly once on %s', async (_, count, env) => {
     const url = await postgres.createDatabase();
     const all = await replicas(url, count, env);
     const [first] = all as [ServerProcess];
     const agents = await makeAgents(first, 10);
     const stubs = all.map((one) => stubsOf(one));
-    const followers = all.flatMap((one) => [...follow(one, [], 4), ...follow(one, agents, 10)]);
+    const watchers = all.flatMap((one) => [...startWatchers(one, [], 4), ...startWatchers(one, agents, 10)]);
     const writes = startWrites(all, agents, 60, 6);
-    const stop = hopping(followers, stubs, 15);
-    await sleep(1_000 * LONG);
+    const stop = moveWatchers(watchers, stubs, 15);
+    await sleep(1_000 * SCALE);
     await writes.stop();
-    const hops = stop();
+    const moves = stop();
     const last = await first.clients.providers.updateProvider({ provider: { name: 'openai', display_name: 'last' } });
-    await allReach(followers, Number(last.revision));
-    for (const one of followers) one.stop();
-    console.log({ replicas: count, hops, writes: writes.acknowledged.length, ends: endsOf(followers) });
-    expect(hops).toBeGreaterThan(LONG * 20);
+    await allReach(watchers, Number(last.revision));
+    for (const one of watchers) one.stop();
+    console.log({ replicas: count, moves, writes: writes.acknowledged.length, ends: endsOf(watchers) });
+    expect(moves).toBeGreaterThan(SCALE * 20);
     expect([...writes.errors]).toEqual([]);
     await stopAll(all);
-    await check({ url }, followers, writes.acknowledged);
+    await check({ url }, watchers, writes.acknowledged);
   });
 
-  const pooled = 'miss nothing: behind PgBouncer in transaction mode';
+  const pooled = 'receive every change exactly once when the replicas use PgBouncer in transaction mode';
   if (!hasPgBouncer()) it.skip(`${pooled} — skipped: no pgbouncer on the PATH, apt-get install pgbouncer`);
   else
     it(pooled, async () => {
@@ -98,26 +98,26 @@ describe('watchers that go from replica to replica', () => {
       const all = await replicas(bouncer.through(url), 2, { DATABASE_DIRECT_URL: url, NOTIFY: 'off' });
       const [first] = all as [ServerProcess];
       const agents = await makeAgents(first, 10);
-      const followers = all.flatMap((one) => [...follow(one, [], 3), ...follow(one, agents, 10)]);
+      const watchers = all.flatMap((one) => [...startWatchers(one, [], 3), ...startWatchers(one, agents, 10)]);
       const writes = startWrites(all, agents, 60, 6);
-      const stop = hopping(
-        followers,
+      const stop = moveWatchers(
+        watchers,
         all.map((one) => stubsOf(one)),
         25,
       );
-      await sleep(700 * LONG);
+      await sleep(700 * SCALE);
       await writes.stop();
       stop();
       const last = await first.clients.providers.updateProvider({ provider: { name: 'openai', display_name: 'last' } });
-      await allReach(followers, Number(last.revision));
-      for (const one of followers) one.stop();
+      await allReach(watchers, Number(last.revision));
+      for (const one of watchers) one.stop();
       expect([...writes.errors]).toEqual([]);
       await stopAll(all);
-      await check({ url }, followers, writes.acknowledged);
+      await check({ url }, watchers, writes.acknowledged);
     });
 });
 
-/** Makes every transaction that enters something wait before it commits, each for another time. */
+/** Makes every transaction that inserts into the table wait for a random time before its commit. */
 async function delayCommits(session: pg.Client, table: string): Promise<void> {
   await session.query(
     `create or replace function delay_commit() returns trigger language plpgsql as
@@ -130,7 +130,7 @@ async function delayCommits(session: pg.Client, table: string): Promise<void> {
 }
 
 describe('12 writers with random delays before the commit', () => {
-  it('0 changes are missed by the watchers of three replicas', async () => {
+  it('cause no missed change for the watchers of three replicas', async () => {
     const url = await postgres.createDatabase();
     const all = await replicas(url, 3);
     const [first] = all as [ServerProcess];
@@ -138,22 +138,22 @@ describe('12 writers with random delays before the commit', () => {
     const session = await connectPg(url);
     onTestFinished(() => session.end());
     await delayCommits(session, 'config_revisions');
-    const followers = all.flatMap((one) => [...follow(one, [], 2), ...follow(one, agents, 12)]);
+    const watchers = all.flatMap((one) => [...startWatchers(one, [], 2), ...startWatchers(one, agents, 12)]);
     const writes = startWrites(all, agents, 1000, 12);
-    await sleep(1_500 + 500 * LONG);
+    await sleep(1_500 + 500 * SCALE);
     await writes.stop();
     const last = await first.clients.providers.updateProvider({ provider: { name: 'openai', display_name: 'last' } });
-    await allReach(followers, Number(last.revision));
-    for (const one of followers) one.stop();
+    await allReach(watchers, Number(last.revision));
+    for (const one of watchers) one.stop();
     console.log({ writes: writes.acknowledged.length });
     expect(writes.acknowledged.length).toBeGreaterThan(50);
     expect([...writes.errors]).toEqual([]);
     await stopAll(all);
-    await check({ url }, followers, writes.acknowledged);
+    await check({ url }, watchers, writes.acknowledged);
   });
 
-  /** As a service would that numbers its log by a sequence or, as ours, by a counter row that is held to the commit. */
-  async function variant(nextNumber: string): Promise<string[]> {
+  /** Models a feed over a log that is numbered by `nextNumber`, and returns the changes that its reader misses. */
+  async function violationsWith(nextNumber: string): Promise<string[]> {
     const url = await postgres.createDatabase();
     const session = await connectPg(url);
     onTestFinished(() => session.end());
@@ -190,30 +190,30 @@ describe('12 writers with random delays before the commit', () => {
     await watching;
     const { rows } = await session.query('select n from log order by n');
     expect(rows).toHaveLength(12 * WRITES_EACH);
-    const touched = (n: number): Touched => ({ key: `row ${n}`, value: 'x', agent: undefined });
-    const revisions = new Map(rows.map(({ n }) => [Number(n), [touched(Number(n))]]));
+    const changedItem = (n: number): ChangedItem => ({ key: `row ${n}`, value: 'x', agent: undefined });
+    const revisions = new Map(rows.map(({ n }) => [Number(n), [changedItem(Number(n))]]));
     const client = { name: 'the reader', watched: { all: true }, streams: [{ resumedAt: 0, events }] };
-    const ground = { head: rows.length, revisions, at: () => [] };
-    return broken(
+    const truth = { head: rows.length, revisions, at: () => [] };
+    return violationsOf(
       'Reliable: every change to a watched resource is delivered',
       { writes: [], clients: [client] },
-      ground,
+      truth,
     );
   }
 
-  it('negative control: the same validator finds what a feed over a sequence leaves out', async () => {
-    expect(await variant(`select nextval('numbers') as n`)).not.toEqual([]);
+  it('cause missed changes in a feed over a sequence, which the validator reports (negative control)', async () => {
+    expect(await violationsWith(`select nextval('numbers') as n`)).not.toEqual([]);
   });
 
-  it('and finds nothing by the same schedule with a counter row', async () => {
-    expect(await variant('update counter set n = n + 1 returning n')).toEqual([]);
+  it('cause no missed change in a feed over a counter row with the same schedule', async () => {
+    expect(await violationsWith('update counter set n = n + 1 returning n')).toEqual([]);
   });
 });
 
 describe('a rolling restart of two replicas under load', () => {
-  it('fails no unary call of a client that retries, and no watch has a gap', async () => {
+  it('fails no unary call of a client that retries, and leaves no gap in a watch', async () => {
     const url = await postgres.createDatabase();
-    // The ports stay, as those of a service behind a load balancer do.
+    // The ports stay the same, like those of a service behind a load balancer.
     const ports = [await freePort(), await freePort()];
     const start = (at: number) =>
       ServerProcess.start(`replica ${at}`, {
@@ -224,7 +224,7 @@ describe('a rolling restart of two replicas under load', () => {
     const all = [await start(0), await start(1)];
     servers = all;
     const agents = await makeAgents(all[0] as ServerProcess, 10);
-    const followers = all.flatMap((one) => [...follow(one, [], 2), ...follow(one, agents, 10)]);
+    const watchers = all.flatMap((one) => [...startWatchers(one, [], 2), ...startWatchers(one, agents, 10)]);
     const address = `ipv4:${ports.map((port) => `127.0.0.1:${port}`).join(',')}`;
     const client = connectClient({
       address,
@@ -253,7 +253,7 @@ describe('a rolling restart of two replicas under load', () => {
         await sleep(10);
       }
     });
-    await allReach(followers, 1);
+    await allReach(watchers, 1);
     for (let round = 0; round < 3; round++)
       for (const server of all) {
         await sleep(300);
@@ -263,18 +263,18 @@ describe('a rolling restart of two replicas under load', () => {
     running = false;
     await Promise.all(work);
     const { revision } = await client.providers.updateProvider({ provider: { name: 'openai', display_name: 'last' } });
-    await allReach(followers, Number(revision));
-    for (const one of followers) one.stop();
-    console.log({ calls, writes: writes.length, failed: [...new Set(failed)], ends: endsOf(followers) });
+    await allReach(watchers, Number(revision));
+    for (const one of watchers) one.stop();
+    console.log({ calls, writes: writes.length, failed: [...new Set(failed)], ends: endsOf(watchers) });
     expect(failed).toEqual([]);
     expect(calls).toBeGreaterThan(200);
     await stopAll(all);
-    await check({ url }, followers, writes);
+    await check({ url }, watchers, writes);
   });
 });
 
 describe('SIGTERM', () => {
-  it('ends streams with UNAVAILABLE, SERVER_SHUTTING_DOWN, and each with another time to come back', async () => {
+  it('ends every stream with UNAVAILABLE, SERVER_SHUTTING_DOWN and a different retry delay', async () => {
     const url = await postgres.createDatabase();
     const [server] = (await replicas(url, 1)) as [ServerProcess];
     const stub = watchStub(server.port);

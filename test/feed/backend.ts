@@ -18,7 +18,7 @@ import { Store } from '../../src/store/store.js';
 import { copyFirstStart } from '../support/command.js';
 import { startPostgres } from '../support/postgres.js';
 import { type Clients, connect } from '../support/service.js';
-import { type Ground, readGround } from './ground.js';
+import { type GroundTruth, readGroundTruth } from './ground_truth.js';
 import type { AcknowledgedWrite, ClientHistory } from './history.js';
 import { RecordedWatch, type WatchRequest } from './support.js';
 import { validate } from './validators.js';
@@ -26,7 +26,7 @@ import { validate } from './validators.js';
 export const engines = ['embedded', 'postgres'] as const;
 export type Engine = (typeof engines)[number];
 
-/** A replica with its parts within reach of a test. */
+/** A replica whose components a test can access. */
 export interface WatchBackend extends Clients {
   readonly database: Database;
   readonly store: Store;
@@ -34,18 +34,18 @@ export interface WatchBackend extends Clients {
   readonly api: Api;
   readonly rpc: GrpcServer;
   readonly port: number;
-  /** Opens a stream that ends with the test. */
+  /** Opens a stream that is closed at the end of the test. */
   watch(request: WatchRequest, options?: { readonly deadlineMs?: number }): RecordedWatch;
-  ground(): Promise<Ground>;
-  /** Throws when a sentence of the contract was broken. */
+  groundTruth(): Promise<GroundTruth>;
+  /** Throws when a guarantee of the contract was violated. */
   check(clients: readonly ClientHistory[], writes?: readonly AcknowledgedWrite[]): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface BackendOptions {
-  /** A PostgreSQL; undefined: embedded, with the files of a first start. */
+  /** The URL of a PostgreSQL database; undefined: an embedded store with the files of a first start. */
   readonly url?: string;
-  /** One that is open, of another replica: what is in memory is not shared, on the embedded engine neither. */
+  /** The open database of another replica; the replicas share no memory, even on the embedded engine. */
   readonly database?: Database;
   readonly watchRetentionMs?: number;
   readonly pollIntervalMs?: number;
@@ -57,8 +57,8 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   const { url, watchRetentionMs = Number.POSITIVE_INFINITY, pollIntervalMs = 50, notify = true } = options;
   const isNew = !url && !options.database;
   const directory = isNew ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
-  const opening = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: directory ?? 'memory:', notify };
-  const database = options.database ?? (await openDatabase(opening));
+  const databaseOptions = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: directory ?? 'memory:', notify };
+  const database = options.database ?? (await openDatabase(databaseOptions));
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -77,7 +77,7 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   );
   const rpc = await startGrpcServer({ host: '127.0.0.1', port: 0, text: '127.0.0.1:0' }, api, { reflection: 'on' });
   const clients = connect(rpc.port);
-  const ground = () => readGround(database.knex);
+  const groundTruth = () => readGroundTruth(database.knex);
   return {
     ...clients,
     database,
@@ -86,13 +86,13 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
     api,
     rpc,
     port: rpc.port,
-    watch(request, watching) {
-      const recorded = new RecordedWatch(rpc.port, request, watching);
+    watch(request, callOptions) {
+      const recorded = new RecordedWatch(rpc.port, request, callOptions);
       onTestFinished(() => recorded.close());
       return recorded;
     },
-    ground,
-    check: async (histories, writes = []) => validate({ writes, clients: histories }, await ground()),
+    groundTruth,
+    check: async (histories, writes = []) => validate({ writes, clients: histories }, await groundTruth()),
     async stop() {
       clients.close();
       await rpc.drain(1_000);
@@ -103,7 +103,7 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   };
 }
 
-/** One for all tests of a `describe`. */
+/** One replica for all tests of a `describe`. */
 export function useWatchBackend(engine: Engine, options: Omit<BackendOptions, 'url'> = {}): () => WatchBackend {
   let backend: WatchBackend;
   let stopDatabase = async () => {};

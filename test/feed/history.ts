@@ -1,15 +1,15 @@
 import type { WatchConfigsResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 
 /*
- * What clients of WatchConfigs were given, in a form that can be held against the log: of each thing a key that names
- * it and a text that says how it stands.
+ * The messages that clients of WatchConfigs received, in a form that can be compared with the log: each item has a key
+ * that identifies it and a text that represents its state.
  */
 
-/** One thing of a message. */
+/** One item of a message. */
 export interface Item {
   /** `agent 7`, `gone 7 trader`, `none trader`, `provider openai`, `model openai/gpt-4`, `credential desk`. */
   readonly key: string;
-  /** How it stands; empty when there is none (any more). */
+  /** The state of the item; empty when the item does not exist (any more). */
   readonly value: string;
 }
 
@@ -17,15 +17,15 @@ export interface Item {
 export interface Event {
   readonly kind: 'started' | 'begin' | 'snapshot' | 'end' | 'changes' | 'bookmark';
   readonly revision: number;
-  /** Whether it has a resume token. */
+  /** Whether the message has a resume token. */
   readonly complete: boolean;
   readonly items: readonly Item[];
-  /** Of `started`. */
+  /** Set in a `started` message. */
   readonly resumed?: boolean;
 }
 
 export interface Stream {
-  /** The revision of the token that it was begun with. */
+  /** The revision of the resume token with which the stream was opened. */
   readonly resumedAt: number | undefined;
   readonly events: readonly Event[];
 }
@@ -40,11 +40,11 @@ export interface Watched {
 export interface ClientHistory {
   readonly name: string;
   readonly watched: Watched;
-  /** One after the other. */
+  /** The streams of the client in the order in which they were opened. */
   readonly streams: readonly Stream[];
 }
 
-/** A write that was acknowledged, with one of the keys that it must have touched. */
+/** An acknowledged write, with one of the keys that it must have changed. */
 export interface AcknowledgedWrite {
   readonly revision: number;
   readonly key: string;

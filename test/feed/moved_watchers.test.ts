@@ -10,11 +10,11 @@ import {
 import { openStore, type TestStore } from '../support/store.js';
 
 describe('the row of a watcher that has moved to another replica', () => {
-  let opened: TestStore;
+  let testStore: TestStore;
   beforeAll(async () => {
-    opened = await openStore();
+    testStore = await openStore();
   });
-  afterAll(() => opened?.close());
+  afterAll(() => testStore?.close());
 
   const streamOn = (replica: string, client_id: string): WatcherRow => ({
     client_id,
@@ -28,13 +28,13 @@ describe('the row of a watcher that has moved to another replica', () => {
     catching_up: false,
   });
   const rowOf = async (client_id: string) =>
-    (await listWatchers(opened.database.knex, { staleMs: 1_000, limit: 1_000, namedAgents: 1 })).rows.find(
+    (await listWatchers(testStore.database.knex, { staleMs: 1_000, limit: 1_000, namedAgents: 1 })).rows.find(
       (row) => row.client_id === client_id,
     );
 
-  /** A process whose stream began on one replica and then on another one. */
+  /** The rows of a process that opened a stream on one replica and then on another. */
   async function moved() {
-    const { knex } = opened.database;
+    const { knex } = testStore.database;
     const client_id = randomUUID();
     const [old, current] = [streamOn('old', client_id), streamOn('new', client_id)];
     await upsertWatchers(knex, [old], true);
@@ -42,7 +42,7 @@ describe('the row of a watcher that has moved to another replica', () => {
     return { knex, client_id, old, current };
   }
 
-  it('stays when the old replica removes its stream later', async () => {
+  it('remains when the old replica removes its stream later', async () => {
     const { knex, client_id, old, current } = await moved();
     await removeWatchers(knex, [old]);
     expect(await rowOf(client_id)).toMatchObject({ stream_id: current.stream_id, replica: 'new' });
@@ -59,7 +59,7 @@ describe('the row of a watcher that has moved to another replica', () => {
     expect(await rowOf(client_id)).toMatchObject({ replica: 'new', sent_revision: 6 });
   });
 
-  it('does not go back when the old replica enters its stream again as lost', async () => {
+  it('keeps the new replica when the old replica inserts its stream again as lost', async () => {
     const { knex, client_id, old, current } = await moved();
     await upsertWatchers(knex, [old], false);
     expect(await rowOf(client_id)).toMatchObject({ stream_id: current.stream_id, replica: 'new' });

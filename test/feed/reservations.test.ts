@@ -5,11 +5,11 @@ import { startWatchBackend, useWatchBackend, type WatchBackend } from './backend
 import { RecordedWatch, watchStub, withLimits } from './support.js';
 
 /*
- * Streams that wait before they begin: they take the room of watches, and never that of calls.
+ * Streams that wait for min_revision count against the limit of watches and never against that of calls.
  */
 
-/** Streams on one connection, so that they come in order, which wait for a revision that nobody writes. */
-function waitFor(port: number, count: number): RecordedWatch[] {
+/** Streams on one connection, so that they are opened in order, that wait for a revision that is never written. */
+function openWaiting(port: number, count: number): RecordedWatch[] {
   const stub = watchStub(port);
   const request = { all_agents: true, min_revision: 1_000_000_000n };
   const waiting = Array.from({ length: count }, () => new RecordedWatch(port, request, {}, stub));
@@ -20,32 +20,32 @@ function waitFor(port: number, count: number): RecordedWatch[] {
   return waiting;
 }
 
-/** The streams beyond the room for watches are refused; by then the others wait. */
-async function fill({ port }: WatchBackend, room: number): Promise<RecordedWatch[]> {
-  withLimits({ maxWatches: room });
-  const all = waitFor(port, room + 1);
+/** Opens waiting streams up to the limit; when the stream beyond the limit is rejected, the others are waiting. */
+async function fillWatches({ port }: WatchBackend, limit: number): Promise<RecordedWatch[]> {
+  withLimits({ maxWatches: limit });
+  const all = openWaiting(port, limit + 1);
   const error = await (all.pop() as RecordedWatch).end();
   expect([error.code, error.reason]).toEqual([status.RESOURCE_EXHAUSTED, 'TOO_MANY_WATCHES']);
-  expect(error.metadata).toEqual({ watches: `${room}` });
+  expect(error.metadata).toEqual({ watches: `${limit}` });
   return all;
 }
 
-describe('streams that wait before they begin', () => {
+describe('streams that wait for min_revision', () => {
   const backend = useWatchBackend('embedded');
 
-  it('count as watches and not as calls: reads and writes go on', async () => {
+  it('count as watches and not as calls, so reads and writes continue', async () => {
     withLimits({ maxConcurrentCalls: 2 });
-    const waiting = await fill(backend(), 5);
+    const waiting = await fillWatches(backend(), 5);
     const agent = await newAgent(backend());
     expect((await backend().agents.getAgent({ agent: { id: agent.id } })).agent?.name).toBe(agent.name);
-    const refused = await backend().watch({ all_agents: true }).end();
-    expect(refused.reason).toBe('TOO_MANY_WATCHES');
+    const rejected = await backend().watch({ all_agents: true }).end();
+    expect(rejected.reason).toBe('TOO_MANY_WATCHES');
     waiting[0]?.cancel();
     await vi.waitFor(() => backend().watch({ all_agents: true }).ready(), { timeout: 5_000 });
     expect(waiting.slice(1).some(({ ended }) => ended)).toBe(false);
   });
 
-  it('leave their place when they are refused', async () => {
+  it('release their reservation when they are rejected', async () => {
     withLimits({ maxWatches: 1 });
     for (let at = 0; at < 3; at++) {
       const error = await backend().watch({ all_agents: true, resume_token: 'x' }).end();
@@ -54,14 +54,14 @@ describe('streams that wait before they begin', () => {
     await backend().watch({ all_agents: true }).ready();
   });
 
-  it('do not hold up a server that drains', async () => {
-    const b = await startWatchBackend({ database: backend().database });
-    onTestFinished(() => b.feed.close());
-    const waiting = await fill(b, 3);
+  it('do not delay the drain of the server', async () => {
+    const replica = await startWatchBackend({ database: backend().database });
+    onTestFinished(() => replica.feed.close());
+    const waiting = await fillWatches(replica, 3);
     const began = performance.now();
-    await Promise.race([b.rpc.drain(20_000), sleep(25_000)]);
+    await Promise.race([replica.rpc.drain(20_000), sleep(25_000)]);
     expect(performance.now() - began).toBeLessThan(5_000);
-    b.close();
+    replica.close();
     for (const one of waiting) {
       const error = await one.end();
       expect([error.code, error.reason]).toEqual([status.UNAVAILABLE, 'SERVER_SHUTTING_DOWN']);

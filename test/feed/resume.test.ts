@@ -16,7 +16,7 @@ const COMPACTED = [status.OUT_OF_RANGE, 'REVISION_COMPACTED'];
 const FUTURE = [status.OUT_OF_RANGE, 'REVISION_IN_FUTURE'];
 const CHANGED = [status.FAILED_PRECONDITION, 'STORE_CHANGED'];
 
-async function refusal(watch: RecordedWatch) {
+async function rejectionOf(watch: RecordedWatch) {
   const error = await watch.end();
   expect(watch.events).toEqual([]);
   return [error.code, error.reason];
@@ -26,8 +26,8 @@ async function refusal(watch: RecordedWatch) {
 const tokensOf = (watch: RecordedWatch) =>
   new Map(watch.events.filter((one) => one.resume_token !== '').map((one) => [Number(one.revision), one.resume_token]));
 
-/** Makes an agent with a config and writes it so often; the tokens of all of its revisions. */
-async function written(backend: WatchBackend, writes: number) {
+/** Creates an agent with a config, updates the config, and collects the resume tokens of all its revisions. */
+async function writeRevisions(backend: WatchBackend, writes: number) {
   const agent = await newAgent(backend);
   const config = await newConfig(backend, {}, agent);
   const watch = await backend.watch({ agents: [{ name: agent.name }] }).ready();
@@ -41,23 +41,23 @@ async function written(backend: WatchBackend, writes: number) {
   return { config, watch, tokens, request, at, head: Number(last) };
 }
 
-describe.each(engines)('resuming on %s', (engine) => {
+describe.each(engines)('a resume token on %s', (engine) => {
   const backend = useWatchBackend(engine);
 
-  it('goes on behind any token, with a bookmark as the first sign that everything is there', async () => {
-    const { at, tokens, head } = await written(backend(), 6);
+  it('of any revision resumes the stream after it, and a bookmark ends the missed changes', async () => {
+    const { at, tokens, head } = await writeRevisions(backend(), 6);
     for (const revision of tokens.keys()) {
-      const again = await at(revision).has(head);
-      expect(again.started).toMatchObject({ resumed: true });
-      expect(again.events[0]).toMatchObject({ revision: BigInt(head), resume_token: '' });
-      expect(again.events.some(({ snapshot_begin, snapshot }) => snapshot_begin || snapshot)).toBe(false);
-      expect(again.revisions).toEqual([...tokens.keys()].filter((one) => one > revision));
-      await again.until((one) => one.events.at(-1)?.bookmark !== undefined);
-      await backend().check([again.history(revision)]);
+      const resumed = await at(revision).has(head);
+      expect(resumed.started).toMatchObject({ resumed: true });
+      expect(resumed.events[0]).toMatchObject({ revision: BigInt(head), resume_token: '' });
+      expect(resumed.events.some(({ snapshot_begin, snapshot }) => snapshot_begin || snapshot)).toBe(false);
+      expect(resumed.revisions).toEqual([...tokens.keys()].filter((one) => one > revision));
+      await resumed.until((one) => one.events.at(-1)?.bookmark !== undefined);
+      await backend().check([resumed.history(revision)]);
     }
   });
 
-  it('takes the same agents in any order and twice, and refuses others', async () => {
+  it('is accepted for the same agents in any order or repeated, and rejected for others', async () => {
     const [a, b] = [await newAgent(backend()), await newAgent(backend())];
     const agents = [{ name: a.name }, { id: b.id }];
     const { token } = await backend().watch({ agents }).ready();
@@ -67,18 +67,18 @@ describe.each(engines)('resuming on %s', (engine) => {
       { agents: [{ name: a.name }] },
       { agents: [...agents, { id: a.id }] },
       { agents: [{ id: a.id }, { id: b.id }] },
-      // A name and an id that are written alike.
+      // A name that has the textual form of an id.
       { agents: [{ name: a.name }, { name: `#${b.id}` }] },
       { all_agents: true },
     ];
     for (const other of others)
-      expect(await refusal(backend().watch({ ...other, resume_token: token }))).toEqual(OTHER_FILTER);
+      expect(await rejectionOf(backend().watch({ ...other, resume_token: token }))).toEqual(OTHER_FILTER);
   });
 
-  it('refuses what is no token, each time with the same reason and never with another', async () => {
-    const { tokens, request, head } = await written(backend(), 1);
+  it('is always rejected with INVALID_RESUME_TOKEN when it is malformed', async () => {
+    const { tokens, request, head } = await writeRevisions(backend(), 1);
     const token = present(tokens.get(head));
-    const [identity = '', revision = '', nonce = '', mark = ''] = token.split('.');
+    const [identity = '', revision = '', nonce = '', filterHash = ''] = token.split('.');
     const garbage = [
       'x',
       ' ',
@@ -87,11 +87,11 @@ describe.each(engines)('resuming on %s', (engine) => {
       `${token}x`,
       `${token} `,
       token.toUpperCase(),
-      `${identity}.-1.${nonce}.${mark}`,
-      `${identity}.1e3.${nonce}.${mark}`.replace('1e3', '1.5'),
-      `${identity}..${nonce}.${mark}`,
-      `${identity}.zzzzzzzzzzz.${nonce}.${mark}`,
-      `${identity}.${revision}.${nonce}g.${mark}`,
+      `${identity}.-1.${nonce}.${filterHash}`,
+      `${identity}.1e3.${nonce}.${filterHash}`.replace('1e3', '1.5'),
+      `${identity}..${nonce}.${filterHash}`,
+      `${identity}.zzzzzzzzzzz.${nonce}.${filterHash}`,
+      `${identity}.${revision}.${nonce}g.${filterHash}`,
       [identity, revision, nonce].join('.'),
       '\u0000',
       "' or 1=1 --",
@@ -100,26 +100,28 @@ describe.each(engines)('resuming on %s', (engine) => {
       'x'.repeat(100_000),
     ];
     for (const one of garbage)
-      expect(await refusal(backend().watch(request(one))), JSON.stringify(one.slice(0, 80))).toEqual(INVALID);
-    // What has the form of one is looked at.
-    expect(await refusal(backend().watch(request(`${'0'.repeat(8)}.${revision}.${nonce}.${mark}`)))).toEqual(CHANGED);
-    expect(await refusal(backend().watch(request(`${identity}.${revision}.${'0'.repeat(8)}.${mark}`)))).toEqual(
+      expect(await rejectionOf(backend().watch(request(one))), JSON.stringify(one.slice(0, 80))).toEqual(INVALID);
+    // A well-formed token is compared with the store and the filter.
+    expect(await rejectionOf(backend().watch(request(`${'0'.repeat(8)}.${revision}.${nonce}.${filterHash}`)))).toEqual(
       CHANGED,
     );
-    expect(await refusal(backend().watch(request(`${identity}.${revision}..${mark}`)))).toEqual(CHANGED);
-    expect(await refusal(backend().watch(request(`${identity}.${revision}.${nonce}.${'A'.repeat(10)}`)))).toEqual(
+    expect(
+      await rejectionOf(backend().watch(request(`${identity}.${revision}.${'0'.repeat(8)}.${filterHash}`))),
+    ).toEqual(CHANGED);
+    expect(await rejectionOf(backend().watch(request(`${identity}.${revision}..${filterHash}`)))).toEqual(CHANGED);
+    expect(await rejectionOf(backend().watch(request(`${identity}.${revision}.${nonce}.${'A'.repeat(10)}`)))).toEqual(
       OTHER_FILTER,
     );
   });
 
-  it('at head, head + 1 and far beyond', async () => {
-    const { tokens, request, at, head } = await written(backend(), 1);
-    const still = await at(head).ready();
-    expect(still.events.map(({ bookmark, started }) => (bookmark ? 'bookmark' : started && 'started'))).toEqual([
+  it('is accepted at the head and rejected with REVISION_IN_FUTURE beyond it', async () => {
+    const { tokens, request, at, head } = await writeRevisions(backend(), 1);
+    const atHead = await at(head).ready();
+    expect(atHead.events.map(({ bookmark, started }) => (bookmark ? 'bookmark' : started && 'started'))).toEqual([
       'started',
       'bookmark',
     ]);
-    expect(still.reached).toBe(head);
+    expect(atHead.reached).toBe(head);
     const parts = present(tokens.get(head)).split('.');
     for (const ahead of [head + 1, head + 1000, Number.MAX_SAFE_INTEGER]) {
       const watch = backend().watch(request([parts[0], ahead.toString(36), parts[2], parts[3]].join('.')));
@@ -129,31 +131,31 @@ describe.each(engines)('resuming on %s', (engine) => {
     }
   });
 
-  /** Makes everything before a revision an hour older than it is. */
-  const age = (revision: number) => {
+  /** Makes every log entry before a revision an hour older. */
+  const makeOlder = (revision: number) => {
     const { knex } = backend().database;
     return knex('config_revisions')
       .where('revision', '<', revision)
       .update({ created_at: knex.raw(`created_at - interval '1 hour'`) });
   };
 
-  /** Another replica: nothing that is kept in memory hides what the log has lost. */
+  /** Another replica, whose memory does not contain the entries that the log has lost. */
   async function replica(options: Parameters<typeof startWatchBackend>[0] = {}): Promise<WatchBackend> {
     const other = await startWatchBackend({ database: backend().database, ...options });
     onTestFinished(() => other.stop());
     return other;
   }
 
-  it.each(['the history is compacted', 'the retention of watches is over'])(
-    'at compact - 1, compact and compact + 1, when %s',
-    async (why) => {
-      const { tokens, head, request } = await written(backend(), 10);
-      const forgotten = why === 'the history is compacted';
-      // Behind this one everything comes; the revision itself is not needed any more.
+  it.each(['the history is compacted', 'the retention of watches has expired'])(
+    'is accepted from the oldest retained revision on, and rejected before it, when %s',
+    async (cause) => {
+      const { tokens, head, request } = await writeRevisions(backend(), 10);
+      const compacted = cause === 'the history is compacted';
+      // All changes after this revision are retained; the revision itself is not needed any more.
       const oldest = head - 4;
-      await age(forgotten ? oldest : oldest + 1);
-      const other = await replica({ watchRetentionMs: forgotten ? Number.POSITIVE_INFINITY : 60_000 });
-      if (forgotten) await compactHistory(other.store, 60_000);
+      await makeOlder(compacted ? oldest : oldest + 1);
+      const other = await replica({ watchRetentionMs: compacted ? Number.POSITIVE_INFINITY : 60_000 });
+      if (compacted) await compactHistory(other.store, 60_000);
       const at = (revision: number) => other.watch(request(present(tokens.get(revision))));
       for (const revision of [oldest - 3, oldest - 1]) {
         const error = await at(revision).end();
@@ -161,49 +163,49 @@ describe.each(engines)('resuming on %s', (engine) => {
         expect(error.metadata).toEqual({ revision: `${revision}`, oldest: `${oldest}` });
       }
       for (const revision of [oldest, oldest + 1, head]) {
-        const again = await at(revision).has(head);
-        expect(again.started?.resumed).toBe(true);
-        expect(again.revisions).toEqual([...tokens.keys()].filter((one) => one > revision));
+        const resumed = await at(revision).has(head);
+        expect(resumed.started?.resumed).toBe(true);
+        expect(resumed.revisions).toEqual([...tokens.keys()].filter((one) => one > revision));
       }
     },
   );
 
-  it('refuses by the clock of the database alone what is older than the retention', async () => {
+  it('is rejected by the clock of the database when it is older than the retention', async () => {
     const other = await replica({ watchRetentionMs: 1_500 });
-    const { tokens, head, request } = await written(other, 3);
+    const { tokens, head, request } = await writeRevisions(other, 3);
     await other.watch(request(present(tokens.get(head - 2)))).has(head);
     await new Promise((resolve) => setTimeout(resolve, 1_800));
-    expect(await refusal(other.watch(request(present(tokens.get(head - 2)))))).toEqual(COMPACTED);
-    // The head itself is never too old: nothing came after it.
+    expect(await rejectionOf(other.watch(request(present(tokens.get(head - 2)))))).toEqual(COMPACTED);
+    // The head is never too old, because no change followed it.
     await other.watch(request(present(tokens.get(head)))).ready();
   });
 
-  it('of another store', async () => {
+  it('is rejected with STORE_CHANGED when it is of another store', async () => {
     const other = await startWatchBackend();
-    // What all tests start from is a copy of one store.
+    // All tests start from a copy of the same store, with the same identity.
     await renewStoreIdentity(other.store);
-    const { request, tokens, head } = await written(other, 1);
+    const { request, tokens, head } = await writeRevisions(other, 1);
     await other.stop();
-    expect(await refusal(backend().watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
+    expect(await rejectionOf(backend().watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
   });
 
-  it('of before the store was renewed: open streams end, and every replica refuses the token', async () => {
-    const { request, watch, tokens, head } = await written(backend(), 3);
+  it('is rejected by every replica, and open streams end, when the identity of the store is renewed', async () => {
+    const { request, watch, tokens, head } = await writeRevisions(backend(), 3);
     const all = await backend().watch({ all_agents: true }).ready();
     await renewStoreIdentity(backend().store);
     for (const one of [watch, all]) expect([(await one.end()).code, one.error?.reason]).toEqual(CHANGED);
     const later = await replica();
     for (const where of [backend(), later])
       for (const revision of [head - 1, head])
-        expect(await refusal(where.watch(request(present(tokens.get(revision)))))).toEqual(CHANGED);
+        expect(await rejectionOf(where.watch(request(present(tokens.get(revision)))))).toEqual(CHANGED);
     await backend().watch({ all_agents: true }).ready();
   });
 
-  it('of numbers that were used again: open streams end, and every replica refuses the token', async () => {
-    const { request, watch, tokens, head, config } = await written(backend(), 3);
+  it('is rejected by every replica, and open streams end, when a restore reused its revision', async () => {
+    const { request, watch, tokens, head, config } = await writeRevisions(backend(), 3);
     const { knex } = backend().database;
     const [before] = await knex('config_revisions').where({ revision: head - 2 });
-    // As a backup that was made at head - 2 leaves it.
+    // The database as restored from a backup that was made at head - 2.
     await knex.transaction(async (tx) => {
       await tx('config_revisions')
         .where('revision', '>', head - 2)
@@ -219,14 +221,14 @@ describe.each(engines)('resuming on %s', (engine) => {
       await other.configs.updateConfig({ config: { id: config.id, max_tokens: 100 + at } });
     const third = await replica();
     for (const where of [other, third, backend()])
-      expect(await refusal(where.watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
-    // A new stream begins with what stands now.
+      expect(await rejectionOf(where.watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
+    // A new stream starts with the current state.
     const { agents } = await third.watch({ agents: [{ id: config.agent_id }] }).ready();
     expect(agents[0]?.configs[0]?.max_tokens).toBe(103);
   });
 
-  it('from further behind than the ring: every revision with the whole material that it had', async () => {
-    // At its full size on one engine; the ring is the same on both.
+  it('that is older than the ring resumes with every revision and its complete material', async () => {
+    // The full size is tested on one engine, because the ring is the same on both.
     const size = engine === 'postgres' ? limits.ringRevisions : 300;
     if (size !== limits.ringRevisions) withLimits({ ringRevisions: size });
     const { agents, configs, credentials, providers } = backend();
@@ -234,8 +236,8 @@ describe.each(engines)('resuming on %s', (engine) => {
     const gone = await newAgent(backend());
     const moved = await newAgent(backend());
     const quiet = await newAgent(backend());
-    const own = { all_agents: false, agents: [{ id: moved.id }, { name: gone.name }] };
-    const some = await backend().watch(own).ready();
+    const filter = { all_agents: false, agents: [{ id: moved.id }, { name: gone.name }] };
+    const some = await backend().watch(filter).ready();
     await newConfig(backend(), {}, gone);
     const [from, fromSome] = [all.reached, some.reached];
     const [token, tokenSome] = [all.token, some.token];
@@ -244,65 +246,69 @@ describe.each(engines)('resuming on %s', (engine) => {
     const { id } = await newConfig(backend(), { credential_name: credential }, moved);
     const { name: provider } = await newProvider(backend());
     await newModel(backend(), { provider, name: 'm' });
-    const churn = async (count: number) => {
+    const updateQuietAgent = async (count: number) => {
       const { id } = await newConfig(backend(), {}, quiet);
       for (let at = 0; at < count; at += 100)
         await Promise.all(
           Array.from({ length: 100 }, (_, n) => configs.updateConfig({ config: { id, max_tokens: at + n + 1 } })),
         );
     };
-    await churn(size / 3);
+    await updateQuietAgent(size / 3);
     await agents.updateAgent({ agent: { id: moved.id, name: unique('moved') } });
     await configs.updateConfig({ config: { id, credential_name: undefined }, update_mask: ['credential_name'] });
     await credentials.deleteCredential({ name: credential });
     await providers.deleteModel({ provider, name: 'm' });
-    await churn(size / 3);
+    await updateQuietAgent(size / 3);
     await agents.deleteAgent({ agent: { id: gone.id }, cascade: true });
     await newAgent(backend(), { name: gone.name });
     await configs.bulkAssignConfig({ agents: [{ id: moved.id }, { id: quiet.id }], config: GPT4 });
     await providers.deleteProvider({ name: provider });
-    await churn(size / 2);
+    await updateQuietAgent(size / 2);
     const { revision } = await agents.deleteAgent({ agent: { id: moved.id }, cascade: true });
     expect(Number(revision) - from).toBeGreaterThan(size + 100);
     const streams = [
       [backend().watch({ all_agents: true, resume_token: token }), from],
-      [backend().watch({ ...own, resume_token: tokenSome }), fromSome],
+      [backend().watch({ ...filter, resume_token: tokenSome }), fromSome],
     ] as const;
     const other = await replica();
-    const all2 = other.watch({ all_agents: true, resume_token: token });
+    const resumedElsewhere = other.watch({ all_agents: true, resume_token: token });
     for (const [one] of streams) await one.has(revision);
-    await all2.has(revision);
+    await resumedElsewhere.has(revision);
     expect(streams[0][0].revisions).toHaveLength(Number(revision) - from);
-    await backend().check([all.history(), ...streams.map(([one, at]) => one.history(at)), all2.history(from)]);
-    // To the last byte what came live.
+    await backend().check([
+      all.history(),
+      ...streams.map(([one, at]) => one.history(at)),
+      resumedElsewhere.history(from),
+    ]);
+    // The messages equal those of the live stream.
     const live = new Map(all.changes.map((one) => [Number(one.revision), one]));
     for (const message of streams[0][0].changes) expect(message).toEqual(live.get(Number(message.revision)));
   });
 
-  it('reads nothing from a log that has lost a part of it, though some of its entries stand', async () => {
+  it('cannot be replayed from a log that lacks a part, even when some older entries remain', async () => {
     const kept = await newAgent(backend());
     const { id } = await newConfig(backend());
     const { revision: gone } = await backend().configs.updateConfig({ config: { id, max_tokens: 1 } });
     const later = await newAgent(backend());
     const { revision } = await backend().configs.updateConfig({ config: { id, max_tokens: 2 } });
     const { revision: head } = await backend().configs.updateConfig({ config: { id, max_tokens: 3 } });
-    await age(Number(head));
+    await makeOlder(Number(head));
     await compactHistory(backend().store, 60_000);
     const left: number[] = await backend().database.knex('config_revisions').orderBy('revision').pluck('revision');
-    // One stands and the next one is gone: what follows from it is not what followed.
-    for (const [revision, stands] of [
+    // An entry remains and the next one is missing, so a replay from the first would be incomplete.
+    for (const [revision, remains] of [
       [kept.revision, true],
       [gone, false],
       [later.revision, true],
     ] as const)
-      expect(left.includes(Number(revision))).toBe(stands);
+      expect(left.includes(Number(revision))).toBe(remains);
     const replay = new Replay(backend().store);
     for (const lost of [kept.revision, gone, later.revision, revision])
       await expect(replay.at(Number(lost)), `${lost}`).rejects.toMatchObject({ reason: 'REVISION_COMPACTED' });
     expect((await replay.at(Number(head))).agents[0]?.configs[0]?.max_tokens).toBe(3);
   });
 
-  it('a stream that fell behind the retained log ends, and starts over with what stands', async () => {
+  it('is rejected, and its open stream ends, when the stream lags behind the retained log', async () => {
     withLimits({ ringRevisions: 100 });
     const agent = await newAgent(backend());
     const other = await replica();
@@ -311,7 +317,7 @@ describe.each(engines)('resuming on %s', (engine) => {
     const { token } = stalled;
     stalled.pause();
     const update = (at: number) => other.agents.updateAgent({ agent: { id: agent.id, ...big, description: `${at}` } });
-    // Enough that the transport takes no more.
+    // Enough to fill the buffers of the transport.
     for (let at = 0; at < 60; at++) await update(at);
     expect(other.api.watches().behind).toBe(1);
     const { id } = await newConfig(other, {});
@@ -320,28 +326,30 @@ describe.each(engines)('resuming on %s', (engine) => {
         Array.from({ length: 100 }, (_, n) => other.configs.updateConfig({ config: { id, max_tokens: at + n + 1 } })),
       );
     const last = await update(1000);
-    await age(Number(last.revision));
+    await makeOlder(Number(last.revision));
     await compactHistory(other.store, 60_000);
     stalled.resume();
     const error = await stalled.end();
     expect([error.code, error.reason]).toEqual(COMPACTED);
     expect(Number(error.metadata['oldest'])).toBe(Number(last.revision));
-    expect(await refusal(other.watch({ agents: [{ id: agent.id }], resume_token: token }))).toEqual(COMPACTED);
-    expect(await refusal(other.watch({ agents: [{ id: agent.id }], resume_token: stalled.token }))).toEqual(COMPACTED);
-    // What it had was whole as far as it went.
+    expect(await rejectionOf(other.watch({ agents: [{ id: agent.id }], resume_token: token }))).toEqual(COMPACTED);
+    expect(await rejectionOf(other.watch({ agents: [{ id: agent.id }], resume_token: stalled.token }))).toEqual(
+      COMPACTED,
+    );
+    // The received revisions are in order and without duplicates.
     expect(stalled.revisions).toEqual([...new Set(stalled.revisions)].sort((a, b) => a - b));
-    const again = await other.watch({ agents: [{ id: agent.id }] }).ready();
-    expect(again.agents[0]?.agent?.description).toBe('1000');
+    const resumed = await other.watch({ agents: [{ id: agent.id }] }).ready();
+    expect(resumed.agents[0]?.agent?.description).toBe('1000');
   });
 });
 
-describe('a dump that is put back', () => {
-  it('is seen by a replica that was stopped meanwhile, by the nonce alone', async () => {
+describe('a restored dump', () => {
+  it('is detected by its nonce on a replica that was stopped during the restore', async () => {
     const postgres = await startPostgres();
     onTestFinished(() => postgres.stop());
     const url = await postgres.createDatabase('seeded');
     const first = await startWatchBackend({ url });
-    const { tokens, request, head, config } = await written(first, 4);
+    const { tokens, request, head, config } = await writeRevisions(first, 4);
     const all = await first.watch({ all_agents: true }).ready();
     const session = await connectPg(url);
     onTestFinished(() => session.end());
@@ -356,13 +364,13 @@ describe('a dump that is put back', () => {
     await session.query('update store_state set revision = $1, nonce = $2', [head - 2, rows[0].nonce]);
     const second = await startWatchBackend({ url });
     onTestFinished(() => second.stop());
-    // What was kept can be resumed, what was lost is of the future, until its numbers are used again.
+    // Retained revisions can be resumed. Lost revisions are in the future until their numbers are used again.
     await second.watch(request(present(tokens.get(head - 2)))).ready();
-    expect(await refusal(second.watch(request(present(tokens.get(head)))))).toEqual(FUTURE);
+    expect(await rejectionOf(second.watch(request(present(tokens.get(head)))))).toEqual(FUTURE);
     for (let at = 0; at < 3; at++)
       await second.configs.updateConfig({ config: { id: config.id, max_tokens: 50 + at } });
-    expect(await refusal(second.watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
-    expect(await refusal(second.watch(request(present(tokens.get(head - 1)))))).toEqual(CHANGED);
+    expect(await rejectionOf(second.watch(request(present(tokens.get(head)))))).toEqual(CHANGED);
+    expect(await rejectionOf(second.watch(request(present(tokens.get(head - 1)))))).toEqual(CHANGED);
     const kept = await second.watch(request(present(tokens.get(head - 2)))).has(head + 1);
     expect(kept.revisions).toEqual([head - 1, head, head + 1]);
     await second.check([kept.history(head - 2)]);

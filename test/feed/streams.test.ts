@@ -11,7 +11,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
   const watch = (...args: Parameters<ReturnType<typeof backend>['watch']>) => backend().watch(...args);
   const byName = (name: string) => watch({ agents: [{ name }] });
 
-  it('begins with started, then the whole of what is watched with all of the catalogue', async () => {
+  it('starts with started, followed by the complete state of the watched agents and of the catalogue', async () => {
     const agent = await newAgent(backend());
     await newConfig(backend(), { max_tokens: 77 }, agent);
     const one = await watch({ agents: [{ name: agent.name }, { id: 1 }, { id: 999_999 }, { name: 'nobody' }] }).ready();
@@ -25,7 +25,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     });
     expect(one.events[1]?.snapshot_begin).toEqual({ agent_count: 2 });
     expect(one.events.slice(0, -1).every(({ resume_token }) => resume_token === '')).toBe(true);
-    expect(one.agents.map(({ id, name, agent: there }) => [id, name, there !== undefined])).toEqual([
+    expect(one.agents.map(({ id, name, agent: found }) => [id, name, found !== undefined])).toEqual([
       [agent.id, agent.name, true],
       [1, expect.any(String), true],
       [undefined, 'nobody', false],
@@ -35,7 +35,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([one.history(), all.history()]);
   });
 
-  it('holds what GetAgent, ListConfigs and the catalogue say, to the last field', async () => {
+  it('returns the same fields as GetAgent, ListConfigs and the catalogue methods', async () => {
     const { agents, configs, providers } = backend();
     const agent = await newAgent(backend(), { description: 'whole', temperature: 0.3, metadata_json: '{"a":[1]}' });
     const extra_params = { seed: 7n, stop_sequences: ['x'], reasoning_effort: undefined };
@@ -43,11 +43,11 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       await configs.createConfig({ agent: { id: agent.id }, config: fields });
     const { items } = (await watch({ all_agents: true }).ready()).snapshot;
     const one = await watch({ agents: [{ id: agent.id }] }).ready();
-    const said = present((await agents.getAgent({ agent: { id: agent.id } })).agent);
+    const response = present((await agents.getAgent({ agent: { id: agent.id } })).agent);
     const chain = (await configs.listConfigs({ agent: { id: agent.id } })).configs;
     expect(chain).toHaveLength(3);
     expect(one.agents).toEqual([
-      { name: agent.name, id: agent.id, agent: { ...said, chain_etag: '' }, configs: chain, urgent: false },
+      { name: agent.name, id: agent.id, agent: { ...response, chain_etag: '' }, configs: chain, urgent: false },
     ]);
     const catalogue = one.events.flatMap(({ snapshot }) => snapshot?.catalogue ?? []);
     expect(catalogue.flatMap(({ provider }) => provider ?? [])).toEqual((await providers.listProviders({})).providers);
@@ -62,7 +62,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     expect(new Set(items.map(({ key }) => key)).size).toBe(items.length);
   });
 
-  it('brings a change to those whom it concerns, under its revision and with its cause', async () => {
+  it('delivers a change with its revision and cause to the watches that it concerns', async () => {
     const agent = await newAgent(backend());
     const other = await newAgent(backend());
     const watches = [
@@ -71,7 +71,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       watch({ agents: [{ id: agent.id }] }),
       byName(other.name),
     ];
-    const [all, named, numbered, unconcerned] = await Promise.all(watches.map((one) => one.ready()));
+    const [all, named, numbered, unaffected] = await Promise.all(watches.map((one) => one.ready()));
     const reason = 'a reason, 理由';
     const { revision } = await backend().configs.createConfig({ agent: { id: agent.id }, config: GPT4, reason });
     for (const one of [all, named, numbered]) await one?.has(revision);
@@ -88,12 +88,12 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       expect(catalogue).toEqual([]);
     }
     const last = await backend().agents.updateAgent({ agent: { id: other.id, description: 'end' } });
-    await unconcerned?.has(last.revision);
-    expect(unconcerned?.revisions).toEqual([Number(last.revision)]);
+    await unaffected?.has(last.revision);
+    expect(unaffected?.revisions).toEqual([Number(last.revision)]);
     await backend().check(watches.map((one) => one.history()));
   });
 
-  it('tells of an agent that does not exist yet when it is created, by name and by id', async () => {
+  it('delivers an agent that is created after the watch started, by name and by id', async () => {
     const name = unique('later');
     const named = await byName(name).ready();
     const { id } = await newAgent(backend());
@@ -106,7 +106,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([named.history(), numbered.history()]);
   });
 
-  it('follows a rename: gone under the old name, there under the new one, one and the same by id', async () => {
+  it('delivers a rename as a tombstone by the old name, an agent by the new name, and both by the id', async () => {
     const agent = await newAgent(backend());
     await newConfig(backend(), {}, agent);
     const name = unique('renamed');
@@ -122,7 +122,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     expect(old.itemsOf(revision).agents).toEqual([gone]);
     expect(fresh.itemsOf(revision).agents).toMatchObject([there]);
     expect(numbered.itemsOf(revision).agents).toMatchObject([gone, there]);
-    // The old name is watched on: somebody else may bear it.
+    // The old name is still watched, because another agent may get it.
     const next = await newAgent(backend(), { name: agent.name });
     await old.has(next.revision);
     expect(old.itemsOf(next.revision).agents).toMatchObject([{ name: agent.name, id: next.id }]);
@@ -130,7 +130,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([old.history(), fresh.history(), numbered.history()]);
   });
 
-  it('tells of a deletion with its configs, and of the name that is taken again', async () => {
+  it('delivers the deletion of an agent with its configs, and a new agent with the same name', async () => {
     const agent = await newAgent(backend());
     await newConfig(backend(), {}, agent);
     const named = await byName(agent.name).ready();
@@ -148,7 +148,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([named.history(), numbered.history()]);
   });
 
-  it('brings catalogue changes on every stream, whatever it watches', async () => {
+  it('delivers catalogue changes on every stream', async () => {
     const streams = await Promise.all([byName('nobody').ready(), watch({ all_agents: true }).ready()]);
     const { name } = await newProvider(backend());
     const model = await newModel(backend(), { provider: name, name: 'm1' });
@@ -173,7 +173,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check(streams.map((one) => one.history()));
   });
 
-  it('brings what a config takes from a credential as it was then', async () => {
+  it('delivers a config with the credential that it uses', async () => {
     const agent = await newAgent(backend());
     const credential = unique('cred');
     const { configs, credentials } = backend();
@@ -187,10 +187,10 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([one.history()]);
   });
 
-  describe('marks as urgent what no run may go on with', () => {
+  describe('the urgent flag', () => {
     const KEY = { api_key: 'sk-CANARY-urgent' };
 
-    it('of an agent: switched off, its key replaced, cleared or gone with its config', async () => {
+    it('is set when an agent is deactivated or deleted, or its key is replaced, cleared or deleted', async () => {
       const { agents, configs } = backend();
       const agent = await newAgent(backend());
       const { id } = await newConfig(backend(), {}, agent);
@@ -215,7 +215,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       expect(await urgent(agents.deleteAgent({ agent: { id: agent.id } }))).toEqual([true]);
     });
 
-    it('of an agent whose config is taken off its credential, or put on another', async () => {
+    it('is set when a config is detached from its credential or attached to another one', async () => {
       const { configs, credentials } = backend();
       const [a, b] = [unique('cred'), unique('cred')];
       for (const name of [a, b])
@@ -234,7 +234,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       expect(await update({ credential_name: b }, ['credential_name'])).toEqual([false]);
     });
 
-    it('of the catalogue: a provider switched off, a credential replaced or deleted', async () => {
+    it('is set when a provider is disabled or deleted, or a credential is replaced or deleted', async () => {
       const { providers, credentials } = backend();
       const { name } = await newProvider(backend());
       const credential = unique('cred');
@@ -259,7 +259,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     });
   });
 
-  it('never carries a key, in clear or encrypted', async () => {
+  it('never sends a key, in plaintext or encrypted', async () => {
     const key = 'sk-CANARY-0123456789';
     const { configs, credentials } = backend();
     const all = await watch({ all_agents: true }).ready();
@@ -274,7 +274,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       const bytes = Buffer.concat(one.events.map((event) => WatchConfigsResponse.encode(event).finish()));
       expect(bytes.length).toBeGreaterThan(100);
       expect(bytes.includes('CANARY')).toBe(false);
-      // What a token of the vault begins with.
+      // The prefix of every ciphertext.
       expect(bytes.includes('gAAAA')).toBe(false);
     }
     expect(again.agents.flatMap((one) => one.configs).find((config) => config.id === id)).toMatchObject({
@@ -282,15 +282,15 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     });
   });
 
-  it('makes a client_id, or keeps the one that it is given, in its one spelling', async () => {
+  it('generates a client_id, or returns the one of the request in canonical form', async () => {
     const client_id = randomUUID();
-    const given = await watch({ agents: [{ id: 1 }], client_id: client_id.toUpperCase() }).ready();
-    expect(given.started?.client_id).toBe(client_id);
+    const withClientId = await watch({ agents: [{ id: 1 }], client_id: client_id.toUpperCase() }).ready();
+    expect(withClientId.started?.client_id).toBe(client_id);
     const [a, b] = await Promise.all([watch({ all_agents: true }).ready(), watch({ all_agents: true }).ready()]);
     expect(a.started?.client_id).not.toBe(b.started?.client_id);
   });
 
-  it('waits for min_revision, and says so when it does not come in time', async () => {
+  it('waits for min_revision, and fails when it is not reached in time', async () => {
     const next = BigInt(backend().store.state.revision + 1);
     const waiting = watch({ agents: [{ id: 1 }], min_revision: next });
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -304,64 +304,64 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     expect(never.events).toEqual([]);
   });
 
-  it('ends with the deadline of the call', async () => {
+  it('ends with DEADLINE_EXCEEDED at the deadline of the call', async () => {
     const one = watch({ agents: [{ id: 1 }] }, { deadlineMs: 400 });
     expect((await one.end()).code).toBe(status.DEADLINE_EXCEEDED);
     expect(one.reached).toBeGreaterThan(0);
   });
 
-  const wrong: readonly [string, Parameters<typeof watch>[0], string[]][] = [
-    ['nothing', {}, ['agents']],
+  const invalidRequests: readonly [string, Parameters<typeof watch>[0], string[]][] = [
+    ['a request without agents', {}, ['agents']],
     ['agents together with all_agents', { all_agents: true, agents: [{ id: 1 }] }, ['agents']],
     ['1001 agents', { agents: Array.from({ length: 1001 }, (_, at) => ({ id: at + 1 })) }, ['agents']],
     ['agents without and with two names', { agents: [{}, { id: 1, name: 'x' }] }, ['agents[0]', 'agents[1]']],
-    ['ids that are none', { agents: [{ id: 0 }, { id: -1 }] }, ['agents[0].id', 'agents[1].id']],
+    ['invalid ids', { agents: [{ id: 0 }, { id: -1 }] }, ['agents[0].id', 'agents[1].id']],
     [
-      'names that are none',
+      'invalid names',
       { agents: [{ name: '' }, { name: 'a\u0000b' }, { name: 'x'.repeat(256) }] },
       ['agents[0].name', 'agents[1].name', 'agents[2].name'],
     ],
-    ['a client_id that is no UUID', { all_agents: true, client_id: 'me' }, ['client_id']],
+    ['a client_id that is not a UUID', { all_agents: true, client_id: 'me' }, ['client_id']],
     ['a client_name of 101 characters', { all_agents: true, client_name: '🎈'.repeat(101) }, ['client_name']],
-    ['a client_version of 51', { all_agents: true, client_version: 'v'.repeat(51) }, ['client_version']],
+    ['a client_version of 51 characters', { all_agents: true, client_version: 'v'.repeat(51) }, ['client_version']],
     ['a client_name with a line feed', { all_agents: true, client_name: 'a\nb\u0000' }, ['client_name']],
     [
-      'everything at once',
+      'several invalid fields',
       { client_id: '1', client_name: 'x'.repeat(101), client_version: 'y'.repeat(51) },
       ['agents', 'client_id', 'client_name', 'client_version'],
     ],
   ];
-  it.each(wrong)('refuses %s, naming the fields', async (_, request, fields) => {
+  it.each(invalidRequests)('rejects %s and names the fields', async (_, request, fields) => {
     const error = await watch(request).end();
     expect([error.code, error.reason]).toEqual([status.INVALID_ARGUMENT, 'INVALID_FIELDS']);
     expect([...new Set(error.fields)].sort()).toEqual([...fields].sort());
   });
 
-  it('takes what is just within: 1000 agents, 100 and 50 characters', async () => {
+  it('accepts 1000 agents, a client_name of 100 and a client_version of 50 characters', async () => {
     const agents = Array.from({ length: 1000 }, (_, at) => (at % 2 ? { id: at + 1 } : { name: `n${at}` }));
     const request = { agents, client_name: '🎈'.repeat(100), client_version: 'v'.repeat(50) };
     const one = await watch(request).ready();
     expect(one.agents).toHaveLength(1000);
   });
 
-  it('sends what is big in parts, only the last of which completes the revision', async () => {
-    const made = [];
+  it('sends a large revision in parts, of which only the last completes the revision', async () => {
+    const created = [];
     for (let at = 0; at < 1000; at += 200)
-      made.push(...(await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())))));
-    const agents = made.map(({ id }) => ({ id }));
+      created.push(...(await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())))));
+    const agents = created.map(({ id }) => ({ id }));
     const some = agents.slice(0, 500);
     const all = await watch({ all_agents: true }).ready();
     const half = await watch({ agents: some }).ready();
     const { revision } = await backend().configs.bulkAssignConfig({ agents, config: { ...GPT4, max_tokens: 321 } });
-    const later = await backend().agents.updateAgent({ agent: { id: made[0]?.id as number, description: 'after' } });
+    const later = await backend().agents.updateAgent({ agent: { id: created[0]?.id as number, description: 'after' } });
     for (const one of [all, half]) {
       await one.has(later.revision);
-      const { messages, agents: there } = one.itemsOf(revision);
+      const { messages, agents: delivered } = one.itemsOf(revision);
       expect(messages.length).toBeGreaterThan(1);
       expect(messages.map(({ resume_token }) => resume_token !== '')).toEqual(
         messages.map((_, at) => at === messages.length - 1),
       );
-      expect(there.map(({ id }) => id).sort()).toEqual((one === all ? agents : some).map(({ id }) => id).sort());
+      expect(delivered.map(({ id }) => id).sort()).toEqual((one === all ? agents : some).map(({ id }) => id).sort());
       for (const message of messages)
         expect(WatchConfigsResponse.encode(message).finish().length).toBeLessThan(2 * limits.watchMessageBytes);
     }
@@ -371,7 +371,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     await backend().check([all.history(), half.history(), fresh.history()]);
   });
 
-  it('goes on through everything that can be written, with nothing missing, doubled or half', async () => {
+  it('delivers every kind of write completely and exactly once', async () => {
     const agent = await newAgent(backend());
     const other = await newAgent(backend());
     const streams = await Promise.all([
@@ -381,24 +381,24 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     ]);
     const { agents, configs } = backend();
     const writes: { revision: number; key: string }[] = [];
-    const wrote = ({ revision }: { revision: bigint }, key = `agent ${agent.id}`) =>
+    const recordWrite = ({ revision }: { revision: bigint }, key = `agent ${agent.id}`) =>
       writes.push({ revision: Number(revision), key });
     const first = await newConfig(backend(), {}, agent);
     const second = await newConfig(backend(), HAIKU, agent);
-    wrote(await configs.upsertPrimaryConfig({ agent: { id: agent.id }, config: { temperature: 0.5 } }));
-    wrote(await configs.reorderConfigs({ agent: { id: agent.id }, config_ids: [second.id, first.id] }));
-    wrote(await agents.updateAgent({ agent: { id: agent.id, name: unique('moved') } }));
-    wrote(await configs.deleteConfig({ id: second.id }));
-    wrote(await agents.updateAgent({ agent: { id: agent.id, name: agent.name } }));
+    recordWrite(await configs.upsertPrimaryConfig({ agent: { id: agent.id }, config: { temperature: 0.5 } }));
+    recordWrite(await configs.reorderConfigs({ agent: { id: agent.id }, config_ids: [second.id, first.id] }));
+    recordWrite(await agents.updateAgent({ agent: { id: agent.id, name: unique('moved') } }));
+    recordWrite(await configs.deleteConfig({ id: second.id }));
+    recordWrite(await agents.updateAgent({ agent: { id: agent.id, name: agent.name } }));
     const burst = await Promise.all(
       Array.from({ length: 100 }, (_, at) => configs.updateConfig({ config: { id: first.id, max_tokens: at + 1 } })),
     );
-    for (const one of burst) wrote(one);
+    for (const one of burst) recordWrite(one);
     const { revision } = await agents.deleteAgent({ agent: { id: other.id } });
-    wrote({ revision }, `gone ${other.id} ${other.name}`);
+    recordWrite({ revision }, `gone ${other.id} ${other.name}`);
     for (const one of [streams[0], streams[2]]) await one?.has(revision);
     await streams[1].has(burst.reduce((most, one) => (one.revision > most ? one.revision : most), 0n));
-    // What happened under the other name is not told to those who watch this one.
+    // A watch by this name does not receive the changes under the other name.
     expect(streams[1].revisions).toHaveLength(106);
     await backend().check(
       streams.map((one) => one.history()),

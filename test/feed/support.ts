@@ -16,24 +16,24 @@ import { type ClientHistory, eventOf, type Item, type Watched } from './history.
 type Message = WatchConfigsResponse;
 export type WatchRequest = Parameters<typeof WatchConfigsRequest.fromPartial>[0];
 
-type Numbers = { -readonly [K in keyof typeof limits as (typeof limits)[K] extends number ? K : never]?: number };
+type NumericLimits = { -readonly [K in keyof typeof limits as (typeof limits)[K] extends number ? K : never]?: number };
 
-/** Other limits for the rest of a test, for what is in this process: nobody waits a minute. */
-export function withLimits(numbers: Numbers): void {
+/** Replaces limits of this process for the rest of a test, so that no test waits for a minute. */
+export function withLimits(overrides: NumericLimits): void {
   const before = { ...limits };
-  Object.assign(limits, numbers);
+  Object.assign(limits, overrides);
   onTestFinished(() => {
     Object.assign(limits, before);
   });
 }
 
-/** The bare stub, on a connection of its own. */
+/** The generated stub, on its own connection. */
 export const watchStub = (port: number): AgentLLMConfigWatchServiceClient =>
   new AgentLLMConfigWatchServiceClient(`127.0.0.1:${port}`, credentials.createInsecure(), {
     'grpc.use_local_subchannel_pool': 1,
   });
 
-/** What a request watches, as the validators have it. */
+/** The agents that a request watches, in the form that the validators use. */
 export const watchedBy = ({ all_agents, agents = [] }: WatchRequest): Watched => {
   const refs = [...agents];
   return {
@@ -43,12 +43,12 @@ export const watchedBy = ({ all_agents, agents = [] }: WatchRequest): Watched =>
   };
 };
 
-/** A stream of WatchConfigs as it comes over the wire, recorded: the bare stub, so that nothing is put right on the way. */
+/** A recorded stream of WatchConfigs; it uses the generated stub, so that no client code changes what arrives. */
 export class RecordedWatch {
   readonly events: Message[] = [];
-  /** When each came, in ms of `performance.now()`. */
+  /** The arrival time of each message, in ms of `performance.now()`. */
   readonly times: number[] = [];
-  /** How it ended, once it has. */
+  /** The error with which the stream ended; undefined while it is open. */
   error: CallError | undefined;
   ended = false;
   private readonly stream: ClientReadableStream<Message>;
@@ -65,7 +65,7 @@ export class RecordedWatch {
     this.stream.on('data', (message: Message) => {
       this.events.push(message);
       this.times.push(performance.now());
-      this.tell();
+      this.notifyListeners();
     });
     this.stream.on('error', (error: GrpcError) => {
       this.error = new CallError(error);
@@ -74,7 +74,7 @@ export class RecordedWatch {
     this.stream.on('end', () => this.finish());
   }
 
-  /** The revisions of the changes that came, each as often as it came. */
+  /** The revisions of the received change messages, including repetitions. */
   get revisions(): number[] {
     return this.changes.map(({ revision }) => Number(revision));
   }
@@ -83,7 +83,7 @@ export class RecordedWatch {
     return this.events.filter(({ changes }) => changes);
   }
 
-  /** What came with the changes of a revision. */
+  /** The messages and items that arrived for a revision. */
   itemsOf(revision: number | bigint) {
     const messages = this.changes.filter((one) => Number(one.revision) === Number(revision));
     return {
@@ -98,7 +98,7 @@ export class RecordedWatch {
     return { messages, items: messages.flatMap((message) => eventOf(message).items) };
   }
 
-  /** Agents of the snapshot. */
+  /** The agents of the snapshot. */
   get agents() {
     return this.events.flatMap(({ snapshot }) => snapshot?.agents ?? []);
   }
@@ -107,17 +107,17 @@ export class RecordedWatch {
     return this.events[0]?.started;
   }
 
-  /** The last place to resume at. */
+  /** The last resume token. */
   get token(): string {
     return this.events.findLast(({ resume_token }) => resume_token !== '')?.resume_token ?? '';
   }
 
-  /** The revision up to which everything is here. */
+  /** The revision up to which every change has arrived. */
   get reached(): number {
     return Number(this.events.findLast(({ resume_token }) => resume_token !== '')?.revision ?? 0);
   }
 
-  /** As the only stream of a client; `resumedAt` is the revision of its token. */
+  /** The history of a client with this stream only; `resumedAt` is the revision of its resume token. */
   history(resumedAt?: number): ClientHistory {
     const stream = { resumedAt, events: this.events.map(eventOf) };
     return { name: 'the client', watched: watchedBy(this.request), streams: [stream] };
@@ -131,38 +131,38 @@ export class RecordedWatch {
     this.stream.resume();
   }
 
-  /** Resolves when something is true of what has come; rejects when it never is. */
+  /** Resolves when a condition on the received messages holds; rejects when the stream ends or the time is over. */
   async until(holds: (watch: this) => boolean, what = 'what is waited for', ms = 15_000): Promise<this> {
     if (holds(this)) return this;
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve, reject) => {
-      const look = () => {
+      const check = () => {
         if (holds(this)) resolve();
         else if (this.ended) reject(new Error(`the stream ended before ${what}: ${this.error?.message ?? 'OK'}`));
         else return;
-        this.listeners.delete(look);
+        this.listeners.delete(check);
       };
-      this.listeners.add(look);
+      this.listeners.add(check);
       timer = setTimeout(() => {
-        this.listeners.delete(look);
+        this.listeners.delete(check);
         reject(new Error(`no ${what} within ${ms} ms`));
       }, ms);
-      look();
+      check();
     }).finally(() => clearTimeout(timer));
     return this;
   }
 
-  /** Everything up to a revision is here. */
+  /** Resolves when every change up to a revision has arrived. */
   has(revision: number | bigint): Promise<this> {
     return this.until((watch) => watch.reached >= Number(revision), `revision ${revision}`);
   }
 
-  /** The first place to resume at is here. */
+  /** Resolves when the first resume token has arrived. */
   ready(): Promise<this> {
     return this.until(({ reached }) => reached > 0, 'a resume token');
   }
 
-  /** It has ended; how. */
+  /** Resolves with the error when the stream has ended. */
   async end(ms = 15_000): Promise<CallError> {
     await this.until(({ ended }) => ended, 'an end', ms);
     if (!this.error) throw new Error('the stream ended without an error');
@@ -180,15 +180,15 @@ export class RecordedWatch {
 
   private finish(): void {
     this.ended = true;
-    this.tell();
+    this.notifyListeners();
   }
 
-  private tell(): void {
+  private notifyListeners(): void {
     for (const listener of [...this.listeners]) listener();
   }
 }
 
-/** The unary methods of the service, over the bare stub. */
+/** The unary methods of the watch service, over the generated stub. */
 export function watchCalls(port: number) {
   const stub = watchStub(port);
   const call = <Request, Response>(

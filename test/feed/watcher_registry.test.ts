@@ -6,43 +6,43 @@ import { unique } from '../support/service.js';
 import { engines, startWatchBackend, useWatchBackend, type WatchBackend } from './backend.js';
 import { type WatchRequest, watchCalls, withLimits } from './support.js';
 
-const patience = { timeout: 5_000, interval: 50 };
+const WAIT_OPTIONS = { timeout: 5_000, interval: 50 };
 
-describe.each(engines)('who watches, on two replicas and %s', (engine) => {
+describe.each(engines)('the watcher registry of two replicas on %s', (engine) => {
   const backend = useWatchBackend(engine);
-  let b: WatchBackend;
+  let replicaB: WatchBackend;
   let calls: ReturnType<typeof watchCalls>;
   let callsB: ReturnType<typeof watchCalls>;
 
   beforeAll(async () => {
-    b = await startWatchBackend({ database: backend().database });
+    replicaB = await startWatchBackend({ database: backend().database });
     calls = watchCalls(backend().port);
-    callsB = watchCalls(b.port);
+    callsB = watchCalls(replicaB.port);
   });
   afterAll(async () => {
     calls.close();
     callsB.close();
-    await b.stop();
+    await replicaB.stop();
   });
 
-  const begin = async (request: WatchRequest, where = backend()) => {
+  const startWatch = async (request: WatchRequest, where = backend()) => {
     const client_id = randomUUID();
     const watch = await where.watch({ client_id, ...request }).ready();
     return { watch, client_id: String(request.client_id ?? client_id) };
   };
   const find = async (client_id: string, at = calls) =>
     (await at.list({ page_size: 1000 })).watchers.find((one) => one.client_id === client_id);
-  const see = async (client_id: string, expected: object, at = calls) =>
-    vi.waitFor(async () => expect(present(await find(client_id, at))).toMatchObject(expected), patience);
+  const expectWatcher = async (client_id: string, expected: object, at = calls) =>
+    vi.waitFor(async () => expect(present(await find(client_id, at))).toMatchObject(expected), WAIT_OPTIONS);
 
-  it('has what a process said of itself, what it watches and how far it is', async () => {
+  it('lists the name and version of a process, the agents that it watches and its revisions', async () => {
     const agent = await newAgent(backend());
     const name = unique('process');
     const request = { agents: [{ name: agent.name }, { id: 7 }, { name: 'nobody' }], client_name: name };
-    const { watch, client_id } = await begin({ ...request, client_version: '1.2.3-ü' });
+    const { watch, client_id } = await startWatch({ ...request, client_version: '1.2.3-ü' });
     const sent_revision = BigInt(watch.reached);
     for (const [at, where] of [calls, callsB].entries())
-      await see(
+      await expectWatcher(
         client_id,
         {
           client_name: name,
@@ -65,75 +65,79 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
       expect(Math.abs(Date.now() - Number(present(time)))).toBeLessThan(60_000);
   });
 
-  it('names 100 agents and counts all, and says when it is all of them', async () => {
+  it('lists at most 100 agents of a watcher, counts all of them, and marks a watch of all agents', async () => {
     const agents = Array.from({ length: 150 }, (_, at) => ({ name: `n${at}` }));
-    const many = await begin({ agents });
-    const all = await begin({ all_agents: true });
+    const many = await startWatch({ agents });
+    const all = await startWatch({ all_agents: true });
     const seen = present(await find(many.client_id));
     expect([seen.agents.length, seen.agent_count, seen.all_agents]).toEqual([100, 150, false]);
     expect(await find(all.client_id)).toMatchObject({ agents: [], agent_count: 0, all_agents: true });
   });
 
-  it('knows what was applied, whichever replica was told, and forgets nothing of it', async () => {
+  it('keeps the highest applied revision, whichever replica receives the acknowledgement', async () => {
     const agent = await newAgent(backend());
-    const { watch, client_id } = await begin({ agents: [{ id: agent.id }] });
+    const { watch, client_id } = await startWatch({ agents: [{ id: agent.id }] });
     const at = watch.reached;
     expect((await calls.acknowledge({ client_id, revision: at })).revision).toBeGreaterThanOrEqual(BigInt(at));
-    await see(client_id, { applied_revision: BigInt(at), lag: 0n, stale: false });
-    // Older news, and news from the future.
+    await expectWatcher(client_id, { applied_revision: BigInt(at), lag: 0n, stale: false });
+    // Acknowledgements of an older revision are ignored.
     await calls.acknowledge({ client_id, revision: 1 });
     await callsB.acknowledge({ client_id, revision: 1 });
     const { revision } = await backend().agents.updateAgent({ agent: { id: agent.id, description: 'x' } });
     await watch.has(revision);
-    await see(client_id, { sent_revision: revision, applied_revision: BigInt(at), lag: revision - BigInt(at) });
-    await b.feed.reached(Number(revision), AbortSignal.timeout(5_000));
+    await expectWatcher(client_id, {
+      sent_revision: revision,
+      applied_revision: BigInt(at),
+      lag: revision - BigInt(at),
+    });
+    await replicaB.feed.reached(Number(revision), AbortSignal.timeout(5_000));
     await callsB.acknowledge({ client_id: client_id.toUpperCase(), revision });
-    await see(client_id, { applied_revision: revision, lag: 0n });
-    await see(client_id, { applied_revision: revision, lag: 0n }, callsB);
+    await expectWatcher(client_id, { applied_revision: revision, lag: 0n });
+    await expectWatcher(client_id, { applied_revision: revision, lag: 0n }, callsB);
   });
 
-  it('knows what was told before the stream was entered, however often was asked meanwhile', async () => {
+  it('applies an acknowledgement that arrives before the stream is registered, despite reads in between', async () => {
     const agent = await newAgent(backend());
     const client_id = randomUUID();
     const revision = BigInt(backend().store.state.revision);
     await callsB.acknowledge({ client_id, revision });
     for (let at = 0; at < 8; at++) await callsB.list();
-    await begin({ agents: [{ id: agent.id }], client_id });
-    await see(client_id, { applied_revision: revision, lag: 0n }, callsB);
+    await startWatch({ agents: [{ id: agent.id }], client_id });
+    await expectWatcher(client_id, { applied_revision: revision, lag: 0n }, callsB);
   });
 
-  it('is not behind by what does not concern it', async () => {
+  it('reports no lag for changes that do not concern the watcher', async () => {
     const agent = await newAgent(backend());
-    const { watch, client_id } = await begin({ agents: [{ id: agent.id }] });
+    const { watch, client_id } = await startWatch({ agents: [{ id: agent.id }] });
     await calls.acknowledge({ client_id, revision: watch.reached });
     for (let at = 0; at < 5; at++) await newAgent(backend());
-    await see(client_id, { lag: 0n, sent_revision: BigInt(watch.reached) });
+    await expectWatcher(client_id, { lag: 0n, sent_revision: BigInt(watch.reached) });
   });
 
-  it('believes nobody who has applied what there is not yet', async () => {
+  it('reports no applied revision beyond the head when a client acknowledges a future revision', async () => {
     const agent = await newAgent(backend());
-    const { client_id } = await begin({ agents: [{ id: agent.id }] });
-    const most = 2n ** 63n - 1n;
-    for (const at of [calls, callsB]) await at.acknowledge({ client_id, revision: most });
-    for (const at of [calls, callsB]) await at.acknowledge({ client_id: randomUUID(), revision: most });
+    const { client_id } = await startWatch({ agents: [{ id: agent.id }] });
+    const maximum = 2n ** 63n - 1n;
+    for (const at of [calls, callsB]) await at.acknowledge({ client_id, revision: maximum });
+    for (const at of [calls, callsB]) await at.acknowledge({ client_id: randomUUID(), revision: maximum });
     await new Promise((resolve) => setTimeout(resolve, 1_200));
     for (const at of [calls, callsB]) {
       const seen = present(await find(client_id, at));
       expect(Number(seen.applied_revision)).toBeLessThanOrEqual(backend().store.state.revision);
     }
     const { revision } = await backend().agents.updateAgent({ agent: { id: agent.id, description: 'new' } });
-    await vi.waitFor(async () => expect(Number(present(await find(client_id)).lag)).toBeGreaterThan(0), patience);
+    await vi.waitFor(async () => expect(Number(present(await find(client_id)).lag)).toBeGreaterThan(0), WAIT_OPTIONS);
     await callsB.acknowledge({ client_id, revision });
-    await see(client_id, { applied_revision: revision, lag: 0n });
+    await expectWatcher(client_id, { applied_revision: revision, lag: 0n });
   });
 
-  it('passes over who does not watch', async () => {
-    const stranger = randomUUID();
-    for (const at of [calls, callsB]) await at.acknowledge({ client_id: stranger, revision: 1 });
-    expect(await find(stranger)).toBeUndefined();
+  it('ignores the acknowledgement of a client without a watch', async () => {
+    const other = randomUUID();
+    for (const at of [calls, callsB]) await at.acknowledge({ client_id: other, revision: 1 });
+    expect(await find(other)).toBeUndefined();
   });
 
-  it('refuses acknowledgements that are none, naming each', async () => {
+  it('rejects invalid acknowledgements and names each of them', async () => {
     const client_id = randomUUID();
     const one = { client_id, revision: 1 };
     await invalid(calls.acknowledge(), 'acknowledgements');
@@ -148,37 +152,37 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
     await calls.acknowledge(...Array.from({ length: 1000 }, () => one));
   });
 
-  it('follows a process that goes to another replica, and keeps what it had applied', async () => {
+  it('keeps the applied revision of a process that moves to another replica', async () => {
     const agent = await newAgent(backend());
     const request = { agents: [{ id: agent.id }], client_id: randomUUID() };
-    const { watch, client_id } = await begin(request);
+    const { watch, client_id } = await startWatch(request);
     const { reached, token } = watch;
     await calls.acknowledge({ client_id, revision: reached });
-    await see(client_id, { replica: backend().store.mark, lag: 0n });
-    const moved = await begin({ ...request, resume_token: token }, b);
+    await expectWatcher(client_id, { replica: backend().store.mark, lag: 0n });
+    const moved = await startWatch({ ...request, resume_token: token }, replicaB);
     watch.cancel();
-    const there = { replica: b.store.mark, applied_revision: BigInt(reached), lag: 0n, stale: false };
-    await see(client_id, there);
-    // The replica that it left does not take its row away.
-    for (const at of [calls, callsB]) await see(client_id, there, at);
+    const there = { replica: replicaB.store.mark, applied_revision: BigInt(reached), lag: 0n, stale: false };
+    await expectWatcher(client_id, there);
+    // The previous replica does not remove the row of the process.
+    for (const at of [calls, callsB]) await expectWatcher(client_id, there, at);
     expect((await calls.list({ page_size: 1000 })).watchers.filter((one) => one.client_id === client_id)).toHaveLength(
       1,
     );
-    const { revision } = await b.agents.updateAgent({ agent: { id: agent.id, description: 'moved' } });
+    const { revision } = await replicaB.agents.updateAgent({ agent: { id: agent.id, description: 'moved' } });
     await moved.watch.has(revision);
-    await see(client_id, { sent_revision: revision, lag: revision - BigInt(reached) });
+    await expectWatcher(client_id, { sent_revision: revision, lag: revision - BigInt(reached) });
   });
 
-  it('forgets who has gone', async () => {
-    const { watch, client_id } = await begin({ all_agents: true });
-    await see(client_id, {});
-    await see(client_id, {}, callsB);
+  it('removes a watcher whose stream has ended', async () => {
+    const { watch, client_id } = await startWatch({ all_agents: true });
+    await expectWatcher(client_id, {});
+    await expectWatcher(client_id, {}, callsB);
     watch.cancel();
     for (const at of [calls, callsB])
-      await vi.waitFor(async () => expect(await find(client_id, at)).toBeUndefined(), patience);
+      await vi.waitFor(async () => expect(await find(client_id, at)).toBeUndefined(), WAIT_OPTIONS);
   });
 
-  it('takes a replica that says nothing for gone', async () => {
+  it('omits the watchers of a replica that does not confirm them, and deletes them after an hour', async () => {
     const { knex } = backend().database;
     const row = (seconds: number) => ({
       client_id: randomUUID(),
@@ -201,46 +205,48 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
     expect(await knex('watchers').where({ replica: 'dead' }).pluck('client_id')).toHaveLength(3);
   });
 
-  it('is stale who has been behind for too long, and not who has applied everything', async () => {
+  it('marks a watcher as stale when it lags for too long, and not when it has applied everything', async () => {
     withLimits({ staleWatcherMs: 700 });
     const agent = await newAgent(backend());
-    const late = await begin({ agents: [{ id: agent.id }] });
-    const good = await begin({ agents: [{ id: agent.id }] });
-    const quiet = await begin({ agents: [{ id: agent.id }], resume_token: good.watch.token });
-    await calls.acknowledge({ client_id: good.client_id, revision: good.watch.reached });
-    await see(late.client_id, { stale: false });
-    await see(late.client_id, { stale: true });
-    for (const one of [good, quiet]) await see(one.client_id, { stale: false, lag: 0n });
+    const lagging = await startWatch({ agents: [{ id: agent.id }] });
+    const current = await startWatch({ agents: [{ id: agent.id }] });
+    const quiet = await startWatch({ agents: [{ id: agent.id }], resume_token: current.watch.token });
+    await calls.acknowledge({ client_id: current.client_id, revision: current.watch.reached });
+    await expectWatcher(lagging.client_id, { stale: false });
+    await expectWatcher(lagging.client_id, { stale: true });
+    for (const one of [current, quiet]) await expectWatcher(one.client_id, { stale: false, lag: 0n });
     const names = (list: { watchers: { client_id: string }[] }) => list.watchers.map((one) => one.client_id);
     const stale = names(await calls.list({ stale_only: true, agent: { id: agent.id } }));
-    expect(stale).toEqual([late.client_id]);
-    await callsB.acknowledge({ client_id: late.client_id, revision: late.watch.reached });
-    await see(late.client_id, { stale: false, lag: 0n });
+    expect(stale).toEqual([lagging.client_id]);
+    await callsB.acknowledge({ client_id: lagging.client_id, revision: lagging.watch.reached });
+    await expectWatcher(lagging.client_id, { stale: false, lag: 0n });
   });
 
-  it('lists those who watch an agent, by whatever name, and nobody else', async () => {
+  it('lists the watchers of an agent, by name or id, and no others', async () => {
     const [agent, other] = [await newAgent(backend()), await newAgent(backend())];
-    const [byName, byId, all, stranger] = [
-      await begin({ agents: [{ name: agent.name }] }),
-      await begin({ agents: [{ id: agent.id }, { id: other.id }] }, b),
-      await begin({ all_agents: true }),
-      await begin({ agents: [{ id: other.id }, { name: `#${agent.id}x` }] }),
+    const [byName, byId, all, unrelated] = [
+      await startWatch({ agents: [{ name: agent.name }] }),
+      await startWatch({ agents: [{ id: agent.id }, { id: other.id }] }, replicaB),
+      await startWatch({ all_agents: true }),
+      await startWatch({ agents: [{ id: other.id }, { name: `#${agent.id}x` }] }),
     ];
-    await see(byId.client_id, {});
+    await expectWatcher(byId.client_id, {});
     for (const ref of [{ id: agent.id }, { name: agent.name }]) {
       const seen = (await calls.list({ agent: ref, page_size: 1000 })).watchers.map((one) => one.client_id);
       for (const one of [byName, byId, all]) expect(seen).toContain(one.client_id);
-      expect(seen).not.toContain(stranger.client_id);
+      expect(seen).not.toContain(unrelated.client_id);
     }
     await notFound(calls.list({ agent: { name: 'nobody' } }), 'AGENT_NOT_FOUND');
     await invalid(calls.list({ agent: {} }), 'agent');
     await invalid(calls.list({ page_size: -1 }), 'page_size');
   });
 
-  it('comes in pages in the order of the names, none twice and none left out', async () => {
+  it('returns pages in the order of the names, without duplicates or omissions', async () => {
     const agent = await newAgent(backend());
     const names = ['b', 'a', 'Z', 'ä', 'a', 'a', '😀'];
-    const made = await Promise.all(names.map((client_name) => begin({ agents: [{ id: agent.id }], client_name })));
+    const started = await Promise.all(
+      names.map((client_name) => startWatch({ agents: [{ id: agent.id }], client_name })),
+    );
     const seen: string[] = [];
     const ids: string[] = [];
     const filter = { agent: { id: agent.id } };
@@ -254,7 +260,7 @@ describe.each(engines)('who watches, on two replicas and %s', (engine) => {
       page_token = page.next_page_token;
     }
     expect(seen).toEqual(['Z', 'a', 'a', 'a', 'b', 'ä', '😀']);
-    expect([...ids].sort()).toEqual(made.map(({ client_id }) => client_id).sort());
+    expect([...ids].sort()).toEqual(started.map(({ client_id }) => client_id).sort());
     expect(ids.slice(1, 4)).toEqual(ids.slice(1, 4).sort());
     for (const other of [{}, { ...filter, stale_only: true }, { agent: { id: 1 } }])
       await refused(calls.list({ ...other, page_size: 2, page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');

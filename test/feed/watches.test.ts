@@ -10,32 +10,32 @@ import { Store } from '../../src/store/store.js';
 import { withLimits } from './support.js';
 
 /*
- * The watches of a replica with streams of our own and a clock of our own: what happens after a minute is seen at once.
+ * The watches of a replica with fake streams and a fake clock, so that a test of timeouts does not wait.
  */
 
-/** A stream that takes what it is told to. */
+/** A stream whose reads are controlled by the test. */
 class FakeSink implements Sink {
   closed = false;
   waitingSince: number | undefined;
   error: ServiceError | undefined;
-  /** Everything that was handed over. */
+  /** Every message that was written. */
   readonly written: string[] = [];
   private waiting = 0;
   private readonly resolvers: (() => void)[] = [];
   private readonly onClosed: (() => void)[] = [];
 
   constructor(
-    private reads = true,
-    private readonly room = 16,
+    private isReading = true,
+    private readonly capacity = 16,
   ) {}
 
   write(bytes: Buffer): boolean {
     expect(this.closed).toBe(false);
     this.written.push(bytes.toString());
-    if (this.reads) return true;
+    if (this.isReading) return true;
     this.waiting++;
     this.waitingSince ??= performance.now();
-    return this.waiting < this.room;
+    return this.waiting < this.capacity;
   }
 
   drained(): Promise<void> {
@@ -52,7 +52,7 @@ class FakeSink implements Sink {
     this.onClosed.push(callback);
   }
 
-  /** Takes so many of those that wait. */
+  /** Reads the given number of pending messages, by default all. */
   take(count = this.waiting): void {
     this.waiting -= Math.min(count, this.waiting);
     this.waitingSince = this.waiting > 0 ? performance.now() : undefined;
@@ -60,11 +60,11 @@ class FakeSink implements Sink {
   }
 
   stall(): void {
-    this.reads = false;
+    this.isReading = false;
   }
 
   read(): void {
-    this.reads = true;
+    this.isReading = true;
     this.take();
   }
 
@@ -75,12 +75,12 @@ class FakeSink implements Sink {
   }
 }
 
-const frames: MessageEncoder = {
+const encoder: MessageEncoder = {
   started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
   snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
   entry: ({ revision, agents }, { all, names }) => {
-    const mine = agents.filter(({ name }) => all || names.has(name));
-    const [first] = mine;
+    const watched = agents.filter(({ name }) => all || names.has(name));
+    const [first] = watched;
     if (!first) return [];
     return first.name === 'big'
       ? [1, 2, 3].map((part) => Buffer.from(`part ${part} of ${revision}`))
@@ -100,16 +100,16 @@ afterEach(() => {
 });
 
 function start() {
-  // A database that is away.
+  // The database is unavailable.
   const knex = () => {
     throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
   };
   const store = new Store({ kind: 'embedded', knex } as unknown as Database);
-  const watches = new Watches(store, frames, { applied() {}, replaced() {} });
+  const watches = new Watches(store, encoder, { applied() {}, replaced() {} });
   let clients = 0;
   const open = (sink: FakeSink, filter = ALL, resumeAt?: { revision: number; nonce: string }) =>
     watches.open(filter, { client_id: `client ${clients++}`, client_name: '', client_version: '' }, sink, resumeAt);
-  /** Writes an agent; the next revision. */
+  /** Writes an agent and returns the new revision. */
   const write = (name = 'an agent') => {
     const { state } = store;
     const revision = state.revision + 1;
@@ -127,13 +127,13 @@ function start() {
     });
     return revision;
   };
-  /** Lets what was promised happen. */
+  /** Runs the pending promises. */
   const settle = () => vi.advanceTimersByTimeAsync(0);
   return { watches, open, write, settle };
 }
 
 describe('a watch', () => {
-  it('that reads gets its snapshot and then each change as it is made', async () => {
+  it('receives its snapshot and then each change immediately', async () => {
     const { open, write, settle } = start();
     const sink = new FakeSink();
     write();
@@ -145,7 +145,7 @@ describe('a watch', () => {
     expect(sink.written.slice(3)).toEqual(['change 2', 'change 3']);
   });
 
-  it('that is written to while its snapshot goes out gets everything behind it, once', async () => {
+  it('receives the changes that are written during its snapshot once, after the snapshot', async () => {
     const { open, write, settle } = start();
     const sink = new FakeSink(false);
     write();
@@ -170,7 +170,7 @@ describe('a watch', () => {
     ]);
   });
 
-  it('with nothing to say says so every 10 s, well within what is promised', async () => {
+  it('receives a bookmark every 10 s when no change concerns it', async () => {
     const { open, write, settle } = start();
     const sink = new FakeSink();
     open(sink, named('nobody'));
@@ -184,7 +184,7 @@ describe('a watch', () => {
     expect(sink.error).toBeUndefined();
   });
 
-  it('that needs the log while the database is away stays, and says so every 10 s with where it is', async () => {
+  it('receives a bookmark of its position every 10 s when the log that it needs is unavailable', async () => {
     withLimits({ ringRevisions: 2 });
     const { open, write, settle, watches } = start();
     for (let at = 0; at < 10; at++) write();
@@ -198,7 +198,7 @@ describe('a watch', () => {
     sink.close();
   });
 
-  it('that stops to read costs no more than the room in its stream, and the others nothing', async () => {
+  it('queues at most the capacity of its stream, and delays no other watch, when it stops reading', async () => {
     const { open, write, settle, watches } = start();
     const [stalled, healthy] = [new FakeSink(), new FakeSink()];
     open(stalled);
@@ -209,7 +209,7 @@ describe('a watch', () => {
     expect(healthy.written.filter((one) => one.startsWith('change'))).toHaveLength(500);
     expect(stalled.written.filter((one) => one.startsWith('change'))).toHaveLength(16);
     expect(watches.behind).toBe(1);
-    // It comes back, and has missed nothing.
+    // When it reads again, it receives every change.
     stalled.read();
     await settle();
     expect(stalled.written.filter((one) => one.startsWith('change'))).toEqual(
@@ -218,7 +218,7 @@ describe('a watch', () => {
     expect(watches.behind).toBe(0);
   });
 
-  it('gets a revision of several parts one part at a time', async () => {
+  it('receives a revision of several parts one part at a time', async () => {
     const { open, write, settle } = start();
     const sink = new FakeSink();
     open(sink);
@@ -240,16 +240,16 @@ describe('a watch', () => {
     ]);
   });
 
-  describe('is ended as a slow consumer when nothing was taken for 60 s although something was there', () => {
+  describe('of a client that reads slowly or not at all', () => {
     const reasonAfter = async (sink: FakeSink, ms: number) => {
       await vi.advanceTimersByTimeAsync(ms);
       return sink.error?.reason;
     };
 
     it.each([
-      ['from its first message on', 0],
-      ['in the middle of its snapshot', 1],
-    ])('%s', async (_, taken) => {
+      ['at its first message', 0],
+      ['within its snapshot', 1],
+    ])('ends with SLOW_CONSUMER after 60 s without a read %s', async (_, taken) => {
       const { open, write, settle, watches } = start();
       const sink = new FakeSink(false);
       write();
@@ -265,9 +265,9 @@ describe('a watch', () => {
     });
 
     it.each([
-      ['behind many changes', 40],
-      ['behind a single change', 1],
-    ])('%s', async (_, changes) => {
+      ['with many pending changes', 40],
+      ['with a single pending change', 1],
+    ])('ends with SLOW_CONSUMER after 60 s without a read %s', async (_, changes) => {
       const { open, write, settle, watches } = start();
       const [stalled, healthy] = [new FakeSink(), new FakeSink()];
       open(stalled);
@@ -283,7 +283,7 @@ describe('a watch', () => {
       expect(stalled.written.filter((one) => one.startsWith('change')).length).toBeLessThanOrEqual(16);
     });
 
-    it('and not when it reads slowly', async () => {
+    it('stays open when the client reads one message every 50 s', async () => {
       const { open, write, settle } = start();
       const sink = new FakeSink();
       open(sink);
@@ -297,7 +297,7 @@ describe('a watch', () => {
       expect(sink.error).toBeUndefined();
     });
 
-    it('and not when there was nothing for it', async () => {
+    it('stays open when no message is pending', async () => {
       const { open, settle } = start();
       const sink = new FakeSink();
       open(sink);
@@ -307,7 +307,7 @@ describe('a watch', () => {
     });
   });
 
-  it('that has gone is forgotten, and never written to again', async () => {
+  it('is removed and not written to when its client has disconnected', async () => {
     const { open, write, settle, watches } = start();
     const sinks = [new FakeSink(), new FakeSink(false), new FakeSink()];
     for (const sink of sinks) open(sink);
@@ -319,7 +319,7 @@ describe('a watch', () => {
     await vi.advanceTimersByTimeAsync(30_000);
   });
 
-  it('that is to be opened has its place from when it was kept, and takes no other', async () => {
+  it('has its place from its reservation on, and takes no second place when it is opened', async () => {
     withLimits({ maxWatches: 2 });
     const { open, watches } = start();
     const [first, second, third] = [new FakeSink(), new FakeSink(), new FakeSink()];
@@ -333,12 +333,12 @@ describe('a watch', () => {
     expect(watches.count).toBe(2);
     expect(() => open(third)).toThrow(full);
     second.close();
-    const giveUp = watches.reserve(third);
-    giveUp();
+    const releaseThird = watches.reserve(third);
+    releaseThird();
     open(new FakeSink());
   });
 
-  it('that is to be opened is ended when the server goes', () => {
+  it('is ended when the server shuts down between its reservation and its opening', () => {
     const { open, watches } = start();
     const sink = new FakeSink();
     watches.reserve(sink);
@@ -348,7 +348,7 @@ describe('a watch', () => {
     expect(() => watches.reserve(new FakeSink())).toThrow(expect.objectContaining({ reason: 'SERVER_SHUTTING_DOWN' }));
   });
 
-  it('finds no room beyond the limit, and again when others have gone', async () => {
+  it('is rejected beyond the limit, and accepted when another watch has ended', async () => {
     withLimits({ maxWatches: 2 });
     const { open, watches } = start();
     const first = new FakeSink();
@@ -360,13 +360,13 @@ describe('a watch', () => {
     open(new FakeSink());
   });
 
-  it('is ended with an error of its own when the server goes, and so is who comes then', async () => {
+  it('is ended with its own error when the server shuts down, and a later one is rejected', async () => {
     const { open, settle, watches } = start();
     const sinks = [new FakeSink(), new FakeSink(false), new FakeSink()];
     for (const sink of sinks) open(sink);
     await settle();
-    let made = 0;
-    watches.close(() => ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: ++made }));
+    let errors = 0;
+    watches.close(() => ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: ++errors }));
     expect(sinks.map(({ error }) => error?.retryAfterMs)).toEqual([1, 2, 3]);
     expect(() => open(new FakeSink())).toThrow(expect.objectContaining({ reason: 'SERVER_SHUTTING_DOWN' }));
   });

@@ -9,20 +9,20 @@ import { CallError } from '../support/service.js';
 import { type ClientHistory, type Event, eventOf, type Stream, type Watched } from './history.js';
 import { type WatchRequest, watchedBy, watchStub } from './support.js';
 
-/** Stubs of a replica, each for as many streams as a connection takes well; the port is asked for with each stream. */
+/** Stubs of a replica, each for a limited number of streams per connection; the port is read for each stream. */
 export class Stubs {
   private readonly open: AgentLLMConfigWatchServiceClient[] = [];
   private used = 0;
   private port = 0;
 
   constructor(
-    private readonly portNow: () => number,
-    private readonly streamsEach = 250,
+    private readonly currentPort: () => number,
+    private readonly streamsPerStub = 250,
   ) {}
 
   next(): AgentLLMConfigWatchServiceClient {
-    const port = this.portNow();
-    if (port !== this.port || this.used % this.streamsEach === 0) this.open.push(watchStub(port));
+    const port = this.currentPort();
+    if (port !== this.port || this.used % this.streamsPerStub === 0) this.open.push(watchStub(port));
     if (port !== this.port) this.used = 0;
     this.port = port;
     this.used++;
@@ -34,18 +34,18 @@ export class Stubs {
   }
 }
 
-/** Errors after which a client has to start over. */
-const START_OVER = /^(REVISION_COMPACTED|REVISION_IN_FUTURE|STORE_CHANGED)$/;
+/** Errors after which a client has to start again without a token. */
+const RESTART_REASONS = /^(REVISION_COMPACTED|REVISION_IN_FUTURE|STORE_CHANGED)$/;
 
-/** A client that watches and goes on behind its last token whenever its stream breaks, and writes everything down. */
-export class Follower implements ClientHistory {
+/** A client that watches, resumes after its last token when its stream breaks, and records everything. */
+export class Watcher implements ClientHistory {
   readonly watched: Watched;
   readonly streams: (Stream & { events: Event[] })[] = [];
-  /** How its streams ended, each kind with how often. */
+  /** The number of streams that ended in each way. */
   readonly ends = new Map<string, number>();
-  /** From the commit to here, in ms. */
+  /** The times from commit to arrival, in ms. */
   readonly delays: number[] = [];
-  /** Everything up to here has come. */
+  /** Every change up to this revision has arrived. */
   reached = 0;
   token = '';
   private stream: ClientReadableStream<WatchConfigsResponse> | undefined;
@@ -74,33 +74,33 @@ export class Follower implements ClientHistory {
     );
     this.stream = stream;
     stream.on('data', (message: WatchConfigsResponse) => {
-      // What is on its way when a client breaks off is not read by it.
-      if (stream === this.stream) this.hear(message, record);
+      // A client does not read messages that arrive after it has cancelled the stream.
+      if (stream === this.stream) this.receive(message, record);
     });
     stream.on('error', (error: GrpcError) => this.ended(stream, new CallError(error)));
   }
 
-  /** Breaks the stream, as a client does that goes to another replica, and goes on there. */
-  hop(stubs = this.stubs): void {
+  /** Cancels the stream and resumes it, by default on the same replica. */
+  reconnect(stubs = this.stubs): void {
     this.stubs = stubs;
-    this.breakOff();
+    this.cancelStream();
     this.start();
   }
 
-  /** Breaks the stream and does not come back. */
+  /** Cancels the stream and does not resume it. */
   stop(): void {
     this.stopped = true;
     clearTimeout(this.timer);
-    this.breakOff();
+    this.cancelStream();
   }
 
-  private breakOff(): void {
+  private cancelStream(): void {
     const { stream } = this;
     this.stream = undefined;
     stream?.cancel();
   }
 
-  private hear(message: WatchConfigsResponse, record: Stream & { events: Event[] }): void {
+  private receive(message: WatchConfigsResponse, record: Stream & { events: Event[] }): void {
     const event = eventOf(message);
     if (this.streams.at(-1) !== record) this.streams.push(record);
     record.events.push(event);
@@ -115,7 +115,7 @@ export class Follower implements ClientHistory {
     this.stream = undefined;
     const how = `${status[error.code]} ${error.reason}`.trim();
     this.ends.set(how, (this.ends.get(how) ?? 0) + 1);
-    if (START_OVER.test(error.reason)) {
+    if (RESTART_REASONS.test(error.reason)) {
       this.token = '';
       this.reached = 0;
     }
@@ -123,14 +123,14 @@ export class Follower implements ClientHistory {
   }
 }
 
-/** Resolves when all of them have everything up to a revision. */
-export async function allReach(followers: readonly Follower[], revision: number, ms = 20_000): Promise<void> {
+/** Resolves when every watcher has received all changes up to a revision. */
+export async function allReach(watchers: readonly Watcher[], revision: number, ms = 20_000): Promise<void> {
   const end = performance.now() + ms;
   for (;;) {
-    const late = followers.filter(({ reached }) => reached < revision);
+    const late = watchers.filter(({ reached }) => reached < revision);
     if (late.length === 0) return;
     if (performance.now() > end) {
-      const { name, reached, ends } = late[0] as Follower;
+      const { name, reached, ends } = late[0] as Watcher;
       throw new Error(
         `${late.length} have not reached ${revision}; ${name} is at ${reached}, ended by ${JSON.stringify([...ends])}`,
       );
@@ -139,9 +139,9 @@ export async function allReach(followers: readonly Follower[], revision: number,
   }
 }
 
-/** How often the streams of followers ended, by how. */
-export function endsOf(followers: readonly Follower[]): Record<string, number> {
+/** The number of streams of all watchers that ended in each way. */
+export function endsOf(watchers: readonly Watcher[]): Record<string, number> {
   const all: Record<string, number> = {};
-  for (const { ends } of followers) for (const [how, count] of ends) all[how] = (all[how] ?? 0) + count;
+  for (const { ends } of watchers) for (const [how, count] of ends) all[how] = (all[how] ?? 0) + count;
   return all;
 }

@@ -2,21 +2,21 @@ import type { Knex } from 'knex';
 import type { Item, Watched } from './history.js';
 
 /*
- * What must have been delivered, from the log table alone: rows as JSON, put together here once more and differently
- * from how the service does it.
+ * The expected deliveries, computed from the log table alone. This implementation is independent of the service: it
+ * works on the rows as JSON.
  */
 
-/** Something that a revision touched. */
-export interface Touched extends Item {
-  /** Whom it is about; undefined: a part of the catalogue, which concerns everybody. */
+/** An item that a revision changed. */
+export interface ChangedItem extends Item {
+  /** The agent that the item belongs to; undefined: an item of the catalogue, which every watch receives. */
   readonly agent: { readonly id: number; readonly name: string } | undefined;
 }
 
-export interface Ground {
+export interface GroundTruth {
   readonly head: number;
-  /** By revision; every one that there is. */
-  readonly revisions: ReadonlyMap<number, readonly Touched[]>;
-  /** Everything that a snapshot of a revision has to hold. */
+  /** The changed items of every revision in the log. */
+  readonly revisions: ReadonlyMap<number, readonly ChangedItem[]>;
+  /** The items that a snapshot of a revision must contain. */
   at(revision: number, watched: Watched): Item[];
 }
 
@@ -28,7 +28,7 @@ interface LogRow {
   readonly after: Row | null;
 }
 
-/** What is looked at of the rows of six tables, as JSON has them. */
+/** The compared fields of the rows of six tables, as JSON. */
 interface Row {
   readonly id: number;
   readonly revision: number;
@@ -53,23 +53,23 @@ interface Row {
   readonly valid_from: string;
 }
 
-export const concerns = ({ all, names, ids }: Watched, { agent }: Touched): boolean =>
+export const concerns = ({ all, names, ids }: Watched, { agent }: ChangedItem): boolean =>
   all === true || !agent || (names ?? []).includes(agent.name) || (ids ?? []).includes(agent.id);
 
-export async function readGround(db: Knex): Promise<Ground> {
+export async function readGroundTruth(db: Knex): Promise<GroundTruth> {
   const rows: LogRow[] = await db('config_revisions')
     .select('revision', 'entity', 'entity_id', 'before', 'after')
     .orderBy(['revision', 'position']);
   const [head] = await db('store_state').select('revision');
-  return new Replayed(rows, Number(head?.revision));
+  return new LogReplay(rows, Number(head?.revision));
 }
 
 type Tables = Record<LogRow['entity'], Map<number, Row>>;
 
-class Replayed implements Ground {
-  readonly revisions = new Map<number, Touched[]>();
-  /** Of every key each value that it had, with the revision from which on. */
-  private readonly values = new Map<string, { revision: number; touched: Touched }[]>();
+class LogReplay implements GroundTruth {
+  readonly revisions = new Map<number, ChangedItem[]>();
+  /** The values of every key, each with the first revision at which it applies. */
+  private readonly values = new Map<string, { revision: number; changed: ChangedItem }[]>();
   private readonly tables: Tables = {
     agent: new Map(),
     config: new Map(),
@@ -78,7 +78,7 @@ class Replayed implements Ground {
     price: new Map(),
     credential: new Map(),
   };
-  /** Credentials that were deleted keep their names in what came before. */
+  /** Earlier revisions refer to deleted credentials by their names. */
   private readonly credentialNames = new Map<number, string>();
 
   constructor(
@@ -88,19 +88,19 @@ class Replayed implements Ground {
     for (let from = 0; from < rows.length; ) {
       let to = from;
       while (rows[to]?.revision === rows[from]?.revision) to++;
-      this.enter(rows.slice(from, to));
+      this.apply(rows.slice(from, to));
       from = to;
     }
   }
 
   at(revision: number, watched: Watched): Item[] {
-    const standing: Touched[] = [];
+    const current: ChangedItem[] = [];
     for (const values of this.values.values()) {
-      const last = values.findLast((one) => one.revision <= revision)?.touched;
-      if (last && last.value !== '') standing.push(last);
+      const last = values.findLast((one) => one.revision <= revision)?.changed;
+      if (last && last.value !== '') current.push(last);
     }
-    const items = standing.filter((one) => concerns(watched, one)).map(({ key, value }) => ({ key, value }));
-    const agents = standing.flatMap(({ agent }) => agent ?? []);
+    const items = current.filter((one) => concerns(watched, one)).map(({ key, value }) => ({ key, value }));
+    const agents = current.flatMap(({ agent }) => agent ?? []);
     for (const name of watched.names ?? [])
       if (!agents.some((one) => one.name === name)) items.push({ key: `none ${name}`, value: '' });
     for (const id of watched.ids ?? [])
@@ -108,26 +108,26 @@ class Replayed implements Ground {
     return items;
   }
 
-  private enter(rows: readonly LogRow[]): void {
+  private apply(rows: readonly LogRow[]): void {
     for (const { entity, entity_id, after } of rows) {
       if (after) this.tables[entity].set(entity_id, after);
       else this.tables[entity].delete(entity_id);
       if (entity === 'credential' && after) this.credentialNames.set(entity_id, after.name);
     }
-    const touched = new Map<string, Touched>();
-    for (const row of rows) for (const one of this.touchedBy(row)) touched.set(one.key, one);
+    const changed = new Map<string, ChangedItem>();
+    for (const row of rows) for (const one of this.changedBy(row)) changed.set(one.key, one);
     const { revision } = rows[0] as LogRow;
-    this.revisions.set(revision, [...touched.values()]);
-    for (const one of touched.values()) {
-      // A tombstone ends what stood under the id; under a new name it goes on in the same revision.
+    this.revisions.set(revision, [...changed.values()]);
+    for (const one of changed.values()) {
+      // A tombstone ends the agent with this id, unless a rename continues it in the same revision.
       const key = one.key.startsWith('gone ') ? `agent ${one.agent?.id}` : one.key;
-      if (one.key.startsWith('gone ') && touched.has(key)) continue;
-      this.values.set(key, [...(this.values.get(key) ?? []), { revision, touched: one }]);
+      if (one.key.startsWith('gone ') && changed.has(key)) continue;
+      this.values.set(key, [...(this.values.get(key) ?? []), { revision, changed: one }]);
     }
   }
 
-  private *touchedBy({ entity, entity_id, before, after }: LogRow): Generator<Touched> {
-    // Its key is under another encryption key, and nobody is shown anything of that.
+  private *changedBy({ entity, entity_id, before, after }: LogRow): Generator<ChangedItem> {
+    // The API key was re-encrypted, which is not delivered to watchers.
     if (before && after && before.revision === after.revision && before.key_id !== after.key_id) return;
     const row = (after ?? before) as Row;
     if (entity === 'agent') {
@@ -150,7 +150,7 @@ class Replayed implements Ground {
     }
   }
 
-  private *agent(id: number): Generator<Touched> {
+  private *agent(id: number): Generator<ChangedItem> {
     const agent = this.tables.agent.get(id);
     if (!agent) return;
     const configs = [...this.tables.config.values()]
@@ -175,7 +175,7 @@ class Replayed implements Ground {
     yield { key: `agent ${id}`, value: JSON.stringify([value, chain]), agent: { id, name: agent.name } };
   }
 
-  private model({ provider, name, id }: Row, after: Row | null): Touched {
+  private model({ provider, name, id }: Row, after: Row | null): ChangedItem {
     const [price] = [...this.tables.price.values()]
       .filter((one) => one.model_id === id)
       .sort((a, b) => Date.parse(b.valid_from) - Date.parse(a.valid_from) || b.id - a.id);
@@ -184,7 +184,7 @@ class Replayed implements Ground {
   }
 }
 
-const item = (key: string, value: unknown): Touched => ({
+const item = (key: string, value: unknown): ChangedItem => ({
   key,
   value: value ? JSON.stringify(value) : '',
   agent: undefined,
