@@ -25,6 +25,8 @@ const FAULTS = [
 export default defineConfig({
   test: {
     maxWorkers: 2,
+    // V8 spends longer on optimizing the WebAssembly of the embedded engine than tests gain from it.
+    execArgv: ['--liftoff-only'],
     projects: [
       // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
       { test: { name: 'unit', include: UNIT, isolate: false } },

@@ -22,7 +22,7 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   const removeFiles = () => rm(directory, { recursive: true, force: true });
   try {
     const program = fileURLToPath(new URL('prepare_stores.ts', import.meta.url));
-    await promisify(execFile)(process.execPath, ['--import', 'tsx', program, directory]);
+    await promisify(execFile)(process.execPath, ['--liftoff-only', '--import', 'tsx', program, directory]);
     const prepared = preparedIn(directory);
     const server = await startServer(prepared.postgres);
     project.provide('prepared', prepared);

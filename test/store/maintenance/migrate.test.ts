@@ -1,8 +1,6 @@
-import { execFile } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import knex, { type Knex } from 'knex';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type Migration, migrations } from '../../../migrations/index.js';
 import { type Engine, openEngine } from '../../../src/store/embedded/engine.js';
 import {
@@ -12,45 +10,14 @@ import {
   SchemaMismatchError,
 } from '../../../src/store/maintenance/migrate.js';
 import { readCatalogue, readTables } from '../../support/catalogue.js';
-import { CONCURRENT_INDEX, MIGRATIONS_WITH_CONCURRENT_INDEX } from '../../support/concurrent_index.js';
-import { startPostgres, type TestPostgres } from '../../support/postgres.js';
+import { useMigrators } from '../../support/migrators.js';
 
 // The tests run many processes and servers on few cores.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const NAMES = migrations.map(({ name }) => name);
 
-let server: TestPostgres;
-const open: Knex[] = [];
-
-beforeAll(async () => {
-  server = await startPostgres();
-});
-
-afterEach(async () => {
-  await Promise.all(open.splice(0).map((database) => database.destroy()));
-});
-
-afterAll(async () => {
-  await server.stop();
-});
-
-/** Opens one connection, like the embedded engine: code that needs two connections at once would block. */
-function connect(url: string): MigratableDatabase {
-  const database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
-  open.push(database);
-  return { knex: database, kind: 'postgres', url };
-}
-
-async function emptyDatabase(): Promise<MigratableDatabase> {
-  return connect(await server.createDatabase());
-}
-
-async function migratedDatabase(upTo = NAMES.length): Promise<MigratableDatabase> {
-  const database = await emptyDatabase();
-  await migrator(database, { migrations: migrations.slice(0, upTo) }).up();
-  return database;
-}
+const { connect, createDatabase, emptyDatabase, migratedDatabase } = useMigrators();
 
 async function rollBackAll(database: MigratableDatabase): Promise<string[]> {
   const { down } = migrator(database);
@@ -291,7 +258,7 @@ describe('CHECK constraints', () => {
   let agentId: number;
 
   beforeAll(async () => {
-    const url = await server.createDatabase();
+    const url = await createDatabase();
     // Not opened by connect(), because this connection is used by several tests.
     database = knex({ client: 'pg', connection: { connectionString: url }, pool: { min: 0, max: 1 } });
     await migrator({ knex: database, kind: 'postgres', url }).up();
@@ -391,30 +358,9 @@ describe('CHECK constraints', () => {
   });
 });
 
-describe('replicas that start at the same time', () => {
-  async function migrateTogether(url: string, replicas: number, list: readonly Migration[]): Promise<string[][]> {
-    return await Promise.all(Array.from({ length: replicas }, () => migrator(connect(url), { migrations: list }).up()));
-  }
-
-  it('migrate an empty database once, and all 8 succeed', async () => {
-    for (let round = 0; round < 3; round += 1) {
-      const url = await server.createDatabase();
-      const applied = await migrateTogether(url, 8, migrations);
-      expect(applied.flat()).toEqual(NAMES);
-      await expectMigratedAndFree(url, NAMES);
-    }
-  });
-
-  it('apply one pending migration once when 20 start and the migration runs without a transaction', async () => {
-    const url = await server.createDatabase();
-    await migrator(connect(url)).up();
-    const applied = await migrateTogether(url, 20, MIGRATIONS_WITH_CONCURRENT_INDEX);
-    expect(applied.flat()).toEqual([CONCURRENT_INDEX.name]);
-    await expectMigratedAndFree(url, [...NAMES, CONCURRENT_INDEX.name]);
-  });
-
-  it('fail with MigrationLockTimeoutError when the lock is held longer than lockWaitMs', async () => {
-    const url = await server.createDatabase();
+describe('the migration lock', () => {
+  it('makes a migrator fail with MigrationLockTimeoutError when it is held longer than lockWaitMs', async () => {
+    const url = await createDatabase();
     const blocked = blockingMigration();
     const holder = migrator(connect(url), { migrations: [blocked.migration] }).up();
     await blocked.started;
@@ -425,45 +371,16 @@ describe('replicas that start at the same time', () => {
     expect(await waiting.up()).toEqual([]);
   });
 
-  it('acquire the lock through DATABASE_DIRECT_URL when it is set', async () => {
-    const url = await server.createDatabase();
+  it('is acquired through DATABASE_DIRECT_URL when it is set', async () => {
+    const url = await createDatabase();
     const directUrl = Object.assign(new URL(url), { pathname: '/nowhere' }).href;
     await expect(migrator({ ...connect(url), directUrl }).up()).rejects.toThrow(
       /^DATABASE_DIRECT_URL: .* has no database "nowhere"/,
     );
     expect(await migrator({ ...connect(url), directUrl: url }).up()).toEqual(NAMES);
   });
-});
 
-describe('a process that is killed', () => {
-  it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }) => name))(
-    'leaves a database that the next start migrates when it was applying %s',
-    async (migration) => {
-      const url = await server.createDatabase();
-      await killDuring(url, 'up', migration);
-      const database = connect(url);
-      const list = MIGRATIONS_WITH_CONCURRENT_INDEX;
-      await migrator(database, { migrations: list }).up();
-      await expectMigratedAndFree(url, [...NAMES, CONCURRENT_INDEX.name]);
-    },
-  );
-
-  it.each(MIGRATIONS_WITH_CONCURRENT_INDEX.map(({ name }, index) => [name, index] as const))(
-    'leaves a database that the next start migrates when it was rolling back %s',
-    async (migration, index) => {
-      const url = await server.createDatabase();
-      const database = connect(url);
-      await migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) }).up();
-      const before = await readCatalogue(database.knex);
-      await killDuring(url, 'down', migration);
-      const { down, up } = migrator(database, { migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.slice(0, index + 1) });
-      expect(await down()).toBe(migration);
-      await up();
-      expect(await readCatalogue(database.knex)).toEqual(before);
-    },
-  );
-
-  it('leaves the lock row of Knex locked, which does not block the next process', async () => {
+  it('does not depend on the lock row of Knex, which a killed process leaves locked', async () => {
     const database = await migratedDatabase(7);
     await database.knex('knex_migrations_lock').update({ is_locked: 1 });
     expect(await migrator(database).up()).toEqual(NAMES.slice(7));
@@ -623,26 +540,6 @@ async function indexesOf(database: Knex, table: string): Promise<string[][]> {
   return rows.map(({ name, definition }) => [name, definition.slice(definition.indexOf('('))]);
 }
 
-/**
- * Checks that each migration is recorded once, that the lock row and the advisory lock are released, and that the
- * schema equals that of an uninterrupted run.
- */
-async function expectMigratedAndFree(url: string, names: readonly string[]): Promise<void> {
-  const { knex: database } = connect(url);
-  expect((await database('knex_migrations').orderBy('id')).map((row) => row.name)).toEqual(names);
-  expect(await database('knex_migrations_lock').select('is_locked')).toEqual([{ is_locked: 0 }]);
-  const { rows } = await database.raw<{ rows: unknown[] }>(
-    `select from pg_locks where locktype = 'advisory'
-     and database = (select oid from pg_database where datname = current_database())`,
-  );
-  expect(rows).toEqual([]);
-  const uninterrupted = await emptyDatabase();
-  await migrator(uninterrupted, {
-    migrations: MIGRATIONS_WITH_CONCURRENT_INDEX.filter(({ name }) => names.includes(name)),
-  }).up();
-  expect(await readCatalogue(database)).toEqual(await readCatalogue(uninterrupted.knex));
-}
-
 /** A migration that blocks until it is released. */
 function blockingMigration(): { migration: Migration; started: Promise<void>; release: () => void } {
   const events = new EventEmitter();
@@ -657,15 +554,4 @@ function blockingMigration(): { migration: Migration; started: Promise<void>; re
     down: async () => undefined,
   };
   return { migration, started: started.then(() => undefined), release: () => events.emit('released') };
-}
-
-async function killDuring(url: string, direction: 'up' | 'down', migration: string): Promise<void> {
-  const script = fileURLToPath(new URL('../../support/killed_migrator.ts', import.meta.url));
-  const signal = await new Promise((resolve, reject) => {
-    execFile(process.execPath, ['--import', 'tsx', script, url, direction, migration], (error, _out, stderr) => {
-      if (error?.signal) resolve(error.signal);
-      else reject(new Error(`The process was not killed: ${stderr}`));
-    });
-  });
-  expect(signal).toBe('SIGKILL');
 }
