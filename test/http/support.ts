@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import type { JsonObject } from '@bufbuild/protobuf';
 
 /** An answer as tests look at it. */
-export interface HttpAnswer {
+export interface HttpResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly text: string;
@@ -18,7 +18,7 @@ export interface HttpRequest {
 }
 
 /** Sends one request as Node's own client does, without a word more than the test says. */
-export function send(port: number, method: string, path: string, given: HttpRequest = {}): Promise<HttpAnswer> {
+export function send(port: number, method: string, path: string, given: HttpRequest = {}): Promise<HttpResponse> {
   const { body } = given;
   const isJson = body !== undefined && typeof body === 'object' && !Buffer.isBuffer(body);
   const bytes = isJson ? JSON.stringify(body) : body;
@@ -50,7 +50,7 @@ export function send(port: number, method: string, path: string, given: HttpRequ
 }
 
 /** The parts of an error that tests look at. */
-export function errorOf({ json }: HttpAnswer) {
+export function errorOf({ json }: HttpResponse) {
   const error = json['error'] as { code: number; message: string; status: string; details: JsonObject[] };
   const detail = (type: string) =>
     error.details.find((one) => one['@type'] === `type.googleapis.com/google.rpc.${type}`);
