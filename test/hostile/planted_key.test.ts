@@ -82,7 +82,8 @@ describe('the scanner', () => {
   it.each([0, 1, 2, 3, 4, 5])('finds a secret in an encoded longer text with %i bytes before it', (before) => {
     for (const after of [0, 1, 2]) {
       const whole = Buffer.from(`${'\u0001'.repeat(before)}${secret}${'~'.repeat(after)}`);
-      for (const encoding of ['base64', 'base64url', 'hex'] as const) expect(isFound(whole.toString(encoding))).toBe(true);
+      for (const encoding of ['base64', 'base64url', 'hex'] as const)
+        expect(isFound(whole.toString(encoding))).toBe(true);
       expect(isFound(Buffer.from(whole.toString('base64')).toString('base64'))).toBe(true);
     }
   });
