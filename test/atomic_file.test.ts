@@ -62,7 +62,7 @@ describe('writeFileAtomically', () => {
     expect(seen[0]?.slice('file'.length)).toMatch(TEMPORARY_SUFFIX);
   });
 
-  describe.each([true, false])('writeFileAtomically with overwrite %s', (overwrite) => {
+  describe.each([true, false])('with overwrite %s', (overwrite) => {
     it('leaves neither a file nor a temporary file when a part of the content cannot be written', async () => {
       const parts = [Buffer.from('half'), undefined as unknown as Buffer];
       await expect(writeFileAtomically(path, parts, { mode: 0o600, overwrite })).rejects.toThrow();

@@ -145,7 +145,7 @@ describe('every request', () => {
     expect(response && numbers(response).get('next_page_token')).toBe(paged ? 20 : undefined);
   });
 
-  it('is the only message that can hold a key: no response has a field for one', () => {
+  it('can contain an API key, and no response can', () => {
     const reachable = new Set<DescMessage>();
     const visit = (message: DescMessage): void => {
       if (reachable.has(message)) return;
@@ -399,7 +399,7 @@ describe('every repeated field of a request', () => {
   });
 });
 
-describe('the numbers in the proto comments', () => {
+describe('the numbers and names in the proto comments', () => {
   const between = ({ min, max }: { min: number; max: number }) => `${min} to ${max}`;
   const decimals = ({ min, max }: { min: number; max: number }) => `${min.toFixed(1)} to ${max.toFixed(1)}`;
   const atMost = (count: number, what = 'characters') => `at most ${count} ${what}`;
@@ -586,7 +586,7 @@ describe('the numbers in the proto comments', () => {
     expect(checked.length).toBeGreaterThanOrEqual(8);
   });
 
-  it('are in a comment of ParameterRule.parameter that lists the parameters of the domain', () => {
+  it('equal PARAMETERS of the domain for ParameterRule.parameter', () => {
     const comment = comments.get('ParameterRule.parameter') ?? '';
     expect([...comment.matchAll(/`(\w+)`/g)].map(([, word]) => word)).toEqual([...PARAMETERS]);
   });

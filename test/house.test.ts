@@ -204,7 +204,7 @@ describe('the imports', () => {
     expect(cyclesIn(graph)).toEqual([]);
   });
 
-  it('are checked by a function that finds a cycle', () => {
+  it('are checked by cyclesIn, which finds a cycle', () => {
     const graph = new Map([
       ['a.ts', ['b.ts']],
       ['b.ts', ['c.ts', 'd.ts']],

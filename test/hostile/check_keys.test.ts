@@ -21,7 +21,7 @@ const receivedBy = (fake: FakeProvider) => JSON.stringify(fake.seen.map(({ heade
 describe('an API key in a check', () => {
   const service = useService('embedded', { ...environment, OPENAI_API_KEY: 'sk-CANARY-openai', YOURS_API_KEY: KEY });
 
-  it('of a config is sent only to its provider; a fallback with another provider uses the environment or no key', async () => {
+  it('of a config is sent only to its provider, while a fallback uses the environment or no key', async () => {
     const [own, elsewhere, third] = [
       await startFakeProvider('openai'),
       await startFakeProvider('openai'),
@@ -105,7 +105,7 @@ describe('an API key in a check', () => {
     expect(fake.paths().filter((path) => path === 'GET /v1/models')).toHaveLength(1);
   });
 
-  it('in a variable of a built-in provider or in a variable that is not allowed is rejected for other providers', async () => {
+  it('is not read from forbidden variables: a custom provider that names one is rejected', async () => {
     const fake = await startFakeProvider('openai');
     for (const variable of ['OPENAI_API_KEY', 'ANTHROPIC_API_KEY', 'XAI_API_KEY', 'GROK_API_KEY', 'DEEPSEEK_API_KEY'])
       expect(await ending(provide(service(), fake, [variable]))).toBe('3 INVALID_FIELDS');
@@ -114,7 +114,7 @@ describe('an API key in a check', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('of the environment is the first variable in the order of the provider, and key_name names it', async () => {
+  it('of the environment is read from the first set variable of the provider, which key_name names', async () => {
     const fake = await startFakeProvider('openai');
     for (const [vars, name] of [
       [['YOURS_API_KEY', 'MINE_API_KEY'], 'YOURS_API_KEY'],
@@ -190,7 +190,7 @@ describe('the address policy', () => {
   }
   const { PROVIDER_ALLOW_CIDRS: _, ...withoutAllowedCidrs } = environment;
 
-  it('refuses a name that resolves to a non-public address, in every notation', async () => {
+  it('rejects a name that resolves to a non-public address, in every notation', async () => {
     const service = await started(withoutAllowedCidrs);
     const table = {
       'loop.example.com': ['127.0.0.1'],
@@ -226,7 +226,7 @@ describe('the address policy', () => {
     }
   });
 
-  it('refuses the private address of a name that has a public and a private address', async () => {
+  it('rejects the private address of a name that has a public and a private address', async () => {
     const service = await started(withoutAllowedCidrs);
     const fake = await startFakeProvider('openai');
     const resolver = fakeResolver({
@@ -332,7 +332,7 @@ describe('the address policy', () => {
     },
   );
 
-  it('allows a check with a stored key when ENCRYPTION_KEY lists the old encryption key after the new one', async () => {
+  it('allows a check with a stored key when ENCRYPTION_KEY lists the old key after the new one', async () => {
     const service = await started({ ...environment, ENCRYPTION_KEY: `${generateKey()},${ENCRYPTION_KEY}` });
     const { id } = await configAt(service, await provide(service, await startFakeProvider('openai')), 'gpt-4o', KEY);
     expect(short((await checked(service, id)).status)).toBe('OK');

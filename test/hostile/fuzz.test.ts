@@ -22,8 +22,8 @@ import { fieldOf, invalidJson, messageOf, mutated } from './generate.js';
 import { Caller, type CallOptions, responseDefect, startTarget, type Target } from './whole_service.js';
 
 /*
- * Calls every method with requests generated from the contract, so that a method or field which is added later is fuzzed
- * too. FUZZ_RUNS sets the number of runs; a failure prints its seed, with which FUZZ_SEED repeats the run.
+ * Calls every method with requests generated from the contract, so that a method or field which is added later is
+ * fuzzed too. FUZZ_RUNS sets the number of runs; a failure prints its seed, with which FUZZ_SEED repeats the run.
  */
 
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 12);
@@ -140,7 +140,7 @@ const examples: Readonly<Record<string, () => JsonObject>> = {
 function nearValidOf(method: DescMethod): fc.Arbitrary<Buffer> {
   return fc.array(fieldOf(method.input), { maxLength: 2 }).map((extraFields) => {
     const bytes = Buffer.concat([requestOf(method, examples[method.name]?.() ?? {}), ...extraFields]);
-    // Re-encodes the message: decoders differ in whether a second occurrence of a message field is merged into the first.
+    // Re-encoded, because decoders differ in whether a second occurrence of a message field is merged into the first.
     try {
       return Buffer.from(toBinary(method.input, fromBinary(method.input, bytes)));
     } catch {
@@ -314,7 +314,7 @@ function valueAt(json: JsonObject, path: string): string {
   return at === undefined ? '7' : String(at);
 }
 
-/** The path with its variables replaced. Node rejects lone surrogates in a path, and a variable matches no empty segment. */
+/** The path with values for its variables. Node rejects lone surrogates, and a variable matches no empty segment. */
 function pathWith({ template: { parts } }: Route, values: readonly string[]): string {
   const remaining = values.map((value) => encodeURIComponent(value.slice(0, 2_000).toWellFormed()) || '%20');
   return parts.map((part) => part ?? `/${remaining.shift()}`).join('');

@@ -150,7 +150,7 @@ function scalar(type: ScalarType, name: string, kind: ValueKind): WireValue {
     case ScalarType.BOOL:
       return { type: 0, bytes: fc.constantFrom(0n, 1n, 2n).map(varint) };
     default:
-      // A min_revision that is not reached blocks until the deadline; test/api/handlers/check_deadlines.test.ts tests it.
+      // An unreached min_revision blocks until the deadline; test/api/handlers/check_deadlines.test.ts tests it.
       return { type: 0, bytes: (name === 'min_revision' ? fc.constantFrom(0n, 1n, -1n) : integer).map(varint) };
   }
 }

@@ -15,8 +15,9 @@ import { callHeaders, FLAG, h2, header, Peer, PREFACE, settings, TYPE, u32, whol
 
 /*
  * Sends what no HTTP library sends to a service in a separate process, as much as one core can send in a few seconds.
- * After each test the process still runs, its memory is bounded, and it responds to the next call. test/grpc/frames.test.ts
- * has single calls with one invalid frame, test/hostile/http_requests.test.ts single HTTP requests.
+ * After each test the process still runs, its memory is bounded, and it responds to the next call.
+ * test/grpc/frames.test.ts has single calls with one invalid frame, test/hostile/http_requests.test.ts single HTTP
+ * requests.
  */
 
 const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31);

@@ -50,7 +50,7 @@ function expectOnlyReads(fake: FakeProvider): void {
     expect(`${method} ${path}`).toMatch(/^GET \/(v1\/)?(models|api-key|user\/balance)(\/|\?|$)/);
 }
 
-/** Returns a function that runs statusOf check methods, which must return the same status, and returns that status. */
+/** Returns a function that runs both check methods, which must return the same status, and returns that status. */
 function statusChecker(service: () => Clients) {
   return async function statusOf(fake: FakeProvider, model = MODEL[fake.kind], key = KEY): Promise<string> {
     const provider = await provide(service(), fake);
@@ -160,7 +160,7 @@ describe('a check', () => {
   const service = useService('embedded', environment);
   const statusOf = statusChecker(service);
 
-  it('returns UNREACHABLE for a closed port, a reset, an early end, no TLS, a truncated body and a timeout', async () => {
+  it('returns UNREACHABLE for a closed port, a reset, an early end, a truncated body, no TLS and a timeout', async () => {
     const reset = await startTcp((socket) => socket.once('data', () => socket.resetAndDestroy()));
     const closing = await startTcp((socket) => socket.end());
     const truncated = await startTcp((socket) => {

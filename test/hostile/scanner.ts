@@ -11,7 +11,7 @@ interface Form {
   readonly ignoreCase: boolean;
 }
 
-/** The part of the base64 encoding that does not depend on the bytes before and after a text, for its three alignments. */
+/** The part of the base64 encoding that does not depend on the surrounding bytes, for each of the three alignments. */
 function alignments(text: Buffer): readonly string[] {
   return [0, 1, 2].map((offset) => {
     const encoded = Buffer.concat([Buffer.alloc(offset), text]).toString('base64');

@@ -22,7 +22,7 @@ const directories = useDirectories();
 const noAddresses = addressList([]);
 const loopback = addressList(['127.0.0.0/8', '::1/128']);
 
-/** A range that must not be reached: its first and last address, and the allowed addresses directly before and after it. */
+/** A forbidden range: its first and last address, and the allowed addresses directly before and after it. */
 interface Range {
   readonly first: string;
   readonly last: string;

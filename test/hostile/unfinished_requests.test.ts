@@ -4,7 +4,7 @@ import { startTarget, type Target, underAttack } from './attacked_service.js';
 import { gzipBombs, unfinishedBodies, unfinishedUploads } from './uploads.js';
 
 const MAX_GROWTH_MB = 50;
-/** The bound for all attacks and ordinary calls together, so that memory left by one attack does not hide the next one's. */
+/** The bound for all attacks and ordinary calls together: memory that one attack leaves must not hide that of the next. */
 const MAX_TOTAL_GROWTH_MB = 150;
 let target: Target;
 let before: number;

@@ -163,8 +163,8 @@ describe('a watch that is not read', () => {
   });
 
   it('does not block writes, and receives a large revision in parts when it is read again', async () => {
-    const made = await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())));
-    const agents = made.map(({ id }) => ({ id }));
+    const created = await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())));
+    const agents = created.map(({ id }) => ({ id }));
     const stalled = await backend().watch({ all_agents: true }).ready();
     stalled.pause();
     const metadata_json = JSON.stringify({ a: 'x'.repeat(15_000) });

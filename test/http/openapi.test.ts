@@ -46,10 +46,10 @@ const operations = () =>
     Object.entries(item).map(([verb, operation]) => ({ path, verb, ...operation })),
   );
 
-function walk(value: JsonValue, visit: (object: JsonObject) => void): void {
+function visitObjects(value: JsonValue, visit: (object: JsonObject) => void): void {
   if (typeof value !== 'object' || value === null) return;
   if (!Array.isArray(value)) visit(value);
-  for (const inner of Object.values(value)) walk(inner, visit);
+  for (const inner of Object.values(value)) visitObjects(inner, visit);
 }
 
 describe('/openapi.json', () => {
@@ -68,7 +68,7 @@ describe('/openapi.json', () => {
   it('has a target for every $ref', () => {
     const { schemas } = document['components'] as { schemas: JsonObject };
     const used = new Set<string>();
-    walk(document, ({ $ref }) => {
+    visitObjects(document, ({ $ref }) => {
       if (typeof $ref === 'string') used.add($ref);
     });
     const known = Object.keys(schemas).map((name) => `#/components/schemas/${name}`);

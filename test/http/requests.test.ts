@@ -282,7 +282,7 @@ describe('an error', () => {
     });
   });
 
-  it('is counted in the metrics, also when the body cannot be read', async () => {
+  it('of an unreadable body is counted in the metrics', async () => {
     const count = async () => {
       const { text } = await send('GET', '/metrics');
       return Number(
@@ -304,7 +304,7 @@ describe('an HTTP method', () => {
     ['GET', '/v1/configs:validate', 'POST, OPTIONS'],
     ['TRACE', '/metrics', 'GET, HEAD, OPTIONS'],
     ['POST', '/openapi.json', 'GET, HEAD, OPTIONS'],
-  ])('returns 405 with the allowed methods: %s %s', async (method, path, allow) => {
+  ])('that a path does not support returns 405 with the allowed methods: %s %s', async (method, path, allow) => {
     const response = await send(method, path);
     expect(response.status).toBe(405);
     expect(response.headers['allow']).toBe(allow);

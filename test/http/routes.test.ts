@@ -16,7 +16,7 @@ const { registry } = readContract();
 const http = registry.getExtension('google.api.http') as DescExtension;
 const never = () => Promise.reject(new Error('not called'));
 
-/** A router for a service whose requests are `{ a: string, m: { b: int32 }, list: [string] }`, with these annotations. */
+/** A router for a service with these annotations and with requests `{ a: string, m: { b: int32 }, list: [string] }`. */
 function routerOf(...rules: (object | undefined)[]) {
   const scalar = (name: string, number: number, type: 'TYPE_STRING' | 'TYPE_INT32', label = 'LABEL_OPTIONAL') => ({
     name,
@@ -72,7 +72,7 @@ describe('a path template', () => {
     ['/v1/{a=**}', '/v1/x/y', ['x/y']],
     ['/v1/{a=b/*}/c', '/v1/b/x/c', ['b/x']],
     ['/v1/{a}/c.d/{m.b}', '/v1/1/c.d/2', ['1', '2']],
-  ])('matches: %s matches %s', (template, path, values) => {
+  ])('%s matches %s', (template, path, values) => {
     expect(compileTemplate(template).pattern.exec(path)?.slice(1)).toEqual(values);
   });
 
@@ -83,7 +83,7 @@ describe('a path template', () => {
     ['/v1/{a=**}', '/v1//x'],
     ['/v1/c.d', '/v1/cxd'],
     ['/v1/{a}:go', '/v1/:go'],
-  ])('does not match other paths: %s does not match %s', (template, path) => {
+  ])('%s does not match %s', (template, path) => {
     expect(compileTemplate(template).pattern.test(path)).toBe(false);
   });
 

@@ -26,7 +26,7 @@ describe('a service that another process starts', () => {
     await ended;
   });
 
-  it('ends when npm ends whose shell does not forward signals', async () => {
+  it('ends when SIGTERM ends an npm whose shell does not forward signals', async () => {
     const project = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
     try {
       const scripts = { start: `${process.execPath} ${PROGRAM} serve; echo ended` };
@@ -70,7 +70,7 @@ describe('a signal', () => {
     expect(stderr).toContain('agentllm has stopped');
   });
 
-  it('reaches a service that is process 1', async () => {
+  it('SIGTERM stops a service that is process 1', async () => {
     const { port, env } = await serviceEnvironment(await directory.started());
     // A separate PID namespace, as in a container. The test is skipped when the user may not create one.
     const args = ['--pid', '--fork', process.execPath, PROGRAM, 'serve'];

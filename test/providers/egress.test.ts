@@ -153,7 +153,7 @@ describe('an address', () => {
     expect(sockets).toEqual([]);
   });
 
-  it('of the loopback network is rejected without a lookup when no range is allowed', async () => {
+  it('of the local network is rejected without a lookup when no range is allowed', async () => {
     const lookups = useResolver({ vllm: ['127.0.0.1'], localhost: ['127.0.0.1'] });
     for (const url of ['http://vllm:8000/v1', 'https://vllm/v1', 'http://localhost:11434/v1'])
       expect(await check(url, noAddresses)).toEqual(refused(/base_url may not be used/));

@@ -202,7 +202,7 @@ export const deepseekBalance = (is_available: boolean): Handler =>
 
 const BASE_PATH: Readonly<Record<Kind, string>> = { openai: '/v1', deepseek: '', grok: '/v1', claude: '/v1' };
 
-/** Starts a provider that accepts KEY and ends with the test. With a certificate it uses TLS and the host name `name`. */
+/** Starts a provider that accepts KEY and ends with the test. With `tls` it uses TLS and the host name `name`. */
 export async function startFakeProvider(kind: Kind, tls?: Certificate & { name: string }): Promise<FakeProvider> {
   const seen: ReceivedRequest[] = [];
   const handlers = new Map<string, Handler>(defaults(kind));

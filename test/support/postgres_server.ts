@@ -108,7 +108,7 @@ async function endServer(server: EmbeddedPostgres, pid: number): Promise<void> {
   if (isAlive(pid)) process.kill(pid, 'SIGKILL');
 }
 
-/** Starts a shell that ends the server when this process ends, so that kill -9 of the test run leaves no server or files. */
+/** Starts a shell that ends the server with this process, so that kill -9 of the test run leaves no server or files. */
 function guardServer(pid: number, directory: string): () => void {
   const script = 'read -r line || { kill -INT "$1"; sleep 1; rm -rf "$2"; }';
   const guard = spawn('sh', ['-c', script, 'sh', String(pid), directory], {

@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process';
 import pg from 'pg';
 
 /*
- * A database of the original Python system, which agentllm imports: tables created by Alembic, times without a zone, and
- * defaults that exist only in Python.
+ * A database of the original Python system, which agentllm imports: tables created by Alembic, times without a zone,
+ * and defaults that exist only in Python.
  */
 
 /** The number of Alembic migrations that are applied; `4` is all of them. */
