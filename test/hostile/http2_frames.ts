@@ -134,7 +134,7 @@ export class Peer {
     if (!this.isClosed) this.socket.write(Buffer.concat(bytes));
   }
 
-  /** Sends pieces as fast as the server reads them, until `maxMs` or the end of the connection. Returns their number. */
+  /** Sends pieces as fast as the server reads them, until `maxMs` or the connection ends. Returns their number. */
   async flood(pieces: Iterable<Buffer>, maxMs = 5_000): Promise<number> {
     const until = performance.now() + maxMs;
     let sent = 0;

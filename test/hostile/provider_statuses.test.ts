@@ -160,7 +160,7 @@ describe('a check', () => {
   const service = useService('embedded', environment);
   const statusOf = statusChecker(service);
 
-  it('returns UNREACHABLE for a closed port, a reset, an early end, a truncated body, no TLS and a timeout', async () => {
+  it('returns UNREACHABLE for a closed port, a reset, an early end, a truncated body and a timeout', async () => {
     const reset = await startTcp((socket) => socket.once('data', () => socket.resetAndDestroy()));
     const closing = await startTcp((socket) => socket.end());
     const truncated = await startTcp((socket) => {
@@ -234,7 +234,7 @@ describe('a check', () => {
     expect(statuses).toEqual(['OK', 'NO_KEY']);
   });
 
-  it('returns PROVIDER_DISABLED for a disabled fallback without a request, and the status of the first hop', async () => {
+  it('returns PROVIDER_DISABLED without a request for a disabled fallback, and still checks the first hop', async () => {
     const [on, off] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const [provider, fallback_provider] = [await provide(service(), on), await provide(service(), off)];
     const config = await newConfig(service(), {

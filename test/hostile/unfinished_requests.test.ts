@@ -4,7 +4,7 @@ import { startTarget, type Target, underAttack } from './attacked_service.js';
 import { gzipBombs, unfinishedBodies, unfinishedUploads } from './uploads.js';
 
 const MAX_GROWTH_MB = 50;
-/** The bound for all attacks and ordinary calls together: memory that one attack leaves must not hide that of the next. */
+/** The bound for all attacks together: memory that one attack leaves must not hide the growth in the next. */
 const MAX_TOTAL_GROWTH_MB = 150;
 let target: Target;
 let before: number;

@@ -15,7 +15,7 @@ import { type Prepared, preparedIn } from './prepared.js';
 
 /*
  * Prepares stores for tests in the directory that is its argument: migrated and seeded databases on both engines. It
- * runs under tsx as a separate program, because the worker of the embedded engine cannot start inside the global set-up.
+ * is a separate program under tsx, because the worker of the embedded engine cannot start in the global set-up.
  */
 
 const DATABASE_OPTIONS = { poolSize: 2, acquireTimeoutMs: 30_000 };

@@ -9,12 +9,12 @@ import { packageFile } from '../../src/package.js';
 import { freePort } from './ports.js';
 
 /*
- * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command, followed
- * by its output. All commands of a page run in one shell, in an empty directory, in order.
+ * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and the
+ * following lines are its output. All commands of a page run in one shell, in an empty directory, in order.
  *
  * `agentllm serve` runs in the background until a line `^C` or the end of the page, and so does a command that ends in
- * `&`, whose output belongs to the step during which it is printed. A line `…` in an output matches any number of lines.
- * A block ```` ```ts agent.mts ```` is the file of that name.
+ * `&`, whose output belongs to the step during which it is printed. A line `…` in an output matches any number of
+ * lines. A block ```` ```ts agent.mts ```` is the file of that name.
  */
 
 export interface Step {
