@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { onAbort } from '../src/abort.js';
 
 describe('onAbort', () => {
-  it('calls back once when the signal aborts', () => {
+  it('calls the callback once when the signal aborts', () => {
     const [controller, callback] = [new AbortController(), vi.fn()];
     onAbort(controller.signal, callback);
     expect(callback).not.toHaveBeenCalled();
@@ -12,19 +12,19 @@ describe('onAbort', () => {
     expect(callback).toHaveBeenCalledTimes(1);
   });
 
-  it('calls back at once when the signal has aborted', () => {
+  it('calls the callback immediately when the signal is already aborted', () => {
     const callback = vi.fn();
     onAbort(AbortSignal.abort(), callback)();
     expect(callback).toHaveBeenCalledTimes(1);
   });
 
-  it('does nothing without a signal', () => {
+  it('never calls the callback when there is no signal', () => {
     const callback = vi.fn();
     onAbort(undefined, callback)();
     expect(callback).not.toHaveBeenCalled();
   });
 
-  it('does not call back after its release', () => {
+  it('does not call the callback after it is released', () => {
     const [controller, callback] = [new AbortController(), vi.fn()];
     const release = onAbort(controller.signal, callback);
     release();
@@ -33,7 +33,7 @@ describe('onAbort', () => {
     expect(callback).not.toHaveBeenCalled();
   });
 
-  it('does not call back what another callback of the same signal releases', () => {
+  it('does not call a callback that another callback of the same signal releases', () => {
     const [controller, callback] = [new AbortController(), vi.fn()];
     let release = () => {};
     onAbort(controller.signal, () => release());
@@ -42,7 +42,7 @@ describe('onAbort', () => {
     expect(callback).not.toHaveBeenCalled();
   });
 
-  it('adds one listener for all callbacks and removes it with the last one', () => {
+  it('adds one listener for all callbacks and removes it when the last one is released', () => {
     const { signal } = new AbortController();
     const releases = [1, 2, 3].map(() => onAbort(signal, () => {}));
     expect(getEventListeners(signal, 'abort')).toHaveLength(1);

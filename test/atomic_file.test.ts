@@ -10,12 +10,12 @@ vi.mock('node:fs/promises', async (importOriginal) => {
   const original = await importOriginal<typeof import('node:fs/promises')>();
   const failing =
     <Name extends 'link' | 'rename' | 'open'>(name: Name) =>
-    // biome-ignore lint/suspicious/noExplicitAny: passes on whatever it is called with
-    async (...given: any[]): Promise<any> => {
+    // biome-ignore lint/suspicious/noExplicitAny: forwards any arguments
+    async (...args: any[]): Promise<any> => {
       const code = files.fail.get(name);
       if (code) throw Object.assign(new Error(code), { code });
-      // biome-ignore lint/suspicious/noExplicitAny: passes on whatever it is called with
-      const result = await (original[name] as (...given: any[]) => Promise<any>)(...given);
+      // biome-ignore lint/suspicious/noExplicitAny: forwards any arguments
+      const result = await (original[name] as (...args: any[]) => Promise<any>)(...args);
       const failure = name === 'open' && files.fail.get('sync');
       if (failure) result.sync = () => Promise.reject(Object.assign(new Error(failure), { code: failure }));
       return result;
@@ -39,56 +39,56 @@ const write = (text: string, overwrite?: boolean) =>
 const text = () => readFile(path, 'utf8');
 
 describe('writeFileAtomically', () => {
-  it('writes a file with its mode and leaves no temporary file', async () => {
+  it('writes a file with the given mode and leaves no temporary file', async () => {
     await writeFileAtomically(path, [Buffer.from('one '), Buffer.from('two')], { mode: 0o600 });
     expect(await text()).toBe('one two');
     expect((await stat(path)).mode & 0o777).toBe(0o600);
     expect(await readdir(directory)).toEqual(['file']);
   });
 
-  it('replaces a file', async () => {
+  it('replaces an existing file by default', async () => {
     await writeFile(path, 'a longer text before');
     await write('after');
     expect(await text()).toBe('after');
   });
 
-  it('names its temporary file so that it can be recognized', async () => {
+  it('names its temporary file with a recognizable suffix', async () => {
     files.fail.set('rename', 'EIO');
     const seen: string[] = [];
-    const watching = setInterval(async () => seen.push(...(await readdir(directory).catch(() => []))), 0);
+    const polling = setInterval(async () => seen.push(...(await readdir(directory).catch(() => []))), 0);
     await writeFileAtomically(path, Buffer.alloc(20_000_000), { mode: 0o600 }).catch(() => {});
-    clearInterval(watching);
+    clearInterval(polling);
     expect(new Set(seen.map((name) => name.slice('file'.length))).size).toBe(1);
     expect(seen[0]?.slice('file'.length)).toMatch(TEMPORARY_SUFFIX);
   });
 
   describe.each([true, false])('with overwrite %s', (overwrite) => {
-    it('leaves neither a file nor a temporary file when the content fails half-way', async () => {
+    it('leaves neither a file nor a temporary file when a part of the content cannot be written', async () => {
       const parts = [Buffer.from('half'), undefined as unknown as Buffer];
       await expect(writeFileAtomically(path, parts, { mode: 0o600, overwrite })).rejects.toThrow();
       expect(await readdir(directory)).toEqual([]);
     });
 
-    it('leaves neither when the content cannot be made durable', async () => {
+    it('leaves neither a file nor a temporary file when the content cannot be synced', async () => {
       files.fail.set('sync', 'ENOSPC');
       await expect(write('text', overwrite)).rejects.toMatchObject({ code: 'ENOSPC' });
       expect(await readdir(directory)).toEqual([]);
     });
 
-    it('leaves neither when the name cannot be taken', async () => {
+    it('leaves neither a file nor a temporary file when the final name cannot be created', async () => {
       for (const name of ['link', 'rename']) files.fail.set(name, 'EIO');
       await expect(write('text', overwrite)).rejects.toMatchObject({ code: 'EIO' });
       expect(await readdir(directory)).toEqual([]);
     });
 
-    it('leaves a directory of the name as it is', async () => {
+    it('leaves a directory with the final name unchanged', async () => {
       await mkdir(path);
       await expect(write('text', overwrite)).rejects.toThrow();
       expect(await readdir(directory)).toEqual(['file']);
     });
   });
 
-  it('leaves the file as it was after a failure', async () => {
+  it('leaves an existing file unchanged when it fails', async () => {
     await writeFile(path, 'before');
     files.fail.set('rename', 'EIO');
     await expect(write('after')).rejects.toMatchObject({ code: 'EIO' });
@@ -109,15 +109,15 @@ describe.each([
     expect(await readdir(directory)).toEqual(['file']);
   });
 
-  it('rejects with EEXIST and keeps the file that is there', async () => {
+  it('rejects with EEXIST and keeps the existing file', async () => {
     await writeFile(path, 'before');
     await expect(write('after', false)).rejects.toMatchObject({ code: 'EEXIST' });
     expect(await text()).toBe('before');
     expect(await readdir(directory)).toEqual(['file']);
   });
 
-  it('lets one of several writers win', async () => {
-    const results = await Promise.allSettled(['a', 'b', 'c', 'd'].map((one) => write(one, false)));
+  it('succeeds for exactly one of several concurrent writers', async () => {
+    const results = await Promise.allSettled(['a', 'b', 'c', 'd'].map((content) => write(content, false)));
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     expect(await text()).toBe(['a', 'b', 'c', 'd'][results.findIndex(({ status }) => status === 'fulfilled')]);
     expect(await readdir(directory)).toEqual(['file']);

@@ -12,24 +12,24 @@ import { compare, interleave, median, quantile } from '../bench/statistics.js';
 import { markdownOf, type Outcome, short, tableOf } from '../bench/table.js';
 import { packageFile } from '../src/package.js';
 
-/* The bench as a program: that it reckons right and refuses to measure errors. How fast anything is, is no test. */
+/* The benchmark as a program: its calculations are correct, and it rejects failed calls. No test checks a speed. */
 
 describe('statistics', () => {
-  it('has medians of odd and even counts, in any order', () => {
+  it('computes medians of odd and even counts in any order', () => {
     expect(median([9, 1, 5])).toBe(5);
     expect(median([9, 1, 5, 7])).toBe(6);
     expect(() => median([])).toThrow();
   });
 
-  it('has quantiles by nearest rank', () => {
-    const values = Array.from({ length: 200 }, (_, at) => 200 - at);
+  it('computes quantiles by nearest rank', () => {
+    const values = Array.from({ length: 200 }, (_, index) => 200 - index);
     expect(quantile(values, 0.99)).toBe(198);
     expect(quantile(values, 0.5)).toBe(100);
     expect(quantile([7], 0.99)).toBe(7);
     expect(() => quantile([], 0.5)).toThrow();
   });
 
-  it('measures both sides in turns, and each goes first', async () => {
+  it('measures both sides alternately and changes which side is first in each round', async () => {
     const order: string[] = [];
     const side = (name: string) => async (round: number) => order.push(`${name}${round}`);
     const pairs = await interleave(3, side('a'), side('b'));
@@ -41,7 +41,7 @@ describe('statistics', () => {
     ]);
   });
 
-  it('compares round by round, so that a slow round of both changes nothing', () => {
+  it('compares both sides per round, so that a round in which both are slow has no effect', () => {
     const pairs = [
       { ours: 90, reference: 100 },
       { ours: 9, reference: 10 },
@@ -58,43 +58,43 @@ status codes: 55856 2xx, 0 3xx, 0 4xx, 0 5xx
 traffic: 8.79MB (9216775) total, 316.08KB (323664) headers (space savings 96.40%), 7.20MB (7540560) data
 `;
 
-describe('what h2load prints', () => {
+describe('the reader of h2load output', () => {
   const report = parseReport(REPORT);
   const target = { port: 1, path: '/a/b', request: new Uint8Array(), replyBytes: 130 };
   const load = { connections: 4, streams: 16 };
 
-  it('is read', () => {
+  it('parses the summary and rejects other output', () => {
     expect(report).toEqual({ perSecond: 27928, done: 55856, succeeded: 55856, failed: 0, dataBytes: 7540560 });
     expect(() => parseReport('h2load: command not found')).toThrow(/unexpected summary/);
   });
 
-  it('is taken when all replies have their bytes, and refused when they have not', () => {
+  it('rejects a report when calls failed or responses do not have the expected size', () => {
     refuseFailures(report, target, load);
     refuseFailures({ ...report, dataBytes: report.dataBytes - 100 * 135 }, target, load);
     expect(() => refuseFailures({ ...report, dataBytes: 0 }, target, load)).toThrow(
       /about 0 of \d+ responses had the expected message/,
     );
-    const some = { ...report, dataBytes: report.dataBytes - 200 * 135 };
-    expect(() => refuseFailures(some, target, load)).toThrow(/about 55656/);
+    const incomplete = { ...report, dataBytes: report.dataBytes - 200 * 135 };
+    expect(() => refuseFailures(incomplete, target, load)).toThrow(/about 55656/);
     expect(() => refuseFailures({ ...report, succeeded: 55855 }, target, load)).toThrow(/1 calls failed/);
     expect(() => refuseFailures({ ...report, done: 0, succeeded: 0, dataBytes: 0 }, target, load)).toThrow(
       /no response/,
     );
   });
 
-  it('has times for each request in its log', () => {
+  it('reads the latency and the failure of each request from the log', () => {
     expect(parseLog('17\t0\t900\n18\t200\t250\n19\t200\t350\n20\t-1\t5\n')).toEqual({
       latencies: [250, 350],
       failed: 1,
     });
   });
 
-  it('frames a message as gRPC does', () => {
+  it('frames a message in the gRPC format', () => {
     expect([...frame(Uint8Array.of(1, 2, 3))]).toEqual([0, 0, 0, 0, 3, 1, 2, 3]);
   });
 });
 
-describe('the table', () => {
+describe('the result table', () => {
   const goal = { kind: 'ratio at least', value: 0.9 } as const;
   const figure = { what: 'reads', unit: 'calls/s', ours: 33_752.4, reference: 44_848, compared: 0.75, goal };
   const outcomes: Outcome[] = [
@@ -103,28 +103,28 @@ describe('the table', () => {
     { name: 'broken', target: '', figures: [], error: 'it broke' },
   ];
 
-  it('says what is met, what is missed, what could not be measured and what failed', () => {
+  it('shows which goals are met, missed, not measured and failed', () => {
     const lines = tableOf(outcomes).split('\n');
-    const of = (what: string) => lines.find((line) => line.startsWith(what))?.split(/ {2,}/);
-    expect(of('reads')).toEqual(['reads', '33 752 calls/s', '44 848 calls/s', '0.75', '≥ 0.90', 'NO']);
-    expect(of('more')?.at(-1)).toBe('yes');
-    expect(of('etcd')).toEqual(['etcd', '≥ 0.90']);
+    const rowOf = (what: string) => lines.find((line) => line.startsWith(what))?.split(/ {2,}/);
+    expect(rowOf('reads')).toEqual(['reads', '33 752 calls/s', '44 848 calls/s', '0.75', '≥ 0.90', 'NO']);
+    expect(rowOf('more')?.at(-1)).toBe('yes');
+    expect(rowOf('etcd')).toEqual(['etcd', '≥ 0.90']);
     expect(lines).toContain('etcd: not installed');
-    expect(of('broken: failed')?.at(-1)).toBe('NO');
+    expect(rowOf('broken: failed')?.at(-1)).toBe('NO');
     expect(lines).toContain('broken: it broke');
   });
 
-  it('is a table in Markdown too', () => {
+  it('has the same number of columns in each row in Markdown', () => {
     const [head, rule, first] = markdownOf(outcomes).split('\n');
     const columns = (line = '') => line.split('|').length;
     expect([columns(rule), columns(first)]).toEqual([columns(head), columns(head)]);
   });
 
-  it('writes figures with three digits that count', () => {
+  it('shows figures with three significant digits', () => {
     expect([0.061_12, 1.5, 99.94, 12_345.6, -3].map(short)).toEqual(['0.0611', '1.5', '99.9', '12 346', '-3']);
   });
 
-  it('knows every kind of goal', () => {
+  it('evaluates every kind of goal', () => {
     const met = (kind: 'ratio at least' | 'ratio at most' | 'ratio above' | 'difference at most', compared?: number) =>
       isMet({ what: '', unit: '', compared, goal: { kind, value: 1 } });
     expect([met('ratio at least', 1), met('ratio at least', 0.99)]).toEqual([true, false]);
@@ -135,15 +135,15 @@ describe('the table', () => {
   });
 });
 
-describe('rows', () => {
-  it('are found by themselves, each with a name of its own', async () => {
+describe('the benchmark rows', () => {
+  it('are found automatically and have unique names', async () => {
     const rows = await loadRows();
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining(['reads', 'etcd', 'batch', 'writes', 'start']));
     expect(new Set(rows.map(({ name }) => name)).size).toBe(rows.length);
     for (const { about, target } of rows) expect([about, target].every((text) => text.length > 10)).toBe(true);
   });
 
-  it('are refused by a name that there is not, with those that there are', async () => {
+  it('are listed in the error when the requested row does not exist', async () => {
     const run = promisify(execFile)(process.execPath, ['--import', 'tsx', 'bench/main.ts', 'raeds'], {
       cwd: packageFile('.'),
     });
@@ -156,16 +156,16 @@ describe('rows', () => {
   });
 });
 
-describe('a run', () => {
+describe('a benchmark run', () => {
   let lab: Lab;
-  const tiny = () => {
+  const startLab = () => {
     lab = new Lab({ rounds: 1, seconds: 0.3, warmUpSeconds: 0.1 });
     return lab;
   };
   afterEach(() => lab.close());
 
-  it('measures both sides and leaves nothing behind', async () => {
-    const figures = await reads.run(tiny());
+  it('measures both sides and leaves no directory or process', async () => {
+    const figures = await reads.run(startLab());
     expect(figures.map(({ what }) => what)).toContain('GetConfig, throughput');
     for (const { ours = 0, reference = 0, compared = 0 } of figures) {
       expect(ours).toBeGreaterThan(0);
@@ -179,26 +179,26 @@ describe('a run', () => {
     expect(child.process.signalCode).toBe('SIGTERM');
   });
 
-  it('refuses to measure calls that fail, whichever generator there is', async () => {
-    const here = tiny();
-    const service = await startService(here);
+  it('rejects calls that fail with both load generators', async () => {
+    startLab();
+    const service = await startService(lab);
     const path = '/agentllm.v1.AgentLLMConfigService/GetConfig';
     const missing = { port: service.port, path, request: Uint8Array.of(8, 99), replyBytes: 130 };
     for (const own of [false, true]) {
-      const { generate } = await loadGenerator(here, { own });
+      const { generate } = await loadGenerator(lab, { own });
       await expect(generate(missing, { connections: 1, streams: 2 })).rejects.toThrow(
         /had the expected message|grpc-status 5/,
       );
     }
   });
 
-  it('has a generator of its own for machines without h2load', async () => {
-    const here = tiny();
-    const service = await startService(here);
+  it('uses the built-in load generator when h2load is not installed', async () => {
+    startLab();
+    const service = await startService(lab);
     const path = '/agentllm.v1.AgentLLMConfigService/GetConfig';
     const request = Uint8Array.of(8, 1);
     const { length } = await service.client(path, request);
-    const { name, generate } = await loadGenerator(here, { own: true });
+    const { name, generate } = await loadGenerator(lab, { own: true });
     expect(name).toContain('own_load.ts');
     const target = { port: service.port, path, request, replyBytes: length };
     const { perSecond, p50, p99 } = await generate(target, { connections: 2, streams: 4 });

@@ -7,11 +7,11 @@ import { makeToken } from '../src/domain/token.js';
 import { agentllm, startCommand, useDirectories } from './support/command.js';
 import { startPostgres, type TestPostgres } from './support/postgres.js';
 
-/* How a service in a container gets its first token: BOOTSTRAP_TOKEN_FILE. */
+/* BOOTSTRAP_TOKEN_FILE: the first token of a service in a container. */
 
 const directory = useDirectories();
 
-/** Whom a service takes a token for. */
+/** The caller that a service identifies by a token. */
 async function callerOf(port: number, token: string) {
   const client = connect({ address: `127.0.0.1:${port}`, token });
   try {
@@ -22,9 +22,9 @@ async function callerOf(port: number, token: string) {
 }
 const read = (file: string) => readFileSync(file, 'utf8').trim();
 
-// Several starts in one test.
+// Each test starts the service several times.
 describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
-  it('that is absent gets a token of an administrator, for its owner alone, and the log has none of it', async () => {
+  it('is created with an administrator token, with mode 0600 and not logged, when it does not exist', async () => {
     const DATA_DIR = await directory.started();
     const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
     const running = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE, LOG_LEVEL: 'trace' });
@@ -36,20 +36,23 @@ describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
   });
 
   it.each([
-    ['with a line end', (text: string) => `${text}\n`],
-    ['with a byte order mark and a Windows line end', (text: string) => `\ufeff${text}\r\n`],
-  ])('that is given %s makes its text the first token, on an address of a network', async (_what, written) => {
-    const DATA_DIR = await directory.started();
-    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
-    const text = (await agentllm(['token', 'generate']).ended).stdout.trim();
-    writeFileSync(BOOTSTRAP_TOKEN_FILE, written(text));
-    const env = { DATA_DIR, BOOTSTRAP_TOKEN_FILE, GRPC_ADDRESS: '0.0.0.0:0' };
-    const running = await startCommand(env, ['--allow-plaintext']);
-    expect(await callerOf(running.port, text)).toMatchObject({ role: 'ROLE_ADMIN' });
-    expect(read(BOOTSTRAP_TOKEN_FILE).replace('\ufeff', '')).toBe(text);
-  });
+    ['a line end', (text: string) => `${text}\n`],
+    ['a byte order mark and a Windows line end', (text: string) => `\ufeff${text}\r\n`],
+  ])(
+    'provides the first token when its text has %s and the service listens on all interfaces',
+    async (_description, contentOf) => {
+      const DATA_DIR = await directory.started();
+      const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
+      const text = (await agentllm(['token', 'generate']).ended).stdout.trim();
+      writeFileSync(BOOTSTRAP_TOKEN_FILE, contentOf(text));
+      const env = { DATA_DIR, BOOTSTRAP_TOKEN_FILE, GRPC_ADDRESS: '0.0.0.0:0' };
+      const running = await startCommand(env, ['--allow-plaintext']);
+      expect(await callerOf(running.port, text)).toMatchObject({ role: 'ROLE_ADMIN' });
+      expect(read(BOOTSTRAP_TOKEN_FILE).replace('\ufeff', '')).toBe(text);
+    },
+  );
 
-  it('that is empty, as a mount needs it, is filled in place', async () => {
+  it('is written in place when it is an empty file, for example a mount', async () => {
     const DATA_DIR = await directory.started();
     const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
     writeFileSync(BOOTSTRAP_TOKEN_FILE, '');
@@ -59,7 +62,7 @@ describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
     expect(statSync(BOOTSTRAP_TOKEN_FILE).ino).toBe(ino);
   });
 
-  it('does nothing at later starts: neither a lost file nor a revoked token comes back', async () => {
+  it('has no effect on later starts: neither a deleted file nor a revoked token is created again', async () => {
     const DATA_DIR = await directory.started();
     const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
     const first = await startCommand({ DATA_DIR, BOOTSTRAP_TOKEN_FILE });
@@ -77,8 +80,8 @@ describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
     expect(existsSync(other)).toBe(false);
   });
 
-  it('of a start that was killed before the token was stored is used by the next one', async () => {
-    // What such a start leaves: a file with a token that no store has.
+  it('provides the first token when the start that wrote it was killed before the token was stored', async () => {
+    // Such a start leaves a file with a token that no store has.
     const DATA_DIR = await directory.started();
     const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, 'admin.token');
     const { text } = makeToken();
@@ -88,13 +91,13 @@ describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
   });
 
   it.each([
-    ['holds something else', (file: string) => writeFileSync(file, 'hunter2\n'), 'does not hold a token'],
+    ['does not hold a token', (file: string) => writeFileSync(file, 'hunter2\n'), 'does not hold a token'],
     ['is a directory', (file: string) => mkdirSync(file), 'cannot be read (EISDIR)'],
     ['is in a directory that does not exist', () => {}, 'cannot be written (ENOENT)'],
-  ])('that %s is refused, without what it holds', async (what, make, message) => {
+  ])('is rejected without its content in the message when it %s', async (problem, create, message) => {
     const DATA_DIR = await directory.started();
-    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, what.includes('does not exist') ? 'nowhere/token' : 'token');
-    make(BOOTSTRAP_TOKEN_FILE);
+    const BOOTSTRAP_TOKEN_FILE = join(DATA_DIR, problem.includes('does not exist') ? 'nowhere/token' : 'token');
+    create(BOOTSTRAP_TOKEN_FILE);
     const { code, stderr } = await agentllm(['serve'], { DATA_DIR, BOOTSTRAP_TOKEN_FILE }).ended;
     expect(code).toBe(1);
     expect(stderr).toContain(`BOOTSTRAP_TOKEN_FILE ${BOOTSTRAP_TOKEN_FILE} ${message}`);
@@ -102,32 +105,33 @@ describe('BOOTSTRAP_TOKEN_FILE', { timeout: 120_000 }, () => {
   });
 });
 
-describe('replicas that start at once', { timeout: 120_000 }, () => {
+describe('replicas that start at the same time', { timeout: 120_000 }, () => {
   let server: TestPostgres;
   beforeAll(async () => {
     server = await startPostgres();
   });
   afterAll(() => server.stop());
 
-  it.each(['a file of its own each', 'one file for all'])('create one token, with %s', async (files) => {
-    const place = await directory();
+  it.each(['one file per replica', 'one shared file'])('create exactly one token when they use %s', async (files) => {
+    const tokenDirectory = await directory();
     const DATABASE_URL = await server.createDatabase();
-    const fileOf = (replica: number) => join(place, files.includes('own') ? `token${replica}` : 'token');
+    const fileOf = (replica: number) =>
+      join(tokenDirectory, files === 'one file per replica' ? `token${replica}` : 'token');
     const services = await Promise.all(
       [1, 2, 3].map((replica) => startCommand({ DATABASE_URL, BOOTSTRAP_TOKEN_FILE: fileOf(replica) })),
     );
-    const left = [...new Set([1, 2, 3].map(fileOf))].filter((file) => existsSync(file));
-    expect(left).toHaveLength(1);
-    const token = read(left[0] as string);
+    const written = [...new Set([1, 2, 3].map(fileOf))].filter((file) => existsSync(file));
+    expect(written).toHaveLength(1);
+    const token = read(written[0] as string);
     for (const { port } of services) expect(await callerOf(port, token)).toMatchObject({ role: 'ROLE_ADMIN' });
     const listed = await agentllm(['token', 'list', '--all', '--local', '--json'], { DATABASE_URL }).ended;
     expect(JSON.parse(listed.stdout).tokens).toHaveLength(1);
-    expect(execFileSync('ls', [place], { encoding: 'utf8' }).trim().split('\n')).toHaveLength(1);
+    expect(execFileSync('ls', [tokenDirectory], { encoding: 'utf8' }).trim().split('\n')).toHaveLength(1);
   });
 });
 
-describe('the banner', () => {
-  it('names a command that works also where AGENTLLM_ADDRESS is set', async () => {
+describe('the start banner', () => {
+  it('names a command that also works when AGENTLLM_ADDRESS is set', async () => {
     const DATA_DIR = await directory.started();
     const running = await startCommand({ DATA_DIR });
     const [, command] = /(agentllm token create [^;]*?) closes it/.exec(running.output()) ?? [];

@@ -2,30 +2,31 @@ import { describe, expect, it } from 'vitest';
 import { ConcurrencyLimiter } from '../src/concurrency_limiter.js';
 import { ServiceError } from '../src/errors.js';
 
-const refusal = (ofKey: number, total: number) => ServiceError.of('TOO_MANY_CALLS', { calls: `${ofKey} of ${total}` });
-const refused = (calls: string) => expect.objectContaining({ reason: 'TOO_MANY_CALLS', metadata: { calls } });
+const limitError = (ofKey: number, total: number) =>
+  ServiceError.of('TOO_MANY_CALLS', { calls: `${ofKey} of ${total}` });
+const rejectedWith = (calls: string) => expect.objectContaining({ reason: 'TOO_MANY_CALLS', metadata: { calls } });
 
 describe('ConcurrencyLimiter', () => {
-  it('refuses what exceeds the total, with or without a key', () => {
+  it('rejects an entry over the total limit, with or without a key', () => {
     const limiter = new ConcurrencyLimiter({ total: () => 2 });
-    limiter.enter(1, refusal);
-    limiter.enter(undefined, refusal);
-    expect(() => limiter.enter(1, refusal)).toThrow(refused('1 of 2'));
-    expect(() => limiter.enter(undefined, refusal)).toThrow(refused('0 of 2'));
+    limiter.enter(1, limitError);
+    limiter.enter(undefined, limitError);
+    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('1 of 2'));
+    expect(() => limiter.enter(undefined, limitError)).toThrow(rejectedWith('0 of 2'));
     expect(limiter.tryEnter()).toBe(false);
     expect(limiter.count).toBe(2);
   });
 
-  it('refuses what exceeds the bound of its key, and admits other keys', () => {
+  it('rejects an entry over the limit of its key and admits other keys', () => {
     const limiter = new ConcurrencyLimiter({ total: () => 10, perKey: () => 2 });
-    limiter.enter(1, refusal);
-    limiter.enter(1, refusal);
-    expect(() => limiter.enter(1, refusal)).toThrow(refused('2 of 2'));
+    limiter.enter(1, limitError);
+    limiter.enter(1, limitError);
+    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('2 of 2'));
     expect([limiter.tryEnter(2), limiter.tryEnter(), limiter.tryEnter(), limiter.tryEnter()]).not.toContain(false);
     expect(limiter.count).toBe(6);
   });
 
-  it('counts no entry that it refuses, and admits again after each leave', () => {
+  it('does not count a rejected entry and admits again after each leave', () => {
     const limiter = new ConcurrencyLimiter({ total: () => 2, perKey: () => 1 });
     for (let round = 0; round < 3; round++) {
       expect(limiter.tryEnter(7)).toBe(true);
@@ -38,7 +39,7 @@ describe('ConcurrencyLimiter', () => {
     expect(limiter.count).toBe(0);
   });
 
-  it('has no bound where none is given', () => {
+  it('admits every entry when no limit is set', () => {
     const limiter = new ConcurrencyLimiter({});
     expect(Array.from({ length: 1000 }, () => limiter.tryEnter(1))).not.toContain(false);
   });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Address, isLoopback, readSettings, SettingsError, settings } from '../src/config.js';
 
-/** What is wrong with an environment, one entry for each line. */
+/** The mistakes that readSettings reports for an environment, one per line of its error. */
 function mistakes(env: NodeJS.ProcessEnv): readonly string[] {
   try {
     readSettings(env);
@@ -16,7 +16,7 @@ function mistakes(env: NodeJS.ProcessEnv): readonly string[] {
 describe('readSettings', () => {
   const { PROVIDER_ALLOW_CIDRS, ...plain } = readSettings({});
 
-  it('has a default for everything', () => {
+  it('returns a default for every setting when the environment is empty', () => {
     expect(plain).toEqual({
       GRPC_ADDRESS: { host: '127.0.0.1', port: 50051, text: '127.0.0.1:50051' },
       HTTP_ADDRESS: { host: '127.0.0.1', port: 8081, text: '127.0.0.1:8081' },
@@ -52,18 +52,18 @@ describe('readSettings', () => {
     expect(Object.isFrozen(readSettings({}))).toBe(true);
   });
 
-  it('says of each default what it is', () => {
-    const words = ['embedded', 'DATABASE_URL', 'none'];
+  it('documents each default with a value that reads as the default', () => {
+    const notValues = ['embedded', 'DATABASE_URL', 'none'];
     for (const [name, { unset, about }] of Object.entries(settings)) {
       expect(about, name).toMatch(/\S/);
-      if (words.includes(unset)) continue;
+      if (notValues.includes(unset)) continue;
       expect(readSettings({ [name]: unset })[name as keyof typeof plain], name).toEqual(
         plain[name as keyof typeof plain],
       );
     }
   });
 
-  it('takes what is empty for not set', () => {
+  it('treats an empty value as not set', () => {
     const empty = Object.fromEntries(Object.keys(settings).map((name) => [name, '']));
     expect({ ...readSettings(empty), PROVIDER_ALLOW_CIDRS: undefined }).toEqual({
       ...plain,
@@ -71,27 +71,27 @@ describe('readSettings', () => {
     });
   });
 
-  it('passes over what it does not know', () => expect(mistakes({ PATH: '/bin', GRPC_ADRESS: 'x' })).toEqual([]));
+  it('ignores unknown variables', () => expect(mistakes({ PATH: '/bin', GRPC_ADRESS: 'x' })).toEqual([]));
 
-  it('names every mistake, each on its own line', () => {
+  it('reports every mistake, each on a separate line', () => {
     const wrong = Object.fromEntries(Object.keys(settings).map((name) => [name, 'wrong value']));
     delete wrong['DATA_DIR'];
-    // Any text may be the path of a file; test/net/tls_files.test.ts has what is wrong with those.
+    // Any text may be the path of a file; test/net/tls_files.test.ts tests invalid files.
     for (const name of Object.keys(wrong)) if (name.endsWith('_FILE')) delete wrong[name];
-    // A bad key keeps nothing from being served but keys; test/api/handlers/config_keys.test.ts has it.
+    // An invalid encryption key affects only requests that need keys; test/api/handlers/config_keys.test.ts tests it.
     delete wrong['ENCRYPTION_KEY'];
-    // Nor does the key of a provider: it is looked at when a config is checked.
+    // A provider's key is not validated here: it is used when a config is checked.
     for (const name of Object.keys(wrong)) if (name.endsWith('_API_KEY')) delete wrong[name];
     const lines = mistakes(wrong);
     expect(lines.map((line) => line.split(' ')[0])).toEqual(Object.keys(wrong));
     for (const line of lines) expect(line).toMatch(/^[A-Z_]+ must be .+/);
   });
 
-  it('has the keys of providers that may be sent, and no others', () => {
+  it('reads only the provider keys that may be sent to a provider', () => {
     const env = { OPENAI_API_KEY: 'sk-1', XAI_API_KEY: '', MINE_API_KEY: 'sk-2', OTHER_API_KEY: 'sk-3' };
     expect([...readSettings(env).providerKeys]).toEqual([['OPENAI_API_KEY', 'sk-1']]);
-    const allowing = { ...env, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY, GONE_API_KEY' };
-    expect([...readSettings(allowing).providerKeys.keys()]).toEqual(['OPENAI_API_KEY', 'MINE_API_KEY']);
+    const allowed = { ...env, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY, GONE_API_KEY' };
+    expect([...readSettings(allowed).providerKeys.keys()]).toEqual(['OPENAI_API_KEY', 'MINE_API_KEY']);
     expect(mistakes({ PROVIDER_ALLOW_KEY_VARS: 'PATH' })).toEqual([
       'PROVIDER_ALLOW_KEY_VARS must be names such as MY_LLM_API_KEY,OTHER_API_KEY',
     ]);
@@ -104,7 +104,7 @@ describe('readSettings', () => {
     ['[::]:65535', '::', 65535],
     ['localhost:8080', 'localhost', 8080],
     ['grpc.example.com:443', 'grpc.example.com', 443],
-  ])('%s is an address', (text, host, port) => {
+  ])('accepts the address %s', (text, host, port) => {
     const read = readSettings({ GRPC_ADDRESS: text, HTTP_ADDRESS: text });
     expect(read.GRPC_ADDRESS).toEqual({ host, port, text });
     expect(read.HTTP_ADDRESS).toEqual({ host, port, text });
@@ -124,7 +124,7 @@ describe('readSettings', () => {
     '[]:50051',
     '50051',
     'http://host:50051',
-  ])('%s is no address', (text) => {
+  ])('rejects the address %s', (text) => {
     const example = 'must be host:port, for example 127.0.0.1:50051 or [::1]:50051';
     expect(mistakes({ GRPC_ADDRESS: text, HTTP_ADDRESS: text })).toEqual([
       `GRPC_ADDRESS ${example}`,
@@ -138,20 +138,23 @@ describe('readSettings', () => {
     ['24h', 86_400_000],
     ['7d', 604_800_000],
     ['forever', Number.POSITIVE_INFINITY],
-  ])('%s is a retention', (text, ms) => {
+  ])('accepts the retention %s', (text, ms) => {
     const read = readSettings({ WATCH_RETENTION: text, HISTORY_RETENTION: text });
     expect([read.WATCH_RETENTION, read.HISTORY_RETENTION]).toEqual([ms, ms]);
   });
 
-  it.each(['0s', '30', '1.5h', '-1d', '7 d', '1w', 'Forever', '1000000d', '24h30m'])('%s is no retention', (text) => {
-    const sentence = 'must be a time such as 30s, 15m, 24h or 7d, or forever';
-    expect(mistakes({ WATCH_RETENTION: text, HISTORY_RETENTION: text })).toEqual([
-      `WATCH_RETENTION ${sentence}`,
-      `HISTORY_RETENTION ${sentence}`,
-    ]);
-  });
+  it.each(['0s', '30', '1.5h', '-1d', '7 d', '1w', 'Forever', '1000000d', '24h30m'])(
+    'rejects the retention %s',
+    (text) => {
+      const sentence = 'must be a time such as 30s, 15m, 24h or 7d, or forever';
+      expect(mistakes({ WATCH_RETENTION: text, HISTORY_RETENTION: text })).toEqual([
+        `WATCH_RETENTION ${sentence}`,
+        `HISTORY_RETENTION ${sentence}`,
+      ]);
+    },
+  );
 
-  it('the history is kept as long as watches need it', () => {
+  it('rejects a HISTORY_RETENTION that is shorter than WATCH_RETENTION', () => {
     const sentence = 'HISTORY_RETENTION must be at least as long as WATCH_RETENTION';
     expect(mistakes({ HISTORY_RETENTION: '23h' })).toEqual([sentence]);
     expect(mistakes({ WATCH_RETENTION: 'forever', HISTORY_RETENTION: '7d' })).toEqual([sentence]);
@@ -159,7 +162,7 @@ describe('readSettings', () => {
     expect(mistakes({ WATCH_RETENTION: '1m', HISTORY_RETENTION: '60s' })).toEqual([]);
   });
 
-  it('a certificate and its key belong together, and client certificates need them', () => {
+  it('rejects a certificate without its key, the reverse, and a client CA without both', () => {
     const together = 'TLS_CERT_FILE and TLS_KEY_FILE must be set together';
     expect(mistakes({ TLS_CERT_FILE: 'a' })).toEqual([together]);
     expect(mistakes({ TLS_KEY_FILE: 'a', TLS_CLIENT_CA_FILE: 'c' })).toEqual([together]);
@@ -169,7 +172,7 @@ describe('readSettings', () => {
     expect(mistakes({ TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b', TLS_CLIENT_CA_FILE: 'c' })).toEqual([]);
   });
 
-  it('HTTP can be off, gRPC cannot', () => {
+  it('accepts "off" for HTTP_ADDRESS and rejects it for GRPC_ADDRESS', () => {
     expect(readSettings({ HTTP_ADDRESS: 'off' }).HTTP_ADDRESS).toBe('off');
     expect(mistakes({ GRPC_ADDRESS: 'off' })).toHaveLength(1);
   });
@@ -179,7 +182,7 @@ describe('readSettings', () => {
     'postgresql://user:p%40ss@db.example.com:5432/agents?sslmode=require',
     'postgres:///agents?host=/var/run/postgresql',
     'postgres://[::1]:5432/agents',
-  ])('%s is a database', (url) => {
+  ])('accepts the database URL %s', (url) => {
     expect(readSettings({ DATABASE_URL: url, DATABASE_DIRECT_URL: url })).toMatchObject({
       DATABASE_URL: url,
       DATABASE_DIRECT_URL: url,
@@ -187,7 +190,7 @@ describe('readSettings', () => {
   });
 
   it.each(['postgres://', 'mysql://u:hunter2@h/d', 'hunter2@db:5432', 'postgres://h:99999/hunter2'])(
-    '%s is no database, and is not repeated',
+    'rejects the database URL %s and does not repeat it in the message',
     (url) => {
       const [line, ...others] = mistakes({ DATABASE_URL: url });
       expect(line).toMatch(/^DATABASE_URL (must be postgres:|has a port that)/);
@@ -201,7 +204,7 @@ describe('readSettings', () => {
     ['DATABASE_WAIT_MS', 100, 60_000],
     ['POLL_INTERVAL_MS', 10, 60_000],
     ['SHUTDOWN_GRACE_MS', 0, 600_000],
-  ] as const)('%s is a whole number from %i to %i', (name, min, max) => {
+  ] as const)('accepts for %s only whole numbers from %i to %i', (name, min, max) => {
     for (const value of [min, max]) expect(readSettings({ [name]: String(value) })[name]).toBe(value);
     for (const wrong of [String(min - 1), String(max + 1), `${min}.5`, '1e3', '0x10', '1 00', 'many', '9'.repeat(400)])
       expect(mistakes({ [name]: wrong }), wrong).toEqual([`${name} must be a whole number from ${min} to ${max}`]);
@@ -210,15 +213,15 @@ describe('readSettings', () => {
   it.each([
     ['on', true],
     ['off', false],
-  ])('MIGRATE_ON_START=%s', (text, value) =>
+  ])('accepts MIGRATE_ON_START=%s', (text, value) =>
     expect(readSettings({ MIGRATE_ON_START: text }).MIGRATE_ON_START).toBe(value),
   );
 
-  it.each(['true', '1', 'ON', 'no'])('MIGRATE_ON_START=%s is a mistake', (text) =>
+  it.each(['true', '1', 'ON', 'no'])('rejects MIGRATE_ON_START=%s', (text) =>
     expect(mistakes({ MIGRATE_ON_START: text })).toEqual(['MIGRATE_ON_START must be on or off']),
   );
 
-  it('LOG_LEVEL is one of the levels of pino', () => {
+  it('accepts for LOG_LEVEL only the levels of pino', () => {
     for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
       expect(readSettings({ LOG_LEVEL: level }).LOG_LEVEL).toBe(level);
     expect(mistakes({ LOG_LEVEL: 'verbose' })).toEqual([
@@ -231,7 +234,7 @@ describe('PROVIDER_ALLOW_CIDRS', () => {
   const allowed = (text: string) => readSettings({ PROVIDER_ALLOW_CIDRS: text }).PROVIDER_ALLOW_CIDRS;
 
   it.each(['127.0.0.0/8,fd00::/8', ' 127.0.0.0/8 , fd00::/8 ,', '127.0.0.0/8,,fd00::/8'])(
-    '%j is two ranges',
+    'accepts %j as two ranges',
     (text) => {
       const list = allowed(text);
       expect([list.check('127.0.0.1'), list.check('fd00::1', 'ipv6')]).toEqual([true, true]);
@@ -244,18 +247,21 @@ describe('PROVIDER_ALLOW_CIDRS', () => {
   );
 
   it.each(['localhost', '127.0.0.0/33', '127.0.0/8', 'fd00::/8;::1/128', '*', '127.0.0.0/8,nonsense', '::/0', '::/64'])(
-    '%s is a mistake',
+    'rejects %s',
     (text) =>
       expect(mistakes({ PROVIDER_ALLOW_CIDRS: text })).toEqual([
         'PROVIDER_ALLOW_CIDRS must be address ranges such as 127.0.0.0/8,fd00::/8',
       ]),
   );
 
-  it.each(['10.1.2.3', '10.1.2.3/', '::1'])('%s, without a length, does not allow everything', (text) => {
-    if (mistakes({ PROVIDER_ALLOW_CIDRS: text }).length > 0) return;
-    expect(allowed(text).check('169.254.169.254')).toBe(false);
-    expect(allowed(text).check('fe80::1', 'ipv6')).toBe(false);
-  });
+  it.each(['10.1.2.3', '10.1.2.3/', '::1'])(
+    'does not allow all addresses when it is %s, an address without a prefix length',
+    (text) => {
+      if (mistakes({ PROVIDER_ALLOW_CIDRS: text }).length > 0) return;
+      expect(allowed(text).check('169.254.169.254')).toBe(false);
+      expect(allowed(text).check('fe80::1', 'ipv6')).toBe(false);
+    },
+  );
 });
 
 describe('isLoopback', () => {
@@ -277,11 +283,11 @@ describe('isLoopback', () => {
     ['localhost.example.com', false],
     ['127.0.0.1.example.com', false],
     ['example.com', false],
-  ])('%s: %s', (host, loopback) => expect(isLoopback(address(host))).toBe(loopback));
+  ])('for %s returns %s', (host, loopback) => expect(isLoopback(address(host))).toBe(loopback));
 });
 
 describe('white space around a value', () => {
-  it.each(['\r', '\n', '\r\n', ' ', '\t'])('is ignored where it can have no meaning: %j', (space) => {
+  it.each(['\r', '\n', '\r\n', ' ', '\t'])('is ignored in values in which it has no meaning: %j', (space) => {
     const plain = {
       GRPC_ADDRESS: '127.0.0.1:1',
       DATABASE_URL: 'postgres://u@h/d',
@@ -298,13 +304,13 @@ describe('white space around a value', () => {
     expect(readSettings(spaced).providerKeys).toEqual(readSettings(plain).providerKeys);
   });
 
-  it.each(['/data\r', '/data ', ' /data', '\r', ' '])('is refused in a path: %j', (given) => {
+  it.each(['/data\r', '/data ', ' /data', '\r', ' '])('is rejected at the start and end of a path: %j', (path) => {
     const paths = Object.entries(settings).flatMap(([name, { isPath }]) => (isPath ? [name] : []));
     expect(paths).toContain('DATA_DIR');
-    expect(mistakes(Object.fromEntries(paths.map((name) => [name, given])))).toEqual(
+    expect(mistakes(Object.fromEntries(paths.map((name) => [name, path])))).toEqual(
       paths.map((name) => expect.stringMatching(new RegExp(`^${name} begins or ends with white space`))),
     );
   });
 
-  it('within a path is part of it', () => expect(readSettings({ DATA_DIR: '/my data' }).DATA_DIR).toBe('/my data'));
+  it('is kept within a path', () => expect(readSettings({ DATA_DIR: '/my data' }).DATA_DIR).toBe('/my data'));
 });

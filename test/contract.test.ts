@@ -35,10 +35,10 @@ const files = [...registry.files].filter((file) => file.proto.package === 'agent
 const services = files.flatMap((file) => file.services);
 const methods = services.flatMap((service) => service.methods);
 const messages = files.flatMap((file) => file.messages);
-const named = <T extends { name: string }>(all: readonly T[]) => all.map((one) => [one.name, one] as const);
+const named = <T extends { name: string }>(items: readonly T[]) => items.map((item) => [item.name, item] as const);
 
 describe('every method', () => {
-  it('is found', () => {
+  it('is in the descriptor', () => {
     expect(services.map(({ name }) => name).sort()).toEqual([
       'AccessService',
       'AgentLLMConfigService',
@@ -51,20 +51,20 @@ describe('every method', () => {
     expect(methods.length).toBeGreaterThanOrEqual(26);
   });
 
-  it.each(named(methods))('%s declares a permission that fits what it does', (_, method) => {
+  it.each(named(methods))('%s declares a write permission when its request has a request_id', (_, method) => {
     const permission = contract.rule(`/${method.parent.typeName}/${method.name}`).permission;
     const writes = method.input.fields.some((field) => field.name === 'request_id');
     expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$|_WATCH$|_LEASE$|_ROTATE$/);
   });
 
-  it.each(named(methods))('%s has messages of its own', (name, method) => {
+  it.each(named(methods))('%s has a request and a response message that no other method uses', (name, method) => {
     expect([method.input.name, method.output.name]).toEqual([`${name}Request`, `${name}Response`]);
     const users = methods.filter((other) => other.input === method.input || other.output === method.output);
     expect(users).toHaveLength(1);
   });
 
   it.each(named(methods).filter(([, { methodKind }]) => methodKind === 'unary'))(
-    '%s has routes whose variables are fields of its request',
+    '%s has HTTP routes whose variables are fields of its request',
     (_, method) => {
       const routes = routesOf(method);
       expect(routes.length).toBeGreaterThan(0);
@@ -77,7 +77,7 @@ describe('every method', () => {
     },
   );
 
-  it('has routes that no other has', () => {
+  it('has HTTP routes that no other method has', () => {
     const unary = methods.filter(({ methodKind }) => methodKind === 'unary');
     const routes = unary.flatMap(routesOf).map(({ verb, path }) => `${verb} ${path.replace(/\{[^}]*\}/g, '{}')}`);
     expect(routes.filter((route, at) => routes.indexOf(route) !== at)).toEqual([]);
@@ -119,18 +119,23 @@ describe('every request', () => {
   const requests = messages.filter(({ name }) => name.endsWith('Request'));
   const numbers = (message: DescMessage) => new Map(message.fields.map((field) => [field.name, field.number]));
 
-  it.each(named(requests))('%s is a read or a write, with the fields of one', (_, request) => {
-    const fields = numbers(request);
-    const write = ['request_id', 'validate_only', 'reason', 'wait_for_adoption'];
-    const places = [...write, 'min_revision'].map((name) => fields.get(name));
-    const isWrite = fields.has('request_id');
-    // What it tells is no configuration: it neither writes a revision nor waits for one.
-    if (['AcknowledgeRevisionRequest', 'RotateEncryptionKeyRequest'].includes(request.name))
-      return expect(places).toEqual(new Array(5).fill(undefined));
-    expect(places).toEqual(isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10]);
-  });
+  it.each(named(requests))(
+    '%s has either all fields of a write or those of a read, with the standard numbers',
+    (_, request) => {
+      const fields = numbers(request);
+      const write = ['request_id', 'validate_only', 'reason', 'wait_for_adoption'];
+      const fieldNumbers = [...write, 'min_revision'].map((name) => fields.get(name));
+      const isWrite = fields.has('request_id');
+      // These methods change no configuration: they neither write a revision nor wait for one.
+      if (['AcknowledgeRevisionRequest', 'RotateEncryptionKeyRequest'].includes(request.name))
+        return expect(fieldNumbers).toEqual(new Array(5).fill(undefined));
+      expect(fieldNumbers).toEqual(
+        isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10],
+      );
+    },
+  );
 
-  it.each(named(requests))('%s has page and mask fields in their places', (_, request) => {
+  it.each(named(requests))('%s has page fields with the standard numbers, and so has its response', (_, request) => {
     const fields = numbers(request);
     const paged = fields.has('page_size') || fields.has('page_token');
     expect([fields.get('page_size'), fields.get('page_token')]).toEqual(paged ? [20, 21] : [undefined, undefined]);
@@ -140,7 +145,7 @@ describe('every request', () => {
     expect(response && numbers(response).get('next_page_token')).toBe(paged ? 20 : undefined);
   });
 
-  it('alone can hold a key', () => {
+  it('can contain an API key, and no response can', () => {
     const reachable = new Set<DescMessage>();
     const visit = (message: DescMessage): void => {
       if (reachable.has(message)) return;
@@ -172,15 +177,15 @@ describe('every request', () => {
   });
 });
 
-/** The comments of a proto file: of fields by `Message.field`, of methods likewise, of enum values by their name. */
+/** The comments of a proto file by name: `Message.field`, `Service.Method`, or the name of an enum value. */
 function commentsOf(file: string): Map<string, string> {
   const comments = new Map<string, string>();
   let message = '';
   let comment: string[] = [];
   for (const line of readFileSync(packageFile(`proto/agentllm/v1/${file}`), 'utf8').split('\n')) {
-    const said = /^\s*\/\/ ?(.*)$/.exec(line)?.[1];
-    if (said !== undefined) {
-      comment.push(said);
+    const commentLine = /^\s*\/\/ ?(.*)$/.exec(line)?.[1];
+    if (commentLine !== undefined) {
+      comment.push(commentLine);
       continue;
     }
     message = /^(?:message|enum|service) (\w+) \{/.exec(line)?.[1] ?? message;
@@ -200,10 +205,10 @@ const comments = new Map(
     .flatMap((file) => [...commentsOf(file)]),
 );
 
-describe('every reason', () => {
+describe('every error reason', () => {
   const reasons = Object.keys(catalogue) as Reason[];
   const commentOf = (reason: Reason) => comments.get(`ERROR_REASON_${reason}`) ?? '';
-  /** Metadata that gives the example in the comment. */
+  /** The metadata with which the message equals the example in the proto comment. */
   const metadata: { [R in Reason]: Record<string, string> | undefined } = {
     INVALID_FIELDS: undefined,
     MALFORMED_REQUEST: { type: 'agentllm.v1.GetConfigRequest' },
@@ -298,7 +303,7 @@ describe('every reason', () => {
     return invalidFields([...patch.violations, ...checked]);
   }
 
-  it('of the proto is in the catalogue, and the other way round', () => {
+  it('is in both the proto file and the error catalogue', () => {
     const values = registry.getEnum('agentllm.v1.ErrorReason')?.values.map(({ name }) => name) ?? [];
     expect(reasons.map((reason) => `ERROR_REASON_${reason}`).sort()).toEqual(
       values.filter((name) => name !== 'ERROR_REASON_UNSPECIFIED').sort(),
@@ -306,17 +311,17 @@ describe('every reason', () => {
     for (const reason of reasons) expect(ErrorReason[reason]).toBe(`ERROR_REASON_${reason}`);
   });
 
-  it.each(reasons)('%s has the code that its comment begins with', (reason) => {
+  it.each(reasons)('%s has the status code with which its proto comment begins', (reason) => {
     expect(/^([A-Z_]+)[.,]/.exec(commentOf(reason))?.[1]).toBe(catalogue[reason].code);
   });
 
-  it.each(reasons)('%s has the message of its example', (reason) => {
+  it.each(reasons)('%s has the message of the example in its proto comment', (reason) => {
     const [example] = /"(?:[^"\\]|\\.)*"$/.exec(commentOf(reason)) ?? [];
     expect(example).toBeDefined();
     expect(errorOf(reason).message).toBe(JSON.parse(example as string));
   });
 
-  it.each(reasons)('%s carries the details that its comment names', (reason) => {
+  it.each(reasons)('%s carries the details that its proto comment names', (reason) => {
     const comment = commentOf(reason);
     const error = errorOf(reason);
     expect(/with a RetryInfo/.test(comment)).toBe(error.retryAfterMs !== undefined);
@@ -352,7 +357,7 @@ describe('docs/limits.md', () => {
     expect(rows.some((row) => new RegExp(`(?<!\\d )\\b${spaced(max)}\\b`).test(row))).toBe(true);
   });
 
-  it('states the bounds of a whole request and of an error', () => {
+  it('states the limits of a whole request and of an error', () => {
     for (const number of [limits.maxRequestFields, limits.listedProblems, limits.maxStatusBytes, limits.namedResources])
       expect(text).toMatch(new RegExp(`\\| ${spaced(number)}\\b`));
     const comment = readFileSync(packageFile('proto/agentllm/v1/error_reason.proto'), 'utf8');
@@ -364,29 +369,29 @@ describe('docs/limits.md', () => {
 
 describe('every repeated field of a request', () => {
   const found = new Map<string, { field: DescField; commentAt: string }>();
-  const visit = (message: DescMessage, before: readonly DescMessage[]): void => {
+  const visit = (message: DescMessage, parents: readonly DescMessage[]): void => {
     for (const field of message.fields) {
       const name = `${message.typeName}.${field.name}`;
-      // The comment of a mask stands where the mask does.
+      // The comment of an update mask is at the request field that holds the mask.
       if (field.fieldKind === 'list' || field.fieldKind === 'map')
         found.set(name, { field, commentAt: `${message.name}.${field.name}` });
-      if (field.message && !before.includes(field.message)) visit(field.message, [...before, message]);
+      if (field.message && !parents.includes(field.message)) visit(field.message, [...parents, message]);
     }
   };
   for (const { input } of methods) visit(input, []);
 
-  it('has a maximum, and nothing else has one', () => {
+  it('has a maximum in maxElements, which contains nothing else', () => {
     expect([...found.keys()].sort()).toEqual(Object.keys(maxElements).sort());
   });
 
   it.each([...found].filter(([name]) => name.startsWith('agentllm.')))(
-    '%s states it in its comment',
+    '%s states its maximum in its proto comment',
     (_, { field, commentAt }) => {
       expect(comments.get(commentAt)).toMatch(new RegExp(`\\b([Aa]t most|1 to) ${maxElementsOf(field)}\\b`));
     },
   );
 
-  it('of a mask states it where the mask is', () => {
+  it('google.protobuf.FieldMask.paths states its maximum in the comment of each update_mask', () => {
     const masks = [...comments].filter(([path]) => path.endsWith('Request.update_mask'));
     expect(masks).toHaveLength(8);
     for (const [path, comment] of masks)
@@ -394,13 +399,13 @@ describe('every repeated field of a request', () => {
   });
 });
 
-describe('the numbers in the comments', () => {
+describe('the numbers and names in the proto comments', () => {
   const between = ({ min, max }: { min: number; max: number }) => `${min} to ${max}`;
   const decimals = ({ min, max }: { min: number; max: number }) => `${min.toFixed(1)} to ${max.toFixed(1)}`;
   const atMost = (count: number, what = 'characters') => `at most ${count} ${what}`;
   const oneTo = (count: number, what = ' characters') => `1 to ${count}${what}`;
 
-  /** What the comment of a field must say, from limits.ts. */
+  /** The phrases that the comment of a field must contain, with the numbers of limits.ts. */
   const phrases: Readonly<Record<string, readonly string[]>> = {
     'AgentRef.id': [oneTo(limits.maxInt32, '')],
     'AgentRef.name': [oneTo(limits.agentName)],
@@ -502,8 +507,8 @@ describe('the numbers in the comments', () => {
     'Adoption.pending': [atMost(limits.namedWatchers, 'of them')],
     'ValidateApiKeyRequest.model_name': [oneTo(limits.modelName)],
   };
-  /** What the comments of fields that many messages have must say. */
-  const everywhere: Readonly<Record<string, readonly string[]>> = {
+  /** The phrases that the comments must contain for fields that many messages have. */
+  const commonPhrases: Readonly<Record<string, readonly string[]>> = {
     page_size: [
       `0 means ${limits.defaultPageSize}, more than ${limits.maxPageSize} means ${limits.maxPageSize}`,
       `more than ${limits.pageBytes / 1024 ** 2} MiB`,
@@ -512,29 +517,29 @@ describe('the numbers in the comments', () => {
     reason: [`at most ${limits.reason} characters`],
     request_id: [`kept for ${limits.requestIdHours} hours`],
   };
-  const wanted = (path: string) => {
+  const phrasesOf = (path: string) => {
     const isRequest = /Request\./.test(path);
-    return phrases[path] ?? (isRequest ? everywhere[path.split('.')[1] ?? ''] : undefined);
+    return phrases[path] ?? (isRequest ? commonPhrases[path.split('.')[1] ?? ''] : undefined);
   };
 
-  it.each(Object.entries(phrases))('of %s are those of limits.ts', (path, said) => {
-    for (const phrase of said) expect(comments.get(path)).toContain(phrase);
+  it.each(Object.entries(phrases))('equal limits.ts for %s', (path, expected) => {
+    for (const phrase of expected) expect(comments.get(path)).toContain(phrase);
   });
 
-  it.each(Object.entries(everywhere))('of every %s are those of limits.ts', (field, said) => {
+  it.each(Object.entries(commonPhrases))('equal limits.ts for every %s of a request', (field, expected) => {
     const found = [...comments].filter(([path]) => path.endsWith(`Request.${field}`));
     expect(found.length).toBeGreaterThanOrEqual(field === 'page_size' || field === 'api_key' ? 4 : 13);
-    for (const [path, comment] of found) for (const phrase of said) expect(comment, path).toContain(phrase);
+    for (const [path, comment] of found) for (const phrase of expected) expect(comment, path).toContain(phrase);
   });
 
-  it('are all in the tables above', () => {
-    const unread = [...comments].filter(
+  it('are all compared with limits.ts', () => {
+    const uncompared = [...comments].filter(
       ([path, comment]) =>
         /\d+ (characters|bytes|deep)|\bat most \d+|-?\d+(\.\d+)? to -?\d+/.test(comment) &&
-        !wanted(path) &&
+        !phrasesOf(path) &&
         !/^ERROR_REASON_/.test(path),
     );
-    expect(unread.map(([path]) => path)).toEqual([]);
+    expect(uncompared.map(([path]) => path)).toEqual([]);
   });
 
   const specs: Readonly<Record<string, FieldSpecs>> = {
@@ -547,43 +552,41 @@ describe('the numbers in the comments', () => {
     Model: { ...newModelFields, ...modelFields },
   };
 
-  it('of characters are what the fields take, exactly', () => {
+  it('equal the maximum lengths that the field schemas accept', () => {
     const checked: string[] = [];
     for (const [path, comment] of comments) {
       const [message = '', field = ''] = path.split('.');
       const max = /(?:at most|1 to) (\d+) (?:characters(?! each)|of `a-z)/.exec(comment)?.[1];
       const schema = specs[message]?.[field]?.schema;
       if (!max || !schema) continue;
-      const takes = (length: number) => schema.safeParse('x'.repeat(length)).success;
-      expect([takes(Number(max)), takes(Number(max) + 1)], path).toEqual([true, false]);
+      const accepts = (length: number) => schema.safeParse('x'.repeat(length)).success;
+      expect([accepts(Number(max)), accepts(Number(max) + 1)], path).toEqual([true, false]);
       checked.push(path);
     }
     expect(checked.length).toBeGreaterThanOrEqual(16);
   });
 
-  it('of ranges are what the fields take, exactly', () => {
+  it('equal the ranges that the field schemas accept', () => {
     const checked: string[] = [];
     for (const [path, comment] of comments) {
       const [message = '', field = ''] = path.split('.');
       const [, min, max] = /(-?\d+(?:\.0)?) to (\d+(?:\.0)?)\b(?! (?:characters|of))/.exec(comment) ?? [];
       const schema = specs[message]?.[field]?.schema;
       if (min === undefined || max === undefined || !schema) continue;
-      const as = (value: string) => (field === 'seed' ? BigInt(value) : Number(value));
+      const parse = (value: string) => (field === 'seed' ? BigInt(value) : Number(value));
       const outside = (value: string, by: 1 | -1) =>
         field === 'seed' ? BigInt(value) + BigInt(by) : Number(value) + by;
-      const takes = (value: unknown) => schema.safeParse(value).success;
-      expect([takes(as(min)), takes(as(max)), takes(outside(min, -1)), takes(outside(max, 1))], path).toEqual([
-        true,
-        true,
-        false,
-        false,
-      ]);
+      const accepts = (value: unknown) => schema.safeParse(value).success;
+      expect(
+        [accepts(parse(min)), accepts(parse(max)), accepts(outside(min, -1)), accepts(outside(max, 1))],
+        path,
+      ).toEqual([true, true, false, false]);
       checked.push(path);
     }
     expect(checked.length).toBeGreaterThanOrEqual(8);
   });
 
-  it('and words of parameters are those of the domain', () => {
+  it('equal PARAMETERS of the domain for ParameterRule.parameter', () => {
     const comment = comments.get('ParameterRule.parameter') ?? '';
     expect([...comment.matchAll(/`(\w+)`/g)].map(([, word]) => word)).toEqual([...PARAMETERS]);
   });

@@ -11,8 +11,8 @@ import { startPostgres } from './support/postgres.js';
 import { agrees, filesOf, has, Shell, type Step, stepsOf } from './support/transcripts.js';
 
 /*
- * Every page of docs/ with transcripts is run as it stands. With UPDATE_DOCS=1 the pages are given what the commands
- * print, in place of what they say.
+ * Runs the commands of every page of docs/ that has transcripts. With UPDATE_DOCS=1 the output in the pages is replaced
+ * with what the commands print.
  */
 const UPDATE = process.env['UPDATE_DOCS'] === '1';
 
@@ -22,23 +22,23 @@ const pages = ['README.md', ...readdirSync(packageFile('docs')).map((file) => `d
 const read = (page: string) => readFileSync(packageFile(page), 'utf8');
 const withSteps = pages.filter((page) => stepsOf(read(page)).length > 0);
 
-/** What a page takes for given: the comment in its first line. */
-function givenOf(text: string) {
-  const [, said = ''] = /^<!-- test: (.*) -->$/m.exec(text) ?? [];
+/** The environment that a page requires, from the comment in its first line. */
+function requirementsOf(text: string) {
+  const [, comment = ''] = /^<!-- test: (.*) -->$/m.exec(text) ?? [];
   return {
-    service: !said.includes('no service'),
-    postgres: said.includes('a PostgreSQL'),
-    provider: /a provider at (127\.0\.0\.1:\d+)/.exec(said)?.[1],
-    needs: /needs (\w+)/.exec(said)?.[1],
+    service: !comment.includes('no service'),
+    postgres: comment.includes('a PostgreSQL'),
+    provider: /a provider at (127\.0\.0\.1:\d+)/.exec(comment)?.[1],
+    needs: /needs (\w+)/.exec(comment)?.[1],
     env: {
-      ...Object.fromEntries([...said.matchAll(/\b([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value])),
-      // What is done in the store itself is done there where no service is named.
-      ...(said.includes('no address') && { AGENTLLM_ADDRESS: '' }),
+      ...Object.fromEntries([...comment.matchAll(/\b([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value])),
+      // Without an address, commands that can work on the store directly do so.
+      ...(comment.includes('no address') && { AGENTLLM_ADDRESS: '' }),
     },
   };
 }
 
-/** An OpenAI-compatible server with one model, which wants no key. */
+/** An OpenAI-compatible server with one model, which requires no key. */
 async function startProvider(): Promise<string> {
   const server = createServer((request, response) => {
     const found = request.url === '/v1/models';
@@ -53,7 +53,7 @@ async function startProvider(): Promise<string> {
   return `127.0.0.1:${(server.address() as { port: number }).port}`;
 }
 
-/** The files of a page, with our client where npm would install it. */
+/** Writes the files of a page, and the client package into the directory where npm would install it. */
 async function writeFiles(shell: Shell, text: string): Promise<void> {
   const files = filesOf(text);
   for (const { name, content } of files) await writeFile(shell.path(name), content);
@@ -65,16 +65,18 @@ async function writeFiles(shell: Shell, text: string): Promise<void> {
 }
 
 async function shellFor(text: string): Promise<Shell> {
-  const { service, postgres, provider, env } = givenOf(text);
-  const stands = new Map<string, string>();
-  if (provider) stands.set(provider, await startProvider());
+  const { service, postgres, provider, env } = requirementsOf(text);
+  const replacements = new Map<string, string>();
+  if (provider) replacements.set(provider, await startProvider());
   if (postgres) {
     const server = await startPostgres();
     onTestFinished(() => server.stop());
     const url = await server.createDatabase();
-    stands.set('postgres://agentllm:secret@127.0.0.1:5432/agentllm', url).set('127.0.0.1:5432', new URL(url).host);
+    replacements
+      .set('postgres://agentllm:secret@127.0.0.1:5432/agentllm', url)
+      .set('127.0.0.1:5432', new URL(url).host);
   }
-  const shell = await Shell.start(env, stands);
+  const shell = await Shell.start(env, replacements);
   onTestFinished(() => shell.end());
   await cp(inject('prepared').firstStart, shell.path('data'), { recursive: true });
   await writeFiles(shell, text);
@@ -82,8 +84,8 @@ async function shellFor(text: string): Promise<Shell> {
   return shell;
 }
 
-describe('every transcript prints what its commands print:', () => {
-  it('there are some', () => {
+describe('the transcripts', () => {
+  it('are found in the pages that have them', () => {
     expect(withSteps.map((page) => basename(page)).sort()).toEqual(
       expect.arrayContaining([
         'add-a-key.md',
@@ -104,33 +106,36 @@ describe('every transcript prints what its commands print:', () => {
   });
 
   for (const page of withSteps) {
-    const { needs } = givenOf(read(page));
-    it.skipIf(needs !== undefined && !has(needs))(`${page}${needs ? ` (needs ${needs})` : ''}`, async () => {
-      const text = read(page);
-      const shell = await shellFor(text);
-      const printed: (readonly [Step, string])[] = [];
-      for (const step of stepsOf(text)) printed.push([step, await shell.run(step)]);
-      if (UPDATE) return update(page, text, printed);
-      for (const [step, output] of printed)
-        if (!agrees(step.output, output)) expect(output, `$ ${step.command}`).toBe(step.output);
-    });
+    const { needs } = requirementsOf(read(page));
+    it.skipIf(needs !== undefined && !has(needs))(
+      `match the output of the commands in ${page}${needs ? ` (needs ${needs})` : ''}`,
+      async () => {
+        const text = read(page);
+        const shell = await shellFor(text);
+        const printed: (readonly [Step, string])[] = [];
+        for (const step of stepsOf(text)) printed.push([step, await shell.run(step)]);
+        if (UPDATE) return update(page, text, printed);
+        for (const [step, output] of printed)
+          if (!agrees(step.output, output)) expect(output, `$ ${step.command}`).toBe(step.output);
+      },
+    );
   }
 });
 
 function update(page: string, text: string, printed: readonly (readonly [Step, string])[]): void {
-  let renewed = text;
+  let updated = text;
   for (const [step, output] of [...printed].reverse()) {
     if (agrees(step.output, output)) continue;
     const lines = output === '' || output.endsWith('\n') ? output : `${output}\n`;
-    renewed = renewed.slice(0, step.from) + lines + renewed.slice(step.to);
+    updated = updated.slice(0, step.from) + lines + updated.slice(step.to);
   }
-  writeFileSync(packageFile(page), renewed);
+  writeFileSync(packageFile(page), updated);
 }
 
-describe('every program of a page', () => {
+describe('every program in a page', () => {
   const programs = pages.flatMap((page) => filesOf(read(page)).map((file) => [page, file] as const));
 
-  it.each(programs)('%s is TypeScript that compiles', async (_, { name, content }) => {
+  it.each(programs)('in %s compiles as TypeScript', async (_, { name, content }) => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-docs-'));
     onTestFinished(() => rm(directory, { recursive: true, force: true }));
     const compilerOptions = {
@@ -146,13 +151,13 @@ describe('every program of a page', () => {
   });
 });
 
-describe('a transcript', () => {
-  it('agrees with what differs only in times, ids and widths', () => {
+describe('agrees', () => {
+  it('accepts output that differs only in times, ids, column widths and elided lines', () => {
     expect(agrees('ID   AT\n7  2026-11-22 10:00\n', 'ID  AT\n7   2026-11-23 11:59\n')).toBe(true);
     expect(agrees('a\n…\nz\n', 'a\nb\nc\nz\n')).toBe(true);
   });
 
-  it('does not agree with anything else', () => {
+  it('rejects output that differs in anything else', () => {
     expect(agrees('a\n', 'b\n')).toBe(false);
     expect(agrees('a\n', 'a\nb\n')).toBe(false);
     expect(agrees('a\nb\n', 'a\n')).toBe(false);
@@ -160,7 +165,7 @@ describe('a transcript', () => {
   });
 });
 
-describe('every page', () => {
+describe('every documentation page', () => {
   it.each(pages)('%s links to files that exist', (page) => {
     for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)/g))
       expect(existsSync(new URL(target, `file://${packageFile(page)}`)), target).toBe(true);

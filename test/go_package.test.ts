@@ -7,7 +7,7 @@ describe('the proto files', () => {
   const directory = packageFile('proto/agentllm/v1');
   const files = readdirSync(directory).filter((name) => name.endsWith('.proto'));
 
-  it('have one Go package, without which protoc-gen-go refuses them', () => {
+  it('have one go_package option, which protoc-gen-go requires', () => {
     expect(files.length).toBeGreaterThan(10);
     for (const file of files)
       expect(readFileSync(join(directory, file), 'utf8'), file).toMatch(

@@ -4,12 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { packageFile } from '../src/package.js';
 
 /*
- * The rules of the house that a machine can see: arrows point one way, and what
- * is hard to change stands in one place.
+ * The rules of docs/architecture.md that a test can check: imports point in one direction, and each mechanism is
+ * implemented in one place.
  */
 
 interface Import {
-  /** A package, or a path from the top such as `src/domain/text.ts`. */
+  /** A package, or a path from the root of the repository such as `src/domain/text.ts`. */
   readonly target: string;
   readonly names: string;
   readonly typeOnly: boolean;
@@ -45,27 +45,27 @@ function sourcesOf(directory: string): Source[] {
 const src = sourcesOf('src');
 const all = [...src, ...sourcesOf('migrations'), ...sourcesOf('seeds')];
 
-/** Folders of which each sub-folder is a part of its own. */
+/** Folders of src whose sub-folders are separate parts. */
 const SPLIT = ['api', 'cli'];
 
-/** `src/api/dispatch/call.ts` is in `api/dispatch`, `src/limits.ts` in `limits`, `migrations/index.ts` in `migrations`. */
+/** The part of a file: `api/dispatch` for `src/api/dispatch/call.ts`, `limits` for `src/limits.ts`. */
 function partOf(path: string): string {
   const [top = '', part = '', sub = ''] = path.split('/');
   if (top !== 'src') return top;
   return SPLIT.includes(part) && !sub.endsWith('.ts') ? `${part}/${sub}` : part.replace(/\.ts$/, '');
 }
 
-/** Whether a file is in one of these parts or in a sub-folder of theirs. */
+/** Whether a file is in one of the parts or in one of their sub-folders. */
 const inParts = (path: string, ...parts: string[]) => parts.includes(partOf(path).split('/')[0] as string);
 
-/** Every import that breaks a rule, as a line to read. */
-const breaking = (sources: readonly Source[], wrong: (one: Import, source: Source) => boolean) =>
+/** Every import that violates a rule, as a line of text. */
+const violations = (sources: readonly Source[], isViolation: (one: Import, source: Source) => boolean) =>
   sources.flatMap((source) =>
-    source.imports.filter((one) => wrong(one, source)).map(({ target }) => `${source.path} imports ${target}`),
+    source.imports.filter((one) => isViolation(one, source)).map(({ target }) => `${source.path} imports ${target}`),
   );
 const isOwn = ({ target }: Import) => /^(src|migrations|seeds|gen|test|proto)\//.test(target);
 
-/** What each part may import of the others; docs/architecture.md has the same directions. */
+/** The parts that each part may import; docs/architecture.md has the same directions. */
 const BELOW = ['abort', 'errors', 'limits', 'problems', 'status_codes'];
 const PROCESS = ['config', 'log', 'metrics', 'package'];
 const STORE = ['domain', 'time_slice', ...BELOW];
@@ -76,7 +76,7 @@ const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
 const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...FEED];
 const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
-const MAY: Readonly<Record<string, readonly string[]>> = {
+const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   abort: [],
   atomic_file: [],
   concurrency_limiter: ['errors'],
@@ -95,7 +95,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   store: [...STORE, 'atomic_file', 'package', 'migrations', 'seeds'],
   bootstrap_token: ['atomic_file', 'store', 'log', ...STORE],
   feed: FEED,
-  // Calls providers over HTTP, and knows nothing of the store.
+  // Calls providers over HTTP, and does not access the store.
   providers: [...STORE, 'package'],
   'api/messages': MESSAGES,
   'api/dispatch': DISPATCH,
@@ -107,7 +107,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   main: MAIN,
   client: ['atomic_file', ...STORE],
   'cli/kit': KIT,
-  // Tokens in the store itself go through the handlers of the API.
+  // `token --local` calls the handlers of the API on the store.
   'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', 'atomic_file', ...KIT],
   'cli/remote': ['cli/kit', 'cli/local', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
@@ -115,8 +115,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   seeds: ['package', ...STORE],
 };
 
-/** The groups of files that reach each other (Tarjan, 1972). */
-function cyclesIn(arrows: ReadonlyMap<string, readonly string[]>): string[][] {
+/** The groups of files that import each other (strongly connected components; Tarjan, 1972). */
+function cyclesIn(graph: ReadonlyMap<string, readonly string[]>): string[][] {
   const [index, low] = [new Map<string, number>(), new Map<string, number>()];
   const stack: string[] = [];
   const cycles: string[][] = [];
@@ -124,8 +124,8 @@ function cyclesIn(arrows: ReadonlyMap<string, readonly string[]>): string[][] {
     index.set(file, index.size);
     low.set(file, index.get(file) as number);
     stack.push(file);
-    for (const next of arrows.get(file) ?? []) {
-      if (!arrows.has(next)) continue;
+    for (const next of graph.get(file) ?? []) {
+      if (!graph.has(next)) continue;
       if (!index.has(next)) visit(next);
       if (stack.includes(next)) low.set(file, Math.min(low.get(file) as number, low.get(next) as number));
     }
@@ -133,12 +133,12 @@ function cyclesIn(arrows: ReadonlyMap<string, readonly string[]>): string[][] {
     const group = stack.splice(stack.indexOf(file));
     if (group.length > 1) cycles.push(group.sort());
   };
-  for (const file of arrows.keys()) if (!index.has(file)) visit(file);
+  for (const file of graph.keys()) if (!index.has(file)) visit(file);
   return cycles;
 }
 
-describe('the reader of imports', () => {
-  it('sees every form of an import', () => {
+describe('importsOf', () => {
+  it('finds every form of an import', () => {
     const text = [
       "import a from 'one';",
       "import type { B } from '../two.js';",
@@ -159,67 +159,67 @@ describe('the reader of imports', () => {
     ]);
   });
 
-  it('has read the sources', () => {
+  it('resolves every import of the sources to a file', () => {
     expect(src.length).toBeGreaterThan(40);
     const known = new Set(all.map(({ path }) => path));
-    const lost = breaking(all, (one) => isOwn(one) && !one.target.startsWith('gen/') && !known.has(one.target));
-    expect(lost).toEqual([]);
+    const unresolved = violations(all, (one) => isOwn(one) && !one.target.startsWith('gen/') && !known.has(one.target));
+    expect(unresolved).toEqual([]);
   });
 });
 
-describe('arrows point one way', () => {
-  it('every part of src has its place', () => {
-    expect([...new Set(src.map(({ path }) => partOf(path)))].filter((part) => !(part in MAY))).toEqual([]);
+describe('the imports', () => {
+  it('have a rule for every part of src', () => {
+    expect([...new Set(src.map(({ path }) => partOf(path)))].filter((part) => !(part in ALLOWED_IMPORTS))).toEqual([]);
   });
 
-  it('cli → main → grpc, http → api → feed → store → domain → errors, limits', () => {
-    const wrong = breaking(all, (one, { path }) => {
+  it('point only along cli → main → grpc, http → api → feed → store → domain → errors, limits', () => {
+    const wrong = violations(all, (one, { path }) => {
       if (!isOwn(one) || one.target.startsWith('gen/')) return false;
       const [from, to] = [partOf(path), partOf(one.target)];
-      // The seeds are plans, and a plan's type stands in the store.
+      // The seeds are plans, and the type of a plan is in the store.
       if (from === 'seeds' && to === 'store') return !one.typeOnly;
-      return from !== to && !(MAY[from] ?? []).includes(to);
+      return from !== to && !(ALLOWED_IMPORTS[from] ?? []).includes(to);
     });
     expect(wrong).toEqual([]);
   });
 
-  it('nothing imports main except cli', () => {
-    expect(breaking(all, (one, { path }) => one.target === 'src/main.ts' && !inParts(path, 'cli'))).toEqual([]);
+  it('of main are only in cli', () => {
+    expect(violations(all, (one, { path }) => one.target === 'src/main.ts' && !inParts(path, 'cli'))).toEqual([]);
   });
 
-  it('migrations and seeds are imported from the store alone', () => {
-    const wrong = breaking(
+  it('of migrations and seeds are only in the store', () => {
+    const wrong = violations(
       src,
       (one, { path }) => /^(migrations|seeds)\//.test(one.target) && partOf(path) !== 'store',
     );
     expect(wrong).toEqual([]);
   });
 
-  it('nothing imports a test', () => {
-    expect(breaking(all, (one) => one.target.startsWith('test/') || one.target === 'vitest')).toEqual([]);
+  it('never include a test file', () => {
+    expect(violations(all, (one) => one.target.startsWith('test/') || one.target === 'vitest')).toEqual([]);
   });
 
-  it('no files import each other, also not for their types', () => {
-    const arrows = new Map(all.map(({ path, imports }) => [path, imports.map(({ target }) => target)]));
-    expect(cyclesIn(arrows)).toEqual([]);
+  it('have no cycles, including cycles through type imports', () => {
+    const graph = new Map(all.map(({ path, imports }) => [path, imports.map(({ target }) => target)]));
+    expect(cyclesIn(graph)).toEqual([]);
   });
 
-  it('a cycle is found', () => {
-    const arrows = new Map([
+  it('are checked by cyclesIn, which finds a cycle', () => {
+    const graph = new Map([
       ['a.ts', ['b.ts']],
       ['b.ts', ['c.ts', 'd.ts']],
       ['c.ts', ['a.ts']],
       ['d.ts', []],
     ]);
-    expect(cyclesIn(arrows)).toEqual([['a.ts', 'b.ts', 'c.ts']]);
+    expect(cyclesIn(graph)).toEqual([['a.ts', 'b.ts', 'c.ts']]);
   });
 });
 
-describe('one place for each', () => {
+describe('the source code', () => {
   const only = (packages: RegExp, ...parts: string[]) =>
-    breaking(all, (one, { path }) => packages.test(one.target) && !parts.includes(partOf(path)));
+    violations(all, (one, { path }) => packages.test(one.target) && !parts.includes(partOf(path)));
 
-  it('SQL stands in the store and the migrations', () => {
+  it('has SQL only in the store and the migrations', () => {
     expect(only(/^(knex|pg|@electric-sql\/)/, 'store', 'migrations')).toEqual([]);
     const SQL =
       /\b(select\s[^;]*\sfrom\s|insert\s+into\s|delete\s+from\s|update\s+"?\w+"?\s+set\s|create\s+(table|index)\s)/i;
@@ -231,18 +231,18 @@ describe('one place for each', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
-  it('grpc-js stands in grpc, and in the client', () => {
+  it('uses grpc-js only in grpc and the client', () => {
     expect(only(/^(@grpc\/|grpc-)/, 'grpc', 'client')).toEqual([]);
   });
 
-  it('node:http stands in http as a server, in providers as a client; node:http2 stands below grpc-js', () => {
+  it('uses node:http only in http and providers, and node:http2 only in grpc', () => {
     expect(only(/^node:https?$/, 'http', 'providers')).toEqual([]);
     expect(only(/^node:http2$/, 'grpc')).toEqual([]);
   });
 
-  it('nothing but providers calls out over HTTP', () => {
+  it('sends HTTP requests only in providers', () => {
     const server = /^(type \w+|createServer)( as \w+)?$/;
-    const wrong = breaking(src, (one, { path }) => {
+    const wrong = violations(src, (one, { path }) => {
       if (!/^(node:)?(https?2?|undici)$/.test(one.target) || partOf(path) === 'providers' || one.typeOnly) return false;
       return !one.names
         .replace(/[{}]/g, '')
@@ -252,23 +252,25 @@ describe('one place for each', () => {
         .every((name) => server.test(name));
     });
     expect(wrong).toEqual([]);
-    const fetching = all.filter(({ text }) => /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text));
-    expect(fetching.map(({ path }) => path)).toEqual([]);
+    const fetchCalls = all.filter(({ text }) =>
+      /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text),
+    );
+    expect(fetchCalls.map(({ path }) => path)).toEqual([]);
   });
 
-  it('encodings are kept in EncodeOnce', () => {
+  it('caches encoded messages only in EncodeOnce', () => {
     const wrong = src.filter(
       ({ path, text }) => partOf(path).startsWith('api') && /\bnew WeakMap\b/.test(text) && /\.finish\(/.test(text),
     );
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
-  it('files are renamed and linked in atomic_file, and data directories in the store', () => {
+  it('renames and links files only in atomic_file, and data directories only in the store', () => {
     const mayRename = (path: string) =>
       path === 'src/atomic_file.ts' ||
       path === 'src/store/maintenance/restore.ts' ||
       path.startsWith('src/store/embedded/');
-    const wrong = breaking(
+    const wrong = violations(
       src,
       (one, { path }) =>
         /^node:fs(\/promises)?$/.test(one.target) && /\b(rename|link)(Sync)?\b/.test(one.names) && !mayRename(path),
@@ -276,28 +278,28 @@ describe('one place for each', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('tokens are planned by the handlers of the API, and at the first start', () => {
+  it('plans tokens only in the token handlers and at the first start', () => {
     const wrong = src.filter(({ path, text }) => partOf(path) !== 'domain' && /\bplan(Token|Revocation)\(/.test(text));
     expect(wrong.map(({ path }) => path).sort()).toEqual(['src/api/handlers/tokens.ts', 'src/bootstrap_token.ts']);
   });
 
-  it('what exists at once is bounded by ConcurrencyLimiter', () => {
+  it('compares concurrency limits only in ConcurrencyLimiter', () => {
     const bound =
       /(?<!=)[<>]=?\s*limits\.(maxConcurrentCalls|callsPerToken|streamsPerToken|maxWatches|adoptionWaits)\b/;
     expect(src.filter(({ text }) => bound.test(text)).map(({ path }) => path)).toEqual([]);
   });
 
-  it('signals are listened to in abort', () => {
+  it('adds abort listeners only in abort', () => {
     const wrong = src.filter(({ text }) => /\b(add|remove)EventListener\(\s*['"]abort|\.onabort\b/.test(text));
     expect(wrong.map(({ path }) => path)).toEqual(['src/abort.ts']);
   });
 
-  it('the largest int32 and the longest timer are in limits', () => {
+  it('defines the largest int32 and the longest timer only in limits', () => {
     const wrong = src.filter(({ text }) => /\b2 \*\* 31\b|\b2_?147_?483_?64[78]\b|\b0x7f{7}\b/i.test(text));
     expect(wrong.map(({ path }) => path)).toEqual(['src/limits.ts']);
   });
 
-  it('arguments and environment are read in cli, and in the client that others install', () => {
+  it('reads arguments and environment only in cli and in the client package', () => {
     const places = ['cli', 'client'];
     const wrong = src.filter(({ path, text }) => !inParts(path, ...places) && /\bprocess\.(env|argv)\b/.test(text));
     expect(wrong.map(({ path }) => path)).toEqual([]);
@@ -307,9 +309,9 @@ describe('one place for each', () => {
 describe('the domain', () => {
   const domain = src.filter(({ path }) => partOf(path) === 'domain');
 
-  it('does no I/O: it imports zod, ciphers, pure functions of node:net, node:url and node:util, and types of the contract', () => {
+  it('does no I/O: it imports only zod, ciphers, pure functions of Node.js and types of the contract', () => {
     expect(domain.length).toBeGreaterThan(10);
-    const wrong = breaking(domain, (one) => {
+    const wrong = violations(domain, (one) => {
       if (['zod', 'node:crypto', '@hpke/core'].includes(one.target)) return false;
       if (one.target === 'node:net') return !/^\{\s*(BlockList|isIP)(,\s*(BlockList|isIP))*\s*\}$/.test(one.names);
       if (one.target === 'node:url') return one.names.trim() !== '{ domainToASCII, domainToUnicode }';
@@ -320,7 +322,7 @@ describe('the domain', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('has no clock', () => {
+  it('reads no clock and starts no timer', () => {
     const wrong = domain.filter(({ text }) =>
       /\bDate\.now\b|\bnew Date\(\)|\bprocess\.|\bperformance\.|\bset(Timeout|Interval)\b/.test(text),
     );
@@ -328,13 +330,13 @@ describe('the domain', () => {
   });
 });
 
-describe('every file', () => {
+describe('every source file', () => {
   it('has no default export', () => {
     const wrong = all.filter(({ text }) => /^export\s+default\b|^export\s*\{[^}]*\bas\s+default\b/m.test(text));
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
-  it('of src is at most 350 lines long', () => {
+  it('has at most 350 lines when it is in src', () => {
     const lines = (text: string) => text.split('\n').length - 1;
     const wrong = src.filter(({ text }) => lines(text) > 350);
     expect(wrong.map(({ path, text }) => `${path}: ${lines(text)}`)).toEqual([]);
@@ -346,18 +348,18 @@ describe('every file', () => {
   });
 });
 
-describe('the tests', () => {
+describe('the test files', () => {
   const tests = sourcesOf('test').map(({ path }) => path);
 
-  it('mirror src: a folder of test is a folder of src, except for faults, hostile input and support', () => {
+  it('are in folders of the same names as in src, except for faults, hostile, main and support', () => {
     const folders = new Set(src.flatMap(({ path }) => foldersOf(path.replace(/^src\//, ''))));
-    // The process as a whole, and what tests of several folders share.
+    // Tests of the process as a whole, and modules that tests of several folders share.
     const others = ['faults', 'hostile', 'main', 'support'];
     const wrong = tests.flatMap((path) => foldersOf(path.replace(/^test\//, ''))).filter((one) => !folders.has(one));
     expect([...new Set(wrong)].filter((one) => !others.includes(one))).toEqual([]);
   });
 
-  it('directly in test are named after a file of src or after what they check at the top level', () => {
+  it('directly in test are named after a file of src or after a top-level subject', () => {
     const files = new Set(src.map(({ path }) => path));
     const topLevel = ['bench', 'contract', 'docs', 'go_package', 'house', 'readme', 'smoke'];
     const names = tests.flatMap((path) => /^test\/(\w+)\.test\.ts$/.exec(path)?.[1] ?? []);
@@ -365,7 +367,7 @@ describe('the tests', () => {
   });
 });
 
-/** `api/dispatch/call.ts` is in `api` and in `api/dispatch`. */
+/** All folders of a path: `api` and `api/dispatch` for `api/dispatch/call.ts`. */
 function foldersOf(path: string): string[] {
   const parts = path.split('/').slice(0, -1);
   return parts.map((_, at) => parts.slice(0, at + 1).join('/'));
@@ -377,12 +379,12 @@ describe('the lock file', () => {
   };
   const locked = new Set(Object.keys(lock.packages).map((path) => path.replace(/^.*node_modules\//, '')));
 
-  it('has an entry for every platform, or npm ci refuses it', () => {
-    const wanted = Object.values(lock.packages).flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}));
-    expect(wanted.filter((name) => !locked.has(name))).toEqual([]);
+  it('has an entry for every optional dependency, because npm ci rejects it otherwise', () => {
+    const optional = Object.values(lock.packages).flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}));
+    expect(optional.filter((name) => !locked.has(name))).toEqual([]);
   });
 
-  it('has checksums and names no registry', () => {
+  it('has a checksum and no registry URL for each package', () => {
     const entries = Object.entries(lock.packages).filter(([path]) => path !== '');
     expect(entries.filter(([, { integrity }]) => !integrity).map(([path]) => path)).toEqual([]);
     expect(entries.filter(([, { resolved }]) => resolved).map(([path]) => path)).toEqual([]);

@@ -4,7 +4,7 @@ import { describeError } from '../src/log.js';
 
 const SECRET = 'sk-do-not-show-this';
 
-/** An error as pg makes it and Knex rewrites it: SQL with its values in front, the server's words behind. */
+/** An error of pg as Knex rewrites it: the SQL with its values, followed by the message of the server. */
 function databaseError(fields: object = {}): Error {
   const error = new Error(`value "${SECRET}" is too long`);
   error.message = `insert into "agents" ("name") values ('${SECRET}') - ${error.message}`;
@@ -16,15 +16,15 @@ describe('describeError', () => {
   it.each([
     ['from PostgreSQL', { severity: 'ERROR', code: '22001', table: 'agents', column: 'name', routine: 'varchar' }],
     ['with a routine only', { routine: 'varchar' }],
-    ['that Knex alone has touched', {}],
-  ])('keeps what is said by an error %s to itself', (_, fields) => {
+    ['with a message of Knex only', {}],
+  ])('omits the message and the details of a database error %s', (_, fields) => {
     const described = describeError(databaseError(fields));
     expect(JSON.stringify(described)).not.toContain(SECRET);
     expect(described).toMatchObject({ type: 'Error', ...fields });
     expect(described).not.toHaveProperty('message');
   });
 
-  it('keeps it to itself when it is the cause of another error', () => {
+  it('omits the message of a database error that is the cause of another error', () => {
     const error = new Error('the write failed', { cause: new Error('in between', { cause: databaseError() }) });
     const described = describeError(error);
     expect(JSON.stringify(described)).not.toContain(SECRET);
@@ -34,7 +34,7 @@ describe('describeError', () => {
     });
   });
 
-  it('says where it came from, without more', () => {
+  it('includes at most 12 stack frames without the message', () => {
     const { stack } = describeError(databaseError()) as { stack: string[] };
     expect(stack.length).toBeGreaterThan(0);
     expect(stack.length).toBeLessThanOrEqual(12);
@@ -42,12 +42,12 @@ describe('describeError', () => {
     expect(stack[0]).toContain('databaseError');
   });
 
-  it('says nothing of a message of several lines, even where one looks like a frame', () => {
+  it('omits a message of several lines, even when one of them looks like a stack frame', () => {
     const error = Object.assign(new Error(`invalid input syntax: "a\n    at ${SECRET}\n"`), { severity: 'ERROR' });
     expect(JSON.stringify(describeError(error))).not.toContain(SECRET);
   });
 
-  it('keeps the message of what is no database error', () => {
+  it('includes the message of an error that is not a database error', () => {
     const error = Object.assign(new TypeError('x is not a function'), { code: 'ERR_X', secret: SECRET });
     expect(describeError(error)).toMatchObject({ type: 'TypeError', code: 'ERR_X', message: 'x is not a function' });
     expect(JSON.stringify(describeError(error))).not.toContain(SECRET);
@@ -58,11 +58,13 @@ describe('describeError', () => {
     [undefined, 'undefined'],
     [{ api_key: SECRET }, 'object'],
     [null, 'object'],
-  ])('says only the type of what is no error', (thrown, type) => expect(describeError(thrown)).toEqual({ type }));
+  ])('includes only the type of a thrown value that is not an error', (thrown, type) =>
+    expect(describeError(thrown)).toEqual({ type }),
+  );
 });
 
-/** Runs a script in a process of its own with `log` at level debug; what it wrote to the two streams. */
-function logged(script: string): { lines: Record<string, unknown>[]; stderr: string; stdout: string } {
+/** Runs a script in a separate process with `log` at level debug. Returns what it wrote to stdout and stderr. */
+function runWithLog(script: string): { lines: Record<string, unknown>[]; stderr: string; stdout: string } {
   const code = `
     import { createLog } from ${JSON.stringify(new URL('../src/log.ts', import.meta.url).href)};
     const SECRET = ${JSON.stringify(SECRET)};
@@ -80,10 +82,10 @@ function logged(script: string): { lines: Record<string, unknown>[]; stderr: str
 }
 
 describe('createLog', () => {
-  const NAMES = ['api_key', 'authorization', 'password', 'token', 'secret', 'ENCRYPTION_KEY', 'DATABASE_URL'];
+  const SECRET_NAMES = ['api_key', 'authorization', 'password', 'token', 'secret', 'ENCRYPTION_KEY', 'DATABASE_URL'];
 
-  it('writes one JSON object a line, to standard error alone', () => {
-    const { lines, stdout } = logged(`
+  it('writes one JSON object per line, only to standard error', () => {
+    const { lines, stdout } = runWithLog(`
       log.info({ note: 'two\\nlines' }, 'first');
       log.debug('second');
       log.trace('never');`);
@@ -96,23 +98,23 @@ describe('createLog', () => {
     expect(lines[0]).not.toHaveProperty('hostname');
   });
 
-  it('shows no secret that stands under its name, as deep as we log', () => {
-    const { lines, stderr } = logged(`
-      for (const name of ${JSON.stringify(NAMES)}) {
+  it('redacts a secret under a known name at each nesting level that the service logs', () => {
+    const { lines, stderr } = runWithLog(`
+      for (const name of ${JSON.stringify(SECRET_NAMES)}) {
         log.info({ [name]: SECRET, shown: 1 });
         log.info({ request: { [name]: SECRET, shown: 1 } });
         log.info({ call: { request: { [name]: SECRET, shown: 1 } } });
         log.info({ requests: [{ [name]: SECRET }] });
         log.child({ [name]: SECRET }).info('from a child');
       }`);
-    expect(lines).toHaveLength(NAMES.length * 5);
+    expect(lines).toHaveLength(SECRET_NAMES.length * 5);
     expect(stderr).not.toContain(SECRET);
-    expect(stderr.match(/\[redacted\]/g)).toHaveLength(NAMES.length * 5);
-    expect(stderr.match(/"shown":1/g)).toHaveLength(NAMES.length * 3);
+    expect(stderr.match(/\[redacted\]/g)).toHaveLength(SECRET_NAMES.length * 5);
+    expect(stderr.match(/"shown":1/g)).toHaveLength(SECRET_NAMES.length * 3);
   });
 
-  it('describes errors as describeError does, and says nothing more of them', () => {
-    const { lines, stderr } = logged(`
+  it('logs an error only as describeError describes it', () => {
+    const { lines, stderr } = runWithLog(`
       const error = Object.assign(new Error("insert into x values ('" + SECRET + "') - failed"), { code: '22001', severity: 'ERROR', detail: SECRET });
       log.error({ err: error }, 'a write failed');
       log.error({ err: new Error('outer', { cause: error }) }, 'another failed');`);
@@ -123,8 +125,8 @@ describe('createLog', () => {
     ]);
   });
 
-  it('says nothing more of them when a line has no message of its own', () => {
-    const { lines, stderr } = logged(`
+  it('omits the message of an error when the log line has no message', () => {
+    const { lines, stderr } = runWithLog(`
       const error = Object.assign(new Error("insert into x values ('" + SECRET + "') - failed"), { severity: 'ERROR' });
       log.error({ err: error });
       log.error(error);`);

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { createMetrics } from '../src/metrics.js';
 
-it('calls are counted by method and code, and their times in buckets that count all that are no slower', async () => {
+it('createMetrics counts calls by method and code, and their durations in cumulative buckets', async () => {
   const metrics = createMetrics({
     revision: () => 7,
     databaseWritable: () => true,

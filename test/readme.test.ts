@@ -6,12 +6,12 @@ import { packageFile } from '../src/package.js';
 const readme = readFileSync(packageFile('README.md'), 'utf8');
 
 describe('the README', () => {
-  it('lists every setting as the code has it', () => {
+  it('lists every setting with the default and the description of the code', () => {
     for (const [name, { unset, about }] of Object.entries(settings))
       expect(readme).toContain(`| \`${name}\` | \`${unset}\` | ${about} |`);
   });
 
-  it('names scripts that exist', () => {
+  it('names only npm scripts that exist', () => {
     const { scripts } = JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { scripts: object };
     for (const [, script] of readme.matchAll(/npm run (\w+)/g)) expect(Object.keys(scripts)).toContain(script);
   });

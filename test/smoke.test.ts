@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { failure, useService } from './support/service.js';
 
-describe.each(['embedded', 'postgres'] as const)("the document's examples on %s", (backend) => {
+describe.each(['embedded', 'postgres'] as const)('the service with the %s backend', (backend) => {
   const service = useService(backend);
 
-  it('creates a config with a fallback, changes its temperature alone, and finds it again', async () => {
+  it('creates a config with a fallback and returns CONFIG_NOT_FOUND for an unknown id', async () => {
     const { configs } = service();
     const created = await configs.createConfig({
       agent: { name: 'trader' },

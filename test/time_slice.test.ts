@@ -6,49 +6,49 @@ const work = (ms: number) => {
   for (const until = performance.now() + ms; performance.now() < until; );
 };
 
-describe('a loop in slices', () => {
-  it('gives the event loop turns although nothing in it waits', async () => {
+describe('a loop over inSlices', () => {
+  it('yields to the event loop although its body never waits', async () => {
     let turns = 0;
     let running = true;
-    const others = (async () => {
+    const eventLoop = (async () => {
       for (; running; turns++) await turn();
     })();
     for await (const _ of inSlices(Array(50).fill(0))) work(2);
     running = false;
-    await others;
+    await eventLoop;
     expect(turns).toBeGreaterThan(10);
   });
 
-  it('ends when it is over, and takes no further items', async () => {
-    let taken = 0;
+  it('ends when its stop condition is met and reads no further items', async () => {
+    let itemsRead = 0;
     function* items() {
-      for (;;) yield ++taken;
+      for (;;) yield ++itemsRead;
     }
-    let over = false;
-    for await (const item of inSlices(items(), () => over)) if (item === 5) over = true;
-    expect(taken).toBe(6);
+    let stopped = false;
+    for await (const item of inSlices(items(), () => stopped)) if (item === 5) stopped = true;
+    expect(itemsRead).toBe(6);
   });
 
-  it('shares the slice with others: each gets its turn', async () => {
-    const done: number[] = [];
+  it('shares the time slice with concurrent loops without blocking the event loop', async () => {
+    const finished: number[] = [];
     const loop = async (id: number) => {
       for await (const _ of inSlices(Array(10).fill(0))) work(2);
-      done.push(id);
+      finished.push(id);
     };
     let longest = 0;
     let last = performance.now();
-    const watch = setInterval(() => {
+    const monitor = setInterval(() => {
       longest = Math.max(longest, performance.now() - last);
       last = performance.now();
     }, 1);
     await Promise.all(Array.from({ length: 20 }, (_, id) => loop(id)));
-    clearInterval(watch);
-    expect(done.sort((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, id) => id));
-    // 400 ms of work: the event loop had turns all the time.
+    clearInterval(monitor);
+    expect(finished.sort((a, b) => a - b)).toEqual(Array.from({ length: 20 }, (_, id) => id));
+    // 400 ms of work in total: the event loop never waits for more than half of it.
     expect(longest).toBeLessThan(200);
   });
 
-  it('resumes those that wait in their order', async () => {
+  it('resumes waiting loops in the order in which they began to wait', async () => {
     while (!timeSlice.isSpent) work(1);
     const order: number[] = [];
     await Promise.all([1, 2, 3].map((id) => timeSlice.next().then(() => order.push(id))));

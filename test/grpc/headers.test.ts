@@ -22,13 +22,13 @@ describe('a gRPC call', () => {
   async function codesOf(...authorization: readonly string[]): Promise<Record<string, number>> {
     const before = await counts();
     const headers = authorization.map((value) => header('authorization', value));
-    const peer = await Peer.polite(
+    const peer = await Peer.openWithPreface(
       service().port,
       h2(TYPE.HEADERS, FLAG.END_HEADERS, 1, callHeaders(GET_CALLER, ...headers)),
       h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(GetCallerRequest.encode({ min_revision: 0n }).finish())),
     );
     await expect.poll(async () => total(await counts()) - total(before)).toBe(1);
-    peer.leave();
+    peer.close();
     const after = await counts();
     return Object.fromEntries(
       Object.entries(after).flatMap(([code, count]) => (count > (before[code] ?? 0) ? [[code, 1]] : [])),

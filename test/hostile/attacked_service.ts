@@ -12,11 +12,11 @@ import { openConfigured } from '../../src/main.js';
 import { frame } from '../grpc/http2_client.js';
 import { copyFirstStart, startCommand } from '../support/command.js';
 
-/** The service in a process of its own, with what an attack costs it. */
+/** The service in a separate process, with measurements of the cost of an attack. */
 export interface Target {
   readonly grpcPort: number;
   readonly httpPort: number;
-  /** MiB of memory that the process has now. */
+  /** The current resident memory of the process, in MiB. */
   memory(): number;
   /** The longest delay of its event loop since the last call, in ms. */
   loopDelayMs(): Promise<number>;
@@ -49,41 +49,41 @@ export async function startTarget({ agents = 0, env = {} } = {}): Promise<Target
   };
 }
 
-/** Of rows that are inserted at once: the embedded engine gives a statement five seconds, also on a busy machine. */
-const ROWS = 500;
+/** Rows per statement: the embedded engine limits a statement to five seconds, also on a loaded machine. */
+const ROWS_PER_STATEMENT = 500;
 
-/** Agents by SQL, before the service starts: through the API they take minutes. */
+/** Inserts agents with SQL before the service starts: through the API it takes minutes. */
 async function insertAgents(directory: string, count: number): Promise<void> {
   const database = await openConfigured(readSettings({ DATA_DIR: directory, LOG_LEVEL: 'silent' }));
   try {
-    for (let from = 1; from <= count; from += ROWS)
+    for (let from = 1; from <= count; from += ROWS_PER_STATEMENT)
       await database.knex.raw(
         `with agents as (
            insert into agent_configs (name, agent_type, llm_provider, llm_model, temperature, prompt_template)
            select 'agent_' || n, 'analyst', 'openai', 'gpt-4', 0.5, repeat('x', 400) from generate_series(?::int, ?::int) n
            returning id)
          insert into agent_llm_configs (agent_id, provider, model_name) select id, 'openai', 'gpt-4' from agents`,
-        [from, Math.min(count, from + ROWS - 1)],
+        [from, Math.min(count, from + ROWS_PER_STATEMENT - 1)],
       );
   } finally {
     await database.close();
   }
 }
 
-/** What a well-behaved caller and the process saw of an attack. */
-export interface Seen {
+/** The effects of an attack on a well-behaved caller and on the process. */
+export interface AttackResult {
   readonly calls: number;
   /** The longest wait of the caller, and the longest delay of the event loop of the service, in ms. */
   readonly longestMs: number;
   readonly loopDelayMs: number;
   readonly errors: readonly string[];
-  /** How large the process was at most, and how much larger than before, in MiB. */
+  /** The maximum size of the process, and its growth during the attack, in MiB. */
   readonly largestMb: number;
   readonly grewMb: number;
 }
 
 /** Runs an attack while a well-behaved caller reads and writes. */
-export async function underAttack(target: Target, attack: () => Promise<unknown>): Promise<Seen> {
+export async function underAttack(target: Target, attack: () => Promise<unknown>): Promise<AttackResult> {
   const caller = await startCaller(target);
   await target.loopDelayMs();
   const before = target.memory();
@@ -93,14 +93,14 @@ export async function underAttack(target: Target, attack: () => Promise<unknown>
   }, 20);
   try {
     await attack();
-    // What the attack has left to do still stalls the others.
+    // Work that the attack has left can still delay other callers.
     await sleep(500);
   } finally {
     clearInterval(sampler);
   }
-  const seen = await caller.stop();
+  const callerResult = await caller.stop();
   const loopDelayMs = await target.loopDelayMs();
-  return { ...seen, loopDelayMs, largestMb: Math.round(largest), grewMb: Math.round(largest - before) };
+  return { ...callerResult, loopDelayMs, largestMb: Math.round(largest), grewMb: Math.round(largest - before) };
 }
 
 async function startCaller({ grpcPort, httpPort }: Target) {
@@ -108,16 +108,16 @@ async function startCaller({ grpcPort, httpPort }: Target) {
   const child = spawn(process.execPath, ['--import', 'tsx', script, `${grpcPort}`, `${httpPort}`], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
-  let said = '';
+  let output = '';
   child.stdout.on('data', (chunk) => {
-    said += chunk;
+    output += chunk;
   });
-  while (!said.includes('ready')) await once(child.stdout, 'data');
+  while (!output.includes('ready')) await once(child.stdout, 'data');
   return {
-    async stop(): Promise<Pick<Seen, 'calls' | 'longestMs' | 'errors'>> {
+    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'errors'>> {
       child.stdin.end();
       await once(child, 'close');
-      return JSON.parse(said.replace('ready\n', ''));
+      return JSON.parse(output.replace('ready\n', ''));
     },
   };
 }
@@ -127,7 +127,7 @@ export interface OpenStream {
   readonly session: http2.ClientHttp2Session;
 }
 
-/** A connection whose failures are part of the attack. */
+/** A connection whose errors are ignored: they are part of the attack. */
 export function connection(port: number): http2.ClientHttp2Session {
   const session = http2.connect(`http://127.0.0.1:${port}`);
   session.on('error', () => {});
@@ -139,7 +139,7 @@ export interface Upload {
   readonly headers?: Readonly<Record<string, string | undefined>>;
 }
 
-/** Begins a call of gRPC; nothing of its response is kept. */
+/** Begins a gRPC call and ignores its errors. */
 export function begin(session: http2.ClientHttp2Session, { path, headers = {} }: Upload): http2.ClientHttp2Stream {
   const stream = session.request(
     { ':method': 'POST', ':path': path, te: 'trailers', 'content-type': 'application/grpc', ...headers },

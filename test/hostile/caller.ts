@@ -1,5 +1,5 @@
-// A well-behaved caller in a process of its own, so that the work of the attacker does not count as waiting.
-// Usage: node --import tsx caller.ts <gRPC port> <HTTP port>; prints the longest wait as JSON when its standard input ends.
+// A well-behaved caller in a separate process, so that the work of the attacker does not count as waiting time.
+// Usage: node --import tsx caller.ts <gRPC port> <HTTP port>. Prints the result as JSON when its standard input ends.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { send } from '../http/support.js';
@@ -15,12 +15,12 @@ let longestMs = 0;
 const errors: string[] = [];
 
 async function repeat(call: () => Promise<unknown>): Promise<void> {
-  // The first call opens the connection and loads code.
+  // The first call, which opens the connection and loads code, is not measured.
   await call();
   while (running) {
-    const began = performance.now();
+    const started = performance.now();
     await call().catch((error: unknown) => errors.push(String(error)));
-    longestMs = Math.max(longestMs, performance.now() - began);
+    longestMs = Math.max(longestMs, performance.now() - started);
     calls++;
     await sleep(PAUSE_MS);
   }

@@ -16,12 +16,12 @@ import {
 } from '../support/checked_provider.js';
 import { failure, startService, type TestService, unique, useService } from '../support/service.js';
 
-const keysSeen = (fake: FakeProvider) => JSON.stringify(fake.seen.map(({ headers, path }) => [headers, path]));
+const receivedBy = (fake: FakeProvider) => JSON.stringify(fake.seen.map(({ headers, path }) => [headers, path]));
 
-describe('whose key goes where', () => {
+describe('an API key in a check', () => {
   const service = useService('embedded', { ...environment, OPENAI_API_KEY: 'sk-CANARY-openai', YOURS_API_KEY: KEY });
 
-  it('an own key stays with its provider; the fallback elsewhere has the environment, or nothing', async () => {
+  it('of a config is sent only to its provider, while a fallback uses the environment or no key', async () => {
     const [own, elsewhere, third] = [
       await startFakeProvider('openai'),
       await startFakeProvider('openai'),
@@ -42,16 +42,16 @@ describe('whose key goes where', () => {
       expect(hops[1]).toMatchObject({ key_source: source });
       expect(short(present(hops[1]).status)).toMatch(status);
     }
-    expect(keysSeen(own)).toContain(OWN_KEY);
-    expect(keysSeen(elsewhere)).not.toContain('CANARY');
-    expect(keysSeen(third)).not.toContain('CANARY');
+    expect(receivedBy(own)).toContain(OWN_KEY);
+    expect(receivedBy(elsewhere)).not.toContain('CANARY');
+    expect(receivedBy(third)).not.toContain('CANARY');
   });
 
-  it('two providers at one origin are two: the key of one is not for the other', async () => {
+  it('of a config is not sent to another provider with the same origin', async () => {
     const fake = await startFakeProvider('openai');
-    const [one, other] = [await provide(service(), fake, []), await provide(service(), fake, [])];
+    const [provider, other] = [await provide(service(), fake, []), await provide(service(), fake, [])];
     const { id } = await newConfig(service(), {
-      provider: one,
+      provider,
       model_name: 'gpt-4o',
       fallback_provider: other,
       fallback_model: 'gpt-4o',
@@ -62,7 +62,7 @@ describe('whose key goes where', () => {
     expect(short(present(hops[1]).status)).not.toBe('OK');
   });
 
-  it('a credential serves the hops of its provider only', async () => {
+  it('of a credential is sent only to the hops of its provider', async () => {
     const [own, elsewhere] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const [provider, other] = [await provide(service(), own, []), await provide(service(), elsewhere, [])];
     const name = unique('desk');
@@ -79,18 +79,18 @@ describe('whose key goes where', () => {
       ['KEY_SOURCE_CREDENTIAL', name],
       ['KEY_SOURCE_NONE', ''],
     ]);
-    expect(keysSeen(elsewhere)).not.toContain('CANARY');
+    expect(receivedBy(elsewhere)).not.toContain('CANARY');
     const foreign = service().configs.createConfig({
       agent: { name: (await newConfig(service())).agent_name },
       config: { provider: other, model_name: 'gpt-4o', credential_name: name },
     });
     expect((await failure(foreign)).reason).toBe('KEY_PROVIDER_MISMATCH');
-    // Replaced once, for all.
+    // A new key of the credential applies to all its configs.
     await service().credentials.updateCredential({ credential: { name }, api_key: KEY });
     expect(short((await checked(service(), id)).status)).toBe('OK');
   });
 
-  it('a fallback at the same provider with the same key is one question; another model is another answer', async () => {
+  it('is sent once for two hops with the same provider and key, with a result for each model', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const { id } = await newConfig(service(), {
@@ -105,7 +105,7 @@ describe('whose key goes where', () => {
     expect(fake.paths().filter((path) => path === 'GET /v1/models')).toHaveLength(1);
   });
 
-  it('the variables of built-in providers cannot be named by others, and those not allowed are not sent', async () => {
+  it('is not read from forbidden variables: a custom provider that names one is rejected', async () => {
     const fake = await startFakeProvider('openai');
     for (const variable of ['OPENAI_API_KEY', 'ANTHROPIC_API_KEY', 'XAI_API_KEY', 'GROK_API_KEY', 'DEEPSEEK_API_KEY'])
       expect(await ending(provide(service(), fake, [variable]))).toBe('3 INVALID_FIELDS');
@@ -114,7 +114,7 @@ describe('whose key goes where', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('the environment is asked in the order of the provider, and says which one it was', async () => {
+  it('of the environment is read from the first set variable of the provider, which key_name names', async () => {
     const fake = await startFakeProvider('openai');
     for (const [vars, name] of [
       [['YOURS_API_KEY', 'MINE_API_KEY'], 'YOURS_API_KEY'],
@@ -129,7 +129,7 @@ describe('whose key goes where', () => {
     }
   });
 
-  it('an ad-hoc key goes to the base URL, with or without a slash, and to no other place', async () => {
+  it('of ValidateApiKey is sent only in headers to the base URL, with or without a trailing slash', async () => {
     for (const kind of KINDS) {
       const fake = await startFakeProvider(kind);
       const provider = await provide(service(), fake);
@@ -148,23 +148,23 @@ describe('whose key goes where', () => {
     }
   });
 
-  it('a redirect to another origin gets nothing', async () => {
-    const thief = await startFakeProvider('openai');
+  it('is not sent to the target of a redirect', async () => {
+    const target = await startFakeProvider('openai');
     for (const code of [301, 302, 303, 307, 308]) {
       const fake = await startFakeProvider('openai');
-      fake.on('*', (_, response) => response.writeHead(code, { location: thief.provider.base_url }).end());
+      fake.on('*', (_, response) => response.writeHead(code, { location: target.provider.base_url }).end());
       const provider = await provide(service(), fake);
       expect(short((await validated(service(), provider, OWN_KEY)).status)).toBe('PROVIDER_ERROR');
       expect(fake.seen).toHaveLength(1);
     }
-    expect(thief.seen).toEqual([]);
+    expect(target.seen).toEqual([]);
   });
 
-  it('proxies of the environment are not asked', async () => {
-    const [thief, fake] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
+  it('is not sent to a proxy that the environment configures', async () => {
+    const [proxy, fake] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'ALL_PROXY', 'NODE_USE_ENV_PROXY'];
     const before = names.map((name) => process.env[name]);
-    for (const name of names) process.env[name] = name.startsWith('NODE') ? '1' : `http://127.0.0.1:${thief.port}`;
+    for (const name of names) process.env[name] = name.startsWith('NODE') ? '1' : `http://127.0.0.1:${proxy.port}`;
     try {
       expect(short((await validated(service(), await provide(service(), fake), KEY)).status)).toBe('OK');
     } finally {
@@ -174,24 +174,24 @@ describe('whose key goes where', () => {
         else process.env[name] = value;
       });
     }
-    expect(thief.seen).toEqual([]);
+    expect(proxy.seen).toEqual([]);
   });
 });
 
-describe('addresses', () => {
+describe('the address policy', () => {
   const services: TestService[] = [];
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((one) => one.stop()));
+    await Promise.all(services.splice(0).map((service) => service.stop()));
   });
   async function started(env: Record<string, string>): Promise<TestService> {
-    const one = await startService({ HTTP_ADDRESS: 'off', ...env });
-    services.push(one);
-    return one;
+    const service = await startService({ HTTP_ADDRESS: 'off', ...env });
+    services.push(service);
+    return service;
   }
-  const { PROVIDER_ALLOW_CIDRS: _, ...closed } = environment;
+  const { PROVIDER_ALLOW_CIDRS: _, ...withoutAllowedCidrs } = environment;
 
-  it('names that resolve to what is not public are refused, whichever way it is written', async () => {
-    const one = await started(closed);
+  it('rejects a name that resolves to a non-public address, in every notation', async () => {
+    const service = await started(withoutAllowedCidrs);
     const table = {
       'loop.example.com': ['127.0.0.1'],
       'loop6.example.com': ['::1'],
@@ -215,8 +215,8 @@ describe('addresses', () => {
     try {
       const found: Record<string, string> = {};
       for (const name of Object.keys(table)) {
-        const { name: provider } = await newProvider(one, { base_url: `https://${name}/v1` });
-        const { check } = await one.providers.validateApiKey({ provider, api_key: OWN_KEY }, { deadlineMs: 8_000 });
+        const { name: provider } = await newProvider(service, { base_url: `https://${name}/v1` });
+        const { check } = await service.providers.validateApiKey({ provider, api_key: OWN_KEY }, { deadlineMs: 8_000 });
         found[name] = short(present(check).status);
         expect(present(check).message).not.toMatch(/CANARY/);
       }
@@ -226,8 +226,8 @@ describe('addresses', () => {
     }
   });
 
-  it('a name with a public and a private address never reaches the private one', async () => {
-    const one = await started(closed);
+  it('rejects the private address of a name that has a public and a private address', async () => {
+    const service = await started(withoutAllowedCidrs);
     const fake = await startFakeProvider('openai');
     const resolver = fakeResolver({
       'both.example.com': ['192.0.2.1', '127.0.0.1'],
@@ -235,8 +235,10 @@ describe('addresses', () => {
     });
     try {
       for (const name of ['both', 'htob']) {
-        const { name: provider } = await newProvider(one, { base_url: `https://${name}.example.com:${fake.port}/v1` });
-        const { check } = await one.providers.validateApiKey({ provider, api_key: OWN_KEY }, { deadlineMs: 2_000 });
+        const { name: provider } = await newProvider(service, {
+          base_url: `https://${name}.example.com:${fake.port}/v1`,
+        });
+        const { check } = await service.providers.validateApiKey({ provider, api_key: OWN_KEY }, { deadlineMs: 2_000 });
         expect(short(present(check).status)).toMatch(/ADDRESS_REFUSED|UNREACHABLE/);
       }
     } finally {
@@ -245,8 +247,8 @@ describe('addresses', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('base URLs that are addresses in disguise are not taken, or not connected to', async () => {
-    const one = await started(closed);
+  it('rejects or does not connect to a base URL with a disguised address', async () => {
+    const service = await started(withoutAllowedCidrs);
     const fake = await startFakeProvider('openai');
     for (const host of [
       '127.0.0.1',
@@ -263,7 +265,7 @@ describe('addresses', () => {
       '127。0。0。1',
       'foo.localhost',
     ]) {
-      const created = await one.providers
+      const created = await service.providers
         .createProvider({
           provider: { name: unique('mine'), dialect: 'DIALECT_OPENAI', base_url: `https://${host}:${fake.port}/v1` },
         })
@@ -273,7 +275,7 @@ describe('addresses', () => {
         expect([host, created]).toEqual([host, 3]);
         continue;
       }
-      const { check } = await one.providers.validateApiKey(
+      const { check } = await service.providers.validateApiKey(
         { provider: created, api_key: OWN_KEY },
         { deadlineMs: 8_000 },
       );
@@ -285,7 +287,7 @@ describe('addresses', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('PROVIDER_ALLOW_CIDRS allows what it says and nothing beside it, also when it is taken back', async () => {
+  it('allows exactly the addresses in PROVIDER_ALLOW_CIDRS', async () => {
     const fake = await startFakeProvider('openai');
     for (const [cidrs, expected] of [
       ['127.0.0.1/32', true],
@@ -297,18 +299,18 @@ describe('addresses', () => {
       ['10.0.0.0/8, 127.0.0.1/32', true],
       ['::ffff:127.0.0.0/104', undefined],
     ] as const) {
-      const one = await started({ ...environment, PROVIDER_ALLOW_CIDRS: cidrs }).catch(() => undefined);
-      if (!one) {
+      const service = await started({ ...environment, PROVIDER_ALLOW_CIDRS: cidrs }).catch(() => undefined);
+      if (!service) {
         expect(expected).toBeUndefined();
         continue;
       }
-      const created = await ending(provide(one, fake));
+      const created = await ending(provide(service, fake));
       if (expected !== undefined) expect([cidrs, created]).toEqual([cidrs, expected ? 'OK' : '3 INVALID_FIELDS']);
-      // A name gets no further than an address.
+      // A name that resolves to the address is treated like the address.
       const resolver = fakeResolver({ 'near.example.com': ['127.0.0.1'] });
       try {
-        const { name } = await newProvider(one, { base_url: `https://near.example.com:${fake.port}/v1` });
-        const { status } = await validated(one, name, OWN_KEY);
+        const { name } = await newProvider(service, { base_url: `https://near.example.com:${fake.port}/v1` });
+        const { status } = await validated(service, name, OWN_KEY);
         if (expected !== undefined)
           expect([cidrs, short(status)]).toEqual([cidrs, expected ? 'UNREACHABLE' : 'ADDRESS_REFUSED']);
       } finally {
@@ -316,11 +318,11 @@ describe('addresses', () => {
       }
       await services.pop()?.stop();
     }
-    expect(keysSeen(fake)).not.toContain('CANARY');
+    expect(receivedBy(fake)).not.toContain('CANARY');
   });
 
   it.each(['127.0.0.0/33', '127.0.0.0', 'localhost/8', '/8', '127.0.0.0/-1', '127.0.0.0/8/8', 'any', '::1/129'])(
-    'PROVIDER_ALLOW_CIDRS=%s is named at the start, or allows no more than that address',
+    'rejects PROVIDER_ALLOW_CIDRS=%s at the start, or allows only that address',
     async (cidrs) => {
       const outcome = await started({ ...environment, PROVIDER_ALLOW_CIDRS: cidrs }).catch((error: Error) => error);
       if (outcome instanceof Error) return expect(outcome.message).toContain('PROVIDER_ALLOW_CIDRS');
@@ -330,9 +332,9 @@ describe('addresses', () => {
     },
   );
 
-  it('a key of another ENCRYPTION_KEY list is read with the old one beside the new', async () => {
-    const one = await started({ ...environment, ENCRYPTION_KEY: `${generateKey()},${ENCRYPTION_KEY}` });
-    const { id } = await configAt(one, await provide(one, await startFakeProvider('openai')), 'gpt-4o', KEY);
-    expect(short((await checked(one, id)).status)).toBe('OK');
+  it('allows a check with a stored key when ENCRYPTION_KEY lists the old key after the new one', async () => {
+    const service = await started({ ...environment, ENCRYPTION_KEY: `${generateKey()},${ENCRYPTION_KEY}` });
+    const { id } = await configAt(service, await provide(service, await startFakeProvider('openai')), 'gpt-4o', KEY);
+    expect(short((await checked(service, id)).status)).toBe('OK');
   });
 });

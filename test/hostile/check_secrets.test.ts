@@ -17,7 +17,7 @@ const KEYS = {
 const MARK = 'PLANTEDMARK';
 useDirectories();
 
-/** A provider that puts the key that it was given wherever it can. */
+/** A provider that repeats the received key in every possible place of its response. */
 const echo =
   (status: number): Handler =>
   (request, response) => {
@@ -39,14 +39,14 @@ const echo =
     );
   };
 
-describe('planted keys', () => {
+describe('the API keys of checks', () => {
   let postgres: TestPostgres;
   beforeAll(async () => {
     postgres = await startPostgres();
   });
   afterAll(() => postgres.stop());
 
-  it('are in no answer, error, log at trace, metric, history, health row or table', async () => {
+  it('appear in no response, error, trace log, metric, history, health row or table', async () => {
     const DATABASE_URL = await postgres.createDatabase('seeded');
     const command = await startCommand({
       ...environment,
@@ -59,9 +59,9 @@ describe('planted keys', () => {
     const [, http] = await command.says(/HTTP {6}[^:\s]+:(\d+)/);
     const port = Number(http);
     const clients = connect(command.port);
-    const said: unknown[] = [];
-    const note = async (call: Promise<unknown>) => {
-      said.push(
+    const responses: unknown[] = [];
+    const record = async (call: Promise<unknown>) => {
+      responses.push(
         await call.catch((error: Error & { violations?: unknown; metadata?: unknown }) => [
           error.message,
           error.violations,
@@ -76,29 +76,31 @@ describe('planted keys', () => {
         fake.on('*', echo(status));
         const provider = await provide(clients, fake);
         const name = unique('desk');
-        await note(clients.credentials.createCredential({ credential: { name, provider }, api_key: KEYS.credential }));
+        await record(
+          clients.credentials.createCredential({ credential: { name, provider }, api_key: KEYS.credential }),
+        );
         const own = await newConfig(clients, { provider, model_name: 'gpt-4o' });
-        await note(clients.configs.updateConfig({ config: { id: own.id }, api_key: KEYS.own, reason: 'a key' }));
+        await record(clients.configs.updateConfig({ config: { id: own.id }, api_key: KEYS.own, reason: 'a key' }));
         const named = await newConfig(clients, { provider, model_name: 'gpt-4o', credential_name: name });
         const bare = await newConfig(clients, { provider, model_name: 'gpt-4o' });
-        for (const { id } of [own, named, bare]) await note(clients.configs.checkConfigHealth({ id }));
-        await note(clients.providers.validateApiKey({ provider, api_key: KEYS.adhoc, model_name: 'gpt-4o' }));
-        said.push(
+        for (const { id } of [own, named, bare]) await record(clients.configs.checkConfigHealth({ id }));
+        await record(clients.providers.validateApiKey({ provider, api_key: KEYS.adhoc, model_name: 'gpt-4o' }));
+        responses.push(
           (await send(port, 'POST', `/v1/providers/${provider}:validateApiKey`, { body: { apiKey: KEYS.adhoc } })).text,
         );
-        said.push((await send(port, 'POST', `/v1/configs/${own.id}:checkHealth`, { body: {} })).text);
+        responses.push((await send(port, 'POST', `/v1/configs/${own.id}:checkHealth`, { body: {} })).text);
         expect(JSON.stringify(fake.seen)).toContain(KEYS.own);
       }
-      // What is wrong with a request, a caller that goes away, a URL that says too much.
-      const hang = await startFakeProvider('openai');
-      hang.on('*', () => undefined);
-      const slow = await provide(clients, hang);
-      await note(clients.providers.validateApiKey({ provider: slow, api_key: KEYS.adhoc }, { deadlineMs: 300 }));
-      await note(clients.providers.validateApiKey({ provider: slow, api_key: `${KEYS.adhoc} ${KEYS.adhoc}` }));
-      await note(
+      // Invalid requests, a caller that cancels, and a key in a path.
+      const unresponsive = await startFakeProvider('openai');
+      unresponsive.on('*', () => undefined);
+      const slow = await provide(clients, unresponsive);
+      await record(clients.providers.validateApiKey({ provider: slow, api_key: KEYS.adhoc }, { deadlineMs: 300 }));
+      await record(clients.providers.validateApiKey({ provider: slow, api_key: `${KEYS.adhoc} ${KEYS.adhoc}` }));
+      await record(
         clients.providers.validateApiKey({ provider: KEYS.adhoc.toLowerCase(), api_key: KEYS.adhoc.repeat(20) }),
       );
-      const port0 = `/v1/providers/${slow}:validateApiKey`;
+      const path = `/v1/providers/${slow}:validateApiKey`;
       for (const body of [
         `{"apiKey": "${KEYS.adhoc}"`,
         `{"apiKey": "${KEYS.adhoc}", "apiKey": "${KEYS.adhoc}"}`,
@@ -107,12 +109,14 @@ describe('planted keys', () => {
         `{"apiKey": {"x":"${KEYS.adhoc}"}}`,
         `"${KEYS.adhoc}"`,
       ])
-        said.push((await send(port, 'POST', port0, { body, headers: { 'content-type': 'application/json' } })).text);
-      said.push((await send(port, 'POST', port0, { body: { apiKey: `${KEYS.adhoc} x` } })).text);
+        responses.push(
+          (await send(port, 'POST', path, { body, headers: { 'content-type': 'application/json' } })).text,
+        );
+      responses.push((await send(port, 'POST', path, { body: { apiKey: `${KEYS.adhoc} x` } })).text);
       const openai = await newConfig(clients, { provider: 'openai', model_name: 'gpt-4o' });
-      await note(clients.configs.checkConfigHealth({ id: openai.id }));
-      await note(clients.configs.listConfigHealth({}));
-      said.push((await send(port, 'GET', '/metrics')).text, (await send(port, 'GET', '/v1/configs:health')).text);
+      await record(clients.configs.checkConfigHealth({ id: openai.id }));
+      await record(clients.configs.listConfigHealth({}));
+      responses.push((await send(port, 'GET', '/metrics')).text, (await send(port, 'GET', '/v1/configs:health')).text);
     } finally {
       clients.close();
     }
@@ -130,11 +134,11 @@ describe('planted keys', () => {
     command.child.kill('SIGTERM');
     await command.ended;
     const output = command.output();
-    // The search must have something to look through.
+    // The searched texts must not be empty.
     expect(output).toContain('ValidateApiKey');
     expect(dump.join('\n')).toContain('config_health:');
     expect(dump.join('\n').length).toBeGreaterThan(10_000);
-    const places = { answers: text(said), log: output, database: dump.join('\n') };
+    const places = { responses: text(responses), log: output, database: dump.join('\n') };
     for (const [place, content] of Object.entries(places))
       for (const form of [
         MARK,

@@ -37,19 +37,19 @@ const HOSTILE = [
   ' ',
 ];
 
-describe.each(['embedded', 'postgres'] as const)('the four methods meet nonsense, on %s', (backend) => {
+describe.each(['embedded', 'postgres'] as const)('the four check methods on %s', (backend) => {
   const service = useService(backend, environment);
   const unhandled: unknown[] = [];
-  const note = (error: unknown) => unhandled.push(error);
+  const onUnhandled = (error: unknown) => unhandled.push(error);
   let id = 0;
-  afterAll(() => void process.off('unhandledRejection', note));
+  afterAll(() => void process.off('unhandledRejection', onUnhandled));
   beforeAll(async () => {
-    process.on('unhandledRejection', note);
+    process.on('unhandledRejection', onUnhandled);
     id = (await configAt(service(), await provide(service(), 'http://127.0.0.1:1/v1'))).id;
   });
-  const alive = async () => expect((await service().configs.getConfig({ id })).config?.id).toBe(id);
+  const expectAlive = async () => expect((await service().configs.getConfig({ id })).config?.id).toBe(id);
 
-  it.each(Object.entries(METHODS))('%s: random bytes are a status, never INTERNAL', async (_, path) => {
+  it.each(Object.entries(METHODS))('%s returns a status other than INTERNAL for random bytes', async (_, path) => {
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 60 }), async (bytes) => {
         const { result } = await rawCall(service().port, { path, body: frame(bytes), waitMs: 15_000 });
@@ -59,42 +59,45 @@ describe.each(['embedded', 'postgres'] as const)('the four methods meet nonsense
       }),
       { numRuns: 60, seed: 20261122 },
     );
-    await alive();
+    await expectAlive();
   });
 
-  it.each(Object.entries(METHODS))('%s: fields of the right number with random values', async (name, path) => {
-    const varint = (value: bigint): number[] => {
-      const out: number[] = [];
-      let rest = BigInt.asUintN(64, value);
-      do {
-        out.push(Number(rest & 127n) | (rest > 127n ? 128 : 0));
-        rest >>= 7n;
-      } while (rest > 0n);
-      return out;
-    };
-    // min_revision (10) is left out: it may wait as long as the deadline allows.
-    const number = fc.tuple(fc.constantFrom(1, 2, 3, 20), fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }));
-    const bytes = fc.tuple(fc.constantFrom(1, 2, 3, 21), fc.uint8Array({ maxLength: 20 }));
-    const field = fc.oneof(
-      number.map(([tag, value]) => [...varint(BigInt(tag << 3)), ...varint(value)]),
-      bytes.map(([tag, value]) => [...varint(BigInt((tag << 3) | 2)), value.length, ...value]),
-    );
-    await fc.assert(
-      fc.asyncProperty(fc.array(field, { maxLength: 5 }), async (fields) => {
-        const { result } = await rawCall(service().port, {
-          path,
-          body: frame(Buffer.from(fields.flat())),
-          waitMs: 15_000,
-        });
-        expect(result).toMatch(/^grpc (OK|INVALID_ARGUMENT|NOT_FOUND|RESOURCE_EXHAUSTED)/);
-      }),
-      { numRuns: 60, seed: 20261123 },
-    );
-    await alive();
-    expect(name).not.toBe('');
-  });
+  it.each(Object.entries(METHODS))(
+    '%s returns a status other than INTERNAL for known fields with random values',
+    async (name, path) => {
+      const varint = (value: bigint): number[] => {
+        const out: number[] = [];
+        let rest = BigInt.asUintN(64, value);
+        do {
+          out.push(Number(rest & 127n) | (rest > 127n ? 128 : 0));
+          rest >>= 7n;
+        } while (rest > 0n);
+        return out;
+      };
+      // min_revision (10) is not generated: it can wait until the deadline.
+      const number = fc.tuple(fc.constantFrom(1, 2, 3, 20), fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }));
+      const bytes = fc.tuple(fc.constantFrom(1, 2, 3, 21), fc.uint8Array({ maxLength: 20 }));
+      const field = fc.oneof(
+        number.map(([tag, value]) => [...varint(BigInt(tag << 3)), ...varint(value)]),
+        bytes.map(([tag, value]) => [...varint(BigInt((tag << 3) | 2)), value.length, ...value]),
+      );
+      await fc.assert(
+        fc.asyncProperty(fc.array(field, { maxLength: 5 }), async (fields) => {
+          const { result } = await rawCall(service().port, {
+            path,
+            body: frame(Buffer.from(fields.flat())),
+            waitMs: 15_000,
+          });
+          expect(result).toMatch(/^grpc (OK|INVALID_ARGUMENT|NOT_FOUND|RESOURCE_EXHAUSTED)/);
+        }),
+        { numRuns: 60, seed: 20261123 },
+      );
+      await expectAlive();
+      expect(name).not.toBe('');
+    },
+  );
 
-  it('hostile texts in every field are a violation, NOT_FOUND or an answer', async () => {
+  it('return OK, a violation or NOT_FOUND for a hostile text in any field', async () => {
     for (const value of HOSTILE)
       for (const call of [
         () => service().providers.validateApiKey({ provider: value, api_key: 'sk-x' }),
@@ -107,20 +110,20 @@ describe.each(['embedded', 'postgres'] as const)('the four methods meet nonsense
           value.slice(0, 40),
           expect.stringMatching(/^OK$|^3 |^5 |^8 TOO_MANY_CHECKS/),
         ]);
-    await alive();
+    await expectAlive();
   });
 
-  it('over HTTP the same, in paths, queries and bodies', async () => {
+  it('return 400, 404, 405 or 429 for a hostile text in a path, query or body of HTTP', async () => {
     const port = present(service().running.httpPort);
-    for (const value of HOSTILE.filter((one) => one.length < 2_000)) {
-      const inside = encodeURIComponent(value.toWellFormed());
+    for (const value of HOSTILE.filter((text) => text.length < 2_000)) {
+      const encoded = encodeURIComponent(value.toWellFormed());
       for (const [method, path, body] of [
-        ['POST', `/v1/providers/${inside}:validateApiKey`, { apiKey: 'sk-x' }],
+        ['POST', `/v1/providers/${encoded}:validateApiKey`, { apiKey: 'sk-x' }],
         ['POST', '/v1/providers/mine:validateApiKey', { apiKey: value, modelName: value }],
-        ['POST', `/v1/configs/${inside}:checkHealth`, {}],
-        ['GET', `/v1/configs:health?pageToken=${inside}`, undefined],
-        ['GET', `/v1/configs:health?statuses=${inside}`, undefined],
-        ['GET', `/v1/configs:retiringModels?withinDays=${inside}`, undefined],
+        ['POST', `/v1/configs/${encoded}:checkHealth`, {}],
+        ['GET', `/v1/configs:health?pageToken=${encoded}`, undefined],
+        ['GET', `/v1/configs:health?statuses=${encoded}`, undefined],
+        ['GET', `/v1/configs:retiringModels?withinDays=${encoded}`, undefined],
       ] as const) {
         const { status } = await send(port, method, path, body ? { body } : {});
         expect([method, path.slice(0, 60), status]).toEqual([
@@ -130,13 +133,13 @@ describe.each(['embedded', 'postgres'] as const)('the four methods meet nonsense
         ]);
       }
     }
-    await alive();
+    await expectAlive();
   });
 
-  it('and go on as before: a real question is answered, nothing was left unhandled', async () => {
-    const { id: good } = await configAt(service(), await provide(service(), await startFakeProvider('openai')));
-    // The other questions have used up the minute, perhaps.
-    const outcome = await checked(service(), good).then(
+  it('still serve a valid check afterwards, with no unhandled rejection', async () => {
+    const { id: validId } = await configAt(service(), await provide(service(), await startFakeProvider('openai')));
+    // The tests above can have reached the limit of checks per minute.
+    const outcome = await checked(service(), validId).then(
       ({ status }) => short(status),
       (error: { reason: string }) => error.reason,
     );
@@ -145,10 +148,10 @@ describe.each(['embedded', 'postgres'] as const)('the four methods meet nonsense
   });
 });
 
-describe('the contract that is served', () => {
+describe('the contract of the check methods', () => {
   const service = useService('embedded');
 
-  it.each(['v1', 'v1alpha'])('reflection %s shows the methods with their comments', async (version) => {
+  it.each(['v1', 'v1alpha'])('is served by reflection %s with its comments', async (version) => {
     for (const [symbol, words] of [
       [
         'agentllm.v1.AgentLLMConfigService',
@@ -167,7 +170,7 @@ describe('the contract that is served', () => {
     }
   });
 
-  it('each new method declares a permission and an HTTP route; checks need PERMISSION_CHECK, lists a read', () => {
+  it('declares an HTTP route and a permission for each method: PERMISSION_CHECK for checks, a read for lists', () => {
     for (const [file, method, permission] of [
       ['agent_llm_config_service', 'CheckConfigHealth', 'PERMISSION_CHECK'],
       ['agent_llm_config_service', 'ListConfigHealth', 'PERMISSION_CONFIGS_READ'],

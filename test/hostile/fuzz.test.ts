@@ -13,17 +13,17 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { createRouter, type Route } from '../../src/http/routes.js';
 import { writeTemplate } from '../../src/http/template.js';
 import { limits } from '../../src/limits.js';
-import { type HttpAnswer, send } from '../http/support.js';
+import { type HttpResponse, send } from '../http/support.js';
 import { fakeResolver } from '../providers/fake_resolver.js';
 import { contract, grant, methods, pathOf } from '../support/access.js';
 import { unique } from '../support/service.js';
 import { contents, gapsInLog, replay } from '../support/store.js';
-import { messageOf, mutated, strangeJson, touchOf } from './generate.js';
-import { blemish, Caller, type CallOptions, startTarget, type Target } from './whole_service.js';
+import { fieldOf, invalidJson, messageOf, mutated } from './generate.js';
+import { Caller, type CallOptions, responseDefect, startTarget, type Target } from './whole_service.js';
 
 /*
- * Every method with every kind of request, generated from the contract, so that a method or field which is added later is
- * fuzzed too. FUZZ_RUNS makes it longer; a failure prints its seed, which FUZZ_SEED repeats.
+ * Calls every method with requests generated from the contract, so that a method or field which is added later is
+ * fuzzed too. FUZZ_RUNS sets the number of runs; a failure prints its seed, with which FUZZ_SEED repeats the run.
  */
 
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 12);
@@ -36,15 +36,15 @@ let target: Target;
 let caller: Caller;
 let admin: string | undefined;
 const unhandled: unknown[] = [];
-/** How each method has ended, and how often. */
+/** How often each method ended with each code. */
 const endings = new Map<string, Map<string, number>>();
-const note = (error: unknown) => void unhandled.push(error);
-// Nobody outside is asked about the keys that are made up here.
+const onUnhandled = (error: unknown) => void unhandled.push(error);
+// No name resolves, so that the generated keys are not sent to real providers.
 const unknownNames = new Proxy({}, { get: (_, name) => (isIP(String(name)) ? undefined : { code: 'ENOTFOUND' }) });
 const { restore } = fakeResolver(unknownNames);
 
 beforeAll(async () => {
-  process.on('unhandledRejection', note).on('uncaughtExceptionMonitor', note);
+  process.on('unhandledRejection', onUnhandled).on('uncaughtExceptionMonitor', onUnhandled);
   target = await startTarget();
   caller = new Caller(target.grpcPort);
 });
@@ -53,38 +53,44 @@ afterAll(async () => {
   caller?.close();
   await target?.close();
   restore();
-  process.off('unhandledRejection', note).off('uncaughtExceptionMonitor', note);
+  process.off('unhandledRejection', onUnhandled).off('uncaughtExceptionMonitor', onUnhandled);
 });
 
 const methodNamed = (name: string) => methods.find((method) => method.name === name) as DescMethod;
 const requestOf = ({ input }: DescMethod, json: JsonObject) =>
   Buffer.from(toBinary(input, fromJson(input, json, { registry: contract.registry })));
-const good = (name: string, json: JsonObject, options: CallOptions = {}) =>
+const callValid = (name: string, json: JsonObject, options: CallOptions = {}) =>
   caller.call(methodNamed(name), requestOf(methodNamed(name), json), { token: admin, ...options });
 
-/** What the generated requests name, as far as one of them has not taken it away for good. */
+/** Creates the resources that the generated requests name, unless an earlier request has deleted them permanently. */
 beforeEach(async () => {
-  await good('CreateAgent', { agent: { name: 'trader', agentType: 'trader' } });
-  await good('CreateCredential', { credential: { name: 'desk', provider: 'openai' }, apiKey: 'sk-fuzz-0123456789' });
+  await callValid('CreateAgent', { agent: { name: 'trader', agentType: 'trader' } });
+  await callValid('CreateCredential', {
+    credential: { name: 'desk', provider: 'openai' },
+    apiKey: 'sk-fuzz-0123456789',
+  });
   const config = { provider: 'openai', modelName: 'gpt-4o', credentialName: 'desk' };
-  await good('CreateConfig', { agent: { name: 'trader' }, config });
+  await callValid('CreateConfig', { agent: { name: 'trader' }, config });
 });
 
 afterEach(async () => {
   expect(unhandled.splice(0)).toEqual([]);
   expect(target.errors.splice(0)).toEqual([]);
-  expect(await good('ListAgents', { pageSize: 1 })).toMatchObject({ code: 'OK' });
+  expect(await callValid('ListAgents', { pageSize: 1 })).toMatchObject({ code: 'OK' });
 });
 
 const cases = methods.map((method) => [`${method.parent.name}/${method.name}`, method] as const);
 
-const soundOf = ({ input }: DescMethod) => fc.oneof(messageOf(input, 'tame'), messageOf(input, 'wild'));
+const generatedOf = ({ input }: DescMethod) => fc.oneof(messageOf(input, 'plausible'), messageOf(input, 'arbitrary'));
 const requestsOf = (method: DescMethod) => {
-  const sound = fc.oneof({ arbitrary: nearOf(method), weight: 3 }, { arbitrary: soundOf(method), weight: 2 });
-  return fc.oneof({ arbitrary: sound, weight: 4 }, { arbitrary: mutated(sound), weight: 2 });
+  const decodable = fc.oneof(
+    { arbitrary: nearValidOf(method), weight: 3 },
+    { arbitrary: generatedOf(method), weight: 2 },
+  );
+  return fc.oneof({ arbitrary: decodable, weight: 4 }, { arbitrary: mutated(decodable), weight: 2 });
 };
 
-/* Requests that are sound, for what only those reach. */
+/* Valid requests, for code that only valid requests reach. */
 
 const agent: JsonObject = { name: 'trader' };
 const model: JsonObject = { provider: 'openai', modelName: 'gpt-4o' };
@@ -130,11 +136,11 @@ const examples: Readonly<Record<string, () => JsonObject>> = {
   ValidateApiKey: () => ({ provider: 'openai', apiKey }),
 };
 
-/** A sound request with up to two fields that need not be. */
-function nearOf(method: DescMethod): fc.Arbitrary<Buffer> {
-  return fc.array(touchOf(method.input), { maxLength: 2 }).map((touches) => {
-    const bytes = Buffer.concat([requestOf(method, examples[method.name]?.() ?? {}), ...touches]);
-    // One message of two: decoders differ in whether the second one is merged into the first.
+/** A valid request with up to two fields that can be invalid. */
+function nearValidOf(method: DescMethod): fc.Arbitrary<Buffer> {
+  return fc.array(fieldOf(method.input), { maxLength: 2 }).map((extraFields) => {
+    const bytes = Buffer.concat([requestOf(method, examples[method.name]?.() ?? {}), ...extraFields]);
+    // Re-encoded, because decoders differ in whether a second occurrence of a message field is merged into the first.
     try {
       return Buffer.from(toBinary(method.input, fromBinary(method.input, bytes)));
     } catch {
@@ -143,60 +149,60 @@ function nearOf(method: DescMethod): fc.Arbitrary<Buffer> {
   });
 }
 
-async function fuzz(method: DescMethod, given: CallOptions, share = 1): Promise<void> {
+async function fuzz(method: DescMethod, options: CallOptions, share = 1): Promise<void> {
   const property = fc.asyncProperty(requestsOf(method), async (bytes) => {
-    const ending = await caller.call(method, bytes, { deadlineMs: DEADLINE_MS, ...given });
-    const of = endings.get(method.name) ?? new Map<string, number>();
-    endings.set(method.name, of.set(ending.code, (of.get(ending.code) ?? 0) + 1));
-    expect(blemish(method, ending)).toBeUndefined();
+    const ending = await caller.call(method, bytes, { deadlineMs: DEADLINE_MS, ...options });
+    const counts = endings.get(method.name) ?? new Map<string, number>();
+    endings.set(method.name, counts.set(ending.code, (counts.get(ending.code) ?? 0) + 1));
+    expect(responseDefect(method, ending)).toBeUndefined();
   });
   await fc.assert(property, runs(share));
 }
 
-describe('what is wrong with an answer', () => {
+describe('responseDefect', () => {
   const method = methodNamed('GetAgent');
-  const sound = { code: 'NOT_FOUND', message: 'no', bodies: [] } as const;
+  const valid = { code: 'NOT_FOUND', message: 'no', bodies: [] } as const;
   it.each([
-    ['INTERNAL', { ...sound, code: 'INTERNAL' }],
-    ['UNKNOWN', { ...sound, code: 'UNKNOWN' }],
-    ['no details', { ...sound, details: undefined }],
-    ['details that are none', { ...sound, details: Buffer.alloc(0) }],
-    ['details beyond 4 KiB', { ...sound, details: Buffer.alloc(3_100) }],
-  ] as const)('is seen: %s', (_, ending) => {
-    expect(blemish(method, { details: undefined, ...ending })).toEqual(expect.any(String));
+    ['INTERNAL', { ...valid, code: 'INTERNAL' }],
+    ['UNKNOWN', { ...valid, code: 'UNKNOWN' }],
+    ['no details', { ...valid, details: undefined }],
+    ['empty details', { ...valid, details: Buffer.alloc(0) }],
+    ['details larger than 4 KiB', { ...valid, details: Buffer.alloc(3_100) }],
+  ] as const)('reports a response with %s', (_, ending) => {
+    expect(responseDefect(method, { details: undefined, ...ending })).toEqual(expect.any(String));
   });
 });
 
-describe('over gRPC, while there are no tokens', { timeout: TIMEOUT }, () => {
-  it.each(cases)('%s answers whatever it is asked', async (_, method) => {
-    // Where everything is open, the first token would close it.
+describe('over gRPC, while the store has no tokens', { timeout: TIMEOUT }, () => {
+  it.each(cases)('%s returns a valid response or error for any request', async (_, method) => {
+    // The first token would end anonymous access.
     if (method.name !== 'CreateToken') await fuzz(method, {});
   });
 });
 
-describe('over gRPC, with an administrator’s token', { timeout: TIMEOUT }, () => {
+describe('over gRPC, with an administrator token', { timeout: TIMEOUT }, () => {
   beforeAll(async () => {
     admin = (await grant(target.store, { role: 'ROLE_ADMIN' })).text;
   });
 
-  it.each(cases)('%s answers whatever it is asked', (_, method) => fuzz(method, { token: admin }));
+  it.each(cases)('%s returns a valid response or error for any request', (_, method) => fuzz(method, { token: admin }));
 
-  it.each(cases)('%s says nothing but that a token is missing, without one', async (_, method) => {
+  it.each(cases)('%s returns UNAUTHENTICATED for any request without a token', async (_, method) => {
     const property = fc.asyncProperty(requestsOf(method), async (bytes) => {
       const ending = await caller.call(method, bytes, { deadlineMs: DEADLINE_MS });
       expect(ending).toMatchObject({ code: 'UNAUTHENTICATED', bodies: [] });
-      expect(blemish(method, ending)).toBeUndefined();
+      expect(responseDefect(method, ending)).toBeUndefined();
     });
     await fc.assert(property, runs(0.3));
   });
 
-  it('requests of up to 4 MiB are read, and larger ones are refused', async () => {
+  it('the service reads requests of up to 4 MiB and rejects larger ones', async () => {
     const method = methodNamed('ListAgents');
     for (const [bytes, code] of [
       [limits.maxRequestBytes - 16, 'OK'],
       [limits.maxRequestBytes + 1, 'RESOURCE_EXHAUSTED'],
     ] as const) {
-      // A field that nobody knows, of 4 MiB.
+      // An unknown field of 4 MiB.
       const head = Buffer.from([0xfa, 0x7f, 0x80, 0x80, 0x80, 0x82, 0x00]);
       head.writeUInt8(0x80 | ((bytes - 7) & 0x7f), 2);
       head.writeUInt8(0x80 | (((bytes - 7) >> 7) & 0x7f), 3);
@@ -208,86 +214,81 @@ describe('over gRPC, with an administrator’s token', { timeout: TIMEOUT }, () 
   });
 });
 
-describe('over HTTP, with an administrator’s token', { timeout: TIMEOUT }, () => {
-  const invoke = () => Promise.reject(new Error('only the routes are looked at'));
+describe('over HTTP, with an administrator token', { timeout: TIMEOUT }, () => {
+  const invoke = () => Promise.reject(new Error('only the routes are used'));
   const served = methods
     .filter(({ methodKind }) => methodKind === 'unary')
     .map((one) => [pathOf(one), invoke] as const);
   const { routes } = createRouter(contract, new Map(served));
-  const places = routes.map((route) => [`${route.verb} ${shape(route)}`, route] as const);
+  const routeCases = routes.map((route) => [`${route.verb} ${shape(route)}`, route] as const);
 
-  it.each(places)('%s answers what gRPC would be asked', async (_, route) => {
+  it.each(routeCases)('%s returns a valid response or error for any request of its method', async (_, route) => {
     const property = fc.asyncProperty(
-      fc.oneof(nearOf(route.method), soundOf(route.method)),
+      fc.oneof(nearValidOf(route.method), generatedOf(route.method)),
       fc.boolean(),
-      async (bytes, whole) => {
+      async (bytes, withQuery) => {
         const json = jsonOf(route.method, bytes);
         fc.pre(json !== undefined);
-        await ask(route, json as JsonObject, undefined, whole);
+        await sendTo(route, json as JsonObject, undefined, withQuery);
       },
     );
     await fc.assert(property, { ...runs(0.7), maxSkipsPerRun: 1_000 });
   });
 
-  it.each(places)('%s answers any text', async (_, route) => {
-    const property = fc.asyncProperty(strangeJson, fc.string({ unit: 'binary', maxLength: 20 }), (text, value) =>
-      ask(route, { agent: { name: value, id: value }, id: value, name: value, pageToken: value }, text),
+  it.each(routeCases)('%s returns a valid response or error for any body', async (_, route) => {
+    const property = fc.asyncProperty(invalidJson, fc.string({ unit: 'binary', maxLength: 20 }), (text, value) =>
+      sendTo(route, { agent: { name: value, id: value }, id: value, name: value, pageToken: value }, text),
     );
     await fc.assert(property, runs(0.7));
   });
 
-  async function ask(route: Route, json: JsonObject, text?: string, withQuery = true): Promise<void> {
+  async function sendTo(route: Route, json: JsonObject, text?: string, withQuery = true): Promise<void> {
     const values = route.variables.map((_, at) => valueAt(json, route.template.variables[at] as string));
-    const path = withQuery ? filled(route, values) + queryOf(route, json) : filled(route, values);
+    const path = withQuery ? pathWith(route, values) + queryOf(route, json) : pathWith(route, values);
     const body = bodyOf(route, json, text);
-    const answer = await send(target.httpPort, route.verb, path, {
+    const response = await send(target.httpPort, route.verb, path, {
       ...(body !== undefined && { body }),
       headers: { authorization: `Bearer ${admin}`, 'content-type': 'application/json', 'grpc-timeout': '5S' },
     });
-    expect(httpBlemish(answer)).toBeUndefined();
+    expect(httpResponseDefect(response)).toBeUndefined();
   }
 });
 
 describe('over HTTP, without a token', { timeout: TIMEOUT }, () => {
-  it('any path and body of any method is refused before it is looked at', async () => {
+  it('every path and method is rejected before the body is read', async () => {
     const paths = ['/v1/agents', '/v1/agents/8', '/v1/credentials', '/v1/tokens', '/v1/key-leases', '/v1/encryption'];
-    const methodsOfHttp = fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE');
-    const property = fc.asyncProperty(
-      methodsOfHttp,
-      fc.constantFrom(...paths),
-      strangeJson,
-      async (verb, path, body) => {
-        const headers = { 'content-type': 'application/json' };
-        const answer = await send(target.httpPort, verb, path, { headers, ...(verb !== 'GET' && { body }) });
-        expect([401, 404, 405]).toContain(answer.status);
-        expect(httpBlemish(answer)).toBeUndefined();
-      },
-    );
+    const httpMethods = fc.constantFrom('GET', 'POST', 'PATCH', 'DELETE');
+    const property = fc.asyncProperty(httpMethods, fc.constantFrom(...paths), invalidJson, async (verb, path, body) => {
+      const headers = { 'content-type': 'application/json' };
+      const response = await send(target.httpPort, verb, path, { headers, ...(verb !== 'GET' && { body }) });
+      expect([401, 404, 405]).toContain(response.status);
+      expect(httpResponseDefect(response)).toBeUndefined();
+    });
     await fc.assert(property, runs(3));
   });
 });
 
-describe('after all that', { timeout: TIMEOUT }, () => {
-  it('most methods have done what they are for, and not only refused', () => {
-    const done = methods.filter(({ name }) => endings.get(name)?.has('OK')).length;
+describe('after the fuzzing', { timeout: TIMEOUT }, () => {
+  it('more than 70 % of the methods have returned OK at least once', () => {
+    const succeeded = methods.filter(({ name }) => endings.get(name)?.has('OK')).length;
     if (process.env['FUZZ_TALLY']) console.table(tally());
-    expect(done).toBeGreaterThan(methods.length * 0.7);
+    expect(succeeded).toBeGreaterThan(methods.length * 0.7);
   });
 
-  it('the log gives the state that is in memory, and has no gaps', async () => {
+  it('the change log replays to the state in memory and has no gaps', async () => {
     expect(target.store.state.revision).toBeGreaterThan(100);
-    const again = await replay(target.database);
-    expect(contents(again)).toEqual(contents(target.store.state));
+    const replayed = await replay(target.database);
+    expect(contents(replayed)).toEqual(contents(target.store.state));
     for (const rows of ['credentialsInOrder', 'tokensInOrder'] as const)
-      expect([...again[rows].after()]).toEqual([...target.store.state[rows].after()]);
+      expect([...replayed[rows].after()]).toEqual([...target.store.state[rows].after()]);
     expect(await gapsInLog(target.database)).toEqual([]);
   });
 });
 
-/** For whoever looks at what the fuzzing reaches. */
-const tally = () => Object.fromEntries([...endings].map(([name, of]) => [name, Object.fromEntries(of)]));
+/** The counts for a table that shows the coverage of the fuzzing (FUZZ_TALLY). */
+const tally = () => Object.fromEntries([...endings].map(([name, counts]) => [name, Object.fromEntries(counts)]));
 
-/* The same request as JSON. */
+/* Conversion of generated requests to HTTP requests with JSON. */
 
 function shape({ template, variables }: Route): string {
   return writeTemplate(
@@ -296,7 +297,7 @@ function shape({ template, variables }: Route): string {
   );
 }
 
-/** A request's bytes as JSON; undefined for what JSON has no form for. */
+/** The request in JSON; undefined when JSON cannot represent it. */
 function jsonOf({ input }: DescMethod, bytes: Buffer): JsonObject | undefined {
   try {
     return toJson(input, fromBinary(input, bytes), { registry: contract.registry }) as JsonObject;
@@ -313,10 +314,10 @@ function valueAt(json: JsonObject, path: string): string {
   return at === undefined ? '7' : String(at);
 }
 
-/** Node sends no path with lone surrogates in it, and no empty segment means a variable. */
-function filled({ template: { parts } }: Route, values: readonly string[]): string {
-  const left = values.map((value) => encodeURIComponent(value.slice(0, 2_000).toWellFormed()) || '%20');
-  return parts.map((part) => part ?? `/${left.shift()}`).join('');
+/** The path with values for its variables. Node rejects lone surrogates, and a variable matches no empty segment. */
+function pathWith({ template: { parts } }: Route, values: readonly string[]): string {
+  const remaining = values.map((value) => encodeURIComponent(value.slice(0, 2_000).toWellFormed()) || '%20');
+  return parts.map((part) => part ?? `/${remaining.shift()}`).join('');
 }
 
 function queryOf({ body, verb }: Route, json: JsonObject): string {
@@ -337,12 +338,12 @@ function bodyOf({ body }: Route, json: JsonObject, text: string | undefined): st
   return text ?? JSON.stringify(body === '*' ? json : (json[camel(body)] ?? {}));
 }
 
-/** The statuses of the contract's codes, but those of INTERNAL and UNKNOWN, and of a server that takes no more. */
+/** The HTTP statuses of the contract's codes, without those of INTERNAL and UNKNOWN. */
 const STATUSES = [200, 400, 401, 403, 404, 405, 409, 413, 415, 421, 429, 431, 501, 503, 504];
 
-function httpBlemish({ status, text, headers }: HttpAnswer): string | undefined {
+function httpResponseDefect({ status, text, headers }: HttpResponse): string | undefined {
   if (!STATUSES.includes(status)) return `HTTP ${status}: ${text.slice(0, 500)}`;
-  // Node itself refuses headers that are too long, without a body.
+  // Node rejects headers that are too long, without a body.
   if (status === 431 || status === 200) return undefined;
   if (!/^application\/json/.test(String(headers['content-type'])))
     return `HTTP ${status} as ${headers['content-type']}`;

@@ -4,8 +4,8 @@ import fc from 'fast-check';
 import { methods } from '../support/access.js';
 
 /*
- * Requests of any method, as bytes: written field by field from the descriptor, so that what no library would send can be
- * among them, and with values that mean something often enough to come past the first check.
+ * Generates requests of any method as bytes. They are written field by field from the descriptor, so that they include
+ * encodings that no library produces, and contain known values often enough to pass the first validation.
  */
 
 const EXTREMES = [
@@ -38,10 +38,10 @@ const ODD_TEXTS = [
   '9'.repeat(400),
   '*',
 ];
-const NO_UTF8 = ['ff', '61fffe', 'eda080', 'c080', 'f4908080', 'e28', '80'].map((hex) => Buffer.from(hex, 'hex'));
+const INVALID_UTF8 = ['ff', '61fffe', 'eda080', 'c080', 'f4908080', 'e28', '80'].map((hex) => Buffer.from(hex, 'hex'));
 
-/** What is known in every store, by the names of the fields that it could stand in. */
-const KNOWN: Readonly<Record<string, readonly string[]>> = {
+/** Values that exist in every store, by the names of the fields that can hold them. */
+const KNOWN_VALUES: Readonly<Record<string, readonly string[]>> = {
   name: ['trader', 'market_analyst', 'openai', 'gpt-4o', 'desk', 'nobody'],
   agents: ['trader', 'market_analyst'],
   provider: ['openai', 'claude', 'grok', 'mine'],
@@ -62,7 +62,7 @@ const KNOWN: Readonly<Record<string, readonly string[]>> = {
   paths: [...new Set(methods.flatMap(({ input }) => fieldsIn(input)))],
 };
 
-/** The names of the fields of the messages in a request. */
+/** The names of the fields of the messages that a request contains. */
 function fieldsIn({ fields }: DescMessage): string[] {
   return fields.flatMap(({ message }) => message?.fields.map(({ name }) => name) ?? []);
 }
@@ -86,28 +86,31 @@ function fixed(bytes: 4 | 8, write: (buffer: Buffer) => void): Buffer {
   return buffer;
 }
 
-/** How far a request keeps to what the service expects: a tame one comes further before it is refused, or is done. */
-export type Manner = 'tame' | 'wild';
+/** How values are generated: plausible ones pass more of the validation than arbitrary ones, or succeed. */
+export type ValueKind = 'plausible' | 'arbitrary';
 
-/** A value as it stands behind its tag. */
-interface Wire {
+/** The wire type and the encoded value of a field, without the tag. */
+interface WireValue {
   readonly type: number;
   readonly bytes: fc.Arbitrary<Buffer>;
 }
 
-const few = fc.constantFrom(0n, 1n, 2n, 5n, 8n);
-const wild = fc.oneof({ arbitrary: fc.constantFrom(...EXTREMES), weight: 3 }, fc.bigInt({ min: -99n, max: 99n }));
-const wholeOf = (manner: Manner) => (manner === 'tame' ? few : wild);
-const realOf = (manner: Manner) =>
-  manner === 'tame' ? fc.constantFrom(0, 0.5, 1) : fc.oneof(fc.constantFrom(...FLOATS), fc.double());
+const plausibleIntegers = fc.constantFrom(0n, 1n, 2n, 5n, 8n);
+const arbitraryIntegers = fc.oneof(
+  { arbitrary: fc.constantFrom(...EXTREMES), weight: 3 },
+  fc.bigInt({ min: -99n, max: 99n }),
+);
+const integerOf = (kind: ValueKind) => (kind === 'plausible' ? plausibleIntegers : arbitraryIntegers);
+const floatOf = (kind: ValueKind) =>
+  kind === 'plausible' ? fc.constantFrom(0, 0.5, 1) : fc.oneof(fc.constantFrom(...FLOATS), fc.double());
 
-function textOf(name: string, manner: Manner): fc.Arbitrary<Buffer> {
-  const known = KNOWN[name];
+function textOf(name: string, kind: ValueKind): fc.Arbitrary<Buffer> {
+  const known = KNOWN_VALUES[name];
   const plain = known ? fc.constantFrom(...known) : fc.stringMatching(/^[a-z]{1,12}$/);
-  if (manner === 'tame') return plain.map((text) => Buffer.from(text));
+  if (kind === 'plausible') return plain.map((text) => Buffer.from(text));
   const odd = fc.constantFrom(...ODD_TEXTS).map((text) => Buffer.from(text));
   const any = fc.string({ unit: 'binary', maxLength: 20 }).map((text) => Buffer.from(text));
-  const broken = fc.constantFrom(...NO_UTF8);
+  const broken = fc.constantFrom(...INVALID_UTF8);
   const usual = known ? fc.constantFrom(...known).map((text) => Buffer.from(text)) : any;
   return fc.oneof(
     { arbitrary: usual, weight: 12 },
@@ -124,55 +127,55 @@ const bytesOf = fc.oneof(
   fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
 );
 
-function scalar(type: ScalarType, name: string, manner: Manner): Wire {
-  const [whole, real] = [wholeOf(manner), realOf(manner)];
+function scalar(type: ScalarType, name: string, kind: ValueKind): WireValue {
+  const [integer, float] = [integerOf(kind), floatOf(kind)];
   switch (type) {
     case ScalarType.DOUBLE:
-      return { type: 1, bytes: real.map((value) => fixed(8, (buffer) => buffer.writeDoubleLE(value))) };
+      return { type: 1, bytes: float.map((value) => fixed(8, (buffer) => buffer.writeDoubleLE(value))) };
     case ScalarType.FLOAT:
-      return { type: 5, bytes: real.map((value) => fixed(4, (buffer) => buffer.writeFloatLE(value))) };
+      return { type: 5, bytes: float.map((value) => fixed(4, (buffer) => buffer.writeFloatLE(value))) };
     case ScalarType.FIXED64:
     case ScalarType.SFIXED64:
-      return { type: 1, bytes: whole.map((value) => fixed(8, (b) => b.writeBigUInt64LE(BigInt.asUintN(64, value)))) };
+      return { type: 1, bytes: integer.map((value) => fixed(8, (b) => b.writeBigUInt64LE(BigInt.asUintN(64, value)))) };
     case ScalarType.FIXED32:
     case ScalarType.SFIXED32:
       return {
         type: 5,
-        bytes: whole.map((value) => fixed(4, (b) => b.writeUInt32LE(Number(BigInt.asUintN(32, value))))),
+        bytes: integer.map((value) => fixed(4, (b) => b.writeUInt32LE(Number(BigInt.asUintN(32, value))))),
       };
     case ScalarType.STRING:
-      return { type: 2, bytes: textOf(name, manner).map(delimited) };
+      return { type: 2, bytes: textOf(name, kind).map(delimited) };
     case ScalarType.BYTES:
-      return { type: 2, bytes: (manner === 'tame' ? publicKey : bytesOf).map(delimited) };
+      return { type: 2, bytes: (kind === 'plausible' ? publicKey : bytesOf).map(delimited) };
     case ScalarType.BOOL:
       return { type: 0, bytes: fc.constantFrom(0n, 1n, 2n).map(varint) };
     default:
-      // A wait for a revision that never comes is as long as the deadline; test/api/handlers/check_deadlines.test.ts waits.
-      return { type: 0, bytes: (name === 'min_revision' ? fc.constantFrom(0n, 1n, -1n) : whole).map(varint) };
+      // An unreached min_revision blocks until the deadline; test/api/handlers/check_deadlines.test.ts tests it.
+      return { type: 0, bytes: (name === 'min_revision' ? fc.constantFrom(0n, 1n, -1n) : integer).map(varint) };
   }
 }
 
-const DEEPEST = 4;
+const MAX_DEPTH = 4;
 
-function wireOf(field: DescField, depth: number, manner: Manner): Wire | undefined {
-  const kind = field.fieldKind === 'list' ? field.listKind : field.fieldKind;
-  if (kind === 'message' && field.message)
-    return depth >= DEEPEST
+function wireOf(field: DescField, depth: number, kind: ValueKind): WireValue | undefined {
+  const type = field.fieldKind === 'list' ? field.listKind : field.fieldKind;
+  if (type === 'message' && field.message)
+    return depth >= MAX_DEPTH
       ? undefined
-      : { type: 2, bytes: messageOf(field.message, manner, depth + 1).map(delimited) };
-  if (kind === 'enum' && field.enum) {
+      : { type: 2, bytes: messageOf(field.message, kind, depth + 1).map(delimited) };
+  if (type === 'enum' && field.enum) {
     const known = field.enum.values.map(({ number }) => number);
-    const numbers = manner === 'tame' ? known.slice(1) : [...known, -1, 99, 2 ** 31 - 1];
+    const numbers = kind === 'plausible' ? known.slice(1) : [...known, -1, 99, 2 ** 31 - 1];
     return { type: 0, bytes: fc.constantFrom(...numbers).map((number) => varint(BigInt(number))) };
   }
-  if (kind === 'scalar' && field.scalar) return scalar(field.scalar, field.name, manner);
+  if (type === 'scalar' && field.scalar) return scalar(field.scalar, field.name, kind);
   throw new Error(`${field} is of a kind that nothing is generated for`);
 }
 
 const joined = (parts: readonly Buffer[]) => Buffer.concat(parts);
 
-/** What most requests must have. */
-const WANTED = new Set([
+/** Fields that most requests must have. */
+const USUALLY_REQUIRED = new Set([
   'name',
   'id',
   'provider',
@@ -183,24 +186,24 @@ const WANTED = new Set([
   'api_key',
   'role',
 ]);
-/** What the service says and nobody tells it: only refused, or not looked at, in a request. */
-const isOut = ({ name, message }: DescField) =>
+/** Fields that the service sets: in a request they are rejected or ignored. */
+const isOutputOnly = ({ name, message }: DescField) =>
   message?.typeName === 'google.protobuf.Timestamp' ||
   ['etag', 'revision', 'page_token', 'resume_token'].includes(name);
 
-/** A field with its tag, none, once or several times. */
-function entryOf(field: DescField, depth: number, manner: Manner): fc.Arbitrary<Buffer> {
-  const wire = wireOf(field, depth, manner);
+/** A field with its tag: absent, once or several times. */
+function entryOf(field: DescField, depth: number, kind: ValueKind): fc.Arbitrary<Buffer> {
+  const wire = wireOf(field, depth, kind);
   if (!wire) return fc.constant(Buffer.alloc(0));
   const one = wire.bytes.map((bytes) => joined([tag(field.number, wire.type), bytes]));
   const none = fc.constant(Buffer.alloc(0));
-  if (manner === 'tame') {
-    // What has no presence of its own is about the call, and mostly left as it is.
-    const weight = WANTED.has(field.name) || field.message ? 12 : 1;
+  if (kind === 'plausible') {
+    // Other fields without presence are options of the call and are mostly left unset.
+    const weight = USUALLY_REQUIRED.has(field.name) || field.message ? 12 : 1;
     return fc.oneof({ arbitrary: none, weight: 3 }, { arbitrary: one, weight });
   }
   const several = fc.array(one, { maxLength: 3 }).map(joined);
-  // As a list of many is: the same element, so that it costs no time to make.
+  // A long list repeats one element, which is cheap to generate.
   const many = fc.tuple(one, fc.constantFrom(150, 2_000)).map(([bytes, count]) => joined(Array(count).fill(bytes)));
   const isList = field.fieldKind === 'list';
   return fc.oneof(
@@ -211,7 +214,7 @@ function entryOf(field: DescField, depth: number, manner: Manner): fc.Arbitrary<
   );
 }
 
-/** Fields that nobody knows: of every wire type, groups among them. */
+/** Unknown fields of every wire type, groups included. */
 const unknown = fc.oneof(
   { arbitrary: fc.constant(Buffer.alloc(0)), weight: 12 },
   fc.constantFrom(
@@ -225,54 +228,54 @@ const unknown = fc.oneof(
   ),
 );
 
-/** A message of a type: known fields with right and wrong values, in order or not, and now and then an unknown one. */
-export function messageOf(desc: DescMessage, manner: Manner, depth = 0): fc.Arbitrary<Buffer> {
-  const tame = manner === 'tame';
+/** A message of a type: known fields with valid and invalid values, in any order, and sometimes an unknown field. */
+export function messageOf(desc: DescMessage, kind: ValueKind, depth = 0): fc.Arbitrary<Buffer> {
+  const plausible = kind === 'plausible';
   const fields = fc.tuple(
-    ...desc.fields.filter((field) => !tame || !isOut(field)).map((field) => entryOf(field, depth, manner)),
+    ...desc.fields.filter((field) => !plausible || !isOutputOnly(field)).map((field) => entryOf(field, depth, kind)),
   );
-  if (tame) return fields.map(joined);
+  if (plausible) return fields.map(joined);
   return fc
     .tuple(fields, unknown, fc.constantFrom(false, false, true))
-    .map(([parts, more, backwards]) => joined([...(backwards ? parts.toReversed() : parts), more]));
+    .map(([parts, unknownFields, reversed]) => joined([...(reversed ? parts.toReversed() : parts), unknownFields]));
 }
 
-/** One field, somewhere in a message of a type, with any value: to be added to a request that is sound without it. */
-export function touchOf(desc: DescMessage, depth = 0): fc.Arbitrary<Buffer> {
-  const touches = desc.fields.flatMap((field) => {
-    const wire = wireOf(field, depth, 'wild');
-    const whole = wire ? [wire.bytes.map((bytes) => joined([tag(field.number, wire.type), bytes]))] : [];
+/** One field at any depth of a message type, with any value, to be appended to a valid request. */
+export function fieldOf(desc: DescMessage, depth = 0): fc.Arbitrary<Buffer> {
+  const fields = desc.fields.flatMap((field) => {
+    const wire = wireOf(field, depth, 'arbitrary');
+    const complete = wire ? [wire.bytes.map((bytes) => joined([tag(field.number, wire.type), bytes]))] : [];
     const within =
-      field.message && depth < 3 && field.message.fields.length > 0 ? touchOf(field.message, depth + 1) : undefined;
-    if (!within) return whole;
-    // Mostly not all of the inner message, but a part of it.
+      field.message && depth < 3 && field.message.fields.length > 0 ? fieldOf(field.message, depth + 1) : undefined;
+    if (!within) return complete;
+    // Mostly a part of the inner message, seldom all of it.
     const inside = within.map((bytes) => joined([tag(field.number, 2), delimited(bytes)]));
-    return [...whole, ...Array<typeof inside>(field.message?.fields.length ?? 0).fill(inside)];
+    return [...complete, ...Array<typeof inside>(field.message?.fields.length ?? 0).fill(inside)];
   });
-  return touches.length > 0 ? fc.oneof(...touches) : fc.constant(Buffer.alloc(0));
+  return fields.length > 0 ? fc.oneof(...fields) : fc.constant(Buffer.alloc(0));
 }
 
-/** What becomes of bytes on a bad day: bits flip, ends are lost, pieces come twice. */
+/** Corrupted bytes: flipped bits, truncation, duplication, inserted and removed bytes. */
 export const mutated = (bytes: fc.Arbitrary<Buffer>): fc.Arbitrary<Buffer> => {
-  const at = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
-  const step = fc.tuple(fc.constantFrom('flip', 'cut', 'double', 'insert', 'drop'), at, fc.nat({ max: 255 }));
+  const position = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+  const step = fc.tuple(fc.constantFrom('flip', 'cut', 'double', 'insert', 'drop'), position, fc.nat({ max: 255 }));
   return fc.tuple(bytes, fc.array(step, { minLength: 1, maxLength: 4 })).map(([start, steps]) =>
-    steps.reduce((now, [what, where, byte]) => {
-      const index = Math.floor(where * now.length);
-      const [before, after] = [now.subarray(0, index), now.subarray(index)];
-      if (what === 'cut') return before;
-      if (what === 'double') return joined([now, after]);
-      if (what === 'insert') return joined([before, Buffer.from([byte]), after]);
-      if (what === 'drop') return joined([before, after.subarray(1 + (byte % 4))]);
-      const flipped = Buffer.from(now);
+    steps.reduce((current, [operation, where, byte]) => {
+      const index = Math.floor(where * current.length);
+      const [before, after] = [current.subarray(0, index), current.subarray(index)];
+      if (operation === 'cut') return before;
+      if (operation === 'double') return joined([current, after]);
+      if (operation === 'insert') return joined([before, Buffer.from([byte]), after]);
+      if (operation === 'drop') return joined([before, after.subarray(1 + (byte % 4))]);
+      const flipped = Buffer.from(current);
       if (flipped.length > 0) flipped.writeUInt8((flipped[index] ?? 0) ^ (1 << (byte % 8)), index);
       return flipped;
     }, start),
   );
 };
 
-/** JSON that is no request: of a wrong shape, or no JSON at all. */
-export const strangeJson: fc.Arbitrary<string> = fc.oneof(
+/** Text that is not a valid request: JSON of a wrong shape, or not JSON. */
+export const invalidJson: fc.Arbitrary<string> = fc.oneof(
   fc.json(),
   fc.string({ unit: 'binary', maxLength: 30 }),
   fc.constantFrom(

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/* HTTP/2 by hand: every frame as it travels, right or wrong. */
+/* Writes and reads single HTTP/2 frames, valid or invalid. */
 
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
@@ -37,7 +37,7 @@ const ERRORS = [
   'HTTP_1_1_REQUIRED',
 ];
 
-/** A frame; a length of one's own lies about the payload. */
+/** A frame. A `length` that differs from that of the payload makes it invalid. */
 export function h2(
   type: number,
   flags: number,
@@ -59,22 +59,21 @@ export const u32 = (value: number): Buffer => {
   return bytes;
 };
 
-/** SETTINGS with the pairs given. */
 export const settings = (...pairs: readonly (readonly [id: number, value: number])[]): Buffer =>
   h2(TYPE.SETTINGS, 0, 0, Buffer.concat(pairs.map(([id, value]) => Buffer.concat([Buffer.from([0, id]), u32(value)]))));
 
-/** An integer of HPACK behind a prefix of some bits. */
+/** An HPACK integer with a prefix of `bits` bits; `first` has the other bits of the first byte. */
 function hpackInt(value: number, bits: number, first = 0): Buffer {
-  const most = 2 ** bits - 1;
-  if (value < most) return Buffer.from([first | value]);
-  const bytes = [first | most];
-  let rest = value - most;
+  const max = 2 ** bits - 1;
+  if (value < max) return Buffer.from([first | value]);
+  const bytes = [first | max];
+  let rest = value - max;
   for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
   return Buffer.from([...bytes, rest]);
 }
 
 const hpackText = (text: string) => Buffer.concat([hpackInt(Buffer.byteLength(text), 7), Buffer.from(text)]);
-/** A header as HPACK has it, not put into the table; or put there, so that one byte names it later. */
+/** A header in HPACK; with `indexed` it is added to the dynamic table, so that one byte can refer to it later. */
 export const header = (name: string, value: string, { indexed = false } = {}): Buffer =>
   Buffer.concat([Buffer.from([indexed ? 0x40 : 0]), hpackText(name), hpackText(value)]);
 
@@ -99,15 +98,15 @@ export const wholeCall = (stream: number, path: string, message: Uint8Array): Bu
   ]);
 };
 
-/** The other end of a connection that follows no rules. */
+/** The client end of a connection, which can send any bytes. */
 export class Peer {
-  /** Bytes that have come back. */
+  /** The last bytes that the server has sent. */
   received = Buffer.alloc(0);
   readonly closed: Promise<unknown>;
 
   private constructor(readonly socket: Socket) {
     socket.on('data', (chunk: Buffer) => {
-      // What is looked at is how a connection ends.
+      // Only the last bytes matter: they show how the connection ends.
       this.received = Buffer.concat([this.received.subarray(-200_000), chunk]);
     });
     socket.on('error', () => undefined);
@@ -122,25 +121,25 @@ export class Peer {
     return peer;
   }
 
-  /** Says hello as every client does. */
-  static polite(port: number, ...more: readonly Buffer[]): Promise<Peer> {
+  /** Opens a connection with the preface and SETTINGS of a valid client. */
+  static openWithPreface(port: number, ...more: readonly Buffer[]): Promise<Peer> {
     return Peer.open(port, PREFACE, settings(), ...more);
   }
 
-  get gone(): boolean {
+  get isClosed(): boolean {
     return this.socket.destroyed || this.socket.closed;
   }
 
   send(...bytes: readonly Buffer[]): void {
-    if (!this.gone) this.socket.write(Buffer.concat(bytes));
+    if (!this.isClosed) this.socket.write(Buffer.concat(bytes));
   }
 
-  /** Sends pieces one after another, as fast as they are taken, until it is enough or the other side hangs up. */
-  async flood(pieces: Iterable<Buffer>, mostMs = 5_000): Promise<number> {
-    const until = performance.now() + mostMs;
+  /** Sends pieces as fast as the server reads them, until `maxMs` or the connection ends. Returns their number. */
+  async flood(pieces: Iterable<Buffer>, maxMs = 5_000): Promise<number> {
+    const until = performance.now() + maxMs;
     let sent = 0;
     for (const piece of pieces) {
-      if (this.gone || performance.now() > until) break;
+      if (this.isClosed || performance.now() > until) break;
       sent++;
       if (this.socket.write(piece)) continue;
       await Promise.race([
@@ -152,35 +151,35 @@ export class Peer {
     return sent;
   }
 
-  /** How the connection, or a stream of it, ends: by the first word of it that comes, or in silence. */
-  async ends(waitMs = 5_000): Promise<string> {
+  /** How the connection or a stream ends: the first GOAWAY or RST_STREAM, `closed`, or `open` after `waitMs`. */
+  async ending(waitMs = 5_000): Promise<string> {
     const until = performance.now() + waitMs;
     for (;;) {
-      const word = this.said().find((one) => /GOAWAY|RST/.test(one));
-      if (word) return word;
-      if (this.gone) return 'closed';
+      const frame = this.receivedFrames().find((one) => /GOAWAY|RST/.test(one));
+      if (frame) return frame;
+      if (this.isClosed) return 'closed';
       if (performance.now() > until) return 'open';
       await Promise.race([this.closed, sleep(20)]);
     }
   }
 
-  /** The frames that have come back, by their types; those that end something with their error. */
-  said(): string[] {
-    const said: string[] = [];
+  /** The types of the received frames; GOAWAY and RST_STREAM with their error. */
+  receivedFrames(): string[] {
+    const frames: string[] = [];
     let at = 0;
     while (at + 9 <= this.received.length) {
       const length = this.received.readUIntBE(at, 3);
       const type = this.received.readUInt8(at + 3);
       const payload = this.received.subarray(at + 9, at + 9 + length);
-      if (type === TYPE.GOAWAY && payload.length >= 8) said.push(`GOAWAY ${ERRORS[payload.readUInt32BE(4)]}`);
-      else if (type === TYPE.RST_STREAM && payload.length >= 4) said.push(`RST ${ERRORS[payload.readUInt32BE(0)]}`);
-      else said.push(String(type));
+      if (type === TYPE.GOAWAY && payload.length >= 8) frames.push(`GOAWAY ${ERRORS[payload.readUInt32BE(4)]}`);
+      else if (type === TYPE.RST_STREAM && payload.length >= 4) frames.push(`RST ${ERRORS[payload.readUInt32BE(0)]}`);
+      else frames.push(String(type));
       at += 9 + length;
     }
-    return said;
+    return frames;
   }
 
-  leave(): void {
+  close(): void {
     this.socket.destroy();
   }
 }

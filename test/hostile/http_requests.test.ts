@@ -7,18 +7,18 @@ import { useService } from '../support/service.js';
 const service = useService('embedded');
 const port = () => service().running.httpPort as number;
 
-// Whatever was done to it: the next call is answered, over both transports.
+// After each test the service responds to the next call over both transports.
 afterEach(async () => {
   expect((await send(port(), 'GET', '/v1/agents/8')).status).toBe(200);
   expect((await service().agents.getAgent({ agent: { id: 8 } })).agent?.name).toBe('trader');
 });
 
 const HEAD = 'Host: localhost\r\n';
-const statuses = (answer: string) => [...answer.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
+const statuses = (text: string) => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status));
 
-describe('abuse of the HTTP port', () => {
+describe('the HTTP server', () => {
   it.each([
-    ['garbage', Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7919) % 256)), [400]],
+    ['random bytes', Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7919) % 256)), [400]],
     ['an HTTP/2 preface', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', [400, 505]],
     ['a TLS hello', Buffer.from('1603010200010001fc0303', 'hex'), [400]],
     ['64 KB of one header', `GET /v1/agents HTTP/1.1\r\n${HEAD}x: ${'a'.repeat(65_536)}\r\n\r\n`, [431]],
@@ -26,7 +26,7 @@ describe('abuse of the HTTP port', () => {
     ['no Host', 'GET /v1/agents HTTP/1.1\r\n\r\n', [400]],
     ['an empty Host', 'GET /v1/agents HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n', [421]],
     ['no Host in HTTP/1.0', 'GET /v1/agents HTTP/1.0\r\n\r\n', [421]],
-    ['another target', `GET http://evil.example/v1/agents HTTP/1.1\r\n${HEAD}Connection: close\r\n\r\n`, [400]],
+    ['an absolute target', `GET http://evil.example/v1/agents HTTP/1.1\r\n${HEAD}Connection: close\r\n\r\n`, [400]],
     [
       'a raw byte in the path',
       Buffer.from(`GET /v1/agents/\xe9 HTTP/1.1\r\n${HEAD}Connection: close\r\n\r\n`, 'latin1'),
@@ -39,62 +39,65 @@ describe('abuse of the HTTP port', () => {
       [400],
     ],
     [
-      'a bad chunk',
+      'an invalid chunk',
       `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n`,
       [400],
     ],
     ['an upgrade', `GET /v1/agents HTTP/1.1\r\n${HEAD}Connection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n`, [200]],
     ['CONNECT', `CONNECT evil.example:443 HTTP/1.1\r\n${HEAD}\r\n`, []],
-  ] as [string, string | Buffer, number[]][])('%s', async (_, bytes, allowed) => {
-    const found = statuses(await raw(port(), bytes));
-    if (allowed.length === 0) expect(found).toEqual([]);
-    else expect(allowed).toContain(found[0]);
-  });
+  ] as [string, string | Buffer, number[]][])(
+    'returns the expected status or closes the connection for %s',
+    async (_, bytes, allowed) => {
+      const found = statuses(await raw(port(), bytes));
+      if (allowed.length === 0) expect(found).toEqual([]);
+      else expect(allowed).toContain(found[0]);
+    },
+  );
 
-  it('answers pipelined requests in their order', async () => {
+  it('responds to pipelined requests in order', async () => {
     const get = (path: string, more = '') => `GET ${path} HTTP/1.1\r\n${HEAD}${more}\r\n`;
-    const answer = await raw(port(), get('/v1/agents/1') + get('/nothing') + get('/readyz', 'Connection: close\r\n'));
-    expect(statuses(answer)).toEqual([200, 404, 200]);
+    const response = await raw(port(), get('/v1/agents/1') + get('/nothing') + get('/readyz', 'Connection: close\r\n'));
+    expect(statuses(response)).toEqual([200, 404, 200]);
   });
 
-  it('takes no second request out of a refused body', async () => {
+  it('reads no second request from the body of a rejected request', async () => {
     const inner = `GET /v1/agents HTTP/1.1\r\n${HEAD}\r\n`;
     const outer = `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Type: text/plain\r\nContent-Length: ${inner.length}\r\n\r\n`;
     expect(statuses(await raw(port(), outer + inner))[0]).toBe(415);
     expect(statuses(await raw(port(), outer + inner, { end: true }))).not.toContain(200);
   });
 
-  it('tells a waiting client to go on only when it may', async () => {
+  it('sends 100 Continue only when the length of the body is allowed', async () => {
     const head = (length: number) =>
       `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Type: application/json\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: ${length}\r\n\r\n`;
     expect(statuses(await raw(port(), `${head(2)}{}`))).toEqual([100, 400]);
     expect(statuses(await raw(port(), head(100_000_000)))).toEqual([413]);
   });
 
-  it('aborts the call of a caller that goes away', async () => {
-    const ended = async () => {
+  it('aborts the call of a caller that disconnects', async () => {
+    const endedCalls = async () => {
       const { text } = await send(port(), 'GET', '/metrics');
       const counts = text.matchAll(/^agentllm_calls_total\{method="agentllm.v1.AgentService\/GetAgent".*\} (\d+)$/gm);
       return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
     };
-    const before = await ended();
+    const before = await endedCalls();
     const sockets = Array.from({ length: 50 }, () => connect(port(), '127.0.0.1'));
     for (const socket of sockets) socket.write(`GET /v1/agents/8?min_revision=999999 HTTP/1.1\r\n${HEAD}\r\n`);
     await sleep(300);
-    expect(await ended()).toBe(before);
+    expect(await endedCalls()).toBe(before);
     for (const socket of sockets) socket.destroy();
-    await expect.poll(ended, { timeout: 5_000 }).toBe(before + sockets.length);
+    await expect.poll(endedCalls, { timeout: 5_000 }).toBe(before + sockets.length);
   });
 
-  it('cuts off slow headers and slow bodies', { timeout: 30_000 }, async () => {
+  it('returns 408 for headers and bodies that do not arrive in time', { timeout: 30_000 }, async () => {
     const started = performance.now();
     const headers = raw(port(), `GET /v1/agents HTTP/1.1\r\n${HEAD}x: `);
     const body = raw(
       port(),
       `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"a`,
     );
-    const refused = raw(port(), `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Length: 100\r\n\r\n{"a`);
-    expect(statuses(await refused)).toEqual([415]);
+    const rejected = raw(port(), `POST /v1/agents HTTP/1.1\r\n${HEAD}Content-Length: 100\r\n\r\n{"a`);
+    expect(statuses(await rejected)).toEqual([415]);
     expect(performance.now() - started).toBeLessThan(5_000);
     expect(statuses(await headers)).toEqual([408]);
     expect(statuses(await body)).toEqual([408]);

@@ -1,4 +1,4 @@
-/** The service with other limits, in a process of its own: `LIMITS` has those that differ, as JSON. */
+/** Runs the service in a separate process with other limits: `LIMITS` is a JSON object of the changed ones. */
 import { readSettings } from '../../src/config.js';
 import { limits } from '../../src/limits.js';
 import { createLog } from '../../src/log.js';

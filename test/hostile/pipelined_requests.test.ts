@@ -11,12 +11,12 @@ const service = useHostedService({ unreadMs: UNREAD_MS });
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
 const LIST = get('/v1/agents?pageSize=1000');
 
-/** A socket that is not read notices only by a write that its peer has closed. Empty lines between requests are allowed. */
+/** Writes an empty line, which HTTP allows: an unread socket detects that its peer has closed only by a write. */
 function touch(socket: Socket): void {
   if (socket.writable) socket.write('\r\n');
 }
 
-it('should answer the others when one client pipelines 300 lists and reads none', async () => {
+it('the service responds to other callers when a client pipelines 300 lists and reads none', async () => {
   const socket = await openSocket(service().httpPort);
   socket.pause();
   const measured = await attack(service(), async () => {
@@ -26,12 +26,12 @@ it('should answer the others when one client pipelines 300 lists and reads none'
   expect(measured.errors).toEqual([]);
   expect(measured.longestMs).toBeLessThan(1_000);
   expect(measured.grownMb).toBeLessThan(200);
-  // More than may wait: the connection is closed at once.
+  // 300 exceed the limit of waiting requests, so the connection is closed immediately.
   touch(socket);
   await until(() => socket.destroyed, 2_000);
 });
 
-it('should make one response at a time when fewer are pipelined, and end the connection that does not read it', async () => {
+it('the service prepares one pipelined response at a time and closes a connection that does not read it', async () => {
   const sockets = await Promise.all(Array.from({ length: 5 }, () => openSocket(service().httpPort)));
   let ended = 0;
   for (const socket of sockets) {
@@ -42,15 +42,15 @@ it('should make one response at a time when fewer are pipelined, and end the con
     for (const socket of sockets) socket.write(LIST.repeat(60));
     await sleep(UNREAD_MS / 2);
     expect(ended).toBe(0);
-    const poke = setInterval(() => sockets.forEach(touch), 200);
-    await until(() => ended === sockets.length, UNREAD_MS * 3).finally(() => clearInterval(poke));
+    const toucher = setInterval(() => sockets.forEach(touch), 200);
+    await until(() => ended === sockets.length, UNREAD_MS * 3).finally(() => clearInterval(toucher));
   });
   expect(measured.errors).toEqual([]);
   expect(measured.longestMs).toBeLessThan(1_000);
   expect(measured.grownMb).toBeLessThan(200);
 });
 
-it('should end the connection of a client that reads a little at a time', async () => {
+it('the service closes the connection of a client that reads one byte at a time', async () => {
   const socket = await openSocket(service().httpPort);
   socket.pause();
   let ended = false;
@@ -59,15 +59,15 @@ it('should end the connection of a client that reads a little at a time', async 
   });
   const drip = setInterval(() => void socket.read(1), 100);
   socket.write(LIST.repeat(20));
-  const poke = setInterval(() => touch(socket), 200);
+  const toucher = setInterval(() => touch(socket), 200);
   const took = await until(() => ended, UNREAD_MS * 3).finally(() => {
     clearInterval(drip);
-    clearInterval(poke);
+    clearInterval(toucher);
   });
   expect(took).toBeGreaterThan(UNREAD_MS / 2);
 });
 
-it('should answer all pipelined requests in order when the client reads them', async () => {
+it('the service responds to all pipelined requests in order when the client reads them', async () => {
   const socket = await openSocket(service().httpPort);
   const paths = Array.from({ length: 60 }, (_, n) =>
     n % 3 === 0 ? '/v1/agents?pageSize=1000' : `/v1/agents/by-name/long_${n}`,
@@ -82,8 +82,8 @@ it('should answer all pipelined requests in order when the client reads them', a
   });
   expect(measured.errors).toEqual([]);
   expect(measured.longestMs).toBeLessThan(1_000);
-  const answers = text.split('HTTP/1.1 200 OK\r\n').slice(1);
-  expect(answers.length).toBe(paths.length + 1);
+  const responses = text.split('HTTP/1.1 200 OK\r\n').slice(1);
+  expect(responses.length).toBe(paths.length + 1);
   for (const [n, path] of paths.entries())
-    expect(answers[n]).toContain(path.includes('by-name') ? `"name":"long_${n}"` : '"nextPageToken":"W');
+    expect(responses[n]).toContain(path.includes('by-name') ? `"name":"long_${n}"` : '"nextPageToken":"W');
 });

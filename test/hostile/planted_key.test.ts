@@ -28,19 +28,19 @@ import { formsOf, Scanner } from './scanner.js';
 import { Caller, type CallOptions, type Ending } from './whole_service.js';
 
 /*
- * Keys with a mark in them go through everything that a key can go through, and then the mark is looked for everywhere:
- * fault row 39. The service is a process of its own, so that its log is the real one.
+ * Uses API keys that contain a mark in every operation on keys, and then searches for the mark in all output and files
+ * (fault row 39). The service runs in a separate process, so that its log is the real one.
  */
 
-const mark = (what: string) => `CANARY${randomBytes(9).toString('hex')}${what}`;
+const createMark = (name: string) => `CANARY${randomBytes(9).toString('hex')}${name}`;
 const MARKS = {
-  own: mark('own'),
-  replaced: mark('replaced'),
-  credential: mark('credential'),
-  adhoc: mark('adhoc'),
-  environment: mark('environment'),
-  refused: mark('refused'),
-  bearer: mark('bearer'),
+  own: createMark('own'),
+  replaced: createMark('replaced'),
+  credential: createMark('credential'),
+  adhoc: createMark('adhoc'),
+  environment: createMark('environment'),
+  refused: createMark('refused'),
+  bearer: createMark('bearer'),
 };
 const key = (which: keyof typeof MARKS) => `sk-${MARKS[which]}`;
 const OLD_KEY = generateKey();
@@ -49,46 +49,49 @@ const AGENT = 'planted_agent';
 const AGENT_REF = { name: AGENT };
 const directories = useDirectories();
 
-/** A provider that puts the key that it was given wherever it can, and lets it pass. */
+/** A provider that repeats the received key in every possible place of its response, and accepts it. */
 const echo: Handler = (request, response) => {
-  const given = String(request.headers['authorization'] ?? '').replace('Bearer ', '');
-  const failing = given.includes('adhoc');
+  const receivedKey = String(request.headers['authorization'] ?? '').replace('Bearer ', '');
+  const failing = receivedKey.includes('adhoc');
   response.writeHead(failing ? 401 : 200, {
     'content-type': 'application/json',
-    'x-request-id': given,
-    'retry-after': given,
-    'www-authenticate': given,
+    'x-request-id': receivedKey,
+    'retry-after': receivedKey,
+    'www-authenticate': receivedKey,
   });
-  const data = [{ id: 'gpt-4o' }, { id: given }];
+  const data = [{ id: 'gpt-4o' }, { id: receivedKey }];
   response.end(
-    JSON.stringify(failing ? { error: { message: given, code: given, type: given } } : { object: 'list', data }),
+    JSON.stringify(
+      failing ? { error: { message: receivedKey, code: receivedKey, type: receivedKey } } : { object: 'list', data },
+    ),
   );
 };
 
 describe('the scanner', () => {
   const secret = 'CANARY0123456789abcdef';
-  const scan = (content: string | Buffer) => {
+  const isFound = (content: string | Buffer) => {
     const scanner = new Scanner({ secret });
-    scanner.look('a place', content);
-    return scanner.finds.length > 0;
+    scanner.scan('a place', content);
+    return scanner.matches.length > 0;
   };
 
-  it.each(formsOf(secret).map(({ about, bytes }) => [about, bytes] as const))('finds the mark %s', (_, bytes) => {
-    expect(scan(Buffer.concat([Buffer.from('before '), bytes, Buffer.from(' behind')]))).toBe(true);
+  it.each(formsOf(secret).map(({ about, bytes }) => [about, bytes] as const))('finds a secret %s', (_, bytes) => {
+    expect(isFound(Buffer.concat([Buffer.from('before '), bytes, Buffer.from(' after')]))).toBe(true);
   });
 
-  it.each([0, 1, 2, 3, 4, 5])('finds it in base64 of something longer, %i bytes before it', (before) => {
-    for (const behind of [0, 1, 2]) {
-      const whole = Buffer.from(`${'\u0001'.repeat(before)}${secret}${'~'.repeat(behind)}`);
-      for (const encoding of ['base64', 'base64url', 'hex'] as const) expect(scan(whole.toString(encoding))).toBe(true);
-      expect(scan(Buffer.from(whole.toString('base64')).toString('base64'))).toBe(true);
+  it.each([0, 1, 2, 3, 4, 5])('finds a secret in an encoded longer text with %i bytes before it', (before) => {
+    for (const after of [0, 1, 2]) {
+      const whole = Buffer.from(`${'\u0001'.repeat(before)}${secret}${'~'.repeat(after)}`);
+      for (const encoding of ['base64', 'base64url', 'hex'] as const)
+        expect(isFound(whole.toString(encoding))).toBe(true);
+      expect(isFound(Buffer.from(whole.toString('base64')).toString('base64'))).toBe(true);
     }
   });
 
-  it('finds it in packed files, in capitals, and in names of files', () => {
-    expect(scan(gzipSync(`x ${secret} y`))).toBe(true);
-    expect(scan(Buffer.concat([Buffer.from('a head\n'), gzipSync(secret)]))).toBe(true);
-    expect(scan(secret.toUpperCase())).toBe(true);
+  it('finds a secret in gzip data, in upper case and in file names', () => {
+    expect(isFound(gzipSync(`x ${secret} y`))).toBe(true);
+    expect(isFound(Buffer.concat([Buffer.from('a head\n'), gzipSync(secret)]))).toBe(true);
+    expect(isFound(secret.toUpperCase())).toBe(true);
     const directory = mkdtempSync(join(tmpdir(), 'agentllm-scan-'));
     onTestFinished(() => rmSync(directory, { recursive: true }));
     writeFileSync(join(directory, secret), '');
@@ -97,26 +100,26 @@ describe('the scanner', () => {
       Buffer.concat([randomBytes(9_000), Buffer.from(secret), randomBytes(9_000)]),
     );
     const scanner = new Scanner({ secret });
-    scanner.lookInto('files', directory);
-    expect(scanner.finds.map(({ place }) => place.replace(/\/.*\//, ''))).toEqual(
+    scanner.scanDirectory('files', directory);
+    expect(scanner.matches.map(({ place }) => place.replace(/\/.*\//, ''))).toEqual(
       expect.arrayContaining([expect.stringContaining(`name ${secret}`), expect.stringContaining('page')]),
     );
   });
 
-  it('finds nothing where there is nothing', () => {
-    expect(scan(randomBytes(200_000))).toBe(false);
-    expect(scan(secret.slice(0, -1))).toBe(false);
+  it('finds nothing in other content', () => {
+    expect(isFound(randomBytes(200_000))).toBe(false);
+    expect(isFound(secret.slice(0, -1))).toBe(false);
   });
 });
 
-/** Calls methods of a service, and lets a scanner see all that comes back. */
-class Witness {
+/** Calls methods of a service and passes every response to a scanner. */
+class ScannedClient {
   token: string | undefined;
   readonly codes = new Map<string, Set<string>>();
 
   constructor(
     private readonly caller: Caller,
-    private readonly scanner: Look,
+    private readonly scanner: TextScanner,
   ) {}
 
   async call(name: string, json: JsonObject = {}, options: CallOptions = {}): Promise<Ending> {
@@ -124,30 +127,30 @@ class Witness {
     const bytes = Buffer.from(toBinary(method.input, fromJson(method.input, json, { registry: contract.registry })));
     const ending = await this.caller.call(method, bytes, { token: this.token, ...options });
     this.codes.set(name, (this.codes.get(name) ?? new Set()).add(ending.code));
-    this.see(`gRPC: ${name}`, ending);
+    this.scan(`gRPC: ${name}`, ending);
     return ending;
   }
 
-  /** A call that must be answered, with its bytes. */
-  async done(name: string, json: JsonObject = {}, options: CallOptions = {}): Promise<Buffer> {
+  /** A call that must succeed. Returns the bytes of the response. */
+  async succeed(name: string, json: JsonObject = {}, options: CallOptions = {}): Promise<Buffer> {
     const { code, message, bodies } = await this.call(name, json, options);
     if (code !== 'OK') throw new Error(`${name}: ${code} ${message}`);
     return bodies.at(-1) ?? Buffer.alloc(0);
   }
 
-  async refused(name: string, json: JsonObject, options: CallOptions = {}): Promise<void> {
+  async fail(name: string, json: JsonObject, options: CallOptions = {}): Promise<void> {
     const { code } = await this.call(name, json, options);
     expect([name, code]).not.toEqual([name, 'OK']);
   }
 
-  see(place: string, { message, details, bodies }: Ending): void {
-    // What CreateToken gives out once is the one secret in an answer.
+  scan(place: string, { message, details, bodies }: Ending): void {
+    // The token text in the response of CreateToken is the only secret in a response.
     if (place === 'gRPC: CreateToken') return;
-    for (const part of [message, details, ...bodies]) if (part !== undefined) this.scanner.look(place, part);
+    for (const part of [message, details, ...bodies]) if (part !== undefined) this.scanner.scan(place, part);
   }
 }
 
-describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s', { timeout: 240_000 }, (backend) => {
+describe.each(['embedded', 'postgres'] as const)('an API key on %s', { timeout: 240_000 }, (backend) => {
   const tools = backend === 'postgres' ? findPgTools() : '';
   let database: Readonly<Record<string, string>>;
   let stopDatabase = async () => {};
@@ -159,7 +162,7 @@ describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s'
   });
   afterAll(() => stopDatabase());
 
-  it('is nowhere but where it was sent to', async () => {
+  it('appears only in requests to providers and in encrypted form', async () => {
     if (backend === 'embedded') database = { DATA_DIR: await directories.started() };
     const fake = await startFakeProvider('openai');
     fake.on('*', echo);
@@ -178,37 +181,37 @@ describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s'
       'the old encryption key': OLD_KEY.replace(/=+$/, ''),
       'the new encryption key': NEW_KEY.replace(/=+$/, ''),
     });
-    // The search itself is searched: what stands in a plain field is found wherever that field goes.
-    const plain = mark('plain');
+    // A control for the search: the value of a plain field must be found in every place that shows the field.
+    const plain = createMark('plain');
     const control = new Scanner({ plain });
-    const look: Look['look'] = (place, content) => {
-      for (const one of [scanner, control]) one.look(place, content);
+    const scan: TextScanner['scan'] = (place, content) => {
+      for (const one of [scanner, control]) one.scan(place, content);
     };
-    const seen: Look = { look };
-    const workplace = await directories();
+    const keyScanners: TextScanner = { scan };
+    const workDirectory = await directories();
     const first = await startCommand({ ...environment, ENCRYPTION_KEY: OLD_KEY });
     const caller = new Caller(first.port);
-    const witness = new Witness(caller, seen);
+    const client = new ScannedClient(caller, keyScanners);
 
-    // An admin, whose token is a secret of its own.
-    const made = await makeAdmin(witness, backend, environment);
-    witness.token = made.text;
-    const secrets = new Scanner({ 'the secret of a token': made.text.slice(14) });
-    const both = {
-      look: (place: string, content: string | Uint8Array) =>
-        void [seen, secrets].map((one) => one.look(place, content)),
+    // The admin token is a secret too.
+    const admin = await createAdminToken(client, backend, environment);
+    client.token = admin.text;
+    const tokenScanner = new Scanner({ 'the secret of a token': admin.text.slice(14) });
+    const allScanners = {
+      scan: (place: string, content: string | Uint8Array) =>
+        void [keyScanners, tokenScanner].map((one) => one.scan(place, content)),
     };
 
-    // Somebody watches all of it.
-    const watching = new Caller(first.port);
-    const watched = watching.call(named('WatchConfigs'), requestOf('WatchConfigs', { allAgents: true }), {
-      token: made.text,
+    // A watch receives all changes.
+    const watchCaller = new Caller(first.port);
+    const watch = watchCaller.call(named('WatchConfigs'), requestOf('WatchConfigs', { allAgents: true }), {
+      token: admin.text,
       deadlineMs: 600_000,
-      most: Number.POSITIVE_INFINITY,
+      maxMessages: Number.POSITIVE_INFINITY,
     });
 
-    // Stored, replaced, replayed.
-    await witness.done('CreateProvider', {
+    // Keys are stored, replaced and sent again with the same request_id.
+    await client.succeed('CreateProvider', {
       provider: {
         name: 'mine',
         dialect: 'DIALECT_OPENAI',
@@ -216,29 +219,32 @@ describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s'
         apiKeyEnvVars: ['MINE_API_KEY'],
       },
     });
-    await witness.done('CreateCredential', { credential: { name: 'desk', provider: 'mine' }, apiKey: key('replaced') });
-    await witness.done('UpdateCredential', {
+    await client.succeed('CreateCredential', {
+      credential: { name: 'desk', provider: 'mine' },
+      apiKey: key('replaced'),
+    });
+    await client.succeed('UpdateCredential', {
       credential: { name: 'desk' },
       apiKey: key('credential'),
       reason: 'a key',
     });
-    await witness.done('CreateAgent', { agent: { name: AGENT, agentType: 'analyst', description: plain } });
+    await client.succeed('CreateAgent', { agent: { name: AGENT, agentType: 'analyst', description: plain } });
     const model = { provider: 'mine', modelName: 'gpt-4o' };
-    const again = {
+    const create = {
       agent: AGENT_REF,
       config: model,
       allowUnknownModel: true,
       apiKey: key('replaced'),
       requestId: randomUUID(),
     };
-    const { config } = CreateConfigResponse.decode(await witness.done('CreateConfig', again));
+    const { config } = CreateConfigResponse.decode(await client.succeed('CreateConfig', create));
     const { id } = AgentLLMConfig.fromPartial(config ?? {});
-    await witness.done('CreateConfig', again);
-    await witness.refused('CreateConfig', { ...again, apiKey: key('refused') });
-    await witness.done('UpdateConfig', { config: { id }, apiKey: key('own'), reason: 'a key' });
+    await client.succeed('CreateConfig', create);
+    await client.fail('CreateConfig', { ...create, apiKey: key('refused') });
+    await client.succeed('UpdateConfig', { config: { id }, apiKey: key('own'), reason: 'a key' });
     const shared = { agent: AGENT_REF, config: { ...model, credentialName: 'desk' }, allowUnknownModel: true };
-    await witness.done('CreateConfig', shared);
-    await witness.done('CreateConfig', {
+    await client.succeed('CreateConfig', shared);
+    await client.succeed('CreateConfig', {
       agent: AGENT_REF,
       config: model,
       allowUnknownModel: true,
@@ -246,76 +252,76 @@ describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s'
       apiKey: key('own'),
     });
 
-    // Used.
-    await witness.done('CheckConfigHealth', { id });
-    await witness.done('ValidateApiKey', { provider: 'mine', apiKey: key('adhoc'), modelName: 'gpt-4o' });
+    // Keys are used in checks.
+    await client.succeed('CheckConfigHealth', { id });
+    await client.succeed('ValidateApiKey', { provider: 'mine', apiKey: key('adhoc'), modelName: 'gpt-4o' });
     expect(JSON.stringify(fake.seen)).toContain(key('own'));
     expect(JSON.stringify(fake.seen)).toContain(key('adhoc'));
 
-    await refuseAll(witness, first, made.text, id, scanner);
-    await leaseAll(witness, id);
+    await sendRejectedRequests(client, first, admin.text, id, scanner);
+    await leaseKeys(client, id);
 
-    // A process that holds it all, and what it keeps.
-    const cache = join(workplace, 'held');
-    await holdAll(first.port, made.text, cache);
-    look('cache of a client', readFileSync(cache));
+    // A client that caches the state of all agents in a file.
+    const cache = join(workDirectory, 'held');
+    await writeClientCache(first.port, admin.text, cache);
+    scan('cache of a client', readFileSync(cache));
 
-    await askCommandLine(first.port, made.text, id, both);
-    await askAll(witness, id);
-    await askHttp(first, made.text, both);
-    await askReflection(first.port, made.text, both);
+    await runCommands(first.port, admin.text, id, allScanners);
+    await callAllMethods(client, id);
+    await requestHttpPaths(first, admin.text, allScanners);
+    await callReflection(first.port, admin.text, allScanners);
 
-    // Rotated, with the new key first.
+    // The encryption key is rotated: the second process has the new key first.
     first.child.kill('SIGTERM');
     const firstEnd = await first.ended;
-    both.look('log: of the first', firstEnd.stdout + firstEnd.stderr);
-    watching.close();
-    for (const body of (await watched).bodies) both.look('stream', body);
-    expect((await watched).bodies.length).toBeGreaterThan(5);
+    allScanners.scan('log: of the first', firstEnd.stdout + firstEnd.stderr);
+    watchCaller.close();
+    for (const body of (await watch).bodies) allScanners.scan('stream', body);
+    expect((await watch).bodies.length).toBeGreaterThan(5);
     caller.close();
-    if (backend === 'embedded') scanner.lookInto('files', database['DATA_DIR'] as string);
+    if (backend === 'embedded') scanner.scanDirectory('files', database['DATA_DIR'] as string);
 
     const second = await startCommand({ ...environment, ENCRYPTION_KEY: `${NEW_KEY},${OLD_KEY}` });
-    const rotating = new Caller(second.port);
-    const later = new Witness(rotating, seen);
-    later.token = made.text;
-    await later.done('RotateEncryptionKey', {}, { most: Number.POSITIVE_INFINITY });
-    const revisions = await later.done('ListConfigRevisions', { configId: id });
+    const secondCaller = new Caller(second.port);
+    const secondClient = new ScannedClient(secondCaller, keyScanners);
+    secondClient.token = admin.text;
+    await secondClient.succeed('RotateEncryptionKey', {}, { maxMessages: Number.POSITIVE_INFINITY });
+    const revisions = await secondClient.succeed('ListConfigRevisions', { configId: id });
     expect(revisions.length).toBeGreaterThan(100);
-    await later.done('UpdateConfig', { config: { id, temperature: 0.5 } });
-    await later.call('RollbackConfig', { id, toRevision: String(config?.revision ?? 1) });
-    await later.done('GetEncryptionStatus');
-    await leaseAll(later, id);
-    await later.done('DeleteConfig', { id });
-    await askAll(later, id);
-    await askCommandLine(second.port, made.text, id, both);
+    await secondClient.succeed('UpdateConfig', { config: { id, temperature: 0.5 } });
+    await secondClient.call('RollbackConfig', { id, toRevision: String(config?.revision ?? 1) });
+    await secondClient.succeed('GetEncryptionStatus');
+    await leaseKeys(secondClient, id);
+    await secondClient.succeed('DeleteConfig', { id });
+    await callAllMethods(secondClient, id);
+    await runCommands(second.port, admin.text, id, allScanners);
     if (backend === 'embedded') {
-      const backup = join(workplace, 'backup');
+      const backup = join(workDirectory, 'backup');
       const ended = await agentllm(['backup', backup], { ...environment, ENCRYPTION_KEY: NEW_KEY }).ended;
       expect(ended.code, ended.stderr).toBe(0);
-      both.look('backup', readFileSync(backup));
+      allScanners.scan('backup', readFileSync(backup));
     } else if (typeof tools !== 'string') {
       const dump = await promisify(execFile)(join(tools.bin, 'pg_dump'), [database['DATABASE_URL'] as string], {
         maxBuffer: 1e9,
       });
-      both.look('backup', dump.stdout);
+      allScanners.scan('backup', dump.stdout);
     }
     second.child.kill('SIGTERM');
     const secondEnd = await second.ended;
-    both.look('log: of the second', secondEnd.stdout + secondEnd.stderr);
-    rotating.close();
+    allScanners.scan('log: of the second', secondEnd.stdout + secondEnd.stderr);
+    secondCaller.close();
 
-    // At rest.
+    // The files and the rows of the database.
     if (backend === 'embedded') {
-      for (const one of [scanner, secrets, control]) one.lookInto('files', database['DATA_DIR'] as string);
-      both.look('files: of a client', readFileSync(cache));
+      for (const one of [scanner, tokenScanner, control]) one.scanDirectory('files', database['DATA_DIR'] as string);
+      allScanners.scan('files: of a client', readFileSync(cache));
     }
-    for (const row of await allRows(backend, database)) both.look('rows', row);
+    for (const row of await allRows(backend, database)) allScanners.scan('rows', row);
 
     expect(scanner.report).toEqual([]);
-    expect(secrets.report).toEqual([]);
-    // The search had something to look through.
-    const least: Record<string, number> = {
+    expect(tokenScanner.report).toEqual([]);
+    // The search was not empty.
+    const minBytes: Record<string, number> = {
       gRPC: 50_000,
       HTTP: 50_000,
       log: 50_000,
@@ -324,18 +330,18 @@ describe.each(['embedded', 'postgres'] as const)('a key that was planted, on %s'
       CLI: 10_000,
       'cache of a client': 200,
     };
-    for (const [kind, bytes] of Object.entries(least))
+    for (const [kind, bytes] of Object.entries(minBytes))
       expect([kind, scanner.searched.get(kind)]).toEqual([kind, expect.toSatisfy((n) => n > bytes)]);
     if (backend === 'embedded') expect(scanner.searched.get('files')).toBeGreaterThan(10_000_000);
-    // What is no secret was found in every one of them, but not where all is encrypted.
-    const found = new Set(control.finds.map(({ place }) => place.split(':')[0]));
+    // The control is found in every kind of place, except in encrypted ones.
+    const found = new Set(control.matches.map(({ place }) => place.split(':')[0]));
     const kinds = ['gRPC', 'HTTP', 'CLI', 'stream', 'rows', ...(scanner.searched.has('backup') ? ['backup'] : [])];
     expect([...found].filter((kind) => kind !== 'files').sort()).toEqual(kinds.sort());
     expect(found.has('files')).toBe(backend === 'embedded');
-    // And every method was called.
-    const called = new Set([...witness.codes.keys(), ...later.codes.keys(), 'WatchConfigs']);
+    // Every method was called.
+    const called = new Set([...client.codes.keys(), ...secondClient.codes.keys(), 'WatchConfigs']);
     expect(methods.map(({ name }) => name).filter((name) => !called.has(name))).toEqual([]);
-    // And that the log would have shown it: a line of each call is there.
+    // The log has lines of the calls that had a key.
     expect(firstEnd.stderr).toContain('LeaseApiKeys');
     expect(firstEnd.stderr).toContain('ValidateApiKey');
   });
@@ -347,9 +353,9 @@ const requestOf = (name: string, json: JsonObject): Buffer => {
   return Buffer.from(toBinary(input, fromJson(input, json, { registry: contract.registry })));
 };
 
-/** The first token, by the way that there is for it: the command line. */
-async function makeAdmin(
-  witness: Witness,
+/** Creates the first token with the command line, and a second one with CreateToken. */
+async function createAdminToken(
+  client: ScannedClient,
   backend: string,
   env: Readonly<Record<string, string>>,
 ): Promise<{ text: string }> {
@@ -360,52 +366,52 @@ async function makeAdmin(
   expect([backend, code], stderr).toEqual([backend, 0]);
   const [text = ''] = /al_[a-z2-7]{10}_[\w-]{43}/.exec(stdout) ?? [];
   expect(stderr).not.toContain(text);
-  await expect.poll(async () => (await witness.call('GetCaller', {}, { token: text })).code).toBe('OK');
-  // One more, by the method: its text stands in that answer and nowhere else.
+  await expect.poll(async () => (await client.call('GetCaller', {}, { token: text })).code).toBe('OK');
+  // The text of the second token is only in this response.
   const json = { name: 'second', role: 'ROLE_ADMIN', requestId: randomUUID() };
-  const made = CreateTokenResponse.decode(await witness.done('CreateToken', json, { token: text }));
-  expect(made.text).toMatch(/^al_[a-z2-7]{10}_[\w-]{43}$/);
-  const replay = CreateTokenResponse.decode(await witness.done('CreateToken', json, { token: text }));
-  expect([replay.token?.id, replay.text]).toEqual([made.token?.id, '']);
-  return { text: made.text };
+  const created = CreateTokenResponse.decode(await client.succeed('CreateToken', json, { token: text }));
+  expect(created.text).toMatch(/^al_[a-z2-7]{10}_[\w-]{43}$/);
+  const replay = CreateTokenResponse.decode(await client.succeed('CreateToken', json, { token: text }));
+  expect([replay.token?.id, replay.text]).toEqual([created.token?.id, '']);
+  return { text: created.text };
 }
 
-/** Requests with a key in them that are refused, for every reason that there is: what is said does not have it. */
-async function refuseAll(
-  witness: Witness,
+/** Sends requests with a key that are rejected for every possible reason: no error contains the key. */
+async function sendRejectedRequests(
+  client: ScannedClient,
   { says }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
   id: number,
   scanner: Scanner,
 ): Promise<void> {
   const apiKey = key('refused');
-  const takers = methods.filter(({ input }) => input.fields.some(({ name }) => name === 'api_key'));
-  expect(takers.length).toBeGreaterThan(5);
-  for (const { name } of takers)
+  const methodsWithKey = methods.filter(({ input }) => input.fields.some(({ name }) => name === 'api_key'));
+  expect(methodsWithKey.length).toBeGreaterThan(5);
+  for (const { name } of methodsWithKey)
     for (const json of [
       { apiKey },
       { apiKey: `${apiKey} ${apiKey}` },
       { apiKey: `${apiKey}\n` },
       { apiKey: apiKey.repeat(20) },
     ])
-      await witness.refused(name, json);
+      await client.fail(name, json);
   for (const credential of [
     { name: 'desk', provider: 'mine' },
     { name: 'other', provider: 'nobody' },
   ])
-    await witness.refused('CreateCredential', { credential, apiKey });
-  await witness.refused('UpdateCredential', { credential: { name: 'desk', etag: 'W/"stale"' }, apiKey });
-  await witness.refused('UpdateCredential', { credential: { name: 'nobody' }, apiKey });
-  await witness.refused('UpdateConfig', { config: { id, etag: 'stale' }, apiKey });
-  await witness.refused('UpdateConfig', { config: { id, temperature: 9 }, apiKey });
-  await witness.refused('UpdateConfig', { config: { id }, apiKey, clearApiKey: true });
-  await witness.refused('UpdateConfig', { config: { id: 2_000_000_000 }, apiKey });
-  await witness.refused('ValidateApiKey', { provider: 'nobody', apiKey });
-  await witness.refused('ValidateApiKey', { provider: 'mine', apiKey }, { deadlineMs: 1 });
-  // A key in the place of a token.
+    await client.fail('CreateCredential', { credential, apiKey });
+  await client.fail('UpdateCredential', { credential: { name: 'desk', etag: 'W/"stale"' }, apiKey });
+  await client.fail('UpdateCredential', { credential: { name: 'nobody' }, apiKey });
+  await client.fail('UpdateConfig', { config: { id, etag: 'stale' }, apiKey });
+  await client.fail('UpdateConfig', { config: { id, temperature: 9 }, apiKey });
+  await client.fail('UpdateConfig', { config: { id }, apiKey, clearApiKey: true });
+  await client.fail('UpdateConfig', { config: { id: 2_000_000_000 }, apiKey });
+  await client.fail('ValidateApiKey', { provider: 'nobody', apiKey });
+  await client.fail('ValidateApiKey', { provider: 'mine', apiKey }, { deadlineMs: 1 });
+  // A key instead of a token.
   for (const bearer of [key('bearer'), `al_aaaaaaaaaa_${MARKS.bearer}`, `${MARKS.bearer}_x`])
-    await witness.refused('ListAgents', {}, { token: bearer });
-  // Over HTTP there are more ways to say it wrong.
+    await client.fail('ListAgents', {}, { token: bearer });
+  // HTTP has more forms of invalid requests.
   const http = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const authorization = `Bearer ${token}`;
   const headers = { authorization, 'content-type': 'application/json' };
@@ -420,9 +426,9 @@ async function refuseAll(
     `"${apiKey}"`,
     apiKey,
   ]) {
-    const answer = await send(http, 'POST', path, { body, headers });
-    expect([body.slice(0, 12), answer.status]).toEqual([body.slice(0, 12), 400]);
-    scanner.look('HTTP: refused', answer.text + JSON.stringify(answer.headers));
+    const response = await send(http, 'POST', path, { body, headers });
+    expect([body.slice(0, 12), response.status]).toEqual([body.slice(0, 12), 400]);
+    scanner.scan('HTTP: refused', response.text + JSON.stringify(response.headers));
   }
   for (const [verb, target, more] of [
     ['GET', `/v1/agents?apiKey=${apiKey}`, headers],
@@ -434,29 +440,29 @@ async function refuseAll(
     ['GET', '/metrics', { authorization: `Bearer ${key('bearer')}` }],
     ['GET', '/v1/agents', { ...headers, 'x-api-key': apiKey, cookie: apiKey, origin: `http://${apiKey}.example` }],
   ] as const) {
-    const answer = await send(http, verb, target, { headers: more });
-    expect([target.slice(0, 20), answer.status]).toEqual([target.slice(0, 20), expect.toBeOneOf([400, 401, 403])]);
-    scanner.look('HTTP: refused', answer.text + JSON.stringify(answer.headers));
+    const response = await send(http, verb, target, { headers: more });
+    expect([target.slice(0, 20), response.status]).toEqual([target.slice(0, 20), expect.toBeOneOf([400, 401, 403])]);
+    scanner.scan('HTTP: refused', response.text + JSON.stringify(response.headers));
   }
 }
 
-/** Leases the keys, and opens them: they are the ones, and what travels does not show them. */
-async function leaseAll(witness: Witness, id: number): Promise<void> {
+/** Leases the keys and opens them: they are the stored keys, and the responses do not show them. */
+async function leaseKeys(client: ScannedClient, id: number): Promise<void> {
   const pair = await makeLeaseKeyPair();
   const publicKey = Buffer.from(pair.publicKey).toString('base64');
-  const { leases } = LeaseApiKeysResponse.decode(await witness.done('LeaseApiKeys', { agent: AGENT_REF, publicKey }));
+  const { leases } = LeaseApiKeysResponse.decode(await client.succeed('LeaseApiKeys', { agent: AGENT_REF, publicKey }));
   const opened = await Promise.all(
-    leases.map(({ lifetime, ...of }) => {
+    leases.map(({ lifetime, ...lease }) => {
       const lifetime_ms = Number(lifetime?.seconds) * 1000 + (lifetime?.nanos ?? 0) / 1e6;
-      return openSealedKey(pair, of, { ...of, lifetime_ms });
+      return openSealedKey(pair, lease, { ...lease, lifetime_ms });
     }),
   );
   expect(leases.map(({ config_id }) => config_id)).toContain(id);
   expect(opened).toContain(key('credential'));
-  expect(opened.some((one) => one === key('own') || one === key('replaced'))).toBe(true);
+  expect(opened.some((apiKey) => apiKey === key('own') || apiKey === key('replaced'))).toBe(true);
 }
 
-async function holdAll(port: number, token: string, path: string): Promise<void> {
+async function writeClientCache(port: number, token: string, path: string): Promise<void> {
   const cache = { path, key: 'a secret of the process' };
   const client = connectClient({ address: `127.0.0.1:${port}`, agents: 'all', token, cache });
   await client.ready();
@@ -466,12 +472,12 @@ async function holdAll(port: number, token: string, path: string): Promise<void>
   await client[Symbol.asyncDispose]();
 }
 
-type Look = Pick<Scanner, 'look'>;
+type TextScanner = Pick<Scanner, 'scan'>;
 
-/** What the command line prints, about everything. */
-async function askCommandLine(port: number, token: string, id: number, scanner: Look): Promise<void> {
+/** Runs the commands that show resources and scans their output. */
+async function runCommands(port: number, token: string, id: number, scanner: TextScanner): Promise<void> {
   const env = { AGENTLLM_ADDRESS: `127.0.0.1:${port}`, AGENTLLM_TOKEN: token };
-  const asked: readonly (readonly [string[], string?])[] = [
+  const commands: readonly (readonly [string[], string?])[] = [
     [['agents', 'list']],
     [['agents', 'get', AGENT]],
     [['configs', 'list']],
@@ -492,26 +498,26 @@ async function askCommandLine(port: number, token: string, id: number, scanner: 
     [['providers', 'list']],
     [['models', 'list', '--provider', 'openai']],
   ];
-  const ends = await inTwos(asked, async ([args, stdin]) => {
+  const ends = await inPairs(commands, async ([args, stdin]) => {
     const ended = await agentllm([...args, '--json'], env, stdin === undefined ? {} : { stdin }).ended;
-    scanner.look(`CLI: ${args.join(' ')}`, ended.stdout + ended.stderr);
+    scanner.scan(`CLI: ${args.join(' ')}`, ended.stdout + ended.stderr);
     return [args.join(' '), ended.code, ended.stderr.slice(0, 200)] as const;
   });
-  // Most of them are sound; which ones are refused depends on what was deleted by then.
+  // Most commands succeed; which ones fail depends on what has been deleted.
   expect(ends.filter(([, code]) => code === 2)).toEqual([]);
-  expect(ends.filter(([, code]) => code === 0).length).toBeGreaterThan(asked.length / 2);
+  expect(ends.filter(([, code]) => code === 0).length).toBeGreaterThan(commands.length / 2);
 }
 
-/** Two at a time: each is a process, and there are two cores. */
-async function inTwos<T, R>(all: readonly T[], run: (one: T) => Promise<R>): Promise<R[]> {
+/** Runs two at a time: each command is a process, and CI has two cores. */
+async function inPairs<T, R>(items: readonly T[], run: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
-  for (let at = 0; at < all.length; at += 2) results.push(...(await Promise.all(all.slice(at, at + 2).map(run))));
+  for (let at = 0; at < items.length; at += 2) results.push(...(await Promise.all(items.slice(at, at + 2).map(run))));
   return results;
 }
 
-/** Every method of the contract that is not about to take something away, with what it needs to answer. */
-async function askAll(witness: Witness, id: number): Promise<void> {
-  const known: Readonly<Record<string, JsonObject>> = {
+/** Calls every method of the contract, with a valid request for most of them. */
+async function callAllMethods(client: ScannedClient, id: number): Promise<void> {
+  const requests: Readonly<Record<string, JsonObject>> = {
     GetAgent: { agent: AGENT_REF },
     GetConfig: { id },
     GetPrimaryConfig: { agent: AGENT_REF },
@@ -536,19 +542,19 @@ async function askAll(witness: Witness, id: number): Promise<void> {
     RotateEncryptionKey: {},
   };
   for (const { name, methodKind, input } of methods) {
-    if (name === 'WatchConfigs') await witness.call(name, { agents: [AGENT_REF] }, { most: 4 });
-    else await witness.call(name, known[name] ?? {});
-    // All pages of all lists, as far as they say something.
+    if (name === 'WatchConfigs') await client.call(name, { agents: [AGENT_REF] }, { maxMessages: 4 });
+    else await client.call(name, requests[name] ?? {});
+    // The largest page of each list.
     if (methodKind === 'unary' && input.fields.some((field) => field.name === 'page_size'))
-      await witness.call(name, { ...known[name], pageSize: 1000 });
+      await client.call(name, { ...requests[name], pageSize: 1000 });
   }
 }
 
-/** Every page, and every list, over HTTP. */
-async function askHttp(
+/** Requests every list and every other path without variables over HTTP. */
+async function requestHttpPaths(
   { says }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
-  scanner: Look,
+  scanner: TextScanner,
 ): Promise<void> {
   const port = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const headers = { authorization: `Bearer ${token}` };
@@ -556,12 +562,12 @@ async function askHttp(
   const lists = Object.keys(openapi.json['paths'] as JsonObject).filter((path) => !path.includes('{'));
   expect(lists.length).toBeGreaterThan(8);
   for (const path of ['/metrics', '/healthz', '/readyz', '/openapi.json', '/nothing', ...lists]) {
-    const answer = await send(port, 'GET', path, { headers });
-    scanner.look(`HTTP: ${path}`, answer.text + JSON.stringify(answer.headers));
+    const response = await send(port, 'GET', path, { headers });
+    scanner.scan(`HTTP: ${path}`, response.text + JSON.stringify(response.headers));
   }
 }
 
-async function askReflection(port: number, token: string, scanner: Look): Promise<void> {
+async function callReflection(port: number, token: string, scanner: TextScanner): Promise<void> {
   for (const version of ['v1', 'v1alpha'])
     for (const symbol of [
       'agentllm.v1.CredentialService',
@@ -575,7 +581,7 @@ async function askReflection(port: number, token: string, scanner: Look): Promis
         body: frame(Buffer.concat([Buffer.from([0x22, name.length]), name])),
       });
       expect(result).toBe('grpc OK');
-      scanner.look('reflection', body);
+      scanner.scan('reflection', body);
     }
 }
 

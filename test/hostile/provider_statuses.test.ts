@@ -35,24 +35,24 @@ const MODEL: Readonly<Record<Kind, string>> = {
 };
 const directory = useDirectories();
 
-/** What no sentence for people may have in it: the key, and what the providers say in their bodies. */
-const OTHERS_WORDS =
+/** What no message may contain: a key, the text of a provider's body, or an internal error. */
+const FORBIDDEN_TEXT =
   /sk-|api key provided|platform\.openai|console\.x\.ai|Authentication Fails|Missing scopes|exceeded your current|Insufficient Balance|req_011|purchase|overloaded_error|too busy|<html|SELECT|ECONN|ENOTFOUND|127\.0\.0\.1/i;
 
-function sober(message: string): void {
+function expectCleanMessage(message: string): void {
   expect(message).not.toBe('');
-  expect(message).not.toMatch(OTHERS_WORDS);
+  expect(message).not.toMatch(FORBIDDEN_TEXT);
   expect(message).not.toContain('\n');
 }
 
-function onlyReads(fake: FakeProvider): void {
+function expectOnlyReads(fake: FakeProvider): void {
   for (const { method, path } of fake.seen)
     expect(`${method} ${path}`).toMatch(/^GET \/(v1\/)?(models|api-key|user\/balance)(\/|\?|$)/);
 }
 
-/** Both methods must say the same of a provider. */
-function asker(service: () => Clients) {
-  return async function both(fake: FakeProvider, model = MODEL[fake.kind], key = KEY): Promise<string> {
+/** Returns a function that runs both check methods, which must return the same status, and returns that status. */
+function statusChecker(service: () => Clients) {
+  return async function statusOf(fake: FakeProvider, model = MODEL[fake.kind], key = KEY): Promise<string> {
     const provider = await provide(service(), fake);
     const config = await configAt(service(), provider, model, key);
     const health = await checked(service(), config.id);
@@ -61,25 +61,25 @@ function asker(service: () => Clients) {
     expect(health.hops).toHaveLength(1);
     expect(hop).toMatchObject({ status: health.status, key_source: 'KEY_SOURCE_CONFIG', key_name: '', provider });
     expect([check.status, health.status]).toEqual([health.status, health.status]);
-    sober(present(hop).message);
-    sober(check.message);
+    expectCleanMessage(present(hop).message);
+    expectCleanMessage(check.message);
     expect(hop?.latency_ms).toBeGreaterThanOrEqual(0);
     expect(check.latency_ms).toBeGreaterThanOrEqual(0);
     expect(text([health, check])).not.toContain(key);
-    onlyReads(fake);
+    expectOnlyReads(fake);
     return short(health.status);
   };
 }
 
-// ValidateApiKey is for 60 calls a minute, so each of these has a service of its own.
-describe('each kind of provider', () => {
-  const both = asker(useService('embedded', environment));
+// ValidateApiKey allows 60 calls per minute, so each group has a separate service.
+describe('a check of a provider', () => {
+  const statusOf = statusChecker(useService('embedded', environment));
 
-  it.each(KINDS)('%s: good, wrong key, no such model, wait, broke, not allowed, overloaded', async (kind) => {
-    const good = await startFakeProvider(kind);
-    expect(await both(good)).toBe('OK');
-    expect(await both(good, 'no-such-model')).toBe('MODEL_MISSING');
-    expect(await both(good, MODEL[kind], OWN_KEY)).toBe('INVALID');
+  it.each(KINDS)('returns the status of each situation of %s', async (kind) => {
+    const working = await startFakeProvider(kind);
+    expect(await statusOf(working)).toBe('OK');
+    expect(await statusOf(working, 'no-such-model')).toBe('MODEL_MISSING');
+    expect(await statusOf(working, MODEL[kind], OWN_KEY)).toBe('INVALID');
     const cases = [
       ['rateLimit', 'RATE_LIMITED'],
       ['noCredit', 'NO_CREDIT'],
@@ -89,13 +89,13 @@ describe('each kind of provider', () => {
     for (const [situation, expected] of cases) {
       const fake = await startFakeProvider(kind);
       fake.on('*', wire[kind][situation]);
-      expect([situation, await both(fake)]).toEqual([situation, expected]);
+      expect([situation, await statusOf(fake)]).toEqual([situation, expected]);
     }
   });
 });
 
-describe('answers that are wrong in some way', () => {
-  const both = asker(useService('embedded', environment));
+describe('a check of an OpenAI endpoint', () => {
+  const statusOf = statusChecker(useService('embedded', environment));
   const chunk = Buffer.alloc(1 << 20, 'x');
   const endless: Handler = (_, response) => {
     response.writeHead(200, { 'content-type': 'application/json' });
@@ -116,54 +116,54 @@ describe('answers that are wrong in some way', () => {
     ['308', plain(308, '', { location: 'https://example.com/' }), /^PROVIDER_ERROR$/],
     ['304', plain(304, ''), /^PROVIDER_ERROR$/],
     [
-      'a page in place of a list',
+      'an HTML page instead of a list',
       plain(200, '<html>hello</html>', { 'content-type': 'text/html' }),
       /^PROVIDER_ERROR$/,
     ],
-    ['nothing', plain(200, ''), /^PROVIDER_ERROR$/],
+    ['an empty body', plain(200, ''), /^PROVIDER_ERROR$/],
     ['204', plain(204, ''), /^PROVIDER_ERROR$/],
     ['null', json(200, null), /^PROVIDER_ERROR$/],
     ['a number', json(200, 7), /^PROVIDER_ERROR$/],
     ['an array', json(200, ['gpt-4o']), /^PROVIDER_ERROR$|^OK$/],
     ['another object', json(200, { hello: 'world' }), /^PROVIDER_ERROR$/],
     ['a list of numbers', json(200, { object: 'list', data: [1, 2, null] }), /^PROVIDER_ERROR$|^MODEL_MISSING$/],
-    ['data that is a text', json(200, { object: 'list', data: 'gpt-4o' }), /^PROVIDER_ERROR$/],
+    ['data of type string', json(200, { object: 'list', data: 'gpt-4o' }), /^PROVIDER_ERROR$/],
     ['broken JSON', plain(200, '{"data":[{"id":"gpt-4o"}', { 'content-type': 'application/json' }), /^PROVIDER_ERROR$/],
-    ['bytes', plain(200, Buffer.from([0xff, 0xfe, 0, 1, 2]), {}), /^PROVIDER_ERROR$/],
+    ['bytes that are not UTF-8', plain(200, Buffer.from([0xff, 0xfe, 0, 1, 2]), {}), /^PROVIDER_ERROR$/],
     [
       'deep JSON',
       plain(200, `{"data":${'['.repeat(100_000)}${']'.repeat(100_000)}}`),
       /^PROVIDER_ERROR$|^MODEL_MISSING$/,
     ],
-    ['without end', endless, /^PROVIDER_ERROR$|^UNREACHABLE$/],
-    ['a list that says error', json(200, { error: { message: KEY } }), /^PROVIDER_ERROR$|^INVALID$/],
+    ['an endless body', endless, /^PROVIDER_ERROR$|^UNREACHABLE$/],
+    ['an error with status 200', json(200, { error: { message: KEY } }), /^PROVIDER_ERROR$|^INVALID$/],
     ['404', plain(404, 'not found'), /^UNSUPPORTED$/],
     ['405', plain(405, ''), /^UNSUPPORTED$|^PROVIDER_ERROR$/],
     ['401 without a body', plain(401, ''), /^INVALID$/],
     ['403 without a body', plain(403, ''), /^FORBIDDEN$/],
     ['402', plain(402, ''), /^NO_CREDIT$/],
     ['429 without a body', plain(429, ''), /^RATE_LIMITED$/],
-    ['429 for an hour', plain(429, '', { 'retry-after': '3600' }), /^RATE_LIMITED$/],
-    ['429 with nonsense', plain(429, '\u0000', { 'retry-after': '-1e99' }), /^RATE_LIMITED$/],
-    ['a 418', plain(418, 'teapot'), /^PROVIDER_ERROR$/],
-    ['a __proto__ list', plain(200, '{"__proto__":{"data":[{"id":"gpt-4o"}]}}'), /^PROVIDER_ERROR$/],
-  ])('what an openai endpoint may say: %s', async (_, handler, expected) => {
+    ['429 with Retry-After of an hour', plain(429, '', { 'retry-after': '3600' }), /^RATE_LIMITED$/],
+    ['429 with an invalid Retry-After', plain(429, '\u0000', { 'retry-after': '-1e99' }), /^RATE_LIMITED$/],
+    ['418', plain(418, 'teapot'), /^PROVIDER_ERROR$/],
+    ['a list in __proto__', plain(200, '{"__proto__":{"data":[{"id":"gpt-4o"}]}}'), /^PROVIDER_ERROR$/],
+  ])('returns the expected status for the response: %s', async (_, handler, expected) => {
     const fake = await startFakeProvider('openai');
     fake.on('*', handler);
-    expect(await both(fake)).toMatch(expected);
-    // A redirect is not followed, and what failed is not asked again and again.
+    expect(await statusOf(fake)).toMatch(expected);
+    // Redirects are not followed, and failed requests are not repeated without bound.
     expect(fake.seen.length).toBeLessThanOrEqual(8);
   });
 });
 
-describe('each state, for real', () => {
+describe('a check', () => {
   const service = useService('embedded', environment);
-  const both = asker(service);
+  const statusOf = statusChecker(service);
 
-  it('UNREACHABLE: nobody there, a reset, a hang-up, no HTTP, no certificate, a torn body', async () => {
+  it('returns UNREACHABLE for a closed port, a reset, an early end, a truncated body and a timeout', async () => {
     const reset = await startTcp((socket) => socket.once('data', () => socket.resetAndDestroy()));
-    const bye = await startTcp((socket) => socket.end());
-    const torn = await startTcp((socket) => {
+    const closing = await startTcp((socket) => socket.end());
+    const truncated = await startTcp((socket) => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{"data":[');
       socket.once('data', () => socket.end());
     });
@@ -173,16 +173,16 @@ describe('each state, for real', () => {
     const urls = [
       'http://127.0.0.1:1/v1',
       `http://127.0.0.1:${reset.port}`,
-      `http://127.0.0.1:${bye.port}`,
-      `http://127.0.0.1:${torn.port}`,
-      `https://127.0.0.1:${bye.port}`,
+      `http://127.0.0.1:${closing.port}`,
+      `http://127.0.0.1:${truncated.port}`,
+      `https://127.0.0.1:${closing.port}`,
       `http://127.0.0.1:${garbage.port}`,
     ];
     for (const url of urls) {
       const provider = await provide(service(), url);
       const config = await configAt(service(), provider, 'gpt-4o', OWN_KEY);
       const health = await checked(service(), config.id);
-      sober(present(health.hops[0]).message);
+      expectCleanMessage(present(health.hops[0]).message);
       found.push(short(health.status));
     }
     expect(found.slice(0, 5)).toEqual(Array(5).fill('UNREACHABLE'));
@@ -192,14 +192,14 @@ describe('each state, for real', () => {
     expect((await checked(service(), id, 2_000)).status).toBe('CHECK_STATUS_UNREACHABLE');
   });
 
-  it('a name that nobody has is UNREACHABLE, and the rest of the hops is still asked', async () => {
+  it('returns UNREACHABLE for an unknown host name and still checks the other hops', async () => {
     const fake = await startFakeProvider('openai');
-    const nowhere = await provide(service(), 'https://nobody.invalid/v1');
-    const somewhere = await provide(service(), fake);
+    const unknownHost = await provide(service(), 'https://nobody.invalid/v1');
+    const working = await provide(service(), fake);
     const config = await newConfig(service(), {
-      provider: nowhere,
+      provider: unknownHost,
       model_name: 'gpt-4o',
-      fallback_provider: somewhere,
+      fallback_provider: working,
       fallback_model: 'gpt-4o',
     });
     const health = await checked(service(), config.id);
@@ -207,7 +207,7 @@ describe('each state, for real', () => {
     expect(health.status).toBe('CHECK_STATUS_UNREACHABLE');
   });
 
-  it('NO_KEY: nobody is asked where variables are named and not set', async () => {
+  it('returns NO_KEY without a request when the variables of the provider are not set', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake, ['YOURS_API_KEY', 'THEIRS_API_KEY']);
     const { id } = await configAt(service(), provider);
@@ -217,24 +217,24 @@ describe('each state, for real', () => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('a provider that names no variable is asked without a key: OK where it wants none, else NO_KEY', async () => {
+  it('sends no key to a provider without variables, and returns OK or NO_KEY by its response', async () => {
     const open = await startFakeProvider('openai');
     open.on('*', wire.openai.list);
     const closed = await startFakeProvider('openai');
     closed.on('*', json(401, { error: { message: "You didn't provide an API key.", type: 'invalid_request_error' } }));
-    const states: string[] = [];
+    const statuses: string[] = [];
     for (const fake of [open, closed]) {
       const { id } = await configAt(service(), await provide(service(), fake, []));
       const [hop] = (await checked(service(), id)).hops;
       expect(hop?.key_source).toBe('KEY_SOURCE_NONE');
       expect(hop?.latency_ms).toBeGreaterThanOrEqual(0);
-      states.push(short(present(hop).status));
+      statuses.push(short(present(hop).status));
       for (const { headers } of fake.seen) expect(headers['authorization']).toBeUndefined();
     }
-    expect(states).toEqual(['OK', 'NO_KEY']);
+    expect(statuses).toEqual(['OK', 'NO_KEY']);
   });
 
-  it('PROVIDER_DISABLED: of a fallback alone the first hop is still told, and nobody asks the disabled one', async () => {
+  it('returns PROVIDER_DISABLED without a request for a disabled fallback, and still checks the first hop', async () => {
     const [on, off] = [await startFakeProvider('openai'), await startFakeProvider('openai')];
     const [provider, fallback_provider] = [await provide(service(), on), await provide(service(), off)];
     const config = await newConfig(service(), {
@@ -252,36 +252,36 @@ describe('each state, for real', () => {
     expect(health.status).toBe('CHECK_STATUS_OK');
     expect(health.hops[1]?.latency_ms).toBeUndefined();
     expect(off.seen).toEqual([]);
-    // What a provider that is switched off says of an ad-hoc key: an answer, and a true one.
+    // ValidateApiKey with a disabled provider returns either status, and the status must match what was requested.
     const check = await validated(service(), fallback_provider, KEY);
     expect(['CHECK_STATUS_OK', 'CHECK_STATUS_PROVIDER_DISABLED']).toContain(check.status);
     expect(off.seen.length > 0).toBe(check.status === 'CHECK_STATUS_OK');
   });
 
-  it('a disabled config is checked too', async () => {
+  it('checks a disabled config too', async () => {
     const fake = await startFakeProvider('openai');
     const provider = await provide(service(), fake);
     const { id } = await newConfig(service(), { provider, model_name: 'gpt-4o', enabled: false });
     expect((await checked(service(), id)).status).toBe('CHECK_STATUS_OK');
   });
 
-  it('the model of a long Anthropic list is found on a later page, and an endless list ends', async () => {
+  it('finds a model on a later page of an Anthropic list and stops in an endless list', async () => {
     const fake = await startFakeProvider('claude');
     fake.on('/v1/models', (request, response) => {
       const after = new URL(request.url ?? '', 'http://x').searchParams.get('after_id');
       if (after === null) return claudeList(['claude-a', 'claude-b'], true)(request, response);
       return claudeList(['claude-c', 'claude-d'], false)(request, response);
     });
-    expect(await both(fake, 'claude-d')).toBe('OK');
-    expect(await both(fake, 'claude-e')).toBe('MODEL_MISSING');
+    expect(await statusOf(fake, 'claude-d')).toBe('OK');
+    expect(await statusOf(fake, 'claude-e')).toBe('MODEL_MISSING');
     let page = 0;
     const loop = await startFakeProvider('claude');
     loop.on('/v1/models', (request, response) => claudeList([`m-${page++ % 3}`], true)(request, response));
-    expect(await both(loop, 'claude-e')).toMatch(/MODEL_MISSING|PROVIDER_ERROR|UNREACHABLE/);
+    expect(await statusOf(loop, 'claude-e')).toMatch(/MODEL_MISSING|PROVIDER_ERROR|UNREACHABLE/);
     expect(loop.seen.length).toBeLessThan(500);
   });
 
-  it('a model whose name needs escaping is looked up exactly', async () => {
+  it('matches exactly a model name that needs escaping', async () => {
     const fake = await startFakeProvider('openai');
     const names = ['org/model:free', 'a?b=c#d', '../../user/balance', 'gpt-4o%2f', 'модель', '%', "x'--", '__proto__'];
     fake.on('/v1/models', json(200, { object: 'list', data: [...names, 'gpt-4o'].map((id) => ({ id })) }));
@@ -293,12 +293,12 @@ describe('each state, for real', () => {
     }
     for (const name of ['constructor', 'toString', 'GPT-4O', 'gpt-4'])
       expect([name, short((await validated(service(), provider, KEY, name)).status)]).toEqual([name, 'MODEL_MISSING']);
-    onlyReads(fake);
+    expectOnlyReads(fake);
   });
 });
 
-describe('a key that cannot be read', () => {
-  it('own, of a credential: KEY_UNREADABLE, the provider is not asked, the environment stays out', async () => {
+describe('a stored key that cannot be decrypted', () => {
+  it('gives KEY_UNREADABLE without a request and without a key of the environment', async () => {
     const DATA_DIR = await directory.started();
     const fake = await startFakeProvider('openai');
     const before = await startService({ ...environment, DATA_DIR });
@@ -327,7 +327,7 @@ describe('a key that cannot be read', () => {
         expect(hop).toMatchObject({ status: 'CHECK_STATUS_KEY_UNREADABLE', key_source, key_name });
         expect(hop?.latency_ms).toBeUndefined();
       }
-      // The credential is not for the other provider, so its fallback has a key of the environment.
+      // The credential belongs to the first provider, so the fallback uses a key of the environment.
       const { hops } = await checked(after, mixed.id);
       expect(hops.map((hop) => [short(hop.status), hop.key_source])).toEqual([
         ['KEY_UNREADABLE', 'KEY_SOURCE_CREDENTIAL'],
@@ -337,7 +337,7 @@ describe('a key that cannot be read', () => {
     } finally {
       await after.stop();
     }
-    // Without any ENCRYPTION_KEY nothing can be read either.
+    // Without ENCRYPTION_KEY no stored key can be decrypted.
     const { ENCRYPTION_KEY: _, ...bare } = environment;
     const without = await startService({ ...bare, DATA_DIR });
     try {
@@ -345,7 +345,7 @@ describe('a key that cannot be read', () => {
     } finally {
       await without.stop();
     }
-    // And with the right one it is good again.
+    // With the original ENCRYPTION_KEY the key is valid again.
     const again = await startService({ ...environment, DATA_DIR });
     try {
       expect(short((await checked(again, own.id)).status)).toBe('OK');
@@ -355,7 +355,7 @@ describe('a key that cannot be read', () => {
   });
 });
 
-describe('ValidateApiKey names what is wrong', () => {
+describe('ValidateApiKey', () => {
   const service = useService('embedded', environment);
   let provider = '';
   beforeAll(async () => {
@@ -372,13 +372,13 @@ describe('ValidateApiKey names what is wrong', () => {
     ['ключ', 'api_key'],
     ['\u007f', 'api_key'],
     [' lead', 'api_key'],
-  ])('a key %j', async (api_key, field) => {
+  ])('rejects the key %j with the name of the field', async (api_key, field) => {
     const error = await failure(service().providers.validateApiKey({ provider, api_key }));
     expect(error.fields).toEqual([field]);
     if (api_key.length > 4) expect(text([error.message, error.violations])).not.toContain(api_key);
   });
 
-  it('a key of 286 characters is taken, a model of 100 too, one more is not', async () => {
+  it('accepts a key of 286 and a model name of 100 characters and rejects a longer model name', async () => {
     await service().providers.validateApiKey({ provider, api_key: '~'.repeat(286), model_name: '𝕏'.repeat(100) });
     const error = await failure(
       service().providers.validateApiKey({ provider, api_key: KEY, model_name: '𝕏'.repeat(101) }),
@@ -386,7 +386,7 @@ describe('ValidateApiKey names what is wrong', () => {
     expect(error.fields).toEqual(['model_name']);
   });
 
-  it('takes an alias and any case, and suggests a name that was meant', async () => {
+  it('accepts an alias in any case and suggests a similar provider name', async () => {
     const fake = await startFakeProvider('openai');
     const name = unique('aliased');
     await service().providers.createProvider({

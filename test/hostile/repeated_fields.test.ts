@@ -18,8 +18,8 @@ import { Caller, type Ending } from './whole_service.js';
 
 vi.setConfig({ testTimeout: 60_000 });
 
-/** The longest that a well-behaved caller may wait while one request is refused. The machine of the tests is busy. */
-const LONGEST_WAIT_MS = 1_000;
+/** The longest wait of a well-behaved caller while a request is rejected, on a loaded test machine. */
+const MAX_WAIT_MS = 1_000;
 
 let server: ServerProcess;
 let caller: Caller;
@@ -31,7 +31,7 @@ let token: string;
 const getCaller = contract.registry.getService('agentllm.v1.AccessService')?.method['getCaller'] as DescMethod;
 const call = (method: DescMethod, bytes: Buffer) => caller.call(method, bytes, { token });
 
-/** Calls without a pause in a thread of its own, so that it does not wait for what the tests themselves do. */
+/** Sends requests in a separate thread, so that the work of the tests does not delay them. */
 const PROBER = `
 const { parentPort, workerData } = require('node:worker_threads');
 const { Agent, get } = require('node:http');
@@ -69,7 +69,7 @@ beforeAll(async () => {
 }, 60_000);
 
 afterEach(async () => {
-  expect(await longestWait()).toBeLessThan(LONGEST_WAIT_MS);
+  expect(await longestWait()).toBeLessThan(MAX_WAIT_MS);
   expect((await call(getCaller, Buffer.alloc(0))).code).toBe('OK');
 });
 
@@ -82,7 +82,7 @@ afterAll(async () => {
 
 const headers = () => ({ 'content-type': 'application/json', authorization: `Bearer ${token}` });
 
-/** Bytes of a status as it travels. */
+/** The size of a status on the wire, in bytes. */
 const sizeOf = ({ details, message }: Ending) => (details?.toString('base64').length ?? 0) + encodeURI(message).length;
 
 function violationsOf({ details }: Ending): { field: string; description: string }[] {
@@ -92,7 +92,7 @@ function violationsOf({ details }: Ending): { field: string; description: string
     .flatMap((any) => BadRequest.decode(any.value).field_violations);
 }
 
-function expectRefused(ending: Ending, field: string, description: string): void {
+function expectRejected(ending: Ending, field: string, description: string): void {
   expect(ending.code).toBe('INVALID_ARGUMENT');
   expect(violationsOf(ending)[0]).toMatchObject({ field, description });
   expect(sizeOf(ending)).toBeLessThanOrEqual(limits.maxStatusBytes);
@@ -103,17 +103,17 @@ const maxOf = (one: RepeatedField) => maxElementsOf(one.fields.at(-1) as never);
 const tooMany = (one: RepeatedField) => `must have at most ${maxOf(one)} elements`;
 const BYTES = 4 * 1024 * 1024;
 
-describe('gRPC refuses a repeated field', () => {
-  it.each(fields)('%s with one element too many', async (_, one) => {
+describe('gRPC', () => {
+  it.each(fields)('rejects %s with one element too many', async (_, one) => {
     for (const packed of [false, true])
-      expectRefused(await call(one.method, wireRequest(one, maxOf(one) + 1, { packed })), one.path, tooMany(one));
+      expectRejected(await call(one.method, wireRequest(one, maxOf(one) + 1, { packed })), one.path, tooMany(one));
   });
 
-  it.each(fields)('%s with 4 MB of elements', async (_, one) => {
+  it.each(fields)('rejects %s with 4 MB of elements', async (_, one) => {
     for (const packed of [false, true]) {
       const bytes = wireRequest(one, countFor(one, BYTES, { packed }), { packed });
       expect(bytes.length).toBeGreaterThan(0.99 * BYTES);
-      expectRefused(await call(one.method, bytes), one.path, tooMany(one));
+      expectRejected(await call(one.method, bytes), one.path, tooMany(one));
     }
   });
 });
@@ -124,46 +124,46 @@ interface HttpRule {
 }
 const http = contract.registry.getExtension('google.api.http') as DescExtension;
 const ruleOf = ({ method }: RepeatedField) => getOption(method, http) as HttpRule;
-/** Any values for the variables of a path: the body is refused first. */
+/** The path with any values for its variables: the body is rejected first. */
 const pathOf = (rule: HttpRule) => rule.pattern.value.replace(/\{[^}]*\}/g, '8');
 
 const served = fields.filter(([, one]) => one.method.methodKind === 'unary');
 const withBody = served.filter(([, one]) => ruleOf(one).body === '*');
 const withQuery = served.filter(([, one]) => ruleOf(one).body === '');
 
-describe('HTTP refuses a repeated field', () => {
+describe('HTTP', () => {
   const post = (one: RepeatedField, body: string) =>
     send(httpPort, ruleOf(one).pattern.case.toUpperCase(), pathOf(ruleOf(one)), {
       body,
       headers: headers(),
     });
 
-  it.each(withBody)('%s with one element too many', async (_, one) => {
+  it.each(withBody)('rejects %s with one element too many', async (_, one) => {
     for (const wrong of [false, true]) {
-      const answer = await post(one, jsonRequest(one, maxOf(one) + 1, { wrong }));
-      expect(errorOf(answer)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
-      expect(errorOf(answer).violations[0]).toMatchObject({ field: one.path, description: tooMany(one) });
+      const response = await post(one, jsonRequest(one, maxOf(one) + 1, { wrong }));
+      expect(errorOf(response)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
+      expect(errorOf(response).violations[0]).toMatchObject({ field: one.path, description: tooMany(one) });
     }
   });
 
-  it.each(withBody)('%s with 4 MB of elements', async (_, one) => {
+  it.each(withBody)('rejects %s with 4 MB of elements', async (_, one) => {
     for (const wrong of [false, true]) {
       const bytes = jsonRequest(one, 2, { wrong }).length - jsonRequest(one, 1, { wrong }).length;
-      const answer = await post(one, jsonRequest(one, Math.floor((BYTES - 100) / bytes), { wrong }));
-      expect(errorOf(answer)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
-      expect(errorOf(answer).fields[0]?.replace('[0]', '')).toBe(one.path.replace('[0]', ''));
-      expect(answer.text.length).toBeLessThanOrEqual(limits.maxStatusBytes);
+      const response = await post(one, jsonRequest(one, Math.floor((BYTES - 100) / bytes), { wrong }));
+      expect(errorOf(response)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
+      expect(errorOf(response).fields[0]?.replace('[0]', '')).toBe(one.path.replace('[0]', ''));
+      expect(response.text.length).toBeLessThanOrEqual(limits.maxStatusBytes);
     }
   });
 
-  it.each(withQuery)('%s with one element too many in the query', async (_, one) => {
+  it.each(withQuery)('rejects %s with one element too many in the query', async (_, one) => {
     const query = new Array(maxOf(one) + 1).fill(`${one.path}=1`).join('&');
-    const answer = await send(httpPort, 'GET', `${pathOf(ruleOf(one))}?${query}`, { headers: headers() });
-    expect(errorOf(answer).violations[0]).toMatchObject({ field: one.path, description: tooMany(one) });
+    const response = await send(httpPort, 'GET', `${pathOf(ruleOf(one))}?${query}`, { headers: headers() });
+    expect(errorOf(response).violations[0]).toMatchObject({ field: one.path, description: tooMany(one) });
   });
 });
 
-describe('gRPC refuses a request', () => {
+describe('a gRPC request', () => {
   const named = (name: string) => fields.find(([, { method }]) => method.name === name)?.[1] as RepeatedField;
   const total = `must have at most ${limits.maxRequestFields} fields, nested ones included`;
   const times = (bytes: readonly number[]) =>
@@ -175,20 +175,20 @@ describe('gRPC refuses a request', () => {
     ['a message field that is not repeated', [0x0a, 0x00]],
     ['a string field that is not repeated', [0xaa, 0x01, 0x00]],
     ['an unknown group', [0xa3, 0x06, 0xa4, 0x06]],
-  ])('with %s in all of its 4 MB', async (_, bytes) => {
-    expectRefused(await call(named('ListConfigRevisions').method, times(bytes)), 'request', total);
+  ])('is rejected when its 4 MB repeat %s', async (_, bytes) => {
+    expectRejected(await call(named('ListConfigRevisions').method, times(bytes)), 'request', total);
   });
 
-  it('with a group in which there are two million fields', async () => {
+  it('is rejected when it has a group with two million fields', async () => {
     const bytes = Buffer.concat([
       Buffer.from([0xa3, 0x06]),
       times([0x08, 0x01]).subarray(16),
       Buffer.from([0xa4, 0x06]),
     ]);
-    expectRefused(await call(named('ListConfigRevisions').method, bytes), 'request', total);
+    expectRejected(await call(named('ListConfigRevisions').method, bytes), 'request', total);
   });
 
-  it('with messages nested two million deep, in fields and in groups', async () => {
+  it('is rejected when its messages are nested two million deep, in fields or in groups', async () => {
     let nested: Buffer = Buffer.alloc(0);
     for (let depth = 0; depth < 5_000; depth++) nested = delimited(1, nested);
     const { method } = named('CreateProvider');
@@ -197,7 +197,7 @@ describe('gRPC refuses a request', () => {
   });
 
   it.each(fields)(
-    '%s with as many wrong elements as it may have, and counts those that it does not list',
+    'with the maximum of wrong elements in %s gets a bounded status that counts the problems it does not list',
     async (_, one) => {
       const ending = await call(one.method, wireRequest(one, maxOf(one)));
       expect(sizeOf(ending)).toBeLessThanOrEqual(limits.maxStatusBytes);
@@ -209,19 +209,24 @@ describe('gRPC refuses a request', () => {
   );
 });
 
-describe('HTTP refuses a body', () => {
+describe('an HTTP body', () => {
   const patch = (body: string | Buffer) => send(httpPort, 'PATCH', '/v1/agents/8', { body, headers: headers() });
-  const most = `must have at most ${limits.maxRequestFields} keys and values`;
+  const tooManyKeys = `must have at most ${limits.maxRequestFields} keys and values`;
   const keys = (write: (n: number) => string) => Array.from({ length: 300_000 }, (_, n) => write(n)).join(',');
 
   it.each([
-    ['300 000 unknown keys', `{${keys((n) => `"k${n}":1`)}}`, 'body', most],
-    ['300 000 keys in an unknown object', `{"agent":{"x":{${keys((n) => `"k${n}":1`)}}}}`, 'body', most],
-    ['a list of 2 million in a field that is none', `{"agent":[${'1,'.repeat(2_000_000)}1]}`, 'body', most],
-    ['2 million empty lists', `{"x":[${'[],'.repeat(1_300_000)}[]]}`, 'body', most],
-  ])('of %s', async (_, body, field, description) => {
-    const answer = await patch(body);
-    expect(errorOf(answer)).toMatchObject({
+    ['300 000 unknown keys', `{${keys((n) => `"k${n}":1`)}}`, 'body', tooManyKeys],
+    ['300 000 keys in an unknown object', `{"agent":{"x":{${keys((n) => `"k${n}":1`)}}}}`, 'body', tooManyKeys],
+    [
+      'a list of 2 million in a field that is not repeated',
+      `{"agent":[${'1,'.repeat(2_000_000)}1]}`,
+      'body',
+      tooManyKeys,
+    ],
+    ['2 million empty lists', `{"x":[${'[],'.repeat(1_300_000)}[]]}`, 'body', tooManyKeys],
+  ])('with %s is rejected with INVALID_FIELDS', async (_, body, field, description) => {
+    const response = await patch(body);
+    expect(errorOf(response)).toMatchObject({
       code: 400,
       reason: 'INVALID_FIELDS',
       violations: [{ field, description }],
@@ -229,18 +234,18 @@ describe('HTTP refuses a body', () => {
   });
 
   it.each([
-    ['2 million lists in each other', '['.repeat(2_000_000)],
-    ['objects in each other', `${'{"agent":'.repeat(400_000)}1${'}'.repeat(400_000)}`],
+    ['2 million nested lists', '['.repeat(2_000_000)],
+    ['nested objects', `${'{"agent":'.repeat(400_000)}1${'}'.repeat(400_000)}`],
     ['4 MB of quotes', '"\\"'.repeat(1_300_000)],
     ['4 MB of white space', ' '.repeat(4_000_000)],
-  ])('of %s', async (_, body) => {
+  ])('with %s is rejected with MALFORMED_JSON', async (_, body) => {
     expect(errorOf(await patch(body))).toMatchObject({ code: 400, reason: 'MALFORMED_JSON' });
   });
 
-  it('of 19 000 unknown keys with a bounded list of problems', async () => {
-    const answer = await patch(`{${Array.from({ length: 9_900 }, (_, n) => `"temperatur${n}":1`).join(',')}}`);
-    expect(errorOf(answer).message).toMatch(/^The request has 9900 problems: /);
-    expect(errorOf(answer).violations.at(-1)?.description).toMatch(/^and 98\d\d more problems$/);
-    expect(answer.text.length).toBeLessThanOrEqual(limits.maxStatusBytes + 2_000);
+  it('with 9 900 unknown keys is rejected with a bounded list of problems', async () => {
+    const response = await patch(`{${Array.from({ length: 9_900 }, (_, n) => `"temperatur${n}":1`).join(',')}}`);
+    expect(errorOf(response).message).toMatch(/^The request has 9900 problems: /);
+    expect(errorOf(response).violations.at(-1)?.description).toMatch(/^and 98\d\d more problems$/);
+    expect(response.text.length).toBeLessThanOrEqual(limits.maxStatusBytes + 2_000);
   });
 });

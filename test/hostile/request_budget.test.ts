@@ -10,7 +10,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function budgetOf(): RequestBudget {
+function createBudget(): RequestBudget {
   const budget = new RequestBudget({
     request: 100 * KIB,
     connection: 200 * KIB,
@@ -36,68 +36,68 @@ function open(budget: RequestBudget, connection: object): Opened {
   return Object.assign(opened, { request });
 }
 
-const isRefused = ({ errors }: Opened) => errors.length > 0;
+const isRejected = ({ errors }: Opened) => errors.length > 0;
 
-describe('the budget of requests', () => {
-  it('refuses a request that is too large', () => {
-    const one = open(budgetOf(), {});
+describe('RequestBudget', () => {
+  it('rejects a request that is too large', () => {
+    const one = open(createBudget(), {});
     one.request.add(101 * KIB);
     expect(one.errors.map(({ reason }) => reason)).toEqual(['TOO_MANY_REQUEST_BYTES']);
   });
 
   it('ends the oldest unfinished request of a connection that has too many bytes', () => {
-    const budget = budgetOf();
-    const here = {};
-    const all = [open(budget, here), open(budget, here), open(budget, here)];
+    const budget = createBudget();
+    const connection = {};
+    const all = [open(budget, connection), open(budget, connection), open(budget, connection)];
     for (const { request } of all) request.add(80 * KIB);
-    expect(all.map(isRefused)).toEqual([true, false, false]);
+    expect(all.map(isRejected)).toEqual([true, false, false]);
   });
 
-  it('ends requests of the connection with the most bytes when all have too many', () => {
-    const budget = budgetOf();
+  it('ends requests of the connections with the most bytes when the total is too large', () => {
+    const budget = createBudget();
     const small = open(budget, {});
     small.request.add(20 * KIB);
     const attack = Array.from({ length: 10 }, () => open(budget, {}));
     for (const { request } of attack) request.add(90 * KIB);
-    expect(isRefused(small)).toBe(false);
-    expect(attack.filter((one) => !isRefused(one))).toHaveLength(3);
+    expect(isRejected(small)).toBe(false);
+    expect(attack.filter((one) => !isRejected(one))).toHaveLength(3);
   });
 
-  it('counts the pieces of a request: single bytes cost more than their size', () => {
-    const budget = budgetOf();
+  it('counts an overhead for each piece of a request', () => {
+    const budget = createBudget();
     const one = open(budget, {});
     for (let at = 0; at < 1_000; at++) one.request.add(1);
-    expect(isRefused(one)).toBe(true);
+    expect(isRejected(one)).toBe(true);
   });
 
-  it('never ends a complete request, and forgets a small one', () => {
-    const budget = budgetOf();
-    const here = {};
+  it('does not end complete requests and does not count small ones', () => {
+    const budget = createBudget();
+    const connection = {};
     const all = Array.from({ length: 100 }, () => {
-      const one = open(budget, here);
+      const one = open(budget, connection);
       one.request.add(10 * KIB);
       one.complete = true;
       return one;
     });
-    expect(all.filter(isRefused)).toEqual([]);
+    expect(all.filter(isRejected)).toEqual([]);
   });
 
-  it('counts complete large requests until they are answered', () => {
-    const budget = budgetOf();
+  it('counts a large complete request until its response is sent', () => {
+    const budget = createBudget();
     const first = open(budget, {});
     first.request.add(90 * KIB);
     budget.finish(first.request);
     const second = open(budget, {});
     second.request.add(90 * KIB);
-    expect(isRefused(second)).toBe(true);
+    expect(isRejected(second)).toBe(true);
     first.request.close();
     const third = open(budget, {});
     third.request.add(90 * KIB);
-    expect(isRefused(third)).toBe(false);
+    expect(isRejected(third)).toBe(false);
   });
 
-  it('counts what a request becomes when it is decompressed', () => {
-    const budget = budgetOf();
+  it('counts the decompressed size of a request', () => {
+    const budget = createBudget();
     const [one, other] = [open(budget, {}), open(budget, {})];
     expect(one.request.hold(100 * KIB)).toBe(true);
     expect(other.request.hold(100 * KIB)).toBe(false);
@@ -105,16 +105,16 @@ describe('the budget of requests', () => {
     expect(other.request.hold(100 * KIB)).toBe(true);
   });
 
-  it('ends a request that does not arrive in time', () => {
+  it('ends a request that does not arrive within 30 s', () => {
     vi.useFakeTimers();
-    const budget = budgetOf();
+    const budget = createBudget();
     const slow = open(budget, {});
     const done = open(budget, {});
     done.complete = true;
     vi.advanceTimersByTime(29_000);
-    expect(isRefused(slow)).toBe(false);
+    expect(isRejected(slow)).toBe(false);
     vi.advanceTimersByTime(3_000);
     expect(slow.errors.map(({ reason }) => reason)).toEqual(['DEADLINE_EXCEEDED']);
-    expect(isRefused(done)).toBe(false);
+    expect(isRejected(done)).toBe(false);
   });
 });

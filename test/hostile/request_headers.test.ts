@@ -10,29 +10,29 @@ const REFLECT = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';
 const service = useService('embedded', {}, [{ role: 'ROLE_ADMIN' }]);
 const gzip = { 'grpc-encoding': 'gzip' };
 
-describe('services that need no token', () => {
-  it.each([CHECK, REFLECT])('%s refuses compressed requests', async (path) => {
+describe('gRPC methods that need no token', () => {
+  it.each([CHECK, REFLECT])('%s rejects compressed requests', async (path) => {
     const body = frame(gzipSync(Buffer.alloc(0)), { flag: 1 });
     const { result } = await rawCall(service().port, { path, headers: gzip, body });
     expect(result).toBe('grpc UNIMPLEMENTED FEATURE_NOT_AVAILABLE');
   });
 
-  it.each([CHECK, REFLECT])('%s refuses requests above 64 KiB', async (path) => {
+  it.each([CHECK, REFLECT])('%s rejects requests larger than 64 KiB', async (path) => {
     const { result } = await rawCall(service().port, { path, body: frame(Buffer.alloc(70_000)) });
     expect(result).toBe('grpc RESOURCE_EXHAUSTED TOO_MANY_REQUEST_BYTES');
   });
 
-  it('Check answers an ordinary request', async () => {
+  it('Check returns OK for an ordinary request', async () => {
     expect((await rawCall(service().port, { path: CHECK, body: frame(Buffer.alloc(0)) })).result).toBe('grpc OK');
   });
 });
 
-describe('a call with several authorization headers', () => {
+describe('a call', () => {
   const token = () => `Bearer ${service().tokens[0]?.text}`;
 
-  /** The types of the frames that come back, once the response has begun. */
+  /** The types of the frames of the response to a call with these authorization headers. */
   async function frames(...values: readonly string[]): Promise<readonly string[]> {
-    const peer = await Peer.polite(service().port);
+    const peer = await Peer.openWithPreface(service().port);
     const path = '/agentllm.v1.AgentService/ListAgents';
     peer.send(
       h2(
@@ -43,14 +43,14 @@ describe('a call with several authorization headers', () => {
       ),
       h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(Buffer.alloc(0))),
     );
-    const isHeaders = (one: string) => one === `${TYPE.HEADERS}`;
-    await expect.poll(() => peer.said().some(isHeaders), { timeout: 10_000 }).toBe(true);
+    const isHeaders = (type: string) => type === `${TYPE.HEADERS}`;
+    await expect.poll(() => peer.receivedFrames().some(isHeaders), { timeout: 10_000 }).toBe(true);
     await sleep(300);
-    peer.leave();
-    return peer.said();
+    peer.close();
+    return peer.receivedFrames();
   }
 
-  it('is answered when it has one', async () => {
+  it('returns a message when it has one valid authorization header', async () => {
     expect(await frames(token())).toContain(`${TYPE.DATA}`);
   });
 
@@ -58,7 +58,7 @@ describe('a call with several authorization headers', () => {
     ['the second is wrong', () => [token(), 'Bearer al_wrong']],
     ['the second is empty', () => [token(), '']],
     ['both are the same', () => [token(), token()]],
-  ])('is refused when %s', async (_, values) => {
+  ])('is rejected when it has two authorization headers and %s', async (_, values) => {
     expect(await frames(...values())).not.toContain(`${TYPE.DATA}`);
   });
 });

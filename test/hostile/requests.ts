@@ -2,39 +2,48 @@ import { type DescField, type DescMethod, type JsonValue, ScalarType } from '@bu
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { contract } from '../support/access.js';
 
-/** A repeated field of a request: the fields that lead to it, itself last. */
+/** A repeated field of a request, with the fields that lead to it; the last one is the field. */
 export interface RepeatedField {
   readonly method: DescMethod;
   readonly fields: readonly DescField[];
-  /** As an error names it; the first element of a repeated message that leads to it. */
+  /** The path in errors, with index 0 for repeated messages that lead to the field. */
   readonly path: string;
 }
 
-const last = <T>(all: readonly T[]): T => all.at(-1) as T;
+const last = <T>(items: readonly T[]): T => items.at(-1) as T;
 
 /** Every repeated field of every request of every method, nested ones included. */
 export function repeatedFields(): RepeatedField[] {
   const services = [...contract.registry].flatMap((type) =>
     type.kind === 'service' && type.typeName.startsWith('agentllm.') ? [type] : [],
   );
-  return services.flatMap(({ methods }) => methods.flatMap((method) => below(method, method.input.fields, [])));
+  return services.flatMap(({ methods }) =>
+    methods.flatMap((method) => repeatedFieldsBelow(method, method.input.fields, [])),
+  );
 }
 
-function below(method: DescMethod, fields: readonly DescField[], before: readonly DescField[]): RepeatedField[] {
+function repeatedFieldsBelow(
+  method: DescMethod,
+  fields: readonly DescField[],
+  parents: readonly DescField[],
+): RepeatedField[] {
   return fields.flatMap((field) => {
-    const way = [...before, field];
-    const names = way.map(
-      ({ name, fieldKind }, at) => name + (fieldKind === 'list' && at < way.length - 1 ? '[0]' : ''),
+    const path = [...parents, field];
+    const names = path.map(
+      ({ name, fieldKind }, at) => name + (fieldKind === 'list' && at < path.length - 1 ? '[0]' : ''),
     );
-    const own = field.fieldKind === 'list' ? [{ method, fields: way, path: names.join('.') }] : [];
-    return [...own, ...(field.message && !before.includes(field) ? below(method, field.message.fields, way) : [])];
+    const own = field.fieldKind === 'list' ? [{ method, fields: path, path: names.join('.') }] : [];
+    return [
+      ...own,
+      ...(field.message && !parents.includes(field) ? repeatedFieldsBelow(method, field.message.fields, path) : []),
+    ];
   });
 }
 
 const isNumeric = ({ message, scalar }: DescField) =>
   !message && scalar !== ScalarType.STRING && scalar !== ScalarType.BYTES;
 
-/** A request that has so many elements in a repeated field, and nothing else. */
+/** The encoding of a request that has only `count` elements in a repeated field. */
 export function wireRequest({ fields }: RepeatedField, count: number, { packed = false } = {}): Buffer {
   const field = last(fields);
   const numeric = isNumeric(field);
@@ -53,13 +62,13 @@ export function wireRequest({ fields }: RepeatedField, count: number, { packed =
 export const delimited = (number: number, bytes: Uint8Array): Buffer =>
   Buffer.concat([new BinaryWriter().tag(number, WireType.LengthDelimited).uint32(bytes.length).finish(), bytes]);
 
-/** As many elements as fit into so many bytes. */
+/** The number of elements that fit into a request of `bytes` bytes. */
 export function countFor(field: RepeatedField, bytes: number, options: { packed?: boolean } = {}): number {
   const [one, two] = [wireRequest(field, 1, options), wireRequest(field, 2, options)];
   return Math.floor((bytes - 64) / (two.length - one.length));
 }
 
-/** The same as a JSON body; elements that are wrong are of another type than the field's. */
+/** The same request as a JSON body; with `wrong`, the elements have another type than the field. */
 export function jsonRequest({ fields }: RepeatedField, count: number, { wrong = false } = {}): string {
   const field = last(fields);
   const isMask = fields.at(-2)?.message?.typeName === 'google.protobuf.FieldMask';

@@ -2,16 +2,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 
-/* Finds a secret wherever it went, in every form in which programs write texts down. */
+/* Finds a secret in texts and files, in every form in which programs usually encode texts. */
 
 interface Form {
   readonly about: string;
   readonly bytes: Buffer;
-  /** Where capitals do not matter. */
-  readonly folded: boolean;
+  /** Whether upper and lower case are equal. */
+  readonly ignoreCase: boolean;
 }
 
-/** The part of base64 that is the same whatever stands before and behind a text, for its three places. */
+/** The part of the base64 encoding that does not depend on the surrounding bytes, for each of the three alignments. */
 function alignments(text: Buffer): readonly string[] {
   return [0, 1, 2].map((offset) => {
     const encoded = Buffer.concat([Buffer.alloc(offset), text]).toString('base64');
@@ -21,21 +21,21 @@ function alignments(text: Buffer): readonly string[] {
 
 const urlSafe = (base64: string) => base64.replaceAll('+', '-').replaceAll('/', '_');
 
-/** Every form of a secret that is looked for. */
+/** Every form in which a secret is searched. */
 export function formsOf(secret: string): readonly Form[] {
   const text = Buffer.from(secret);
-  const each = (write: (byte: number) => string) => [...text].map(write).join('');
+  const mapBytes = (encode: (byte: number) => string) => [...text].map(encode).join('');
   const hex2 = (byte: number) => byte.toString(16).padStart(2, '0');
   const once = alignments(text);
   const twice = once.flatMap((base64) => alignments(Buffer.from(base64)));
-  const written: readonly (readonly [string, string, boolean])[] = [
-    ['as it is', secret, true],
-    ['backwards', [...secret].reverse().join(''), true],
-    ['in hexadecimal', each(hex2), true],
+  const encoded: readonly (readonly [string, string, boolean])[] = [
+    ['unchanged', secret, true],
+    ['reversed', [...secret].reverse().join(''), true],
+    ['in hexadecimal', mapBytes(hex2), true],
     ['in hexadecimal with spaces', [...text].map(hex2).join(' '), true],
     ['percent-encoded', encodeURIComponent(secret), true],
-    ['percent-encoded altogether', each((byte) => `%${hex2(byte)}`), true],
-    ['escaped as in JSON', each((byte) => `\\u00${hex2(byte)}`), true],
+    ['percent-encoded, every byte', mapBytes((byte) => `%${hex2(byte)}`), true],
+    ['escaped as in JSON', mapBytes((byte) => `\\u00${hex2(byte)}`), true],
     ['as a list of bytes', [...text].join(','), false],
     ['as a list of bytes with spaces', [...text].join(', '), false],
     ...once.flatMap((base64, at) => [
@@ -44,85 +44,85 @@ export function formsOf(secret: string): readonly Form[] {
     ]),
     ...twice.map((base64, at) => [`in base64 of base64, ${at}`, base64, false] as const),
   ];
-  const wide = [
-    { about: 'in UTF-16', bytes: Buffer.from(secret, 'utf16le'), folded: false },
-    { about: 'in UTF-16, the other way round', bytes: Buffer.from(secret, 'utf16le').swap16(), folded: false },
+  const utf16 = [
+    { about: 'in UTF-16', bytes: Buffer.from(secret, 'utf16le'), ignoreCase: false },
+    { about: 'in UTF-16, big-endian', bytes: Buffer.from(secret, 'utf16le').swap16(), ignoreCase: false },
   ];
-  return [...written.map(([about, one, folded]) => ({ about, bytes: Buffer.from(one), folded })), ...wide];
+  return [...encoded.map(([about, form, ignoreCase]) => ({ about, bytes: Buffer.from(form), ignoreCase })), ...utf16];
 }
 
-/** Where something was found, in words. */
-export interface Find {
+/** One occurrence of a secret. */
+export interface Match {
   readonly secret: string;
   readonly place: string;
   readonly form: string;
-  /** What stands around it. */
-  readonly around: string;
+  /** The text around it. */
+  readonly context: string;
 }
 
-/** Looks for secrets in whatever it is shown. */
+/** Searches texts and files for secrets. */
 export class Scanner {
-  readonly finds: Find[] = [];
-  /** How many bytes of each kind of place it has looked through: a search through nothing proves nothing. */
+  readonly matches: Match[] = [];
+  /** The number of searched bytes by kind of place, so that a test can check that the search was not empty. */
   readonly searched = new Map<string, number>();
   private readonly secrets: readonly { readonly name: string; readonly forms: readonly Form[] }[];
 
-  /** @param secrets by their names, in which a find tells of them. */
+  /** @param secrets the secrets by the names that matches show. */
   constructor(secrets: Readonly<Record<string, string>>) {
     this.secrets = Object.entries(secrets).map(([name, secret]) => ({
       name,
       forms: formsOf(secret).map((form) =>
-        form.folded ? { ...form, bytes: Buffer.from(form.bytes.toString('latin1').toLowerCase(), 'latin1') } : form,
+        form.ignoreCase ? { ...form, bytes: Buffer.from(form.bytes.toString('latin1').toLowerCase(), 'latin1') } : form,
       ),
     }));
   }
 
-  /** @param kind of the place, `log`; what comes behind a colon tells which one of them. */
-  look(place: string, content: string | Uint8Array): void {
+  /** @param place the kind of the place, for example `log`, optionally with a colon and the exact place. */
+  scan(place: string, content: string | Uint8Array): void {
     const bytes = typeof content === 'string' ? Buffer.from(content) : Buffer.from(content);
     const [kind = place] = place.split(':');
     this.searched.set(kind, (this.searched.get(kind) ?? 0) + bytes.length);
     this.search(place, bytes);
-    const unpacked = unpack(bytes);
+    const unpacked = gunzipped(bytes);
     if (unpacked) this.search(place.replace(kind, `${kind}: unpacked`), unpacked);
   }
 
-  /** Every file below a directory, by its bytes and its name. */
-  lookInto(kind: string, directory: string): void {
+  /** Searches the name and the content of every file in a directory tree. */
+  scanDirectory(kind: string, directory: string): void {
     for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath, entry.name);
       this.search(`${kind}: name ${path}`, Buffer.from(path));
-      if (entry.isFile()) this.look(`${kind}: ${path}`, readFileSync(path));
+      if (entry.isFile()) this.scan(`${kind}: ${path}`, readFileSync(path));
     }
   }
 
-  /** What was found, as lines to read. */
+  /** The matches as lines of text. */
   get report(): readonly string[] {
-    return this.finds.map(({ secret, place, form, around }) => `${secret} ${form} in ${place}: …${around}…`);
+    return this.matches.map(({ secret, place, form, context }) => `${secret} ${form} in ${place}: …${context}…`);
   }
 
   private search(place: string, bytes: Buffer): void {
-    const folded = Buffer.from(bytes.toString('latin1').toLowerCase(), 'latin1');
+    const lowerCase = Buffer.from(bytes.toString('latin1').toLowerCase(), 'latin1');
     for (const { name, forms } of this.secrets)
       for (const form of forms) {
-        const at = (form.folded ? folded : bytes).indexOf(form.bytes);
+        const at = (form.ignoreCase ? lowerCase : bytes).indexOf(form.bytes);
         if (at < 0) continue;
-        const around = bytes.subarray(Math.max(0, at - 120), at + form.bytes.length + 40).toString('latin1');
-        this.finds.push({ secret: name, place, form: form.about, around: around.replace(/[^ -~]/g, '·') });
+        const context = bytes.subarray(Math.max(0, at - 120), at + form.bytes.length + 40).toString('latin1');
+        this.matches.push({ secret: name, place, form: form.about, context: context.replace(/[^ -~]/g, '·') });
       }
   }
 }
 
 const isGzip = (bytes: Buffer) => bytes[0] === 0x1f && bytes[1] === 0x8b;
 
-/** What was packed with gzip, at the beginning or behind a head of a few lines, as backups are. */
-function unpack(bytes: Buffer): Buffer | undefined {
+/** The content of gzip data at the start of a file or after a header of a few lines, as in a backup. */
+function gunzipped(bytes: Buffer): Buffer | undefined {
   for (let at = bytes.indexOf('1f8b08', 'hex'); at >= 0 && at < 4096; at = bytes.indexOf('1f8b08', at + 1, 'hex')) {
     const packed = bytes.subarray(at);
     try {
       if (isGzip(packed)) return gunzipSync(packed, { finishFlush: 2 });
     } catch {
-      // Three bytes that only look so.
+      // These bytes are not the start of gzip data.
     }
   }
   return undefined;

@@ -12,7 +12,7 @@ import { send } from '../http/support.js';
 import { copyFirstStart } from '../support/command.js';
 import { type Clients, connect } from '../support/service.js';
 
-/** A service in a process of its own. */
+/** A service in a separate process. */
 export interface HostedService {
   readonly grpcPort: number;
   readonly httpPort: number;
@@ -23,7 +23,7 @@ export interface HostedService {
 export const AGENTS = 100;
 const PROMPT = 'x'.repeat(57_000);
 
-/** Starts a service with other limits, and agents with long prompts: a list of them has 5.7 MB. */
+/** Starts a service with the changed limits and with agents with long prompts: a list of them has 5.7 MB. */
 export function useHostedService(changed: Partial<Record<keyof typeof limits, number>>): () => HostedService {
   let service: HostedService | undefined;
   let stop: () => Promise<void> = async () => {};
@@ -63,64 +63,64 @@ export function useHostedService(changed: Partial<Record<keyof typeof limits, nu
     const { agents } = clients;
     for (let n = 0; n < AGENTS; n++)
       await agents.createAgent({ agent: { name: `long_${n}`, agent_type: 'long', prompt_template: PROMPT } });
-    // A busy while first, so that the growth of a young process is not measured.
+    // Warms the process up, so that its initial growth is not measured.
     for (let n = 0; n < 10; n++) await agents.listAgents({ page_size: 1000 });
   }, 120_000);
   afterAll(() => stop());
   return () => service as HostedService;
 }
 
-export interface Measured {
-  /** Longest wait of a caller that does nothing wrong, in ms of a machine that does nothing else, over gRPC and HTTP. */
+export interface AttackCost {
+  /** The longest wait of a well-behaved caller over gRPC and HTTP, in ms, divided by the slowdown of the machine. */
   readonly longestMs: number;
   readonly grownMb: number;
   readonly errors: readonly string[];
 }
 
-/** By what factor the other processes of the machine slow this one down. */
+/** The factor by which other processes on the machine slow this one down. */
 function slowdown(): number {
-  const [began, cpu] = [performance.now(), process.cpuUsage()];
+  const [started, cpu] = [performance.now(), process.cpuUsage()];
   while (process.cpuUsage(cpu).user < 50_000);
   const { user, system } = process.cpuUsage(cpu);
-  return Math.max(1, (performance.now() - began) / ((user + system) / 1000));
+  return Math.max(1, (performance.now() - started) / ((user + system) / 1000));
 }
 
-/** Runs an attack while another caller makes calls, and measures what it costs that caller and the process. */
-export async function attack(service: HostedService, work: () => Promise<unknown>): Promise<Measured> {
-  const honest = connect(service.grpcPort);
-  onTestFinished(() => honest.close());
+/** Runs an attack while a well-behaved caller sends requests, and measures the wait of that caller and the memory. */
+export async function attack(service: HostedService, runAttack: () => Promise<unknown>): Promise<AttackCost> {
+  const caller = connect(service.grpcPort);
+  onTestFinished(() => caller.close());
   const calls = [
-    () => honest.agents.getAgent({ agent: { name: 'trader' } }),
-    () => honest.configs.listConfigs({}),
+    () => caller.agents.getAgent({ agent: { name: 'trader' } }),
+    () => caller.configs.listConfigs({}),
     async () => {
       const { status } = await send(service.httpPort, 'GET', '/v1/agents/by-name/trader');
       if (status !== 200) throw new Error(`HTTP ${status}`);
     },
   ];
   for (const call of calls) await call();
-  const slowedBefore = slowdown();
+  const slowdownBefore = slowdown();
   const before = service.residentMb();
   const errors: string[] = [];
   let [longestMs, largest, running] = [0, before, true];
   const measure = async (call: () => Promise<unknown>) => {
     while (running) {
-      const began = performance.now();
+      const started = performance.now();
       await call().catch((error: unknown) => errors.push(String(error)));
-      longestMs = Math.max(longestMs, Math.round(performance.now() - began));
+      longestMs = Math.max(longestMs, Math.round(performance.now() - started));
       largest = Math.max(largest, service.residentMb());
       await sleep(20);
     }
   };
-  const others = Promise.all(calls.map(measure));
-  await work().finally(() => {
+  const measurements = Promise.all(calls.map(measure));
+  await runAttack().finally(() => {
     running = false;
   });
-  await others;
-  const factor = Math.max(slowedBefore, slowdown());
+  await measurements;
+  const factor = Math.max(slowdownBefore, slowdown());
   return { longestMs: Math.round(longestMs / factor), grownMb: Math.round(largest - before), errors };
 }
 
-/** A connection that is ended with the test. */
+/** A connection that is closed at the end of the test. */
 export async function openSocket(port: number): Promise<Socket> {
   const socket = connectSocket({ host: '127.0.0.1', port });
   socket.on('error', () => undefined);
@@ -129,12 +129,12 @@ export async function openSocket(port: number): Promise<Socket> {
   return socket;
 }
 
-/** After how many ms something holds; fails when it never does. */
-export async function until(holds: () => boolean, mostMs: number): Promise<number> {
-  const began = performance.now();
+/** Waits until a condition holds and returns the time in ms; throws after `maxMs`. */
+export async function until(holds: () => boolean, maxMs: number): Promise<number> {
+  const started = performance.now();
   while (!holds()) {
-    if (performance.now() - began > mostMs) throw new Error(`did not hold within ${mostMs} ms`);
+    if (performance.now() - started > maxMs) throw new Error(`did not hold within ${maxMs} ms`);
     await sleep(20);
   }
-  return performance.now() - began;
+  return performance.now() - started;
 }

@@ -29,8 +29,8 @@ function openClient(port: number, options: http2.SecureClientSessionOptions = {}
   return client;
 }
 
-/** Requests lists and reads none of them; tells the statuses that come without being read. */
-function list({ session }: Client, count: number): http2.ClientHttp2Stream[] {
+/** Requests lists without reading the responses. */
+function requestLists({ session }: Client, count: number): http2.ClientHttp2Stream[] {
   return Array.from({ length: count }, () => {
     const stream = session.request({ ...HEADERS, ':path': '/agentllm.v1.AgentService/ListAgents' });
     stream.on('error', () => undefined);
@@ -39,7 +39,7 @@ function list({ session }: Client, count: number): http2.ClientHttp2Stream[] {
   });
 }
 
-/** A proxy that stops reading what the service sends; what its clients send still arrives. */
+/** A proxy that forwards all data of the client and reads from the service only `bytesPerSecond`. */
 async function startBlockingProxy(port: number, bytesPerSecond: number): Promise<number> {
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
@@ -72,11 +72,11 @@ describe('60 lists on one HTTP/2 connection', () => {
     ['with the default windows', {}],
     ['with windows of no bytes', { settings: { initialWindowSize: 0 } }],
     ['with windows of 1 byte', { settings: { initialWindowSize: 1 } }],
-  ])('should be bounded and end when nobody reads them, %s', async (_, options) => {
+  ])('take bounded memory and end when the client does not read them, %s', async (_, options) => {
     const client = openClient(service().grpcPort, options);
     let endedAfter = 0;
     const measured = await attack(service(), async () => {
-      list(client, 60);
+      requestLists(client, 60);
       endedAfter = await until(() => client.ended, UNREAD_MS * 4);
     });
     expect(measured.errors).toEqual([]);
@@ -88,14 +88,14 @@ describe('60 lists on one HTTP/2 connection', () => {
   it.each([
     ['reads nothing', 0],
     ['reads 1000 bytes a second', 1000],
-  ])('should be bounded and end when the network %s', async (_, bytesPerSecond) => {
+  ])('take bounded memory and end when the network %s', async (_, bytesPerSecond) => {
     const proxy = await startBlockingProxy(service().grpcPort, bytesPerSecond);
     const client = openClient(proxy, { settings: { initialWindowSize: 2 ** 31 - 1 } });
     await new Promise((resolve) => client.session.once('connect', resolve));
     const measured = await attack(service(), async () => {
       client.session.setLocalWindowSize(2 ** 31 - 1);
-      list(client, 60);
-      // Of pings that are not answered Node sends ten.
+      requestLists(client, 60);
+      // Node.js sends at most ten pings without a response.
       const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 1_000);
       await until(() => client.ended, UNREAD_MS * 4).finally(() => clearInterval(touch));
     });
@@ -104,22 +104,22 @@ describe('60 lists on one HTTP/2 connection', () => {
     expect(measured.grownMb).toBeLessThan(150);
   });
 
-  it('should refuse further calls with RESPONSES_NOT_READ, and serve them when the others were read', async () => {
+  it('cause RESPONSES_NOT_READ for further calls until the responses are read', async () => {
     const client = openClient(service().grpcPort);
-    const streams = list(client, 60);
+    const streams = requestLists(client, 60);
     const statuses = await Promise.all(streams.slice(-20).map(statusOf));
     expect(new Set(statuses)).toEqual(new Set(['8']));
     const closed = streams.map((stream) => stream.closed || new Promise((resolve) => stream.once('close', resolve)));
     for (const stream of streams) stream.resume();
     await Promise.all(closed);
     await sleep(200);
-    const [again] = list(client, 1) as [http2.ClientHttp2Stream];
-    again.resume();
-    expect(await statusOf(again)).toBe('0');
+    const [retry] = requestLists(client, 1) as [http2.ClientHttp2Stream];
+    retry.resume();
+    expect(await statusOf(retry)).toBe('0');
     expect(client.ended).toBe(false);
   });
 
-  it('should not end a watch that has nothing waiting, nor the calls beside it', async () => {
+  it('do not end a watch without unread data or its connection', async () => {
     const client = openClient(service().grpcPort);
     const path = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
     const watch = client.session.request({ ...HEADERS, ':path': path });
@@ -138,11 +138,11 @@ describe('60 lists on one HTTP/2 connection', () => {
 describe('lists on many HTTP/2 connections', () => {
   const service = useHostedService({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
 
-  it('should be bounded together: the slowest connections end first, and others are served', async () => {
+  it('take bounded memory in total: the slowest connections end first and other callers are served', async () => {
     const clients = Array.from({ length: 40 }, () => openClient(service().grpcPort));
     const measured = await attack(service(), async () => {
       for (const client of clients) {
-        list(client, 16);
+        requestLists(client, 16);
         await sleep(25);
       }
       await until(() => clients.filter(({ ended }) => ended).length >= 10, 20_000);
@@ -151,9 +151,9 @@ describe('lists on many HTTP/2 connections', () => {
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
     expect(measured.grownMb).toBeLessThan(200);
-    // A client that reads is served on.
+    // A client that reads is still served.
     const reading = openClient(service().grpcPort);
-    const [stream] = list(reading, 1) as [http2.ClientHttp2Stream];
+    const [stream] = requestLists(reading, 1) as [http2.ClientHttp2Stream];
     stream.resume();
     expect(await statusOf(stream)).toBe('0');
   });
@@ -162,14 +162,14 @@ describe('lists on many HTTP/2 connections', () => {
 describe('a watch that is not read', () => {
   const service = useHostedService({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
 
-  it('should end with its connection when its client does not read the status either', async () => {
+  it('ends with its connection when the client does not read the status either', async () => {
     const client = openClient(service().grpcPort);
     const path = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
     const watch = client.session.request({ ...HEADERS, ':path': path });
     watch.on('error', () => undefined);
     watch.end(frame(Buffer.from([0x10, 0x01])));
-    const took = await until(() => client.ended, UNREAD_MS * 4);
-    expect(took).toBeGreaterThan(UNREAD_MS);
+    const endedAfter = await until(() => client.ended, UNREAD_MS * 4);
+    expect(endedAfter).toBeGreaterThan(UNREAD_MS);
   });
 });
 

@@ -8,8 +8,8 @@ let target: Target | undefined;
 
 afterEach(() => target?.stop());
 
-/** Watches of all agents whose responses are never read: the client gives the service no window for them. */
-async function neverRead(port: number, connections: number): Promise<() => void> {
+/** Opens watches of all agents and never reads their responses: the client grants no flow-control window. */
+async function openUnreadWatches(port: number, connections: number): Promise<() => void> {
   const sessions = Array.from({ length: connections }, () => connection(port));
   for (let at = 0; at < WATCHES; at++) {
     const stream = begin(sessions[at % connections] as ReturnType<typeof connection>, { path: WATCH });
@@ -23,30 +23,30 @@ async function neverRead(port: number, connections: number): Promise<() => void>
 }
 
 describe('watches that are never read', { timeout: 180_000 }, () => {
-  it('do not stall other callers while they begin and when their clients disconnect', async () => {
+  it('do not delay other callers when they start and when their clients disconnect', async () => {
     target = await startTarget({ agents: AGENTS });
     const { grpcPort } = target;
-    const seen = await underAttack(target, async () => {
-      const disconnect = await neverRead(grpcPort, WATCHES);
+    const result = await underAttack(target, async () => {
+      const disconnect = await openUnreadWatches(grpcPort, WATCHES);
       disconnect();
       await sleep(3_000);
     });
-    console.log(seen);
-    expect(seen.errors).toEqual([]);
-    expect(seen.longestMs).toBeLessThan(1_000);
-    expect(seen.grewMb).toBeLessThan(400);
+    console.log(result);
+    expect(result.errors).toEqual([]);
+    expect(result.longestMs).toBeLessThan(1_000);
+    expect(result.grewMb).toBeLessThan(400);
   });
 
-  it('do not stall other callers when the service ends them after a minute', async () => {
+  it('do not delay other callers when the service ends them after a minute', async () => {
     target = await startTarget({ agents: AGENTS });
     const { grpcPort } = target;
-    const seen = await underAttack(target, async () => {
-      const disconnect = await neverRead(grpcPort, 20);
+    const result = await underAttack(target, async () => {
+      const disconnect = await openUnreadWatches(grpcPort, 20);
       await sleep(62_000);
       disconnect();
     });
-    console.log(seen);
-    expect(seen.errors).toEqual([]);
-    expect(seen.longestMs).toBeLessThan(1_000);
+    console.log(result);
+    expect(result.errors).toEqual([]);
+    expect(result.longestMs).toBeLessThan(1_000);
   });
 });

@@ -6,7 +6,7 @@ import { frame } from '../grpc/http2_client.js';
 import { begin, connection, type Upload } from './attacked_service.js';
 
 const PER_CONNECTION = 50;
-/** A message of 4 MB, of which the last bytes never come. */
+/** A message of 4 MB whose last bytes are never sent. */
 const MESSAGE = frame(Buffer.alloc(3_900_000), { length: 4_000_000 });
 /** 64 MiB of zeros in about 64 KB. */
 const BOMB = frame(gzipSync(Buffer.alloc(64 * 1024 * 1024)), { flag: 1 });
@@ -17,7 +17,7 @@ async function withSessions(port: number, count: number, work: (session: ClientH
   for (const session of sessions) session.destroy();
 }
 
-/** Requests of 3.9 MB that are never completed; resolves when nothing more of them is taken. */
+/** Sends requests of 3.9 MB that are never completed. */
 export function unfinishedUploads(port: number, upload: Upload, count = 200): Promise<void> {
   return withSessions(port, count / PER_CONNECTION, async (session) => {
     for (let at = 0; at < PER_CONNECTION; at++) begin(session, upload).write(MESSAGE);
@@ -33,7 +33,7 @@ export function gzipBombs(port: number, { path, headers = {} }: Upload, count = 
   });
 }
 
-/** Bodies of 3.9 MB over HTTP/1.1 that are never completed. */
+/** Sends bodies of 3.9 MB over HTTP/1.1 that are never completed. */
 export async function unfinishedBodies(port: number, target: string, count = 200): Promise<void> {
   const head = `POST ${target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n`;
   const body = Buffer.alloc(3_900_000, ' ');

@@ -10,10 +10,10 @@ import { connect } from '../support/service.js';
 
 const path = '/agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
 const ALL = Buffer.from(WatchConfigsRequest.encode(WatchConfigsRequest.fromPartial({ all_agents: true })).finish());
-const patience = { timeout: 15_000, interval: 50 };
+const pollOptions = { timeout: 15_000, interval: 50 };
 const directory = useDirectories();
 
-/** The service in a process of its own, with what its metrics say of streams. */
+/** The service in a separate process, with the number of watches that its metrics report. */
 async function start() {
   const DATA_DIR = await directory.started();
   const command = await startCommand({ DATA_DIR, HTTP_ADDRESS: '127.0.0.1:0' });
@@ -26,18 +26,18 @@ async function start() {
     expect(values.map(([, state]) => state).sort()).toEqual(['behind', 'live']);
     return values.reduce((sum, [, , value]) => sum + Number(value), 0);
   };
-  const alive = async () => {
+  const expectNoWatches = async () => {
     const one = await new RecordedWatch(command.port, { all_agents: true }).ready();
     one.close();
     expect(command.child.exitCode).toBeNull();
-    await vi.waitFor(async () => expect(await watches()).toBe(0), patience);
+    await vi.waitFor(async () => expect(await watches()).toBe(0), pollOptions);
   };
-  return { command, port: command.port, clients, watches, alive };
+  return { command, port: command.port, clients, watches, expectNoWatches };
 }
 
-describe('abuse of the stream', () => {
-  it('bytes that are no request, two messages and none have a status, and the process lives', async () => {
-    const { port, alive } = await start();
+describe('WatchConfigs', () => {
+  it('ends with a status for malformed bytes, two messages and no message', async () => {
+    const { port, expectNoWatches } = await start();
     const malformed = 'grpc INVALID_ARGUMENT MALFORMED_REQUEST';
     const bodies: readonly [string, Buffer, RegExp][] = [
       ['garbage', frame(Buffer.from([0xff, 0xff, 0xff, 0xff])), new RegExp(malformed)],
@@ -48,18 +48,18 @@ describe('abuse of the stream', () => {
       ['nothing at all', Buffer.alloc(0), /grpc (UNIMPLEMENTED|INTERNAL)/],
       ['a frame cut short', frame(ALL, { length: 100 }), /grpc (UNIMPLEMENTED|INTERNAL)|nothing/],
       ['a frame of 4 GB', frame(ALL, { length: 0xffffffff }), /grpc RESOURCE_EXHAUSTED/],
-      // As on unary methods it is read as what it is; the stream stands, and nothing ends it but its caller.
+      // As for unary methods the flag is ignored; the stream stays open until the caller ends it.
       ['a flag without an encoding', frame(ALL, { flag: 1 }), /^nothing$/],
     ];
     for (const [what, body, expected] of bodies) {
       const { result } = await rawCall(port, { path, body, waitMs: 1_500 });
       expect(result, what).toMatch(expected);
     }
-    await alive();
+    await expectNoWatches();
   });
 
-  it('a stream that is reset in its snapshot, or left half open, leaves nothing behind', async () => {
-    const { port, clients, alive } = await start();
+  it('leaves no watch when a stream is reset or disconnected during its snapshot', async () => {
+    const { port, clients, expectNoWatches } = await start();
     const agents = Array.from({ length: 60 }, (_, at) => ({
       agent: { name: `big_${at}`, agent_type: 'analyst', prompt_template: 'x'.repeat(50_000) },
     }));
@@ -79,18 +79,18 @@ describe('abuse of the stream', () => {
         stream.end(frame(ALL));
         return stream;
       });
-      // The first bytes of the snapshot are there, the rest is under way.
+      // The first bytes of each snapshot have arrived.
       await Promise.all(streams.map((stream) => new Promise((resolve) => stream.once('data', resolve))));
       for (const [at, stream] of streams.entries()) if (at % 3 > 0) stream.close(code);
-      // Of the others the connection goes.
+      // The remaining streams end with their connection.
       await new Promise((resolve) => setTimeout(resolve, 50));
       session.destroy();
     }
-    await alive();
+    await expectNoWatches();
   });
 
-  it('a thousand that are opened and cancelled at once leave nothing behind', async () => {
-    const { port, watches, alive } = await start();
+  it('leaves no watch when a thousand streams are opened and cancelled immediately', async () => {
+    const { port, watches, expectNoWatches } = await start();
     const stub = watchStub(port);
     onTestFinished(() => stub.close());
     for (let round = 0; round < 10; round++) {
@@ -107,15 +107,15 @@ describe('abuse of the stream', () => {
       }
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
-    await alive();
+    await expectNoWatches();
     expect(await watches()).toBe(0);
   });
 });
 
-describe('a stream that is not read', () => {
+describe('a watch that is not read', () => {
   const backend = useWatchBackend('embedded');
 
-  it('is ended with SLOW_CONSUMER while others go on, and can be resumed where it was', async () => {
+  it('ends with SLOW_CONSUMER without affecting other watches, and can be resumed', async () => {
     withLimits({ slowConsumerMs: 1_500 });
     const agent = await newAgent(backend());
     const request = { agents: [{ id: agent.id }] };
@@ -129,19 +129,19 @@ describe('a stream that is not read', () => {
     }
     await healthy.has(last);
     expect(backend().api.watches()).toEqual({ live: 1, behind: 1 });
-    await vi.waitFor(() => expect(backend().api.watches()).toEqual({ live: 1, behind: 0 }), patience);
+    await vi.waitFor(() => expect(backend().api.watches()).toEqual({ live: 1, behind: 0 }), pollOptions);
     stalled.resume();
     const error = await stalled.end();
     expect([error.code, error.reason]).toEqual([status.RESOURCE_EXHAUSTED, 'SLOW_CONSUMER']);
     expect(stalled.revisions.length).toBeLessThan(20);
-    const again = await backend()
+    const resumed = await backend()
       .watch({ ...request, resume_token: stalled.token })
       .has(last);
-    expect([...stalled.revisions, ...again.revisions]).toEqual(healthy.revisions);
-    await backend().check([healthy.history(), stalled.history(), again.history(stalled.reached)]);
+    expect([...stalled.revisions, ...resumed.revisions]).toEqual(healthy.revisions);
+    await backend().check([healthy.history(), stalled.history(), resumed.history(stalled.reached)]);
   });
 
-  it('is not ended when it reads again in time, however often', async () => {
+  it('stays open when it is read again in time, repeatedly', async () => {
     withLimits({ slowConsumerMs: 2_000 });
     const agent = await newAgent(backend());
     const slow = await backend()
@@ -162,9 +162,9 @@ describe('a stream that is not read', () => {
     await backend().check([slow.history()]);
   });
 
-  it('holds back one of its messages and not the writes: parts of a revision come as they are taken', async () => {
-    const made = await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())));
-    const agents = made.map(({ id }) => ({ id }));
+  it('does not block writes, and receives a large revision in parts when it is read again', async () => {
+    const created = await Promise.all(Array.from({ length: 200 }, () => newAgent(backend())));
+    const agents = created.map(({ id }) => ({ id }));
     const stalled = await backend().watch({ all_agents: true }).ready();
     stalled.pause();
     const metadata_json = JSON.stringify({ a: 'x'.repeat(15_000) });

@@ -18,15 +18,15 @@ import { seed } from '../../src/store/maintenance/seed.js';
 import { contract, pathOf } from '../support/access.js';
 import { openStore, type StoreOptions, type TestStore } from '../support/store.js';
 
-/** The whole service in this process, over both transports, with its store within reach and its errors kept. */
+/** The whole service in this process with both transports. Its store is accessible and its errors are recorded. */
 export interface Target extends TestStore {
   readonly grpcPort: number;
   readonly httpPort: number;
-  /** What it has logged as errors: failures inside it. */
+  /** The log lines of level error: internal failures. */
   readonly errors: string[];
 }
 
-const HERE = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
+const ADDRESS = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
 
 export async function startTarget(options: StoreOptions = {}): Promise<Target> {
   const errors: string[] = [];
@@ -53,8 +53,8 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
     },
     { contract, log, metrics, anonymous: 'loopback' },
   );
-  const rpc = await startGrpcServer(HERE, api, { reflection });
-  const http = await startHttpServer(HERE, { ...api, log, metrics, reflection, notReady: () => undefined });
+  const rpc = await startGrpcServer(ADDRESS, api, { reflection });
+  const http = await startHttpServer(ADDRESS, { ...api, log, metrics, reflection, notReady: () => undefined });
   return {
     ...opened,
     grpcPort: rpc.port,
@@ -68,26 +68,26 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
   };
 }
 
-/** How a call ended, with all that travelled. */
+/** The result of a call with all received bytes. */
 export interface Ending {
   readonly code: keyof typeof status;
   readonly message: string;
   /** `grpc-status-details-bin`. */
   readonly details: Buffer | undefined;
-  /** The messages of the answer. */
+  /** The response messages. */
   readonly bodies: readonly Buffer[];
 }
 
 export interface CallOptions {
   readonly token?: string | undefined;
   readonly deadlineMs?: number;
-  /** How many messages of a stream are read. */
-  readonly most?: number;
+  /** The number of messages of a stream that are read before it is cancelled. */
+  readonly maxMessages?: number;
 }
 
-const asIs = (bytes: Buffer) => bytes;
+const identity = (bytes: Buffer) => bytes;
 
-/** Calls any method with any bytes, over one connection. */
+/** Calls any method with any bytes over one connection. */
 export class Caller {
   private readonly client: Client;
 
@@ -103,31 +103,35 @@ export class Caller {
     this.client.close();
   }
 
-  call(method: DescMethod, bytes: Buffer, { token, deadlineMs = 10_000, most = 1 }: CallOptions = {}): Promise<Ending> {
+  call(
+    method: DescMethod,
+    bytes: Buffer,
+    { token, deadlineMs = 10_000, maxMessages = 1 }: CallOptions = {},
+  ): Promise<Ending> {
     const metadata = new Metadata();
     if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
     const [path, deadline] = [pathOf(method), { deadline: Date.now() + deadlineMs }];
     return new Promise((resolve) => {
       if (method.methodKind === 'unary') {
-        const done = (error: GrpcError | null, body?: Buffer) =>
-          resolve(error ? failed(error) : fine(body ? [body] : []));
-        this.client.makeUnaryRequest(path, asIs, asIs, bytes, metadata, deadline, done);
+        const callback = (error: GrpcError | null, body?: Buffer) =>
+          resolve(error ? failed(error) : succeeded(body ? [body] : []));
+        this.client.makeUnaryRequest(path, identity, identity, bytes, metadata, deadline, callback);
         return;
       }
       const bodies: Buffer[] = [];
-      const stream = this.client.makeServerStreamRequest(path, asIs, asIs, bytes, metadata, deadline);
+      const stream = this.client.makeServerStreamRequest(path, identity, identity, bytes, metadata, deadline);
       stream.on('data', (body: Buffer) => {
-        if (bodies.push(body) < most) return;
-        resolve(fine(bodies));
+        if (bodies.push(body) < maxMessages) return;
+        resolve(succeeded(bodies));
         stream.cancel();
       });
       stream.on('error', (error: GrpcError) => resolve({ ...failed(error), bodies }));
-      stream.on('end', () => resolve(fine(bodies)));
+      stream.on('end', () => resolve(succeeded(bodies)));
     });
   }
 }
 
-const fine = (bodies: readonly Buffer[]): Ending => ({ code: 'OK', message: '', details: undefined, bodies });
+const succeeded = (bodies: readonly Buffer[]): Ending => ({ code: 'OK', message: '', details: undefined, bodies });
 
 function failed({ code, details, metadata }: GrpcError): Ending {
   const [bytes] = metadata?.get('grpc-status-details-bin') ?? [];
@@ -139,33 +143,34 @@ function failed({ code, details, metadata }: GrpcError): Ending {
   };
 }
 
-const NEVER: readonly string[] = ['INTERNAL', 'UNKNOWN', 'DATA_LOSS'];
+const INTERNAL_CODES: readonly string[] = ['INTERNAL', 'UNKNOWN', 'DATA_LOSS'];
 const REASONS = new Set<string>(Object.values(ErrorReason));
 
-/** What is wrong with an ending, whatever the request was; undefined: nothing. */
-export function blemish(method: DescMethod, { code, message, details, bodies }: Ending): string | undefined {
-  if (NEVER.includes(code)) return `${code}: ${message}`;
+/** Describes why a result is invalid for any request; undefined when it is valid. */
+export function responseDefect(method: DescMethod, { code, message, details, bodies }: Ending): string | undefined {
+  if (INTERNAL_CODES.includes(code)) return `${code}: ${message}`;
   for (const body of bodies) {
     const decoded = fromBinary(method.output, body);
     toJson(method.output, decoded, { registry: contract.registry });
   }
   if (code === 'OK') return undefined;
   if (!details) return `${code} without details: ${message}`;
-  const travels = Math.ceil(details.length / 3) * 4 + encodeURI(message).length;
-  if (travels > limits.maxStatusBytes) return `${code} in ${travels} bytes`;
-  return statusBlemish(code, message, details);
+  const size = Math.ceil(details.length / 3) * 4 + encodeURI(message).length;
+  if (size > limits.maxStatusBytes) return `${code} in ${size} bytes`;
+  return statusDefect(code, message, details);
 }
 
-function statusBlemish(code: string, message: string, bytes: Buffer): string | undefined {
-  const told = Status.decode(bytes);
-  if (status[told.code] !== code || told.message !== message) return `${code} with the details of ${told.code}`;
-  // Every detail is of a type that the contract has, and whole.
+function statusDefect(code: string, message: string, bytes: Buffer): string | undefined {
+  const decoded = Status.decode(bytes);
+  if (status[decoded.code] !== code || decoded.message !== message)
+    return `${code} with the details of ${decoded.code}`;
+  // Throws when a detail is incomplete or of a type that the contract does not have.
   const json = toJson(
     contract.registry.getMessage('google.rpc.Status') as never,
     fromBinary(contract.registry.getMessage('google.rpc.Status') as never, bytes),
     { registry: contract.registry as FileRegistry },
   );
-  const info = told.details.find(({ type_url }) => type_url.endsWith('google.rpc.ErrorInfo'));
+  const info = decoded.details.find(({ type_url }) => type_url.endsWith('google.rpc.ErrorInfo'));
   if (!info) return `${code} without an ErrorInfo: ${JSON.stringify(json)}`;
   const { reason, domain } = ErrorInfo.decode(info.value);
   if (domain !== 'agentllm' || !REASONS.has(`ERROR_REASON_${reason}`)) return `${code} of the reason ${reason}`;

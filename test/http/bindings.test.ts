@@ -17,7 +17,7 @@ import { send } from './support.js';
 
 const contract = readContract();
 const services = [...contract.registry].filter((type) => type.kind === 'service' && /^agentllm\./.test(type.typeName));
-// A stream is served over gRPC alone.
+// Streams are served only over gRPC.
 const methods = services
   .flatMap((type) => (type.kind === 'service' ? type.methods : []))
   .filter(({ methodKind }) => methodKind === 'unary');
@@ -48,7 +48,7 @@ beforeAll(async () => {
   await providers.createModel({ model: { provider: 'mine', name: MODEL, context_window_tokens: 1000 } });
 });
 
-/** What each method is asked, apart from what the path says. */
+/** The request of each method, without the variables of the path. */
 const samples = (): Readonly<Record<string, JsonObject>> => ({
   CreateAgent: { agent: { name: 'another', agentType: 'analyst' }, validateOnly: true },
   GetAgent: {},
@@ -130,14 +130,14 @@ const variable = (name: string): string | number => {
   return name.endsWith('provider') || !/model/.test(name) ? 'mine' : MODEL;
 };
 
-/** Names of a template, as each method means them: `name` is the provider's own in ProviderService's first methods. */
+/** The value of a variable: `name` is a model in some methods of ProviderService and a provider in the others. */
 const valueOfVariable = ({ method }: Route, name: string) =>
   name === 'name' && /Model$/.test(method.name) ? MODEL : /Token$/.test(method.name) ? tokenId() : variable(name);
 
-function put(json: JsonObject, path: string, value: string | number): JsonObject {
+function withField(json: JsonObject, path: string, value: string | number): JsonObject {
   const [first = '', ...rest] = path.split('.');
   const inner = (json[first] ?? {}) as JsonObject;
-  return { ...json, [first]: rest.length > 0 ? put(inner, rest.join('.'), value) : value };
+  return { ...json, [first]: rest.length > 0 ? withField(inner, rest.join('.'), value) : value };
 }
 
 function queryOf(json: JsonObject): string {
@@ -147,11 +147,11 @@ function queryOf(json: JsonObject): string {
   return String(query);
 }
 
-/** The names that grpc-js, ts-proto and the descriptor have for one thing. */
+/** The message types that ts-proto generates, by name. */
 interface Types {
   readonly [name: string]: { decode(bytes: Uint8Array): object; encode(message: object): { finish(): Uint8Array } };
 }
-const all = {
+const messageTypes = {
   ...watchMessages,
   ...agentMessages,
   ...configMessages,
@@ -176,47 +176,50 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     string,
     (request: object) => Promise<object>
   >;
-  const request = all[method.input.name]?.decode(bytes) as object;
+  const request = messageTypes[method.input.name]?.decode(bytes) as object;
   const response = (await client[method.localName]?.(request)) as object;
-  const answer = all[method.output.name]?.encode(response).finish() as Uint8Array;
+  const encoded = messageTypes[method.output.name]?.encode(response).finish() as Uint8Array;
   const { registry } = contract;
-  return toJson(method.output, fromBinary(method.output, answer), { registry, alwaysEmitImplicit: true }) as JsonObject;
+  return toJson(method.output, fromBinary(method.output, encoded), {
+    registry,
+    alwaysEmitImplicit: true,
+  }) as JsonObject;
 }
 
-/** A rehearsed write says when it would be, in its etag too; the two calls are not made at the same moment. */
-const timeless = (json: unknown) =>
+/** Replaces times, also in etags: validate_only returns the current time, which differs between the two calls. */
+const withoutTimes = (json: unknown) =>
   JSON.parse(JSON.stringify(json), (key, value) => {
     if (/^((created|updated|checked|lastUsed|expires|revoked)At|latencyMs)$/.test(key)) return typeof value;
     if (key === 'id' && /^al_/.test(`${value}`)) return 'al_';
     return /etag$/i.test(key) ? String(value).replace(/-0-\w+$/, '-0') : value;
   });
 
-describe('the routes', () => {
-  it('lead to every method of the contract', () => {
+describe('the HTTP routes', () => {
+  it('cover every unary method of the contract', () => {
     expect(new Set(routes.map((route) => `${route.method}`))).toEqual(new Set(methods.map((method) => `${method}`)));
     expect(routes.length).toBeGreaterThanOrEqual(35);
   });
 
   it.each(routes.map((route) => [route.verb, writeTemplate(route.template, route.template.variables), route] as const))(
-    '%s %s answers as gRPC does',
+    'return for %s %s the response of gRPC',
     async (verb, _, route) => {
       const { method, template, body } = route;
       const sample = samples()[method.name] as JsonObject;
       const values = template.variables.map((name) => valueOfVariable(route, name));
-      let whole = sample;
+      let request = sample;
       for (const [index, name] of template.variables.entries())
-        whole = put(whole, resolvePath(method.input, name)?.text ?? '', values[index] as string);
+        request = withField(request, resolvePath(method.input, name)?.text ?? '', values[index] as string);
       const rest = Object.fromEntries(Object.entries(sample).filter(([key]) => !template.variables.includes(key)));
       const path = writeTemplate(template, template.variables).replace(/\{([\w.]+)\}/g, (_, name) =>
         encodeURIComponent(values[template.variables.indexOf(name)] as string),
       );
       const headers = { authorization: `Bearer ${service().tokens[0]?.text}` };
-      const answer = await (body === '*'
+      const response = await (body === '*'
         ? send(service().running.httpPort as number, verb, path, { body: sample, headers })
         : send(service().running.httpPort as number, verb, `${path}?${queryOf(rest)}`, { headers }));
-      expect(answer.text).toMatch(/^\{"(?!error)/);
-      expect(answer.status).toBe(200);
-      expect(timeless(answer.json)).toEqual(timeless(await overGrpc(method, whole)));
+      expect(response.text).toMatch(/^\{"(?!error)/);
+      expect(response.status).toBe(200);
+      expect(withoutTimes(response.json)).toEqual(withoutTimes(await overGrpc(method, request)));
     },
   );
 });

@@ -22,7 +22,7 @@ interface Operation {
 
 const service = useService('embedded');
 const contract = readContract();
-// A stream has no route.
+// Streams have no HTTP route.
 const methods = [...contract.registry].flatMap((type) =>
   type.kind === 'service' && type.typeName.startsWith('agentllm.')
     ? type.methods.filter(({ methodKind }) => methodKind === 'unary')
@@ -35,23 +35,25 @@ let document: JsonObject;
 let paths: Record<string, Record<string, Operation>>;
 
 beforeAll(async () => {
-  const answer = await send(service().running.httpPort as number, 'GET', '/openapi.json');
-  expect(answer.headers['content-type']).toMatch(/^application\/json/);
-  document = answer.json;
+  const response = await send(service().running.httpPort as number, 'GET', '/openapi.json');
+  expect(response.headers['content-type']).toMatch(/^application\/json/);
+  document = response.json;
   paths = document['paths'] as unknown as typeof paths;
 });
 
 const operations = () =>
-  Object.entries(paths).flatMap(([path, item]) => Object.entries(item).map(([verb, one]) => ({ path, verb, ...one })));
+  Object.entries(paths).flatMap(([path, item]) =>
+    Object.entries(item).map(([verb, operation]) => ({ path, verb, ...operation })),
+  );
 
-function walk(value: JsonValue, visit: (object: JsonObject) => void): void {
+function visitObjects(value: JsonValue, visit: (object: JsonObject) => void): void {
   if (typeof value !== 'object' || value === null) return;
   if (!Array.isArray(value)) visit(value);
-  for (const inner of Object.values(value)) walk(inner, visit);
+  for (const inner of Object.values(value)) visitObjects(inner, visit);
 }
 
 describe('/openapi.json', () => {
-  it('is OpenAPI 3.1 and has every binding once', () => {
+  it('is OpenAPI 3.1 and contains every HTTP binding once', () => {
     expect(document['openapi']).toBe('3.1.0');
     const shape = (path: string) => path.replace(/\{[^}]+\}/g, '{}');
     const described = operations().map(({ path, verb }) => `${verb} ${shape(path)}`);
@@ -60,20 +62,20 @@ describe('/openapi.json', () => {
     );
     expect(described.sort()).toEqual(bound.sort());
     expect(new Set(Object.keys(paths).map(shape)).size).toBe(Object.keys(paths).length);
-    expect(new Set(operations().map((one) => one.operationId)).size).toBe(routes.length);
+    expect(new Set(operations().map(({ operationId }) => operationId)).size).toBe(routes.length);
   });
 
   it('has a target for every $ref', () => {
     const { schemas } = document['components'] as { schemas: JsonObject };
     const used = new Set<string>();
-    walk(document, ({ $ref }) => {
+    visitObjects(document, ({ $ref }) => {
       if (typeof $ref === 'string') used.add($ref);
     });
     const known = Object.keys(schemas).map((name) => `#/components/schemas/${name}`);
     expect([...used].sort()).toEqual(known.sort());
   });
 
-  it('declares the variables of each path, and only those, as required parameters', () => {
+  it('declares exactly the variables of each path as required path parameters', () => {
     for (const { path, parameters = [] } of operations()) {
       const variables = [...path.matchAll(/\{([^}]+)\}/g)].map(([, name]) => name);
       const declared = parameters.filter((one) => one.in === 'path');
@@ -83,22 +85,22 @@ describe('/openapi.json', () => {
     }
   });
 
-  it('names them so that generators of clients take them', () => {
+  it('uses path variable names that client generators accept', () => {
     for (const { path } of operations()) expect(path).toMatch(/^(\/[\w:-]+|\/\{[a-z][a-z0-9_]*\}|:\w+)+$/);
   });
 
-  it('declares the tokens of the service, required where no caller can do without', () => {
+  it('declares bearer tokens and requires them for operations that no anonymous caller may call', () => {
     const { securitySchemes } = document['components'] as { securitySchemes: JsonObject };
     expect(securitySchemes).toMatchObject({ bearerAuth: { type: 'http', scheme: 'bearer' } });
     expect(document['security']).toEqual([{ bearerAuth: [] }, {}]);
-    const strict = operations().filter(({ security }) => security !== undefined);
-    expect(strict.every(({ security }) => JSON.stringify(security) === '[{"bearerAuth":[]}]')).toBe(true);
-    const names = strict.map(({ operationId }) => operationId);
+    const requiringToken = operations().filter(({ security }) => security !== undefined);
+    expect(requiringToken.every(({ security }) => JSON.stringify(security) === '[{"bearerAuth":[]}]')).toBe(true);
+    const names = requiringToken.map(({ operationId }) => operationId);
     expect(names).toContain('AccessService_CreateToken');
     expect(names).not.toContain('AgentService_ListAgents');
   });
 
-  it('says what the proto files say', () => {
+  it('has a description for every operation, parameter and field', () => {
     for (const { description, parameters = [], operationId } of operations()) {
       expect(description, operationId).toMatch(/\w{3}/);
       for (const parameter of parameters)
@@ -113,7 +115,7 @@ describe('/openapi.json', () => {
           expect(schema['description'], `${name}.${field}`).toMatch(/\w{3}/);
   });
 
-  it('has the query of a list and the body of a write', () => {
+  it('declares the query parameters of a list and the body of a write', () => {
     const list = paths['/v1/agents/{agent_id}/configs']?.['get'];
     const names = list?.parameters?.map((one) => one.name);
     expect(names).toEqual(
@@ -125,9 +127,9 @@ describe('/openapi.json', () => {
     });
   });
 
-  it('calls secrets nothing that an answer has', () => {
+  it('has no API key in a response schema', () => {
     const { schemas } = document['components'] as { schemas: Record<string, { properties?: JsonObject }> };
-    const answers = Object.entries(schemas).filter(([name]) => !name.endsWith('Request'));
-    for (const [, { properties = {} }] of answers) expect(Object.keys(properties)).not.toContain('apiKey');
+    const responses = Object.entries(schemas).filter(([name]) => !name.endsWith('Request'));
+    for (const [, { properties = {} }] of responses) expect(Object.keys(properties)).not.toContain('apiKey');
   });
 });

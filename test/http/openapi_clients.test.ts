@@ -9,7 +9,7 @@ import { useService } from '../support/service.js';
 import { send } from './support.js';
 
 /*
- * What foreign tools make of /openapi.json: a validator, and generators of clients for Python and TypeScript.
+ * Runs a validator and client generators for Python and TypeScript on /openapi.json.
  * .ci/run installs them; where they are absent, these tests are skipped.
  */
 
@@ -43,17 +43,17 @@ function run(command: string, ...args: string[]): string {
   return `${stdout}${stderr}`;
 }
 
-describe.runIf(has.python)('in Python', () => {
-  it('the document is valid', () => {
+describe.runIf(has.python)('the OpenAPI document with Python tools', () => {
+  it('is valid', () => {
     run(PYTHON, '-m', 'openapi_spec_validator', '--errors', 'all', file);
   });
 
-  it('the generated client has every operation, and can be imported', () => {
+  it('generates a client that has every operation and can be imported', () => {
     const config = join(scratch, 'config.json');
     writeFileSync(config, JSON.stringify({ post_hooks: [], package_name_override: 'generated' }));
     const options = ['--path', file, '--output-path', 'client', '--meta', 'none', '--config', config];
-    const said = run(PYTHON, '-m', 'openapi_python_client', 'generate', ...options);
-    expect(said).not.toMatch(/unable to|cannot|error|skipp/i);
+    const output = run(PYTHON, '-m', 'openapi_python_client', 'generate', ...options);
+    expect(output).not.toMatch(/unable to|cannot|error|skipp/i);
     const modules = readdirSync(join(scratch, 'client/api'), { recursive: true, encoding: 'utf8' }).filter((name) =>
       /[^_]\.py$/.test(name),
     );
@@ -68,8 +68,8 @@ describe.runIf(has.python)('in Python', () => {
   });
 });
 
-describe.runIf(has.typescript)('in TypeScript', () => {
-  it('the generated types have every operation, and compile', () => {
+describe.runIf(has.typescript)('the OpenAPI document with TypeScript tools', () => {
+  it('generates types that have every operation and compile', () => {
     const types = join(scratch, 'types.ts');
     run(process.execPath, GENERATOR, file, '--output', types);
     const text = readFileSync(types, 'utf8');

@@ -5,7 +5,7 @@ import { errorOf, type HttpRequest, send as sendTo } from './support.js';
 
 const service = useService('embedded');
 const port = () => service().running.httpPort as number;
-const send = (method: string, path: string, given?: HttpRequest) => sendTo(port(), method, path, given);
+const send = (method: string, path: string, options?: HttpRequest) => sendTo(port(), method, path, options);
 const json = { 'content-type': 'application/json' };
 let config = 0;
 
@@ -15,16 +15,16 @@ beforeAll(async () => {
   await service().agents.createAgent({ agent: { name: 'configs', agent_type: 'analyst' } });
 });
 
-describe('paths', () => {
+describe('a path', () => {
   it.each([
     ['/v1/agents/by-name/gr%C3%BC%C3%9Fe%2F%20100%25:reorder', 'grüße/ 100%:reorder'],
     ['/v1/agents/by-name/gr%C3%BC%C3%9Fe%2F%20100%25%3Areorder', 'grüße/ 100%:reorder'],
     ['/v1/agents/by-name/configs', 'configs'],
-  ])('%s is one agent', async (path, name) => {
+  ])('finds one agent: %s', async (path, name) => {
     expect((await send('GET', path)).json).toMatchObject({ agent: { name } });
   });
 
-  it('takes slashes of a model name as they are and encoded', async () => {
+  it('accepts slashes in a model name both encoded and not encoded', async () => {
     const model = { provider: 'openai', name: 'a/b%2Fc' };
     await service().providers.createModel({ model });
     for (const path of ['a/b%252Fc', 'a%2Fb%252Fc'])
@@ -45,10 +45,10 @@ describe('paths', () => {
     '/__proto__',
     '/constructor',
     '/healthz/',
-  ])('%s is nothing', async (path) => {
-    const answer = await send('GET', path);
-    expect(answer.status).toBe(404);
-    expect(errorOf(answer)).toMatchObject({ code: 404, status: 'NOT_FOUND' });
+  ])('returns 404 when it is unknown: %s', async (path) => {
+    const response = await send('GET', path);
+    expect(response.status).toBe(404);
+    expect(errorOf(response)).toMatchObject({ code: 404, status: 'NOT_FOUND' });
   });
 
   it.each([
@@ -63,14 +63,14 @@ describe('paths', () => {
     ['/v1/agents/2147483648', 'agent.id'],
     ['/v1/agents/0', 'agent.id'],
     ['/v1/configs/configs', 'id'],
-  ])('%s is refused for %s', async (path, field) => {
-    const answer = await send('GET', path);
-    expect(answer.status).toBe(400);
-    expect(errorOf(answer)).toMatchObject({ status: 'INVALID_ARGUMENT', reason: 'INVALID_FIELDS', fields: [field] });
+  ])('is rejected when a variable is invalid: %s, field %s', async (path, field) => {
+    const response = await send('GET', path);
+    expect(response.status).toBe(400);
+    expect(errorOf(response)).toMatchObject({ status: 'INVALID_ARGUMENT', reason: 'INVALID_FIELDS', fields: [field] });
   });
 });
 
-describe('queries', () => {
+describe('a query', () => {
   it.each([
     ['pageSize=1', 1],
     ['page_size=2', 2],
@@ -78,12 +78,12 @@ describe('queries', () => {
     ['agent_type=no+such%20type', 0],
     ['', 14],
     ['&&', 14],
-  ])('?%s finds %i agents', async (query, count) => {
-    const answer = await send('GET', `/v1/agents?${query}`);
-    expect(answer.json['agents']).toHaveLength(count);
+  ])('selects agents: ?%s returns %i', async (query, count) => {
+    const response = await send('GET', `/v1/agents?${query}`);
+    expect(response.json['agents']).toHaveLength(count);
   });
 
-  it.each(['agent.id=8', 'agent.name=trader'])('?%s reaches into a message', async (query) => {
+  it.each(['agent.id=8', 'agent.name=trader'])('can set a field of a nested message: ?%s', async (query) => {
     const { configs } = (await send('GET', `/v1/configs?${query}`)).json as { configs: { agentName: string }[] };
     expect(configs.map((one) => one.agentName)).toEqual(['trader']);
   });
@@ -103,86 +103,86 @@ describe('queries', () => {
     ['/v1/agents/8/configs?agent.name=trader', 'agent.name'],
     ['/v1/agents?page_size.x=1', 'page_size.x'],
     ['/v1/configs?min_revision=9223372036854775808', 'min_revision'],
-  ])('%s is refused for %s', async (path, field) => {
-    const answer = await send('GET', path);
-    expect(answer.status).toBe(400);
-    expect(errorOf(answer)).toMatchObject({ reason: 'INVALID_FIELDS', fields: [field] });
+  ])('is rejected when a parameter is invalid: %s, field %s', async (path, field) => {
+    const response = await send('GET', path);
+    expect(response.status).toBe(400);
+    expect(errorOf(response)).toMatchObject({ reason: 'INVALID_FIELDS', fields: [field] });
   });
 
-  it('belong to methods without a body', async () => {
-    const answer = await send('POST', '/v1/agents?reason=x', { body: {} });
-    expect(errorOf(answer)).toMatchObject({ code: 400, fields: ['reason'] });
+  it('is rejected for a method with a body', async () => {
+    const response = await send('POST', '/v1/agents?reason=x', { body: {} });
+    expect(errorOf(response)).toMatchObject({ code: 400, fields: ['reason'] });
   });
 });
 
-describe('bodies', () => {
+describe('a body', () => {
   const patch = (body: string | Buffer | object, headers?: Record<string, string>) =>
     send('PATCH', `/v1/configs/${config}`, { body, ...(headers && { headers }) });
 
   it.each(['costPer1kInputTokens', 'cost_per_1k_input_tokens', ' temperature , costPer1kInputTokens'])(
-    'takes the mask %s',
+    'can contain the update mask %s',
     async (updateMask) => {
-      const answer = await patch({ config: { costPer1kInputTokens: 0.5, temperature: 1 }, updateMask });
-      expect(answer.json).toMatchObject({ config: { costPer1kInputTokens: 0.5, id: config } });
+      const response = await patch({ config: { costPer1kInputTokens: 0.5, temperature: 1 }, updateMask });
+      expect(response.json).toMatchObject({ config: { costPer1kInputTokens: 0.5, id: config } });
     },
   );
 
-  it('names a wrong path of a mask as it was written', async () => {
-    const answer = await patch({ config: {}, update_mask: 'temperatur,createdAt' });
-    expect(errorOf(answer)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
-    expect(errorOf(answer).message).toContain('temperatur');
+  it('is rejected with the spelling of the request when the mask has an unknown path', async () => {
+    const response = await patch({ config: {}, update_mask: 'temperatur,createdAt' });
+    expect(errorOf(response)).toMatchObject({ code: 400, reason: 'INVALID_FIELDS' });
+    expect(errorOf(response).message).toContain('temperatur');
   });
 
-  it('takes either name of a field, null for absent, and the id of the path again', async () => {
-    const answer = await patch({
+  it('can contain both forms of field names, null for absent fields, and the id of the path', async () => {
+    const response = await patch({
       config: { id: config, topP: 0.5, max_tokens: 2000 },
       reason: null,
       validate_only: true,
     });
-    expect(answer.json).toMatchObject({ config: { topP: 0.5, maxTokens: 2000 } });
+    expect(response.json).toMatchObject({ config: { topP: 0.5, maxTokens: 2000 } });
   });
 
-  it('refuses a null that would clear nothing, and takes one that the mask names', async () => {
+  it('is rejected when a null would clear nothing, and accepted when the mask names the field', async () => {
     const body = { config: { maxTokens: null, extraParams: { seed: null } }, validateOnly: true };
-    const answer = await patch(body);
-    expect(errorOf(answer).fields).toEqual(['config.max_tokens', 'config.extra_params.seed']);
+    const response = await patch(body);
+    expect(errorOf(response).fields).toEqual(['config.max_tokens', 'config.extra_params.seed']);
     const cleared = await patch({ ...body, updateMask: 'maxTokens' });
     expect(cleared.json).toMatchObject({ config: { id: config } });
     expect((cleared.json as { config: object }).config).not.toHaveProperty('maxTokens');
   });
 
-  it('takes text beyond ASCII and a charset', async () => {
+  it('can contain non-ASCII text with a charset of UTF-8', async () => {
     const body = JSON.stringify({ agent: { description: 'größer 🚀' }, validateOnly: true });
     const headers = { 'content-type': 'application/json; charset=UTF-8' };
-    const answer = await send('PATCH', '/v1/agents/8', { body, headers });
-    expect(answer.json).toMatchObject({ agent: { description: 'größer 🚀' } });
+    const response = await send('PATCH', '/v1/agents/8', { body, headers });
+    expect(response.json).toMatchObject({ agent: { description: 'größer 🚀' } });
   });
 
-  it('takes none for an empty request', async () => {
+  it('can be absent for an empty request', async () => {
     expect((await send('POST', '/v1/configs:batchGetPrimary')).status).toBe(200);
   });
 
   const malformed: [string, string | Buffer][] = [
-    ['no JSON', '{'],
-    ['a key twice', '{"config":{"temperature":1,"temperature":2}}'],
-    ['a key twice, once escaped', '{"config":{},"con\\u0066ig":{}}'],
-    ['a word', 'hello'],
-    ['deep nesting', '['.repeat(200_000)],
-    ['whole deep nesting', `${'['.repeat(5000)}${']'.repeat(5000)}`],
+    ['incomplete JSON', '{'],
+    ['a duplicate key', '{"config":{"temperature":1,"temperature":2}}'],
+    ['a duplicate key, once escaped', '{"config":{},"con\\u0066ig":{}}'],
+    ['an unquoted word', 'hello'],
+    ['unclosed deep nesting', '['.repeat(200_000)],
+    ['closed deep nesting', `${'['.repeat(5000)}${']'.repeat(5000)}`],
     ['deep nesting of a field', `${'{"config":'.repeat(5000)}1${'}'.repeat(5000)}`],
-    ['no UTF-8', Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])],
+    ['invalid UTF-8', Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])],
     ['UTF-16', Buffer.from('{}', 'utf16le')],
   ];
-  it.each(malformed)('refuses %s', async (_, body) => {
-    const answer = await patch(body, json);
-    expect(errorOf(answer)).toMatchObject({
+  it.each(malformed)('is rejected with MALFORMED_JSON when it has %s', async (_, body) => {
+    const response = await patch(body, json);
+    expect(errorOf(response)).toMatchObject({
       code: 400,
       status: 'INVALID_ARGUMENT',
       reason: 'MALFORMED_JSON',
     });
   });
 
-  const wrong: [string, string[]][] = [
+  const invalid: [string, string[]][] = [
     ['[]', ['body']],
     ['null', ['body']],
     ['1', ['body']],
@@ -206,34 +206,34 @@ describe('bodies', () => {
     ['{"waitForAdoption":{"timeout":"soon"}}', ['wait_for_adoption.timeout']],
     ['{"config":{"id":1}}', ['config.id']],
   ];
-  it.each(wrong)('refuses %.80s for %j', async (body, fields) => {
-    const answer = await patch(body, json);
-    expect(errorOf(answer)).toMatchObject({ code: 400, status: 'INVALID_ARGUMENT', fields });
+  it.each(invalid)('is rejected: %.80s with fields %j', async (body, fields) => {
+    const response = await patch(body, json);
+    expect(errorOf(response)).toMatchObject({ code: 400, status: 'INVALID_ARGUMENT', fields });
     expect(({} as Record<string, unknown>)['a']).toBeUndefined();
   });
 
-  it('names the place in a list', async () => {
-    const answer = await send('POST', '/v1/configs:batchGetPrimary', {
+  it('is rejected with the index when a list element is invalid', async () => {
+    const response = await send('POST', '/v1/configs:batchGetPrimary', {
       body: { agents: [{ id: 1 }, { id: 'x' }, 5, { id: 1, name: 'a' }] },
     });
-    expect(errorOf(answer).fields).toEqual(['agents[1].id', 'agents[2]', 'agents[3].name']);
+    expect(errorOf(response).fields).toEqual(['agents[1].id', 'agents[2]', 'agents[3].name']);
   });
 
-  it('refuses another agent in the body than in the path', async () => {
-    const answer = await send('POST', '/v1/agents/8/configs', { body: { agent: { name: 'trader' } } });
-    expect(errorOf(answer)).toMatchObject({ code: 400, fields: ['agent.id'] });
+  it('is rejected when it names another agent than the path', async () => {
+    const response = await send('POST', '/v1/agents/8/configs', { body: { agent: { name: 'trader' } } });
+    expect(errorOf(response)).toMatchObject({ code: 400, fields: ['agent.id'] });
   });
 
-  it('never repeats what was sent as a key', async () => {
+  it('is rejected without repeating an API key', async () => {
     for (const body of ['{"apiKey":"sk-planted-key', '{"apiKey":["sk-planted-key"]}', '{"config":"sk-planted-key"}']) {
-      const answer = await patch(body, json);
-      expect(answer.status).toBe(400);
-      expect(answer.text).not.toContain('planted');
+      const response = await patch(body, json);
+      expect(response.status).toBe(400);
+      expect(response.text).not.toContain('planted');
     }
   });
 });
 
-describe('errors', () => {
+describe('an error', () => {
   const cases: [string, string, object | undefined, number, string, string][] = [
     ['GET', '/v1/agents/999', undefined, 404, 'NOT_FOUND', 'AGENT_NOT_FOUND'],
     ['GET', '/v1/agents/by-name/configs/primary-config', undefined, 404, 'NOT_FOUND', 'NO_ENABLED_CONFIG'],
@@ -250,36 +250,39 @@ describe('errors', () => {
     ['PATCH', '/v1/agents/8', { waitForAdoption: { timeout: '61s' } }, 400, 'INVALID_ARGUMENT', 'INVALID_FIELDS'],
     ['GET', '/v1/agents?page_token=x', undefined, 400, 'INVALID_ARGUMENT', 'INVALID_PAGE_TOKEN'],
   ];
-  it.each(cases)('%s %s %j is %i %s %s', async (method, path, body, code, status, reason) => {
-    const answer = await send(method, path, { ...(body && { body }) });
-    expect(answer.status).toBe(code);
-    expect(answer.headers['content-type']).toBe('application/json; charset=utf-8');
-    expect(errorOf(answer)).toMatchObject({ code, status, reason });
-  });
+  it.each(cases)(
+    'has the expected status and reason: %s %s %j returns %i %s %s',
+    async (method, path, body, code, status, reason) => {
+      const response = await send(method, path, { ...(body && { body }) });
+      expect(response.status).toBe(code);
+      expect(response.headers['content-type']).toBe('application/json; charset=utf-8');
+      expect(errorOf(response)).toMatchObject({ code, status, reason });
+    },
+  );
 
-  it('says when to try again, within the time that the caller gives', async () => {
+  it('contains Retry-After and RetryInfo when the deadline passes before min_revision is reached', async () => {
     const headers = { 'grpc-timeout': '300m' };
-    const answer = await send('GET', '/v1/agents/8?min_revision=1000000', { headers });
-    expect(answer.status).toBe(503);
-    expect(answer.headers['retry-after']).toBe('1');
-    expect(errorOf(answer)).toMatchObject({ status: 'UNAVAILABLE', reason: 'REVISION_NOT_REACHED' });
-    expect(answer.text).toContain('"retryDelay":"0.500s"');
+    const response = await send('GET', '/v1/agents/8?min_revision=1000000', { headers });
+    expect(response.status).toBe(503);
+    expect(response.headers['retry-after']).toBe('1');
+    expect(errorOf(response)).toMatchObject({ status: 'UNAVAILABLE', reason: 'REVISION_NOT_REACHED' });
+    expect(response.text).toContain('"retryDelay":"0.500s"');
   });
 
-  it.each(['', '1', '1s', '-1S', '123456789m'])('refuses the time %j', async (timeout) => {
-    const answer = await send('GET', '/v1/agents/8', { headers: { 'grpc-timeout': timeout } });
-    expect(errorOf(answer)).toMatchObject({ code: 400, status: 'INVALID_ARGUMENT' });
+  it.each(['', '1', '1s', '-1S', '123456789m'])('is INVALID_ARGUMENT for the grpc-timeout %j', async (timeout) => {
+    const response = await send('GET', '/v1/agents/8', { headers: { 'grpc-timeout': timeout } });
+    expect(errorOf(response)).toMatchObject({ code: 400, status: 'INVALID_ARGUMENT' });
   });
 
-  it('shows the details of statuses within answers', async () => {
-    const answer = await send('POST', '/v1/configs:batchGetPrimary', { body: { agents: [{ name: 'nobody' }] } });
-    expect(answer.text).toContain('"@type":"type.googleapis.com/google.rpc.ErrorInfo"');
-    expect(answer.json).toMatchObject({
+  it('within a response contains its details', async () => {
+    const response = await send('POST', '/v1/configs:batchGetPrimary', { body: { agents: [{ name: 'nobody' }] } });
+    expect(response.text).toContain('"@type":"type.googleapis.com/google.rpc.ErrorInfo"');
+    expect(response.json).toMatchObject({
       results: [{ status: { code: 5, details: [{ reason: 'AGENT_NOT_FOUND' }, {}] } }],
     });
   });
 
-  it('counts calls over HTTP, those with unreadable bodies too', async () => {
+  it('of an unreadable body is counted in the metrics', async () => {
     const count = async () => {
       const { text } = await send('GET', '/metrics');
       return Number(
@@ -294,20 +297,20 @@ describe('errors', () => {
   });
 });
 
-describe('methods', () => {
+describe('an HTTP method', () => {
   it.each([
     ['POST', '/v1/agents/1', 'GET, PATCH, DELETE, HEAD, OPTIONS'],
     ['DELETE', '/v1/agents', 'POST, GET, HEAD, OPTIONS'],
     ['GET', '/v1/configs:validate', 'POST, OPTIONS'],
     ['TRACE', '/metrics', 'GET, HEAD, OPTIONS'],
     ['POST', '/openapi.json', 'GET, HEAD, OPTIONS'],
-  ])('%s %s is not allowed', async (method, path, allow) => {
-    const answer = await send(method, path);
-    expect(answer.status).toBe(405);
-    expect(answer.headers['allow']).toBe(allow);
+  ])('that a path does not support returns 405 with the allowed methods: %s %s', async (method, path, allow) => {
+    const response = await send(method, path);
+    expect(response.status).toBe(405);
+    expect(response.headers['allow']).toBe(allow);
   });
 
-  it('answers OPTIONS without CORS and HEAD without a body', async () => {
+  it('OPTIONS returns no CORS headers, and HEAD returns no body', async () => {
     const options = await send('OPTIONS', '/v1/agents/1');
     expect(options).toMatchObject({ status: 204, text: '', headers: { allow: 'GET, PATCH, DELETE, HEAD, OPTIONS' } });
     expect(Object.keys(options.headers).filter((name) => name.startsWith('access-control'))).toEqual([]);
@@ -318,8 +321,8 @@ describe('methods', () => {
   });
 });
 
-describe('the door', () => {
-  const everywhere = ['/v1/agents', '/metrics', '/healthz', '/readyz', '/openapi.json', '/nothing'];
+describe('the HTTP server', () => {
+  const paths = ['/v1/agents', '/metrics', '/healthz', '/readyz', '/openapi.json', '/nothing'];
 
   it.each([
     'evil.example',
@@ -330,15 +333,15 @@ describe('the door', () => {
     '[::2]',
     'localhost:x',
     'a@localhost',
-  ])('refuses Host %s on every path', async (host) => {
-    for (const path of everywhere) expect((await send('GET', path, { headers: { host } })).status).toBe(421);
+  ])('rejects Host %s on every path', async (host) => {
+    for (const path of paths) expect((await send('GET', path, { headers: { host } })).status).toBe(421);
   });
 
-  it.each(['localhost', 'LOCALHOST:1', '127.0.0.1:80', '127.1.2.3', '[::1]:80'])('answers to Host %s', async (host) => {
+  it.each(['localhost', 'LOCALHOST:1', '127.0.0.1:80', '127.1.2.3', '[::1]:80'])('accepts Host %s', async (host) => {
     expect((await send('GET', '/v1/agents', { headers: { host } })).status).toBe(200);
   });
 
-  it('refuses foreign origins on every path and with every method', async () => {
+  it('rejects foreign origins on every path and with every method', async () => {
     const foreign = [
       'http://evil.example',
       'null',
@@ -348,12 +351,12 @@ describe('the door', () => {
       'http://127.0.0.1.evil',
     ];
     for (const origin of foreign)
-      for (const path of everywhere)
+      for (const path of paths)
         for (const method of ['GET', 'POST', 'OPTIONS', 'DELETE'])
           expect((await send(method, path, { headers: { origin } })).status).toBe(403);
   });
 
-  it('answers its own origin', async () => {
+  it('accepts the origin of the service', async () => {
     const headers = { origin: `http://localhost:${port()}`, host: `localhost:${port()}` };
     expect((await send('GET', '/v1/agents', { headers })).status).toBe(200);
   });
@@ -365,27 +368,27 @@ describe('the door', () => {
     'application/json; charset=utf-16',
     'application/jsonp',
     '',
-  ])('refuses a body of type %s', async (type) => {
+  ])('rejects a body of type %s', async (type) => {
     const headers: Record<string, string> = type ? { 'content-type': type } : {};
-    const answer = await send('POST', '/v1/agents', { body: '{}', headers });
-    expect(answer.status).toBe(415);
+    const response = await send('POST', '/v1/agents', { body: '{}', headers });
+    expect(response.status).toBe(415);
   });
 
-  it('refuses a compressed body, and a body where there is none', async () => {
+  it('rejects a compressed body, and a body for a method without one', async () => {
     const headers = { ...json, 'content-encoding': 'gzip' };
     expect((await send('POST', '/v1/agents', { body: '{}', headers })).status).toBe(415);
     expect(errorOf(await send('DELETE', '/v1/agents/8', { body: {} }))).toMatchObject({ code: 400, fields: ['body'] });
   });
 
-  it.each([true, false])('refuses a body beyond the limit (length known: %s)', async (known) => {
+  it.each([true, false])('rejects a body over the size limit (length known: %s)', async (known) => {
     const body = `{"agent":{"description":"${'x'.repeat(limits.maxRequestBytes)}"}}`;
     const headers = { ...json, ...(!known && { 'transfer-encoding': 'chunked' }) };
-    const answer = await send('POST', '/v1/agents', { body, headers });
-    expect(errorOf(answer)).toMatchObject({ code: 413, status: 'RESOURCE_EXHAUSTED' });
+    const response = await send('POST', '/v1/agents', { body, headers });
+    expect(errorOf(response)).toMatchObject({ code: 413, status: 'RESOURCE_EXHAUSTED' });
     expect((await send('GET', '/healthz')).status).toBe(200);
   });
 
-  it('takes a body just below the limit', async () => {
+  it('accepts a body just below the size limit', async () => {
     const body = `{"agent":{"description":"${'x'.repeat(limits.maxRequestBytes - 100)}"}}`;
     expect(errorOf(await send('POST', '/v1/agents', { body, headers: json }))).toMatchObject({
       code: 400,

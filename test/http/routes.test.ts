@@ -16,7 +16,7 @@ const { registry } = readContract();
 const http = registry.getExtension('google.api.http') as DescExtension;
 const never = () => Promise.reject(new Error('not called'));
 
-/** A contract of one service whose methods take `{ a: string, m: { b: int32 }, list: [string] }`, with these annotations. */
+/** A router for a service with these annotations and with requests `{ a: string, m: { b: int32 }, list: [string] }`. */
 function routerOf(...rules: (object | undefined)[]) {
   const scalar = (name: string, number: number, type: 'TYPE_STRING' | 'TYPE_INT32', label = 'LABEL_OPTIONAL') => ({
     name,
@@ -50,9 +50,9 @@ function routerOf(...rules: (object | undefined)[]) {
     if (method) method.options = options;
   }
   const files = createFileRegistry(file, (name) => registry.getFile(name));
-  const both = createRegistry(files, registry) as unknown as typeof registry;
+  const allTypes = createRegistry(files, registry) as unknown as typeof registry;
   const contract = {
-    registry: both,
+    registry: allTypes,
     rule: () => ({ permission: 'PERMISSION_METRICS_READ', agentRefs: undefined }) as const,
     requestType: (): never => expect.unreachable(),
   };
@@ -64,7 +64,7 @@ const methodAt = (router: ReturnType<typeof routerOf>, verb: string, path: strin
   return found && 'route' in found ? [found.route.method.name, ...found.values] : found?.allowed;
 };
 
-describe('path templates', () => {
+describe('a path template', () => {
   it.each([
     ['/v1/a', '/v1/a', []],
     ['/v1/{a}', '/v1/x', ['x']],
@@ -88,19 +88,19 @@ describe('path templates', () => {
   });
 
   it.each(['', 'v1', '/v1/', '/v1/{}', '/v1/{a', '/v1/a}', '/v1/{a}b', '/v1/*', '/v1:go/x', '/v1/a:'])(
-    '%j is none',
+    'is rejected when it is malformed: %j',
     (template) => {
       expect(() => compileTemplate(template)).toThrow('is not a path template');
     },
   );
 
-  it('is written with other names', () => {
+  it('can be written with other variable names', () => {
     expect(writeTemplate(compileTemplate('/v1/{a}/x/{m.b}:go'), ['p', 'q'])).toBe('/v1/{p}/x/{q}:go');
   });
 });
 
 describe('the router', () => {
-  it('prefers literals to variables, and a verb to none', () => {
+  it('prefers literals to variables and a custom verb to none', () => {
     const rules = ['/v1/{a=**}', '/v1/{a}', '/v1/{a}:go', '/v1/x', '/v1/{a}/{m.b}', '/v1/x/{m.b}'];
     const router = routerOf(...rules.map((get) => ({ get })));
     expect(methodAt(router, 'GET', '/v1/x')).toEqual(['M3']);
@@ -115,21 +115,25 @@ describe('the router', () => {
 
   it.each([
     ['a method without a binding', [undefined], 'has no google.api.http'],
-    ['two methods in one place', [{ get: '/v1/{a}' }, { get: '/v1/{m.b}' }], 'the same google.api.http binding'],
     [
-      'one method twice',
+      'the same binding for two methods',
+      [{ get: '/v1/{a}' }, { get: '/v1/{m.b}' }],
+      'the same google.api.http binding',
+    ],
+    [
+      'the same binding twice for one method',
       [{ get: '/v1/a', additionalBindings: [{ get: '/v1/a' }] }],
       'the same google.api.http binding',
     ],
-    ['a field that is not there', [{ get: '/v1/{nothing}' }], 'names nothing'],
-    ['a field of a scalar', [{ get: '/v1/{a.b}' }], 'names a.b'],
-    ['a message', [{ get: '/v1/{m}' }], 'names m'],
-    ['a list', [{ get: '/v1/{list}' }], 'names list'],
-    ['a body that is no field', [{ post: '/v1', body: 'nothing' }], 'body names no field'],
-    ['a part of the answer', [{ get: '/v1', responseBody: 'a' }], 'response_body'],
-    ['a method of its own', [{ custom: { kind: 'SEARCH', path: '/v1' } }], 'custom'],
-    ['no path', [{ get: 'v1' }], 'not a path template'],
-  ])('does not start with %s', (_, rules, message) => {
+    ['a variable for an unknown field', [{ get: '/v1/{nothing}' }], 'names nothing'],
+    ['a variable for a field of a scalar', [{ get: '/v1/{a.b}' }], 'names a.b'],
+    ['a variable for a message', [{ get: '/v1/{m}' }], 'names m'],
+    ['a variable for a list', [{ get: '/v1/{list}' }], 'names list'],
+    ['a body for an unknown field', [{ post: '/v1', body: 'nothing' }], 'body names no field'],
+    ['a response_body', [{ get: '/v1', responseBody: 'a' }], 'response_body'],
+    ['a custom HTTP method', [{ custom: { kind: 'SEARCH', path: '/v1' } }], 'custom'],
+    ['an invalid path', [{ get: 'v1' }], 'not a path template'],
+  ])('is not created when the contract has %s', (_, rules, message) => {
     expect(() => routerOf(...rules)).toThrow(message);
   });
 });

@@ -2,28 +2,28 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import type { JsonObject } from '@bufbuild/protobuf';
 
-/** An answer as tests look at it. */
-export interface HttpAnswer {
+/** A response in the form that the tests use. */
+export interface HttpResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly text: string;
-  /** The body as JSON; an error when it is none. */
+  /** The body as JSON; throws when it is not JSON. */
   readonly json: JsonObject;
 }
 
 export interface HttpRequest {
   readonly headers?: Readonly<Record<string, string>>;
-  /** Text as it is; anything else as JSON with its content type. */
+  /** A string or buffer is sent unchanged, an object as JSON with its content type. */
   readonly body?: string | Buffer | object;
 }
 
-/** Sends one request as Node's own client does, without a word more than the test says. */
-export function send(port: number, method: string, path: string, given: HttpRequest = {}): Promise<HttpAnswer> {
-  const { body } = given;
+/** Sends one request with the HTTP client of Node.js, without further headers. */
+export function send(port: number, method: string, path: string, options: HttpRequest = {}): Promise<HttpResponse> {
+  const { body } = options;
   const isJson = body !== undefined && typeof body === 'object' && !Buffer.isBuffer(body);
   const bytes = isJson ? JSON.stringify(body) : body;
-  const headers: Record<string, string> = { ...(isJson && { 'content-type': 'application/json' }), ...given.headers };
-  // Node frames the bodies of some methods only when it is told their length.
+  const headers: Record<string, string> = { ...(isJson && { 'content-type': 'application/json' }), ...options.headers };
+  // Node.js sends the bodies of some methods only with a Content-Length header.
   if (bytes !== undefined && !headers['transfer-encoding'])
     headers['content-length'] ??= String(Buffer.byteLength(bytes));
   return new Promise((resolve, reject) => {
@@ -49,11 +49,11 @@ export function send(port: number, method: string, path: string, given: HttpRequ
   });
 }
 
-/** The parts of an error that tests look at. */
-export function errorOf({ json }: HttpAnswer) {
+/** The parts of an error that the tests use. */
+export function errorOf({ json }: HttpResponse) {
   const error = json['error'] as { code: number; message: string; status: string; details: JsonObject[] };
   const detail = (type: string) =>
-    error.details.find((one) => one['@type'] === `type.googleapis.com/google.rpc.${type}`);
+    error.details.find((entry) => entry['@type'] === `type.googleapis.com/google.rpc.${type}`);
   const violations = (detail('BadRequest')?.['fieldViolations'] ?? []) as { field: string; description: string }[];
   return {
     ...error,
@@ -63,19 +63,19 @@ export function errorOf({ json }: HttpAnswer) {
   };
 }
 
-/** Writes bytes to a connection and gives everything that comes back until it is closed. */
+/** Writes bytes to a connection and returns everything that is received until it is closed. */
 export function raw(port: number, bytes: string | Buffer, { end = false } = {}): Promise<string> {
   return new Promise((resolve) => {
-    let answer = '';
+    let received = '';
     const socket = connect(port, '127.0.0.1', () => {
       socket.write(bytes);
       if (end) socket.end();
     });
     socket.on('data', (chunk) => {
-      answer += chunk;
+      received += chunk;
     });
-    // A reset is one of the ways in which a server hangs up.
+    // The server can close a connection with a reset.
     socket.on('error', () => {});
-    socket.on('close', () => resolve(answer));
+    socket.on('close', () => resolve(received));
   });
 }

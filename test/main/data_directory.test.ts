@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { agentllm, useDirectories } from '../support/command.js';
 
-/* What is wrong with DATA_DIR is said, and no store is made in another place. */
+/* An invalid DATA_DIR is reported, and no store is created in another directory. */
 
 const directory = useDirectories();
 const mounts: string[] = [];
@@ -13,8 +13,8 @@ afterEach(() => {
   for (const mount of mounts.splice(0)) spawnSync('umount', [mount]);
 });
 
-/** A file system that takes no writes; undefined where this user may not mount one. */
-function readOnly(at: string): string | undefined {
+/** Mounts a read-only file system; undefined when the user may not mount one. */
+function mountReadOnly(at: string): string | undefined {
   if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'ro,size=1m', 'tmpfs', at]).status !== 0) return undefined;
   mounts.push(at);
   return at;
@@ -24,11 +24,11 @@ const serve = (DATA_DIR: string) => agentllm(['serve'], { DATA_DIR }).ended;
 
 describe('DATA_DIR', () => {
   it.each(['', 'store', 'deep/er/store'])(
-    'on a read-only file system is refused with the cause: /%s',
-    async (below) => {
-      const mount = readOnly(await directory());
+    'on a read-only file system is rejected with the cause: /%s',
+    async (path) => {
+      const mount = mountReadOnly(await directory());
       if (mount === undefined) return;
-      const DATA_DIR = join(mount, below);
+      const DATA_DIR = join(mount, path);
       const { code, stderr } = await serve(DATA_DIR);
       expect(code).toBe(1);
       expect(stderr).toContain(`The data directory ${DATA_DIR} is on a read-only file system`);
@@ -37,19 +37,19 @@ describe('DATA_DIR', () => {
   );
 
   it('through a dangling symbolic link is rejected with the cause', async () => {
-    const place = await directory();
-    await symlink('/nowhere/at/all', join(place, 'link'));
-    const { code, stderr } = await serve(join(place, 'link'));
+    const parent = await directory();
+    await symlink('/nowhere/at/all', join(parent, 'link'));
+    const { code, stderr } = await serve(join(parent, 'link'));
     expect(code).toBe(1);
     expect(stderr).toMatch(/symbolic link in its path is dangling|is not a directory/);
   });
 
-  it.each(['\r', ' '])('that ends with white space makes no store: %j', async (space) => {
-    const place = join(await directory.started(), 'data');
-    await mkdir(place);
-    const { code, stderr } = await serve(`${place}${space}`);
+  it.each(['\r', ' '])('that ends with white space is rejected and not created: %j', async (space) => {
+    const path = join(await directory.started(), 'data');
+    await mkdir(path);
+    const { code, stderr } = await serve(`${path}${space}`);
     expect(code).toBe(1);
     expect(stderr).toContain('DATA_DIR begins or ends with white space');
-    expect(existsSync(`${place}${space}`)).toBe(false);
+    expect(existsSync(`${path}${space}`)).toBe(false);
   });
 });

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { packageFile } from '../../src/package.js';
 import { copyFirstStart } from '../support/command.js';
-import { place, startGroup, until } from './support.js';
+import { serviceEnvironment, startGroup, untilListening } from './support.js';
 
-/* How the program is installed: from its sources without the dev dependencies, and packed. */
+/* Installation of the program: from the sources without dev dependencies, and as a package. */
 
 let scratch: string;
 beforeAll(() => {
@@ -20,7 +20,7 @@ const QUIET = ['--no-audit', '--no-fund', '--prefer-offline'];
 const npm = (cwd: string, ...args: string[]) =>
   execFileSync('npm', [...args], { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 
-/** The sources as a checkout has them. */
+/** Copies the files that a checkout of the repository contains. */
 function checkout(name: string): string {
   const target = join(scratch, name);
   const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
@@ -30,20 +30,20 @@ function checkout(name: string): string {
   for (const file of files
     .trim()
     .split('\n')
-    .filter((one) => !/^(test|bench|docs)\//.test(one)))
+    .filter((path) => !/^(test|bench|docs)\//.test(path)))
     if (existsSync(packageFile(file))) cpSync(packageFile(file), join(target, file));
   return target;
 }
 
-/** Starts it and stops it again. */
-async function servesAndStops(cwd: string, command: string, args: readonly string[]): Promise<void> {
+/** Starts a service and stops it. */
+async function startAndStop(cwd: string, command: string, args: readonly string[]): Promise<void> {
   const data = await copyFirstStart(mkdtempSync(join(scratch, 'data-')));
-  const { port, env } = await place(data);
+  const { port, env } = await serviceEnvironment(data);
   const child = startGroup(command, args, { cwd, env });
   const ended = once(child, 'exit');
-  await until(port, true, 90_000);
+  await untilListening(port, true, 90_000);
   child.kill('SIGTERM');
-  await until(port, false);
+  await untilListening(port, false);
   await ended;
 }
 
@@ -52,10 +52,10 @@ describe('a checkout', () => {
     const project = checkout('without-dev');
     npm(project, 'ci', '--omit=dev', ...QUIET);
     expect(existsSync(join(project, 'node_modules/typescript'))).toBe(false);
-    await servesAndStops(project, 'npm', ['start']);
+    await startAndStop(project, 'npm', ['start']);
   }, 240_000);
 
-  it('uses what was built elsewhere, without a compiler, while that is newer than the sources', () => {
+  it('uses a copied build without a compiler when the build is newer than the sources', () => {
     const project = checkout('built-elsewhere');
     cpSync(packageFile('dist'), join(project, 'dist'), { recursive: true });
     const later = new Date(Date.now() + 60_000);
@@ -79,7 +79,7 @@ describe('the packed program', () => {
       npm(packageFile('.'), 'pack', '--ignore-scripts', '--json', '--pack-destination', scratch),
     );
     const names = packed.files.map(({ path }: { path: string }) => path) as string[];
-    // What no service needs.
+    // Files that no service needs are not in the package.
     expect(names.filter((name) => /^(src|test|bench)\/|\.tsbuildinfo$|^dist\/client\//.test(name))).toEqual([]);
     const project = mkdtempSync(join(scratch, 'project-'));
     const scripts = { start: 'agentllm serve' };
@@ -87,6 +87,6 @@ describe('the packed program', () => {
     npm(project, 'install', ...QUIET, join(scratch, packed.filename));
     const { version } = JSON.parse(readFileSync(packageFile('package.json'), 'utf8'));
     expect(npm(project, 'exec', '--', 'agentllm', '--version').trim()).toBe(version);
-    await servesAndStops(project, 'npm', ['start']);
+    await startAndStop(project, 'npm', ['start']);
   }, 240_000);
 });

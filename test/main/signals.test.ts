@@ -5,57 +5,57 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { packageFile } from '../../src/package.js';
 import { startCommand, useDirectories } from '../support/command.js';
-import { isListening, PROGRAM, place, startGroup, until } from './support.js';
+import { isListening, PROGRAM, serviceEnvironment, startGroup, untilListening } from './support.js';
 
-/* How the service stops: the signals, and the programs that may stand between them and the service. */
+/* How the service stops on signals, also when other programs start it. */
 
 const directory = useDirectories();
 
-describe('a service that was started by npm', () => {
-  it('ends with `npm start` on SIGTERM, and frees its port', async () => {
-    const { port, env } = await place(await directory.started());
-    // Without the build, which other tests would meet half done.
+describe('a service that another process starts', () => {
+  it('ends and frees its port when `npm start` receives SIGTERM', async () => {
+    const { port, env } = await serviceEnvironment(await directory.started());
+    // Without the build step, because other tests use the build.
     const npm = startGroup('npm', ['start', '--ignore-scripts'], {
       cwd: packageFile('.'),
       env: { ...env, npm_config_ignore_scripts: 'true' },
     });
     const ended = once(npm, 'exit');
-    await until(port, true);
+    await untilListening(port, true);
     npm.kill('SIGTERM');
-    await until(port, false);
+    await untilListening(port, false);
     await ended;
   });
 
-  it('ends with an npm whose shell does not pass signals on', async () => {
+  it('ends when SIGTERM ends an npm whose shell does not forward signals', async () => {
     const project = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
     try {
       const scripts = { start: `${process.execPath} ${PROGRAM} serve; echo ended` };
       await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'of-a-user', version: '1.0.0', scripts }));
-      const { port, env } = await place(await directory.started());
+      const { port, env } = await serviceEnvironment(await directory.started());
       const npm = startGroup('npm', ['start'], { cwd: project, env });
-      await until(port, true);
+      await untilListening(port, true);
       npm.kill('SIGTERM');
-      await until(port, false);
+      await untilListening(port, false);
     } finally {
       await rm(project, { recursive: true, force: true });
     }
   });
 
-  it('ends with an npm that was killed', async () => {
-    const { port, env } = await place(await directory.started());
+  it('ends when its npm parent is killed', async () => {
+    const { port, env } = await serviceEnvironment(await directory.started());
     const shell = startGroup('sh', ['-c', `${process.execPath} ${PROGRAM} serve; echo ended`], {
       env: { ...env, npm_lifecycle_event: 'start' },
     });
-    await until(port, true);
+    await untilListening(port, true);
     shell.kill('SIGKILL');
-    await until(port, false);
+    await untilListening(port, false);
   });
 
-  it('goes on without its parent where that was no npm', async () => {
-    const { port, env } = await place(await directory.started());
+  it('keeps running when a parent other than npm ends', async () => {
+    const { port, env } = await serviceEnvironment(await directory.started());
     const shell = startGroup('sh', ['-c', `${process.execPath} ${PROGRAM} serve & echo started`], { env });
     await once(shell, 'exit');
-    await until(port, true);
+    await untilListening(port, true);
     expect(await isListening(port)).toBe(true);
   });
 });
@@ -70,24 +70,24 @@ describe('a signal', () => {
     expect(stderr).toContain('agentllm has stopped');
   });
 
-  it('reaches a service that is process 1', async () => {
-    const { port, env } = await place(await directory.started());
-    // A PID namespace of its own, as a container has one; where that is not allowed there is nothing to test.
+  it('SIGTERM stops a service that is process 1', async () => {
+    const { port, env } = await serviceEnvironment(await directory.started());
+    // A separate PID namespace, as in a container. The test is skipped when the user may not create one.
     const args = ['--pid', '--fork', process.execPath, PROGRAM, 'serve'];
     const namespace = startGroup('unshare', args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
-    let said = '';
+    let stderr = '';
     namespace.stderr?.on('data', (chunk) => {
-      said += chunk;
+      stderr += chunk;
     });
     const ended = once(namespace, 'exit');
-    await Promise.race([until(port, true), ended]);
-    if (/unshare.*(not permitted|failed)/.test(said)) return;
-    expect(said).toContain('"pid":1,');
+    await Promise.race([untilListening(port, true), ended]);
+    if (/unshare.*(not permitted|failed)/.test(stderr)) return;
+    expect(stderr).toContain('"pid":1,');
     const { pid } = namespace;
     const [child] = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).split(' ');
     process.kill(Number(child), 'SIGTERM');
     expect((await ended)[0]).toBe(0);
-    await until(port, false);
-    expect(said).toContain('agentllm has stopped');
+    await untilListening(port, false);
+    expect(stderr).toContain('agentllm has stopped');
   });
 });

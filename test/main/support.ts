@@ -10,7 +10,7 @@ export const PROGRAM = packageFile('dist/src/cli/agentllm.js');
 
 const groups = new Set<number>();
 
-/** Starts a program in a process group of its own, which is ended after the test with all that is in it. */
+/** Starts a program in a new process group. All processes of the group are ended after the test. */
 export function startGroup(command: string, args: readonly string[], options: SpawnOptions = {}): ChildProcess {
   const child = spawn(command, [...args], { detached: true, stdio: 'ignore', ...options });
   if (child.pid !== undefined) groups.add(child.pid);
@@ -22,18 +22,21 @@ afterEach(() => {
     try {
       process.kill(-group, 'SIGKILL');
     } catch {
-      // It has ended.
+      // The group has already ended.
     }
   groups.clear();
 });
 
-export interface Place {
+export interface ServiceEnvironment {
   readonly port: number;
   readonly env: Record<string, string | undefined>;
 }
 
-/** An environment for a service on a port of its own. */
-export async function place(DATA_DIR: string, more: Readonly<Record<string, string>> = {}): Promise<Place> {
+/** An environment for a service on a free port. */
+export async function serviceEnvironment(
+  DATA_DIR: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<ServiceEnvironment> {
   const port = await freePort();
   const { PATH, HOME } = process.env;
   return { port, env: { PATH, HOME, DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${port}`, HTTP_ADDRESS: 'off', ...more } };
@@ -41,19 +44,19 @@ export async function place(DATA_DIR: string, more: Readonly<Record<string, stri
 
 export const isListening = async (port: number): Promise<boolean> => {
   const socket = connect(port, '127.0.0.1');
-  const [found] = await Promise.race([
+  const [connected] = await Promise.race([
     once(socket, 'connect').then(() => [true]),
     once(socket, 'error').then(() => [false]),
   ]).catch(() => [false]);
   socket.destroy();
-  return found === true;
+  return connected === true;
 };
 
-/** Waits until a service listens, or does so no more. */
-export async function until(port: number, listening: boolean, withinMs = 40_000): Promise<void> {
-  const giveUpAt = performance.now() + withinMs;
+/** Waits until a port is open, or until it is closed. */
+export async function untilListening(port: number, listening: boolean, withinMs = 40_000): Promise<void> {
+  const deadline = performance.now() + withinMs;
   while ((await isListening(port)) !== listening) {
-    if (performance.now() > giveUpAt) throw new Error(`port ${port} is ${listening ? 'not' : 'still'} listened on`);
+    if (performance.now() > deadline) throw new Error(`port ${port} is ${listening ? 'not' : 'still'} listened on`);
     await delay(100);
   }
 }

@@ -24,27 +24,27 @@ import {
 
 const local = addressList(['127.0.0.0/8']);
 
-let said: string[] = [];
-let heard: FakeProvider[] = [];
+let messages: string[] = [];
+let fakes: FakeProvider[] = [];
 
-async function ask(
+async function check(
   provider: Provider,
   models: readonly string[] = [],
   key: string | undefined = KEY,
   options: Partial<CheckOptions> = {},
 ): Promise<readonly Answer[]> {
-  const answers = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
-  said.push(...answers.map(({ message }) => message));
-  return answers;
+  const results = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
+  messages.push(...results.map(({ message }) => message));
+  return results;
 }
 
 async function fakeOf(kind: Kind): Promise<FakeProvider> {
   const fake = await startFakeProvider(kind);
-  heard.push(fake);
+  fakes.push(fake);
   return fake;
 }
 
-const statuses = (answers: readonly Answer[]) => answers.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+const statuses = (results: readonly Answer[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
 const list = { openai: '/v1/models', deepseek: '/models', grok: '/v1/models', claude: '/v1/models' } as const;
 const listed = {
   openai: 'gpt-4o-mini',
@@ -53,16 +53,16 @@ const listed = {
   claude: 'claude-3-haiku-20240307',
 } as const;
 
-// What holds whatever is asked and answered.
+// Invariants of all requests and messages.
 afterEach(() => {
-  const requests = heard.flatMap((fake) => fake.seen.map((seen) => ({ kind: fake.kind, ...seen })));
+  const requests = fakes.flatMap((fake) => fake.seen.map((seen) => ({ kind: fake.kind, ...seen })));
   for (const { kind, method, path, headers } of requests) {
     expect(method, 'spends no tokens').toBe('GET');
     expect(path).toMatch(/^(\/v1)?\/(models(\/[^/?]+|\?limit=1000(&after_id=[^/&]+)?)?|api-key)$|^\/user\/balance$/);
     expect(path, 'a key in an address').not.toContain(KEY);
-    const carrying = Object.entries(headers).filter(([, value]) => String(value).includes(KEY));
-    const wanted = kind === 'claude' ? ['x-api-key', KEY] : ['authorization', `Bearer ${KEY}`];
-    expect([[], [wanted]], 'the key in its own header alone').toContainEqual(carrying);
+    const headersWithKey = Object.entries(headers).filter(([, value]) => String(value).includes(KEY));
+    const keyHeader = kind === 'claude' ? ['x-api-key', KEY] : ['authorization', `Bearer ${KEY}`];
+    expect([[], [keyHeader]], 'the key in its own header alone').toContainEqual(headersWithKey);
     expect(headers).toMatchObject({
       'accept-encoding': 'identity',
       'user-agent': `agentllm/${version}`,
@@ -70,37 +70,37 @@ afterEach(() => {
     });
     expect(headers).not.toHaveProperty('cookie');
   }
-  for (const message of said) {
+  for (const message of messages) {
     expect(message, 'the key in a message').not.toContain(KEY);
     expect([...message].length).toBeLessThanOrEqual(limits.providerMessage);
     expect(message).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}…]/u);
     expect(message).not.toMatch(/127\.0\.0\.1|undefined|NaN|https?:/);
   }
-  said = [];
-  heard = [];
+  messages = [];
+  fakes = [];
 });
 
-describe.each(KINDS)('%s', (kind) => {
-  it('with a good key and a listed model', async () => {
+describe.each(KINDS)('a check of %s', (kind) => {
+  it('returns OK for a valid key and a listed model', async () => {
     const fake = await fakeOf(kind);
-    const [answer] = await ask(fake.provider, [listed[kind]]);
-    expect(answer).toEqual({
+    const [result] = await check(fake.provider, [listed[kind]]);
+    expect(result).toEqual({
       status: 'CHECK_STATUS_OK',
       message: `${kind} accepted the key and has the model "${listed[kind]}"`,
       latencyMs: expect.any(Number),
     });
-    const asked = {
+    const requests = {
       openai: ['GET /v1/models'],
       deepseek: ['GET /models', 'GET /user/balance'],
       grok: ['GET /v1/api-key', 'GET /v1/models'],
       claude: ['GET /v1/models?limit=1000'],
     };
-    expect(fake.paths()).toEqual(asked[kind]);
+    expect(fake.paths()).toEqual(requests[kind]);
   });
 
-  it('with a good key alone', async () => {
-    const [answer, ...more] = await ask((await fakeOf(kind)).provider);
-    expect(answer).toEqual({
+  it('returns OK for a valid key without a model', async () => {
+    const [result, ...more] = await check((await fakeOf(kind)).provider);
+    expect(result).toEqual({
       status: 'CHECK_STATUS_OK',
       message: `${kind} accepted the key`,
       latencyMs: expect.any(Number),
@@ -114,48 +114,48 @@ describe.each(KINDS)('%s', (kind) => {
     ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has no credit left at .*; add credit/],
     ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
     ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has an internal error \(HTTP 5\d\d\)/],
-  ])('that says %s: %s', async (situation, status, message) => {
+  ])('returns for the situation %s the status %s', async (situation, status, message) => {
     const fake = await fakeOf(kind);
     fake.on('*', wire[kind][situation]);
-    const answers = await ask(fake.provider, ['one', 'two']);
-    expect(answers).toHaveLength(2);
-    for (const answer of answers) {
-      expect(answer).toMatchObject({ status, message: expect.stringMatching(message) });
-      expect(answer.message).toContain(kind);
-      expect(answer.latencyMs).toBeTypeOf('number');
+    const results = await check(fake.provider, ['one', 'two']);
+    expect(results).toHaveLength(2);
+    for (const result of results) {
+      expect(result).toMatchObject({ status, message: expect.stringMatching(message) });
+      expect(result.message).toContain(kind);
+      expect(result.latencyMs).toBeTypeOf('number');
     }
     expect(fake.seen.length).toBeLessThanOrEqual(2);
   });
 
-  it('with a key that it does not know', async () => {
+  it('returns INVALID for an unknown key', async () => {
     const fake = await startFakeProvider(kind);
-    expect(statuses(await ask(fake.provider, [], 'sk-another'))).toEqual(['INVALID']);
+    expect(statuses(await check(fake.provider, [], 'sk-another'))).toEqual(['INVALID']);
     expect(fake.seen).toHaveLength(1);
   });
 
-  it('without the model, which it says at a second look', async () => {
+  it('returns MODEL_MISSING with a suggestion after a request for the model', async () => {
     const fake = await fakeOf(kind);
     const name = `${listed[kind]}x`;
-    const [answer] = await ask(fake.provider, [name]);
-    expect(answer).toMatchObject({
+    const [result] = await check(fake.provider, [name]);
+    expect(result).toMatchObject({
       status: 'CHECK_STATUS_MODEL_MISSING',
       message: `${kind} accepted the key and does not have the model "${name}"; did you mean "${listed[kind]}"?`,
     });
     expect(fake.paths()).toContain(`GET ${list[kind]}/${name}`);
   });
 
-  it('with a model that nothing on the list is near to', async () => {
-    const [answer] = await ask((await fakeOf(kind)).provider, ['zzzzzzzzzzzz']);
-    expect(answer).toMatchObject({
+  it('returns MODEL_MISSING without a suggestion when no listed name is similar', async () => {
+    const [result] = await check((await fakeOf(kind)).provider, ['zzzzzzzzzzzz']);
+    expect(result).toMatchObject({
       status: 'CHECK_STATUS_MODEL_MISSING',
       message: `${kind} accepted the key and does not have the model "zzzzzzzzzzzz"; choose one of its models`,
     });
   });
 
-  it('with an alias that it takes and does not list', async () => {
+  it('returns OK for an alias that the provider accepts and does not list', async () => {
     const fake = await fakeOf(kind);
     fake.on(`${list[kind]}/latest`, json(200, { id: listed[kind], object: 'model', type: 'model' }));
-    expect(statuses(await ask(fake.provider, ['latest', listed[kind], 'latest', 'older']))).toEqual([
+    expect(statuses(await check(fake.provider, ['latest', listed[kind], 'latest', 'older']))).toEqual([
       'OK',
       'OK',
       'OK',
@@ -166,52 +166,52 @@ describe.each(KINDS)('%s', (kind) => {
 
   it.each<[string, Handler, string, RegExp]>([
     [
-      'a page',
+      'an HTML page',
       text(200, '<html>Sign in</html>', { 'content-type': 'text/html' }),
       'PROVIDER_ERROR',
       /is not a model list/,
     ],
-    ['nothing', text(200, ''), 'PROVIDER_ERROR', /is not a model list/],
+    ['an empty body', text(200, ''), 'PROVIDER_ERROR', /is not a model list/],
     ['204', text(204, ''), 'PROVIDER_ERROR', /is not a model list/],
-    ['another JSON', json(200, { status: 'ok' }), 'PROVIDER_ERROR', /is not a model list/],
+    ['another JSON object', json(200, { status: 'ok' }), 'PROVIDER_ERROR', /is not a model list/],
     ['null', json(200, null), 'PROVIDER_ERROR', /is not a model list/],
     ['a list of something else', json(200, { data: [1, { size: 2 }] }), 'PROVIDER_ERROR', /is not a model list/],
-    ['half a list', text(200, '{"object":"list","data":[{"id":"a"}'), 'PROVIDER_ERROR', /is not a model list/],
+    ['a truncated list', text(200, '{"object":"list","data":[{"id":"a"}'), 'PROVIDER_ERROR', /is not a model list/],
     [
-      'an error in a 200',
+      'an error with status 200',
       json(200, { error: { message: `no ${KEY}`, type: 'server_error' } }),
       'PROVIDER_ERROR',
       /an error instead/,
     ],
-    ['an error text in a 200', json(200, { error: 'something broke' }), 'PROVIDER_ERROR', /an error instead/],
+    ['an error text with status 200', json(200, { error: 'something broke' }), 'PROVIDER_ERROR', /an error instead/],
     [
-      'a refused key in a 200',
+      'a rejected key with status 200',
       json(200, { error: { message: 'No auth credentials found', code: 401 } }),
       'INVALID',
       /rejected the key/,
     ],
     [
-      'a typed refusal in a 200',
+      'an authentication_error with status 200',
       json(200, { type: 'error', error: { type: 'authentication_error' } }),
       'INVALID',
       /rejected the key/,
     ],
     [
-      'too many requests in a 200',
+      'a rate_limit_error with status 200',
       json(200, { error: { type: 'rate_limit_error' } }),
       'RATE_LIMITED',
       /too many requests/,
     ],
     ['401 without a body', text(401, ''), 'INVALID', /rejected the key/],
-    ['401 of a proxy', text(401, '<html>401</html>'), 'INVALID', /rejected the key/],
+    ['401 with an HTML page', text(401, '<html>401</html>'), 'INVALID', /rejected the key/],
     [
-      '400 about something else',
+      '400 with another error',
       json(400, { error: { message: 'Bad version; see https://x.ai/api-keys' } }),
       'PROVIDER_ERROR',
       /\(HTTP 400\), not the key/,
     ],
     ['402', text(402, ''), 'NO_CREDIT', /no credit left/],
-    ['403 of a firewall', text(403, '<html>Blocked</html>'), 'FORBIDDEN', /does not permit this key to read/],
+    ['403 with an HTML page', text(403, '<html>Blocked</html>'), 'FORBIDDEN', /does not permit this key to read/],
     ['404', text(404, 'Not Found'), 'UNSUPPORTED', /no model list \(HTTP 404\)/],
     ['405', text(405, ''), 'UNSUPPORTED', /no model list \(HTTP 405\)/],
     ['501', text(501, ''), 'UNSUPPORTED', /no model list \(HTTP 501\)/],
@@ -232,39 +232,44 @@ describe.each(KINDS)('%s', (kind) => {
       'INVALID',
       /rejected the key/,
     ],
-    ['too much', text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')), 'PROVIDER_ERROR', /more than 2 MiB/],
-  ])('that answers with %s', async (_, handler, status, message) => {
+    [
+      'a body over the size limit',
+      text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')),
+      'PROVIDER_ERROR',
+      /more than 2 MiB/,
+    ],
+  ])('returns the expected status for a model list response: %s', async (_, handler, status, message) => {
     const fake = await fakeOf(kind);
     fake.on(list[kind], handler);
-    const answers = await ask(fake.provider, ['a', 'b']);
-    expect(statuses(answers)).toEqual([status, status]);
-    expect(answers[0]?.message).toMatch(message);
+    const results = await check(fake.provider, ['a', 'b']);
+    expect(statuses(results)).toEqual([status, status]);
+    expect(results[0]?.message).toMatch(message);
     expect(fake.paths().filter((path) => path.includes(`${list[kind]}/`))).toEqual([]);
   });
 
-  it.each([301, 302, 303, 307, 308])('that redirects with %i: nobody goes there', async (status) => {
+  it.each([301, 302, 303, 307, 308])('does not follow a redirect with %i', async (status) => {
     const elsewhere = await startFakeProvider(kind);
     const fake = await fakeOf(kind);
     fake.on('*', text(status, '', { location: `http://127.0.0.1:${elsewhere.port}${list[kind]}` }));
-    const [answer] = await ask(fake.provider);
-    expect(answer).toMatchObject({
+    const [result] = await check(fake.provider);
+    expect(result).toMatchObject({
       status: 'CHECK_STATUS_PROVIDER_ERROR',
       message: expect.stringContaining(`redirect (HTTP ${status}), which is not followed`),
     });
     expect(elsewhere.seen).toEqual([]);
   });
 
-  it('that redirects with a page without end: it is not read', async () => {
+  it('does not read the body of a redirect', async () => {
     const fake = await fakeOf(kind);
     fake.on('*', (_, response) => void response.writeHead(302, { location: '/' }).write('<html>'));
-    expect(statuses(await ask(fake.provider))).toEqual(['PROVIDER_ERROR']);
+    expect(statuses(await check(fake.provider))).toEqual(['PROVIDER_ERROR']);
   });
 
-  it('without a key: it is not asked', async () => {
+  it('returns NO_KEY without a request when no key is set', async () => {
     const fake = await fakeOf(kind);
-    const answers = await checkProvider(fake.provider, undefined, ['a', 'b'], { allowed: local, timeoutMs: 5000 });
-    expect(statuses(answers)).toEqual(['NO_KEY', 'NO_KEY']);
-    expect(answers[0]).toEqual({
+    const results = await checkProvider(fake.provider, undefined, ['a', 'b'], { allowed: local, timeoutMs: 5000 });
+    expect(statuses(results)).toEqual(['NO_KEY', 'NO_KEY']);
+    expect(results[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
       message: `${kind} was not contacted, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
@@ -272,20 +277,20 @@ describe.each(KINDS)('%s', (kind) => {
     expect(fake.seen).toEqual([]);
   });
 
-  it('that answers every path with its name has no model that it does not list', async () => {
+  it('returns MODEL_MISSING when the response for a model is not a model', async () => {
     const fake = await fakeOf(kind);
     for (const path of ['', '/no-such-model']) {
       fake.on(`${list[kind]}${path}`, json(200, { name: 'my gateway', ...(path === '' && { data: [{ id: 'a' }] }) }));
     }
-    expect(statuses(await ask(fake.provider, ['no-such-model']))).toEqual(['MODEL_MISSING']);
+    expect(statuses(await check(fake.provider, ['no-such-model']))).toEqual(['MODEL_MISSING']);
   });
 
   it.each(['', ' ', 'two words', 'a\r\nx-evil: 1', 'a\nb', 'a\0b', 'clé', '键', `${KEY}\n`])(
-    'with %j, which no header can hold: it is not sent',
+    'returns INVALID without a request for a key that a header cannot contain: %j',
     async (key) => {
       const fake = await fakeOf(kind);
-      const [answer] = await ask(fake.provider, [], key);
-      expect(answer).toEqual({
+      const [result] = await check(fake.provider, [], key);
+      expect(result).toEqual({
         status: 'CHECK_STATUS_INVALID',
         message: expect.stringContaining('was not sent to'),
         latencyMs: undefined,
@@ -294,26 +299,26 @@ describe.each(KINDS)('%s', (kind) => {
     },
   );
 
-  it('whose base URL ends in a slash', async () => {
-    const end = '/';
+  it('accepts a base URL with a trailing slash', async () => {
+    const slash = '/';
     const fake = await fakeOf(kind);
-    const provider = { ...fake.provider, base_url: fake.provider.base_url + end };
-    expect(statuses(await ask(provider, [listed[kind], 'other']))).toEqual(['OK', 'MODEL_MISSING']);
+    const provider = { ...fake.provider, base_url: fake.provider.base_url + slash };
+    expect(statuses(await check(provider, [listed[kind], 'other']))).toEqual(['OK', 'MODEL_MISSING']);
     expect(fake.paths().every((path) => !path.includes('//'))).toBe(true);
   });
 });
 
-describe('a local server', () => {
+describe('a check of a local server', () => {
   const open = async () => {
     const fake = await fakeOf('openai');
     fake.on('*', wire.openai.list);
     return { fake, provider: { ...fake.provider, name: 'local', built_in: false, api_key_env_vars: [] } };
   };
 
-  it('is asked without credentials', async () => {
+  it('sends no credentials when no key is set', async () => {
     const { fake, provider } = await open();
-    const answers = await checkProvider(provider, undefined, ['gpt-4o', 'nope'], { allowed: local, timeoutMs: 5000 });
-    expect(answers.map(({ status, message }) => [status, message])).toEqual([
+    const results = await checkProvider(provider, undefined, ['gpt-4o', 'nope'], { allowed: local, timeoutMs: 5000 });
+    expect(results.map(({ status, message }) => [status, message])).toEqual([
       ['CHECK_STATUS_OK', 'local has the model "gpt-4o"'],
       ['CHECK_STATUS_MODEL_MISSING', 'local does not have the model "nope"; choose one of its models'],
     ]);
@@ -327,19 +332,19 @@ describe('a local server', () => {
   it.each([
     [['LOCAL_API_KEY'], 'set LOCAL_API_KEY for the service'],
     [['A_API_KEY', 'B_API_KEY'], 'set A_API_KEY or B_API_KEY for the service'],
-    // However long they are, what to do stands in the sentence.
+    // The message contains the remedy even when the names are long.
     [
       [1, 2, 3, 4, 5].map((n) => `${'A'.repeat(91)}${n}_API_KEY`),
       `set ${'A'.repeat(91)}1_API_KEY or another for the service`,
     ],
-  ])('without a key in one of %j', async (api_key_env_vars, remedy) => {
+  ])('returns NO_KEY when none of the variables %j is set', async (api_key_env_vars, remedy) => {
     const { fake, provider } = await open();
     const name = remedy.includes('or another') ? 'l'.repeat(limits.provider) : 'local';
-    const [answer] = await checkProvider({ ...provider, name, api_key_env_vars }, undefined, [], {
+    const [result] = await checkProvider({ ...provider, name, api_key_env_vars }, undefined, [], {
       allowed: local,
       timeoutMs: 5000,
     });
-    expect(answer).toEqual({
+    expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
       message: `${name} was not contacted, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
       latencyMs: undefined,
@@ -351,18 +356,18 @@ describe('a local server', () => {
     [401, wire.openai.wrongKey],
     [403, wire.openai.restricted],
     [400, wire.grok.wrongKey],
-  ])('that wants a key after all, with %i', async (_, handler) => {
+  ])('returns NO_KEY when the server requires a key with HTTP %i', async (_, handler) => {
     const { fake, provider } = await open();
     fake.on('*', handler);
-    const [answer] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
-    expect(answer).toEqual({
+    const [result] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
+    expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
       message: 'local requires a key and none is set; give the configuration one',
       latencyMs: expect.any(Number),
     });
   });
 
-  it('without models, as Ollama says it', async () => {
+  it('returns OK for a list whose data is null, as Ollama returns it', async () => {
     const { fake, provider } = await open();
     fake.on('*', json(200, { object: 'list', data: null }));
     expect(statuses(await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 }))).toEqual(['OK']);
@@ -370,23 +375,23 @@ describe('a local server', () => {
 
   it.each([
     ['a bare array', [{ id: 'a' }, { id: 'b' }]],
-    ['models', { models: [{ name: 'a' }, { name: 'b' }] }],
-  ])('with a list that is %s', async (_, body) => {
+    ['an object with models', { models: [{ name: 'a' }, { name: 'b' }] }],
+  ])('accepts a list that is %s', async (_, body) => {
     const { fake, provider } = await open();
     fake.on('*', (request, response) => json(request.url === '/v1/models' ? 200 : 404, body)(request, response));
-    const answers = await checkProvider(provider, undefined, ['b', 'c'], { allowed: local, timeoutMs: 5000 });
-    expect(statuses(answers)).toEqual(['OK', 'MODEL_MISSING']);
+    const results = await checkProvider(provider, undefined, ['b', 'c'], { allowed: local, timeoutMs: 5000 });
+    expect(statuses(results)).toEqual(['OK', 'MODEL_MISSING']);
   });
 
-  it('whose key looks like a name leaves the names alone', async () => {
+  it('keeps model names that contain the key when the key is short', async () => {
     const { fake, provider } = await open();
     fake.on('*', json(200, { data: [{ id: 'ollama-7b' }] }));
-    const [answer] = await ask({ ...provider }, ['ollama-7b'], 'ollama');
-    expect(answer?.message).toBe('local accepted the key and has the model "ollama-7b"');
+    const [result] = await check({ ...provider }, ['ollama-7b'], 'ollama');
+    expect(result?.message).toBe('local accepted the key and has the model "ollama-7b"');
   });
 });
 
-describe('a second look', () => {
+describe('the request for an unlisted model', () => {
   it.each([
     ['ft:gpt-4o:org::id', '/v1/models/ft%3Agpt-4o%3Aorg%3A%3Aid'],
     ['meta/llama-3', '/v1/models/meta%2Fllama-3'],
@@ -396,17 +401,17 @@ describe('a second look', () => {
     ['é', '/v1/models/%C3%A9'],
     ['\ud800', '/v1/models/%EF%BF%BD'],
     ['a\r\nb', '/v1/models/a%0D%0Ab'],
-  ])('at %j asks for %s', async (model, path) => {
+  ])('encodes the model %j as %s', async (model, path) => {
     const fake = await fakeOf('openai');
-    expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
+    expect(statuses(await check(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
     expect(fake.paths()).toEqual(['GET /v1/models', `GET ${path}`]);
   });
 
   it.each(['', '.', '..', KEY, `x${KEY}`, KEY.toUpperCase(), KEY.toLowerCase()])(
-    'at %j is not taken',
+    'is not sent for the model %j',
     async (model) => {
       const fake = await fakeOf('openai');
-      expect(statuses(await ask(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
+      expect(statuses(await check(fake.provider, [model]))).toEqual(['MODEL_MISSING']);
       expect(fake.paths()).toEqual(['GET /v1/models']);
     },
   );
@@ -416,9 +421,13 @@ describe('a second look', () => {
     ['404', text(404, ''), 'MODEL_MISSING'],
     ['405', text(405, ''), 'MODEL_MISSING'],
     ['422', text(422, ''), 'MODEL_MISSING'],
-    ['403 and no such model', json(403, { error: { message: 'no access', code: 'model_not_found' } }), 'MODEL_MISSING'],
-    ['the list once more', wire.openai.list, 'MODEL_MISSING'],
-    ['a page', text(200, '<html></html>'), 'MODEL_MISSING'],
+    [
+      '403 with model_not_found',
+      json(403, { error: { message: 'no access', code: 'model_not_found' } }),
+      'MODEL_MISSING',
+    ],
+    ['the list', wire.openai.list, 'MODEL_MISSING'],
+    ['an HTML page', text(200, '<html></html>'), 'MODEL_MISSING'],
     ['a model', json(200, { id: 'x' }), 'OK'],
     ['403', text(403, ''), 'FORBIDDEN'],
     ['401', text(401, ''), 'INVALID'],
@@ -426,34 +435,36 @@ describe('a second look', () => {
     ['no credit', wire.openai.noCredit, 'NO_CREDIT'],
     ['500', text(500, ''), 'PROVIDER_ERROR'],
     ['a redirect', text(302, '', { location: '/v1/models' }), 'PROVIDER_ERROR'],
-  ])('that finds %s', async (_, handler, status) => {
+  ])('leads to the expected status for the response: %s', async (_, handler, status) => {
     const fake = await fakeOf('openai');
     fake.on('/v1/models/x', handler);
-    expect(statuses(await ask(fake.provider, ['gpt-4o', 'x']))).toEqual(['OK', status]);
+    expect(statuses(await check(fake.provider, ['gpt-4o', 'x']))).toEqual(['OK', status]);
   });
 
-  it('is not taken again once the provider asks to wait', async () => {
+  it('is not sent again after RATE_LIMITED', async () => {
     const fake = await fakeOf('openai');
     fake.on('/v1/models/x', wire.openai.rateLimit);
-    const answers = await ask(fake.provider, ['x', 'y', 'gpt-4o', 'z']);
-    expect(statuses(answers)).toEqual(['RATE_LIMITED', 'RATE_LIMITED', 'OK', 'RATE_LIMITED']);
+    const results = await check(fake.provider, ['x', 'y', 'gpt-4o', 'z']);
+    expect(statuses(results)).toEqual(['RATE_LIMITED', 'RATE_LIMITED', 'OK', 'RATE_LIMITED']);
     expect(fake.paths()).toEqual(['GET /v1/models', 'GET /v1/models/x']);
   });
 
-  it('has the time of all requests together', async () => {
+  it('shares one timeout with all requests of the check', async () => {
     const fake = await fakeOf('openai');
     const slow: Handler = (_, response) => void setTimeout(() => wire.openai.noModel(_, response), 300);
     for (const model of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) fake.on(`/v1/models/${model}`, slow);
     const started = performance.now();
-    const answers = await ask(fake.provider, ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'o3'], KEY, { timeoutMs: 1000 });
+    const results = await check(fake.provider, ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'o3'], KEY, {
+      timeoutMs: 1000,
+    });
     expect(performance.now() - started).toBeLessThan(2300);
-    expect(statuses(answers)).toEqual(expect.arrayContaining(['MODEL_MISSING', 'UNREACHABLE']));
-    expect(statuses(answers).at(-1)).toBe('OK');
-    expect(answers.at(-1)?.latencyMs).toBeLessThan(answers[0]?.latencyMs ?? 0);
+    expect(statuses(results)).toEqual(expect.arrayContaining(['MODEL_MISSING', 'UNREACHABLE']));
+    expect(statuses(results).at(-1)).toBe('OK');
+    expect(results.at(-1)?.latencyMs).toBeLessThan(results[0]?.latencyMs ?? 0);
   });
 });
 
-describe('pages of a list', () => {
+describe('the pages of a model list', () => {
   const paged = async (pages: number) => {
     const fake = await fakeOf('claude');
     fake.on('/v1/models', (request, response) => {
@@ -464,54 +475,54 @@ describe('pages of a list', () => {
   };
   const page = (n: number) => `GET /v1/models?limit=1000&after_id=m-${n}`;
 
-  it('are followed until the models are found', async () => {
+  it('are requested until all models are found', async () => {
     const fake = await paged(5);
-    expect(statuses(await ask(fake.provider, ['n-2', 'm-0']))).toEqual(['OK', 'OK']);
+    expect(statuses(await check(fake.provider, ['n-2', 'm-0']))).toEqual(['OK', 'OK']);
     expect(fake.paths()).toEqual(['GET /v1/models?limit=1000', page(0), page(1)]);
   });
 
-  it('are not followed for a key alone', async () => {
+  it('are not requested when no model is checked', async () => {
     const fake = await paged(5);
-    expect(statuses(await ask(fake.provider))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider))).toEqual(['OK']);
     expect(fake.seen).toHaveLength(1);
   });
 
-  it('end', async () => {
+  it('are requested up to the last page', async () => {
     const fake = await paged(3);
-    expect(statuses(await ask(fake.provider, ['x']))).toEqual(['MODEL_MISSING']);
+    expect(statuses(await check(fake.provider, ['x']))).toEqual(['MODEL_MISSING']);
     expect(fake.paths()).toEqual(['GET /v1/models?limit=1000', page(0), page(1), 'GET /v1/models/x']);
   });
 
-  it('are bounded in number', async () => {
+  it('are requested up to a maximum number', async () => {
     const fake = await fakeOf('claude');
     fake.on('/v1/models', claudeList(['a'], true));
     fake.on('/v1/models/x', json(200, { type: 'model', id: 'x' }));
-    expect(statuses(await ask(fake.provider, ['x']))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider, ['x']))).toEqual(['OK']);
     expect(fake.seen).toHaveLength(limits.providerListPages + 1);
   });
 
-  it('that fail leave the word to a second look', async () => {
+  it('are replaced by a request for the model when a later page fails', async () => {
     const fake = await fakeOf('claude');
     fake.on('/v1/models', (request, response) =>
       (request.url?.includes('after_id') ? text(500, '') : claudeList(['a'], true))(request, response),
     );
     fake.on('/v1/models/b', json(200, { type: 'model', id: 'b' }));
-    expect(statuses(await ask(fake.provider, ['a', 'b', 'c']))).toEqual(['OK', 'OK', 'MODEL_MISSING']);
+    expect(statuses(await check(fake.provider, ['a', 'b', 'c']))).toEqual(['OK', 'OK', 'MODEL_MISSING']);
   });
 
-  it('that never come leave the models that were seen before', async () => {
+  it('keep the models of earlier pages when a later page times out', async () => {
     const fake = await fakeOf('claude');
     fake.on('/v1/models', (request, response) => {
       if (!request.url?.includes('after_id')) claudeList(['a'], true)(request, response);
     });
-    expect(statuses(await ask(fake.provider, ['b', 'a'], KEY, { timeoutMs: 1000 }))).toEqual(['UNREACHABLE', 'OK']);
+    expect(statuses(await check(fake.provider, ['b', 'a'], KEY, { timeoutMs: 1000 }))).toEqual(['UNREACHABLE', 'OK']);
     expect(fake.seen).toHaveLength(2);
   });
 
-  it('are named in a way that no address breaks', async () => {
+  it('are requested with an encoded page id', async () => {
     const fake = await fakeOf('claude');
     fake.on('/v1/models', claudeList(['/../x?y&z\r\n'], true));
-    await ask(fake.provider, ['x']);
+    await check(fake.provider, ['x']);
     expect(fake.paths()[1]).toBe('GET /v1/models?limit=1000&after_id=%2F..%2Fx%3Fy%26z%0D%0A');
   });
 });
@@ -522,12 +533,12 @@ describe('the key endpoint of grok', () => {
     ['a disabled key', { api_key_disabled: true }, 'INVALID', /^The key is disabled at grok; enable it/],
     ['a blocked team', { team_blocked: true }, 'INVALID', /^grok has blocked the team that owns the key/],
     ['few rights', { acls: ['api-key:endpoint:embed'] }, 'OK', /^grok accepted the key/],
-  ])('says %s', async (_, fields, status, message) => {
+  ])('determines the status for %s', async (_, fields, status, message) => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', grokKey(fields));
-    const [answer] = await ask(fake.provider, ['grok-4']);
-    expect(statuses(answer ? [answer] : [])).toEqual([status]);
-    expect(answer?.message).toMatch(message);
+    const [result] = await check(fake.provider, ['grok-4']);
+    expect(statuses(result ? [result] : [])).toEqual([status]);
+    expect(result?.message).toMatch(message);
     expect(fake.seen).toHaveLength(status === 'OK' ? 2 : 1);
   });
 
@@ -537,119 +548,119 @@ describe('the key endpoint of grok', () => {
     ['429', wire.grok.rateLimit],
     ['500', text(500, '')],
     ['a redirect', text(302, '', { location: '/' })],
-    ['a page', text(200, '<html></html>')],
+    ['an HTML page', text(200, '<html></html>')],
     ['an array', json(200, [])],
     ['null', json(200, null)],
     ['a reset', (_, response) => void response.socket?.resetAndDestroy()],
-  ])('that fails with %s leaves the word to the list', async (_, handler) => {
+  ])('is ignored in favour of the model list when it fails with %s', async (_, handler) => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', handler);
-    expect(statuses(await ask(fake.provider, ['grok-4']))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider, ['grok-4']))).toEqual(['OK']);
   });
 
   it.each<[string, Handler, string]>([
     ['a wrong key', wire.grok.wrongKey, 'INVALID'],
     ['no credit', wire.grok.noCredit, 'NO_CREDIT'],
-  ])('that says %s is believed', async (_, handler, status) => {
+  ])('determines the status when it reports %s', async (_, handler, status) => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', handler);
-    expect(statuses(await ask(fake.provider, ['grok-4']))).toEqual([status]);
+    expect(statuses(await check(fake.provider, ['grok-4']))).toEqual([status]);
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
   });
 
-  it('that never answers leaves half of the time, and the word, to the list', async () => {
+  it('is given up after half of the timeout in favour of the model list', async () => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', () => undefined);
     const started = performance.now();
-    expect(statuses(await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 2000 }))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 2000 }))).toEqual(['OK']);
     expect(performance.now() - started).toBeGreaterThan(990);
     expect(performance.now() - started).toBeLessThan(1900);
     expect(fake.paths()).toEqual(['GET /v1/api-key', 'GET /v1/models']);
   });
 
-  it('that never answers is left with the signal', async () => {
+  it('is given up when the signal aborts', async () => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', () => undefined);
     const controller = new AbortController();
     setTimeout(() => controller.abort(), 100);
     const started = performance.now();
-    const [answer] = await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 10_000, signal: controller.signal });
-    expect(answer?.message).toBe('The check of grok was stopped before a response arrived; check again');
+    const [result] = await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 10_000, signal: controller.signal });
+    expect(result?.message).toBe('The check of grok was stopped before a response arrived; check again');
     expect(performance.now() - started).toBeLessThan(3000);
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
   });
 
-  it('that never answers, and then the list does not either, has no more than the time', async () => {
+  it('keeps the check within its timeout when the model list does not respond either', async () => {
     const fake = await fakeOf('grok');
     fake.on('*', () => undefined);
     const started = performance.now();
-    expect(statuses(await ask(fake.provider, ['grok-4'], KEY, { timeoutMs: 600 }))).toEqual(['UNREACHABLE']);
+    expect(statuses(await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 600 }))).toEqual(['UNREACHABLE']);
     expect(performance.now() - started).toBeLessThan(2000);
   });
 
-  it.each([{ built_in: false }, { name: 'other' }])('is not asked of %j', async (fields) => {
+  it.each([{ built_in: false }, { name: 'other' }])('is not requested for %j', async (fields) => {
     const fake = await fakeOf('grok');
-    await ask({ ...fake.provider, ...fields });
+    await check({ ...fake.provider, ...fields });
     expect(fake.paths()).toEqual(['GET /v1/models']);
   });
 });
 
-describe('the balance of deepseek', () => {
-  it('that is empty turns good answers into NO_CREDIT, and no others', async () => {
+describe('the balance endpoint of deepseek', () => {
+  it('changes only OK results to NO_CREDIT when the balance is empty', async () => {
     const fake = await fakeOf('deepseek');
     fake.on('/user/balance', deepseekBalance(false));
-    expect(statuses(await ask(fake.provider, ['deepseek-chat', 'x']))).toEqual(['NO_CREDIT', 'MODEL_MISSING']);
-    expect(statuses(await ask(fake.provider))).toEqual(['NO_CREDIT']);
+    expect(statuses(await check(fake.provider, ['deepseek-chat', 'x']))).toEqual(['NO_CREDIT', 'MODEL_MISSING']);
+    expect(statuses(await check(fake.provider))).toEqual(['NO_CREDIT']);
   });
 
-  it('is at the origin, also when the base URL has a path', async () => {
+  it('is requested at the origin when the base URL has a path', async () => {
     const fake = await fakeOf('deepseek');
     fake.on('/v1/models', wire.deepseek.list);
     const provider = { ...fake.provider, base_url: `${fake.provider.base_url}/v1` };
-    expect(statuses(await ask(provider, ['deepseek-chat']))).toEqual(['OK']);
+    expect(statuses(await check(provider, ['deepseek-chat']))).toEqual(['OK']);
     expect(fake.paths()).toEqual(['GET /v1/models', 'GET /user/balance']);
   });
 
   it.each<[string, Handler]>([
     ['404', text(404, '')],
     ['500', text(500, '')],
-    ['a page', text(200, '<html></html>')],
-    ['silence', () => undefined],
+    ['an HTML page', text(200, '<html></html>')],
+    ['a timeout', () => undefined],
     ['null', json(200, null)],
-    ['no word of it', json(200, { balance_infos: [] })],
+    ['no is_available field', json(200, { balance_infos: [] })],
     ['a reset', (_, response) => void response.socket?.resetAndDestroy()],
-  ])('that fails with %s leaves the word to the list', async (_, handler) => {
+  ])('is ignored in favour of the model list when it fails with %s', async (_, handler) => {
     const fake = await fakeOf('deepseek');
     fake.on('/user/balance', handler);
-    expect(statuses(await ask(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 500 }))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 500 }))).toEqual(['OK']);
   });
 
-  it('is not asked once the time is over', async () => {
+  it('is not requested after the timeout', async () => {
     const fake = await fakeOf('deepseek');
     fake.on('/models/x', () => undefined);
     const started = performance.now();
-    const answers = await ask(fake.provider, ['deepseek-chat', 'x'], KEY, { timeoutMs: 1000 });
-    expect(statuses(answers)).toEqual(['OK', 'UNREACHABLE']);
+    const results = await check(fake.provider, ['deepseek-chat', 'x'], KEY, { timeoutMs: 1000 });
+    expect(statuses(results)).toEqual(['OK', 'UNREACHABLE']);
     expect(performance.now() - started).toBeLessThan(1450);
     expect(fake.paths()).toEqual(['GET /models', 'GET /models/x']);
   });
 
-  it('is not asked when the list was no good, or no model is', async () => {
+  it('is not requested when the list fails or no model is OK', async () => {
     const fake = await fakeOf('deepseek');
-    await ask(fake.provider, ['x']);
+    await check(fake.provider, ['x']);
     fake.on('/models', text(500, ''));
-    await ask(fake.provider, ['deepseek-chat']);
+    await check(fake.provider, ['deepseek-chat']);
     expect(fake.paths()).toEqual(['GET /models', 'GET /models/x', 'GET /models']);
   });
 
-  it.each([{ built_in: false }, { name: 'other' }])('is not asked of %j', async (fields) => {
+  it.each([{ built_in: false }, { name: 'other' }])('is not requested for %j', async (fields) => {
     const fake = await fakeOf('deepseek');
-    await ask({ ...fake.provider, ...fields });
+    await check({ ...fake.provider, ...fields });
     expect(fake.paths()).toEqual(['GET /models']);
   });
 });
 
-describe('a message', () => {
+describe('the message of a check', () => {
   it.each([
     [{ 'retry-after-ms': '12345', 'retry-after': '13' }, 'after 13 s'],
     [{ 'retry-after-ms': '12345' }, 'after 13 s'],
@@ -663,102 +674,102 @@ describe('a message', () => {
     [{ 'retry-after-ms': 'NaN', 'retry-after': '4' }, 'after 4 s'],
     [{ 'retry-after': new Date(Date.now() - 60_000).toUTCString() }, 'later'],
     [{}, 'later'],
-  ])('says of %j to check again %s', async (headers, when) => {
+  ])('contains for the headers %j the advice to check again %s', async (headers, when) => {
     const fake = await fakeOf('openai');
     fake.on('*', json(429, {}, headers));
-    const [answer] = await ask(fake.provider);
-    expect(answer?.message).toBe(`openai has had too many requests; check again ${when}`);
+    const [result] = await check(fake.provider);
+    expect(result?.message).toBe(`openai has had too many requests; check again ${when}`);
   });
 
-  it('says after how long from a date', async () => {
+  it('contains the seconds until a Retry-After date', async () => {
     const fake = await fakeOf('openai');
     fake.on('*', json(429, {}, { 'retry-after': new Date(Date.now() + 90_000).toUTCString() }));
-    const [answer] = await ask(fake.provider);
-    expect(Number(/after (\d+) s$/.exec(answer?.message ?? '')?.[1])).toBeGreaterThan(80);
+    const [result] = await check(fake.provider);
+    expect(Number(/after (\d+) s$/.exec(result?.message ?? '')?.[1])).toBeGreaterThan(80);
   });
 
-  it('has what a list sends as a name in printable form and without the key', async () => {
+  it('contains a listed name in printable form and without the key', async () => {
     const fake = await fakeOf('openai');
     const near = `model-${KEY}-\u0007\u2028-a`;
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: near }, { id: 'x'.repeat(5000) }] }));
-    const [answer] = await ask(fake.provider, [`${near}b`]);
-    expect(answer?.message).toBe(
+    const [result] = await check(fake.provider, [`${near}b`]);
+    expect(result?.message).toBe(
       'openai accepted the key and does not have the model "model-[key]- -ab"; choose one of its models',
     );
   });
 
-  it('has what a list sends as a name in printable form', async () => {
+  it('contains a listed name in printable form', async () => {
     const fake = await fakeOf('openai');
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: 'model-\u0007\u2028-a' }] }));
-    const [answer] = await ask(fake.provider, ['model--a']);
-    expect(answer?.message).toMatch(/; did you mean "model- -a"\?$/);
+    const [result] = await check(fake.provider, ['model--a']);
+    expect(result?.message).toMatch(/; did you mean "model- -a"\?$/);
   });
 
-  it.each([KEY, KEY.toUpperCase(), KEY.toLowerCase()])(
-    'suggests no name that is an echo of the key, %s',
-    async (echo) => {
-      const fake = await fakeOf('openai');
-      fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${echo}-a` }] }));
-      const [answer] = await ask(fake.provider, [`${echo}-b`]);
-      expect(answer?.message).toBe(
-        'openai accepted the key and does not have the model "[key]-b"; choose one of its models',
-      );
-      const [listed] = await ask(fake.provider, [`${echo}-a`]);
-      expect(listed?.message).toBe('openai accepted the key and has the model "[key]-a"');
-    },
-  );
+  it.each([KEY, KEY.toUpperCase(), KEY.toLowerCase()])('suggests no name that contains the key %s', async (echo) => {
+    const fake = await fakeOf('openai');
+    fake.on('/v1/models', json(200, { object: 'list', data: [{ id: `${echo}-a` }] }));
+    const [result] = await check(fake.provider, [`${echo}-b`]);
+    expect(result?.message).toBe(
+      'openai accepted the key and does not have the model "[key]-b"; choose one of its models',
+    );
+    const [listed] = await check(fake.provider, [`${echo}-a`]);
+    expect(listed?.message).toBe('openai accepted the key and has the model "[key]-a"');
+  });
 
-  it('is without a key that is full of what a pattern is made of', async () => {
+  it('contains no key with characters that are special in a regular expression', async () => {
     const fake = await fakeOf('openai');
     fake.on('*', json(200, { data: [{ id: 'a' }] }));
     const key = 'a.*+?^$()|[]{}\\-/b';
-    const [answer] = await ask(fake.provider, [`${key.toUpperCase()}, not aXXXXXXXX`], key);
-    expect(answer?.message).toContain('the model "[key], not aXXXXXXXX"');
+    const [result] = await check(fake.provider, [`${key.toUpperCase()}, not aXXXXXXXX`], key);
+    expect(result?.message).toContain('the model "[key], not aXXXXXXXX"');
   });
 
-  it('suggests nothing where there are too many names to look through', async () => {
+  it('contains no suggestion when the list has too many names', async () => {
     const fake = await fakeOf('openai');
     const data = Array.from({ length: limits.maxSuggestionNames + 1 }, (_, n) => ({ id: `model-${n}` }));
     fake.on('/v1/models', json(200, { data }));
     const none = 'openai accepted the key and does not have the model "model-x"; choose one of its models';
-    expect((await ask(fake.provider, ['model-x']))[0]?.message).toBe(none);
+    expect((await check(fake.provider, ['model-x']))[0]?.message).toBe(none);
     fake.on('/v1/models', json(200, { data: [...data, { id: 'one' }, { id: 'the-last' }] }));
-    const answers = await ask(fake.provider, ['model-x', 'the-last']);
-    expect(answers.map(({ message }) => message)).toEqual([
+    const results = await check(fake.provider, ['model-x', 'the-last']);
+    expect(results.map(({ message }) => message)).toEqual([
       none,
       'openai accepted the key and has the model "the-last"',
     ]);
     fake.on('/v1/models', json(200, { data: data.slice(1) }));
-    expect((await ask(fake.provider, ['model-x']))[0]?.message).toContain('did you mean "model-1"?');
+    expect((await check(fake.provider, ['model-x']))[0]?.message).toContain('did you mean "model-1"?');
   });
 
-  // A backslash stands for itself and takes two characters in quotes.
+  // A backslash is escaped in quotes, so it takes two characters.
   it.each([
     ['m', /; did you mean "m{79}…"\?$/],
     ['\\', /…$/],
-  ])('is not too long with the longest names there are, of %s', async (letter, end) => {
+  ])('keeps within its maximum length for the longest names, of %s', async (letter, end) => {
     const fake = await fakeOf('openai');
     const model = letter.repeat(limits.modelName);
     fake.on('/v1/models', json(200, { object: 'list', data: [{ id: model.slice(1) }] }));
-    const [answer] = await checkProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
+    const [result] = await checkProvider({ ...fake.provider, name: 'p'.repeat(limits.provider) }, KEY, [model], {
       allowed: local,
       timeoutMs: 5000,
     });
-    expect([...(answer?.message ?? '')].length).toBeLessThanOrEqual(limits.providerMessage);
-    expect(answer?.message).toMatch(end);
+    expect([...(result?.message ?? '')].length).toBeLessThanOrEqual(limits.providerMessage);
+    expect(result?.message).toMatch(end);
   });
 });
 
-describe('what cannot be asked', () => {
-  it.each(['DIALECT_UNSPECIFIED', 'UNRECOGNIZED'] as const)('%s', async (dialect) => {
-    const fake = await fakeOf('openai');
-    expect(await ask({ ...fake.provider, dialect }, ['a', 'b'])).toEqual(
-      Array(2).fill({
-        status: 'CHECK_STATUS_UNSUPPORTED',
-        message: 'openai was not contacted, because its dialect is not known; set it in the catalogue',
-        latencyMs: undefined,
-      }),
-    );
-    expect(fake.seen).toEqual([]);
-  });
+describe('a check of a provider with an unknown dialect', () => {
+  it.each(['DIALECT_UNSPECIFIED', 'UNRECOGNIZED'] as const)(
+    'returns UNSUPPORTED without a request: %s',
+    async (dialect) => {
+      const fake = await fakeOf('openai');
+      expect(await check({ ...fake.provider, dialect }, ['a', 'b'])).toEqual(
+        Array(2).fill({
+          status: 'CHECK_STATUS_UNSUPPORTED',
+          message: 'openai was not contacted, because its dialect is not known; set it in the catalogue',
+          latencyMs: undefined,
+        }),
+      );
+      expect(fake.seen).toEqual([]);
+    },
+  );
 });

@@ -1,8 +1,8 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject, sign, X509Certificate } from 'node:crypto';
 
 /*
- * Certificates for tests, written byte by byte: Node can read them but not make
- * them, and not every machine has openssl.
+ * Creates certificates for tests by writing DER: Node.js can read certificates but not create them, and openssl is not
+ * always installed.
  */
 
 export interface Certificate {
@@ -10,10 +10,10 @@ export interface Certificate {
   readonly key: string;
 }
 
-interface Wanted {
-  /** The host name that it is for. */
+interface CertificateOptions {
+  /** The host name. */
   readonly name: string;
-  /** Who signs; absent: itself. */
+  /** The certificate that signs; absent: self-signed. */
   readonly by?: Certificate;
   readonly authority?: boolean;
   readonly from?: Date;
@@ -36,8 +36,8 @@ const ECDSA_SHA256 = sequence(objectId('2a8648ce3d040302'));
 const TRUE = Buffer.from([0x01, 0x01, 0xff]);
 const DAY = 86_400_000;
 
-/** Makes a key and a certificate for it, valid today unless told otherwise. */
-export function makeCertificate({ name, by, authority = false, from, until }: Wanted): Certificate {
+/** Creates a key and a certificate, which is valid from yesterday to tomorrow by default. */
+export function makeCertificate({ name, by, authority = false, from, until }: CertificateOptions): Certificate {
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const issuer = by ? new X509Certificate(by.cert).subject.replace(/^CN=/, '') : name;
   const signer: KeyObject = by ? createPrivateKey(by.key) : privateKey;
@@ -53,8 +53,8 @@ export function makeCertificate({ name, by, authority = false, from, until }: Wa
     publicKey.export({ type: 'spki', format: 'der' }),
     tagged(0xa3, sequence(alternativeName, constraints)),
   );
-  const whole = sequence(body, ECDSA_SHA256, bits(sign('sha256', body, signer)));
-  const base64 = whole.toString('base64').replace(/.{64}/g, '$&\n');
+  const certificate = sequence(body, ECDSA_SHA256, bits(sign('sha256', body, signer)));
+  const base64 = certificate.toString('base64').replace(/.{64}/g, '$&\n');
   return {
     cert: `-----BEGIN CERTIFICATE-----\n${base64}\n-----END CERTIFICATE-----\n`,
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),

@@ -14,7 +14,7 @@ const outcomeOf = (status: number, body: unknown) => problemOf({ status, headers
 
 describe('an error body', () => {
   it.each<[string, number, unknown, CheckOutcome]>([
-    // xAI's three shapes.
+    // The three error formats of xAI.
     ['xAI 1', 400, { error: { message: 'Incorrect API key provided: xa***', type: 'x', code: 'y' } }, 'KEY_REFUSED'],
     [
       'xAI 2',
@@ -24,31 +24,21 @@ describe('an error body', () => {
     ],
     ['xAI 3', 400, { error: 'Incorrect API key provided: x' }, 'KEY_REFUSED'],
     ['xAI, percent-encoded', 400, { error: 'Incorrect%20API%20key%20provided:%20ba***na.' }, 'KEY_REFUSED'],
+    ['xAI, another error', 400, { code: 'Client specified an invalid argument', error: 'Bad' }, 'REQUEST_REFUSED'],
+    ['xAI, another error with a URL', 400, { error: 'Bad; see https://console.x.ai/api-keys' }, 'REQUEST_REFUSED'],
     [
-      'xAI, about something else',
-      400,
-      { code: 'Client specified an invalid argument', error: 'Bad' },
-      'REQUEST_REFUSED',
-    ],
-    [
-      'xAI, about something else, with an address',
-      400,
-      { error: 'Bad; see https://console.x.ai/api-keys' },
-      'REQUEST_REFUSED',
-    ],
-    [
-      'xAI, spent, 403',
+      'xAI, no credit, 403',
       403,
       { error: "Your newly created team doesn't have any credits or licenses yet." },
       'NO_CREDIT',
     ],
     [
-      'xAI, spent, 429',
+      'xAI, no credit, 429',
       429,
       { error: 'Your team has either used all available credits or reached its monthly spending limit.' },
       'NO_CREDIT',
     ],
-    ['xAI, busy', 429, { code: 'Some resource has been exhausted', error: 'Too many requests' }, 'RATE_LIMITED'],
+    ['xAI, rate limit', 429, { code: 'Some resource has been exhausted', error: 'Too many requests' }, 'RATE_LIMITED'],
     [
       'OpenAI code',
       400,
@@ -61,47 +51,52 @@ describe('an error body', () => {
       { error: { message: 'You have insufficient permissions for this operation. Missing scopes: api.model.read.' } },
       'FORBIDDEN',
     ],
-    ['OpenAI, spent', 429, { error: { code: 'insufficient_quota' } }, 'NO_CREDIT'],
-    ['OpenAI, spent, by code', 429, { error: { code: 'credit_balance_exhausted' } }, 'NO_CREDIT'],
+    ['OpenAI, no credit', 429, { error: { code: 'insufficient_quota' } }, 'NO_CREDIT'],
+    ['OpenAI, no credit by code', 429, { error: { code: 'credit_balance_exhausted' } }, 'NO_CREDIT'],
     [
-      'OpenAI, too fast',
+      'OpenAI, rate limit',
       429,
       { error: { message: 'see https://platform.openai.com/account/billing/credits', code: 'rate_limit_exceeded' } },
       'RATE_LIMITED',
     ],
     [
-      'OpenAI, too fast, by code',
+      'OpenAI, rate limit by code',
       429,
       { error: { code: 'rate_limit_exceeded', message: 'Add credits' } },
       'RATE_LIMITED',
     ],
     [
-      'OpenRouter, too fast',
+      'OpenRouter, rate limit',
       429,
       { error: { message: 'Rate limit reached: free-models. Please add credits to increase your limits.', code: 429 } },
       'RATE_LIMITED',
     ],
     [
-      'OpenRouter, too fast, in a 200',
+      'OpenRouter, rate limit, 200',
       200,
       { error: { message: 'Rate limit exceeded: free-models-per-day. Add 10 credits to unlock more', code: 429 } },
       'RATE_LIMITED',
     ],
-    ['spent, with a word of rates', 429, { error: { code: 'insufficient_quota', message: 'Rate limit' } }, 'NO_CREDIT'],
+    [
+      'no credit with a rate limit message',
+      429,
+      { error: { code: 'insufficient_quota', message: 'Rate limit' } },
+      'NO_CREDIT',
+    ],
     ['a field called credit', 400, { error: { message: 'invalid credit score field' } }, 'REQUEST_REFUSED'],
     ['a field called credits', 400, { error: { message: 'unknown parameter: credits' } }, 'REQUEST_REFUSED'],
-    ['spent, 400', 400, { error: { message: 'Insufficient Balance' } }, 'NO_CREDIT'],
-    ['over its spend limit, 400', 400, { error: { message: 'You have reached your spend limit.' } }, 'NO_CREDIT'],
-    ['no billing, 400', 400, { error: { message: 'Please enable billing on your project' } }, 'NO_CREDIT'],
+    ['no credit, 400', 400, { error: { message: 'Insufficient Balance' } }, 'NO_CREDIT'],
+    ['spend limit reached, 400', 400, { error: { message: 'You have reached your spend limit.' } }, 'NO_CREDIT'],
+    ['billing not enabled, 400', 400, { error: { message: 'Please enable billing on your project' } }, 'NO_CREDIT'],
     [
-      'a wrong key, with a word of billing',
+      'a wrong key with a billing message',
       400,
       { error: { code: 'invalid_api_key', message: 'Wrong key; see the billing page' } },
       'KEY_REFUSED',
     ],
     ['Anthropic code', 400, { type: 'error', error: { type: 'authentication_error', message: 'no' } }, 'KEY_REFUSED'],
     [
-      'Anthropic, spent, 400',
+      'Anthropic, no credit, 400',
       400,
       {
         type: 'error',
@@ -112,9 +107,9 @@ describe('an error body', () => {
       },
       'NO_CREDIT',
     ],
-    ['Anthropic, spent, 402', 402, { type: 'error', error: { type: 'billing_error', message: 'x' } }, 'NO_CREDIT'],
+    ['Anthropic, no credit, 402', 402, { type: 'error', error: { type: 'billing_error', message: 'x' } }, 'NO_CREDIT'],
     [
-      'Anthropic, spent, 429',
+      'Anthropic, no credit, 429',
       429,
       {
         type: 'error',
@@ -123,7 +118,7 @@ describe('an error body', () => {
       'NO_CREDIT',
     ],
     [
-      'Anthropic, too fast',
+      'Anthropic, rate limit',
       429,
       { type: 'error', error: { type: 'rate_limit_error', message: 'x', details: null } },
       'RATE_LIMITED',
@@ -142,11 +137,11 @@ describe('an error body', () => {
     ['OpenRouter', 200, { error: { message: 'x', code: 402 } }, 'NO_CREDIT'],
     ['FastAPI', 400, { detail: 'Invalid API key' }, 'KEY_REFUSED'],
     ['Anthropic, flat', 200, { type: 'error', message: 'x' }, 'ERROR_INSIDE'],
-    ['none', 401, undefined, 'KEY_REFUSED'],
-    ['an object that is no text', 200, { error: { code: { toString: false } } }, 'ERROR_INSIDE'],
+    ['no body', 401, undefined, 'KEY_REFUSED'],
+    ['an object instead of a text', 200, { error: { code: { toString: false } } }, 'ERROR_INSIDE'],
     ['a number', 400, 7, 'REQUEST_REFUSED'],
     ['null inside', 400, { error: null, message: null }, 'REQUEST_REFUSED'],
-  ])('of %s', (_, status, body, outcome) => expect(outcomeOf(status, body)).toBe(outcome));
+  ])('is classified: %s', (_, status, body, outcome) => expect(outcomeOf(status, body)).toBe(outcome));
 
   it.each([
     { data: [] },
@@ -157,14 +152,14 @@ describe('an error body', () => {
     [{ id: 'error' }],
     'error',
     null,
-  ])('is none in a 200 with %j', (body) => expect(outcomeOf(200, body)).toBeUndefined());
+  ])('is not detected with status 200 in %j', (body) => expect(outcomeOf(200, body)).toBeUndefined());
 
-  it.each([400, 404, 405, 410, 422, 501])('says at %i that there is no model', (status) =>
+  it.each([400, 404, 405, 410, 422, 501])('with HTTP %i means that the model is missing', (status) =>
     expect(isModelMissing({ status, headers: {}, body: '' }, undefined)).toBe(true),
   );
 });
 
-describe('whatever comes', () => {
+describe('an arbitrary response', () => {
   const anything = fc.oneof(
     fc.jsonValue(),
     fc.record(
@@ -183,15 +178,15 @@ describe('whatever comes', () => {
     ),
   );
 
-  it('is read without an exception', () => {
+  it('is classified without an exception', () => {
     const headers = fc.record({ 'retry-after': fc.string(), 'retry-after-ms': fc.string() }, { requiredKeys: [] });
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 1000 }), headers, anything, (status, headers, json) => {
-        const reply = { status, headers, body: '' };
-        const problem = problemOf(reply, json);
+        const response = { status, headers, body: '' };
+        const problem = problemOf(response, json);
         if (problem) expect(statusOf(problem)).not.toBe('CHECK_STATUS_OK');
         else expect(Math.floor(status / 100)).toBe(2);
-        isModelMissing(reply, json);
+        isModelMissing(response, json);
         isModel(json, 'x');
         for (const name of namesIn(json) ?? []) expect(name).toBeTypeOf('string');
       }),
@@ -200,7 +195,7 @@ describe('whatever comes', () => {
     for (const text of ['', '{', 'null', '\0']) expect(jsonOf(text) ?? null).toBeNull();
   });
 
-  it('from a provider is an answer for each model', async () => {
+  it('gives a valid result for each model', async () => {
     const local = addressList(['127.0.0.0/8']);
     const fakes = await Promise.all(KINDS.map((kind) => startFakeProvider(kind)));
     const known = new Set<string>(Object.values(CheckStatus));
@@ -215,14 +210,14 @@ describe('whatever comes', () => {
         fc.array(fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom(KEY, 'a')), { maxLength: 3 }),
         async (fake, status, body, models) => {
           fake.on('*', (_, response) => void response.writeHead(status).end(status === 204 ? '' : body));
-          const answers = await checkProvider(fake.provider, KEY, models, { allowed: local, timeoutMs: 5000 });
-          expect(answers).toHaveLength(Math.max(1, models.length));
-          for (const answer of answers) {
-            expect(known).toContain(answer.status);
-            expect(answer.message).not.toContain(KEY);
-            expect([...answer.message].length).toBeLessThanOrEqual(limits.providerMessage);
-            expect(answer.message.isWellFormed()).toBe(true);
-            expect(answer.latencyMs).toBeTypeOf('number');
+          const results = await checkProvider(fake.provider, KEY, models, { allowed: local, timeoutMs: 5000 });
+          expect(results).toHaveLength(Math.max(1, models.length));
+          for (const result of results) {
+            expect(known).toContain(result.status);
+            expect(result.message).not.toContain(KEY);
+            expect([...result.message].length).toBeLessThanOrEqual(limits.providerMessage);
+            expect(result.message.isWellFormed()).toBe(true);
+            expect(result.latencyMs).toBeTypeOf('number');
           }
         },
       ),
@@ -246,7 +241,7 @@ describe('isModel', () => {
     [[{ id: 'm' }], false],
     ['m', false],
     [null, false],
-  ])('takes %j for the model m: %s', (json, is) => expect(isModel(json, 'm')).toBe(is));
+  ])('with %j and the model m returns %s', (json, expected) => expect(isModel(json, 'm')).toBe(expected));
 });
 
 describe('a failed request', () => {
@@ -266,11 +261,11 @@ describe('a failed request', () => {
     ['a text', 'UNREACHABLE'],
     [undefined, 'UNREACHABLE'],
     [null, 'UNREACHABLE'],
-  ])('with %j', (error, outcome) => expect(networkResult(error).outcome).toBe(outcome));
+  ])('with the error %j has its outcome', (error, outcome) => expect(networkResult(error).outcome).toBe(outcome));
 });
 
-describe('every sentence', () => {
-  const words = {
+describe('the message of an outcome', () => {
+  const values = {
     provider: 'claude',
     keyed: true,
     variables: 'X_API_KEY',
@@ -280,11 +275,11 @@ describe('every sentence', () => {
     nearest: '',
   };
 
-  it.each(Object.entries(checkOutcomes))('%s names the provider and says what to do', (_, { status, sentence }) => {
-    const said = sentence({ ...words, http: 418 });
-    expect(said).toContain('claude');
-    expect(said).not.toMatch(/undefined|\.$/);
-    expect(said.length).toBeLessThan(200);
-    if (status !== 'CHECK_STATUS_OK') expect(said).toMatch(/; | such need /);
+  it.each(Object.entries(checkOutcomes))('%s names the provider and the remedy', (_, { status, sentence }) => {
+    const message = sentence({ ...values, http: 418 });
+    expect(message).toContain('claude');
+    expect(message).not.toMatch(/undefined|\.$/);
+    expect(message.length).toBeLessThan(200);
+    if (status !== 'CHECK_STATUS_OK') expect(message).toMatch(/; | such need /);
   });
 });

@@ -8,19 +8,19 @@ import type { Provider } from '../../src/domain/rows.js';
 import type { Certificate } from './certificate.js';
 
 /*
- * A provider as it is on the wire, on this machine: it answers like one of the
- * four, takes one key, and writes down everything that it is asked.
+ * A local server with the wire format of one of the four built-in providers. It accepts one key and records every
+ * request.
  */
 
 export type Kind = 'openai' | 'deepseek' | 'grok' | 'claude';
 export const KINDS: readonly Kind[] = ['openai', 'deepseek', 'grok', 'claude'];
 
-/** Each key that a test plants, so that it can be looked for. */
+/** The key that the fake provider accepts. Tests check that it appears nowhere else. */
 export const KEY = 'sk-planted-0123456789abcdefghijKLMNOP';
 
-export interface Seen {
+export interface ReceivedRequest {
   readonly method: string;
-  /** With its query. */
+  /** The path with its query. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
 }
@@ -32,21 +32,21 @@ export interface FakeProvider {
   /** The built-in provider's row, with this server as its base URL. */
   readonly provider: Provider;
   readonly port: number;
-  /** Every request so far. */
-  readonly seen: readonly Seen[];
+  /** All requests so far. */
+  readonly seen: readonly ReceivedRequest[];
   readonly paths: () => readonly string[];
-  /** Answers a path, without its query, in another way; `*` is every path. */
+  /** Sets the handler of a path (without query); `*` is every path. */
   readonly on: (path: string, handler: Handler) => void;
 }
 
-/** A handler that answers with JSON. */
+/** A handler that responds with JSON. */
 export const json =
   (status: number, body: unknown, headers: Readonly<Record<string, string>> = {}): Handler =>
   (_, response) => {
     response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
   };
 
-/** A handler that answers with a text as it is. */
+/** A handler that responds with a text. */
 export const text =
   (status: number, body: string | Buffer, headers: Readonly<Record<string, string>> = {}): Handler =>
   (_, response) => {
@@ -72,7 +72,7 @@ const claudeError = (type: string, message: string, details?: object) => ({
   request_id: 'req_011CXw8h8A796q3f74Ezmhav',
 });
 
-/** What can be wrong, as each provider says it. Real providers put parts of the key into the body; these put all of it. */
+/** The responses of each provider. Real providers repeat parts of the key in the body; these repeat the whole key. */
 export const wire: Readonly<Record<Kind, Readonly<Record<Situation, Handler>>>> = {
   openai: {
     list: json(200, openaiList('openai', 'gpt-4o', 'gpt-4o-mini', 'o3')),
@@ -176,10 +176,10 @@ export const wire: Readonly<Record<Kind, Readonly<Record<Situation, Handler>>>> 
 };
 export type Situation = 'list' | 'wrongKey' | 'restricted' | 'noCredit' | 'rateLimit' | 'overloaded' | 'noModel';
 
-/** A page of Anthropic's list. */
+/** A page of the model list of Anthropic. */
 export const claudeList = (ids: readonly string[], hasMore: boolean): Handler => json(200, claudePage(ids, hasMore));
 
-/** The key endpoint of xAI. */
+/** A response of the key endpoint of xAI. */
 export const grokKey = (fields: object = {}): Handler =>
   json(200, {
     redacted_api_key: 'sk-...MNOP',
@@ -193,7 +193,7 @@ export const grokKey = (fields: object = {}): Handler =>
     ...fields,
   });
 
-/** The balance of DeepSeek. */
+/** A response of the balance endpoint of DeepSeek. */
 export const deepseekBalance = (is_available: boolean): Handler =>
   json(200, {
     is_available,
@@ -202,16 +202,16 @@ export const deepseekBalance = (is_available: boolean): Handler =>
 
 const BASE_PATH: Readonly<Record<Kind, string>> = { openai: '/v1', deepseek: '', grok: '/v1', claude: '/v1' };
 
-/** Starts one that takes KEY; it ends with the test. With a certificate it speaks TLS, and the row is for `name`. */
+/** Starts a provider that accepts KEY and ends with the test. With `tls` it uses TLS and the host name `name`. */
 export async function startFakeProvider(kind: Kind, tls?: Certificate & { name: string }): Promise<FakeProvider> {
-  const seen: Seen[] = [];
+  const seen: ReceivedRequest[] = [];
   const handlers = new Map<string, Handler>(defaults(kind));
   const handle: Handler = (request, response) => {
     const { method = '', url = '', headers } = request;
     seen.push({ method, path: url, headers: { ...headers } });
     const path = url.replace(/\?.*$/, '');
-    const special = handlers.get('*') ?? (isKeyed(kind, headers) ? handlers.get(path) : wire[kind].wrongKey);
-    (special ?? wire[kind].noModel)(request, response);
+    const handler = handlers.get('*') ?? (isKeyed(kind, headers) ? handlers.get(path) : wire[kind].wrongKey);
+    (handler ?? wire[kind].noModel)(request, response);
   };
   const server = tls ? createTlsServer(tls, handle) : createServer(handle);
   server.listen(0, '127.0.0.1');
@@ -266,7 +266,7 @@ export const providerRow = (kind: Kind, base_url: string, fields: Partial<Provid
   ...fields,
 });
 
-/** A server that has no idea of HTTP: it is given each connection. Ends with the test. */
+/** A TCP server that passes each connection to a function and ends with the test. */
 export async function startTcp(onConnection: (socket: Socket) => void): Promise<{ port: number; sockets: Socket[] }> {
   const sockets: Socket[] = [];
   const server = createTcpServer((socket) => {

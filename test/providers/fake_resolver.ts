@@ -1,33 +1,35 @@
 import dns, { type LookupAddress } from 'node:dns';
 import { syncBuiltinESMExports } from 'node:module';
 
-/** What a name resolves to: addresses, the code of an error, or nothing ever. */
+/** The result of a lookup: addresses, an error code, or `silence`: no result ever. */
 export type Resolution = readonly string[] | { readonly code: string } | 'silence';
-/** One for all lookups of a name, or one for each in turn, the last of them for ever. */
+/** One result for all lookups of a name, or one for each lookup in order, of which the last repeats. */
 export type Resolutions = Resolution | { readonly inTurn: readonly Resolution[] };
 
-/** Puts a resolver in the place of the system's, until the returned function is called; counts what it is asked. */
-export function fakeResolver(table: Readonly<Record<string, Resolutions>>): { asked: string[]; restore: () => void } {
+/** Replaces the resolver of Node.js until `restore` is called, and records the looked up names. */
+export function fakeResolver(table: Readonly<Record<string, Resolutions>>): { lookups: string[]; restore: () => void } {
   const real = dns.lookup;
-  const asked: string[] = [];
-  const put = (lookup: unknown) => {
+  const lookups: string[] = [];
+  const install = (lookup: unknown) => {
     dns.lookup = lookup as typeof dns.lookup;
     syncBuiltinESMExports();
   };
-  put((name: string, options: dns.LookupOptions, done: (error: Error | null, found?: LookupAddress[]) => void) => {
-    const all = table[name];
-    if (!all) return (real as (...all: unknown[]) => void)(name, options, done);
-    asked.push(name);
-    const known = resolutionOf(all, asked.filter((one) => one === name).length);
-    if (known === 'silence') return;
-    if ('code' in known) return void setImmediate(done, Object.assign(new Error('lookup'), known));
-    const found = known.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
-    setImmediate(done, null, found);
-  });
-  return { asked, restore: () => put(real) };
+  install(
+    (name: string, options: dns.LookupOptions, callback: (error: Error | null, found?: LookupAddress[]) => void) => {
+      const resolutions = table[name];
+      if (!resolutions) return (real as (...args: unknown[]) => void)(name, options, callback);
+      lookups.push(name);
+      const resolution = resolutionOf(resolutions, lookups.filter((lookup) => lookup === name).length);
+      if (resolution === 'silence') return;
+      if ('code' in resolution) return void setImmediate(callback, Object.assign(new Error('lookup'), resolution));
+      const found = resolution.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
+      setImmediate(callback, null, found);
+    },
+  );
+  return { lookups, restore: () => install(real) };
 }
 
-function resolutionOf(all: Resolutions, turn: number): Resolution {
-  if (all === 'silence' || !('inTurn' in all)) return all;
-  return all.inTurn[Math.min(turn, all.inTurn.length) - 1] ?? [];
+function resolutionOf(resolutions: Resolutions, lookup: number): Resolution {
+  if (resolutions === 'silence' || !('inTurn' in resolutions)) return resolutions;
+  return resolutions.inTurn[Math.min(lookup, resolutions.inTurn.length) - 1] ?? [];
 }

@@ -3,75 +3,75 @@ import { Semaphore } from '../../src/providers/semaphore.js';
 
 const never = new AbortController().signal;
 
-describe('semaphore', () => {
-  /** Takes a turn for each name, which is written down when it comes. */
-  function queue(semaphore: Semaphore, names: string, signals: Readonly<Record<string, AbortSignal>> = {}) {
-    const came: string[] = [];
-    const all = [...names].map((name) =>
+describe('Semaphore', () => {
+  /** Acquires the semaphore for each name and records the names in the order of the results. */
+  function acquireAll(semaphore: Semaphore, names: string, signals: Readonly<Record<string, AbortSignal>> = {}) {
+    const settled: string[] = [];
+    const acquisitions = [...names].map((name) =>
       semaphore.acquire(signals[name] ?? never).then(
-        () => came.push(name),
-        (reason: unknown) => came.push(`${name}: ${reason}`),
+        () => settled.push(name),
+        (reason: unknown) => settled.push(`${name}: ${reason}`),
       ),
     );
-    return { came, all, settle: () => new Promise((resolve) => setImmediate(resolve)) };
+    return { settled, acquisitions, settle: () => new Promise((resolve) => setImmediate(resolve)) };
   }
 
-  it('come at once to so many, and to the others in their order', async () => {
+  it('admits up to its limit immediately and the others in order', async () => {
     const semaphore = new Semaphore(2);
-    const { came, settle } = queue(semaphore, 'abcde');
+    const { settled, settle } = acquireAll(semaphore, 'abcde');
     await settle();
-    expect(came.join('')).toBe('ab');
+    expect(settled.join('')).toBe('ab');
     for (const expected of ['abc', 'abcd', 'abcde']) {
       semaphore.release();
       await settle();
-      expect(came.join('')).toBe(expected);
+      expect(settled.join('')).toBe(expected);
     }
   });
 
-  it('come to nobody who has gone, and are not lost with them', async () => {
+  it('skips a waiting caller whose signal aborts and admits the next one', async () => {
     const semaphore = new Semaphore(1);
-    const gone = new AbortController();
-    const { came, settle } = queue(semaphore, 'abc', { b: gone.signal });
-    gone.abort('gone');
+    const controller = new AbortController();
+    const { settled, settle } = acquireAll(semaphore, 'abc', { b: controller.signal });
+    controller.abort('gone');
     await settle();
-    expect(came).toEqual(['a', 'b: gone']);
+    expect(settled).toEqual(['a', 'b: gone']);
     semaphore.release();
     await settle();
-    expect(came).toEqual(['a', 'b: gone', 'c']);
+    expect(settled).toEqual(['a', 'b: gone', 'c']);
   });
 
-  it('do not come to who has gone before', async () => {
+  it('rejects a caller whose signal is already aborted', async () => {
     const semaphore = new Semaphore(1);
     await expect(semaphore.acquire(AbortSignal.abort('gone'))).rejects.toBe('gone');
     await semaphore.acquire(never);
   });
 
-  it('do not pass those by who wait', async () => {
+  it('does not admit a new caller before the waiting ones', async () => {
     const semaphore = new Semaphore(1);
-    const { came, settle } = queue(semaphore, 'ab');
+    const { settled, settle } = acquireAll(semaphore, 'ab');
     await settle();
     semaphore.release();
-    const late = queue(semaphore, 'c');
+    const late = acquireAll(semaphore, 'c');
     await settle();
-    expect([came, late.came]).toEqual([['a', 'b'], []]);
+    expect([settled, late.settled]).toEqual([['a', 'b'], []]);
     semaphore.release();
     await settle();
     semaphore.release();
     semaphore.release();
     await semaphore.acquire(never);
-    expect(late.came).toEqual(['c']);
+    expect(late.settled).toEqual(['c']);
   });
 
-  it('leave nothing on the signal of who has had one', async () => {
+  it('ignores the signal of a caller that has been admitted', async () => {
     const semaphore = new Semaphore(1);
     const controller = new AbortController();
-    const { came, all } = queue(semaphore, 'ab', { b: controller.signal });
-    await all[0];
+    const { settled, acquisitions } = acquireAll(semaphore, 'ab', { b: controller.signal });
+    await acquisitions[0];
     semaphore.release();
-    await all[1];
+    await acquisitions[1];
     controller.abort();
     semaphore.release();
     await semaphore.acquire(never);
-    expect(came).toEqual(['a', 'b']);
+    expect(settled).toEqual(['a', 'b']);
   });
 });

@@ -8,19 +8,19 @@ export { grant } from './grant.js';
 
 export const contract = readContract();
 export const services = [...contract.registry].flatMap((type) => (type.kind === 'service' ? [type] : []));
-/** Every method of the contract, and of no other. */
+/** Every method of the package agentllm.v1. */
 export const methods: readonly DescMethod[] = services
   .filter(({ file }) => file.proto.package === 'agentllm.v1')
   .flatMap((service) => service.methods);
 export const pathOf = (method: DescMethod): string => `/${method.parent.typeName}/${method.name}`;
 
-/** What came of a call. */
+/** The outcome of a call. */
 export interface Outcome {
   readonly code: keyof typeof status;
   readonly reason: string;
   readonly message: string;
   readonly bytes: Buffer | undefined;
-  /** Whole, of a call that failed. */
+  /** The error of a failed call. */
   readonly error: CallError | undefined;
 }
 
@@ -28,11 +28,11 @@ export interface RawCall {
   readonly token?: string | undefined;
   readonly headers?: Readonly<Record<string, string>>;
   readonly json?: JsonObject;
-  /** In place of the request. */
+  /** Raw bytes that are sent instead of `json`. */
   readonly bytes?: Buffer;
 }
 
-/** Calls methods by their descriptors, so that one which is added later is called too. */
+/** Calls methods by their descriptors, so that tests also cover methods which are added later. */
 export function rawCaller(port: number) {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
     'grpc.use_local_subchannel_pool': 1,
@@ -43,7 +43,7 @@ export function rawCaller(port: number) {
     method.methodKind === 'unary' ? unary(client, method, call) : firstOf(client, method, call);
 }
 
-const asIs = (bytes: Buffer) => bytes;
+const identity = (bytes: Buffer) => bytes;
 
 function metadataOf({ token, headers = {} }: RawCall): Metadata {
   const metadata = new Metadata();
@@ -59,32 +59,46 @@ const deadline = () => ({ deadline: Date.now() + 15_000 });
 
 function unary(client: Client, method: DescMethod, call: RawCall): Promise<Outcome> {
   return new Promise((resolve) => {
-    const done = (error: GrpcError | null, bytes?: Buffer) => resolve(error ? failed(error) : fine(bytes));
-    client.makeUnaryRequest(pathOf(method), asIs, asIs, bytesOf(method, call), metadataOf(call), deadline(), done);
+    const callback = (error: GrpcError | null, bytes?: Buffer) => resolve(error ? failed(error) : succeeded(bytes));
+    client.makeUnaryRequest(
+      pathOf(method),
+      identity,
+      identity,
+      bytesOf(method, call),
+      metadataOf(call),
+      deadline(),
+      callback,
+    );
   });
 }
 
-/** The first message of a stream, which is ended then. */
+/** Reads the first message of a stream and cancels the stream. */
 function firstOf(client: Client, method: DescMethod, call: RawCall): Promise<Outcome> {
   return new Promise((resolve) => {
     const stream = client.makeServerStreamRequest(
       pathOf(method),
-      asIs,
-      asIs,
+      identity,
+      identity,
       bytesOf(method, call),
       metadataOf(call),
       deadline(),
     );
     stream.once('data', (bytes: Buffer) => {
-      resolve(fine(bytes));
+      resolve(succeeded(bytes));
       stream.cancel();
     });
     stream.on('error', (error: GrpcError) => resolve(failed(error)));
-    stream.once('end', () => resolve(fine(undefined)));
+    stream.once('end', () => resolve(succeeded(undefined)));
   });
 }
 
-const fine = (bytes: Buffer | undefined): Outcome => ({ code: 'OK', reason: '', message: '', bytes, error: undefined });
+const succeeded = (bytes: Buffer | undefined): Outcome => ({
+  code: 'OK',
+  reason: '',
+  message: '',
+  bytes,
+  error: undefined,
+});
 
 function failed(error: GrpcError): Outcome {
   const failure = new CallError(error);

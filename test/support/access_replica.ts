@@ -22,7 +22,7 @@ import { contract, methods, type Outcome, type RawCall, rawCaller } from './acce
 import { startPostgres } from './postgres.js';
 import { openCopy } from './store.js';
 
-/** A service of both transports, with what it has logged at `trace` and with nothing redacted. */
+/** A service with both transports and its log at level `trace` without redaction. */
 export interface Replica {
   readonly database: Database;
   readonly store: Store;
@@ -30,15 +30,15 @@ export interface Replica {
   readonly access: Authorizer;
   readonly port: number;
   readonly http: number;
-  /** What was logged, line by line. */
+  /** The log lines. */
   readonly logged: readonly string[];
   stop(): Promise<void>;
 }
 
 export interface ReplicaOptions {
-  /** A PostgreSQL; undefined: embedded, on a directory of its own. */
+  /** The URL of a PostgreSQL database; undefined: an embedded database in a new directory. */
   readonly url?: string | undefined;
-  /** One that is open, of another replica. */
+  /** The open database of another replica. */
   readonly database?: Database;
   readonly anonymous?: Anonymous;
   readonly reflection?: Reflection;
@@ -46,12 +46,12 @@ export interface ReplicaOptions {
   readonly pollIntervalMs?: number;
 }
 
-const HERE = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
+const ADDRESS = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
 
 export async function startReplica(options: ReplicaOptions = {}): Promise<Replica> {
   const { url, anonymous = 'loopback', reflection = 'on', notify = true, pollIntervalMs = 50 } = options;
-  const opening = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: 'memory:', notify };
-  const open = () => (url === undefined ? openCopy('seeded', opening) : openDatabase(opening));
+  const databaseOptions = { url, poolSize: 10, acquireTimeoutMs: 5_000, dataDir: 'memory:', notify };
+  const open = () => (url === undefined ? openCopy('seeded', databaseOptions) : openDatabase(databaseOptions));
   const database = options.database ?? (await open());
   await migrator(database).up();
   const store = new Store(database);
@@ -78,8 +78,8 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
     },
     { contract, log, metrics, anonymous },
   );
-  const rpc = await startGrpcServer(HERE, api, { reflection });
-  const http = await startHttpServer(HERE, { ...api, log, metrics, reflection, notReady: () => undefined });
+  const rpc = await startGrpcServer(ADDRESS, api, { reflection });
+  const http = await startHttpServer(ADDRESS, { ...api, log, metrics, reflection, notReady: () => undefined });
   return {
     database,
     store,
@@ -97,7 +97,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
   };
 }
 
-/** One for all tests of a `describe`. */
+/** One replica for all tests of a `describe`. */
 export function useReplica(options: ReplicaOptions = {}): () => Replica {
   let replica: Replica;
   beforeAll(async () => {
@@ -107,7 +107,7 @@ export function useReplica(options: ReplicaOptions = {}): () => Replica {
   return () => replica;
 }
 
-/** Two of one PostgreSQL, for all tests of a `describe`. */
+/** Two replicas on one PostgreSQL database for all tests of a `describe`. */
 export function useReplicas(options: ReplicaOptions = {}): () => readonly [Replica, Replica] {
   let replicas: readonly [Replica, Replica];
   let stopDatabase = async () => {};
@@ -124,53 +124,53 @@ export function useReplicas(options: ReplicaOptions = {}): () => readonly [Repli
   return () => replicas;
 }
 
-/** A call that came back, with its answer as JSON; of one that failed that is empty. */
+/** A finished call with its response as JSON, which is empty for a failed call. */
 export interface Answered extends Outcome {
   readonly answer: JsonObject;
 }
 
-export type Calls = (name: string, json?: JsonObject, more?: Omit<RawCall, 'json'>) => Promise<Answered>;
+export type Calls = (name: string, json?: JsonObject, options?: Omit<RawCall, 'json'>) => Promise<Answered>;
 
 export function methodNamed(name: string) {
-  const method = methods.find((one) => `${one.parent.name}/${one.name}` === name);
+  const method = methods.find((candidate) => `${candidate.parent.name}/${candidate.name}` === name);
   if (!method) throw new Error(`there is no method ${name}`);
   return method;
 }
 
-/** Calls methods by their names, `AgentService/GetAgent`, with a token or without. */
+/** Calls methods by name, for example `AgentService/GetAgent`, with or without a token. */
 export function callsOf({ port }: Pick<Replica, 'port'>, token?: string): Calls {
   const call = rawCaller(port);
-  return async (name, json = {}, more = {}) => {
+  return async (name, json = {}, options = {}) => {
     const method = methodNamed(name);
-    const outcome = await call(method, { token, json, ...more });
+    const outcome = await call(method, { token, json, ...options });
     const { registry } = contract;
     const answer = outcome.bytes ? toJson(method.output, fromBinary(method.output, outcome.bytes), { registry }) : {};
     return { ...outcome, answer: answer as JsonObject };
   };
 }
 
-/** A part of an answer that is an object. */
+/** A field of a response that is an object. */
 export const part = (answer: JsonObject, name: string): JsonObject => (answer[name] ?? {}) as JsonObject;
 
-/** A stream of WatchConfigs by the bearer of a token, recorded. */
+/** A recorded watch that is opened with a token. */
 export function watchAs({ port }: Pick<Replica, 'port'>, token: string | undefined, request: WatchRequest) {
-  const show: Interceptor = (options, next) =>
+  const addToken: Interceptor = (options, next) =>
     new InterceptingCall(next(options), {
-      start(metadata, listener, go) {
+      start(metadata, listener, startCall) {
         if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
-        go(metadata, listener);
+        startCall(metadata, listener);
       },
     });
   const client = new AgentLLMConfigWatchServiceClient(`127.0.0.1:${port}`, credentials.createInsecure(), {
     'grpc.use_local_subchannel_pool': 1,
-    interceptors: [show],
+    interceptors: [addToken],
   });
   const watch = new RecordedWatch(port, request, {}, client);
   onTestFinished(() => watch.close());
   return watch;
 }
 
-/** Everything that stands in a database, as text. */
+/** All rows of all tables of a database, as text. */
 export async function everyTable({ knex }: Database): Promise<string> {
   const { rows } = await knex.raw("select tablename from pg_tables where schemaname = 'public'");
   const parts: string[] = [];
@@ -178,7 +178,7 @@ export async function everyTable({ knex }: Database): Promise<string> {
     const table = await knex.raw('select t::text as line, row_to_json(t)::text as json from ?? t', [tablename]);
     for (const { line, json } of table.rows) parts.push(line, json);
   }
-  // Where bytes are kept they are read as what they may spell, too.
+  // Columns of bytes are also read as text.
   const bytes = await knex.raw(
     "select table_name, column_name from information_schema.columns where table_schema = 'public' and data_type = 'bytea'",
   );
@@ -189,19 +189,23 @@ export async function everyTable({ knex }: Database): Promise<string> {
   return parts.join('\n');
 }
 
-/** An agent that is new, by its name. */
+/** Creates an agent and returns its id. */
 export async function agentNamed(calls: Calls, name: string): Promise<number> {
   const { answer, message } = await calls('AgentService/CreateAgent', { agent: { name, agentType: 'analyst' } });
   const { id } = part(answer, 'agent');
-  if (typeof id !== 'number') throw new Error(`no agent was made: ${message}`);
+  if (typeof id !== 'number') throw new Error(`no agent was created: ${message}`);
   return id;
 }
 
-/** Waits until something holds; says what when it never does. */
-export async function eventually(holds: () => boolean | Promise<boolean>, what: string, ms = 5_000): Promise<void> {
+/** Waits until a condition holds; throws with its description after `ms`. */
+export async function eventually(
+  holds: () => boolean | Promise<boolean>,
+  description: string,
+  ms = 5_000,
+): Promise<void> {
   const end = performance.now() + ms;
   while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
+    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${description}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-/** Everything that the schema `public` holds, one line for each thing, in a stable order. */
+/** All objects of the schema `public`, one line per object, in a stable order. */
 export async function readCatalogue(knex: Knex): Promise<string[]> {
   const lines: string[] = [];
   for (const query of QUERIES) {
@@ -10,7 +10,7 @@ export async function readCatalogue(knex: Knex): Promise<string[]> {
   return lines;
 }
 
-/** Names of the tables, without Knex's own two. */
+/** The names of the tables, without the two tables of Knex. */
 export async function readTables(knex: Knex): Promise<string[]> {
   const { rows } = await knex.raw<{ rows: { name: string }[] }>(
     `select c.relname as name from pg_class c where c.relkind in ('r', 'p') and ${inPublic('c.relnamespace')}
@@ -27,7 +27,7 @@ const QUERIES = [
   `select concat_ws(' ', 'relation', c.relkind::text, c.relname, c.relpersistence::text, c.reloptions::text) as line
    from pg_class c where ${inPublic('c.relnamespace')} order by 1`,
 
-  // Numbered by rank and not by attnum, which keeps counting across columns that were dropped.
+  // Numbered by rank, because attnum also counts dropped columns.
   `select concat_ws(' ', 'column', c.relname,
      lpad(row_number() over (partition by c.oid order by a.attnum)::text, 3, '0'), a.attname,
      format_type(a.atttypid, a.atttypmod), case when a.attnotnull then 'not null' else 'null' end,

@@ -6,19 +6,19 @@ import { afterEach, inject } from 'vitest';
 import { packageFile } from '../../src/package.js';
 import { copyDirectory } from './copy_directory.js';
 
-/** A command that ran to its end. */
+/** The result of a command. */
 export interface Ended {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** A command that runs: the built one, in a process of its own, as a person starts it. */
+/** A running command: the built program in a separate process. */
 export interface RunningCommand {
   readonly child: ChildProcess;
-  /** What it has written so far, both streams. */
+  /** The output so far, of both streams. */
   readonly output: () => string;
-  /** Waits until it has written something. */
+  /** Waits until the output matches a pattern. */
   readonly says: (pattern: RegExp) => Promise<RegExpExecArray>;
   readonly ended: Promise<Ended>;
 }
@@ -31,7 +31,7 @@ const PROGRAM = packageFile('dist/src/cli/agentllm.js');
 const FLAGS = ['--liftoff-only'];
 const running = new Set<ChildProcess>();
 
-/** Starts `agentllm` with the settings given and no others; with a text on standard input, or nothing there. */
+/** Starts `agentllm` with only the given settings, and with a text or nothing on standard input. */
 export function agentllm(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
@@ -41,7 +41,7 @@ export function agentllm(
     env: { PATH: process.env['PATH'], HTTP_ADDRESS: 'off', GRPC_ADDRESS: '127.0.0.1:0', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
-  // One that ends without reading what it gets breaks the pipe; that is its right.
+  // A command may end without reading its input, which breaks the pipe.
   child.stdin.on('error', () => {});
   child.stdin.end(stdin);
   running.add(child);
@@ -64,23 +64,23 @@ export function agentllm(
   });
   const says = (pattern: RegExp) =>
     new Promise<RegExpExecArray>((resolve, reject) => {
-      const look = () => {
+      const check = () => {
         const match = pattern.exec(stdout + stderr);
         if (!match) return;
-        listeners.delete(look);
+        listeners.delete(check);
         resolve(match);
       };
-      listeners.add(look);
+      listeners.add(check);
       void ended.then(() => {
-        look();
-        reject(new Error(`ended without saying ${pattern}:\n${stdout}${stderr}`));
+        check();
+        reject(new Error(`ended without the output ${pattern}:\n${stdout}${stderr}`));
       });
-      look();
+      check();
     });
   return { child, output: () => stdout + stderr, says, ended };
 }
 
-/** Starts the service and waits until it is ready; returns its gRPC port too. */
+/** Starts the service and waits until it is ready. Returns the command with the gRPC port. */
 export async function startCommand(env: Readonly<Record<string, string>>, args: readonly string[] = []) {
   const command = agentllm(['serve', ...args], env);
   const [, port] = await command.says(/gRPC {6}[^:\s]+:(\d+)/);
@@ -88,13 +88,13 @@ export async function startCommand(env: Readonly<Record<string, string>>, args: 
 }
 
 export interface Directories {
-  /** A new directory, empty. */
+  /** Creates an empty directory. */
   (): Promise<string>;
-  /** One as the first start leaves it: nobody has to wait for that again. */
+  /** Creates a data directory that is a copy of one after a first start, which saves the time of that start. */
   started(): Promise<string>;
 }
 
-/** Directories that are gone after the test, and no process that outlives it. */
+/** Removes the directories and ends the commands after each test. */
 export function useDirectories(): Directories {
   const directories: string[] = [];
   afterEach(async () => {
@@ -104,15 +104,15 @@ export function useDirectories(): Directories {
     }
     for (const directory of directories.splice(0)) await rm(directory, { recursive: true, force: true });
   });
-  const make = async () => {
+  const create = async () => {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-test-'));
     directories.push(directory);
     return directory;
   };
-  return Object.assign(make, { started: async () => copyFirstStart(await make()) });
+  return Object.assign(create, { started: async () => copyFirstStart(await create()) });
 }
 
-/** Fills a directory with what the first start leaves. */
+/** Copies the data directory after a first start into a directory. */
 export async function copyFirstStart(directory: string): Promise<string> {
   await copyDirectory(inject('prepared').firstStart, directory);
   return directory;

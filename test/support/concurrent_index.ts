@@ -1,6 +1,6 @@
 import { type Migration, migrations } from '../../migrations/index.js';
 
-/** A migration that cannot run inside a transaction, and so must be safe to repeat. */
+/** A migration that cannot run inside a transaction and must therefore be safe to repeat. */
 export const CONCURRENT_INDEX: Migration = {
   name: '9998_concurrent_index',
   config: { transaction: false },
@@ -12,5 +12,5 @@ export const CONCURRENT_INDEX: Migration = {
   },
 };
 
-/** Ours, and behind them one without a transaction. */
+/** The migrations of the service, followed by one without a transaction. */
 export const MIGRATIONS_WITH_CONCURRENT_INDEX: readonly Migration[] = [...migrations, CONCURRENT_INDEX];

@@ -7,17 +7,17 @@ import { openEngine } from '../../src/store/embedded/engine.js';
 
 /** A dump of an embedded database without tables. The first call on a machine runs initdb, which takes seconds. */
 export async function emptyCluster(): Promise<Buffer<ArrayBuffer>> {
-  const kept = join(tmpdir(), `agentllm-empty-cluster-${pgliteVersion()}.tar`);
-  if (existsSync(kept)) return readFile(kept);
+  const cached = join(tmpdir(), `agentllm-empty-cluster-${pgliteVersion()}.tar`);
+  if (existsSync(cached)) return readFile(cached);
   const engine = await openEngine({ dataDir: undefined });
   try {
-    const unfinished = `${kept}.${process.pid}`;
+    const unfinished = `${cached}.${process.pid}`;
     await writeFile(unfinished, await engine.dump());
-    await rename(unfinished, kept);
+    await rename(unfinished, cached);
   } finally {
     await engine.close();
   }
-  return readFile(kept);
+  return readFile(cached);
 }
 
 function pgliteVersion(): string {

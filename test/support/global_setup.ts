@@ -16,7 +16,7 @@ declare module 'vitest' {
   }
 }
 
-/** Prepares once what each test would spend seconds on, and starts the PostgreSQL server of the test run. */
+/** Prepares stores that tests copy, which saves each test seconds, and starts the PostgreSQL server of the test run. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   const directory = await mkdtemp(join(tmpdir(), 'agentllm-prepared-'));
   const removeFiles = () => rm(directory, { recursive: true, force: true });

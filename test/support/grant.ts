@@ -2,7 +2,7 @@ import { makeToken, type NewToken, planToken, type TokenRequest } from '../../sr
 import type { Store } from '../../src/store/store.js';
 import { transact } from '../../src/store/write/transact.js';
 
-const NOTHING: TokenRequest = {
+const DEFAULTS: TokenRequest = {
   name: 'test',
   role: 'ROLE_ADMIN',
   agents: [],
@@ -11,17 +11,17 @@ const NOTHING: TokenRequest = {
   lifetimeMs: undefined,
 };
 
-/** A token that is stored as the command line does it, past every check of access. */
-export async function grant(store: Store, wish: Partial<TokenRequest>): Promise<NewToken> {
-  const made = makeToken();
+/** Stores a token without any access check, as `token create --local` does. */
+export async function grant(store: Store, request: Partial<TokenRequest>): Promise<NewToken> {
+  const token = makeToken();
   await transact(store, {
     actor: 'test',
     method: 'test',
     requestId: undefined,
     reason: undefined,
-    plan: (state, draft) => planToken(state, draft, { ...NOTHING, ...wish }, made),
+    plan: (state, draft) => planToken(state, draft, { ...DEFAULTS, ...request }, token),
     answer: () => new Uint8Array(),
     body: () => new Uint8Array(),
   });
-  return made;
+  return token;
 }

@@ -1,16 +1,16 @@
-// A process that is killed (SIGKILL) at the worst moment of a migration: its statements are done, its record is not.
+// A process that kills itself (SIGKILL) after the statements of a migration and before the migration is recorded.
 // Usage: node --import tsx killed_migrator.ts <url> <up|down> <name of the migration>
 import knex from 'knex';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { MIGRATIONS_WITH_CONCURRENT_INDEX } from './concurrent_index.js';
 
-const [url, direction, victim] = process.argv.slice(2);
+const [url, direction, migration] = process.argv.slice(2);
 const RECORDING = /^(insert into|delete from) "knex_migrations" /;
 
 const database = knex({ client: 'pg', connection: { connectionString: url } });
-// Knex tells of a query before it sends it.
+// Knex emits this event before it sends the query.
 database.on('query', ({ sql, bindings }: { sql: string; bindings: unknown[] }) => {
-  if (RECORDING.test(sql) && bindings.includes(victim)) process.kill(process.pid, 'SIGKILL');
+  if (RECORDING.test(sql) && bindings.includes(migration)) process.kill(process.pid, 'SIGKILL');
 });
 const { up, down } = migrator(
   { knex: database, kind: 'postgres', url },

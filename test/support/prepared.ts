@@ -1,12 +1,12 @@
 import { join } from 'node:path';
 
-/** Where prepare_stores.ts leaves what tests copy. */
+/** The directories of the prepared stores that tests copy (prepare_stores.ts). */
 export interface Prepared {
-  /** A data directory as the first start leaves it; a test that is not about that start copies it. */
+  /** A data directory after a first start. Tests that do not test the first start copy it. */
   readonly firstStart: string;
   /** A data directory with the tables and no rows. */
   readonly migrated: string;
-  /** Files of a PostgreSQL server that has the templates of postgres_databases.ts. */
+  /** The files of a PostgreSQL server with the templates of postgres_databases.ts. */
   readonly postgres: string;
 }
 

@@ -2,12 +2,12 @@ import { type AddressInfo, createConnection, createServer, type Socket } from 'n
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
 
-/** Towards the server, or back to the client. */
+/** The direction of data: `up` to the server, `down` to the client. */
 export type Way = 'up' | 'down';
 
 /** One connection through the proxy. */
 export interface Link {
-  /** Stops forwarding without closing, as a network does that has lost its way; what comes meanwhile is kept. */
+  /** Stops forwarding without closing, like a network that drops packets. Data that arrives is kept. */
   freeze(way?: Way): void;
   /** Closes both ends. */
   cut(): void;
@@ -15,29 +15,29 @@ export interface Link {
   reset(): void;
 }
 
-/** A TCP proxy that can be as bad as a network. Its settings hold for what passes from then on. */
+/** A TCP proxy that simulates network failures. Its settings apply to data that arrives after they are set. */
 export interface Proxy {
   readonly port: number;
-  /** The same address, through the proxy. */
+  /** The URL with the address of the proxy. */
   readonly through: (url: string) => string;
   readonly links: ReadonlySet<Link>;
-  /** Delay of every byte, each way. */
+  /** The delay of every byte, in each direction. */
   latencyMs: number;
-  /** Bytes per second, each way and connection; 0 for no limit. */
+  /** Bytes per second, per direction and connection; 0 for no limit. */
   bytesPerSecond: number;
-  /** Sees what a client sends before it is forwarded. */
+  /** Is called with data of a client before it is forwarded. */
   onRequest: ((chunk: Buffer, link: Link) => void) | undefined;
-  /** Sees what a server sends before it is forwarded, or kept. */
+  /** Is called with data of a server before it is forwarded or kept. */
   onReply: ((chunk: Buffer, link: Link) => void) | undefined;
-  /** Freezes every link, and those that are still to come. */
+  /** Freezes all existing and future links. */
   freeze(): void;
-  /** Forwards again, also what was kept. */
+  /** Resumes forwarding, including the kept data. */
   thaw(): void;
-  /** New links work, those that there are lead nowhere for ever. */
+  /** Freezes the existing links permanently; new links work. */
   strand(): void;
 }
 
-/** Starts a proxy before a port of this machine, which ends with the test. */
+/** Starts a proxy for a port of 127.0.0.1. It ends with the test. */
 export async function startProxy(port: number): Promise<Proxy> {
   const proxy = new TcpProxy(port);
   await proxy.listen();
@@ -103,8 +103,8 @@ class TcpLink implements Link {
     this.up = new Direction(proxy, server);
     this.down = new Direction(proxy, client);
     if (proxy.frozen) this.freeze();
-    this.join(client, this.up, (chunk) => proxy.onRequest?.(chunk, this));
-    this.join(server, this.down, (chunk) => proxy.onReply?.(chunk, this));
+    this.forward(client, this.up, (chunk) => proxy.onRequest?.(chunk, this));
+    this.forward(server, this.down, (chunk) => proxy.onReply?.(chunk, this));
   }
 
   freeze(way?: Way): void {
@@ -129,20 +129,20 @@ class TcpLink implements Link {
     this.proxy.links.delete(this);
   }
 
-  private join(from: Socket, direction: Direction, seen: (chunk: Buffer) => void): void {
+  private forward(from: Socket, direction: Direction, onData: (chunk: Buffer) => void): void {
     from.setNoDelay();
     from.on('data', (chunk: Buffer) => {
-      seen(chunk);
+      onData(chunk);
       direction.pass(chunk.length, (to) => to.write(chunk));
     });
     from.on('end', () => direction.pass(0, (to) => to.end()));
-    // The end of one side is news that travels like any other, and not at all when the way is frozen.
+    // The end of one side is forwarded in order like data, and not at all while the direction is frozen.
     from.on('error', () => direction.pass(0, () => this.cut()));
     from.on('close', () => direction.pass(0, () => this.cut()));
   }
 }
 
-/** What is on its way to one side, in order. */
+/** The data on its way to one side, in order. */
 class Direction {
   frozen = false;
   private tail = Promise.resolve();
@@ -152,14 +152,14 @@ class Direction {
     private readonly to: Socket,
   ) {}
 
-  pass(bytes: number, arrive: (to: Socket) => void): void {
+  pass(bytes: number, deliver: (to: Socket) => void): void {
     const due = performance.now() + this.proxy.latencyMs;
     this.tail = this.tail.then(async () => {
       const rate = this.proxy.bytesPerSecond;
       const wait = Math.max(due - performance.now(), rate > 0 ? (bytes / rate) * 1000 : 0);
       if (wait > 0) await sleep(wait);
       while (this.frozen) await sleep(10, undefined, { ref: false });
-      if (!this.to.destroyed) arrive(this.to);
+      if (!this.to.destroyed) deliver(this.to);
     });
   }
 }

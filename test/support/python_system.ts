@@ -2,11 +2,11 @@ import { execFileSync } from 'node:child_process';
 import pg from 'pg';
 
 /*
- * A database as the Python system leaves it: tables made by Alembic, times
- * without a zone, defaults that are Python's and not the database's.
+ * A database of the original Python system, which agentllm imports: tables created by Alembic, times without a zone,
+ * and defaults that exist only in Python.
  */
 
-/** How far the document's chain was applied; `4` is all of it. */
+/** The number of Alembic migrations that are applied; `4` is all of them. */
 export type Applied = 1 | 2 | 3 | 4;
 
 const REVISIONS = ['ac7a9a8391bc', 'plugin_agent_fields', 'add_trading_session_risk', 'add_agent_llm_configs'];
@@ -87,7 +87,7 @@ const STEPS: readonly string[] = [
      measured_at timestamp not null, ${STAMPS}, metadata_json varchar);
    create index ix_risk_metrics_measured_at on risk_metrics (measured_at);`,
 
-  // Without its foreign key, as where the constraint was made by hand or not at all; and a column of a later version.
+  // Without the foreign key, which some databases do not have, and with a column of a later version.
   `create table agent_llm_configs (
      id serial primary key, agent_id integer not null, provider varchar(50) not null,
      model_name varchar(100) not null, temperature double precision not null default 0.7, max_tokens integer,
@@ -100,7 +100,7 @@ const STEPS: readonly string[] = [
    create index ix_agent_llm_configs_provider on agent_llm_configs (provider);`,
 ];
 
-/** Tables that a chain has made, in the order in which they can be read. */
+/** The tables that each migration creates, in an order that respects foreign keys. */
 export const TABLES: readonly (readonly string[])[] = [
   ['agent_configs', 'portfolios', 'run_logs', 'vendor_configs', 'positions', 'trades', 'executions'],
   [],
@@ -108,7 +108,7 @@ export const TABLES: readonly (readonly string[])[] = [
   ['agent_llm_configs'],
 ];
 
-/** Times that a conversion in the zone of the server would get wrong, two of them around its clock changes. */
+/** Times that a conversion in the zone of the server would change, two of them near clock changes. */
 export const TIMES = [
   '2025-01-15 10:20:30.123456',
   '2025-03-09 02:30:00.000001',
@@ -129,7 +129,7 @@ export const AGENTS = [
   'safe_analyst',
   'neutral_analyst',
   'risk_manager',
-  // Two of an operator's own: the second breaks rules that nobody enforced.
+  // Two agents of an operator. The second one violates rules that the Python system did not enforce.
   'macro_analyst',
   'odd_analyst',
 ];
@@ -142,7 +142,7 @@ export interface PythonConfig {
   readonly [column: string]: unknown;
 }
 
-/** Configs of every kind; ids have gaps, and the sequence of the table stands behind them. */
+/** Configs of every kind. The ids have gaps, and the sequence of the table is lower than the highest id. */
 export const CONFIGS: readonly PythonConfig[] = [
   { id: 1, agent_id: 1, provider: 'openai', model_name: 'gpt-4', temperature: 0.3, max_tokens: 2000 },
   { id: 2, agent_id: 1, provider: 'deepseek', model_name: 'deepseek-chat', enabled: false, top_p: 0 },
@@ -159,7 +159,7 @@ export const CONFIGS: readonly PythonConfig[] = [
     metadata_json: '{"desk": "a"}',
   },
   { id: 8, agent_id: 6, provider: 'openai', model_name: 'gpt-4', enabled: false },
-  // What breaks rules.
+  // Configs that violate rules.
   { id: 10, agent_id: 7, provider: 'openai', model_name: 'gpt-4', temperature: 5 },
   { id: 11, agent_id: 7, provider: 'openai', model_name: 'gpt-4', fallback_provider: 'claude' },
   { id: 12, agent_id: 8, provider: '', model_name: 'gpt-4', max_tokens: 0 },
@@ -173,16 +173,16 @@ export const CONFIGS: readonly PythonConfig[] = [
   },
   { id: 14, agent_id: 10, provider: 'openai', model_name: 'gpt-4', temperature: 'NaN', top_p: 'Infinity' },
   { id: 15, agent_id: 10, provider: 'llamafarm', model_name: 'llama-9', cost_per_1k_input_tokens: -1 },
-  // Whose agents do not exist.
+  // Configs whose agents do not exist.
   { id: 20, agent_id: 99, provider: 'openai', model_name: 'gpt-4' },
   { id: 21, agent_id: 98, provider: 'claude', model_name: 'claude-3-opus-20240229' },
 ];
 export const ORPHANS = [20, 21];
 
-/** Makes the tables of a chain and fills them. */
+/** Creates the tables of the applied migrations and fills them. */
 export async function makePythonDatabase(url: string, applied: Applied = 4): Promise<void> {
   await withClient(url, async (client) => {
-    // A server that does not run in UTC, as databases on somebody's laptop do not.
+    // A database whose time zone is not UTC, as on a developer's machine.
     await client.query(`do $$ begin execute format('alter database %I set timezone = ''America/New_York''',
       current_database()); end $$`);
     await client.query('create table alembic_version (version_num varchar(32) primary key)');
@@ -237,9 +237,9 @@ async function fill(client: pg.Client, applied: Applied): Promise<void> {
 }
 
 async function insert(client: pg.Client, table: string, row: Readonly<Record<string, unknown>>): Promise<void> {
-  const places = Object.keys(row).map((_, at) => `$${at + 1}`);
+  const parameters = Object.keys(row).map((_, at) => `$${at + 1}`);
   await client.query(
-    `insert into ${table} (${Object.keys(row).join(', ')}) values (${places.join(', ')})`,
+    `insert into ${table} (${Object.keys(row).join(', ')}) values (${parameters.join(', ')})`,
     Object.values(row),
   );
 }
@@ -256,7 +256,7 @@ export async function withClient<T>(url: string, work: (client: pg.Client) => Pr
 
 export type Row = Readonly<Record<string, unknown>>;
 
-/** All rows of a table as PostgreSQL writes them, times in UTC whether they say so or not. */
+/** All rows of a table as JSON of PostgreSQL, with times in UTC without the offset. */
 export function readRows(url: string, table: string): Promise<Row[]> {
   return withClient(url, async (client) => {
     await client.query(`set timezone to 'UTC'`);
@@ -272,7 +272,7 @@ export function readRows(url: string, table: string): Promise<Row[]> {
   });
 }
 
-/** Tokens that Python's `cryptography` made with this key, so that they are read where there is no Python too. */
+/** Ciphertext that the Python package `cryptography` created with this key, for systems without Python. */
 export const RECORDED = {
   encryptionKey: 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=',
   plain: {
@@ -287,7 +287,7 @@ export const RECORDED = {
   },
 } as const;
 
-/** Encrypts keys as both generations of the Python system did; undefined where there is no `cryptography`. */
+/** Encrypts API keys in both formats of the Python system; undefined when `cryptography` is not installed. */
 export function encryptInPython(encryptionKey: string, plain: string, twice: string) {
   const script = `
 import base64, sys

@@ -14,11 +14,11 @@ type Progress = RotateEncryptionKeyResponse;
 
 export interface RotateOptions {
   readonly skip_unreadable?: boolean;
-  /** Sees each message, and may cancel the call. */
+  /** Is called with each message, and can cancel the call. */
   readonly onMessage?: (message: Progress, call: ClientReadableStream<Progress>) => void;
 }
 
-/** One call of RotateEncryptionKey: its messages, or a CallError. */
+/** Calls RotateEncryptionKey. Returns its messages, or rejects with a CallError. */
 export function rotate(port: number, { skip_unreadable = false, onMessage }: RotateOptions = {}): Promise<Progress[]> {
   const client = new CredentialServiceClient(`127.0.0.1:${port}`, credentials.createInsecure(), {
     'grpc.use_local_subchannel_pool': 1,
@@ -35,7 +35,7 @@ export function rotate(port: number, { skip_unreadable = false, onMessage }: Rot
   }).finally(() => client.close());
 }
 
-/** Every stored key of a store, opened with some encryption keys alone, by `config 7`; undefined: it does not open. */
+/** Every stored API key by name (`config 7`), decrypted only with these encryption keys; undefined: not decryptable. */
 export async function keysUnder(store: Store, encryptionKey: string): Promise<Map<string, string | undefined>> {
   const keyring = Keyring.parse(encryptionKey);
   const keys = new Map<string, string | undefined>();

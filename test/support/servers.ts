@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { type InstalledServer, startInstalled } from './pg_tools.js';
 import { startPostgres } from './postgres.js';
 
-/** The oldest and the newest PostgreSQL that are supported, as far as they are installed. */
+/** The oldest or the newest supported version of PostgreSQL. */
 export interface ServerKind {
   readonly name: string;
   readonly start: () => Promise<InstalledServer>;
@@ -10,7 +10,7 @@ export interface ServerKind {
 
 const DEBIAN_15 = '/usr/lib/postgresql/15/bin';
 
-/** The servers to test with. Each test file has its own, because roles and their settings belong to a whole server. */
+/** The servers to test with, if installed. Each test file starts its own, because roles belong to the whole server. */
 export function serverKinds(): ServerKind[] {
   const kinds: ServerKind[] = [{ name: 'PostgreSQL 18', start: () => startPostgres({ own: true }) }];
   if (existsSync(`${DEBIAN_15}/initdb`)) kinds.push({ name: 'PostgreSQL 15', start: () => startInstalled(DEBIAN_15) });
@@ -18,7 +18,7 @@ export function serverKinds(): ServerKind[] {
   return kinds;
 }
 
-/** The URL of the same database for another role. */
+/** The URL of the database for another role. */
 export const asRole = (url: string, user: string, password = user): string =>
   Object.assign(new URL(url), { username: user, password }).href;
 

@@ -26,14 +26,14 @@ import { copyFirstStart } from './command.js';
 import { grant } from './grant.js';
 import { startPostgres } from './postgres.js';
 
-/** The methods of a service as tests call them: the client's own, and a request always said. */
+/** The methods of the client with a required request. */
 export type Promised<Methods> = {
-  readonly [M in keyof Methods]: Methods[M] extends (request?: infer Request, options?: CallOptions) => infer Answer
-    ? (request: NonNullable<Request>, options?: CallOptions) => Answer
+  readonly [M in keyof Methods]: Methods[M] extends (request?: infer Request, options?: CallOptions) => infer Response
+    ? (request: NonNullable<Request>, options?: CallOptions) => Response
     : never;
 };
 
-/** A failed call as tests look at it: the client's error with the numeric code, and what it leaves out. */
+/** The error of a failed call: the error of the client with the numeric code and the preconditions. */
 export class CallError extends Error {
   readonly code: number;
   /** Empty when there is none. */
@@ -42,7 +42,7 @@ export class CallError extends Error {
   readonly violations: readonly Violation[];
   readonly resources: readonly Resource[];
   readonly preconditions: readonly { type: string; subject: string; description: string }[];
-  /** After how many ms another try may help. */
+  /** The delay after which a retry can succeed, in ms. */
   readonly retry: number | undefined;
 
   constructor(failed: AgentLLMError | GrpcError) {
@@ -57,13 +57,13 @@ export class CallError extends Error {
     this.retry = error.retryAfterMs;
   }
 
-  /** The fields that were named, in the order of the answer. */
+  /** The fields of the violations, in the order of the response. */
   get fields(): string[] {
     return this.violations.map((v) => v.field);
   }
 }
 
-/** Of google.rpc.PreconditionFailure, which says nothing that reason and message do not: it is for foreign clients. */
+/** The violations of google.rpc.PreconditionFailure, which the client omits: they repeat the reason and the message. */
 function preconditionsOf(error: Partial<GrpcError> | undefined) {
   const [bytes] = error?.metadata?.get('grpc-status-details-bin') ?? [];
   const details = bytes ? Status.decode(bytes as Buffer).details : [];
@@ -86,7 +86,7 @@ export async function failure(call: Promise<unknown>): Promise<CallError> {
 const show = (value: unknown) =>
   JSON.stringify(value, (_, inner) => (typeof inner === 'bigint' ? String(inner) : inner)).slice(0, 500);
 
-/** The client's methods with failures as CallError, and no request id in a write but the one that a test gives. */
+/** The methods of the client with errors as CallError, and with a request_id only if the test sets one. */
 function promised<Methods extends object>(methods: Methods): Promised<Methods> {
   const entries = Object.entries(methods).map(([name, method]) => {
     const call = (request: object, options?: CallOptions) =>
@@ -109,14 +109,14 @@ export interface Clients {
   close(): void;
 }
 
-/** The product's client, which sends nothing twice by itself: tests look at what one call does. */
+/** The client of the product without retries, so that tests observe a single call. */
 export function connect(port: number, token?: string): Clients {
   const agentllm = connectClient({
     address: `127.0.0.1:${port}`,
     token,
     deadlineMs: 20_000,
     retry: false,
-    // Or grpc-js would share one connection between all tests of a process.
+    // Without it grpc-js shares one connection between all tests of a process.
     channelOptions: { 'grpc.use_local_subchannel_pool': 1 },
   });
   return {
@@ -135,19 +135,19 @@ export type Backend = 'embedded' | 'postgres';
 
 export interface TestService extends Clients {
   readonly running: Running;
-  /** The tokens that were asked for; its own clients have the first. */
+  /** The created tokens; the clients of this service use the first one. */
   readonly tokens: readonly NewToken[];
   readonly port: number;
   stop(): Promise<void>;
 }
 
 /**
- * Starts the service in this process on free ports; without DATABASE_URL on a directory of its own.
- * @param wishes tokens that are there from the start.
+ * Starts the service in this process on free ports, without DATABASE_URL in a new data directory.
+ * @param tokenRequests tokens that exist from the start.
  */
 export async function startService(
   env: Readonly<Record<string, string>> = {},
-  wishes: readonly Partial<TokenRequest>[] = [],
+  tokenRequests: readonly Partial<TokenRequest>[] = [],
 ): Promise<TestService> {
   const embedded = env['DATABASE_URL'] === undefined && env['DATA_DIR'] === undefined;
   const directory = embedded ? await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-'))) : undefined;
@@ -159,7 +159,7 @@ export async function startService(
     POLL_INTERVAL_MS: '50',
     ...env,
   });
-  const tokens = wishes.length > 0 ? await grantAll(settings, wishes) : [];
+  const tokens = tokenRequests.length > 0 ? await grantAll(settings, tokenRequests) : [];
   const flags = { allowPlaintext: false, allowAnonymous: false };
   const running = await serve(settings, flags, createLog(settings.LOG_LEVEL));
   const clients = connect(running.grpcPort, tokens[0]?.text);
@@ -177,8 +177,8 @@ export async function startService(
 }
 
 /**
- * Starts the service on a seeded PostgreSQL database of its own. For tests to which the engine makes no difference: a
- * start on the embedded engine takes a second of processor time, this one a fifth of that.
+ * Starts the service on a new seeded PostgreSQL database. For tests that do not depend on the engine: a start on the
+ * embedded engine takes a second of processor time, this one a fifth of that.
  */
 export async function startOnPostgres(env: Readonly<Record<string, string>> = {}): Promise<TestService> {
   const postgres = await startPostgres();
@@ -192,37 +192,40 @@ export async function startOnPostgres(env: Readonly<Record<string, string>> = {}
   };
 }
 
-/** Makes tokens in a database that no service has, as the command line does. */
-export async function grantAll(settings: Settings, wishes: readonly Partial<TokenRequest>[]): Promise<NewToken[]> {
+/** Creates tokens in a database that no service uses, as `token create --local` does. */
+export async function grantAll(
+  settings: Settings,
+  tokenRequests: readonly Partial<TokenRequest>[],
+): Promise<NewToken[]> {
   const database = await openConfigured(settings);
   try {
     await migrator(database).up();
     const store = new Store(database);
     await catchUp(store);
-    const made: NewToken[] = [];
-    for (const wish of wishes) made.push(await grant(store, wish));
-    return made;
+    const tokens: NewToken[] = [];
+    for (const request of tokenRequests) tokens.push(await grant(store, request));
+    return tokens;
   } finally {
     await database.close();
   }
 }
 
-/** The service for all tests of a `describe`, on one of the engines. */
+/** One service for all tests of a `describe`, on the given engine. */
 export function useService(
   backend: Backend,
   env: Readonly<Record<string, string>> = {},
-  wishes: readonly Partial<TokenRequest>[] = [],
+  tokenRequests: readonly Partial<TokenRequest>[] = [],
 ): () => TestService {
   let service: TestService;
   let stopDatabase = async () => {};
   beforeAll(async () => {
     if (backend === 'embedded') {
-      service = await startService(env, wishes);
+      service = await startService(env, tokenRequests);
       return;
     }
     const postgres = await startPostgres();
     stopDatabase = () => postgres.stop();
-    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase('seeded') }, wishes);
+    service = await startService({ ...env, DATABASE_URL: await postgres.createDatabase('seeded') }, tokenRequests);
   });
   afterAll(async () => {
     await service?.stop();
@@ -231,5 +234,5 @@ export function useService(
   return () => service;
 }
 
-/** A name that no other test has. */
+/** A unique name. */
 export const unique = (prefix: string): string => `${prefix}_${randomUUID().replaceAll('-', '').slice(0, 16)}`;

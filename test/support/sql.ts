@@ -1,6 +1,6 @@
 import pg from 'pg';
 
-/** A plain connection, for what no method of the service can do. */
+/** A direct connection to the database, for operations that the service does not offer. */
 export async function connectPg(url: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();

@@ -19,7 +19,7 @@ import { readHead } from '../../src/store/write/head.js';
 import { copyDirectory } from './copy_directory.js';
 import { type Clients, connect } from './service.js';
 
-/** A store as main.ts opens one, with its parts within reach of a test. */
+/** A store as main.ts opens it, with access to its parts. */
 export interface TestStore {
   readonly database: Database;
   readonly store: Store;
@@ -28,9 +28,9 @@ export interface TestStore {
 }
 
 export interface StoreOptions {
-  /** A PostgreSQL; undefined opens an embedded one on a directory of its own. */
+  /** The URL of a PostgreSQL database; undefined: an embedded database in a new directory. */
   readonly url?: string | undefined;
-  /** What an embedded database holds from the start: the tables of this version, or also the seeded rows. */
+  /** The initial content of an embedded database: the tables of this version, or also the seeded rows. */
   readonly content?: 'migrated' | 'seeded';
   readonly pollIntervalMs?: number;
   readonly poolSize?: number;
@@ -38,9 +38,11 @@ export interface StoreOptions {
 
 export async function openStore(options: StoreOptions = {}): Promise<TestStore> {
   const { url, content = 'migrated', pollIntervalMs = 50, poolSize = 10 } = options;
-  const opening = { url, poolSize, acquireTimeoutMs: 5_000 };
+  const databaseOptions = { url, poolSize, acquireTimeoutMs: 5_000 };
   const database =
-    url === undefined ? await openCopy(content, opening) : await openDatabase({ ...opening, dataDir: '' });
+    url === undefined
+      ? await openCopy(content, databaseOptions)
+      : await openDatabase({ ...databaseOptions, dataDir: '' });
   await migrator(database).up();
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
@@ -55,10 +57,10 @@ export async function openStore(options: StoreOptions = {}): Promise<TestStore> 
   };
 }
 
-/** For the first connection of an engine, which has to start, on a busy machine. */
-const OPENING_MS = 30_000;
+/** The timeout of the first connection, for which the engine has to start, on a loaded machine. */
+const FIRST_CONNECTION_MS = 30_000;
 
-/** An embedded database that is a copy of a prepared one: initdb, the migrations and the seeds take seconds. */
+/** Opens a copy of a prepared embedded database: initdb, the migrations and the seeds would take seconds. */
 export async function openCopy(
   content: 'migrated' | 'seeded',
   options: Partial<DatabaseOptions> = {},
@@ -69,7 +71,7 @@ export async function openCopy(
   const database = await openDatabase({
     poolSize: 10,
     ...options,
-    acquireTimeoutMs: OPENING_MS,
+    acquireTimeoutMs: FIRST_CONNECTION_MS,
     url: undefined,
     dataDir,
   });
@@ -82,7 +84,7 @@ export async function openCopy(
   };
 }
 
-/** A seeded store that answers calls, with typed clients. */
+/** A seeded store with a gRPC server and typed clients. */
 export interface TestBackend extends TestStore, Omit<Clients, 'close'> {
   readonly port: number;
 }
@@ -120,14 +122,14 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
   };
 }
 
-/** The state that the log alone gives, from the first revision on. */
+/** The state that results from the change log alone, from the first revision on. */
 export async function replay(database: Database): Promise<State> {
   const empty = new Store(database);
   await advance(empty, database.knex, await readHead(database.knex));
   return empty.state;
 }
 
-/** Everything that a state answers from, its indexes included, in a form that can be compared. */
+/** The content of a state with its indexes, in a form that can be compared. */
 export function contents(state: State) {
   const models = [...state.modelsInOrder.after()];
   return {
@@ -146,23 +148,23 @@ export function contents(state: State) {
   };
 }
 
-/** What is wrong with the numbers of the log; empty when they are dense and each revision is whole. */
+/** The errors in the numbering of the change log; empty when it is gapless and each revision is complete. */
 export async function gapsInLog({ knex }: Database): Promise<string[]> {
   const rows: { revision: number; position: number; nonce: string }[] = await knex('config_revisions')
     .select('revision', 'position', 'nonce')
     .orderBy(['revision', 'position']);
   const head = await readHead(knex);
-  const wrong: string[] = [];
+  const errors: string[] = [];
   let last = { revision: 0, position: -1, nonce: '' };
   for (const row of rows) {
     const sameRevision = row.revision === last.revision;
-    if (!sameRevision && row.revision !== last.revision + 1) wrong.push(`${row.revision} follows ${last.revision}`);
+    if (!sameRevision && row.revision !== last.revision + 1) errors.push(`${row.revision} follows ${last.revision}`);
     if (row.position !== (sameRevision ? last.position + 1 : 0))
-      wrong.push(`position ${row.position} of ${row.revision}`);
-    if (sameRevision !== (row.nonce === last.nonce)) wrong.push(`nonce of ${row.revision}`);
+      errors.push(`position ${row.position} of ${row.revision}`);
+    if (sameRevision !== (row.nonce === last.nonce)) errors.push(`nonce of ${row.revision}`);
     last = row;
   }
   if (last.revision !== head.revision || last.nonce !== head.nonce)
-    wrong.push(`the log ends at ${last.revision}, the head is ${head.revision}`);
-  return wrong;
+    errors.push(`the log ends at ${last.revision}, the head is ${head.revision}`);
+  return errors;
 }

@@ -9,19 +9,19 @@ import { packageFile } from '../../src/package.js';
 import { freePort } from './ports.js';
 
 /*
- * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and what
- * follows is what it prints. All commands of a page run in one shell, in an empty directory, in order.
+ * Transcripts in the documentation: fenced `console` blocks in which a line that begins with `$ ` is a command and the
+ * following lines are its output. All commands of a page run in one shell, in an empty directory, in order.
  *
- * `agentllm serve` runs on beside what follows, until a line `^C` or the end of the page, and so does a command that
- * ends in `&`: what that prints stands with the step during which it does. A line `…` in an output stands for any number
- * of lines. A block ```` ```ts agent.mts ```` is the file of that name.
+ * `agentllm serve` runs in the background until a line `^C` or the end of the page, and so does a command that ends in
+ * `&`, whose output belongs to the step during which it is printed. A line `…` in an output matches any number of
+ * lines. A block ```` ```ts agent.mts ```` is the file of that name.
  */
 
 export interface Step {
   /** Without the prompt; lines that end in a backslash are joined. */
   readonly command: string;
   readonly output: string;
-  /** Where the output stands in the page. */
+  /** The start of the output in the page, in characters; `to` is its end. */
   readonly from: number;
   readonly to: number;
 }
@@ -41,16 +41,16 @@ export function stepsOf(page: string): Step[] {
   });
 }
 
-/** The files that a page has its reader write: those with a name behind their language. */
+/** The files that a page asks its reader to write: code blocks with a file name after the language. */
 export const filesOf = (page: string): { readonly name: string; readonly content: string }[] =>
   [...page.matchAll(/^```\w+ ([\w.-]+)\n([\s\S]*?)^```$/gm)].map(([, name = '', content = '']) => ({ name, content }));
 
-/** What differs from run to run and machine to machine. */
+/** Text that differs between runs and machines. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
   [/\bal_[a-z2-7]{10}_[\w-]{43}/g, '<token>'],
   [/\bal_[a-z2-7]{10}\b/g, '<token id>'],
   [/\b(just now|\d+ ?(s|min|h|d|seconds?|minutes?|hours?|days?) ago)\b/g, '<ago>'],
-  // A column of milliseconds, before that of the age.
+  // A column of milliseconds before the column of the age.
   [/\d+(?= +<ago>)/g, '<measured>'],
   [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
   [/\buntil \d{4}-\d\d-\d\d\b/g, 'until <day>'],
@@ -66,22 +66,22 @@ const VARYING: readonly (readonly [RegExp, string])[] = [
   [/-{3,}/g, '---'],
 ];
 
-const steady = (text: string): string[] =>
+const normalizedLines = (text: string): string[] =>
   VARYING.reduce((rest, [pattern, name]) => rest.replace(pattern, name), text)
     .split('\n')
     .map((line) => line.trimEnd())
     .filter((line) => line !== '' && line !== '^C');
 
-/** Whether a command printed what the page says, times, ids and the widths of columns apart. */
-export function agrees(said: string, printed: string): boolean {
-  const [want, have] = [steady(said), steady(printed)];
+/** Whether the output of a command equals that of the page, except for times, ids and column widths. */
+export function agrees(documented: string, printed: string): boolean {
+  const [expected, actual] = [normalizedLines(documented), normalizedLines(printed)];
   const matches = (w: number, h: number): boolean => {
-    for (; w < want.length; w++, h++) {
-      if (want[w] === '…')
-        return Array.from({ length: have.length - h + 1 }).some((_, skip) => matches(w + 1, h + skip));
-      if (want[w] !== have[h]) return false;
+    for (; w < expected.length; w++, h++) {
+      if (expected[w] === '…')
+        return Array.from({ length: actual.length - h + 1 }).some((_, skip) => matches(w + 1, h + skip));
+      if (expected[w] !== actual[h]) return false;
     }
-    return h === have.length;
+    return h === actual.length;
   };
   return matches(0, 0);
 }
@@ -89,22 +89,22 @@ export function agrees(said: string, printed: string): boolean {
 /** A shell in which the steps of one page run. */
 export class Shell {
   private readonly servers: ChildProcess[] = [];
-  /** What runs on, with how much of its output was shown. */
+  /** Background jobs, with the length of the output that has been returned. */
   private readonly jobs: { readonly log: string; shown: number }[] = [];
 
   private constructor(
     private readonly directory: string,
     private readonly bash: ChildProcess,
-    private readonly stands: ReadonlyMap<string, string>,
+    private readonly replacements: ReadonlyMap<string, string>,
   ) {}
 
   /**
-   * @param env settings that the page takes for given.
-   * @param stands what stands for texts of the page: the database for the URL that it shows.
+   * @param env settings that the page requires.
+   * @param replacements the real values of texts in the page, for example of the database URL that it shows.
    */
   static async start(
     env: Readonly<Record<string, string>> = {},
-    stands: ReadonlyMap<string, string> = new Map(),
+    replacements: ReadonlyMap<string, string> = new Map(),
   ): Promise<Shell> {
     const directory = await mkdtemp(join(tmpdir(), 'agentllm-docs-'));
     const bin = join(directory, '.bin');
@@ -133,35 +133,39 @@ export class Shell {
         ...env,
       },
     });
-    const all = new Map([...stands, ['127.0.0.1:50051', `127.0.0.1:${grpc}`], ['127.0.0.1:8081', `127.0.0.1:${http}`]]);
+    const all = new Map([
+      ...replacements,
+      ['127.0.0.1:50051', `127.0.0.1:${grpc}`],
+      ['127.0.0.1:8081', `127.0.0.1:${http}`],
+    ]);
     return new Shell(directory, bash, all);
   }
 
-  /** A file in the directory of the page. */
+  /** The path of a file in the directory of the page. */
   path(name: string): string {
     return join(this.directory, name);
   }
 
-  /** Runs a step; returns what it printed, on both streams. */
+  /** Runs a step and returns its output on both streams. */
   async run({ command, output }: Step): Promise<string> {
     if (/(^|\s)agentllm serve(\s|$)/.test(command)) return this.serve(command, /^\^C$/m.test(output));
     const [, job] = /^(.*) &$/s.exec(command) ?? [];
-    if (job !== undefined) return this.shown(await this.begin(job));
-    const printed = await this.converse(`{ ${this.real(command)}\n} 2>&1 </dev/null`);
-    return this.shown(printed + (await this.fromJobs()));
+    if (job !== undefined) return this.withShownValues(await this.startJob(job));
+    const printed = await this.runScript(`{ ${this.withRealValues(command)}\n} 2>&1 </dev/null`);
+    return this.withShownValues(printed + (await this.readJobs()));
   }
 
-  private async begin(command: string): Promise<string> {
+  private async startJob(command: string): Promise<string> {
     const log = join(this.directory, `.job-${this.jobs.length}`);
-    // In a process group of its own: what the shell starts for it has children of its own too.
-    await this.converse(`set -m; { ${this.real(command)}\n} >${log} 2>&1 </dev/null & set +m`);
+    // In a separate process group, because the job can have child processes.
+    await this.runScript(`set -m; { ${this.withRealValues(command)}\n} >${log} 2>&1 </dev/null & set +m`);
     this.jobs.push({ log, shown: 0 });
     for (let tries = 0; tries < 200 && sizeOf(log) === 0; tries++) await delay(100);
-    return this.fromJobs();
+    return this.readJobs();
   }
 
-  /** What jobs have printed since, once they are quiet. */
-  private async fromJobs(): Promise<string> {
+  /** The new output of all jobs, when it has stopped growing. */
+  private async readJobs(): Promise<string> {
     const sizes = () => this.jobs.map(({ log }) => sizeOf(log)).join();
     for (let before = '', tries = 0; before !== sizes() && tries < 20; tries++) {
       before = sizes();
@@ -180,60 +184,60 @@ export class Shell {
   private async serve(command: string, interrupted: boolean): Promise<string> {
     const log = join(this.directory, `.serve-${this.servers.length}`);
     const pid = (
-      await this.converse(`{ exec ${withEnv(this.real(command))}; } >${log} 2>&1 </dev/null & echo $!`)
+      await this.runScript(`{ exec ${withEnv(this.withRealValues(command))}; } >${log} 2>&1 </dev/null & echo $!`)
     ).trim();
-    const said = `for i in $(seq 600); do grep -q 'stop      Ctrl-C' ${log} && break; kill -0 ${pid} 2>/dev/null || break; sleep 0.1; done; cat ${log}`;
-    const started = await this.converse(said);
-    if (!interrupted) return this.shown(started);
-    return this.shown(await this.converse(`kill -INT ${pid}; wait ${pid}; cat ${log}`));
+    const waitForStart = `for i in $(seq 600); do grep -q 'stop      Ctrl-C' ${log} && break; kill -0 ${pid} 2>/dev/null || break; sleep 0.1; done; cat ${log}`;
+    const started = await this.runScript(waitForStart);
+    if (!interrupted) return this.withShownValues(started);
+    return this.withShownValues(await this.runScript(`kill -INT ${pid}; wait ${pid}; cat ${log}`));
   }
 
   async end(): Promise<void> {
     const stop = 'for job in $(jobs -p); do kill -- -$job 2>/dev/null || kill $job; done; wait';
-    await this.converse(`{ ${stop}; } 2>/dev/null`).catch(() => undefined);
+    await this.runScript(`{ ${stop}; } 2>/dev/null`).catch(() => undefined);
     this.bash.stdin?.end();
     if (this.bash.exitCode === null) await once(this.bash, 'close');
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  private readonly real = (text: string): string =>
-    [...this.stands].reduce((rest, [shown, real]) => rest.replaceAll(shown, real), text);
+  private readonly withRealValues = (text: string): string =>
+    [...this.replacements].reduce((rest, [shown, real]) => rest.replaceAll(shown, real), text);
 
-  private readonly shown = (text: string): string =>
-    [...this.stands]
+  private readonly withShownValues = (text: string): string =>
+    [...this.replacements]
       .reduce((rest, [shown, real]) => rest.replaceAll(real, shown), text)
       .replaceAll(`${this.directory}/`, '')
       .replaceAll(this.directory, '.');
 
-  /** Has the shell run something and waits until it is done. */
-  private async converse(script: string): Promise<string> {
-    const mark = `__done_${Math.random().toString(36).slice(2)}__`;
+  /** Runs a script in the shell and returns its output. */
+  private async runScript(script: string): Promise<string> {
+    const endMarker = `__done_${Math.random().toString(36).slice(2)}__`;
     let printed = '';
     const done = new Promise<void>((resolve, reject) => {
-      const ended = () => reject(new Error(`the shell ended:\n${printed}`));
-      const listen = (chunk: Buffer) => {
+      const onClose = () => reject(new Error(`the shell ended:\n${printed}`));
+      const onData = (chunk: Buffer) => {
         printed += chunk;
-        if (!printed.includes(mark)) return;
-        this.bash.stdout?.off('data', listen);
-        this.bash.off('close', ended);
+        if (!printed.includes(endMarker)) return;
+        this.bash.stdout?.off('data', onData);
+        this.bash.off('close', onClose);
         resolve();
       };
-      this.bash.stdout?.on('data', listen);
-      this.bash.once('close', ended);
+      this.bash.stdout?.on('data', onData);
+      this.bash.once('close', onClose);
     });
-    this.bash.stdin?.write(`${script}\nprintf '%s\\n' ${mark}\n`);
+    this.bash.stdin?.write(`${script}\nprintf '%s\\n' ${endMarker}\n`);
     await done;
-    return printed.slice(0, printed.indexOf(mark));
+    return printed.slice(0, printed.indexOf(endMarker));
   }
 }
 
 const QUIET_MS = 1_000;
 const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-/** `A=1 agentllm serve` as `exec` takes it. */
+/** Prefixes a command that begins with an assignment with `env`, because `exec` does not accept assignments. */
 const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);
 
-/** Whether a program is there to be run. */
+/** Whether a program is installed. */
 export function has(program: string): boolean {
   try {
     execFileSync('sh', ['-c', `command -v ${program}`], {
