@@ -356,7 +356,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(cancelled.code).toBe(1);
     await vi.waitFor(async () => {
       const { events } = await backend.audit.listAuditEvents({ kinds: ['AUDIT_EVENT_KIND_KEY_ROTATION'] });
-      expect(events[0]?.outcome).toMatch(/^ended newReplica: \d+ of 300 /);
+      expect(events[0]?.outcome).toMatch(/^ended early: \d+ of 300 /);
     });
     const { revision } = backend.store.state;
     await sleep(300);
