@@ -1,88 +1,7 @@
 #!/usr/bin/env node
-import { Command } from 'commander';
 import { StartError } from '../errors.js';
-import { version } from '../package.js';
-import { EXIT_CODES, printError } from './kit/error_output.js';
-import { UsageError } from './kit/inputs.js';
-import { remoteCommand, withUsageErrors } from './kit/remote_command.js';
 import { stopRequest } from './kit/signals.js';
-
-const SERVICE = 'Service and database:';
-const CONFIGS = 'Agents and their configs:';
-const CHANGES = 'Changes and history:';
-const KEYS = 'Providers and keys:';
-const ACCESS = 'Access:';
-const HELP = 'Help:';
-
-/** Each command with its group and its module. Only the requested module is loaded, which keeps the start short. */
-const COMMANDS: readonly (readonly [name: string, group: string, load: () => Promise<Command>])[] = [
-  ['serve', SERVICE, async () => (await import('./local/serve.js')).serveCommand()],
-  ['migrate', SERVICE, async () => (await import('./local/migrate.js')).migrateCommand()],
-  ['seed', SERVICE, async () => (await import('./local/seed.js')).seedCommand()],
-  ['backup', SERVICE, async () => (await import('./local/backup.js')).backupCommand()],
-  ['restore', SERVICE, async () => (await import('./local/restore.js')).restoreCommand()],
-  ['store', SERVICE, async () => (await import('./local/store.js')).storeCommand()],
-  ['key', SERVICE, async () => (await import('./remote/key.js')).keyCommand()],
-  ['cert', SERVICE, async () => (await import('./local/cert.js')).certCommand()],
-  ['doctor', SERVICE, async () => (await import('./local/doctor.js')).doctorCommand()],
-  ['agents', CONFIGS, async () => (await import('./remote/agents.js')).agentsCommand()],
-  ['configs', CONFIGS, async () => (await import('./remote/configs.js')).configsCommand()],
-  ['resolve', CONFIGS, async () => remoteCommand((await import('./remote/resolve.js')).resolveAgent)],
-  ['watch', CHANGES, async () => remoteCommand((await import('./remote/watch.js')).watch)],
-  ['watchers', CHANGES, async () => remoteCommand((await import('./remote/watchers.js')).watchers)],
-  ['history', CHANGES, async () => remoteCommand((await import('./remote/history.js')).history)],
-  ['diff', CHANGES, async () => remoteCommand((await import('./remote/diff.js')).diff)],
-  ['rollback', CHANGES, async () => remoteCommand((await import('./remote/rollback.js')).rollback)],
-  ['audit', CHANGES, async () => remoteCommand((await import('./remote/audit.js')).audit)],
-  ['providers', KEYS, async () => (await import('./remote/providers.js')).providersCommand()],
-  ['models', KEYS, async () => (await import('./remote/models.js')).modelsCommand()],
-  ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
-  ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
-  ['completion', HELP, async () => (await import('./remote/completion.js')).completionCommand()],
-];
-
-const FIRST_STEPS = `First steps, with a running service (agentllm serve):
-  agentllm agents list                                            the agents
-  agentllm configs primary trader                                 the config that one of them uses
-  agentllm models list --provider openai                          the models that it can use
-  agentllm credentials create desk --provider openai              stores an API key; it prompts for the key
-  agentllm configs upsert trader --model openai/gpt-4o --credential desk
-  agentllm resolve trader                                         the models that it tries, in order
-  agentllm history --agent trader                                 who changed what; agentllm watch shows changes live
-The help of every command has examples: agentllm configs create --help`;
-
-async function program(words: readonly string[]): Promise<Command> {
-  const all = withUsageErrors(new Command('agentllm'))
-    .description('The control plane for per-agent LLM configuration')
-    .version(version)
-    .addHelpCommand(new Command('help').argument('[command]').description('show the help of a command').helpGroup(HELP))
-    .addHelpText('after', `\n${FIRST_STEPS}\n\n${EXIT_CODES}`);
-  const requested = COMMANDS.filter(([name]) => name === words[0]);
-  for (const [, group, load] of requested.length > 0 ? requested : COMMANDS)
-    all.addCommand(withUsageErrorsInAll(await load()).helpGroup(group));
-  return all;
-}
-
-/** Usage errors have the same form in all commands, also in those that call no service. */
-function withUsageErrorsInAll(command: Command): Command {
-  for (const one of command.commands) withUsageErrorsInAll(one);
-  return withUsageErrors(command);
-}
-
-/** `agentllm help configs create` is `agentllm configs create --help`. Ends the process when the command is unknown. */
-function helpWords(all: Command, names: readonly string[]): readonly string[] {
-  let command: Command | undefined = all;
-  for (const name of names.filter((one) => !one.startsWith('-')))
-    command = command?.commands.find((one) => one.name() === name);
-  if (command) return [...names, '--help'];
-  const error = new UsageError(`unknown command ${names.join(' ')}`);
-  process.exit(printError(error, { json: false, command: 'agentllm', inputs: [], causes: [] }));
-}
-
-/** Loaded on a failure only: its module knows the errors of the store, and with them Knex and pg. */
-async function fail(error: unknown): Promise<void> {
-  (await import('./kit/failure.js')).fail(error);
-}
+import { fail, run } from './program.js';
 
 const words = process.argv.slice(2);
 const isService = words[0] === 'serve';
@@ -100,11 +19,4 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 // The error cannot be reported anywhere, and it must not change the exit code.
 process.stderr.on('error', () => {});
 
-if (words[0] === '__complete') {
-  const { complete } = await import('./remote/complete.js');
-  await complete(await program(words.slice(1)), words.slice(1));
-} else {
-  const all = await program(words[0] === 'help' ? words.slice(1) : words);
-  const commandLine = words[0] === 'help' ? helpWords(all, words.slice(1)) : words;
-  await all.parseAsync(commandLine, { from: 'user' }).catch(fail);
-}
+await run(words);

@@ -6,6 +6,7 @@ import { text } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
 import { migrations } from '../../migrations/index.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
+import { runCommand } from '../support/run_command.js';
 import { connect, failure } from '../support/service.js';
 
 const directory = useDirectories();
@@ -16,7 +17,7 @@ const NO_POLLING = { POLL_INTERVAL_MS: '60000' };
 const socketOf = (dataDir: string) => join(dataDir, '.admin/admin.sock');
 
 async function run(DATA_DIR: string, ...args: string[]) {
-  return agentllm(args, { DATA_DIR }).ended;
+  return runCommand(args, { DATA_DIR });
 }
 
 async function runJson(DATA_DIR: string, ...args: string[]) {

@@ -3,14 +3,15 @@ import { once } from 'node:events';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generateKey } from '../../src/domain/fernet.js';
-import { agentllm, startCommand, useDirectories } from '../support/command.js';
+import { startCommand, useDirectories } from '../support/command.js';
+import { runCommand } from '../support/run_command.js';
 import { startOnPostgres, type TestService } from '../support/service.js';
 import { remoteCommands, useInstalled } from './support.js';
 
 const directory = useInstalled();
 
 const help = async (...command: string[]): Promise<string> => {
-  const { code, stdout } = await agentllm([...command, '--help']).ended;
+  const { code, stdout } = await runCommand([...command, '--help']);
   if (code !== 0) throw new Error(`${command.join(' ')} --help ended with ${code}`);
   return stdout;
 };

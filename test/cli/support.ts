@@ -20,7 +20,8 @@ import { watch } from '../../src/cli/remote/watch.js';
 import { watchers } from '../../src/cli/remote/watchers.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { packageFile } from '../../src/package.js';
-import { agentllm, type Ended } from '../support/command.js';
+import type { Ended } from '../support/command.js';
+import { runCommand } from '../support/run_command.js';
 import { type TestService, useService } from '../support/service.js';
 
 /** Runs `agentllm` against a test service. */
@@ -42,7 +43,7 @@ export function useCli(env: Readonly<Record<string, string>> = {}): Cli {
   const service = useService('embedded', { ENCRYPTION_KEY: generateKey(), ...env });
   const run = (args: readonly string[], options: CliOptions = {}) => {
     const address = { AGENTLLM_ADDRESS: `127.0.0.1:${service().port}` };
-    return agentllm(args, { ...address, ...options.env }, options).ended;
+    return runCommand(args, { ...address, ...options.env }, options);
   };
   const json = async (args: readonly string[], options?: CliOptions) => {
     const { code, stdout, stderr } = await run([...args, '--json'], options);

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { packageFile } from '../../../src/package.js';
 import { startFake } from '../../client/support.js';
-import { agentllm } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 import { useCli, useDirectory } from '../support.js';
 
 const cli = useCli();
@@ -160,7 +160,7 @@ describe('a command that cannot reach the service', () => {
     expect(flag.stderr).toMatch(
       /^agentllm: no service is reachable at 127\.0\.0\.1:1 \(from --address\)\n.*ECONNREFUSED.*\n {2}agentllm serve starts a service/,
     );
-    const env = await agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: '127.0.0.1:2' }).ended;
+    const env = await runCommand(['agents', 'list'], { AGENTLLM_ADDRESS: '127.0.0.1:2' });
     expect([env.code, env.stderr]).toEqual([4, expect.stringContaining('127.0.0.1:2 (from AGENTLLM_ADDRESS)')]);
     const json = await cli(['agents', 'list', '--address', '127.0.0.1:1', '--json']);
     expect([json.code, json.stdout, JSON.parse(json.stderr).error.code]).toEqual([4, '', 'UNAVAILABLE']);

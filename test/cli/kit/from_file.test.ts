@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decodeText } from '../../../src/cli/kit/text.js';
 import { packageFile } from '../../../src/package.js';
-import { agentllm } from '../../support/command.js';
 import { freePort } from '../../support/ports.js';
+import { runCommand } from '../../support/run_command.js';
 import { useService } from '../../support/service.js';
 
 /* Text from files and standard input in the encodings of other platforms, and proxies set in the environment. */
@@ -64,7 +64,7 @@ describe('--from-file', () => {
     const file = join(scratch, 'config.json');
     writeFileSync(file, bytes);
     const args = ['configs', 'update', '1', '--from-file'];
-    const fromFile = await agentllm([...args, file], env()).ended;
+    const fromFile = await runCommand([...args, file], env());
     expect(fromFile.code, fromFile.stderr).toBe(0);
     const fromInput = await withInput([...args, '-'], bytes);
     expect(fromInput.code, fromInput.output).toBe(0);
@@ -73,7 +73,7 @@ describe('--from-file', () => {
   it('rejects a file that is neither UTF-8 nor UTF-16', async () => {
     const file = join(scratch, 'latin1.json');
     writeFileSync(file, Buffer.from('{"description": "Ä"}', 'latin1'));
-    const { code, stderr } = await agentllm(['configs', 'update', '1', '--from-file', file], env()).ended;
+    const { code, stderr } = await runCommand(['configs', 'update', '1', '--from-file', file], env());
     expect(code).toBe(2);
     expect(stderr).toContain('must be text in UTF-8 or UTF-16');
   });
@@ -82,14 +82,14 @@ describe('--from-file', () => {
     const file = join(scratch, option);
     const text = option === 'ca' ? '-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n' : 'al_aaaaaaaaaa_x';
     writeFileSync(file, Buffer.from(`\ufeff${text}`, 'utf16le'));
-    const { stderr } = await agentllm(['agents', 'list', `--${option}`, file], env()).ended;
+    const { stderr } = await runCommand(['agents', 'list', `--${option}`, file], env());
     expect(stderr).not.toMatch(/holds no certificate|must be text|no token/);
   });
 });
 
 describe('a proxy set in the environment', () => {
   const list = (proxy: Readonly<Record<string, string>>) =>
-    agentllm(['agents', 'list', '--address', 'agentllm.invalid:50051', '--timeout', '5000'], proxy).ended;
+    runCommand(['agents', 'list', '--address', 'agentllm.invalid:50051', '--timeout', '5000'], proxy);
 
   it.each(['http_proxy', 'https_proxy', 'grpc_proxy'])(
     'is named in the error when it is unreachable: %s',
@@ -114,7 +114,7 @@ describe('a proxy set in the environment', () => {
 
   it('is not used for loopback addresses or for hosts in no_proxy', async () => {
     const unreachable = { http_proxy: `http://127.0.0.1:${await freePort()}` };
-    expect(await agentllm(['agents', 'list'], { ...env(), ...unreachable }).ended).toMatchObject({ code: 0 });
+    expect(await runCommand(['agents', 'list'], { ...env(), ...unreachable })).toMatchObject({ code: 0 });
     expect((await list({ ...unreachable, no_proxy: 'agentllm.invalid' })).stderr).not.toContain('proxy');
   });
 });

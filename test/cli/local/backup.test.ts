@@ -10,6 +10,7 @@ import { openDatabase } from '../../../src/store/database.js';
 import { loadState } from '../../../src/store/write/change_log.js';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
 import { findPgTools } from '../../support/pg_tools.js';
+import { runCommand } from '../../support/run_command.js';
 import { type Clients, connect, failure, startService, unique } from '../../support/service.js';
 import { contents, gapsInLog, replay } from '../../support/store.js';
 import { stepsOf } from '../../support/transcripts.js';
@@ -71,7 +72,7 @@ async function verifiedState(dataDir: string) {
 }
 
 async function errorOf(args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> {
-  const ended = await agentllm(args, env).ended;
+  const ended = await runCommand(args, env);
   expect(ended.code).toBe(1);
   expect(ended.stdout).toBe('');
   expect(ended.stderr).not.toContain('    at ');
@@ -83,7 +84,7 @@ async function createBackup(): Promise<{ DATA_DIR: string; file: string; identit
   const DATA_DIR = await directory.started();
   const service = await startCommand({ DATA_DIR });
   const file = join(await directory(), 'agentllm.backup');
-  const { stdout } = await agentllm(['backup', file, '--json'], { DATA_DIR }).ended;
+  const { stdout } = await runCommand(['backup', file, '--json'], { DATA_DIR });
   service.child.kill('SIGTERM');
   await service.ended;
   return { DATA_DIR, file, identity: JSON.parse(stdout).identity };
@@ -139,7 +140,7 @@ describe('a backup of the embedded engine', () => {
   it('is created without a running service and does not overwrite a file unless --force is set', async () => {
     const { DATA_DIR, file, identity } = await createBackup();
     expect(await errorOf(['backup', file], { DATA_DIR })).toContain('--force');
-    const { stdout, stderr } = await agentllm(['backup', file, '--force', '--json'], { DATA_DIR }).ended;
+    const { stdout, stderr } = await runCommand(['backup', file, '--force', '--json'], { DATA_DIR });
     expect(stderr).toBe('');
     expect(JSON.parse(stdout)).toMatchObject({ file, revision: 3, identity, bytes: expect.any(Number) });
     expect(readFileSync(file, 'latin1')).toMatch(/^agentllm-backup 1 \{.*"revision":3,.*\}\n/);
@@ -185,7 +186,7 @@ describe('a backup of the embedded engine', () => {
     const { DATA_DIR, file, identity } = await createBackup();
     expect(await errorOf(['restore', file], { DATA_DIR })).toContain('add --force');
     expect((await verifiedState(DATA_DIR)).identity).toBe(identity);
-    const { stdout, stderr } = await agentllm(['restore', file, '--force', '--json'], { DATA_DIR }).ended;
+    const { stdout, stderr } = await runCommand(['restore', file, '--force', '--json'], { DATA_DIR });
     expect(stderr).toBe('');
     const restored = JSON.parse(stdout);
     expect((await verifiedState(DATA_DIR)).identity).toBe(restored.identity);
@@ -304,7 +305,7 @@ describe.skipIf(missing !== undefined)(
         NOTIFY: 'off',
       });
       try {
-        const { stdout } = await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended;
+        const { stdout } = await runCommand(['store', 'renew', '--json'], { DATABASE_URL });
         const identityPrefix = JSON.parse(stdout).identity.slice(0, 8);
         const etag = async (from: Clients) => (await from.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8);
         await vi.waitFor(async () => expect(await etag(pollingReplica)).toBe(identityPrefix), { timeout: 10_000 });
@@ -313,7 +314,7 @@ describe.skipIf(missing !== undefined)(
         expect(config?.etag.startsWith(identityPrefix)).toBe(true);
         expect(await etag(writingReplica)).toBe(identityPrefix);
         // A replica that lags reads revisions from before and after a renewal.
-        expect(JSON.parse((await agentllm(['store', 'renew', '--json'], { DATABASE_URL }).ended).stdout).revision).toBe(
+        expect(JSON.parse((await runCommand(['store', 'renew', '--json'], { DATABASE_URL })).stdout).revision).toBe(
           Number(revision),
         );
         const next = await pollingReplica.configs.createConfig({ agent, config: CONFIG });

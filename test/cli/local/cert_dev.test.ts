@@ -4,11 +4,12 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { getHttps } from '../../net/support.js';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 
 const directory = useDirectories();
 
 async function runCertDev(out: string, ...args: string[]) {
-  const { code, stdout, stderr } = await agentllm(['cert', 'dev', '--out', out, ...args]).ended;
+  const { code, stdout, stderr } = await runCommand(['cert', 'dev', '--out', out, ...args]);
   return { code, stdout, stderr };
 }
 
@@ -47,7 +48,7 @@ describe('agentllm cert dev', () => {
     const env = { AGENTLLM_CA, AGENTLLM_CERT, AGENTLLM_KEY } as Record<string, string>;
     const running = await startCommand({ DATA_DIR: await directory.started(), ...TLS });
     const list = (clientEnv: Record<string, string>) =>
-      agentllm(['agents', 'list'], { AGENTLLM_ADDRESS: `127.0.0.1:${running.port}`, ...clientEnv }).ended;
+      runCommand(['agents', 'list'], { AGENTLLM_ADDRESS: `127.0.0.1:${running.port}`, ...clientEnv });
     expect((await list(env)).code).toBe(0);
     const secondClient = (extension: string) => join(out, `client-spiffe-desk-analyst.${extension}`);
     expect((await list({ ...env, AGENTLLM_CERT: secondClient('pem'), AGENTLLM_KEY: secondClient('key') })).code).toBe(

@@ -3,8 +3,9 @@ import { createServer } from 'node:http';
 import { relative } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
-import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
+import { runCommand } from '../../support/run_command.js';
 import { connect } from '../../support/service.js';
 
 interface Diagnosis {
@@ -18,7 +19,7 @@ const directory = useDirectories();
 
 /** Runs `agentllm doctor --json` and parses its output. */
 async function diagnose(env: Record<string, string>, args: readonly string[] = ['--offline']) {
-  const { code, stdout, stderr } = await agentllm(['doctor', '--json', ...args], env).ended;
+  const { code, stdout, stderr } = await runCommand(['doctor', '--json', ...args], env);
   const { healthy, diagnoses } = JSON.parse(stdout) as { healthy: boolean; diagnoses: Diagnosis[] };
   expect(healthy).toBe(code === 0);
   const about = (area: string) => diagnoses.filter((diagnosis) => diagnosis.area === area);
@@ -28,7 +29,7 @@ async function diagnose(env: Record<string, string>, args: readonly string[] = [
 describe('agentllm doctor', () => {
   it('exits with 0 and prints each check when the store is valid', async () => {
     const DATA_DIR = await directory.started();
-    const { code, stdout } = await agentllm(['doctor', '--offline'], { DATA_DIR }).ended;
+    const { code, stdout } = await runCommand(['doctor', '--offline'], { DATA_DIR });
     expect(code).toBe(0);
     expect(stdout).toMatch(/^ok {4}database {3}PostgreSQL \d+\S* embedded, in .*responds in \d+ ms$/m);
     expect(stdout).toMatch(/^ok {4}schema {5}The schema is current, at \d{4}_/m);
@@ -132,7 +133,7 @@ describe('agentllm doctor', () => {
     expect((await diagnose(serviceEnv)).about('access')).toMatchObject([
       { verdict: 'ok', finding: 'It is open: callers on this machine need no token, without TLS' },
     ]);
-    const { stdout } = await agentllm(['token', 'create', '--role', 'admin'], { DATA_DIR }).ended;
+    const { stdout } = await runCommand(['token', 'create', '--role', 'admin'], { DATA_DIR });
     const AGENTLLM_TOKEN = stdout.trim();
     const [id] = /^al_[a-z2-7]{10}/.exec(AGENTLLM_TOKEN) as RegExpExecArray;
     const known = await diagnose({ ...serviceEnv, AGENTLLM_TOKEN });
@@ -154,7 +155,7 @@ describe('agentllm doctor', () => {
   it('reports tokens that expire soon, and the absence of an administrator token', async () => {
     const DATA_DIR = await directory.started();
     await startCommand({ DATA_DIR });
-    const createToken = async (...args: string[]) => agentllm(['token', 'create', ...args], { DATA_DIR }).ended;
+    const createToken = async (...args: string[]) => runCommand(['token', 'create', ...args], { DATA_DIR });
     await createToken('--role', 'viewer', '--lifetime', '15d');
     await createToken('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
     expect((await diagnose({ DATA_DIR })).about('access')).toMatchObject([
@@ -248,7 +249,7 @@ describe('a command that only reads', () => {
     [['backup', '/tmp/never-written.agentllm'], 1, /^agentllm: There is no database in .* yet\n$/],
   ])('creates no database: %j', async (args, code, output) => {
     const DATA_DIR = await directory();
-    const ended = await agentllm(args, { DATA_DIR }).ended;
+    const ended = await runCommand(args, { DATA_DIR });
     expect([ended.code, ended.stdout + ended.stderr]).toEqual([code, expect.stringMatching(output)]);
     expect(await readdir(DATA_DIR)).toEqual([]);
   });

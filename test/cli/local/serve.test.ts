@@ -1,6 +1,7 @@
 import { get, request } from 'node:http';
 import { describe, expect, it } from 'vitest';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 import { connect, failure } from '../../support/service.js';
 
 const directory = useDirectories();
@@ -151,7 +152,7 @@ describe('agentllm migrate and seed', () => {
   it('roll one migration back, apply it again, and seed repeatedly', async () => {
     const DATA_DIR = await directory();
     const run = async (...args: string[]) => {
-      const ended = await agentllm(args, { DATA_DIR }).ended;
+      const ended = await runCommand(args, { DATA_DIR });
       expect(ended.stderr).toBe('');
       expect(ended.code).toBe(0);
       return ended.stdout;
@@ -189,7 +190,7 @@ describe('agentllm migrate and seed', () => {
     secondClients.close();
     second.child.kill('SIGINT');
     await second.ended;
-    expect(JSON.parse((await agentllm(['seed', '--json'], { DATA_DIR }).ended).stdout).default_configs).toBe(1);
+    expect(JSON.parse((await runCommand(['seed', '--json'], { DATA_DIR })).stdout).default_configs).toBe(1);
   });
 
   it('keep the catalogue when the last migration is rolled back and the service is started again', async () => {
@@ -197,7 +198,7 @@ describe('agentllm migrate and seed', () => {
     const first = await startCommand({ DATA_DIR });
     first.child.kill('SIGINT');
     await first.ended;
-    expect((await agentllm(['migrate', 'down'], { DATA_DIR }).ended).code).toBe(0);
+    expect((await runCommand(['migrate', 'down'], { DATA_DIR })).code).toBe(0);
     const second = await startCommand({ DATA_DIR });
     const clients = connect(second.port);
     expect((await clients.providers.listProviders({})).providers.map((p) => p.name)).toContain('openai');

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { agentllm } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 import { unique } from '../../support/service.js';
 import { useCli, useInstalled } from '../support.js';
 
@@ -86,7 +86,7 @@ describe('completion in bash', () => {
       [`--address=${address}`],
       ['--timeout', '5000', '--address', address],
     ]) {
-      const { stdout } = await agentllm(['__complete', 'configs', 'primary', ...connection, 'tra']).ended;
+      const { stdout } = await runCommand(['__complete', 'configs', 'primary', ...connection, 'tra']);
       expect([connection, stdout]).toEqual([connection, 'trader\ttrader\n']);
     }
   });

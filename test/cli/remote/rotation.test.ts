@@ -3,7 +3,8 @@ import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
 import { packageFile } from '../../../src/package.js';
-import { agentllm, useDirectories } from '../../support/command.js';
+import { useDirectories } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 import { startService, type TestService } from '../../support/service.js';
 import { rowsOf } from '../support.js';
 
@@ -32,7 +33,7 @@ async function startWithOutdatedKeys(count: number, keysOf: (old: string) => str
   const service = await startService({ DATA_DIR, ENCRYPTION_KEY: keysOf(old) });
   onTestFinished(() => service.stop());
   const env = { AGENTLLM_ADDRESS: `127.0.0.1:${service.port}` };
-  const cli = (...args: string[]) => agentllm(args, env).ended;
+  const cli = (...args: string[]) => runCommand(args, env);
   return { cli, env, service };
 }
 
@@ -110,7 +111,7 @@ describe('agentllm key', () => {
 
   it('rotate exits with 4 when no service is reachable', async () => {
     const unreachable = { AGENTLLM_ADDRESS: '127.0.0.1:1' };
-    const { code, stderr } = await agentllm(['key', 'rotate'], unreachable).ended;
+    const { code, stderr } = await runCommand(['key', 'rotate'], unreachable);
     expect([code, stderr]).toEqual([4, expect.stringMatching(/^agentllm: no service is reachable at 127.0.0.1:1 /)]);
   });
 

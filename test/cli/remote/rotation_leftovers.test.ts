@@ -5,7 +5,7 @@ import {
   type RotateEncryptionKeyRequest,
   RotateEncryptionKeyResponse,
 } from '../../../gen/ts/agentllm/v1/credential_service.js';
-import { agentllm } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 
 type Progress = Partial<RotateEncryptionKeyResponse>;
 
@@ -62,7 +62,7 @@ describe('the exit code of agentllm key rotate', () => {
     ],
   ] as const)('is %s', async (_, progress, options, exitCode, output) => {
     const env = { AGENTLLM_ADDRESS: await serviceThatReports(progress) };
-    const { code, stdout, stderr } = await agentllm(['key', 'rotate', ...options], env).ended;
+    const { code, stdout, stderr } = await runCommand(['key', 'rotate', ...options], env);
     expect([code, stdout]).toEqual([exitCode, expect.stringMatching(output)]);
     expect(stderr).not.toContain('agentllm:');
   });

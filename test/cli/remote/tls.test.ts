@@ -10,7 +10,7 @@ import {
   tlsSettings,
   useFiles,
 } from '../../net/support.js';
-import { agentllm } from '../../support/command.js';
+import { runCommand } from '../../support/run_command.js';
 
 let authority: Pair;
 let client: Pair;
@@ -30,7 +30,7 @@ async function filesWith(server: Pair): Promise<Files> {
 }
 
 const list = (address: string, args: readonly string[] = [], env: Record<string, string> = {}) =>
-  agentllm(['agents', 'list', '--address', address, ...args], env).ended;
+  runCommand(['agents', 'list', '--address', address, ...args], env);
 
 describe('agentllm with TLS', () => {
   it('reports the cause and the remedy of a TLS failure with the exit code', async () => {
@@ -110,12 +110,12 @@ describe('agentllm with TLS', () => {
     const files = await filesWith(await makeServer(authority, 5));
     const { grpc } = await startTls(tlsSettings(files));
     const env = { DATA_DIR: 'memory:', AGENTLLM_ADDRESS: grpc, ...tlsSettings(files) };
-    const ended = await agentllm(['doctor', '--tls'], env).ended;
+    const ended = await runCommand(['doctor', '--tls'], env);
     expect(ended.stdout).toMatch(/^warn {2}tls +The certificate of the service is valid until \d{4}-\d\d-\d\d$/m);
     expect(ended.stdout).toMatch(
       /^FAIL {2}service .* cannot be called\. .* set --ca to the authority that signed it$/m,
     );
-    const broken = await agentllm(['doctor'], { ...env, TLS_KEY_FILE: files.path('client.key') }).ended;
+    const broken = await runCommand(['doctor'], { ...env, TLS_KEY_FILE: files.path('client.key') });
     expect(broken.stdout).toMatch(/^FAIL {2}tls +TLS_KEY_FILE .* is not the key of the certificate in TLS_CERT_FILE /m);
   });
 });

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hashOf } from '../../../src/domain/token.js';
-import { agentllm, type Ended, startCommand, useDirectories } from '../../support/command.js';
+import { type Ended, startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
+import { runCommand } from '../../support/run_command.js';
 import { rowsOf } from '../support.js';
 
 const directory = useDirectories();
@@ -13,7 +14,7 @@ const TEXT = /^(al_[a-z2-7]{10})_[\w-]{43}$/;
 type Env = Readonly<Record<string, string>>;
 
 /** Runs a command line that needs no quotes. */
-const run = (line: string, env: Env): Promise<Ended> => agentllm(line.split(' '), env).ended;
+const run = (line: string, env: Env): Promise<Ended> => runCommand(line.split(' '), env);
 
 async function runSuccessfully(line: string, env: Env): Promise<string> {
   const { code, stdout, stderr } = await run(line, env);

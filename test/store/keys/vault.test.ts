@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
-import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres } from '../../support/postgres.js';
+import { runCommand } from '../../support/run_command.js';
 import { type Clients, connect, failure, startService } from '../../support/service.js';
 import { connectPg } from '../../support/sql.js';
 
@@ -181,7 +182,7 @@ describe('a stored API key', () => {
     expect(isIn(running.output())).toBe(false);
 
     const backup = join(await directory(), 'backup.tar');
-    expect((await agentllm(['backup', backup], { DATA_DIR }).ended).code).toBe(0);
+    expect((await runCommand(['backup', backup], { DATA_DIR })).code).toBe(0);
     const files = (await readdir(DATA_DIR, { recursive: true, withFileTypes: true })).filter((file) => file.isFile());
     expect(files.length).toBeGreaterThan(100);
     const leaks: string[] = [];

@@ -9,7 +9,6 @@ import { migrator } from '../../../src/store/maintenance/migrate.js';
 import { seed } from '../../../src/store/maintenance/seed.js';
 import { loadState } from '../../../src/store/write/change_log.js';
 import { readCatalogue, readTables } from '../../support/catalogue.js';
-import { agentllm } from '../../support/command.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import {
   AGENTS,
@@ -25,6 +24,7 @@ import {
   TIMES,
   withClient,
 } from '../../support/python_system.js';
+import { runCommand } from '../../support/run_command.js';
 import { failure, startService, type TestService } from '../../support/service.js';
 import { contents, gapsInLog, openStore, replay } from '../../support/store.js';
 
@@ -210,7 +210,7 @@ describe('rows of the original Python system', () => {
   it('get default configs from agentllm seed only with --even-imported', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
-    const run = (...args: string[]) => agentllm(['seed', ...args], { DATABASE_URL: url }).ended;
+    const run = (...args: string[]) => runCommand(['seed', ...args], { DATABASE_URL: url });
     const count = async () => (await readRows(url, 'agent_llm_configs')).length;
     const before = await count();
     expect(await run()).toMatchObject({ code: 0, stdout: expect.stringMatching(/was imported.*--even-imported/) });
@@ -535,7 +535,7 @@ describe('a rollback of the migrations', () => {
 
   it('is executed and reported by agentllm migrate', async () => {
     const url = await pythonDatabase();
-    const run = (...args: string[]) => agentllm(args, { DATABASE_URL: url }).ended;
+    const run = (...args: string[]) => runCommand(args, { DATABASE_URL: url });
     const up = await run('migrate', 'up');
     expect(up.stdout).toMatch(/^applied 0001_initial\n[\s\S]*^adopted {2}agent_configs, agent_llm_configs/m);
     expect(up.stdout).toMatch(/^finding {2}agent_llm_configs: row 10 must be corrected/m);
