@@ -38,9 +38,9 @@ interface Shell {
   readonly stderr: string;
 }
 
-/** Runs a command line in a shell with provider keys in its environment, as a user would. */
+/** Runs a command line with provider keys in its environment, as a user would. */
 const runAgainstPort = (line: string, port: number): Promise<Shell> =>
-  runInShell({ AGENTLLM_ADDRESS: `127.0.0.1:${port}` }, line);
+  runLine({ AGENTLLM_ADDRESS: `127.0.0.1:${port}` }, line);
 
 const shellEnv = (connection: Record<string, string>) => ({
   PATH: `${directory()}:${process.env['PATH']}`,
@@ -48,6 +48,21 @@ const shellEnv = (connection: Record<string, string>) => ({
   NEW_API_KEY: 'sk-another-one',
   ...connection,
 });
+
+/** A single command, whose words are quoted in the same way by every shell. */
+const SINGLE_COMMAND = /^agentllm ((?:[\w./:=,@%+-]|"[^"$`\\]*"|'[^']*'| )+)$/;
+
+/** Runs a single command in this process, and any other line in a shell. */
+async function runLine(connection: Record<string, string>, line: string): Promise<Shell> {
+  const [, words] = SINGLE_COMMAND.exec(line) ?? [];
+  if (words === undefined) return runInShell(connection, line);
+  const args = words.match(/(?:"[^"]*"|'[^']*'|[^ ])+/g) ?? [];
+  const { code, stdout, stderr } = await runCommand(
+    args.map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, '$1$2')),
+    shellEnv(connection),
+  );
+  return { code: code ?? 0, stdout, stderr };
+}
 
 async function runInShell(connection: Record<string, string>, line: string): Promise<Shell> {
   return promisify(execFile)('bash', ['--norc', '-c', line], { env: shellEnv(connection), cwd: directory() }).then(
@@ -106,7 +121,7 @@ describe('the help text', () => {
     const target = await targetFor(name, examples);
     try {
       for (const example of examples) {
-        const run = ENDLESS.test(example) ? watchInShell : runInShell;
+        const run = ENDLESS.test(example) ? watchInShell : runLine;
         const { code, stdout, stderr } = await run(target.env, example);
         const problem = `${example}\n${stdout}${stderr}`;
         if (REPORTS_STATUS.test(example)) expect([0, 1], problem).toContain(code);
