@@ -65,16 +65,16 @@ export class Scanner {
   readonly matches: Match[] = [];
   /** The number of searched bytes by kind of place, so that a test can check that the search was not empty. */
   readonly searched = new Map<string, number>();
-  private readonly secrets: readonly { readonly name: string; readonly forms: readonly Form[] }[];
+  private readonly exact = new Patterns();
+  private readonly lowerCase = new Patterns();
 
   /** @param secrets the secrets by the names that matches show. */
   constructor(secrets: Readonly<Record<string, string>>) {
-    this.secrets = Object.entries(secrets).map(([name, secret]) => ({
-      name,
-      forms: formsOf(secret).map((form) =>
-        form.ignoreCase ? { ...form, bytes: Buffer.from(form.bytes.toString('latin1').toLowerCase(), 'latin1') } : form,
-      ),
-    }));
+    for (const [secret, text] of Object.entries(secrets))
+      for (const { about, bytes, ignoreCase } of formsOf(text)) {
+        if (ignoreCase) this.lowerCase.add(lowerCaseOf(bytes), { secret, about });
+        else this.exact.add(bytes, { secret, about });
+      }
   }
 
   /** @param place the kind of the place, for example `log`, optionally with a colon and the exact place. */
@@ -102,14 +102,49 @@ export class Scanner {
   }
 
   private search(place: string, bytes: Buffer): void {
-    const lowerCase = Buffer.from(bytes.toString('latin1').toLowerCase(), 'latin1');
-    for (const { name, forms } of this.secrets)
-      for (const form of forms) {
-        const at = (form.ignoreCase ? lowerCase : bytes).indexOf(form.bytes);
-        if (at < 0) continue;
-        const context = bytes.subarray(Math.max(0, at - 120), at + form.bytes.length + 40).toString('latin1');
-        this.matches.push({ secret: name, place, form: form.about, context: context.replace(/[^ -~]/g, '·') });
+    const found = [...this.exact.findIn(bytes), ...this.lowerCase.findIn(lowerCaseOf(bytes))];
+    for (const { at, length, secret, about } of found) {
+      const context = bytes.subarray(Math.max(0, at - 120), at + length + 40).toString('latin1');
+      this.matches.push({ secret, place, form: about, context: context.replace(/[^ -~]/g, '·') });
+    }
+  }
+}
+
+const lowerCaseOf = (bytes: Buffer) => Buffer.from(bytes.toString('latin1').toLowerCase(), 'latin1');
+
+interface Pattern {
+  readonly bytes: Buffer;
+  readonly secret: string;
+  readonly about: string;
+}
+
+/**
+ * Many patterns that are searched for in one pass: the first two bytes select the patterns that are compared. Separate
+ * searches for 200 patterns took 40 s for the files of a database.
+ */
+class Patterns {
+  private readonly isPrefix = new Uint8Array(0x10000);
+  private readonly byPrefix = new Map<number, Pattern[]>();
+
+  add(bytes: Buffer, about: Omit<Pattern, 'bytes'>): void {
+    const prefix = bytes.readUInt16LE(0);
+    this.isPrefix[prefix] = 1;
+    this.byPrefix.set(prefix, [...(this.byPrefix.get(prefix) ?? []), { bytes, ...about }]);
+  }
+
+  /** The first match of each pattern. */
+  findIn(bytes: Buffer): (Pattern & { readonly at: number; readonly length: number })[] {
+    const found = new Map<Pattern, number>();
+    for (let at = 0; at + 1 < bytes.length; at++) {
+      const prefix = (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
+      if (this.isPrefix[prefix] === 0) continue;
+      for (const pattern of this.byPrefix.get(prefix) ?? []) {
+        const end = at + pattern.bytes.length;
+        if (found.has(pattern) || end > bytes.length) continue;
+        if (bytes.compare(pattern.bytes, 0, pattern.bytes.length, at, end) === 0) found.set(pattern, at);
       }
+    }
+    return [...found].map(([pattern, at]) => ({ ...pattern, at, length: pattern.bytes.length }));
   }
 }
 
