@@ -40,7 +40,11 @@ const UNIT = [
 const FAULTS = [
   'test/faults/**/*.test.ts',
   'test/hostile/{http2_frames,pipelined_requests,snapshot_disconnects,unfinished_requests}.test.ts',
-  'test/hostile/{unread_responses,unread_watches}.test.ts',
+  'test/hostile/{fuzz,planted_key,unread_responses,unread_watches}.test.ts',
+  // On several replicas, or with many writers.
+  'test/api/handlers/wait_for_adoption.test.ts',
+  'test/feed/{moved_watchers,watcher_registry}.test.ts',
+  'test/store/write/concurrent_writes.test.ts',
 ];
 
 /**
@@ -61,8 +65,6 @@ export default defineConfig({
   test: {
     // More than cores: many tests wait for timers and processes.
     maxWorkers: 3,
-    // V8 spends longer on optimizing the WebAssembly of the embedded engine than tests gain from it.
-    execArgv: ['--liftoff-only'],
     projects: [
       // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
       { test: { name: 'unit', include: UNIT, isolate: false } },
@@ -77,5 +79,11 @@ export default defineConfig({
 
 /** For tests that start real databases and real processes. */
 function onStores() {
-  return { testTimeout: 60_000, hookTimeout: 60_000, globalSetup: ['test/support/global_setup.ts'] };
+  return {
+    // V8 spends longer on optimizing the WebAssembly of the embedded engine than tests gain from it.
+    execArgv: ['--liftoff-only'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    globalSetup: ['test/support/global_setup.ts'],
+  };
 }

@@ -221,7 +221,8 @@ describe('the admin socket', () => {
     services[0]?.child.kill('SIGSTOP');
     await rm(socketOf(older));
     const startedAt = performance.now();
-    const ended = await Promise.all([run(stopped, 'seed'), run(older, 'seed')]);
+    const commands = [stopped, older].map((DATA_DIR) => agentllm(['seed'], { DATA_DIR }).ended);
+    const ended = await Promise.all(commands);
     expect(performance.now() - startedAt).toBeLessThan(20_000);
     for (const [at, { code, stderr, stdout }] of ended.entries()) {
       expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
