@@ -67,7 +67,7 @@ export function useDirectory(): () => string {
 export function useInstalled(): () => string {
   const directory = useDirectory();
   beforeAll(() => {
-    const script = `#!/bin/sh\nexec "${process.execPath}" "${packageFile('dist/src/cli/agentllm.js')}" "$@"\n`;
+    const script = `#!/bin/sh\nexec "${process.execPath}" --liftoff-only "${packageFile('dist/src/cli/agentllm.js')}" "$@"\n`;
     return writeFile(join(directory(), 'agentllm'), script, { mode: 0o755 });
   });
   return directory;

@@ -457,7 +457,7 @@ describe('src/domain/resolve.ts', () => {
       const text = readFileSync(packageFile(path), 'utf8');
       for (const [, target = ''] of text.matchAll(/^(?:import|export)\s+(?!type\b)[^;]*?from\s+'([^']+)'/gm))
         if (target.startsWith('.')) visit(join(dirname(path), target).replace(/\.js$/, '.ts'));
-        else packages.add(target);
+        else if (!target.startsWith('node:')) packages.add(target);
     };
     visit('src/domain/resolve.ts');
     expect(visited.size).toBeGreaterThan(8);

@@ -1,11 +1,7 @@
 import { createConnection } from 'node:net';
-import { expect, it, onTestFinished, vi } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
+import { withLimits } from '../feed/support.js';
 import { startTls } from './support.js';
-
-vi.mock('../../src/limits.js', async (original) => {
-  const module = await original<typeof import('../../src/limits.js')>();
-  return { ...module, limits: { ...module.limits, maxConnections: 3 } };
-});
 
 /** Opens a connection and returns whether it is still open after 300 ms. */
 function open(port: number): Promise<boolean> {
@@ -18,6 +14,7 @@ function open(port: number): Promise<boolean> {
 }
 
 it('each port accepts maxConnections connections and closes the next one', async () => {
+  withLimits({ maxConnections: 3 });
   const { grpc, http } = await startTls({});
   for (const port of [http, Number(grpc.split(':')[1])]) {
     const accepted = await Promise.all([open(port), open(port), open(port)]);

@@ -111,7 +111,7 @@ export class Shell {
     await mkdir(bin);
     await writeFile(
       join(bin, 'agentllm'),
-      `#!/bin/sh\nexec '${process.execPath}' '${packageFile('dist/src/cli/agentllm.js')}' "$@"\n`,
+      `#!/bin/sh\nexec '${process.execPath}' --liftoff-only '${packageFile('dist/src/cli/agentllm.js')}' "$@"\n`,
       {
         mode: 0o755,
       },

@@ -9,17 +9,26 @@ import { useCli, useInstalled } from '../support.js';
 
 const cli = useCli();
 const directory = useInstalled();
-beforeAll(() => writeFile(join(directory(), 'some file.json'), '{}'));
+let completionScript = '';
+beforeAll(async () => {
+  await writeFile(join(directory(), 'some file.json'), '{}');
+  completionScript = (await runCommand(['completion', 'bash'])).stdout;
+});
 
 /** The completions that bash offers for the last word when Tab is pressed. */
 async function complete(words: readonly string[], address = `127.0.0.1:${cli.service().port}`): Promise<string[]> {
   const script = `
-    eval "$(agentllm completion bash)"
+    eval "$COMPLETION_SCRIPT"
     complete -p agentllm >/dev/null || exit 1
     COMP_WORDS=(agentllm "$@"); COMP_CWORD=$#
     _agentllm
     printf '%s\\n' "\${COMPREPLY[@]}"`;
-  const env = { HOME: directory(), PATH: `${directory()}:${process.env['PATH']}`, AGENTLLM_ADDRESS: address };
+  const env = {
+    HOME: directory(),
+    PATH: `${directory()}:${process.env['PATH']}`,
+    AGENTLLM_ADDRESS: address,
+    COMPLETION_SCRIPT: completionScript,
+  };
   const { stdout, stderr } = await promisify(execFile)('bash', ['--norc', '-c', script, 'bash', ...words], {
     env,
     cwd: directory(),
