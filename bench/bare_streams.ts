@@ -2,8 +2,8 @@ import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc
 import { serverOptions } from '../src/grpc/server.js';
 
 /*
- * The reference for watches: the fastest possible fan-out of grpc-js. Every stream receives the identity encoded
- * buffer, as often as the benchmark requests, with respect for backpressure. It has the identity server options as the
+ * The reference for watches: the fastest possible fan-out of grpc-js. Every stream receives the same encoded
+ * buffer, as often as the benchmark requests, with respect for backpressure. It has the same server options as the
  * service.
  */
 

@@ -14,6 +14,10 @@ export interface Target {
   readonly replyBytes: number;
   /** Allowed difference from that size in bytes: the encoding of a revision grows. */
   readonly replyBytesVary?: number;
+  /** Whether the server uses TLS. The load generators do not verify its certificate. */
+  readonly tls?: boolean;
+  /** The access token that every call sends. */
+  readonly token?: string;
 }
 
 export interface Load {
@@ -70,8 +74,9 @@ async function h2loadFor(seconds: number, lab: Lab, directory: string, target: T
   const args = [
     ...['-D', `${Math.round(seconds * 1000)}ms`, '-c', String(load.connections), '-m', String(load.streams), '-t', '1'],
     ...['-d', body, '-H', 'content-type: application/grpc', '-H', 'te: trailers'],
+    ...(target.token === undefined ? [] : ['-H', `authorization: Bearer ${target.token}`]),
     `--log-file=${log}`,
-    `http://127.0.0.1:${target.port}${target.path}`,
+    `${target.tls ? 'https' : 'http'}://127.0.0.1:${target.port}${target.path}`,
   ];
   const program = lab.start('h2load', args);
   await new Promise((resolve) => program.process.once('close', resolve));

@@ -4,7 +4,7 @@ import { closedLoop, serveJobs } from './script.js';
 import { quantile } from './statistics.js';
 
 /*
- * A load generator over plain HTTP/2, for machines without h2load. It uses more CPU than h2load, so its figures can
+ * A load generator over HTTP/2, for machines without h2load. It uses more CPU than h2load, so its figures can
  * only be compared with each other.
  */
 
@@ -12,7 +12,8 @@ type Job = Omit<Target, 'request'> & Load & { request: number[]; seconds: number
 
 serveJobs(async (job: Job): Promise<LoadResult> => {
   const body = frame(Uint8Array.from(job.request));
-  const sessions = Array.from({ length: job.connections }, () => connect(`http://127.0.0.1:${job.port}`));
+  const origin = `${job.tls ? 'https' : 'http'}://127.0.0.1:${job.port}`;
+  const sessions = Array.from({ length: job.connections }, () => connect(origin, { rejectUnauthorized: false }));
   try {
     const lanes = { ...job, concurrency: job.connections * job.streams };
     const call = (lane: number) => callOnce(sessions[lane % sessions.length] as ClientHttp2Session, job, body);
@@ -25,7 +26,7 @@ serveJobs(async (job: Job): Promise<LoadResult> => {
 
 function callOnce(
   session: ClientHttp2Session,
-  { path, replyBytes, replyBytesVary = 0 }: Job,
+  { path, replyBytes, replyBytesVary = 0, token }: Job,
   body: Buffer,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -34,6 +35,7 @@ function callOnce(
       ':path': path,
       'content-type': 'application/grpc',
       te: 'trailers',
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
     });
     let received = 0;
     let status: unknown;
