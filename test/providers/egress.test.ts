@@ -283,7 +283,7 @@ describe('a check over a failing network', () => {
         latencyMs: expect.any(Number),
       });
       expect(performance.now() - started).toBeLessThan(3000);
-      await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
+      await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
     },
   );
 });
@@ -318,7 +318,7 @@ describe('the timeout of a check', () => {
     expect(await check(url, loopback, 300)).toEqual(unreachable(/^openai did not respond within 300 ms/));
     expect(performance.now() - started).toBeGreaterThan(290);
     expect(performance.now() - started).toBeLessThan(3000);
-    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
+    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
   });
 
   it.each(slow)('is cut short by the signal for %s', async (_, start) => {
@@ -330,7 +330,7 @@ describe('the timeout of a check', () => {
       unreachable(/^The check of openai was stopped before a response arrived/),
     );
     expect(performance.now() - started).toBeLessThan(3000);
-    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true));
+    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
   });
 
   it('is cut short by the signal during a lookup', async () => {
@@ -393,7 +393,7 @@ describe('concurrent checks', () => {
       await Promise.all(checks);
     };
     onTestFinished(stop);
-    await vi.waitFor(() => expect(silent.seen).toHaveLength(limits.providerRequestsAtOnce));
+    await vi.waitFor(() => expect(silent.seen).toHaveLength(limits.providerRequestsAtOnce), { timeout: 10_000 });
     return stop;
   }
 
@@ -574,5 +574,5 @@ describe('a check over TLS', () => {
 it('startTcp records connections, on which the tests above depend', async () => {
   const { port, sockets } = await startTcp(() => undefined);
   connect(port, '127.0.0.1');
-  await vi.waitFor(() => expect(sockets).toHaveLength(1));
+  await vi.waitFor(() => expect(sockets).toHaveLength(1), { timeout: 10_000 });
 });

@@ -189,7 +189,7 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
     fake.on('*', () => undefined);
     const caller = new AbortController();
     const call = service().configs.checkConfigHealth({ id: config.id }, { signal: caller.signal });
-    await vi.waitFor(() => expect(fake.seen.length).toBeGreaterThan(1));
+    await vi.waitFor(() => expect(fake.seen.length).toBeGreaterThan(1), { timeout: 10_000 });
     caller.abort();
     expect((await failure(call)).code).toBe(status.CANCELLED);
     await sleep(200);
@@ -204,7 +204,7 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth on %s', (bac
       respond = () => response.writeHead(503).end();
     });
     const slow = service().configs.checkConfigHealth({ id });
-    await vi.waitFor(() => expect(fake.seen).toHaveLength(1));
+    await vi.waitFor(() => expect(fake.seen).toHaveLength(1), { timeout: 10_000 });
     const { revision } = await service().configs.updateConfig({ config: { id, model_name: 'gpt-4o-mini' } });
     fake.on('*', json(200, { object: 'list', data: [{ id: 'gpt-4o-mini', object: 'model' }] }));
     const newer = await check(id);

@@ -354,10 +354,13 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
       rotate(backend.port, { onMessage: ({ done }, call) => void (done >= 20 && call.cancel()) }),
     );
     expect(cancelled.code).toBe(1);
-    await vi.waitFor(async () => {
-      const { events } = await backend.audit.listAuditEvents({ kinds: ['AUDIT_EVENT_KIND_KEY_ROTATION'] });
-      expect(events[0]?.outcome).toMatch(/^ended early: \d+ of 300 /);
-    });
+    await vi.waitFor(
+      async () => {
+        const { events } = await backend.audit.listAuditEvents({ kinds: ['AUDIT_EVENT_KIND_KEY_ROTATION'] });
+        expect(events[0]?.outcome).toMatch(/^ended early: \d+ of 300 /);
+      },
+      { timeout: 10_000 },
+    );
     const { revision } = backend.store.state;
     await sleep(300);
     expect(backend.store.state.revision).toBe(revision);
