@@ -68,7 +68,10 @@ function isImportable(object: ExistingObject, { kind, table }: CreatedName, ownT
   return /^[iI]$/.test(object.kind) && object.table === table;
 }
 
-/** The tables of Knex, unless they exist: then they belong to this store or are checked in `refuseForeignTable`. */
+/**
+ * The tables of Knex if they do not exist yet. Existing ones belong to this store, or `refuseForeignTable` rejects
+ * them.
+ */
 async function bookkeeping(knex: Knex): Promise<string[]> {
   return (await knex.schema.hasTable('knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
 }

@@ -57,14 +57,14 @@ async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<re
   } catch (error) {
     if (error instanceof NothingToDo) return error.outcomes;
     if (takesNoWrites(error)) store.writesFail = true;
-    // After the commit has been sent, an error must not be reported as a write that did not happen.
+    // After the commit has been sent, the write may have succeeded in spite of the error.
     if (stage.committed || (stage.committing && isLostConnection(error)))
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw error;
   }
 }
 
-/** Ends a transaction that changes nothing: revisions have no empty entries. */
+/** Ends a transaction without changes, so that it creates no empty revision. */
 class NothingToDo extends Error {
   constructor(readonly outcomes: readonly Outcome[]) {
     super('nothing to do');
