@@ -3,7 +3,7 @@ import { serverOptions } from '../src/grpc/server.js';
 
 /*
  * The reference for reads: the fastest possible grpc-js server. Its only handler returns one constant, already encoded
- * response and does not decode the request. It has the identity server options as the service.
+ * response and does not decode the request. It has the same server options as the service.
  */
 
 const { BARE_PATH = '', BARE_REPLY = '' } = process.env;

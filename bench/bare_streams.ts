@@ -2,9 +2,9 @@ import { Server, ServerCredentials, type ServerWritableStream } from '@grpc/grpc
 import { serverOptions } from '../src/grpc/server.js';
 
 /*
- * The reference for watches: the fastest possible fan-out of grpc-js. Every stream receives the identity encoded
- * buffer, as often as the benchmark requests, with respect for backpressure. It has the identity server options as the
- * service.
+ * The reference for watches: the fastest possible fan-out of grpc-js. Every stream receives the same encoded buffer, as
+ * many times as the benchmark requests, and waits when its buffer is full (backpressure). The server has the same
+ * options as the service.
  */
 
 const { BARE_PATH = '', BARE_MESSAGE = '' } = process.env;

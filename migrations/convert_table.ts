@@ -230,7 +230,7 @@ async function continueIds(knex: Knex, table: string, id: Column | undefined): P
     throw new ImportError(
       `The table ${table} has no integer column id, so it is not a table of the Python system. Give agentllm a separate database or schema.`,
     );
-  // GENERATED ALWAYS would reject ids that are drawn before the row is inserted.
+  // GENERATED ALWAYS would reject ids that the service draws before it inserts the row.
   if (id.generated) await knex.raw(`alter table ${q(table)} alter column id drop identity`);
   if (id.type !== 'integer') await knex.raw(`alter table ${q(table)} alter column id type integer`);
   const serial = `pg_get_serial_sequence(quote_ident(?), 'id')`;

@@ -31,7 +31,7 @@ export class AgentLeases {
   private isRenewal = false;
   /** A lease of an earlier revision may contain a revoked key. */
   private minRevision = 0n;
-  /** Incremented by clear(): a lease of an earlier generation is of another store. */
+  /** Incremented by clear(): a lease of an earlier generation belongs to another store. */
   private generation = 0;
   /** Whether a key of the current lease was requested. */
   private used = false;

@@ -25,7 +25,7 @@ const now = (): Moment => ({ monotonic: performance.now(), wall: Date.now() });
 export interface LeaseParameters {
   readonly agentId: number;
   readonly lifetimeMs: number;
-  /** The least revision of the lease. */
+  /** The minimum revision of the lease. */
   readonly minRevision: bigint;
 }
 
@@ -59,7 +59,7 @@ export class Lease {
     this.#texts = new Map(opened.map(([{ config_id }, text]) => [config_id, text]));
   }
 
-  /** Leases the keys with a new key pair. The lifetime counts from before the request was sent. */
+  /** Leases the keys with a new key pair. The lifetime begins before the request is sent. */
   static async request(connection: Connection, parameters: LeaseParameters, options: CallOptions): Promise<Lease> {
     const pair = await makeLeaseKeyPair();
     const request = LeaseApiKeysRequest.fromPartial({

@@ -21,7 +21,7 @@ const EXIT_OF: Readonly<Record<string, number>> = {
   DEADLINE_EXCEEDED: Exit.unreachable,
 };
 
-/** What to type after an error. The message of the service names the fields of its requests instead. */
+/** The remedy for an error, in terms of the command line. The message of the service names request fields instead. */
 const HINTS: Readonly<Record<string, string>> = {
   AGENT_HAS_CONFIGS: 'use --cascade',
   AGENT_RESERVED: 'use agentllm agents update <agent> --no-active',
@@ -100,7 +100,7 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
   const { code, reason, violations, metadata } = error;
   const problems = violations.map(({ field, description }) => {
     const typed = argumentFor(field, context.inputs, context.causes);
-    // The argument is a whole file: the message names the field in it.
+    // The argument is a whole file, so the message names the field in the file.
     return { typed, description: typed.startsWith('--from-file') ? `${field} ${description}` : description };
   });
   const json = {
@@ -136,13 +136,13 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
 function unreachable({ address, addressSource, timeoutMs }: Connection, message: string): string[] {
   const where = `${address} (${lacksPort(address) ? `${addressSource}, no port given: 443` : addressSource})`;
   const [, late, cause = ''] = /^(No response from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
-  const why = inOptions(late ? cause : message);
+  const reason = inOptions(late ? cause : message);
   return [
     late
       ? `agentllm: ${where} did not respond within ${timeoutMs} ms`
       : `agentllm: no service is reachable at ${where}`,
-    ...(why ? [`  ${why}`] : []),
-    ...(isOfTls(why) ? [] : [ADDRESS_HINT]),
+    ...(reason ? [`  ${reason}`] : []),
+    ...(isOfTls(reason) ? [] : [ADDRESS_HINT]),
   ];
 }
 

@@ -74,7 +74,10 @@ function messageNamed(type: string): DescMessage {
   return desc;
 }
 
-/** Whether the JSON has a field at a path, in snake_case or camelCase. A null on the way counts for all fields in it. */
+/**
+ * Whether the JSON has a field at a path, in snake_case or camelCase. If a parent field is null, all fields below it
+ * count as present.
+ */
 function isIn(json: JsonValue, [step, ...rest]: readonly string[]): boolean {
   if (step === undefined || json === null) return true;
   if (!isObject(json)) return false;

@@ -2,9 +2,9 @@ import { Argument, Option } from 'commander';
 import { BadValue, type Kind } from './values.js';
 
 /*
- * The arguments and options of a command are described by data (Input). From it are
- * derived: the options with their help, the request message with its update mask, and
- * the argument that a field error of the service belongs to.
+ * The arguments and options of a command are described by data (Input). Three things are derived from this data: the
+ * options with their help, the request message with its update mask, and the argument that a field error of the service
+ * belongs to.
  */
 
 /** One argument or option of a command. */

@@ -138,7 +138,7 @@ export interface ChangeRecords {
 }
 
 /** A revision as lines: time, revision, actor, method and reason, then one line for each change. */
-export function changeBlock({ revision, actor, method, reason, created_at, records: deeds }: ChangeRecords): string {
+export function changeBlock({ revision, actor, method, reason, created_at, records }: ChangeRecords): string {
   const head = [
     moment(created_at),
     `revision ${revision}`,
@@ -146,8 +146,8 @@ export function changeBlock({ revision, actor, method, reason, created_at, recor
     method && shortMethod(method),
     reason && `"${reason}"`,
   ];
-  const width = Math.max(...deeds.map(({ about }) => widthOf(visible(about))));
-  const lines = deeds.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
+  const width = Math.max(...records.map(({ about }) => widthOf(visible(about))));
+  const lines = records.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
   return [visible(head.filter(Boolean).join('  ')), ...lines].join('\n');
 }
 
