@@ -53,7 +53,7 @@ Exit code 1: API keys remain under another key, and --skip-unreadable does not p
       terminal.out(last ? summaryOf(last) : 'stopped; agentllm key rotate continues with the remaining keys');
     if (!last) return Exit.refused;
     const processed = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
-    return wanted === last.total ? Exit.done : Exit.refused;
+    return processed === last.total ? Exit.done : Exit.refused;
   },
 };
 
