@@ -265,8 +265,8 @@ export function asCallError<T>(method: string, what: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw AgentLLMError.here(`The ${what} cannot be sent: ${why}`, { code: 'INVALID_ARGUMENT', method, cause });
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw AgentLLMError.here(`The ${what} cannot be sent: ${reason}`, { code: 'INVALID_ARGUMENT', method, cause });
   }
 }
 
@@ -291,8 +291,8 @@ function requestToken(getToken: () => string | Promise<string>, context: CallCon
   let release = () => {};
   const token = new Promise<string>((resolve, reject) => {
     const onFailure = (cause: unknown) => {
-      const why = cause instanceof Error ? cause.message : String(cause);
-      const text = `There is no token for the call: ${why}`;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      const text = `There is no token for the call: ${reason}`;
       reject(AgentLLMError.here(text, { ...facts, code: 'UNAUTHENTICATED', cause }));
     };
     const onDeadline = () => {

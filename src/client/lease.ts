@@ -176,8 +176,8 @@ const msOf = ({ lifetime }: ApiKeyLease): number =>
 
 async function open(pair: LeaseKeyPair, { agentId }: LeaseParameters, lease: ApiKeyLease): Promise<string> {
   const { config_id, agent_id } = lease;
-  const invalid = (why: string, cause?: unknown) =>
-    AgentLLMError.here(`The leased key of config ${config_id} is not used: ${why}`, {
+  const invalid = (reason: string, cause?: unknown) =>
+    AgentLLMError.here(`The leased key of config ${config_id} is not used: ${reason}`, {
       code: 'DATA_LOSS',
       method: LEASE_METHOD,
       cause,

@@ -177,8 +177,8 @@ export class Resident implements WatchObserver, RunSource {
         else if (this.status === 'FAILED') settle(() => reject(this.error));
       };
       const onTimeout = () => {
-        const why = this.error?.message ?? 'it has not responded';
-        settle(() => fail(`No service is ready at ${address} within ${ms} ms: ${why}`, this.error, 'UNAVAILABLE'));
+        const reason = this.error?.message ?? 'it has not responded';
+        settle(() => fail(`No service is ready at ${address} within ${ms} ms: ${reason}`, this.error, 'UNAVAILABLE'));
       };
       const timer = setTimeout(onTimeout, Math.min(ms, limits.maxTimerMs));
       const removeListener = this.on('state', check);
@@ -308,8 +308,8 @@ export class Resident implements WatchObserver, RunSource {
   private listenerFailed(error: unknown, event: string): void {
     // A listener of warnings that fails causes no further warning, because it would receive that one and fail again.
     if (event === 'warning') return;
-    const why = error instanceof Error ? error.message : String(error);
-    this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${why}`, error);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${reason}`, error);
   }
 
   private async end(): Promise<void> {

@@ -86,8 +86,8 @@ export class SnapshotCache {
       return this.read(this.cipher.open(bytes));
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      const why = cause instanceof Error ? cause.message : String(cause);
-      this.warn('CACHE_IGNORED', `The file ${this.path} is not used: ${why}`, cause);
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      this.warn('CACHE_IGNORED', `The file ${this.path} is not used: ${reason}`, cause);
       return undefined;
     }
   }

@@ -84,12 +84,12 @@ export class WatchStream {
       const error = await new Stream(this.connection, this.filter, this.observer, this.backoff, this.closing.signal)
         .end;
       if (this.closing.signal.aborted) return;
-      await pause(this.react(error), this.closing.signal);
+      await pause(this.reportEnd(error), this.closing.signal);
     }
   }
 
   /** Reports the end of a stream; returns the pause before the next one, in ms. */
-  private react(error: AgentLLMError): number {
+  private reportEnd(error: AgentLLMError): number {
     const startOver = START_OVER.includes(error.reason ?? '') || error.code === 'OUT_OF_RANGE';
     const permanent = !startOver && isRemote(error) && PERMANENT.includes(error.code);
     if (startOver) this.observer.startOver(SAME_STORE.includes(error.reason ?? ''));

@@ -89,8 +89,8 @@ async function findWithin(
   { allowed, timeoutMs, signal }: CheckOptions,
 ): Promise<readonly Found[]> {
   const adapter = dialectAdapters.get(provider.dialect);
-  const obstacle = obstacleTo(provider, key, signal);
-  if (obstacle || !adapter) return forEach(models, { outcome: obstacle ?? 'NO_DIALECT', at: undefined });
+  const outcome = outcomeWithoutContact(provider, key, signal);
+  if (outcome || !adapter) return forEach(models, { outcome: outcome ?? 'NO_DIALECT', at: undefined });
   return await within(timeoutMs, signal, (ending) =>
     find({ provider, adapter, key, egress: { allowed, signal: ending }, timeoutMs }, models),
   );
@@ -117,7 +117,11 @@ async function within<T>(
 const SENDABLE = /^[\x21-\x7e]+$/;
 
 /** Why the provider must not be contacted, or undefined. */
-function obstacleTo(provider: Provider, key: string | undefined, signal?: AbortSignal): CheckOutcome | undefined {
+function outcomeWithoutContact(
+  provider: Provider,
+  key: string | undefined,
+  signal?: AbortSignal,
+): CheckOutcome | undefined {
   if (signal?.aborted) return 'STOPPED';
   if (key === undefined) return provider.api_key_env_vars.length > 0 ? 'NO_KEY' : undefined;
   return SENDABLE.test(key) ? undefined : 'KEY_UNSENDABLE';

@@ -146,7 +146,7 @@ async function handle(request: Request): Promise<void> {
 async function exchange(bytes: Uint8Array): Promise<void> {
   const output = new OutputChunks((chunk) => post({ kind: 'output', bytes: chunk }));
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
-  const last = output.rest();
+  const last = output.take();
   const idle = endsIdle(last);
   post({ kind: 'done', bytes: last });
   if (idle) await checkpointWhenDue();
@@ -165,13 +165,13 @@ class OutputChunks {
   constructor(private readonly onChunk: (chunk: Uint8Array<ArrayBuffer>) => void) {}
 
   add(data: Uint8Array): void {
-    if (this.#length > 0 && this.#length + data.length > OUTPUT_CHUNK_BYTES) this.onChunk(this.rest());
+    if (this.#length > 0 && this.#length + data.length > OUTPUT_CHUNK_BYTES) this.onChunk(this.take());
     this.#reserve(data.length);
     this.#buffer.set(data, this.#length);
     this.#length += data.length;
   }
 
-  rest(): Uint8Array<ArrayBuffer> {
+  take(): Uint8Array<ArrayBuffer> {
     const chunk = this.#buffer.slice(0, this.#length);
     this.#length = 0;
     return chunk;
@@ -203,7 +203,7 @@ async function resetSession(): Promise<void> {
 async function runOutsideSession(bytes: Uint8Array): Promise<Uint8Array> {
   const output = new OutputChunks(() => undefined);
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
-  return output.rest();
+  return output.take();
 }
 
 function simpleQuery(text: string): Uint8Array {

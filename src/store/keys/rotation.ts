@@ -60,9 +60,9 @@ export async function* rotateKeys(store: Store, options: RotationOptions): Async
   if (withoutKey.length > 0 && !options.skipUnreadable) throw encryptionKeyMissing(withoutKey);
   const progress = new Progress(outdated.length, withoutKey);
   yield progress.report(store.state);
-  const rest = outdated.filter(({ key_id }) => ids.includes(key_id));
-  for (let at = 0; at < rest.length; at += limits.rotatedAtOnce) {
-    const batch = rest.slice(at, at + limits.rotatedAtOnce);
+  const readable = outdated.filter(({ key_id }) => ids.includes(key_id));
+  for (let at = 0; at < readable.length; at += limits.rotatedAtOnce) {
+    const batch = readable.slice(at, at + limits.rotatedAtOnce);
     progress.add(batch, await rotateBatch(store, options, batch));
     yield progress.report(store.state);
   }

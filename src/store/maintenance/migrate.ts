@@ -152,8 +152,8 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     try {
       await work();
     } catch (error) {
-      const leftovers = !existedBefore && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
-      if (leftovers) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
+      const isUnused = !existedBefore && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
+      if (isUnused) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
       throw error;
     }
   }
