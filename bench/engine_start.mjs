@@ -1,10 +1,11 @@
 /*
  * The reference for starts: a program that only starts the database. With ENGINE_DIRECTORY it opens the embedded
- * engine, otherwise it connects to a running PostgreSQL. It is plain JavaScript, because the load time of tsx would be
- * included.
+ * engine, otherwise it connects to a running PostgreSQL. It is plain JavaScript, because the measurement would
+ * otherwise include the load time of tsx.
  */
 
-// Ignored: the program ends when it has closed the database. Otherwise the next start would include a recovery.
+// The signal is ignored: the program ends when it has closed the database. Otherwise the next start would include a
+// recovery.
 process.on('SIGTERM', () => {});
 
 const { ENGINE_DIRECTORY, DATABASE_URL } = process.env;

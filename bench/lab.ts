@@ -42,7 +42,7 @@ export class Lab {
   ) {}
 
   onClose(step: () => Promise<unknown>): void {
-    // While the lab closes, new resources are cleaned up at once.
+    // While the lab closes, a new resource is cleaned up as soon as it is registered.
     if (this.closing) void step().catch(() => {});
     else this.cleanups.push(step);
   }

@@ -122,10 +122,10 @@ export function parseLog(text: string): { latencies: number[]; failed: number } 
 export function refuseFailures(report: Report, target: Target, load: Load): void {
   const { done, succeeded, failed, dataBytes } = report;
   const size = target.replyBytes + 5;
-  const uncertain = 2 * load.connections * load.streams + (done * (target.replyBytesVary ?? 0)) / size;
+  const tolerance = 2 * load.connections * load.streams + (done * (target.replyBytesVary ?? 0)) / size;
   if (done === 0) throw new Error(`${target.path} returned no response`);
   if (failed > 0 || succeeded !== done) throw new Error(`${target.path}: ${done - succeeded + failed} calls failed`);
   const valid = dataBytes / size;
-  if (Math.abs(valid - done) > uncertain)
+  if (Math.abs(valid - done) > tolerance)
     throw new Error(`${target.path}: about ${Math.round(valid)} of ${done} responses had the expected message`);
 }

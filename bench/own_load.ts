@@ -15,9 +15,9 @@ serveJobs(async (job: Job): Promise<LoadResult> => {
   const origin = `${job.tls ? 'https' : 'http'}://127.0.0.1:${job.port}`;
   const sessions = Array.from({ length: job.connections }, () => connect(origin, { rejectUnauthorized: false }));
   try {
-    const lanes = { ...job, concurrency: job.connections * job.streams };
-    const call = (lane: number) => callOnce(sessions[lane % sessions.length] as ClientHttp2Session, job, body);
-    const { perSecond, latencies } = await closedLoop(lanes, call);
+    const loopJob = { ...job, concurrency: job.connections * job.streams };
+    const call = (worker: number) => callOnce(sessions[worker % sessions.length] as ClientHttp2Session, job, body);
+    const { perSecond, latencies } = await closedLoop(loopJob, call);
     return { perSecond, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) };
   } finally {
     for (const session of sessions) session.destroy();

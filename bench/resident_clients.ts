@@ -10,7 +10,7 @@ export type ResidentJob =
       readonly agents: readonly string[] | 'all';
       readonly clients: number;
     }
-  /** Requests the times at which the clients applied each revision. */
+  /** Requests the times at which each client applied the revisions. */
   | { readonly kind: 'report' };
 
 export interface Applied {

@@ -1,6 +1,6 @@
 import type { Lab } from './lab.js';
 
-/** The target of a figure. Figures without a goal are informative. */
+/** The target of a figure. A figure without a goal is only for information. */
 export type Goal =
   | { readonly kind: 'ratio at least' | 'ratio at most' | 'ratio above'; readonly value: number }
   | { readonly kind: 'difference at most'; readonly value: number };

@@ -22,12 +22,12 @@ export interface LoopResult {
 /** Keeps `concurrency` calls in flight for `seconds` and measures those that begin after the warm-up. */
 export async function closedLoop(
   { concurrency, seconds, warmUpSeconds }: { concurrency: number; seconds: number; warmUpSeconds: number },
-  call: (lane: number) => Promise<unknown>,
+  call: (worker: number) => Promise<unknown>,
 ): Promise<LoopResult> {
   const latencies: number[] = [];
   const from = performance.now() + warmUpSeconds * 1000;
   const until = from + seconds * 1000;
-  const lane = async (number: number) => {
+  const runWorker = async (number: number) => {
     for (let startedAt = performance.now(); startedAt < until; ) {
       await call(number);
       const ended = performance.now();
@@ -35,6 +35,6 @@ export async function closedLoop(
       startedAt = ended;
     }
   };
-  await Promise.all(Array.from({ length: concurrency }, (_, number) => lane(number)));
+  await Promise.all(Array.from({ length: concurrency }, (_, number) => runWorker(number)));
   return { perSecond: latencies.length / seconds, latencies };
 }

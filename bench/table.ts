@@ -20,8 +20,8 @@ export function tableOf(outcomes: readonly Outcome[]): string {
       .map((cell, at) => pad(cell, widths[at] as number, at))
       .join('  ')
       .trimEnd();
-  const ruled = [draw(HEAD), widths.map((width) => '-'.repeat(width)).join('  '), ...lines.slice(1).map(draw)];
-  return [...ruled, '', ...notesOf(outcomes)].join('\n').trimEnd();
+  const table = [draw(HEAD), widths.map((width) => '-'.repeat(width)).join('  '), ...lines.slice(1).map(draw)];
+  return [...table, '', ...notesOf(outcomes)].join('\n').trimEnd();
 }
 
 /** The same table in Markdown. */

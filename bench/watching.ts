@@ -16,7 +16,7 @@ import { type Lab, type Program, runJob } from './lab.js';
 import type { Caller } from './service.js';
 import type { StreamJob } from './stream_client.js';
 
-/* Shared functions of the rows about watches. */
+/* Functions that the rows about watches share. */
 
 const { updateConfig, getPrimaryConfig } = AgentLLMConfigServiceService;
 export const WATCH_PATH = AgentLLMConfigWatchServiceService.watchConfigs.path;

@@ -40,8 +40,8 @@ export const CHECKS: Readonly<Record<string, Readonly<Record<string, string>>>> 
 };
 
 /**
- * Predicates that are stricter than the constraint, to find rows that may violate it later: when the names of providers
- * are made canonical, the pair can become equal.
+ * Predicates that are stricter than the constraint of the same name. They find rows that may violate it later: when
+ * provider names are made canonical, a config and its fallback can get the same provider.
  */
 const STRICTER: Readonly<Record<string, string>> = {
   ck_agent_llm_configs_fallback_differs: 'fallback_model <> model_name',
@@ -62,12 +62,12 @@ export async function up(knex: Knex): Promise<void> {
     table.integer('credential_id');
     table.index(['agent_id', 'enabled', 'priority', 'id'], 'ix_agent_llm_configs_chain');
   });
-  // Rows from before the flag: a cost other than the default was entered as a price.
+  // In rows that are older than the flag, a cost other than the default was entered as a price.
   await knex('agent_llm_configs')
     .where('cost_per_1k_input_tokens', '<>', 0)
     .orWhere('cost_per_1k_output_tokens', '<>', 0)
     .update({ price_given: true });
-  // Ciphertexts from before the binding are marked too. The Python system treats an empty text as no key.
+  // Ciphertexts that are older than the binding are marked too. The Python system treats an empty text as no key.
   await knex('agent_llm_configs').where({ api_key_encrypted: '' }).update({ api_key_encrypted: null });
   await knex('agent_llm_configs').whereNotNull('api_key_encrypted').update({ key_id: 'unbound' });
   for (const [table, checks] of Object.entries(CHECKS)) await addChecks(knex, table, checks);

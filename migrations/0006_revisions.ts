@@ -63,8 +63,8 @@ export async function down(knex: Knex): Promise<void> {
   await knex.schema.dropTable('config_revisions');
   await knex.schema.dropTable('store_seeds');
   await knex.schema.dropTable('store_state');
-  // Revisions of rows refer to the dropped log. If they were kept, they would be ahead of the next counter, which
-  // starts at 0.
+  // Revisions of rows refer to the dropped log. If they were kept, they would be greater than those of the next
+  // counter, which starts at 0.
   await knex('agent_llm_configs').update({ revision: 0 });
   await knex('agent_configs').update({ revision: 0, chain_revision: 0 });
 }

@@ -135,12 +135,12 @@ async function columnChanges(
 ): Promise<string[]> {
   const column = q(target.name);
   const actions: string[] = [];
-  const retyped = target.type !== current.type && (await canBecome(knex, table, target, current, notes));
+  const typeChanges = target.type !== current.type && (await isLossless(knex, table, target, current, notes));
   // A default is dropped before the type changes: PostgreSQL would convert it in the time zone of the session.
-  if (current.default !== null && (retyped || target.default === null))
+  if (current.default !== null && (typeChanges || target.default === null))
     actions.push(`alter column ${column} drop default`);
-  if (retyped) actions.push(`alter column ${column} type ${target.type} using ${conversion(target, current)}`);
-  if (target.default !== null && (retyped || target.default !== current.default))
+  if (typeChanges) actions.push(`alter column ${column} type ${target.type} using ${conversion(target, current)}`);
+  if (target.default !== null && (typeChanges || target.default !== current.default))
     actions.push(`alter column ${column} set default ${target.default}`);
   if (current.not_null && !target.not_null) actions.push(`alter column ${column} drop not null`);
   return actions;
@@ -157,7 +157,7 @@ function conversion(target: Column, current: Column): string {
 }
 
 /** Whether every value survives the conversion. Otherwise the column keeps its type. */
-async function canBecome(
+async function isLossless(
   knex: Knex,
   table: string,
   target: Column,
@@ -230,7 +230,7 @@ async function continueIds(knex: Knex, table: string, id: Column | undefined): P
     throw new ImportError(
       `The table ${table} has no integer column id, so it is not a table of the Python system. Give agentllm a separate database or schema.`,
     );
-  // GENERATED ALWAYS would reject ids that are drawn before the row is inserted.
+  // GENERATED ALWAYS would reject ids that the service draws before it inserts the row.
   if (id.generated) await knex.raw(`alter table ${q(table)} alter column id drop identity`);
   if (id.type !== 'integer') await knex.raw(`alter table ${q(table)} alter column id type integer`);
   const serial = `pg_get_serial_sequence(quote_ident(?), 'id')`;

@@ -104,7 +104,7 @@ async function rowsWithoutParent(knex: Knex, table: string, column: string, pare
   return rows.map(({ id }) => id);
 }
 
-/** Fernet tokens, plain or encoded in base64 again. Any other text in their column is a key in plaintext. */
+/** Fernet ciphertexts, plain or encoded in base64 again. Any other text in the column is an API key in plaintext. */
 const CIPHERTEXT = `'^(gAAAAA|Z0FBQUFB)[A-Za-z0-9+/_-]+={0,2}$'`;
 
 /**

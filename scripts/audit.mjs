@@ -1,5 +1,5 @@
-// Checks the packages of the lock file against the advisories of the registry; fails when there are any. A registry
-// without advisories, such as a mirror, is reported as a warning.
+// Checks the packages of the lock file against the advisories of the registry; fails when one of them has an advisory.
+// A registry without advisories, such as a mirror, is reported as a warning.
 import { spawnSync } from 'node:child_process';
 
 const { stdout } = spawnSync('npm', ['audit', '--json'], { encoding: 'utf8' });

@@ -13,7 +13,7 @@ const packages = Object.entries(lock.packages)
 const shipped = [...new Map(packages.map((one) => [`${one.name} ${one.version}`, one])).values()];
 shipped.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 
-// All parts must be allowed, also of `MIT OR GPL-3.0`, where the choice needs a decision.
+// Every part must be allowed. This also applies to `MIT OR GPL-3.0`, because someone must decide which licence applies.
 const parts = (license) => license.replaceAll(/[()]/g, '').split(/ AND | OR /);
 const refused = shipped.filter(({ license }) => !license || !parts(license).every((one) => ALLOWED.has(one)));
 for (const { name, license } of refused) console.error(`${name} has the licence ${license ?? '(none)'}; see ${PAGE}`);

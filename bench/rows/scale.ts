@@ -17,13 +17,13 @@ export const row: Row = {
   target: 'linear in the number of agents',
   async run(lab) {
     const postgres = await startPostgres(lab);
-    const few = await measure(lab, await postgres.createDatabase(), SIZES[0]);
-    const many = await measure(lab, await postgres.createDatabase(), SIZES[1]);
+    const small = await measure(lab, await postgres.createDatabase(), SIZES[0]);
+    const large = await measure(lab, await postgres.createDatabase(), SIZES[1]);
     return [
-      figureOf('start of the service, minus the start with the seeds only', 's', few.load, many.load),
-      figureOf('memory of the service for them', 'MB', few.memory, many.memory),
-      figureOf('a client with all agents, from connect to ready', 's', few.sync, many.sync),
-      figureOf('memory of that client for them', 'MB', few.client, many.client),
+      figureOf('start of the service, minus the start with the seeds only', 's', small.load, large.load),
+      figureOf('memory of the service for them', 'MB', small.memory, large.memory),
+      figureOf('a client with all agents, from connect to ready', 's', small.sync, large.sync),
+      figureOf('memory of that client for them', 'MB', small.client, large.client),
     ];
   },
 };
@@ -84,12 +84,12 @@ async function fill(url: string, agents: number): Promise<void> {
   }
 }
 
-const figureOf = (what: string, unit: string, few: number, many: number): Figure => ({
+const figureOf = (what: string, unit: string, small: number, large: number): Figure => ({
   what: `${SIZES[1]} agents: ${what}`,
   unit,
-  ours: many,
-  reference: few * (SIZES[1] / SIZES[0]),
-  compared: many / (few * (SIZES[1] / SIZES[0])),
+  ours: large,
+  reference: small * (SIZES[1] / SIZES[0]),
+  compared: large / (small * (SIZES[1] / SIZES[0])),
   goal: { kind: 'ratio at most', value: TOLERANCE },
   note: `the reference is ten times what ${SIZES[0]} agents take`,
 });

@@ -34,15 +34,15 @@ async function measureBoth(lab: Lab): Promise<Pair<number>> {
   const postgres = await startPostgres(lab);
   const service = await startService(lab, { DATABASE_URL: await postgres.createDatabase() });
   const message = await oneMessage(lab, service.port, await writer(service.client));
-  const ours = await growth(lab, service.program, service.port);
+  const ours = await memoryGrowth(lab, service.program, service.port);
   await service.program.stop();
   const bare = await startBareStreams(lab, message);
-  const reference = await growth(lab, bare.program, bare.port);
+  const reference = await memoryGrowth(lab, bare.program, bare.port);
   await bare.program.stop();
   return { ours, reference };
 }
 
-async function growth(lab: Lab, server: Program, port: number): Promise<number> {
+async function memoryGrowth(lab: Lab, server: Program, port: number): Promise<number> {
   // Open some streams first, so that shared allocations are not attributed to the watchers.
   const first = await openStreams(lab, port, 50);
   await sleep(SETTLE_MS);

@@ -7,7 +7,7 @@ import { findHolder } from '../store/embedded/directory_lock.js';
 import { withShortPath } from '../store/embedded/unix_socket.js';
 import { ADMIN_SOCKET, type AdminRequest, adminDirectory, response, type Say } from './protocol.js';
 
-/** Timeout without a message. A service that runs a command sends one every second. */
+/** Maximum time without a message. A service that runs a command sends a message every second. */
 const SILENCE_MS = 10_000;
 
 /** Runs a command in the service that owns the data directory; undefined if no service listens there. */

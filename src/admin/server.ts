@@ -81,7 +81,7 @@ async function exchange(socket: Socket, run: RunCommand): Promise<void> {
     if (socket.writable) socket.write(`${JSON.stringify(response)}\n`);
   };
   const request = await readRequest(socket);
-  // Further data is discarded: without reading, the end of the connection would not be noticed.
+  // Further data is read and discarded, because the end of the connection is detected only while the socket is read.
   socket.resume();
   if (typeof request === 'string') {
     send({ err: `agentllm: ${request}` });

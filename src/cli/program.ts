@@ -88,7 +88,7 @@ export async function run(words: readonly string[]): Promise<void> {
   await all.parseAsync(commandLine, { from: 'user' }).catch(fail);
 }
 
-/** Loaded on a failure only: its module knows the errors of the store, and with them Knex and pg. */
+/** The module is loaded only after a failure, because it imports the errors of the store, and with them Knex and pg. */
 export async function fail(error: unknown): Promise<void> {
   (await import('./kit/failure.js')).fail(error);
 }

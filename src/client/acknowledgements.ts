@@ -3,9 +3,9 @@ import type { Connection } from './connection.js';
 
 /** Random delay, so that the processes that receive a change do not acknowledge it simultaneously. */
 const JITTER_MS = { min: 50, max: 300 };
-/** Least time between two acknowledgements. */
+/** Minimum time between two acknowledgements. */
 const PAUSE_MS = 1_000;
-/** The same for revisions that contain nothing for this process. */
+/** Minimum time before the acknowledgement of a revision that contains nothing for this process. */
 const QUIET_PAUSE_MS = 10_000;
 const CALL_MS = 5_000;
 const LAST_CALL_MS = 1_000;
@@ -25,7 +25,9 @@ export class Acknowledger {
     private readonly batcher: AckBatcher,
   ) {}
 
-  /** A new stream may be on a replica that does not know this process: acknowledges the applied revision again. */
+  /**
+   * Acknowledges the applied revision again, because a new stream may be on a replica that does not know this process.
+   */
   restart(): void {
     this.acknowledged = 0n;
     this.sentAt = Number.NEGATIVE_INFINITY;

@@ -31,7 +31,7 @@ export class AgentLeases {
   private isRenewal = false;
   /** A lease of an earlier revision may contain a revoked key. */
   private minRevision = 0n;
-  /** Incremented by clear(): a lease of an earlier generation is of another store. */
+  /** Incremented by clear(): a lease of an earlier generation belongs to another store. */
   private generation = 0;
   /** Whether a key of the current lease was requested. */
   private used = false;
@@ -196,9 +196,9 @@ export class AgentLeases {
 
   private warn(error: AgentLLMError, { expiresAt }: Lease): void {
     this.warned = true;
-    const why = error.cause instanceof AgentLLMError ? error.cause.message : error.message;
+    const reason = error.cause instanceof AgentLLMError ? error.cause.message : error.message;
     const what = `The leased keys of agent ${JSON.stringify(this.name)} expire at ${expiresAt.toISOString()}`;
-    this.parts.warn('LEASE_NOT_RENEWED', `${what} and could not be renewed: ${why}`, error);
+    this.parts.warn('LEASE_NOT_RENEWED', `${what} and could not be renewed: ${reason}`, error);
   }
 
   private schedule(ms: number, act: () => void): void {

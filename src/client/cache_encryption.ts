@@ -8,8 +8,9 @@ const TAG = 16;
 const HEAD = MAGIC.length + SALT + NONCE;
 const CIPHER = 'aes-256-gcm';
 /**
- * The secret may be a memorable password, so the key derivation is slow: each guess costs 32 MiB and about 0.1 s. A fast
- * derivation (HKDF) would suffice only for 32 random bytes, and a text does not show whether it is random.
+ * The secret may be a password that can be guessed, so the key derivation is slow: each guess costs 32 MiB and about
+ * 0.1 s. A fast derivation (HKDF) would suffice only for 32 random bytes, and the client cannot detect whether a text
+ * is random.
  */
 const COST = { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 1024 * 1024 };
 const KEY_BYTES = 32;

@@ -19,7 +19,7 @@ import type { ClientWarning } from './warning.js';
  * connection does not keep the process alive.
  */
 export interface AgentLLM extends AsyncDisposable {
-  /** The registry of agents. */
+  /** The agents of the store. */
   readonly agents: Methods<typeof agents.AgentServiceService>;
   /** The configurations of the agents. */
   readonly configs: Methods<typeof configs.AgentLLMConfigServiceService>;

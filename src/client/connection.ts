@@ -137,7 +137,7 @@ export class Connection {
       return await run();
     } finally {
       this.running--;
-      // After the callers of this call have received its result.
+      // Deferred until the callers of this call have received its result.
       if (this.closing && this.running === 0) setImmediate(this.end);
     }
   }
@@ -198,7 +198,7 @@ export class Connection {
         try {
           if (!signal.aborted && accepting) onMessage(message);
         } catch (thrown) {
-          // Thrown from here, it would be an uncaught exception and end the process.
+          // An error that is thrown in this listener would be an uncaught exception, which ends the process.
           accepting = false;
           failure = messageFailure(thrown);
           call.cancel();
@@ -232,8 +232,8 @@ export class Connection {
   }
 
   /**
-   * Why there is no connection, if that is known. grpc-js reports the cause for methods without a retry policy; a method
-   * with retries fails with its deadline alone, so a health check without retries asks again.
+   * Why there is no connection, if that is known. grpc-js reports the cause for methods without a retry policy; a
+   * method with retries fails with its deadline alone, so a health check without retries is sent to get the cause.
    */
   private async lastFailure(): Promise<GrpcError | undefined> {
     const probe = { path: '/grpc.health.v1.Health/Check', responseDeserialize: () => undefined };
@@ -265,8 +265,8 @@ export function asCallError<T>(method: string, what: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw AgentLLMError.here(`The ${what} cannot be sent: ${why}`, { code: 'INVALID_ARGUMENT', method, cause });
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw AgentLLMError.here(`The ${what} cannot be sent: ${reason}`, { code: 'INVALID_ARGUMENT', method, cause });
   }
 }
 
@@ -291,8 +291,8 @@ function requestToken(getToken: () => string | Promise<string>, context: CallCon
   let release = () => {};
   const token = new Promise<string>((resolve, reject) => {
     const onFailure = (cause: unknown) => {
-      const why = cause instanceof Error ? cause.message : String(cause);
-      const text = `There is no token for the call: ${why}`;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      const text = `There is no token for the call: ${reason}`;
       reject(AgentLLMError.here(text, { ...facts, code: 'UNAUTHENTICATED', cause }));
     };
     const onDeadline = () => {

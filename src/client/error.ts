@@ -14,7 +14,7 @@ export interface Resource {
   readonly name: string;
 }
 
-/** What this side knows about a failed call. */
+/** What this process knows about a failed call. */
 interface Facts {
   readonly code: Code;
   readonly method: string;
@@ -49,7 +49,7 @@ export class AgentLLMError extends Error {
   override readonly name = 'AgentLLMError';
   /** The gRPC status code. */
   readonly code: Code;
-  /** The reason that the service reports; undefined for failures on the way or in this process. */
+  /** The reason that the service reports; undefined for failures of the network, of a proxy or in this process. */
   readonly reason: Reason | undefined;
   /** Full name of the method, for example `agentllm.v1.AgentService/GetAgent`. */
   readonly method: string;

@@ -9,8 +9,8 @@ export interface ListenOptions {
 type Listener = (value: never) => unknown;
 
 /**
- * Calls listeners in the order in which they were added. When a listener throws or returns a promise that rejects, the
- * error goes to `failed`, and the remaining listeners are called all the same.
+ * Calls listeners in the order in which they were added. When a listener throws or returns a promise that rejects,
+ * `failed` receives the error, and the remaining listeners are still called.
  */
 export class Events<Map> {
   private readonly listeners = new globalThis.Map<keyof Map, Set<Listener>>();

@@ -3,7 +3,9 @@ import { Metadata } from '@grpc/grpc-js';
 /** An access token, or a function that returns one for each call. */
 export type Token = string | (() => string | Promise<string>);
 
-/** Headers that HTTP/2 and gRPC set themselves. With some of them grpc-js would retry forever, as no stream can start. */
+/**
+ * Headers that HTTP/2 and gRPC set themselves. With some of them no stream can start, and grpc-js would retry forever.
+ */
 const RESERVED =
   /^(grpc-.*|connection|keep-alive|proxy-connection|transfer-encoding|upgrade|http2-settings|host|te|content-type|content-length)$/i;
 

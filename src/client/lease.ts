@@ -25,7 +25,7 @@ const now = (): Moment => ({ monotonic: performance.now(), wall: Date.now() });
 export interface LeaseParameters {
   readonly agentId: number;
   readonly lifetimeMs: number;
-  /** The least revision of the lease. */
+  /** The minimum revision of the lease. */
   readonly minRevision: bigint;
 }
 
@@ -59,7 +59,7 @@ export class Lease {
     this.#texts = new Map(opened.map(([{ config_id }, text]) => [config_id, text]));
   }
 
-  /** Leases the keys with a new key pair. The lifetime counts from before the request was sent. */
+  /** Leases the keys with a new key pair. The lifetime begins before the request is sent. */
   static async request(connection: Connection, parameters: LeaseParameters, options: CallOptions): Promise<Lease> {
     const pair = await makeLeaseKeyPair();
     const request = LeaseApiKeysRequest.fromPartial({
@@ -176,8 +176,8 @@ const msOf = ({ lifetime }: ApiKeyLease): number =>
 
 async function open(pair: LeaseKeyPair, { agentId }: LeaseParameters, lease: ApiKeyLease): Promise<string> {
   const { config_id, agent_id } = lease;
-  const invalid = (why: string, cause?: unknown) =>
-    AgentLLMError.here(`The leased key of config ${config_id} is not used: ${why}`, {
+  const invalid = (reason: string, cause?: unknown) =>
+    AgentLLMError.here(`The leased key of config ${config_id} is not used: ${reason}`, {
       code: 'DATA_LOSS',
       method: LEASE_METHOD,
       cause,

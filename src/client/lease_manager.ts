@@ -38,7 +38,10 @@ export class LeaseManager {
     }
   }
 
-  /** Drops all leases, because the store is another one: its revisions and agent ids have another meaning. */
+  /**
+   * Drops all leases, because the client is connected to another store, whose revisions and agent ids have another
+   * meaning.
+   */
   clear(): void {
     for (const leases of this.byAgent.values()) leases.clear();
   }

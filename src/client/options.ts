@@ -11,8 +11,8 @@ export interface ConnectOptions {
    */
   readonly address?: string | undefined;
   /**
-   * Encrypts the connection with TLS. `true` trusts the certificate authorities of the system; an object sets others, or
-   * a client certificate. Default: false, which suits a service on the same machine.
+   * Encrypts the connection with TLS. `true` trusts the certificate authorities of the system; an object sets others,
+   * or a client certificate. Default: false, for a service on the same machine.
    */
   readonly tls?: boolean | TlsOptions | undefined;
   /**

@@ -8,7 +8,7 @@ const CHECK = {
   responseDeserialize: (bytes: Buffer) => bytes.equals(Buffer.from([8, 1])),
 };
 const PAUSE_MS = 100;
-/** Failures that may end by waiting. */
+/** Failures after which the health check is repeated, because they may be temporary. */
 const TRANSIENT: readonly Code[] = ['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED'];
 
 /** Repeats the health check until the service serves or the time is over. */
@@ -32,7 +32,7 @@ async function checkHealth(connection: Connection, deadlineMs: number): Promise<
     const serves = await connection.call(CHECK, () => ({ bytes: Buffer.alloc(0) }), { deadlineMs });
     return serves ? undefined : new Error('it does not accept calls');
   } catch (error) {
-    // A proxy that does not implement the health service responds only if the service is there.
+    // A proxy that does not implement the health service responds only if the service is reachable.
     return error instanceof AgentLLMError && error.code === 'UNIMPLEMENTED' ? undefined : (error as Error);
   }
 }

@@ -77,7 +77,7 @@ export class Resident implements WatchObserver, RunSource {
   private readonly readers = new Set<Changes>();
   private readonly runs = new Set<WeakRef<PinnedRun>>();
   private readonly refs = new WeakMap<PinnedRun, WeakRef<PinnedRun>>();
-  /** Forgets runs that were garbage-collected without end(). */
+  /** Removes runs that were garbage-collected without end(). */
   private readonly collectedRuns = new FinalizationRegistry<WeakRef<PinnedRun>>((ref) => this.runs.delete(ref));
   private readonly cache: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
@@ -100,7 +100,7 @@ export class Resident implements WatchObserver, RunSource {
     this.watch = new WatchStream(connection, { agents: refs, all_agents: agents === 'all', ...identity }, this);
   }
 
-  // Used by the program.
+  // Methods that the program calls.
 
   get state(): ClientState {
     const { status, since, error, replica } = this;
@@ -121,7 +121,8 @@ export class Resident implements WatchObserver, RunSource {
     if (known) return known;
     this.check(name);
     const handle = new WatchedHandle(name, this);
-    // With agents: 'all' only existing names are remembered, so that arbitrary names do not fill the memory.
+    // With agents: 'all' only the handles of existing agents are stored, so that arbitrary names do not fill the
+    // memory.
     if (this.names || this.held?.agent(name)) this.handles.set(name, handle);
     return handle;
   }
@@ -176,8 +177,8 @@ export class Resident implements WatchObserver, RunSource {
         else if (this.status === 'FAILED') settle(() => reject(this.error));
       };
       const onTimeout = () => {
-        const why = this.error?.message ?? 'it has not responded';
-        settle(() => fail(`No service is ready at ${address} within ${ms} ms: ${why}`, this.error, 'UNAVAILABLE'));
+        const reason = this.error?.message ?? 'it has not responded';
+        settle(() => fail(`No service is ready at ${address} within ${ms} ms: ${reason}`, this.error, 'UNAVAILABLE'));
       };
       const timer = setTimeout(onTimeout, Math.min(ms, limits.maxTimerMs));
       const removeListener = this.on('state', check);
@@ -193,7 +194,7 @@ export class Resident implements WatchObserver, RunSource {
     return this.closing;
   }
 
-  // Called by the watch.
+  // Methods that the watch calls.
 
   started({ replica }: WatchStarted, newest: bigint): void {
     this.replica = replica;
@@ -222,7 +223,7 @@ export class Resident implements WatchObserver, RunSource {
     if (!held || revision < held.revision) return;
     if (revision > held.revision || token !== held.token) this.hold(held.at(revision, token));
     this.acknowledger.apply(revision, true);
-    // A stream that is still catching up sends bookmarks, too.
+    // A stream that has not reached the newest revision also sends bookmarks.
     if (revision < this.target) return;
     this.cache?.refresh(this.view);
     this.setStatus('READY', undefined);
@@ -305,10 +306,10 @@ export class Resident implements WatchObserver, RunSource {
   }
 
   private listenerFailed(error: unknown, event: string): void {
-    // A failing listener of warnings would receive a warning about itself, endlessly.
+    // A listener of warnings that fails causes no further warning, because it would receive that one and fail again.
     if (event === 'warning') return;
-    const why = error instanceof Error ? error.message : String(error);
-    this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${why}`, error);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${reason}`, error);
   }
 
   private async end(): Promise<void> {

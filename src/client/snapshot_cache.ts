@@ -13,7 +13,10 @@ export interface CacheOptions {
    * The path of the file. Missing directories are created. Processes may share a file; the last write wins.
    */
   readonly path: string;
-  /** The secret with which the file is encrypted and authenticated: any non-empty text or bytes, at best 32 random bytes. */
+  /**
+   * The secret with which the file is encrypted and authenticated: any non-empty text or bytes, preferably 32 random
+   * bytes.
+   */
   readonly key: string | Uint8Array;
   /** The maximum age of the file at start, in ms, above 0. An older file is ignored. Default: 86 400 000 (24 hours). */
   readonly maxAgeMs?: number | undefined;
@@ -34,7 +37,7 @@ interface Header {
 }
 
 const DAY_MS = 24 * 60 * 60 * 1000;
-/** Least pause between two writes. */
+/** Minimum pause between two writes. */
 const PAUSE_MS = 1_000;
 /** The pause is at least this many times the duration of the encoding, which blocks the process. */
 const PAUSE_FACTOR = 20;
@@ -83,8 +86,8 @@ export class SnapshotCache {
       return this.read(this.cipher.open(bytes));
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      const why = cause instanceof Error ? cause.message : String(cause);
-      this.warn('CACHE_IGNORED', `The file ${this.path} is not used: ${why}`, cause);
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      this.warn('CACHE_IGNORED', `The file ${this.path} is not used: ${reason}`, cause);
       return undefined;
     }
   }

@@ -75,7 +75,10 @@ export class View {
     return new View(revision, token, this.agents, this.catalogue, this.pins > 0 || this.shared);
   }
 
-  /** The same state with a new catalogue object, which invalidates cached resolutions: a model's retirement is due. */
+  /**
+   * The same state with a new catalogue object, which invalidates cached resolutions. Used when the retirement date of
+   * a model is reached.
+   */
   withNewCatalogue(): View {
     const catalogue = this.catalogue.with([], this.catalogue.revision);
     return new View(this.revision, this.token, this.agents, catalogue, this.pins > 0 || this.shared);

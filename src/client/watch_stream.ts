@@ -17,7 +17,7 @@ const NAME = METHOD.path.slice(1);
 const STABLE_MS = 5_000;
 /** How long a stream may be silent before it has reported its bookmark interval. */
 const FIRST_MESSAGE_MS = 30_000;
-/** Bounds of the bookmark interval; without them an absurd value would end the stream immediately, or never. */
+/** Bounds of the bookmark interval; without them an invalid value would end the stream immediately, or never. */
 const INTERVAL_MS = { min: 50, max: 10 * 60 * 1000 };
 /** Reasons for which the resume token is not valid, so that the watch needs a new snapshot. */
 const START_OVER: readonly string[] = [
@@ -27,7 +27,7 @@ const START_OVER: readonly string[] = [
   'REVISION_IN_FUTURE',
   'STORE_CHANGED',
 ];
-/** Of these, the reasons for which the store is still the same one. */
+/** The reasons of START_OVER after which the store is still the same. */
 const SAME_STORE: readonly string[] = ['INVALID_RESUME_TOKEN', 'RESUME_TOKEN_FILTER_CHANGED', 'REVISION_COMPACTED'];
 /** Codes that persist until someone changes the credentials, the options or the service. */
 const PERMANENT: readonly Code[] = ['UNAUTHENTICATED', 'PERMISSION_DENIED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED'];
@@ -42,7 +42,7 @@ export type WatchFilter = Pick<
 export interface WatchObserver {
   /** The resume token to continue from; empty: start with a snapshot. */
   readonly token: string;
-  /** Without a token: the least revision of the snapshot, which a replica that lags may not have yet. */
+  /** Without a token: the minimum revision of the snapshot, which a replica may not have received yet. */
   readonly minRevision?: bigint;
   /** A stream is open. It continues after the token or sends a snapshot. `newest` is the revision to catch up to. */
   started(started: WatchStarted, newest: bigint): void;
@@ -55,8 +55,8 @@ export interface WatchObserver {
 }
 
 /**
- * Keeps a watch open: one stream at a time, with a pause before the next. gRPC never reopens a stream, so this class
- * resumes it, waits between attempts and detects a silent stream.
+ * Keeps a watch open with one stream at a time and a pause before the next stream. gRPC never reopens a stream, so this
+ * class resumes it, waits between attempts and detects a silent stream.
  */
 export class WatchStream {
   private readonly backoff = new Backoff();
@@ -84,12 +84,12 @@ export class WatchStream {
       const error = await new Stream(this.connection, this.filter, this.observer, this.backoff, this.closing.signal)
         .end;
       if (this.closing.signal.aborted) return;
-      await pause(this.react(error), this.closing.signal);
+      await pause(this.reportEnd(error), this.closing.signal);
     }
   }
 
   /** Reports the end of a stream; returns the pause before the next one, in ms. */
-  private react(error: AgentLLMError): number {
+  private reportEnd(error: AgentLLMError): number {
     const startOver = START_OVER.includes(error.reason ?? '') || error.code === 'OUT_OF_RANGE';
     const permanent = !startOver && isRemote(error) && PERMANENT.includes(error.code);
     if (startOver) this.observer.startOver(SAME_STORE.includes(error.reason ?? ''));
@@ -174,7 +174,10 @@ class Stream {
   }
 }
 
-/** Whether the error is from the service or a proxy. A failure in this process, such as of the token, may be transient. */
+/**
+ * Whether the error is from the service or a proxy. A failure in this process, such as a failure of the token function,
+ * may be transient.
+ */
 const isRemote = ({ cause }: AgentLLMError): boolean =>
   typeof (cause as { code?: unknown } | undefined)?.code === 'number';
 

@@ -89,8 +89,8 @@ async function findWithin(
   { allowed, timeoutMs, signal }: CheckOptions,
 ): Promise<readonly Found[]> {
   const adapter = dialectAdapters.get(provider.dialect);
-  const obstacle = obstacleTo(provider, key, signal);
-  if (obstacle || !adapter) return forEach(models, { outcome: obstacle ?? 'NO_DIALECT', at: undefined });
+  const outcome = outcomeWithoutContact(provider, key, signal);
+  if (outcome || !adapter) return forEach(models, { outcome: outcome ?? 'NO_DIALECT', at: undefined });
   return await within(timeoutMs, signal, (ending) =>
     find({ provider, adapter, key, egress: { allowed, signal: ending }, timeoutMs }, models),
   );
@@ -117,7 +117,11 @@ async function within<T>(
 const SENDABLE = /^[\x21-\x7e]+$/;
 
 /** Why the provider must not be contacted, or undefined. */
-function obstacleTo(provider: Provider, key: string | undefined, signal?: AbortSignal): CheckOutcome | undefined {
+function outcomeWithoutContact(
+  provider: Provider,
+  key: string | undefined,
+  signal?: AbortSignal,
+): CheckOutcome | undefined {
   if (signal?.aborted) return 'STOPPED';
   if (key === undefined) return provider.api_key_env_vars.length > 0 ? 'NO_KEY' : undefined;
   return SENDABLE.test(key) ? undefined : 'KEY_UNSENDABLE';
@@ -127,18 +131,18 @@ async function find(check: Check, models: readonly string[]): Promise<readonly F
   const endpoint = keyEndpointOf(check.provider);
   const blocked = endpoint?.when === 'before' ? await queryKeyEndpoint(check, endpoint) : undefined;
   const list = blocked ?? (await readList(check, models));
-  if ('outcome' in list) return forEach(models, asOfNow(list));
-  const found = models.length > 0 ? await findModels(check, models, list) : [asOfNow({ outcome: 'KEY_OK' })];
+  if ('outcome' in list) return forEach(models, withCurrentTime(list));
+  const found = models.length > 0 ? await findModels(check, models, list) : [withCurrentTime({ outcome: 'KEY_OK' })];
   const isOk = (one: CheckResult) => statusOf(one) === 'CHECK_STATUS_OK';
   const failure = endpoint?.when === 'after' && found.some(isOk) && (await queryKeyEndpoint(check, endpoint));
-  return failure ? found.map((one) => (isOk(one) ? asOfNow(failure) : one)) : found;
+  return failure ? found.map((one) => (isOk(one) ? withCurrentTime(failure) : one)) : found;
 }
 
 const forEach = (models: readonly string[], found: Found): Found[] =>
   models.length > 0 ? models.map((model) => ({ ...found, model })) : [found];
 
 /** Adds the current time to a result, unless the address was refused or the request waited too long to be sent. */
-const asOfNow = (result: CheckResult, model?: string): Found => ({
+const withCurrentTime = (result: CheckResult, model?: string): Found => ({
   ...result,
   model,
   at: statusOf(result) === 'CHECK_STATUS_ADDRESS_REFUSED' || result.outcome === 'BUSY' ? undefined : performance.now(),
@@ -155,7 +159,7 @@ async function queryKeyEndpoint(check: Check, { at, read }: KeyEndpoint): Promis
   return outcome && (!problem || ['KEY_REFUSED', 'NO_CREDIT'].includes(outcome)) ? { outcome } : undefined;
 }
 
-/** The names of a provider's models, as far as they are needed, or the failure. */
+/** The names of a provider's models, read until every requested model is found; or the failure. */
 async function readList(check: Check, models: readonly string[]): Promise<ReadonlySet<string> | CheckResult> {
   const names = new Set<string>();
   let path: string | undefined = check.adapter.list;
@@ -173,7 +177,10 @@ interface Page {
   readonly next: string | undefined;
 }
 
-/** Reads one page. Keeps the names of requested models, and as many others as a suggestion is chosen from. */
+/**
+ * Reads one page. Keeps the names of requested models, and a limited number of others, from which a suggestion is
+ * chosen.
+ */
 async function readPage(
   check: Check,
   path: string,
@@ -185,8 +192,8 @@ async function readPage(
   if (!listed) return problem ?? { outcome: 'NOT_A_LIST' };
   const requested = new Set(models);
   for (const name of listed) {
-    // One name more than the limit disables suggestions, which would come from a part of the list only. Names that are
-    // too long for a config are ignored.
+    // One name more than the limit disables suggestions, because the nearest name may be missing from the names that
+    // are kept. Names that are too long for a config are ignored.
     const hasRoom = names.size <= limits.maxSuggestionNames && name.length <= limits.modelName;
     if (hasRoom || requested.has(name)) names.add(name);
   }
@@ -195,11 +202,11 @@ async function readPage(
 
 async function findModels(check: Check, models: readonly string[], list: ReadonlySet<string>): Promise<Found[]> {
   const found = new Map<string, Found>();
-  for (const model of models) if (list.has(model)) found.set(model, asOfNow({ outcome: 'MODEL_OK' }, model));
+  for (const model of models) if (list.has(model)) found.set(model, withCurrentTime({ outcome: 'MODEL_OK' }, model));
   let unavailable: CheckResult | undefined;
   for (const model of models) {
     if (found.has(model)) continue;
-    const one: Found = unavailable ? asOfNow(unavailable, model) : await queryModel(check, model, list);
+    const one: Found = unavailable ? withCurrentTime(unavailable, model) : await queryModel(check, model, list);
     // A provider that limits the rate or is unreachable is not queried for the next model.
     if (['CHECK_STATUS_RATE_LIMITED', 'CHECK_STATUS_UNREACHABLE'].includes(statusOf(one))) unavailable = one;
     found.set(model, one);
@@ -214,13 +221,13 @@ async function queryModel(check: Check, model: string, list: ReadonlySet<string>
   const isSafe = withoutKey(model, check.key) === model;
   if (path !== undefined && isSafe) {
     const { reply, problem, json } = await query(check, check.provider.base_url, path);
-    if (problem && !(reply && isModelMissing(reply, json))) return asOfNow(problem, model);
-    if (!problem && isModel(json, model)) return asOfNow({ outcome: 'MODEL_OK' }, model);
+    if (problem && !(reply && isModelMissing(reply, json))) return withCurrentTime(problem, model);
+    if (!problem && isModel(json, model)) return withCurrentTime({ outcome: 'MODEL_OK' }, model);
   }
   const near = nearest(model, list);
   // A name that contains the key is an echo of the request, not a model.
   const isName = near !== undefined && withoutKey(near, check.key) === near;
-  return { ...asOfNow({ outcome: 'MODEL_MISSING' }, model), nearest: isName ? near : undefined };
+  return { ...withCurrentTime({ outcome: 'MODEL_MISSING' }, model), nearest: isName ? near : undefined };
 }
 
 /** The result of one GET request. */

@@ -29,7 +29,7 @@ export interface Egress {
 export const URL_REFUSED = 'URL_REFUSED';
 export const ADDRESS_REFUSED = 'ADDRESS_REFUSED';
 
-/** Error codes for a request that timed out, and for one that timed out while, or soon after, it waited to be sent. */
+/** Error codes for a request that timed out. NO_TURN: most of the time was spent waiting for a free slot. */
 export const TIMED_OUT = 'TIMED_OUT';
 export const NO_TURN = 'NO_TURN';
 /** Error code for a response that switches to another protocol. */

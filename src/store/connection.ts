@@ -86,7 +86,7 @@ export async function withConnection<T>(
       ...config,
       ...(applicationName && { application_name: applicationName }),
     });
-    // A later loss of the connection fails the running query.
+    // When the connection is lost later, the running query rejects. Without this listener the process would end.
     client.on('error', () => undefined);
     try {
       await client.connect();

@@ -1,6 +1,7 @@
 /*
- * Describes to an operator why PostgreSQL cannot be reached or used. The start, the commands, `agentllm doctor` and the
- * log share this table. A message of the server is quoted only for a rejected connection, before it has received data.
+ * Describes to an operator why PostgreSQL cannot be reached or used. The start of the service, all commands and the log
+ * use this table. A message of the server is quoted only if the server rejected the connection, because it has received
+ * no data then.
  */
 
 /** The properties of the failed connection that a message may contain. */
@@ -169,7 +170,8 @@ const textOf = (error: unknown, key: 'code' | 'routine' | 'message'): string => 
 };
 
 /**
- * The cause of a failure. One that is not in the table is described by the driver's message, which contains no data.
+ * The cause of a failure. A failure that is not in the table is described by the message of the driver, which contains
+ * no data.
  */
 export function causeOf(error: unknown, attempt: Attempt): string {
   return knownCauseOf(error, attempt) ?? `the connection to ${attempt.server} failed: ${textOf(error, 'message')}`;

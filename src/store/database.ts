@@ -20,8 +20,9 @@ export interface Database {
   /** URL for LISTEN on the writes of other replicas; undefined: notifications are off. */
   readonly listenUrl?: string | undefined;
   /**
-   * Closes connections that receive nothing for `ms`. A connection to a vanished server would block its caller, and the
-   * feed, until the TCP timeout. Called after the migrations, whose statements may take longer.
+   * Closes each connection that receives no data for `ms`. Otherwise a connection to a server that has disappeared
+   * blocks its caller and the feed until the TCP timeout. Call it after the migrations, because their statements may
+   * take longer.
    */
   limitSilence?(ms: number): void;
   /** The cause of a connection failure or a missing privilege, as a sentence; undefined for other errors. */
@@ -44,7 +45,7 @@ export interface DatabaseOptions {
   readonly directUrl?: string | undefined;
   /** Whether writes notify other replicas, which then poll at once. */
   readonly notify?: boolean;
-  /** Most connections to PostgreSQL. */
+  /** Maximum number of connections to PostgreSQL. */
   readonly poolSize: number;
   /** Data directory of the embedded engine; `memory:` stores nothing on disk. */
   readonly dataDir: string;
@@ -131,7 +132,7 @@ function open(
     connection: async () =>
       ({ connectionTimeoutMillis: options.acquireTimeoutMs, keepAlive: true, ...connection }) as never,
     pool: { min: 0, max: poolSize, afterCreate: sessions.watch },
-    // Errors are thrown and logged by the service. Knex would print them with addresses and SQL.
+    // Knex also throws these errors, and the service logs them. Knex would print them with addresses and SQL.
     log: { debug() {}, warn() {}, error() {}, deprecate() {} },
     acquireConnectionTimeout: options.acquireTimeoutMs,
   });
@@ -145,8 +146,8 @@ class Sessions {
   readonly watch = (session: Session, callback: (error: null, session: Session) => void): void => {
     this.open.add(session);
     session.once('end', () => this.open.delete(session));
-    // After a failover a session can be read-only (25006) permanently, and polling would keep it in the pool. Knex
-    // drops a connection with this property.
+    // After a failover a session can stay read-only (25006), and polling would keep it in the pool. Knex removes a
+    // connection for which `__knex__disposed` is set.
     session.connection.on('errorMessage', ({ code }) => {
       if (code === '25006') session.__knex__disposed = code;
     });

@@ -13,8 +13,8 @@ const LONGEST_DELAY_MS = 30_000;
 
 /**
  * Calls back when a replica has committed a write, with the id of that replica. A notification only triggers an earlier
- * poll. It is lost while the connection is down or goes through a pooler, and polling ensures correctness. Therefore
- * every failure only leads to a later retry.
+ * poll. Notifications are lost while the connection is closed or if it goes through a pooler. Polling finds every
+ * revision without them, so after a failure it is enough to connect again later.
  */
 export function listen(url: string, onNotification: (writer?: string) => void): Listener {
   let client: pg.Client | undefined;

@@ -4,9 +4,10 @@ import PostgresClient from 'knex/lib/dialects/postgres/index.js';
 
 /*
  * Session settings determine how PostgreSQL parses statements and formats values. A role, a database or a pooler may
- * change any of them. On a direct connection they are set once, when it is opened. A pooler in transaction mode, such as
- * PgBouncer, rejects start-up parameters and shares sessions. Behind one, every statement therefore runs in a transaction
- * that first sets the settings, local to the transaction. That costs 0.2 ms each time, a third of a short transaction.
+ * change any of them. On a direct connection they are set once, when it is opened. A pooler in transaction mode, such
+ * as PgBouncer, rejects start-up parameters and shares sessions. Through a pooler, every statement therefore runs in a
+ * transaction that first sets the settings, local to the transaction. That costs 0.2 ms per transaction, a third of the
+ * time of a short one.
  */
 
 /** The settings of every statement. The values are PostgreSQL's defaults. */
@@ -86,7 +87,7 @@ interface Connection {
   /** The process id that the server sent when the connection was opened. */
   readonly processID: number | null;
   __knex__disposed?: unknown;
-  /** Whether no pooler is in between, so that the settings of the session remain in effect. */
+  /** Whether the connection uses no pooler, so that the settings of the session remain in effect. */
   isDirect?: boolean;
 }
 
@@ -113,7 +114,7 @@ export class SessionClient extends PostgresClient {
     const connection: Connection = await super.acquireRawConnection();
     connection.isDirect = await isDirect(connection);
     if (connection.isDirect) await connection.query(settingsOf(this).forSession);
-    // It applies between transactions, so it is set once per connection.
+    // This timeout applies between transactions, so it is set once per connection.
     await connection.query(`select set_config('idle_session_timeout', '0', false)`);
     return connection;
   }

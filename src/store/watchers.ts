@@ -29,23 +29,22 @@ export interface SeenWatcher extends WatcherRow {
 
 /** A watcher that its replica has not confirmed for this long is not listed. */
 const EXPIRES = `45 seconds`;
-/** Age at which such a row is deleted. */
+/** A row that its replica has not confirmed for this long is deleted. */
 const DELETED_AFTER = `1 hour`;
 
 const UP_TO_DATE = 'not v.catching_up and greatest(w.applied_revision, v.applied_revision) >= v.sent_revision';
 
 /**
  * Inserts the rows of streams.
- * @param moved true for streams that have just been opened: an existing row of the process is of an earlier stream and
- * is
- *   replaced. false: an existing row is of a later stream and is kept.
+ * @param replace true for streams that have just been opened: an existing row of the process belongs to an earlier
+ *   stream and is replaced. false: an existing row belongs to a later stream and is kept.
  */
-export async function upsertWatchers(db: Knex, rows: readonly WatcherRow[], moved: boolean): Promise<void> {
+export async function upsertWatchers(db: Knex, rows: readonly WatcherRow[], replace: boolean): Promise<void> {
   if (rows.length === 0) return;
   const now = db.fn.now();
   const inserted = rows.map((row) => ({ ...row, connected_at: now, last_seen_at: now, behind_since: now }));
   const insert = db('watchers').insert(inserted).onConflict('client_id');
-  await (moved ? insert.merge() : insert.ignore());
+  await (replace ? insert.merge() : insert.ignore());
 }
 
 /** Updates the position and last_seen_at of open streams. Returns the ids of the streams that have a row. */
@@ -85,8 +84,8 @@ export async function removeWatchers(
 }
 
 /**
- * Stores acknowledgements of processes whose streams are on other replicas. A revision above the store's own is cut to
- * it.
+ * Stores acknowledgements of processes whose streams are on other replicas. A revision above that of the store is
+ * replaced by that of the store.
  * @param agents update only watchers that watch no other agents than these names; undefined: any watcher.
  * @returns the client ids whose row was updated.
  */
@@ -127,13 +126,13 @@ type AdoptedWatcher = Pick<WatcherRow, 'client_id' | 'client_name' | 'applied_re
 
 /**
  * Counts the watchers of these agents that have applied a revision.
- * @param named most watchers that are returned by name.
+ * @param maxNames maximum number of watchers that are returned by name.
  */
 export async function countAdopted(
   db: Knex,
   revision: number,
   agents: readonly string[] | undefined,
-  named: number,
+  maxNames: number,
 ): Promise<Adopted> {
   const isApplied = 'coalesce(applied_revision, 0) >= ?';
   const watching = () => watchersOf(db, agents);
@@ -148,7 +147,7 @@ export async function countAdopted(
       .select('client_id', 'client_name', 'applied_revision')
       .whereRaw(condition, [revision])
       .orderBy(['client_name', 'client_id'])
-      .limit(named);
+      .limit(maxNames);
   const applied = counts.applied > 0 ? await some(isApplied) : [];
   const pending = counts.pending > 0 ? await some(`not (${isApplied})`) : [];
   return { applied_count: counts.applied, pending_count: counts.pending, applied, pending };
@@ -169,7 +168,7 @@ export interface WatcherQuery {
   /** Only watchers after this name and id. */
   readonly after?: readonly [name: string, id: string];
   readonly limit: number;
-  /** Most agents that are returned per watcher. */
+  /** Maximum number of agents that are returned per watcher. */
   readonly namedAgents: number;
   readonly staleMs: number;
 }

@@ -64,7 +64,7 @@ export const connectionInputs = (timeoutMs: number): readonly Input[] => [
   },
 ];
 
-/** A connection, with what an error message about it needs. */
+/** A connection, with the data that an error message about it contains. */
 export interface Connection {
   readonly api: AgentLLM;
   readonly address: string;

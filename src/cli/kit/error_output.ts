@@ -21,7 +21,7 @@ const EXIT_OF: Readonly<Record<string, number>> = {
   DEADLINE_EXCEEDED: Exit.unreachable,
 };
 
-/** What to type after an error. The message of the service names the fields of its requests instead. */
+/** The remedy for an error, in terms of the command line. The message of the service names request fields instead. */
 const HINTS: Readonly<Record<string, string>> = {
   AGENT_HAS_CONFIGS: 'use --cascade',
   AGENT_RESERVED: 'use agentllm agents update <agent> --no-active',
@@ -90,7 +90,7 @@ function usageReport({ message, problems }: UsageError, { command }: Context): E
   const json = { code: 'INVALID_ARGUMENT', reason: 'USAGE', message: message, violations: problems, metadata: {} };
   if (problems.length === 0) return { lines: [`agentllm: ${message}`, hint], json, exit: Exit.usage };
   return {
-    lines: [`agentllm: ${message} has ${problemsIn(problems)}`, ...aligned(problems), hint],
+    lines: [`agentllm: ${message} has ${problemsIn(problems)}`, ...alignedLines(problems), hint],
     json,
     exit: Exit.usage,
   };
@@ -100,7 +100,7 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
   const { code, reason, violations, metadata } = error;
   const problems = violations.map(({ field, description }) => {
     const typed = argumentFor(field, context.inputs, context.causes);
-    // The argument is a whole file: the message names the field in it.
+    // The argument is a whole file, so the message names the field in the file.
     return { typed, description: typed.startsWith('--from-file') ? `${field} ${description}` : description };
   });
   const json = {
@@ -116,8 +116,8 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
 function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {
   const { code, reason, message } = error;
   if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
-    return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...aligned(problems)];
-  if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...aligned(problems)];
+    return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...alignedLines(problems)];
+  if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...alignedLines(problems)];
   const isTransient = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
   const retryHint =
     requestId &&
@@ -135,14 +135,14 @@ function linesOf(error: AgentLLMError, problems: readonly Problem[], { connectio
 
 function unreachable({ address, addressSource, timeoutMs }: Connection, message: string): string[] {
   const where = `${address} (${lacksPort(address) ? `${addressSource}, no port given: 443` : addressSource})`;
-  const [, late, cause = ''] = /^(No response from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
-  const why = inOptions(late ? cause : message);
+  const [, timeout, cause = ''] = /^(No response from .* within \d+ ms)(?:; (.*))?$/s.exec(message) ?? [];
+  const reason = inOptions(timeout ? cause : message);
   return [
-    late
+    timeout
       ? `agentllm: ${where} did not respond within ${timeoutMs} ms`
       : `agentllm: no service is reachable at ${where}`,
-    ...(why ? [`  ${why}`] : []),
-    ...(isOfTls(why) ? [] : [ADDRESS_HINT]),
+    ...(reason ? [`  ${reason}`] : []),
+    ...(isOfTls(reason) ? [] : [ADDRESS_HINT]),
   ];
 }
 
@@ -171,7 +171,7 @@ function problemsIn(problems: readonly Problem[]): string {
 const MAX_ARGUMENT_LENGTH = 40;
 
 /** The problems in two columns: the argument, then the description. Two fields of one option give one line. */
-function aligned(all: readonly Problem[]): string[] {
+function alignedLines(all: readonly Problem[]): string[] {
   const problems = distinct(all);
   const typed = problems.map((problem) => visible(cut(problem.typed, MAX_ARGUMENT_LENGTH)));
   const width = Math.max(...typed.map(widthOf));

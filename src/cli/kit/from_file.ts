@@ -28,7 +28,7 @@ export async function readBody(body: Body, inputs: readonly Input[], path: strin
   const json = unwrap(body, parse(typed, path === '-' ? await readStdin() : readNamedFile(typed, path)), typed);
   const touched = inputs
     .flatMap((input) => requestPaths(input))
-    .filter((place) => place.startsWith(`${body.at}.`) && isIn(json, place.split('.').slice(1)));
+    .filter((path) => path.startsWith(`${body.at}.`) && hasField(json, path.split('.').slice(1)));
   return {
     message: { [body.at]: decode(body, json, typed) },
     touched: new Set(touched),
@@ -74,11 +74,14 @@ function messageNamed(type: string): DescMessage {
   return desc;
 }
 
-/** Whether the JSON has a field at a path, in snake_case or camelCase. A null on the way counts for all fields in it. */
-function isIn(json: JsonValue, [step, ...rest]: readonly string[]): boolean {
+/**
+ * Whether the JSON has a field at a path, in snake_case or camelCase. If a parent field is null, all fields below it
+ * count as present.
+ */
+function hasField(json: JsonValue, [step, ...rest]: readonly string[]): boolean {
   if (step === undefined || json === null) return true;
   if (!isObject(json)) return false;
   const camel = step.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
   const name = [step, camel].find((one) => one in json);
-  return name !== undefined && isIn(json[name] as JsonValue, rest);
+  return name !== undefined && hasField(json[name] as JsonValue, rest);
 }

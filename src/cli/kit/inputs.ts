@@ -2,9 +2,9 @@ import { Argument, Option } from 'commander';
 import { BadValue, type Kind } from './values.js';
 
 /*
- * The arguments and options of a command are described by data (Input). From it are
- * derived: the options with their help, the request message with its update mask, and
- * the argument that a field error of the service belongs to.
+ * The arguments and options of a command are described by data (Input). Three things are derived from this data: the
+ * options with their help, the request message with its update mask, and the argument that a field error of the service
+ * belongs to.
  */
 
 /** One argument or option of a command. */
@@ -123,9 +123,9 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
     const typedValue = typed.get(input.name);
     if (typedValue === undefined) continue;
     const value = readValue(input, typedValue, causes, problems);
-    const places = requestPaths(input);
-    if (places.length === 0) local.set(input.name, value);
-    places.forEach((path, index) => {
+    const paths = requestPaths(input);
+    if (paths.length === 0) local.set(input.name, value);
+    paths.forEach((path, index) => {
       const earlier = setBy.get(path);
       if (earlier)
         problems.push({
@@ -134,7 +134,7 @@ export function readInputs(inputs: readonly Input[], typed: Typed, start: Partia
         });
       setBy.set(path, input);
       touched.add(path);
-      put(message, path, places.length > 1 && Array.isArray(value) ? value[index] : value);
+      put(message, path, paths.length > 1 && Array.isArray(value) ? value[index] : value);
     });
   }
   if (problems.length > 0) throw UsageError.of(problems);
@@ -164,7 +164,7 @@ function readValue(
     return typedValue;
   }
   if (typeof typedValue === 'string') {
-    for (const place of requestPaths(input)) causes.push({ path: place, typed: typed(typedValue) });
+    for (const path of requestPaths(input)) causes.push({ path, typed: typed(typedValue) });
     return read(typedValue);
   }
   causes.push({ path, typed: typedName(input) });
@@ -207,13 +207,14 @@ export function maskOf(inputs: readonly Input[], touched: ReadonlySet<string>, b
 
 /** The argument that set the field of a violation; the path of the field when no argument did. */
 export function argumentFor(field: string, inputs: readonly Input[], causes: readonly Cause[]): string {
-  const by = (fits: (path: string) => boolean) => causes.findLast(({ path }) => path !== '' && fits(path))?.typed;
+  const typedWhere = (fits: (path: string) => boolean) =>
+    causes.findLast(({ path }) => path !== '' && fits(path))?.typed;
   const named = inputs.find((input) => requestPaths(input).includes(field));
   return (
-    by((path) => path === field) ??
-    by((path) => field.startsWith(`${path}.`) || field.startsWith(`${path}[`)) ??
+    typedWhere((path) => path === field) ??
+    typedWhere((path) => field.startsWith(`${path}.`) || field.startsWith(`${path}[`)) ??
     (named && typedName(named)) ??
-    by((path) => path.startsWith(`${field}.`)) ??
+    typedWhere((path) => path.startsWith(`${field}.`)) ??
     field
   );
 }

@@ -55,18 +55,15 @@ interface Rows<Row> {
 }
 
 /** Reads all pages. The revision is that of the first page: every row is at least as recent. */
-export async function readAll<Row>(
-  call: Call,
-  { field, defaultLimit: most, fetchPage: ask }: List<Row>,
-): Promise<Rows<Row>> {
-  const limit = call.local<number>('limit') ?? most ?? Number.POSITIVE_INFINITY;
+export async function readAll<Row>(call: Call, { field, defaultLimit, fetchPage }: List<Row>): Promise<Rows<Row>> {
+  const limit = call.local<number>('limit') ?? defaultLimit ?? Number.POSITIVE_INFINITY;
   if (limit < 1) throw UsageError.of([{ typed: `--limit ${limit}`, description: 'must be at least 1' }]);
   const rows: Row[] = [];
   let page_token = '';
   let revision: bigint | undefined;
   do {
     const page_size = Math.min(limit - rows.length, PAGE);
-    const page = await ask(call.api, call.request({ page_size, page_token }));
+    const page = await fetchPage(call.api, call.request({ page_size, page_token }));
     rows.push(...((page as unknown as Record<string, Row[]>)[field] ?? []));
     revision ??= page.revision;
     page_token = page.next_page_token;

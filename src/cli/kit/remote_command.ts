@@ -82,7 +82,7 @@ function unsetInput(inputs: readonly Input[]): Input {
   };
 }
 
-/** All inputs of a command, including those that are common to such commands. */
+/** All inputs of a command: its own inputs, and those that all commands of its kind have. */
 export const inputsOf = ({
   inputs,
   body,
@@ -117,7 +117,10 @@ function afterHelp({ more, examples, next }: RemoteCommand): string {
   return [more, `Examples:\n${lines.join('\n')}`, next && `Next: ${next}`].filter(Boolean).join('\n\n');
 }
 
-/** An option in the help: a flag with its `--no-` form; a key option without a value, which it rejects. */
+/**
+ * The text of an option in the help. A flag is shown with its `--no-` form, a key option without a value, because it
+ * rejects values.
+ */
 function termOf(option: Option): string {
   if (inputOf.get(option)?.kind.negatable) return option.flags.replace('--', '--[no-]');
   return option.flags.replace(' [value]', '');

@@ -8,9 +8,9 @@ const PARENT_CHECK_MS = 500;
 let stop: Promise<string> | undefined;
 
 /**
- * Resolves with the reason when the service has to stop: a signal, or the end of the
- * npm that started it. A start in progress is finished first. A second signal ends the
- * process at once, unless it arrives within a second of the first.
+ * Resolves with the reason when the service has to stop: a signal, or the end of the npm process that started it. A
+ * start in progress is finished first. A second signal ends the process at once, unless it arrives within a second of
+ * the first.
  */
 export function stopRequest(): Promise<string> {
   stop ??= new Promise((resolve) => {

@@ -3,7 +3,7 @@ import { Writable } from 'node:stream';
 import { UsageError } from './inputs.js';
 import { decodeText } from './text.js';
 
-/** More than the largest message: bounds the memory when something larger is piped in. */
+/** More than the size of the largest message. Bounds the memory when the input is larger. */
 const MAX_BYTES = 8 * 1024 * 1024;
 
 /** Reads standard input to its end. */
@@ -36,7 +36,7 @@ export async function readSecret(what: string): Promise<string> {
   return key;
 }
 
-/** Prompts on standard error, so that standard output has the result only. What is typed is not echoed. */
+/** Prompts on standard error, so that standard output has the result only. The typed text is not echoed. */
 function promptHidden(question: string): Promise<string> {
   const sink = new Writable({ write: (_chunk, _encoding, done) => done() });
   const reader = createInterface({ input: process.stdin, output: sink, terminal: true, historySize: 0 });
@@ -46,7 +46,7 @@ function promptHidden(question: string): Promise<string> {
       resolve(line.trim());
       reader.close();
     });
-    // Ctrl-C and Ctrl-D close it, too.
+    // Ctrl-C and Ctrl-D also close the reader.
     reader.once('close', () => {
       process.stderr.write('\n');
       reject(new UsageError('no key was typed; nothing was changed'));

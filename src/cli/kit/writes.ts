@@ -34,7 +34,7 @@ export const writeInputs: readonly Input[] = [
   },
 ];
 
-/** The etag that guards a write. `to` is its path in the request. */
+/** The etag that a write sends to detect concurrent changes. `to` is its path in the request. */
 export const etagInput = (to: string, of = 'the resource'): Input => ({
   name: 'etag',
   to,
@@ -72,7 +72,7 @@ export function writeSummary(call: Call, done: string, what: string, { revision,
   return `${done} ${subject} at revision ${revision}${adoption ? `\n${adoptionLine(adoption)}` : ''}`;
 }
 
-/** How many pending processes are named. */
+/** Maximum number of pending processes that are named. */
 const MAX_NAMES = 5;
 
 /** `applied by 3 of 4 processes; pending: worker-7` */

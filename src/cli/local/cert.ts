@@ -96,8 +96,8 @@ function makeDirectory(out: string): void {
   try {
     mkdirSync(out, { recursive: true, mode: 0o700 });
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw UsageError.of([{ typed: `--out ${out}`, description: `cannot be created as a directory (${why})` }]);
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    throw UsageError.of([{ typed: `--out ${out}`, description: `cannot be created as a directory (${code})` }]);
   }
 }
 

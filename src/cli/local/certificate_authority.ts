@@ -83,7 +83,7 @@ export async function makeLeaf(
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
       new ExtendedKeyUsageExtension([kind === 'server' ? serverAuth : clientAuth]),
       await AuthorityKeyIdentifierExtension.create(issuer),
-      // RFC 5280, 4.1.2.6: critical where there is no other name.
+      // RFC 5280, 4.1.2.6: the extension is critical if the subject is empty.
       ...(names.length > 0 ? [new SubjectAlternativeNameExtension([...names], commonName === undefined)] : []),
     ],
   });
@@ -94,7 +94,7 @@ const commonFields = (days: number) => ({
   serialNumber: randomBytes(16)
     .toString('hex')
     .replace(/^[89a-f]/, '7'),
-  // Allows for clocks that differ by some minutes.
+  // The clocks of the machines may differ by some minutes.
   notBefore: new Date(Date.now() - 5 * 60_000),
   notAfter: new Date(Date.now() + days * DAY_MS),
   signingAlgorithm: EC,

@@ -53,7 +53,7 @@ export const doctorTask: Task<Options> = {
   },
 };
 
-/** A running service responds quickly. */
+/** The timeout is short, because a running service responds quickly. */
 const connection = connectionInputs(2_000);
 
 /** `agentllm doctor`: finds problems and suggests corrections. */
@@ -112,7 +112,7 @@ async function examineDatabase(shellSettings: Settings, options: Options): Promi
     await inServiceOr(shellSettings, request, () => examineHere(shellSettings, options), tracking);
   } catch (error) {
     if (!(error instanceof StartError) || error instanceof UnhealthyError) throw error;
-    // The service does not respond: the results from before are reported all the same.
+    // The service does not respond. The results of the earlier checks are still reported.
     const report = new DoctorReport(terminal, hasOutput ? { ...options, before: [] } : options);
     report.add(databaseFailed(error));
     report.finish();
@@ -137,7 +137,7 @@ async function examineHere(shellSettings: Settings, options: Options): Promise<v
 async function openDatabase(shellSettings: Settings): Promise<Database | Diagnosis> {
   try {
     const absent = await absentDatabase(shellSettings);
-    // Opening the database would create it.
+    // The database does not exist, and opening it would create it.
     if (absent) return diagnosisFactory('database')('warn', absent, 'agentllm serve creates it at its first start');
     return await openConfigured(shellSettings);
   } catch (error) {

@@ -130,7 +130,7 @@ async function* examineKeys(
     const isSet = problem.problem !== 'is not set';
     const finding = `ENCRYPTION_KEY ${problem.problem}; ${stored} ${keyIds.length === 1 ? 'is' : 'are'} stored`;
     const remedy = 'To store API keys, set it to the output of agentllm key generate';
-    if (keyIds.length > 0) yield found('fail', finding, rightKey(keyIds));
+    if (keyIds.length > 0) yield found('fail', finding, wrongKeyRemedy(keyIds));
     // The settings of the shell were checked before.
     else if (inService || !isSet) yield found(isSet ? 'fail' : 'warn', finding, remedy);
   } else if (unreadable.length > 0) {
@@ -139,7 +139,7 @@ async function* examineKeys(
   } else yield found('ok', `${stored} stored, ${keyIds.length === 1 ? 'which' : 'all of which'} can be read`);
 }
 
-function rightKey(all: readonly string[]): string {
+function wrongKeyRemedy(all: readonly string[]): string {
   const ids = [...new Set(all)].filter((id) => id !== UNBOUND);
   const which = ids.length > 0 ? ` (${ids.join(', ')})` : '';
   return `Set it to the key that encrypted them${which}; a new key cannot read them. If the key is lost, set a new one and enter the API keys again`;
@@ -163,7 +163,7 @@ async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
   yield { area: 'configs', verdict: 'warn', finding, remedy: 'See agentllm models retiring' };
 }
 
-/** Unreadable keys are excluded: examineKeys reports them, and the state that is linted here cannot decrypt. */
+/** Excludes unreadable keys, because examineKeys reports them and the linted state here cannot decrypt any key. */
 const wouldFail = ({ severity, reason }: Finding) =>
   severity === 'SEVERITY_ERROR' && reason !== 'FINDING_REASON_KEY_UNREADABLE';
 

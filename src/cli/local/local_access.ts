@@ -17,7 +17,10 @@ import { migrator } from '../../store/maintenance/migrate.js';
 import { catchUp } from '../../store/write/change_log.js';
 import { runTask, type Task, type TaskContext } from './store_task.js';
 
-/* Token management on the local store: through the admin socket of the running service, or directly in the database. It needs no token. */
+/*
+ * Token management on the local store: through the admin socket of the running service, or directly in the database.
+ * This access needs no token.
+ */
 
 /** The methods that work without a service. */
 export type TokenMethods = Pick<AgentLLM['access'], LocalMethod>;

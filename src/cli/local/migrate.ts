@@ -51,10 +51,10 @@ export function migrateCommand(): Command {
 
 async function up(migrations: Migrator, print: Print, { json }: Options): Promise<void> {
   const applied = await migrations.up((name) => !json && print(`applied ${name}`));
-  const adopted = await readAdopted(migrations);
+  const adopted = await readImported(migrations);
   if (json) return print(JSON.stringify({ applied, ...adopted }));
   if (applied.length === 0) print('nothing to do: the schema is current');
-  else printAdopted(print, adopted);
+  else printImported(print, adopted);
 }
 
 async function down(migrations: Migrator, print: Print, { json, dropAdopted }: Options): Promise<void> {
@@ -65,23 +65,23 @@ async function down(migrations: Migrator, print: Print, { json, dropAdopted }: O
 
 async function status(migrations: Migrator, print: Print, { json }: Options): Promise<void> {
   const { current, applied, pending, unknown } = await migrations.status();
-  const adopted = await readAdopted(migrations);
+  const adopted = await readImported(migrations);
   if (json) return print(JSON.stringify({ current: current ?? null, applied, pending, unknown, ...adopted }));
   print(`current  ${current ?? 'none'}`);
   print(`pending  ${pending.join(', ') || 'none'}`);
   if (unknown.length > 0) print(`unknown  ${unknown.join(', ')}: a newer version of agentllm applied them`);
-  printAdopted(print, adopted);
+  printImported(print, adopted);
 }
 
 /** The imported tables and findings; empty for a database that agentllm created. */
-async function readAdopted(
+async function readImported(
   migrations: Migrator,
 ): Promise<{ adopted?: readonly string[]; findings?: readonly string[] }> {
   const { tables, findings } = await migrations.readImport();
   return tables.length > 0 ? { adopted: tables, findings } : {};
 }
 
-function printAdopted(print: Print, { adopted, findings = [] }: Awaited<ReturnType<typeof readAdopted>>): void {
+function printImported(print: Print, { adopted, findings = [] }: Awaited<ReturnType<typeof readImported>>): void {
   if (adopted) print(`adopted  ${adopted.join(', ')}`);
   for (const finding of findings) print(`finding  ${finding}`);
 }

@@ -55,12 +55,12 @@ async function filterByProvider({ api, local }: Call, agents: readonly Agent[]):
   const ids = agents.map(({ id }) => id);
   const name = local<string>('of-provider');
   if (name === undefined) return ids;
-  const { provider: wanted } = await api.providers.getProvider({ name });
+  const { provider: requested } = await api.providers.getProvider({ name });
   const found: number[] = [];
   for (let from = 0; from < ids.length; from += PAGE) {
     const refs = ids.slice(from, from + PAGE).map((id) => ({ id }));
     const { results } = await api.configs.batchGetPrimaryConfigs({ agents: refs });
-    for (const { agent_id, config } of results) if (config?.provider === wanted?.name) found.push(agent_id);
+    for (const { agent_id, config } of results) if (config?.provider === requested?.name) found.push(agent_id);
   }
   return found;
 }

@@ -141,7 +141,7 @@ const remove: RemoteCommand = {
 const summaryOf = (call: Call, done: string, response: UpdateAgentResponse) =>
   writeSummary(call, done, titleOf(response.agent as Agent), response) + findingLines(response.findings);
 
-/** `agentllm agents …`: the registry of agents. */
+/** `agentllm agents …`: the agents of the store. */
 export function agentsCommand(): Command {
   return remoteGroup(
     'agents',

@@ -27,10 +27,10 @@ const DISPLAY_NAMES: Readonly<Record<string, string>> = { api_key_state: 'api_ke
 
 /** The fields in which two states of a resource differ; an undefined state means that the resource does not exist. */
 export function differences(before: object | undefined, after: object | undefined): Difference[] {
-  const [then, now] = [fieldsOf(before), fieldsOf(after)];
-  return [...new Set([...then.keys(), ...now.keys()])]
-    .filter((field) => textOf(then.get(field)) !== textOf(now.get(field)))
-    .map((field) => ({ field, before: then.get(field), after: now.get(field) }));
+  const [oldFields, newFields] = [fieldsOf(before), fieldsOf(after)];
+  return [...new Set([...oldFields.keys(), ...newFields.keys()])]
+    .filter((field) => textOf(oldFields.get(field)) !== textOf(newFields.get(field)))
+    .map((field) => ({ field, before: oldFields.get(field), after: newFields.get(field) }));
 }
 
 /** The fields that are set, including those of nested messages: `extra_params.seed`. */
@@ -90,11 +90,13 @@ export function displayDifferences(
     ) as [Difference, Difference];
     const changed = rest.filter((one) => one.field === first || one.field === second);
     // If only one half of a pair is known, it is shown under its own name.
-    const isHalf = (['before', 'after'] as const).some((side) => (a[side] === undefined) !== (b[side] === undefined));
-    if (changed.length === 0 || isHalf) continue;
+    const isOneKnown = (['before', 'after'] as const).some(
+      (side) => (a[side] === undefined) !== (b[side] === undefined),
+    );
+    if (changed.length === 0 || isOneKnown) continue;
     rest = rest.filter((one) => !changed.includes(one));
-    const joined = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
-    pairs.push({ field, before: joined(a.before, b.before), after: joined(a.after, b.after) });
+    const join = (one: unknown, other: unknown) => (other === undefined ? undefined : `${one}/${other}`);
+    pairs.push({ field, before: join(a.before, b.before), after: join(a.after, b.after) });
   }
   return [...pairs, ...rest.map(withDisplayName)];
 }
@@ -138,7 +140,7 @@ export interface ChangeRecords {
 }
 
 /** A revision as lines: time, revision, actor, method and reason, then one line for each change. */
-export function changeBlock({ revision, actor, method, reason, created_at, records: deeds }: ChangeRecords): string {
+export function changeBlock({ revision, actor, method, reason, created_at, records }: ChangeRecords): string {
   const head = [
     moment(created_at),
     `revision ${revision}`,
@@ -146,8 +148,8 @@ export function changeBlock({ revision, actor, method, reason, created_at, recor
     method && shortMethod(method),
     reason && `"${reason}"`,
   ];
-  const width = Math.max(...deeds.map(({ about }) => widthOf(visible(about))));
-  const lines = deeds.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
+  const width = Math.max(...records.map(({ about }) => widthOf(visible(about))));
+  const lines = records.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
   return [visible(head.filter(Boolean).join('  ')), ...lines].join('\n');
 }
 

@@ -11,7 +11,7 @@ import { modelOf } from './config_fields.js';
  * line `:files` stands for the names of files. Errors print nothing.
  */
 
-/** The user waits for the completion at the prompt. */
+/** The deadline is short, because the user waits at the prompt. */
 const DEADLINE_MS = 800;
 
 interface Candidate {

@@ -128,8 +128,8 @@ function roleOf({ kind, changes }: ConfigRevision): string {
   if (kind !== 'RESOURCE_KIND_TOKEN') return '';
   const now = (name: string) => parseJson(changes.find(({ field }) => field === name)?.after_json ?? '');
   const agents = now('agents') as readonly string[] | undefined;
-  const whose = agents ? ` for ${agents.join(', ')}` : '';
-  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${whose}`;
+  const scope = agents ? ` for ${agents.join(', ')}` : '';
+  return `: ${small(String(now('role') ?? ''), 'ROLE_')}${scope}`;
 }
 
 /** The rates of a price: `: input USD/M 2, output USD/M 8`. */

@@ -25,14 +25,16 @@ function statusText(response: GetEncryptionStatusResponse): string {
   const { keys, problem } = response;
   const heads = ['KEY', 'STATE', 'CONFIGS', 'CREDENTIALS'];
   const rows = keys.map((key) => [key.id, roleOf(key), String(key.config_count), String(key.credential_count)]);
-  return [...(keys.length > 0 ? [table(heads, rows)] : []), ...(problem ? [problem] : []), ...verdicts(response)].join(
-    '\n',
-  );
+  return [
+    ...(keys.length > 0 ? [table(heads, rows)] : []),
+    ...(problem ? [problem] : []),
+    ...statusLines(response),
+  ].join('\n');
 }
 
 const roleOf = ({ primary, available }: EncryptionKey) => (primary ? 'encrypts' : available ? 'decrypts' : 'missing');
 
-function verdicts({
+function statusLines({
   ready,
   keys,
   outdated_count,
@@ -40,16 +42,17 @@ function verdicts({
   unreadable,
 }: GetEncryptionStatusResponse): string[] {
   const stored = keys.reduce((sum, { config_count, credential_count }) => sum + config_count + credential_count, 0);
-  const said: string[] = [];
+  const lines: string[] = [];
   const all = counted(stored, 'stored API key');
-  if (stored === 0) said.push('no API keys are stored');
-  else if (ready && outdated_count === 0) said.push(`${all}, ${stored === 1 ? '' : 'all '}under the key that encrypts`);
-  else if (ready) said.push(`${outdated_count} of ${all} not under the key that encrypts: agentllm key rotate`);
+  if (stored === 0) lines.push('no API keys are stored');
+  else if (ready && outdated_count === 0)
+    lines.push(`${all}, ${stored === 1 ? '' : 'all '}under the key that encrypts`);
+  else if (ready) lines.push(`${outdated_count} of ${all} not under the key that encrypts: agentllm key rotate`);
   if (unreadable_count > 0) {
     const more = unreadable_count > unreadable.length ? ` and ${unreadable_count - unreadable.length} more` : '';
-    said.push(`${counted(unreadable_count, 'key')} cannot be decrypted: ${unreadable.map(visible).join(', ')}${more}`);
+    lines.push(`${counted(unreadable_count, 'key')} cannot be decrypted: ${unreadable.map(visible).join(', ')}${more}`);
   }
-  return said;
+  return lines;
 }
 
 /** `agentllm key …`: the encryption keys of ENCRYPTION_KEY. */

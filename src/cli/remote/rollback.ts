@@ -54,7 +54,7 @@ earlier state, and removed otherwise. If the earlier state had its own key and n
   next: 'agentllm history <id> shows it',
   async run(call) {
     checkTarget(call);
-    if (call.local('revision') !== undefined) return undoRevision(call);
+    if (call.local('revision') !== undefined) return revertRevision(call);
     const before = await currentOf(call);
     const response = await call.api.configs.rollbackConfig(call.request());
     const config = response.config as AgentLLMConfig;
@@ -80,13 +80,13 @@ function checkTarget({ inputs: { message, local } }: Call): void {
       throw new UsageError('use --to with the revision to restore, as agentllm history shows it');
     return;
   }
-  const wrong = Object.entries({ id: '<id>', to_revision: '--to', api_key: '--api-key', etag: '--etag' });
-  const typed = wrong.filter(([field]) => field in message).map(([, name]) => name);
+  const excluded = Object.entries({ id: '<id>', to_revision: '--to', api_key: '--api-key', etag: '--etag' });
+  const typed = excluded.filter(([field]) => field in message).map(([, name]) => name);
   if (typed.length > 0)
     throw new UsageError(`--revision reverts a whole revision and cannot be combined with ${typed.join(', ')}`);
 }
 
-async function undoRevision(call: Call): Promise<undefined> {
+async function revertRevision(call: Call): Promise<undefined> {
   const revision = call.local<bigint>('revision') as bigint;
   const { without_key, ...request } = call.request<Record<string, unknown>>();
   const response = await call.api.configs.rollbackRevision({

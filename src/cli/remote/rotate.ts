@@ -13,7 +13,10 @@ import { flag } from '../kit/values.js';
 type Progress = RotateEncryptionKeyResponse;
 
 const METHOD = CredentialServiceService.rotateEncryptionKey;
-/** A batch waits in the write queue after the writes of other callers. */
+/**
+ * Maximum time without a message. It is long, because a batch waits in the write queue after the writes of other
+ * callers.
+ */
 const SILENCE_MS = 60_000;
 
 /** `agentllm key rotate`: re-encrypts all ciphertext with the first key of ENCRYPTION_KEY. */
@@ -49,8 +52,8 @@ Exit code 1: API keys remain under another key, and --skip-unreadable does not p
     if (!call.json)
       terminal.out(last ? summaryOf(last) : 'stopped; agentllm key rotate continues with the remaining keys');
     if (!last) return Exit.refused;
-    const wanted = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
-    return wanted === last.total ? Exit.done : Exit.refused;
+    const processed = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
+    return processed === last.total ? Exit.done : Exit.refused;
   },
 };
 

@@ -124,7 +124,7 @@ The text is shown once. The first token closes the service: from then on every c
 /** The request fields that differ from the command line: split agent names, and the default name. */
 function requestFieldsOf({ inputs }: Call): Readonly<Record<string, unknown>> {
   const { role = '', name, agents = [], certificate_identity } = inputs.message as Partial<CreateTokenRequest>;
-  // An unset variable in a script must not create a token with a text.
+  // An unset variable in a script gives an empty identity. It must not create a token that has a text.
   if (certificate_identity === '')
     throw UsageError.of([
       { typed: '--certificate ""', description: 'must not be empty; omit it for a token with a text' },
@@ -157,9 +157,9 @@ function reportRepeated(call: Call, { id }: Token): number {
 
 /** `token al_k3x9q2m7wd "desk": agent, for trader` */
 function titleOf({ id, name, role, agents, all_agents }: Token): string {
-  const whose = all_agents ? ', for all agents' : agents.length > 0 ? `, for ${agents.join(', ')}` : '';
+  const scope = all_agents ? ', for all agents' : agents.length > 0 ? `, for ${agents.join(', ')}` : '';
   // A dry run has no id.
-  return `token ${id ? `${id} ` : ''}"${name}": ${small(role, 'ROLE_')}${whose}`;
+  return `token ${id ? `${id} ` : ''}"${name}": ${small(role, 'ROLE_')}${scope}`;
 }
 
 const expiryOf = ({ expires_at }: Token) => (expires_at ? `until ${moment(expires_at)}` : 'until it is revoked');

@@ -31,12 +31,12 @@ export const validateConfig: RemoteCommand = {
   async run(call) {
     const response = await call.api.configs.validateConfig(call.request(targetOf(call)));
     const { findings, hops, acceptable } = response;
-    const wrong = !acceptable || findings.some(({ severity }) => severity === 'SEVERITY_ERROR');
+    const hasErrors = !acceptable || findings.some(({ severity }) => severity === 'SEVERITY_ERROR');
     call.print(response, () => {
       const verdict = acceptable ? (findings.length === 0 ? 'no findings' : 'accepted, with findings') : 'rejected';
       return [verdict + findingLines(findings), hops.length > 0 && hopTable(hops)].filter(Boolean).join('\n\n');
     });
-    return wrong ? Exit.refused : Exit.done;
+    return hasErrors ? Exit.refused : Exit.done;
   },
 };
 

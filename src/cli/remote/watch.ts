@@ -96,7 +96,7 @@ class WatchPrinter implements WatchObserver {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, this.interrupted);
     const client_id = randomUUID();
     const client = { client_id, client_name: 'agentllm watch', client_version: version };
-    // It acknowledges what it receives, so that a write with wait_for_adoption does not wait for it.
+    // This command acknowledges each revision, so that a write with wait_for_adoption does not wait for this watcher.
     this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
     this.stream = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...client }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;

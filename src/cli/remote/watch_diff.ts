@@ -49,11 +49,14 @@ export class WatchState {
     const itemsBefore = [...this.catalogue.keys()];
     const names = new Set(batch.agents.map(({ name }) => name));
     const keys = new Set(batch.catalogue.map(keyOf));
-    const gone = before
+    const deletedAgents = before
       .filter(({ name }) => !names.has(name))
       .map((one) => ({ ...one, agent: undefined, configs: [] }));
-    const goneItems = itemsBefore.filter((key) => !keys.has(key)).map(deletedItem);
-    const diffs = this.change({ agents: [...batch.agents, ...gone], catalogue: [...batch.catalogue, ...goneItems] });
+    const deletedItems = itemsBefore.filter((key) => !keys.has(key)).map(deletedItem);
+    const diffs = this.change({
+      agents: [...batch.agents, ...deletedAgents],
+      catalogue: [...batch.catalogue, ...deletedItems],
+    });
     this.hasSnapshot = true;
     return first ? [] : diffs;
   }
@@ -61,9 +64,11 @@ export class WatchState {
   private change({ agents, catalogue }: Pick<Batch, 'agents' | 'catalogue'>): WatchDiff[] {
     const present = new Set(agents.filter(({ agent }) => agent).map(({ id }) => id));
     // An agent that is absent under one name and present under another was renamed.
-    const moved = agents.filter(({ agent, id }) => !agent && present.has(id)).map(({ name }) => this.agents.get(name));
-    const renamed = new Map(moved.filter((one) => one?.agent).map((one) => [one?.id, one]));
-    const happened = [
+    const renamedAgents = agents
+      .filter(({ agent, id }) => !agent && present.has(id))
+      .map(({ name }) => this.agents.get(name));
+    const renamed = new Map(renamedAgents.filter((one) => one?.agent).map((one) => [one?.id, one]));
+    const diffs = [
       ...catalogue.flatMap((item) => this.toItem(item)),
       ...agents
         .filter(({ agent, id }) => agent || !present.has(id))
@@ -71,7 +76,7 @@ export class WatchState {
     ];
     for (const one of agents) this.agents.set(one.name, one);
     for (const item of catalogue) this.catalogue.set(keyOf(item), item);
-    return happened;
+    return diffs;
   }
 
   private toAgent(before: WatchedAgent | undefined, after: WatchedAgent): WatchDiff[] {
@@ -89,7 +94,7 @@ export class WatchState {
   private toItem(after: CatalogueItem): WatchDiff[] {
     const key = keyOf(after);
     const previousItem = this.catalogue.get(key);
-    const [before, now] = [previousItem && thingIn(previousItem), thingIn(after)];
+    const [before, now] = [previousItem && resourceIn(previousItem), resourceIn(after)];
     const at = key.indexOf(' ');
     const kind = key.slice(0, at) as WatchDiff['kind'];
     const item = { kind, name: key.slice(at + 1), urgent: after.urgent, fields: [] };
@@ -114,20 +119,22 @@ function configDiffs(
     ...{ kind: 'config', agent, id: config.id, name: modelOf(config), urgent, before: config },
     ...more,
   });
-  const then = new Map(before.map((config) => [config.id, config]));
-  const now = new Set(after.map(({ id }) => id));
-  const gone = before.filter(({ id }) => !now.has(id)).map((one) => diffOf(one, { action: 'deleted', fields: [] }));
+  const previousById = new Map(before.map((config) => [config.id, config]));
+  const remainingIds = new Set(after.map(({ id }) => id));
+  const deleted = before
+    .filter(({ id }) => !remainingIds.has(id))
+    .map((one) => diffOf(one, { action: 'deleted', fields: [] }));
   const changed = after.flatMap((config) => {
-    const previous = then.get(config.id);
+    const previous = previousById.get(config.id);
     if (!previous) return [diffOf(config, { action: 'created', fields: [] })];
     if (previous.revision === config.revision) return [];
     const fields = differences(previous, config);
     return [{ ...diffOf(config, { action: 'updated', fields }), before: previous }];
   });
-  return [...changed, ...gone];
+  return [...changed, ...deleted];
 }
 
-const thingIn = ({ provider, model, credential }: CatalogueItem) => provider ?? model ?? credential;
+const resourceIn = ({ provider, model, credential }: CatalogueItem) => provider ?? model ?? credential;
 
 /** The key of an item: its kind and its name. */
 function keyOf(item: CatalogueItem): string {

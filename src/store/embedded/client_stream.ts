@@ -45,7 +45,7 @@ export class ClientStream extends Duplex {
       callback(error instanceof Error ? error : new Error(String(error)));
       return;
     }
-    // Most writes only extend an incomplete batch.
+    // Most writes contain only a part of a batch.
     if (frames.length === 0) callback();
     else this.#process(frames).then(() => callback(), callback);
   }

@@ -69,8 +69,9 @@ export async function prepareDataDirectory(dataDir: string): Promise<ClusterPath
 }
 
 /**
- * Completes or undoes a restore that was killed. Between its last two renames there is no cluster, and the restored one
- * is activated so that no empty one is created. Before them the old cluster stays in use.
+ * Completes or reverts a restore whose process was killed. If it was killed between its last two renames, there is no
+ * cluster. Then the restored cluster is activated, so that no empty cluster is created. If it was killed earlier, the
+ * old cluster stays in use.
  */
 export async function settleRestore({ cluster, restoring, restored }: ClusterPaths): Promise<void> {
   await rm(restoring, { recursive: true, force: true });
@@ -94,7 +95,10 @@ export async function makeOwnDirectory(directory: string, dataDir = directory): 
   }
 }
 
-/** Node reports ENOENT when a recursive mkdir fails on a read-only file system. The parent has the actual cause. */
+/**
+ * Node reports ENOENT when a recursive mkdir fails on a read-only file system. An access check of the parent returns
+ * the actual cause.
+ */
 async function causeOf(directory: string, error: unknown): Promise<unknown> {
   if (errorCode(error) !== 'ENOENT') return error;
   const parent = dirname(absolute(directory));

@@ -2,20 +2,20 @@
  * The lock on a data directory, which ensures a single owner.
  *
  * PGlite has no lock: two processes on one directory lost 1 078 acknowledged rows without an error. A file with a PID
- * is not reliable across containers and after a PID is reused. A file with a timestamp takes the lock from a process
- * that is only slow. Therefore a listening UNIX-domain socket shows that the owner is alive: the kernel closes it when
- * the process ends for any reason, and keeps it while the process is stopped.
+ * is not reliable across containers and after a PID is reused. With a timestamp in a file, a process that is only slow
+ * loses the lock. Therefore a listening UNIX-domain socket shows that the owner is alive: the kernel closes it when the
+ * process ends for any reason, and keeps it while the process is stopped.
  *
  * A process *claims* (makes a socket visible as `.lock/claim-*`), then *lists* the other claims, and holds the lock if
  * none of them is alive. Two processes can never both hold it, because each claims before it lists. Assume that both
- * hold it. A's list did not contain B's claim, so B claimed after A listed, and therefore after A claimed. B's list is
- * later still, so it contained A's claim, and A, being alive, responded: a contradiction. A visible claim always
- * listens already, because the socket first listens under another name and is then renamed. So a refused connection
- * means that the process is dead, not that it is about to listen. Names are never reused, so unlinking a dead claim
- * cannot remove a live one.
+ * hold it. A's list did not contain B's claim, so B claimed after A listed, and therefore after A claimed. B listed
+ * even later, so B's list contained A's claim, and A responded because it is alive. So B does not hold the lock: a
+ * contradiction. A socket first listens under another name and is then renamed to a visible claim. So every visible
+ * claim listens, and a refused connection means that its process is dead. Names are never reused, so unlinking a dead
+ * claim cannot remove a live one.
  *
- * In case of doubt a claim counts as alive. The lock does not protect a directory that two machines share over a
- * network.
+ * A claim whose state cannot be determined counts as alive. The lock does not protect a directory that two machines
+ * share over a network.
  */
 import { randomUUID } from 'node:crypto';
 import { chmod, readdir, rename, stat, unlink } from 'node:fs/promises';
@@ -27,7 +27,9 @@ import { listenInDirectory, withShortPath } from './unix_socket.js';
 
 /** A live claim that does not respond within this time counts as the holder. */
 const RESPONSE_TIMEOUT_MS = 500;
-/** Candidates that keep conflicting give up after this time. With eight candidates it takes well under a second. */
+/**
+ * A candidate that still conflicts with another one after this time gives up. Eight candidates need less than a second.
+ */
 const CONTENTION_TIMEOUT_MS = 10_000;
 /** A socket that was not renamed within this time belongs to a process that died before the rename. */
 const ABANDONED_AFTER_MS = 60_000;
@@ -179,7 +181,10 @@ async function probe(lockDirectory: string, name: string): Promise<Rival | undef
 /** `closed`: the connection was closed without data, for example by a candidate that withdrew after it was accepted. */
 type Reply = OwnerInfo | 'dead' | 'silent' | 'closed';
 
-/** Repeats the query when a claim closed the connection: then it is removed, or it responds. */
+/**
+ * Repeats the query when the connection was closed without data. The next query finds that the claim is removed, or
+ * gets a response.
+ */
 async function queryWithRetry(lockDirectory: string, name: string): Promise<Reply> {
   let reply: Reply = 'closed';
   for (let attempt = 0; attempt < 5 && reply === 'closed'; attempt++) {
@@ -209,7 +214,10 @@ function query(path: string): Promise<Reply> {
   });
 }
 
-/** A full backlog (EAGAIN), missing permissions and all other errors are doubtful cases, which count as a holder. */
+/**
+ * Only ECONNREFUSED and ENOENT prove that a claim is dead. After other errors, such as EAGAIN (full backlog), it counts
+ * as the holder.
+ */
 function replyForError(code: string | undefined): Reply {
   if (code === 'ECONNREFUSED' || code === 'ENOENT') return 'dead';
   return code === 'ECONNRESET' || code === 'EPIPE' ? 'closed' : 'silent';
@@ -233,7 +241,7 @@ async function removeIfPresent(path: string): Promise<void> {
   }
 }
 
-/** Removes abandoned sockets. Only old ones, because a live process may be about to rename a new one. */
+/** Removes old sockets that were never renamed. New ones are kept, because a live process may rename them soon. */
 async function removeAbandoned(lockDirectory: string): Promise<void> {
   const names = await readdir(lockDirectory).catch(() => []);
   for (const name of names.filter((entry) => UNCLAIMED.test(entry))) {

@@ -4,9 +4,9 @@ import { PGlite } from '@electric-sql/pglite';
 import { NodeFS } from '@electric-sql/pglite/nodefs';
 
 /**
- * Adds fsync to PGlite's file system on Node, which has none (0.5.16: NODEFS.stream_ops lacks it, and fdatasync is a
- * stub). PGlite also starts PostgreSQL with `-F`. With this class a commit costs one fsync: 0.2 ms more on a virtual
- * disk.
+ * Adds fsync to PGlite's file system for Node, which does not implement it (0.5.16: NODEFS.stream_ops lacks it, and
+ * fdatasync is a stub). PGlite also starts PostgreSQL with `-F`. With this class a commit costs one fsync: 0.2 ms more
+ * on a virtual disk.
  */
 export class DurableNodeFS extends NodeFS {
   override async init(...[database, options]: Parameters<NodeFS['init']>): ReturnType<NodeFS['init']> {

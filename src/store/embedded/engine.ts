@@ -7,7 +7,7 @@ export { ClientStream, EngineLostError, EngineOpenError };
 
 const REQUEST_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 30_000;
-/** The shutdown checkpoint writes all changes in memory to disk. */
+/** Time limit of the shutdown, whose checkpoint writes all changes in memory to disk. */
 const CLOSE_TIMEOUT_MS = 30_000;
 const DUMP_TIMEOUT_MS = 60_000;
 
@@ -21,20 +21,19 @@ export interface EngineOptions {
   dataDir: string | undefined;
   /** A tarball from `dump`, from which a new database is created instead of with initdb. */
   loadDump?: Blob | Uint8Array;
-  /**
-   * A request without a response after this time, in ms, ends the engine. So this is the longest time of a statement.
-   */
+  /** If a request has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
   wedgedAfterMs?: number;
   /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
-  /** Survive a power failure, not only a crash of the process. Costs one fsync per commit. */
+  /** Whether commits survive a power failure, and not only a crash of the process. Costs one fsync per commit. */
   fsync?: boolean;
   log?: EngineLog;
 }
 
 export interface Engine {
   /**
-   * A new connection, for the `stream` option of `pg`. One is served at a time; the next one waits until it has closed.
+   * A new connection, for the `stream` option of `pg`. The engine serves one connection at a time; the next one waits
+   * until that one is closed.
    */
   connect(): ClientStream;
   /** The whole database as a tarball, for `loadDump`. */
@@ -85,7 +84,7 @@ class EmbeddedEngine implements Engine {
     this.#connectWithinMs = options.connectWithinMs ?? CONNECT_TIMEOUT_MS;
   }
 
-  /** The open database. Opens it if necessary; after a failure each client that needs it tries again. */
+  /** The open database. Opens it if necessary; after a failure, each client that needs the database opens it again. */
   open(): Promise<WorkerLink> {
     if (this.#link !== undefined && !this.#link.isLost) return Promise.resolve(this.#link);
     this.#opening ??= this.#openLink().finally(() => {
@@ -161,7 +160,7 @@ class EmbeddedEngine implements Engine {
       await Promise.race([previous, client.disconnected]);
       await this.#serveSession(client, timer);
     } catch (error) {
-      // The database was open before, so for a client it is unavailable.
+      // The database was open earlier, so the client receives an error that maps to UNAVAILABLE.
       client.destroy(
         error instanceof EngineLostError ? error : new EngineLostError(messageOf(error), { cause: error }),
       );
@@ -191,7 +190,7 @@ class EmbeddedEngine implements Engine {
 
   async #close(): Promise<void> {
     const link = await (this.#opening ?? Promise.resolve(this.#link)).catch(() => undefined);
-    // After the running statement: PGlite hangs when it is closed during one.
+    // This request waits for the running statement, because PGlite hangs when it is closed during a statement.
     await link?.request({ kind: 'close' }, undefined, CLOSE_TIMEOUT_MS).catch((error: unknown) => {
       this.options.log?.warn({ err: error }, 'embedded database was terminated without a clean close');
     });

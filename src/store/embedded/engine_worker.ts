@@ -11,7 +11,7 @@ import type { Request, Response, WorkerSettings } from './worker_messages.js';
 
 /** Output is sent to the main thread in chunks of about this size; PostgreSQL produces it in 8 kB pieces. */
 const OUTPUT_CHUNK_BYTES = 256 * 1024;
-/** A checkpoint after this much write-ahead log keeps the restart after a crash under a second. */
+/** With a checkpoint after this amount of write-ahead log, a restart after a crash takes less than a second. */
 const CHECKPOINT_EVERY_WAL_BYTES = 64 * 1024 * 1024;
 const WAL_CHECK_INTERVAL_MS = 5_000;
 /** The exit status with which PGlite's build reports a jump to the main loop after an SQL error. It is harmless. */
@@ -146,7 +146,7 @@ async function handle(request: Request): Promise<void> {
 async function exchange(bytes: Uint8Array): Promise<void> {
   const output = new OutputChunks((chunk) => post({ kind: 'output', bytes: chunk }));
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
-  const last = output.rest();
+  const last = output.take();
   const idle = endsIdle(last);
   post({ kind: 'done', bytes: last });
   if (idle) await checkpointWhenDue();
@@ -157,7 +157,7 @@ function endsIdle(output: Uint8Array): boolean {
   return IDLE.every((byte, index) => tail[index] === byte);
 }
 
-/** Copies output from the engine's memory and passes it on in chunks. */
+/** Copies output from the engine's memory and sends it in chunks. */
 class OutputChunks {
   #buffer = new Uint8Array(8 * 1024);
   #length = 0;
@@ -165,13 +165,13 @@ class OutputChunks {
   constructor(private readonly onChunk: (chunk: Uint8Array<ArrayBuffer>) => void) {}
 
   add(data: Uint8Array): void {
-    if (this.#length > 0 && this.#length + data.length > OUTPUT_CHUNK_BYTES) this.onChunk(this.rest());
+    if (this.#length > 0 && this.#length + data.length > OUTPUT_CHUNK_BYTES) this.onChunk(this.take());
     this.#reserve(data.length);
     this.#buffer.set(data, this.#length);
     this.#length += data.length;
   }
 
-  rest(): Uint8Array<ArrayBuffer> {
+  take(): Uint8Array<ArrayBuffer> {
     const chunk = this.#buffer.slice(0, this.#length);
     this.#length = 0;
     return chunk;
@@ -193,7 +193,7 @@ async function reset(): Promise<void> {
 }
 
 async function resetSession(): Promise<void> {
-  // Sync first: after an error the backend ignores everything else until it receives one.
+  // Sync is sent first, because after an error the backend ignores all other messages until it receives Sync.
   await runOutsideSession(Buffer.from([0x53, 0, 0, 0, 4]));
   await runOutsideSession(simpleQuery('ROLLBACK'));
   const output = await runOutsideSession(simpleQuery('DISCARD ALL'));
@@ -203,7 +203,7 @@ async function resetSession(): Promise<void> {
 async function runOutsideSession(bytes: Uint8Array): Promise<Uint8Array> {
   const output = new OutputChunks(() => undefined);
   await database.execProtocolRawStream(bytes, { onRawData: (data) => output.add(data) });
-  return output.rest();
+  return output.take();
 }
 
 function simpleQuery(text: string): Uint8Array {
@@ -216,8 +216,8 @@ function simpleQuery(text: string): Uint8Array {
 
 /**
  * Runs a checkpoint when enough write-ahead log has accumulated. PGlite is a single-user backend without a background
- * checkpointer, so the log would grow without bound (measured: 500 MB and growing), and with it the time to open after
- * a kill. Called only while no transaction is open.
+ * checkpointer, so the log would grow without bound (measured: 500 MB and growing). The time to open the database after
+ * a kill would grow too. Called only while no transaction is open.
  */
 async function checkpointWhenDue(): Promise<void> {
   const now = performance.now();
@@ -229,7 +229,7 @@ async function checkpointWhenDue(): Promise<void> {
     );
     if (rows[0]?.due) await database.exec('CHECKPOINT');
   } catch {
-    // Probably a full disk. The next write reports it to the client, and the next check tries again.
+    // The disk is probably full. The next write reports that to its client, and the next check repeats the checkpoint.
   }
 }
 

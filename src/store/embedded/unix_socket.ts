@@ -25,8 +25,8 @@ export async function withShortPath<T>(directory: string, name: string, use: (pa
 }
 
 /**
- * Listens on the socket `directory/name`; the server does not keep the process alive. Accepting may fail later (too many
- * open files): the socket stays, and a client that connects gets no response.
+ * Listens on the socket `directory/name`; the server does not keep the process alive. If it cannot accept a connection
+ * later (too many open files), the socket stays and the client gets no response.
  */
 export function listenInDirectory(server: Server, directory: string, name: string): Promise<void> {
   return withShortPath(

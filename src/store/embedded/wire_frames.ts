@@ -10,7 +10,8 @@ export type Frame =
 const STARTUP_CODES = { cancel: 80877102, ssl: 80877103, gss: 80877104 };
 /**
  * The startup message that the engine receives instead of the client's. There is one user and one database, and an
- * invalid message ends the backend. A missing user name is enough, and `pg` takes that from the environment.
+ * invalid message ends the backend. A message without a user name is invalid, and `pg` reads the user name from the
+ * environment.
  */
 const STARTUP = startupMessage({ user: 'postgres', database: 'postgres', client_encoding: 'UTF8' });
 

@@ -1,4 +1,7 @@
-/** The messages between the main thread and the engine's worker. One request at a time; each has one final response. */
+/**
+ * The messages between the main thread and the engine's worker. The worker executes one request at a time. Each request
+ * has one final response.
+ */
 
 export interface WorkerSettings {
   /** undefined: the database is in memory. */

@@ -7,7 +7,7 @@ export interface BoundedRows<Row> {
   readonly complete: boolean;
 }
 
-/** Size of the first batch: this many rows of the largest size are a few MiB. */
+/** Number of rows of the first batch. This many rows of the largest size take a few MiB. */
 const FIRST_ROWS = 32;
 
 /**

@@ -4,11 +4,11 @@ import type { Database } from '../database.js';
 /*
  * Compaction of the log. Of the entries older than HISTORY_RETENTION, only those are kept that are needed to
  * reconstruct every state since. `history_from` is the oldest revision that can be reconstructed. It is advanced before
- * anything is deleted: a reader that reads the log first and then finds `history_from` not above it has read complete
- * revisions.
+ * anything is deleted: a reader first reads the log from a revision on and then `history_from`. If `history_from` is
+ * not greater than that revision, the reader has read complete revisions.
  */
 
-/** The oldest revision from which on the log can reconstruct every state. */
+/** The oldest revision such that the log can reconstruct its state and every later one. */
 export async function oldestKept(db: Knex): Promise<number> {
   const [row] = await db('store_state').select('history_from');
   return Math.max(1, row?.history_from ?? 1);
@@ -61,7 +61,10 @@ export async function compactHistory(
   }
 }
 
-/** Deletes the entries that the state before the horizon does not need: deletions, and entries with a later one. */
+/**
+ * Deletes the entries that are not needed to reconstruct the state before the horizon: deletions, and entries that a
+ * later entry of the same row replaces.
+ */
 const deleteBetween = (db: Knex, from: number, last: number, horizon: number) =>
   db.raw(
     `delete from config_revisions as old

@@ -121,16 +121,16 @@ export interface PastRevision {
   readonly oldest: number;
 }
 
-/** @param most entries that are read. */
-export function revisionAt(store: Store, revision: number, most: number): Promise<PastRevision> {
+/** @param maxEntries maximum number of entries that are read. */
+export function revisionAt(store: Store, revision: number, maxEntries: number): Promise<PastRevision> {
   return onDatabase(store, async (db) => ({
     entries: await db<HistoryEntry>('config_revisions')
       .select(...ENTRY_COLUMNS)
       .where({ revision })
       .orderBy('position')
-      .limit(most),
+      .limit(maxEntries),
     state: await stateAt(db, revision, { agents: [], catalogue: true }),
-    // Read last: revisions that are compacted during the reads above are then below it.
+    // Read last, so that revisions that are compacted during the reads above are lower than this one.
     oldest: await oldestKept(db),
   }));
 }

@@ -55,7 +55,8 @@ export interface PastAgentRef {
 
 /**
  * An agent at a past revision, with its configs and the whole catalogue; undefined when it did not exist.
- * @param currentId the id of the agent that has the name now. It usually had the name then too, which saves a search.
+ * @param currentId the id of the agent that has the name now. Usually this agent had the name at that revision too, and
+ *   then no search is necessary.
  */
 export async function agentAt(
   db: Knex,

@@ -15,7 +15,7 @@ export type OpenedKeys = ReadonlyMap<StoredKey['row'], string>;
 const holderOf = ({ source }: StoredKey): Holder => (source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential');
 
 /**
- * Decrypts stored API keys for immediate use; they must not be kept. The rows are of the state in memory.
+ * Decrypts stored API keys for immediate use; they must not be kept. The rows come from the state in memory.
  * @returns the keys, or the revision of the database when that has newer rows.
  */
 export async function openKeys(
@@ -42,7 +42,7 @@ export async function openKeys(
     if (token?.token == null || token.key_revision !== row.key_revision) {
       const newer = await newerThan(store, state);
       if (newer !== undefined) return { newer };
-      // Changed with SQL outside of the service, so it is not a key of this row.
+      // The ciphertext was changed with SQL outside of the service, so it is not a key of this row.
       continue;
     }
     const opened = keyring?.open(token.token, bindingOf(state, holderOf(storedKey), row));

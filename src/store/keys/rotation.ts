@@ -24,9 +24,9 @@ export interface RotationOptions {
 export interface RotationProgress {
   /** API keys that were not encrypted with the first encryption key when the rotation began. */
   readonly total: number;
-  /** Those that are finished: re-encrypted, replaced or deleted. */
+  /** Of these, the keys that are finished: re-encrypted, replaced or deleted. */
   readonly done: number;
-  /** Those that cannot be decrypted and were skipped. */
+  /** Of these, the keys that cannot be decrypted and were skipped. */
   readonly unreadable: number;
   readonly finished: boolean;
 }
@@ -48,8 +48,9 @@ interface OpenedKey extends Holder {
 
 /**
  * Re-encrypts every stored API key with the first encryption key, in batches, while the service continues. Yields the
- * progress at the beginning, after every batch and at the end. The remaining work is every key under another encryption
- * key, and no other progress is stored. So an interrupted rotation can be started again, and concurrent ones are safe.
+ * progress at the beginning, after every batch and at the end. The keys that are still encrypted with another
+ * encryption key are the remaining work; no other progress is stored. So an interrupted rotation can be started again,
+ * and concurrent ones are safe.
  */
 export async function* rotateKeys(store: Store, options: RotationOptions): AsyncGenerator<RotationProgress> {
   const { ids, primaryId } = store.state.vault.writable;
@@ -59,9 +60,9 @@ export async function* rotateKeys(store: Store, options: RotationOptions): Async
   if (withoutKey.length > 0 && !options.skipUnreadable) throw encryptionKeyMissing(withoutKey);
   const progress = new Progress(outdated.length, withoutKey);
   yield progress.report(store.state);
-  const rest = outdated.filter(({ key_id }) => ids.includes(key_id));
-  for (let at = 0; at < rest.length; at += limits.rotatedAtOnce) {
-    const batch = rest.slice(at, at + limits.rotatedAtOnce);
+  const readable = outdated.filter(({ key_id }) => ids.includes(key_id));
+  for (let at = 0; at < readable.length; at += limits.rotatedAtOnce) {
+    const batch = readable.slice(at, at + limits.rotatedAtOnce);
     progress.add(batch, await rotateBatch(store, options, batch));
     yield progress.report(store.state);
   }
@@ -152,7 +153,7 @@ async function decryptAll(store: Store, batch: readonly Holder[]) {
     const { state } = store;
     for (const token of tokens) {
       const row = rowOf(state, entity, token);
-      // The row has another key by now, in the state or in the database.
+      // The row has received another key meanwhile, in the state or in the database.
       if (!row || !isOutdated(state, { entity, id: token.id })) continue;
       const decrypted = state.vault.writable.open(token.token, bindingOf(state, entity, row));
       if ('key' in decrypted) opened.push({ entity, id: token.id, mark: tokenMark(row), key: decrypted.key });

@@ -104,7 +104,10 @@ export async function checkTokens(store: Store): Promise<string[]> {
   return [...unreadable.keys()];
 }
 
-/** The rows whose ciphertext cannot be decrypted, with its mark; without a keyring all rows with a ciphertext. */
+/**
+ * The rows whose ciphertext cannot be decrypted, each with the mark of its ciphertext. Without a keyring: all rows with
+ * a ciphertext.
+ */
 async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
   if (!keyring) return keyHolders(store.state);
   const unreadable = new Map<string, string>();

@@ -24,7 +24,7 @@ const about = z.object({
   identity: z.string(),
   /** Size of the compressed tarball. */
   bytes: z.number(),
-  /** Of the compressed tarball. */
+  /** SHA-256 of the compressed tarball. */
   sha256: z.string(),
   /** Size of the tarball. */
   unpacked_bytes: z.number(),

@@ -33,7 +33,9 @@ export async function readImport(db: Knex): Promise<DatabaseImport> {
 
 const SHOWN = 20;
 
-/** The checks of a table in any version of the schema. The current ones are found by their names. */
+/**
+ * The checks of a table in every version of the schema. `hasUnvalidatedCheck` finds by name which of them exist now.
+ */
 const checksOf = (table: string): readonly [string, string][] => [
   ...Object.entries(CHECKS[table] ?? {}),
   ...(table === 'agent_configs' ? Object.entries(DEFAULT_MODEL_CHECKS) : []),

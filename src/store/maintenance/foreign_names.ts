@@ -35,7 +35,10 @@ const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())'
 /** Throws a StartError that names the existing objects with names that the migrations need. */
 export async function refuseForeignNames(knex: Knex, pending: readonly string[]): Promise<void> {
   const created = pending.flatMap(namesOf);
-  const existing = await existingObjects(knex, [...created.map(({ name }) => name), ...(await bookkeeping(knex))]);
+  const existing = await existingObjects(knex, [
+    ...created.map(({ name }) => name),
+    ...(await missingKnexTables(knex)),
+  ]);
   const tableExists = (name: string) => existing.some((object) => object.name === name && /^[rp]$/.test(object.kind));
   const isImport = pending.includes('0001_initial')
     ? tableExists('agent_configs')
@@ -68,8 +71,11 @@ function isImportable(object: ExistingObject, { kind, table }: CreatedName, ownT
   return /^[iI]$/.test(object.kind) && object.table === table;
 }
 
-/** The tables of Knex, unless they exist: then they belong to this store or are checked in `refuseForeignTable`. */
-async function bookkeeping(knex: Knex): Promise<string[]> {
+/**
+ * The tables of Knex if they do not exist yet. Existing ones belong to this store, or `refuseForeignTable` rejects
+ * them.
+ */
+async function missingKnexTables(knex: Knex): Promise<string[]> {
   return (await knex.schema.hasTable('knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
 }
 

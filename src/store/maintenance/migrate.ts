@@ -128,7 +128,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
 
   async function up(onStep?: (name: string) => void): Promise<string[]> {
     refuseMissing(await missingPrivileges(knex));
-    // At a usual start nothing is pending, so no lock and no extra session are needed.
+    // Usually no migration is pending at the start. Then no lock and no additional session are needed.
     if (nothingToApply(await status())) return [];
     return await withLock(async (assertLocked) => {
       const { pending } = refuseMismatch(await status());
@@ -152,8 +152,8 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     try {
       await work();
     } catch (error) {
-      const leftovers = !existedBefore && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
-      if (leftovers) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
+      const isUnused = !existedBefore && (await readApplied(knex, migrations).catch(() => undefined))?.length === 0;
+      if (isUnused) for (const name of [TABLE, `${TABLE}_lock`]) await knex.schema.dropTableIfExists(name);
       throw error;
     }
   }

@@ -47,7 +47,7 @@ export async function planBatch(
   stored: StoredResponses,
 ): Promise<BatchPlan> {
   const ids = new DrawnIds();
-  for (const [entity, count] of sum(writes)) await ids.draw(tx, entity, count);
+  for (const [entity, count] of sumIdCounts(writes)) await ids.draw(tx, entity, count);
   for (;;) {
     try {
       ids.rewind();
@@ -60,7 +60,7 @@ export async function planBatch(
   }
 }
 
-function sum(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
+function sumIdCounts(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
   const all = new Map<Entity, number>();
   for (const { idCounts } of writes)
     for (const [entity, count] of idCounts) all.set(entity, (all.get(entity) ?? 0) + count);

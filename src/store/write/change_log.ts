@@ -23,7 +23,7 @@ interface LogRow {
   history_from: number;
 }
 
-/** Most revisions of a page of the log after its first one. */
+/** Maximum number of revisions that a page of the log contains after its first one. */
 export const REVISIONS_PER_PAGE = 200;
 const ROWS_PER_INSERT = 1000;
 
@@ -59,7 +59,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
 export async function advance(store: ReplicaState, db: Knex, target: Head): Promise<void> {
   let head: Position = target;
   for (;;) {
-    // The comparison uses the position from before the log is read: a write may change the state meanwhile.
+    // The position is copied before the log is read, because a write may change the state meanwhile.
     const { state } = store;
     const seen: Position = { revision: state.revision, nonce: state.nonce, identity: state.identity };
     const sameStore = seen.identity === '' || seen.identity === head.identity;
@@ -92,7 +92,7 @@ async function replaceState(
   const fresh = db.isTransaction ? await readState(db) : await loadState(db);
   // Within a write the counter row is one revision ahead of the tables, so the state is at `head`.
   if (db.isTransaction) Object.assign(fresh, { revision: head.revision, nonce: head.nonce });
-  // A state that has been replaced meanwhile was read later than this one.
+  // If the state has been replaced meanwhile, the replacement was read later than this one and is kept.
   if (store.state === stale) store.replaceState(fresh);
   return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
 }
@@ -151,14 +151,14 @@ export interface Revision {
 
 /**
  * Appends the changes of revisions.
- * @param alongside a statement that is sent with the first insert, which saves a round trip while the counter row is
- * locked.
+ * @param combined a statement that is sent with the first insert, which saves a round trip while the counter row is
+ *   locked.
  */
 export async function appendChanges(
   tx: Knex,
   now: Date,
   revisions: readonly Revision[],
-  alongside?: Statement,
+  combined?: Statement,
 ): Promise<void> {
   const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
     draft.changes.map((change, position) => ({
@@ -180,6 +180,6 @@ export async function appendChanges(
   );
   for (let at = 0; at < rows.length; at += ROWS_PER_INSERT) {
     const insert = tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT));
-    await (at === 0 && alongside ? insert.with('alongside', alongside) : insert);
+    await (at === 0 && combined ? insert.with('combined', combined) : insert);
   }
 }

@@ -57,14 +57,14 @@ async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<re
   } catch (error) {
     if (error instanceof NothingToDo) return error.outcomes;
     if (takesNoWrites(error)) store.writesFail = true;
-    // After the commit has been sent, an error must not be reported as a write that did not happen.
+    // After the commit has been sent, the write may have succeeded in spite of the error.
     if (stage.committed || (stage.committing && isLostConnection(error)))
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw error;
   }
 }
 
-/** Ends a transaction that changes nothing: revisions have no empty entries. */
+/** Ends a transaction without changes, so that it creates no empty revision. */
 class NothingToDo extends Error {
   constructor(readonly outcomes: readonly Outcome[]) {
     super('nothing to do');
@@ -138,8 +138,8 @@ function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[]
       ...putRows(tx, entity, put.filter(isResealed).map(rowAfter), true),
     );
   }
-  const moved = movedChains(steps);
-  if (moved.size > 0) statements.push(moveChains(tx, moved));
+  const chains = changedChains(steps);
+  if (chains.size > 0) statements.push(moveChains(tx, chains));
   return statements;
 }
 
@@ -157,13 +157,13 @@ function netChanges(steps: readonly PlannedRevision[]): Change[] {
 }
 
 /** The agents whose chains changed, with the last revision that changed them. */
-function movedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, number> {
-  const moved = new Map<number, number>();
+function changedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, number> {
+  const revisions = new Map<number, number>();
   for (const { draft, revision } of steps)
     for (const change of draft.changes)
       if (change.entity === 'config' && altersChain(change.before, change.after))
-        moved.set((change.after ?? change.before)?.agent_id as number, revision);
-  return moved;
+        revisions.set((change.after ?? change.before)?.agent_id as number, revision);
+  return revisions;
 }
 
 /** Stores the final ciphertext of each row. */

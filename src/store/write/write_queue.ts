@@ -11,9 +11,9 @@ export interface Waiting<Item> {
 }
 
 export interface WriteQueueOptions {
-  /** Most items of one batch. */
+  /** Maximum number of items of one batch. */
   readonly items: number;
-  /** Highest total weight of one batch. */
+  /** Maximum total weight of one batch. */
   readonly weight: number;
   readonly longestWaitMs: number;
 }
