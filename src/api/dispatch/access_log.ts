@@ -19,8 +19,8 @@ interface Use {
 }
 
 /**
- * Records when tokens were used and which calls were refused. A call does not wait for it: the records are written to
- * the database later. While the database is unavailable, a later use of a token replaces the earlier one.
+ * Records when tokens were used and which calls were refused. A call does not wait for its record, because the records
+ * are written to the database later. While the database is unavailable, a later use of a token replaces the earlier one.
  */
 export class AccessLog implements AccessEvents {
   private readonly uses = new Map<number, Use>();
@@ -79,7 +79,7 @@ export class AccessLog implements AccessEvents {
     return this.flushing;
   }
 
-  /** Writes the pending uses and accepts no more; does not wait for a database that is unavailable. */
+  /** Writes the pending uses and records no further events; does not wait for a database that is unavailable. */
   async close(): Promise<void> {
     this.closed = true;
     clearInterval(this.timer);

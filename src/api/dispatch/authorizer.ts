@@ -26,7 +26,7 @@ export interface RequestedMethod {
   readonly rule: MethodRule;
 }
 
-/** The name of a refused caller, as far as it is known. */
+/** The name of a refused caller, from its token id or its certificate identity; otherwise that of anonymous callers. */
 function nameOf({ token, identity }: Readonly<Record<string, string>>): string {
   if (token) return `token:${token}`;
   return identity && identity.length < 90 ? `cert:${identity}` : anonymous.actor;
@@ -84,8 +84,8 @@ export class Authorizer {
   }
 
   /**
-   * Throws if a token exceeds the rate limit for leases of one agent's keys; a client that keeps its leases stays below
-   * it.
+   * Throws if a token exceeds the rate limit for leases of one agent's keys. A client that reuses its leases does not
+   * reach this limit.
    */
   takeLease(principal: Principal, agentId: number): void {
     const { token, actor } = principal;
@@ -169,7 +169,7 @@ export class Authorizer {
 
   private activePrincipal(token: Token): Principal {
     const { token_id, expires_at } = token;
-    // The times are those of the database, whose clock is close to the local one.
+    // The times of a token are from the clock of the database, which is close to the local clock.
     const state = stateOfToken(token, new Date());
     if (state === TokenState.REVOKED) throw ServiceError.of('TOKEN_REVOKED', { token: token_id });
     if (state === TokenState.EXPIRED)

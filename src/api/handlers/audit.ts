@@ -119,7 +119,7 @@ function timeProblem(time: Date): string | undefined {
   return year >= 1 && year <= 9999 ? undefined : 'must be a time between the years 1 and 9999';
 }
 
-/** Reads the position in a page token, which a client could have forged. */
+/** Reads the position in a page token, and checks it because a client can forge a token. */
 function positionIn(key: readonly (string | number)[]): Place {
   const [ms, source, ...rest] = key;
   const numbers = [ms, ...rest].every((part) => Number.isSafeInteger(part));

@@ -54,7 +54,7 @@ export async function checkConfigHealth(
   const [id, revision] = [config.id, BigInt(state.revision)];
   const checks = await Promise.all(hopsOfConfig(config).map((hop) => planCheck(backend, state, config, hop)));
   const results = await runChecks(backend, checks, timeLimitOf(call));
-  // The caller has cancelled, and an aborted check has no result for the provider.
+  // If the caller has cancelled, the checks were aborted and there are no results to save.
   call.signal.throwIfAborted();
   const hops = checks.map((check, index) => hopCheck(check, index, results.get(check) as Answer));
   const health = { config_id: id, config_revision: config.revision, hops };

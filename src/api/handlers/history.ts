@@ -103,7 +103,7 @@ async function listConfigRevisions(
  */
 export const idOfAny = (state: State, ref: AgentRef): number => ref.id ?? agentOf(state, ref).id;
 
-/** Reads the position in a page token, which a client could have forged. */
+/** Reads the position in a page token, and checks it because a client can forge a token. */
 function positionIn(key: readonly (string | number)[]): [number, number] {
   if (key.length !== 2 || !key.every((part) => Number.isSafeInteger(part)))
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});

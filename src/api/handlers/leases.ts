@@ -61,8 +61,8 @@ interface Wanted {
 }
 
 /**
- * The stored keys of an agent's enabled configs, in the order of the chain. A disabled provider is skipped, and so is
- * one whose base URL the agent process could parse as another host than the one that the key is sealed for.
+ * The stored keys of an agent's enabled configs, in the order of the chain. A key is skipped if its provider
+ * is disabled, or if the agent process could read another host from the base URL than the host the key is sealed for.
  */
 function wantedOf(state: State, agent: Agent): Wanted[] {
   return state.configsOf(agent.id).flatMap((config) => {
@@ -96,7 +96,7 @@ interface Opened {
 async function open({ store, feed }: Backend, { request, signal }: LeaseCall): Promise<Opened | undefined> {
   const { state } = store;
   const agent = requireActive(namedAgent(state, request.agent));
-  // The revision at the time of the comparison, because a later revision may replace a key.
+  // Called at the time of the comparison, because a later revision may replace a key.
   const at = () => ({ identity: store.state.identity, revision: store.state.revision });
   const wanted = wantedOf(state, agent);
   if (wanted.length === 0) return { agent, wanted, keys: new Map(), ...at() };

@@ -153,7 +153,8 @@ function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefi
   const price = { ...ratesOf(requested), source: requested.source };
   const same = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
   if (last && Object.keys(price).every(same)) return undefined;
-  // Times order the prices, even if two are set within one millisecond or the clock was set back.
+  // The start times order the prices, so each one is later than the last one, even if two prices are set within one
+  // millisecond or the clock was set back.
   const valid_from = new Date(Math.max(draft.now.getTime(), (last?.valid_from.getTime() ?? 0) + 1));
   return draft.create('price', { ...price, valid_from, id: 0, model_id: model.id, created_at: draft.now, revision: 0 });
 }

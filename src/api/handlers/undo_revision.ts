@@ -21,8 +21,8 @@ interface Options {
 }
 
 /**
- * Fills a draft with the inverse of a revision and collects all conflicts. A row that the revision created and that is
- * already deleted needs no change; neither does a row that it deleted and that exists again.
+ * Fills a draft with the inverse of a revision and collects all conflicts. No change is needed for a
+ * row that the revision created and that is already deleted, or that it deleted and that exists again.
  */
 export class UndoRevision {
   readonly conflicts: Conflict[] = [];

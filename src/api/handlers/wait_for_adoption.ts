@@ -10,8 +10,8 @@ const FIRST_POLL_MS = 50;
 const MAX_PAUSE_MS = 250;
 
 /**
- * Adds to the response of a write which watchers have applied it, as soon as none is pending or the time is over. The
- * write is already committed, so the last known state is returned if the database is unavailable or does not respond
+ * Adds to the response of a write which watchers have applied the write. Waits until no watcher is pending or the time
+ * limit is reached. The write is already committed, so the last known state is returned if the database is unavailable or does not respond
  * within the deadline: an incomplete response is better than an error that suggests that the write failed.
  */
 export async function withAdoption(
@@ -19,7 +19,7 @@ export async function withAdoption(
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
-  // Every write response has its revision in the same field, and this message decodes no other field of them.
+  // Every write response has its revision in the same field. Decoded as this message, the other fields are skipped.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
   let adoption = unknownAdoption;
   const onUpdate = (seen: Adoption) => {
@@ -27,7 +27,7 @@ export async function withAdoption(
   };
   const finished = new AbortController();
   const timeout = sleep(remainingMs, undefined, { signal: finished.signal }).catch(() => {});
-  // If too many writes wait already, the response has the state of now.
+  // If too many writes already wait, this write does not wait, and its response has the current state.
   const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
   const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
   await Promise.race([pollAdoption(backend, revision, end, onUpdate), timeout]).catch(() => {});

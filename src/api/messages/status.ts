@@ -28,9 +28,9 @@ const TEXTS = {
   description: { characters: 300, bytes: 600 },
   resource: { characters: 120, bytes: 180 },
 } as const;
-/** Metadata entries of one error; no reason has more. */
+/** Maximum number of metadata entries of one error; no reason has more. */
 const MAX_METADATA = 4;
-/** Bytes that are reserved for the violation that counts the rest, and for the framing of the details. */
+/** Bytes that are reserved for the last violation, which counts the omitted ones, and for the framing of the details. */
 const RESERVED_BYTES = 160;
 
 /**
@@ -101,7 +101,7 @@ function errorInfo(error: ServiceError): ErrorInfo {
 
 type FieldViolation = BadRequest['field_violations'][number];
 
-/** As many violations as fit into `bytes`; the last one counts the rest. */
+/** As many violations as fit into `bytes`; if some are omitted, the last one counts them. */
 function violationsOf({ violations, problemCount, reason }: ServiceError, bytes: number): FieldViolation[] {
   const named: FieldViolation[] = [];
   let left = bytes;

@@ -87,7 +87,8 @@ export class WatchMessageEncoder implements MessageEncoder {
     if (known) return known;
     const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, cached));
     for (const frame of frames) cached.bytes += frame.length;
-    // A change that concerns many filters, such as one of the catalogue, has a separate resume token for each filter.
+    // A change that concerns many filters, such as a catalogue change, has a separate message for each filter, because
+    // each filter has its own resume token. So the cached bytes are limited.
     if (cached.bytes <= CACHED_BYTES) cached.frames.set(filter.key, frames);
     return frames;
   }
@@ -98,7 +99,7 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   /** The parts of a revision that concern a filter; shared by all filters that match the same agents. */
   private partsOf(entry: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
-    const agents = entry.agents.filter((moment) => concerns(filter, moment));
+    const agents = entry.agents.filter((material) => concerns(filter, material));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
     const known = cached.parts.get(key);
     if (known) return known;
@@ -127,8 +128,8 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   private *items(catalogue: readonly CatalogueMaterial[], agents: readonly AgentMaterial[]): Generator<Uint8Array> {
     const { state } = this.store;
-    for (const moment of catalogue) yield itemBytes(state, moment);
-    for (const moment of agents) yield agentBytes(state, moment);
+    for (const material of catalogue) yield itemBytes(state, material);
+    for (const material of agents) yield agentBytes(state, material);
   }
 
   private readonly token = (revision: number, nonce: string, filter: Filter): string =>
@@ -205,20 +206,20 @@ const itemFields = new EncodeOnce<Provider | Model | Credential, CatalogueMateri
 
 const priceOf = (item: CatalogueMaterial) => (item.kind === 'model' ? item.price : undefined);
 
-function itemBytes(state: State, moment: CatalogueMaterial): Uint8Array {
-  const { row, kind, name, urgent } = moment;
+function itemBytes(state: State, material: CatalogueMaterial): Uint8Array {
+  const { row, kind, name, urgent } = material;
   if (!row) {
     const item = CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent });
     return framed(CATALOGUE, CatalogueItem.encode(item).finish());
   }
-  const field = itemFields.get(state, row, moment);
+  const field = itemFields.get(state, row, material);
   return urgent ? extended(field, CATALOGUE, URGENT_ITEM) : field;
 }
 
-function itemMessage(state: State, moment: CatalogueMaterial): object {
-  if (moment.kind === 'provider') return providerMessage(state, moment.row as Provider);
-  if (moment.kind === 'model') return modelMessage(state, moment.row as Model, moment.price);
-  const { name, provider, revision } = moment.row as Credential;
-  const api_key_state = state.vault.stateOf('credential', moment.row as Credential);
+function itemMessage(state: State, material: CatalogueMaterial): object {
+  if (material.kind === 'provider') return providerMessage(state, material.row as Provider);
+  if (material.kind === 'model') return modelMessage(state, material.row as Model, material.price);
+  const { name, provider, revision } = material.row as Credential;
+  const api_key_state = state.vault.stateOf('credential', material.row as Credential);
   return { name, provider, api_key_state, revision: BigInt(revision) };
 }
