@@ -25,7 +25,10 @@ interface ErrorDetails {
   readonly problemCount?: number;
   readonly resources?: readonly Resource[];
   readonly cause?: unknown;
-  /** Replaces the delay of the catalogue, in ms, where many callers fail at once and must not all retry at once. */
+  /**
+   * Replaces the delay of the catalogue, in ms, if many callers fail at the same time and must not all retry at the
+   * same time.
+   */
   readonly retryAfterMs?: number;
 }
 

@@ -22,8 +22,9 @@ export const isLocalMethod = (name: string): name is LocalMethod => Object.hasOw
 const LOCAL: Principal = { actor: 'agentllm', role: 'ROLE_ADMIN', agents: undefined, token: undefined };
 
 /**
- * Calls a method of AccessService on a store whose state is up to date, without a service and without authorization, for
- * the command line on the machine of the database. A write does not wait for adoption, because this process has no watches.
+ * Calls a method of AccessService on a store whose state is up to date, without a service and without authorization,
+ * for the command line on the machine of the database. A write does not wait for adoption, because this process has no
+ * watches.
  * @param bytes the encoded request; the result is the encoded response.
  */
 export async function callLocally(store: Store, name: LocalMethod, bytes: Buffer): Promise<Buffer> {

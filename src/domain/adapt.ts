@@ -30,7 +30,7 @@ export interface Adaptation {
 interface Configured {
   readonly values: ParameterValues;
   readonly ruleOf: (parameter: Parameter) => EffectiveRule | undefined;
-  /** The wire API, as messages name it. */
+  /** The name of the wire API, for messages. */
   readonly api: string;
 }
 
@@ -110,17 +110,18 @@ function adaptOne(
 function raiseDefaults(candidates: readonly Candidate[]): Candidate[] {
   return candidates.map((candidate) => {
     const { parameter, rule, configured, value } = candidate;
-    const lesser = candidates.find((one) => one.rule?.less_than === parameter)?.value;
-    if (!rule || configured !== undefined || typeof value !== 'number' || typeof lesser !== 'number') return candidate;
-    return { ...candidate, value: clamp(rule, value + lesser) };
+    const lowerValue = candidates.find((one) => one.rule?.less_than === parameter)?.value;
+    if (!rule || configured !== undefined || typeof value !== 'number' || typeof lowerValue !== 'number')
+      return candidate;
+    return { ...candidate, value: clamp(rule, value + lowerValue) };
   });
 }
 
 /**
- * Leaves out parameters that the model does not accept together with other ones. A parameter yields to those in the
- * `not_with` of its rule, so those are processed first; in a cycle of rules the order of PARAMETERS decides. The reasoning
- * effort always has precedence, because the acceptance of other parameters depends on it. A parameter that is left out
- * does not exclude other ones.
+ * Leaves out parameters that the model does not accept together with other ones. The parameters in the `not_with` of a
+ * rule have precedence over its parameter, so they are processed first; in a cycle of rules the order of PARAMETERS
+ * decides. The reasoning effort always has precedence, because the acceptance of other parameters depends on it. A
+ * parameter that is left out does not exclude other ones.
  */
 function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
   const conflicts = new Map<Candidate, Candidate>();

@@ -45,7 +45,7 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): Analyze
 }
 const NO_KEY = 'API_KEY_STATE_NONE';
 
-/** A fallback inherits its config's parameters; the agent's own model uses the agent's. */
+/** A fallback inherits the parameters of its config; the default model of an agent uses those of the agent. */
 function valuesOf(agent: Agent, hop: PlannedHop): ParameterValues {
   if (hop.config) return parametersOf(hop.config);
   return parametersOf({

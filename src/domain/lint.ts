@@ -13,8 +13,8 @@ export interface Lint {
 }
 
 /**
- * Lints the chain of an agent with these configs. The result omits duplicates and hops that the substitution policy drops,
- * but includes hops whose provider cannot be used, because their findings need attention.
+ * Lints the chain of an agent with these configs. The result omits duplicates and hops that the substitution policy
+ * drops, but includes hops whose provider cannot be used, because their findings need attention.
  */
 export function lintChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Lint {
   const { hops, findings } = analyzeChain(view, agent, configs, now);

@@ -75,7 +75,7 @@ export class State {
     return this.agentsByName.get(name);
   }
 
-  /** The stored spelling of an agent's name; for an unknown agent the one that it would be stored under. */
+  /** The stored spelling of an agent's name; for an unknown agent, the spelling that would be stored. */
   storedAgentName(name: string): string {
     return this.agentNamed(name)?.name ?? normalName(name);
   }
@@ -169,9 +169,9 @@ export class State {
   }
 
   /**
-   * Runs a function that applies revisions, and reverts them: a plan sees the
-   * earlier writes of its batch, which are not committed yet. It is synchronous,
-   * so that no reader sees them.
+   * Runs a function that applies revisions, and then reverts them. In this way a
+   * plan includes the earlier writes of its batch, which are not committed yet.
+   * The call is synchronous, so that no reader sees these writes.
    */
   speculate<T>(run: () => T): T {
     const { revision, nonce } = this;

@@ -78,8 +78,8 @@ function scanJson(text: string): string | undefined {
 
 /**
  * Makes a text safe for an error message, a log line or a trailer. A lone
- * surrogate in the details of a status throws inside grpc-js and ends the process,
- * and control characters break terminals.
+ * surrogate in the details of a status makes grpc-js throw, which ends the process,
+ * and control characters can change the state of a terminal.
  */
 export function printable(text: string, max = 1000): string {
   // Only the part that can be shown is processed: a text may have megabytes.

@@ -40,7 +40,7 @@ export function addReflection(
   server.addService(V1Alpha, implementation);
 }
 
-/** Responds to requests in order; reads the next one when the response has been sent and other work has had a turn. */
+/** Responds to requests in order. Reads the next one after the response is sent, in a later turn of the event loop. */
 function respondToAll(
   unreadResponses: UnreadResponses,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,

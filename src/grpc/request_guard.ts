@@ -77,7 +77,8 @@ export class RequestGuard {
     const timeout = headers['grpc-timeout'];
     if (timeout !== undefined && !TIMEOUT.test(String(timeout)))
       return ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
-    // Node uses the first of several headers, and a proxy may have used another one. Joined, they are no valid token.
+    // Node uses the first of several headers, and a proxy may have used another one. The joined
+    // values are not a valid token.
     const authorizations = valuesOf(raw, 'authorization');
     if (authorizations.length > 1) headers.authorization = authorizations.join(', ');
     if (this.isPublic(path)) {
@@ -148,7 +149,9 @@ function http2ServersOf(server: Server): readonly Http2Server[] {
   return [...http2Servers.keys()];
 }
 
-/** Without the replacement, a compressed request of a few KB could take gigabytes of memory. */
+/**
+ * Throws if the decompression cannot be replaced: a compressed request of a few KB could then use gigabytes of memory.
+ */
 function checkDecompression(): void {
   const { decompressMessage } = BaseServerInterceptingCall.prototype as unknown as Partial<DecompressingCall>;
   if (typeof decompressMessage !== 'function')

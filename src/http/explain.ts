@@ -34,10 +34,10 @@ function explainField(problems: Problems, registry: Registry, field: DescField, 
     if (!Array.isArray(value)) problems.add(path, 'must be an array');
     else
       for (const [index, item] of value.entries()) {
-        const place = `${path}[${index}]`;
+        const itemPath = `${path}[${index}]`;
         if (decodes(registry, field, [item])) continue;
-        if (isObject) explain(problems, registry, message, item, place);
-        else problems.add(place, expected(field));
+        if (isObject) explain(problems, registry, message, item, itemPath);
+        else problems.add(itemPath, expected(field));
       }
   } else if (field.fieldKind === 'message' && isObject) explain(problems, registry, message, value, path);
   else problems.add(path, expected(field));

@@ -74,8 +74,8 @@ export class RequestBudget {
   finish(request: IncomingRequest): void {
     if (request.isFinished) return;
     this.leave(request);
-    // There was room when its bytes arrived. Requests that finished since may exceed the limit by their unfinished
-    // bytes.
+    // The limit is not checked here: `add` checks it for every chunk. Requests that were unfinished at the same time
+    // can exceed it together, by at most the limit of unfinished requests.
     if (request.bytes > Math.max(SMALL_BYTES, request.held)) {
       this.unanswered += request.bytes - request.held;
       request.held = request.bytes;

@@ -51,11 +51,14 @@ export class UnreadResponses {
   /** Starts counting for a new connection. */
   open(socket: Socket): ConnectionResponses {
     const connection = new ConnectionResponses(this, socket);
-    socket.once('close', () => this.forget(connection));
+    socket.once('close', () => this.stopCounting(connection));
     return connection;
   }
 
-  /** Starts counting for a new gRPC connection. Its calls only provide the address of the client. */
+  /**
+   * Starts counting for a new gRPC connection. It is found by the address of the client, which is all that calls
+   * provide.
+   */
   openPeer(socket: Socket): void {
     const connection = this.open(socket);
     const peer = `${socket.remoteAddress}:${socket.remotePort}`;
@@ -90,7 +93,7 @@ export class UnreadResponses {
     one.connection.bytes -= one.bytes;
   }
 
-  private forget(connection: ConnectionResponses): void {
+  private stopCounting(connection: ConnectionResponses): void {
     if (connection.ended) return;
     connection.ended = true;
     this.total -= connection.bytes;
@@ -102,7 +105,7 @@ export class UnreadResponses {
       const age = now - one.since;
       const isLate = age > limits.unreadMs;
       const isOverTotal = age > MIN_AGE_MS && this.total > limits.unreadBytes;
-      // The following responses are younger.
+      // The remaining responses are newer.
       if (!isLate && !isOverTotal) return;
       this.unread.delete(one);
       if (!one.connection.ended) this.end(one.connection, isLate);
@@ -113,7 +116,7 @@ export class UnreadResponses {
     const { socket, bytes } = connection;
     const reason = isLate ? 'the client did not read a response in time' : 'too many bytes of responses are unread';
     this.log.warn({ peer: socket.remoteAddress, bytes }, `a connection was ended: ${reason}`);
-    this.forget(connection);
+    this.stopCounting(connection);
     socket.destroy();
   }
 }

@@ -20,7 +20,8 @@ interface Use {
 
 /**
  * Records when tokens were used and which calls were refused. A call does not wait for its record, because the records
- * are written to the database later. While the database is unavailable, a later use of a token replaces the earlier one.
+ * are written to the database later. While the database is unavailable, a later use of a token replaces the earlier
+ * one.
  */
 export class AccessLog implements AccessEvents {
   private readonly uses = new Map<number, Use>();

@@ -16,7 +16,10 @@ export class CallLimiter {
     if (this.draining) throw ServiceError.of('SERVER_SHUTTING_DOWN', {});
   }
 
-  /** @param token the id of the caller's token, whose concurrent calls have a separate limit; undefined for a caller without a token. */
+  /**
+   * @param token the id of the caller's token, whose concurrent calls have a separate limit; undefined for a caller
+   * without a token.
+   */
   enter(token: number | undefined): void {
     this.checkOpen();
     this.calls.enter(token, tooManyCalls);

@@ -142,8 +142,8 @@ function namesOf(failed: readonly Failed[]): string {
 }
 
 /**
- * Merges violations: a field of the shared config is listed once. The description names the agents, unless the violation
- * concerns all agents.
+ * Merges violations: a field of the shared config is listed once. The description names the agents, unless the
+ * violation concerns all agents.
  */
 function merged(errors: readonly Failed[], agents: number): Violation[] {
   const groups = new Map<string, { violation: Violation; failed: Failed[] }>();

@@ -43,7 +43,10 @@ export async function resumeAt(
 }
 
 /** Waits until this replica has a revision that the database has; throws if the database does not have it. */
-async function awaitRevision({ store, feed, signal }: ResumeContext, { identity, revision }: ResumePoint): Promise<void> {
+async function awaitRevision(
+  { store, feed, signal }: ResumeContext,
+  { identity, revision }: ResumePoint,
+): Promise<void> {
   const head = await onDatabase(store, (db) => readHead(db));
   if (!isOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
   if (revision > head.revision)

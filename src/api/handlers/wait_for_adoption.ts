@@ -11,8 +11,9 @@ const MAX_PAUSE_MS = 250;
 
 /**
  * Adds to the response of a write which watchers have applied the write. Waits until no watcher is pending or the time
- * limit is reached. The write is already committed, so the last known state is returned if the database is unavailable or does not respond
- * within the deadline: an incomplete response is better than an error that suggests that the write failed.
+ * limit is reached. The write is already committed, so the last known state is returned if the database is unavailable
+ * or does not respond within the deadline: an incomplete response is better than an error that suggests that the write
+ * failed.
  */
 export async function withAdoption(
   backend: AdoptionBackend,

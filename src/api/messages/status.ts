@@ -30,7 +30,9 @@ const TEXTS = {
 } as const;
 /** Maximum number of metadata entries of one error; no reason has more. */
 const MAX_METADATA = 4;
-/** Bytes that are reserved for the last violation, which counts the omitted ones, and for the framing of the details. */
+/**
+ * Bytes that are reserved for the last violation, which counts the omitted ones, and for the framing of the details.
+ */
 const RESERVED_BYTES = 160;
 
 /**
