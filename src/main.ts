@@ -118,7 +118,7 @@ async function start(
 async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promise<{ store: Store; feed: Feed }> {
   const database = await openConfigured(settings, log);
   cleanup.push(() => database.close());
-  await bringUpSchema(database, settings, log);
+  await prepareSchema(database, settings, log);
   database.limitSilence?.(limits.silenceMs);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
@@ -211,7 +211,7 @@ async function startServers({ store, feed, settings, log, cleanup, tls, anonymou
   return { grpc, http, drain };
 }
 
-async function bringUpSchema(database: Database, settings: Settings, log: Log): Promise<void> {
+async function prepareSchema(database: Database, settings: Settings, log: Log): Promise<void> {
   const migrations = migrator(database);
   if (!settings.MIGRATE_ON_START) return migrations.check({ pending: true });
   await migrations.check();

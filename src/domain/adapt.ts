@@ -110,7 +110,7 @@ function adaptOne(
 function raiseDefaults(candidates: readonly Candidate[]): Candidate[] {
   return candidates.map((candidate) => {
     const { parameter, rule, configured, value } = candidate;
-    const lowerValue = candidates.find((one) => one.rule?.less_than === parameter)?.value;
+    const lowerValue = candidates.find((other) => other.rule?.less_than === parameter)?.value;
     if (!rule || configured !== undefined || typeof value !== 'number' || typeof lowerValue !== 'number')
       return candidate;
     return { ...candidate, value: clamp(rule, value + lowerValue) };
@@ -125,12 +125,12 @@ function raiseDefaults(candidates: readonly Candidate[]): Candidate[] {
  */
 function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
   const conflicts = new Map<Candidate, Candidate>();
-  const on = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
-  const kept = on.filter(isEffort);
-  const waiting = on.filter((one) => !isEffort(one));
+  const enabled = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
+  const kept = enabled.filter(isEffort);
+  const waiting = enabled.filter((one) => !isEffort(one));
   while (waiting.length > 0) {
-    const free = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
-    const [next] = waiting.splice(Math.max(free, 0), 1) as [Candidate];
+    const nextIndex = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
+    const [next] = waiting.splice(Math.max(nextIndex, 0), 1) as [Candidate];
     const conflict = kept.find((one) => yieldsTo(next, one) || yieldsTo(one, next));
     if (conflict) conflicts.set(next, conflict);
     else kept.push(next);

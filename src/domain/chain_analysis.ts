@@ -18,12 +18,12 @@ export interface ChainAnalysis {
 /** Analyzes a chain. Lint and resolution both present the result. */
 export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
   const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
-  const dropped = (why: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === why);
+  const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
-    ...dropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
-    ...dropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
-    ...dropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
+    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
+    ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
     ...configs.flatMap((config) => [...halfPrice(config)]),
   ];
   return { hops, findings };

@@ -44,7 +44,7 @@ export function keyOfHop(
   const stored = storedKeyOf(view, config, provider.name);
   if (stored) return stored;
   const maySend = (variable: string) => sendProblem(variable, provider, keys.keys()) === undefined;
-  const variable = provider.api_key_env_vars.find((one) => keys.has(one) && maySend(one));
+  const variable = provider.api_key_env_vars.find((name) => keys.has(name) && maySend(name));
   return variable === undefined ? { source: 'KEY_SOURCE_NONE' } : { source: 'KEY_SOURCE_ENVIRONMENT', variable };
 }
 

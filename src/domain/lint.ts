@@ -20,7 +20,8 @@ export function lintChain(view: ResolveView, agent: Agent, configs: readonly Con
   const { hops, findings } = analyzeChain(view, agent, configs, now);
   const linted = hops.filter(({ planned }) => planned.dropped === undefined);
   const indexes = new Map(linted.map(({ planned }, index) => [planned.index, index]));
-  const reindexed = (one: Finding) => (one.hop === undefined ? one : { ...one, hop: indexes.get(one.hop) });
+  const reindexed = (finding: Finding) =>
+    finding.hop === undefined ? finding : { ...finding, hop: indexes.get(finding.hop) };
   return { hops: linted.map(hopMessage), findings: bySeverity(findings.map(reindexed)) };
 }
 

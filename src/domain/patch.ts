@@ -97,9 +97,9 @@ function readMask({ mask, specs, outputOnly }: Source, violations: Violation[]):
   if (mask.length === 0) return undefined;
   const named = new Set<string>();
   for (const path of mask) {
-    const covered = Object.keys(specs).filter((f) => path === '*' || f === path || f.startsWith(`${path}.`));
-    for (const field of covered) named.add(field);
-    if (covered.length === 0)
+    const matches = Object.keys(specs).filter((f) => path === '*' || f === path || f.startsWith(`${path}.`));
+    for (const field of matches) named.add(field);
+    if (matches.length === 0)
       violations.push({ field: 'update_mask', description: maskProblem(path, specs, outputOnly) });
   }
   return named;

@@ -96,12 +96,12 @@ export function printable(text: string, max = 1000): string {
  * blocks the process for 0.3 s.
  */
 export function nearest(input: string, names: Iterable<string>): string | undefined {
-  const known = [...take(names, limits.maxSuggestionNames + 1)];
-  if (known.length > limits.maxSuggestionNames) return undefined;
+  const candidates = [...take(names, limits.maxSuggestionNames + 1)];
+  if (candidates.length > limits.maxSuggestionNames) return undefined;
   const lower = input.slice(0, 100).toLowerCase();
   let best: string | undefined;
   let least = Math.max(2, Math.floor(lower.length / 3)) + 1;
-  for (const name of known) {
+  for (const name of candidates) {
     if (Math.abs(name.length - lower.length) >= least) continue;
     const distance = editDistance(lower, name.toLowerCase(), least);
     if (distance < least) [best, least] = [name, distance];

@@ -28,8 +28,15 @@ export function filterOf(
   const mark = hashOf(parts);
   // Names are checked when the watch begins and cannot change. An agent watched by id can be renamed to a name that
   // the scope does not include.
-  const limited = ids.size > 0 ? scope : undefined;
-  return { all, names, ids, scope: limited, mark, key: limited ? `${mark} ${hashOf([...limited].sort())}` : mark };
+  const effectiveScope = ids.size > 0 ? scope : undefined;
+  return {
+    all,
+    names,
+    ids,
+    scope: effectiveScope,
+    mark,
+    key: effectiveScope ? `${mark} ${hashOf([...effectiveScope].sort())}` : mark,
+  };
 }
 
 const hashOf = (parts: readonly string[]): string =>

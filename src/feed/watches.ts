@@ -46,7 +46,7 @@ export class Watches {
   /** The agents of the newest snapshot, for streams that begin at the same revision. */
   private cachedAgents: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
-  private readonly unfollow: () => void;
+  private readonly unsubscribe: () => void;
   /** Creates the error of new streams; set once the service closes. */
   private closed: (() => ServiceError) | undefined;
 
@@ -57,7 +57,7 @@ export class Watches {
     private readonly beforeDelivery: Follower,
   ) {
     this.replay = new Replay(store);
-    this.unfollow = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
+    this.unsubscribe = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
     this.scheduleSweep();
   }
 
@@ -123,7 +123,7 @@ export class Watches {
   close(errorOf: () => ServiceError): void {
     this.closed = errorOf;
     clearTimeout(this.sweepTimer);
-    this.unfollow();
+    this.unsubscribe();
     for (const watch of [...this.watches]) this.end(watch, errorOf());
     for (const sink of this.reservations) sink.end(errorOf());
   }

@@ -123,12 +123,12 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
 /** A file and all its imports, imports first and without duplicates, so that a caller needs no further request. */
 function files(file: DescFile | undefined): Partial<Response> {
   if (!file) return NOT_FOUND;
-  const known = responses.get(file);
-  if (known) return known;
+  const cached = responses.get(file);
+  if (cached) return cached;
   const needed = new Set<DescFile>();
-  const collect = (one: DescFile) => {
-    for (const dependency of one.dependencies) if (!needed.has(dependency)) collect(dependency);
-    needed.add(one);
+  const collect = (current: DescFile) => {
+    for (const dependency of current.dependencies) if (!needed.has(dependency)) collect(dependency);
+    needed.add(current);
   };
   collect(file);
   const encode = ({ proto }: DescFile) => Buffer.from(toBinary(FileDescriptorProtoSchema, proto));

@@ -58,7 +58,7 @@ export class RequestGuard {
           if (refusal) refuse(stream, refusal);
           else {
             addRefusalDetails(stream);
-            this.pass(stream, headers, () => {
+            this.startRequest(stream, headers, () => {
               for (const handle of handlers) handle(stream, headers, flags);
             });
           }
@@ -104,7 +104,7 @@ export class RequestGuard {
     return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.reflection === 'on');
   }
 
-  private pass(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, begin: () => void): void {
+  private startRequest(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, start: () => void): void {
     const budget = this.isPublic(headers[':path'] ?? '') ? this.publicBudget : this.api.requestBudget;
     const request = budget.open(stream.session ?? this, {
       refuse: (error) => refuse(stream, error),
@@ -113,7 +113,7 @@ export class RequestGuard {
     if (request.isClosed) return;
     const encoding = headers['grpc-encoding'];
     this.compressed = encoding === undefined || encoding === 'identity' ? undefined : request;
-    begin();
+    start();
     this.compressed = undefined;
     // grpc-js has already rejected the call because of its headers, and Node discards its data.
     if (stream.headersSent || stream.destroyed) {

@@ -226,11 +226,11 @@ async function respondTo(site: Site, request: IncomingMessage, response: ServerR
       problem: 'target of the request must be a path in ASCII, percent-encoded',
     });
   const page = site.pages.get(path);
-  if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(site, request, ['GET']);
+  if (page) return isReading(request) ? page(credentialsOf(request)) : methodNotAllowed(site, request, ['GET']);
   // A HEAD request is handled like GET, and only the headers are sent.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
   if (!found) throw pathNotFound();
-  if ('allowed' in found) return otherMethod(site, request, found.allowed);
+  if ('allowed' in found) return methodNotAllowed(site, request, found.allowed);
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
 
@@ -246,7 +246,7 @@ const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingM
 
 const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
 
-function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): HttpResponse {
+function methodNotAllowed({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): HttpResponse {
   const allow = [...allowed, ...(allowed.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
   if (method === 'OPTIONS') return { status: 204, body: '', headers: { allow } };
   const error = ServiceError.of('HTTP_METHOD_NOT_ALLOWED', { allowed: allow });

@@ -135,10 +135,10 @@ export class ServerTls {
 
   /** Logs why a connection was rejected. The client receives at most a TLS alert, so only the log has the reason. */
   private logRejected(error: Error & { code?: string }, socket: TLSSocket): void {
-    const verified = socket.authorizationError as unknown as string | undefined;
+    const verificationError = socket.authorizationError as unknown as string | undefined;
     // Not logged: a port check, which disconnects during the handshake.
-    if (!verified && error.code === 'ECONNRESET') return;
-    const reason = verified ?? error.code ?? 'unknown';
+    if (!verificationError && error.code === 'ECONNRESET') return;
+    const reason = verificationError ?? error.code ?? 'unknown';
     const now = performance.now();
     if (now - (this.lastLogged.get(reason) ?? Number.NEGATIVE_INFINITY) < REFUSALS_MS) return;
     this.lastLogged.set(reason, now);

@@ -137,9 +137,10 @@ function keyOf(bytes: Buffer): KeyObject {
 }
 
 function checkPair(chain: readonly X509Certificate[], key: KeyObject, certFile: string): void {
-  const at = chain.findIndex((one) => one.checkPrivateKey(key));
-  if (at < 0) throw new Problem(`is not the key of the certificate in TLS_CERT_FILE ${certFile}`);
-  if (at > 0) throw new Problem(`is the key of a later certificate in TLS_CERT_FILE ${certFile}: it must be the first`);
+  const index = chain.findIndex((certificate) => certificate.checkPrivateKey(key));
+  if (index < 0) throw new Problem(`is not the key of the certificate in TLS_CERT_FILE ${certFile}`);
+  if (index > 0)
+    throw new Problem(`is the key of a later certificate in TLS_CERT_FILE ${certFile}: it must be the first`);
 }
 
 function certificateInfo(leaf: X509Certificate) {

@@ -75,22 +75,22 @@ export class UnreadResponses {
 
   /** Counts a response; returns a function to call when the response is sent. */
   add(connection: ConnectionResponses, length: number): () => void {
-    const one = { connection, bytes: length + CALL_BYTES, since: performance.now() };
+    const entry = { connection, bytes: length + CALL_BYTES, since: performance.now() };
     if (connection.ended) return () => {};
-    this.unread.add(one);
-    this.total += one.bytes;
-    connection.bytes += one.bytes;
-    return () => this.sent(one);
+    this.unread.add(entry);
+    this.total += entry.bytes;
+    connection.bytes += entry.bytes;
+    return () => this.sent(entry);
   }
 
   close(): void {
     clearInterval(this.timer);
   }
 
-  private sent(one: Unread): void {
-    if (!this.unread.delete(one) || one.connection.ended) return;
-    this.total -= one.bytes;
-    one.connection.bytes -= one.bytes;
+  private sent(entry: Unread): void {
+    if (!this.unread.delete(entry) || entry.connection.ended) return;
+    this.total -= entry.bytes;
+    entry.connection.bytes -= entry.bytes;
   }
 
   private stopCounting(connection: ConnectionResponses): void {
@@ -101,14 +101,14 @@ export class UnreadResponses {
 
   private check(): void {
     const now = performance.now();
-    for (const one of this.unread) {
-      const age = now - one.since;
+    for (const entry of this.unread) {
+      const age = now - entry.since;
       const isLate = age > limits.unreadMs;
       const isOverTotal = age > MIN_AGE_MS && this.total > limits.unreadBytes;
       // The remaining responses are newer.
       if (!isLate && !isOverTotal) return;
-      this.unread.delete(one);
-      if (!one.connection.ended) this.end(one.connection, isLate);
+      this.unread.delete(entry);
+      if (!entry.connection.ended) this.end(entry.connection, isLate);
     }
   }
 

@@ -49,11 +49,11 @@ export class AccessLog implements AccessEvents {
     if (this.closed) return;
     const { id } = token;
     const at = Date.now();
-    const known = this.uses.get(id);
-    if (known?.token === token) known.at = at;
+    const earlier = this.uses.get(id);
+    if (earlier?.token === token) earlier.at = at;
     else this.uses.set(id, { token, at });
     this.pending.add(id);
-    if (!known) void this.flush();
+    if (!earlier) void this.flush();
   }
 
   refused(actor: string, method: string, reason: string): void {
@@ -62,7 +62,7 @@ export class AccessLog implements AccessEvents {
     const key = `${actor} ${method} ${reason}`;
     if (now - (this.lastRefusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS) return;
     if (!this.refusalLimits[actor === anonymous.actor ? 'anonymous' : 'known'].take()) return;
-    for (const [old, at] of this.lastRefusals) if (now - at >= MINUTE_MS) this.lastRefusals.delete(old);
+    for (const [oldKey, at] of this.lastRefusals) if (now - at >= MINUTE_MS) this.lastRefusals.delete(oldKey);
     this.lastRefusals.set(key, now);
     this.log.warn({ caller: actor, method, reason }, 'a call was refused');
     void this.record({ kind: AuditEventKind.CALL_REFUSED, actor, method, outcome: reason });

@@ -146,8 +146,8 @@ export class Authorizer {
 
   private covers({ agents }: Principal, { id, name }: AgentRef, allowDeleted: boolean): boolean {
     if (id === undefined && name === undefined) return false;
-    const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
-    if (id !== undefined && (known === undefined ? !allowDeleted : !agents?.has(known))) return false;
+    const agentName = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
+    if (id !== undefined && (agentName === undefined ? !allowDeleted : !agents?.has(agentName))) return false;
     return name === undefined || (agents?.has(this.store.state.storedAgentName(name)) ?? false);
   }
 
@@ -174,16 +174,16 @@ export class Authorizer {
     if (state === TokenState.REVOKED) throw ServiceError.of('TOKEN_REVOKED', { token: token_id });
     if (state === TokenState.EXPIRED)
       throw ServiceError.of('TOKEN_EXPIRED', { token: token_id, at: (expires_at as Date).toISOString() });
-    const known = this.principals.get(token);
-    if (known) return known;
+    const cached = this.principals.get(token);
+    if (cached) return cached;
     const principal = principalOf(token);
     this.principals.set(token, principal);
     return principal;
   }
 
   private anonymousPrincipal({ identities = [] }: Credentials): Principal {
-    const open = this.anonymous === 'allowed' || (this.anonymous === 'loopback' && !this.store.state.tokensExist);
-    if (open) return anonymous;
+    const isAdmitted = this.anonymous === 'allowed' || (this.anonymous === 'loopback' && !this.store.state.tokensExist);
+    if (isAdmitted) return anonymous;
     const [identity] = identities;
     throw identity ? ServiceError.of('CERTIFICATE_NOT_BOUND', { identity }) : ServiceError.of('TOKEN_REQUIRED', {});
   }

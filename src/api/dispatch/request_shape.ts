@@ -38,9 +38,9 @@ export function requestCheckOf(desc: DescMessage): RequestCheck {
   const shape = shapeOf(desc, new Map());
   return (bytes) => {
     // Most read requests have no repeated field and only ASCII text; such a request is always valid.
-    const ascii = isAscii(bytes);
-    if (ascii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
-    new Scan(bytes, ascii).run(shape);
+    const isOnlyAscii = isAscii(bytes);
+    if (isOnlyAscii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
+    new Scan(bytes, isOnlyAscii).run(shape);
   };
 }
 
@@ -106,7 +106,7 @@ class Scan {
 
   constructor(
     private readonly bytes: Uint8Array,
-    private readonly ascii: boolean,
+    private readonly isOnlyAscii: boolean,
   ) {
     this.reader = new BinaryReader(bytes);
   }
@@ -156,7 +156,7 @@ class Scan {
       this.path.pop();
       return;
     }
-    if (field.isText && !this.ascii && !isUtf8(this.bytes.subarray(reader.pos, end)))
+    if (field.isText && !this.isOnlyAscii && !isUtf8(this.bytes.subarray(reader.pos, end)))
       this.problems.add([...this.path, name].join('.'), 'must be valid UTF-8');
     reader.pos = end;
   }

@@ -143,6 +143,6 @@ const pastMessage = (now: State, { state: then, config }: Earlier): AgentLLMConf
 function keyState(now: State, config: Config): ApiKeyState {
   if (config.key_id === null) return ApiKeyState.NONE;
   const stored = now.configs.get(config.id);
-  const same = stored && stored.key_id !== null && stored.key_revision === config.key_revision;
-  return same ? now.vault.stateOf('config', stored) : ApiKeyState.UNREADABLE;
+  const isSameKey = stored && stored.key_id !== null && stored.key_revision === config.key_revision;
+  return isSameKey ? now.vault.stateOf('config', stored) : ApiKeyState.UNREADABLE;
 }

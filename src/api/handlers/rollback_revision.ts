@@ -79,8 +79,8 @@ function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past
 /** The conflicts of a revision that can never be rolled back, independently of later revisions. */
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
-  const most = limits.maxRollbackChanges;
-  if (entries.length > most) return [conflict('the revision', `changed more than ${most} agents and configs`)];
+  const maximum = limits.maxRollbackChanges;
+  if (entries.length > maximum) return [conflict('the revision', `changed more than ${maximum} agents and configs`)];
   const [first] = entries;
   if (first && !first.method.includes('/'))
     return [conflict('the revision', `was made by the service itself (${first.method})`)];
@@ -117,7 +117,7 @@ function entriesOf(call: RollbackCall, draft: Draft, names: Names): ConfigRevisi
   let bytes = 0;
   return draft.changes.map((change, position) => {
     const entry = revisionMessage(entryOf(call, draft, change, position), names);
-    for (const one of entry.changes) bytes += FieldChange.encode(one).finish().length;
+    for (const fieldChange of entry.changes) bytes += FieldChange.encode(fieldChange).finish().length;
     return bytes > limits.rollbackChangesBytes ? { ...entry, changes: [] } : entry;
   });
 }
@@ -150,7 +150,7 @@ function findingsAfter(state: State, changes: readonly Change[]): Finding[] {
     const agent = state.agents.get(id);
     if (agent) findings.push(...withoutConfig(agent, chainAfter(state, id, configs)));
   }
-  return [...new Map(findings.map((one) => [one.message, one])).values()].slice(0, limits.maxFindings);
+  return [...new Map(findings.map((finding) => [finding.message, finding])).values()].slice(0, limits.maxFindings);
 }
 
 type ConfigChange = Extract<Change, { entity: 'config' }>;

@@ -23,8 +23,8 @@ export async function withAdoption(
   // Every write response has its revision in the same field. Decoded as this message, the other fields are skipped.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
   let adoption = unknownAdoption;
-  const onUpdate = (seen: Adoption) => {
-    adoption = seen;
+  const onUpdate = (latest: Adoption) => {
+    adoption = latest;
   };
   const finished = new AbortController();
   const timeout = sleep(remainingMs, undefined, { signal: finished.signal }).catch(() => {});
@@ -44,15 +44,15 @@ async function pollAdoption(
   backend: AdoptionBackend,
   revision: number,
   end: number,
-  onUpdate: (seen: Adoption) => void,
+  onUpdate: (latest: Adoption) => void,
 ): Promise<void> {
   const agents = agentsIn(await backend.watches.entryAt(revision));
   for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_PAUSE_MS)) {
     const adoption = await readAdoption(backend, revision, agents);
     onUpdate(adoption);
-    const left = end - performance.now();
-    if (adoption.complete || left <= 0) return;
-    await sleep(Math.min(pause, left));
+    const remaining = end - performance.now();
+    if (adoption.complete || remaining <= 0) return;
+    await sleep(Math.min(pause, remaining));
   }
 }
 

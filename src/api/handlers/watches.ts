@@ -133,8 +133,8 @@ async function listing(
       {
         type: ListWatchersResponse,
         revision,
-        keyOf: (one) => [one.client_name, one.client_id],
-        rowOf: (one) => ({ watchers: [watcherMessage(one, revision)] }),
+        keyOf: (row) => [row.client_name, row.client_id],
+        rowOf: (row) => ({ watchers: [watcherMessage(row, revision)] }),
       },
       complete,
     );

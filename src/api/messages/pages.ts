@@ -136,8 +136,8 @@ function readToken(token: string, filterHash: string): readonly Key[] {
   try {
     if (token.length > limits.pageToken) throw new RangeError();
     const [found, ...key] = JSON.parse(Buffer.from(token, 'base64url').toString());
-    const types = filterHash === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
-    if (types && key.length > 0) return key;
+    const isValid = filterHash === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
+    if (isValid && key.length > 0) return key;
   } catch {
     // Fall through: every invalid token has the same error, because the caller can only start again.
   }

@@ -60,11 +60,11 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   *snapshot({ revision, nonce, agents, catalogue }: Snapshot, filter: Filter): Iterable<Buffer> {
     const at = { revision: BigInt(revision) };
-    const tail = message(at);
+    const revisionField = message(at);
     yield message({ ...at, snapshot_begin: { agent_count: agents.filter(({ agent }) => agent).length } });
     // The catalogue comes first, so that a client that applies the parts one by one can resolve the agents.
     yield* this.catalogueFrames(catalogue, revision);
-    for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
+    for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), revisionField]);
     yield message({ ...at, snapshot_end: {}, resume_token: this.token(revision, nonce, filter) });
   }
 
@@ -74,8 +74,10 @@ export class WatchMessageEncoder implements MessageEncoder {
     const { lastCatalogue } = this;
     if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault)
       return lastCatalogue.frames;
-    const tail = message({ revision: BigInt(revision) });
-    const frames = [...parts(this.items(catalogue, []))].map((part) => Buffer.concat([framed(SNAPSHOT, part), tail]));
+    const revisionField = message({ revision: BigInt(revision) });
+    const frames = [...parts(this.items(catalogue, []))].map((part) =>
+      Buffer.concat([framed(SNAPSHOT, part), revisionField]),
+    );
     this.lastCatalogue = { catalogue, revision, vault, frames };
     return frames;
   }
@@ -83,8 +85,8 @@ export class WatchMessageEncoder implements MessageEncoder {
   entry(entry: ChangeEvent, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
     const cached = this.cachedEvent(entry);
-    const known = cached.frames.get(filter.key);
-    if (known) return known;
+    const existing = cached.frames.get(filter.key);
+    if (existing) return existing;
     const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, cached));
     for (const frame of frames) cached.bytes += frame.length;
     // A change that concerns many filters, such as a catalogue change, has a separate message for each filter, because
@@ -101,8 +103,8 @@ export class WatchMessageEncoder implements MessageEncoder {
   private partsOf(entry: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
     const agents = entry.agents.filter((material) => concerns(filter, material));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
-    const known = cached.parts.get(key);
-    if (known) return known;
+    const existing = cached.parts.get(key);
+    if (existing) return existing;
     const encoded = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
     for (const part of encoded) cached.bytes += part.length;
     if (cached.bytes <= CACHED_BYTES) cached.parts.set(key, encoded);
@@ -117,8 +119,8 @@ export class WatchMessageEncoder implements MessageEncoder {
   }
 
   private cachedEvent(entry: ChangeEvent): CachedEvent {
-    const known = this.cache.get(entry);
-    if (known) return known;
+    const existing = this.cache.get(entry);
+    if (existing) return existing;
     const [oldest] = this.cache.keys();
     if (oldest && this.cache.size >= CACHED_EVENTS) this.cache.delete(oldest);
     const cached: CachedEvent = { parts: new Map(), frames: new Map(), bytes: 0 };
