@@ -3,10 +3,15 @@ interface Registration {
   readonly listener: () => void;
 }
 
-/** The callbacks of each signal. They share one listener, because Node 20 warns of a leak from the eleventh listener on. */
+/**
+ * The callbacks of each signal. They share one listener, because Node 20 warns of a leak from the eleventh listener on.
+ */
 const registrations = new WeakMap<AbortSignal, Registration>();
 
-/** Calls `callback` once when the signal aborts, immediately if it has. The returned function removes the callback. */
+/**
+ * Calls `callback` once when the signal aborts, or at once if it has already aborted. The returned function removes the
+ * callback.
+ */
 export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
   if (!signal) return () => {};
   if (signal.aborted) {
@@ -27,7 +32,7 @@ function listen(signal: AbortSignal): Registration {
   const callbacks = new Set<() => void>();
   const listener = () => {
     registrations.delete(signal);
-    // A callback that another one releases is not called: a set skips what is deleted while it is iterated.
+    // A callback that another callback removes is not called: the iteration of a set skips elements that are deleted.
     for (const callback of callbacks) callback();
   };
   const registration = { callbacks, listener };

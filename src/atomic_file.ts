@@ -13,8 +13,8 @@ export interface AtomicFileOptions {
 export const TEMPORARY_SUFFIX = /^\.[0-9a-f]{12}\.tmp$/;
 
 /**
- * Writes a file whole or not at all, also after a loss of power: the content goes to a temporary file in the same
- * directory, which then takes the name. After a failure the temporary file is removed; a killed process leaves it.
+ * Writes a file completely or not at all, even if the power fails: the content is written to a temporary file in the
+ * same directory, which is then renamed. After a failure the temporary file is removed; a killed process leaves it.
  */
 export async function writeFileAtomically(
   path: string,
@@ -43,7 +43,7 @@ async function writeSynced(path: string, parts: readonly Uint8Array[], mode: num
   }
 }
 
-/** Unlike a rename, a second name never replaces a file that another process has made meanwhile. */
+/** Uses a hard link, because unlike a rename it never replaces a file that another process has created meanwhile. */
 async function renameToNew(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
@@ -65,7 +65,7 @@ async function renameToReserved(from: string, to: string): Promise<void> {
   }
 }
 
-/** Makes the new name durable, where the system lets a directory be opened. */
+/** Makes the new name durable, if the system allows directories to be opened. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r').catch(() => undefined);
   try {

@@ -36,8 +36,8 @@ const FIRST: TokenRequest = {
   lifetimeMs: undefined,
 };
 
-/** Creates the first token of a store; false when the store has had one, on whichever replica. */
-async function createFirstToken(store: Store, made: NewToken): Promise<boolean> {
+/** Creates the first token of a store; false if any replica has created one before. */
+async function createFirstToken(store: Store, newToken: NewToken): Promise<boolean> {
   let isCreated = false;
   await transact<boolean>(store, {
     actor: 'agentllm',
@@ -46,7 +46,7 @@ async function createFirstToken(store: Store, made: NewToken): Promise<boolean> 
     reason: undefined,
     plan(state, draft) {
       if (state.tokensExist) return false;
-      planToken(state, draft, FIRST, made);
+      planToken(state, draft, FIRST, newToken);
       return true;
     },
     answer: (created) => {
@@ -88,7 +88,8 @@ async function writeNew(file: string): Promise<NewToken> {
     }
     const existing = await readExisting(file);
     if (existing) return existing;
-    // The file is empty, as containers need it for a mount. It cannot be replaced, only written to.
+    // The file exists and is empty: a container needs an existing file for a mount, and a mounted file can be written
+    // to but not replaced.
     await fill(file, content);
     return token;
   } catch (error) {

@@ -1,19 +1,19 @@
 import type { ServiceError } from './errors.js';
 
 export interface ConcurrencyLimits {
-  /** Most entries at once; by default any number. Read at every entry. */
+  /** Maximum number of concurrent entries; by default there is no limit. Called at every entry. */
   total?(): number;
-  /** Most entries of one key at once; by default any number. */
+  /** Maximum number of concurrent entries of one key; by default there is no limit. */
   perKey?(): number;
 }
 
-/** Makes the error for an entry that is refused, from the number of entries of its key and of all. */
+/** Creates the error for an entry that is refused, from the number of entries of its key and of all. */
 export type Refusal = (ofKey: number, total: number) => ServiceError;
 
 /**
- * Bounds how many of something exist at once, in total and for each key, and refuses more. Nothing waits here: see
- * `Semaphore` in src/providers for that, and `TokenBucket` in src/api/dispatch for rates. It allocates nothing for an
- * entry, because every call makes one.
+ * Bounds the number of concurrent entries, in total and for each key, and refuses further ones. Entries do not wait:
+ * `Semaphore` in src/providers has a queue, and `TokenBucket` in src/api/dispatch limits rates. An entry allocates no
+ * memory, because every call has one.
  */
 export class ConcurrencyLimiter {
   private total = 0;

@@ -250,14 +250,12 @@ export class SettingsError extends StartError {
 }
 
 /**
- * The value without surrounding white space, such as the line end of a file that it was read from; undefined if empty.
+ * The value without surrounding white space, for example the line end of the file that it comes from; undefined if
+ * empty.
  */
 const trimmed = (text: string | undefined): string | undefined => text?.trim() || undefined;
 
-/**
- * Reads the environment; throws a SettingsError that names every mistake. Empty
-x
- */
+/** Reads the environment; throws a SettingsError that names every problem. An empty value counts as not set. */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const mistakes: string[] = [];
   const read = Object.entries(settings).map(([name, { schema, isPath }]) => {

@@ -258,7 +258,7 @@ export const catalogue = {
     (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
   ),
   METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
-  // Without the path, which may contain a secret that was sent to the wrong place.
+  // The message omits the path, which may contain a secret that was sent to a wrong address.
   PATH_NOT_FOUND: entry<None>('NOT_FOUND', () => 'The path does not exist; /openapi.json lists all paths'),
   HTTP_METHOD_NOT_ALLOWED: entry<{ allowed: string }>('INVALID_ARGUMENT', (m) => `The path accepts only ${m.allowed}`),
   INVALID_HEADER: entry<{ header: string; problem: string }>(

@@ -25,7 +25,10 @@ interface ErrorDetails {
   readonly problemCount?: number;
   readonly resources?: readonly Resource[];
   readonly cause?: unknown;
-  /** Replaces the delay of the catalogue, in ms, where many callers fail at once and must not all retry at once. */
+  /**
+   * Replaces the delay of the catalogue, in ms, if many callers fail at the same time and must not all retry at the
+   * same time.
+   */
   readonly retryAfterMs?: number;
 }
 
@@ -62,11 +65,11 @@ export class ServiceError extends Error {
   static of<R extends Reason>(reason: R, metadata: MetadataOf<R>, details: ErrorDetails = {}): ServiceError {
     const message = (catalogue[reason].message as (m: MetadataOf<R>) => string)(metadata);
     const strings = metadata as Record<string, string | undefined>;
-    const known = Object.fromEntries(Object.entries(strings).filter(([, value]) => value !== undefined));
+    const defined = Object.fromEntries(Object.entries(strings).filter(([, value]) => value !== undefined));
     return new ServiceError(
       reason,
       message,
-      reason === 'INVALID_FIELDS' ? {} : (known as Record<string, string>),
+      reason === 'INVALID_FIELDS' ? {} : (defined as Record<string, string>),
       (details.violations ?? []).slice(0, limits.listedProblems),
       (details.resources ?? []).slice(0, limits.namedResources),
       { problemCount: details.violations?.length ?? 0, ...details },

@@ -89,8 +89,8 @@ export const limits = {
   requestReceiveMs: 30_000,
   /**
    * Bytes of requests in memory: of one request, of the unfinished requests of one connection, of all unfinished
-   * requests, and of complete requests without a response. The messages of a request have a limit too, so the limit of
-   * the request leaves room for their frames.
+   * requests, and of complete requests without a response. The limit of one request is larger than
+   * `maxRequestBytes`, the limit of its message, because it includes the frames.
    */
   requests: {
     request: 4 * 1024 * 1024 + 65_536,
@@ -157,7 +157,7 @@ export const limits = {
   /** Watchers that the response of a write with `wait_for_adoption` names. */
   namedWatchers: 100,
   adoptionSeconds: 60,
-  /** Concurrent writes of one server that wait for adoption; they count as calls, and other calls need room too. */
+  /** Concurrent writes of one server that wait for adoption; they count as concurrent calls, which have a limit. */
   adoptionWaits: 500,
   // Access
   /** Calls of one token or certificate per second on one server, and the burst after a pause. */

@@ -55,8 +55,7 @@ let output: LogOutput | undefined;
 export function logOutput(): LogOutput {
   if (!output) {
     // Node writes to a terminal synchronously: a terminal that is stopped with Ctrl-S, or has lost its connection,
-    // would
-    // block the service. Pipes, sockets and files do not block in Node.
+    // would block the service. Pipes, sockets and files do not block in Node.
     const { _handle: handle } = process.stderr as { _handle?: { setBlocking?(on: boolean): unknown } };
     handle?.setBlocking?.(false);
     output = new LogOutput(process.stderr);

@@ -118,7 +118,7 @@ async function start(
 async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promise<{ store: Store; feed: Feed }> {
   const database = await openConfigured(settings, log);
   cleanup.push(() => database.close());
-  await bringUpSchema(database, settings, log);
+  await prepareSchema(database, settings, log);
   database.limitSilence?.(limits.silenceMs);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
@@ -126,7 +126,7 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   logAvailability(store, feed, log);
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
-  // After the catalogue is seeded: the keys of an imported database are bound to their providers.
+  // Requires the seeded catalogue, because the keys of an imported database are bound to their providers.
   reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
   cleanup.push(everyHour(() => runMaintenance(store, settings.HISTORY_RETENTION), log));
   return { store, feed };
@@ -161,7 +161,7 @@ async function startAdmin(store: Store, settings: Settings, runCommand: RunInSer
 }
 
 /**
- * Opens the certificates, if TLS is configured. This is the first step, because certificates are the likeliest to fail.
+ * Opens the certificates, if TLS is configured. This is the first step, because it fails most often.
  */
 async function openTls(settings: Settings, log: Log, cleanup: Cleanup): Promise<ServerTls | undefined> {
   const { TLS_CERT_FILE, TLS_KEY_FILE, TLS_CLIENT_CA_FILE, TLS_CLIENT_CERT } = settings;
@@ -211,7 +211,7 @@ async function startServers({ store, feed, settings, log, cleanup, tls, anonymou
   return { grpc, http, drain };
 }
 
-async function bringUpSchema(database: Database, settings: Settings, log: Log): Promise<void> {
+async function prepareSchema(database: Database, settings: Settings, log: Log): Promise<void> {
   const migrations = migrator(database);
   if (!settings.MIGRATE_ON_START) return migrations.check({ pending: true });
   await migrations.check();

@@ -46,8 +46,8 @@ export function createMetrics(sources: Sources): Metrics {
       'When the certificate expires, in Unix time',
       () => certificateExpiry().getTime() / 1000,
     );
-  labelled(registers, 'agentllm_rows', 'Rows of the configuration in memory, by entity', 'entity', sources.rows);
-  labelled(
+  labelledGauge(registers, 'agentllm_rows', 'Rows of the configuration in memory, by entity', 'entity', sources.rows);
+  labelledGauge(
     registers,
     'agentllm_watches',
     'Open streams of WatchConfigs, by whether they have caught up',
@@ -73,7 +73,7 @@ function gauge(registers: Registry[], name: string, help: string, value: () => n
   });
 }
 
-function labelled(
+function labelledGauge(
   registers: Registry[],
   name: string,
   help: string,
@@ -86,7 +86,7 @@ function labelled(
     labelNames: [label],
     registers,
     collect() {
-      for (const [one, value] of Object.entries(values())) this.set({ [label]: one }, value);
+      for (const [labelValue, value] of Object.entries(values())) this.set({ [label]: labelValue }, value);
     },
   });
 }

@@ -1,6 +1,6 @@
 /** How long loops run in one turn of the event loop, in ms; other callers wait for this time. */
 const SLICE_MS = 5;
-/** The most loops that are resumed in one turn, besides the first. */
+/** Maximum number of loops that are resumed in one turn, in addition to the first. */
 const MAX_RESUMED = 100;
 
 /**
@@ -10,36 +10,37 @@ const MAX_RESUMED = 100;
  * are resumed in the order in which they began to wait.
  */
 class TimeSlice {
-  private began: number | undefined;
+  private startedAt: number | undefined;
   private readonly waiting: (() => void)[] = [];
 
   /** Whether the loops have used up their share of this turn of the event loop. */
   get isSpent(): boolean {
     const now = performance.now();
-    if (this.began !== undefined) return now - this.began >= SLICE_MS;
-    this.began = now;
+    if (this.startedAt !== undefined) return now - this.startedAt >= SLICE_MS;
+    this.startedAt = now;
     setImmediate(this.turn);
     return false;
   }
 
   /** Resolves in a later turn of the event loop, after the loops that already wait. */
   next(): Promise<void> {
-    // Reading it starts a slice if there is none, and with it the turn that ends the slice.
+    // Reading `isSpent` starts a slice if there is none, and schedules the turn that ends the slice.
     void this.isSpent;
     return new Promise((resolve) => void this.waiting.push(resolve));
   }
 
   /**
-   * Starts a new slice and resumes the loops that wait, each in an immediate of its own: Node runs the microtasks of one
-   * before the next, so `isSpent` sees how long a resumed step took. With one loop per turn, 1 000 watches waited for
-   * seconds.
+   * Starts a new slice and resumes the loops that wait, each in an immediate of its own: Node runs the microtasks of
+   * one before the next, so `isSpent` sees how long a resumed step took. With one loop per turn, 1 000 watches waited
+   * for seconds.
    */
   private readonly turn = (): void => {
-    this.began = undefined;
+    this.startedAt = undefined;
     if (this.waiting.length === 0) return;
     void this.isSpent;
     this.waiting.shift()?.();
-    for (let left = Math.min(this.waiting.length, MAX_RESUMED); left > 0; left--) setImmediate(this.resume);
+    for (let remaining = Math.min(this.waiting.length, MAX_RESUMED); remaining > 0; remaining--)
+      setImmediate(this.resume);
   };
 
   private readonly resume = (): void => {

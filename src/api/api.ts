@@ -41,7 +41,7 @@ export interface ApiOptions
   readonly anonymous: Anonymous;
 }
 
-/** All services of the contract, for any transport. */
+/** All services of the contract, independent of the transport. */
 export interface Api {
   readonly contract: Contract;
   readonly services: readonly ApiService[];
@@ -49,13 +49,13 @@ export interface Api {
   readonly methods: ReadonlyMap<string, Invoke>;
   /** Authorizes requests that are not calls of a method. */
   readonly authorizer: Authorizer;
-  /** The responses that clients have not read, over all transports. */
+  /** Counts the responses that clients have not read, over all transports. */
   readonly unreadResponses: UnreadResponses;
-  /** The memory of requests, over all transports. */
+  /** Limits the memory that requests use, over all transports. */
   readonly requestBudget: RequestBudget;
   /** Whether a caller without a token can be admitted. */
   readonly anonymous: Anonymous;
-  /** The number of open watches: those that have caught up, and those that lag. */
+  /** The number of open watches that have caught up (`live`), and of those that lag (`behind`). */
   watches(): { readonly live: number; readonly behind: number };
   /** Rejects new calls and ends every watch; resolves when the calls in progress have ended. */
   drain(): Promise<void>;
@@ -113,6 +113,6 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(AuditServiceService, auditService(backend), context),
 ];
 
-/** The delay is random, so that watchers do not all reconnect at the same time. */
+/** The retry delay is random, so that watchers do not all reconnect at the same time. */
 const shuttingDown = () =>
   ServiceError.of('SERVER_SHUTTING_DOWN', {}, { retryAfterMs: Math.round(Math.random() * 1000) });

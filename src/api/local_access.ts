@@ -18,12 +18,13 @@ export type LocalMethod = keyof typeof METHODS;
 
 export const isLocalMethod = (name: string): name is LocalMethod => Object.hasOwn(METHODS, name);
 
-/** The caller that has the database itself: it needs no token. */
+/** The caller of local commands. It has direct access to the database, so it needs no token. */
 const LOCAL: Principal = { actor: 'agentllm', role: 'ROLE_ADMIN', agents: undefined, token: undefined };
 
 /**
- * Calls a method of AccessService on a store whose state is up to date, without a service and without authorization, for
- * the command line on the machine of the database. A write does not wait for adoption, because no watches are known here.
+ * Calls a method of AccessService on a store whose state is up to date, without a service and without authorization,
+ * for the command line on the machine of the database. A write does not wait for adoption, because this process has no
+ * watches.
  * @param bytes the encoded request; the result is the encoded response.
  */
 export async function callLocally(store: Store, name: LocalMethod, bytes: Buffer): Promise<Buffer> {
@@ -57,7 +58,7 @@ const callOf = (
   isRetry: false,
 });
 
-/** A revision that the database does not have yet is not awaited. */
+/** Rejects at once, without a wait for the revision: the state is already that of the database. */
 const notReached = (store: Store) => async (wanted: number | bigint) => {
   throw ServiceError.of('REVISION_NOT_REACHED', { wanted: String(wanted), reached: String(store.state.revision) });
 };

@@ -52,13 +52,16 @@ const NEVER_ANONYMOUS: readonly Permission[] = [
   'PERMISSION_ACCESS_WRITE',
 ];
 
-/** Whether a role has a permission. A permission that no list contains is granted to administrators and anonymous callers. */
+/**
+ * Whether a role has a permission. A permission that no list contains is granted to administrators and anonymous
+ * callers.
+ */
 export function may(role: Role, permission: Permission): boolean {
   if (role === 'ROLE_ADMIN') return true;
   if (role === 'ROLE_OPERATOR') return OPERATES.includes(permission);
   if (role === 'ROLE_VIEWER') return READS.includes(permission);
   if (role === 'ROLE_AGENT') return FOR_AGENTS.includes(permission);
-  // Anonymous callers have no role. A role that only a later version knows has no permission.
+  // Anonymous callers have no role. A role that this version does not know has no permission.
   return role === 'ROLE_UNSPECIFIED' && !NEVER_ANONYMOUS.includes(permission);
 }
 

@@ -30,7 +30,7 @@ export interface Adaptation {
 interface Configured {
   readonly values: ParameterValues;
   readonly ruleOf: (parameter: Parameter) => EffectiveRule | undefined;
-  /** The wire API, as messages name it. */
+  /** The name of the wire API, for messages. */
   readonly api: string;
 }
 
@@ -110,26 +110,27 @@ function adaptOne(
 function raiseDefaults(candidates: readonly Candidate[]): Candidate[] {
   return candidates.map((candidate) => {
     const { parameter, rule, configured, value } = candidate;
-    const lesser = candidates.find((one) => one.rule?.less_than === parameter)?.value;
-    if (!rule || configured !== undefined || typeof value !== 'number' || typeof lesser !== 'number') return candidate;
-    return { ...candidate, value: clamp(rule, value + lesser) };
+    const lowerValue = candidates.find((other) => other.rule?.less_than === parameter)?.value;
+    if (!rule || configured !== undefined || typeof value !== 'number' || typeof lowerValue !== 'number')
+      return candidate;
+    return { ...candidate, value: clamp(rule, value + lowerValue) };
   });
 }
 
 /**
- * Leaves out parameters that the model does not accept together with other ones. A parameter yields to those in the
- * `not_with` of its rule, so those are processed first; in a cycle of rules the order of PARAMETERS decides. The reasoning
- * effort always has precedence, because the acceptance of other parameters depends on it. A parameter that is left out
- * does not exclude other ones.
+ * Leaves out parameters that the model does not accept together with other ones. The parameters in the `not_with` of a
+ * rule have precedence over its parameter, so they are processed first; in a cycle of rules the order of PARAMETERS
+ * decides. The reasoning effort always has precedence, because the acceptance of other parameters depends on it. A
+ * parameter that is left out does not exclude other ones.
  */
 function resolveConflicts(candidates: readonly Candidate[]): Candidate[] {
   const conflicts = new Map<Candidate, Candidate>();
-  const on = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
-  const kept = on.filter(isEffort);
-  const waiting = on.filter((one) => !isEffort(one));
+  const enabled = candidates.filter(({ parameter, value }) => value !== undefined && !isOff(parameter, value));
+  const kept = enabled.filter(isEffort);
+  const waiting = enabled.filter((one) => !isEffort(one));
   while (waiting.length > 0) {
-    const free = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
-    const [next] = waiting.splice(Math.max(free, 0), 1) as [Candidate];
+    const nextIndex = waiting.findIndex((one) => !waiting.some((other) => yieldsTo(one, other)));
+    const [next] = waiting.splice(Math.max(nextIndex, 0), 1) as [Candidate];
     const conflict = kept.find((one) => yieldsTo(next, one) || yieldsTo(one, next));
     if (conflict) conflicts.set(next, conflict);
     else kept.push(next);

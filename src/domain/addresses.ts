@@ -2,9 +2,9 @@ import { BlockList, isIP } from 'node:net';
 import { readBaseUrl } from './base_url.js';
 
 /*
- * The addresses that a provider may have. API keys are sent to the base URL of a provider, so this is the only place with
- * this rule. It is checked when a base URL is stored, and when the service connects, for every address that the host name
- * resolves to.
+ * The addresses that a provider may have. API keys are sent to the base URL of a provider, so only this file has this
+ * rule. The rule is checked when a base URL is stored, and when the service connects, for every address that the host
+ * name resolves to.
  */
 
 const LOCAL_NAME = /^(localhost|[^.]+|.*\.(localhost|local|internal|lan|home\.arpa))$/i;
@@ -81,16 +81,19 @@ const loopback = addressList(['127.0.0.0/8', '::1/128']);
 /** Whether an IP address is a loopback address. */
 export const isLoopback = (ip: string): boolean => isIP(ip) !== 0 && has(loopback, ip);
 
-/** Whether an IP address is in the ranges of PROVIDER_ALLOW_CIDRS; a key may be sent without TLS only to such an address. */
+/**
+ * Whether an IP address is in the ranges of PROVIDER_ALLOW_CIDRS; a key may be sent without TLS only to such an
+ * address.
+ */
 export const isInRange = (ip: string, allowed: BlockList): boolean => isIP(ip) !== 0 && has(allowed, ip);
 
 const NEEDS_RANGE = 'loopback, link-local and private addresses need PROVIDER_ALLOW_CIDRS';
 const NEEDS_HTTPS = 'must be https: http needs an address that PROVIDER_ALLOW_CIDRS allows';
 
 /**
- * Why the service may not use a base URL, or undefined. API keys are sent to it, so it must be https to a public address.
- * If PROVIDER_ALLOW_CIDRS allows a range, http and local names are accepted too, because a name can resolve into that
- * range. The addresses of a name are checked when the service connects, because they can change at any time.
+ * Why the service may not use a base URL, or undefined. API keys are sent to it, so it must be https to a public
+ * address. If PROVIDER_ALLOW_CIDRS allows a range, http and local names are accepted too, because a name can resolve
+ * into that range. The addresses of a name are checked when the service connects, because they can change at any time.
  */
 export function urlProblem(text: string, allowed: BlockList): string | undefined {
   const read = readBaseUrl(text);

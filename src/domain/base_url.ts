@@ -1,9 +1,9 @@
 import { domainToASCII, domainToUnicode } from 'node:url';
 
 /*
- * The base URL of a provider in the one form in which it is stored. URL parsers disagree about backslashes, user parts,
- * numeric host names, escapes and dots. A key is bound to the host that this service reads, so another parser in an agent
- * process must never read a different one. Only URLs about which all parsers agree are accepted.
+ * The canonical form of the base URL of a provider. Only this form is stored. URL parsers disagree about backslashes,
+ * user parts, numeric host names, escapes and dots. A key is bound to the host that this service reads, so another
+ * parser in an agent process must never read a different one. Only URLs about which all parsers agree are accepted.
  */
 
 /** The result of reading a base URL: its canonical form, or why it is not valid. */
@@ -21,9 +21,9 @@ const DEFAULT_PORTS: Readonly<Record<string, number>> = { http: 80, https: 443 }
  * decides whether the service may connect to the host.
  */
 export function readBaseUrl(written: string): ReadBaseUrl {
-  const strange = /[^\x21-\x7e]/u.exec(written)?.[0];
-  if (strange !== undefined)
-    return { problem: `must consist of visible ASCII characters, and contains ${codePoint(strange)}` };
+  const invalid = /[^\x21-\x7e]/u.exec(written)?.[0];
+  if (invalid !== undefined)
+    return { problem: `must consist of visible ASCII characters, and contains ${codePoint(invalid)}` };
   if (written.includes('\\')) return { problem: 'must not contain a backslash' };
   const [, scheme = '', authority = '', rest = ''] = /^([a-z]+):\/\/([^/?#]+)(.*)$/i.exec(written) ?? [];
   if (!scheme) return { problem: FORM };
@@ -71,7 +71,7 @@ function hostProblem(host: string): string | undefined {
     : `must have a valid international host name, and ${undecodable} is not the encoded form of any`;
 }
 
-/** Node 20 and 22 refuse an invalid Punycode label, and Node 24 and 26 take it as it is. */
+/** Node 20 and 22 reject an invalid Punycode label; Node 24 and 26 return it unchanged. */
 function isEncodedLabel(label: string): boolean {
   const decoded = domainToUnicode(label);
   return decoded !== label && domainToASCII(decoded) === label;

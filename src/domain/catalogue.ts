@@ -145,8 +145,11 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
   }
   if (touches(patch, 'api_key_env_vars') && !row.built_in) {
     const builtIn = [...state.providersInOrder.after()].filter((p) => p.built_in);
-    const owned = row.api_key_env_vars.find((v) => builtIn.some((p) => p.api_key_env_vars.includes(v)));
-    report('api_key_env_vars', owned && `must not have ${owned}: that key is sent to its own provider only`);
+    const builtInVariable = row.api_key_env_vars.find((v) => builtIn.some((p) => p.api_key_env_vars.includes(v)));
+    report(
+      'api_key_env_vars',
+      builtInVariable && `must not have ${builtInVariable}: that key is sent to its own provider only`,
+    );
   }
   return problems;
 }
@@ -242,12 +245,12 @@ export function checkModel(row: Model, patch: Patch): Violation[] {
 
 /** The number of configs, agents and credentials that name a provider, or of configs and agents that name a model. */
 export function usersOf(state: State, provider: string, model?: string): number {
-  const names = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
+  const uses = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
   let users = 0;
   for (const config of state.configs.values())
-    if (names(config.provider, config.model_name) || names(config.fallback_provider, config.fallback_model)) users++;
+    if (uses(config.provider, config.model_name) || uses(config.fallback_provider, config.fallback_model)) users++;
   if (model === undefined)
     for (const credential of state.credentials.values()) if (credential.provider === provider) users++;
-  for (const agent of state.agents.values()) if (names(agent.llm_provider, agent.llm_model)) users++;
+  for (const agent of state.agents.values()) if (uses(agent.llm_provider, agent.llm_model)) users++;
   return users;
 }

@@ -7,14 +7,16 @@ export interface PeerNames {
   readonly subjectaltname?: string | undefined;
 }
 
-/** A name with a scheme. Host names contain no colon and schemes no equals sign, so the kinds of names cannot overlap. */
+/**
+ * A name with a scheme. Host names contain no colon and schemes no equals sign, so the kinds of names cannot overlap.
+ */
 const URI = /^[a-z][a-z0-9+.-]*:[^\s]+$/i;
 const HOST = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/i;
 const VISIBLE = /^[\x21-\x7e]+$/;
 
 /**
- * The identities of a verified certificate: its URI names, then its DNS names, then `CN=` with its common name. A name of
- * one kind cannot be mistaken for one of another kind, whatever text the certificate authority permits in it.
+ * The identities of a verified certificate: its URI names, then its DNS names, then `CN=` with its common name. A name
+ * of one kind cannot be mistaken for one of another kind, whatever text the certificate authority permits in it.
  */
 export function certificateIdentities({ subject, subjectaltname = '' }: PeerNames): string[] {
   const names = alternativeNames(subjectaltname);
@@ -40,12 +42,15 @@ const namesOf = (names: readonly string[], type: string, shape: RegExp) =>
     .map((name) => name.slice(type.length))
     .filter((name) => shape.test(name));
 
-/** An entry as Node writes it. A name with a comma, a quote or the like is written as a JSON string (CVE-2021-44532). */
+/**
+ * An entry as Node writes it. A name with a special character, such as a comma or a quote, is written as a JSON string
+ * (CVE-2021-44532).
+ */
 const ENTRY = /(?:[^",]|"(?:[^"\\]|\\.)*")+(?:, |$)/y;
 
 /**
- * The entries without quotes; a name that needs quotes is never a valid identity. The result is empty if any part of the
- * text is not an entry.
+ * The entries without quotes; a name that needs quotes is never a valid identity. The result is empty if any part of
+ * the text is not an entry.
  */
 function alternativeNames(text: string): string[] {
   const names: string[] = [];

@@ -53,7 +53,7 @@ function identityOf(view: ChainView, { config, provider, model_name }: PlannedHo
   return JSON.stringify([provider, model_name, key?.source, key?.row.id]);
 }
 
-/** Every model that an agent names, used or not: in its configs, their fallbacks and its default model. */
+/** Every model that an agent names, even if no call uses it: in its configs, their fallbacks and its default model. */
 export const hopsOfAgent = (agent: Agent, configs: readonly Config[]): PlannedHop[] => [
   ...configs.flatMap(hopsOfConfig),
   ...agentHops(agent),

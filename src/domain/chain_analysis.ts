@@ -18,12 +18,12 @@ export interface ChainAnalysis {
 /** Analyzes a chain. Lint and resolution both present the result. */
 export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
   const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
-  const dropped = (why: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === why);
+  const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
-    ...dropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
-    ...dropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
-    ...dropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
+    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
+    ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
     ...configs.flatMap((config) => [...halfPrice(config)]),
   ];
   return { hops, findings };
@@ -45,7 +45,7 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): Analyze
 }
 const NO_KEY = 'API_KEY_STATE_NONE';
 
-/** A fallback inherits its config's parameters; the agent's own model uses the agent's. */
+/** A fallback inherits the parameters of its config; the default model of an agent uses those of the agent. */
 function valuesOf(agent: Agent, hop: PlannedHop): ParameterValues {
   if (hop.config) return parametersOf(hop.config);
   return parametersOf({

@@ -133,7 +133,7 @@ export interface CheckOptions {
   readonly at: string;
   /** Accept a model that is not in the catalogue. */
   readonly allowUnknownModel: boolean;
-  /** Caches the messages about unknown names, so that a request for a thousand agents searches the nearest name once. */
+  /** Caches the messages about unknown names, so that a request for 1 000 agents searches for the nearest name once. */
   readonly texts?: Map<string, string>;
 }
 
@@ -153,21 +153,21 @@ export function checkConfig(state: State, row: Config, patch: Patch, options: Ch
   const report = (field: string, description: string | undefined) => {
     if (description) problems.push({ field: `${options.at}.${field}`, description });
   };
-  const unless = (field: string, problem: () => string | undefined) => {
+  const checkField = (field: string, problem: () => string | undefined) => {
     if (!patch.refused.has(field)) report(field, problem());
   };
   if (row.id === 0)
-    for (const field of ['provider', 'model_name'] as const) if (!row[field]) unless(field, () => 'is required');
+    for (const field of ['provider', 'model_name'] as const) if (!row[field]) checkField(field, () => 'is required');
   if (touches(patch, 'provider') && row.provider)
-    unless('provider', () => providerProblem(state, row.provider, options));
+    checkField('provider', () => providerProblem(state, row.provider, options));
   if (touches(patch, 'provider', 'model_name') && row.model_name && row.provider)
-    unless('model_name', () => modelProblem(state, row.provider, row.model_name, options));
+    checkField('model_name', () => modelProblem(state, row.provider, row.model_name, options));
   if (touches(patch, 'provider', 'model_name', 'fallback_provider', 'fallback_model'))
-    checkFallback(state, row, patch, options, unless);
+    checkFallback(state, row, patch, options, checkField);
   if (patch.set['price_given'] === false && COSTS.some((cost) => row[cost] !== 0))
     report('price_given', 'must not be false while a cost is given');
-  checkParameters(state, row, patch, unless);
-  unless('credential_name', () => credentialProblem(state, patch, options));
+  checkParameters(state, row, patch, checkField);
+  checkField('credential_name', () => credentialProblem(state, patch, options));
   return problems;
 }
 
@@ -225,26 +225,26 @@ function listKnown(known: readonly string[], what: string, suggestion: string | 
 }
 
 /** A fallback has a provider and a model, both exist, and they differ from those of the config. */
-function checkFallback(state: State, row: Config, patch: Patch, options: CheckOptions, unless: Report): void {
+function checkFallback(state: State, row: Config, patch: Patch, options: CheckOptions, checkField: Report): void {
   const { fallback_provider: provider, fallback_model: model } = row;
   const touched = touches(patch, 'fallback_provider', 'fallback_model');
   if (patch.refused.has('fallback_provider') || patch.refused.has('fallback_model')) return;
   if (provider === null || model === null) {
     if (!touched) return;
-    if (provider !== null) unless('fallback_model', () => 'must be set together with fallback_provider');
-    if (model !== null) unless('fallback_provider', () => 'must be set together with fallback_model');
+    if (provider !== null) checkField('fallback_model', () => 'must be set together with fallback_provider');
+    if (model !== null) checkField('fallback_provider', () => 'must be set together with fallback_model');
     return;
   }
   if (touched) {
-    unless('fallback_provider', () => providerProblem(state, provider, options));
-    unless('fallback_model', () => modelProblem(state, provider, model, options));
+    checkField('fallback_provider', () => providerProblem(state, provider, options));
+    checkField('fallback_model', () => modelProblem(state, provider, model, options));
   }
   if (provider === row.provider && model === row.model_name)
-    unless('fallback_model', () => 'must differ from the primary: provider and model are the same');
+    checkField('fallback_model', () => 'must differ from the primary: provider and model are the same');
 }
 
 /** Checks the parameters against the config's model. For its fallback they are adapted instead. */
-function checkParameters(state: State, row: Config, patch: Patch, unless: Report): void {
+function checkParameters(state: State, row: Config, patch: Patch, checkField: Report): void {
   const provider: Provider | undefined = state.provider(row.provider);
   const model = state.model(row.provider, row.model_name);
   const values = parametersOf(row);
@@ -256,7 +256,7 @@ function checkParameters(state: State, row: Config, patch: Patch, unless: Report
     const rule = ruleFor(provider, model, parameter);
     const fields = rule?.less_than ? [field, fieldOf(rule.less_than)] : [field];
     if (value === undefined || !(modelTouched || touches(patch, ...fields))) continue;
-    unless(field, () => rangeProblem(rule, value, values, shown) ?? refusalProblem(parameter, rule, values, shown));
+    checkField(field, () => rangeProblem(rule, value, values, shown) ?? refusalProblem(parameter, rule, values, shown));
   }
 }
 

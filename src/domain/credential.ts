@@ -51,6 +51,8 @@ export function bindingOf(state: State, entity: 'config' | 'credential', row: Co
 
 /** The number of rows with a stored key for a provider. */
 export function keysFor(state: State, provider: string): number {
-  const holds = (row: Config | Credential) => row.provider === provider && row.key_id !== null;
-  return [...state.configs.values()].filter(holds).length + [...state.credentials.values()].filter(holds).length;
+  const isKeyHolder = (row: Config | Credential) => row.provider === provider && row.key_id !== null;
+  return (
+    [...state.configs.values()].filter(isKeyHolder).length + [...state.credentials.values()].filter(isKeyHolder).length
+  );
 }

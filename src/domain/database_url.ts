@@ -117,9 +117,9 @@ function split(rest: string): { authority: string; path: string; query: string }
   const [authority, tail] = end < 0 ? [rest, ''] : [rest.slice(0, end), rest.slice(end)];
   // A / ? or # in a password ends the authority early; the text up to the @ is then the rest of the password.
   if (/[@#]/.test(tail)) refuse(`contains an @ or # after the host; ${ENCODE}`);
-  const question = tail.indexOf('?');
-  if (question < 0) return { authority, path: tail, query: '' };
-  return { authority, path: tail.slice(0, question), query: tail.slice(question + 1) };
+  const queryStart = tail.indexOf('?');
+  if (queryStart < 0) return { authority, path: tail, query: '' };
+  return { authority, path: tail.slice(0, queryStart), query: tail.slice(queryStart + 1) };
 }
 
 function userInfo(text: string): [user: string | undefined, password: string | undefined] {

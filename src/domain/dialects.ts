@@ -3,8 +3,8 @@ import type { Parameter } from './parameters.js';
 import type { ParameterRule } from './rows.js';
 
 /*
- * The rule of each wire API for each parameter. Rules of providers and models take precedence. This file is data from the
- * API references of the providers; docs/parameters.md shows it as a table.
+ * The rule of each wire API for each parameter. Rules of providers and models take precedence. This file is data from
+ * the API references of the providers; docs/parameters.md shows it as a table.
  */
 export const DIALECTS_AS_OF = '2026-11-20';
 
@@ -79,7 +79,7 @@ const DIALECTS: Partial<Record<Dialect, DialectRules>> = {
 export const dialectRule = (dialect: Dialect, parameter: Parameter): DialectRule | undefined =>
   DIALECTS[dialect]?.[parameter];
 
-/** The wire API of a dialect, as messages name it. */
+/** The name of the wire API of a dialect, for messages. */
 export const WIRE_APIS: Partial<Record<Dialect, string>> = {
   DIALECT_OPENAI: "OpenAI's chat completions",
   DIALECT_OPENAI_COMPATIBLE: 'chat completions',

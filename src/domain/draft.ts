@@ -5,7 +5,7 @@ export interface IdSource {
   take(entity: Entity): number;
 }
 
-/** The ids of a dry run: all 0, and counted per entity. */
+/** The ids of a dry run: each id is 0, and the number of ids is counted per entity. */
 export class CountedIds implements IdSource {
   readonly counts = new Map<Entity, number>();
 

@@ -67,6 +67,6 @@ export const generateKey = (): string => base64(randomBytes(32));
 const base64 = (bytes: Uint8Array): string => padded(Buffer.from(bytes).toString('base64url'));
 
 const padded = (text: string): string => {
-  const bare = text.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
-  return bare + '='.repeat((4 - (bare.length % 4)) % 4);
+  const unpadded = text.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
+  return unpadded + '='.repeat((4 - (unpadded.length % 4)) % 4);
 };

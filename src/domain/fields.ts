@@ -38,7 +38,7 @@ interface Range {
   readonly max: number;
 }
 
-// z.number() rejects NaN and infinities with other messages; this way all values have one message.
+// z.number() rejects NaN and infinities with other messages; the union has one message for all values.
 const anyNumber = z.union([z.number(), z.nan(), z.literal(Infinity), z.literal(-Infinity)]);
 
 /** A finite number in a range. */

@@ -119,9 +119,9 @@ function* aboutModel(
 function* aboutRetirement(model: Model, name: string, at: Location, now: Date) {
   if (model.retires_at) {
     const retired = model.retires_at <= now;
-    const instead = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
+    const remedy = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
     const day = model.retires_at.toISOString().slice(0, 10);
-    const message = `${name} ${retired ? 'was' : 'will be'} retired on ${day}${instead}`;
+    const message = `${name} ${retired ? 'was' : 'will be'} retired on ${day}${remedy}`;
     const severity = retired ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
     yield finding({ severity, reason: 'FINDING_REASON_MODEL_RETIRING', message, ...at });
   } else if (model.replaced_by) {

@@ -89,10 +89,10 @@ const credentialName = (id: number, names: Names) => names.credential.get(id) ??
 function keyChange(before: Logged | null, after: Logged | null): FieldChange | undefined {
   const [had, has] = [hasKey(before), hasKey(after)];
   if (!had && !has) return undefined;
-  const same = had && has && before?.['key_revision'] === after?.['key_revision'];
-  if (same && before?.['key_id'] === after?.['key_id']) return undefined;
-  const became = same ? 'encrypted anew' : has ? (had ? 'replaced' : 'set') : 'cleared';
-  return { field: 'api_key', before_json: had ? '"set"' : '', after_json: JSON.stringify(became) };
+  const isSameKey = had && has && before?.['key_revision'] === after?.['key_revision'];
+  if (isSameKey && before?.['key_id'] === after?.['key_id']) return undefined;
+  const action = isSameKey ? 'encrypted anew' : has ? (had ? 'replaced' : 'set') : 'cleared';
+  return { field: 'api_key', before_json: had ? '"set"' : '', after_json: JSON.stringify(action) };
 }
 
 const hasKey = (row: Logged | null) => (row?.['key_id'] ?? null) !== null;

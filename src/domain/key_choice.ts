@@ -15,8 +15,8 @@ export type KeyChoice =
   | { readonly source: 'KEY_SOURCE_NONE' };
 
 /**
- * The stored key of a config's hop: the key of the config, else that of its credential, and only for the provider that the
- * key belongs to. A key that cannot be decrypted is still chosen, so that another key never silently replaces it.
+ * The stored key of a config's hop: the key of the config, else that of its credential, and only for the provider that
+ * the key belongs to. A key that cannot be decrypted is still chosen, so that another key never silently replaces it.
  * @param provider canonical name.
  */
 export function storedKeyOf(
@@ -31,8 +31,8 @@ export function storedKeyOf(
 }
 
 /**
- * The key of a hop: the stored one, else the first environment variable of the hop's provider that is set and may be sent
- * to it.
+ * The key of a hop: the stored one, else the first environment variable of the hop's provider that is set and may be
+ * sent to it.
  * @param keys the keys of the environment that its settings allow to be sent, by their variables.
  */
 export function keyOfHop(
@@ -44,7 +44,7 @@ export function keyOfHop(
   const stored = storedKeyOf(view, config, provider.name);
   if (stored) return stored;
   const maySend = (variable: string) => sendProblem(variable, provider, keys.keys()) === undefined;
-  const variable = provider.api_key_env_vars.find((one) => keys.has(one) && maySend(one));
+  const variable = provider.api_key_env_vars.find((name) => keys.has(name) && maySend(name));
   return variable === undefined ? { source: 'KEY_SOURCE_NONE' } : { source: 'KEY_SOURCE_ENVIRONMENT', variable };
 }
 
@@ -82,9 +82,9 @@ export const readAllowedVariables = (setting = ''): string[] =>
 type Target = Pick<Provider, 'name' | 'base_url'>;
 
 /**
- * Why a process must not send one of its variables to a provider, or undefined. The service and the client apply the same
- * rule, each with PROVIDER_ALLOW_KEY_VARS of its environment, so that a catalogue entry alone can never cause a process
- * to send a key.
+ * Why a process must not send one of its variables to a provider, or undefined. The service and the client apply the
+ * same rule, each with PROVIDER_ALLOW_KEY_VARS of its environment, so that a catalogue entry alone can never cause a
+ * process to send a key.
  */
 export function sendProblem(variable: string, target: Target, allowed: Iterable<string>): string | undefined {
   const owner = ownerOf(variable);
@@ -99,8 +99,8 @@ const ownerOf = (variable: string) =>
   Object.entries(BUILT_IN_KEYS).find(([, { variables }]) => variables.includes(variable));
 
 /**
- * The variables of a built-in provider are sent only to its built-in origin. Writes that would change this are rejected;
- * this check covers rows that were changed with SQL, and services that a client does not trust.
+ * The variables of a built-in provider are sent only to its built-in origin. Writes that would change this are
+ * rejected; this check covers rows that were changed with SQL, and services that a client does not trust.
  */
 function ownerProblem(variable: string, { name, base_url }: Target): string | undefined {
   const owner = ownerOf(variable);

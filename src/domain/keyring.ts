@@ -30,7 +30,9 @@ const HEADER = 17;
 export class Keyring {
   private constructor(private readonly keys: readonly [FernetKey, ...FernetKey[]]) {}
 
-  /** Parses a comma-separated list; throws a RangeError with the position of the first invalid key, never with its text. */
+  /**
+   * Parses a comma-separated list; throws a RangeError with the position of the first invalid key, never with its text.
+   */
   static parse(text: string): Keyring {
     const keys = text.split(',').map((part, at) => {
       const key = FernetKey.parse(part.trim());

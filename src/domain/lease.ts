@@ -2,9 +2,9 @@ import { createPublicKey, diffieHellman, generateKeyPairSync, type KeyObject, ty
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from '@hpke/core';
 
 /*
- * Sealed delivery of API keys to agent processes: HPKE (RFC 9180) in base mode, as the comment of ApiKeyLease in the proto
- * specifies. It protects keys from an attacker that records the traffic. Only TLS protects from an attacker that modifies
- * it and replaces the public key in the request.
+ * Sealed delivery of API keys to agent processes: HPKE (RFC 9180) in base mode, as the comment of ApiKeyLease in the
+ * proto specifies. It protects keys from an attacker that records the traffic. Only TLS protects from an attacker that
+ * modifies it and replaces the public key in the request.
  */
 
 /** The authenticated context of a sealed key. The key cannot be opened if any part differs. */

@@ -13,14 +13,15 @@ export interface Lint {
 }
 
 /**
- * Lints the chain of an agent with these configs. The result omits duplicates and hops that the substitution policy drops,
- * but includes hops whose provider cannot be used, because their findings need attention.
+ * Lints the chain of an agent with these configs. The result omits duplicates and hops that the substitution policy
+ * drops, but includes hops whose provider cannot be used, because their findings need attention.
  */
 export function lintChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Lint {
   const { hops, findings } = analyzeChain(view, agent, configs, now);
   const linted = hops.filter(({ planned }) => planned.dropped === undefined);
   const indexes = new Map(linted.map(({ planned }, index) => [planned.index, index]));
-  const reindexed = (one: Finding) => (one.hop === undefined ? one : { ...one, hop: indexes.get(one.hop) });
+  const reindexed = (finding: Finding) =>
+    finding.hop === undefined ? finding : { ...finding, hop: indexes.get(finding.hop) };
   return { hops: linted.map(hopMessage), findings: bySeverity(findings.map(reindexed)) };
 }
 

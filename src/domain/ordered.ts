@@ -11,8 +11,8 @@ export class Ordered<V> {
   put(value: V): void {
     const at = this.lowerBound((other) => this.compare(other, value));
     const found = this.values[at];
-    const same = found !== undefined && this.compare(found, value) === 0;
-    this.values.splice(at, same ? 1 : 0, value);
+    const isEqual = found !== undefined && this.compare(found, value) === 0;
+    this.values.splice(at, isEqual ? 1 : 0, value);
   }
 
   remove(value: V): void {

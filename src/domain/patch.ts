@@ -8,7 +8,9 @@ export interface FieldSpec {
   readonly schema: z.ZodType;
   /** The value of the cleared field; if absent, the field cannot be cleared. */
   readonly cleared?: unknown;
-  /** Whether a value means that the field is absent, in addition to undefined: `''` or `[]` for fields without presence. */
+  /**
+   * Whether a value means that the field is absent, in addition to undefined: `''` or `[]` for fields without presence.
+   */
   readonly absent?: (value: unknown) => boolean;
   /** Whether a value applies even if the row already has it: sending a cost sets `price_given`. */
   readonly appliesUnchanged?: boolean;
@@ -43,8 +45,8 @@ interface Source {
   /** The field path of the body in the request, for example `config`. */
   readonly at: string;
   /**
-   * The current message. A field with the same value in the body is not a change and is not checked, so that a caller can
-   * send back the whole message that it has read even if the catalogue has changed since.
+   * The current message. A field with the same value in the body is not a change and is not checked, so that a caller
+   * can send back the whole message that it has read even if the catalogue has changed since.
    */
   readonly stored?: object | undefined;
 }
@@ -95,9 +97,9 @@ function readMask({ mask, specs, outputOnly }: Source, violations: Violation[]):
   if (mask.length === 0) return undefined;
   const named = new Set<string>();
   for (const path of mask) {
-    const covered = Object.keys(specs).filter((f) => path === '*' || f === path || f.startsWith(`${path}.`));
-    for (const field of covered) named.add(field);
-    if (covered.length === 0)
+    const matches = Object.keys(specs).filter((f) => path === '*' || f === path || f.startsWith(`${path}.`));
+    for (const field of matches) named.add(field);
+    if (matches.length === 0)
       violations.push({ field: 'update_mask', description: maskProblem(path, specs, outputOnly) });
   }
   return named;

@@ -18,7 +18,7 @@ export interface HopPrice {
 /**
  * The price of a hop: that of its config, else the newest one in the price book. The price of a config is for its model
  * only; its fallback uses the price book. Times are not compared: a price enters the state when it becomes valid by the
- * clock of the database, and the clock of this machine may be behind.
+ * clock of the database, and the clock of this machine may be slow.
  */
 export function priceOf(
   view: Pick<ResolveView, 'pricesOf'>,

@@ -99,7 +99,7 @@ export function resolve(
   for (const hop of analysis.hops) {
     const { planned, provider } = hop;
     const reason = planned.dropped ?? providerProblem(provider, isDown);
-    if (reason !== undefined) skipped.push({ reason, ...placeOf(planned) });
+    if (reason !== undefined) skipped.push({ reason, ...hopFields(planned) });
     else hops.push(resolvedHop(view, agent, hop, provider as Provider));
   }
   const findings = hops.length > 0 ? analysis.findings : [...analysis.findings, noUsableHop(agent)];
@@ -113,7 +113,7 @@ function providerProblem(provider: Provider | undefined, down: ReadonlySet<strin
   return down.has(provider.name) ? 'SKIP_REASON_PROVIDER_DOWN' : undefined;
 }
 
-const placeOf = ({ index, source, config, provider, model_name }: AnalyzedHop['planned']) => ({
+const hopFields = ({ index, source, config, provider, model_name }: AnalyzedHop['planned']) => ({
   index,
   source,
   config_id: config?.id,
@@ -123,7 +123,7 @@ const placeOf = ({ index, source, config, provider, model_name }: AnalyzedHop['p
 
 function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): ResolvedHop {
   return {
-    ...placeOf(hop.planned),
+    ...hopFields(hop.planned),
     dialect: provider.dialect,
     // Earlier releases may have stored a form that is not canonical.
     base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,

@@ -13,8 +13,8 @@ export interface Placed {
 }
 
 /**
- * The patch that gives a config its earlier content. It contains only fields that differ, so that unchanged values are not
- * checked again; for a deleted config it contains all fields.
+ * The patch that gives a config its earlier content. It contains only fields that differ, so that unchanged values are
+ * not checked again; for a deleted config it contains all fields.
  */
 export function patchBack(earlier: Placed, current: Placed | undefined): Patch {
   const set: Record<string, unknown> = {};
@@ -28,7 +28,7 @@ export function patchBack(earlier: Placed, current: Placed | undefined): Patch {
   return { set, cleared, refused: new Set(), violations: [] };
 }
 
-/** The same for an agent. */
+/** The patch that gives an agent its earlier content, like `patchBack` for a config. */
 export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patch {
   const set: Record<string, unknown> = {};
   const cleared = new Set<string>();

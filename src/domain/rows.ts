@@ -53,7 +53,10 @@ export interface ExtraParams {
   readonly request_timeout_ms?: number;
 }
 
-/** A row of `agent_llm_configs`, without its ciphertext, which never leaves the store (`key_id` shows that there is one). */
+/**
+ * A row of `agent_llm_configs`, without its ciphertext, which never leaves the store (`key_id` shows that there is
+ * one).
+ */
 export interface Config extends Row {
   readonly agent_id: number;
   readonly provider: string;

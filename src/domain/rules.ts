@@ -7,7 +7,9 @@ export interface EffectiveRule extends ParameterRule, Pick<DialectRule, 'object'
   readonly layer: 'model' | 'provider' | 'dialect';
 }
 
-/** The rule for a parameter of a model: that of the model, if it is known, else of the provider, else of the dialect. */
+/**
+ * The rule for a parameter of a model: that of the model, if it is known, else of the provider, else of the dialect.
+ */
 export function ruleFor(
   provider: Provider | undefined,
   model: Model | undefined,

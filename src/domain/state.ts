@@ -5,11 +5,11 @@ import { Ordered } from './ordered.js';
 import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider, Token } from './rows.js';
 import { Vault } from './vault.js';
 
-const text = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+const compareText = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
 /** Order of models in lists: provider, then name. */
 export const byModelName = (a: Pick<Model, 'provider' | 'name'>, b: Pick<Model, 'provider' | 'name'>) =>
-  text(a.provider, b.provider) || text(a.name, b.name);
+  compareText(a.provider, b.provider) || compareText(a.name, b.name);
 const modelKey = (provider: string, name: string) => `${provider}\0${name}`;
 
 interface Put {
@@ -50,8 +50,8 @@ export class State {
   readonly agentsInOrder = new Ordered<Agent>(byId);
   readonly configsInOrder = new Ordered<Config>(byId);
   readonly credentials = new Map<number, Credential>();
-  readonly credentialsInOrder = new Ordered<Credential>((a, b) => text(a.name, b.name));
-  readonly providersInOrder = new Ordered<Provider>((a, b) => text(a.name, b.name));
+  readonly credentialsInOrder = new Ordered<Credential>((a, b) => compareText(a.name, b.name));
+  readonly providersInOrder = new Ordered<Provider>((a, b) => compareText(a.name, b.name));
   readonly modelsInOrder = new Ordered<Model>(byModelName);
 
   readonly tokens = new Map<number, Token>();
@@ -75,7 +75,7 @@ export class State {
     return this.agentsByName.get(name);
   }
 
-  /** The stored spelling of an agent's name; for an unknown agent the one that it would be stored under. */
+  /** The stored spelling of an agent's name; for an unknown agent, the spelling that would be stored. */
   storedAgentName(name: string): string {
     return this.agentNamed(name)?.name ?? normalName(name);
   }
@@ -169,9 +169,9 @@ export class State {
   }
 
   /**
-   * Runs a function that applies revisions, and reverts them: a plan sees the
-   * earlier writes of its batch, which are not committed yet. It is synchronous,
-   * so that no reader sees them.
+   * Runs a function that applies revisions, and then reverts them. In this way a
+   * plan includes the earlier writes of its batch, which are not committed yet.
+   * The call is synchronous, so that no reader sees these writes.
    */
   speculate<T>(run: () => T): T {
     const { revision, nonce } = this;
@@ -291,9 +291,9 @@ export class State {
 
   /** An identity belongs to the last token that it was bound to. */
   private bindCertificate(identity: string, put: Token | undefined): void {
-    const known = this.tokensByCertificate.get(identity);
+    const current = this.tokensByCertificate.get(identity);
     // The usual case when a store is loaded; searching all tokens for each one would take quadratic time.
-    if (put && (!known || known.id <= put.id)) {
+    if (put && (!current || current.id <= put.id)) {
       this.tokensByCertificate.set(identity, put);
       return;
     }

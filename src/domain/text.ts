@@ -78,8 +78,8 @@ function scanJson(text: string): string | undefined {
 
 /**
  * Makes a text safe for an error message, a log line or a trailer. A lone
- * surrogate in the details of a status throws inside grpc-js and ends the process,
- * and control characters break terminals.
+ * surrogate in the details of a status makes grpc-js throw, which ends the process,
+ * and control characters can change the state of a terminal.
  */
 export function printable(text: string, max = 1000): string {
   // Only the part that can be shown is processed: a text may have megabytes.
@@ -96,12 +96,12 @@ export function printable(text: string, max = 1000): string {
  * blocks the process for 0.3 s.
  */
 export function nearest(input: string, names: Iterable<string>): string | undefined {
-  const known = [...take(names, limits.maxSuggestionNames + 1)];
-  if (known.length > limits.maxSuggestionNames) return undefined;
+  const candidates = [...take(names, limits.maxSuggestionNames + 1)];
+  if (candidates.length > limits.maxSuggestionNames) return undefined;
   const lower = input.slice(0, 100).toLowerCase();
   let best: string | undefined;
   let least = Math.max(2, Math.floor(lower.length / 3)) + 1;
-  for (const name of known) {
+  for (const name of candidates) {
     if (Math.abs(name.length - lower.length) >= least) continue;
     const distance = editDistance(lower, name.toLowerCase(), least);
     if (distance < least) [best, least] = [name, distance];

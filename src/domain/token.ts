@@ -108,8 +108,8 @@ function* agentProblems({ role, agents, all_agents }: TokenRequest): Generator<r
   }
   if (all_agents && agents.length > 0) yield ['agents', 'must be empty together with all_agents'];
   if (!all_agents && agents.length === 0) yield ['agents', 'is required: name agents, or set all_agents'];
-  const most = maxElements['agentllm.v1.CreateTokenRequest.agents'];
-  if (agents.length > most) yield ['agents', `must have at most ${most} elements`];
+  const maximum = maxElements['agentllm.v1.CreateTokenRequest.agents'];
+  if (agents.length > maximum) yield ['agents', `must have at most ${maximum} elements`];
   else for (const [at, name] of agents.entries()) yield [`agents[${at}]`, nameProblem(name, limits.agentName)];
 }
 

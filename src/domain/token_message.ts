@@ -2,7 +2,7 @@ import type { CreateTokenRequest, Token as TokenMessage } from '../../gen/ts/age
 import type { Token } from './rows.js';
 import { lifetimeMsOf, stateOfToken, type TokenRequest } from './token.js';
 
-/** Converts a request message. */
+/** Converts a request message to the requested properties of a token. */
 export const wishOf = ({ lifetime, ...request }: CreateTokenRequest): TokenRequest => ({
   ...request,
   lifetimeMs: lifetime && lifetimeMsOf(lifetime),

@@ -47,8 +47,8 @@ export class Vault {
 
   stateOf(entity: 'config' | 'credential', row: Config | Credential) {
     if (row.key_id === null) return 'API_KEY_STATE_NONE' as const;
-    const known = this.keyring?.ids.includes(row.key_id) ?? false;
-    return known && this.unreadable.get(keyHolder(entity, row.id)) !== tokenMark(row)
+    const isKeyAvailable = this.keyring?.ids.includes(row.key_id) ?? false;
+    return isKeyAvailable && this.unreadable.get(keyHolder(entity, row.id)) !== tokenMark(row)
       ? ('API_KEY_STATE_SET' as const)
       : ('API_KEY_STATE_UNREADABLE' as const);
   }

@@ -7,7 +7,7 @@ import { catchUp } from '../store/write/change_log.js';
 import { tryWrite } from '../store/write/revision_counter.js';
 
 /**
- * Called when the database becomes unavailable or read-only, when a further cause of that appears, and when the
+ * Called when the database becomes unavailable or read-only, when a further cause of the outage appears, and when the
  * database accepts writes again.
  */
 export type OnWritable = (writable: boolean, error?: unknown) => void;
@@ -112,7 +112,8 @@ export class Feed {
     if (changed) for (const listener of this.listeners) listener(writable, error);
   }
 
-  // The next poll starts after the previous one has ended. ±5 % of jitter keeps replicas from polling in step.
+  // The next poll starts after the previous one has ended. A jitter of ±5 % prevents replicas from
+  // polling at the same time.
   private schedule(): void {
     if (this.closed) return;
     const delay = this.pollIntervalMs * (0.95 + Math.random() / 10);

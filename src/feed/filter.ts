@@ -7,7 +7,9 @@ export interface Filter {
   readonly all: boolean;
   readonly names: ReadonlySet<string>;
   readonly ids: ReadonlySet<number>;
-  /** The names that an agent watched by id must have at a revision to be sent; undefined: any name. */
+  /**
+   * An agent that is watched by id is sent only at revisions at which it has one of these names; undefined: all names.
+   */
   readonly scope: ReadonlySet<string> | undefined;
   /** Equal for requests for the same agents, in any order. Part of the resume token. */
   readonly mark: string;
@@ -24,9 +26,17 @@ export function filterOf(
 ): Filter {
   const parts = all ? ['*'] : [...[...names].map((name) => `=${name}`), ...[...ids].map((id) => `#${id}`)].sort();
   const mark = hashOf(parts);
-  // Names are checked when the watch begins and cannot change. An agent watched by id can be renamed out of the scope.
-  const limited = ids.size > 0 ? scope : undefined;
-  return { all, names, ids, scope: limited, mark, key: limited ? `${mark} ${hashOf([...limited].sort())}` : mark };
+  // Names are checked when the watch begins and cannot change. An agent watched by id can be renamed to a name that
+  // the scope does not include.
+  const effectiveScope = ids.size > 0 ? scope : undefined;
+  return {
+    all,
+    names,
+    ids,
+    scope: effectiveScope,
+    mark,
+    key: effectiveScope ? `${mark} ${hashOf([...effectiveScope].sort())}` : mark,
+  };
 }
 
 const hashOf = (parts: readonly string[]): string =>

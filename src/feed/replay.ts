@@ -19,7 +19,7 @@ const PAGES = 8;
 
 /**
  * Reads revisions that are no longer in the ring from the change log. Watches at the same position share a page, and
- * only one page is read at a time, so a crowd of reconnecting clients is one reader to the database.
+ * only one page is read at a time, so many reconnecting clients cause the same load on the database as one reader.
  */
 export class Replay {
   private readonly pages: Page[] = [];
@@ -28,7 +28,7 @@ export class Replay {
   constructor(private readonly store: Store) {}
 
   /**
-   * The event of a revision up to that of the state.
+   * The event of a revision, which must not be newer than the state.
    * @throws REVISION_COMPACTED when the change log no longer contains the revision.
    */
   async at(revision: number): Promise<ChangeEvent> {
@@ -71,7 +71,7 @@ export class Replay {
         agents: agentsOf(revisions),
         catalogue: true,
       });
-      // Read last: compaction, also during the reads above, deletes only some entries of a revision.
+      // Read last, because a compaction during the reads above may have deleted some of the entries.
       const oldest = await oldestKept(knex);
       if (from < oldest || revisions[0]?.revision !== from)
         throw ServiceError.of('REVISION_COMPACTED', { revision: `${from}`, oldest: `${oldest}` });

@@ -11,7 +11,7 @@ export class Ring {
   private changedItems = 0;
 
   push(event: ChangeEvent): void {
-    // After a gap the earlier revisions are useless: a watch cannot continue across it.
+    // After a gap the earlier revisions cannot be used, because a watch needs consecutive revisions.
     if (!this.events.has(event.revision - 1)) this.clear();
     this.events.set(event.revision, event);
     this.changedItems += sizeOf(event);

@@ -9,7 +9,7 @@ export interface Sink {
   readonly waitingSince: number | undefined;
   /** Writes a message. Returns false when the next write must wait for `drained`. */
   write(bytes: Buffer): boolean;
-  /** Resolves when the transport has taken every message, or the stream is closed. */
+  /** Resolves when the transport has accepted every message, or the stream is closed. */
   drained(): Promise<void>;
   /** Ends the stream with an error. The sink hides internal details from the caller. */
   end(thrown: unknown): void;
@@ -41,7 +41,7 @@ export interface MessageEncoder {
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
 }
 
-/** One stream: a cursor over the revisions, not a queue. */
+/** The stream of one watch. It has a cursor over the revisions instead of a queue of messages. */
 export class Watch {
   /** Identifies the stream: a process that reconnects gets another id. */
   readonly id = randomUUID();
@@ -69,7 +69,7 @@ export class Watch {
     return this.sink.write(bytes);
   }
 
-  /** Writes a message; resolves when the transport has taken it. */
+  /** Writes a message; resolves when the transport has accepted it. */
   async send(bytes: Buffer): Promise<void> {
     if (this.sink.closed) return;
     this.write(bytes);

@@ -16,13 +16,14 @@ import type { Watches } from './watches.js';
 const FLUSH_MS = 1_000;
 /** Interval at which every row is confirmed; well below the time after which it expires. */
 const CONFIRM_MS = 15_000;
-/** Most acknowledgements for streams of other replicas that wait for the database. Clients repeat dropped ones. */
+/** Maximum number of pending acknowledgements for streams of other replicas. Clients repeat dropped ones. */
 const MAX_REMOTE = 10_000;
 /**
- * How long such an acknowledgement is retried. A row is inserted within two seconds; a process without watch has none.
+ * How long an acknowledgement for a stream of another replica is retried. The row of a watch is inserted within two
+ * seconds; a process without a watch has no row.
  */
 const KEEP_REMOTE_MS = 10_000;
-/** Delay before an acknowledgement that found no row is retried: a write that waits for adoption flushes constantly. */
+/** Minimum delay before an acknowledgement that found no row is retried. Writes that wait for adoption flush often. */
 const RETRY_MS = 500;
 const ROWS_PER_STATEMENT = 1_000;
 
@@ -87,7 +88,7 @@ export class WatcherRegistry {
     if (!earlier && this.remoteAcks.size >= (agents ? MAX_REMOTE / 2 : MAX_REMOTE)) return;
     this.remoteAcks.set(key, {
       clientId,
-      // The statement cuts the value to the store's revision, but fails when it exceeds the range of a number.
+      // The statement limits the value to the revision of the store, but fails if it exceeds the range of a number.
       revision: Math.max(earlier?.revision ?? 0, Math.min(revision, Number.MAX_SAFE_INTEGER)),
       agents,
       expiresAt: performance.now() + KEEP_REMOTE_MS,
@@ -96,7 +97,8 @@ export class WatcherRegistry {
   }
 
   /**
-   * Updates the table. At most one flush runs and one waits; calls share the waiting one. Rejects while the database is
+   * Updates the table. At most one flush runs and one waits; concurrent calls share the waiting one.
+   * Rejects while the database is
    * unavailable.
    */
   flush(): Promise<void> {

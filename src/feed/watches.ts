@@ -29,7 +29,7 @@ const DATABASE_RETRY_MS = 200;
 /**
  * All watches of this replica. A new revision is stored once in the ring and written to the live streams that it
  * concerns. Every other stream reads the ring at its own pace, or the change log through one shared reader. So a client
- * that does not read costs its cursor and the one message that waits in its transport.
+ * that does not read uses memory only for its cursor and for one message that waits in its transport.
  */
 export class Watches {
   private readonly watches = new Set<Watch>();
@@ -46,7 +46,7 @@ export class Watches {
   /** The agents of the newest snapshot, for streams that begin at the same revision. */
   private cachedAgents: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
-  private readonly unfollow: () => void;
+  private readonly unsubscribe: () => void;
   /** Creates the error of new streams; set once the service closes. */
   private closed: (() => ServiceError) | undefined;
 
@@ -57,7 +57,7 @@ export class Watches {
     private readonly beforeDelivery: Follower,
   ) {
     this.replay = new Replay(store);
-    this.unfollow = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
+    this.unsubscribe = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
     this.scheduleSweep();
   }
 
@@ -123,7 +123,7 @@ export class Watches {
   close(errorOf: () => ServiceError): void {
     this.closed = errorOf;
     clearTimeout(this.sweepTimer);
-    this.unfollow();
+    this.unsubscribe();
     for (const watch of [...this.watches]) this.end(watch, errorOf());
     for (const sink of this.reservations) sink.end(errorOf());
   }
@@ -257,7 +257,9 @@ export class Watches {
     }
   }
 
-  /** Also serves watches that are catching up or wait for the database: clients give up a silent stream as dead. */
+  /**
+   * Bookmarks are also sent during a catch-up and a database outage, because clients close a stream without messages.
+   */
   private sendBookmark(watch: Watch): void {
     if (watch.live) this.bookmark(watch);
     else if (watch.sink.waitingSince === undefined && watch.nonce !== '')
@@ -299,7 +301,7 @@ export class Watches {
     return agents;
   }
 
-  /** Streams share one list until the catalogue changes, and with it the encoded items. */
+  /** Streams share one list, and its encoded items, until the catalogue changes. */
   private catalogue(): readonly CatalogueMaterial[] {
     const { state } = this.store;
     const { catalogueVersion: version } = state;

@@ -15,14 +15,14 @@ const failure = (code: status, details: string): CallFailure => ({ code, details
 const DECOMPRESS = { gzip: gunzip, deflate: inflate } as const;
 
 /** The request that a message belongs to. */
-interface Waiting {
+interface MessageOwner {
   readonly isClosed: boolean;
 }
 
 interface Job {
   readonly bytes: Buffer;
   readonly encoding: keyof typeof DECOMPRESS;
-  readonly request: Waiting;
+  readonly request: MessageOwner;
   readonly resolve: (bytes: Buffer) => void;
   readonly reject: (failure: CallFailure) => void;
 }
@@ -34,19 +34,19 @@ interface Job {
 export class Decompression {
   private readonly waiting: Job[] = [];
   /** Requests with a message that is queued or being decompressed. */
-  private readonly requests = new Set<Waiting>();
+  private readonly requests = new Set<MessageOwner>();
   private running = 0;
 
-  isFor(request: Waiting): boolean {
+  isFor(request: MessageOwner): boolean {
     return this.requests.has(request);
   }
 
-  async run(bytes: Buffer, encoding: string, request: Waiting): Promise<Buffer> {
+  async run(bytes: Buffer, encoding: string, request: MessageOwner): Promise<Buffer> {
     this.requests.add(request);
     return this.enqueue(bytes, encoding, request).finally(() => this.requests.delete(request));
   }
 
-  private enqueue(bytes: Buffer, encoding: string, request: Waiting): Promise<Buffer> {
+  private enqueue(bytes: Buffer, encoding: string, request: MessageOwner): Promise<Buffer> {
     if (encoding !== 'gzip' && encoding !== 'deflate')
       return Promise.reject(
         failure(status.UNIMPLEMENTED, `Received message compressed with unsupported encoding "${encoding}"`),

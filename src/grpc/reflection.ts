@@ -40,7 +40,7 @@ export function addReflection(
   server.addService(V1Alpha, implementation);
 }
 
-/** Responds to requests in order; reads the next one when the response has been sent and other work has had a turn. */
+/** Responds to requests in order. Reads the next one after the response is sent, in a later turn of the event loop. */
 function respondToAll(
   unreadResponses: UnreadResponses,
   admit: (stream: ServerDuplexStream<Request, Response>) => void,
@@ -123,12 +123,12 @@ function fileOf(registry: Registry, symbol: string): DescFile | undefined {
 /** A file and all its imports, imports first and without duplicates, so that a caller needs no further request. */
 function files(file: DescFile | undefined): Partial<Response> {
   if (!file) return NOT_FOUND;
-  const known = responses.get(file);
-  if (known) return known;
+  const cached = responses.get(file);
+  if (cached) return cached;
   const needed = new Set<DescFile>();
-  const collect = (one: DescFile) => {
-    for (const dependency of one.dependencies) if (!needed.has(dependency)) collect(dependency);
-    needed.add(one);
+  const collect = (current: DescFile) => {
+    for (const dependency of current.dependencies) if (!needed.has(dependency)) collect(dependency);
+    needed.add(current);
   };
   collect(file);
   const encode = ({ proto }: DescFile) => Buffer.from(toBinary(FileDescriptorProtoSchema, proto));

@@ -8,7 +8,7 @@ import { StatusCode } from '../status_codes.js';
 
 /*
  * grpc-js rejects some calls itself: too large, of an unknown method, or with a message that cannot be decompressed.
- * This file adds the details to their statuses that every other error of the service has.
+ * This file adds to their statuses the details that all other errors of the service have.
  */
 
 /**

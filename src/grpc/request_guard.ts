@@ -58,7 +58,7 @@ export class RequestGuard {
           if (refusal) refuse(stream, refusal);
           else {
             addRefusalDetails(stream);
-            this.pass(stream, headers, () => {
+            this.startRequest(stream, headers, () => {
               for (const handle of handlers) handle(stream, headers, flags);
             });
           }
@@ -77,7 +77,8 @@ export class RequestGuard {
     const timeout = headers['grpc-timeout'];
     if (timeout !== undefined && !TIMEOUT.test(String(timeout)))
       return ServiceError.of('INVALID_HEADER', { header: 'grpc-timeout', problem: 'must be a time like 500m or 2S' });
-    // Node uses the first of several headers, and a proxy may have used another one. Joined, they are no valid token.
+    // Node uses the first of several headers, and a proxy may have used another one. The joined
+    // values are not a valid token.
     const authorizations = valuesOf(raw, 'authorization');
     if (authorizations.length > 1) headers.authorization = authorizations.join(', ');
     if (this.isPublic(path)) {
@@ -103,7 +104,7 @@ export class RequestGuard {
     return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.reflection === 'on');
   }
 
-  private pass(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, begin: () => void): void {
+  private startRequest(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, start: () => void): void {
     const budget = this.isPublic(headers[':path'] ?? '') ? this.publicBudget : this.api.requestBudget;
     const request = budget.open(stream.session ?? this, {
       refuse: (error) => refuse(stream, error),
@@ -112,7 +113,7 @@ export class RequestGuard {
     if (request.isClosed) return;
     const encoding = headers['grpc-encoding'];
     this.compressed = encoding === undefined || encoding === 'identity' ? undefined : request;
-    begin();
+    start();
     this.compressed = undefined;
     // grpc-js has already rejected the call because of its headers, and Node discards its data.
     if (stream.headersSent || stream.destroyed) {
@@ -148,7 +149,9 @@ function http2ServersOf(server: Server): readonly Http2Server[] {
   return [...http2Servers.keys()];
 }
 
-/** Without the replacement, a compressed request of a few KB could take gigabytes of memory. */
+/**
+ * Throws if the decompression cannot be replaced: a compressed request of a few KB could then use gigabytes of memory.
+ */
 function checkDecompression(): void {
   const { decompressMessage } = BaseServerInterceptingCall.prototype as unknown as Partial<DecompressingCall>;
   if (typeof decompressMessage !== 'function')

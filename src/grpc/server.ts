@@ -27,7 +27,7 @@ const SERVICES = [
 export const serverOptions = {
   'grpc.max_receive_message_length': limits.maxRequestBytes,
   'grpc.max_concurrent_streams': limits.maxStreamsPerConnection,
-  // A frozen or vanished peer is noticed within 40 s.
+  // A peer that no longer responds is detected within 40 s.
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 10_000,
   'grpc.enable_channelz': 0,

@@ -73,7 +73,7 @@ export class GrpcSink implements EndingSink {
     this.waitingSince = this.pending > 0 ? performance.now() : undefined;
     if (this.pending > 0) return;
     this.pendingBytes = 0;
-    this.wake();
+    this.resolveDrained();
   };
 
   /**
@@ -91,11 +91,11 @@ export class GrpcSink implements EndingSink {
   private close(): void {
     if (this.closed) return;
     this.closed = true;
-    this.wake();
+    this.resolveDrained();
     for (const callback of this.closeListeners.splice(0)) callback();
   }
 
-  private wake(): void {
+  private resolveDrained(): void {
     for (const resolve of this.drainListeners.splice(0)) resolve();
   }
 }

@@ -52,7 +52,10 @@ function collect(request: IncomingMessage, response: ServerResponse, budget: Req
   });
 }
 
-/** Chunks are copied into one buffer: a chunk may have one byte, and each would need a hundred times its size. */
+/**
+ * Chunks are copied into one buffer: a chunk may have one byte, and a separate buffer for it would need a hundred times
+ * its size.
+ */
 function enlarged(body: Buffer, size: number): Buffer {
   const larger = Buffer.alloc(Math.min(limits.maxRequestBytes, Math.max(size, 2 * body.length)));
   body.copy(larger);

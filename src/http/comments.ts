@@ -10,16 +10,16 @@ import type {
 
 type Described = DescService | DescMethod | DescMessage | DescField | DescEnum | DescEnumValue;
 
-const read = new WeakMap<DescFile, ReadonlyMap<string, string>>();
+const commentsByFile = new WeakMap<DescFile, ReadonlyMap<string, string>>();
 
 /** The comment of a descriptor in its proto file, without line breaks; empty if there is none. */
 export function commentOf(desc: Described): string {
   const file = 'file' in desc ? desc.file : desc.parent.file;
-  let comments = read.get(file);
+  let comments = commentsByFile.get(file);
   if (!comments) {
     const locations = file.proto.sourceCodeInfo?.location ?? [];
-    comments = new Map(locations.map((one) => [one.path.join('.'), unwrap(one.leadingComments)]));
-    read.set(file, comments);
+    comments = new Map(locations.map((location) => [location.path.join('.'), unwrap(location.leadingComments)]));
+    commentsByFile.set(file, comments);
   }
   return comments.get(pathOf(desc).join('.')) ?? '';
 }

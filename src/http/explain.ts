@@ -14,14 +14,14 @@ export function explain(problems: Problems, registry: Registry, desc: DescMessag
     problems.add(at || 'body', 'must be an object');
     return;
   }
-  const known: Known[] = [];
+  const fields: PresentField[] = [];
   for (const [key, value] of Object.entries(json)) {
     const field = fieldNamed(desc, key);
-    if (field) known.push({ field, value, path: join(at, field.name) });
+    if (field) fields.push({ field, value, path: join(at, field.name) });
     else problems.add(join(at, printable(key, 100)), () => noField(desc, key));
   }
-  for (const { field, value, path } of known) explainField(problems, registry, field, value, path);
-  for (const { field, description } of collisions(known)) problems.add(field, description);
+  for (const { field, value, path } of fields) explainField(problems, registry, field, value, path);
+  for (const { field, description } of collisions(fields)) problems.add(field, description);
 }
 
 const join = (at: string, name: string) => (at ? `${at}.${name}` : name);
@@ -34,10 +34,10 @@ function explainField(problems: Problems, registry: Registry, field: DescField, 
     if (!Array.isArray(value)) problems.add(path, 'must be an array');
     else
       for (const [index, item] of value.entries()) {
-        const place = `${path}[${index}]`;
+        const itemPath = `${path}[${index}]`;
         if (decodes(registry, field, [item])) continue;
-        if (isObject) explain(problems, registry, message, item, place);
-        else problems.add(place, expected(field));
+        if (isObject) explain(problems, registry, message, item, itemPath);
+        else problems.add(itemPath, expected(field));
       }
   } else if (field.fieldKind === 'message' && isObject) explain(problems, registry, message, value, path);
   else problems.add(path, expected(field));
@@ -56,15 +56,15 @@ function decodes(registry: Registry, field: DescField, value: JsonValue): boolea
   }
 }
 
-interface Known {
+interface PresentField {
   readonly field: DescField;
   readonly value: JsonValue;
   readonly path: string;
 }
 
 /** Fields that are set under both of their names, and fields of which only one may be set. */
-function collisions(known: readonly Known[]): Violation[] {
-  const present = known.filter(({ value }) => value !== null);
+function collisions(fields: readonly PresentField[]): Violation[] {
+  const present = fields.filter(({ value }) => value !== null);
   return present.flatMap(({ field, path }, index) => {
     const others = present.slice(0, index);
     if (others.some((other) => other.field === field)) return [{ field: path, description: 'must be given only once' }];

@@ -33,22 +33,22 @@ const REASON_STATUS: { readonly [R in Reason]?: number } = {
 
 /**
  * Creates the error response in the format of Google's APIs: google.rpc.Status as JSON, with an HTTP status.
- * @param more additional headers, and a status that replaces that of the reason.
+ * @param overrides additional headers, and a status that replaces that of the reason.
  */
 export function errorResponse(
   registry: Registry,
   error: ServiceError,
-  more: { readonly status?: number; readonly headers?: HttpResponse['headers'] } = {},
+  overrides: { readonly status?: number; readonly headers?: HttpResponse['headers'] } = {},
 ): HttpResponse {
   const desc = registry.getMessage('google.rpc.Status') as DescMessage;
   const status = fromBinary(desc, Status.encode(statusOf(error)).finish());
   const { message, details } = toJson(desc, status, { registry, alwaysEmitImplicit: true }) as JsonObject;
-  const code = more.status ?? REASON_STATUS[error.reason] ?? HTTP_STATUS[error.code];
+  const code = overrides.status ?? REASON_STATUS[error.reason] ?? HTTP_STATUS[error.code];
   const { retryAfterMs } = error;
   const retryAfter = Math.max(1, Math.ceil((retryAfterMs ?? 0) / 1000));
   const headers = {
     ...(retryAfterMs !== undefined && { 'retry-after': String(retryAfter) }),
-    ...more.headers,
+    ...overrides.headers,
     ...(code === 401 && { 'www-authenticate': 'Bearer' }),
   };
   return json(code, JSON.stringify({ error: { code, message, status: error.code, details } }), headers);

@@ -11,15 +11,15 @@ export type Guard = (request: IncomingMessage) => void;
  * name is in Host.
  */
 export function guardOf(address: Address): Guard {
-  const names = (host: string) => host === address.host.toLowerCase() || isLoopback({ ...address, host });
-  const checked = isLoopback(address);
+  const isOwnHost = (host: string) => host === address.host.toLowerCase() || isLoopback({ ...address, host });
+  const isHostChecked = isLoopback(address);
   return ({ headers, headersDistinct, httpVersion }) => {
     const { length } = headersDistinct['host'] ?? [];
     // Node uses the first of several headers, and a proxy may have used another one (RFC 9112, 3.2).
     if (length > 1 || (length === 0 && httpVersion === '1.1'))
       throw ServiceError.of('INVALID_HEADER', { header: 'host', problem: 'must be given exactly once' });
     const host = hostOf(headers.host ?? '');
-    if (checked && (host === undefined || !names(host)))
+    if (isHostChecked && (host === undefined || !isOwnHost(host)))
       throw ServiceError.of('HOST_NOT_ALLOWED', { address: address.text });
     if (headers.origin !== undefined && !isSame(headers.origin, headers.host ?? ''))
       throw ServiceError.of('ORIGIN_NOT_ALLOWED', {});
@@ -35,7 +35,7 @@ function hostOf(header: string): string | undefined {
 // The scheme may differ, because a proxy may terminate TLS. The URL parser drops default ports.
 function isSame(origin: string, host: string): boolean {
   if (!/^https?:\/\//i.test(origin) || !URL.canParse(origin)) return false;
-  const { protocol, host: from } = new URL(origin);
-  const here = `${protocol}//${host}`;
-  return URL.canParse(here) && new URL(here).host === from;
+  const { protocol, host: originHost } = new URL(origin);
+  const ownUrl = `${protocol}//${host}`;
+  return URL.canParse(ownUrl) && new URL(ownUrl).host === originHost;
 }

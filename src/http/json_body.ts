@@ -40,7 +40,7 @@ const isSpace = (byte: number | undefined) => byte === 0x20 || byte === 0x0a || 
 
 class JsonScan {
   private at = 0;
-  private left: number = limits.maxRequestFields;
+  private remainingValues: number = limits.maxRequestFields;
   private readonly path: string[] = [];
 
   constructor(private readonly bytes: Buffer) {}
@@ -137,6 +137,6 @@ class JsonScan {
   }
 
   private take(): void {
-    if (--this.left < 0) throw new Stop({ kind: 'tooMany', path: [...this.path] });
+    if (--this.remainingValues < 0) throw new Stop({ kind: 'tooMany', path: [...this.path] });
   }
 }

@@ -37,14 +37,14 @@ export function takeMasks(request: DescMessage, body: JsonObject): { masks: Map<
   return { masks, rest: Object.fromEntries(rest) };
 }
 
-const known = new WeakMap<DescMessage, ReadonlyMap<string, string>>();
+const namesByMessage = new WeakMap<DescMessage, ReadonlyMap<string, string>>();
 
 /** The names of all fields of a message and of nested messages, by their JSON names. */
 function protoNames(desc: DescMessage): ReadonlyMap<string, string> {
-  const before = known.get(desc);
-  if (before) return before;
+  const cached = namesByMessage.get(desc);
+  if (cached) return cached;
   const names = new Map<string, string>();
-  known.set(desc, names);
+  namesByMessage.set(desc, names);
   for (const field of desc.fields) {
     if (field.message) for (const [json, name] of protoNames(field.message)) names.set(json, name);
     names.set(field.jsonName, field.name);

@@ -76,12 +76,12 @@ function pathsOf(contract: Contract, routes: readonly Route[], schemas: Schemas)
   const paths: { [path: string]: JsonObject } = {};
   for (const route of routes) {
     const { template } = route;
-    const place = writeTemplate(
+    const shape = writeTemplate(
       template,
       template.variables.map((_, index) => String(index)),
     );
-    const variables = names.get(place) ?? template.variables.map(parameterName);
-    names.set(place, variables);
+    const variables = names.get(shape) ?? template.variables.map(parameterName);
+    names.set(shape, variables);
     const path = writeTemplate(template, variables);
     paths[path] = { ...paths[path], [route.verb.toLowerCase()]: operation(contract, route, variables, schemas) };
   }
@@ -143,8 +143,8 @@ function queryParameters({ method, body, variables }: Route, schemas: Schemas): 
     .map((path) => parameter('query', path.fields.map((field) => field.jsonName).join('.'), path, schemas));
 }
 
-function parameter(place: 'path' | 'query', name: string, path: FieldPath, schemas: Schemas): JsonObject {
-  return described({ name, in: place, schema: schemas.value(leaf(path)) }, commentOf(leaf(path)));
+function parameter(location: 'path' | 'query', name: string, path: FieldPath, schemas: Schemas): JsonObject {
+  return described({ name, in: location, schema: schemas.value(leaf(path)) }, commentOf(leaf(path)));
 }
 
 const leaf = ({ fields }: FieldPath) => fields.at(-1) as DescField;

@@ -74,10 +74,10 @@ function routeOf(method: DescMethod, { pattern, body, responseBody }: HttpRule):
 function refuseCollisions(routes: readonly Route[]): void {
   const taken = new Map<string, Route>();
   for (const route of routes) {
-    const place = `${route.verb} ${route.template.pattern.source}`;
-    const other = taken.get(place);
-    if (other) throw new Error(`${other.method} and ${route.method} have the same google.api.http binding: ${place}`);
-    taken.set(place, route);
+    const binding = `${route.verb} ${route.template.pattern.source}`;
+    const other = taken.get(binding);
+    if (other) throw new Error(`${other.method} and ${route.method} have the same google.api.http binding: ${binding}`);
+    taken.set(binding, route);
   }
 }
 

@@ -73,7 +73,7 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     maxHeaderSize: limits.maxHttpHeaderBytes,
     // The guard rejects requests without a Host header, with a reason.
     requireHostHeader: false,
-    // Node checks every 30 s by default, and would end a slow request that late.
+    // Node checks only every 30 s by default, which is too late to end a slow request.
     connectionsCheckingInterval: 1_000,
   };
   // The last response of each connection, for parser errors while it is being sent.
@@ -153,7 +153,7 @@ function pagesOf(
     [
       '/openapi.json',
       (credentials) => {
-        if (reflection === 'off') throw nothingHere();
+        if (reflection === 'off') throw pathNotFound();
         if (reflection === 'authenticated') authorizer.identify(credentials, '/openapi.json');
         described ??= json(200, Buffer.from(JSON.stringify(openApi(contract, router.routes))));
         return described;
@@ -187,7 +187,7 @@ function failed({ contract, log }: Site, thrown: unknown): HttpResponse {
   return errorResponse(contract.registry, error);
 }
 
-/** Answers what Node's parser refuses, in the form of every other error, and closes the connection. */
+/** Responds to a request that Node's parser rejects, in the format of all other errors, and closes the connection. */
 function refuseConnection({ registry }: Contract, error: NodeJS.ErrnoException, socket: Duplex): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
@@ -226,17 +226,17 @@ async function respondTo(site: Site, request: IncomingMessage, response: ServerR
       problem: 'target of the request must be a path in ASCII, percent-encoded',
     });
   const page = site.pages.get(path);
-  if (page) return isReading(request) ? page(credentialsOf(request)) : otherMethod(site, request, ['GET']);
+  if (page) return isReading(request) ? page(credentialsOf(request)) : methodNotAllowed(site, request, ['GET']);
   // A HEAD request is handled like GET, and only the headers are sent.
   const found = site.router.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
-  if (!found) throw nothingHere();
-  if ('allowed' in found) return otherMethod(site, request, found.allowed);
+  if (!found) throw pathNotFound();
+  if ('allowed' in found) return methodNotAllowed(site, request, found.allowed);
   return callMethod(site, found.route, { values: found.values, query }, request, response);
 }
 
 const METRICS = { method: '/metrics', rule: { permission: Permission.METRICS_READ, agentRefs: undefined } } as const;
 
-const nothingHere = () => ServiceError.of('PATH_NOT_FOUND', {});
+const pathNotFound = () => ServiceError.of('PATH_NOT_FOUND', {});
 
 const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingMessage): Credentials => ({
   // Repeated headers are invalid; `headers` would have only the first.
@@ -246,7 +246,7 @@ const credentialsOf = ({ headersDistinct: { authorization }, socket }: IncomingM
 
 const isReading = ({ method }: IncomingMessage) => method === 'GET' || method === 'HEAD';
 
-function otherMethod({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): HttpResponse {
+function methodNotAllowed({ contract }: Site, { method }: IncomingMessage, allowed: readonly string[]): HttpResponse {
   const allow = [...allowed, ...(allowed.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
   if (method === 'OPTIONS') return { status: 204, body: '', headers: { allow } };
   const error = ServiceError.of('HTTP_METHOD_NOT_ALLOWED', { allowed: allow });

@@ -12,8 +12,8 @@ export interface Template {
 
 /** Writes a template in the syntax of OpenAPI, with `names` for its variables. */
 export function writeTemplate({ parts }: Template, names: readonly string[]): string {
-  const left = [...names];
-  return parts.map((part) => part ?? `/{${left.shift()}}`).join('');
+  const remaining = [...names];
+  return parts.map((part) => part ?? `/{${remaining.shift()}}`).join('');
 }
 
 const SEGMENT = /\/(?:\{([a-z][\w.]*)(?:=([^{}]+))?\}|([^/{}:*]+))/gy;

@@ -33,7 +33,7 @@ const NO_IDENTITIES: readonly string[] = [];
 export function peerIdentities(from: TlsCall | Socket): readonly string[] {
   const peer = verifiedPeer(from);
   if (!peer) return NO_IDENTITIES;
-  const known = identitiesByPeer.get(peer) ?? certificateIdentities(peer);
-  identitiesByPeer.set(peer, known);
-  return known;
+  const identities = identitiesByPeer.get(peer) ?? certificateIdentities(peer);
+  identitiesByPeer.set(peer, identities);
+  return identities;
 }

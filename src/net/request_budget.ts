@@ -73,9 +73,9 @@ export class RequestBudget {
   /** Counts a complete request, if it is large, until its response is sent. */
   finish(request: IncomingRequest): void {
     if (request.isFinished) return;
-    this.leave(request);
-    // There was room when its bytes arrived. Requests that finished since may exceed the limit by their unfinished
-    // bytes.
+    this.removePending(request);
+    // The limit is not checked here: `add` checks it for every chunk. Requests that were unfinished at the same time
+    // can exceed it together, by at most the limit of unfinished requests.
     if (request.bytes > Math.max(SMALL_BYTES, request.held)) {
       this.unanswered += request.bytes - request.held;
       request.held = request.bytes;
@@ -85,16 +85,16 @@ export class RequestBudget {
   /** @internal */
   hold(request: IncomingRequest, bytes: number): boolean {
     if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return true;
-    const more = bytes - request.held;
-    if (this.unanswered + more > this.limits.unanswered) return false;
-    this.unanswered += more;
+    const additional = bytes - request.held;
+    if (this.unanswered + additional > this.limits.unanswered) return false;
+    this.unanswered += additional;
     request.held = bytes;
     return true;
   }
 
   /** @internal */
   close(request: IncomingRequest): void {
-    if (!request.isFinished) this.leave(request);
+    if (!request.isFinished) this.removePending(request);
     this.unanswered -= request.held;
     request.held = 0;
   }
@@ -114,7 +114,7 @@ export class RequestBudget {
       this.endOldest(this.largest(), tooMany('unfinished requests', this.limits.unfinished));
   }
 
-  private leave(request: IncomingRequest): void {
+  private removePending(request: IncomingRequest): void {
     const { connection, pending } = request;
     request.isFinished = true;
     pending.requests.delete(request);

@@ -70,7 +70,7 @@ export class ServerTls {
     };
   }
 
-  /** Keeps the certificate of a server current that was created with `options`. */
+  /** Updates the certificate of a server when the files change. The server must be created with `options`. */
   serve(server: Server): void {
     this.servers.add(server);
     server.once('close', () => this.servers.delete(server));
@@ -135,10 +135,10 @@ export class ServerTls {
 
   /** Logs why a connection was rejected. The client receives at most a TLS alert, so only the log has the reason. */
   private logRejected(error: Error & { code?: string }, socket: TLSSocket): void {
-    const verified = socket.authorizationError as unknown as string | undefined;
-    // A port check disconnects without an error.
-    if (!verified && error.code === 'ECONNRESET') return;
-    const reason = verified ?? error.code ?? 'unknown';
+    const verificationError = socket.authorizationError as unknown as string | undefined;
+    // Not logged: a port check, which disconnects during the handshake.
+    if (!verificationError && error.code === 'ECONNRESET') return;
+    const reason = verificationError ?? error.code ?? 'unknown';
     const now = performance.now();
     if (now - (this.lastLogged.get(reason) ?? Number.NEGATIVE_INFINITY) < REFUSALS_MS) return;
     this.lastLogged.set(reason, now);

@@ -89,7 +89,7 @@ function check(files: TlsFiles, contents: Contents, now: Date): Material {
   const [cert, pem] = [contents.TLS_CERT_FILE, contents.TLS_KEY_FILE];
   if (problems.length > 0 || !leaf || !cert || !pem || !('bytes' in cert && 'bytes' in pem))
     throw new TlsFilesError(problems.join('\n'));
-  const material = { cert: cert.bytes, key: pem.bytes, ca, ...factsOf(leaf) };
+  const material = { cert: cert.bytes, key: pem.bytes, ca, ...certificateInfo(leaf) };
   // Finds the remaining problems, such as a key that is too short for OpenSSL.
   if (validate('TLS_CERT_FILE', () => createSecureContext(material)) === undefined)
     throw new TlsFilesError(problems.join('\n'));
@@ -137,12 +137,13 @@ function keyOf(bytes: Buffer): KeyObject {
 }
 
 function checkPair(chain: readonly X509Certificate[], key: KeyObject, certFile: string): void {
-  const at = chain.findIndex((one) => one.checkPrivateKey(key));
-  if (at < 0) throw new Problem(`is not the key of the certificate in TLS_CERT_FILE ${certFile}`);
-  if (at > 0) throw new Problem(`is the key of a later certificate in TLS_CERT_FILE ${certFile}: it must be the first`);
+  const index = chain.findIndex((certificate) => certificate.checkPrivateKey(key));
+  if (index < 0) throw new Problem(`is not the key of the certificate in TLS_CERT_FILE ${certFile}`);
+  if (index > 0)
+    throw new Problem(`is the key of a later certificate in TLS_CERT_FILE ${certFile}: it must be the first`);
 }
 
-function factsOf(leaf: X509Certificate) {
+function certificateInfo(leaf: X509Certificate) {
   const subject = (leaf.subject || leaf.subjectAltName || '').replace(/\n/g, ', ');
   return { subject, fingerprint: leaf.fingerprint256, expires: new Date(leaf.validTo) };
 }

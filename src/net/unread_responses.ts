@@ -51,11 +51,14 @@ export class UnreadResponses {
   /** Starts counting for a new connection. */
   open(socket: Socket): ConnectionResponses {
     const connection = new ConnectionResponses(this, socket);
-    socket.once('close', () => this.forget(connection));
+    socket.once('close', () => this.stopCounting(connection));
     return connection;
   }
 
-  /** Starts counting for a new gRPC connection. Its calls only provide the address of the client. */
+  /**
+   * Starts counting for a new gRPC connection. It is found by the address of the client, which is all that calls
+   * provide.
+   */
   openPeer(socket: Socket): void {
     const connection = this.open(socket);
     const peer = `${socket.remoteAddress}:${socket.remotePort}`;
@@ -72,25 +75,25 @@ export class UnreadResponses {
 
   /** Counts a response; returns a function to call when the response is sent. */
   add(connection: ConnectionResponses, length: number): () => void {
-    const one = { connection, bytes: length + CALL_BYTES, since: performance.now() };
+    const entry = { connection, bytes: length + CALL_BYTES, since: performance.now() };
     if (connection.ended) return () => {};
-    this.unread.add(one);
-    this.total += one.bytes;
-    connection.bytes += one.bytes;
-    return () => this.sent(one);
+    this.unread.add(entry);
+    this.total += entry.bytes;
+    connection.bytes += entry.bytes;
+    return () => this.sent(entry);
   }
 
   close(): void {
     clearInterval(this.timer);
   }
 
-  private sent(one: Unread): void {
-    if (!this.unread.delete(one) || one.connection.ended) return;
-    this.total -= one.bytes;
-    one.connection.bytes -= one.bytes;
+  private sent(entry: Unread): void {
+    if (!this.unread.delete(entry) || entry.connection.ended) return;
+    this.total -= entry.bytes;
+    entry.connection.bytes -= entry.bytes;
   }
 
-  private forget(connection: ConnectionResponses): void {
+  private stopCounting(connection: ConnectionResponses): void {
     if (connection.ended) return;
     connection.ended = true;
     this.total -= connection.bytes;
@@ -98,14 +101,14 @@ export class UnreadResponses {
 
   private check(): void {
     const now = performance.now();
-    for (const one of this.unread) {
-      const age = now - one.since;
+    for (const entry of this.unread) {
+      const age = now - entry.since;
       const isLate = age > limits.unreadMs;
       const isOverTotal = age > MIN_AGE_MS && this.total > limits.unreadBytes;
-      // The following responses are younger.
+      // The remaining responses are newer.
       if (!isLate && !isOverTotal) return;
-      this.unread.delete(one);
-      if (!one.connection.ended) this.end(one.connection, isLate);
+      this.unread.delete(entry);
+      if (!entry.connection.ended) this.end(entry.connection, isLate);
     }
   }
 
@@ -113,7 +116,7 @@ export class UnreadResponses {
     const { socket, bytes } = connection;
     const reason = isLate ? 'the client did not read a response in time' : 'too many bytes of responses are unread';
     this.log.warn({ peer: socket.remoteAddress, bytes }, `a connection was ended: ${reason}`);
-    this.forget(connection);
+    this.stopCounting(connection);
     socket.destroy();
   }
 }

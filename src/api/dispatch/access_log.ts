@@ -19,8 +19,9 @@ interface Use {
 }
 
 /**
- * Records when tokens were used and which calls were refused. A call does not wait for it: the records are written to
- * the database later. While the database is unavailable, a later use of a token replaces the earlier one.
+ * Records when tokens were used and which calls were refused. A call does not wait for its record, because the records
+ * are written to the database later. While the database is unavailable, a later use of a token replaces the earlier
+ * one.
  */
 export class AccessLog implements AccessEvents {
   private readonly uses = new Map<number, Use>();
@@ -48,11 +49,11 @@ export class AccessLog implements AccessEvents {
     if (this.closed) return;
     const { id } = token;
     const at = Date.now();
-    const known = this.uses.get(id);
-    if (known?.token === token) known.at = at;
+    const earlier = this.uses.get(id);
+    if (earlier?.token === token) earlier.at = at;
     else this.uses.set(id, { token, at });
     this.pending.add(id);
-    if (!known) void this.flush();
+    if (!earlier) void this.flush();
   }
 
   refused(actor: string, method: string, reason: string): void {
@@ -61,7 +62,7 @@ export class AccessLog implements AccessEvents {
     const key = `${actor} ${method} ${reason}`;
     if (now - (this.lastRefusals.get(key) ?? Number.NEGATIVE_INFINITY) < MINUTE_MS) return;
     if (!this.refusalLimits[actor === anonymous.actor ? 'anonymous' : 'known'].take()) return;
-    for (const [old, at] of this.lastRefusals) if (now - at >= MINUTE_MS) this.lastRefusals.delete(old);
+    for (const [oldKey, at] of this.lastRefusals) if (now - at >= MINUTE_MS) this.lastRefusals.delete(oldKey);
     this.lastRefusals.set(key, now);
     this.log.warn({ caller: actor, method, reason }, 'a call was refused');
     void this.record({ kind: AuditEventKind.CALL_REFUSED, actor, method, outcome: reason });
@@ -79,7 +80,7 @@ export class AccessLog implements AccessEvents {
     return this.flushing;
   }
 
-  /** Writes the pending uses and accepts no more; does not wait for a database that is unavailable. */
+  /** Writes the pending uses and records no further events; does not wait for a database that is unavailable. */
   async close(): Promise<void> {
     this.closed = true;
     clearInterval(this.timer);

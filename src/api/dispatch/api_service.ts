@@ -36,7 +36,7 @@ export interface StreamMethod {
 export interface ApiService {
   /** The definition that ts-proto generates: method name → path and codecs. */
   readonly definition: object;
-  /** By method name, as in the definition. */
+  /** The unary methods, by their names in the definition. */
   readonly unary: ReadonlyMap<string, UnaryMethod>;
   readonly streams: ReadonlyMap<string, StreamMethod>;
 }
@@ -94,7 +94,7 @@ function runnerOf<Request, Response>(
     } catch (error) {
       return call.fail(error);
     }
-    // A response from memory is sent at once: awaiting it would cost one turn of the event loop.
+    // A response from memory is sent at once, because an `await` would delay it by one turn of the event loop.
     if (!(reply instanceof Promise)) call.succeed(reply);
     else
       reply.then(

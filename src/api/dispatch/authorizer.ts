@@ -26,7 +26,7 @@ export interface RequestedMethod {
   readonly rule: MethodRule;
 }
 
-/** The name of a refused caller, as far as it is known. */
+/** The name of a refused caller, from its token id or its certificate identity; otherwise that of anonymous callers. */
 function nameOf({ token, identity }: Readonly<Record<string, string>>): string {
   if (token) return `token:${token}`;
   return identity && identity.length < 90 ? `cert:${identity}` : anonymous.actor;
@@ -84,8 +84,8 @@ export class Authorizer {
   }
 
   /**
-   * Throws if a token exceeds the rate limit for leases of one agent's keys; a client that keeps its leases stays below
-   * it.
+   * Throws if a token exceeds the rate limit for leases of one agent's keys. A client that reuses its leases does not
+   * reach this limit.
    */
   takeLease(principal: Principal, agentId: number): void {
     const { token, actor } = principal;
@@ -146,8 +146,8 @@ export class Authorizer {
 
   private covers({ agents }: Principal, { id, name }: AgentRef, allowDeleted: boolean): boolean {
     if (id === undefined && name === undefined) return false;
-    const known = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
-    if (id !== undefined && (known === undefined ? !allowDeleted : !agents?.has(known))) return false;
+    const agentName = id === undefined ? undefined : this.store.state.agents.get(id)?.name;
+    if (id !== undefined && (agentName === undefined ? !allowDeleted : !agents?.has(agentName))) return false;
     return name === undefined || (agents?.has(this.store.state.storedAgentName(name)) ?? false);
   }
 
@@ -169,21 +169,21 @@ export class Authorizer {
 
   private activePrincipal(token: Token): Principal {
     const { token_id, expires_at } = token;
-    // The times are those of the database, whose clock is close to the local one.
+    // The times of a token are from the clock of the database, which is close to the local clock.
     const state = stateOfToken(token, new Date());
     if (state === TokenState.REVOKED) throw ServiceError.of('TOKEN_REVOKED', { token: token_id });
     if (state === TokenState.EXPIRED)
       throw ServiceError.of('TOKEN_EXPIRED', { token: token_id, at: (expires_at as Date).toISOString() });
-    const known = this.principals.get(token);
-    if (known) return known;
+    const cached = this.principals.get(token);
+    if (cached) return cached;
     const principal = principalOf(token);
     this.principals.set(token, principal);
     return principal;
   }
 
   private anonymousPrincipal({ identities = [] }: Credentials): Principal {
-    const open = this.anonymous === 'allowed' || (this.anonymous === 'loopback' && !this.store.state.tokensExist);
-    if (open) return anonymous;
+    const isAdmitted = this.anonymous === 'allowed' || (this.anonymous === 'loopback' && !this.store.state.tokensExist);
+    if (isAdmitted) return anonymous;
     const [identity] = identities;
     throw identity ? ServiceError.of('CERTIFICATE_NOT_BOUND', { identity }) : ServiceError.of('TOKEN_REQUIRED', {});
   }

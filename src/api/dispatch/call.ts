@@ -115,7 +115,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     return Number.isFinite(remaining) ? Math.max(0, Math.min(remaining, limits.maxCallMs)) : limits.maxCallMs;
   }
 
-  // gRFC A6: a library that retries sets this header.
+  // gRFC A6: a gRPC library sets this header when it retries a call.
   get isRetry(): boolean {
     return (this.transport.metadata?.get('grpc-previous-rpc-attempts') ?? []).some((attempts) => attempts !== '0');
   }

@@ -2,7 +2,7 @@ import { ConcurrencyLimiter } from '../../concurrency_limiter.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 
-/** Admits calls as long as there is room, and none once the server drains. */
+/** Admits calls up to the concurrency limits, and none after the server has begun to shut down. */
 export class CallLimiter {
   private readonly calls = new ConcurrencyLimiter({
     total: () => limits.maxConcurrentCalls,
@@ -11,12 +11,15 @@ export class CallLimiter {
   private draining = false;
   private onEmpty: (() => void) | undefined;
 
-  /** Throws once the server drains: for streams, which have a limit of their own. */
+  /** Throws if the server shuts down. Streams need only this check, because they have a separate limit. */
   checkOpen(): void {
     if (this.draining) throw ServiceError.of('SERVER_SHUTTING_DOWN', {});
   }
 
-  /** @param token the id of the caller's token, whose calls are bounded too; undefined for a caller without a token. */
+  /**
+   * @param token the id of the caller's token, whose concurrent calls have a separate limit; undefined for a caller
+   * without a token.
+   */
   enter(token: number | undefined): void {
     this.checkOpen();
     this.calls.enter(token, tooManyCalls);

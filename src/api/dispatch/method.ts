@@ -9,7 +9,7 @@ import type { CallLimiter } from './call_limiter.js';
 import type { Contract } from './contract.js';
 import type { OpenStreams } from './open_streams.js';
 
-/** One unary call, for a handler. */
+/** One unary call, with the data and functions that a handler uses. */
 export interface Call<Request, Response> {
   readonly request: Request;
   /** Full name of the method, `agentllm.v1.AgentService/GetAgent`. */
@@ -22,7 +22,7 @@ export interface Call<Request, Response> {
   require(permission: Permission): void;
   /** Throws unless the caller may see an agent at a past revision, by the name that the agent had then. */
   requirePastAgent(name: string | undefined): void;
-  /** Throws if the caller is no longer authorized; to be called after a wait. */
+  /** Throws if the caller is no longer authorized. A handler calls it after every wait. */
   recheckAccess(): void;
   /** Encodes a request, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
@@ -30,7 +30,7 @@ export interface Call<Request, Response> {
   readonly encodeReply: (response: Response) => Uint8Array;
   /** Aborts when the caller cancels, the deadline passes or `limits.maxCallMs` is over. */
   readonly signal: AbortSignal;
-  /** The time until the caller's deadline in ms, less the time that the response needs to arrive. */
+  /** The time until the caller's deadline in ms, minus the time that the response needs to arrive. */
   readonly remainingMs: number;
   /** Whether the gRPC library of the caller has sent this call before and received no response. */
   readonly isRetry: boolean;
@@ -55,7 +55,7 @@ export type StreamDefinition<Request> = Omit<
   readonly responseStream: true;
 };
 
-/** One server-streaming call, for a handler. */
+/** One server-streaming call, with the data and functions that a handler uses. */
 export interface StreamCall<Request> {
   readonly request: Request;
   /** Full name of the method. */
@@ -67,7 +67,7 @@ export interface StreamCall<Request> {
   /** Aborts when the caller disconnects or its deadline passes. */
   readonly signal: AbortSignal;
   readonly sink: EndingSink;
-  /** Throws once the service shuts down; for long-running streams. */
+  /** Throws if the service shuts down; long-running streams call it. */
   checkOpen(): void;
 }
 

@@ -8,7 +8,7 @@ import type { CommittedRevision, Follower } from '../../store/replica_state.js';
 /** How often streams are checked for tokens that have expired. */
 const CHECK_MS = 1_000;
 
-/** The checks of an open stream; each throws once the caller has lost access. */
+/** The checks of an open stream; each throws if the caller has lost access. */
 export interface Checks {
   /** Throws if the caller is no longer authenticated. */
   caller(): void;
@@ -23,7 +23,7 @@ interface Open {
 
 /**
  * The open streams. A stream ends as soon as its caller loses access to it. `Watches` notifies this class of a revision
- * before it delivers it, so that a revision that takes access away is not delivered to the callers that lose it.
+ * before it delivers the revision, so that a caller does not receive a revision that revokes its access.
  */
 export class OpenStreams implements Follower {
   private readonly streams = new Set<Open>();
@@ -40,7 +40,7 @@ export class OpenStreams implements Follower {
     this.check('agents');
   }
 
-  /** Registers a stream; throws when its token has too many, so that one token cannot use up all streams. */
+  /** Registers a stream; throws if its token has the maximum number, so that one token cannot use all streams. */
   add(sink: Sink, { token }: Principal, checks: Checks): void {
     const open = { sink, checks };
     if (token) this.limiter.enter(token.id, tooManyStreams);
@@ -55,10 +55,10 @@ export class OpenStreams implements Follower {
     clearInterval(this.timer);
   }
 
-  private check(what: keyof Checks): void {
+  private check(checkName: keyof Checks): void {
     for (const { sink, checks } of [...this.streams])
       try {
-        checks[what]();
+        checks[checkName]();
       } catch (error) {
         sink.end(error);
       }

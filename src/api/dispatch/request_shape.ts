@@ -37,10 +37,10 @@ const SHORT_BYTES = 2 * limits.maxRequestFields;
 export function requestCheckOf(desc: DescMessage): RequestCheck {
   const shape = shapeOf(desc, new Map());
   return (bytes) => {
-    // Most reads have no repeated field and only ASCII, and are always valid.
-    const ascii = isAscii(bytes);
-    if (ascii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
-    new Scan(bytes, ascii).run(shape);
+    // Most read requests have no repeated field and only ASCII text; such a request is always valid.
+    const isOnlyAscii = isAscii(bytes);
+    if (isOnlyAscii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
+    new Scan(bytes, isOnlyAscii).run(shape);
   };
 }
 
@@ -52,21 +52,21 @@ export function maxElementsOf(field: DescField): number {
   return max;
 }
 
-function shapeOf(desc: DescMessage, known: Map<DescMessage, MessageShape>): MessageShape {
-  const before = known.get(desc);
-  if (before) return before;
+function shapeOf(desc: DescMessage, shapes: Map<DescMessage, MessageShape>): MessageShape {
+  const cached = shapes.get(desc);
+  if (cached) return cached;
   const fields = new Map<number, FieldShape>();
   const shape: MessageShape = { fields, hasLists: false };
-  known.set(desc, shape);
+  shapes.set(desc, shape);
   for (const field of desc.fields) {
-    const one = fieldShapeOf(field, known);
-    fields.set(field.number, one);
-    if (one.max !== undefined || one.message?.hasLists) shape.hasLists = true;
+    const fieldShape = fieldShapeOf(field, shapes);
+    fields.set(field.number, fieldShape);
+    if (fieldShape.max !== undefined || fieldShape.message?.hasLists) shape.hasLists = true;
   }
   return shape;
 }
 
-function fieldShapeOf(field: DescField, known: Map<DescMessage, MessageShape>): FieldShape {
+function fieldShapeOf(field: DescField, shapes: Map<DescMessage, MessageShape>): FieldShape {
   // A map is a repeated message on the wire; no request has a map whose entries must be checked.
   const isRepeated = field.fieldKind === 'list' || field.fieldKind === 'map';
   return {
@@ -74,7 +74,7 @@ function fieldShapeOf(field: DescField, known: Map<DescMessage, MessageShape>): 
     wireType: field.fieldKind === 'map' ? WireType.LengthDelimited : wireTypeOf(field),
     max: isRepeated ? maxElementsOf(field) : undefined,
     isText: field.fieldKind !== 'map' && field.scalar === ScalarType.STRING,
-    message: field.fieldKind !== 'map' && field.message ? shapeOf(field.message, known) : undefined,
+    message: field.fieldKind !== 'map' && field.message ? shapeOf(field.message, shapes) : undefined,
   };
 }
 
@@ -97,16 +97,16 @@ function wireTypeOf({ message, scalar }: DescField): WireType {
   }
 }
 
-/** One pass over the bytes of a request. It reads them like the decoder and creates no messages. */
+/** One pass over the bytes of a request. It reads the bytes in the same way as the decoder, but creates no messages. */
 class Scan {
   private readonly reader: BinaryReader;
   private readonly problems = new Problems();
   private readonly path: string[] = [];
-  private left: number = limits.maxRequestFields;
+  private remainingFields: number = limits.maxRequestFields;
 
   constructor(
     private readonly bytes: Uint8Array,
-    private readonly ascii: boolean,
+    private readonly isOnlyAscii: boolean,
   ) {
     this.reader = new BinaryReader(bytes);
   }
@@ -118,7 +118,7 @@ class Scan {
 
   private message(shape: MessageShape, end: number): void {
     const { reader } = this;
-    // Elements of each repeated field of this message.
+    // The number of elements of each repeated field of this message.
     const counts = new Map<FieldShape, number>();
     while (reader.pos < end) {
       const [number, wireType] = reader.tag();
@@ -156,7 +156,7 @@ class Scan {
       this.path.pop();
       return;
     }
-    if (field.isText && !this.ascii && !isUtf8(this.bytes.subarray(reader.pos, end)))
+    if (field.isText && !this.isOnlyAscii && !isUtf8(this.bytes.subarray(reader.pos, end)))
       this.problems.add([...this.path, name].join('.'), 'must be valid UTF-8');
     reader.pos = end;
   }
@@ -197,8 +197,8 @@ class Scan {
   }
 
   private take(fields: number): void {
-    this.left -= fields;
-    if (this.left < 0)
+    this.remainingFields -= fields;
+    if (this.remainingFields < 0)
       throw invalidFields([
         { field: 'request', description: `must have at most ${limits.maxRequestFields} fields, nested ones included` },
       ]);

@@ -46,8 +46,8 @@ export function streamOpener<Request>(parts: StreamParts<Request>, handler: Stre
 }
 
 /**
- * Admits a stream and registers it with the open streams. It does not count as a concurrent call: it may wait long
- * before its first message, and reads must not be rejected because of that.
+ * Admits a stream and registers it with the open streams. It does not count as a concurrent call, because it may
+ * wait long before its first message, and reads must not be rejected because of waiting streams.
  */
 function admit<Request>(
   { requested, read, context: { limiter, authorizer, openStreams } }: StreamParts<Request>,
@@ -59,7 +59,7 @@ function admit<Request>(
   const principal = authorizer.admit(credentialsOf(transport), requested);
   const request = read(bytes);
   authorizer.checkAgents(principal, requested, request as object);
-  // Only the references are kept: the request would stay in memory as long as the stream.
+  // Keeps only the references: otherwise the whole request would stay in memory as long as the stream is open.
   const refs = principal.agents ? authorizer.refsIn(requested, request as object) : [];
   openStreams.add(sink, principal, {
     caller: () => authorizer.currentPrincipal(principal),

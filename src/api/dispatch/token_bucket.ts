@@ -2,23 +2,23 @@ import { ServiceError } from '../../errors.js';
 
 /** Limits a rate: `perMinute` events per minute, and a burst of at most `burst` events. */
 export class TokenBucket {
-  private left: number;
+  private available: number;
   private last = performance.now();
 
   constructor(
     readonly perMinute: number,
     private readonly burst = perMinute,
   ) {
-    this.left = burst;
+    this.available = burst;
   }
 
   /** Takes one event; returns false if the limit is reached. */
   take(): boolean {
     const now = performance.now();
-    this.left = Math.min(this.burst, this.left + ((now - this.last) / 60_000) * this.perMinute);
+    this.available = Math.min(this.burst, this.available + ((now - this.last) / 60_000) * this.perMinute);
     this.last = now;
-    if (this.left < 1) return false;
-    this.left -= 1;
+    if (this.available < 1) return false;
+    this.available -= 1;
     return true;
   }
 }

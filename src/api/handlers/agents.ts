@@ -117,7 +117,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
   };
 }
 
-/** The findings of an active agent without an enabled config: it uses its default model, or has none. */
+/** The findings of an active agent without an enabled config. Such an agent uses its default model, if it has one. */
 function findingsOf(state: State, agent: Agent): Finding[] {
   const configs = state.configsOf(agent.id);
   if (!agent.is_active || primaryOf(configs)) return [];

@@ -85,7 +85,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
   });
   const names = await namesIn(
     store,
-    rows.flatMap((one) => ('entry' in one ? [one.entry] : [])),
+    rows.flatMap((row) => ('entry' in row ? [row.entry] : [])),
   );
   return pageReply(
     page,
@@ -94,7 +94,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
       type: ListAuditEventsResponse,
       revision,
       keyOf: ({ place }) => place,
-      rowOf: (one) => ({ events: [eventMessage(one, names)] }),
+      rowOf: (row) => ({ events: [eventMessage(row, names)] }),
     },
     complete,
   );
@@ -119,12 +119,12 @@ function timeProblem(time: Date): string | undefined {
   return year >= 1 && year <= 9999 ? undefined : 'must be a time between the years 1 and 9999';
 }
 
-/** Reads the position in a page token, which a client could have forged. */
+/** Reads the position in a page token, and checks it because a client can forge a token. */
 function positionIn(key: readonly (string | number)[]): Place {
   const [ms, source, ...rest] = key;
-  const numbers = [ms, ...rest].every((part) => Number.isSafeInteger(part));
-  const known = source === 'entry' || source === 'event';
-  if (key.length !== 4 || !numbers || !known || timeProblem(new Date(ms as number)))
+  const areIntegers = [ms, ...rest].every((part) => Number.isSafeInteger(part));
+  const isKnownSource = source === 'entry' || source === 'event';
+  if (key.length !== 4 || !areIntegers || !isKnownSource || timeProblem(new Date(ms as number)))
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});
   return key as unknown as Place;
 }

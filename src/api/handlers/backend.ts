@@ -17,7 +17,7 @@ export interface ReadBackend {
 /** The components that a write uses to wait for adoption. */
 export type AdoptionBackend = Pick<Backend, 'store' | 'watches' | 'watcherRegistry' | 'adoptionWaits'>;
 
-/** The components that writes use. Without the second part, no write waits for adoption. */
+/** The components that writes use. If they are only the store, writes do not wait for adoption. */
 export type WriteBackend = Pick<Backend, 'store'> | AdoptionBackend;
 
 /** The components that the handlers use. */

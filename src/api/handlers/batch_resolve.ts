@@ -63,12 +63,12 @@ function result(state: State, ref: AgentRef, agent: Agent | undefined, down: rea
       down.length === 0
         ? encodedResolution(state, agent)
         : ResolvedConfig.encode(resolvedWithout(state, agent, state, down)).finish();
-    const named = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
-    return Buffer.concat([named, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);
+    const agentFields = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
+    return Buffer.concat([agentFields, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
-    return ResolveConfigResult.encode({ ...named, status: statusOf(error) }).finish();
+    const agentFields = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
+    return ResolveConfigResult.encode({ ...agentFields, status: statusOf(error) }).finish();
   }
 }
 

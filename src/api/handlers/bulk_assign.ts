@@ -32,7 +32,7 @@ interface Candidate {
   readonly proposal: Proposal | ServiceError;
 }
 
-/** Upserts the same fields for many agents: for all of them, or with `allow_partial` for those without a problem. */
+/** Upserts the same fields for all agents of the request, or with `allow_partial` for the agents without a problem. */
 export function bulkAssign(
   state: State,
   draft: Draft,
@@ -57,7 +57,7 @@ export function bulkAssign(
 }
 
 function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigRequest): Candidate[] {
-  const places = new Map<Agent, number>();
+  const firstIndexes = new Map<Agent, number>();
   const sharedRequest = { ...request, texts: new Map<string, string>() };
   return request.agents.map((ref, at): Candidate => {
     const problem = refProblem(ref);
@@ -69,9 +69,9 @@ function candidatesOf(state: State, patch: Patch, request: BulkAssignConfigReque
     });
     if (problem) return fail(problem.field, problem.description);
     if (!agent) return { ref, agent, proposal: noAgent(state, ref, request.agents.length <= 10) };
-    const first = places.get(agent);
+    const first = firstIndexes.get(agent);
     if (first !== undefined) return fail('', `names the same agent as agents[${first}]`);
-    places.set(agent, at);
+    firstIndexes.set(agent, at);
     const proposal = proposeOne(state, agent, patch, sharedRequest);
     if (proposal.violations.length > 0) return { ref, agent, proposal: invalidFields(proposal.violations) };
     return { ref, agent, proposal: keyRefusal(state, proposal, request) ?? proposal };
@@ -82,7 +82,7 @@ type SharedRequest = BulkAssignConfigRequest & { readonly texts: Map<string, str
 
 /**
  * Proposes the upsert of one agent. Values that the config already has are not rejected; they are compared only if
- * there are violations, because that is slow.
+ * there are violations, because the comparison is slow.
  */
 function proposeOne(state: State, agent: Agent, patch: Patch, request: SharedRequest): Proposal {
   const proposal = proposeUpsert(state, agent, patch, request);
@@ -112,10 +112,10 @@ function refuseAny(candidates: readonly Candidate[], problems: Problems): void {
 
 /** Adds the names of the agents to an error about single configs, such as a key for another provider. */
 function otherError({ reason, metadata, resources }: ServiceError, errors: readonly Failed[]): ServiceError {
-  const alike = errors.filter(({ error }) => error.reason === reason);
-  const about = metadata['remedy'] && { remedy: `${metadata['remedy']} (for ${namesOf(alike)})` };
+  const sameReason = errors.filter(({ error }) => error.reason === reason);
+  const remedy = metadata['remedy'] && { remedy: `${metadata['remedy']} (for ${namesOf(sameReason)})` };
   const violations = errors.flatMap(violationsAt);
-  return ServiceError.of(reason, { ...metadata, ...about } as never, { violations, resources });
+  return ServiceError.of(reason, { ...metadata, ...remedy } as never, { violations, resources });
 }
 
 interface Failed {
@@ -127,33 +127,34 @@ interface Failed {
 
 function violationsAt({ at, name, error }: Failed): readonly Violation[] {
   if (error.reason === 'INVALID_FIELDS') return error.violations;
-  const about = name === undefined ? '' : `${shown(name)}: `;
-  return [{ field: `agents[${at}]`, description: about + error.message }];
+  const prefix = name === undefined ? '' : `${quoted(name)}: `;
+  return [{ field: `agents[${at}]`, description: prefix + error.message }];
 }
 
 const NAMED = 5;
-const shown = (name: string) => JSON.stringify(printable(name, 60));
+const quoted = (name: string) => JSON.stringify(printable(name, 60));
 
 /** The names of the agents with a problem: `"trader", "risk_manager" and 3 more`. */
 function namesOf(failed: readonly Failed[]): string {
-  const named = failed.slice(0, NAMED).map(({ at, name }) => (name === undefined ? `agents[${at}]` : shown(name)));
+  const named = failed.slice(0, NAMED).map(({ at, name }) => (name === undefined ? `agents[${at}]` : quoted(name)));
   const more = failed.length > NAMED ? ` and ${failed.length - NAMED} more` : '';
   return named.join(', ') + more;
 }
 
 /**
- * Merges violations: a field of the shared config is listed once, with the names of the agents unless it concerns all.
+ * Merges violations: a field of the shared config is listed once. The description names the agents, unless the
+ * violation concerns all agents.
  */
 function merged(errors: readonly Failed[], agents: number): Violation[] {
-  const places = new Map<string, { violation: Violation; failed: Failed[] }>();
-  for (const one of errors)
-    for (const violation of violationsAt(one)) {
+  const groups = new Map<string, { violation: Violation; failed: Failed[] }>();
+  for (const error of errors)
+    for (const violation of violationsAt(error)) {
       const key = JSON.stringify([violation.field, violation.description]);
-      const place = places.get(key) ?? { violation, failed: [] };
-      place.failed.push(one);
-      places.set(key, place);
+      const group = groups.get(key) ?? { violation, failed: [] };
+      group.failed.push(error);
+      groups.set(key, group);
     }
-  return [...places.values()].map(({ violation, failed }) => {
+  return [...groups.values()].map(({ violation, failed }) => {
     if (failed.length === agents || violation.field.startsWith('agents[')) return violation;
     // A long list of known values must not displace the names.
     return { ...violation, description: `${printable(violation.description, 180)} (for ${namesOf(failed)})` };

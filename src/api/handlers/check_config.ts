@@ -39,7 +39,7 @@ interface PlannedCheck {
   readonly provider: Provider | undefined;
   readonly choice: KeyChoice;
   readonly key: string | undefined;
-  readonly known: Answer | undefined;
+  readonly immediateResult: Answer | undefined;
 }
 
 /**
@@ -54,7 +54,7 @@ export async function checkConfigHealth(
   const [id, revision] = [config.id, BigInt(state.revision)];
   const checks = await Promise.all(hopsOfConfig(config).map((hop) => planCheck(backend, state, config, hop)));
   const results = await runChecks(backend, checks, timeLimitOf(call));
-  // The caller has cancelled, and an aborted check has no result for the provider.
+  // If the caller has cancelled, the checks were aborted and there are no results to save.
   call.signal.throwIfAborted();
   const hops = checks.map((check, index) => hopCheck(check, index, results.get(check) as Answer));
   const health = { config_id: id, config_revision: config.revision, hops };
@@ -65,30 +65,39 @@ export async function checkConfigHealth(
 async function planCheck(backend: Backend, state: State, config: Config, hop: PlannedHop): Promise<PlannedCheck> {
   const provider = state.provider(hop.provider);
   if (!provider?.enabled) {
-    const what = provider ? 'is disabled; enable it' : 'is not in the catalogue; add it';
-    const known = withoutRequest('CHECK_STATUS_PROVIDER_DISABLED', `${hop.provider} ${what}, or name another`);
-    return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, known };
+    const problem = provider ? 'is disabled; enable it' : 'is not in the catalogue; add it';
+    const immediateResult = withoutRequest(
+      'CHECK_STATUS_PROVIDER_DISABLED',
+      `${hop.provider} ${problem}, or name another`,
+    );
+    return { hop, provider, choice: { source: 'KEY_SOURCE_NONE' }, key: undefined, immediateResult };
   }
   const choice = keyOfHop(state, config, provider, backend.providerKeys);
   return { hop, provider, choice, ...(await keyOf(backend, choice)) };
 }
 
-async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<PlannedCheck, 'key' | 'known'>> {
+async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<PlannedCheck, 'key' | 'immediateResult'>> {
   switch (choice.source) {
     case 'KEY_SOURCE_ENVIRONMENT': {
       const key = backend.providerKeys.get(choice.variable) as string;
       const problem = keyProblem(key);
       const message = `${choice.variable} does not contain a valid key: it ${problem}`;
-      return { key, known: problem === undefined ? undefined : withoutRequest('CHECK_STATUS_INVALID', message) };
+      return {
+        key,
+        immediateResult: problem === undefined ? undefined : withoutRequest('CHECK_STATUS_INVALID', message),
+      };
     }
     case 'KEY_SOURCE_NONE':
-      return { key: undefined, known: undefined };
+      return { key: undefined, immediateResult: undefined };
     default: {
       const entity = choice.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential';
       const key = await openKey(backend.store, entity, choice.row);
       const owner = entity === 'config' ? 'this config' : `credential "${'name' in choice.row && choice.row.name}"`;
       const message = `The stored key of ${owner} cannot be read with this ENCRYPTION_KEY; set the key again`;
-      return { key, known: key === undefined ? withoutRequest('CHECK_STATUS_KEY_UNREADABLE', message) : undefined };
+      return {
+        key,
+        immediateResult: key === undefined ? withoutRequest('CHECK_STATUS_KEY_UNREADABLE', message) : undefined,
+      };
     }
   }
 }
@@ -104,7 +113,7 @@ async function runChecks(
   const groups = new Map<string, PlannedCheck[]>();
   const results = new Map<PlannedCheck, Answer>();
   for (const check of checks) {
-    if (check.known) results.set(check, check.known);
+    if (check.immediateResult) results.set(check, check.immediateResult);
     else {
       const group = JSON.stringify([check.provider?.name, check.key]);
       groups.set(group, [...(groups.get(group) ?? []), check]);

@@ -85,14 +85,14 @@ async function listConfigHealth({ store }: Backend, state: State, request: ListC
     revision: state.revision,
     keyOf: ({ config_id }) => [config_id],
     rowOf(one) {
-      // The state may change while the database is read; a config that was deleted meanwhile has no row.
+      // The state may change during the read of the database: a config that was deleted meanwhile has no row.
       const config = state.configs.get(one.config_id);
       return config && { health: [healthMessage(state, config, one)] };
     },
   });
 }
 
-/** Reads the id in a page token, which a client could have forged. */
+/** Reads the id in a page token, and checks it because a client can forge a token. */
 function idIn([id]: readonly (string | number)[]): number {
   if (typeof id !== 'number' || !Number.isInteger(id) || idProblem(id)) throw ServiceError.of('INVALID_PAGE_TOKEN', {});
   return id;

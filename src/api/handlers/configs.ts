@@ -81,7 +81,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
       write(backend, call, {
         plan: (state, draft, problems) => bulkAssign(state, draft, problems, call.request),
         respond: (assigned, revision, state) => ({
-          results: assigned.map((one) => assignedMessage(state, one)),
+          results: assigned.map((result) => assignedMessage(state, result)),
           revision,
           findings: commonFindings(state, assigned),
         }),
@@ -112,9 +112,9 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
 }
 
 function assignedMessage(state: State, { ref, agent, outcome }: Assigned) {
-  const named = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
-  if (outcome instanceof ServiceError) return { ...named, status: statusOf(outcome), created: false };
-  return { ...named, config: configMessage(state, outcome.config), created: outcome.created };
+  const agentFields = { agent_id: agent?.id ?? ref.id ?? 0, agent_name: agent?.name ?? ref.name ?? '' };
+  if (outcome instanceof ServiceError) return { ...agentFields, status: statusOf(outcome), created: false };
+  return { ...agentFields, config: configMessage(state, outcome.config), created: outcome.created };
 }
 
 /** The findings of all assigned configs, without duplicates: all agents get the same fields. */

@@ -51,13 +51,13 @@ function progressMessage({ revision, vault }: State, progress: RotationProgress)
 function recordRotation(
   backend: Backend,
   { caller: actor, method }: StreamCall<unknown>,
-  what: string,
+  stage: string,
   { done, total, unreadable }: RotationProgress,
 ): Promise<void> {
   const key = backend.store.state.vault.writable.primaryId;
-  const outcome = `${what}: ${done} of ${total} under key ${key}, ${unreadable} unreadable`;
-  const about = { agent_id: null, config_id: null, provider: '' };
-  return audit(backend, { kind: AuditEventKind.KEY_ROTATION, actor, method, ...about, outcome });
+  const outcome = `${stage}: ${done} of ${total} under key ${key}, ${unreadable} unreadable`;
+  const noConfig = { agent_id: null, config_id: null, provider: '' };
+  return audit(backend, { kind: AuditEventKind.KEY_ROTATION, actor, method, ...noConfig, outcome });
 }
 
 /** The encryption keys and the number of API keys that each encrypts, in the state of this replica. */
@@ -108,13 +108,13 @@ const displayName = ({ entity, row }: Holder) => `${entity} ${entity === 'config
 function keysOf({ keyring }: Vault, holders: readonly Holder[]): EncryptionKey[] {
   const available = new Set(keyring?.ids);
   const missing = holders.map(({ row }) => row.key_id as string).filter((id) => !available.has(id));
-  const counted = (id: string, entity: Holder['entity']) =>
+  const countOf = (id: string, entity: Holder['entity']) =>
     holders.filter((holder) => holder.entity === entity && holder.row.key_id === id).length;
   return [...available, ...[...new Set(missing)].sort()].map((id) => ({
     id,
     primary: id === keyring?.primaryId,
     available: available.has(id),
-    config_count: counted(id, 'config'),
-    credential_count: counted(id, 'credential'),
+    config_count: countOf(id, 'config'),
+    credential_count: countOf(id, 'credential'),
   }));
 }

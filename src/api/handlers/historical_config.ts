@@ -14,7 +14,7 @@ export async function requireHistory({ store, feed }: Backend, revision: bigint,
   await feed.reached(revision, signal);
 }
 
-/** A config at a revision; throws if it did not exist yet, or if its history does not go back that far. */
+/** A config at a revision; throws if it did not exist yet, or if the history no longer contains the revision. */
 export async function historicalConfig(
   backend: Backend,
   id: number,

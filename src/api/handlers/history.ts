@@ -103,7 +103,7 @@ async function listConfigRevisions(
  */
 export const idOfAny = (state: State, ref: AgentRef): number => ref.id ?? agentOf(state, ref).id;
 
-/** Reads the position in a page token, which a client could have forged. */
+/** Reads the position in a page token, and checks it because a client can forge a token. */
 function positionIn(key: readonly (string | number)[]): [number, number] {
   if (key.length !== 2 || !key.every((part) => Number.isSafeInteger(part)))
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});
@@ -143,6 +143,6 @@ const pastMessage = (now: State, { state: then, config }: Earlier): AgentLLMConf
 function keyState(now: State, config: Config): ApiKeyState {
   if (config.key_id === null) return ApiKeyState.NONE;
   const stored = now.configs.get(config.id);
-  const same = stored && stored.key_id !== null && stored.key_revision === config.key_revision;
-  return same ? now.vault.stateOf('config', stored) : ApiKeyState.UNREADABLE;
+  const isSameKey = stored && stored.key_id !== null && stored.key_revision === config.key_revision;
+  return isSameKey ? now.vault.stateOf('config', stored) : ApiKeyState.UNREADABLE;
 }

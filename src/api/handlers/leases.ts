@@ -53,7 +53,7 @@ function lifetimeMs({ lifetime }: LeaseApiKeysRequest): number {
 }
 
 /** A stored key to lease, and its binding. */
-interface Wanted {
+interface LeasableKey {
   readonly stored: StoredKey;
   readonly config_id: number;
   readonly provider: string;
@@ -61,10 +61,10 @@ interface Wanted {
 }
 
 /**
- * The stored keys of an agent's enabled configs, in the order of the chain. A disabled provider is skipped, and so is
- * one whose base URL the agent process could parse as another host than the one that the key is sealed for.
+ * The stored keys of an agent's enabled configs, in the order of the chain. A key is skipped if its provider
+ * is disabled, or if the agent process could read another host from the base URL than the host the key is sealed for.
  */
-function wantedOf(state: State, agent: Agent): Wanted[] {
+function leasableKeysOf(state: State, agent: Agent): LeasableKey[] {
   return state.configsOf(agent.id).flatMap((config) => {
     const provider = config.enabled ? state.provider(config.provider) : undefined;
     const url = provider && canonicalBaseUrl(provider.base_url);
@@ -88,7 +88,7 @@ interface Opened {
   readonly identity: string;
   readonly revision: number;
   readonly agent: Agent;
-  readonly wanted: readonly Wanted[];
+  readonly leasableKeys: readonly LeasableKey[];
   readonly keys: OpenedKeys;
 }
 
@@ -96,17 +96,19 @@ interface Opened {
 async function open({ store, feed }: Backend, { request, signal }: LeaseCall): Promise<Opened | undefined> {
   const { state } = store;
   const agent = requireActive(namedAgent(state, request.agent));
-  // The revision at the time of the comparison, because a later revision may replace a key.
-  const at = () => ({ identity: store.state.identity, revision: store.state.revision });
-  const wanted = wantedOf(state, agent);
-  if (wanted.length === 0) return { agent, wanted, keys: new Map(), ...at() };
+  // Called at the time of the comparison, because a later revision may replace a key.
+  const currentRevision = () => ({ identity: store.state.identity, revision: store.state.revision });
+  const leasableKeys = leasableKeysOf(state, agent);
+  if (leasableKeys.length === 0) return { agent, leasableKeys, keys: new Map(), ...currentRevision() };
   // Throws if ENCRYPTION_KEY is not set or belongs to another store.
   void state.vault.writable;
-  const stored = wanted.map((one) => one.stored);
+  const stored = leasableKeys.map((leasableKey) => leasableKey.stored);
   const opened = await openKeys(store, stored);
   signal.throwIfAborted();
   if ('keys' in opened)
-    return isUnchanged(wanted, store.state, agent) ? { agent, wanted, keys: opened.keys, ...at() } : undefined;
+    return isUnchanged(leasableKeys, store.state, agent)
+      ? { agent, leasableKeys, keys: opened.keys, ...currentRevision() }
+      : undefined;
   await feed.reached(opened.newer, signal);
   return undefined;
 }
@@ -114,49 +116,49 @@ async function open({ store, feed }: Backend, { request, signal }: LeaseCall): P
 async function respond(
   backend: Backend,
   call: LeaseCall,
-  { agent, wanted, keys, identity, revision }: Opened,
+  { agent, leasableKeys, keys, identity, revision }: Opened,
 ): Promise<LeaseApiKeysResponse> {
-  const of = { store_id: identity, agent_id: agent.id, lifetime_ms: lifetimeMs(call.request) };
+  const common = { store_id: identity, agent_id: agent.id, lifetime_ms: lifetimeMs(call.request) };
   const sealing: Promise<ApiKeyLease>[] = [];
   const unreadable_config_ids: number[] = [];
-  for (const one of wanted) {
-    const key = keys.get(one.stored.row);
-    if (key === undefined) unreadable_config_ids.push(one.config_id);
-    else sealing.push(sealed(call.request.public_key, key, bindingFor(one, of), one.stored));
+  for (const leasableKey of leasableKeys) {
+    const key = keys.get(leasableKey.stored.row);
+    if (key === undefined) unreadable_config_ids.push(leasableKey.config_id);
+    else sealing.push(sealed(call.request.public_key, key, bindingFor(leasableKey, common), leasableKey.stored));
   }
   const leases = await Promise.all(sealing);
-  const events = leases.map((one) => eventOf(call, one));
+  const events = leases.map((lease) => eventOf(call, lease));
   if (events.length > 0) await auditFirst(backend, events);
   call.recheckAccess();
   return { leases, revision: BigInt(revision), unreadable_config_ids };
 }
 
 /** Whether the keys to lease are unchanged since they were decrypted. */
-function isUnchanged(wanted: readonly Wanted[], state: State, agent: Agent): boolean {
+function isUnchanged(leasableKeys: readonly LeasableKey[], state: State, agent: Agent): boolean {
   const now = state.agents.get(agent.id);
   if (!now?.is_active) return false;
-  const others = wantedOf(state, now);
+  const current = leasableKeysOf(state, now);
   return (
-    others.length === wanted.length &&
-    others.every((other, at) => {
-      const one = wanted[at] as Wanted;
+    current.length === leasableKeys.length &&
+    current.every((key, index) => {
+      const earlier = leasableKeys[index] as LeasableKey;
       return (
-        other.config_id === one.config_id &&
-        other.origin === one.origin &&
-        other.provider === one.provider &&
-        other.stored.source === one.stored.source &&
-        other.stored.row.id === one.stored.row.id &&
-        other.stored.row.key_revision === one.stored.row.key_revision
+        key.config_id === earlier.config_id &&
+        key.origin === earlier.origin &&
+        key.provider === earlier.provider &&
+        key.stored.source === earlier.stored.source &&
+        key.stored.row.id === earlier.stored.row.id &&
+        key.stored.row.key_revision === earlier.stored.row.key_revision
       );
     })
   );
 }
 
 const bindingFor = (
-  { stored, config_id, provider, origin }: Wanted,
-  of: Pick<LeaseBinding, 'store_id' | 'agent_id' | 'lifetime_ms'>,
+  { stored, config_id, provider, origin }: LeasableKey,
+  common: Pick<LeaseBinding, 'store_id' | 'agent_id' | 'lifetime_ms'>,
 ): LeaseBinding => ({
-  ...of,
+  ...common,
   lease_id: randomUUID(),
   config_id,
   provider,
@@ -171,9 +173,9 @@ async function sealed(
   stored: StoredKey,
 ): Promise<ApiKeyLease> {
   const { encapsulated_key, ciphertext } = await sealKey(publicKey, key, binding);
-  const { lifetime_ms, ...of } = binding;
+  const { lifetime_ms, ...fields } = binding;
   return {
-    ...of,
+    ...fields,
     lifetime: { seconds: BigInt(Math.floor(lifetime_ms / 1000)), nanos: (lifetime_ms % 1000) * 1e6 },
     key_source: stored.source,
     credential_name: stored.source === 'KEY_SOURCE_CREDENTIAL' ? stored.row.name : '',

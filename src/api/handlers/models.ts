@@ -88,8 +88,8 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
         plan(state, draft, problems): StoredModel {
           const body = call.request.model ?? ModelMessage.create();
           const mask = call.request.update_mask ?? [];
-          const known = findModel(state, body);
-          const stored = known && modelMessage(state, known);
+          const existing = findModel(state, body);
+          const stored = existing && modelMessage(state, existing);
           const patch = readPatch({ body, mask, specs: modelFields, outputOnly: modelOutputOnly, at: 'model', stored });
           for (const field of ['provider', 'name'] as const)
             if (body[field] === '') problems.add(`model.${field}`, 'is required');
@@ -151,9 +151,10 @@ function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefi
   const requested = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
   if (!requested) return undefined;
   const price = { ...ratesOf(requested), source: requested.source };
-  const same = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
-  if (last && Object.keys(price).every(same)) return undefined;
-  // Times order the prices, even if two are set within one millisecond or the clock was set back.
+  const isUnchanged = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
+  if (last && Object.keys(price).every(isUnchanged)) return undefined;
+  // The start times order the prices, so each one is later than the last one, even if two prices are set within one
+  // millisecond or the clock was set back.
   const valid_from = new Date(Math.max(draft.now.getTime(), (last?.valid_from.getTime() ?? 0) + 1));
   return draft.create('price', { ...price, valid_from, id: 0, model_id: model.id, created_at: draft.now, revision: 0 });
 }

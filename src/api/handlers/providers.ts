@@ -86,18 +86,18 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
         plan(state, draft, problems) {
           const body = call.request.provider ?? ProviderMessage.create();
           const mask = call.request.update_mask ?? [];
-          const known = state.provider(body.name);
+          const existing = state.provider(body.name);
           const patch = readPatch({
             body,
             mask,
             specs: providerFields,
             outputOnly: providerOutputOnly,
             at: 'provider',
-            stored: known && providerMessage(state, known),
+            stored: existing && providerMessage(state, existing),
           });
           if (body.name === '') problems.add('provider.name', 'is required');
           problems.addAll(patch.violations);
-          if (!known) problems.throwIfAny();
+          if (!existing) problems.throwIfAny();
           const before = providerOf(state, body.name);
           const row = patchProvider(before, patch);
           problems.addAll(checkProvider(state, row, patch, backend.allowedAddresses));

@@ -50,7 +50,7 @@ const responses = new EncodeOnce<Config, string>({
 });
 
 /**
- * The response with one config: the cached entry, followed by the encoded revision. Concatenated protobuf messages
+ * The response with one config: the cached response, followed by the encoded revision. Concatenated protobuf messages
  * merge their fields, and the responses of GetConfig and GetPrimaryConfig have the same fields.
  */
 function configReply(state: State, config: Config): Buffer {

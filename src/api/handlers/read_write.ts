@@ -54,7 +54,7 @@ export function write<Request extends WriteRequest, Result, Response>(
     body: () => call.encode({ ...request, request_id: '', validate_only: false }),
     signal: call.signal,
     plan(state: State, draft: Draft) {
-      // Checked against the state that the write changes, so that no write of a revoked token commits after its
+      // Checked against the state that the write changes, so that no write of a revoked token commits after the
       // revocation.
       call.recheckAccess();
       return writing.plan(state, draft, writeProblems(request));

@@ -94,8 +94,8 @@ export function agentOf(state: State, ref: AgentRef | undefined): Agent {
  * take as long as the response.
  */
 export function namedAgent(state: State, ref: AgentRef | undefined): Agent {
-  const known = ref && (ref.id === undefined) !== (ref.name === undefined) ? findAgent(state, ref) : undefined;
-  if (known) return known;
+  const existing = ref && (ref.id === undefined) !== (ref.name === undefined) ? findAgent(state, ref) : undefined;
+  if (existing) return existing;
   const problems = new Problems();
   checkRef(problems, ref);
   problems.throwIfAny();

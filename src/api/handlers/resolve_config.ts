@@ -58,7 +58,7 @@ const resolutions = new EncodeOnce<Agent, readonly Config[]>({
   encode: (state, agent, configs) =>
     ResolvedConfig.encode(resolvedMessage(agent, resolve(state, agent, configs, new Date()))).finish(),
   inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
-  // Models are retired at a date, without a write.
+  // A model becomes retired at its date, without a write.
   maxAgeMs: 60_000,
 });
 

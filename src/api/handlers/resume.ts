@@ -18,8 +18,9 @@ interface ResumeContext {
 }
 
 /**
- * The revision after which a watch continues; throws an error with a specific reason if it cannot. A token that seems
- * invalid may only be newer than the state of this replica, so the database is read before it is rejected.
+ * The revision after which a watch continues; throws an error with a specific reason if the watch cannot continue. A
+ * token that seems invalid may have a revision that this replica has not read yet, so the database is read before the
+ * token is rejected.
  */
 export async function resumeAt(
   context: ResumeContext,
@@ -31,7 +32,7 @@ export async function resumeAt(
   if (point.mark !== filter.mark) throw ServiceError.of('RESUME_TOKEN_FILTER_CHANGED', {});
   const { store } = context;
   const isReached = () => isOf(point.identity, store.state.identity) && point.revision <= store.state.revision;
-  if (!isReached()) await lookAhead(context, point);
+  if (!isReached()) await awaitRevision(context, point);
   const { revision } = store.state;
   if (point.revision < revision) await checkKept(context, point.revision, retentionMs);
   const nonce = await nonceAt(context, point);
@@ -41,8 +42,11 @@ export async function resumeAt(
   return { revision: point.revision, nonce };
 }
 
-/** Waits for a revision that the database has; throws if the database does not have it either. */
-async function lookAhead({ store, feed, signal }: ResumeContext, { identity, revision }: ResumePoint): Promise<void> {
+/** Waits until this replica has a revision that the database has; throws if the database does not have it. */
+async function awaitRevision(
+  { store, feed, signal }: ResumeContext,
+  { identity, revision }: ResumePoint,
+): Promise<void> {
   const head = await onDatabase(store, (db) => readHead(db));
   if (!isOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
   if (revision > head.revision)
@@ -64,9 +68,9 @@ class Horizons {
   private readonly cache = new WeakMap<Store, { readonly at: number; readonly oldest: Promise<number> }>();
 
   of(store: Store, retentionMs: number): Promise<number> {
-    const known = this.cache.get(store);
+    const cached = this.cache.get(store);
     const at = performance.now();
-    if (known && at - known.at < CACHE_MS) return known.oldest;
+    if (cached && at - cached.at < CACHE_MS) return cached.oldest;
     const oldest = oldestResumable(store, retentionMs).catch((error) => {
       const failure = databaseFailure(error);
       // While the database is unavailable, a watch resumes from the revisions in memory.
@@ -77,10 +81,14 @@ class Horizons {
     return oldest;
   }
 }
-/** The revision before the first one that is kept for watches, but not older than the log, which has its nonce. */
+
+/**
+ * The oldest revision that a watch can resume from: the one before the first revision that is kept for watches. The
+ * change log must contain it, because the log has its nonce.
+ */
 async function oldestResumable({ database: { knex } }: Store, retentionMs: number): Promise<number> {
-  const [first, known] = await Promise.all([horizonOf(knex, retentionMs), oldestKept(knex)]);
-  return Math.max(first - 1, known);
+  const [firstKept, oldestLogged] = await Promise.all([horizonOf(knex, retentionMs), oldestKept(knex)]);
+  return Math.max(firstKept - 1, oldestLogged);
 }
 
 const CACHE_MS = 200;

@@ -20,8 +20,8 @@ import { type ConfigRequest, configResponse, draftProposal, proposeUpdate } from
 
 /**
  * Rolls a config back to a revision. The history is read before the write is planned, because plans are pure and the
- * past does not change. An error of that read is thrown by the plan: after the problems of the fields, and not for a
- * retry of a write that was already committed.
+ * past does not change. The plan throws an error of that read: the problems of the fields take precedence, and a retry
+ * of a committed write gets its stored response.
  */
 export async function rollbackConfig(
   backend: Backend,

@@ -26,8 +26,8 @@ type RollbackCall = Call<RollbackRevisionRequest, RollbackRevisionResponse>;
 
 /**
  * Rolls back the changes of one revision. The history is read before the write is planned, because plans are pure and
- * the past does not change. An error of that read is thrown by the plan, after the problems of the request, so that a
- * retry of a committed write gets its response.
+ * the past does not change. The plan throws an error of that read: the problems of the request take precedence, and a
+ * retry of a committed write gets its stored response.
  */
 export async function rollbackRevision(backend: Backend, call: RollbackCall): Promise<Uint8Array> {
   const { revision } = call.request;
@@ -76,11 +76,11 @@ function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past
   if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
 }
 
-/** The conflicts of a revision that can never be rolled back, whatever has happened since. */
+/** The conflicts of a revision that can never be rolled back, independently of later revisions. */
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
-  const most = limits.maxRollbackChanges;
-  if (entries.length > most) return [conflict('the revision', `changed more than ${most} agents and configs`)];
+  const maximum = limits.maxRollbackChanges;
+  if (entries.length > maximum) return [conflict('the revision', `changed more than ${maximum} agents and configs`)];
   const [first] = entries;
   if (first && !first.method.includes('/'))
     return [conflict('the revision', `was made by the service itself (${first.method})`)];
@@ -112,12 +112,12 @@ const namesOf = (then: State, now: State): Names => ({
   model: new Map(),
 });
 
-/** The history entries of the draft; field changes are omitted when the response has no more room. */
+/** The history entries of the draft; field changes that exceed the limit of the response are omitted. */
 function entriesOf(call: RollbackCall, draft: Draft, names: Names): ConfigRevision[] {
   let bytes = 0;
   return draft.changes.map((change, position) => {
     const entry = revisionMessage(entryOf(call, draft, change, position), names);
-    for (const one of entry.changes) bytes += FieldChange.encode(one).finish().length;
+    for (const fieldChange of entry.changes) bytes += FieldChange.encode(fieldChange).finish().length;
     return bytes > limits.rollbackChangesBytes ? { ...entry, changes: [] } : entry;
   });
 }
@@ -150,7 +150,7 @@ function findingsAfter(state: State, changes: readonly Change[]): Finding[] {
     const agent = state.agents.get(id);
     if (agent) findings.push(...withoutConfig(agent, chainAfter(state, id, configs)));
   }
-  return [...new Map(findings.map((one) => [one.message, one])).values()].slice(0, limits.maxFindings);
+  return [...new Map(findings.map((finding) => [finding.message, finding])).values()].slice(0, limits.maxFindings);
 }
 
 type ConfigChange = Extract<Change, { entity: 'config' }>;

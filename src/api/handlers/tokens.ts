@@ -125,7 +125,8 @@ function callerMessage({ actor, role, token }: Principal, { revision }: State): 
     revision: BigInt(revision),
     role,
     permissions: Object.values(Permission).filter(
-      (one) => one !== Permission.UNSPECIFIED && one !== Permission.UNRECOGNIZED && may(role, one),
+      (permission) =>
+        permission !== Permission.UNSPECIFIED && permission !== Permission.UNRECOGNIZED && may(role, permission),
     ),
     agents: [...(token?.agents ?? [])],
     all_agents: role === 'ROLE_AGENT' && token?.agents === null,

@@ -21,8 +21,8 @@ interface Options {
 }
 
 /**
- * Fills a draft with the inverse of a revision and collects all conflicts. A row that the revision created and that is
- * already deleted needs no change; neither does a row that it deleted and that exists again.
+ * Fills a draft with the inverse of a revision and collects all conflicts. No change is needed for a
+ * row that the revision created and that is already deleted, or that it deleted and that exists again.
  */
 export class UndoRevision {
   readonly conflicts: Conflict[] = [];
@@ -42,10 +42,10 @@ export class UndoRevision {
 
   /** Configs are deleted before their agents, and restored after them. */
   run(): void {
-    const of = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
-    for (const entry of of('config')) if (entry.action === 'create') this.deleteConfig(entry);
-    for (const entry of of('agent')) this.undoAgent(entry);
-    for (const entry of of('config')) if (entry.action !== 'create') this.undoConfig(entry);
+    const entriesOf = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
+    for (const entry of entriesOf('config')) if (entry.action === 'create') this.deleteConfig(entry);
+    for (const entry of entriesOf('agent')) this.undoAgent(entry);
+    for (const entry of entriesOf('config')) if (entry.action !== 'create') this.undoConfig(entry);
   }
 
   private conflict(resource: Resource, field: string, description: string): void {
@@ -76,7 +76,7 @@ export class UndoRevision {
 
   private deleteConfig(entry: HistoryEntry): void {
     const config = this.state.configs.get(entry.entity_id);
-    if (config && this.isUnchanged(config, (what) => this.configConflict(config, what), entry))
+    if (config && this.isUnchanged(config, (text) => this.configConflict(config, text), entry))
       this.draft.remove('config', config);
   }
 
@@ -88,15 +88,16 @@ export class UndoRevision {
     } else if (entry.action === 'delete') {
       if (!current) this.putAgent(before, undefined);
     } else if (!current) this.agentConflict(before, 'was deleted since');
-    else if (this.isUnchanged(current, (what) => this.agentConflict(current, what), entry))
+    else if (this.isUnchanged(current, (text) => this.agentConflict(current, text), entry))
       this.putAgent(before, current);
   }
 
   private deleteAgent(agent: Agent, entry: HistoryEntry): void {
-    if (!this.isUnchanged(agent, (what) => this.agentConflict(agent, what), entry)) return;
-    const later = this.state.configsOf(agent.id).filter(({ id }) => !this.created.has(`config ${id}`));
+    if (!this.isUnchanged(agent, (text) => this.agentConflict(agent, text), entry)) return;
+    const newConfigs = this.state.configsOf(agent.id).filter(({ id }) => !this.created.has(`config ${id}`));
     if (agent.is_reserved) this.agentConflict(agent, 'is reserved and cannot be deleted');
-    else if (later.length > 0) this.agentConflict(agent, `has ${later.length} configs that were created since`);
+    else if (newConfigs.length > 0)
+      this.agentConflict(agent, `has ${newConfigs.length} configs that were created since`);
     else {
       this.removedAgents.add(agent.id);
       this.draft.remove('agent', agent);
@@ -124,12 +125,12 @@ export class UndoRevision {
     } else if (!current) this.configConflict(before, 'was deleted since');
     else if (entry.before?.['revision'] === entry.after?.['revision'])
       this.configConflict(current, 'had its API key re-encrypted, which cannot be rolled back');
-    else if (this.isUnchanged(current, (what) => this.configConflict(current, what), entry))
+    else if (this.isUnchanged(current, (text) => this.configConflict(current, text), entry))
       this.putConfig(before, current);
   }
 
   private putConfig(before: Config, stored: Config | undefined): void {
-    const problem = this.missingAgent(before) ?? this.lostKey(before, stored);
+    const problem = this.missingAgent(before) ?? this.missingKey(before, stored);
     if (problem) {
       this.configConflict(before, problem);
       return;
@@ -148,8 +149,8 @@ export class UndoRevision {
   }
 
   private missingAgent({ agent_id: id }: Config): string | undefined {
-    const stays = this.state.agents.has(id) && !this.removedAgents.has(id);
-    return stays || this.restoredAgents.has(id) ? undefined : `belongs to agent ${id}, which was deleted since`;
+    const exists = this.state.agents.has(id) && !this.removedAgents.has(id);
+    return exists || this.restoredAgents.has(id) ? undefined : `belongs to agent ${id}, which was deleted since`;
   }
 
   /** The history has no keys: the current key stays if it matches, and a key that the revision added is removed. */
@@ -158,7 +159,7 @@ export class UndoRevision {
     return before.key_id !== null && keyFits({ state: this.past.state, config: before }, current);
   }
 
-  private lostKey(before: Config, stored: Config | undefined): string | undefined {
+  private missingKey(before: Config, stored: Config | undefined): string | undefined {
     if (before.key_id === null || this.options.withoutKeys || this.keepsKey(before, stored)) return undefined;
     return 'had an API key, which cannot be restored; set without_keys';
   }

@@ -11,7 +11,7 @@ import { etagOf } from '../messages/entities.js';
 import { agentOf, checkRef, configOf, idProblem, staleEtag } from './requests.js';
 import { keyRefusal, patchOf, proposeCreate, proposeUpdate } from './write_config.js';
 
-/** Lints a stored config, or a proposal in its place, with the complete chain of its agent. */
+/** Lints a stored config, or a proposed config instead of it, with the complete chain of its agent. */
 export function validateConfig(state: State, request: ValidateConfigRequest): ValidateConfigResponse {
   checkTarget(request);
   const lint = request.config ? lintProposal(state, request) : lintStored(state, request);

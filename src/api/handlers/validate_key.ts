@@ -31,8 +31,8 @@ export async function validateKey(
   const models = model_name === '' ? [] : [model_name];
   takeCheck(bucket);
   const revision = BigInt(state.revision);
-  const [answer] = await checkProvider(provider, api_key, models, { allowed, ...timeLimitOf(call) });
-  const { status, message, latencyMs } = answer as Answer;
+  const [result] = await checkProvider(provider, api_key, models, { allowed, ...timeLimitOf(call) });
+  const { status, message, latencyMs } = result as Answer;
   await audit(backend, {
     kind: AuditEventKind.KEY_VALIDATION,
     actor: call.caller,

@@ -10,24 +10,25 @@ const FIRST_POLL_MS = 50;
 const MAX_PAUSE_MS = 250;
 
 /**
- * Adds to the response of a write which watchers have applied it, as soon as none is pending or the time is over. The
- * write is already committed, so the last known state is returned if the database is unavailable or does not respond
- * within the deadline: an incomplete response is better than an error that suggests that the write failed.
+ * Adds to the response of a write which watchers have applied the write. Waits until no watcher is pending or the time
+ * limit is reached. The write is already committed, so the last known state is returned if the database is unavailable
+ * or does not respond within the deadline: an incomplete response is better than an error that suggests that the write
+ * failed.
  */
 export async function withAdoption(
   backend: AdoptionBackend,
   bytes: Uint8Array,
   { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
 ): Promise<Uint8Array> {
-  // Every write response has its revision in the same field, and this message decodes no other field of them.
+  // Every write response has its revision in the same field. Decoded as this message, the other fields are skipped.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
   let adoption = unknownAdoption;
-  const onUpdate = (seen: Adoption) => {
-    adoption = seen;
+  const onUpdate = (latest: Adoption) => {
+    adoption = latest;
   };
   const finished = new AbortController();
   const timeout = sleep(remainingMs, undefined, { signal: finished.signal }).catch(() => {});
-  // If too many writes wait already, the response has the state of now.
+  // If too many writes already wait, this write does not wait, and its response has the current state.
   const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
   const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
   await Promise.race([pollAdoption(backend, revision, end, onUpdate), timeout]).catch(() => {});
@@ -43,15 +44,15 @@ async function pollAdoption(
   backend: AdoptionBackend,
   revision: number,
   end: number,
-  onUpdate: (seen: Adoption) => void,
+  onUpdate: (latest: Adoption) => void,
 ): Promise<void> {
   const agents = agentsIn(await backend.watches.entryAt(revision));
   for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_PAUSE_MS)) {
     const adoption = await readAdoption(backend, revision, agents);
     onUpdate(adoption);
-    const left = end - performance.now();
-    if (adoption.complete || left <= 0) return;
-    await sleep(Math.min(pause, left));
+    const remaining = end - performance.now();
+    if (adoption.complete || remaining <= 0) return;
+    await sleep(Math.min(pause, remaining));
   }
 }
 

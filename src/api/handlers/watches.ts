@@ -54,8 +54,8 @@ async function watchConfigs(backend: Backend, call: StreamCall<WatchConfigsReque
 }
 
 /**
- * The position at which the watch resumes, once the replica has waitForRevision `min_revision`; undefined: it starts
- * with a snapshot.
+ * The position at which the watch resumes, after the replica has reached `min_revision`; undefined: the watch
+ * starts with a snapshot.
  */
 async function positionOf(
   backend: Backend,
@@ -133,8 +133,8 @@ async function listing(
       {
         type: ListWatchersResponse,
         revision,
-        keyOf: (one) => [one.client_name, one.client_id],
-        rowOf: (one) => ({ watchers: [watcherMessage(one, revision)] }),
+        keyOf: (row) => [row.client_name, row.client_id],
+        rowOf: (row) => ({ watchers: [watcherMessage(row, revision)] }),
       },
       complete,
     );
@@ -158,8 +158,8 @@ function watcherMessage(row: SeenWatcher, head: number): Watcher {
     all_agents: agents === null,
     sent_revision: BigInt(sent_revision),
     applied_revision: applied_revision === null ? undefined : BigInt(applied_revision),
-    // A watcher that has received everything lags by what it has not applied; one that is catching up, by the whole
-    // store.
+    // The lag is the number of revisions that the watcher has not applied: up to the last sent revision, or up to the
+    // newest one of the store while the watcher is catching up.
     lag: BigInt(Math.max(0, (catching_up ? head : sent_revision) - applied)),
     stale: rest.stale,
   };

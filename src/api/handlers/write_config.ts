@@ -141,8 +141,8 @@ export function keyRefusal(state: State, { before, row }: Proposal, request: Con
   const credential = row.credential_id === null ? undefined : state.credentials.get(row.credential_id);
   if (credential && credential.provider !== row.provider)
     return refusal(credential.provider, `name a credential for ${row.provider} in the same request, or none`);
-  const kept = keyIn(request) === undefined && before?.key_id != null;
-  if (kept && before.provider !== row.provider)
+  const keepsKey = keyIn(request) === undefined && before?.key_id != null;
+  if (keepsKey && before.provider !== row.provider)
     return refusal(before.provider, 'set api_key or clear_api_key in the same request');
   return undefined;
 }

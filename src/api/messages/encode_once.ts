@@ -1,12 +1,12 @@
 import type { State } from '../../domain/state.js';
 
-/** What was encoded of a row, and everything besides the row that it was made of. */
+/** The encoding of a row, and the inputs besides the row that it was made from. */
 interface Entry<Encoded> {
   readonly encoded: Encoded;
   readonly identity: State['identity'];
   readonly vault: State['vault'];
   readonly inputs: readonly unknown[];
-  /** In ms since the epoch. */
+  /** The end of the validity, in ms since the epoch. */
   readonly expiresAt: number;
 }
 
@@ -14,13 +14,13 @@ export interface EncodeOnceOptions<Row, Detail, Encoded> {
   encode(state: State, row: Row, detail: Detail): Encoded;
   /** Everything that `encode` reads besides the row, the identity of the store and the vault. Compared with `===`. */
   readonly inputs: readonly ((state: State, detail: Detail) => unknown)[];
-  /** How long the encoding of unchanged inputs may be used, in ms; by default without end. */
+  /** How long the encoding of unchanged inputs may be used, in ms; by default without a limit. */
   readonly maxAgeMs?: number;
 }
 
 /**
- * Encodes each row once, for as long as the row and all inputs stay the same. Rows are immutable: a change replaces the
- * row, and the encoding is collected with it. A hit allocates nothing, because it is on the path of every read.
+ * Encodes each row once, while the row and all inputs are unchanged. Rows are immutable: a change replaces the row, and
+ * the encoding is garbage-collected with the old row. A cache hit allocates nothing, because every read has one.
  */
 export class EncodeOnce<Row extends object, Detail, Encoded = Uint8Array> {
   private readonly entries = new WeakMap<Row, Entry<Encoded>>();

@@ -39,8 +39,8 @@ function present<T extends object>(row: T): Present<T> {
 }
 
 /**
- * The etag of a row: its store, its revision and its update time. A store that is restored from a backup assigns its
- * revisions again, possibly unnoticed; the time distinguishes the two rows.
+ * The etag of a row: its store, its revision and its update time. A store that is restored from a backup assigns the
+ * same revisions again, and the restore may not be detected; the time distinguishes the two rows.
  */
 export const etagOf = (state: State, row: { revision: number; updated_at: Date }): string =>
   `${state.identity.slice(0, 8)}-${row.revision}-${row.updated_at.getTime().toString(36)}`;

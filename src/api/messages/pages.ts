@@ -29,7 +29,7 @@ export interface Rows<V, Response extends ListResponse> {
   readonly revision: number;
   /** The key of a value, in the order of the list. */
   readonly keyOf: (value: V) => readonly Key[];
-  /** A response with the row of one value, or its bytes; undefined if the value has no row. */
+  /** A response that has only the row of one value, as a message or encoded; undefined if the value has no row. */
   readonly rowOf: (value: V) => Omit<Response, keyof ListResponse> | Uint8Array | undefined;
 }
 
@@ -60,7 +60,7 @@ export interface PageStart {
   readonly filterHash: string;
 }
 
-/** Reads the page token of a request; `filter` is what the token is bound to. */
+/** Reads the page token of a request; throws if the token belongs to another `filter`. */
 export function pageFrom(request: PageRequest, filter: readonly unknown[]): PageStart {
   const filterHash = hashOf(filter);
   return {
@@ -73,7 +73,7 @@ export function pageFrom(request: PageRequest, filter: readonly unknown[]): Page
 /**
  * Encodes the response of a list with one page of values, bounded by rows and by bytes.
  * @param found the values from the start of the page, and one more if there are more.
- * @param complete false if `found` was cut earlier, because its values are large.
+ * @param complete false if `found` has fewer values than that, because the values are large.
  */
 export function pageReply<V, Response extends ListResponse>(
   { size, filterHash }: PageStart,
@@ -136,10 +136,10 @@ function readToken(token: string, filterHash: string): readonly Key[] {
   try {
     if (token.length > limits.pageToken) throw new RangeError();
     const [found, ...key] = JSON.parse(Buffer.from(token, 'base64url').toString());
-    const types = filterHash === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
-    if (types && key.length > 0) return key;
+    const isValid = filterHash === found && key.every((k: unknown) => typeof k === 'string' || typeof k === 'number');
+    if (isValid && key.length > 0) return key;
   } catch {
-    // Fall through: for every invalid token the caller can only start again.
+    // Fall through: every invalid token has the same error, because the caller can only start again.
   }
   throw ServiceError.of('INVALID_PAGE_TOKEN', {});
 }

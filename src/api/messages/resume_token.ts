@@ -16,7 +16,7 @@ const TOKEN = /^([0-9a-f]{8})\.([0-9a-z]{1,11})\.([0-9a-f]{0,8})\.([\w-]{10})$/;
  * number.
  */
 export const writeResumeToken = ({ identity, revision, nonce, mark }: ResumePoint): string =>
-  `${short(identity)}.${revision.toString(36)}.${short(nonce)}.${mark}`;
+  `${prefixOf(identity)}.${revision.toString(36)}.${prefixOf(nonce)}.${mark}`;
 
 export function readResumeToken(token: string): ResumePoint {
   const [, identity, revision, nonce, mark] = TOKEN.exec(token) ?? [];
@@ -27,6 +27,6 @@ export function readResumeToken(token: string): ResumePoint {
 }
 
 /** Whether a prefix in a token belongs to this identity or nonce. */
-export const isOf = (part: string, whole: string): boolean => part === short(whole);
+export const isOf = (part: string, whole: string): boolean => part === prefixOf(whole);
 
-const short = (id: string) => id.slice(0, 8);
+const prefixOf = (id: string) => id.slice(0, 8);

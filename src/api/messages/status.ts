@@ -15,7 +15,7 @@ import { StatusCode } from '../../status_codes.js';
 const DOMAIN = 'agentllm';
 
 type Detail = Status['details'][number];
-const any = (type: string, value: Uint8Array): Detail => ({
+const detailOf = (type: string, value: Uint8Array): Detail => ({
   type_url: `type.googleapis.com/google.rpc.${type}`,
   value: Buffer.from(value),
 });
@@ -28,9 +28,11 @@ const TEXTS = {
   description: { characters: 300, bytes: 600 },
   resource: { characters: 120, bytes: 180 },
 } as const;
-/** Metadata entries of one error; no reason has more. */
+/** Maximum number of metadata entries of one error; no reason has more. */
 const MAX_METADATA = 4;
-/** Bytes that are reserved for the violation that counts the rest, and for the framing of the details. */
+/**
+ * Bytes that are reserved for the last violation, which counts the omitted ones, and for the framing of the details.
+ */
 const RESERVED_BYTES = 160;
 
 /**
@@ -38,18 +40,18 @@ const RESERVED_BYTES = 160;
  * is truncated to its limit, and violations are added as long as they fit, so the time does not depend on the error.
  */
 export function statusOf(error: ServiceError): Status {
-  const message = short(error.message, TEXTS.message);
-  const info = any('ErrorInfo', ErrorInfo.encode(errorInfo(error)).finish());
+  const message = truncated(error.message, TEXTS.message);
+  const info = detailOf('ErrorInfo', ErrorInfo.encode(errorInfo(error)).finish());
   const others = otherDetails(error, message);
   const fixed = [info, ...others].reduce((sum, detail) => sum + sizeOf(detail), wireSize(message));
-  let left = limits.maxStatusBytes - RESERVED_BYTES - fixed;
+  let remaining = limits.maxStatusBytes - RESERVED_BYTES - fixed;
   const resources = error.resources.map(resourceInfo).filter((detail) => {
-    left -= sizeOf(detail);
-    return left >= 0;
+    remaining -= sizeOf(detail);
+    return remaining >= 0;
   });
-  const field_violations = violationsOf(error, left);
+  const field_violations = violationsOf(error, remaining);
   const named =
-    field_violations.length > 0 ? [any('BadRequest', BadRequest.encode({ field_violations }).finish())] : [];
+    field_violations.length > 0 ? [detailOf('BadRequest', BadRequest.encode({ field_violations }).finish())] : [];
   return { code: StatusCode[error.code], message, details: [info, ...named, ...resources, ...others] };
 }
 
@@ -60,7 +62,7 @@ const sizeOf = ({ type_url, value }: Detail) => base64(type_url.length + value.l
 const wireSize = (text: string) => base64(Buffer.byteLength(text)) + encodeURI(text).length;
 
 /** A printable text, truncated to its limits between two characters. */
-function short(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
+function truncated(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
   const whole = printable(text, characters);
   if (whole.length * 4 <= bytes || wireSize(whole) <= bytes) return whole;
   let size = 8;
@@ -74,19 +76,19 @@ function short(text: string, { characters, bytes }: { characters: number; bytes:
 }
 
 function resourceInfo({ type, name }: Resource): Detail {
-  const info = { resource_type: `agentllm.v1.${type}`, resource_name: short(name, TEXTS.resource) };
-  return any('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish());
+  const info = { resource_type: `agentllm.v1.${type}`, resource_name: truncated(name, TEXTS.resource) };
+  return detailOf('ResourceInfo', ResourceInfo.encode(ResourceInfo.fromPartial(info)).finish());
 }
 
 function otherDetails(error: ServiceError, message: string): Detail[] {
   const details: Detail[] = [];
   if (error.code === 'FAILED_PRECONDITION') {
-    const subject = short(error.resources[0]?.name ?? '', TEXTS.resource);
-    const description = short(message, TEXTS.description);
+    const subject = truncated(error.resources[0]?.name ?? '', TEXTS.resource);
+    const description = truncated(message, TEXTS.description);
     const violations = [{ type: error.reason, subject, description }];
-    details.push(any('PreconditionFailure', PreconditionFailure.encode({ violations }).finish()));
+    details.push(detailOf('PreconditionFailure', PreconditionFailure.encode({ violations }).finish()));
   }
-  if (error.retryAfterMs !== undefined) details.push(any('RetryInfo', retryInfo(error.retryAfterMs)));
+  if (error.retryAfterMs !== undefined) details.push(detailOf('RetryInfo', retryInfo(error.retryAfterMs)));
   return details;
 }
 
@@ -95,21 +97,23 @@ function errorInfo(error: ServiceError): ErrorInfo {
   return {
     reason: error.reason,
     domain: DOMAIN,
-    metadata: Object.fromEntries(metadata.map(([key, value]) => [key, short(value, TEXTS.metadata)])),
+    metadata: Object.fromEntries(metadata.map(([key, value]) => [key, truncated(value, TEXTS.metadata)])),
   };
 }
 
 type FieldViolation = BadRequest['field_violations'][number];
 
-/** As many violations as fit into `bytes`; the last one counts the rest. */
+/** As many violations as fit into `bytes`; if some are omitted, the last one counts them. */
 function violationsOf({ violations, problemCount, reason }: ServiceError, bytes: number): FieldViolation[] {
   const named: FieldViolation[] = [];
-  let left = bytes;
+  let remaining = bytes;
   for (const { field, description } of violations) {
-    const one = violation(short(field, TEXTS.field), short(description, TEXTS.description), reason);
-    left -= base64(Buffer.byteLength(one.field) + Buffer.byteLength(one.description) + reason.length + 12);
-    if (left < 0) break;
-    named.push(one);
+    const violationDetail = violation(truncated(field, TEXTS.field), truncated(description, TEXTS.description), reason);
+    remaining -= base64(
+      Buffer.byteLength(violationDetail.field) + Buffer.byteLength(violationDetail.description) + reason.length + 12,
+    );
+    if (remaining < 0) break;
+    named.push(violationDetail);
   }
   const more = problemCount - named.length;
   if (more > 0) named.push(violation('', `and ${more} more problems`, reason));

@@ -60,11 +60,11 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   *snapshot({ revision, nonce, agents, catalogue }: Snapshot, filter: Filter): Iterable<Buffer> {
     const at = { revision: BigInt(revision) };
-    const tail = message(at);
+    const revisionField = message(at);
     yield message({ ...at, snapshot_begin: { agent_count: agents.filter(({ agent }) => agent).length } });
     // The catalogue comes first, so that a client that applies the parts one by one can resolve the agents.
     yield* this.catalogueFrames(catalogue, revision);
-    for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), tail]);
+    for (const part of parts(this.items([], agents))) yield Buffer.concat([framed(SNAPSHOT, part), revisionField]);
     yield message({ ...at, snapshot_end: {}, resume_token: this.token(revision, nonce, filter) });
   }
 
@@ -74,8 +74,10 @@ export class WatchMessageEncoder implements MessageEncoder {
     const { lastCatalogue } = this;
     if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault)
       return lastCatalogue.frames;
-    const tail = message({ revision: BigInt(revision) });
-    const frames = [...parts(this.items(catalogue, []))].map((part) => Buffer.concat([framed(SNAPSHOT, part), tail]));
+    const revisionField = message({ revision: BigInt(revision) });
+    const frames = [...parts(this.items(catalogue, []))].map((part) =>
+      Buffer.concat([framed(SNAPSHOT, part), revisionField]),
+    );
     this.lastCatalogue = { catalogue, revision, vault, frames };
     return frames;
   }
@@ -83,11 +85,12 @@ export class WatchMessageEncoder implements MessageEncoder {
   entry(entry: ChangeEvent, filter: Filter): readonly Buffer[] {
     if (!concernsAny(filter, entry)) return [];
     const cached = this.cachedEvent(entry);
-    const known = cached.frames.get(filter.key);
-    if (known) return known;
+    const existing = cached.frames.get(filter.key);
+    if (existing) return existing;
     const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, cached));
     for (const frame of frames) cached.bytes += frame.length;
-    // A change that concerns many filters, such as one of the catalogue, has a separate resume token for each filter.
+    // A change that concerns many filters, such as a catalogue change, has a separate message for each filter, because
+    // each filter has its own resume token. So the cached bytes are limited.
     if (cached.bytes <= CACHED_BYTES) cached.frames.set(filter.key, frames);
     return frames;
   }
@@ -98,10 +101,10 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   /** The parts of a revision that concern a filter; shared by all filters that match the same agents. */
   private partsOf(entry: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
-    const agents = entry.agents.filter((moment) => concerns(filter, moment));
+    const agents = entry.agents.filter((material) => concerns(filter, material));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
-    const known = cached.parts.get(key);
-    if (known) return known;
+    const existing = cached.parts.get(key);
+    if (existing) return existing;
     const encoded = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
     for (const part of encoded) cached.bytes += part.length;
     if (cached.bytes <= CACHED_BYTES) cached.parts.set(key, encoded);
@@ -116,8 +119,8 @@ export class WatchMessageEncoder implements MessageEncoder {
   }
 
   private cachedEvent(entry: ChangeEvent): CachedEvent {
-    const known = this.cache.get(entry);
-    if (known) return known;
+    const existing = this.cache.get(entry);
+    if (existing) return existing;
     const [oldest] = this.cache.keys();
     if (oldest && this.cache.size >= CACHED_EVENTS) this.cache.delete(oldest);
     const cached: CachedEvent = { parts: new Map(), frames: new Map(), bytes: 0 };
@@ -127,8 +130,8 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   private *items(catalogue: readonly CatalogueMaterial[], agents: readonly AgentMaterial[]): Generator<Uint8Array> {
     const { state } = this.store;
-    for (const moment of catalogue) yield itemBytes(state, moment);
-    for (const moment of agents) yield agentBytes(state, moment);
+    for (const material of catalogue) yield itemBytes(state, material);
+    for (const material of agents) yield agentBytes(state, material);
   }
 
   private readonly token = (revision: number, nonce: string, filter: Filter): string =>
@@ -205,20 +208,20 @@ const itemFields = new EncodeOnce<Provider | Model | Credential, CatalogueMateri
 
 const priceOf = (item: CatalogueMaterial) => (item.kind === 'model' ? item.price : undefined);
 
-function itemBytes(state: State, moment: CatalogueMaterial): Uint8Array {
-  const { row, kind, name, urgent } = moment;
+function itemBytes(state: State, material: CatalogueMaterial): Uint8Array {
+  const { row, kind, name, urgent } = material;
   if (!row) {
     const item = CatalogueItem.fromPartial({ [`deleted_${kind}`]: name, urgent });
     return framed(CATALOGUE, CatalogueItem.encode(item).finish());
   }
-  const field = itemFields.get(state, row, moment);
+  const field = itemFields.get(state, row, material);
   return urgent ? extended(field, CATALOGUE, URGENT_ITEM) : field;
 }
 
-function itemMessage(state: State, moment: CatalogueMaterial): object {
-  if (moment.kind === 'provider') return providerMessage(state, moment.row as Provider);
-  if (moment.kind === 'model') return modelMessage(state, moment.row as Model, moment.price);
-  const { name, provider, revision } = moment.row as Credential;
-  const api_key_state = state.vault.stateOf('credential', moment.row as Credential);
+function itemMessage(state: State, material: CatalogueMaterial): object {
+  if (material.kind === 'provider') return providerMessage(state, material.row as Provider);
+  if (material.kind === 'model') return modelMessage(state, material.row as Model, material.price);
+  const { name, provider, revision } = material.row as Credential;
+  const api_key_state = state.vault.stateOf('credential', material.row as Credential);
   return { name, provider, api_key_state, revision: BigInt(revision) };
 }
