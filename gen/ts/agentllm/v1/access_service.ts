@@ -31,15 +31,15 @@ export const Role = {
   ADMIN: "ROLE_ADMIN",
   /**
    * OPERATOR - Reads everything except tokens; changes agents, configs, the catalogue and
-   * credentials, but not the base URL of a provider. No leases.
+   * credentials, but not the base URL of a provider. It cannot lease keys.
    */
   OPERATOR: "ROLE_OPERATOR",
   /** VIEWER - Reads what an operator reads; changes nothing. */
   VIEWER: "ROLE_VIEWER",
   /**
-   * AGENT - Resolves, watches and leases keys, for certain agents or for all agents. It reads the
-   * providers, models and credential names that resolution needs, and nothing of other
-   * agents.
+   * AGENT - Resolves, watches and leases keys, for certain agents or for all agents. It can read
+   * the providers, models and credential names that resolution needs, but nothing about
+   * other agents.
    */
   AGENT: "ROLE_AGENT",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -161,8 +161,8 @@ export function tokenStateToNumber(object: TokenState): number {
 /** An access token: one row of `api_tokens`. */
 export interface Token {
   /**
-   * The id in lists, the audit log and logs: `al_` and ten characters. The text of the
-   * token starts with it.
+   * The id of the token in lists, the audit log and logs: `al_` and ten characters. The
+   * text of the token starts with this id.
    */
   id: string;
   /** The purpose of the token, at most 100 characters. */
@@ -177,31 +177,34 @@ export interface Token {
   /** For ROLE_AGENT: whether the token covers all agents. */
   all_agents: boolean;
   /**
-   * The identity of the client certificates that are bound to this token, which then has
-   * no text: a URI or DNS name of the certificate, or `CN=` and the common name. Empty:
-   * the token has a text.
+   * The identity of the client certificates that are bound to this token: a URI or DNS
+   * name of the certificate, or `CN=` and the common name. A token with an identity has
+   * no text. Empty: the token has a text.
    */
   certificate_identity: string;
   /** The time of its creation, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** The time at which it expires, by the database's clock; absent if it does not expire. */
+  /**
+   * The time at which the token expires, by the database's clock; absent if it does not
+   * expire.
+   */
   expires_at:
     | Date
     | undefined;
-  /** The time at which it was revoked; absent if it was not revoked. */
+  /** The time at which the token was revoked; absent if it was not revoked. */
   revoked_at:
     | Date
     | undefined;
   /**
-   * The time of its last use, to the minute; absent if it has not been used or the
-   * database is unavailable.
+   * The time of the token's last use, to the minute; absent if the token has not been
+   * used or the database is unavailable.
    */
   last_used_at:
     | Date
     | undefined;
-  /** Whether it is valid at present. */
+  /** Whether the token is valid at present. */
   state: TokenState;
   /** The store revision of the token's last change. */
   revision: bigint;
@@ -1646,21 +1649,22 @@ export const GetCallerResponse: MessageFns<GetCallerResponse> = {
  * Access tokens. A caller sends a token as `authorization: Bearer <token>`, or presents a
  * client certificate whose identity is bound to a token. The role of the token determines
  * what the caller may do and for which agents. Every method declares the permission that
- * it needs, and the permission is checked before anything else about a request is
- * revealed.
+ * it needs. The service checks the permission before it reveals anything else about a
+ * request.
  *
- * Until the first token has been created, a service that listens on loopback only accepts
- * requests without a token from its own machine, except for the reads and writes of this
- * service and LeaseApiKeys. The first token, of an administrator, is created on that
- * machine with `agentllm token create --role admin --local`, or when the service starts,
- * from BOOTSTRAP_TOKEN_FILE. From then on every request needs a token or a bound
+ * Until the first token has been created, a service that listens only on loopback accepts
+ * requests without a token from its own machine. LeaseApiKeys and the methods that read
+ * or write tokens always need a token. The first token, of an administrator, is created
+ * on that machine with `agentllm token create --role admin --local`, or when the service
+ * starts, from BOOTSTRAP_TOKEN_FILE. From then on every request needs a token or a bound
  * certificate, even after all tokens have expired or been revoked. There are two
  * exceptions: `agentllm serve --allow-anonymous`, and a store restored from a backup that
  * is older than the first token.
  *
- * Tokens are part of the configuration. Each change is a revision. It takes effect on
- * every replica as soon as the replica has read it, after at most POLL_INTERVAL_MS unless
- * the database is unavailable, and ends open streams that are no longer permitted.
+ * Tokens are part of the configuration. Each change is a revision. A change takes effect
+ * on a replica as soon as the replica has read it: after at most POLL_INTERVAL_MS, unless
+ * the database is unavailable. It then ends the open streams that are no longer
+ * permitted.
  *
  * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
@@ -1668,8 +1672,8 @@ export type AccessServiceService = typeof AccessServiceService;
 export const AccessServiceService = {
   /**
    * Creates a token. Only this response contains the text of the token; the service
-   * stores its SHA-256. A retry with the same `request_id` returns the response without
-   * the text: revoke the token in that case and create another.
+   * stores the SHA-256 of the text. A retry with the same `request_id` returns the
+   * response without the text: revoke the token in that case and create another.
    *
    * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */
@@ -1735,8 +1739,8 @@ export const AccessServiceService = {
 export interface AccessServiceServer extends UntypedServiceImplementation {
   /**
    * Creates a token. Only this response contains the text of the token; the service
-   * stores its SHA-256. A retry with the same `request_id` returns the response without
-   * the text: revoke the token in that case and create another.
+   * stores the SHA-256 of the text. A retry with the same `request_id` returns the
+   * response without the text: revoke the token in that case and create another.
    *
    * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */
@@ -1762,8 +1766,8 @@ export interface AccessServiceServer extends UntypedServiceImplementation {
 export interface AccessServiceClient extends Client {
   /**
    * Creates a token. Only this response contains the text of the token; the service
-   * stores its SHA-256. A retry with the same `request_id` returns the response without
-   * the text: revoke the token in that case and create another.
+   * stores the SHA-256 of the text. A retry with the same `request_id` returns the
+   * response without the text: revoke the token in that case and create another.
    *
    * Errors: ALREADY_EXISTS (CERTIFICATE_BOUND).
    */

@@ -116,7 +116,8 @@ export interface Agent {
   name: string;
   /**
    * The type of the agent, 1 to 50 characters, with the same syntax as `name`. Required
-   * on create. Used so far: `analyst`, `researcher`, `manager`, `trader`, `risk_analyst`.
+   * on create. Types in use: `analyst`, `researcher`, `manager`, `trader`,
+   * `risk_analyst`.
    */
   agent_type: string;
   /** The agent's role among agents of its type, 1 to 50 characters. Default `analyst`. */
@@ -135,7 +136,8 @@ export interface Agent {
     | undefined;
   /**
    * The model to use if the agent has no enabled config, 1 to 100 characters. Absent on
-   * create, or cleared: `gpt-4o-mini`. May be empty only together with `llm_provider`.
+   * create, or cleared: `gpt-4o-mini`. It may be empty only if `llm_provider` is empty
+   * too.
    */
   llm_model?:
     | string
@@ -171,7 +173,7 @@ export interface Agent {
   requires_memory?:
     | boolean
     | undefined;
-  /** The name of that memory, at most 100 characters. */
+  /** The name of the memory that the agent uses, at most 100 characters. */
   memory_name?:
     | string
     | undefined;
@@ -206,7 +208,7 @@ export interface Agent {
     | undefined;
   /**
    * Application data as a JSON object: at most 16384 bytes, nested at most 32 deep, no
-   * duplicate keys, no `\u0000` and no lone surrogates. Never interpreted.
+   * duplicate keys, no `\u0000` and no lone surrogates. The service never interprets it.
    */
   metadata_json?:
     | string
@@ -229,9 +231,9 @@ export interface Agent {
    */
   etag: string;
   /**
-   * Output only. The etag of the order and membership of the agent's configs. It changes
-   * when a config is created, deleted, enabled, disabled or moved. ReorderConfigs checks
-   * it.
+   * Output only. The etag of the composition of the agent's chain: its configs and their
+   * order. It changes when a config is created, deleted, enabled, disabled or moved.
+   * ReorderConfigs checks it.
    */
   chain_etag: string;
 }

@@ -13,8 +13,8 @@ export const ApiKeyState = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "API_KEY_STATE_UNSPECIFIED",
   /**
-   * NONE - No key is stored with this resource. The key of its credential is used if it names
-   * one, otherwise the provider's environment variable.
+   * NONE - No key is stored with this resource. If the resource names a credential, the key of
+   * the credential is used; otherwise the provider's environment variable is used.
    */
   NONE: "API_KEY_STATE_NONE",
   /** SET - A key is stored and can be decrypted. */
@@ -77,8 +77,8 @@ export function apiKeyStateToNumber(object: ApiKeyState): number {
 
 /**
  * Parameters without a column of their own, stored as JSON. They are validated against
- * the model like all parameters: one that the model is known to reject is
- * INVALID_ARGUMENT; one that the model only ignores is a finding.
+ * the model like all parameters: a parameter that the catalogue marks as rejected by the
+ * model is INVALID_ARGUMENT; a parameter that the model only ignores is a finding.
  */
 export interface ExtraParams {
   /**
@@ -179,14 +179,16 @@ export interface AgentLLMConfig {
     | undefined;
   /**
    * The price of input tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
-   * given, it overrides the price book; 0 is a price. Default 0.0, not given.
+   * given, it overrides the price book; 0 is a price. Default: not given, returned as
+   * 0.0.
    */
   cost_per_1k_input_tokens?:
     | number
     | undefined;
   /**
    * The price of output tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
-   * given, it overrides the price book; 0 is a price. Default 0.0, not given.
+   * given, it overrides the price book; 0 is a price. Default: not given, returned as
+   * 0.0.
    */
   cost_per_1k_output_tokens?:
     | number
@@ -205,8 +207,8 @@ export interface AgentLLMConfig {
     | undefined;
   /**
    * Application data as a JSON object: at most 16384 bytes, nested at most 32 deep, no
-   * duplicate keys, no `\u0000` and no lone surrogates. Stored as written, never
-   * interpreted and never sent to a provider.
+   * duplicate keys, no `\u0000` and no lone surrogates. The service stores it unchanged,
+   * never interprets it and never sends it to a provider.
    */
   metadata_json?:
     | string
@@ -219,8 +221,8 @@ export interface AgentLLMConfig {
     | number
     | undefined;
   /**
-   * Parameters without a column of their own. In a mask, `extra_params.seed` names a
-   * single one; `extra_params` replaces all of them.
+   * Parameters without a column of their own. In a mask, `extra_params.seed` names one
+   * parameter; `extra_params` replaces all of them.
    */
   extra_params:
     | ExtraParams
@@ -236,7 +238,7 @@ export interface AgentLLMConfig {
     | undefined;
   /**
    * Output only. The time of its last update, by the database's clock. An update that
-   * sets the same values also changes it.
+   * sets the same values also changes this time.
    */
   updated_at:
     | Date

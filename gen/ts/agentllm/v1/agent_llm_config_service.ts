@@ -444,7 +444,7 @@ export interface UpsertPrimaryConfigRequest {
     | AgentRef
     | undefined;
   /**
-   * The fields to apply; `id` is ignored. If a config has to be created, `provider` and
+   * The fields to apply. `id` is ignored. If a config has to be created, `provider` and
    * `model_name` are required. If `etag` is set and is not the current etag of the config
    * to change, the request fails with ABORTED (STALE_ETAG).
    */
@@ -678,8 +678,8 @@ export interface ReorderConfigsResponse {
 }
 
 /**
- * The request of ValidateConfig. Exactly one of `id`, `agent` alone, or `config` is the
- * target: a stored configuration, the chain of an agent as stored, or a proposal.
+ * The request of ValidateConfig. The target is exactly one of: `id` (a stored config),
+ * `agent` without `config` (the stored chain of an agent), or `config` (a proposal).
  */
 export interface ValidateConfigRequest {
   /** A stored config, which is linted with its agent's chain. */
@@ -688,15 +688,14 @@ export interface ValidateConfigRequest {
     | undefined;
   /**
    * The agent. Without `config`, its stored chain is linted. With `config`, it is the
-   * agent that the proposal is for, and is not needed if `config.id` names a stored
-   * config.
+   * agent of the proposal; it is not required if `config.id` names a stored config.
    */
   agent:
     | AgentRef
     | undefined;
   /**
    * A proposed config. It is interpreted as in UpdateConfig if `config.id` is set,
-   * otherwise as in CreateConfig, and linted at its place in the chain.
+   * otherwise as in CreateConfig, and linted at its position in the chain.
    */
   config:
     | AgentLLMConfig
@@ -881,7 +880,7 @@ export interface ResolveConfigRequest {
   provider_down: string[];
   /**
    * Resolve at this store revision instead of the current one: configs, agent and
-   * catalogue have their state of that revision, while dates (such as retirement) are
+   * catalogue have their state at that revision, while dates (such as retirement) are
    * compared with today. An agent name is the name at that revision. The history holds no
    * keys, so a key that has been replaced since is reported as API_KEY_STATE_SET. A token
    * that is limited to certain agents must include the name that the agent had at that
@@ -1059,7 +1058,7 @@ export interface RollbackConfigRequest {
    */
   etag: string;
   /**
-   * An API key to store with the config instead of the one that cannot be restored: 1 to
+   * An API key to store with the config instead of the key that cannot be recovered: 1 to
    * 286 visible ASCII characters. It is never returned. Invalid if the earlier state
    * names a credential.
    */
@@ -1067,8 +1066,8 @@ export interface RollbackConfigRequest {
     | string
     | undefined;
   /**
-   * Restore the config without an API key override; a current one is deleted. Cannot be
-   * combined with `api_key`.
+   * Roll back the config without an API key override; a current override is deleted.
+   * Cannot be combined with `api_key`.
    */
   without_key: boolean;
   /**
@@ -1118,7 +1117,7 @@ export interface RollbackRevisionRequest {
   /** The store revision to revert, from 1 to the current one. Required. */
   revision: bigint;
   /**
-   * Restore configs without their API key override if it cannot be restored. Default
+   * Roll back configs without their API key override if it cannot be recovered. Default
    * false: such a config is a conflict.
    */
   without_keys: boolean;
@@ -1145,17 +1144,17 @@ export interface RollbackRevisionRequest {
 export interface RollbackRevisionResponse {
   /**
    * The history entries of the rollback; with `validate_only` their revision is 0. Empty
-   * if there was nothing left to revert. Once all `changes` together exceed 1048576
-   * bytes, the `changes` of that entry and of all later ones are omitted;
-   * ListConfigRevisions returns them.
+   * if no change was left to revert. Once all `changes` together exceed 1048576 bytes,
+   * the `changes` of that entry and of all later ones are omitted; ListConfigRevisions
+   * returns them.
    */
   entries: ConfigRevision[];
   /**
-   * The store revision that the write produced. With `validate_only`, or if there was
-   * nothing left to revert, the revision at which the checks ran.
+   * The store revision that the write produced. With `validate_only`, or if no change was
+   * left to revert, the revision at which the checks ran.
    */
   revision: bigint;
-  /** The findings of the lint for the restored configs, at most 100. */
+  /** The findings of the lint for the configs that were rolled back, at most 100. */
   findings: Finding[];
   /**
    * Which watchers have applied the write. Absent unless the request sets
@@ -6021,9 +6020,9 @@ export const RollbackRevisionResponse: MessageFns<RollbackRevisionResponse> = {
  * first of them is its primary config. Every method uses this definition.
  *
  * Reads are served from memory at one store revision, which the response states, and
- * continue while the database is unavailable. Every write is one transaction together
- * with its history entry. The replica that executes a write serves it to every later
- * read.
+ * continue while the database is unavailable. Every write and its history entry are one
+ * transaction. Every later read on the replica that executed a write returns the result
+ * of the write.
  *
  * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
@@ -6216,8 +6215,8 @@ export const AgentLLMConfigServiceService = {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
-   * refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
+   * checks are permitted per minute.
    */
   checkConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
@@ -6353,11 +6352,11 @@ export const AgentLLMConfigServiceService = {
    * Writes a new revision of a config with its content at an earlier store revision. A
    * deleted config is created again with its id.
    *
-   * The history holds no keys. The config's current key is kept if it fits the provider
-   * and the origin of the earlier state and that state names no credential; otherwise it
-   * is deleted. If the config had an override at the earlier revision and no fitting key
-   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
-   * request sets `api_key` or `without_key`.
+   * The history holds no keys. The config's current key is kept if it is for the provider
+   * and the origin of the earlier state, and the earlier state names no credential;
+   * otherwise it is deleted. If the config had an override at the earlier revision and no
+   * matching key is stored now, the rollback fails with FAILED_PRECONDITION
+   * (KEY_NOT_RESTORABLE), unless the request sets `api_key` or `without_key`.
    *
    * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
    * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
@@ -6377,14 +6376,14 @@ export const AgentLLMConfigServiceService = {
   },
   /**
    * Reverts all changes of one revision, in one transaction, as a new revision: it
-   * deletes what the revision created, restores the earlier content of what the revision
+   * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
-   * lists every conflict, for example a config that has been changed since, or a revision
-   * that changed the catalogue, credentials or tokens.
+   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
+   * since, or a revision that changed the catalogue, credentials or tokens.
    *
    * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
@@ -6485,8 +6484,8 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
-   * refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
+   * checks are permitted per minute.
    */
   checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
   /**
@@ -6553,11 +6552,11 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * Writes a new revision of a config with its content at an earlier store revision. A
    * deleted config is created again with its id.
    *
-   * The history holds no keys. The config's current key is kept if it fits the provider
-   * and the origin of the earlier state and that state names no credential; otherwise it
-   * is deleted. If the config had an override at the earlier revision and no fitting key
-   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
-   * request sets `api_key` or `without_key`.
+   * The history holds no keys. The config's current key is kept if it is for the provider
+   * and the origin of the earlier state, and the earlier state names no credential;
+   * otherwise it is deleted. If the config had an override at the earlier revision and no
+   * matching key is stored now, the rollback fails with FAILED_PRECONDITION
+   * (KEY_NOT_RESTORABLE), unless the request sets `api_key` or `without_key`.
    *
    * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
    * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
@@ -6567,14 +6566,14 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
   rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
   /**
    * Reverts all changes of one revision, in one transaction, as a new revision: it
-   * deletes what the revision created, restores the earlier content of what the revision
+   * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
-   * lists every conflict, for example a config that has been changed since, or a revision
-   * that changed the catalogue, credentials or tokens.
+   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
+   * since, or a revision that changed the catalogue, credentials or tokens.
    *
    * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */
@@ -6819,8 +6818,8 @@ export interface AgentLLMConfigServiceClient extends Client {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; the allowance is
-   * refilled at 600 per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
+   * checks are permitted per minute.
    */
   checkConfigHealth(
     request: CheckConfigHealthRequest,
@@ -6985,11 +6984,11 @@ export interface AgentLLMConfigServiceClient extends Client {
    * Writes a new revision of a config with its content at an earlier store revision. A
    * deleted config is created again with its id.
    *
-   * The history holds no keys. The config's current key is kept if it fits the provider
-   * and the origin of the earlier state and that state names no credential; otherwise it
-   * is deleted. If the config had an override at the earlier revision and no fitting key
-   * is left, the rollback fails with FAILED_PRECONDITION (KEY_NOT_RESTORABLE), unless the
-   * request sets `api_key` or `without_key`.
+   * The history holds no keys. The config's current key is kept if it is for the provider
+   * and the origin of the earlier state, and the earlier state names no credential;
+   * otherwise it is deleted. If the config had an override at the earlier revision and no
+   * matching key is stored now, the rollback fails with FAILED_PRECONDITION
+   * (KEY_NOT_RESTORABLE), unless the request sets `api_key` or `without_key`.
    *
    * Errors: NOT_FOUND (CONFIG_REVISION_NOT_FOUND or AGENT_NOT_FOUND); OUT_OF_RANGE
    * (REVISION_IN_FUTURE); ABORTED (STALE_ETAG); INVALID_ARGUMENT, which lists the fields
@@ -7013,14 +7012,14 @@ export interface AgentLLMConfigServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Reverts all changes of one revision, in one transaction, as a new revision: it
-   * deletes what the revision created, restores the earlier content of what the revision
+   * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * Either everything is reverted or nothing. FAILED_PRECONDITION (ROLLBACK_CONFLICT)
-   * lists every conflict, for example a config that has been changed since, or a revision
-   * that changed the catalogue, credentials or tokens.
+   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
+   * since, or a revision that changed the catalogue, credentials or tokens.
    *
    * Errors: OUT_OF_RANGE (REVISION_IN_FUTURE or REVISION_COMPACTED).
    */

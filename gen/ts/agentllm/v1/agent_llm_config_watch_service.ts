@@ -33,11 +33,11 @@ export interface WatchConfigsRequest {
    * change. Cannot be combined with `all_agents`.
    */
   agents: AgentRef[];
-  /** Watch all agents, including agents that are created later. */
+  /** Whether to watch all agents, including agents that are created later. */
   all_agents: boolean;
   /**
-   * Continue after this token: the last one that was applied on a stream with the same
-   * agents, on any replica. Empty: start with a snapshot.
+   * The stream continues after this token: the last token that the process applied on a
+   * stream with the same agents, on any replica. Empty: start with a snapshot.
    */
   resume_token: string;
   /**
@@ -45,7 +45,7 @@ export interface WatchConfigsRequest {
    * runs. Empty: the service assigns one.
    */
   client_id: string;
-  /** A name of the process for people: at most 100 characters. */
+  /** The name of the process, for display: at most 100 characters. */
   client_name: string;
   /** The version of the process or of its client library: at most 50 characters. */
   client_version: string;
@@ -79,8 +79,8 @@ export interface WatchConfigsResponse {
     | SnapshotEnd
     | undefined;
   /**
-   * The changes of one revision. In a message without `resume_token`, only a part of
-   * them: more changes of the same revision follow.
+   * The changes of one revision. A message without `resume_token` has only a part of
+   * these changes: further changes of the same revision follow.
    */
   changes?:
     | ConfigChanges
@@ -154,8 +154,8 @@ export interface ChangeCause {
 }
 
 /**
- * Resources in their complete state from a revision on. Each replaces the earlier state
- * of the same resource.
+ * Resources in their complete state at a revision. Each replaces the earlier state of the
+ * same resource.
  */
 export interface ConfigChanges {
   /** Agents with their configs. */
@@ -175,8 +175,8 @@ export interface WatchedAgent {
    */
   name: string;
   /**
-   * The agent; absent if no agent has this name, or no longer. `chain_etag` is not set;
-   * GetAgent returns it.
+   * The agent; absent if no agent has this name at this revision. `chain_etag` is not
+   * set; GetAgent returns it.
    */
   agent:
     | Agent
@@ -274,7 +274,7 @@ export interface Watcher {
   agents: string[];
   /** The number of agents that the watch names. */
   agent_count: number;
-  /** Whether it watches all agents. */
+  /** Whether the process watches all agents. */
   all_agents: boolean;
   /** The time at which its stream started, by the database's clock. */
   connected_at:

@@ -23,10 +23,13 @@ export const CheckStatus = {
   INVALID: "CHECK_STATUS_INVALID",
   /**
    * UNREACHABLE - There was no response in time, or the connection failed: name not found, connection
-   * refused or reset, invalid certificate. Key and model were not verified.
+   * refused or reset, invalid certificate. The key and the model were not verified.
    */
   UNREACHABLE: "CHECK_STATUS_UNREACHABLE",
-  /** RATE_LIMITED - The provider limits the request rate (HTTP 429). Key and model were not verified. */
+  /**
+   * RATE_LIMITED - The provider limits the request rate (HTTP 429). The key and the model were not
+   * verified.
+   */
   RATE_LIMITED: "CHECK_STATUS_RATE_LIMITED",
   /** MODEL_MISSING - The provider accepts the key but does not have the model. */
   MODEL_MISSING: "CHECK_STATUS_MODEL_MISSING",
@@ -41,8 +44,8 @@ export const CheckStatus = {
    */
   KEY_UNREADABLE: "CHECK_STATUS_KEY_UNREADABLE",
   /**
-   * FORBIDDEN - The provider knows the key but does not permit it to read the models: a restricted
-   * key, or a region. Model calls with it may work.
+   * FORBIDDEN - The provider knows the key but does not permit it to read the models: the key is
+   * restricted, or the region is not permitted. Model calls with the key may work.
    */
   FORBIDDEN: "CHECK_STATUS_FORBIDDEN",
   /** NO_CREDIT - The provider knows the key, but its account has no credit left. */
@@ -258,13 +261,13 @@ export interface HopCheck {
   /** The result of the check. */
   status: CheckStatus;
   /**
-   * One sentence for people that explains the status and what to do. It never contains
-   * the key or text from the provider.
+   * One sentence for people that explains the status and what to do. The sentence never
+   * contains the key or text from the provider.
    */
   message: string;
   /** The source of the key that the hop would use. */
   key_source: KeySource;
-  /** The name of that environment variable or credential; empty for other sources. */
+  /** The name of the environment variable or the credential; empty for other sources. */
   key_name: string;
   /**
    * The duration of the request to the provider in milliseconds, until the response was
@@ -278,8 +281,8 @@ export interface KeyCheck {
   /** The result of the check. */
   status: CheckStatus;
   /**
-   * One sentence for people that explains the status and what to do. It never contains
-   * the key or text from the provider.
+   * One sentence for people that explains the status and what to do. The sentence never
+   * contains the key or text from the provider.
    */
   message: string;
   /**

@@ -10,8 +10,8 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 
 /**
- * A named API key that any number of configs of its provider can use, so that it is
- * replaced in one place: one row of `llm_credentials`. No response contains the key.
+ * A named API key that any number of configs of its provider can use: one row of
+ * `llm_credentials`. A new key has to be set only once. No response contains the key.
  */
 export interface Credential {
   /**

@@ -329,7 +329,7 @@ export interface ApiKeyLease {
   credential_name: string;
   /** The store revision at which the key was stored. */
   key_revision: bigint;
-  /** How long the key may be used, counted from the time of the request. */
+  /** The time for which the key may be used, counted from the time of the request. */
   lifetime:
     | Duration
     | undefined;
@@ -386,7 +386,7 @@ export interface GetEncryptionStatusResponse {
   ready: boolean;
   /** The store revision at which the request was served. */
   revision: bigint;
-  /** The reason why it cannot; empty if `ready`. */
+  /** The reason why this replica cannot store and decrypt API keys; empty if `ready`. */
   problem: string;
   /**
    * The encryption keys that this replica has, and those with which stored keys are
@@ -395,7 +395,7 @@ export interface GetEncryptionStatusResponse {
   keys: EncryptionKey[];
   /**
    * The number of stored keys that are not encrypted with the primary key.
-   * RotateEncryptionKey encrypts them with it.
+   * RotateEncryptionKey encrypts these keys with the primary key.
    */
   outdated_count: number;
   /** The number of stored keys that this replica cannot decrypt. */
@@ -418,9 +418,9 @@ export interface EncryptionKey {
   primary: boolean;
   /** Whether this replica has the key. */
   available: boolean;
-  /** The number of configs whose API key is encrypted with it. */
+  /** The number of configs whose API key is encrypted with this key. */
   config_count: number;
-  /** The number of credentials whose API key is encrypted with it. */
+  /** The number of credentials whose API key is encrypted with this key. */
   credential_count: number;
 }
 
@@ -2383,16 +2383,16 @@ export const CredentialServiceService = {
   },
   /**
    * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
-   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
-   * configs and configs of disabled providers have no lease.
+   * for the public key in the request; ApiKeyLease describes how to open it. There is no
+   * lease for a disabled config or a config of a disabled provider.
    *
    * The method always requires a token or a client certificate, even where anonymous
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
    * the key. Disabling a config is a change that is not urgent; clients that have applied
-   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
-   * from using it; replace the key in that case.
+   * it no longer use the lease. The service cannot prevent a process that keeps a copy of
+   * the key from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
@@ -2410,12 +2410,12 @@ export const CredentialServiceService = {
   },
   /**
    * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
-   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
-   * the method again: it continues with the remaining keys. If the caller disconnects,
-   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
-   * themselves do not change: leases, etags and the revisions of configs and credentials
-   * stay valid, and watchers receive no change. The history has an entry for each key;
-   * the audit log has one for the start and one for the end.
+   * progress. Reads and writes continue during the rotation. If the rotation is
+   * interrupted, call the method again: it continues with the remaining keys. If the
+   * caller disconnects, the rotation ends after the current step. Concurrent rotations
+   * are safe. The API keys themselves do not change: leases, etags and the revisions of
+   * configs and credentials stay valid, and watchers receive no change. The history has
+   * an entry for each key; the audit log has one for the start and one for the end.
    *
    * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
    * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION
@@ -2481,16 +2481,16 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
   deleteCredential: handleUnaryCall<DeleteCredentialRequest, DeleteCredentialResponse>;
   /**
    * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
-   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
-   * configs and configs of disabled providers have no lease.
+   * for the public key in the request; ApiKeyLease describes how to open it. There is no
+   * lease for a disabled config or a config of a disabled provider.
    *
    * The method always requires a token or a client certificate, even where anonymous
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
    * the key. Disabling a config is a change that is not urgent; clients that have applied
-   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
-   * from using it; replace the key in that case.
+   * it no longer use the lease. The service cannot prevent a process that keeps a copy of
+   * the key from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
@@ -2499,12 +2499,12 @@ export interface CredentialServiceServer extends UntypedServiceImplementation {
   leaseApiKeys: handleUnaryCall<LeaseApiKeysRequest, LeaseApiKeysResponse>;
   /**
    * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
-   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
-   * the method again: it continues with the remaining keys. If the caller disconnects,
-   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
-   * themselves do not change: leases, etags and the revisions of configs and credentials
-   * stay valid, and watchers receive no change. The history has an entry for each key;
-   * the audit log has one for the start and one for the end.
+   * progress. Reads and writes continue during the rotation. If the rotation is
+   * interrupted, call the method again: it continues with the remaining keys. If the
+   * caller disconnects, the rotation ends after the current step. Concurrent rotations
+   * are safe. The API keys themselves do not change: leases, etags and the revisions of
+   * configs and credentials stay valid, and watchers receive no change. The history has
+   * an entry for each key; the audit log has one for the start and one for the end.
    *
    * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
    * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION
@@ -2620,16 +2620,16 @@ export interface CredentialServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Leases the stored keys of an agent's configs to an agent process. Each key is sealed
-   * for the public key in the request; ApiKeyLease describes how to open it. Disabled
-   * configs and configs of disabled providers have no lease.
+   * for the public key in the request; ApiKeyLease describes how to open it. There is no
+   * lease for a disabled config or a config of a disabled provider.
    *
    * The method always requires a token or a client certificate, even where anonymous
    * access is allowed. Every lease is recorded in the audit log. A lease ends early if
    * its key is replaced or deleted, its config is deleted, or its agent or provider is
    * disabled: WatchConfigs marks such a change as urgent, and the process must stop using
    * the key. Disabling a config is a change that is not urgent; clients that have applied
-   * it no longer use the lease. A process that keeps a copy of the key cannot be stopped
-   * from using it; replace the key in that case.
+   * it no longer use the lease. The service cannot prevent a process that keeps a copy of
+   * the key from using it; replace the key in that case.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); FAILED_PRECONDITION (AGENT_INACTIVE);
    * FAILED_PRECONDITION (ENCRYPTION_NOT_CONFIGURED or ENCRYPTION_KEY_WRONG) if the agent
@@ -2652,12 +2652,12 @@ export interface CredentialServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Encrypts every stored key again with the first key of ENCRYPTION_KEY and streams the
-   * progress. Reads and writes continue meanwhile. If the rotation is interrupted, call
-   * the method again: it continues with the remaining keys. If the caller disconnects,
-   * the rotation ends after the current step. Concurrent rotations are safe. The API keys
-   * themselves do not change: leases, etags and the revisions of configs and credentials
-   * stay valid, and watchers receive no change. The history has an entry for each key;
-   * the audit log has one for the start and one for the end.
+   * progress. Reads and writes continue during the rotation. If the rotation is
+   * interrupted, call the method again: it continues with the remaining keys. If the
+   * caller disconnects, the rotation ends after the current step. Concurrent rotations
+   * are safe. The API keys themselves do not change: leases, etags and the revisions of
+   * configs and credentials stay valid, and watchers receive no change. The history has
+   * an entry for each key; the audit log has one for the start and one for the end.
    *
    * Errors: FAILED_PRECONDITION (ENCRYPTION_KEY_MISSING), before any change, if stored
    * keys are encrypted with keys that are not in ENCRYPTION_KEY; FAILED_PRECONDITION

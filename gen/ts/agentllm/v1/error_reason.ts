@@ -23,10 +23,9 @@ export const ErrorReason = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "ERROR_REASON_UNSPECIFIED",
   /**
-   * INVALID_FIELDS - INVALID_ARGUMENT, with a google.rpc.BadRequest that has one field violation
-   * for each problem, within the bounds above. "The
-   * request has 2 problems: config.temperature: must be a
-   * number between 0 and 2, not 3; config.model_name: is required"
+   * INVALID_FIELDS - INVALID_ARGUMENT, with a google.rpc.BadRequest that has one field violation for each
+   * problem, within the limits above. "The request has 2 problems: config.temperature:
+   * must be a number between 0 and 2, not 3; config.model_name: is required"
    */
   INVALID_FIELDS: "ERROR_REASON_INVALID_FIELDS",
   /**
@@ -46,10 +45,9 @@ export const ErrorReason = {
    */
   REQUEST_ID_REUSED: "ERROR_REASON_REQUEST_ID_REUSED",
   /**
-   * AGENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo for each of the first 5. A request for several
-   * agents also has one field violation for each unknown agent, as in INVALID_FIELDS.
-   * "No agent has the name
-   * \"markt_analyst\"; did you mean \"market_analyst\"?"
+   * AGENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo for each of the first 5 agents. A request for several
+   * agents also has one field violation for each unknown agent, as in INVALID_FIELDS. "No
+   * agent has the name \"markt_analyst\"; did you mean \"market_analyst\"?"
    */
   AGENT_NOT_FOUND: "ERROR_REASON_AGENT_NOT_FOUND",
   /** CONFIG_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No config has the id 4711" */

@@ -79,7 +79,7 @@ export const FindingReason = {
    * message.
    */
   INVALID_FIELD: "FINDING_REASON_INVALID_FIELD",
-  /** UNKNOWN_PROVIDER - The hop's provider is not, or no longer, in the catalogue. */
+  /** UNKNOWN_PROVIDER - The hop's provider is not in the catalogue. */
   UNKNOWN_PROVIDER: "FINDING_REASON_UNKNOWN_PROVIDER",
   /**
    * UNKNOWN_MODEL - The hop's model is not in the catalogue of its provider. The message suggests a model
@@ -92,7 +92,7 @@ export const FindingReason = {
   PARAMETER_REJECTED: "FINDING_REASON_PARAMETER_REJECTED",
   /** PARAMETER_IGNORED - The model ignores a parameter; a call omits it. */
   PARAMETER_IGNORED: "FINDING_REASON_PARAMETER_IGNORED",
-  /** PARAMETER_CLAMPED - The model does not accept the value; the nearest accepted value is sent, or none. */
+  /** PARAMETER_CLAMPED - The model does not accept the value; the nearest accepted value is sent, or no value. */
   PARAMETER_CLAMPED: "FINDING_REASON_PARAMETER_CLAMPED",
   /** PARAMETER_CONFLICT - The model does not accept two parameters together; one is omitted. */
   PARAMETER_CONFLICT: "FINDING_REASON_PARAMETER_CONFLICT",
@@ -111,7 +111,7 @@ export const FindingReason = {
   NO_ENABLED_CONFIG: "FINDING_REASON_NO_ENABLED_CONFIG",
   /** AGENT_INACTIVE - The agent is inactive. */
   AGENT_INACTIVE: "FINDING_REASON_AGENT_INACTIVE",
-  /** PRICE_UNKNOWN - The price of the hop's model is unknown, and so is the cost of a call. */
+  /** PRICE_UNKNOWN - The price of the hop's model is unknown, so the cost of a call is unknown. */
   PRICE_UNKNOWN: "FINDING_REASON_PRICE_UNKNOWN",
   /** PRICE_HALF_GIVEN - Only one of the two prices is given; the other one counts as 0. */
   PRICE_HALF_GIVEN: "FINDING_REASON_PRICE_HALF_GIVEN",

@@ -212,7 +212,7 @@ export interface ConfigRevision {
   /**
    * The full name of the method, for example
    * `agentllm.v1.AgentLLMConfigService/UpdateConfig`, or a word such as `seed` for a
-   * change that the service made itself.
+   * change that was made by the service itself.
    */
   method: string;
   /** The idempotency key of the write; empty if it had none. */
@@ -225,7 +225,7 @@ export interface ConfigRevision {
     | undefined;
   /**
    * The changed fields, ordered by name. For a created resource, all fields that were
-   * set; for a deleted one, all fields that had a value. Never secrets.
+   * set; for a deleted one, all fields that had a value. The list never contains secrets.
    */
   changes: FieldChange[];
 }

@@ -11,7 +11,7 @@
  *
  * Every method of every agentllm service declares exactly one permission with the option
  * `(agentllm.v1.permission)`. The server reads it from the descriptor and does not start
- * if a method has none, so no method is unprotected by accident.
+ * if a method has none, so every method is protected.
  */
 export const Permission = {
   /** UNSPECIFIED - No permission declared. The server does not register such a method. */
@@ -72,8 +72,8 @@ export const Permission = {
   /** ENCRYPTION_ROTATE - Rotate the encryption key: RotateEncryptionKey. */
   ENCRYPTION_ROTATE: "PERMISSION_ENCRYPTION_ROTATE",
   /**
-   * ENDPOINTS_WRITE - Change the base URL of a provider, in addition to PERMISSION_CATALOGUE_WRITE. A
-   * permission of its own, because API keys are sent to that URL.
+   * ENDPOINTS_WRITE - Change the base URL of a provider, in addition to PERMISSION_CATALOGUE_WRITE. This is
+   * a separate permission, because API keys are sent to that URL.
    */
   ENDPOINTS_WRITE: "PERMISSION_ENDPOINTS_WRITE",
   /** METRICS_READ - Read `/metrics` over HTTP. */

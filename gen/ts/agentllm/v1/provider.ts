@@ -83,11 +83,11 @@ export function dialectToNumber(object: Dialect): number {
 export const ParameterSupport = {
   /** UNSPECIFIED - Unspecified; rejected on write. */
   UNSPECIFIED: "PARAMETER_SUPPORT_UNSPECIFIED",
-  /** ACCEPTED - The model applies it. */
+  /** ACCEPTED - The model applies the parameter. */
   ACCEPTED: "PARAMETER_SUPPORT_ACCEPTED",
-  /** REJECTED - The model rejects it with an error; a call omits it. */
+  /** REJECTED - The model rejects the parameter with an error; a call omits it. */
   REJECTED: "PARAMETER_SUPPORT_REJECTED",
-  /** IGNORED - The model accepts it without any effect; a call omits it. */
+  /** IGNORED - The model accepts the parameter without any effect; a call omits it. */
   IGNORED: "PARAMETER_SUPPORT_IGNORED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -151,7 +151,7 @@ export interface ParameterRule {
    * `thinking_budget_tokens`, `stop_sequences` or `seed`.
    */
   parameter: string;
-  /** How the model treats it. */
+  /** How the model treats the parameter. */
   support: ParameterSupport;
   /** The lowest allowed value, inclusive. Absent: the lower bound of the field. */
   minimum?:
@@ -164,7 +164,7 @@ export interface ParameterRule {
   maximum?:
     | number
     | undefined;
-  /** The allowed values of a text parameter. Empty: any. At most 50. */
+  /** The allowed values of a text parameter. Empty: any value. At most 50. */
   allowed_values: string[];
   /**
    * The name in the body of the provider's request, for example `max_completion_tokens`.
@@ -199,7 +199,7 @@ export interface Provider {
    * Upper case is converted to lower case. Required; immutable.
    */
   name: string;
-  /** A name for people, at most 100 characters. Default: the canonical name. */
+  /** The name for display, at most 100 characters. Default: the canonical name. */
   display_name?:
     | string
     | undefined;
@@ -232,8 +232,8 @@ export interface Provider {
    * underscores, ends in `_API_KEY`, for example `LOCAL_LLM_API_KEY`, and must not be a
    * variable of a built-in provider. A process sends the variables of an operator-defined
    * provider only if its own environment lists them in PROVIDER_ALLOW_KEY_VARS; the
-   * service and `@agentllm/client` both enforce this. Otherwise anyone with write access
-   * to the catalogue could have any key of a process sent to any address.
+   * service and `@agentllm/client` both enforce this. Otherwise a caller with write
+   * access to the catalogue could make a process send any of its keys to any address.
    */
   api_key_env_vars: string[];
   /** Output only. Whether it is part of the built-in catalogue. */
@@ -278,8 +278,8 @@ export interface Provider {
  * A price of a model, valid from `valid_from` until the next price: one immutable row of
  * `llm_prices`. Rates are integers in micro-USD per one million tokens (a rate of 1 is
  * 10^-12 USD per token). An unknown rate is absent, never estimated. Rates in the price
- * book are 0 to 10^12. Rates that come from a config, where they are given in USD per
- * 1000 tokens, are 0 to 10^15.
+ * book are 0 to 10^12. The rates of a config are given in USD per 1000 tokens; converted,
+ * they are 0 to 10^15.
  */
 export interface ModelPrice {
   /** The rate of input tokens. */
@@ -327,7 +327,7 @@ export interface Model {
    * immutable.
    */
   name: string;
-  /** A name for people, at most 100 characters. */
+  /** The name for display, at most 100 characters. */
   display_name?:
     | string
     | undefined;
@@ -339,21 +339,21 @@ export interface Model {
   max_output_tokens?:
     | number
     | undefined;
-  /** Whether it supports function calls. */
+  /** Whether the model supports function calls. */
   supports_functions?:
     | boolean
     | undefined;
-  /** Whether it accepts images. */
+  /** Whether the model accepts images. */
   supports_vision?:
     | boolean
     | undefined;
-  /** Whether it reasons before it responds. */
+  /** Whether the model reasons before it responds. */
   supports_reasoning?:
     | boolean
     | undefined;
   /** How the model treats parameters; at most 20, one for each parameter. */
   parameter_rules: ParameterRule[];
-  /** The current price. In a write: a new row of the price book, valid from now. */
+  /** The current price. A write adds it as a new row of the price book, valid from now. */
   price:
     | ModelPrice
     | undefined;

@@ -452,8 +452,8 @@ export interface ValidateApiKeyRequest {
    */
   api_key: string;
   /**
-   * A model to check as well, 1 to 100 characters; it need not be in the catalogue.
-   * Empty: only the key is checked.
+   * The model to check in addition to the key, 1 to 100 characters; it need not be in the
+   * catalogue. Empty: only the key is checked.
    */
   model_name: string;
   /**
@@ -2601,8 +2601,8 @@ export const ProviderServiceService = {
   /**
    * Creates an operator-defined provider.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
-   * of the aliases, as its name or alias.
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if the name or an alias is already the
+   * name or an alias of another provider.
    */
   createProvider: {
     path: "/agentllm.v1.ProviderService/CreateProvider" as const,
@@ -2620,8 +2620,8 @@ export const ProviderServiceService = {
    * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
    * `aliases` can be changed.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
-   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if a new alias is already the name or an
+   * alias of another provider; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider: {
     path: "/agentllm.v1.ProviderService/UpdateProvider" as const,
@@ -2725,7 +2725,7 @@ export const ProviderServiceService = {
    * deadline, at most 10 s.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
+   * checks beyond 60 at once; 60 further checks are permitted per minute.
    */
   validateApiKey: {
     path: "/agentllm.v1.ProviderService/ValidateApiKey" as const,
@@ -2752,8 +2752,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
   /**
    * Creates an operator-defined provider.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
-   * of the aliases, as its name or alias.
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if the name or an alias is already the
+   * name or an alias of another provider.
    */
   createProvider: handleUnaryCall<CreateProviderRequest, CreateProviderResponse>;
   /**
@@ -2761,8 +2761,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
    * `aliases` can be changed.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
-   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if a new alias is already the name or an
+   * alias of another provider; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider: handleUnaryCall<UpdateProviderRequest, UpdateProviderResponse>;
   /**
@@ -2806,7 +2806,7 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * deadline, at most 10 s.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
+   * checks beyond 60 at once; 60 further checks are permitted per minute.
    */
   validateApiKey: handleUnaryCall<ValidateApiKeyRequest, ValidateApiKeyResponse>;
 }
@@ -2851,8 +2851,8 @@ export interface ProviderServiceClient extends Client {
   /**
    * Creates an operator-defined provider.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has the name, or one
-   * of the aliases, as its name or alias.
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if the name or an alias is already the
+   * name or an alias of another provider.
    */
   createProvider(
     request: CreateProviderRequest,
@@ -2874,8 +2874,8 @@ export interface ProviderServiceClient extends Client {
    * a built-in provider only `display_name`, `enabled`, `allow_unknown_models` and
    * `aliases` can be changed.
    *
-   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if another provider has a new alias as
-   * its name or alias; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
+   * Errors: ALREADY_EXISTS (PROVIDER_NAME_TAKEN) if a new alias is already the name or an
+   * alias of another provider; FAILED_PRECONDITION (BUILT_IN_PROVIDER).
    */
   updateProvider(
     request: UpdateProviderRequest,
@@ -3017,7 +3017,7 @@ export interface ProviderServiceClient extends Client {
    * deadline, at most 10 s.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; the allowance is refilled at 60 per minute.
+   * checks beyond 60 at once; 60 further checks are permitted per minute.
    */
   validateApiKey(
     request: ValidateApiKeyRequest,

@@ -235,8 +235,9 @@ export interface ResolvedParameter {
 export interface ResolvedPrice {
   /**
    * The rates per million tokens; unknown rates are absent. A price given in the config
-   * (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`) is converted. It applies to
-   * the config's own model; the fallback has the price in the catalogue.
+   * (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`) is converted. This price
+   * applies to the config's own model; the price of the fallback comes from the
+   * catalogue.
    */
   price:
     | ModelPrice
@@ -290,7 +291,7 @@ export interface ResolvedHop {
   price:
     | ResolvedPrice
     | undefined;
-  /** The provenance of each of the values above. */
+  /** The provenance of each value above. */
   provenance: Provenance[];
 }
 

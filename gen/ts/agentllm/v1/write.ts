@@ -9,43 +9,46 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
 
 /**
- * Delays the response of a write until the connected watchers of what it changed have
- * applied it, or the timeout has passed. The write has committed by then, so the status
- * is OK in both cases; the response lists the watchers that have applied it and those
- * that have not.
+ * Delays the response of a write until the connected watchers of the changed resources
+ * have applied the write, or the timeout has passed. The write is committed before the
+ * wait, so the status is OK in both cases; the response lists the watchers that have
+ * applied it and those that have not.
  */
 export interface WaitForAdoption {
   /**
    * The maximum time to wait, 0 to 60 s. The wait always ends before the deadline of the
-   * call, of which at most the first 30 s count. Absent or 0: no wait; the response has
-   * the state right after the commit. The same applies when 500 writes wait on the server
+   * call, which is limited to 30 s. Absent or 0: no wait; the response has the state
+   * directly after the commit. The same applies when 500 writes wait on the server
    * already.
    */
   timeout: Duration | undefined;
 }
 
-/** A watcher of what a write changed. */
+/** A watcher of a resource that a write changed. */
 export interface AdoptingWatcher {
   /** The id of the process, as in Watcher. */
   client_id: string;
   /** The name that the process sent. */
   client_name: string;
-  /** The revision that it has applied; 0 if it has acknowledged none. */
+  /** The revision that the process has applied; 0 if it has acknowledged none. */
   applied_revision: bigint;
 }
 
-/** How far a write has been applied by the watchers of what it changed, on all replicas. */
+/**
+ * The progress of the adoption of a write by the watchers of the changed resources, on
+ * all replicas.
+ */
 export interface Adoption {
   /**
-   * Whether no watcher is pending. Replicas report the state of their watchers once a
-   * second.
+   * Whether all watchers have applied the write. Replicas report the state of their
+   * watchers once a second.
    */
   complete: boolean;
   /** The number of watchers that have applied the write. */
   applied_count: number;
   /** The number of watchers that have not acknowledged it yet. */
   pending_count: number;
-  /** The watchers that have applied it, at most 100 of them. */
+  /** The watchers that have applied the write, at most 100 of them. */
   applied: AdoptingWatcher[];
   /** The watchers that are pending, at most 100 of them. */
   pending: AdoptingWatcher[];
