@@ -7,6 +7,12 @@ const CHUNK_COST = 256;
 /** A request of at most this many bytes is not counted once it is complete, because the number of calls is limited. */
 const SMALL_BYTES = 16_384;
 const SWEEP_MS = 1_000;
+/**
+ * Small requests of at most this age may exceed the limit of all connections, up to this factor. 5 000 watches that are
+ * opened at the same time are normal use: they are complete as soon as the event loop has read them.
+ */
+const YOUNG_MS = 5_000;
+const BURST_FACTOR = 4;
 
 /** The stream of a request. */
 export interface RequestStream {
@@ -28,7 +34,15 @@ export interface BudgetLimits {
 /** The unfinished requests of one connection, oldest first, and their cost in bytes. */
 class PendingRequests {
   readonly requests = new Set<IncomingRequest>();
+  /** Those that are not small. */
+  readonly large = new Set<IncomingRequest>();
   cost = 0;
+
+  /** The oldest request that is large, or that began before `earliest`. */
+  oldestEndable(earliest: number): IncomingRequest | undefined {
+    const oldest = firstOf(this.requests);
+    return oldest && oldest.began < earliest ? oldest : firstOf(this.large);
+  }
 }
 
 /**
@@ -67,7 +81,10 @@ export class RequestBudget {
     if (request.bytes > this.limits.request) request.refuse(tooMany('this request', this.limits.request));
     else if (isLarge && this.unanswered + request.bytes > this.limits.unanswered)
       request.refuse(tooMany('requests in progress', this.limits.unanswered));
-    else if (!request.isFinished) this.charge(request, bytes + CHUNK_COST);
+    else if (!request.isFinished) {
+      if (isLarge) request.pending.large.add(request);
+      this.charge(request, bytes + CHUNK_COST);
+    }
   }
 
   /** Counts a complete request, if it is large, until its response is sent. */
@@ -108,43 +125,64 @@ export class RequestBudget {
     request.cost += cost;
     pending.cost += cost;
     this.unfinished += cost;
+    const error = tooMany('unfinished requests of one connection', this.limits.connection);
     while (pending.cost > this.limits.connection && pending.requests.size > 0)
-      this.endOldest(pending, tooMany('unfinished requests of one connection', this.limits.connection));
-    while (this.unfinished > this.limits.unfinished)
-      this.endOldest(this.largest(), tooMany('unfinished requests', this.limits.unfinished));
+      this.end(firstOf(pending.requests) as IncomingRequest, error);
+    this.makeRoom();
+  }
+
+  /** Ends requests until the limit of all connections is met, or only small and young ones exceed it. */
+  private makeRoom(): void {
+    const { unfinished } = this.limits;
+    while (this.unfinished > unfinished) {
+      const earliest = this.unfinished > BURST_FACTOR * unfinished ? Number.POSITIVE_INFINITY : now() - YOUNG_MS;
+      const victim = this.largestEndable(earliest);
+      if (!victim) return;
+      this.end(victim, tooMany('unfinished requests', unfinished));
+    }
   }
 
   private removePending(request: IncomingRequest): void {
     const { connection, pending } = request;
     request.isFinished = true;
     pending.requests.delete(request);
+    pending.large.delete(request);
     pending.cost -= request.cost;
     this.unfinished -= request.cost;
     if (pending.requests.size === 0) this.connections.delete(connection);
   }
 
-  private endOldest({ requests }: PendingRequests, error: ServiceError): void {
-    const [oldest] = requests;
-    if (!oldest) return;
-    if (oldest.stream.isComplete()) this.finish(oldest);
-    else oldest.refuse(error);
+  private end(request: IncomingRequest, error: ServiceError): void {
+    if (request.stream.isComplete()) this.finish(request);
+    else request.refuse(error);
   }
 
-  private largest(): PendingRequests {
-    let largest: PendingRequests | undefined;
-    for (const connection of this.connections.values())
-      if (!largest || connection.cost > largest.cost) largest = connection;
-    return largest as PendingRequests;
+  /** The oldest request that may be ended, of the connection that uses the most. */
+  private largestEndable(earliest: number): IncomingRequest | undefined {
+    let largest: IncomingRequest | undefined;
+    for (const connection of this.connections.values()) {
+      if (largest && connection.cost <= largest.pending.cost) continue;
+      largest = connection.oldestEndable(earliest) ?? largest;
+    }
+    return largest;
   }
 
   private sweep(): void {
-    const earliest = performance.now() - limits.requestReceiveMs;
+    const earliest = now() - limits.requestReceiveMs;
     for (const { requests } of [...this.connections.values()])
       for (const request of requests) {
         if (request.stream.isComplete()) this.finish(request);
         else if (request.began < earliest) request.refuse(ServiceError.of('DEADLINE_EXCEEDED', {}));
       }
+    this.makeRoom();
   }
+}
+
+const now = () => performance.now();
+
+function firstOf<T>(items: ReadonlySet<T>): T | undefined {
+  for (const item of items) return item;
+  return undefined;
 }
 
 const tooMany = (what: string, bytes: number) => ServiceError.of('TOO_MANY_REQUEST_BYTES', { what, limit: `${bytes}` });

@@ -63,6 +63,39 @@ describe('RequestBudget', () => {
     expect(attack.filter((one) => !isRejected(one))).toHaveLength(3);
   });
 
+  it('ends none of many small requests that begin at the same time', () => {
+    const budget = createBudget();
+    const all = Array.from({ length: 300 }, () => open(budget, {}));
+    for (const { request } of all) request.add(100);
+    expect(all.filter(isRejected)).toEqual([]);
+  });
+
+  it('ends large requests first when many small ones begin at the same time', () => {
+    const budget = createBudget();
+    const connection = {};
+    const small = Array.from({ length: 45 }, () => open(budget, connection));
+    const large = Array.from({ length: 4 }, () => open(budget, {}));
+    for (const { request } of large) request.add(90 * KIB);
+    expect(small.filter(isRejected)).toEqual([]);
+    expect(large.filter(isRejected)).toHaveLength(2);
+  });
+
+  it('ends small requests when they exceed four times the limit', () => {
+    const budget = createBudget();
+    const all = Array.from({ length: 500 }, () => open(budget, {}));
+    expect(all.filter((one) => !isRejected(one))).toHaveLength(400);
+  });
+
+  it('ends small requests that exceed the limit when they are not complete after 5 s', () => {
+    vi.useFakeTimers();
+    const budget = createBudget();
+    const all = Array.from({ length: 300 }, () => open(budget, {}));
+    vi.advanceTimersByTime(4_000);
+    expect(all.filter(isRejected)).toEqual([]);
+    vi.advanceTimersByTime(2_100);
+    expect(all.filter((one) => !isRejected(one))).toHaveLength(100);
+  });
+
   it('counts an overhead for each piece of a request', () => {
     const budget = createBudget();
     const one = open(budget, {});
