@@ -3,6 +3,7 @@ import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { RequestBudget } from '../net/request_budget.js';
 import { hasBody } from './http_response.js';
+import { pauseUntilNextTurn } from './paced_reading.js';
 
 const tooLarge = () =>
   ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes: String(limits.maxRequestBytes) });
@@ -45,6 +46,7 @@ function collect(request: IncomingMessage, response: ServerResponse, budget: Req
       if (size > limits.maxRequestBytes) return refuse(tooLarge());
       if (size > body.length) body = enlarged(body, size);
       chunk.copy(body, start);
+      pauseUntilNextTurn(request);
     });
     request.on('end', () => resolve(body.subarray(0, size)));
     request.on('error', reject);

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { pauseUntilNextTurn } from './paced_reading.js';
 
 /** An HTTP response. */
 export interface HttpResponse {
@@ -52,5 +53,6 @@ function linger(request: IncomingMessage, response: ServerResponse, body: Buffer
     clearTimeout(timer);
     response.end();
   };
+  request.on('data', () => pauseUntilNextTurn(request));
   request.once('end', end).once('close', end).resume();
 }

@@ -75,6 +75,8 @@ export interface AttackResult {
   readonly calls: number;
   /** The longest wait of the caller, and the longest delay of the event loop of the service, in ms. */
   readonly longestMs: number;
+  /** The longest wait of each kind of call. */
+  readonly longest: Readonly<Record<'read' | 'write' | 'http', number>>;
   readonly loopDelayMs: number;
   readonly errors: readonly string[];
   /** The maximum size of the process, and its growth during the attack, in MiB. */
@@ -114,7 +116,7 @@ async function startCaller({ grpcPort, httpPort }: Target) {
   });
   while (!output.includes('ready')) await once(child.stdout, 'data');
   return {
-    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'errors'>> {
+    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'longest' | 'errors'>> {
       child.stdin.end();
       await once(child, 'close');
       return JSON.parse(output.replace('ready\n', ''));
