@@ -46,5 +46,5 @@ const streamHandler = ({ open }: StreamMethod) =>
       stream.request,
       stream,
       (toServiceError, connection) =>
-        new GrpcSink(stream as ServerWritableStream<unknown, Buffer>, connection, toServiceError),
+        new GrpcSink(stream as ServerWritableStream<unknown, object>, connection, toServiceError),
     )) as handleServerStreamingCall<unknown, unknown>;

@@ -8,6 +8,7 @@ import type { ServerTls } from '../net/tls.js';
 import { grpcServiceOf } from './adapter.js';
 import { addReflection } from './reflection.js';
 import { RequestGuard } from './request_guard.js';
+import { installSharedFrames } from './shared_frames.js';
 
 /** The entry of grpc.health.v1 for writes; reads continue while the database is unavailable. */
 const WRITES = 'agentllm.v1.Writes';
@@ -54,6 +55,7 @@ export async function startGrpcServer(
   api: Api,
   { reflection, tls }: GrpcOptions,
 ): Promise<GrpcServer> {
+  installSharedFrames();
   const guard = new RequestGuard(api, reflection);
   const server = new Server({ ...serverOptions, interceptors: [guard.interceptor] });
   for (const service of api.services) {

@@ -4,6 +4,7 @@ import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { ConnectionResponses } from '../net/unread_responses.js';
 import { timeSlice } from '../time_slice.js';
+import { frameOf } from './shared_frames.js';
 import { grpcStatus } from './status.js';
 
 /** The sink of a server stream of grpc-js. It counts its pending messages, and a closed stream is never written to. */
@@ -20,7 +21,7 @@ export class GrpcSink implements EndingSink {
   private pendingBytes = 0;
 
   constructor(
-    private readonly stream: ServerWritableStream<unknown, Buffer>,
+    private readonly stream: ServerWritableStream<unknown, object>,
     private readonly connection: ConnectionResponses | undefined,
     private readonly toServiceError: (thrown: unknown) => ServiceError,
   ) {
@@ -36,7 +37,7 @@ export class GrpcSink implements EndingSink {
     this.pendingBytes += bytes.length;
     this.waitingSince ??= performance.now();
     // grpc-js counts only messages: 16 of them, up to a megabyte, would be buffered for every stream that is not read.
-    return this.stream.write(bytes, this.onWritten) && this.pendingBytes < limits.watchMessageBytes;
+    return this.stream.write(frameOf(bytes), this.onWritten) && this.pendingBytes < limits.watchMessageBytes;
   }
 
   drained(): Promise<void> {
