@@ -143,15 +143,19 @@ async function isDirect(connection: Connection): Promise<boolean> {
 }
 
 class SessionTransaction extends PostgresTransaction {
-  override async begin(connection: Connection): Promise<unknown> {
+  override async begin(connection: Connection): Promise<void> {
     const begin = beginOf(this.isolationLevel, this.readOnly);
-    try {
-      return await connection.query(connection.isDirect ? begin : beginWith(settingsOf(this.client), begin));
-    } catch (error) {
+    const discard = (error: unknown) => {
       // The transaction may have begun and failed, so the connection must not be reused.
       connection.__knex__disposed = error;
-      throw error;
-    }
+    };
+    // Sent together with the first statement, which also fails if the connection is lost.
+    if (connection.isDirect) void connection.query(begin).catch(discard);
+    else
+      await connection.query(beginWith(settingsOf(this.client), begin)).catch((error) => {
+        discard(error);
+        throw error;
+      });
   }
 }
 

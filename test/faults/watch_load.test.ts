@@ -160,7 +160,7 @@ describe('watchers that do not read', () => {
     // The stalled streams together would queue far more than the growth of the server, which does not depend on their
     // number: measured 45 MiB with 2, 37 with 50, 38 with 150.
     const queued = (count * largeWrites * prompt_template.length) / 1024;
-    if (after > 0) expect(after - before).toBeLessThan(queued / 4);
+    if (after > 0) expect(after - before).toBeLessThan(queued / 2);
     if (LARGE)
       for (const one of stalled) {
         one.resume();
