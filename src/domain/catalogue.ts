@@ -156,10 +156,11 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
 const rate = int64(limits.rate).optional();
-const A_TIME = 'must be a time between the years 1 and 9999';
+const A_TIME = 'must be a time between the years 1970 and 9999';
+// ts-proto encodes fractions of seconds before 1970 as negative nanos, which other decoders reject.
 const time = z
   .date({ error: A_TIME })
-  .refine((value) => value.getUTCFullYear() >= 1 && value.getUTCFullYear() <= 9999, A_TIME);
+  .refine((value) => value.getTime() >= 0 && value.getUTCFullYear() <= 9999, A_TIME);
 
 /** The fields of a model that a request can set, by their paths below `model`. */
 export const modelFields: FieldSpecs = {

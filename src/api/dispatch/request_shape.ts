@@ -7,8 +7,8 @@ import { invalidFields, Problems } from '../../problems.js';
 /** The properties of a message type that are checked on the wire. */
 interface MessageShape {
   readonly fields: ReadonlyMap<number, FieldShape>;
-  /** Whether it can contain a repeated field, at any depth. */
-  hasLists: boolean;
+  /** Whether it can contain a repeated field or a time, at any depth. */
+  mustBeScanned: boolean;
 }
 
 interface FieldShape {
@@ -18,6 +18,7 @@ interface FieldShape {
   /** The maximum number of elements; undefined for a field that is not repeated. */
   readonly max: number | undefined;
   readonly isText: boolean;
+  readonly isTime: boolean;
   readonly message: MessageShape | undefined;
 }
 
@@ -26,20 +27,25 @@ export type RequestCheck = (bytes: Uint8Array) => void;
 
 /** Groups that are nested deeper than this are malformed; the decoder has the same limit. */
 const MAX_GROUP_DEPTH = 100;
+const TIMESTAMP = 'google.protobuf.Timestamp';
+/** The range of a Timestamp in seconds: the years 1 to 9999. Decoders turn other values into an invalid Date. */
+const TIME_RANGE = { min: -62_135_596_800n, max: 253_402_300_799n };
+const NANOS_PER_SECOND = 1_000_000_000;
 /** A request of at most this many bytes cannot have too many fields, because each field has at least two bytes. */
 const SHORT_BYTES = 2 * limits.maxRequestFields;
 
 /**
  * Creates the check of a request type: no repeated field has more elements than its maximum, the whole request has at
- * most `limits.maxRequestFields` fields, and every string is UTF-8. It checks the encoded bytes, because the decoding
- * of a hostile request is expensive. Its errors name the field; the decoder would silently replace invalid UTF-8.
+ * most `limits.maxRequestFields` fields, every string is UTF-8, and every time is in the range of a Timestamp. It checks
+ * the encoded bytes, because the decoding of a hostile request is expensive. Its errors name the field; the decoder would
+ * silently replace invalid UTF-8 and accept times that cannot be encoded.
  */
 export function requestCheckOf(desc: DescMessage): RequestCheck {
   const shape = shapeOf(desc, new Map());
   return (bytes) => {
-    // Most read requests have no repeated field and only ASCII text; such a request is always valid.
+    // Most read requests have no repeated field, no time and only ASCII text; such a request is always valid.
     const isOnlyAscii = isAscii(bytes);
-    if (isOnlyAscii && !shape.hasLists && bytes.length <= SHORT_BYTES) return;
+    if (isOnlyAscii && !shape.mustBeScanned && bytes.length <= SHORT_BYTES) return;
     new Scan(bytes, isOnlyAscii).run(shape);
   };
 }
@@ -56,12 +62,13 @@ function shapeOf(desc: DescMessage, shapes: Map<DescMessage, MessageShape>): Mes
   const cached = shapes.get(desc);
   if (cached) return cached;
   const fields = new Map<number, FieldShape>();
-  const shape: MessageShape = { fields, hasLists: false };
+  const shape: MessageShape = { fields, mustBeScanned: false };
   shapes.set(desc, shape);
   for (const field of desc.fields) {
     const fieldShape = fieldShapeOf(field, shapes);
     fields.set(field.number, fieldShape);
-    if (fieldShape.max !== undefined || fieldShape.message?.hasLists) shape.hasLists = true;
+    if (fieldShape.max !== undefined || fieldShape.isTime || fieldShape.message?.mustBeScanned)
+      shape.mustBeScanned = true;
   }
   return shape;
 }
@@ -74,6 +81,7 @@ function fieldShapeOf(field: DescField, shapes: Map<DescMessage, MessageShape>):
     wireType: field.fieldKind === 'map' ? WireType.LengthDelimited : wireTypeOf(field),
     max: isRepeated ? maxElementsOf(field) : undefined,
     isText: field.fieldKind !== 'map' && field.scalar === ScalarType.STRING,
+    isTime: field.fieldKind !== 'map' && field.message?.typeName === TIMESTAMP,
     message: field.fieldKind !== 'map' && field.message ? shapeOf(field.message, shapes) : undefined,
   };
 }
@@ -150,6 +158,10 @@ class Scan {
     const length = reader.uint32();
     const end = reader.pos + length;
     if (end > this.bytes.length) throw new RangeError('a field ends after the request');
+    if (field.isTime) {
+      this.time(name, end);
+      return;
+    }
     if (field.message) {
       this.path.push(name);
       this.message(field.message, end);
@@ -159,6 +171,24 @@ class Scan {
     if (field.isText && !this.isOnlyAscii && !isUtf8(this.bytes.subarray(reader.pos, end)))
       this.problems.add([...this.path, name].join('.'), 'must be valid UTF-8');
     reader.pos = end;
+  }
+
+  private time(name: string, end: number): void {
+    const { reader } = this;
+    let [seconds, nanos] = [0n, 0];
+    while (reader.pos < end) {
+      const [number, wireType] = reader.tag();
+      this.take(1);
+      if (number === 1 && wireType === WireType.Varint) seconds = BigInt(reader.int64());
+      else if (number === 2 && wireType === WireType.Varint) nanos = reader.int32();
+      else this.skip(wireType, number, 0);
+    }
+    if (reader.pos !== end) throw new RangeError('a field ends after its message');
+    const field = [...this.path, name].join('.');
+    if (seconds < TIME_RANGE.min || seconds > TIME_RANGE.max)
+      this.problems.add(field, 'must be a time between the years 1 and 9999');
+    else if (nanos < 0 || nanos >= NANOS_PER_SECOND)
+      this.problems.add(field, `must have nanos of 0 to 999999999, not ${nanos}`);
   }
 
   /** Skips packed elements and returns their number. */

@@ -10,11 +10,12 @@ import { dryRun, planOf, type Ready, type Write } from './planned_write.js';
 /** Runs all checks of a write and returns the response that it would have, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
+    // Before the stored response: a request whose fields are invalid may have no encoding to compare.
+    const prepared = await prepare(store, write);
+    if ('stored' in prepared) return prepared.stored;
     // A used request id returns the stored response for the same request and is rejected for a different one.
     const stored = write.requestId ? await readStoredResponse(store, write) : undefined;
     if (stored) return stored;
-    const prepared = await prepare(store, write);
-    if ('stored' in prepared) return prepared.stored;
     return write.answer(planOf(store.state, write, new CountedIds()).result, store.state.revision);
   } catch (error) {
     throw databaseFailure(error);
