@@ -1,10 +1,15 @@
-import { startPostgres as start } from '../test/support/postgres.js';
+import { createDatabase } from '../test/support/postgres_databases.js';
+import { startServer } from '../test/support/postgres_server.js';
 import type { Lab } from './lab.js';
 
-/** Starts the PostgreSQL of the tests. It runs with fsync off, so that the programs are measured and not the disk. */
+/**
+ * Starts a PostgreSQL server as the tests do. It runs with fsync off, so that the programs are measured and not the
+ * disk.
+ */
 export async function startPostgres(lab: Lab) {
-  const starting = start();
+  const starting = startServer();
   // Registered before the start has finished, because Ctrl-C may interrupt it.
   lab.onClose(async () => (await starting).stop());
-  return await starting;
+  const { url } = await starting;
+  return { url, createDatabase: () => createDatabase(url, 'empty') };
 }

@@ -17,16 +17,20 @@ export type Caller = (path: string, request: Uint8Array) => Promise<Buffer>;
 
 const PROGRAM = 'dist/src/cli/agentllm.js';
 
-export function spawnService(lab: Lab, env: Readonly<Record<string, string>>): Program {
+export function spawnService(lab: Lab, env: Readonly<Record<string, string>>, file = PROGRAM): Program {
   const { PATH } = process.env;
   const ports = { GRPC_ADDRESS: '127.0.0.1:0', HTTP_ADDRESS: '127.0.0.1:0', LOG_LEVEL: 'warn' };
-  return lab.start(process.execPath, [PROGRAM, 'serve'], { cwd: root, env: { PATH, ...ports, ...env } });
+  return lab.start(process.execPath, [file, 'serve'], { cwd: root, env: { PATH, ...ports, ...env } });
 }
 
 /** Starts the service, with a new embedded database unless `env` sets DATABASE_URL. */
-export async function startService(lab: Lab, env: Readonly<Record<string, string>> = {}): Promise<Service> {
+export async function startService(
+  lab: Lab,
+  env: Readonly<Record<string, string>> = {},
+  file = PROGRAM,
+): Promise<Service> {
   const embedded = env['DATABASE_URL'] === undefined;
-  const program = spawnService(lab, embedded ? { DATA_DIR: await lab.directory(), ...env } : env);
+  const program = spawnService(lab, embedded ? { DATA_DIR: await lab.directory(), ...env } : env, file);
   const [, port] = await program.match(/is ready after[\s\S]*?gRPC +127\.0\.0\.1:(\d+)/);
   return { port: Number(port), program, client: caller(lab, Number(port)) };
 }
@@ -44,10 +48,11 @@ export async function createCertificates(lab: Lab): Promise<Certificates> {
   return { settings, trusted: await readFile(join(directory, 'ca.pem')) };
 }
 
-/** Starts a service that accepts only TLS and tokens; its callers send a token. */
+/** Starts a service that accepts only TLS and tokens, without the limit on the calls of one token. */
 export async function startSecureService(lab: Lab, { settings, trusted }: Certificates) {
   const tokenFile = join(await lab.directory(), 'token');
-  const { port, program } = await startService(lab, { ...settings, BOOTSTRAP_TOKEN_FILE: tokenFile });
+  const env = { ...settings, BOOTSTRAP_TOKEN_FILE: tokenFile };
+  const { port, program } = await startService(lab, env, 'bench/unlimited_service.mjs');
   const token = (await readFile(tokenFile, 'utf8')).trim();
   return { port, program, token, client: caller(lab, port, { trusted, token }) };
 }
