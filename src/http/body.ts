@@ -28,12 +28,11 @@ export async function readBody(
 /** Reads the body; rejects if the client disconnects, is too slow or sends too much. */
 function collect(request: IncomingMessage, response: ServerResponse, budget: RequestBudget): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    let body: Buffer = Buffer.alloc(0);
-    let size = 0;
+    let body = new Body();
     let isOver = false;
     const refuse = (error: Error) => {
       isOver = true;
-      body = Buffer.alloc(0);
+      body = new Body();
       reject(error);
     };
     const incoming = budget.open(request.socket, { refuse, isComplete: () => request.complete });
@@ -41,25 +40,50 @@ function collect(request: IncomingMessage, response: ServerResponse, budget: Req
     request.on('data', (chunk: Buffer) => {
       if (!isOver) incoming.add(chunk.length);
       if (isOver) return;
-      const start = size;
-      size += chunk.length;
-      if (size > limits.maxRequestBytes) return refuse(tooLarge());
-      if (size > body.length) body = enlarged(body, size);
-      chunk.copy(body, start);
+      if (body.size + chunk.length > limits.maxRequestBytes) return refuse(tooLarge());
+      body.add(chunk);
       pauseUntilNextTurn(request);
     });
-    request.on('end', () => resolve(body.subarray(0, size)));
+    request.on('end', () => resolve(body.bytes()));
     request.on('error', reject);
     request.on('close', () => reject(new Error('the client has disconnected')));
   });
 }
 
+/** A chunk of at least this size is kept. It is a part of a buffer of 64 KiB that Node has read into. */
+const KEPT_BYTES = 32 * 1024;
+const COPY_BYTES = 16 * 1024;
+
 /**
- * Chunks are copied into one buffer: a chunk may have one byte, and a separate buffer for it would need a hundred times
- * its size.
+ * The chunks of a body. Small ones are copied together: a chunk may have one byte, and a separate buffer for it would
+ * need a hundred times its size. One buffer that doubles left 100 MB of garbage while 200 clients sent 4 MB each.
  */
-function enlarged(body: Buffer, size: number): Buffer {
-  const larger = Buffer.alloc(Math.min(limits.maxRequestBytes, Math.max(size, 2 * body.length)));
-  body.copy(larger);
-  return larger;
+class Body {
+  size = 0;
+  private readonly parts: Buffer[] = [];
+  /** The last part if small chunks are copied into it, with its used bytes. */
+  private open: { readonly buffer: Buffer; used: number } | undefined;
+
+  add(chunk: Buffer): void {
+    this.size += chunk.length;
+    if (chunk.length >= KEPT_BYTES) {
+      this.close();
+      this.parts.push(chunk);
+      return;
+    }
+    if (this.open && this.open.used + chunk.length > this.open.buffer.length) this.close();
+    this.open ??= { buffer: Buffer.allocUnsafeSlow(Math.max(COPY_BYTES, chunk.length)), used: 0 };
+    chunk.copy(this.open.buffer, this.open.used);
+    this.open.used += chunk.length;
+  }
+
+  bytes(): Buffer {
+    this.close();
+    return Buffer.concat(this.parts, this.size);
+  }
+
+  private close(): void {
+    if (this.open) this.parts.push(this.open.buffer.subarray(0, this.open.used));
+    this.open = undefined;
+  }
 }
