@@ -147,7 +147,7 @@ describe('watchers that do not read', () => {
     const writes = startWrites([server], agents, 40);
     // Each write is about 60 KB for a watch of all agents, so the total exceeds the buffers of any transport.
     const prompt_template = 'x'.repeat(60_000);
-    const largeWrites = 30;
+    const largeWrites = 90;
     const began = performance.now();
     for (let at = 0; at < largeWrites; at++)
       await server.clients.agents.updateAgent({
@@ -171,10 +171,10 @@ describe('watchers that do not read', () => {
     for (const one of healthy) await allReach([one], newest.get(`agent ${one.watched.ids?.[0]}`) ?? 1);
     expect(endsOf(healthy)).toEqual({});
     expect(percentile(delays, 0.99)).toBeLessThan(LONGEST_DELAY_MS);
-    // The stalled streams together would queue far more than the growth of the server, which does not depend on their
-    // number: measured 45 MiB with 2, 37 with 50, 38 with 150.
+    // What was written for the streams, of which the buffers of their connections hold a part. The server was measured to
+    // grow by 34 to 40 MiB, and by 164 MiB when it ignored that the streams were full.
     const queued = (count * largeWrites * prompt_template.length) / 1024;
-    if (after > 0) expect(after - before).toBeLessThan(queued / 2);
+    if (after > 0) expect(after - before).toBeLessThan(queued / 6);
     if (LARGE)
       for (const one of stalled) {
         one.resume();
