@@ -213,7 +213,7 @@ export class WatcherRegistry {
     return {
       ...watch.watcher,
       stream_id: watch.id,
-      replica: this.store.mark,
+      replica: this.store.replicaId,
       agents: all ? null : [...names, ...[...ids].map((id) => `#${id}`)],
       sent_revision: watch.sent,
       applied_revision: watch.applied ?? null,

@@ -69,7 +69,7 @@ export const checkOutcomes = {
       `${w.provider} was not contacted, because no key is set; give the configuration one, or set ${w.variables} for the service` +
       (w.builtIn ? '' : ' and list it in PROVIDER_ALLOW_KEY_VARS'),
   ),
-  KEY_WANTED: entry(
+  KEY_REQUIRED: entry(
     'CHECK_STATUS_NO_KEY',
     (w) => `${w.provider} requires a key and none is set; give the configuration one`,
   ),

@@ -46,7 +46,7 @@ async function observe(url: string) {
   try {
     const { agents } = await backend.agents.listAgents({});
     const { entries } = await backend.configs.listConfigRevisions({});
-    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, behind: undefined, limit: 100 };
+    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, after: undefined, limit: 100 };
     const { events } = await backend.audit.listAuditEvents({});
     const kept = await listEntries(backend.store, query);
     return { state: contents(backend.store.state), agents, entries, events, kept };

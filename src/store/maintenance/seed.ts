@@ -56,7 +56,7 @@ async function runSeed(store: Store, { name, plan }: Seed): Promise<number> {
     requestId: undefined,
     reason: undefined,
     plan,
-    answer: (count) => {
+    encodeResponse: (count) => {
       rows = count;
       return new Uint8Array();
     },

@@ -1,9 +1,9 @@
 import type { Knex } from 'knex';
-import { altersChain, isResealed } from '../../domain/draft.js';
+import { altersChain, isReencrypted } from '../../domain/draft.js';
 import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
-import { databaseFailure, isAboutValues, isLostConnection, takesNoWrites } from '../failure.js';
+import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
 import { advance, appendChanges } from './change_log.js';
@@ -11,7 +11,7 @@ import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
 import { lockCounter, moveCounter } from './revision_counter.js';
-import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } from './rows.js';
+import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Statement } from './rows.js';
 
 /**
  * Executes writes in one transaction, in order, each as a separate revision. The counter row is locked first, so
@@ -56,7 +56,7 @@ async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<re
     return batch.outcomes;
   } catch (error) {
     if (error instanceof NothingToDo) return error.outcomes;
-    if (takesNoWrites(error)) store.writesFail = true;
+    if (rejectsWrites(error)) store.writesFail = true;
     // After the commit has been sent, the write may have succeeded in spite of the error.
     if (stage.committed || (stage.committing && isLostConnection(error)))
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
@@ -73,7 +73,7 @@ class NothingToDo extends Error {
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const counter = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
+  const counter = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.replicaId);
   await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
   const stored = await readResponses(
     tx,
@@ -129,13 +129,13 @@ function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[]
         ),
       );
   }
-  const isImport = steps.some(({ draft }) => draft.adopts);
+  const isImport = steps.some(({ draft }) => draft.isImport);
   for (const entity of entities) {
     const put = changes.filter((change) => change.entity === entity && change.after);
-    const written = put.filter((change) => !isResealed(change)).map(rowAfter);
+    const written = put.filter((change) => !isReencrypted(change)).map(rowAfter);
     statements.push(
       ...putRows(tx, entity, written, isImport),
-      ...putRows(tx, entity, put.filter(isResealed).map(rowAfter), true),
+      ...putRows(tx, entity, put.filter(isReencrypted).map(rowAfter), true),
     );
   }
   const chains = changedChains(steps);
@@ -168,10 +168,10 @@ function changedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, n
 
 /** Stores the final ciphertext of each row. */
 function keyStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
-  const all = steps.flatMap(({ tokens }) => tokens);
+  const all = steps.flatMap(({ ciphertexts }) => ciphertexts);
   return (['config', 'credential'] as const).flatMap((entity) => {
-    const last = new Map(all.filter((token) => token.entity === entity).map((token) => [token.id, token]));
-    return last.size > 0 ? [putTokens(tx, entity, [...last.values()])] : [];
+    const last = new Map(all.filter((one) => one.entity === entity).map((one) => [one.id, one]));
+    return last.size > 0 ? [putCiphertexts(tx, entity, [...last.values()])] : [];
   });
 }
 

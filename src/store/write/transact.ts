@@ -16,7 +16,7 @@ export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8A
     // A used request id returns the stored response for the same request and is rejected for a different one.
     const stored = write.requestId ? await readStoredResponse(store, write) : undefined;
     if (stored) return stored;
-    return write.answer(planOf(store.state, write, new CountedIds()).result, store.state.revision);
+    return write.encodeResponse(planOf(store.state, write, new CountedIds()).result, store.state.revision);
   } catch (error) {
     throw databaseFailure(error);
   }

@@ -5,7 +5,7 @@ import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { limits } from '../../src/limits.js';
 import { version } from '../../src/package.js';
-import { type Answer, type CheckOptions, checkProvider } from '../../src/providers/check_provider.js';
+import { type CheckOptions, checkProvider, type ModelCheck } from '../../src/providers/check_provider.js';
 import {
   claudeList,
   deepseekBalance,
@@ -32,7 +32,7 @@ async function check(
   models: readonly string[] = [],
   key: string | undefined = KEY,
   options: Partial<CheckOptions> = {},
-): Promise<readonly Answer[]> {
+): Promise<readonly ModelCheck[]> {
   const results = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
   messages.push(...results.map(({ message }) => message));
   return results;
@@ -44,7 +44,7 @@ async function fakeOf(kind: Kind): Promise<FakeProvider> {
   return fake;
 }
 
-const statuses = (results: readonly Answer[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+const statuses = (results: readonly ModelCheck[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
 const list = { openai: '/v1/models', deepseek: '/models', grok: '/v1/models', claude: '/v1/models' } as const;
 const listed = {
   openai: 'gpt-4o-mini',
