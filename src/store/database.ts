@@ -88,7 +88,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // The engine has a single session, so the pool has one connection.
-    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
+    const db = open({ stream: () => engine.connect(), types, ssl: false, pipeline: true }, options, 1, new Sessions());
     const close = async () => {
       try {
         await db.destroy();
