@@ -34,7 +34,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: '0',
 };
 
-/** The defaults of transactions without `begin`, which are the only statements of a direct connection. */
+/** Defaults for statements without `begin`; only a direct connection sends such statements. */
 const TRANSACTION_DEFAULTS: Readonly<Record<string, string>> = {
   default_transaction_isolation: 'read committed',
   default_transaction_deferrable: 'off',

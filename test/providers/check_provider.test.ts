@@ -112,7 +112,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     ['wrongKey', 'CHECK_STATUS_INVALID', / rejected the key; replace it: it is wrong, expired or revoked$/],
     ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not permit this key to read its models/],
     ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has no credit left at .*; add credit/],
-    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
+    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / received too many requests; check again (after \d+ s|later)$/],
     ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has an internal error \(HTTP 5\d\d\)/],
   ])('returns for the situation %s the status %s', async (situation, status, message) => {
     const fake = await fakeOf(kind);
@@ -271,7 +271,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     expect(statuses(results)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(results[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${kind} was not contacted, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
+      message: `${kind} was not contacted, because no key is set; set an API key for the config, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -346,7 +346,7 @@ describe('a check of a local server', () => {
     });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${name} was not contacted, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
+      message: `${name} was not contacted, because no key is set; set an API key for the config, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -362,7 +362,7 @@ describe('a check of a local server', () => {
     const [result] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: 'local requires a key and none is set; give the configuration one',
+      message: 'local requires a key and none is set; set an API key for the config',
       latencyMs: expect.any(Number),
     });
   });
@@ -678,7 +678,7 @@ describe('the message of a check', () => {
     const fake = await fakeOf('openai');
     fake.on('*', json(429, {}, headers));
     const [result] = await check(fake.provider);
-    expect(result?.message).toBe(`openai has had too many requests; check again ${when}`);
+    expect(result?.message).toBe(`openai received too many requests; check again ${when}`);
   });
 
   it('contains the seconds until a Retry-After date', async () => {
