@@ -57,6 +57,17 @@ const FAULTS = [
   'test/store/write/concurrent_writes.test.ts',
 ];
 
+/** Tests that run what users install: the built program, the packed packages, and the transcripts of the documentation. */
+const END_TO_END = [
+  'test/{bench,bootstrap_token,docs}.test.ts',
+  'test/cli/help.test.ts',
+  'test/cli/local/serve.test.ts',
+  'test/cli/remote/completion.test.ts',
+  'test/client/package.test.ts',
+  'test/http/openapi_clients.test.ts',
+  'test/main/{data_directory,packaging}.test.ts',
+];
+
 /**
  * Starts the thread of the embedded engine from the build. From source it has to load a compiler first, so that an engine
  * takes 1.0 s of processor time to open instead of 0.5 s.
@@ -85,10 +96,11 @@ export default defineConfig({
           name: 'service',
           isolate: false,
           include: ['test/**/*.test.ts'],
-          exclude: [...UNIT, ...FAULTS],
+          exclude: [...UNIT, ...FAULTS, ...END_TO_END],
         },
       },
       { plugins: [builtEngineWorker], test: { ...onStores(), name: 'faults', include: FAULTS } },
+      { plugins: [builtEngineWorker], test: { ...onStores(), name: 'e2e', include: END_TO_END } },
     ],
   },
 });

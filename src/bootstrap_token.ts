@@ -49,7 +49,7 @@ async function createFirstToken(store: Store, newToken: NewToken): Promise<boole
       planToken(state, draft, FIRST, newToken);
       return true;
     },
-    answer: (created) => {
+    encodeResponse: (created) => {
       isCreated = created;
       return new Uint8Array();
     },

@@ -59,7 +59,7 @@ export class Feed {
 
   /** Polls after the write of another replica. A poll that is in progress may have read the head before that write. */
   private onNotification(writer: string | undefined): void {
-    if (writer === this.store.mark) return;
+    if (writer === this.store.replicaId) return;
     if (this.polling) void this.polling.then(() => this.poll());
     else void this.poll();
   }

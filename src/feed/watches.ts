@@ -44,7 +44,7 @@ export class Watches {
   /** The catalogue of the newest snapshot. */
   private cachedCatalogue: { state: State; version: number; items: readonly CatalogueMaterial[] } | undefined;
   /** The agents of the newest snapshot, for streams that begin at the same revision. */
-  private cachedAgents: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
+  private cachedAgents: { state: State; revision: number; hash: string; agents: readonly AgentMaterial[] } | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private readonly unsubscribe: () => void;
   /** Creates the error of new streams; set once the service closes. */
@@ -66,10 +66,10 @@ export class Watches {
   }
 
   /** Number of watches that have not caught up. */
-  get behind(): number {
-    let behind = 0;
-    for (const { live } of this.watches) if (!live) behind++;
-    return behind;
+  get lagging(): number {
+    let lagging = 0;
+    for (const { live } of this.watches) if (!live) lagging++;
+    return lagging;
   }
 
   /** The newest stream of a process. */
@@ -295,9 +295,9 @@ export class Watches {
     const { state } = this.store;
     const { revision } = state;
     const { cachedAgents: cached } = this;
-    if (cached?.state === state && cached.revision === revision && cached.mark === filter.mark) return cached.agents;
+    if (cached?.state === state && cached.revision === revision && cached.hash === filter.hash) return cached.agents;
     const agents = agentsFor(state, filter);
-    this.cachedAgents = { state, revision, mark: filter.mark, agents };
+    this.cachedAgents = { state, revision, hash: filter.hash, agents };
     return agents;
   }
 

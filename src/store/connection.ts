@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { type DatabaseTls, type DatabaseUrl, parseDatabaseUrl, placeOf } from '../domain/database_url.js';
+import { type DatabaseTls, type DatabaseUrl, displayAddress, parseDatabaseUrl } from '../domain/database_url.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
@@ -59,7 +59,7 @@ export function attemptOf(url: DatabaseUrl): Attempt {
   // The driver takes missing values from the environment variables of libpq.
   const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
-    server: placeOf({ host, port }),
+    server: displayAddress({ host, port }),
     user: user ?? '',
     database: database ?? '',
     tls: url.tls.mode !== 'disable',

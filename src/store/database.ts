@@ -43,7 +43,7 @@ export interface DatabaseOptions {
   /** `postgres://…`; undefined opens the embedded engine. */
   readonly url: string | undefined;
   readonly directUrl?: string | undefined;
-  /** Whether writes notify other replicas, which then poll at once. */
+  /** Whether writes notify other replicas, which then poll immediately. */
   readonly notify?: boolean;
   /** Maximum number of connections to PostgreSQL. */
   readonly poolSize: number;
@@ -88,7 +88,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // The engine has a single session, so the pool has one connection.
-    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
+    const db = open({ stream: () => engine.connect(), types, ssl: false, pipeline: true }, options, 1, new Sessions());
     const close = async () => {
       try {
         await db.destroy();
@@ -117,7 +117,7 @@ async function dump(db: Knex, engine: Engine): Promise<Dump> {
 type Connection = pg.ClientConfig & { types: typeof types };
 
 /**
- * @param session settings of every transaction; undefined for the embedded engine, whose only session is not shared.
+ * @param session settings of every connection or transaction; undefined for the embedded engine, whose only session is not shared.
  */
 function open(
   connection: Connection,

@@ -28,7 +28,7 @@ export class ReplicaState {
   private readonly followers = new Set<Follower>();
 
   /** The id of this replica, which distinguishes its writes from those of other replicas. */
-  readonly mark = randomUUID();
+  readonly replicaId = randomUUID();
   /** Whether the database rejected the last write as read-only. The feed probes it again. */
   writesFail = false;
 

@@ -46,7 +46,7 @@ async function observe(url: string) {
   try {
     const { agents } = await backend.agents.listAgents({});
     const { entries } = await backend.configs.listConfigRevisions({});
-    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, behind: undefined, limit: 100 };
+    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, after: undefined, limit: 100 };
     const { events } = await backend.audit.listAuditEvents({});
     const kept = await listEntries(backend.store, query);
     return { state: contents(backend.store.state), agents, entries, events, kept };
@@ -130,6 +130,16 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
       if (bouncer && setting !== 'client_encoding')
         expect(await observe(bouncer.through(`${url}?schema=public`))).toEqual(control);
     });
+  });
+
+  it.skipIf(!hasPgBouncer())('leave no statement prepared in the sessions of a pooler', async () => {
+    const backend = await startBackend({ url: (bouncer as PgBouncer).through(`${url}?schema=public`) });
+    try {
+      await backend.agents.createAgent({ agent: { name: `pooled_${serverName.length}`, agent_type: 'analyst' } });
+      expect(await backend.store.database.knex('pg_prepared_statements').select('statement')).toEqual([]);
+    } finally {
+      await backend.close();
+    }
   });
 
   it('do not change what is written', async () => {

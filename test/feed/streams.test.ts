@@ -21,7 +21,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       client_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
       bookmark_interval_ms: limits.bookmarkPromiseMs,
       resumed: false,
-      replica: backend().store.mark,
+      replica: backend().store.replicaId,
     });
     expect(one.events[1]?.snapshot_begin).toEqual({ agent_count: 2 });
     expect(one.events.slice(0, -1).every(({ resume_token }) => resume_token === '')).toBe(true);

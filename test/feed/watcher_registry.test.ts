@@ -47,7 +47,7 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
         {
           client_name: name,
           client_version: '1.2.3-ü',
-          replica: backend().store.mark,
+          replica: backend().store.replicaId,
           agents: [agent.name, 'nobody', '#7'],
           agent_count: 3,
           all_agents: false,
@@ -158,10 +158,10 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
     const { watch, client_id } = await startWatch(request);
     const { reached, token } = watch;
     await calls.acknowledge({ client_id, revision: reached });
-    await expectWatcher(client_id, { replica: backend().store.mark, lag: 0n });
+    await expectWatcher(client_id, { replica: backend().store.replicaId, lag: 0n });
     const moved = await startWatch({ ...request, resume_token: token }, replicaB);
     watch.cancel();
-    const there = { replica: replicaB.store.mark, applied_revision: BigInt(reached), lag: 0n, stale: false };
+    const there = { replica: replicaB.store.replicaId, applied_revision: BigInt(reached), lag: 0n, stale: false };
     await expectWatcher(client_id, there);
     // The previous replica does not remove the row of the process.
     for (const at of [calls, callsB]) await expectWatcher(client_id, there, at);

@@ -194,7 +194,7 @@ describe('a watch', () => {
     expect(sink.written).toEqual(['started again 10']);
     await vi.advanceTimersByTimeAsync(35_000);
     expect(sink.written.slice(1)).toEqual(['bookmark 3', 'bookmark 3', 'bookmark 3']);
-    expect([sink.error, watches.behind]).toEqual([undefined, 1]);
+    expect([sink.error, watches.lagging]).toEqual([undefined, 1]);
     sink.close();
   });
 
@@ -208,14 +208,14 @@ describe('a watch', () => {
     for (let at = 0; at < 500; at++) write();
     expect(healthy.written.filter((one) => one.startsWith('change'))).toHaveLength(500);
     expect(stalled.written.filter((one) => one.startsWith('change'))).toHaveLength(16);
-    expect(watches.behind).toBe(1);
+    expect(watches.lagging).toBe(1);
     // When it reads again, it receives every change.
     stalled.read();
     await settle();
     expect(stalled.written.filter((one) => one.startsWith('change'))).toEqual(
       healthy.written.filter((one) => one.startsWith('change')),
     );
-    expect(watches.behind).toBe(0);
+    expect(watches.lagging).toBe(0);
   });
 
   it('receives a revision of several parts one part at a time', async () => {
@@ -314,7 +314,7 @@ describe('a watch', () => {
     await settle();
     for (const sink of sinks) sink.close();
     await settle();
-    expect([watches.count, watches.behind]).toEqual([0, 0]);
+    expect([watches.count, watches.lagging]).toEqual([0, 0]);
     write();
     await vi.advanceTimersByTimeAsync(30_000);
   });

@@ -7,7 +7,7 @@ import { checkProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { invalid } from '../api/handlers/support.js';
 import { errorOf, send } from '../http/support.js';
-import { checkInProcess, checkOverTls, goodCertificate, NAME } from '../providers/ask_trusting.js';
+import { checkInProcess, checkOverTls, goodCertificate, NAME } from '../providers/check_with_authority.js';
 import { KEY, providerRow, startFakeProvider, startTcp, text, wire } from '../providers/fake_provider.js';
 import { fakeResolver } from '../providers/fake_resolver.js';
 import { startCommand, useDirectories } from '../support/command.js';

@@ -5,11 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { type Answer, checkProvider } from '../../src/providers/check_provider.js';
+import { checkProvider, type ModelCheck } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { freePort } from '../support/ports.js';
-import { authority, checkOverTls, goodCertificate, NAME } from './ask_trusting.js';
 import { makeCertificate } from './certificate.js';
+import { authority, checkOverTls, goodCertificate, NAME } from './check_with_authority.js';
 import { type Handler, KEY, providerRow, startFakeProvider, startTcp, wire } from './fake_provider.js';
 import { fakeResolver, type Resolution } from './fake_resolver.js';
 
@@ -25,7 +25,12 @@ function useResolver(table: Readonly<Record<string, Resolution>>): string[] {
   return lookups;
 }
 
-async function check(base_url: string, allowed = loopback, timeoutMs = 5000, signal?: AbortSignal): Promise<Answer> {
+async function check(
+  base_url: string,
+  allowed = loopback,
+  timeoutMs = 5000,
+  signal?: AbortSignal,
+): Promise<ModelCheck> {
   const [result] = await checkProvider(providerRow('openai', base_url), KEY, [], { allowed, timeoutMs, signal });
   if (!result) throw new Error('no result');
   expect(result.message).not.toMatch(/127\.0\.0|::1|llm\.example|undefined/);

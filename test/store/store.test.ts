@@ -28,7 +28,7 @@ function writing<T>(plan: Plan<T>, over: Partial<Write<T>> = {}): Write<T> {
     requestId: undefined,
     reason: undefined,
     plan,
-    answer: (result, revision) => Buffer.from(JSON.stringify({ result, revision })),
+    encodeResponse: (result, revision) => Buffer.from(JSON.stringify({ result, revision })),
     body: () => Buffer.from('body'),
     ...over,
   };
@@ -246,8 +246,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
 
   it('changes nothing when a write is only rehearsed (validate_only)', async () => {
     const before = await snapshot();
-    const answer = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
-    expect(answer).toEqual({ result: 0, revision: store.state.revision });
+    const response = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
+    expect(response).toEqual({ result: 0, revision: store.state.revision });
     expect(await snapshot()).toEqual(before);
   });
 

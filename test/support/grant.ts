@@ -20,7 +20,7 @@ export async function grant(store: Store, request: Partial<TokenRequest>): Promi
     requestId: undefined,
     reason: undefined,
     plan: (state, draft) => planToken(state, draft, { ...DEFAULTS, ...request }, token),
-    answer: () => new Uint8Array(),
+    encodeResponse: () => new Uint8Array(),
     body: () => new Uint8Array(),
   });
   return token;

@@ -81,7 +81,7 @@ async function listConfigRevisions(
   const page = pageFrom(request, ['revisions', agentId, configId, kinds]);
   const after = page.last && positionIn(page.last);
   const entities = ENTITIES.filter((entity) => kinds.length === 0 || kinds.includes(KINDS[entity]));
-  const query = { agentId, configId, entities, until: state.revision, behind: after, limit: page.size + 1 };
+  const query = { agentId, configId, entities, until: state.revision, after, limit: page.size + 1 };
   const { revision } = state;
   const { rows, complete } = await listEntries(store, query);
   const names = await namesIn(store, rows);

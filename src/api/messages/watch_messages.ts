@@ -54,7 +54,12 @@ export class WatchMessageEncoder implements MessageEncoder {
   constructor(private readonly store: Store) {}
 
   started({ client_id }: WatcherIdentity, resumed: boolean, newest: number): Buffer {
-    const started = { client_id, resumed, replica: this.store.mark, bookmark_interval_ms: limits.bookmarkPromiseMs };
+    const started = {
+      client_id,
+      resumed,
+      replica: this.store.replicaId,
+      bookmark_interval_ms: limits.bookmarkPromiseMs,
+    };
     return message({ started, revision: BigInt(newest) });
   }
 
@@ -135,7 +140,7 @@ export class WatchMessageEncoder implements MessageEncoder {
   }
 
   private readonly token = (revision: number, nonce: string, filter: Filter): string =>
-    writeResumeToken({ identity: this.store.state.identity, revision, nonce, mark: filter.mark });
+    writeResumeToken({ identity: this.store.state.identity, revision, nonce, hash: filter.hash });
 }
 
 const message = (fields: Parameters<typeof WatchConfigsResponse.fromPartial>[0]): Buffer =>

@@ -1,6 +1,6 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../../gen/ts/agentllm/v1/finding.js';
-import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
+import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { Keyring } from '../../domain/keyring.js';
 import { lintChain } from '../../domain/lint.js';
 import { retiringUses } from '../../domain/retiring.js';
@@ -39,7 +39,7 @@ async function* examineDatabase({ store: { database }, settings }: TaskContext):
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
   const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
-  const where = DATABASE_URL ? `at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
+  const where = DATABASE_URL ? `at ${displayAddress(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
   const finding = `PostgreSQL ${version} ${where}, responds in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
@@ -54,7 +54,7 @@ async function* examineDatabase({ store: { database }, settings }: TaskContext):
     yield {
       area: 'database',
       verdict: 'fail',
-      finding: 'It accepts no writes: it is a standby or set to read-only',
+      finding: 'The database accepts no writes: it is a standby or set to read-only',
       remedy,
     };
   }

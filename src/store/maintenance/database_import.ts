@@ -95,11 +95,11 @@ export async function importRows(store: Store): Promise<number> {
   let imported = 0;
   await transact(store, {
     actor: 'agentllm',
-    method: 'adopt',
+    method: 'database/import',
     requestId: undefined,
     reason: 'rows that the database had before agentllm',
     plan: importPlan,
-    answer: (count) => {
+    encodeResponse: (count) => {
       imported = count;
       return new Uint8Array();
     },
@@ -111,11 +111,11 @@ export async function importRows(store: Store): Promise<number> {
 const importPlan: Plan<number> = (state, draft) => {
   const canonical = (name: string) => state.provider(name.trim())?.name ?? name;
   for (const { entity, row } of rowsWithoutRevision(state))
-    if (entity === 'agent') draft.adopt('agent', { ...row, llm_provider: canonical(row.llm_provider) });
+    if (entity === 'agent') draft.addImported('agent', { ...row, llm_provider: canonical(row.llm_provider) });
     else {
       const fallback_provider = row.fallback_provider && canonical(row.fallback_provider);
       const key_revision = row.key_id === null ? null : (row.key_revision ?? draft.revision);
-      draft.adopt('config', { ...row, provider: canonical(row.provider), fallback_provider, key_revision });
+      draft.addImported('config', { ...row, provider: canonical(row.provider), fallback_provider, key_revision });
     }
   return draft.changes.length;
 };

@@ -149,17 +149,8 @@ export interface Revision {
   readonly draft: { readonly changes: readonly Change[] };
 }
 
-/**
- * Appends the changes of revisions.
- * @param combined a statement that is sent with the first insert, which saves a round trip while the counter row is
- *   locked.
- */
-export async function appendChanges(
-  tx: Knex,
-  now: Date,
-  revisions: readonly Revision[],
-  combined?: Statement,
-): Promise<void> {
+/** The statements that append the changes of revisions. */
+export function appendChanges(tx: Knex, now: Date, revisions: readonly Revision[]): Statement[] {
   const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
     draft.changes.map((change, position) => ({
       revision,
@@ -178,8 +169,8 @@ export async function appendChanges(
       created_at: now,
     })),
   );
-  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT) {
-    const insert = tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT));
-    await (at === 0 && combined ? insert.with('combined', combined) : insert);
-  }
+  const statements: Statement[] = [];
+  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT)
+    statements.push(tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT)));
+  return statements;
 }

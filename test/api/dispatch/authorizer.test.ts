@@ -280,7 +280,7 @@ describe('a service that allows anonymous callers', () => {
       const watch = await watchAs(open(), undefined, { all_agents: true }).ready();
       const { id, text } = await grant(open().store, { role: 'ROLE_VIEWER' });
       const bearer = callsOf(open(), text);
-      expect((await bearer('AccessService/GetCaller')).answer).toMatchObject({
+      expect((await bearer('AccessService/GetCaller')).response).toMatchObject({
         role: 'ROLE_VIEWER',
         actor: `token:${id}`,
       });
@@ -288,7 +288,7 @@ describe('a service that allows anonymous callers', () => {
       await new Promise((resolve) => setTimeout(resolve, 1_200));
       expect(watch.ended).toBe(false);
     }
-    expect((await anonymous('AccessService/GetCaller')).answer['actor']).toBe('anonymous');
+    expect((await anonymous('AccessService/GetCaller')).response['actor']).toBe('anonymous');
     expect((await send(open().http, 'GET', '/metrics')).status).toBe(200);
   });
 });

@@ -49,13 +49,13 @@ describe('an agent that is renamed', () => {
       ]),
     );
     const byName = await Promise.all([a(), b].map((at) => watchAs(at, token, { agents: [{ name }] }).ready()));
-    const { answer } = await rename(admin, id, secret, 'SECRET');
+    const { response } = await rename(admin, id, secret, 'SECRET');
     for (const watch of watches) {
       expect(await watch.end()).toMatchObject({ code: 7, reason: 'AGENT_NOT_ALLOWED' });
       expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
       expect(watch.error?.message).not.toContain('SECRET');
     }
-    const revision = Number(answer['revision']);
+    const revision = Number(response['revision']);
     for (const watch of byName) {
       await watch.has(revision);
       const [tombstone] = watch.itemsOf(revision).agents;
@@ -92,8 +92,8 @@ describe('an agent that is renamed', () => {
     await rename(admin, id, name, 'mine');
     await rename(admin, id, other, 'SECRET');
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET2' } });
-    const { answer } = await rename(admin, id, name, 'mine again');
-    await watch.has(Number(answer['revision']));
+    const { response } = await rename(admin, id, name, 'mine again');
+    await watch.has(Number(response['revision']));
     expect(JSON.stringify(watch.events, bigintAsText)).toContain('mine again');
     expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
   });
@@ -158,8 +158,8 @@ describe('the history of an agent whose current name is in the scope', () => {
     const second = await agentNamed(admin, other);
     await rename(admin, second, name);
     const calls = callsOf(a(), await agentToken(name));
-    const { answer } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
-    expect(part(answer, 'resolved')['agentId']).toBe(first);
+    const { response } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
+    expect(part(response, 'resolved')['agentId']).toBe(first);
     // An id refers to the agent that exists now, which had another name.
     for (const id of [first, second])
       expect(await calls(RESOLVE, { agent: { id }, atRevision: String(past) })).toMatchObject(NOT_ALLOWED);
@@ -177,9 +177,9 @@ describe('the history of an agent whose current name is in the scope', () => {
     admins.cancel();
     await rename(admin, id, secret);
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET too' } });
-    const { answer } = await rename(admin, id, name, 'mine again');
+    const { response } = await rename(admin, id, name, 'mine again');
     await waitForSync();
-    const back = Number(answer['revision']);
+    const back = Number(response['revision']);
     // A watch with full access must not share its events with a limited watch.
     const whole = watchAs(a(), adminToken, { agents: [{ id }], resume_token: admins.token });
     await whole.has(back);
@@ -220,9 +220,9 @@ describe('an agent that is deleted', () => {
     const id = await agentNamed(admin, name);
     const token = await agentToken(name);
     const watch = await watchAs(a(), token, { agents: [{ id }] }).ready();
-    const { answer } = await admin('AgentService/DeleteAgent', { agent: { id } });
-    await watch.has(Number(answer['revision']));
-    expect(watch.itemsOf(Number(answer['revision'])).agents).toMatchObject([{ name, agent: undefined, configs: [] }]);
+    const { response } = await admin('AgentService/DeleteAgent', { agent: { id } });
+    await watch.has(Number(response['revision']));
+    expect(watch.itemsOf(Number(response['revision'])).agents).toMatchObject([{ name, agent: undefined, configs: [] }]);
   });
 });
 
@@ -322,8 +322,8 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     const client_id = randomUUID();
     await watchAs(at, owner, { client_id, agents: [byId ? { id } : { name: theirs }] }).ready();
     const row = async () => {
-      const { answer } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
-      return ((answer['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
+      const { response } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
+      return ((response['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
     };
     await eventually(async () => (await row()) !== undefined, 'the client is listed');
     const applied = async () => {

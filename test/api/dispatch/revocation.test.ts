@@ -108,9 +108,9 @@ describe.each([
     await waitForSync();
     for (const { access } of [a, b])
       expect(() => access.identify({ identities: [identity] }, 'test')).toThrow('was revoked');
-    const { answer } = await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'later' } });
+    const { response } = await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'later' } });
     for (const watch of validWatches) {
-      await watch.has(BigInt(String(answer['revision'])));
+      await watch.has(BigInt(String(response['revision'])));
       expect(watch.ended).toBe(false);
     }
     for (const watch of revokedWatches) expect(watch.revisions).toEqual([]);
@@ -135,9 +135,9 @@ describe.each([
       const before = [write(0), write(1)];
       const revoking = admin[round % 2 ? 1 : 0]('AccessService/RevokeToken', { id });
       const after = [write(2), write(3), write(4)];
-      const { answer } = await revoking;
+      const { response } = await revoking;
       await Promise.all([...before, ...after]);
-      const last = Number(answer['revision']);
+      const last = Number(response['revision']);
       for (const watch of watches) {
         await expectRevoked(watch);
         const late = watch.events.filter(({ revision }) => Number(revision) >= last);
@@ -160,7 +160,7 @@ describe.each([
     for (const watch of watches) watch.pause();
     for (let at = 0; at < 40; at++)
       await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: `${at} ${'x'.repeat(4_000)}` } });
-    const { answer } = await admin('AccessService/RevokeToken', { id });
+    const { response } = await admin('AccessService/RevokeToken', { id });
     await admin('AgentService/UpdateAgent', { agent: { id: agentId, description: 'secret' } });
     await waitForSync();
     await sleep(100);
@@ -168,7 +168,7 @@ describe.each([
     for (const watch of watches) {
       await expectRevoked(watch);
       expect(Math.max(...watch.events.map(({ revision }) => Number(revision)))).toBeLessThan(
-        Number(answer['revision']),
+        Number(response['revision']),
       );
     }
   });
@@ -349,8 +349,8 @@ describe('a replica whose database is unavailable', () => {
           expect(await admin(name, json), name).toMatchObject({ code: 'UNAVAILABLE' });
         }
         // GetToken and ListTokens omit the time of last use.
-        const { code, answer } = await admin('AccessService/GetToken', { id });
-        expect([code, (answer['token'] as { lastUsedAt?: string }).lastUsedAt]).toEqual(['OK', undefined]);
+        const { code, response } = await admin('AccessService/GetToken', { id });
+        expect([code, (response['token'] as { lastUsedAt?: string }).lastUsedAt]).toEqual(['OK', undefined]);
         expect((await admin('AccessService/ListTokens')).code).toBe('OK');
         expect((await calls(CALLER)).code).toBe('OK');
         expect(watch.ended).toBe(false);

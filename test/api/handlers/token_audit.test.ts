@@ -25,9 +25,9 @@ const asAdmin = async () => {
 
 /** The events that match a filter, newest first. */
 async function events(calls: Calls, filter: JsonObject): Promise<JsonObject[]> {
-  const { code, answer, message } = await calls('AuditService/ListAuditEvents', { pageSize: 1000, ...filter });
+  const { code, response, message } = await calls('AuditService/ListAuditEvents', { pageSize: 1000, ...filter });
   expect(code, message).toBe('OK');
-  return (answer['events'] ?? []) as JsonObject[];
+  return (response['events'] ?? []) as JsonObject[];
 }
 
 /** Waits until the service has written all audit events: no query runs or waits. */
@@ -60,19 +60,19 @@ describe('the audit log', () => {
       expect(await events(admin.calls, { actor }), actor).toEqual([]);
     // The history has the same actor.
     const history = await admin.calls('AgentLLMConfigService/ListConfigRevisions', { pageSize: 10 });
-    expect(JSON.stringify(history.answer)).toContain(`token:${id}`);
+    expect(JSON.stringify(history.response)).toContain(`token:${id}`);
   });
 
   it('contains the creation and revocation of a token without its text or hash', async () => {
     const admin = await asAdmin();
-    const { answer } = await admin.calls('AccessService/CreateToken', {
+    const { response } = await admin.calls('AccessService/CreateToken', {
       name: unique('audited'),
       role: 'ROLE_AGENT',
       agents: ['trader'],
       reason: 'because',
     });
-    const text = String(answer['text']);
-    const id = String(part(answer, 'token')['id']);
+    const text = String(response['text']);
+    const id = String(part(response, 'token')['id']);
     await admin.calls('AccessService/RevokeToken', { id });
     const found = await events(admin.calls, { actor: admin.actor, kinds: [`${KIND}WRITE`] });
     expect(found.map(({ method }) => method)).toEqual([
@@ -127,7 +127,7 @@ describe('the audit log', () => {
   it('contains the use of a token once, and the token shows its last use', async () => {
     const admin = await asAdmin();
     const { id, text } = await grant(service().store, { role: 'ROLE_VIEWER' });
-    const get = async () => part((await admin.calls('AccessService/GetToken', { id })).answer, 'token');
+    const get = async () => part((await admin.calls('AccessService/GetToken', { id })).response, 'token');
     expect((await get())['lastUsedAt']).toBeUndefined();
     const start = Date.now();
     const calls = callsOf(service(), text);
@@ -141,8 +141,8 @@ describe('the audit log', () => {
     expect(used).toBeLessThan(Date.now() + 1_000);
     const row = await service().database.knex('api_tokens').where({ token_id: id }).first();
     expect(row.last_used_at).not.toBeNull();
-    const { answer } = await admin.calls('AccessService/ListTokens', { pageSize: 1000 });
-    const listed = (answer['tokens'] as JsonObject[]).find((token) => token['id'] === id);
+    const { response } = await admin.calls('AccessService/ListTokens', { pageSize: 1000 });
+    const listed = (response['tokens'] as JsonObject[]).find((token) => token['id'] === id);
     expect(listed?.['lastUsedAt']).toBeDefined();
   });
 

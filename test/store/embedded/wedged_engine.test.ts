@@ -5,7 +5,7 @@ import { connectClient, measureLoopLag, openMemoryEngine, useDirectory, useKnex 
 const SPIN = 'DO $$ BEGIN LOOP END LOOP; END $$';
 
 test('a wedged engine is terminated and its directory reopened with every acknowledged row', async () => {
-  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 1_000 });
+  const engine = await openEngine({ dataDir: useDirectory(), unresponsiveAfterMs: 1_000 });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
   await db.raw('INSERT INTO kept VALUES (1)');
@@ -33,7 +33,7 @@ test('a wedged engine is terminated and its directory reopened with every acknow
 });
 
 test('a wedged engine keeps no row of the open transaction when it is terminated', async () => {
-  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 500 });
+  const engine = await openEngine({ dataDir: useDirectory(), unresponsiveAfterMs: 500 });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
   const wedged = db.transaction(async (transaction) => {
@@ -59,7 +59,7 @@ test('a backend that exits causes ECONNRESET and does not block the client', asy
 });
 
 test('an engine is not terminated as wedged while a long result is being sent', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 500 });
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: 500 });
   const client = await connectClient(engine);
   const { rows } = await client.query(
     'SELECT n, pg_sleep(0.0002), repeat(md5(n::text), 300) AS body FROM generate_series(1, 5000) AS n',
@@ -70,7 +70,7 @@ test('an engine is not terminated as wedged while a long result is being sent', 
 });
 
 test('an in-memory engine rejects connections after it was terminated instead of reopening empty', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: 300 });
   const client = await connectClient(engine);
   await expect(client.query(SPIN)).rejects.toMatchObject({ code: 'ECONNRESET' });
   await expect(connectClient(engine)).rejects.toThrow('in memory only');
@@ -98,7 +98,7 @@ test('close waits for the statement in progress and disconnects idle and waiting
 });
 
 test('close of a wedged engine completes when the watchdog terminates it', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: 300 });
   const client = await connectClient(engine);
   const wedged = client.query(SPIN).catch((error: Error) => error.message);
   await engine.close();

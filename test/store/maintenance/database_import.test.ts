@@ -334,7 +334,7 @@ describe('a second start after an import', () => {
 });
 
 const importEntries = ({ knex }: Database): Promise<Row[]> =>
-  knex('config_revisions').where({ method: 'adopt' }).orderBy(['revision', 'position']);
+  knex('config_revisions').where({ method: 'database/import' }).orderBy(['revision', 'position']);
 
 describe('the change log of an imported database', () => {
   it('contains each imported row once and reproduces the state of the tables and the memory', async () => {

@@ -5,7 +5,7 @@ import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { limits } from '../../src/limits.js';
 import { version } from '../../src/package.js';
-import { type Answer, type CheckOptions, checkProvider } from '../../src/providers/check_provider.js';
+import { type CheckOptions, checkProvider, type ModelCheck } from '../../src/providers/check_provider.js';
 import {
   claudeList,
   deepseekBalance,
@@ -32,7 +32,7 @@ async function check(
   models: readonly string[] = [],
   key: string | undefined = KEY,
   options: Partial<CheckOptions> = {},
-): Promise<readonly Answer[]> {
+): Promise<readonly ModelCheck[]> {
   const results = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
   messages.push(...results.map(({ message }) => message));
   return results;
@@ -44,7 +44,7 @@ async function fakeOf(kind: Kind): Promise<FakeProvider> {
   return fake;
 }
 
-const statuses = (results: readonly Answer[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+const statuses = (results: readonly ModelCheck[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
 const list = { openai: '/v1/models', deepseek: '/models', grok: '/v1/models', claude: '/v1/models' } as const;
 const listed = {
   openai: 'gpt-4o-mini',
@@ -112,7 +112,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     ['wrongKey', 'CHECK_STATUS_INVALID', / rejected the key; replace it: it is wrong, expired or revoked$/],
     ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not permit this key to read its models/],
     ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has no credit left at .*; add credit/],
-    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
+    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / received too many requests; check again (after \d+ s|later)$/],
     ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has an internal error \(HTTP 5\d\d\)/],
   ])('returns for the situation %s the status %s', async (situation, status, message) => {
     const fake = await fakeOf(kind);
@@ -271,7 +271,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     expect(statuses(results)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(results[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${kind} was not contacted, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
+      message: `${kind} was not contacted, because no key is set; set an API key for the config, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -346,7 +346,7 @@ describe('a check of a local server', () => {
     });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${name} was not contacted, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
+      message: `${name} was not contacted, because no key is set; set an API key for the config, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -362,7 +362,7 @@ describe('a check of a local server', () => {
     const [result] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: 'local requires a key and none is set; give the configuration one',
+      message: 'local requires a key and none is set; set an API key for the config',
       latencyMs: expect.any(Number),
     });
   });
@@ -678,7 +678,7 @@ describe('the message of a check', () => {
     const fake = await fakeOf('openai');
     fake.on('*', json(429, {}, headers));
     const [result] = await check(fake.provider);
-    expect(result?.message).toBe(`openai has had too many requests; check again ${when}`);
+    expect(result?.message).toBe(`openai received too many requests; check again ${when}`);
   });
 
   it('contains the seconds until a Retry-After date', async () => {
