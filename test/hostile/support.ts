@@ -128,13 +128,3 @@ export async function openSocket(port: number): Promise<Socket> {
   await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
   return socket;
 }
-
-/** Waits until a condition holds and returns the time in ms; throws after `maxMs`. */
-export async function until(holds: () => boolean, maxMs: number): Promise<number> {
-  const started = performance.now();
-  while (!holds()) {
-    if (performance.now() - started > maxMs) throw new Error(`did not hold within ${maxMs} ms`);
-    await sleep(20);
-  }
-  return performance.now() - started;
-}

@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { frame } from '../grpc/http2_client.js';
-import { attack, until, useHostedService } from './support.js';
+import { until } from '../support/until.js';
+import { attack, useHostedService } from './support.js';
 
 vi.setConfig({ testTimeout: 90_000 });
 
@@ -74,10 +75,12 @@ describe('60 lists on one HTTP/2 connection', () => {
     ['with windows of 1 byte', { settings: { initialWindowSize: 1 } }],
   ])('take bounded memory and end when the client does not read them, %s', async (_, options) => {
     const client = openClient(service().grpcPort, options);
+    const started = performance.now();
     let endedAfter = 0;
     const measured = await attack(service(), async () => {
       requestLists(client, 60);
-      endedAfter = await until(() => client.ended, UNREAD_MS * 4);
+      await until(() => client.ended);
+      endedAfter = performance.now() - started;
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
@@ -97,7 +100,7 @@ describe('60 lists on one HTTP/2 connection', () => {
       requestLists(client, 60);
       // Node.js sends at most ten pings without a response.
       const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 1_000);
-      await until(() => client.ended, UNREAD_MS * 4).finally(() => clearInterval(touch));
+      await until(() => client.ended).finally(() => clearInterval(touch));
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
@@ -145,7 +148,7 @@ describe('lists on many HTTP/2 connections', () => {
         requestLists(client, 16);
         await sleep(25);
       }
-      await until(() => clients.filter(({ ended }) => ended).length >= 10, 20_000);
+      await until(() => clients.filter(({ ended }) => ended).length >= 10);
       await sleep(1_500);
     });
     expect(measured.errors).toEqual([]);
@@ -168,8 +171,9 @@ describe('a watch that is not read', () => {
     const watch = client.session.request({ ...HEADERS, ':path': path });
     watch.on('error', () => undefined);
     watch.end(frame(Buffer.from([0x10, 0x01])));
-    const endedAfter = await until(() => client.ended, UNREAD_MS * 4);
-    expect(endedAfter).toBeGreaterThan(UNREAD_MS);
+    const started = performance.now();
+    await until(() => client.ended);
+    expect(performance.now() - started).toBeGreaterThan(UNREAD_MS);
   });
 });
 

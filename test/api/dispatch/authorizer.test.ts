@@ -8,7 +8,8 @@ import { withLimits } from '../../feed/support.js';
 import { frame, rawCall } from '../../grpc/http2_client.js';
 import { errorOf, raw, send } from '../../http/support.js';
 import { grant } from '../../support/access.js';
-import { callsOf, eventually, type Replica, startReplica, useReplica, watchAs } from '../../support/access_replica.js';
+import { callsOf, type Replica, startReplica, useReplica, watchAs } from '../../support/access_replica.js';
+import { until } from '../../support/until.js';
 
 /* Authentication of callers, and what is open to anonymous callers. */
 
@@ -376,7 +377,7 @@ describe('the concurrency limit of a token', () => {
     expect(await watchAs(service(), limited, { all_agents: true }).end()).toMatchObject({ reason: 'TOO_MANY_WATCHES' });
     await watchAs(service(), other, { all_agents: true }).ready();
     first.close();
-    await eventually(async () => {
+    await until(async () => {
       const again = watchAs(service(), limited, { all_agents: true });
       return again.ready().then(
         () => true,

@@ -8,7 +8,6 @@ import {
   agentNamed,
   type Calls,
   callsOf,
-  eventually,
   part,
   type Replica,
   startReplica,
@@ -16,6 +15,7 @@ import {
   watchAs,
 } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
+import { until } from '../../support/until.js';
 
 /* A token that is limited to agents applies to agents with these names, at every revision and in every request. */
 
@@ -31,7 +31,7 @@ const RESOLVE = 'AgentLLMConfigService/ResolveConfig';
 const asAdmin = async () => callsOf(a(), (await grant(a().store, { role: 'ROLE_ADMIN' })).text);
 const agentToken = async (...agents: string[]) => (await grant(a().store, { role: 'ROLE_AGENT', agents })).text;
 const waitForSync = () =>
-  eventually(() => a().store.state.revision === b.store.state.revision, 'both replicas have the same revision');
+  until(() => a().store.state.revision === b.store.state.revision, 'both replicas have the same revision');
 const rename = (admin: Calls, id: number, name: string, description = '') =>
   admin('AgentService/UpdateAgent', { agent: { id, name, ...(description && { description }) } });
 
@@ -325,7 +325,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
       const { response } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
       return ((response['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
     };
-    await eventually(async () => (await row()) !== undefined, 'the client is listed');
+    await until(async () => (await row()) !== undefined, 'the client is listed');
     const applied = async () => {
       const { appliedRevision } = (await row()) ?? {};
       return appliedRevision === undefined ? undefined : Number(appliedRevision);
@@ -343,7 +343,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     expect(await applied()).toBeUndefined();
     const revision = a().store.state.revision;
     await acknowledge(where, owner, client_id, revision);
-    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
+    await until(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   }
 
   it('changes nothing on the same replica for a watch by name', () => changesNothing(a(), false));
@@ -363,7 +363,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
     await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(later) }] });
     await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(acknowledged) }] });
-    await eventually(async () => (await applied()) !== undefined, 'the acknowledgement of the owner is visible');
+    await until(async () => (await applied()) !== undefined, 'the acknowledgement of the owner is visible');
     expect(await applied()).toBe(acknowledged);
   });
 
@@ -375,7 +375,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
     await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(revision) }] });
     await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: '1' }] });
-    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
+    await until(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   });
 });
 

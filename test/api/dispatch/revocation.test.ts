@@ -9,7 +9,6 @@ import {
   agentNamed,
   type Calls,
   callsOf,
-  eventually,
   type Replica,
   startReplica,
   useReplicas,
@@ -18,6 +17,7 @@ import {
 import { startPostgres } from '../../support/postgres.js';
 import { startProxy } from '../../support/proxy.js';
 import { unique } from '../../support/service.js';
+import { until } from '../../support/until.js';
 
 /*
  * Every replica rejects a revoked token after at most the poll interval. No change of the revision that revokes the
@@ -56,7 +56,7 @@ describe.each([
 
   /** Waits until both replicas have the same revision. */
   const waitForSync = () =>
-    eventually(
+    until(
       () => replicas()[0].store.state.revision === replicas()[1].store.state.revision,
       'the replicas are at the same revision',
     );
@@ -68,11 +68,7 @@ describe.each([
       const { id, text } = await grant(a.store, { role: 'ROLE_VIEWER' });
       const created = performance.now();
       const callsOfB = callsOf(b, text);
-      await eventually(
-        async () => (await callsOfB(CALLER)).code === 'OK',
-        'the other replica accepts the token',
-        SOON_MS,
-      );
+      await until(async () => (await callsOfB(CALLER)).code === 'OK', 'the other replica accepts the token', SOON_MS);
       expect(performance.now() - created).toBeLessThan(SOON_MS);
       expect((await admin('AccessService/RevokeToken', { id })).code).toBe('OK');
       const revoked = performance.now();
@@ -307,7 +303,7 @@ describe('the first token', () => {
     const admin = callsOf(a, text);
     expect((await admin('AccessService/ListTokens')).code).toBe('OK');
     expect((await admin('AccessService/RevokeToken', { id })).code).toBe('OK');
-    await eventually(() => a.store.state.revision === b.store.state.revision, 'the replicas are at the same revision');
+    await until(() => a.store.state.revision === b.store.state.revision, 'the replicas are at the same revision');
     for (const calls of anonymous) expect(await calls('AgentService/ListAgents')).toMatchObject(closed);
     // A replica that starts when no token is valid must not open the service either.
     const later = await startReplica({ database: a.database });
@@ -356,7 +352,7 @@ describe('a replica whose database is unavailable', () => {
         expect(watch.ended).toBe(false);
         await postgres.restart();
         const requestId = randomUUID();
-        await eventually(
+        await until(
           async () => (await admin('AccessService/RevokeToken', { id, requestId })).code === 'OK',
           'the token can be revoked',
           20_000,

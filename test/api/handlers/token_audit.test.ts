@@ -2,16 +2,9 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import { describe, expect, it } from 'vitest';
 import { send } from '../../http/support.js';
 import { grant, methods } from '../../support/access.js';
-import {
-  agentNamed,
-  type Calls,
-  callsOf,
-  eventually,
-  part,
-  useReplica,
-  watchAs,
-} from '../../support/access_replica.js';
+import { agentNamed, type Calls, callsOf, part, useReplica, watchAs } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
+import { until } from '../../support/until.js';
 
 /* The audit log of callers: writes, rejected calls, and the use of tokens. */
 
@@ -38,7 +31,7 @@ async function auditWritten(): Promise<void> {
     idle = pool.numUsed() + pool.numPendingAcquires() === 0 ? idle + 1 : 0;
     return idle === 5;
   };
-  await eventually(isIdle, 'all audit events are written', 20_000);
+  await until(isIdle, 'all audit events are written', 20_000);
 }
 
 describe('the audit log', () => {
@@ -192,7 +185,7 @@ describe('the actor of a write', () => {
     const id = await agentNamed(admin.calls, name);
     const watch = await watchAs(service(), admin.text, { agents: [{ name }] }).ready();
     await admin.calls('AgentService/UpdateAgent', { agent: { id, description: 'x' } });
-    await eventually(() => watch.changes.length > 0, 'a change');
+    await until(() => watch.changes.length > 0, 'a change');
     expect(watch.changes[0]?.cause?.actor).toBe(admin.actor);
   });
 });
