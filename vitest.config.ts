@@ -51,7 +51,7 @@ const FAULTS = [
   'test/admin/admin.test.ts',
   'test/cli/local/backup.test.ts',
   'test/main/{log_streams,signals}.test.ts',
-  'test/store/embedded/{data_directory,wedged_engine}.test.ts',
+  'test/store/embedded/{data_directory,unresponsive_engine}.test.ts',
   // On several replicas, or with many writers.
   'test/api/handlers/wait_for_adoption.test.ts',
   'test/feed/{moved_watchers,watcher_registry}.test.ts',

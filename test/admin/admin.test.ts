@@ -208,7 +208,7 @@ describe('the admin socket', () => {
     const service = await startCommand({ DATA_DIR });
     const file = join(await directory(), 'while.backup');
     const backup = agentllm(['backup', file], { DATA_DIR });
-    await backup.says(/copying/);
+    await backup.untilOutput(/copying/);
     service.child.kill('SIGTERM');
     expect((await backup.ended).code).toBe(0);
     expect((await service.ended).code).toBe(0);
@@ -236,7 +236,7 @@ describe('the admin socket', () => {
   it('is awaited by a command while the service starts', async () => {
     const DATA_DIR = await directory();
     const service = agentllm(['serve'], { DATA_DIR });
-    await service.says(/is starting/);
+    await service.untilOutput(/is starting/);
     while (!existsSync(join(DATA_DIR, 'pg.new'))) await new Promise((resolve) => setTimeout(resolve, 20));
     expect((await run(DATA_DIR, 'migrate', 'down')).stderr).toContain(`process ${service.child.pid}`);
   });

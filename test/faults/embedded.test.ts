@@ -7,8 +7,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
 import { frame, rawCall } from '../grpc/http2_client.js';
-import { measureLoopLag } from '../store/embedded/support.js';
 import { agentllm, useDirectories } from '../support/command.js';
+import { measureLoopLag } from '../support/processor.js';
 import { startService } from '../support/service.js';
 import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
 import { ServerProcess } from './server.js';
@@ -70,8 +70,8 @@ describe('the data directory of a service', () => {
     const candidates = [1, 2, 3].map(() => agentllm(['serve'], { DATA_DIR: dataDir }));
     const results = await Promise.all(
       candidates.map(
-        async ({ says, ended }) =>
-          await Promise.race([says(/is ready/).then(() => 'ready'), ended.then(({ code }) => code)]).catch(
+        async ({ untilOutput, ended }) =>
+          await Promise.race([untilOutput(/is ready/).then(() => 'ready'), ended.then(({ code }) => code)]).catch(
             () => 'refused',
           ),
       ),
@@ -256,7 +256,7 @@ describe('an engine in an endless loop', () => {
     await service.stop();
     validate(recorder, await readImage({ dataDir }));
     expect(recorder.errors('read')).toEqual([]);
-    expect(endedAfter).toBeLessThan(6_500);
+    expect(endedAfter).toBeLessThan(10_000);
     expect(recorder.errors('write')).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
     const unexpected = recorder
       .errors('write')
@@ -267,8 +267,8 @@ describe('an engine in an endless loop', () => {
           ),
       );
     expect(unexpected).toEqual([]);
-    // 50 ms on an otherwise idle machine; here clients and other tests share two cores.
-    expect(longestLag).toBeLessThan(250);
+    // 50 ms on an otherwise idle machine. An event loop that waits for the engine is blocked for 5 s.
+    expect(longestLag).toBeLessThan(1_000);
     expect([...seen]).toContain('NOT_SERVING');
   });
 });

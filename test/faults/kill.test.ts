@@ -212,7 +212,7 @@ describe.each(engines)('a first start on %s that is killed (kill -9)', (engine) 
     const killedAt: string[] = [];
     const began = performance.now();
     const reference = agentllm(['serve'], envOf(await newStore(engine)));
-    await reference.says(/is ready/);
+    await reference.untilOutput(/is ready/);
     const longest = performance.now() - began;
     reference.child.kill('SIGKILL');
     for (let round = 0; round < rounds; round++) {

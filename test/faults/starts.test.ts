@@ -51,7 +51,7 @@ async function startTogether(DATABASE_URL: string): Promise<RunningCommand[]> {
       await ended;
     }),
   );
-  await Promise.all(survivors.map(({ says }) => says(/is ready/)));
+  await Promise.all(survivors.map(({ untilOutput }) => untilOutput(/is ready/)));
   return survivors;
 }
 

@@ -43,7 +43,7 @@ beforeAll(async () => {
   directory = await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-')));
   command = await startCommand({ DATA_DIR: directory, HTTP_ADDRESS: '127.0.0.1:0', LOG_LEVEL: 'warn' });
   port = command.port;
-  httpPort = Number((await command.says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  httpPort = Number((await command.untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   clients = connect(port);
   await expectAlive();
   idleMemory = memory();

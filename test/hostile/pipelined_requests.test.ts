@@ -2,12 +2,13 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, vi } from 'vitest';
 import { until } from '../support/until.js';
-import { attack, openSocket, useHostedService } from './support.js';
+import { underAttack } from './attacked_service.js';
+import { openSocket, useLongAgents } from './support.js';
 
 vi.setConfig({ testTimeout: 90_000 });
 
 const UNREAD_MS = 3_000;
-const service = useHostedService({ unreadMs: UNREAD_MS });
+const service = useLongAgents({ unreadMs: UNREAD_MS });
 
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
 const LIST = get('/v1/agents?pageSize=1000');
@@ -20,13 +21,13 @@ function touch(socket: Socket): void {
 it('the service responds to other callers when a client pipelines 300 lists and reads none', async () => {
   const socket = await openSocket(service().httpPort);
   socket.pause();
-  const measured = await attack(service(), async () => {
+  const measured = await underAttack(service(), async () => {
     socket.write(LIST.repeat(300));
     await sleep(2_000);
   });
   expect(measured.errors).toEqual([]);
   expect(measured.longestMs).toBeLessThan(1_000);
-  expect(measured.grownMb).toBeLessThan(200);
+  expect(measured.grewMb).toBeLessThan(200);
   // 300 exceed the limit of waiting requests, so the connection is closed immediately.
   touch(socket);
   await until(() => socket.destroyed);
@@ -39,7 +40,7 @@ it('the service prepares one pipelined response at a time and closes a connectio
     socket.pause();
     socket.once('close', () => ended++);
   }
-  const measured = await attack(service(), async () => {
+  const measured = await underAttack(service(), async () => {
     for (const socket of sockets) socket.write(LIST.repeat(60));
     await sleep(UNREAD_MS / 2);
     expect(ended).toBe(0);
@@ -48,7 +49,7 @@ it('the service prepares one pipelined response at a time and closes a connectio
   });
   expect(measured.errors).toEqual([]);
   expect(measured.longestMs).toBeLessThan(1_000);
-  expect(measured.grownMb).toBeLessThan(200);
+  expect(measured.grewMb).toBeLessThan(200);
 });
 
 it('the service closes the connection of a client that reads one byte at a time', async () => {
@@ -78,7 +79,7 @@ it('the service responds to all pipelined requests in order when the client read
   socket.on('data', (chunk) => {
     text += chunk;
   });
-  const measured = await attack(service(), async () => {
+  const measured = await underAttack(service(), async () => {
     socket.write(`${paths.map(get).join('')}GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`);
     await until(() => socket.readableEnded);
   });

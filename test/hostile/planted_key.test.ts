@@ -379,7 +379,7 @@ async function createAdminToken(
 /** Sends requests with a key that are rejected for every possible reason: no error contains the key. */
 async function sendRejectedRequests(
   client: ScannedClient,
-  { says }: Awaited<ReturnType<typeof startCommand>>,
+  { untilOutput }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
   id: number,
   scanner: Scanner,
@@ -412,7 +412,7 @@ async function sendRejectedRequests(
   for (const bearer of [key('bearer'), `al_aaaaaaaaaa_${MARKS.bearer}`, `${MARKS.bearer}_x`])
     await client.fail('ListAgents', {}, { token: bearer });
   // HTTP has more forms of invalid requests.
-  const http = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  const http = Number((await untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const authorization = `Bearer ${token}`;
   const headers = { authorization, 'content-type': 'application/json' };
   const path = '/v1/providers/mine:validateApiKey';
@@ -552,11 +552,11 @@ async function callAllMethods(client: ScannedClient, id: number): Promise<void> 
 
 /** Requests every list and every other path without variables over HTTP. */
 async function requestHttpPaths(
-  { says }: Awaited<ReturnType<typeof startCommand>>,
+  { untilOutput }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
   scanner: TextScanner,
 ): Promise<void> {
-  const port = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  const port = Number((await untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const headers = { authorization: `Bearer ${token}` };
   const openapi = await send(port, 'GET', '/openapi.json', { headers });
   const lists = Object.keys(openapi.json['paths'] as JsonObject).filter((path) => !path.includes('{'));

@@ -5,7 +5,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { frame } from '../grpc/http2_client.js';
 import { until } from '../support/until.js';
-import { attack, useHostedService } from './support.js';
+import { underAttack } from './attacked_service.js';
+import { useLongAgents } from './support.js';
 
 vi.setConfig({ testTimeout: 90_000 });
 
@@ -67,7 +68,7 @@ async function startBlockingProxy(port: number, bytesPerSecond: number): Promise
 }
 
 describe('60 lists on one HTTP/2 connection', () => {
-  const service = useHostedService({ unreadMs: UNREAD_MS });
+  const service = useLongAgents({ unreadMs: UNREAD_MS });
 
   it.each([
     ['with the default windows', {}],
@@ -77,14 +78,14 @@ describe('60 lists on one HTTP/2 connection', () => {
     const client = openClient(service().grpcPort, options);
     const started = performance.now();
     let endedAfter = 0;
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       requestLists(client, 60);
       await until(() => client.ended);
       endedAfter = performance.now() - started;
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(150);
+    expect(measured.grewMb).toBeLessThan(150);
     expect(endedAfter).toBeGreaterThan(UNREAD_MS / 2);
   });
 
@@ -95,7 +96,7 @@ describe('60 lists on one HTTP/2 connection', () => {
     const proxy = await startBlockingProxy(service().grpcPort, bytesPerSecond);
     const client = openClient(proxy, { settings: { initialWindowSize: 2 ** 31 - 1 } });
     await new Promise((resolve) => client.session.once('connect', resolve));
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       client.session.setLocalWindowSize(2 ** 31 - 1);
       requestLists(client, 60);
       // Node.js sends at most ten pings without a response.
@@ -104,7 +105,7 @@ describe('60 lists on one HTTP/2 connection', () => {
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(150);
+    expect(measured.grewMb).toBeLessThan(150);
   });
 
   it('cause RESPONSES_NOT_READ for further calls until the responses are read', async () => {
@@ -139,11 +140,11 @@ describe('60 lists on one HTTP/2 connection', () => {
 });
 
 describe('lists on many HTTP/2 connections', () => {
-  const service = useHostedService({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
+  const service = useLongAgents({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
 
   it('take bounded memory in total: the slowest connections end first and other callers are served', async () => {
     const clients = Array.from({ length: 40 }, () => openClient(service().grpcPort));
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       for (const client of clients) {
         requestLists(client, 16);
         await sleep(25);
@@ -153,7 +154,7 @@ describe('lists on many HTTP/2 connections', () => {
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(200);
+    expect(measured.grewMb).toBeLessThan(200);
     // A client that reads is still served.
     const reading = openClient(service().grpcPort);
     const [stream] = requestLists(reading, 1) as [http2.ClientHttp2Stream];
@@ -163,7 +164,7 @@ describe('lists on many HTTP/2 connections', () => {
 });
 
 describe('a watch that is not read', () => {
-  const service = useHostedService({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
+  const service = useLongAgents({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
 
   it('ends with its connection when the client does not read the status either', async () => {
     const client = openClient(service().grpcPort);

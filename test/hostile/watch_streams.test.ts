@@ -17,7 +17,7 @@ const directory = useDirectories();
 async function start() {
   const DATA_DIR = await directory.started();
   const command = await startCommand({ DATA_DIR, HTTP_ADDRESS: '127.0.0.1:0' });
-  const [, http] = await command.says(/HTTP {6}[^:\s]+:(\d+)/);
+  const [, http] = await command.untilOutput(/HTTP {6}[^:\s]+:(\d+)/);
   const clients = connect(command.port);
   onTestFinished(() => clients.close());
   const watches = async () => {

@@ -15,7 +15,7 @@ afterEach(() => {
 async function startWatch(args: readonly string[] = [], port = cli.service().port) {
   const command = agentllm(['watch', ...args], { AGENTLLM_ADDRESS: `127.0.0.1:${port}` });
   running.push(command);
-  await command.says(/^watching/m);
+  await command.untilOutput(/^watching/m);
   return command;
 }
 
@@ -94,7 +94,7 @@ describe('agentllm watch', () => {
 
   it('waits when an agent does not exist yet', async () => {
     const watch = await startWatch(['newcomer', '--count', '1']);
-    await watch.says(/there is no agent newcomer yet/);
+    await watch.untilOutput(/there is no agent newcomer yet/);
     await cli.json(['agents', 'create', 'newcomer', '--type', 'analyst']);
     expect((await watch.ended).stdout).toContain('  newcomer  agent created');
   });
@@ -117,7 +117,7 @@ describe('agentllm watch', () => {
     const service = await startCommand(env);
     const watch = await startWatch(['trader', '--count', '1'], service.port);
     service.child.kill('SIGTERM');
-    await watch.says(/connection lost .*; reconnecting/);
+    await watch.untilOutput(/connection lost .*; reconnecting/);
     await service.ended;
     const restarted = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
     const address = ['--address', `127.0.0.1:${service.port}`];
