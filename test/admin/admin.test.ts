@@ -8,6 +8,7 @@ import { migrations } from '../../migrations/index.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { runCommand } from '../support/run_command.js';
 import { connect, failure } from '../support/service.js';
+import { until } from '../support/until.js';
 
 const directory = useDirectories();
 const agent = { name: 'trader' };
@@ -237,7 +238,7 @@ describe('the admin socket', () => {
     const DATA_DIR = await directory();
     const service = agentllm(['serve'], { DATA_DIR });
     await service.untilOutput(/is starting/);
-    while (!existsSync(join(DATA_DIR, 'pg.new'))) await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(() => ['pg.new', 'pg'].some((name) => existsSync(join(DATA_DIR, name))), 'the first start has begun');
     expect((await run(DATA_DIR, 'migrate', 'down')).stderr).toContain(`process ${service.child.pid}`);
   });
 });

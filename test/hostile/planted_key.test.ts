@@ -24,6 +24,7 @@ import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { findPgTools } from '../support/pg_tools.js';
 import { startPostgres } from '../support/postgres.js';
 import { connectPg } from '../support/sql.js';
+import { until } from '../support/until.js';
 import { formsOf, Scanner } from './scanner.js';
 import { Caller, type CallOptions, type Ending } from './whole_service.js';
 
@@ -366,7 +367,7 @@ async function createAdminToken(
   expect([backend, code], stderr).toEqual([backend, 0]);
   const [text = ''] = /al_[a-z2-7]{10}_[\w-]{43}/.exec(stdout) ?? [];
   expect(stderr).not.toContain(text);
-  await expect.poll(async () => (await client.call('GetCaller', {}, { token: text })).code).toBe('OK');
+  await until(async () => (await client.call('GetCaller', {}, { token: text })).code === 'OK');
   // The text of the second token is only in this response.
   const json = { name: 'second', role: 'ROLE_ADMIN', requestId: randomUUID() };
   const created = CreateTokenResponse.decode(await client.succeed('CreateToken', json, { token: text }));

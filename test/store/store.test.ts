@@ -17,6 +17,7 @@ import { rehearse, transact } from '../../src/store/write/transact.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';
 import { contents, gapsInLog, openStore, replay, type TestStore } from '../support/store.js';
+import { until } from '../support/until.js';
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
@@ -635,16 +636,26 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           await client.query('insert into numbered values ($1)', [n]);
           return n;
         };
+        const { pid } = (await fast.query('select pg_backend_pid() as pid')).rows[0];
         try {
           await slow.query('begin');
           const first = await insert(slow);
           await fast.query('begin');
           // With the counter row this insert waits for the first transaction, so the test must not await it here.
-          const second = insert(fast).then(async (n) => {
-            await fast.query('commit');
-            return n;
-          });
-          await Promise.race([second, new Promise((resolve) => setTimeout(resolve, 300))]);
+          let settled = false;
+          const second = insert(fast)
+            .then(async (n) => {
+              await fast.query('commit');
+              return n;
+            })
+            .finally(() => {
+              settled = true;
+            });
+          const isWaiting = async () => {
+            const { rows } = await reader.query('select 1 from pg_locks where not granted and pid = $1', [pid]);
+            return rows.length > 0;
+          };
+          await until(async () => settled || (await isWaiting()), 'the second insert ends or waits for a lock');
           await read();
           await slow.query('commit');
           const written = [first, await second];
