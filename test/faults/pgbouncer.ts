@@ -70,7 +70,7 @@ export async function startPgBouncer(url: string, poolSize: number): Promise<PgB
       await client.query('select 1');
       return { through, stop };
     } catch (cause) {
-      if (tries < 100 && bouncer.exitCode === null) {
+      if (tries < 600 && bouncer.exitCode === null) {
         await sleep(50);
         continue;
       }
