@@ -39,7 +39,8 @@ const LOSSES: readonly Loss[] = [
   },
   {
     what: 'the database is renamed (3D000)',
-    admin: `${END_SESSIONS}; alter database DB rename to DB_away`,
+    // A session that the service opens in between would prevent the change of the name.
+    admin: `alter database DB allow_connections false; ${END_SESSIONS}; alter database DB rename to DB_away; alter database DB_away allow_connections true`,
     revertAdmin: 'alter database DB_away rename to DB',
     cause: /has no database "DB"/,
   },
