@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { GetPrimaryConfigRequest } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { migrations } from '../../migrations/index.js';
@@ -7,6 +7,7 @@ import { loadState } from '../../src/store/write/change_log.js';
 import { frame, rawCall } from '../grpc/http2_client.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { CallError, failure, startService, type TestService, unique } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
 import { contents, gapsInLog, openStore, replay } from '../support/store.js';
 
 // The replicas run in one process and share only the database.
@@ -46,9 +47,8 @@ async function pair(): Promise<{ url: string; a: TestService; b: TestService }> 
 }
 
 async function sqlSession(url: string): Promise<pg.Client> {
-  const session = new pg.Client({ connectionString: url });
+  const session = await connectPg(url);
   session.on('error', () => undefined);
-  await session.connect();
   sessions.push(session);
   return session;
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { newAgent } from '../../src/domain/agent.js';
 import { newConfig } from '../../src/domain/config.js';
@@ -16,6 +16,7 @@ import type { Plan, Write } from '../../src/store/write/planned_write.js';
 import { rehearse, transact } from '../../src/store/write/transact.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
 import { contents, gapsInLog, openStore, replay, type TestStore } from '../support/store.js';
 import { until } from '../support/until.js';
 
@@ -497,9 +498,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
   if (engine === 'postgres') {
     describe('a write during a failure of the database', () => {
       const session = async () => {
-        const client = new pg.Client({ connectionString: url });
+        const client = await connectPg(url as string);
         client.on('error', () => undefined);
-        await client.connect();
         return client;
       };
 
@@ -666,11 +666,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         }
       }
 
-      const session = async () => {
-        const client = new pg.Client({ connectionString: url });
-        await client.connect();
-        return client;
-      };
+      const session = () => connectPg(url as string);
 
       it('misses the transaction that commits late when numbers come from a sequence', async () => {
         await knex.raw('create table numbered (n int8 primary key)');
