@@ -78,7 +78,7 @@ export default defineConfig({
     maxWorkers: 3,
     projects: [
       // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
-      { test: { name: 'unit', include: UNIT, isolate: false, testTimeout: 60_000 } },
+      { test: { name: 'unit', include: UNIT, isolate: false, testTimeout: 60_000, hookTimeout: 60_000 } },
       {
         plugins: [builtEngineWorker],
         test: {

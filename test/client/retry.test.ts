@@ -177,7 +177,7 @@ describe('a service that is unavailable', () => {
     async (count) => {
       const name = await newAgent();
       const proxy = await startRestartableProxy(service().port);
-      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`);
+      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`, { deadlineMs: 30_000 });
       await agents.listAgents();
       const calls = (from: number) => [
         ...Array.from({ length: count / 2 }, (_, at) =>

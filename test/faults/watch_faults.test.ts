@@ -63,7 +63,7 @@ async function finishAndCheck(where: Where, server: ServerProcess, watchers: rea
     },
     { timeout: 30_000, interval: 100 },
   );
-  await allReach(watchers, Number(revision), 30_000);
+  await allReach(watchers, Number(revision));
   for (const one of watchers) one.stop();
   for (const one of servers) expect(await one.stop()).toBe(0);
   await check(where, watchers, writes.acknowledged);

@@ -117,10 +117,15 @@ async function insertAgents(directory: string, count: number): Promise<void> {
 /** The effects of an attack on a well-behaved caller and on the process. */
 export interface AttackResult {
   readonly calls: number;
-  /** The longest wait of the caller, in ms, without the time in which other processes had the processors. */
+  /**
+   * The longest wait of the caller on open connections, in ms, without the time in which other processes had the
+   * processors.
+   */
   readonly longestMs: number;
   /** The longest wait of each kind of call. */
   readonly longest: Readonly<Record<string, number>>;
+  /** The same for a new connection: at least a second if the system drops its first packet, because many connect. */
+  readonly connectMs: number;
   /** The longest delay of the event loop of the service, in ms. */
   readonly loopDelayMs: number;
   readonly errors: readonly string[];
@@ -161,7 +166,7 @@ async function startCaller({ pid, grpcPort, httpPort }: Target) {
   });
   while (!output.includes('ready')) await once(child.stdout, 'data');
   return {
-    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'longest' | 'errors'>> {
+    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'longest' | 'connectMs' | 'errors'>> {
       child.stdin.end();
       await once(child, 'close');
       return JSON.parse(output.replace('ready\n', ''));

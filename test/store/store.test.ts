@@ -598,7 +598,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         await withTrigger('before insert', DIE, async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });
         });
-        await vi.waitFor(async () => expect(await snapshot()).toEqual(before), { timeout: 10_000 });
+        await vi.waitFor(async () => expect(await snapshot()).toEqual(before), { timeout: 30_000 });
       });
 
       it('fails with OUTCOME_UNKNOWN when the connection breaks during commit, and a retry succeeds', async () => {
@@ -606,7 +606,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         await withTrigger('at commit', DIE, async () => {
           expect(await errorOf(transact(store, request))).toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
         });
-        const { revision } = await vi.waitFor(() => write(request), { timeout: 10_000 });
+        const { revision } = await vi.waitFor(() => write(request), { timeout: 30_000 });
         expect((await write(request)).revision).toBe(revision);
         expect(await gapsInLog(opened.database)).toEqual([]);
       });
