@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type pg from 'pg';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { newAgent } from '../../src/domain/agent.js';
 import { newConfig } from '../../src/domain/config.js';
 import type { Draft } from '../../src/domain/draft.js';
@@ -356,10 +356,10 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     const failing = vi.spyOn(store, 'apply').mockImplementationOnce(() => {
       throw Object.assign(new Error('too many connections'), { code: '53300' });
     });
+    onTestFinished(() => failing.mockRestore());
     const requestId = randomUUID();
     const once = { ...creating(), requestId };
     await expect(transact(store, once)).rejects.toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
-    failing.mockRestore();
     expect((await readHead(knex)).revision).toBe(before + 1);
     await transact(store, once);
     expect((await readHead(knex)).revision).toBe(before + 1);
