@@ -112,10 +112,10 @@ export class Watches {
     this.watches.add(watch);
     this.byClient.set(watcher.client_id, watch);
     sink.onClose(() => this.remove(watch));
-    Object.assign(watch, { cursor: resumeAt?.revision ?? 0, nonce: resumeAt?.nonce ?? '' });
+    watch.cursor = resumeAt?.revision ?? 0;
     // A client resumes after the last revision that it has applied.
     watch.applied = resumeAt?.revision;
-    void this.run(watch, resumeAt !== undefined);
+    void this.run(watch, resumeAt);
     return watch;
   }
 
@@ -132,12 +132,14 @@ export class Watches {
     if (this.closed) throw this.closed();
   }
 
-  private async run(watch: Watch, resumed: boolean): Promise<void> {
+  private async run(watch: Watch, resumeAt: ResumePosition | undefined): Promise<void> {
     try {
       if (timeSlice.isSpent) await timeSlice.next();
       if (watch.sink.closed) return;
-      const snapshot = resumed ? undefined : this.snapshotFor(watch.filter);
-      await watch.send(this.encoder.started(watch.watcher, resumed, this.store.state.revision));
+      const snapshot = resumeAt ? undefined : this.snapshotFor(watch.filter);
+      await watch.send(this.encoder.started(watch.watcher, resumeAt !== undefined, this.store.state.revision));
+      // Set after the first message: a sweep sends no bookmark without a nonce, and `started` comes before any bookmark.
+      watch.nonce = resumeAt?.nonce ?? '';
       if (snapshot) await this.sendSnapshot(watch, snapshot);
       await this.catchUp(watch);
       // The first bookmark after catching up. The last message of a snapshot already contains one.

@@ -7,6 +7,7 @@ import { Watches } from '../../src/feed/watches.js';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
 import { Store } from '../../src/store/store.js';
+import { timeSlice } from '../../src/time_slice.js';
 import { withLimits } from './support.js';
 
 /*
@@ -96,6 +97,7 @@ beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'performance', 'Date'] });
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.useRealTimers();
 });
 
@@ -196,6 +198,25 @@ describe('a watch', () => {
     expect(sink.written.slice(1)).toEqual(['bookmark 3', 'bookmark 3', 'bookmark 3']);
     expect([sink.error, watches.lagging]).toEqual([undefined, 1]);
     sink.close();
+  });
+
+  it('receives no bookmark before its first message when it waits to be started', async () => {
+    const { open, write, settle } = start();
+    for (let at = 0; at < 3; at++) write();
+    let proceed = () => {};
+    vi.spyOn(timeSlice, 'isSpent', 'get').mockReturnValueOnce(true);
+    vi.spyOn(timeSlice, 'next').mockReturnValueOnce(
+      new Promise((resolve) => {
+        proceed = resolve;
+      }),
+    );
+    const sink = new FakeSink();
+    open(sink, ALL, { revision: 3, nonce: '3' });
+    await vi.advanceTimersByTimeAsync(2 * limits.bookmarkMs);
+    expect(sink.written).toEqual([]);
+    proceed();
+    await settle();
+    expect(sink.written).toEqual(['started again 3', 'bookmark 3']);
   });
 
   it('queues at most the capacity of its stream, and delays no other watch, when it stops reading', async () => {
