@@ -70,12 +70,13 @@ export class Feed {
     void this.poll();
     await new Promise<void>((resolve, reject) => {
       let release = () => {};
-      const unsubscribe = this.store.onAdvance(() => {
+      const check = () => {
         if (this.store.state.revision < revision) return;
         unsubscribe();
         release();
         resolve();
-      });
+      };
+      const unsubscribe = this.store.subscribe({ applied: check, replaced: check });
       release = onAbort(signal, () => {
         unsubscribe();
         const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };

@@ -4,7 +4,7 @@ import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
-import type { CommittedRevision, Follower } from '../store/replica_state.js';
+import type { CommittedRevision, RevisionListener } from '../store/replica_state.js';
 import type { Store } from '../store/store.js';
 import { inSlices, timeSlice } from '../time_slice.js';
 import { type AgentMaterial, type CatalogueMaterial, type ChangeEvent, changeEventOf } from './change_event.js';
@@ -54,10 +54,13 @@ export class Watches {
     private readonly store: Store,
     private readonly encoder: MessageEncoder,
     /** Notified of each revision before it is delivered. */
-    private readonly beforeDelivery: Follower,
+    private readonly beforeDelivery: RevisionListener,
   ) {
     this.replay = new Replay(store);
-    this.unsubscribe = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
+    this.unsubscribe = store.subscribe({
+      applied: (revision) => this.applied(revision),
+      replaced: () => this.replaced(),
+    });
     this.scheduleSweep();
   }
 
@@ -192,7 +195,7 @@ export class Watches {
   }
 
   private applied(revision: CommittedRevision): void {
-    this.beforeDelivery.applied(revision);
+    this.beforeDelivery.applied?.(revision);
     let event: ChangeEvent;
     try {
       event = changeEventOf(this.store.state, revision);
@@ -236,7 +239,7 @@ export class Watches {
    * The state was reloaded: the store was restored or has a new identity, so its revision numbers have other contents.
    */
   private replaced(): void {
-    this.beforeDelivery.replaced();
+    this.beforeDelivery.replaced?.();
     this.ring.clear();
     this.replay.clear();
     for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
