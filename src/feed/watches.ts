@@ -195,9 +195,9 @@ export class Watches {
   }
 
   private applied(revision: CommittedRevision): void {
-    this.beforeDelivery.applied?.(revision);
     let event: ChangeEvent;
     try {
+      this.beforeDelivery.applied?.(revision);
       event = changeEventOf(this.store.state, revision);
     } catch (error) {
       // A live watch has no cursor, so it would miss this revision without an error.
@@ -239,10 +239,15 @@ export class Watches {
    * The state was reloaded: the store was restored or has a new identity, so its revision numbers have other contents.
    */
   private replaced(): void {
-    this.beforeDelivery.replaced?.();
     this.ring.clear();
     this.replay.clear();
-    for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
+    this.cachedAgents = undefined;
+    this.cachedCatalogue = undefined;
+    try {
+      this.beforeDelivery.replaced?.();
+    } finally {
+      for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
+    }
   }
 
   /** The next sweep is scheduled when the previous one has ended. */
