@@ -10,7 +10,7 @@ import { inSlices, timeSlice } from '../time_slice.js';
 import { type AgentMaterial, type CatalogueMaterial, type ChangeEvent, changeEventOf } from './change_event.js';
 import type { Filter } from './filter.js';
 import { LiveIndex } from './live_index.js';
-import { Replay } from './replay.js';
+import { Replay, readEvents } from './replay.js';
 import { Ring } from './ring.js';
 import { agentsFor, catalogueOf } from './snapshot.js';
 import { type MessageEncoder, type Sink, type Snapshot, Watch, type WatcherIdentity } from './watch.js';
@@ -56,7 +56,7 @@ export class Watches {
     /** Notified of each revision before it is delivered. */
     private readonly beforeDelivery: RevisionListener,
   ) {
-    this.replay = new Replay(store);
+    this.replay = new Replay((from) => readEvents(store, from));
     this.unsubscribe = store.subscribe({
       applied: (revision) => this.applied(revision),
       replaced: () => this.replaced(),
@@ -265,6 +265,7 @@ export class Watches {
         this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
       else if (now - watch.lastWrite >= limits.bookmarkMs) this.sendBookmark(watch);
     }
+    if (this.lagging === 0) this.replay.clear();
   }
 
   /**
