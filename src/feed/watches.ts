@@ -85,7 +85,7 @@ export class Watches {
   }
 
   /** The event of a revision, from the ring or the change log. */
-  entryAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
+  eventAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
     return this.ring.at(revision) ?? this.replay.at(revision);
   }
 
@@ -174,7 +174,7 @@ export class Watches {
       }
       const event = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
       if (!event) continue;
-      for await (const message of inSlices(this.encoder.entry(event, watch.filter), isClosed)) {
+      for await (const message of inSlices(this.encoder.changes(event, watch.filter), isClosed)) {
         watch.sent = event.revision;
         await watch.send(message);
       }
@@ -217,7 +217,7 @@ export class Watches {
   }
 
   private deliver(watch: Watch, event: ChangeEvent): void {
-    const messages = this.encoder.entry(event, watch.filter);
+    const messages = this.encoder.changes(event, watch.filter);
     watch.sent = event.revision;
     // Several messages are written as the client reads them. Otherwise every stream would buffer a large write
     // completely.

@@ -81,7 +81,7 @@ class FakeSink implements Sink {
 const encoder: MessageEncoder = {
   started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
   snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
-  entry: ({ revision, agents }, { all, names }) => {
+  changes: ({ revision, agents }, { all, names }) => {
     const watched = agents.filter(({ name }) => all || names.has(name));
     const [first] = watched;
     if (!first) return [];

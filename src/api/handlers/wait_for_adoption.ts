@@ -46,7 +46,7 @@ async function pollAdoption(
   end: number,
   onUpdate: (latest: Adoption) => void,
 ): Promise<void> {
-  const agents = agentsIn(await backend.watches.entryAt(revision));
+  const agents = agentsIn(await backend.watches.eventAt(revision));
   for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_PAUSE_MS)) {
     const adoption = await readAdoption(backend, revision, agents);
     onUpdate(adoption);
