@@ -37,7 +37,7 @@ export interface MessageEncoder {
   started(watcher: WatcherIdentity, resumed: boolean, newest: number): Buffer;
   snapshot(snapshot: Snapshot, filter: Filter): Iterable<Buffer>;
   /** The messages of a revision; none when it does not concern the filter. */
-  entry(event: ChangeEvent, filter: Filter): readonly Buffer[];
+  changes(event: ChangeEvent, filter: Filter): readonly Buffer[];
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { Replay } from '../../src/feed/replay.js';
+import { Replay, readEvents } from '../../src/feed/replay.js';
 import { limits } from '../../src/limits.js';
 import { compactHistory } from '../../src/store/history/compaction.js';
 import { renewStoreIdentity } from '../../src/store/maintenance/store_identity.js';
@@ -306,7 +306,7 @@ describe.each(engines)('a resume token on %s', (engine) => {
       [later.revision, true],
     ] as const)
       expect(left.includes(Number(revision))).toBe(remains);
-    const replay = new Replay(backend().store);
+    const replay = new Replay((from) => readEvents(backend().store, from));
     for (const lost of [kept.revision, gone, later.revision, revision])
       await expect(replay.at(Number(lost)), `${lost}`).rejects.toMatchObject({ reason: 'REVISION_COMPACTED' });
     expect((await replay.at(Number(head))).agents[0]?.configs[0]?.max_tokens).toBe(3);

@@ -271,6 +271,26 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
       await refused(calls.list({ ...other, page_size: 2, page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
   });
 
+  it('rejects forged page tokens with INVALID_PAGE_TOKEN', async () => {
+    const watches = [await startWatch({ all_agents: true }), await startWatch({ all_agents: true })];
+    const { next_page_token } = await calls.list({ page_size: watches.length - 1 });
+    const [hash, , id] = JSON.parse(Buffer.from(next_page_token, 'base64url').toString());
+    const forged = [
+      ['a'],
+      ['a', 'not a UUID'],
+      ['a', `${id}\0`],
+      ['a\0', id],
+      ['\ud800', id],
+      [1, id],
+      ['a', 1],
+      ['a', id, 1],
+    ];
+    for (const key of forged) {
+      const page_token = Buffer.from(JSON.stringify([hash, ...key])).toString('base64url');
+      await refused(calls.list({ page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
+    }
+  });
+
   it('waits for min_revision like every read', async () => {
     const next = backend().store.state.revision + 1;
     const listing = calls.list({ min_revision: BigInt(next) });

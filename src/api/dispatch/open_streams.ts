@@ -3,7 +3,7 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
-import type { CommittedRevision, Follower } from '../../store/replica_state.js';
+import type { CommittedRevision, RevisionListener } from '../../store/replica_state.js';
 
 /** How often streams are checked for tokens that have expired. */
 const CHECK_MS = 1_000;
@@ -25,7 +25,7 @@ interface Open {
  * The open streams. A stream ends as soon as its caller loses access to it. `Watches` notifies this class of a revision
  * before it delivers the revision, so that a caller does not receive a revision that revokes its access.
  */
-export class OpenStreams implements Follower {
+export class OpenStreams implements RevisionListener {
   private readonly streams = new Set<Open>();
   private readonly limiter = new ConcurrencyLimiter({ perKey: () => limits.streamsPerToken });
   private readonly timer = setInterval(() => this.check('caller'), CHECK_MS).unref();

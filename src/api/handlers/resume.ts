@@ -96,5 +96,5 @@ const horizons = new Horizons();
 
 async function nonceAt({ store, watches }: ResumeContext, { revision }: ResumePoint): Promise<string> {
   const { state } = store;
-  return revision === state.revision ? state.nonce : (await watches.entryAt(revision)).nonce;
+  return revision === state.revision ? state.nonce : (await watches.eventAt(revision)).nonce;
 }

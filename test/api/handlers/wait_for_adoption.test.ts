@@ -167,6 +167,23 @@ describe.each(engines)('wait_for_adoption on two replicas and %s', (engine) => {
     expect(adoption).toMatchObject({ complete: false, pending_count: 1 });
   });
 
+  it('ends when the caller cancels, and makes room for another wait', async () => {
+    withLimits({ adoptionWaits: 1 });
+    const agent = await newAgent(backend());
+    const one = await startWatcher({ agents: [{ id: agent.id }] });
+    const cancellation = new AbortController();
+    const update = { agent: { id: agent.id, description: 'f' }, wait_for_adoption: seconds(25) };
+    const writing = backend().agents.updateAgent(update, { signal: cancellation.signal });
+    await one.watch.until(({ revisions }) => revisions.length > 0);
+    cancellation.abort();
+    await expect(writing).rejects.toMatchObject({ code: status.CANCELLED });
+    // Without room the next write would return at once, before the acknowledgement.
+    const waiting = backend().agents.updateAgent({ ...update, wait_for_adoption: seconds(20) });
+    await one.watch.until(({ revisions }) => revisions.length > 1);
+    await calls.acknowledge({ client_id: one.client_id, revision: one.watch.reached });
+    expect((await waiting).adoption).toMatchObject({ complete: true });
+  });
+
   it('returns OK within the deadline when the database does not respond', async () => {
     const agent = await newAgent(backend());
     const one = await startWatcher({ agents: [{ id: agent.id }] });
