@@ -6,6 +6,7 @@ import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
 import { chooseSchema } from './maintenance/schema.js';
+import type { ListenTarget } from './notifications.js';
 import { SessionClient, SessionSettings } from './session.js';
 import { type Head, readHead } from './write/head.js';
 
@@ -17,8 +18,8 @@ export interface Database {
   readonly url?: string | undefined;
   /** URL of the same database without a pooler, for statements that need a session. */
   readonly directUrl?: string | undefined;
-  /** URL for LISTEN on the writes of other replicas; undefined: notifications are off. */
-  readonly listenUrl?: string | undefined;
+  /** The database for LISTEN on the writes of other replicas; undefined: notifications are off. */
+  readonly listenTarget?: ListenTarget | undefined;
   /**
    * Closes each connection that receives no data for `ms`. Otherwise a connection to a server that has disappeared
    * blocks its caller and the feed until the TCP timeout. Call it after the migrations, because their statements may
@@ -74,12 +75,15 @@ async function openPostgres(url: string, options: DatabaseOptions): Promise<Data
   const sessions = new Sessions();
   const connection = { ...clientConfig('DATABASE_URL', url), types, pipeline: true };
   const db = open(connection, options, options.poolSize, sessions, session);
-  const listenUrl = options.notify ? (options.directUrl ?? url) : undefined;
+  const listenTarget = options.notify ? listenTargetOf(url, options.directUrl) : undefined;
   const limitSilence = (ms: number) => sessions.limitSilence(ms);
   const explain = (error: unknown) => knownCauseOf(error, attempt);
   const close = () => db.destroy();
-  return { knex: db, kind: 'postgres', url, directUrl: options.directUrl, listenUrl, limitSilence, explain, close };
+  return { knex: db, kind: 'postgres', url, directUrl: options.directUrl, listenTarget, limitSilence, explain, close };
 }
+
+const listenTargetOf = (url: string, directUrl: string | undefined): ListenTarget =>
+  directUrl === undefined ? { setting: 'DATABASE_URL', url } : { setting: 'DATABASE_DIRECT_URL', url: directUrl };
 
 async function openEmbedded(options: DatabaseOptions): Promise<Database> {
   const dataDir = options.dataDir === 'memory:' ? undefined : options.dataDir;

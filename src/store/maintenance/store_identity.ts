@@ -12,7 +12,7 @@ import { setTimeouts } from '../write/revision_counter.js';
 export async function renewStoreIdentity(store: Store): Promise<Pick<Head, 'revision' | 'identity'>> {
   const nonce = randomUUID();
   const head = await store.database.knex.transaction(async (tx) => {
-    await setTimeouts(tx, store.database.listenUrl !== undefined ? '' : undefined);
+    await setTimeouts(tx, store.database.listenTarget !== undefined ? '' : undefined);
     // The counter row is locked first, as in every write, so that no write is in progress.
     const [renewed] = await tx<Head>('store_state')
       .update({ identity: randomUUID(), nonce })

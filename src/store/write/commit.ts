@@ -73,7 +73,7 @@ class NothingToDo extends Error {
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const counter = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.replicaId);
+  const counter = await lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
   await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
   const stored = await readResponses(
     tx,
