@@ -10,9 +10,6 @@ export interface Head {
   readonly hash_key: Buffer;
 }
 
-/** Whether a database contains a store. A schema from before migration 0006 has no identity and no history. */
-export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('store_state');
-
 /** @param connection the connection to use; undefined: any connection of the pool. */
 export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
   const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
