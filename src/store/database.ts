@@ -20,17 +20,23 @@ export interface Database {
   readonly directUrl?: string | undefined;
   /** The database for LISTEN on the writes of other replicas; undefined: notifications are off. */
   readonly listenTarget?: ListenTarget | undefined;
-  /**
-   * Closes each connection that receives no data for `ms`. Otherwise a connection to a server that has disappeared
-   * blocks its caller and the feed until the TCP timeout. Call it after the migrations, because their statements may
-   * take longer.
-   */
-  limitSilence?(ms: number): void;
+  /** Call it after the migrations, because their statements may take longer. */
+  limitStatements?(limits: StatementLimits): void;
   /** The cause of a connection failure or a missing privilege, as a sentence; undefined for other errors. */
   readonly explain?: (error: unknown) => string | undefined;
   /** All files of the embedded engine, consistent between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
+}
+
+export interface StatementLimits {
+  /** The server cancels a statement that takes longer, in ms. Writes set their own limits (write/revision_counter.ts). */
+  readonly statementTimeoutMs: number;
+  /**
+   * A connection that receives no data for this time, in ms, is closed. Otherwise a connection to a server that has
+   * disappeared blocks its caller and the feed until the TCP timeout.
+   */
+  readonly silenceMs: number;
 }
 
 export interface Dump {
@@ -76,10 +82,14 @@ async function openPostgres(url: string, options: DatabaseOptions): Promise<Data
   const connection = { ...clientConfig('DATABASE_URL', url), types, pipeline: true };
   const db = open(connection, options, options.poolSize, sessions, session);
   const listenTarget = options.notify ? listenTargetOf(url, options.directUrl) : undefined;
-  const limitSilence = (ms: number) => sessions.limitSilence(ms);
+  const limitStatements = ({ statementTimeoutMs, silenceMs }: StatementLimits) => {
+    session.limitStatements(statementTimeoutMs);
+    sessions.limitSilence(silenceMs);
+  };
   const explain = (error: unknown) => knownCauseOf(error, attempt);
   const close = () => db.destroy();
-  return { knex: db, kind: 'postgres', url, directUrl: options.directUrl, listenTarget, limitSilence, explain, close };
+  const { directUrl } = options;
+  return { knex: db, kind: 'postgres', url, directUrl, listenTarget, limitStatements, explain, close };
 }
 
 const listenTargetOf = (url: string, directUrl: string | undefined): ListenTarget =>
@@ -155,17 +165,14 @@ class Sessions {
     session.connection.on('errorMessage', ({ code }) => {
       if (code === '25006') session.__knex__disposed = code;
     });
-    this.setTimeout(session);
+    const { stream } = session.connection;
+    if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
     callback(null, session);
   };
 
   limitSilence(ms: number): void {
     this.silenceMs = ms;
-    for (const session of this.open) this.setTimeout(session);
-  }
-
-  private setTimeout({ connection: { stream } }: Session): void {
-    if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
+    for (const session of this.open) session.__knex__disposed = 'opened without limits';
   }
 }
 

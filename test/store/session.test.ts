@@ -1,6 +1,8 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Database, openDatabase } from '../../src/store/database.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
+import { connectPg } from '../support/sql.js';
 
 /*
  * A direct connection keeps its settings. The same settings behind PgBouncer, and every setting that a role may change,
@@ -53,8 +55,53 @@ describe('a direct connection', () => {
     expect(await read(database.knex)).toEqual(expected);
   });
 
+  it('is closed when a statement that sets it up fails', async () => {
+    const observer = await connectPg(await postgres.createDatabase());
+    const url = Object.assign(new URL(postgres.url), { pathname: `/${observer.database}` }).href;
+    const opened = await openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: '' });
+    const { query } = pg.Client.prototype;
+    const spy = vi.spyOn(pg.Client.prototype, 'query').mockImplementation(function (
+      this: pg.Client,
+      ...args: unknown[]
+    ) {
+      if (String(args[0]).includes('idle_session_timeout')) return Promise.reject(new Error('the set-up failed'));
+      return query.apply(this, args as never);
+    } as never);
+    onTestFinished(() => spy.mockRestore());
+    await expect(opened.knex.raw('select 1')).rejects.toThrow('the set-up failed');
+    await vi.waitFor(
+      async () => {
+        const { rows } = await observer.query('select pid from pg_stat_activity where datname = current_database()');
+        expect(rows).toHaveLength(1);
+      },
+      { timeout: 10_000 },
+    );
+    await observer.end();
+    await opened.close();
+  });
+
   it('begins a transaction with the isolation level that is requested', async () => {
     const isolated = await database.knex.transaction((tx) => read(tx), { isolationLevel: 'repeatable read' });
     expect(isolated).toEqual({ ...expected, isolation: 'repeatable read' });
+  });
+});
+
+describe('the statement timeout', () => {
+  let postgres: TestPostgres;
+  beforeAll(async () => {
+    postgres = await startPostgres();
+  });
+  afterAll(() => postgres?.stop());
+
+  const SLOW = 'select pg_sleep(30)';
+
+  it('cancels a statement when statements are limited, also on a connection that was opened before', async () => {
+    const url = await postgres.createDatabase();
+    const database = await openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: '' });
+    await database.knex.raw('select pg_sleep(0.3)');
+    database.limitStatements?.({ statementTimeoutMs: 200, silenceMs: 60_000 });
+    await expect(database.knex.raw(SLOW)).rejects.toMatchObject({ code: '57014' });
+    await expect(database.knex.transaction((tx) => tx.raw(SLOW))).rejects.toMatchObject({ code: '57014' });
+    await database.close();
   });
 });
