@@ -46,6 +46,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
   const { knex } = store.database;
   if (store.state.identity === '') return store.replaceState(await loadState(knex));
   const head = await readHead(knex);
+  if (head.read_only) store.writesFail = true;
   const { revision, nonce, identity } = store.state;
   if (head.revision !== revision || head.nonce !== nonce || head.identity !== identity)
     await advance(store, knex, head);
