@@ -6,7 +6,7 @@ import { ServiceError } from '../../errors.js';
 import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
-import { advance, appendChanges } from './change_log.js';
+import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
@@ -21,7 +21,7 @@ import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Stateme
  */
 export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   try {
-    return await commit(store, writes);
+    return await commitCurrent(store, writes);
   } catch (error) {
     // Values of one write that the database rejects must not fail the other writes.
     if (writes.length > 1 && isAboutValues(error)) return await oneByOne(store, writes);
@@ -33,6 +33,21 @@ async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<
   const outcomes: Outcome[] = [];
   for (const write of writes) outcomes.push(...(await commitTogether(store, [write])));
   return outcomes;
+}
+
+const ATTEMPTS = 3;
+
+/** Commits, and reloads the state in between when it does not belong to the database, for example after a restore. */
+async function commitCurrent(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await commit(store, writes);
+    } catch (error) {
+      if (!(error instanceof StateOutdatedError)) throw error;
+      if (attempt === ATTEMPTS) throw ServiceError.of('WRITE_CONFLICT', {}, { cause: error });
+      await catchUp(store);
+    }
+  }
 }
 
 interface Batch {
