@@ -28,7 +28,6 @@ const SETTINGS: Readonly<Record<string, string>> = {
   xmloption: 'content',
   // A row security policy that hides rows causes an error instead of an incomplete result.
   row_security: 'off',
-  // Writes then set their own timeouts (write/revision_counter.ts).
   statement_timeout: '0',
   lock_timeout: '0',
   idle_in_transaction_session_timeout: '0',
@@ -46,7 +45,7 @@ const HAS_TRANSACTION_TIMEOUT = 170_000;
 
 /** The settings of all connections of a pool. */
 export class SessionSettings {
-  private readonly settings: ReadonlyMap<string, string>;
+  private readonly settings: Map<string, string>;
 
   /**
    * @param outsideTransaction run statements without a transaction, for migrations that PostgreSQL rejects inside one.
@@ -60,6 +59,11 @@ export class SessionSettings {
     settings.set('search_path', `"${target.schema.replaceAll('"', '""')}", pg_temp`);
     if (target.serverVersion >= HAS_TRANSACTION_TIMEOUT) settings.set('transaction_timeout', '0');
     this.settings = settings;
+  }
+
+  /** Sets the statement timeout, in ms, of connections that are opened and of pooled transactions that begin later. */
+  limitStatements(ms: number): void {
+    this.settings.set('statement_timeout', String(ms));
   }
 
   withoutTransaction(): SessionSettings {
@@ -136,11 +140,17 @@ export class SessionClient extends PostgresClient {
 
   override async acquireRawConnection(): Promise<Connection> {
     const connection: Connection = await super.acquireRawConnection();
-    connection.isDirect = await isDirect(connection);
-    if (connection.isDirect) await connection.query(settingsOf(this).forSession);
-    // This timeout applies between transactions, so it is set once per connection.
-    await connection.query(`select set_config('idle_session_timeout', '0', false)`);
-    return connection;
+    try {
+      connection.isDirect = await isDirect(connection);
+      if (connection.isDirect) await connection.query(settingsOf(this).forSession);
+      // This timeout applies between transactions, so it is set once per connection.
+      await connection.query(`select set_config('idle_session_timeout', '0', false)`);
+      return connection;
+    } catch (error) {
+      // The pool does not know the connection yet, so it would stay open.
+      void this.destroyRawConnection(connection).catch(() => undefined);
+      throw error;
+    }
   }
 
   override async _query(connection: Connection, query: RawQuery): Promise<object> {

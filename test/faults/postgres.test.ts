@@ -258,6 +258,21 @@ describe('a faulty network to PostgreSQL', () => {
     });
   });
 
+  it('cancels a read that takes longer than the statement timeout', async () => {
+    const url = await postgres.createDatabase('seeded');
+    const { service } = await replica('a', url, { NOTIFY: 'off' });
+    const other = await sqlSession(url);
+    await other.query('begin');
+    await other.query('lock table audit_events in access exclusive mode');
+    expect((await failure(service.audit.listAuditEvents({}))).reason).toBe('DATABASE_UNAVAILABLE');
+    // The server would not notice that the service has closed the connection.
+    const { rows } = await other.query(
+      `select pid from pg_locks where relation = 'audit_events'::regclass and not granted`,
+    );
+    expect(rows).toEqual([]);
+    await other.query('rollback');
+  });
+
   it('causes no lasting lock and no duplicate write when it becomes silent within a transaction', async () => {
     const proxy = await startProxy(serverPort());
     const url = await postgres.createDatabase();

@@ -183,6 +183,19 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     }
   });
 
+  it('do not change the statement timeout of the service, also through a pooler', async () => {
+    for (const selectedUrl of [url, ...(bouncer ? [bouncer.through(url)] : [])]) {
+      const options = { url: selectedUrl, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: 'memory:' };
+      const database = await openDatabase(options);
+      database.limitStatements?.({ statementTimeoutMs: 200, silenceMs: 60_000 });
+      await expect(database.knex.raw('select pg_sleep(30)')).rejects.toMatchObject({ code: '57014' });
+      await expect(database.knex.transaction((tx) => tx.raw('select pg_sleep(30)'))).rejects.toMatchObject({
+        code: '57014',
+      });
+      await database.close();
+    }
+  });
+
   it('do not affect the migrations of a first start, including one outside of a transaction', async () => {
     for (const [setting, value] of SETTINGS.filter(([name]) => /^(DateStyle|quote|standard|default)/.test(name))) {
       const fresh = asRole(await server.createDatabase(), 'app');

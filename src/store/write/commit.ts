@@ -7,7 +7,7 @@ import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from 
 import type { ReplicaState } from '../replica_state.js';
 import { prepared } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
-import { advance, appendChanges } from './change_log.js';
+import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
@@ -22,7 +22,7 @@ import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Stateme
  */
 export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   try {
-    return await commit(store, writes);
+    return await commitCurrent(store, writes);
   } catch (error) {
     // Values of one write that the database rejects must not fail the other writes.
     if (writes.length > 1 && isAboutValues(error)) return await oneByOne(store, writes);
@@ -34,6 +34,21 @@ async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<
   const outcomes: Outcome[] = [];
   for (const write of writes) outcomes.push(...(await commitTogether(store, [write])));
   return outcomes;
+}
+
+const ATTEMPTS = 3;
+
+/** Commits, and reloads the state in between when it does not belong to the database, for example after a restore. */
+async function commitCurrent(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await commit(store, writes);
+    } catch (error) {
+      if (!(error instanceof StateOutdatedError)) throw error;
+      if (attempt === ATTEMPTS) throw ServiceError.of('WRITE_CONFLICT', {}, { cause: error });
+      await catchUp(store);
+    }
+  }
 }
 
 interface Batch {
@@ -74,7 +89,7 @@ class NothingToDo extends Error {
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const locking = lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.replicaId);
+  const locking = lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
   // Sent together with the lock, and executed after it.
   const reading = readResponses(
     tx,
