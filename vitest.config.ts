@@ -33,7 +33,7 @@ const UNIT = [
   'test/domain/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/request_budget.test.ts',
-  'test/grpc/{request_guard,shared_frames}.test.ts',
+  'test/grpc/{connection,request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',

@@ -18,7 +18,8 @@ const BURST_FACTOR = 4;
 export interface RequestStream {
   /** Ends the request with an error and discards its data. */
   refuse(error: ServiceError): void;
-  isComplete(): boolean;
+  /** Whether all of the request has arrived. */
+  isComplete(request: IncomingRequest): boolean;
 }
 
 export interface BudgetLimits {
@@ -155,7 +156,7 @@ export class RequestBudget {
   }
 
   private end(request: IncomingRequest, error: ServiceError): void {
-    if (request.stream.isComplete()) this.finish(request);
+    if (request.stream.isComplete(request)) this.finish(request);
     else request.refuse(error);
   }
 
@@ -173,7 +174,7 @@ export class RequestBudget {
     const earliest = now() - limits.requestReceiveMs;
     for (const { requests } of [...this.connections.values()])
       for (const request of requests) {
-        if (request.stream.isComplete()) this.finish(request);
+        if (request.stream.isComplete(request)) this.finish(request);
         else if (request.began < earliest) request.refuse(ServiceError.of('DEADLINE_EXCEEDED', {}));
       }
     this.makeRoom();

@@ -34,7 +34,7 @@ describe('RequestGuard.install', () => {
   });
 
   it('throws when grpc-js has no HTTP/2 servers where they are expected', () => {
-    expect(() => install({} as Server)).toThrow(/stores its HTTP\/2 servers in another field/);
+    expect(() => install({} as Server)).toThrow(/stores its HTTP\/2 servers or its methods in another field/);
   });
 
   it('throws when grpc-js decompresses messages in another method', () => {

@@ -40,6 +40,7 @@ const BEARER = /^bearer +([!-~]+) *$/i;
  */
 export class Authorizer {
   private readonly principals = new WeakMap<Token, Principal>();
+  private readonly tokenHashes = new WeakMap<Credentials, string>();
   private readonly callBuckets = new WeakMap<Token, TokenBucket>();
   private readonly leaseBuckets = new WeakMap<Token, Map<number, TokenBucket>>();
 
@@ -155,8 +156,8 @@ export class Authorizer {
     const { authorization, identities = [] } = credentials;
     const { state } = this.store;
     if (authorization !== undefined) {
-      const text = BEARER.exec(authorization)?.[1];
-      const token = text && state.tokenWithHash(hashOf(text));
+      const hash = this.tokenHashOf(credentials);
+      const token = hash && state.tokenWithHash(hash);
       if (!token) throw ServiceError.of('TOKEN_UNKNOWN', {});
       return this.activePrincipal(token);
     }
@@ -165,6 +166,17 @@ export class Authorizer {
       if (token) return this.activePrincipal(token);
     }
     return this.anonymousPrincipal(credentials);
+  }
+
+  /** The hash of the token in credentials; computed once for the calls of a gRPC connection, which share an object. */
+  private tokenHashOf(credentials: Credentials): string | undefined {
+    const known = this.tokenHashes.get(credentials);
+    if (known) return known;
+    const text = BEARER.exec(credentials.authorization ?? '')?.[1];
+    if (!text) return undefined;
+    const hash = hashOf(text);
+    this.tokenHashes.set(credentials, hash);
+    return hash;
   }
 
   private activePrincipal(token: Token): Principal {

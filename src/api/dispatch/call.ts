@@ -6,9 +6,8 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Log } from '../../log.js';
 import type { Measure } from '../../metrics.js';
-import type { ConnectionResponses } from '../../net/unread_responses.js';
 import type { RequestedMethod } from './authorizer.js';
-import { type CallTransport, credentialsOf } from './call_transport.js';
+import type { CallTransport } from './call_transport.js';
 import { internalError } from './internal_error.js';
 import type { Call, DispatchContext, Reply, UnaryDefinition } from './method.js';
 import { requestCheckOf } from './request_shape.js';
@@ -65,7 +64,6 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
   private entered = false;
-  private connection: ConnectionResponses | undefined;
   private parsed: Request | undefined;
 
   constructor(
@@ -126,9 +124,8 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   enter(): void {
     const { requested, context } = this.shared;
     context.limiter.checkOpen();
-    this.principal = context.authorizer.admit(credentialsOf(this.transport), requested);
-    this.connection = context.unreadResponses.connectionOf(this.transport);
-    this.connection?.checkRoom();
+    this.principal = context.authorizer.admit(this.transport.credentials, requested);
+    this.transport.connection?.checkRoom();
     context.limiter.enter(this.principal.token?.id);
     this.entered = true;
     this.parsed = this.shared.read(this.source);
@@ -158,13 +155,13 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
       // A write is committed by now, so its response is always sent.
-      if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
+      if (!('request_id' in (this.parsed as object))) this.transport.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
     }
     this.end('OK');
-    this.connection?.addUntilEnd(bytes.length, this.transport);
+    this.transport.connection?.addUntilEnd(bytes.length, this.transport);
     this.done(undefined, bytes);
   }
 

@@ -3,7 +3,6 @@ import type { Principal } from '../../domain/access.js';
 import type { Sink } from '../../feed/watch.js';
 import type { Log } from '../../log.js';
 import type { Metrics } from '../../metrics.js';
-import type { UnreadResponses } from '../../net/unread_responses.js';
 import type { Authorizer } from './authorizer.js';
 import type { CallLimiter } from './call_limiter.js';
 import type { Contract } from './contract.js';
@@ -99,5 +98,4 @@ export interface DispatchContext {
   readonly limiter: CallLimiter;
   readonly authorizer: Authorizer;
   readonly openStreams: OpenStreams;
-  readonly unreadResponses: UnreadResponses;
 }
