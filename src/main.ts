@@ -119,7 +119,7 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   const database = await openConfigured(settings, log);
   cleanup.push(() => database.close());
   await prepareSchema(database, settings, log);
-  database.limitSilence?.(limits.silenceMs);
+  database.limitStatements?.(limits);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   cleanup.push(() => feed.close());

@@ -34,6 +34,16 @@ export class Vault {
 
   static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
 
+  /** A vault with other encryption keys. */
+  withKeys(keyring: Keyring | undefined, problem: VaultProblem | undefined): Vault {
+    return new Vault(keyring, problem, this.unreadable);
+  }
+
+  /** A vault after another check of the stored ciphertexts. */
+  withUnreadable(unreadable: ReadonlyMap<string, string>): Vault {
+    return new Vault(this.keyring, this.problem, unreadable);
+  }
+
   /** The keyring for encryption; throws a ServiceError if keys cannot be stored. */
   get writable(): Keyring {
     if (this.problem?.reason === 'ENCRYPTION_KEY_WRONG') {

@@ -34,9 +34,9 @@ export class Feed {
   static async start(store: Store, pollIntervalMs: number): Promise<Feed> {
     await catchUp(store);
     const feed = new Feed(store, pollIntervalMs);
+    const { listenTarget } = store.database;
+    if (listenTarget) feed.listener = listen(listenTarget, (writer) => feed.onNotification(writer));
     feed.schedule();
-    const { listenUrl } = store.database;
-    if (listenUrl !== undefined) feed.listener = listen(listenUrl, (writer) => feed.onNotification(writer));
     return feed;
   }
 

@@ -63,7 +63,7 @@ export class Watch {
     readonly sink: Sink,
   ) {}
 
-  /** Writes a message. Returns whether the stream accepts another one at once. */
+  /** Writes a message. Returns whether the stream accepts another one immediately. */
   write(bytes: Buffer): boolean {
     this.lastWrite = performance.now();
     return this.sink.write(bytes);

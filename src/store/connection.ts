@@ -6,6 +6,9 @@ import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
 
+/** Idle time after which a connection is probed; the default of Linux is two hours. */
+const KEEP_ALIVE_DELAY_MS = 10_000;
+
 /** A setting that contains the URL of a database. */
 export type UrlSetting = 'DATABASE_URL' | 'DATABASE_DIRECT_URL';
 
@@ -26,6 +29,7 @@ export function clientConfig(setting: UrlSetting, text: string): pg.ClientConfig
     sslnegotiation: url.tls.negotiation,
     application_name: applicationName,
     keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_DELAY_MS,
     ...(options !== undefined && { options }),
     ...(connectTimeoutMs !== undefined && { connectionTimeoutMillis: connectTimeoutMs }),
     enableChannelBinding: channelBinding,

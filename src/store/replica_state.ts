@@ -29,7 +29,7 @@ export class ReplicaState {
 
   /** The id of this replica, which distinguishes its writes from those of other replicas. */
   readonly replicaId = randomUUID();
-  /** Whether the database rejected the last write as read-only. The feed probes it again. */
+  /** Whether the database rejected the last write, or was read-only at the last poll. The feed probes it again. */
   writesFail = false;
 
   constructor(readonly database: Database) {}

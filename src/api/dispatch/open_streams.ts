@@ -67,6 +67,6 @@ export class OpenStreams implements RevisionListener {
 
 const tooManyStreams = (ofToken: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(ofToken) });
 
-/** Whether a change renames an agent, so that a token for certain agents may lose access to it. */
+/** Whether an agent was renamed, created or deleted, so that a token for certain agents may lose or gain access to it. */
 const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>
   change.entity === 'agent' && change.before?.name !== change.after?.name;

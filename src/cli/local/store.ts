@@ -1,8 +1,7 @@
 import { Command } from 'commander';
 import { z } from 'zod';
 import { StartError } from '../../errors.js';
-import { renewStoreIdentity } from '../../store/maintenance/store_identity.js';
-import { holdsStore } from '../../store/write/head.js';
+import { holdsStore, renewStoreIdentity } from '../../store/maintenance/store_identity.js';
 import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false) });

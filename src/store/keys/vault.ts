@@ -9,7 +9,7 @@ import type { Store } from '../store.js';
 import { allCiphertexts, readCiphertext, type StoredCiphertext } from '../write/rows.js';
 import { transact } from '../write/transact.js';
 
-/** The result of opening the vault, for the log. */
+/** The result of a check of the stored keys, for the log. */
 export interface VaultReport {
   readonly problem: VaultProblem | undefined;
   /** Rows whose API key cannot be decrypted, as `config 7`. */
@@ -20,19 +20,32 @@ export interface VaultReport {
 
 /**
  * Opens the vault with the keys of ENCRYPTION_KEY. If they are missing or wrong, the service continues: requests that
- * need no key are served, and the others fail with an error that states the problem.
+ * need no key are served, and the others fail with an error that states the problem. Repeated while the service runs,
+ * because other replicas and a restore change the keys in use.
  */
 export async function openVault(store: Store, setting: string): Promise<VaultReport> {
-  const { keyring, problem } = await readVault(store, setting);
-  store.state.vault = new Vault(keyring, problem);
-  if (keyring && !problem) await recordPrimaryKey(store.database.knex, keyring);
-  const rebound = keyring && !problem ? await rebind(store, keyring) : 0;
-  return { problem, unreadable: await checkCiphertexts(store), rebound };
+  const { keyring, problem, isRecorded } = await replaceKeys(store, setting);
+  const usable = problem ? undefined : keyring;
+  if (usable && !isRecorded) await recordPrimaryKey(store.database.knex, usable);
+  const rebound = usable ? await rebind(store, usable) : 0;
+  const unreadable = await checkCiphertexts(store);
+  return { problem: store.state.vault.problem, unreadable, rebound };
+}
+
+/** Replaces the keys of the vault. If it has changed meanwhile (`acceptLostKeys`), it is checked again. */
+async function replaceKeys(store: Store, setting: string): Promise<OpenedKeyring> {
+  for (;;) {
+    const before = store.state.vault;
+    const opened = await readKeyring(store, setting);
+    if (store.state.vault !== before) continue;
+    store.state.vault = before.withKeys(opened.keyring, opened.problem);
+    return opened;
+  }
 }
 
 /** Checks the keys of ENCRYPTION_KEY as `openVault` does, without changing anything, not even in memory. */
 export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
-  const { keyring, problem } = await readVault(store, setting);
+  const { keyring, problem } = await readKeyring(store, setting);
   return { problem, unreadable: [...(await unreadableCiphertexts(store, keyring)).keys()], rebound: 0 };
 }
 
@@ -51,13 +64,25 @@ export async function acceptLostKeys(store: Store): Promise<void> {
   store.state.vault = new Vault(keyring, undefined, unreadable);
 }
 
-async function readVault(
-  store: Store,
-  setting: string,
-): Promise<{ keyring: Keyring | undefined; problem: VaultProblem | undefined }> {
-  const { keyring, problem: settingProblem } = parseSetting(setting);
-  const problem = settingProblem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
-  return { keyring, problem };
+interface OpenedKeyring {
+  readonly keyring: Keyring | undefined;
+  readonly problem: VaultProblem | undefined;
+  /** Whether the canary of the key that encrypts is stored. */
+  readonly isRecorded: boolean;
+}
+
+async function readKeyring(store: Store, setting: string): Promise<OpenedKeyring> {
+  const { keyring, problem } = parseSetting(setting);
+  if (!keyring) return { keyring, problem, isRecorded: false };
+  const recorded: Canary[] = await store.database.knex('encryption_keys').select('key_id', 'canary');
+  const isRecorded = recorded.some(({ key_id }) => key_id === keyring.primaryId);
+  return { keyring, problem: checkCanaries(recorded, store.state, keyring), isRecorded };
+}
+
+/** A row of `encryption_keys`. */
+interface Canary {
+  readonly key_id: string;
+  readonly canary: string;
 }
 
 function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
@@ -71,8 +96,7 @@ function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProb
 }
 
 /** The problem if the store's API keys were encrypted with other keys, and none of those is in the keyring. */
-async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
-  const recorded: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
+function checkCanaries(recorded: readonly Canary[], state: State, keyring: Keyring): VaultProblem | undefined {
   const inUse = recorded.filter(({ key_id }) => isInUse(state, key_id));
   const readable = inUse.filter(({ canary }) => keyring.readsCanary(canary));
   if (inUse.length > 0 && readable.length === 0)
@@ -98,9 +122,9 @@ function isInUse(state: State, keyId: string): boolean {
 
 /** Tries to decrypt every ciphertext. Rows whose ciphertext cannot be decrypted are marked as unreadable. */
 export async function checkCiphertexts(store: Store): Promise<string[]> {
-  const { keyring, problem } = store.state.vault;
-  const unreadable = await unreadableCiphertexts(store, keyring);
-  store.state.vault = new Vault(keyring, problem, unreadable);
+  const unreadable = await unreadableCiphertexts(store, store.state.vault.keyring);
+  // The vault may have changed meanwhile.
+  store.state.vault = store.state.vault.withUnreadable(unreadable);
   return [...unreadable.keys()];
 }
 

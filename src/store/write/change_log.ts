@@ -49,6 +49,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
   const { knex } = store.database;
   if (store.state.identity === '') return store.replaceState(await loadState(knex));
   const head = await readHead(knex);
+  if (head.read_only) store.writesFail = true;
   const { revision, nonce, identity } = store.state;
   if (head.revision !== revision || head.nonce !== nonce || head.identity !== identity)
     await advance(store, knex, head);
@@ -58,6 +59,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
  * Updates the store's state to `target` from the log. The state is reloaded when the log does not contain the revisions
  * in between: the database was restored and its revision numbers are reused, it has a new identity, or the revisions
  * have been compacted.
+ * @throws StateOutdatedError when the state must be reloaded and `db` is a transaction.
  */
 export async function advance(store: ReplicaState, db: Knex, target: Head): Promise<void> {
   let head: Position = target;
@@ -77,6 +79,11 @@ export async function advance(store: ReplicaState, db: Knex, target: Head): Prom
   }
 }
 
+/** A transaction cannot reload the state: if it is rolled back, the store does not get the new identity. */
+export class StateOutdatedError extends Error {
+  override readonly name = 'StateOutdatedError';
+}
+
 type Position = Pick<Head, 'revision' | 'nonce' | 'identity'>;
 
 /**
@@ -90,11 +97,10 @@ async function replaceState(
   head: Position,
   isCompacted: boolean,
 ): Promise<Position> {
+  if (db.isTransaction) throw new StateOutdatedError('the state must be reloaded');
   if (stale.identity !== '' && stale.identity === head.identity && !isCompacted)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
-  const fresh = db.isTransaction ? await readState(db) : await loadState(db);
-  // Within a write the counter row is one revision ahead of the tables, so the state is at `head`.
-  if (db.isTransaction) Object.assign(fresh, { revision: head.revision, nonce: head.nonce });
+  const fresh = await loadState(db);
   // If the state has been replaced meanwhile, the replacement was read later than this one and is kept.
   if (store.state === stale) store.replaceState(fresh);
   return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
@@ -171,17 +177,8 @@ export interface Revision {
   readonly draft: { readonly changes: readonly Change[] };
 }
 
-/**
- * Appends the changes of revisions.
- * @param combined a statement that is sent with the first insert, which saves a round trip while the counter row is
- *   locked.
- */
-export async function appendChanges(
-  tx: Knex,
-  now: Date,
-  revisions: readonly Revision[],
-  combined?: Statement,
-): Promise<void> {
+/** The statements that append the changes of revisions. */
+export function appendChanges(tx: Knex, now: Date, revisions: readonly Revision[]): Statement[] {
   const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
     draft.changes.map((change, position) => ({
       revision,
@@ -200,8 +197,8 @@ export async function appendChanges(
       created_at: now,
     })),
   );
-  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT) {
-    const insert = tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT));
-    await (at === 0 && combined ? insert.with('combined', combined) : insert);
-  }
+  const statements: Statement[] = [];
+  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT)
+    statements.push(tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT)));
+  return statements;
 }
