@@ -1,5 +1,5 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { type Server, type ServerInterceptingCall, type ServerInterceptor } from '@grpc/grpc-js';
+import type { Server, ServerInterceptingCall, ServerInterceptor } from '@grpc/grpc-js';
 import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import type { Api } from '../api/api.js';
 import type { Reflection } from '../config.js';
