@@ -175,8 +175,8 @@ async function serve(
   try {
     result = await respondTo(site, request, response);
   } catch (thrown) {
-    if (response.destroyed) return;
     result = failed(site, thrown);
+    if (response.destroyed) return;
   }
   response.once('close', connection.add(Buffer.byteLength(result.body)));
   send(request, response, result);

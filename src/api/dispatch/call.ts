@@ -193,10 +193,11 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
-  /** Maps a thrown value to the error for the caller; internal details go to the log. */
+  /**
+   * Maps a thrown value to the error for the caller; internal details go to the log, also if the caller has cancelled.
+   */
   private failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return this.principal.agents ? thrown.withoutSuggestion() : thrown;
-    if (this.transport.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }
 }
