@@ -144,6 +144,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
+  recheckCaller(): void {
+    this.shared.context.authorizer.currentPrincipal(this.principal);
+  }
+
   requirePastAgent(name: string | undefined): void {
     const { requested, context } = this.shared;
     context.authorizer.checkPastAgent(this.principal, requested, name);
@@ -153,12 +157,26 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     this.shared.context.authorizer.require(this.principal, permission, this.method);
   }
 
+  /**
+   * Sends a response that took time. The caller of a read may have lost access meanwhile. A write is committed by now,
+   * and a caller that revokes its own token must learn that.
+   */
+  succeedLater(reply: Reply<Response>): void {
+    try {
+      if (!this.isWrite) this.recheckAccess();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.succeed(reply);
+  }
+
   succeed(reply: Reply<Response>): void {
     let bytes: Buffer;
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
       // A write is committed by now, so its response is always sent.
-      if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
+      if (!this.isWrite) this.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
@@ -172,6 +190,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     const error = this.failure(thrown, this.shared.context.log);
     this.end(error.code, error.reason);
     this.done(error);
+  }
+
+  private get isWrite(): boolean {
+    return 'request_id' in (this.parsed as object);
   }
 
   private end(code: string, reason?: string): void {

@@ -1,29 +1,30 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it, vi } from 'vitest';
-import { AgentServiceService } from '../../../gen/ts/agentllm/v1/agent_service.js';
-import { apiServiceOf, invokerOf } from '../../../src/api/dispatch/api_service.js';
+import { AgentServiceService, UpdateAgentRequest } from '../../../gen/ts/agentllm/v1/agent_service.js';
+import { apiServiceOf, invokerOf, type UnaryMethod } from '../../../src/api/dispatch/api_service.js';
 import { CallLimiter } from '../../../src/api/dispatch/call_limiter.js';
 import { readContract } from '../../../src/api/dispatch/contract.js';
 import type { DispatchContext } from '../../../src/api/dispatch/method.js';
 import { anonymous } from '../../../src/domain/access.js';
 import { ServiceError } from '../../../src/errors.js';
 
-const { getAgent } = AgentServiceService;
+const { getAgent, updateAgent } = AgentServiceService;
 
-/** GetAgent with another handler, and its log. */
-function methodWith(handler: () => Promise<never>) {
+/** GetAgent and UpdateAgent with another handler, and their log. */
+function methodsWith(handler: () => Promise<never>) {
+  const currentPrincipal = vi.fn(() => anonymous);
   const log = { error: vi.fn(), isLevelEnabled: () => false };
   const context = {
     contract: readContract(),
     log,
     metrics: { forMethod: () => () => {} },
     limiter: new CallLimiter(),
-    authorizer: { admit: () => anonymous, checkAgents: () => {} },
+    authorizer: { admit: () => anonymous, checkAgents: () => {}, currentPrincipal },
     unreadResponses: { connectionOf: () => undefined },
   } as unknown as DispatchContext;
-  const method = apiServiceOf({ getAgent }, { getAgent: handler }, context).unary.get('getAgent');
-  if (!method) throw new Error('there is no method getAgent');
-  return { invoke: invokerOf(method), log };
+  const { unary } = apiServiceOf({ getAgent, updateAgent }, { getAgent: handler, updateAgent: handler }, context);
+  const invoke = (name: 'getAgent' | 'updateAgent') => invokerOf(unary.get(name) as UnaryMethod);
+  return { read: invoke('getAgent'), write: invoke('updateAgent'), log, currentPrincipal };
 }
 
 const request = getAgent.requestSerialize({ agent: { name: 'trader' }, min_revision: 0n });
@@ -33,9 +34,9 @@ it('an unexpected error is logged, also when the caller has cancelled', async ()
   const failing = new Promise<never>((_, reject) => {
     fail = () => reject(new TypeError('a defect'));
   });
-  const { invoke, log } = methodWith(() => failing);
+  const { read, log } = methodsWith(() => failing);
   const cancellation = new AbortController();
-  const call = invoke(request, { signal: cancellation.signal });
+  const call = read(request, { signal: cancellation.signal });
   cancellation.abort();
   await nextTurn();
   expect(log.error).not.toHaveBeenCalled();
@@ -48,7 +49,19 @@ it('an unexpected error is logged, also when the caller has cancelled', async ()
 });
 
 it('an error for the caller is not logged', async () => {
-  const { invoke, log } = methodWith(() => Promise.reject(ServiceError.of('CANCELLED', {})));
-  await expect(invoke(request)).rejects.toMatchObject({ reason: 'CANCELLED' });
+  const { read, log } = methodsWith(() => Promise.reject(ServiceError.of('CANCELLED', {})));
+  await expect(read(request)).rejects.toMatchObject({ reason: 'CANCELLED' });
   expect(log.error).not.toHaveBeenCalled();
+});
+
+it('a caller that has lost access during a read receives no response, and one of a committed write does', async () => {
+  const response = new Promise<never>((resolve) => setImmediate(() => resolve(new Uint8Array([1]) as never)));
+  const { read, write, currentPrincipal } = methodsWith(() => response);
+  const reading = read(request);
+  const writing = write(updateAgent.requestSerialize(UpdateAgentRequest.fromPartial({})));
+  currentPrincipal.mockImplementation(() => {
+    throw ServiceError.of('TOKEN_REVOKED', { token: 'al_k3x9q2m7wd' });
+  });
+  await expect(reading).rejects.toMatchObject({ reason: 'TOKEN_REVOKED' });
+  expect(Buffer.from(await writing)).toEqual(Buffer.from([1]));
 });
