@@ -95,7 +95,10 @@ export class Authorizer {
     const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
     buckets.set(agentId, bucket);
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
+      throw ServiceError.of('RATE_LIMITED', {
+        actor,
+        calls: `${limits.leasesPerMinute} leases of one agent a minute for one token`,
+      });
   }
 
   /** Throws if the caller is restricted to certain agents and the request names another one. */
@@ -197,7 +200,7 @@ export class Authorizer {
       this.callBuckets.set(token, bucket);
     }
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second` });
+      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second for one token` });
   }
 
   private refuse(principal: Principal, method: string, error: ServiceError): never {

@@ -374,6 +374,7 @@ describe('the concurrency limit of a token', () => {
     );
     await until(() => outcomes.length === 3, 'three calls are rejected');
     expect(outcomes.map(({ reason }) => reason)).toEqual(Array(3).fill('TOO_MANY_CALLS'));
+    expect(outcomes[0]?.message).toContain('The token or certificate of this caller already has 5 calls in progress');
     // The write lets the waiting calls continue.
     await viewer();
     await Promise.all(waiting);
@@ -388,7 +389,10 @@ describe('the concurrency limit of a token', () => {
     const first = watchAs(service(), limited, { all_agents: true });
     await first.ready();
     await watchAs(service(), limited, { all_agents: true }).ready();
-    expect(await watchAs(service(), limited, { all_agents: true }).end()).toMatchObject({ reason: 'TOO_MANY_WATCHES' });
+    expect(await watchAs(service(), limited, { all_agents: true }).end()).toMatchObject({
+      reason: 'TOO_MANY_WATCHES',
+      message: expect.stringContaining('The token or certificate of this caller already has 2 open streams'),
+    });
     await watchAs(service(), other, { all_agents: true }).ready();
     first.close();
     await until(async () => {
