@@ -32,7 +32,7 @@ const UNIT = [
   'test/client/{acknowledgements,backoff}.test.ts',
   'test/domain/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
-  'test/net/request_budget.test.ts',
+  'test/net/{listen,request_budget}.test.ts',
   'test/grpc/{request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
