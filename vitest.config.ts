@@ -29,7 +29,7 @@ const UNIT = [
   'test/api/dispatch/{access_log,call,open_streams,request_shape,token_bucket}.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
-  'test/client/{acknowledgements,backoff}.test.ts',
+  'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
   'test/domain/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/{listen,request_budget}.test.ts',
