@@ -92,7 +92,7 @@ export class Authorizer {
     if (!token) return;
     const buckets = this.leaseBuckets.get(token) ?? new Map<number, TokenBucket>();
     this.leaseBuckets.set(token, buckets);
-    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
+    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leaseBurst);
     buckets.set(agentId, bucket);
     if (!bucket.take())
       throw ServiceError.of('RATE_LIMITED', {
@@ -196,7 +196,7 @@ export class Authorizer {
     if (!token) return;
     let bucket = this.callBuckets.get(token);
     if (!bucket) {
-      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
+      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callBurst);
       this.callBuckets.set(token, bucket);
     }
     if (!bucket.take())

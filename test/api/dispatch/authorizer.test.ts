@@ -319,7 +319,7 @@ describe('the rate limit of a token', () => {
     );
 
   it('rejects excess calls with a retry delay, and does not affect other tokens', async () => {
-    withLimits({ callsAtOnce: 50, callsPerSecond: 0.01 });
+    withLimits({ callBurst: 50, callsPerSecond: 0.01 });
     const [limited, other] = [await viewer(), await viewer()];
     const calls = callsOf(service(), limited);
     const outcomes = await Promise.all(Array.from({ length: 150 }, () => calls('AccessService/GetCaller')));
@@ -353,11 +353,11 @@ describe('the rate limit of a token', () => {
     expect(admitted100sLater()).toBe('ROLE_VIEWER');
   });
 
-  it('admits callsAtOnce calls with the default limits', async () => {
+  it('admits callBurst calls with the default limits', async () => {
     const token = await viewer();
     vi.spyOn(performance, 'now').mockReturnValue(performance.now());
     onTestFinished(() => void vi.restoreAllMocks());
-    for (let passed = 0; passed < limits.callsAtOnce; passed++) admit(token);
+    for (let passed = 0; passed < limits.callBurst; passed++) admit(token);
     expect(() => admit(token)).toThrow(expect.objectContaining({ reason: 'RATE_LIMITED' }));
   });
 });
