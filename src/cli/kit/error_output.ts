@@ -125,7 +125,7 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
 function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {
   const { code, reason, message } = error;
   if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
-    return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...alignedLines(problems)];
+    return [`agentllm: revision ${error.metadata['revision']} cannot be rolled back`, ...alignedLines(problems)];
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...alignedLines(problems)];
   const isTransient = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
   const retryHint =

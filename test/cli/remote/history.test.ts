@@ -150,7 +150,7 @@ describe('agentllm rollback', () => {
   it('is rejected without --to', async () => {
     expect(await cli(['rollback', '8'])).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('use --to with the revision to restore'),
+      stderr: expect.stringContaining('use --to with the revision to roll back to'),
     });
   });
 });
