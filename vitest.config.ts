@@ -25,7 +25,7 @@ function freeBytes(directory: string): number {
 
 /** Tests that need no database, no running service and no build. */
 const UNIT = [
-  'test/{abort,concurrency_limiter,config,contract,house,log,metrics,readme,time_slice}.test.ts',
+  'test/{abort,architecture,concurrency_limiter,config,contract,log,metrics,readme,time_slice}.test.ts',
   'test/api/dispatch/{access_log,call,open_streams,request_shape,token_bucket}.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',

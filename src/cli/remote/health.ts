@@ -156,7 +156,7 @@ const columns: readonly Column<Row>[] = [
   ['KEY', ({ hop }) => [small(hop.key_source, 'KEY_SOURCE_'), hop.key_name].filter(Boolean).join(' ')],
   ['MS', ({ hop }) => formatValue(hop.latency_ms)],
   ['CHECKED', ({ health }) => ago(health.checked_at) + (health.outdated ? ', changed since' : '')],
-  ['WHAT IT MEANS', ({ hop }) => hop.message],
+  ['MESSAGE', ({ hop }) => hop.message],
 ];
 
 const emptyFor = (call: Call) =>
