@@ -66,7 +66,11 @@ function exchange(socket: Socket, dataDir: string, request: AdminRequest, output
     const timer = setTimeout(() => void noResponse(dataDir).then((error) => finish(() => reject(error))), SILENCE_MS);
     const onEnd = () =>
       finish(() =>
-        reject(new StartError('The service onEnd before the command completed. Check its effect, then run it again.')),
+        reject(
+          new StartError(
+            'The service ended the connection before the command completed. Check its effect, then run it again.',
+          ),
+        ),
       );
     socket.on('error', onEnd);
     createInterface({ input: socket })

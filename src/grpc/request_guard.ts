@@ -1,5 +1,5 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
+import type { Server, ServerInterceptingCall, ServerInterceptor } from '@grpc/grpc-js';
 import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import type { Api } from '../api/api.js';
 import type { Reflection } from '../config.js';
@@ -10,6 +10,7 @@ import { type IncomingRequest, RequestBudget, type RequestStream } from '../net/
 import { type Accept, connectionOf, sessionTracker } from './connection.js';
 import { Decompression } from './decompression.js';
 import { installRefusalDetails, trailersOf } from './refusal_details.js';
+import { grpcStatus } from './status.js';
 
 /** Error codes of HTTP/2 (RFC 9113, 7). */
 const NO_ERROR = 0;
@@ -132,8 +133,12 @@ export class RequestGuard {
       const bytes = message.subarray(5);
       if (encoding === 'identity') return bytes;
       const decompressed = await this.decompression.run(bytes, encoding, request);
-      if (!request.hold(decompressed.length))
-        throw { code: status.RESOURCE_EXHAUSTED, details: 'Too many bytes of requests are in progress; retry' };
+      try {
+        request.hold(decompressed.length);
+      } catch (error) {
+        // grpc-js sends a thrown status with its details.
+        throw grpcStatus(error as ServiceError);
+      }
       return decompressed;
     };
   }

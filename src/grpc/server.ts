@@ -103,7 +103,7 @@ function bind(
 
 /** tryShutdown waits for open streams, such as a health watch, without a limit, so the wait is bounded here. */
 async function shutDown(server: Server, listener: Listener, api: Api, graceMs: number): Promise<void> {
-  listener.stop();
+  void listener.stop();
   let timer: NodeJS.Timeout | undefined;
   const drained = api.drain();
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));

@@ -101,13 +101,13 @@ export class RequestBudget {
   }
 
   /** @internal */
-  hold(request: IncomingRequest, bytes: number): boolean {
-    if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return true;
+  hold(request: IncomingRequest, bytes: number): void {
+    if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return;
     const additional = bytes - request.held;
-    if (this.unanswered + additional > this.limits.unanswered) return false;
+    if (this.unanswered + additional > this.limits.unanswered)
+      throw tooMany('requests in progress', this.limits.unanswered);
     this.unanswered += additional;
     request.held = bytes;
-    return true;
   }
 
   /** @internal */
@@ -211,9 +211,9 @@ export class IncomingRequest {
     this.budget.add(this, bytes);
   }
 
-  /** Counts the request with its decompressed size; returns false if there is no room. */
-  hold(bytes: number): boolean {
-    return this.budget.hold(this, bytes);
+  /** Counts the request with its decompressed size; throws TOO_MANY_REQUEST_BYTES if there is no room. */
+  hold(bytes: number): void {
+    this.budget.hold(this, bytes);
   }
 
   refuse(error: ServiceError): void {

@@ -93,10 +93,13 @@ export class Authorizer {
     if (!token) return;
     const buckets = this.leaseBuckets.get(token) ?? new Map<number, TokenBucket>();
     this.leaseBuckets.set(token, buckets);
-    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
+    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leaseBurst);
     buckets.set(agentId, bucket);
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
+      throw ServiceError.of('RATE_LIMITED', {
+        actor,
+        calls: `${limits.leasesPerMinute} leases of one agent a minute for one token`,
+      });
   }
 
   /** Throws if the caller is restricted to certain agents and the request names another one. */
@@ -205,11 +208,11 @@ export class Authorizer {
     if (!token) return;
     let bucket = this.callBuckets.get(token);
     if (!bucket) {
-      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
+      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callBurst);
       this.callBuckets.set(token, bucket);
     }
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second` });
+      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second for one token` });
   }
 
   private refuse(principal: Principal, method: string, error: ServiceError): never {

@@ -141,6 +141,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
+  recheckCaller(): void {
+    this.shared.context.authorizer.currentPrincipal(this.principal);
+  }
+
   requirePastAgent(name: string | undefined): void {
     const { requested, context } = this.shared;
     context.authorizer.checkPastAgent(this.principal, requested, name);
@@ -150,12 +154,26 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     this.shared.context.authorizer.require(this.principal, permission, this.method);
   }
 
+  /**
+   * Sends a response that took time. The caller of a read may have lost access meanwhile. A write is committed by now,
+   * and a caller that revokes its own token must learn that.
+   */
+  succeedLater(reply: Reply<Response>): void {
+    try {
+      if (!this.isWrite) this.recheckAccess();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.succeed(reply);
+  }
+
   succeed(reply: Reply<Response>): void {
     let bytes: Buffer;
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
       // A write is committed by now, so its response is always sent.
-      if (!('request_id' in (this.parsed as object))) this.transport.connection?.checkRoomFor(bytes);
+      if (!this.isWrite) this.transport.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
@@ -169,6 +187,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     const error = this.failure(thrown, this.shared.context.log);
     this.end(error.code, error.reason);
     this.done(error);
+  }
+
+  private get isWrite(): boolean {
+    return 'request_id' in (this.parsed as object);
   }
 
   private end(code: string, reason?: string): void {
@@ -190,10 +212,11 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
-  /** Maps a thrown value to the error for the caller; internal details go to the log. */
+  /**
+   * Maps a thrown value to the error for the caller; internal details go to the log, also if the caller has cancelled.
+   */
   private failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return this.principal.agents ? thrown.withoutSuggestion() : thrown;
-    if (this.transport.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }
 }

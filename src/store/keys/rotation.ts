@@ -61,8 +61,8 @@ export async function* rotateKeys(store: Store, options: RotationOptions): Async
   const progress = new Progress(outdated.length, withoutKey);
   yield progress.report(store.state);
   const readable = outdated.filter(({ key_id }) => ids.includes(key_id));
-  for (let at = 0; at < readable.length; at += limits.rotatedAtOnce) {
-    const batch = readable.slice(at, at + limits.rotatedAtOnce);
+  for (let at = 0; at < readable.length; at += limits.rotationBatch) {
+    const batch = readable.slice(at, at + limits.rotationBatch);
     progress.add(batch, await rotateBatch(store, options, batch));
     yield progress.report(store.state);
   }

@@ -49,9 +49,9 @@ export interface Migrator {
   up(onStep?: (name: string) => void): Promise<string[]>;
   /**
    * Rolls back the last migration and returns its name.
-   * @param options.dropAdopted also drop imported tables; otherwise a rollback that would drop one fails.
+   * @param options.dropImported also drop imported tables; otherwise a rollback that would drop one fails.
    */
-  down(options?: { dropAdopted?: boolean }): Promise<string | undefined>;
+  down(options?: { dropImported?: boolean }): Promise<string | undefined>;
   /** Reads only: creates nothing and takes no lock. */
   status(): Promise<MigrationStatus>;
   /** Every migration of the code in order, then those that only the database contains. */
@@ -163,11 +163,11 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     return transaction ? knex : withoutLogging(outsideTransaction(knex));
   }
 
-  async function down({ dropAdopted = false } = {}): Promise<string | undefined> {
+  async function down({ dropImported = false } = {}): Promise<string | undefined> {
     return await withLock(async () => {
       const { applied } = refuseMismatch(await status());
       const last = migrations.findLast(({ name }) => applied.includes(name));
-      if (last !== undefined && !dropAdopted) await refuseToDrop(last);
+      if (last !== undefined && !dropImported) await refuseToDrop(last);
       if (last !== undefined) await withMigrationName(last.name, () => rollBack(last));
       return last?.name;
     });
@@ -185,7 +185,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
     for (const table of tables)
       if (await isImportedTable(knex, table))
         throw new StartError(
-          `Rolling back ${name} would drop columns or all rows of the table ${table}, which was imported from another system. To do so nevertheless, add --drop-adopted.`,
+          `Rolling back ${name} would drop columns or all rows of the table ${table}, which was imported from another system. To do so nevertheless, add --drop-imported.`,
         );
   }
 

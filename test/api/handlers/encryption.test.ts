@@ -351,7 +351,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
   });
 
   it('stops after the batch in which the call is cancelled, and continues with the next call', async () => {
-    withLimits({ rotatedAtOnce: 10 });
+    withLimits({ rotationBatch: 10 });
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const keys = await storeKeys(backend, 300);
@@ -390,7 +390,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
   });
 
   it('ends at a shutdown before it is complete', async () => {
-    withLimits({ rotatedAtOnce: 1 });
+    withLimits({ rotationBatch: 1 });
     const [old, next] = twoKeys();
     const backend = await startWatchBackend({
       encryptionKey: old,
@@ -529,7 +529,7 @@ describe('RotateEncryptionKey', () => {
   it.each(['before', 'after'] as const)(
     'fails without a partial write when the database connection is lost %s a commit',
     async (when) => {
-      withLimits({ rotatedAtOnce: 20 });
+      withLimits({ rotationBatch: 20 });
       const [old, next] = twoKeys();
       const url = await postgres.createDatabase('seeded');
       const proxy = await startProxy(Number(new URL(url).port));
