@@ -74,7 +74,7 @@ const MESSAGES = ['feed', ...FEED];
 const DISPATCH = ['api/messages', 'net', ...PROCESS, ...MESSAGES];
 const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
 const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...FEED];
-const MAIN = ['admin', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
+const MAIN = ['admin', 'background_tasks', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   abort: [],
@@ -93,6 +93,7 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   config: STORE,
   net: ['config', 'log', ...STORE],
   store: [...STORE, 'atomic_file', 'package', 'migrations', 'seeds'],
+  background_tasks: ['config', 'store', 'log', ...STORE],
   bootstrap_token: ['atomic_file', 'store', 'log', ...STORE],
   feed: FEED,
   // Calls providers over HTTP, and does not access the store.

@@ -10,6 +10,8 @@ const CONNECT_TIMEOUT_MS = 30_000;
 /** Time limit of the shutdown, whose checkpoint writes all changes in memory to disk. */
 const CLOSE_TIMEOUT_MS = 30_000;
 const DUMP_TIMEOUT_MS = 60_000;
+/** Time limit of the vacuum of one table, which takes longer than a statement of the service may take. */
+const VACUUM_TIMEOUT_MS = 60_000;
 
 export interface EngineLog {
   info(details: object, message: string): void;
@@ -21,7 +23,7 @@ export interface EngineOptions {
   dataDir: string | undefined;
   /** A tarball from `dump`, from which a new database is created instead of with initdb. */
   loadDump?: Blob | Uint8Array;
-  /** If a request has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
+  /** If a statement has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
   unresponsiveAfterMs?: number;
   /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
@@ -38,6 +40,11 @@ export interface Engine {
   connect(): ClientStream;
   /** The whole database as a tarball, for `loadDump`. */
   dump(): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Vacuums and analyzes a table, in the session of the connected client, which must have no open transaction.
+   * @param table its name, quoted where necessary.
+   */
+  vacuum(table: string): Promise<void>;
   /** Waits for the running statement, disconnects the clients, and closes the database. */
   close(): Promise<void>;
 }
@@ -105,6 +112,11 @@ class EmbeddedEngine implements Engine {
     const tarball = await link.request({ kind: 'dump' }, undefined, DUMP_TIMEOUT_MS);
     if (tarball === undefined) throw new Error('the engine returned no dump');
     return tarball;
+  }
+
+  async vacuum(table: string): Promise<void> {
+    const link = await this.open();
+    await link.request({ kind: 'vacuum', table }, undefined, VACUUM_TIMEOUT_MS);
   }
 
   close(): Promise<void> {

@@ -136,7 +136,8 @@ async function handle(request: Request): Promise<void> {
   try {
     if (request.kind === 'exchange') await exchange(request.bytes);
     else if (request.kind === 'reset') await reset();
-    else if (request.kind === 'dump') await dump();
+    else if (request.kind === 'dump') await respond(dump);
+    else if (request.kind === 'vacuum') await respond(() => vacuum(request.table));
     else await close();
   } catch (error) {
     crash(error);
@@ -233,15 +234,25 @@ async function checkpointWhenDue(): Promise<void> {
   }
 }
 
-async function dump(): Promise<void> {
+/** Runs a request that may fail without an effect on the engine. */
+async function respond(run: () => Promise<Uint8Array<ArrayBuffer> | undefined>): Promise<void> {
   try {
-    // A dump after a checkpoint opens without recovery. In a failed transaction no statement can run.
-    if (!database.isInTransaction()) await database.exec('CHECKPOINT');
-    const tarball = await database.dumpDataDir('none');
-    post({ kind: 'done', bytes: new Uint8Array(await tarball.arrayBuffer()) });
+    const bytes = await run();
+    post({ kind: 'done', ...(bytes && { bytes }) });
   } catch (error) {
     post({ kind: 'failed', message: explain(error).message });
   }
+}
+
+async function dump(): Promise<Uint8Array<ArrayBuffer>> {
+  // A dump after a checkpoint opens without recovery. In a failed transaction no statement can run.
+  if (!database.isInTransaction()) await database.exec('CHECKPOINT');
+  const tarball = await database.dumpDataDir('none');
+  return new Uint8Array(await tarball.arrayBuffer());
+}
+
+async function vacuum(table: string): Promise<undefined> {
+  await database.exec(`VACUUM (ANALYZE) ${table}`);
 }
 
 async function close(): Promise<void> {

@@ -17,6 +17,8 @@ export type Request =
   /** The client has disconnected: reset the session for the next one. */
   | { kind: 'reset' }
   | { kind: 'dump' }
+  /** Vacuum and analyze a table, whose name is quoted where necessary. */
+  | { kind: 'vacuum'; table: string }
   | { kind: 'close' };
 
 export type Response =

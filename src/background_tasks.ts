@@ -1,0 +1,77 @@
+import type { Settings } from './config.js';
+import type { Log } from './log.js';
+import { openVault, type VaultReport } from './store/keys/vault.js';
+import { runMaintenance } from './store/maintenance/maintenance.js';
+import type { Store } from './store/store.js';
+
+/** The first run is soon, because a service may be restarted often, and not at the same time on all replicas. */
+const FIRST_RUN_MS = { min: 60_000, max: 300_000 };
+const INTERVAL_MS = 3_600_000;
+
+/**
+ * Starts the tasks of the service that no call starts: the hourly maintenance, and the check of the stored API keys,
+ * which is also done when the state has been replaced, for example after a restore.
+ * @param checked the result of the check at the start; a later one is logged if it differs.
+ * @returns a function that ends the tasks. A task in progress ends at its next statement.
+ */
+export function startBackgroundTasks(
+  store: Store,
+  { ENCRYPTION_KEY, HISTORY_RETENTION }: Pick<Settings, 'ENCRYPTION_KEY' | 'HISTORY_RETENTION'>,
+  checked: VaultReport,
+  log: Log,
+): () => Promise<void> {
+  const closing = new AbortController();
+  const { signal } = closing;
+  let maintaining = Promise.resolve();
+  let checking = Promise.resolve();
+  let last = checked;
+  const checkKeys = async () => {
+    if (signal.aborted) return;
+    const report = await openVault(store, ENCRYPTION_KEY);
+    const isChanged = stateOf(report) !== stateOf(last);
+    if (isChanged || report.rebound > 0) logVault(report, log);
+    if (isChanged && !report.problem && report.unreadable.length === 0) log.info('all stored API keys can be read again');
+    last = report;
+  };
+  const check = () => {
+    checking = checking.then(checkKeys).catch((error) => logFailure(error, log));
+  };
+  let timer: NodeJS.Timeout;
+  const schedule = (delayMs: number) => {
+    timer = setTimeout(() => {
+      check();
+      maintaining = runMaintenance(store, HISTORY_RETENTION, signal)
+        .catch((error) => logFailure(error, log))
+        .then(() => {
+          if (!signal.aborted) schedule(INTERVAL_MS);
+        });
+    }, delayMs).unref();
+  };
+  schedule(FIRST_RUN_MS.min + Math.random() * (FIRST_RUN_MS.max - FIRST_RUN_MS.min));
+  const unfollow = store.follow({ applied: () => undefined, replaced: check });
+  return async () => {
+    closing.abort();
+    clearTimeout(timer);
+    unfollow();
+    await Promise.all([maintaining, checking]);
+  };
+}
+
+function logFailure(error: unknown, log: Log): void {
+  const errors: unknown[] = error instanceof AggregateError ? error.errors : [error];
+  for (const err of errors) log.warn({ err }, 'a background task failed; it runs again within an hour');
+}
+
+/** The part of a report that is logged when it changes. */
+const stateOf = ({ problem, unreadable }: VaultReport): string => JSON.stringify([problem, unreadable]);
+
+/** Logs the state of the stored API keys. Problems do not prevent the service from running. */
+export function logVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {
+  if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
+    log.error(problem, 'ENCRYPTION_KEY is not the encryption key of the stored API keys; they cannot be read');
+  else if (problem && problem.problem !== 'is not set') log.error(problem, 'ENCRYPTION_KEY cannot be used');
+  else if (problem) log.info('ENCRYPTION_KEY is not set; API keys cannot be stored or read');
+  if (unreadable.length > 0)
+    log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
+  if (rebound > 0) log.info({ rebound }, 're-encrypted the API keys of the imported database, bound to their rows');
+}
