@@ -150,7 +150,7 @@ function logAvailability(store: Store, feed: Feed, log: Log): void {
       );
     identity = state.identity;
   };
-  store.follow({ applied: () => undefined, replaced });
+  store.subscribe({ replaced });
 }
 
 /** Starts the admin socket, through which commands use the embedded database of the service. */

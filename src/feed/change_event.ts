@@ -35,6 +35,9 @@ export interface ChangeEvent {
   readonly catalogue: readonly CatalogueMaterial[];
 }
 
+/** The number of items that an event holds in memory. */
+export const sizeOf = ({ agents, catalogue }: ChangeEvent): number => agents.length + catalogue.length;
+
 /** Collects the material that a revision changed. `state` must be exactly at that revision. */
 export function changeEventOf(state: State, { revision, nonce, changes: all, cause }: CommittedRevision): ChangeEvent {
   const changes = all.some(isReencrypted) ? all.filter((change) => !isReencrypted(change)) : all;

@@ -55,7 +55,7 @@ export interface DatabaseOptions {
   /** `postgres://…`; undefined opens the embedded engine. */
   readonly url: string | undefined;
   readonly directUrl?: string | undefined;
-  /** Whether writes notify other replicas, which then poll at once. */
+  /** Whether writes notify other replicas, which then poll immediately. */
   readonly notify?: boolean;
   /** Maximum number of connections to PostgreSQL. */
   readonly poolSize: number;
@@ -107,7 +107,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // The engine has a single session, so the pool has one connection.
-    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
+    const db = open({ stream: () => engine.connect(), types, ssl: false, pipeline: true }, options, 1, new Sessions());
     const close = async () => {
       try {
         await db.destroy();
@@ -150,7 +150,7 @@ async function vacuumTables(db: Knex, engine: Engine, signal: AbortSignal | unde
 type Connection = pg.ClientConfig & { types: typeof types };
 
 /**
- * @param session settings of every transaction; undefined for the embedded engine, whose only session is not shared.
+ * @param session settings of every connection or transaction; undefined for the embedded engine, whose only session is not shared.
  */
 function open(
   connection: Connection,

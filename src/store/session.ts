@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
 import PostgresTransaction from 'knex/lib/dialects/postgres/execution/pg-transaction.js';
 import PostgresClient from 'knex/lib/dialects/postgres/index.js';
@@ -32,7 +33,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: '0',
 };
 
-/** The defaults of transactions without `begin`, which are the only statements of a direct connection. */
+/** Defaults for statements without `begin`; only a direct connection sends such statements. */
 const TRANSACTION_DEFAULTS: Readonly<Record<string, string>> = {
   default_transaction_isolation: 'read committed',
   default_transaction_deferrable: 'off',
@@ -86,6 +87,29 @@ function set(settings: readonly (readonly [string, string])[], local: boolean): 
   return `select concat(${each.join(', ')}, ${DURABLE}${local}))`;
 }
 
+/**
+ * Marks a statement that is executed often. A direct connection prepares it once, under a name: PostgreSQL then does not
+ * parse and plan it again, which takes half of the time of a short write. A pooler in transaction mode shares connections,
+ * so there it is sent without a name.
+ */
+export const prepared = <Query extends { options(options: object): Query }>(query: Query): Query =>
+  query.options({ prepare: true });
+
+/** A query of Knex with its options. */
+interface RawQuery {
+  readonly sql: string;
+  readonly options?: { readonly prepare?: boolean };
+}
+
+/** Long statements have many rows and rarely the same form twice, and each form would stay prepared. */
+const MAX_PREPARED_LENGTH = 4_000;
+
+function named(query: RawQuery): RawQuery {
+  if (!query.options?.prepare || query.sql.length > MAX_PREPARED_LENGTH) return query;
+  const name = createHash('sha1').update(query.sql).digest('base64url');
+  return { ...query, options: { ...query.options, name } as RawQuery['options'] & { name: string } };
+}
+
 interface Connection {
   query(sql: string): Promise<unknown>;
   /** The process id that the server sent when the connection was opened. */
@@ -129,8 +153,9 @@ export class SessionClient extends PostgresClient {
     }
   }
 
-  override async _query(connection: Connection, query: object): Promise<object> {
-    if (this.transacting || connection.isDirect) return super._query(connection, query);
+  override async _query(connection: Connection, query: RawQuery): Promise<object> {
+    if (connection.isDirect) return super._query(connection, named(query));
+    if (this.transacting) return super._query(connection, query);
     const session = settingsOf(this);
     const [first, last] = session.outsideTransaction
       ? [session.forTransaction(false), 'reset all']

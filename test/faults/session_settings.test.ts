@@ -132,6 +132,16 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     });
   });
 
+  it.skipIf(!hasPgBouncer())('leave no statement prepared in the sessions of a pooler', async () => {
+    const backend = await startBackend({ url: (bouncer as PgBouncer).through(`${url}?schema=public`) });
+    try {
+      await backend.agents.createAgent({ agent: { name: `pooled_${serverName.length}`, agent_type: 'analyst' } });
+      expect(await backend.store.database.knex('pg_prepared_statements').select('statement')).toEqual([]);
+    } finally {
+      await backend.close();
+    }
+  });
+
   it('do not change what is written', async () => {
     for (const [at, [setting, value]] of SETTINGS.entries()) {
       if (/enable|lc_/.test(setting)) continue;

@@ -196,16 +196,3 @@ export async function agentNamed(calls: Calls, name: string): Promise<number> {
   if (typeof id !== 'number') throw new Error(`no agent was created: ${message}`);
   return id;
 }
-
-/** Waits until a condition holds; throws with its description after `ms`. */
-export async function eventually(
-  holds: () => boolean | Promise<boolean>,
-  description: string,
-  ms = 5_000,
-): Promise<void> {
-  const end = performance.now() + ms;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${description}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}

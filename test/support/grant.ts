@@ -25,3 +25,10 @@ export async function grant(store: Store, request: Partial<TokenRequest>): Promi
   });
   return token;
 }
+
+/** Moves the expiry of a token into the past, in the state of one replica. */
+export function expire(store: Store, tokenId: string): void {
+  const expiry = store.state.tokenNamed(tokenId)?.expires_at;
+  if (!expiry) throw new Error(`token ${tokenId} does not expire`);
+  expiry.setTime(Date.now() - 1_000);
+}

@@ -62,7 +62,7 @@ async function checkKept({ store }: ResumeContext, revision: number, retentionMs
 
 /**
  * Caches the oldest revision that a watch can resume from, because all watchers of a restarted replica reconnect at
- * once.
+ * the same time.
  */
 class Horizons {
   private readonly cache = new WeakMap<Store, { readonly at: number; readonly oldest: Promise<number> }>();
@@ -96,5 +96,5 @@ const horizons = new Horizons();
 
 async function nonceAt({ store, watches }: ResumeContext, { revision }: ResumePoint): Promise<string> {
   const { state } = store;
-  return revision === state.revision ? state.nonce : (await watches.entryAt(revision)).nonce;
+  return revision === state.revision ? state.nonce : (await watches.eventAt(revision)).nonce;
 }

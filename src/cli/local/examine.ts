@@ -54,7 +54,7 @@ async function* examineDatabase({ store: { database }, settings }: TaskContext):
     yield {
       area: 'database',
       verdict: 'fail',
-      finding: 'It accepts no writes: it is a standby or set to read-only',
+      finding: 'The database accepts no writes: it is a standby or set to read-only',
       remedy,
     };
   }

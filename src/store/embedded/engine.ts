@@ -151,7 +151,7 @@ class EmbeddedEngine implements Engine {
     }
   }
 
-  /** Opens the database again at once, so that the next client does not wait for it. */
+  /** Opens the database again immediately, so that the next client does not wait for it. */
   #recover(error: EngineLostError): void {
     if (this.#closing !== undefined) return;
     this.options.log?.warn({ err: error, dataDir: this.options.dataDir }, 'embedded database lost; opening it again');

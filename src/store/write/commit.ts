@@ -5,12 +5,13 @@ import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
+import { prepared } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
 import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
-import { lockCounter, moveCounter } from './revision_counter.js';
+import { lockCounter, setCounter } from './revision_counter.js';
 import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Statement } from './rows.js';
 
 /**
@@ -88,12 +89,14 @@ class NothingToDo extends Error {
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const counter = await lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
-  await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
-  const stored = await readResponses(
+  const locking = lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
+  // Sent together with the lock, and executed after it.
+  const reading = readResponses(
     tx,
     writes.map(({ write }) => write),
   );
+  const [counter, stored] = await Promise.all([locking, reading]);
+  await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
   const { state } = store;
   const { steps, outcomes } = await planBatch(tx, state, counter, writes, stored);
   if (steps.length === 0) throw new NothingToDo(outcomes);
@@ -102,18 +105,32 @@ async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]):
 }
 
 async function execute(tx: Knex, now: Date, steps: readonly PlannedRevision[]): Promise<void> {
-  const statements = [...rowStatements(tx, steps), ...keyStatements(tx, steps)];
-  const last = statements.pop();
-  for (const statement of statements) await statement;
-  await appendChanges(tx, now, steps, last);
-  if (steps.length > 1) {
-    const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
-    await moveCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce });
-  }
   const responses = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
-  await storeResponses(tx, now, responses);
+  await runTogether([
+    ...rowStatements(tx, steps),
+    ...keyStatements(tx, steps),
+    ...appendChanges(tx, now, steps),
+    ...counterStatements(tx, steps),
+    ...storeResponses(tx, now, responses),
+  ]);
+}
+
+/**
+ * Sends statements of a transaction without waiting for each result, which takes one round trip while the counter row is
+ * locked. They are executed in order; those after one that fails fail too, and its error is thrown.
+ */
+async function runTogether(statements: readonly Statement[]): Promise<void> {
+  const results = await Promise.allSettled(statements.map((statement) => prepared(statement as Knex.QueryBuilder)));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** Sets the counter, which was moved to the first revision when it was locked, to the last one. */
+function counterStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
+  if (steps.length === 1) return [];
+  const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
+  return [setCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce })];
 }
 
 /** Applies a committed batch. If the state was reloaded during the transaction, it is updated from the log instead. */

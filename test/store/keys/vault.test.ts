@@ -199,7 +199,7 @@ describe('a stored API key', () => {
     const DATA_DIR = await directory.started();
     const env = { DATA_DIR, ENCRYPTION_KEY: generateKey(), LOG_LEVEL: 'trace', HTTP_ADDRESS: '127.0.0.1:0' };
     const running = await startCommand(env);
-    const [, httpPort] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
+    const [, httpPort] = await running.untilOutput(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const clients = connect(running.port);
     const responses: string[] = [];
     const record = async (call: Promise<unknown>) =>

@@ -22,10 +22,10 @@ import {
   readRows,
   TABLES,
   TIMES,
-  withClient,
 } from '../../support/python_system.js';
 import { runCommand } from '../../support/run_command.js';
 import { failure, startService, type TestService } from '../../support/service.js';
+import { withClient } from '../../support/sql.js';
 import { contents, gapsInLog, openStore, replay } from '../../support/store.js';
 
 let server: TestPostgres;

@@ -3,10 +3,11 @@ import { type Database, openDatabase } from '../../../src/store/database.js';
 import { migrator } from '../../../src/store/maintenance/migrate.js';
 import { missingForRenewal, missingPrivileges } from '../../../src/store/maintenance/privileges.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
-import { makePythonDatabase, withClient } from '../../support/python_system.js';
+import { makePythonDatabase } from '../../support/python_system.js';
 import { runCommand } from '../../support/run_command.js';
 import { asRole } from '../../support/servers.js';
 import { startService, unique } from '../../support/service.js';
+import { withClient } from '../../support/sql.js';
 
 let server: TestPostgres;
 beforeAll(async () => {
