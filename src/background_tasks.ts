@@ -12,7 +12,7 @@ const INTERVAL_MS = 3_600_000;
  * Starts the tasks of the service that no call starts: the hourly maintenance, and the check of the stored API keys,
  * which is also done when the state has been replaced, for example after a restore.
  * @param checked the result of the check at the start; a later one is logged if it differs.
- * @returns a function that ends the tasks. A task in progress ends at its next statement.
+ * @returns a function that ends the tasks. A task in progress ends after its current statement.
  */
 export function startBackgroundTasks(
   store: Store,
@@ -22,48 +22,70 @@ export function startBackgroundTasks(
 ): () => Promise<void> {
   const closing = new AbortController();
   const { signal } = closing;
-  let maintaining = Promise.resolve();
-  let checking = Promise.resolve();
-  let last = checked;
-  const checkKeys = async () => {
-    if (signal.aborted) return;
-    const report = await openVault(store, ENCRYPTION_KEY);
-    const isChanged = stateOf(report) !== stateOf(last);
-    if (isChanged || report.rebound > 0) logVault(report, log);
-    if (isChanged && !report.problem && report.unreadable.length === 0) log.info('all stored API keys can be read again');
-    last = report;
-  };
-  const check = () => {
-    checking = checking.then(checkKeys).catch((error) => logFailure(error, log));
-  };
+  const keys = new KeyCheck(store, ENCRYPTION_KEY, checked, log);
+  let maintenance = Promise.resolve();
   let timer: NodeJS.Timeout;
   const schedule = (delayMs: number) => {
-    timer = setTimeout(() => {
-      check();
-      maintaining = runMaintenance(store, HISTORY_RETENTION, signal)
-        .catch((error) => logFailure(error, log))
-        .then(() => {
-          if (!signal.aborted) schedule(INTERVAL_MS);
-        });
-    }, delayMs).unref();
+    timer = setTimeout(run, delayMs).unref();
+  };
+  const run = () => {
+    void keys.check();
+    maintenance = runMaintenance(store, HISTORY_RETENTION, signal)
+      .catch((error) => logFailure(error, log))
+      .finally(() => {
+        if (!signal.aborted) schedule(INTERVAL_MS);
+      });
   };
   schedule(FIRST_RUN_MS.min + Math.random() * (FIRST_RUN_MS.max - FIRST_RUN_MS.min));
-  const unfollow = store.follow({ applied: () => undefined, replaced: check });
+  const unsubscribe = store.subscribe({ replaced: () => void keys.check() });
   return async () => {
     closing.abort();
     clearTimeout(timer);
-    unfollow();
-    await Promise.all([maintaining, checking]);
+    unsubscribe();
+    await Promise.all([maintenance, keys.end()]);
   };
 }
+
+/** Checks the stored API keys, one check at a time, and logs what differs from the last check. */
+class KeyCheck {
+  private last: Promise<unknown> = Promise.resolve();
+  private isEnding = false;
+
+  constructor(
+    private readonly store: Store,
+    private readonly setting: string,
+    private report: VaultReport,
+    private readonly log: Log,
+  ) {}
+
+  check(): Promise<unknown> {
+    this.last = this.last.then(() => this.run()).catch((error) => logFailure(error, this.log));
+    return this.last;
+  }
+
+  end(): Promise<unknown> {
+    this.isEnding = true;
+    return this.last;
+  }
+
+  private async run(): Promise<void> {
+    if (this.isEnding) return;
+    const report = await openVault(this.store, this.setting);
+    const isChanged = stateOf(report) !== stateOf(this.report);
+    this.report = report;
+    if (isChanged || report.rebound > 0) logVault(report, this.log);
+    if (isChanged && !report.problem && report.unreadable.length === 0)
+      this.log.info('all stored API keys can be read again');
+  }
+}
+
+/** The part of a report that is logged when it changes. */
+const stateOf = ({ problem, unreadable }: VaultReport): string => JSON.stringify([problem, unreadable]);
 
 function logFailure(error: unknown, log: Log): void {
   const errors: unknown[] = error instanceof AggregateError ? error.errors : [error];
   for (const err of errors) log.warn({ err }, 'a background task failed; it runs again within an hour');
 }
-
-/** The part of a report that is logged when it changes. */
-const stateOf = ({ problem, unreadable }: VaultReport): string => JSON.stringify([problem, unreadable]);
 
 /** Logs the state of the stored API keys. Problems do not prevent the service from running. */
 export function logVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {

@@ -74,7 +74,19 @@ const MESSAGES = ['feed', ...FEED];
 const DISPATCH = ['api/messages', 'net', ...PROCESS, ...MESSAGES];
 const HANDLERS = ['api/dispatch', 'providers', ...DISPATCH];
 const TRANSPORT = ['api', 'api/dispatch', 'api/messages', 'net', ...PROCESS, ...FEED];
-const MAIN = ['admin', 'background_tasks', 'bootstrap_token', 'api', 'api/dispatch', 'feed', 'grpc', 'http', 'net', ...PROCESS, ...FEED];
+const MAIN = [
+  'admin',
+  'background_tasks',
+  'bootstrap_token',
+  'api',
+  'api/dispatch',
+  'feed',
+  'grpc',
+  'http',
+  'net',
+  ...PROCESS,
+  ...FEED,
+];
 const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   abort: [],
