@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { type DatabaseTls, type DatabaseUrl, displayAddress, parseDatabaseUrl } from '../domain/database_url.js';
+import { errorCode } from '../error_properties.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
@@ -54,7 +55,7 @@ function readPem(what: string, path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new StartError(`${what} ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+    throw new StartError(`${what} ${path} cannot be read (${errorCode(error)})`, { cause: error });
   }
 }
 

@@ -1,3 +1,4 @@
+import { errorMessage } from '../../error_properties.js';
 import { ClientStream } from './client_stream.js';
 import { explainDirectoryFailure, prepareDataDirectory } from './data_directory.js';
 import { EngineLostError, EngineOpenError, WorkerLink } from './worker_link.js';
@@ -22,13 +23,11 @@ export interface EngineOptions {
   /** DATA_DIR, whose lock (directory_lock.ts) the caller holds. The database is in its `pg`. undefined: in memory. */
   dataDir: string | undefined;
   /** A tarball from `dump`, from which a new database is created instead of with initdb. */
-  loadDump?: Blob | Uint8Array;
+  loadDump?: Uint8Array;
   /** If a statement has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
   unresponsiveAfterMs?: number;
   /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
-  /** Whether commits survive a power failure, and not only a crash of the process. Costs one fsync per commit. */
-  fsync?: boolean;
   log?: EngineLog;
 }
 
@@ -56,12 +55,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   return engine;
 }
 
-async function workerSettings({ dataDir, loadDump, fsync = false }: EngineOptions): Promise<WorkerSettings> {
+async function workerSettings({ dataDir, loadDump }: EngineOptions): Promise<WorkerSettings> {
   return {
     directory: dataDir === undefined ? undefined : await prepareDataDirectory(dataDir),
-    loadDump:
-      loadDump instanceof Blob ? new Uint8Array(await loadDump.arrayBuffer()) : loadDump && withoutExcess(loadDump),
-    fsync,
+    loadDump: loadDump && withoutExcess(loadDump),
   };
 }
 
@@ -174,7 +171,7 @@ class EmbeddedEngine implements Engine {
     } catch (error) {
       // The database was open earlier, so the client receives an error that maps to UNAVAILABLE.
       client.destroy(
-        error instanceof EngineLostError ? error : new EngineLostError(messageOf(error), { cause: error }),
+        error instanceof EngineLostError ? error : new EngineLostError(errorMessage(error), { cause: error }),
       );
     } finally {
       void previous.then(release);
@@ -213,7 +210,7 @@ class EmbeddedEngine implements Engine {
 }
 
 function explainOpening(dataDir: string, error: unknown): Error {
-  if (!(error instanceof EngineOpenError)) return new EngineOpenError(messageOf(error));
+  if (!(error instanceof EngineOpenError)) return new EngineOpenError(errorMessage(error));
   const code = error.code ?? POSTGRES_MESSAGES.find(([text]) => error.message.includes(text))?.[1];
   if (code !== undefined) return explainDirectoryFailure(dataDir, new EngineOpenError(error.message, code));
   return new EngineOpenError(`The embedded database in ${dataDir} cannot be opened: ${error.message}.`);
@@ -225,7 +222,3 @@ const POSTGRES_MESSAGES: [string, string][] = [
   ['Read-only file system', 'EROFS'],
   ['Permission denied', 'EACCES'],
 ];
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

@@ -3,10 +3,8 @@
  * hanging one can be terminated. It receives one request at a time (see worker_link.ts).
  */
 import { existsSync, renameSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
-import { DURABLE_START_PARAMS, DurableNodeFS, fsyncDirectory } from './durable_files.js';
 import type { Request, Response, WorkerSettings } from './worker_messages.js';
 
 /** Output is sent to the main thread in chunks of about this size; PostgreSQL produces it in 8 kB pieces. */
@@ -46,20 +44,14 @@ async function open(): Promise<PGlite> {
   } else if (settings.loadDump !== undefined) {
     throw new Error('it already contains a database, so a dump cannot be loaded');
   }
-  return start(storedAt(directory.cluster));
+  return start({ dataDir: directory.cluster });
 }
 
 /** Creates the cluster atomically: if the first start is killed before the rename, the next one starts over. */
 async function createCluster({ cluster, unfinished }: { cluster: string; unfinished: string }): Promise<void> {
-  const created = await start({ ...storedAt(unfinished), loadDataDir: dumpToLoad() });
+  const created = await start({ dataDir: unfinished, loadDataDir: dumpToLoad() });
   await created.close();
   renameSync(unfinished, cluster);
-  if (settings.fsync) fsyncDirectory(dirname(cluster));
-}
-
-function storedAt(directory: string): PGliteOptions {
-  if (!settings.fsync) return { dataDir: directory };
-  return { dataDir: directory, fs: new DurableNodeFS(directory), startParams: DURABLE_START_PARAMS };
 }
 
 async function start(options: PGliteOptions): Promise<PGlite> {

@@ -8,7 +8,6 @@ export interface WorkerSettings {
   directory?: { cluster: string; unfinished: string };
   /** A tarball from `dump`, from which a new database is created. */
   loadDump?: Uint8Array<ArrayBuffer>;
-  fsync: boolean;
 }
 
 export type Request =

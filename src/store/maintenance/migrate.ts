@@ -4,6 +4,7 @@ import type pg from 'pg';
 import { ImportError } from '../../../migrations/convert_table.js';
 import { hasTable, isImportedTable } from '../../../migrations/import_tables.js';
 import { migrations as allMigrations, type Migration } from '../../../migrations/index.js';
+import { errorMessage } from '../../error_properties.js';
 import { StartError } from '../../errors.js';
 import { withConnection } from '../connection.js';
 import { outsideTransaction } from '../session.js';
@@ -238,7 +239,7 @@ async function withMigrationName(name: string, step: () => Promise<unknown>): Pr
     await step();
   } catch (cause) {
     if (cause instanceof ImportError) throw new StartError(cause.message, { cause });
-    throw new Error(`Migration ${name} failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new Error(`Migration ${name} failed: ${errorMessage(cause)}`, { cause });
   }
 }
 
