@@ -1,6 +1,6 @@
 import type { Settings } from './config.js';
 import type { Log } from './log.js';
-import { openVault, type VaultReport } from './store/keys/vault.js';
+import { type EncryptionReport, openEncryption } from './store/keys/encryption.js';
 import { runMaintenance } from './store/maintenance/maintenance.js';
 import type { Store } from './store/store.js';
 
@@ -17,7 +17,7 @@ const INTERVAL_MS = 3_600_000;
 export function startBackgroundTasks(
   store: Store,
   { ENCRYPTION_KEY, HISTORY_RETENTION }: Pick<Settings, 'ENCRYPTION_KEY' | 'HISTORY_RETENTION'>,
-  checked: VaultReport,
+  checked: EncryptionReport,
   log: Log,
 ): () => Promise<void> {
   const closing = new AbortController();
@@ -54,7 +54,7 @@ class KeyCheck {
   constructor(
     private readonly store: Store,
     private readonly setting: string,
-    private report: VaultReport,
+    private report: EncryptionReport,
     private readonly log: Log,
   ) {}
 
@@ -70,17 +70,17 @@ class KeyCheck {
 
   private async run(): Promise<void> {
     if (this.isEnding) return;
-    const report = await openVault(this.store, this.setting);
+    const report = await openEncryption(this.store, this.setting);
     const isChanged = stateOf(report) !== stateOf(this.report);
     this.report = report;
-    if (isChanged || report.rebound > 0) logVault(report, this.log);
+    if (isChanged || report.rebound > 0) logEncryption(report, this.log);
     if (isChanged && !report.problem && report.unreadable.length === 0)
       this.log.info('all stored API keys can be read again');
   }
 }
 
 /** The part of a report that is logged when it changes. */
-const stateOf = ({ problem, unreadable }: VaultReport): string => JSON.stringify([problem, unreadable]);
+const stateOf = ({ problem, unreadable }: EncryptionReport): string => JSON.stringify([problem, unreadable]);
 
 function logFailure(error: unknown, log: Log): void {
   const errors: unknown[] = error instanceof AggregateError ? error.errors : [error];
@@ -88,7 +88,7 @@ function logFailure(error: unknown, log: Log): void {
 }
 
 /** Logs the state of the stored API keys. Problems do not prevent the service from running. */
-export function logVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {
+export function logEncryption({ problem, unreadable, rebound }: EncryptionReport, log: Log): void {
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
     log.error(problem, 'ENCRYPTION_KEY is not the encryption key of the stored API keys; they cannot be read');
   else if (problem && problem.problem !== 'is not set') log.error(problem, 'ENCRYPTION_KEY cannot be used');

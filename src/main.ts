@@ -2,7 +2,7 @@ import type { AdminRequest, Output } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
 import { type Api, createApi } from './api/api.js';
 import { readContract } from './api/dispatch/contract.js';
-import { logVault, startBackgroundTasks } from './background_tasks.js';
+import { logEncryption, startBackgroundTasks } from './background_tasks.js';
 import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
 import type { Anonymous } from './domain/access.js';
@@ -23,7 +23,7 @@ import {
 import { checkAddress } from './net/ports.js';
 import { ServerTls } from './net/tls.js';
 import { type Database, openDatabase } from './store/database.js';
-import { openVault } from './store/keys/vault.js';
+import { openEncryption } from './store/keys/encryption.js';
 import { migrator } from './store/maintenance/migrate.js';
 import { seed } from './store/maintenance/seed.js';
 import { Store } from './store/store.js';
@@ -127,9 +127,9 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // Requires the seeded catalogue, because the keys of an imported database are bound to their providers.
-  const vault = await openVault(store, settings.ENCRYPTION_KEY);
-  logVault(vault, log);
-  cleanup.push(startBackgroundTasks(store, settings, vault, log));
+  const encryption = await openEncryption(store, settings.ENCRYPTION_KEY);
+  logEncryption(encryption, log);
+  cleanup.push(startBackgroundTasks(store, settings, encryption, log));
   return { store, feed };
 }
 
@@ -226,7 +226,7 @@ async function prepareSchema(database: Database, settings: Settings, log: Log): 
 }
 
 function keyProblemOf({ state }: Store): string | undefined {
-  const { problem } = state.vault;
+  const { problem } = state.encryption;
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
     return 'ENCRYPTION_KEY is not the encryption key of the stored API keys';
   return problem && `ENCRYPTION_KEY ${problem.problem}`;

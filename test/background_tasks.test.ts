@@ -2,7 +2,7 @@ import { pino } from 'pino';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { startBackgroundTasks } from '../src/background_tasks.js';
 import { generateKey } from '../src/domain/fernet.js';
-import { openVault } from '../src/store/keys/vault.js';
+import { openEncryption } from '../src/store/keys/encryption.js';
 import { startWatchBackend, type WatchBackend } from './feed/backend.js';
 import { until } from './support/until.js';
 
@@ -28,7 +28,7 @@ async function start(replica?: WatchBackend) {
   const backend = replica ?? (await startReplica());
   const lines: { msg: string; err?: { message?: string } }[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
-  const checked = await openVault(backend.store, ENCRYPTION_KEY);
+  const checked = await openEncryption(backend.store, ENCRYPTION_KEY);
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   const timers = vi.spyOn(globalThis, 'setTimeout');
   const settings = { ENCRYPTION_KEY, HISTORY_RETENTION: HOUR };

@@ -1,7 +1,7 @@
 import knex, { type Knex } from 'knex';
 import pg from 'pg';
 import { parseDatabaseUrl } from '../domain/database_url.js';
-import { attemptOf, clientConfig, withConnection } from './connection.js';
+import { clientConfig, connectionTargetOf, withConnection } from './connection.js';
 import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
@@ -77,7 +77,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 }
 
 async function openPostgres(url: string, options: DatabaseOptions): Promise<Database> {
-  const attempt = attemptOf(parseDatabaseUrl(url));
+  const target = connectionTargetOf(parseDatabaseUrl(url));
   const timeoutMs = options.acquireTimeoutMs;
   const session = await withConnection('DATABASE_URL', url, { timeoutMs }, async (client) => {
     const chosen = await chooseSchema(client, parseDatabaseUrl(url).schema);
@@ -91,7 +91,7 @@ async function openPostgres(url: string, options: DatabaseOptions): Promise<Data
     session.limitStatements(statementTimeoutMs);
     sessions.limitSilence(silenceMs);
   };
-  const explain = (error: unknown) => knownCauseOf(error, attempt);
+  const explain = (error: unknown) => knownCauseOf(error, target);
   const close = () => db.destroy();
   const { directUrl } = options;
   return { knex: db, kind: 'postgres', url, directUrl, listenTarget, limitStatements, explain, close };

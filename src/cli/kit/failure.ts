@@ -1,7 +1,7 @@
 import { parseDatabaseUrl } from '../../domain/database_url.js';
 import { ServiceError, StartError } from '../../errors.js';
 import { describeError } from '../../log.js';
-import { attemptOf } from '../../store/connection.js';
+import { connectionTargetOf } from '../../store/connection.js';
 import { knownCauseOf } from '../../store/connection_failure.js';
 import { DataDirectoryError } from '../../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
@@ -41,6 +41,6 @@ export function explain(error: unknown): string {
 function causeInDatabase(error: unknown): string | undefined {
   const url = process.env['DATABASE_URL'];
   if (!url || !(error instanceof ServiceError) || error.reason !== 'DATABASE_UNAVAILABLE') return undefined;
-  const cause = knownCauseOf(error.cause, attemptOf(parseDatabaseUrl(url)));
+  const cause = knownCauseOf(error.cause, connectionTargetOf(parseDatabaseUrl(url)));
   return cause && `DATABASE_URL: ${cause}`;
 }

@@ -63,12 +63,12 @@ export interface Migrator {
   readImport(): Promise<DatabaseImport>;
 }
 
-/** The schema does not match the code. `newer`: the code is too old. `behind`: migrations are pending. */
+/** The schema does not match the code. `newer`: the code is too old. `older`: migrations are pending. */
 export class SchemaMismatchError extends Error {
   override readonly name = 'SchemaMismatchError';
 
   constructor(
-    readonly kind: 'newer' | 'behind',
+    readonly kind: 'newer' | 'older',
     readonly migrations: readonly string[],
   ) {
     const names = migrations.join(', ');
@@ -210,7 +210,7 @@ function nothingToApply(status: MigrationStatus): boolean {
 
 function refuseMismatch(status: MigrationStatus, refusePending = false): MigrationStatus {
   if (status.unknown.length > 0) throw new SchemaMismatchError('newer', status.unknown);
-  if (refusePending && status.pending.length > 0) throw new SchemaMismatchError('behind', status.pending);
+  if (refusePending && status.pending.length > 0) throw new SchemaMismatchError('older', status.pending);
   return status;
 }
 

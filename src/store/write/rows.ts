@@ -214,7 +214,7 @@ export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): St
   db(tables[entity].name).whereIn('id', ids).delete();
 
 /** Stores for each agent the revision that changed its chain. */
-export const moveChains = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
+export const putChainRevisions = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
   db.raw(
     `update ?? as t set chain_revision = v.revision
        from unnest(?::int[], ?::bigint[]) as v (id, revision) where t.id = v.id`,
