@@ -7,7 +7,8 @@ import { DataDirectoryError } from '../../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
 import { EngineOpenError } from '../../store/embedded/engine.js';
 import { databaseFailure } from '../../store/failure.js';
-import { MigrationLockTimeoutError, SchemaMismatchError } from '../../store/maintenance/migrate.js';
+import { SchemaMismatchError } from '../../store/maintenance/migrate.js';
+import { MigrationLockTimeoutError } from '../../store/maintenance/migration_lock.js';
 
 /** Errors that an operator can correct; their messages explain how. */
 const OPERATOR_ERRORS = [
