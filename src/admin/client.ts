@@ -1,8 +1,8 @@
 import { createConnection, type Socket } from 'node:net';
 import { resolve as absolute } from 'node:path';
 import { createInterface } from 'node:readline';
+import { errorCode } from '../error_properties.js';
 import { StartError } from '../errors.js';
-import { errorCode } from '../store/embedded/data_directory.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
 import { withShortPath } from '../store/embedded/unix_socket.js';
 import { ADMIN_SOCKET, type AdminRequest, adminDirectory, type Output, response } from './protocol.js';

@@ -39,7 +39,9 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): Analyze
     model,
     ...adapt(provider, model, valuesOf(agent, planned)),
     key,
-    keyState: key ? view.vault.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row) : NO_KEY,
+    keyState: key
+      ? view.encryption.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row)
+      : NO_KEY,
     price: priceOf(view, planned, model),
   };
 }

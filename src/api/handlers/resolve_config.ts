@@ -179,12 +179,12 @@ const pastView = (past: State, current: State): ResolveView => ({
   modelsOf: (provider) => past.modelsOf(provider),
   pricesOf: (modelId) => past.pricesOf(modelId),
   credentials: past.credentials,
-  vault: { stateOf: (entity, row) => keyStateAt(current, entity, row) },
+  encryption: { stateOf: (entity, row) => keyStateAt(current, entity, row) },
 });
 
 function keyStateAt(current: State, entity: 'config' | 'credential', then: Config | Credential) {
   if (then.key_id === null) return 'API_KEY_STATE_NONE';
   const now = (entity === 'config' ? current.configs : current.credentials).get(then.id);
   const isSame = now !== undefined && now.key_id !== null && now.key_revision === then.key_revision;
-  return isSame ? current.vault.stateOf(entity, now) : 'API_KEY_STATE_SET';
+  return isSame ? current.encryption.stateOf(entity, now) : 'API_KEY_STATE_SET';
 }
