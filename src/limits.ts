@@ -206,6 +206,10 @@ export const limits = {
   providerConnectAttemptMs: 1_000,
   /** Characters of a message about a provider. */
   providerMessage: 300,
+  // Receipts
+  /** Characters of a text in a receipt that comes from a provider, and bytes of the usage as the provider sent it. */
+  receiptText: 200,
+  usageJsonBytes: 4096,
   // Log
   /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,

@@ -506,6 +506,8 @@ describe('the numbers and names in the proto comments', () => {
     'Adoption.applied': [atMost(limits.namedWatchers, 'of them')],
     'Adoption.pending': [atMost(limits.namedWatchers, 'of them')],
     'ValidateApiKeyRequest.model_name': [oneTo(limits.modelName)],
+    'ModelUsage.raw_json': [atMost(limits.usageJsonBytes, 'bytes')],
+    'ReceiptSkippedHop.detail': [`cut after ${limits.receiptText} characters`],
   };
   /** The phrases that the comments must contain for fields that many messages have. */
   const commonPhrases: Readonly<Record<string, readonly string[]>> = {

@@ -79,6 +79,69 @@ export function dialectToNumber(object: Dialect): number {
   }
 }
 
+/**
+ * The API of a provider that a request uses: its path, the form of its body, of its
+ * response and of its stream.
+ */
+export const WireApi = {
+  /** UNSPECIFIED - Unspecified; on write, the default of the dialect. */
+  UNSPECIFIED: "WIRE_API_UNSPECIFIED",
+  /** CHAT_COMPLETIONS - Chat completions: POST /chat/completions. */
+  CHAT_COMPLETIONS: "WIRE_API_CHAT_COMPLETIONS",
+  /** RESPONSES - Responses: POST /responses. */
+  RESPONSES: "WIRE_API_RESPONSES",
+  /** MESSAGES - Messages: POST /messages. */
+  MESSAGES: "WIRE_API_MESSAGES",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type WireApi = typeof WireApi[keyof typeof WireApi];
+
+export namespace WireApi {
+  export type UNSPECIFIED = typeof WireApi.UNSPECIFIED;
+  export type CHAT_COMPLETIONS = typeof WireApi.CHAT_COMPLETIONS;
+  export type RESPONSES = typeof WireApi.RESPONSES;
+  export type MESSAGES = typeof WireApi.MESSAGES;
+  export type UNRECOGNIZED = typeof WireApi.UNRECOGNIZED;
+}
+
+export function wireApiFromJSON(object: any): WireApi {
+  switch (object) {
+    case 0:
+    case "WIRE_API_UNSPECIFIED":
+      return WireApi.UNSPECIFIED;
+    case 1:
+    case "WIRE_API_CHAT_COMPLETIONS":
+      return WireApi.CHAT_COMPLETIONS;
+    case 2:
+    case "WIRE_API_RESPONSES":
+      return WireApi.RESPONSES;
+    case 3:
+    case "WIRE_API_MESSAGES":
+      return WireApi.MESSAGES;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return WireApi.UNRECOGNIZED;
+  }
+}
+
+export function wireApiToNumber(object: WireApi): number {
+  switch (object) {
+    case WireApi.UNSPECIFIED:
+      return 0;
+    case WireApi.CHAT_COMPLETIONS:
+      return 1;
+    case WireApi.RESPONSES:
+      return 2;
+    case WireApi.MESSAGES:
+      return 3;
+    case WireApi.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
 /** How a model treats a parameter. */
 export const ParameterSupport = {
   /** UNSPECIFIED - Unspecified; rejected on write. */

@@ -90,7 +90,8 @@ export function valueSourceToNumber(object: ValueSource): number {
 
 /**
  * Why a hop is skipped. If several reasons apply, a duplicate is reported first, then the
- * policy, then the state of the provider.
+ * policy, then the state of the provider. A resolution has the reasons that are known
+ * before a call; the receipt of a call can have all of them.
  */
 export const SkipReason = {
   /** UNSPECIFIED - Unspecified; never sent. */
@@ -110,6 +111,17 @@ export const SkipReason = {
   POLICY: "SKIP_REASON_POLICY",
   /** BASE_URL_INVALID - Its provider's base URL is not canonical (FINDING_REASON_BASE_URL_INVALID). */
   BASE_URL_INVALID: "SKIP_REASON_BASE_URL_INVALID",
+  /** BREAKER_OPEN - The circuit breaker of its credential, model or provider is open. Only in receipts. */
+  BREAKER_OPEN: "SKIP_REASON_BREAKER_OPEN",
+  /** CAPABILITY - Its model does not support something that the call needs. Only in receipts. */
+  CAPABILITY: "SKIP_REASON_CAPABILITY",
+  /**
+   * CONTEXT_TOO_SMALL - Its context window is not larger than that of a hop that was too small. Only in
+   * receipts.
+   */
+  CONTEXT_TOO_SMALL: "SKIP_REASON_CONTEXT_TOO_SMALL",
+  /** NO_KEY - No API key is set for it. Only in receipts. */
+  NO_KEY: "SKIP_REASON_NO_KEY",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -123,6 +135,10 @@ export namespace SkipReason {
   export type DUPLICATE = typeof SkipReason.DUPLICATE;
   export type POLICY = typeof SkipReason.POLICY;
   export type BASE_URL_INVALID = typeof SkipReason.BASE_URL_INVALID;
+  export type BREAKER_OPEN = typeof SkipReason.BREAKER_OPEN;
+  export type CAPABILITY = typeof SkipReason.CAPABILITY;
+  export type CONTEXT_TOO_SMALL = typeof SkipReason.CONTEXT_TOO_SMALL;
+  export type NO_KEY = typeof SkipReason.NO_KEY;
   export type UNRECOGNIZED = typeof SkipReason.UNRECOGNIZED;
 }
 
@@ -149,6 +165,18 @@ export function skipReasonFromJSON(object: any): SkipReason {
     case 6:
     case "SKIP_REASON_BASE_URL_INVALID":
       return SkipReason.BASE_URL_INVALID;
+    case 7:
+    case "SKIP_REASON_BREAKER_OPEN":
+      return SkipReason.BREAKER_OPEN;
+    case 8:
+    case "SKIP_REASON_CAPABILITY":
+      return SkipReason.CAPABILITY;
+    case 9:
+    case "SKIP_REASON_CONTEXT_TOO_SMALL":
+      return SkipReason.CONTEXT_TOO_SMALL;
+    case 10:
+    case "SKIP_REASON_NO_KEY":
+      return SkipReason.NO_KEY;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -172,6 +200,14 @@ export function skipReasonToNumber(object: SkipReason): number {
       return 5;
     case SkipReason.BASE_URL_INVALID:
       return 6;
+    case SkipReason.BREAKER_OPEN:
+      return 7;
+    case SkipReason.CAPABILITY:
+      return 8;
+    case SkipReason.CONTEXT_TOO_SMALL:
+      return 9;
+    case SkipReason.NO_KEY:
+      return 10;
     case SkipReason.UNRECOGNIZED:
     default:
       return -1;
