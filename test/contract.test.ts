@@ -342,6 +342,7 @@ const newProviderRow = {
   allow_unknown_models: true,
   parameter_rules: [],
   origin: 'operator',
+  wire_api: 'WIRE_API_CHAT_COMPLETIONS',
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 1,

@@ -36,8 +36,10 @@ export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, 
   const entries: Provenance[] = [
     { field: 'provider', ...owner, path: paths.provider },
     { field: 'dialect', ...catalogue, path: 'dialect' },
+    { field: 'wire_api', ...catalogue, path: 'wire_api' },
     { field: 'base_url', ...catalogue, path: 'base_url' },
     { field: 'model_name', ...owner, path: paths.model },
+    ...(hop.model ? [{ field: 'model', ...modelRow(hop.model), path: '' }] : []),
     ...hop.sent.map(({ name }) => ({
       field: `parameters.${name}`,
       ...(ruleApplied(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),

@@ -1,6 +1,6 @@
 import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
-import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
+import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
@@ -8,6 +8,7 @@ import type { PlannedHop } from './chain.js';
 import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
+import { factsOf, type ModelFacts } from './model_facts.js';
 import type { ParameterValue } from './parameters.js';
 import type { HopPrice } from './price.js';
 import { type Provenance, provenanceOf } from './provenance.js';
@@ -41,8 +42,12 @@ export interface ResolvedHop {
   /** Canonical name. */
   readonly provider: string;
   readonly dialect: Dialect;
+  /** The API that requests use. */
+  readonly wire_api: WireApi;
   readonly base_url: string;
   readonly model_name: string;
+  /** What is known about the model; an undefined fact is unknown. */
+  readonly model: ModelFacts;
   /** The parameters to send, adapted to the model, each at most once. */
   readonly parameters: readonly ResolvedParameter[];
   /** The timeout of one request in ms; undefined: the deadline of the caller applies. */
@@ -125,8 +130,10 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider
   return {
     ...hopFields(hop.planned),
     dialect: provider.dialect,
+    wire_api: provider.wire_api,
     // Earlier releases may have stored a form that is not canonical.
     base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
+    model: factsOf(hop.model),
     parameters: parametersOf(hop),
     request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,
     key: keyOf(hop, provider),

@@ -1,6 +1,7 @@
 import { newAgent } from '../../src/domain/agent.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
 import { configFields, configOutputOnly, newConfig } from '../../src/domain/config.js';
+import { defaultWireApi } from '../../src/domain/dialects.js';
 import { Draft, type IdSource } from '../../src/domain/draft.js';
 import { type Patch, readPatch } from '../../src/domain/patch.js';
 import type { Agent, Config, Entity, Model, Provider } from '../../src/domain/rows.js';
@@ -32,7 +33,9 @@ export class World {
   }
 
   provider(fields: Partial<Provider>): Provider {
-    return this.write((_, draft) => draft.create('provider', { ...newProvider(), ...fields }));
+    const row = { ...newProvider(), ...fields };
+    const wire_api = fields.wire_api ?? defaultWireApi(row.dialect);
+    return this.write((_, draft) => draft.create('provider', { ...row, wire_api }));
   }
 
   model(fields: Partial<Model>): Model {

@@ -88,6 +88,7 @@ const hopColumns: readonly Column<ResolvedHop>[] = [
   ['HOP', ({ index }) => String(index)],
   ['MODEL', ({ provider, model_name }) => `${provider}/${model_name}`],
   ['FROM', originOf],
+  ['API', ({ wire_api }) => small(wire_api, 'WIRE_API_')],
   ['SENT', ({ parameters }) => parameters.map(({ wire_name, value_json }) => `${wire_name}=${value_json}`).join(' ')],
   ['TIMEOUT', ({ request_timeout_ms }) => (request_timeout_ms === undefined ? '' : `${request_timeout_ms} ms`)],
   ['KEY', keyOf],
