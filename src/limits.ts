@@ -210,6 +210,15 @@ export const limits = {
   /** Characters of a text in a receipt that comes from a provider, and bytes of the usage as the provider sent it. */
   receiptText: 200,
   usageJsonBytes: 4096,
+  // Calls of models in the client
+  /** Duration of a call of a model with all its attempts, in ms, and its default. */
+  modelCallMs: { min: 1, max: 3_600_000 },
+  defaultModelCallMs: 300_000,
+  /** Attempts of one call, and their default. */
+  modelCallAttempts: { min: 1, max: 100 },
+  defaultModelCallAttempts: 10,
+  /** Characters of the id of a run. */
+  runId: 100,
   // Log
   /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,

@@ -15,9 +15,18 @@ export interface ChainAnalysis {
   readonly findings: readonly Finding[];
 }
 
-/** Analyzes a chain. Lint and resolution both present the result. */
-export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
-  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
+/**
+ * Analyzes a chain. Lint and resolution both present the result.
+ * @param overrides values that replace the configured ones in every hop.
+ */
+export function analyzeChain(
+  view: ResolveView,
+  agent: Agent,
+  configs: readonly Config[],
+  now: Date,
+  overrides: ParameterValues = {},
+): ChainAnalysis {
+  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, overrides));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
@@ -29,7 +38,7 @@ export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly 
   return { hops, findings };
 }
 
-function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): AnalyzedHop {
+function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop, overrides: ParameterValues): AnalyzedHop {
   const provider = view.provider(planned.provider);
   const model = provider && view.model(provider.name, planned.model_name);
   const key = planned.config && storedKeyOf(view, planned.config, planned.provider);
@@ -37,7 +46,8 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): Analyze
     planned,
     provider,
     model,
-    ...adapt(provider, model, valuesOf(agent, planned)),
+    ...adapt(provider, model, { ...valuesOf(agent, planned), ...overrides }),
+    overrides,
     key,
     keyState: key ? view.vault.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row) : NO_KEY,
     price: priceOf(view, planned, model),

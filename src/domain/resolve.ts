@@ -9,7 +9,7 @@ import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
 import { factsOf, type ModelFacts } from './model_facts.js';
-import type { ParameterValue } from './parameters.js';
+import type { ParameterValue, ParameterValues } from './parameters.js';
 import type { HopPrice } from './price.js';
 import { type Provenance, provenanceOf } from './provenance.js';
 import type { Agent, Config, Provider } from './rows.js';
@@ -84,6 +84,8 @@ export interface Resolution {
 export interface ResolveOptions {
   /** Providers to treat as down, by name or alias. The findings about their hops are still reported. */
   readonly down?: Iterable<string>;
+  /** Values that replace the configured ones in every hop, for one call. They are adapted like configured values. */
+  readonly overrides?: ParameterValues;
 }
 
 /**
@@ -95,9 +97,9 @@ export function resolve(
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  { down = [] }: ResolveOptions = {},
+  { down = [], overrides = {} }: ResolveOptions = {},
 ): Resolution {
-  const analysis = analyzeChain(view, agent, configs, now);
+  const analysis = analyzeChain(view, agent, configs, now, overrides);
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];
