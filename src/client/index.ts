@@ -10,7 +10,7 @@ export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.j
 export type { KeyedHop } from './api_key.js';
 export type { Change } from './change.js';
 export type { TlsOptions } from './channel.js';
-export type { AgentLLM, ResidentAgentLLM } from './client.js';
+export type { AgentLLM, ResidentAgentLLM, RunOptions } from './client.js';
 export { connect } from './connect.js';
 export type { CallOptions } from './connection.js';
 export { AgentLLMError, type Code, type Resource } from './error.js';

@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Receipt } from '../../gen/ts/agentllm/v1/receipt.js';
 import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
+import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
 import { type Change, Changes } from './change.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
@@ -27,6 +29,8 @@ export interface ClientEvents {
   readonly change: Change;
   /** A problem that does not stop the client. `warnings` contains the last ones. */
   readonly warning: ClientWarning;
+  /** The call of a model has ended; emitted once for each call, whatever its outcome. */
+  readonly receipt: Receipt;
 }
 
 /** The validated options of a resident client, with their defaults. */
@@ -83,13 +87,15 @@ export class Resident implements WatchObserver, RunSource {
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
   private retirementTimer: NodeJS.Timeout | undefined;
+  readonly extend: (agent: ExtendedAgent) => void;
 
-  constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings) {
+  constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
     const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
     const warn = this.warn.bind(this);
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
+    this.extend = extend?.((receipt) => this.events.emit('receipt', receipt)) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -121,6 +127,7 @@ export class Resident implements WatchObserver, RunSource {
     if (known) return known;
     this.check(name);
     const handle = new WatchedHandle(name, this);
+    this.extend({ handle, runId: '' });
     // With agents: 'all' only the handles of existing agents are stored, so that arbitrary names do not fill the
     // memory.
     if (this.names || this.held?.agent(name)) this.handles.set(name, handle);
@@ -142,8 +149,8 @@ export class Resident implements WatchObserver, RunSource {
     return reader;
   }
 
-  run(pin: Pin): Run {
-    const run = new PinnedRun(pin, this);
+  run(pin: Pin, id: string): Run {
+    const run = new PinnedRun(pin, id, this);
     const ref = new WeakRef(run);
     this.runs.add(ref);
     this.refs.set(run, ref);
