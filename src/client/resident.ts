@@ -82,7 +82,7 @@ export class Resident implements WatchObserver, RunSource {
   private readonly cache: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
-  private retirementTimer: NodeJS.Timeout | undefined;
+  private shutdownTimer: NodeJS.Timeout | undefined;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings) {
     const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
@@ -213,7 +213,7 @@ export class Resident implements WatchObserver, RunSource {
     if (gap || change.urgent) this.moveRuns(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
     this.cache?.save(view);
-    if (change.catalogue) this.scheduleRetirement();
+    if (change.catalogue) this.scheduleShutdown();
     if (view.revision >= this.target) this.setStatus('READY', undefined);
     this.publish(change);
   }
@@ -246,7 +246,7 @@ export class Resident implements WatchObserver, RunSource {
     const cached = this.cache?.load();
     if (!cached) return;
     this.hold(cached.view);
-    this.scheduleRetirement();
+    this.scheduleShutdown();
     this.status = 'STALE';
     this.since = cached.savedAt;
     this.currentUntil = cached.savedAt;
@@ -280,21 +280,25 @@ export class Resident implements WatchObserver, RunSource {
     this.events.emit('change', change);
   }
 
-  /** The retirement date of a model changes resolutions without a change in the store. */
-  private scheduleRetirement(): void {
-    clearTimeout(this.retirementTimer);
-    const at = this.held?.catalogue.nextRetirement(new Date());
-    if (!at) return;
+  /** The shutdown date of a model changes resolutions without a change in the store. */
+  private scheduleShutdown(): void {
+    clearTimeout(this.shutdownTimer);
+    const next = this.held?.catalogue.nextShutdownChange(new Date());
+    if (!next) return;
     const due = () => {
-      if (this.held && at <= new Date()) {
+      if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
-        const { revision } = this.view;
-        const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
-        this.publish({ revision, catalogue: true, ...others });
+        // One day less to a shutdown is no event for listeners.
+        if (next.isShutdown) this.publishShutdown();
       }
-      this.scheduleRetirement();
+      this.scheduleShutdown();
     };
-    this.retirementTimer = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+    this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+  }
+
+  private publishShutdown(): void {
+    const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
+    this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
 
   private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {
@@ -331,7 +335,7 @@ export class Resident implements WatchObserver, RunSource {
     }
     this.acknowledger.stop();
     await this.watch.close();
-    clearTimeout(this.retirementTimer);
+    clearTimeout(this.shutdownTimer);
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
     this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();

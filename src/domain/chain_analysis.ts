@@ -15,13 +15,24 @@ export interface ChainAnalysis {
   readonly findings: readonly Finding[];
 }
 
+export interface AnalysisOptions {
+  /** Whether findings name the commands that correct them. Default true. */
+  readonly namesCommands?: boolean;
+}
+
 /** Analyzes a chain. Lint and resolution both present the result. */
-export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
+export function analyzeChain(
+  view: ResolveView,
+  agent: Agent,
+  configs: readonly Config[],
+  now: Date,
+  { namesCommands = true }: AnalysisOptions = {},
+): ChainAnalysis {
   const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
-    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop({ view, agent, now, namesCommands }, hop)]),
     ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
     ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
     ...configs.flatMap((config) => [...halfPrice(config)]),
