@@ -7,9 +7,9 @@ import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { Change } from './change.js';
+import type { ClientEvents } from './client_events.js';
 import type { ListenOptions } from './events.js';
 import type { Methods } from './methods.js';
-import type { ClientEvents } from './resident.js';
 import type { Pin, Run } from './run.js';
 import type { ClientState } from './state.js';
 import type { ClientWarning } from './warning.js';

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import type { Receipt } from '../../gen/ts/agentllm/v1/receipt.js';
 import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
@@ -8,6 +7,7 @@ import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
 import { type Change, Changes } from './change.js';
+import type { ClientEvents } from './client_events.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
@@ -20,18 +20,6 @@ import { type Batch, View } from './view.js';
 import type { ClientWarning } from './warning.js';
 import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
-
-/** The events of a resident client, with the value that each listener receives. */
-export interface ClientEvents {
-  /** The status has changed. */
-  readonly state: ClientState;
-  /** The held state has changed. */
-  readonly change: Change;
-  /** A problem that does not stop the client. `warnings` contains the last ones. */
-  readonly warning: ClientWarning;
-  /** The call of a model has ended; emitted once for each call, whatever its outcome. */
-  readonly receipt: Receipt;
-}
 
 /** The validated options of a resident client, with their defaults. */
 export interface ResidentSettings {
@@ -86,7 +74,7 @@ export class Resident implements WatchObserver, RunSource {
   private readonly cache: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
-  private retirementTimer: NodeJS.Timeout | undefined;
+  private shutdownTimer: NodeJS.Timeout | undefined;
   readonly extend: (agent: ExtendedAgent) => void;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
@@ -220,7 +208,7 @@ export class Resident implements WatchObserver, RunSource {
     if (gap || change.urgent) this.moveRuns(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
     this.cache?.save(view);
-    if (change.catalogue) this.scheduleRetirement();
+    if (change.catalogue) this.scheduleShutdown();
     if (view.revision >= this.target) this.setStatus('READY', undefined);
     this.publish(change);
   }
@@ -253,7 +241,7 @@ export class Resident implements WatchObserver, RunSource {
     const cached = this.cache?.load();
     if (!cached) return;
     this.hold(cached.view);
-    this.scheduleRetirement();
+    this.scheduleShutdown();
     this.status = 'STALE';
     this.since = cached.savedAt;
     this.currentUntil = cached.savedAt;
@@ -287,21 +275,25 @@ export class Resident implements WatchObserver, RunSource {
     this.events.emit('change', change);
   }
 
-  /** The retirement date of a model changes resolutions without a change in the store. */
-  private scheduleRetirement(): void {
-    clearTimeout(this.retirementTimer);
-    const at = this.held?.catalogue.nextRetirement(new Date());
-    if (!at) return;
+  /** The shutdown date of a model changes resolutions without a change in the store. */
+  private scheduleShutdown(): void {
+    clearTimeout(this.shutdownTimer);
+    const next = this.held?.catalogue.nextShutdownChange(new Date());
+    if (!next) return;
     const due = () => {
-      if (this.held && at <= new Date()) {
+      if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
-        const { revision } = this.view;
-        const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
-        this.publish({ revision, catalogue: true, ...others });
+        // One day less to a shutdown is no event for listeners.
+        if (next.isShutdown) this.publishShutdown();
       }
-      this.scheduleRetirement();
+      this.scheduleShutdown();
     };
-    this.retirementTimer = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+    this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+  }
+
+  private publishShutdown(): void {
+    const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
+    this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
 
   private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {
@@ -338,7 +330,7 @@ export class Resident implements WatchObserver, RunSource {
     }
     this.acknowledger.stop();
     await this.watch.close();
-    clearTimeout(this.retirementTimer);
+    clearTimeout(this.shutdownTimer);
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
     this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();

@@ -15,22 +15,26 @@ export interface ChainAnalysis {
   readonly findings: readonly Finding[];
 }
 
-/**
- * Analyzes a chain. Lint and resolution both present the result.
- * @param overrides values that replace the configured ones in every hop.
- */
+export interface AnalysisOptions {
+  /** Whether findings name the commands that correct them. Default true. */
+  readonly namesCommands?: boolean;
+  /** Values that replace the configured ones in every hop. */
+  readonly overrides?: ParameterValues;
+}
+
+/** Analyzes a chain. Lint and resolution both present the result. */
 export function analyzeChain(
   view: ResolveView,
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  overrides: ParameterValues = {},
+  { namesCommands = true, overrides = {} }: AnalysisOptions = {},
 ): ChainAnalysis {
   const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, overrides));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
-    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop({ view, agent, now, namesCommands }, hop)]),
     ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
     ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
     ...configs.flatMap((config) => [...halfPrice(config)]),

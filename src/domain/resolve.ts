@@ -99,7 +99,7 @@ export function resolve(
   now: Date,
   { down = [], overrides = {} }: ResolveOptions = {},
 ): Resolution {
-  const analysis = analyzeChain(view, agent, configs, now, overrides);
+  const analysis = analyzeChain(view, agent, configs, now, { overrides });
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];

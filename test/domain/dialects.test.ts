@@ -115,6 +115,7 @@ const MESSAGES: Row = {
   seed: [OMITTED, OMITTED],
 };
 const CLAUDE: Row = { ...MESSAGES, temperature: [OMITTED, OMITTED], top_p: [OMITTED, OMITTED] };
+const EFFORT = { reasoning_effort: [{ output_config: { effort: 'low' } }, OMITTED] } as const;
 const NO_THINKING = { thinking_budget_tokens: [OMITTED, OMITTED] } as const;
 const GROK: Row = {
   ...CHAT,
@@ -148,6 +149,15 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
       reasoning_effort: [OMITTED, OMITTED],
     },
   ],
+  'deepseek/deepseek-v4-flash': [
+    builtIn('deepseek', 'deepseek-v4-flash'),
+    {
+      ...CHAT,
+      temperature: [OMITTED, OMITTED],
+      top_p: [OMITTED, OMITTED],
+      reasoning_effort: [OMITTED, OMITTED],
+    },
+  ],
   'grok/unknown': [builtIn('grok', 'grok-9'), GROK],
   'grok/grok-4.20-reasoning': [
     builtIn('grok', 'grok-4.20-reasoning'),
@@ -157,10 +167,11 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
     builtIn('grok', 'grok-4.20-non-reasoning'),
     { ...GROK, reasoning_effort: [OMITTED, OMITTED], stop_sequences: CHAT.stop_sequences },
   ],
-  'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), CLAUDE],
+  'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), { ...CLAUDE, ...NO_THINKING, ...EFFORT }],
   'claude/unknown': [builtIn('claude', 'claude-9'), CLAUDE],
-  'claude/claude-fable-5': [builtIn('claude', 'claude-fable-5'), { ...CLAUDE, ...NO_THINKING }],
-  'claude/claude-sonnet-4-6': [builtIn('claude', 'claude-sonnet-4-6'), MESSAGES],
+  'claude/claude-fable-5': [builtIn('claude', 'claude-fable-5'), { ...CLAUDE, ...NO_THINKING, ...EFFORT }],
+  'claude/claude-sonnet-4-6': [builtIn('claude', 'claude-sonnet-4-6'), { ...MESSAGES, ...EFFORT }],
+  'claude/claude-haiku-4-5': [builtIn('claude', 'claude-haiku-4-5'), MESSAGES],
   'claude/claude-3-haiku-20240307': [
     builtIn('claude', 'claude-3-haiku-20240307'),
     { ...MESSAGES, ...NO_THINKING, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }] },

@@ -2,16 +2,15 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { seedCatalogue } from '../../seeds/catalogue.js';
 import { ratesOf } from '../../src/domain/catalogue.js';
 import { inChainOrder } from '../../src/domain/chain.js';
 import { newCredential } from '../../src/domain/credential.js';
 import { type ResolvedHop, type ResolveOptions, resolve } from '../../src/domain/resolve.js';
 import type { Agent, Config, Rates } from '../../src/domain/rows.js';
 import { packageFile } from '../../src/package.js';
-import { agentRow, configRow, NOW, seeded } from './support.js';
+import { agentRow, configRow, NOW, seededCatalogue } from './support.js';
 
-const world = seeded(seedCatalogue);
+const world = seededCatalogue();
 const { state } = world;
 world.provider({
   name: 'mine',

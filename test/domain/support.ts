@@ -1,3 +1,4 @@
+import { seedCatalogue } from '../../seeds/catalogue.js';
 import { newAgent } from '../../src/domain/agent.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
 import { configFields, configOutputOnly, newConfig } from '../../src/domain/config.js';
@@ -47,6 +48,16 @@ export class World {
 export function seeded(...plans: readonly ((state: State, draft: Draft) => unknown)[]): World {
   const world = new World();
   for (const plan of plans) world.write(plan);
+  return world;
+}
+
+/** A world with the built-in catalogue, without shutdown dates: what they cause is tested separately. */
+export function seededCatalogue(): World {
+  const world = seeded(seedCatalogue);
+  world.write((state, draft) => {
+    for (const model of [...state.modelsInOrder.after()])
+      draft.update('model', model, { ...model, retires_at: null, replaced_by: null });
+  });
   return world;
 }
 
