@@ -29,7 +29,7 @@ const UNIT = [
   'test/api/dispatch/request_shape.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
-  'test/client/runtime/**/*.test.ts',
+  'test/client/{ai,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/feed/validators.test.ts',
   'test/net/request_budget.test.ts',

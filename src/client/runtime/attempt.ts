@@ -17,6 +17,7 @@ interface AttemptSettings extends TransportSettings {
   readonly permit: Permit;
   readonly firstHop: ResolutionHop;
   readonly span: AttemptSpan;
+  readonly adaptations: readonly string[];
 }
 
 /** One attempt at a hop: its transport, its permit of the circuit breakers, and its record. */
@@ -28,7 +29,7 @@ export class HopAttempt {
   private readonly date: Date;
 
   constructor(private readonly settings: AttemptSettings) {
-    const { hop, clock, firstHop } = settings;
+    const { hop, clock, firstHop, adaptations } = settings;
     this.hop = hop;
     this.transport = new Transport(settings);
     this.startedAt = clock.now();
@@ -41,6 +42,7 @@ export class HopAttempt {
       signal: this.transport.signal,
       credential,
       isForeign: credential !== credentialOf(firstHop),
+      adaptations,
     };
   }
 

@@ -9,7 +9,6 @@ import type {
   ReceiptParameter,
 } from '../../../gen/ts/agentllm/v1/receipt.js';
 import type { SkipReason } from '../../../gen/ts/agentllm/v1/resolution.js';
-import type { ParameterValues } from '../../domain/parameters.js';
 import { limits } from '../../limits.js';
 import type { Resolution, ResolutionHop } from '../resolution_types.js';
 import type { Clock } from './clock.js';
@@ -29,7 +28,6 @@ interface RecordSettings {
   readonly resolution: Resolution;
   readonly mode: 'generate' | 'live' | 'whole';
   readonly runId: string;
-  readonly overrides: ParameterValues;
   readonly clock: Clock;
 }
 
@@ -129,18 +127,20 @@ export class CallRecord {
       }));
   }
 
-  /** A value that no rule changed and that the call did not set is in the provenance of its config. */
+  /** A value of the call comes from no row, and a default from the row of a rule. */
   private sourceOf({ parameters, provenance }: ResolutionHop, name: string): ParameterSource {
-    if (this.settings.overrides[name as keyof ParameterValues] !== undefined) return 'PARAMETER_SOURCE_CALL';
     const { source } = provenance.find(({ field }) => field === `parameters.${name}`) ?? {};
+    if (source === undefined) return 'PARAMETER_SOURCE_CALL';
     const isConfigured = parameters.some((parameter) => parameter.name === name && parameter.configured !== undefined);
     const isRule = source === 'VALUE_SOURCE_PROVIDER' || source === 'VALUE_SOURCE_MODEL';
     return isRule && !isConfigured ? 'PARAMETER_SOURCE_DEFAULT' : 'PARAMETER_SOURCE_CONFIG';
   }
 
-  private adaptationsOf({ index }: ResolutionHop): string[] {
+  /** The messages of the findings about the parameters of a hop. @param warnings without those for information. */
+  adaptationsOf({ index }: ResolutionHop, warnings = false): string[] {
     return this.settings.resolution.findings
       .filter(({ hop, reason }) => hop === index && reason.startsWith('FINDING_REASON_PARAMETER_'))
+      .filter(({ severity }) => !warnings || severity !== 'SEVERITY_INFO')
       .map(({ message }) => message);
   }
 }

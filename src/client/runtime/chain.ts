@@ -45,11 +45,11 @@ export class Chain {
     private readonly span: CallSpan,
     resolution: Resolution,
   ) {
-    const { agent, settings, overrides, needs, signal } = call;
+    const { agent, settings, needs, signal } = call;
     const { clock, breakers } = runtime;
     this.resolution = resolution;
     this.deadline = clock.now() + settings.deadlineMs;
-    const record = new CallRecord({ resolution, mode, runId: settings.runId, overrides, clock });
+    const record = new CallRecord({ resolution, mode, runId: settings.runId, clock });
     this.record = record;
     const keyFailed = (hop: ResolutionHop, failure: AttemptFailure) => this.keyFailed(hop, failure);
     this.selector = new HopSelector({ agent, hops: resolution.hops, needs, breakers, record, keyFailed });
@@ -148,6 +148,7 @@ export class Chain {
       fetch: settings.fetch ?? globalThis.fetch,
       firstHop: this.resolution.hops[0] as ResolutionHop,
       span: this.span.attempt(hop),
+      adaptations: this.record.adaptationsOf(hop, true),
     });
     this.current = attempt;
     attempt.transport.start();

@@ -17,8 +17,10 @@ export interface CallableAgent {
 export interface ModelCall {
   readonly agent: CallableAgent;
   readonly settings: CallSettings;
-  /** Parameters of this call, which replace the configured ones. */
+  /** Parameters of this call, which replace the configured ones in every hop. */
   readonly overrides: ParameterValues;
+  /** Parameters of this call for one hop, for example options that only its provider has. Default: none. */
+  readonly hopOverrides?: ((hop: ResolutionHop) => ParameterValues) | undefined;
   readonly needs: CallNeeds;
   readonly signal: AbortSignal | undefined;
 }
@@ -46,6 +48,8 @@ export interface AttemptContext {
   readonly credential: string;
   /** Whether origin or key differ from those of the first hop of the chain. */
   readonly isForeign: boolean;
+  /** Configured and requested values that are changed or left out for the model, one sentence each. */
+  readonly adaptations: readonly string[];
 }
 
 /** Makes the attempts of a call that streams parts of type P. */

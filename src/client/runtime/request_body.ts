@@ -56,9 +56,12 @@ export function parseBody(body: unknown): Body | undefined {
  * models that they know; the catalogue knows the models that an agent uses.
  */
 export function applySettings(body: Body, { wireApi, parameters, omitted }: BodySettings): void {
+  const { max_tokens } = body;
   for (const names of Object.values(WIRE_NAMES)) for (const name of names) deletePath(body, name);
   if (isThinkingBudget(body['thinking'])) delete body['thinking'];
   for (const { wire_name, value } of parameters) setPath(body, wire_name, value);
+  // Messages require a limit; without one of the hop, that of the package is better than none.
+  if (wireApi === 'WIRE_API_MESSAGES' && max_tokens !== undefined) body['max_tokens'] ??= max_tokens;
   if (wireApi === 'WIRE_API_CHAT_COMPLETIONS' && body['stream'] === true)
     body['stream_options'] ??= { include_usage: true };
   if (wireApi === 'WIRE_API_RESPONSES') body['store'] ??= false;
