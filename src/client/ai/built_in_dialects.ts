@@ -1,5 +1,6 @@
 import type { ResolutionHop } from '../resolution_types.js';
-import { type DialectSettings, type HopDialect, registeredDialect } from './dialect.js';
+import type { DialectSettings } from './dialect.js';
+import { type HopDialect, registeredDialect } from './hop_dialect.js';
 import { loadPackage } from './package_loader.js';
 import type { PackageModel, Specification } from './sdk_types.js';
 

@@ -1,7 +1,5 @@
 import type { ResolutionHop } from '../resolution_types.js';
-import type { Fetch } from '../runtime/transport.js';
-import { loadPackage } from './package_loader.js';
-import type { PackageModel, Specification } from './sdk_types.js';
+import type { Fetch } from '../runtime/fetch.js';
 
 /** What a dialect gets to create the model of a hop. */
 export interface DialectSettings {
@@ -27,14 +25,6 @@ export interface Dialect {
   readonly optionsKey?: string | undefined;
 }
 
-/** How the models of a hop are created. */
-export interface HopDialect {
-  readonly optionsKey: string;
-  /** Whether the package itself expresses a JSON schema for a model that has no structured output. */
-  readonly expressesSchemas: boolean;
-  create(settings: DialectSettings, specification: Specification): Promise<PackageModel>;
-}
-
 const registered = new Map<string, Dialect>();
 
 /**
@@ -51,25 +41,5 @@ export function registerDialect(dialect: Dialect): () => void {
   };
 }
 
-/** The registered dialect of a hop; undefined if there is none. */
-export function registeredDialect({ provider }: ResolutionHop): HopDialect | undefined {
-  const dialect = registered.get(provider);
-  if (!dialect) return undefined;
-  return {
-    optionsKey: dialect.optionsKey ?? provider,
-    expressesSchemas: true,
-    create: async (settings, specification) => {
-      const module = await loadPackage(dialect.package, specification);
-      return checkModel(dialect.create(module as never, settings), provider);
-    },
-  };
-}
-
-function checkModel(model: unknown, provider: string): PackageModel {
-  const { specificationVersion, doGenerate, doStream } = (model ?? {}) as Partial<PackageModel>;
-  const isModel = typeof doGenerate === 'function' && typeof doStream === 'function';
-  if (isModel && (specificationVersion === 'v3' || specificationVersion === 'v4')) return model as PackageModel;
-  throw new TypeError(
-    `The dialect of provider ${JSON.stringify(provider)} must create a LanguageModelV3 or LanguageModelV4`,
-  );
-}
+/** The registered dialect of a provider; undefined if there is none. */
+export const dialectOfProvider = (provider: string): Dialect | undefined => registered.get(provider);

@@ -1,4 +1,5 @@
 import { importPeer } from '../import_peer.js';
+import { MissingPackageError } from './missing_package.js';
 import type { Specification } from './sdk_types.js';
 
 /** The major versions of the provider packages that belong to `ai` 6 (V3) and `ai` 7 (V4). */
@@ -9,19 +10,6 @@ const MAJORS: Readonly<Record<string, Readonly<Record<Specification, number>>>> 
   '@ai-sdk/deepseek': { v3: 2, v4: 3 },
   '@ai-sdk/openai-compatible': { v3: 2, v4: 3 },
 };
-
-/** A package that a hop needs is not installed. */
-export class MissingPackageError extends Error {
-  override readonly name = 'MissingPackageError';
-
-  constructor(
-    readonly packageName: string,
-    readonly installCommand: string,
-    cause: unknown,
-  ) {
-    super(`The package ${packageName} is not installed; run: ${installCommand}`, { cause });
-  }
-}
 
 type Modules = Map<string, Promise<Readonly<Record<string, unknown>>>>;
 const modules: Modules = new Map();

@@ -1,5 +1,5 @@
 import type { AttemptContext } from '../runtime/model_call.js';
-import type { HopDialect } from './dialect.js';
+import type { HopDialect } from './hop_dialect.js';
 import type { CallOptions, Content, FunctionTool, GenerateResult, StreamPart } from './sdk_types.js';
 
 const NAME = 'json';

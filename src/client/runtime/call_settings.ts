@@ -1,5 +1,5 @@
 import { limits } from '../../limits.js';
-import type { Fetch } from './transport.js';
+import type { Fetch } from './fetch.js';
 
 /** Options of the calls of an agent's model. */
 export interface ModelOptions {

@@ -4,7 +4,7 @@ import type { ListenOptions } from '../events.js';
 import type { Resolution, ResolutionHop, ResolveOptions } from '../resolution_types.js';
 import type { CallSettings } from './call_settings.js';
 import type { CallNeeds } from './capabilities.js';
-import type { Fetch } from './transport.js';
+import type { Fetch } from './fetch.js';
 
 /** The agent whose model is called. */
 export interface CallableAgent {

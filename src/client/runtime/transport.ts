@@ -8,6 +8,7 @@ import { classify } from './classify.js';
 import type { Clock } from './clock.js';
 import { errorOfBody, type ProviderError } from './error_body.js';
 import { EventStream, type StreamObserver } from './event_stream.js';
+import type { Fetch } from './fetch.js';
 import { redact } from './redact.js';
 import { type PackageRequest, readRequest, setKey, targetProblem } from './request.js';
 import { applySettings, omittableName, parseBody } from './request_body.js';
@@ -26,8 +27,6 @@ const ERROR_BODY_MS = 2_000;
 const REQUEST_ID_HEADERS = ['x-request-id', 'request-id', 'x-ds-trace-id'];
 /** Headers that describe the encoding of the body, which `fetch` has decoded. */
 const ENCODING_HEADERS = ['content-encoding', 'content-length', 'transfer-encoding'];
-
-export type Fetch = typeof globalThis.fetch;
 
 /** What the transport of one attempt needs. */
 export interface TransportSettings {
