@@ -160,6 +160,26 @@ const linesOf = (version: string) => {
   return `${line(3)}${line(1).repeat(3)}text-delta,error TornStreamError part RECEIPT_OUTCOME_TORN\n`;
 };
 
+const BUNDLER = { module: 'esnext', moduleResolution: 'bundler' };
+
+/** Compiles a program in a folder of the project; fails with the output of the compiler. */
+async function compile(name: string, code: string, options: object): Promise<void> {
+  for (const type of ['@types/node', 'undici-types', '@types/json-schema', 'json-schema'])
+    if (existsSync(packageFile(`node_modules/${type}`)))
+      await link(join(project, 'node_modules'), packageFile('node_modules'), type);
+  const folder = join(project, name);
+  await mkdir(folder);
+  await writeFile(join(folder, 'main.mts'), code);
+  const lib = ['es2023', 'esnext.disposable', 'dom'];
+  const compilerOptions = { strict: true, noEmit: true, target: 'es2022', skipLibCheck: true, types: ['node'], lib };
+  const config = { compilerOptions: { ...compilerOptions, ...options }, files: ['main.mts'] };
+  await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(config));
+  const compiler = packageFile('node_modules/typescript/bin/tsc');
+  await run(process.execPath, [compiler, '-p', folder]).catch(({ stdout }) => {
+    throw new Error(`it does not compile:\n${stdout}`);
+  });
+}
+
 describe('the entry point for the AI SDK', () => {
   it.each([
     ['ESM', 'main.mjs', esm],
@@ -257,9 +277,18 @@ describe('the entry point for the AI SDK', () => {
     expect(await output(process.execPath, bare, 'errors.mjs')).toBe('false true false\n');
   });
 
+  it('is documented by examples that compile', async () => {
+    const page = readFileSync(packageFile('docs/call-a-model.md'), 'utf8');
+    const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, code = '']) => code);
+    expect(blocks.length).toBeGreaterThan(5);
+    const imports = new Set(blocks.flatMap((code) => code.match(/^import .*$/gm) ?? []));
+    const [first = '', ...others] = blocks.map((code) => code.replaceAll(/^import .*$/gm, ''));
+    await compile('docs', [...imports, first, ...others.map((code) => `{\n${code}}`)].join('\n'), BUNDLER);
+  });
+
   it.each([
     ['nodenext', { module: 'nodenext', moduleResolution: 'nodenext' }],
-    ['bundler', { module: 'esnext', moduleResolution: 'bundler' }],
+    ['bundler', BUNDLER],
   ])('has types that fit the AI SDK with module resolution %s', async (name, options) => {
     const code = `
       import { type ChainError, connect, type LanguageModel, type ModelOptions, registerDialect, TornStreamError } from '@agentllm/client/ai';
@@ -283,25 +312,6 @@ describe('the entry point for the AI SDK', () => {
       client.agent('trader').languageModel({ timeout: 5 });
       // @ts-expect-error the base client has no agents
       connect('127.0.0.1:50051').agent('trader');`;
-    for (const type of ['@types/node', 'undici-types', '@types/json-schema', 'json-schema'])
-      if (existsSync(packageFile(`node_modules/${type}`)))
-        await link(join(project, 'node_modules'), packageFile('node_modules'), type);
-    const folder = join(project, name);
-    await mkdir(folder);
-    await writeFile(join(folder, 'main.mts'), code);
-    const compilerOptions = {
-      strict: true,
-      noEmit: true,
-      target: 'es2022',
-      skipLibCheck: true,
-      types: ['node'],
-      lib: ['es2023', 'esnext.disposable', 'dom'],
-      ...options,
-    };
-    await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.mts'] }));
-    const compiler = packageFile('node_modules/typescript/bin/tsc');
-    await run(process.execPath, [compiler, '-p', folder]).catch(({ stdout }) => {
-      throw new Error(`it does not compile:\n${stdout}`);
-    });
+    await compile(name, code, options);
   });
 });
