@@ -1,6 +1,7 @@
 import type { ParameterValues } from '../../domain/parameters.js';
 import type { ResolutionHop } from '../resolution_types.js';
 import type { CallNeeds } from '../runtime/capabilities.js';
+import type { CallableAgent } from '../runtime/model_call.js';
 import { dialectOf } from './built_in_dialects.js';
 import type { CallOptions, Message, ProviderOptions } from './sdk_types.js';
 
@@ -17,6 +18,24 @@ export function overridesOf(options: CallOptions): ParameterValues {
   if (isNumber(seed)) values.seed = seed;
   if (reasoning !== undefined && reasoning !== 'provider-default') values.reasoning_effort = reasoning;
   return values;
+}
+
+/** Options of a call that only models with sampling accept, and that no config has. */
+const SAMPLING = ['topK', 'presencePenalty', 'frequencyPenalty'] as const;
+export type SamplingOption = (typeof SAMPLING)[number];
+
+/** The sampling options that a call sets. */
+export const samplingOptionsOf = (options: CallOptions): SamplingOption[] =>
+  SAMPLING.filter((name) => options[name] !== undefined);
+
+/**
+ * The indexes of the hops that accept sampling options: those whose model accepts a temperature. Rules exist only for the
+ * parameters of configs, and the providers treat all sampling parameters of a model alike.
+ */
+export function samplingHops(agent: CallableAgent, overrides: ParameterValues): Set<number> {
+  const { hops } = agent.resolve({ overrides: { temperature: 1, ...overrides } });
+  const accepts = ({ parameters }: ResolutionHop) => parameters.some(({ name }) => name === 'temperature');
+  return new Set(hops.filter(accepts).map(({ index }) => index));
 }
 
 /** The parameters that `providerOptions` sets for the provider of a hop. */

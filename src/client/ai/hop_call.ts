@@ -1,5 +1,6 @@
 import { type AttemptContext, UnsupportedCall } from '../runtime/model_call.js';
 import { dialectOf } from './built_in_dialects.js';
+import { samplingOptionsOf } from './call_parameters.js';
 import { OWN_KEY, promptFor, taggedData, untaggedData, withOrigin } from './prompt.js';
 import { type SchemaTool, schemaTool } from './schema_tool.js';
 import type {
@@ -18,6 +19,14 @@ const KEY_HEADERS = new Set(['authorization', 'x-api-key', 'api-key', 'cookie', 
 /** Parts of version 4 that version 3 does not have. */
 const ONLY_V4 = new Set(['custom', 'reasoning-file', 'ping']);
 
+/** What is known about the caller and its call, for all hops. */
+export interface Caller {
+  /** The version of the interface that the caller uses. */
+  readonly specification: Specification;
+  /** The indexes of the hops whose models accept sampling options. */
+  readonly samplingHops: ReadonlySet<number>;
+}
+
 /** A call at one hop: the model of the provider package, with the call in the form that the hop supports. */
 export class HopCall {
   private constructor(
@@ -26,24 +35,29 @@ export class HopCall {
     private readonly schema: SchemaTool | undefined,
     private readonly context: AttemptContext,
     private readonly specification: Specification,
+    /** What the adapter changes in the call, one sentence each. */
+    private readonly notes: readonly string[],
   ) {}
 
-  /** @param specification the version of the interface that the caller uses. */
-  static async create(context: AttemptContext, call: CallOptions, specification: Specification): Promise<HopCall> {
+  static async create(context: AttemptContext, call: CallOptions, caller: Caller): Promise<HopCall> {
+    const { specification } = caller;
     const { hop, apiKey, fetch } = context;
     const dialect = dialectOf(hop);
     const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey, fetch, hop };
     const model = await dialect.create(settings, specification);
-    const schema = schemaTool(call, context, dialect);
+    const { options: accepted, notes } = withoutSampling(call, context, caller);
+    const schema = schemaTool(accepted, context, dialect);
+    if (schema) notes.push(`The schema is sent as a tool to ${targetOf(context)}: the model has no structured output`);
+    for (const note of notes) context.note(note);
     const options: CallOptions = {
-      ...(schema?.options ?? call),
+      ...(schema?.options ?? accepted),
       ...parametersFor(context),
       prompt: promptFor(call.prompt, context, specification, model.specificationVersion),
       providerOptions: optionsFor(call.providerOptions, context),
       headers: withoutKeys(call.headers),
       abortSignal: context.signal,
     };
-    return new HopCall(model, options, schema, context, specification);
+    return new HopCall(model, options, schema, context, specification, notes);
   }
 
   async generate(): Promise<GenerateResult> {
@@ -79,7 +93,7 @@ export class HopCall {
 
   /** What the chain changed because of the capabilities of the model. */
   private get warnings(): Warning[] {
-    return this.context.adaptations.map((message) => ({ type: 'other', message }));
+    return [...this.context.adaptations, ...this.notes].map((message) => ({ type: 'other', message }));
   }
 }
 
@@ -96,6 +110,17 @@ function parametersFor({ hop }: AttemptContext): Partial<CallOptions> {
     stopSequences: undefined,
     seed: undefined,
     reasoning: undefined,
+  };
+}
+
+const targetOf = ({ hop }: AttemptContext): string => `${hop.provider}/${hop.model_name}`;
+
+/** Leaves out the sampling options that the model of a hop rejects. */
+function withoutSampling(call: CallOptions, context: AttemptContext, { samplingHops }: Caller) {
+  const names = samplingHops.has(context.hop.index) ? [] : samplingOptionsOf(call);
+  return {
+    options: { ...call, ...Object.fromEntries(names.map((name) => [name, undefined])) },
+    notes: names.map((name) => `${name} is left out for ${targetOf(context)}: the model rejects it`),
   };
 }
 

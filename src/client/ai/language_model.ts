@@ -5,8 +5,8 @@ import type { AttemptContext, CallableAgent, ModelCall, PartSource } from '../ru
 import { receiptJson } from '../runtime/receipt_json.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type PartStream, stream } from '../runtime/stream.js';
-import { hopOverridesOf, needsOf, overridesOf } from './call_parameters.js';
-import { HopCall } from './hop_call.js';
+import { hopOverridesOf, needsOf, overridesOf, samplingHops, samplingOptionsOf } from './call_parameters.js';
+import { type Caller, HopCall } from './hop_call.js';
 import { OWN_KEY } from './prompt.js';
 import type {
   CallOptions,
@@ -57,8 +57,8 @@ export class AgentLanguageModel {
   }
 
   async doGenerate(options: CallOptions): Promise<GenerateResult> {
-    const attempt = async (context: AttemptContext) =>
-      (await HopCall.create(context, options, this.specificationVersion)).generate();
+    const caller = this.callerOf(options);
+    const attempt = async (context: AttemptContext) => (await HopCall.create(context, options, caller)).generate();
     const { value, receipt } = await generate(this.runtime, this.callOf(options), attempt);
     return {
       ...value,
@@ -67,9 +67,15 @@ export class AgentLanguageModel {
   }
 
   async doStream(options: CallOptions): Promise<StreamResult> {
-    const source = new ModelParts(options, this.specificationVersion);
+    const source = new ModelParts(options, this.callerOf(options));
     const parts = await stream(this.runtime, this.callOf(options), source);
     return { ...source.facts, stream: streamOf(parts, source) };
+  }
+
+  private callerOf(options: CallOptions): Caller {
+    const usesSampling = samplingOptionsOf(options).length > 0;
+    const hops = usesSampling ? samplingHops(this.agent, overridesOf(options)) : new Set<number>();
+    return { specification: this.specificationVersion, samplingHops: hops };
   }
 
   private callOf(options: CallOptions): ModelCall {
@@ -99,11 +105,11 @@ class ModelParts implements PartSource<StreamPart> {
 
   constructor(
     private readonly options: CallOptions,
-    private readonly specification: Specification,
+    private readonly caller: Caller,
   ) {}
 
   async open(context: AttemptContext): Promise<ReadableStream<StreamPart>> {
-    this.call = await HopCall.create(context, this.options, this.specification);
+    this.call = await HopCall.create(context, this.options, this.caller);
     const { stream: parts, facts } = await this.call.stream();
     this.facts = facts;
     return parts;

@@ -25,6 +25,7 @@ export class HopAttempt {
   readonly hop: ResolutionHop;
   readonly transport: Transport;
   readonly context: AttemptContext;
+  private readonly adapterNotes: string[] = [];
   private readonly startedAt: number;
   private readonly date: Date;
 
@@ -43,6 +44,7 @@ export class HopAttempt {
       credential,
       isForeign: credential !== credentialOf(firstHop),
       adaptations,
+      note: (sentence) => void this.adapterNotes.push(sentence),
     };
   }
 
@@ -160,8 +162,8 @@ export class HopAttempt {
     const stripped = settings.omitted.map(
       (name) => `${parameterName(name, hop.parameters)} is left out for ${target}: the provider rejected it`,
     );
-    if (droppedEvents === 0) return stripped;
-    return [...stripped, `${droppedEvents} events of the stream of ${target} are left out: they are no JSON`];
+    const dropped = `${droppedEvents} events of the stream of ${target} are left out: they are no JSON`;
+    return [...this.adapterNotes, ...stripped, ...(droppedEvents > 0 ? [dropped] : [])];
   }
 }
 

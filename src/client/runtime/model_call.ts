@@ -50,6 +50,8 @@ export interface AttemptContext {
   readonly isForeign: boolean;
   /** Configured and requested values that are changed or left out for the model, one sentence each. */
   readonly adaptations: readonly string[];
+  /** Adds a sentence about something that the adapter changes or leaves out to the adaptations of the receipt. */
+  note(sentence: string): void;
 }
 
 /** Makes the attempts of a call that streams parts of type P. */

@@ -167,6 +167,19 @@ describe('languageModel', () => {
     expect(await result.warnings).toContainEqual({ type: 'other', message });
   });
 
+  it('leaves out sampling options that no config has where the model rejects sampling', async () => {
+    const [a, b] = [await startScriptedProvider(failure(401)), await startScriptedProvider(speak('x'))];
+    const rejects = { parameter_rules: [{ parameter: 'temperature', support: 'PARAMETER_SUPPORT_REJECTED' } as const] };
+    const { model, runtime } = modelFor({ url: a.url }, { url: b.url, facts: rejects });
+    const { warnings } = await generateText({ model, prompt, presencePenalty: 0.5, frequencyPenalty: 0 });
+    expect(a.requests[0]?.body).toMatchObject({ presence_penalty: 0.5, frequency_penalty: 0 });
+    expect(b.requests[0]?.body).not.toHaveProperty('presence_penalty');
+    expect(b.requests[0]?.body).not.toHaveProperty('temperature');
+    const message = 'presencePenalty is left out for p1/m1: the model rejects it';
+    expect(runtime.receipt.adaptations).toContain(message);
+    expect(warnings).toContainEqual({ type: 'other', message });
+  });
+
   it('reads parameters from the options of the provider of a hop, for that hop only', async () => {
     const a = await startScriptedProvider(failure(500), failure(500));
     const b = await startScriptedProvider(speak('x'));
